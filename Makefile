@@ -1,0 +1,36 @@
+# Everything lives in .venv at the top of the checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint check clean
+.DEFAULT_GOAL := help
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## .venv with everything, at the tried versions
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## From nothing: train, evaluate and report, small
+	$(BIN)/python -m experiments.train experiment=demo
+	$(BIN)/python -m experiments.evaluate run=runs/demo
+	$(BIN)/python -m experiments.report runs=runs/demo
+
+test: install  ## The whole test suite
+	$(BIN)/python -m pytest -n 2
+
+lint: install  ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: test lint  ## All that CI runs
+
+clean:  ## Remove .venv and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
