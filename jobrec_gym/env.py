@@ -1,0 +1,291 @@
+"""``JobRec-v0``: recommend one job out of a candidate set to an applicant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from jobrec_gym.candidates import CandidateSampler
+from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
+from jobrec_gym.rendering import render_image, render_text
+from jobrec_gym.rewards import scaled_cosine
+
+__all__ = ["JobRecEnv"]
+
+
+class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
+    """Recommend one job out of a candidate set to an applicant.
+
+    ## Description
+
+    An applicant with hard and soft skills is shown one job out of ``k`` candidates. The agent sees the applicant's
+    vector and the candidates' vectors and answers with the index of a candidate. The applicant stays the same for the
+    whole episode (``s' = s``), and what is shown does not depend on what was recommended: a contextual bandit in the
+    form of a Markov decision process. The default market is *generated* over a hand-curated taxonomy; nobody in it is
+    real.
+
+    The base reward is the cosine similarity of applicant and job. Wrap the environment in a reward wrapper for others:
+    ``CosineReward``, ``FeedbackReward``.
+
+    ## Action Space
+
+    ``Discrete(k)``: which candidate to recommend. With ``repeats=False`` a job that was recommended is masked for the
+    rest of the episode, and recommending it again raises ``ValueError``. The mask is in ``info["action_mask"]``, in the
+    observation (below), and at ``env.get_wrapper_attr("action_masks")()``.
+
+    ## Observation Space
+
+    A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers, each the unit-scaled mean of the unit vectors of
+    its skills; the two together have unit length. An applicant or job with one empty block has zeros there (its cosine
+    then tops out at 0.71).
+
+    | entry | ``observation="features"`` | ``observation="ids"`` |
+    |---|---|---|
+    | ``applicant`` | ``Box(-1, 1, (768,), float32)`` | the same |
+    | ``candidates`` | ``Box(-1, 1, (k, d_a), float32)``, the jobs' vectors | ``Box(0, n_jobs - 1, (k,), int64)`` |
+    | ``action_mask`` (optional) | ``Box(0, 1, (k,), int8)`` | the same |
+
+    ``action_mask`` is there with ``mask_in_observation=True`` or ``repeats=False``. ``d_a`` is 768, plus
+    384 for each entry of ``job_fields``. ``"features"`` is self-contained and works with any library; ``"ids"`` is
+    smaller and faster, for agents that look ids up in the table (n_jobs, d_a) at
+    ``env.get_wrapper_attr("action_features")``.
+
+    ## Rewards
+
+    ``(1 + c) / 2`` in [0, 1], with ``c`` the cosine of the applicant's and the recommended job's ``hard | soft``
+    vectors.
+
+    ``info`` holds, after a step: ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the observation
+    beside it), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False where the reward means
+    nothing) and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has
+    the source's own names. ``reset`` gives the same but what belongs to a recommendation.
+
+    ## Starting State
+
+    A reset draws one 64-bit number, the episode's, from ``np_random``. The applicant is uniform over the split;
+    candidates and reward noise are hashes of (episode, step), so equal seeds give equal episodes in single and
+    vectorised environments and on every platform.
+
+    ## Episode End
+
+    The environment itself terminates only with ``repeats=False``, when every candidate is masked. ``gym.make``
+    truncates after ``max_episode_steps=10``.
+
+    ## Arguments
+
+    ```python
+    import gymnasium as gym, jobrec_gym
+
+    env = gym.make("JobRec-v0", market="default", split="train", job_split="train", num_candidates=20)
+    ```
+
+    Args:
+        market: ``"default"``, the folder of a saved market, ``"SCHEME:PATH"``, a dictionary with ``source``, or a
+            ``LabourMarket``; see :func:`~jobrec_gym.market.load_market`.
+        split: Which applicants: ``"train"``, ``"test"`` or ``"all"``.
+        job_split: Which jobs. With ``split`` these are the four quadrants of warm and cold applicants and jobs.
+        num_candidates: ``k``, at most the number of jobs in the split.
+        candidate_sampler: ``"uniform"``, ``"retrieval"`` (the nearest by cosine), ``"mixed"`` (half and half),
+            ``"all"`` (the whole split in fixed order, whatever ``num_candidates``), or an object with ``bind``.
+        resample: Draw candidates anew each ``"episode"`` or each ``"step"``.
+        repeats: Whether a job may be recommended twice in an episode.
+        observation: ``"features"`` or ``"ids"``.
+        mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
+        job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
+        render_mode: ``"ansi"``, ``"human"`` or ``"rgb_array"``.
+
+    Raises:
+        ValueError: For an argument outside of what is allowed; the message names it.
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human", "rgb_array"], "render_fps": 2}  # noqa: RUF012
+
+    def __init__(
+        self,
+        market: MarketSpec | os.PathLike[str] | LabourMarket = "default",
+        split: Split = "train",
+        job_split: Split = "train",
+        num_candidates: int = 20,
+        candidate_sampler: str | CandidateSampler = "uniform",
+        resample: Resample = "episode",
+        repeats: bool = True,
+        observation: Observation = "features",
+        mask_in_observation: bool = False,
+        job_fields: Sequence[str] = (),
+        render_mode: str | None = None,
+    ):
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"`render_mode` must be one of {self.metadata['render_modes']}, got {render_mode!r}.")
+        self._problem = RecommendationProblem(
+            market,
+            split,
+            job_split,
+            num_candidates,
+            candidate_sampler,
+            resample,
+            repeats,
+            observation,
+            mask_in_observation,
+            job_fields,
+        )
+        self.render_mode = render_mode
+        self.observation_space = self._problem.observation_space()
+        self.action_space = self._problem.action_space()
+        self._k = self._problem.num_candidates
+        self._episode: NDArray[np.uint64]
+        self._steps: NDArray[np.int64]
+        self._applicant_ids: NDArray[np.int64]
+        self._candidate_ids: NDArray[np.int64]
+        self._mask: NDArray[np.int8]
+        self._recommended: list[int]
+        self._recommendation: Recommendations | None = None
+        self._last_info: dict[str, Any] = {}
+
+    @property
+    def market(self) -> LabourMarket:
+        """The market that the environment plays on."""
+        return self._problem.market
+
+    @property
+    def action_features(self) -> NDArray[np.floating]:
+        """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
+        return self._problem.action_features
+
+    @property
+    def recommendations(self) -> Recommendations:
+        """What the last step recommended (one row), for reward wrappers."""
+        if self._recommendation is None:
+            raise RuntimeError("nothing was recommended yet: call `step` first.")
+        return self._recommendation
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed now, (k,), in sb3-contrib's form."""
+        return self._mask.astype(bool)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Starts an episode with another applicant."""
+        super().reset(seed=seed)
+        self._start(int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True)))
+        self._recommendation = None
+        self._last_info = self._info()
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(), dict(self._last_info)
+
+    def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """Recommends the candidate number ``action``.
+
+        Raises:
+            ValueError: If there is no such candidate, or it is masked.
+        """
+        index = int(action)
+        if not 0 <= index < self._k:
+            raise ValueError(f"`action` must be in [0, {self._k}), got {action}.")
+        if not self._mask[index]:
+            raise ValueError(
+                f"`action` {index} is masked: job {self._candidate_ids[0, index]} was recommended before in this "
+                'episode (repeats=False); choose where `info["action_mask"]` is 1.'
+            )
+        job_ids = self._candidate_ids[:, index]
+        self._recommendation = Recommendations(
+            self._applicant_ids, job_ids, self._problem.interaction_keys(self._episode, self._steps), _MADE
+        )
+        self._steps = self._steps + 1
+        if self._problem.resample == "step":
+            self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
+        if not self._problem.repeats:
+            self._recommended.append(int(job_ids[0]))
+            self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
+        reward = float(scaled_cosine(self.market.cosine(self._applicant_ids, job_ids), "unit")[0])
+        info = self._info()
+        info["job_id"] = int(job_ids[0])
+        info["reward/cosine"] = reward
+        info["transition_valid"] = True
+        info["reward_components"] = {"cosine": reward}
+        self._last_info = info
+        if self.render_mode == "human":
+            self.render()
+        terminated = not self._problem.repeats and not self._mask.any()
+        return self._observe(), reward, terminated, False, dict(info)
+
+    def render(self) -> Any:
+        """Shows the applicant, the candidates and what was recommended last.
+
+        Returns:
+            A text (``"ansi"``), a picture (height, width, 3) uint8 (``"rgb_array"``), or ``None`` (``"human"``,
+            which prints).
+        """
+        if self.render_mode is None:
+            gym.logger.warn(
+                "You are calling render without a render mode; "
+                'give one to gym.make, e.g. gym.make("JobRec-v0", render_mode="ansi").'
+            )
+            return None
+        if not hasattr(self, "_episode"):
+            raise RuntimeError("nothing to render yet: call `reset` first.")
+        if self.render_mode == "rgb_array":
+            return render_image(self.market, self._last_info)
+        text = render_text(self.market, self._last_info)
+        if self.render_mode == "ansi":
+            return text
+        print(text)  # noqa: T201
+        return None
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the environment stands, in plain JSON; :meth:`set_state` continues from there to the bit."""
+        return {
+            "np_random": self.np_random.bit_generator.state,
+            "episode": int(self._episode[0]),
+            "steps": int(self._steps[0]),
+            "recommended": list(self._recommended),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts the environment where :meth:`get_state` was called."""
+        self.np_random.bit_generator.state = state["np_random"]
+        self._start(state["episode"], state["steps"], state["recommended"])
+        self._last_info = self._info()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How ``gym.make`` makes this environment again."""
+        return self.__dict__.get("_spec")
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
+
+    def _start(self, episode: int, steps: int = 0, recommended: Sequence[int] = ()) -> None:
+        self._episode = np.array([episode], dtype=np.uint64)
+        self._steps = np.array([steps])
+        self._applicant_ids = self._problem.applicants(self._episode)
+        self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
+        self._recommended = list(recommended)
+        self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
+
+    def _observe(self) -> dict[str, NDArray[Any]]:
+        batch = self._problem.observe(self._applicant_ids, self._candidate_ids, self._mask[None])
+        return {key: values[0] for key, values in batch.items()}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "applicant_id": int(self._applicant_ids[0]),
+            "candidate_ids": self._candidate_ids[0].copy(),
+            "action_mask": self._mask.copy(),
+        }
+
+
+_MADE = np.ones(1, dtype=bool)

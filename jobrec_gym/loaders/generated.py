@@ -1,0 +1,326 @@
+"""The default market: people and postings generated from a seed over the embedded taxonomy of occupations.
+
+Nobody in it is real. Row ``i`` depends on the seed and on ``i`` only, so a larger market begins with the smaller one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import bounded, hash64, uniform
+from jobrec_gym.market import (
+    LabourMarket,
+    MarketError,
+    Population,
+    SkillLists,
+    Vocabulary,
+    compose_block,
+    compose_vectors,
+)
+
+__all__ = [
+    "VECTORS_FILE",
+    "OccupationTable",
+    "SampledRows",
+    "Taxonomy",
+    "experience_phrases",
+    "load_default",
+    "load_taxonomy",
+    "sample_applicants",
+    "sample_jobs",
+]
+
+SplitBy = Literal["row", "occupation"]
+
+VECTORS_FILE = "vectors.npz"
+"""Name of the shipped vectors in ``jobrec_gym/data``; ``python -m experiments.make_vectors`` writes it."""
+
+TEST_FRACTION = 0.3
+
+# Every random number of a generated market is hash64(seed, one of these, row, ...).
+_APPLICANT, _JOB, _OCCUPATION = 1, 2, 3
+_PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
+    11
+)
+
+# People: most skills of the own occupation, some of a former one, typed with omissions.
+_KEEP_OWN, _KEEP_FORMER, _KEEP_SOFT, _CAREER_CHANGE = 0.65, 0.4, 0.6, 0.45
+_EXTRA_SOFT_SKILLS = 2
+# Postings: a part of what the occupation needs.
+_HARD_ASKED, _SOFT_ASKED = (4, 8), (2, 4)
+# Seniority: the occupation's typical level, or one beside it.
+_SENIORITY_STEPS = np.array([-1, -1, 0, 0, 0, 0, 0, 0, 1, 1])
+
+_YEARS = ("less than 1 year", "1 to 2 years", "3 to 5 years", "6 to 10 years", "more than 10 years")
+_CHUNK = 16_384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OccupationTable:
+    """What a market's rows are sampled from; ids refer to a :class:`~jobrec_gym.market.Vocabulary`.
+
+    Attributes:
+        titles: Ids of the titles that the occupation goes by, at least one each.
+        family_ids: int (n,), each in [0, n_families).
+        seniority: int (n,), typical level 1 to 5.
+        hard: Hard skills.
+        soft: Soft skills.
+        related: Ids of the occupations that people come from or go to.
+    """
+
+    titles: SkillLists
+    family_ids: NDArray[np.integer]
+    seniority: NDArray[np.integer]
+    hard: SkillLists
+    soft: SkillLists
+    related: SkillLists
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampledRows:
+    """Sampled applicants or jobs; the fields of :class:`~jobrec_gym.market.Population` without keys and vectors."""
+
+    occupation_ids: NDArray[np.int32]
+    title_ids: NDArray[np.int32]
+    experience_ids: NDArray[np.int32]
+    seniority: NDArray[np.int8]
+    hard_skills: SkillLists
+    soft_skills: SkillLists
+    held_out: NDArray[np.bool_]
+
+    def to_population(self, keys: Sequence[str] | NDArray[np.str_], vectors: NDArray[np.floating]) -> Population:
+        """Adds the keys (n,) and vectors (n, 2 * block_dim)."""
+        return Population(
+            keys=np.asarray(keys), vectors=vectors, **{field: getattr(self, field) for field in self.__slots__}
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taxonomy:
+    """The embedded taxonomy: the words and what the occupations need."""
+
+    vocabulary: Vocabulary
+    occupations: OccupationTable
+
+
+def load_default(
+    n_jobs: int = 2_000,
+    n_applicants: int = 1_000,
+    seed: int = 0,
+    split_by: SplitBy = "row",
+) -> LabourMarket:
+    """The default market: a generated market over the embedded taxonomy.
+
+    Args:
+        n_jobs: How many jobs.
+        n_applicants: How many applicants.
+        seed: Which market.
+        split_by: Hold out about 30 % of the rows, or all rows of about 30 % of the occupations.
+
+    Returns:
+        A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
+    """
+    for name, n in (("n_jobs", n_jobs), ("n_applicants", n_applicants)):
+        if n < 1:
+            raise MarketError(f"`{name}` must be at least 1, got {n}.")
+    taxonomy = load_taxonomy()
+    with (
+        resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
+        np.load(path, allow_pickle=False) as file,
+    ):
+        vectors = {key: file[key].astype(np.float32) for key in file.files}
+    applicants, jobs = (
+        rows.to_population(
+            np.char.add(prefix, np.char.zfill(np.arange(len(rows.seniority)).astype(str), 7)),
+            compose_vectors(
+                compose_block(vectors["hard_skills"], rows.hard_skills),
+                compose_block(vectors["soft_skills"], rows.soft_skills),
+            ),
+        )
+        for prefix, rows in (
+            ("A", sample_applicants(taxonomy.occupations, n_applicants, seed, split_by)),
+            ("J", sample_jobs(taxonomy.occupations, n_jobs, seed, split_by)),
+        )
+    )
+    return LabourMarket(
+        "default",
+        applicants,
+        jobs,
+        taxonomy.vocabulary,
+        title_vectors=vectors["titles"],
+        experience_vectors=vectors["experiences"],
+    )
+
+
+def load_taxonomy() -> Taxonomy:
+    """Reads the embedded taxonomy, ``jobrec_gym/data/taxonomy.json``."""
+    document = json.loads((resources.files("jobrec_gym") / "data" / "taxonomy.json").read_text())
+    families = [family["name"] for family in document["families"]]
+    rows = [(number, row) for number, family in enumerate(document["families"]) for row in family["occupations"]]
+    words: dict[str, dict[str, int]] = {"titles": {}, "hard": {}, "soft": {}}
+    for skill in document["soft_skills"]:
+        words["soft"].setdefault(skill, len(words["soft"]))
+
+    def ids(kind: str, names: list[str]) -> list[int]:
+        return [words[kind].setdefault(name, len(words[kind])) for name in names]
+
+    occupation_ids = {row["title"]: number for number, (_, row) in enumerate(rows)}
+    occupations = OccupationTable(
+        titles=SkillLists.from_rows(ids("titles", [row["title"], *row["titles"]]) for _, row in rows),
+        family_ids=np.array([family for family, _ in rows]),
+        seniority=np.array([row["seniority"] for _, row in rows]),
+        hard=SkillLists.from_rows(ids("hard", row["hard"]) for _, row in rows),
+        soft=SkillLists.from_rows(ids("soft", row["soft"]) for _, row in rows),
+        related=SkillLists.from_rows([occupation_ids[title] for title in row["related"]] for _, row in rows),
+    )
+    vocabulary = Vocabulary(
+        titles=tuple(words["titles"]),
+        experiences=tuple(experience_phrases(families)),
+        hard_skills=tuple(words["hard"]),
+        soft_skills=tuple(words["soft"]),
+        occupations=tuple(occupation_ids),
+        families=tuple(families),
+        occupation_families=tuple(family for family, _ in rows),
+    )
+    return Taxonomy(vocabulary, occupations)
+
+
+def experience_phrases(families: Sequence[str]) -> list[str]:
+    """The closed list of phrases on experience: entry ``5 * family_id + seniority - 1``."""
+    return [f"{years} in {family}" for family in families for years in _YEARS]
+
+
+def sample_applicants(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy = "row") -> SampledRows:
+    """People with careers: skills of one occupation or of two related ones, some left out when typing.
+
+    Args:
+        occupations: What people can be.
+        n: How many.
+        seed: Which people. Row ``i`` depends on the seed and ``i`` only.
+        split_by: Hold out rows or whole occupations.
+    """
+    return _sample(occupations, n, seed, split_by, _APPLICANT)
+
+
+def sample_jobs(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy = "row") -> SampledRows:
+    """Postings: each asks for a part of what its occupation needs. Arguments as in :func:`sample_applicants`."""
+    return _sample(occupations, n, seed, split_by, _JOB)
+
+
+def _sample(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy, side: int) -> SampledRows:
+    if split_by not in ("row", "occupation"):
+        raise MarketError(f"`split_by` must be 'row' or 'occupation', got {split_by!r}.")
+    draw_skills = _applicant_skills if side == _APPLICANT else _job_skills
+    n_soft = int(occupations.soft.ids.max(initial=0)) + 1
+    chunks = []
+    for start in range(0, n, _CHUNK):
+        rows = hash64(seed, side, np.arange(start, min(start + _CHUNK, n)))
+        occupation = bounded(hash64(rows, _PICK), len(occupations))
+        step = _SENIORITY_STEPS[bounded(hash64(rows, _SENIORITY), len(_SENIORITY_STEPS))]
+        seniority = np.clip(occupations.seniority[occupation] + step, 1, 5)
+        hard, soft = draw_skills(occupations, rows, occupation, n_soft)
+        split_keys = (
+            hash64(rows, _SPLIT) if split_by == "row" else hash64(seed, _OCCUPATION, occupation.astype(np.uint64))
+        )
+        chunks.append(
+            SampledRows(
+                occupation_ids=occupation.astype(np.int32),
+                title_ids=_pick_one(occupations.titles, occupation, hash64(rows, _TITLE)),
+                experience_ids=(5 * occupations.family_ids[occupation] + seniority - 1).astype(np.int32),
+                seniority=seniority.astype(np.int8),
+                hard_skills=hard,
+                soft_skills=soft,
+                held_out=uniform(split_keys) < TEST_FRACTION,
+            )
+        )
+    return _join(chunks)
+
+
+def _applicant_skills(
+    occupations: OccupationTable, rows: NDArray[np.uint64], occupation: NDArray[np.int64], n_soft: int
+) -> tuple[SkillLists, SkillLists]:
+    has_former = (uniform(hash64(rows, _SECOND)) < _CAREER_CHANGE) & (occupations.related.lengths(occupation) > 0)
+    former = np.where(has_former, _pick_one(occupations.related, occupation, hash64(rows, _SECOND_PICK)), occupation)
+    own_hard, own_hard_keys = _padded(occupations.hard, occupation, rows, _HARD)
+    former_hard, former_hard_keys = _padded(occupations.hard, former, rows, _HARD)
+    # One key a (row, skill): a skill that both occupations need is kept or left out once.
+    own_kept = _kept(own_hard, own_hard_keys, _KEEP_OWN)
+    former_kept = (uniform(former_hard_keys) < _KEEP_FORMER) & (former_hard >= 0) & has_former[:, None]
+    soft, soft_keys = _padded(occupations.soft, occupation, rows, _SOFT)
+    extra = bounded(hash64(rows[:, None], _EXTRA_SOFT, np.arange(_EXTRA_SOFT_SKILLS)), n_soft)
+    return (
+        _union([own_hard, former_hard], [own_kept, former_kept]),
+        _union([soft, extra], [_kept(soft, soft_keys, _KEEP_SOFT), np.ones(extra.shape, dtype=bool)]),
+    )
+
+
+def _job_skills(
+    occupations: OccupationTable, rows: NDArray[np.uint64], occupation: NDArray[np.int64], n_soft: int
+) -> tuple[SkillLists, SkillLists]:
+    asked = []
+    for lists, tag, count_tag, (low, high) in (
+        (occupations.hard, _HARD, _HARD_COUNT, _HARD_ASKED),
+        (occupations.soft, _SOFT, _SOFT_COUNT, _SOFT_ASKED),
+    ):
+        pool, keys = _padded(lists, occupation, rows, tag)
+        count = low + bounded(hash64(rows, count_tag), high - low + 1)
+        rank = np.argsort(np.argsort(np.where(pool >= 0, uniform(keys), 2.0), axis=1), axis=1)
+        asked.append(_union([pool], [(rank < count[:, None]) & (pool >= 0)]))
+    return asked[0], asked[1]
+
+
+def _padded(
+    lists: SkillLists, occupation: NDArray[np.int64], rows: NDArray[np.uint64], tag: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+    """Each row's pool padded with -1, and a random key for each (row, skill)."""
+    lengths = lists.lengths(occupation)
+    columns = np.arange(max(int(lengths.max()), 1))
+    inside = columns < lengths[:, None]
+    index = np.where(inside, lists.offsets[occupation][:, None] + columns, 0)
+    pool = np.where(inside, np.append(lists.ids, -1)[index], -1).astype(np.int32)
+    return pool, hash64(rows[:, None], tag, pool)
+
+
+def _kept(pool: NDArray[np.int32], keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Which entries of the pool are kept: each with probability ``share``, and at least the luckiest one."""
+    chances = np.where(pool >= 0, uniform(keys), 2.0)
+    return (pool >= 0) & ((chances < share) | (chances == chances.min(axis=1, keepdims=True)))
+
+
+def _union(pools: list[NDArray[np.integer]], kept: list[NDArray[np.bool_]]) -> SkillLists:
+    ids, mask = np.concatenate(pools, axis=1), np.concatenate(kept, axis=1)
+    order = np.argsort(np.where(mask, ids, np.iinfo(np.int32).max), axis=1, kind="stable")
+    ids, mask = np.take_along_axis(ids, order, axis=1), np.take_along_axis(mask, order, axis=1)
+    mask[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    return SkillLists.from_mask(mask, ids)
+
+
+def _pick_one(lists: SkillLists, occupation: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """One entry of each row's list; the first list's for an empty one."""
+    lengths = np.maximum(lists.lengths(occupation), 1)
+    index = np.minimum(lists.offsets[occupation] + bounded(keys, lengths), max(len(lists.ids) - 1, 0))
+    return np.append(lists.ids, -1)[index].astype(np.int32)
+
+
+def _join(chunks: Sequence[SampledRows]) -> SampledRows:
+    columns: dict[str, Any] = {}
+    for field in SampledRows.__slots__:
+        parts = [getattr(chunk, field) for chunk in chunks]
+        columns[field] = _join_lists(parts) if isinstance(parts[0], SkillLists) else np.concatenate(parts)
+    return SampledRows(**columns)
+
+
+def _join_lists(parts: Sequence[SkillLists]) -> SkillLists:
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    return SkillLists(offsets, np.concatenate([part.ids for part in parts]))

@@ -1,0 +1,670 @@
+"""The labour market: frozen tables of applicants and jobs, and where they come from."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BLOCKS",
+    "SENIORITY_LEVELS",
+    "LabourMarket",
+    "MarketError",
+    "MarketSpec",
+    "Population",
+    "Profile",
+    "SkillLists",
+    "Split",
+    "Vocabulary",
+    "compose_block",
+    "compose_vectors",
+    "load_market",
+    "register_market_source",
+]
+
+Split = Literal["train", "test", "all"]
+MarketSpec = str | dict[str, Any]
+
+BLOCKS = ("hard", "soft")
+SENIORITY_LEVELS = ("entry", "junior", "professional", "senior", "lead")
+"""Names of seniority 1 to 5."""
+
+_FORMAT = "jobrec-market/1"
+_COMPOSE_CHUNK = 4096
+
+
+class MarketError(ValueError):
+    """A market could not be built: the message names file, row and column where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The words of one applicant or one job.
+
+    Attributes:
+        key: The source's own identifier.
+        title: Current or offered job title; may be empty.
+        hard_skills: Skills that one is trained in.
+        soft_skills: Skills of character and of working with others.
+        seniority: 1 (entry) to 5 (lead), see :data:`SENIORITY_LEVELS`; 0 where the source does not say.
+        experience: Experience had or asked for, as a phrase; may be empty.
+        occupation: The occupation's name, ``None`` where the source has none.
+        family: The occupation's family, ``None`` where the source has none.
+    """
+
+    key: str
+    title: str
+    hard_skills: tuple[str, ...]
+    soft_skills: tuple[str, ...]
+    seniority: int
+    experience: str
+    occupation: str | None
+    family: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SkillLists:
+    """One list of skill ids a row, stored end to end.
+
+    Attributes:
+        offsets: int64 (n + 1,), where each row's list begins.
+        ids: int32 (total,), indices into the vocabulary, sorted and distinct within a row.
+    """
+
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int32]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Iterable[int]]) -> SkillLists:
+        """Packs an iterable of rows, each an iterable of ids."""
+        lists = [np.unique(np.fromiter(row, dtype=np.int32)) for row in rows]
+        offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in lists], dtype=np.int64)))
+        return cls(offsets.astype(np.int64), np.concatenate([np.empty(0, np.int32), *lists]))
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[np.bool_], ids: NDArray[np.integer]) -> SkillLists:
+        """Packs the entries of a padded (n, width) id table where ``mask`` holds; those are distinct within a row."""
+        order = np.argsort(np.where(mask, ids, np.iinfo(np.int32).max), axis=1, kind="stable")
+        kept = np.take_along_axis(mask, order, axis=1)
+        offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1), dtype=np.int64)))
+        return cls(offsets, np.take_along_axis(ids, order, axis=1)[kept].astype(np.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def lengths(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many skills each of the rows lists."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+    def flat(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The lists of several rows, end to end.
+
+        Returns:
+            For each listed skill the position in ``rows`` that lists it, and the skill's id; both (total,).
+        """
+        lengths = self.lengths(rows)
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return owner, self.ids[self.offsets[rows][owner] + within]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that tables refer to by id.
+
+    Attributes:
+        titles: Job titles.
+        experiences: Phrases on experience.
+        hard_skills: Names of hard skills (a free text counts as one skill).
+        soft_skills: Names of soft skills.
+        occupations: Names of occupations.
+        families: Names of families of occupations.
+        occupation_families: For each occupation the id of its family, -1 where unknown.
+    """
+
+    titles: tuple[str, ...]
+    experiences: tuple[str, ...]
+    hard_skills: tuple[str, ...]
+    soft_skills: tuple[str, ...]
+    occupations: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    occupation_families: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Population:
+    """One side of a market, applicants or jobs; row ``i`` of every table is the same one.
+
+    Attributes:
+        keys: (n,) texts, the source's own identifiers, distinct.
+        vectors: float (n, 2 * block_dim), ``hard | soft``, unit length.
+        title_ids: int32 (n,).
+        experience_ids: int32 (n,).
+        occupation_ids: int32 (n,), -1 where unknown.
+        seniority: int8 (n,), 1 to 5, 0 where unknown.
+        hard_skills: Hard skills of each row.
+        soft_skills: Soft skills of each row.
+        held_out: bool (n,), True for the test split.
+    """
+
+    keys: NDArray[np.str_]
+    vectors: NDArray[np.floating]
+    title_ids: NDArray[np.int32]
+    experience_ids: NDArray[np.int32]
+    occupation_ids: NDArray[np.int32]
+    seniority: NDArray[np.int8]
+    hard_skills: SkillLists
+    soft_skills: SkillLists
+    held_out: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, split: Split = "all") -> NDArray[np.int64]:
+        """Ids of a split, ascending."""
+        if split not in get_args(Split):
+            raise ValueError(f"`split` must be one of {get_args(Split)}, got {split!r}.")
+        if split == "all":
+            return np.arange(len(self))
+        return np.flatnonzero(self.held_out == (split == "test"))
+
+
+class LabourMarket:
+    """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
+
+    Deep copies return the market itself. A market loaded from a path pickles as that path.
+
+    Args:
+        name: A short name.
+        applicants: Those who are recommended something.
+        jobs: What can be recommended.
+        vocabulary: The words that the tables refer to.
+        title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
+        experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
+        text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
+        spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
+
+    Raises:
+        MarketError: For an empty side, a vector that is not finite, not of unit length or of another size, or repeated
+            keys.
+    """
+
+    name: str
+    applicants: Population
+    jobs: Population
+    vocabulary: Vocabulary
+    title_vectors: NDArray[np.floating] | None
+    experience_vectors: NDArray[np.floating] | None
+    text_blocks: frozenset[str]
+
+    def __init__(
+        self,
+        name: str,
+        applicants: Population,
+        jobs: Population,
+        vocabulary: Vocabulary,
+        *,
+        title_vectors: NDArray[np.floating] | None = None,
+        experience_vectors: NDArray[np.floating] | None = None,
+        text_blocks: Iterable[str] = (),
+        spec: MarketSpec | None = None,
+    ):
+        for side, population in (("applicants", applicants), ("jobs", jobs)):
+            _check_population(side, population)
+        if applicants.vectors.shape[1] != jobs.vectors.shape[1]:
+            raise MarketError(
+                f"`applicants` and `jobs` must have vectors of one size, got {applicants.vectors.shape[1]} and "
+                f"{jobs.vectors.shape[1]}: encode both with the same encoder."
+            )
+        fields = {
+            "name": name,
+            "applicants": applicants,
+            "jobs": jobs,
+            "vocabulary": vocabulary,
+            "title_vectors": title_vectors,
+            "experience_vectors": experience_vectors,
+            "text_blocks": frozenset(text_blocks),
+            "_spec": spec,
+            "_action_features": {},
+        }
+        for key, value in fields.items():
+            object.__setattr__(self, key, value)
+        for array in _arrays(self):
+            array.flags.writeable = False
+
+    def __setattr__(self, key: str, value: object) -> None:
+        raise AttributeError(f"a LabourMarket is frozen, `{key}` cannot be set; build a new one.")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LabourMarket:
+        return self
+
+    def __copy__(self) -> LabourMarket:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., LabourMarket], tuple[Any, ...]]:
+        if self._spec is not None:
+            return load_market, (self._spec,)
+        return _rebuild, tuple(getattr(self, key) for key in _REBUILD_FIELDS)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabourMarket({self.name!r}, applicants={len(self.applicants):,}, jobs={len(self.jobs):,}, "
+            f"block_dim={self.block_dim})"
+        )
+
+    _spec: MarketSpec | None
+    _action_features: dict[tuple[str, ...], NDArray[np.floating]]
+
+    @property
+    def block_dim(self) -> int:
+        """Size of one block of a vector (384 for all-MiniLM-L6-v2)."""
+        return self.applicants.vectors.shape[1] // 2
+
+    def applicant(self, applicant_id: int) -> Profile:
+        """The words of an applicant."""
+        return self._profile(self.applicants, int(applicant_id))
+
+    def job(self, job_id: int) -> Profile:
+        """The words of a job."""
+        return self._profile(self.jobs, int(job_id))
+
+    def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
+        families = np.append(np.asarray(self.vocabulary.occupation_families, dtype=np.int64), -1)
+        return families[population.occupation_ids[ids]]
+
+    def action_features(self, job_fields: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Table of job vectors, one row a job.
+
+        Args:
+            job_fields: Blocks to append behind ``hard | soft``: ``"title"``, ``"experience"``, in this order of the
+                argument.
+
+        Returns:
+            float (n_jobs, (2 + len(job_fields)) * block_dim), read-only. The appended blocks have unit length each.
+
+        Raises:
+            ValueError: For an unknown field, or one that this market has no vectors of.
+        """
+        fields = tuple(job_fields)
+        if not fields:
+            return self.jobs.vectors
+        if fields not in self._action_features:
+            blocks = {
+                "title": (self.title_vectors, self.jobs.title_ids),
+                "experience": (self.experience_vectors, self.jobs.experience_ids),
+            }
+            parts = [self.jobs.vectors]
+            for field in fields:
+                if field not in blocks or fields.count(field) > 1:
+                    raise ValueError(f"`job_fields` must be distinct entries of {tuple(blocks)}, got {fields}.")
+                vectors, ids = blocks[field]
+                if vectors is None:
+                    raise ValueError(f"`job_fields` names {field!r}, but market {self.name!r} has no {field} vectors.")
+                parts.append(vectors[ids])
+            table = np.concatenate(parts, axis=1)
+            table.flags.writeable = False
+            self._action_features[fields] = table
+        return self._action_features[fields]
+
+    def cosine(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Cosine similarity of pairs, in [-1, 1].
+
+        Args:
+            applicant_ids: Integers (n,).
+            job_ids: Integers (n,).
+
+        Returns:
+            float32 (n,); the same to the bit whether a pair is asked alone or in a batch.
+        """
+        applicants = self.applicants.vectors[applicant_ids].astype(np.float32, copy=False)
+        jobs = self.jobs.vectors[job_ids].astype(np.float32, copy=False)
+        return np.einsum("ij,ij->i", applicants, jobs)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in the market, as hex: equal for equal words and vectors."""
+        digest = hashlib.sha256(json.dumps(_vocabulary_dict(self.vocabulary)).encode())
+        for array in _arrays(self):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def to_spec(self) -> MarketSpec:
+        """How :func:`load_market` finds this market again, in plain JSON.
+
+        Raises:
+            ValueError: For a market made in memory, which has no place to be found at.
+        """
+        if self._spec is None:
+            raise ValueError(
+                f"market {self.name!r} was made in memory and cannot be written down: save it first, "
+                "`market = market.save(path)`, and pass the market that `save` returns (or the path)."
+            )
+        return self._spec
+
+    @classmethod
+    def from_spec(cls, spec: MarketSpec) -> LabourMarket:
+        """The market that :meth:`to_spec` described."""
+        return load_market(spec)
+
+    def save(self, path: str | os.PathLike[str]) -> LabourMarket:
+        """Writes the market to a folder: ``market.json``, ``tables.npz`` and one ``.npy`` a vector table. No pickle.
+
+        The folder appears whole or not at all; an existing market there is replaced.
+
+        Returns:
+            The saved market, memory-mapped from the folder.
+        """
+        folder = Path(path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not (folder / "market.json").is_file():
+            raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new = Path(scratch) / "market"
+            new.mkdir()
+            header = {
+                "format": _FORMAT,
+                "name": self.name,
+                "text_blocks": sorted(self.text_blocks),
+                "vocabulary": _vocabulary_dict(self.vocabulary),
+            }
+            (new / "market.json").write_text(json.dumps(header, ensure_ascii=False))
+            tables: dict[str, NDArray[Any]] = {}
+            for side in ("applicants", "jobs"):
+                population: Population = getattr(self, side)
+                np.save(new / f"{side}.npy", population.vectors)
+                tables |= {f"{side}/{key}": array for key, array in _population_tables(population).items()}
+            np.savez(new / "tables.npz", allow_pickle=False, **tables)
+            for field in ("title_vectors", "experience_vectors"):
+                if getattr(self, field) is not None:
+                    np.save(new / f"{field}.npy", getattr(self, field))
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            new.rename(folder)
+        return self.load(folder)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LabourMarket:
+        """Opens a saved market; its vectors are memory-mapped.
+
+        Raises:
+            MarketError: If the folder holds no market of this format.
+        """
+        folder = Path(path)
+        try:
+            header = json.loads((folder / "market.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise MarketError(f"{folder} holds no saved market: {error}.") from error
+        if header.get("format") != _FORMAT:
+            raise MarketError(f"{folder / 'market.json'} has format {header.get('format')!r}, expected {_FORMAT!r}.")
+        try:
+            with np.load(folder / "tables.npz", allow_pickle=False) as tables:
+                applicants, jobs = (
+                    _population_from_tables(
+                        np.load(folder / f"{side}.npy", mmap_mode="r", allow_pickle=False),
+                        {key.removeprefix(f"{side}/"): tables[key] for key in tables.files if key.startswith(side)},
+                    )
+                    for side in ("applicants", "jobs")
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise MarketError(f"{folder} is not a whole market: {error}; save it again.") from error
+        vectors = {
+            field: np.load(file, mmap_mode="r", allow_pickle=False)
+            for field in ("title_vectors", "experience_vectors")
+            if (file := folder / f"{field}.npy").is_file()
+        }
+        vocabulary = Vocabulary(**{key: tuple(values) for key, values in header["vocabulary"].items()})
+        return cls(
+            header["name"],
+            applicants,
+            jobs,
+            vocabulary,
+            title_vectors=vectors.get("title_vectors"),
+            experience_vectors=vectors.get("experience_vectors"),
+            text_blocks=header["text_blocks"],
+            spec=os.fspath(path),
+        )
+
+    def _profile(self, population: Population, row: int) -> Profile:
+        words = self.vocabulary
+        occupation = int(population.occupation_ids[row])
+        family = -1 if occupation < 0 else words.occupation_families[occupation]
+        return Profile(
+            key=str(population.keys[row]),
+            title=words.titles[population.title_ids[row]],
+            hard_skills=tuple(words.hard_skills[skill] for skill in population.hard_skills[row]),
+            soft_skills=tuple(words.soft_skills[skill] for skill in population.soft_skills[row]),
+            seniority=int(population.seniority[row]),
+            experience=words.experiences[population.experience_ids[row]],
+            occupation=None if occupation < 0 else words.occupations[occupation],
+            family=None if family < 0 else words.families[family],
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- sources
+
+_SOURCES: dict[str, str] = {
+    "default": "jobrec_gym.loaders.generated:load_default",
+    "onet": "jobrec_gym.loaders.onet:load_onet",
+    "esco": "jobrec_gym.loaders.esco:load_esco",
+    "csv": "jobrec_gym.loaders.tables:load_csv",
+    "jsonl": "jobrec_gym.loaders.tables:load_jsonl",
+    "parquet": "jobrec_gym.loaders.tables:load_parquet",
+    "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
+}
+
+
+def register_market_source(scheme: str, entry_point: str) -> None:
+    """Adds a source to :func:`load_market`.
+
+    Args:
+        scheme: What stands before the colon in ``load_market("SCHEME:PATH")``, or the whole name for a source without a
+            path.
+        entry_point: ``"module:function"``, imported when first used. The function takes the path (if there is one) and
+            the keywords of :func:`load_market`, and returns a :class:`LabourMarket`.
+    """
+    _SOURCES[scheme] = entry_point
+
+
+def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: Any) -> LabourMarket:
+    """Opens a market by name, by path or by scheme.
+
+    Args:
+        source: ``"default"`` (the generated market over the embedded taxonomy), the folder of a saved market,
+            ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, jsonl, parquet, dynaq-json``, a dictionary
+            ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
+        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
+
+    Returns:
+        The market. Equal calls share one object while it is in use, for as long as the files that it came from do not
+        change.
+
+    Raises:
+        MarketError: If there is no such source, or what is there is not a market.
+    """
+    if isinstance(source, LabourMarket):
+        if kwargs:
+            raise ValueError(f"keywords {sorted(kwargs)} have no meaning for a market that is already loaded.")
+        return source
+    if isinstance(source, Mapping):
+        merged = {**source, **kwargs}
+        if "source" not in merged:
+            raise MarketError(f"a market given as a dictionary needs the entry 'source', got {sorted(merged)}.")
+        return load_market(merged.pop("source"), **merged)
+    text = os.fspath(source)
+    try:
+        options = json.dumps(kwargs, sort_keys=True)
+    except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again
+        return _open(text, kwargs, recorded=False)
+    return _load_cached(text, options, _modified(text))
+
+
+@lru_cache(maxsize=8)
+def _load_cached(source: str, options: str, modified: float | None) -> LabourMarket:
+    return _open(source, json.loads(options), recorded=True)
+
+
+def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarket:
+    scheme, colon, path = source.partition(":")
+    if scheme in _SOURCES and (colon or scheme == "default"):
+        if colon and not path:
+            raise MarketError(f"market {source!r} lacks a path: write '{scheme}:PATH'.")
+        module, _, function = _SOURCES[scheme].partition(":")
+        load: Callable[..., LabourMarket] = getattr(importlib.import_module(module), function)
+        market = load(*([path] if colon else []), **kwargs)
+        if recorded:
+            object.__setattr__(market, "_spec", {"source": source, **kwargs} if kwargs else source)
+        return market
+    if (Path(source) / "market.json").is_file():
+        if kwargs:
+            raise MarketError(f"keywords {sorted(kwargs)} have no meaning for the saved market {source!r}.")
+        return LabourMarket.load(source)
+    names = [name if name == "default" else f"{name}:PATH" for name in _SOURCES]
+    near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
+    hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
+    what = "unknown market scheme" if colon else "unknown market"
+    raise MarketError(f'{what} "{source}":{hint} It must be the folder of a saved market or one of {", ".join(names)}.')
+
+
+def _modified(source: str) -> float | None:
+    path = Path(source.partition(":")[2] or source)
+    marker = path / "market.json"
+    try:
+        return (marker if marker.is_file() else path).stat().st_mtime
+    except OSError:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------- composition
+
+
+def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> NDArray[np.float32]:
+    """One block of a profile's vector: the unit-scaled mean of its skills' unit vectors.
+
+    Args:
+        skill_vectors: float (n_skills, d), unit rows.
+        skills: The rows' lists.
+
+    Returns:
+        float32 (n, d): unit rows, zero for an empty list.
+    """
+    skill_vectors = skill_vectors.astype(np.float32)
+    block = np.zeros((len(skills), skill_vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(skills), _COMPOSE_CHUNK):
+        rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
+        filled = rows[skills.lengths(rows) > 0]
+        if len(filled):
+            first, last = skills.offsets[filled[0]], skills.offsets[filled[-1] + 1]
+            sums = np.add.reduceat(skill_vectors[skills.ids[first:last]], skills.offsets[filled] - first, axis=0)
+            block[filled] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return block
+
+
+def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Joins two (n, d) blocks to (n, 2 d) and scales each row to unit length; a row of two zero blocks stays zero."""
+    joined = np.concatenate([hard, soft], axis=1)
+    norms = np.linalg.norm(joined, axis=1, keepdims=True)
+    norms[norms == 0] = 1
+    return joined / norms
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+_REBUILD_FIELDS = (
+    "name",
+    "applicants",
+    "jobs",
+    "vocabulary",
+    "title_vectors",
+    "experience_vectors",
+    "text_blocks",
+)
+_ROW_TABLES = ("keys", "title_ids", "experience_ids", "occupation_ids", "seniority", "held_out")
+
+
+def _rebuild(
+    name: str,
+    applicants: Population,
+    jobs: Population,
+    vocabulary: Vocabulary,
+    title_vectors: NDArray[np.floating] | None,
+    experience_vectors: NDArray[np.floating] | None,
+    text_blocks: frozenset[str],
+) -> LabourMarket:
+    return LabourMarket(
+        name,
+        applicants,
+        jobs,
+        vocabulary,
+        title_vectors=title_vectors,
+        experience_vectors=experience_vectors,
+        text_blocks=text_blocks,
+    )
+
+
+def _vocabulary_dict(vocabulary: Vocabulary) -> dict[str, list[Any]]:
+    return {key: list(getattr(vocabulary, key)) for key in Vocabulary.__dataclass_fields__}
+
+
+def _population_tables(population: Population) -> dict[str, NDArray[Any]]:
+    tables = {key: getattr(population, key) for key in _ROW_TABLES}
+    for block in BLOCKS:
+        skills: SkillLists = getattr(population, f"{block}_skills")
+        tables |= {f"{block}_offsets": skills.offsets, f"{block}_ids": skills.ids}
+    return tables
+
+
+def _population_from_tables(vectors: NDArray[np.floating], tables: dict[str, NDArray[Any]]) -> Population:
+    hard, soft = (SkillLists(tables[f"{block}_offsets"], tables[f"{block}_ids"]) for block in BLOCKS)
+    rows = {key: tables[key] for key in _ROW_TABLES}
+    return Population(vectors=vectors, hard_skills=hard, soft_skills=soft, **rows)
+
+
+def _arrays(market: LabourMarket) -> list[NDArray[Any]]:
+    arrays = []
+    for population in (market.applicants, market.jobs):
+        arrays += [population.vectors, *_population_tables(population).values()]
+    return arrays + [table for table in (market.title_vectors, market.experience_vectors) if table is not None]
+
+
+def _check_population(side: str, population: Population) -> None:
+    n = len(population)
+    if n == 0:
+        raise MarketError(f"`{side}` is empty; a market needs at least one row on each side.")
+    if population.vectors.ndim != 2 or population.vectors.shape[1] % 2:
+        raise MarketError(f"`{side}` vectors must be (n, 2 * block_dim), got shape {population.vectors.shape}.")
+    for key, table in {"vectors": population.vectors, **_population_tables(population)}.items():
+        if not key.endswith(("_offsets", "_ids")) or key in _ROW_TABLES:
+            if len(table) != n:
+                raise MarketError(f"`{side}.{key}` must have one entry for each of the {n} keys, got {len(table)}.")
+        elif key.endswith("_offsets") and len(table) != n + 1:
+            raise MarketError(f"`{side}.{key}` must have {n + 1} entries for {n} keys, got {len(table)}.")
+    keys, counts = np.unique(population.keys, return_counts=True)
+    if len(keys) < n:
+        raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
+    if isinstance(population.vectors, np.memmap):
+        return  # checked when it was saved; reading a memory-mapped table whole would load it
+    norms = np.linalg.norm(population.vectors.astype(np.float32, copy=False), axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if len(bad):
+        row = int(bad[0])
+        cause = "not finite" if not np.isfinite(norms[row]) else f"of length {norms[row]:.3g}"
+        raise MarketError(
+            f"`{side}` row {row} (key {str(population.keys[row])!r}) has a vector that is {cause}; each must have unit "
+            "length. A length of 0 means that it has neither hard nor soft skills."
+        )

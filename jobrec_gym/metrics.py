@@ -1,0 +1,123 @@
+"""How good recommendations are: ranking, regret, coverage and exposure. Pure functions of arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "coverage",
+    "cumulative_regret",
+    "discounted_return",
+    "gini",
+    "hit_rate_at_k",
+    "mrr",
+    "ndcg_at_k",
+    "normalised_score",
+]
+
+
+def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Normalised discounted cumulative gain of rankings (Järvelin and Kekäläinen, 2002).
+
+    Args:
+        scores: (n, m), what the agent ranks m candidates by, highest first; ties by position.
+        gains: (n, m), true worth; negative values count as 0.
+        k: Cut-off, at least 1.
+
+    Returns:
+        float64 (n,) in [0, 1]; NaN where no candidate has a positive gain.
+    """
+    scores, gains = _pair(scores, gains, k)
+    gains = np.maximum(gains, 0.0)
+    discounts = 1.0 / np.log2(np.arange(2, min(k, gains.shape[1]) + 2))
+    ranked = np.take_along_axis(gains, _order(scores), axis=1)[:, : len(discounts)] @ discounts
+    ideal = -np.sort(-gains, axis=1)[:, : len(discounts)] @ discounts
+    return np.divide(ranked, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0)
+
+
+def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Whether one of the k first is a hit.
+
+    Args:
+        scores: (n, m), highest first; ties by position.
+        hits: bool (n, m).
+        k: Cut-off, at least 1.
+
+    Returns:
+        float64 (n,), 0 or 1; NaN where there is no hit to be found.
+    """
+    scores, hits = _pair(scores, hits, k)
+    found = np.take_along_axis(hits > 0, _order(scores), axis=1)[:, :k].any(axis=1)
+    return np.where((hits > 0).any(axis=1), found.astype(np.float64), np.nan)
+
+
+def mrr(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
+    """Reciprocal rank of the first hit; shapes as in :func:`hit_rate_at_k`; NaN where there is no hit to be found."""
+    scores, hits = _pair(scores, hits, 1)
+    ranked = np.take_along_axis(hits > 0, _order(scores), axis=1)
+    return np.where(ranked.any(axis=1), 1.0 / (ranked.argmax(axis=1) + 1), np.nan)
+
+
+def normalised_score(chosen: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> float:
+    """Where the mean of the chosen stands between random (0) and oracle (1).
+
+    Args:
+        chosen: (n,), expected reward of what the agent chose.
+        random: (n,), expected reward of a uniform choice from the same sets.
+        oracle: (n,), highest expected reward in the same sets.
+
+    Raises:
+        ValueError: If the oracle is no better than random: the score has no meaning then.
+    """
+    middle, low, high = (float(np.asarray(rewards, dtype=np.float64).mean()) for rewards in (chosen, random, oracle))
+    if not high > low:
+        raise ValueError(f"`oracle` must be better than `random` on average, got {high:.6g} and {low:.6g}.")
+    return (middle - low) / (high - low)
+
+
+def discounted_return(rewards: ArrayLike, gamma: float) -> float:
+    """Sum of ``gamma**t * r_t`` over an episode's rewards (T,)."""
+    rewards = np.asarray(rewards, dtype=np.float64)
+    return float(rewards @ gamma ** np.arange(len(rewards)))
+
+
+def cumulative_regret(chosen: ArrayLike, oracle: ArrayLike) -> NDArray[np.float64]:
+    """Running sum of what was missed.
+
+    Args:
+        chosen: (T,), expected reward of what was chosen.
+        oracle: (T,), highest expected reward on offer.
+
+    Returns:
+        float64 (T,).
+    """
+    return np.cumsum(np.asarray(oracle, dtype=np.float64) - np.asarray(chosen, dtype=np.float64))
+
+
+def coverage(job_ids: ArrayLike, n_jobs: int) -> float:
+    """Share of ``n_jobs`` jobs that were recommended at least once."""
+    return len(np.unique(job_ids)) / n_jobs
+
+
+def gini(counts: ArrayLike) -> float:
+    """Gini coefficient of how often each job was recommended, (n_jobs,): 0 if equally, near 1 if always the same."""
+    counts = np.sort(np.asarray(counts, dtype=np.float64))
+    total = counts.sum()
+    if total == 0:
+        return 0.0
+    ranks = np.arange(1, len(counts) + 1)
+    return float((2 * ranks - len(counts) - 1) @ counts / (len(counts) * total))
+
+
+def _order(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+def _pair(scores: ArrayLike, values: ArrayLike, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    scores, values = np.asarray(scores, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape != values.shape:
+        raise ValueError(f"both arguments must have one shape (n, m), got {scores.shape} and {values.shape}.")
+    if k < 1:
+        raise ValueError(f"`k` must be at least 1, got {k}.")
+    return scores, values

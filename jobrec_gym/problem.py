@@ -1,0 +1,178 @@
+"""The decision problem as pure functions of (episode number, step), shared by the single and the vector environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from jobrec_gym.candidates import CandidateSampler, make_sampler
+from jobrec_gym.counter_rng import bounded, hash64
+from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, load_market
+
+__all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
+
+Observation = Literal["features", "ids"]
+Resample = Literal["episode", "step"]
+Ids = NDArray[np.int64]
+
+_APPLICANT, _CANDIDATES, _INTERACTION = 1, 2, 3
+
+
+class Recommendations(NamedTuple):
+    """What was recommended in the last step, for reward wrappers; each array is (n,), n = 1 for a single environment.
+
+    Attributes:
+        applicant_ids: To whom.
+        job_ids: What.
+        interaction_keys: uint64, what reward noise is drawn from.
+        made: bool; False for a row that was reset in this step instead.
+    """
+
+    applicant_ids: Ids
+    job_ids: Ids
+    interaction_keys: NDArray[np.uint64]
+    made: NDArray[np.bool_]
+
+
+class RecommendationProblem:
+    """Who applies, what is shown, and what is observed; holds tables, never the state of an episode.
+
+    Arguments are those of :class:`~jobrec_gym.env.JobRecEnv`.
+    """
+
+    def __init__(
+        self,
+        market: MarketSpec | os.PathLike[str] | LabourMarket,
+        split: Split,
+        job_split: Split,
+        num_candidates: int,
+        candidate_sampler: str | CandidateSampler,
+        resample: Resample,
+        repeats: bool,
+        observation: Observation,
+        mask_in_observation: bool,
+        job_fields: Sequence[str],
+    ):
+        for name, value, allowed in (
+            ("resample", resample, get_args(Resample)),
+            ("observation", observation, get_args(Observation)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+        self.market = load_market(market)
+        self.applicant_ids = _split_rows(self.market, "split", "applicants", split)
+        self.job_ids = _split_rows(self.market, "job_split", "jobs", job_split)
+        sampler = make_sampler(candidate_sampler)
+        n_jobs = len(self.job_ids)
+        if isinstance(num_candidates, bool) or not isinstance(num_candidates, (int, np.integer)):
+            raise ValueError(f"`num_candidates` must be an integer, got {num_candidates!r}.")
+        if candidate_sampler != "all" and not 1 <= num_candidates <= n_jobs:
+            raise ValueError(
+                f"`num_candidates` must be in [1, n_jobs={n_jobs}], got {num_candidates}; n_jobs counts the jobs of "
+                f"`job_split={job_split!r}`."
+            )
+        self.sampler = sampler.bind(self.market, self.job_ids, int(num_candidates))
+        self.num_candidates = int(self.sampler.num_candidates)
+        self.resample = resample
+        self.repeats = bool(repeats)
+        self.observation = observation
+        self.mask_in_observation = bool(mask_in_observation) or not self.repeats
+        self.action_features = self.market.action_features(job_fields)
+
+    def observation_space(self) -> spaces.Dict:
+        """The space of one observation."""
+        state_dim, action_dim = self.market.applicants.vectors.shape[1], self.action_features.shape[1]
+        k = self.num_candidates
+        entries: dict[str, spaces.Space[Any]] = {"applicant": spaces.Box(-1.0, 1.0, (state_dim,), np.float32)}
+        if self.observation == "features":
+            entries["candidates"] = spaces.Box(-1.0, 1.0, (k, action_dim), np.float32)
+        else:
+            entries["candidates"] = spaces.Box(0, len(self.market.jobs) - 1, (k,), np.int64)
+        if self.mask_in_observation:
+            entries["action_mask"] = spaces.Box(0, 1, (k,), np.int8)
+        return spaces.Dict(entries)
+
+    def action_space(self) -> spaces.Discrete:
+        """Which candidate."""
+        return spaces.Discrete(self.num_candidates)
+
+    def applicants(self, episodes: NDArray[np.uint64]) -> Ids:
+        """Who applies in each of the episodes (n,); returns ids (n,)."""
+        return self.applicant_ids[bounded(hash64(episodes, _APPLICANT), len(self.applicant_ids))]
+
+    def candidates(self, applicant_ids: Ids, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> Ids:
+        """What the applicants (n,) are shown after ``steps`` (n,) steps of the episodes (n,): job ids (n, k)."""
+        if self.resample == "episode":
+            steps = np.zeros_like(steps)
+        return self.sampler.sample(applicant_ids, hash64(episodes, _CANDIDATES, steps))
+
+    def interaction_keys(self, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """What the reward noise of step number ``steps`` (n,), counted from 0, is drawn from; (n,)."""
+        return hash64(episodes, _INTERACTION, steps)
+
+    def observe(self, applicant_ids: Ids, candidate_ids: Ids, action_mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
+        """Observations of n rows, batched; the arrays belong to the caller."""
+        # Fancy indexing copies: an observation belongs to the caller, the table to every environment.
+        observation: dict[str, NDArray[Any]] = {}
+        observation["applicant"] = self.market.applicants.vectors[applicant_ids].astype(np.float32, copy=False)
+        if self.observation == "features":
+            observation["candidates"] = self.action_features[candidate_ids].astype(np.float32, copy=False)
+        else:
+            observation["candidates"] = candidate_ids.copy()
+        if self.mask_in_observation:
+            observation["action_mask"] = action_mask.copy()
+        return observation
+
+
+@dataclass
+class JobRecSpec(EnvSpec):
+    """An ``EnvSpec`` whose market is written down by name or path."""
+
+    @classmethod
+    def of(cls, spec: EnvSpec) -> JobRecSpec:
+        """The same spec, with a market object replaced by its own spec where it has one."""
+        values = {item.name: getattr(spec, item.name) for item in dataclasses.fields(EnvSpec) if item.init}
+        values["kwargs"] = {key: _plain(value) for key, value in spec.kwargs.items()}
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """The spec as JSON.
+
+        Raises:
+            ValueError: If the market was made in memory: it must be saved first.
+        """
+        market = self.kwargs.get("market")
+        if isinstance(market, LabourMarket):
+            market.to_spec()
+        return super().to_json()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, LabourMarket):
+        try:
+            return value.to_spec()
+        except ValueError:
+            return value
+    return value
+
+
+def _split_rows(market: LabourMarket, name: str, side: str, split: Split) -> Ids:
+    try:
+        rows = getattr(market, side).rows(split)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`split`", f"`{name}`")) from None
+    if len(rows) == 0:
+        raise MarketError(
+            f"market {market.name!r} has no {side} in `{name}={split!r}`; use another split, e.g. `{name}='all'`."
+        )
+    return rows

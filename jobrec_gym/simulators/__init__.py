@@ -1,0 +1,1 @@
+"""Simulated applicants: who answers a recommendation with a decision."""

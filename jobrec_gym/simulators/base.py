@@ -1,0 +1,183 @@
+"""What a simulated applicant is: the answer (:class:`Feedback`) and the two protocols."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.market import LabourMarket
+
+__all__ = [
+    "DECISIONS",
+    "DEFAULT_REWARDS",
+    "BoundSimulator",
+    "Feedback",
+    "SimulatorSpec",
+    "UserSimulator",
+    "decision_rewards",
+    "make_simulator",
+    "register_simulator",
+    "simulator_spec",
+]
+
+SimulatorSpec = dict[str, Any]
+Ids = NDArray[np.int64]
+
+DECISIONS = ("ignore", "click", "save", "apply")
+"""What an applicant can do with a recommendation, from the least to the most interested."""
+
+DEFAULT_REWARDS: Mapping[str, float] = {"apply": 1.0, "save": 0.5, "click": 0.0, "ignore": -0.1}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feedback:
+    """Answers to a batch of n recommendations; each field is an array (n,).
+
+    Attributes:
+        decision: Entries of :data:`DECISIONS`, ``""`` where there is none.
+        reward: float64, what the decision is worth.
+        status: ``"ok"``, or what went wrong instead of an answer.
+        probability: float64, how likely an application is, where the simulator tells; else NaN.
+        reason: Why, in the simulator's words; may be empty.
+        tokens: int64, tokens spent.
+        cost_usd: float64, dollars spent.
+        cached: bool, whether the answer was known before.
+    """
+
+    decision: NDArray[np.str_]
+    reward: NDArray[np.float64]
+    status: NDArray[np.str_]
+    probability: NDArray[np.float64]
+    reason: NDArray[np.object_]
+    tokens: NDArray[np.int64]
+    cost_usd: NDArray[np.float64]
+    cached: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        decision: Sequence[str] | NDArray[np.str_],
+        reward: ArrayLike,
+        *,
+        status: ArrayLike | None = None,
+        probability: ArrayLike | None = None,
+        reason: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        cost_usd: ArrayLike | None = None,
+        cached: ArrayLike | None = None,
+    ) -> Feedback:
+        """A batch from what is known; the rest is filled in with "ok", NaN, "", 0 and False.
+
+        Example:
+            >>> Feedback.of(["apply", "ignore"], [1.0, -0.1]).status
+            array(['ok', 'ok'], dtype='<U2')
+        """
+        n = len(decision)
+
+        def filled(values: ArrayLike | None, default: object, dtype: type | None) -> NDArray[Any]:
+            return np.full(n, default, dtype) if values is None else np.asarray(values, dtype)
+
+        return cls(
+            decision=np.asarray(decision, dtype=str),
+            reward=np.asarray(reward, dtype=np.float64),
+            status=filled(status, "ok", str if status is not None else None),
+            probability=filled(probability, np.nan, np.float64),
+            reason=filled(reason, "", object),
+            tokens=filled(tokens, 0, np.int64),
+            cost_usd=filled(cost_usd, 0.0, np.float64),
+            cached=filled(cached, False, np.bool_),
+        )
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+@runtime_checkable
+class BoundSimulator(Protocol):
+    """A simulator that knows its market."""
+
+    def feedback(
+        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+    ) -> Feedback:
+        """Answers a batch of recommendations.
+
+        Args:
+            applicant_ids: (n,).
+            job_ids: (n,).
+            interaction_keys: (n,), one for each interaction: what a noisy simulator draws its noise from. ``None``
+                where the answer depends on the pair only.
+        """
+
+
+@runtime_checkable
+class UserSimulator(Protocol):
+    """A simulated population of applicants, not yet tied to a market.
+
+    A simulator that is to be written down with its environment also has ``to_spec() -> dict`` with an entry ``"type"``
+    (a registered name or ``"module:Class"``); the other entries are the keywords of its constructor.
+    """
+
+    def bind(self, market: LabourMarket) -> BoundSimulator:
+        """Ties it to a market; the reward wrappers call this once."""
+
+
+_SIMULATORS: dict[str, str] = {"rules": "jobrec_gym.simulators.rules:RuleSimulator"}
+
+
+def register_simulator(name: str, entry_point: str) -> None:
+    """Adds a ``"type"`` to :func:`make_simulator`; ``entry_point`` is ``"module:Class"``, imported when first used."""
+    _SIMULATORS[name] = entry_point
+
+
+def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
+    """The simulator of a spec; an object comes back as it is.
+
+    Args:
+        simulator: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` with a registered name or
+            ``"module:Class"``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(simulator, Mapping):
+        options = dict(simulator)
+        name = options.pop("type", None)
+        entry_point = _SIMULATORS.get(name, name) if isinstance(name, str) else None
+        if entry_point is None or ":" not in entry_point:
+            raise ValueError(
+                f"`simulator['type']` must be one of {tuple(_SIMULATORS)} or 'module:Class', got {name!r}."
+            )
+        module, _, attribute = entry_point.partition(":")
+        return getattr(importlib.import_module(module), attribute)(**options)
+    if not isinstance(simulator, UserSimulator):
+        raise ValueError(
+            "`simulator` must have `bind(market)` (see UserSimulator) or be a dictionary with 'type', "
+            f"got {simulator!r}."
+        )
+    return simulator
+
+
+def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | SimulatorSpec:
+    """The plain-JSON form where the simulator has one, else the simulator itself."""
+    to_spec = getattr(simulator, "to_spec", None)
+    return simulator if to_spec is None else to_spec()
+
+
+def decision_rewards(rewards: Mapping[str, float] | None) -> dict[str, float]:
+    """A whole map of decisions to rewards: the default one, with the given entries in place of its own.
+
+    Raises:
+        ValueError: For a decision that there is not, or a reward that is not finite.
+    """
+    unknown = set(rewards or ()) - set(DECISIONS)
+    if unknown:
+        raise ValueError(f"`rewards` must map decisions of {DECISIONS}, got {sorted(unknown)}.")
+    merged = {decision: float((rewards or {}).get(decision, DEFAULT_REWARDS[decision])) for decision in DECISIONS}
+    if not np.isfinite(list(merged.values())).all():
+        raise ValueError(f"`rewards` must be finite, got {merged}.")
+    return merged

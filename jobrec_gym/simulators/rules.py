@@ -1,0 +1,264 @@
+"""The planted truth: a seeded, documented utility with an exact oracle. It is a set of rules, not a language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import bounded, hash64, normal
+from jobrec_gym.market import BLOCKS, LabourMarket, Population, SkillLists
+from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
+
+__all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
+
+Ids = NDArray[np.int64]
+
+DEFAULT_WEIGHTS: Mapping[str, float] = {
+    "hard_skills": 1.0,
+    "soft_skills": 0.4,
+    "seniority": 0.4,
+    "taste": 0.8,
+    "popularity": 0.4,
+}
+"""Weights of the utility's parts, each part scaled to mean 0 and standard deviation 1 over random pairs."""
+
+QUANTILES = (0.60, 0.85, 0.95)
+"""Where the utility's distribution is cut into ignore (60 %), click (25 %), save (10 %) and apply (5 %)."""
+
+_TASTE_RANK = 4
+_SAMPLE_SIZE = 100_000
+_SAMPLE, _TASTE, _POPULARITY = 1, 2, 3
+_CHUNK = 16_384
+
+
+class RuleSimulator:
+    """Applicants who follow a planted rule, so that every recommendation's true worth is known.
+
+    The utility of showing job ``j`` to applicant ``i`` is a weighted sum of five parts, each scaled to mean 0 and
+    standard deviation 1 over a seeded sample of 100,000 pairs of the whole market (whatever the split):
+
+    * ``hard_skills``: the share of the job's hard skills that the applicant has (cosine of the hard blocks, at least 0,
+      where a block is a free text);
+    * ``soft_skills``: the same for soft skills;
+    * ``seniority``: ``1 - |level_i - level_j| / 4``, 0.5 where a level is unknown;
+    * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices of rank 4, centred: likes and dislikes that no
+      similarity shows;
+    * ``popularity``: a standard normal number of the job, the same for everyone.
+
+    The utility is cut at its 60 %, 85 % and 95 % quantiles of the same sample into ignore, click, save and apply.
+
+    Args:
+        seed: Which truth: taste, popularity and the sample.
+        noise: Standard deviation of a normal number added to the utility at each interaction, in standard deviations of
+            the utility; 0 makes every answer certain.
+        weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`.
+        rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
+
+    Raises:
+        ValueError: For a negative noise, an unknown weight or decision, or weights that are all 0.
+
+    Example:
+        >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
+        >>> simulator.feedback(np.array([3]), np.array([7])).decision
+        array(['ignore'], dtype='<U6')
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        noise: float = 0.0,
+        weights: Mapping[str, float] | None = None,
+        rewards: Mapping[str, float] | None = None,
+    ):
+        if not noise >= 0 or not math.isfinite(noise):
+            raise ValueError(f"`noise` must be a finite number of at least 0, got {noise}.")
+        unknown = set(weights or ()) - set(DEFAULT_WEIGHTS)
+        if unknown:
+            raise ValueError(f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, got {sorted(unknown)}.")
+        self.seed = int(seed)
+        self.noise = float(noise)
+        self.weights = {part: float((weights or {}).get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
+        self.rewards = decision_rewards(rewards)
+        if not any(self.weights.values()):
+            raise ValueError("`weights` are all 0: at least one part must count.")
+
+    def bind(self, market: LabourMarket) -> BoundRuleSimulator:
+        """Ties the rules to a market. Equal rules on one market share their tables."""
+        return _bind(market, self.seed, self.noise, tuple(self.weights.items()), tuple(self.rewards.items()))
+
+    def to_spec(self) -> SimulatorSpec:
+        """The simulator in plain JSON."""
+        return {
+            "type": "rules",
+            "seed": self.seed,
+            "noise": self.noise,
+            "weights": dict(self.weights),
+            "rewards": dict(self.rewards),
+        }
+
+    @classmethod
+    def from_spec(cls, spec: SimulatorSpec) -> RuleSimulator:
+        """The simulator that :meth:`to_spec` described."""
+        return cls(**{key: value for key, value in spec.items() if key != "type"})
+
+    def __repr__(self) -> str:
+        return f"RuleSimulator(seed={self.seed}, noise={self.noise})"
+
+
+class BoundRuleSimulator:
+    """The rules on one market; made by :meth:`RuleSimulator.bind`."""
+
+    def __init__(self, market: LabourMarket, simulator: RuleSimulator):
+        seed = simulator.seed
+        self.market = market
+        self.noise = simulator.noise
+        self._weights = simulator.weights
+        self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
+        self._has = {block: _SkillIndex(getattr(market.applicants, f"{block}_skills")) for block in BLOCKS}
+        self._popularity = normal(hash64(seed, _POPULARITY, np.arange(len(market.jobs))))
+        rows = np.arange(_SAMPLE_SIZE)
+        applicants = bounded(hash64(seed, _SAMPLE, 0, rows), len(market.applicants))
+        jobs = bounded(hash64(seed, _SAMPLE, 1, rows), len(market.jobs))
+        tastes = [_project(population, seed, side) for side, population in enumerate((market.applicants, market.jobs))]
+        self._applicant_taste = tastes[0] - tastes[0][applicants].mean(axis=0)
+        self._job_taste = tastes[1] - tastes[1][jobs].mean(axis=0)
+
+        self._scale = {}
+        for part, values in self._parts(applicants, jobs).items():
+            self._scale[part] = (values.mean(), values.std() or 1.0)
+        utility = self.utility(applicants, jobs)
+        self.thresholds = np.quantile(utility, QUANTILES)
+        self._noise_scale = self.noise * utility.std()
+
+    def utility(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """True utility of pairs, without noise.
+
+        Args:
+            applicant_ids: (n,).
+            job_ids: (n,).
+
+        Returns:
+            float64 (n,).
+        """
+        total = np.zeros(len(applicant_ids))
+        for part, values in self._parts(applicant_ids, job_ids).items():
+            mean, spread = self._scale[part]
+            total += self._weights[part] * ((values - mean) / spread)
+        return total
+
+    def feedback(
+        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+    ) -> Feedback:
+        """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
+
+        Raises:
+            ValueError: If there is noise and nothing to draw it from.
+        """
+        utility = self.utility(applicant_ids, job_ids)
+        if self.noise:
+            if interaction_keys is None:
+                raise ValueError(
+                    "`interaction_keys` must be given where `noise` is above 0: the noise is drawn from them."
+                )
+            utility = utility + self._noise_scale * normal(interaction_keys)
+        decision = np.searchsorted(self.thresholds, utility, side="right")
+        return Feedback.of(np.array(DECISIONS)[decision], self._rewards[decision])
+
+    def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Mean reward of pairs over the noise, exact.
+
+        Args:
+            applicant_ids: Integers of any shape.
+            job_ids: Integers of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+
+        Returns:
+            float64 of the broadcast shape.
+        """
+        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+        utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
+        if not self.noise:
+            reward = self._rewards[np.searchsorted(self.thresholds, utility, side="right")]
+        else:
+            above = _normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
+            reward = self._rewards[0] + above @ np.diff(self._rewards)
+        return reward.reshape(applicant_ids.shape)
+
+    def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
+        """What the applicants would decide without noise; shapes as in :meth:`expected_reward`."""
+        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+        utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
+        decision = np.searchsorted(self.thresholds, utility, side="right")
+        return np.array(DECISIONS)[decision].reshape(applicant_ids.shape)
+
+    def _parts(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
+        applicants, jobs = self.market.applicants, self.market.jobs
+        levels = applicants.seniority[applicant_ids].astype(np.float64), jobs.seniority[job_ids].astype(np.float64)
+        known = (levels[0] > 0) & (levels[1] > 0)
+        return {
+            "hard_skills": self._coverage("hard", applicant_ids, job_ids),
+            "soft_skills": self._coverage("soft", applicant_ids, job_ids),
+            "seniority": np.where(known, 1 - np.abs(levels[0] - levels[1]) / 4, 0.5),
+            "taste": np.einsum("ij,ij->i", self._applicant_taste[applicant_ids], self._job_taste[job_ids]),
+            "popularity": self._popularity[job_ids],
+        }
+
+    def _coverage(self, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        if block in self.market.text_blocks:
+            return self._block_cosine(BLOCKS.index(block), applicant_ids, job_ids)
+        asked: SkillLists = getattr(self.market.jobs, f"{block}_skills")
+        owner, skills = asked.flat(job_ids)
+        met = np.bincount(owner[self._has[block](applicant_ids[owner], skills)], minlength=len(job_ids))
+        return met / np.maximum(asked.lengths(job_ids), 1)
+
+    def _block_cosine(self, number: int, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        columns = slice(number * self.market.block_dim, (number + 1) * self.market.block_dim)
+        applicants = self.market.applicants.vectors[applicant_ids, columns].astype(np.float32, copy=False)
+        jobs = self.market.jobs.vectors[job_ids, columns].astype(np.float32, copy=False)
+        lengths = np.linalg.norm(applicants, axis=1) * np.linalg.norm(jobs, axis=1)
+        dots = np.einsum("ij,ij->i", applicants, jobs)
+        return np.maximum(dots / np.where(lengths == 0, 1, lengths), 0).astype(np.float64)
+
+
+class _SkillIndex:
+    """Answers whether a row lists a skill, for many (row, skill) at once."""
+
+    def __init__(self, lists: SkillLists):
+        self._width = int(lists.ids.max(initial=0)) + 1
+        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+        # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
+        self._codes = np.append(rows * self._width + lists.ids, np.iinfo(np.int64).max)
+
+    def __call__(self, rows: Ids, skills: NDArray[np.integer]) -> NDArray[np.bool_]:
+        codes = rows * self._width + skills
+        return (self._codes[np.searchsorted(self._codes, codes)] == codes) & (skills < self._width)
+
+
+@lru_cache(maxsize=16)
+def _bind(
+    market: LabourMarket,
+    seed: int,
+    noise: float,
+    weights: tuple[tuple[str, float], ...],
+    rewards: tuple[tuple[str, float], ...],
+) -> BoundRuleSimulator:
+    return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards)))
+
+
+def _project(population: Population, seed: int, side: int) -> NDArray[np.float64]:
+    """Hidden tastes (n, rank) of one side: its vectors times a random matrix."""
+    dim = population.vectors.shape[1]
+    matrix = normal(hash64(seed, _TASTE, side, np.arange(dim * _TASTE_RANK))).reshape(dim, _TASTE_RANK)
+    chunks = [
+        population.vectors[start : start + _CHUNK].astype(np.float64) @ matrix
+        for start in range(0, len(population), _CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+def _normal_cdf(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    erf = np.fromiter((math.erf(value) for value in (x / math.sqrt(2)).ravel()), np.float64, x.size)
+    return 0.5 * (1 + erf.reshape(x.shape))

@@ -1,0 +1,489 @@
+"""Many ``JobRec-v0`` at once: one batch of arrays instead of a loop over environments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from jobrec_gym.candidates import CandidateSampler
+from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
+from jobrec_gym.rewards import scaled_cosine
+
+__all__ = ["JobRecVectorEnv", "add_info"]
+
+Batch = dict[str, NDArray[Any]]
+Mask = NDArray[np.bool_]
+
+_EPISODE_BLOCK = 64
+
+
+class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
+    """``num_envs`` copies of :class:`~jobrec_gym.env.JobRecEnv`, equal to them step for step and to the bit.
+
+    Environment ``i`` of ``reset(seed=s)`` is ``JobRecEnv`` with ``reset(seed=s + i)``. ``gym.make_vec("JobRec-v0",
+    num_envs=n)`` makes this class.
+
+    Args:
+        num_envs: How many.
+        max_episode_steps: Truncate after so many steps; ``None`` for never.
+        autoreset_mode: ``gymnasium.vector.AutoresetMode`` or its value as a string: ``"NextStep"``, ``"SameStep"``,
+            ``"Disabled"``.
+        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all that follow.
+        split: Which applicants.
+        job_split: Which jobs.
+        num_candidates: How many are shown.
+        candidate_sampler: How they are chosen.
+        resample: Anew each ``"episode"`` or ``"step"``.
+        repeats: Whether a job may be recommended twice in an episode.
+        observation: ``"features"`` or ``"ids"``.
+        mask_in_observation: Put the mask into the observation.
+        job_fields: Further blocks of the jobs' vectors.
+        render_mode: Must be ``None``: render a single environment.
+
+    Raises:
+        ValueError: For an argument outside of what is allowed; the message names it.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - typed as in gymnasium
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = 10,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        market: MarketSpec | os.PathLike[str] | LabourMarket = "default",
+        split: Split = "train",
+        job_split: Split = "train",
+        num_candidates: int = 20,
+        candidate_sampler: str | CandidateSampler = "uniform",
+        resample: Resample = "episode",
+        repeats: bool = True,
+        observation: Observation = "features",
+        mask_in_observation: bool = False,
+        job_fields: Sequence[str] = (),
+        render_mode: str | None = None,
+    ):
+        if num_envs < 1:
+            raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"`max_episode_steps` must be at least 1 or None, got {max_episode_steps}.")
+        if render_mode is not None:
+            raise ValueError(
+                f"`render_mode` must be None in a vector environment, got {render_mode!r}: render a single one."
+            )
+        self._problem = RecommendationProblem(
+            market,
+            split,
+            job_split,
+            num_candidates,
+            candidate_sampler,
+            resample,
+            repeats,
+            observation,
+            mask_in_observation,
+            job_fields,
+        )
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        # On the instance: the class's metadata is shared by all.
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_observation_space = self._problem.observation_space()
+        self.single_action_space = self._problem.action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._k = self._problem.num_candidates
+        self._numbers = _EpisodeNumbers(num_envs)
+        self._recommendations: Recommendations | None = None
+        self._ready = False
+        self._episodes: NDArray[np.uint64]
+        self._steps: NDArray[np.int64]
+        self._ended: Mask
+        self._applicant_ids: NDArray[np.int64]
+        self._candidate_ids: NDArray[np.int64]
+        self._masks: NDArray[np.int8]
+        self._recommended: NDArray[np.int64]
+        self._reset_rows: Mask
+
+    @property
+    def market(self) -> LabourMarket:
+        """The market that the environments play on."""
+        return self._problem.market
+
+    @property
+    def action_features(self) -> NDArray[np.floating]:
+        """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
+        return self._problem.action_features
+
+    @property
+    def recommendations(self) -> Recommendations:
+        """What the last step recommended, a row an environment, for reward wrappers."""
+        if self._recommendations is None:
+            raise RuntimeError("nothing was recommended yet: call `step` first.")
+        return self._recommendations
+
+    def action_masks(self) -> Mask:
+        """Which actions are allowed now, (num_envs, k)."""
+        return self._masks.astype(bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Starts episodes.
+
+        Args:
+            seed: Environment ``i`` is seeded with ``seed + i``, or with the i-th of a list.
+            options: ``{"reset_mask": bool (num_envs,)}`` resets the marked environments only.
+
+        Raises:
+            ValueError: For a mask of another shape or type, or one that marks nothing.
+        """
+        rows = np.ones(self.num_envs, dtype=bool)
+        if options is not None and "reset_mask" in options:
+            rows = self._reset_mask(options["reset_mask"])
+        self._numbers.seed(seed, rows)
+        if not self._ready:
+            self._allocate()
+        self._start(rows)
+        infos: dict[str, Any] = {}
+        self._add_state_infos(infos, rows)
+        return self._observe(), infos
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[Batch, NDArray[np.float64], Mask, Mask, dict[str, Any]]:
+        """Recommends candidate ``actions[i]`` in environment ``i``.
+
+        Raises:
+            ValueError: If a candidate does not exist or is masked; nothing has changed then.
+            RuntimeError: Before the first reset, or if an ended episode was not reset (``autoreset_mode="Disabled"``).
+        """
+        if not self._ready:
+            raise RuntimeError("call `reset` before `step`.")
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            raise RuntimeError(
+                f"environments {np.flatnonzero(self._ended).tolist()} have ended: call "
+                '`reset(options={"reset_mask": terminated | truncated})` first.'
+            )
+        made = ~self._ended
+        actions = self._check_actions(np.asarray(actions), made)
+        job_ids = np.where(made, self._candidate_ids[np.arange(self.num_envs), actions], 0)
+        self._recommendations = Recommendations(
+            self._applicant_ids.copy(), job_ids, self._problem.interaction_keys(self._episodes, self._steps), made
+        )
+        if not made.all():  # next-step mode: these rows start anew and take no action
+            self._start(~made)
+        self._advance(made, job_ids)
+
+        terminated = made & ~self._masks.any(axis=1) if not self._problem.repeats else np.zeros(self.num_envs, bool)
+        truncated = np.zeros(self.num_envs, bool)
+        if self.max_episode_steps is not None:
+            truncated = made & (self._steps >= self.max_episode_steps)
+        ended = terminated | truncated
+        self._ended = ended.copy()
+
+        applicant_ids = self._recommendations.applicant_ids
+        cosine = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit")
+        rewards = np.where(made, cosine, 0.0)
+        infos: dict[str, Any] = {}
+        observations = self._settle(infos, ended)
+        for key, values in {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}.items():
+            self.add_step_info(infos, key, values, made)
+        self.add_step_info(infos, "reward_components", {"cosine": cosine}, made)
+        return observations, rewards, terminated, truncated, infos
+
+    def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
+        """Ends episodes from outside, after a step: what a wrapper calls when a reward means success.
+
+        In same-step mode the rows are reset at once, and ``infos`` of the step is brought to the form that it has for
+        an ended row (``final_obs``, ``final_info``); in next-step mode they are reset by the next step, and in disabled
+        mode by the caller.
+
+        Args:
+            rows: bool (num_envs,); rows that have ended already are left as they are.
+            infos: Infos of the last step, changed in place.
+
+        Returns:
+            The observations after the step.
+        """
+        rows = rows & self.recommendations.made & ~(self._ended | self._reset_rows)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._ended |= rows
+        elif rows.any():
+            step_infos = {key: infos[key] for key in infos if not key.startswith(("_", "final_"))}
+            observations = self._observe()
+            self._add_final(infos, observations, rows)
+            for key, values in step_infos.items():
+                _move_to_final(infos, key, values, rows)
+            self._start(rows)
+            self._add_state_infos(infos, rows)
+        return self._observe()
+
+    def add_step_info(self, infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
+        """Writes what belongs to the last step into its infos, in Gymnasium's form.
+
+        Rows that were reset in the same step have it in ``infos["final_info"]``.
+
+        Args:
+            infos: Changed in place.
+            key: Name of the entry.
+            values: Array (num_envs,) or a dictionary of such.
+            rows: bool (num_envs,), which rows have the entry.
+        """
+        final = self._reset_rows & rows
+        if final.any():
+            add_info(infos["final_info"], key, values, final)
+        if (rows & ~final).any():
+            add_info(infos, key, values, rows & ~final)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the environments stand; :meth:`set_state` continues from there to the bit."""
+        return {
+            "numbers": self._numbers.get_state(),
+            "episodes": self._episodes.copy(),
+            "steps": self._steps.copy(),
+            "ended": self._ended.copy(),
+            "recommended": self._recommended.copy(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts the environments where :meth:`get_state` was called."""
+        self._numbers.set_state(state["numbers"])
+        self._allocate()
+        self._episodes = np.asarray(state["episodes"], dtype=np.uint64).copy()
+        self._steps = np.asarray(state["steps"], dtype=np.int64).copy()
+        self._ended = np.asarray(state["ended"], dtype=bool).copy()
+        self._recommended = np.asarray(state["recommended"], dtype=np.int64).reshape(self.num_envs, -1).copy()
+        self._applicant_ids = self._problem.applicants(self._episodes)
+        self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
+        self._masks = self._unrecommended(np.ones(self.num_envs, dtype=bool))
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How ``gym.make_vec`` makes this environment again."""
+        return self.__dict__.get("_spec")
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
+
+    # ------------------------------------------------------------------------------------------------------------ parts
+
+    def _allocate(self) -> None:
+        n, k = self.num_envs, self._k
+        self._episodes = np.zeros(n, dtype=np.uint64)
+        self._steps = np.zeros(n, dtype=np.int64)
+        self._ended = np.zeros(n, dtype=bool)
+        self._applicant_ids = np.zeros(n, dtype=np.int64)
+        self._candidate_ids = np.zeros((n, k), dtype=np.int64)
+        self._masks = np.ones((n, k), dtype=np.int8)
+        # Jobs recommended in the running episodes, padded with -1; grows with the longest of them.
+        self._recommended = np.full((n, 0 if self._problem.repeats else 1), -1, dtype=np.int64)
+        self._reset_rows = np.zeros(n, dtype=bool)
+        self._ready = True
+
+    def _start(self, rows: Mask) -> None:
+        self._episodes[rows] = self._numbers.next(rows)
+        self._steps[rows] = 0
+        self._ended[rows] = False
+        self._applicant_ids[rows] = self._problem.applicants(self._episodes[rows])
+        self._candidate_ids[rows] = self._problem.candidates(
+            self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
+        )
+        self._masks[rows] = 1
+        self._recommended[rows] = -1
+
+    def _advance(self, rows: Mask, job_ids: NDArray[np.int64]) -> None:
+        if not self._problem.repeats:
+            if self._recommended.shape[1] <= self._steps.max():
+                padding = np.full_like(self._recommended, -1)
+                self._recommended = np.concatenate([self._recommended, padding], axis=1)
+            self._recommended[rows, self._steps[rows]] = job_ids[rows]
+        self._steps[rows] += 1
+        if self._problem.resample == "step":
+            self._candidate_ids[rows] = self._problem.candidates(
+                self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
+            )
+        if not self._problem.repeats:
+            self._masks[rows] = self._unrecommended(rows)
+
+    def _unrecommended(self, rows: Mask) -> NDArray[np.int8]:
+        shown, recommended = self._candidate_ids[rows], self._recommended[rows]
+        return (~(shown[:, :, None] == recommended[:, None, :]).any(axis=2)).astype(np.int8)
+
+    def _settle(self, infos: dict[str, Any], ended: Mask) -> Batch:
+        """Observations after a step; ended rows are reset first where the mode says so."""
+        self._reset_rows = np.zeros(self.num_envs, dtype=bool)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+            self._add_final(infos, self._observe(), ended)
+            self._add_state_infos(infos["final_info"], ended)
+            self._start(ended)
+        self._add_state_infos(infos, np.ones(self.num_envs, dtype=bool))
+        return self._observe()
+
+    def _add_final(self, infos: dict[str, Any], observations: Batch, rows: Mask) -> None:
+        final = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
+        for row in np.flatnonzero(rows):
+            final[row] = {key: values[row] for key, values in observations.items()}
+        infos.setdefault("final_info", {})
+        for key in ("_final_obs", "_final_info"):
+            infos[key] = infos.get(key, np.zeros(self.num_envs, dtype=bool)) | rows
+        self._reset_rows = self._reset_rows | rows
+
+    def _add_state_infos(self, infos: dict[str, Any], rows: Mask) -> None:
+        add_info(infos, "applicant_id", self._applicant_ids, rows)
+        add_info(infos, "candidate_ids", self._candidate_ids, rows)
+        add_info(infos, "action_mask", self._masks, rows)
+
+    def _observe(self) -> Batch:
+        return self._problem.observe(self._applicant_ids, self._candidate_ids, self._masks)
+
+    def _check_actions(self, actions: NDArray[Any], made: Mask) -> NDArray[np.int64]:
+        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(
+                f"`actions` must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}."
+            )
+        wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
+        if len(wrong):
+            raise ValueError(f"`actions` must be in [0, {self._k}), got {actions[wrong[0]]} in environment {wrong[0]}.")
+        masked = np.flatnonzero(made & (self._masks[np.arange(self.num_envs), actions] == 0))
+        if len(masked):
+            row = masked[0]
+            raise ValueError(
+                f"`actions`: {actions[row]} is masked in environment {row}: job "
+                f"{self._candidate_ids[row, actions[row]]} was recommended before in this episode "
+                '(repeats=False); choose where `infos["action_mask"]` is 1.'
+            )
+        return actions
+
+    def _reset_mask(self, mask: Any) -> Mask:
+        if (
+            not isinstance(mask, np.ndarray)
+            or mask.shape != (self.num_envs,)
+            or mask.dtype != np.bool_
+            or not mask.any()
+        ):
+            raise ValueError(
+                f"`options['reset_mask']` must be a bool array of shape ({self.num_envs},) that marks at least one "
+                f"environment, got {mask!r}."
+            )
+        if not self._ready and not mask.all():
+            raise ValueError("`options['reset_mask']` must mark every environment at the first reset.")
+        return mask
+
+
+class _EpisodeNumbers:
+    """Draws each environment's next episode number from its own generator, in blocks: a step loops over none."""
+
+    def __init__(self, num_envs: int):
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._block = np.zeros((num_envs, _EPISODE_BLOCK), dtype=np.uint64)
+        self._used = np.full(num_envs, _EPISODE_BLOCK)
+        self._before_block: list[dict[str, Any] | None] = [None] * num_envs
+
+    def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
+        n = len(self._generators)
+        seeds: list[int | None]
+        if seed is None:
+            seeds = [None] * n
+        elif isinstance(seed, Sequence):
+            seeds = list(seed)
+        else:
+            seeds = [int(seed) + row for row in range(n)]
+        if len(seeds) != n:
+            raise ValueError(f"`seed` must be one number or {n} of them, got {len(seeds)}.")
+        for row in np.flatnonzero(rows).tolist():
+            if seeds[row] is not None or self._generators[row] is None:
+                self._generators[row] = seeding.np_random(seeds[row])[0]
+                self._used[row] = _EPISODE_BLOCK
+
+    def next(self, rows: Mask) -> NDArray[np.uint64]:
+        for row in np.flatnonzero(rows & (self._used == _EPISODE_BLOCK)).tolist():
+            generator: np.random.Generator = self._generators[row]  # type: ignore[assignment]  # seeded at the first reset
+            self._before_block[row] = dict(generator.bit_generator.state)
+            self._block[row] = generator.integers(0, 2**64 - 1, _EPISODE_BLOCK, dtype=np.uint64, endpoint=True)
+            self._used[row] = 0
+        numbers = self._block[rows, self._used[rows]]
+        self._used[rows] += 1
+        return numbers
+
+    def get_state(self) -> dict[str, Any]:
+        return {"generators": list(self._before_block), "used": self._used.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        used = np.asarray(state["used"])
+        for row, generator_state in enumerate(state["generators"]):
+            generator = seeding.np_random(0)[0]
+            generator.bit_generator.state = generator_state
+            self._generators[row] = generator
+            self._used[row] = _EPISODE_BLOCK
+        self.next(np.ones(len(used), dtype=bool))
+        self._used = used.copy()
+
+
+def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
+    """Adds an entry for some rows in the form of ``VectorEnv._add_info``: an array, and a mask under ``_key``.
+
+    Args:
+        infos: Changed in place.
+        key: Name of the entry.
+        values: Array (num_envs, ...), or a dictionary of such, which becomes a nested dictionary.
+        rows: bool (num_envs,), whose entries are written; others keep what they have, or 0 or ``None``.
+    """
+    if isinstance(values, dict):
+        nested = infos.setdefault(key, {})
+        for name, entry in values.items():
+            add_info(nested, name, entry, rows)
+    else:
+        if key not in infos:
+            dtype = object if values.dtype.kind in "OU" else values.dtype
+            infos[key] = np.full(values.shape, None if dtype is object else 0, dtype=dtype)
+        infos[key][rows] = values[rows]
+    infos[f"_{key}"] = infos.get(f"_{key}", np.zeros(len(rows), dtype=bool)) | rows
+
+
+def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
+    """Moves an entry of some rows into ``final_info``; what is left there is as if they had never had it."""
+    moved = rows & infos[f"_{key}"]
+    if not moved.any():
+        return
+    add_info(infos["final_info"], key, _without_masks(values), moved)
+    kept = infos[f"_{key}"] & ~moved
+    if not kept.any():
+        del infos[key], infos[f"_{key}"]
+        return
+    _erase(infos, key, moved)
+
+
+def _without_masks(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_masks(entry) for key, entry in values.items() if not key.startswith("_")}
+
+
+def _erase(infos: dict[str, Any], key: str, rows: Mask) -> None:
+    infos[f"_{key}"] = infos[f"_{key}"] & ~rows
+    if isinstance(infos[key], dict):
+        for name in [name for name in infos[key] if not name.startswith("_")]:
+            _erase(infos[key], name, rows)
+    else:
+        infos[key][rows] = None if infos[key].dtype == object else 0
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    by_name = {name: member for member in AutoresetMode for name in (member.value, member.name)}
+    if isinstance(mode, AutoresetMode):
+        return mode
+    if mode not in by_name:
+        raise ValueError(f"`autoreset_mode` must be an AutoresetMode or one of {tuple(by_name)}, got {mode!r}.")
+    return by_name[mode]

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobrec_gym.counter_rng import bounded, hash64, normal, permute, text_key, uniform
+
+U64 = st.integers(0, 2**64 - 1)
+
+
+def keys(*values):
+    return np.array(values, dtype=np.uint64)
+
+
+def test_the_hash_is_the_same_on_every_platform():
+    assert hash64(0, 1, 2).tolist() == [6768782832058643234]
+    assert text_key("nurse") == 3389991825742183818
+
+
+@given(U64, U64)
+def test_numbers_and_arrays_hash_alike(a, b):
+    assert hash64(a, b) == hash64(a, keys(b)) == hash64(keys(a), keys(b))
+
+
+def test_the_order_of_parts_matters():
+    assert hash64(1, 2) != hash64(2, 1)
+
+
+def test_rows_do_not_depend_on_their_neighbours():
+    rows = np.arange(1000)
+    assert (hash64(7, rows)[500:] == hash64(7, rows[500:])).all()
+
+
+def test_uniform_and_normal_have_their_moments():
+    drawn = hash64(3, np.arange(200_000))
+    assert uniform(drawn).mean() == pytest.approx(0.5, abs=0.003)
+    assert uniform(drawn).min() >= 0 and uniform(drawn).max() < 1
+    assert normal(drawn).mean() == pytest.approx(0, abs=0.01)
+    assert normal(drawn).std() == pytest.approx(1, abs=0.01)
+    assert np.abs(normal(drawn)).max() > 4
+
+
+def test_bounded_numbers_are_uniform():
+    counts = np.bincount(bounded(hash64(5, np.arange(70_000)), 7), minlength=7)
+    assert np.abs(counts - 10_000).max() < 400
+
+
+@given(U64, st.integers(1, 500))
+def test_a_permutation_reaches_every_value_once(key, n):
+    assert sorted(permute(keys(key), np.arange(n), n)) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 30])
+def test_permutations_are_uniform_over_positions_and_pairs(n):
+    draws = 40_000
+    sent = permute(hash64(11, np.arange(draws))[:, None], np.arange(2), n)
+    for position in range(2):
+        counts = np.bincount(sent[:, position], minlength=n)
+        chi2 = ((counts - draws / n) ** 2 / (draws / n)).sum()
+        assert chi2 < n + 5 * np.sqrt(2 * n) + 5
+    pairs = np.bincount(sent[:, 0] * n + sent[:, 1], minlength=n * n)
+    expected = draws / (n * (n - 1))
+    off_diagonal = ~np.eye(n, dtype=bool).ravel()
+    chi2 = ((pairs[off_diagonal] - expected) ** 2 / expected).sum()
+    assert chi2 < n * n + 5 * np.sqrt(2 * n * n) + 5
+
+
+def test_permutations_of_different_keys_differ():
+    sent = permute(hash64(1, np.arange(50))[:, None], np.arange(20), 1400)
+    assert len({tuple(row) for row in sent}) == 50

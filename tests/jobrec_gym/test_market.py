@@ -1,0 +1,170 @@
+import copy
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import jobrec_gym.market
+from jobrec_gym.market import (
+    LabourMarket,
+    MarketError,
+    SkillLists,
+    compose_block,
+    compose_vectors,
+    load_market,
+    register_market_source,
+)
+
+
+def replaced(market, side, **changes):
+    """The market with one side changed, made in memory."""
+    sides = {name: getattr(market, name) for name in ("applicants", "jobs")}
+    sides[side] = dataclasses.replace(sides[side], **changes)
+    return LabourMarket("changed", sides["applicants"], sides["jobs"], market.vocabulary)
+
+
+def test_a_market_is_frozen(market):
+    with pytest.raises(AttributeError, match="frozen"):
+        market.name = "other"
+    with pytest.raises(ValueError, match="read-only"):
+        market.jobs.vectors[0, 0] = 1.0
+
+
+def test_copies_are_the_market_itself(market):
+    assert copy.deepcopy(market) is market
+    assert copy.copy(market) is market
+
+
+def test_a_profile_has_words(market):
+    job = market.job(0)
+    assert job.title in market.vocabulary.titles
+    assert job.hard_skills and job.soft_skills
+    assert 1 <= job.seniority <= 5
+    assert job.family in job.experience
+
+
+def test_vectors_are_composed_as_documented(market):
+    hard = compose_block(np.eye(3), SkillLists.from_rows([[0, 1], [], [2]]))
+    assert hard == pytest.approx(np.array([[0.5**0.5, 0.5**0.5, 0], [0, 0, 0], [0, 0, 1]]))
+    joined = compose_vectors(hard, np.ones((3, 1), np.float32) * [[1], [1], [0]])
+    assert np.linalg.norm(joined, axis=1) == pytest.approx([1, 1, 1])
+    assert joined[1] == pytest.approx([0, 0, 0, 1])
+    assert np.linalg.norm(market.jobs.vectors, axis=1) == pytest.approx(np.ones(60), abs=1e-5)
+
+
+def test_composing_in_chunks_changes_no_bit(monkeypatch):
+    rng = np.random.default_rng(0)
+    skills = SkillLists.from_rows(rng.choice(50, size=rng.integers(0, 6), replace=False) for _ in range(100))
+    vectors = rng.normal(size=(50, 8)).astype(np.float32)
+    whole = compose_block(vectors, skills)
+    monkeypatch.setattr(jobrec_gym.market, "_COMPOSE_CHUNK", 7)
+    assert (compose_block(vectors, skills) == whole).all()
+
+
+def test_a_saved_market_comes_back_memory_mapped(market, tmp_path):
+    saved = market.save(tmp_path / "market")
+    assert saved.fingerprint() == market.fingerprint()
+    assert isinstance(saved.jobs.vectors, np.memmap)
+    assert saved.job(3) == market.job(3)
+    assert saved.to_spec() == str(tmp_path / "market")
+    assert load_market(tmp_path / "market").fingerprint() == market.fingerprint()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["market"]
+
+
+def test_a_market_from_a_path_pickles_as_the_path(market, tmp_path):
+    saved = market.save(tmp_path / "market")
+    pickled = pickle.dumps(saved)
+    assert len(pickled) < 1_000
+    assert pickle.loads(pickled).fingerprint() == market.fingerprint()
+
+
+def test_a_market_made_in_memory_pickles_whole_and_has_no_spec(market):
+    memory = replaced(market, "jobs")
+    assert pickle.loads(pickle.dumps(memory)).fingerprint() == memory.fingerprint()
+    with pytest.raises(ValueError, match=r"save it first.*market.save\(path\)"):
+        memory.to_spec()
+
+
+def test_a_spec_is_plain_json_and_finds_the_market(market):
+    spec = json.loads(json.dumps(market.to_spec()))
+    assert LabourMarket.from_spec(spec) is market
+
+
+def test_saving_replaces_a_market_but_nothing_else(market, tmp_path):
+    market.save(tmp_path / "market")
+    market.save(tmp_path / "market")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(MarketError, match="is not a saved market"):
+        market.save(tmp_path / "other")
+
+
+def test_a_broken_folder_says_what_is_wrong(market, tmp_path):
+    market.save(tmp_path / "market")
+    (tmp_path / "market" / "jobs.npy").unlink()
+    with pytest.raises(MarketError, match="not a whole market"):
+        LabourMarket.load(tmp_path / "market")
+    (tmp_path / "market" / "market.json").write_text('{"format": "other"}')
+    with pytest.raises(MarketError, match="'other', expected"):
+        LabourMarket.load(tmp_path / "market")
+
+
+def test_a_misspelt_market_is_suggested():
+    with pytest.raises(MarketError, match='unknown market "defalt": did you mean "default"'):
+        load_market("defalt")
+    with pytest.raises(MarketError, match='unknown market scheme "ontt:x": did you mean "onet:x"'):
+        load_market("ontt:x")
+    with pytest.raises(MarketError, match="lacks a path"):
+        load_market("onet:")
+
+
+def test_a_source_can_be_registered(market, monkeypatch):
+    monkeypatch.setattr(jobrec_gym.market, "_SOURCES", dict(jobrec_gym.market._SOURCES))
+    monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda path: replaced(market, "jobs"), raising=False)
+    register_market_source("mine", "jobrec_gym.market:_made_here")
+    assert load_market("mine:somewhere").to_spec() == "mine:somewhere"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keys": np.array(["a"] * 60)}, "keys must be distinct, got 'a' 60 times"),
+        ({"seniority": np.ones(3, np.int8)}, "jobs.seniority` must have one entry for each of the 60 keys, got 3"),
+        ({"vectors": np.full((60, 768), np.nan)}, "row 0 .* not finite"),
+        ({"vectors": np.zeros((60, 768))}, "neither hard nor soft skills"),
+        ({"vectors": np.eye(60, 100)}, "vectors of one size, got 768 and 100"),
+        ({"vectors": np.eye(60, 61)}, r"\(n, 2 \* block_dim\)"),
+        ({"keys": np.array([], str)}, "`jobs` is empty"),
+    ],
+)
+def test_bad_tables_are_named(market, changes, message):
+    with pytest.raises(MarketError, match=message):
+        replaced(market, "jobs", **changes)
+
+
+def test_splits_are_named(market):
+    rows = [set(market.jobs.rows(split)) for split in ("train", "test", "all")]
+    assert rows[0] | rows[1] == rows[2] and not rows[0] & rows[1]
+    with pytest.raises(ValueError, match=r"'train', 'test', 'all'"):
+        market.jobs.rows("trian")
+
+
+def test_job_fields_append_unit_blocks(market):
+    table = market.action_features(("title", "experience"))
+    assert table.shape == (60, 768 + 2 * 384)
+    assert (table[:, :768] == market.jobs.vectors).all()
+    assert np.linalg.norm(table[:, 768:1152], axis=1) == pytest.approx(np.ones(60), abs=2e-3)
+    assert market.action_features(("title", "experience")) is table
+    with pytest.raises(ValueError, match="'title', 'experience'"):
+        market.action_features(("salary",))
+    with pytest.raises(ValueError, match="no title vectors"):
+        replaced(market, "jobs").action_features(("title",))
+
+
+def test_cosine_is_the_same_alone_and_in_a_batch(market):
+    applicants, jobs = np.arange(40) % 40, np.arange(40)
+    batch = market.cosine(applicants, jobs)
+    alone = [market.cosine(applicants[i : i + 1], jobs[i : i + 1])[0] for i in range(40)]
+    assert (batch == alone).all()
+    assert batch == pytest.approx((market.applicants.vectors[applicants] * market.jobs.vectors[jobs]).sum(1), abs=1e-5)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jobrec_gym.metrics import (
+    coverage,
+    cumulative_regret,
+    discounted_return,
+    gini,
+    hit_rate_at_k,
+    mrr,
+    ndcg_at_k,
+    normalised_score,
+)
+
+SCORES = [[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]]
+GAINS = [[0.0, 1.0, 0.5, -0.1], [0.0, 0.0, 0.0, -0.1]]
+
+
+def test_ndcg_by_hand():
+    ranked = 1 / np.log2(3) + 0.5 / np.log2(4)
+    ideal = 1 + 0.5 / np.log2(3)
+    assert ndcg_at_k(SCORES, GAINS, 10) == pytest.approx([ranked / ideal, np.nan], nan_ok=True)
+    assert ndcg_at_k(SCORES, GAINS, 2)[0] == pytest.approx(1 / np.log2(3) / ideal)
+    assert ndcg_at_k(SCORES, GAINS, 1)[0] == 0
+
+
+def test_hits_and_reciprocal_ranks_by_hand():
+    hits = [[False, False, True, False], [False, False, False, False]]
+    assert hit_rate_at_k(SCORES, hits, 2) == pytest.approx([0, np.nan], nan_ok=True)
+    assert hit_rate_at_k(SCORES, hits, 3)[0] == 1
+    assert mrr(SCORES, hits) == pytest.approx([1 / 3, np.nan], nan_ok=True)
+
+
+@given(
+    arrays(float, (4, 6), elements=st.floats(-1, 1)),
+    arrays(float, (4, 6), elements=st.floats(-1, 1)),
+    st.integers(1, 8),
+)
+def test_ranking_by_the_truth_is_perfect_and_nothing_is_better(scores, gains, k):
+    perfect, other = ndcg_at_k(gains, gains, k), ndcg_at_k(scores, gains, k)
+    known = ~np.isnan(perfect)
+    assert perfect[known] == pytest.approx(np.ones(known.sum()))
+    assert (other[known] <= 1 + 1e-12).all() and (other[known] >= 0).all()
+    assert np.nanmax(np.append(mrr(scores, gains > 0), 0)) <= 1
+
+
+def test_the_normalised_score_is_between_random_and_oracle():
+    assert normalised_score([0.0, 0.0], [0.0, 0.0], [1.0, 0.5]) == 0
+    assert normalised_score([1.0, 0.5], [0.0, 0.0], [1.0, 0.5]) == 1
+    assert normalised_score([-1.0, -0.5], [0.0, 0.0], [1.0, 0.5]) == -1
+    with pytest.raises(ValueError, match="must be better than `random`"):
+        normalised_score([0.0], [1.0], [1.0])
+
+
+def test_returns_and_regret_add_up():
+    assert discounted_return([1.0, 1.0, 1.0], 0.5) == 1.75
+    assert cumulative_regret([0.0, 1.0, 0.5], [1.0, 1.0, 1.0]).tolist() == [1.0, 1.0, 1.5]
+
+
+def test_coverage_and_gini_tell_even_from_uneven():
+    assert coverage([0, 1, 1, 3], 8) == 3 / 8
+    assert gini([5, 5, 5]) == pytest.approx(0)
+    assert gini([0, 0, 0, 12]) == pytest.approx(0.75)
+    assert gini([0, 0]) == 0
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"one shape \(n, m\), got \(2, 4\) and \(2, 3\)"):
+        mrr(SCORES, [[True, False, True]] * 2)
+    with pytest.raises(ValueError, match="`k` must be at least 1, got 0"):
+        ndcg_at_k(SCORES, GAINS, 0)

@@ -1,0 +1,221 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobrec_gym.simulators.rules import RuleSimulator
+from jobrec_gym.vector import JobRecVectorEnv
+from jobrec_gym.wrappers import CosineReward, FeedbackReward, VectorCosineReward, VectorFeedbackReward
+
+SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 5}
+MODES = list(AutoresetMode)
+
+
+def assert_same(left, right, where=""):
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), f"{where}: {left.keys() ^ right.keys()}"
+        for key in left:
+            assert_same(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, tuple):
+        assert len(left) == len(right), where
+        for number, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{where}/{number}")
+    elif isinstance(left, np.ndarray) and left.dtype == object:
+        for a, b in zip(left, right, strict=True):
+            assert_same(a, b, where)
+    elif isinstance(left, np.ndarray):
+        assert left.dtype == right.dtype and left.shape == right.shape, f"{where}: {left.dtype} {right.dtype}"
+        assert np.array_equal(left, right), where
+    else:
+        assert left == right, where
+
+
+def pair(n, mode, wrapper=None, **kwargs):
+    """The native vector environment, and Gymnasium's loop over single ones."""
+    native = gym.make_vec("JobRec-v0", n, autoreset_mode=mode, **SMALL, **kwargs)
+    kwargs.pop("max_episode_steps", None)
+
+    def single():
+        env = gym.make("JobRec-v0", max_episode_steps=native.unwrapped.max_episode_steps, **SMALL, **kwargs)
+        return env if wrapper is None else wrapper[0](env)
+
+    loop = gym.vector.SyncVectorEnv([single] * n, autoreset_mode=mode)
+    return (native if wrapper is None else wrapper[1](native)), loop
+
+
+def play_together(native, loop, n_steps, seed):
+    rng = np.random.default_rng(seed)
+    assert_same(native.reset(seed=seed), loop.reset(seed=seed), "reset")
+    masks = native.unwrapped.action_masks()
+    for number in range(n_steps):
+        actions = np.array([rng.choice(np.flatnonzero(mask)) for mask in masks])
+        left, right = native.step(actions.copy()), loop.step(actions.copy())
+        assert_same(left, right, f"step {number}")
+        done = left[2] | left[3]
+        if native.metadata["autoreset_mode"] is AutoresetMode.DISABLED and done.any():
+            both = (env.reset(options={"reset_mask": done.copy()}) for env in (native, loop))
+            assert_same(*both, f"reset after {number}")
+        masks = native.unwrapped.action_masks()
+        masks[~masks.any(axis=1)] = True  # ended rows take no action
+
+
+def test_make_vec_uses_the_native_environment():
+    envs = gym.make_vec("JobRec-v0", num_envs=3)
+    assert isinstance(envs, JobRecVectorEnv)
+    assert envs.max_episode_steps == 10
+    assert envs.observation_space["candidates"].shape == (3, 20, 768)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    mode=st.sampled_from(MODES),
+    n=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+    max_episode_steps=st.integers(1, 7),
+    kwargs=st.fixed_dictionaries(
+        {
+            "observation": st.sampled_from(["features", "ids"]),
+            "resample": st.sampled_from(["episode", "step"]),
+            "repeats": st.booleans(),
+            "mask_in_observation": st.booleans(),
+            "candidate_sampler": st.sampled_from(["uniform", "retrieval", "mixed", "all"]),
+            "split": st.sampled_from(["train", "test", "all"]),
+            "job_split": st.sampled_from(["train", "test", "all"]),
+        }
+    ),
+)
+def test_native_and_loop_are_equal_step_for_step(mode, n, seed, max_episode_steps, kwargs):
+    play_together(*pair(n, mode, max_episode_steps=max_episode_steps, **kwargs), n_steps=12, seed=seed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("terminate_on", [(), ("click", "save", "apply")])
+@pytest.mark.parametrize("kwargs", [{}, {"repeats": False, "resample": "step", "observation": "ids"}], ids=str)
+def test_wrapped_native_and_loop_are_equal_step_for_step(mode, terminate_on, kwargs):
+    simulator = RuleSimulator(seed=1, noise=0.5)
+    wrapper = (
+        lambda env: FeedbackReward(CosineReward(env, scale="raw"), simulator, terminate_on),
+        lambda env: VectorFeedbackReward(VectorCosineReward(env, scale="raw"), simulator, terminate_on),
+    )
+    play_together(*pair(4, mode, wrapper, max_episode_steps=5, **kwargs), n_steps=15, seed=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_more_episodes_than_one_block_of_numbers(mode):
+    play_together(*pair(2, mode, max_episode_steps=1, observation="ids"), n_steps=140, seed=4)
+
+
+def test_ending_from_outside_ends_each_row_once():
+    for mode in MODES:
+        envs = VectorFeedbackReward(
+            gym.make_vec("JobRec-v0", 6, autoreset_mode=mode, max_episode_steps=3, **SMALL),
+            RuleSimulator(seed=1),
+            terminate_on=("ignore", "click", "save", "apply"),
+        )
+        envs.reset(seed=0)
+        _, rewards, terminated, truncated, _ = envs.step(np.zeros(6, int))
+        assert terminated.all() and not truncated.any()
+        if mode is AutoresetMode.DISABLED:
+            with pytest.raises(RuntimeError, match=r"environments \[0, 1, 2, 3, 4, 5\] have ended"):
+                envs.step(np.zeros(6, int))
+            envs.reset(options={"reset_mask": terminated})
+        _, rewards, terminated, _, _ = envs.step(np.zeros(6, int))
+        assert terminated.all() == (mode is not AutoresetMode.NEXT_STEP)
+        if mode is AutoresetMode.NEXT_STEP:
+            assert (rewards == 0).all()
+
+
+def test_no_feedback_is_asked_for_rows_that_start_anew():
+    asked = []
+
+    class Counting:
+        def bind(self, market):
+            bound = RuleSimulator().bind(market)
+
+            class Bound:
+                def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+                    asked.append(len(applicant_ids))
+                    return bound.feedback(applicant_ids, job_ids, interaction_keys)
+
+            return Bound()
+
+    envs = VectorFeedbackReward(gym.make_vec("JobRec-v0", 3, max_episode_steps=2, **SMALL), Counting())
+    envs.reset(seed=0)
+    for _ in range(6):
+        envs.step(np.zeros(3, int))
+    assert asked == [3, 3, 0, 3, 3, 0]
+
+
+def test_the_mode_is_taken_as_a_string_and_round_trips():
+    for text, mode in (("SameStep", AutoresetMode.SAME_STEP), ("DISABLED", AutoresetMode.DISABLED)):
+        envs = gym.make_vec("JobRec-v0", 2, autoreset_mode=text, **SMALL)
+        assert envs.metadata["autoreset_mode"] is mode
+        assert JobRecVectorEnv.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        spec = gym.envs.registration.EnvSpec.from_json(envs.spec.to_json())
+        again = gym.make_vec(spec, num_envs=2)
+        assert_same(envs.reset(seed=1), again.reset(seed=1))
+    with pytest.raises(ValueError, match="`autoreset_mode` must be an AutoresetMode or one of"):
+        JobRecVectorEnv(2, autoreset_mode="sometimes")
+
+
+def test_a_state_continues_to_the_bit():
+    for kwargs in ({}, {"repeats": False, "resample": "step"}):
+        env, other = (gym.make_vec("JobRec-v0", 3, max_episode_steps=3, **SMALL, **kwargs).unwrapped for _ in range(2))
+        env.reset(seed=5)
+
+        def walk(envs, n_steps):
+            seen = []
+            for _ in range(n_steps):
+                masks = envs.action_masks()
+                seen.append(envs.step(np.where(masks.any(1), masks.argmax(1), 0)))
+            return tuple(seen)
+
+        walk(env, 7)
+        state = env.get_state()
+        left = walk(env, 300)
+        other.set_state(state)
+        assert_same(left, walk(other, 300))
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.array([0, 5]), r"must be in \[0, 5\), got 5 in environment 1"),
+        (np.array([0.0, 1.0]), r"integers of shape \(2,\), got float64"),
+        (np.array([0]), r"integers of shape \(2,\), got int64 of shape \(1,\)"),
+    ],
+)
+def test_impossible_actions_are_refused(action, message):
+    envs = gym.make_vec("JobRec-v0", 2, **SMALL)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        envs.step(action)
+
+
+def test_misuse_is_named():
+    envs = gym.make_vec("JobRec-v0", 2, repeats=False, **SMALL)
+    with pytest.raises(RuntimeError, match="call `reset`"):
+        envs.step(np.zeros(2, int))
+    with pytest.raises(ValueError, match="must mark every environment at the first reset"):
+        envs.reset(options={"reset_mask": np.array([True, False])})
+    envs.reset(seed=0)
+    envs.step(np.array([1, 2]))
+    with pytest.raises(ValueError, match="2 is masked in environment 1: job"):
+        envs.step(np.array([0, 2]))
+    with pytest.raises(ValueError, match="marks at least one"):
+        envs.reset(options={"reset_mask": np.zeros(2, bool)})
+    with pytest.raises(ValueError, match="`seed` must be one number or 2 of them, got 3"):
+        envs.reset(seed=[1, 2, 3])
+    for kwargs, message in (
+        ({"num_envs": 0}, "`num_envs` must be at least 1"),
+        ({"max_episode_steps": 0}, "`max_episode_steps` must be at least 1 or None"),
+        ({"render_mode": "ansi"}, "render a single one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            JobRecVectorEnv(**kwargs)
+    with pytest.raises(ValueError, match="must be a JobRecVectorEnv"):
+        VectorCosineReward(gym.make_vec("CartPole-v1", 2))

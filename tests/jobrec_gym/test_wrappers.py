@@ -1,0 +1,135 @@
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+
+from jobrec_gym.simulators.base import Feedback
+from jobrec_gym.simulators.rules import RuleSimulator
+from jobrec_gym.wrappers import CosineReward, EmbeddingAction, FeedbackReward, VectorFeedbackReward
+
+SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 7}
+
+
+def make(**kwargs):
+    return gym.make("JobRec-v0", **{**SMALL, **kwargs})
+
+
+class Enthusiast:
+    """A user's own simulator: applies to every even job, fails on job 0."""
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        even = job_ids % 2 == 0
+        return Feedback.of(
+            np.where(even, "apply", "ignore"),
+            np.where(even, 2.0, -1.0),
+            status=np.where(job_ids == 0, "timeout", "ok"),
+            reason=[f"job {job}" for job in job_ids],
+        )
+
+
+def test_cosine_scales_are_affine():
+    raw, unit = (CosineReward(make(), scale=scale) for scale in ("raw", "unit"))
+    for env in (raw, unit):
+        env.reset(seed=2)
+    for action in range(7):
+        _, low, *_, raw_info = raw.step(action)
+        _, high, *_, info = unit.step(action)
+        assert high == pytest.approx((1 + low) / 2)
+        assert raw_info["reward/cosine"] == low == raw_info["reward_components"]["cosine"]
+        assert info["reward/cosine"] == high
+    with pytest.raises(ValueError, match=r"`scale` must be one of \('unit', 'raw'\), got 'log'"):
+        CosineReward(make(), scale="log")
+
+
+def test_feedback_pays_the_decision_and_explains_it():
+    env = FeedbackReward(make(), Enthusiast())
+    _, info = env.reset(seed=0)
+    for action, job in enumerate(info["candidate_ids"]):
+        _, reward, terminated, _, after = env.step(action)
+        assert reward == after["reward/feedback"] == (2.0 if job % 2 == 0 else -1.0)
+        assert after["feedback/decision"] == ("apply" if job % 2 == 0 else "ignore")
+        assert after["feedback/reason"] == f"job {job}"
+        assert after["reward_components"] == {"cosine": after["reward/cosine"], "feedback": reward}
+        assert after["transition_valid"] is bool(job != 0)
+        assert after["feedback/status"] == ("ok" if job != 0 else "timeout")
+        assert not terminated
+
+
+def test_the_last_info_has_the_episodes_sums():
+    env = FeedbackReward(make(), RuleSimulator())
+    for _ in range(2):
+        env.reset(seed=1)
+        infos = [env.step(3)[4] for _ in range(10)]
+        assert not any(key.startswith("episode_sum/") for info in infos[:-1] for key in info)
+        for name in ("cosine", "feedback"):
+            assert infos[-1][f"episode_sum/{name}"] == pytest.approx(sum(info[f"reward/{name}"] for info in infos))
+
+
+def test_decisions_can_end_the_episode():
+    env = FeedbackReward(make(), Enthusiast(), terminate_on=("apply",))
+    _, info = env.reset(seed=0)
+    even = int(np.flatnonzero(info["candidate_ids"] % 2 == 0)[0])
+    odd = int(np.flatnonzero(info["candidate_ids"] % 2)[0])
+    assert env.step(odd)[2] is False
+    _, _, terminated, _, after = env.step(even)
+    assert terminated and after["episode_sum/feedback"] == 1.0
+    for wrong in ("apply", ("like",)):
+        with pytest.raises(ValueError, match="`terminate_on` must be a tuple of decisions"):
+            FeedbackReward(make(), Enthusiast(), terminate_on=wrong)
+
+
+def test_wrapped_environments_pass_gymnasiums_checker():
+    env = FeedbackReward(CosineReward(make(disable_env_checker=True)), RuleSimulator(noise=0.5))
+    with pytest.warns(UserWarning, match="different from the unwrapped version"):
+        check_env(env, skip_render_check=True)
+
+
+def test_specs_round_trip_through_json():
+    env = FeedbackReward(CosineReward(make(), scale="raw"), RuleSimulator(3, noise=0.4), terminate_on=("apply",))
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert isinstance(again, FeedbackReward)
+    env.reset(seed=4), again.reset(seed=4)
+    for action in range(7):
+        left, right = env.step(action), again.step(action)
+        assert left[1:4] == right[1:4] and left[4]["reward_components"] == right[4]["reward_components"]
+
+
+def test_a_spec_copies_no_simulator_without_a_spec():
+    simulator = Enthusiast()
+    env = FeedbackReward(make(), simulator)
+    assert isinstance(gym.make(env.spec), FeedbackReward)
+    with pytest.raises(TypeError, match="Enthusiast"):
+        json.dumps(env.spec.additional_wrappers[0].kwargs)
+
+
+def test_wrappers_refuse_other_environments():
+    with pytest.raises(ValueError, match="`env` must be a JobRec-v0"):
+        CosineReward(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="must be a JobRecVectorEnv.*wrap the single environments"):
+        VectorFeedbackReward(gym.make_vec("JobRec-v0", 2, vectorization_mode="sync", **SMALL), RuleSimulator())
+
+
+def test_a_wrappers_state_continues_its_sums():
+    env, other = (FeedbackReward(make(), RuleSimulator()) for _ in range(2))
+    env.reset(seed=3)
+    env.step(1)
+    other.set_state(env.get_state())
+    other.unwrapped.reset(seed=0)
+    other.unwrapped.set_state(env.unwrapped.get_state())
+    left = [env.unwrapped.step(2)[1] for _ in range(3)]
+    assert left == [other.unwrapped.step(2)[1] for _ in range(3)]
+    assert env.get_state() == other.get_state()
+
+
+def test_an_embedding_recommends_the_nearest_allowed_candidate():
+    env = EmbeddingAction(make(repeats=False))
+    obs, info = env.reset(seed=0)
+    assert env.action_space.shape == (768,)
+    assert env.step(obs["candidates"][4])[4]["job_id"] == info["candidate_ids"][4]
+    assert env.step(obs["candidates"][4])[4]["job_id"] != info["candidate_ids"][4]
