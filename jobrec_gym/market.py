@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,7 +43,7 @@ SENIORITY_LEVELS = ("entry", "junior", "professional", "senior", "lead")
 """Names of seniority 1 to 5."""
 
 _FORMAT = "jobrec-market/1"
-_COMPOSE_CHUNK = 4096
+_COMPOSE_CHUNK = 1024
 
 
 class MarketError(ValueError):
@@ -89,9 +90,9 @@ class SkillLists:
     @classmethod
     def from_rows(cls, rows: Iterable[Iterable[int]]) -> SkillLists:
         """Packs an iterable of rows, each an iterable of ids."""
-        lists = [np.unique(np.fromiter(row, dtype=np.int32)) for row in rows]
-        offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in lists], dtype=np.int64)))
-        return cls(offsets.astype(np.int64), np.concatenate([np.empty(0, np.int32), *lists]))
+        lists = [sorted(set(row)) for row in rows]
+        offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in lists]))).astype(np.int64)
+        return cls(offsets, np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=offsets[-1]))
 
     @classmethod
     def from_mask(cls, mask: NDArray[np.bool_], ids: NDArray[np.integer]) -> SkillLists:
@@ -567,11 +568,13 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     block = np.zeros((len(skills), skill_vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(skills), _COMPOSE_CHUNK):
         rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
-        filled = rows[skills.lengths(rows) > 0]
-        if len(filled):
-            first, last = skills.offsets[filled[0]], skills.offsets[filled[-1] + 1]
-            sums = np.add.reduceat(skill_vectors[skills.ids[first:last]], skills.offsets[filled] - first, axis=0)
-            block[filled] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        lengths = skills.lengths(rows)
+        # Adds every row's first skill, then every row's second, ...: the same order for a row in any chunk.
+        for place in range(int(lengths.max())):
+            longer = rows[lengths > place]
+            block[longer] += skill_vectors[skills.ids[skills.offsets[longer] + place]]
+        norms = np.linalg.norm(block[rows], axis=1, keepdims=True)
+        block[rows] /= np.where(norms == 0, 1, norms)
     return block
 
 

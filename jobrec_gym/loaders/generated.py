@@ -138,7 +138,7 @@ def load_default(
         resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
         np.load(path, allow_pickle=False) as file,
     ):
-        vectors = {key: file[key].astype(np.float32) for key in file.files}
+        vectors = {key: file[key] for key in file.files}
     applicants, jobs = (
         rows.to_population(
             np.char.add(prefix, np.char.zfill(np.arange(len(rows.seniority)).astype(str), 7)),
