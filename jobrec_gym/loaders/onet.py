@@ -1,0 +1,250 @@
+"""The O*NET database, text release: occupations as jobs, people with careers sampled from them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from jobrec_gym.counter_rng import text_key
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
+from jobrec_gym.loaders.assembly import SplitBy, assemble_market
+from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
+from jobrec_gym.loaders.release import Release
+from jobrec_gym.market import LabourMarket, MarketError
+
+__all__ = ["load_onet", "read_onet"]
+
+logger = logging.getLogger(__name__)
+
+_SOC = "O*NET-SOC Code"
+
+# Elements of Skills.txt (https://www.onetcenter.org/content.html): technical, systems and resource management skills
+# are hard; basic, complex problem solving and social skills are soft. Filed against their group: judgment, time and
+# personnel as soft, mathematics and science as hard.
+_SOFT_IN_HARD_GROUPS = {"2.B.4.e", "2.B.5.a", "2.B.5.d"}
+_HARD_GROUPS = ("2.B.3.", "2.B.4.", "2.B.5.", "2.A.1.e", "2.A.1.f")
+_SKILL_IMPORTANCE, _STYLE_IMPORTANCE = 3.0, 3.5
+
+_MAX_PRODUCTS = 20
+_MAX_TECHNOLOGY = 30
+_MAX_SOFT_OF_A_KIND = 6
+_MAX_RELATED = 10
+
+# Major groups of the 2018 Standard Occupational Classification (U.S. Bureau of Labor Statistics).
+_MAJOR_GROUPS = {
+    "11": "Management",
+    "13": "Business and Financial Operations",
+    "15": "Computer and Mathematical",
+    "17": "Architecture and Engineering",
+    "19": "Life, Physical, and Social Science",
+    "21": "Community and Social Service",
+    "23": "Legal",
+    "25": "Educational Instruction and Library",
+    "27": "Arts, Design, Entertainment, Sports, and Media",
+    "29": "Healthcare Practitioners and Technical",
+    "31": "Healthcare Support",
+    "33": "Protective Service",
+    "35": "Food Preparation and Serving Related",
+    "37": "Building and Grounds Cleaning and Maintenance",
+    "39": "Personal Care and Service",
+    "41": "Sales and Related",
+    "43": "Office and Administrative Support",
+    "45": "Farming, Fishing, and Forestry",
+    "47": "Construction and Extraction",
+    "49": "Installation, Maintenance, and Repair",
+    "51": "Production",
+    "53": "Transportation and Material Moving",
+    "55": "Military Specific",
+}
+
+
+def load_onet(
+    path: str | os.PathLike[str],
+    *,
+    n_applicants: int = 1_000,
+    max_occupations: int | None = None,
+    encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
+    cache_dir: str | bool | None = None,
+    test_fraction: float = 0.3,
+    split_by: SplitBy = "row",
+    seed: int = 0,
+) -> LabourMarket:
+    """A market over O*NET: each occupation is a job, applicants are sampled from the occupations.
+
+    Nobody among the applicants is real.
+    Source: O*NET Database, U.S. Department of Labor, Employment and Training Administration (USDOL/ETA), CC BY 4.0,
+    https://www.onetcenter.org/database.html. The rules by which this function reads it are in :func:`read_onet`.
+
+    Args:
+        path: The zip archive of the text release, or its unpacked folder.
+        n_applicants: How many people to sample.
+        max_occupations: Take this many occupations, chosen by a hash of their codes; ``None`` takes all.
+        encoder: As in :func:`~jobrec_gym.encoders.make_encoder`.
+        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+        test_fraction: Share of the rows of each side that is held out.
+        split_by: Hold out rows, or whole occupations.
+        seed: Which people, and which rows are held out.
+
+    Raises:
+        MarketError: For a missing file or column, or ratings that are no numbers; the message names file, row and
+            column.
+    """
+    occupations = read_onet(path, max_occupations=max_occupations)
+    return assemble_market(
+        f"onet:{Path(path).name}",
+        applicants_of(occupations, n_applicants, seed),
+        jobs_of(occupations),
+        encoder=encoder,
+        cache_dir=cache_dir,
+        test_fraction=test_fraction,
+        split_by=split_by,
+        seed=seed,
+    )
+
+
+def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = None) -> list[Occupation]:
+    """Reads the occupations that have both hard and soft skills.
+
+    * Hard: knowledge, and technical, systems and resource management skills, mathematics and science, of importance 3
+      or more; technologies: the products marked "In Demand" or "Hot Technology" (in demand first, at most 20), then the
+      kinds of software (commodity titles) of the other products, those with the most products first, at most 30
+      together. Occupations list up to hundreds of products, most of them found in one occupation only.
+    * Soft: work styles of importance 3.5 or more, and basic, problem solving and social skills, judgment, time and
+      personnel management of importance 3 or more; of each kind the six that are most above their average over all
+      occupations, for most occupations need nearly all of them. A release that does not rate the importance of work
+      styles gives the skills alone.
+    * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
+      reported titles.
+    * Ratings that O*NET recommends to suppress (too few answers) are left out.
+
+    Raises:
+        MarketError: As :func:`load_onet`.
+    """
+    if max_occupations is not None and max_occupations < 1:
+        raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
+    release = Release(path)
+    hard: dict[str, list[str]] = defaultdict(list)
+    soft: dict[str, list[str]] = defaultdict(list)
+    for code, ratings in _important(release, "Knowledge.txt", _SKILL_IMPORTANCE).items():
+        hard[code] += [rating.name for rating in ratings]
+    for code, ratings in _important(release, "Skills.txt", _SKILL_IMPORTANCE).items():
+        hard[code] += [rating.name for rating in ratings if rating.is_hard]
+        soft[code] += [rating.name for rating in ratings if not rating.is_hard][:_MAX_SOFT_OF_A_KIND]
+    for code, ratings in _important(release, "Work Styles.txt", _STYLE_IMPORTANCE).items():
+        soft[code] += [rating.name for rating in ratings][:_MAX_SOFT_OF_A_KIND]
+    for code, names in _technologies(release).items():
+        hard[code] += names
+
+    titles: dict[str, list[str]] = defaultdict(list)
+    for row in _rows(release, "Sample of Reported Titles.txt", (_SOC, "Reported Job Title")):
+        titles[row[_SOC]].append(row["Reported Job Title"].strip())
+    related: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    columns = (_SOC, "Related O*NET-SOC Code", "Index")
+    for number, row in enumerate(_rows(release, "Related Occupations.txt", columns), start=1):
+        index = _number(row["Index"], "Related Occupations.txt", number, "Index")
+        related[row[_SOC]].append((index, row["Related O*NET-SOC Code"]))
+    zones = {}
+    for number, row in enumerate(_rows(release, "Job Zones.txt", (_SOC, "Job Zone")), start=1):
+        zone = _number(row["Job Zone"], "Job Zones.txt", number, "Job Zone")
+        if zone not in (1, 2, 3, 4, 5):
+            raise MarketError(
+                f"Job Zones.txt, row {number}, column 'Job Zone': must be 1 to 5, got {row['Job Zone']!r}."
+            )
+        zones[row[_SOC]] = int(zone)
+
+    occupations = []
+    everything = _rows(release, "Occupation Data.txt", (_SOC, "Title"))
+    for number, row in enumerate(everything, start=1):
+        code = row[_SOC]
+        if not hard[code] or not soft[code]:
+            continue
+        if code[:2] not in _MAJOR_GROUPS:
+            raise MarketError(f"Occupation Data.txt, row {number}, column {_SOC!r}: {code!r} is of no SOC major group.")
+        occupations.append(
+            Occupation(
+                key=code,
+                name=row["Title"].strip(),
+                hard=tuple(dict.fromkeys(hard[code])),
+                soft=tuple(dict.fromkeys(soft[code])),
+                titles=tuple(dict.fromkeys(titles[code])),
+                seniority=zones.get(code, 0),
+                family=_MAJOR_GROUPS[code[:2]],
+                related=tuple(other for _, other in sorted(related[code])[:_MAX_RELATED]),
+                where=f"Occupation Data.txt, row {number}",
+            )
+        )
+    if len(occupations) < len(everything):
+        logger.info(
+            "%s: %d of %d occupations are not rated for hard and soft skills and are left out.",
+            *(release.path, len(everything) - len(occupations), len(everything)),
+        )
+    if not occupations:
+        raise MarketError(f"{release.path}: no occupation has both hard and soft skills.")
+    return _some(occupations, max_occupations)
+
+
+def _rows(release: Release, file: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    return release.rows(file, columns, delimiter="\t", quoted=False)
+
+
+class _Rating(NamedTuple):
+    name: str
+    is_hard: bool
+    excess: float
+
+
+def _important(release: Release, file: str, threshold: float) -> dict[str, list[_Rating]]:
+    """Each occupation's elements rated at or above the threshold, those most above the element's average first."""
+    columns = (_SOC, "Element ID", "Element Name", "Scale ID", "Data Value", "Recommend Suppress")
+    rated = []
+    values: dict[str, list[float]] = defaultdict(list)
+    for number, row in enumerate(_rows(release, file, columns), start=1):
+        if row["Scale ID"] == "IM" and row["Recommend Suppress"] != "Y":
+            value = _number(row["Data Value"], file, number, "Data Value")
+            values[row["Element ID"]].append(value)
+            rated.append((row[_SOC], row["Element ID"], row["Element Name"].strip(), value))
+    average = {element: sum(some) / len(some) for element, some in values.items()}
+    chosen: dict[str, list[_Rating]] = defaultdict(list)
+    for code, element, name, value in rated:
+        if value >= threshold:
+            is_hard = element.startswith(_HARD_GROUPS) and element not in _SOFT_IN_HARD_GROUPS
+            chosen[code].append(_Rating(name, is_hard, value - average[element]))
+    return {code: sorted(some, key=lambda rating: (-rating.excess, rating.name)) for code, some in chosen.items()}
+
+
+def _technologies(release: Release) -> dict[str, list[str]]:
+    products: dict[str, list[tuple[bool, str]]] = defaultdict(list)
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    columns = (_SOC, "Example", "Commodity Title", "Hot Technology", "In Demand")
+    for row in _rows(release, "Technology Skills.txt", columns):
+        if "Y" in (row["Hot Technology"], row["In Demand"]):
+            products[row[_SOC]].append((row["In Demand"] != "Y", row["Example"].strip()))
+        else:
+            kinds[row[_SOC]][row["Commodity Title"].strip()] += 1
+    chosen = {}
+    for code in products.keys() | kinds.keys():
+        names = [name for _, name in sorted(products[code])[:_MAX_PRODUCTS]]
+        names += sorted(kinds[code], key=lambda kind: (-kinds[code][kind], kind))
+        chosen[code] = names[:_MAX_TECHNOLOGY]
+    return chosen
+
+
+def _number(cell: str, file: str, row: int, column: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise MarketError(f"{file}, row {row}, column {column!r}: must be a number, got {cell!r}.")
+    return value
+
+
+def _some(occupations: list[Occupation], n: int | None) -> list[Occupation]:
+    if n is None:
+        return occupations
+    chosen = {row.key for row in sorted(occupations, key=lambda row: (text_key(row.key), row.key))[:n]}
+    return [row for row in occupations if row.key in chosen]

@@ -1,0 +1,112 @@
+"""Tables of an official release: a zip archive or a folder, files by name, columns by name."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jobrec_gym.market import MarketError
+
+__all__ = ["Release", "no_such_column"]
+
+
+class Release:
+    """A release's files, wherever in the archive or folder they lie.
+
+    Args:
+        path: A zip archive or a folder.
+
+    Raises:
+        MarketError: If there is neither.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        if self.path.is_dir():
+            self._files = {file.name.casefold(): str(file) for file in sorted(self.path.rglob("*")) if file.is_file()}
+        elif self.path.is_file():
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    self._files = {PurePosixPath(name).name.casefold(): name for name in archive.namelist()}
+            except (zipfile.BadZipFile, OSError) as error:
+                raise MarketError(f"{self.path} is neither a zip archive nor a folder: {error}.") from error
+        else:
+            raise MarketError(
+                f"{self.path} does not exist; give the zip archive of the release or its unpacked folder."
+            )
+
+    def __contains__(self, file: str) -> bool:
+        return file.casefold() in self._files
+
+    def rows(
+        self, file: str, columns: Sequence[str], *, delimiter: str = ",", quoted: bool = True
+    ) -> list[dict[str, str]]:
+        """Reads some columns of a UTF-8 table.
+
+        Args:
+            file: Its name, without folders.
+            columns: Which columns; others are left out.
+            delimiter: What separates cells.
+            quoted: Whether quotation marks enclose cells, or are text.
+
+        Returns:
+            One dictionary a row, at least one.
+
+        Raises:
+            MarketError: For a missing file or column, an empty table, or a row that lacks cells; the message names
+                file, row (1 is the first below the header) and column.
+        """
+        if file not in self:
+            near = difflib.get_close_matches(file.casefold(), list(self._files), n=1)
+            hint = f" (there is {PurePosixPath(self._files[near[0]]).name!r})" if near else ""
+            raise MarketError(f"{self.path} lacks the file {file!r}{hint}.")
+        reader = csv.reader(
+            io.StringIO(self._text(file), newline=""),
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        )
+        try:
+            header = next(reader, [])
+            for column in columns:
+                if column not in header:
+                    raise MarketError(no_such_column(file, column, header))
+            places = [header.index(column) for column in columns]
+            rows = []
+            for number, cells in enumerate(reader, start=1):
+                if not cells:
+                    continue
+                if len(cells) <= max(places):
+                    raise MarketError(f"{file}, row {number}: {len(cells)} cells, expected {len(header)}.")
+                rows.append(dict(zip(columns, [cells[place] for place in places], strict=True)))
+        except csv.Error as error:
+            raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+        if not rows:
+            raise MarketError(f"{file} has no rows.")
+        return rows
+
+    def _text(self, file: str) -> str:
+        name = self._files[file.casefold()]
+        try:
+            if self.path.is_dir():
+                data = Path(name).read_bytes()
+            else:
+                with zipfile.ZipFile(self.path) as archive:
+                    data = archive.read(name)
+            return data.decode("utf-8-sig")
+        except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+            raise MarketError(f"{self.path}, {file}: cannot be read: {error}.") from error
+
+
+def no_such_column(file: str, column: str, header: Iterable[Any]) -> str:
+    """The message on a column that is not there, with the nearest that is."""
+    names = [str(name) for name in header]
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(column.casefold(), list(folded), n=1)
+    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
+    return f"{file} has no column {column!r}.{hint} It has {', '.join(map(repr, names)) or 'none'}."

@@ -1,0 +1,460 @@
+import csv
+import gzip
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobrec_gym.encoders import HashingEncoder
+from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet
+from jobrec_gym.market import MarketError, load_market
+
+SHARED = Path(os.environ.get("JOBREC_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+POSTINGS = SHARED / "postings" / "nyc_open_data_jobs.csv.gz"
+
+JOBS = [
+    {"key": "j1", "title": "Welder", "hard": "arc welding;TIG", "soft": "patience", "seniority": "2"},
+    {"key": "j2", "title": "Nurse", "hard": "wound care", "soft": "empathy;calm", "seniority": ""},
+    {"key": "j3", "title": "Cook", "hard": '["knife, skills", "baking"]', "soft": "", "seniority": "5"},
+]
+PEOPLE = [
+    {"key": "p1", "title": "", "hard": "TIG", "soft": "calm", "experience": "3 to 5 years"},
+    {"key": "p2", "title": "Baker", "hard": "baking", "soft": "", "experience": ""},
+]
+
+
+def write_csv(path, rows, **options):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), **options)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path, rows):
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def people(tmp_path):
+    return write_csv(tmp_path / "people.csv", PEOPLE)
+
+
+@pytest.fixture
+def load(tmp_path, people):
+    """Loads rows of jobs, written as CSV, with the two people above."""
+
+    def load(rows, **options):
+        path = write_csv(tmp_path / "jobs.csv", rows)
+        return load_csv(path, **{"applicants": people, "encoder": "hashing", **options})
+
+    return load
+
+
+def test_two_csv_files_make_a_market(load):
+    market = load(JOBS)
+    assert market.name == "csv:jobs.csv"
+    assert [market.job(i).key for i in range(3)] == ["j1", "j2", "j3"]
+    assert market.job(0).hard_skills == ("TIG", "arc welding")
+    assert market.job(2).hard_skills == ("baking", "knife, skills")
+    assert market.job(2).soft_skills == ()
+    assert [market.job(i).seniority for i in range(3)] == [2, 0, 5]
+    assert market.applicant(0).experience == "3 to 5 years"
+    assert market.block_dim == 384
+
+
+def test_the_scheme_finds_the_loader_and_records_how(tmp_path, people):
+    jobs = write_csv(tmp_path / "jobs.csv", JOBS)
+    market = load_market(f"csv:{jobs}", applicants=str(people), encoder="hashing")
+    assert load_market(market.to_spec()) is market
+    json.dumps(market.to_spec())
+
+
+def test_an_encoder_object_is_allowed_and_leaves_no_spec(tmp_path, people):
+    jobs = write_csv(tmp_path / "jobs.csv", JOBS)
+    market = load_market(f"csv:{jobs}", applicants=str(people), encoder=HashingEncoder(16))
+    assert market.block_dim == 16
+    with pytest.raises(ValueError, match="save it first"):
+        market.to_spec()
+
+
+def test_one_file_with_a_role_column_makes_a_market(tmp_path):
+    rows = [{**row, "experience": "", "role": "job"} for row in JOBS]
+    rows += [{**row, "seniority": "", "role": "applicant"} for row in PEOPLE]
+    market = load_csv(write_csv(tmp_path / "all.csv", rows), role_column="role", encoder="hashing")
+    assert (len(market.jobs), len(market.applicants)) == (3, 2)
+    assert market.applicant(1).title == "Baker"
+
+
+def test_role_values_are_a_choice(tmp_path):
+    rows = [{"key": "1", "hard": "a", "kind": "posting"}, {"key": "2", "hard": "b", "kind": "candidate"}]
+    market = load_csv(
+        write_csv(tmp_path / "all.csv", rows),
+        role_column="kind",
+        role_values={"jobs": "posting", "applicants": "candidate"},
+        encoder="hashing",
+    )
+    assert market.job(0).key == "1"
+
+
+def test_columns_are_mapped_and_joined(load):
+    rows = [{"id": "a", "must": "x;y", "nice": "z", "wants": "tact", "ignored": "1"}]
+    market = load(rows, columns={"jobs": {"key": "id", "hard": ["must", "nice"], "soft": "wants"}})
+    assert market.job(0).hard_skills == ("x", "y", "z")
+    assert market.job(0).soft_skills == ("tact",)
+    assert market.applicant(0).key == "p1", "the other side keeps its default names"
+
+
+def test_free_text_may_stand_on_one_side(load):
+    text = "Weld things; be nice."
+    market = load([{"key": "1", "hard": text}], text_columns={"jobs": ["hard"]})
+    assert market.job(0).hard_skills == (text,)
+    assert market.text_blocks == {"hard"}
+    assert market.applicant(0).hard_skills == ("TIG",)
+
+
+def test_without_a_key_column_a_row_is_known_by_its_number(load):
+    market = load([{"hard": "a"}, {"hard": "b"}])
+    assert [market.job(i).key for i in range(2)] == ["1", "2"]
+
+
+def test_another_separator_and_delimiter_are_a_choice(tmp_path):
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text("key;hard\n1;a, b|c\n", encoding="utf-8")
+    people = tmp_path / "people.csv"
+    people.write_text("key;hard\n1;a\n", encoding="utf-8")
+    market = load_csv(jobs, applicants=people, delimiter=";", skill_separator="|", encoder="hashing")
+    assert market.job(0).hard_skills == ("a, b", "c")
+
+
+def test_a_byte_order_mark_blank_lines_and_gzip_are_read(tmp_path, people):
+    path = tmp_path / "jobs.csv.gz"
+    path.write_bytes(gzip.compress("\ufeffkey,hard\n1,a\n\n2,b\n".encode()))
+    assert len(load_csv(path, applicants=people, encoder="hashing").jobs) == 2
+
+
+def test_jsonl_and_parquet_take_real_lists(tmp_path):
+    jobs = [{"key": 1, "hard": ["a;b", "c"], "soft": None, "seniority": 3}, {"key": 2, "hard": ["d"], "soft": ["e"]}]
+    people = [{"key": "x", "hard": ["a;b"], "soft": []}]
+    market = load_jsonl(
+        write_jsonl(tmp_path / "jobs.jsonl", jobs),
+        applicants=write_jsonl(tmp_path / "people.jsonl", people),
+        encoder="hashing",
+    )
+    assert market.job(0).hard_skills == ("a;b", "c")
+    assert (market.job(0).key, market.job(0).seniority, market.job(1).seniority) == ("1", 3, 0)
+
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    for name, rows in (("jobs", jobs), ("people", people)):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    same = load_parquet(tmp_path / "jobs.parquet", applicants=tmp_path / "people.parquet", encoder="hashing")
+    assert same.fingerprint() == market.fingerprint()
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[data\]"'):
+        load_parquet(tmp_path / "jobs.parquet", n_applicants=3)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path, people):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    with pytest.raises(MarketError, match=r"people\.csv cannot be read as Parquet"):
+        load_parquet(people, n_applicants=3, encoder="hashing")
+
+
+def test_what_is_read_and_what_is_not_is_logged(load, caplog):
+    with caplog.at_level(logging.INFO):
+        load([{"key": "1", "hard": "a", "wage": "3"}])
+    assert "columns not used: wage" in caplog.text
+
+
+# ---- people sampled from the jobs' occupations
+
+OCCUPIED = [
+    {
+        "key": f"j{i}",
+        "title": f"T{i}",
+        "hard": f"h{i};h{i % 3}",
+        "soft": "s1;s2",
+        "occupation": f"o{i % 3}",
+        "family": "f",
+    }
+    for i in range(12)
+]
+
+
+def test_people_are_sampled_from_the_jobs_occupations(tmp_path):
+    path = write_csv(tmp_path / "jobs.csv", OCCUPIED)
+    market = load_csv(path, n_applicants=50, encoder="hashing", seed=1)
+    assert len(market.applicants) == 50
+    wanted = {f"o{o}": {f"h{i}" for i in range(12) if i % 3 == o} for o in range(3)}
+    for i in range(50):
+        person = market.applicant(i)
+        assert set(person.hard_skills) & wanted[person.occupation]
+        assert person.family == "f"
+        assert person.seniority == 0, "the source says nothing on seniority"
+    again = load_csv(path, n_applicants=50, encoder="hashing", seed=1)
+    assert again.fingerprint() == market.fingerprint()
+
+
+def test_jobs_alone_need_an_occupation_column(load):
+    with pytest.raises(MarketError, match=r"jobs\.csv, row 1 has no occupation: .* give the file of the applicants"):
+        load(JOBS, applicants=None, n_applicants=5)
+
+
+def test_people_are_not_sampled_from_free_text(load):
+    with pytest.raises(MarketError, match="cannot from free text; give the file of the applicants"):
+        load(OCCUPIED, applicants=None, n_applicants=5, text_columns=["hard"])
+
+
+def test_n_applicants_is_at_least_one(load):
+    with pytest.raises(MarketError, match="`n_applicants` must be at least 1, got 0"):
+        load(OCCUPIED, applicants=None, n_applicants=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "got"), [({"applicants": None}, "none"), ({"n_applicants": 3}, r"\['applicants', 'n_applicants'\]")]
+)
+def test_applicants_come_from_exactly_one_place(load, options, got):
+    with pytest.raises(MarketError, match=f"exactly one of `applicants`.*`role_column`.*`n_applicants`.*got {got}"):
+        load(JOBS, **options)
+
+
+# ---- bad input: file, row and column
+
+
+def test_a_missing_column_is_named_with_the_nearest(load):
+    with pytest.raises(
+        MarketError, match=r"jobs\.csv has no column 'Titel'\. Did you mean 'title'\? It has 'key', 'title'"
+    ):
+        load(JOBS, columns={"title": "Titel"})
+
+
+def test_a_file_without_skill_columns_says_how_to_map_them(load):
+    with pytest.raises(MarketError, match=r"jobs\.csv has no column 'hard'.*'Hard Skills'.*`columns=\{'hard'"):
+        load([{"key": "1", "Hard Skills": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": {"titel": "title"}}, r"`columns` may name 'key'.*got 'titel'\. Did you mean 'title'\?"),
+        (
+            {"columns": {"jobs": {}, "applicant": {}}},
+            r"`columns` may name .* got 'applicant'\. Did you mean 'applicants'",
+        ),
+        ({"columns": {"title": ["key", "title"]}}, r"`columns\['title'\]` must be one column name"),
+        ({"text_columns": ["title"]}, "`text_columns` may name 'hard', 'soft', got 'title'"),
+        ({"text_columns": {"job": ["hard"]}}, "`text_columns` may name 'jobs', 'applicants', got 'job'"),
+        ({"skill_separator": ""}, "`skill_separator` must not be empty"),
+        ({"role_values": {"jobs": "j"}}, "`role_values` has no meaning without `role_column`"),
+    ],
+)
+def test_options_are_checked(load, options, message):
+    with pytest.raises(MarketError, match=message):
+        load(JOBS, **options)
+
+
+@pytest.mark.parametrize("cell", ["6", "0", "2.5", "senior", "nan?"])
+def test_seniority_names_row_and_column(load, cell):
+    rows = [dict(row) for row in JOBS]
+    rows[1]["seniority"] = cell
+    with pytest.raises(
+        MarketError, match=rf"jobs\.csv, row 2, column 'seniority': .* 1 \(entry\) to 5 .* got '{cell[:3]}"
+    ):
+        load(rows)
+
+
+def test_an_empty_key_names_row_and_column(load):
+    with pytest.raises(MarketError, match=r"jobs\.csv, row 2, column 'id': is empty"):
+        load([{"id": "1", "hard": "a"}, {"id": " ", "hard": "b"}], columns={"jobs": {"key": "id"}})
+
+
+def test_repeated_keys_name_both_rows(load):
+    with pytest.raises(
+        MarketError, match=r"'j1' of jobs appears twice: in .*jobs\.csv, row 1 and in .*jobs\.csv, row 4"
+    ):
+        load([*JOBS, JOBS[0]])
+
+
+def test_a_row_without_skills_is_named(load):
+    with pytest.raises(MarketError, match=r"jobs\.csv, row 2 \(key 'b'\) has neither hard nor soft skills"):
+        load([{"key": "a", "hard": "x"}, {"key": "b", "hard": " ; "}])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"jobs\.csv has no rows"),
+        ("key,hard\n", r"jobs\.csv has no rows"),
+        ("key,hard\n1,a\n2\n", r"jobs\.csv, row 2: 1 cells, expected 2"),
+        ("key,hard\n1,a,b\n", r"jobs\.csv, row 1: 3 cells, expected 2"),
+        ("key,hard,hard\n1,a,b\n", r"column 'hard' appears twice in the header"),
+        ('key,hard\n1,"a\n', r"jobs\.csv, line \d: unexpected end of data"),
+        ("key,hard\n1,[a\n", r"jobs\.csv, row 1, column 'hard': begins like a JSON array"),
+        ("key,hard\n1,[1]\n", r"jobs\.csv, row 1, column 'hard': must list texts, got 1"),
+    ],
+)
+def test_a_malformed_csv_names_the_place(tmp_path, people, text, message):
+    path = tmp_path / "jobs.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(MarketError, match=message):
+        load_csv(path, applicants=people, encoder="hashing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"jobs\.jsonl has no rows"),
+        ('{"key": 1, "hard": ["a"]}\nno', r"jobs\.jsonl, row 2: no JSON"),
+        ("[1]", r"jobs\.jsonl, row 1: must be a JSON object, got list"),
+        ('{"key": 1, "hard": {"a": 1}}', r"jobs\.jsonl, row 1, column 'hard': must be a list of skills"),
+        ('{"key": [1], "hard": ["a"]}', r"jobs\.jsonl, row 1, column 'key': must be a text or a number"),
+        ('{"key": 1, "hard": [null]}', r"jobs\.jsonl, row 1, column 'hard': must list texts, got None"),
+        ('{"key": 1, "hard": ["a"], "seniority": true}', r"row 1, column 'seniority': must be a whole number"),
+    ],
+)
+def test_a_malformed_jsonl_names_the_place(tmp_path, text, message):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(MarketError, match=message):
+        load_jsonl(path, applicants=path, encoder="hashing")
+
+
+def test_other_encodings_and_broken_archives_are_named(tmp_path, people):
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("key,hard\n1,Schweißen\n".encode("latin-1"))
+    with pytest.raises(MarketError, match=r"latin\.csv, near line 2: not UTF-8"):
+        load_csv(latin, applicants=people, encoder="hashing")
+    broken = tmp_path / "jobs.csv.gz"
+    broken.write_bytes(gzip.compress(b"key,hard\n1,a\n")[:-9])
+    with pytest.raises(MarketError, match=r"jobs\.csv\.gz cannot be read"):
+        load_csv(broken, applicants=people, encoder="hashing")
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path, people):
+    with pytest.raises(MarketError, match=r"nowhere\.csv does not exist"):
+        load_csv(tmp_path / "nowhere.csv", applicants=people, encoder="hashing")
+    with pytest.raises(MarketError, match=r"nobody\.csv does not exist"):
+        load_csv(people, applicants=tmp_path / "nobody.csv", encoder="hashing")
+
+
+@pytest.mark.parametrize(
+    ("roles", "options", "message"),
+    [
+        (
+            ["job", "aplicant"],
+            {},
+            r"all\.csv, row 2, column 'role': must be .* got 'aplicant'\. Did you mean 'applicant'",
+        ),
+        (["job", "job"], {}, r"all\.csv has no applicants: no row has 'applicant' in column 'role'"),
+        (["job", "job"], {"role_column": "rolle"}, r"all\.csv has no column 'rolle'\. Did you mean 'role'"),
+        (
+            ["job", "job"],
+            {"role_values": {"jobs": "job"}},
+            r"`role_values` must give \('jobs', 'applicants'\) a value each",
+        ),
+    ],
+)
+def test_roles_are_checked(tmp_path, roles, options, message):
+    rows = [{"key": str(i), "hard": "a", "role": role} for i, role in enumerate(roles)]
+    path = write_csv(tmp_path / "all.csv", rows)
+    with pytest.raises(MarketError, match=message):
+        load_csv(path, **{"role_column": "role", "encoder": "hashing", **options})
+
+
+def test_the_csv_limit_of_the_process_is_put_back(load):
+    before = csv.field_size_limit()
+    market = load([{"key": "1", "hard": "x" * 200_000}])
+    assert len(market.job(0).hard_skills[0]) == 200_000
+    assert csv.field_size_limit() == before
+
+
+# ---- round trips
+
+printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=15)
+skill = printable.map(str.strip).filter(bool)
+rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "key": skill,
+            "title": printable,
+            "hard": st.lists(skill, min_size=1, max_size=4),
+            "soft": st.lists(skill, max_size=3),
+            "seniority": st.integers(1, 5) | st.none(),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda row: row["key"],
+)
+
+
+def assert_told(market, expected):
+    for i, row in enumerate(expected):
+        job = market.job(i)
+        assert (job.key, job.title, job.seniority) == (row["key"], row["title"].strip(), row["seniority"] or 0)
+        assert (job.hard_skills, job.soft_skills) == (tuple(sorted(set(row["hard"]))), tuple(sorted(set(row["soft"]))))
+    np.testing.assert_allclose(np.linalg.norm(market.jobs.vectors, axis=1), 1, atol=1e-5)
+
+
+# The folder is written anew by each example.
+fresh = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@fresh
+@given(rows)
+def test_csv_round_trips(tmp_path, people, expected):
+    written = [
+        {
+            **row,
+            "hard": json.dumps(row["hard"]),
+            "soft": json.dumps(row["soft"]),
+            "seniority": "" if row["seniority"] is None else row["seniority"],
+        }
+        for row in expected
+    ]
+    path = write_csv(tmp_path / "jobs.csv", written)
+    assert_told(load_csv(path, applicants=people, encoder=HashingEncoder(32)), expected)
+
+
+@fresh
+@given(rows)
+def test_jsonl_round_trips(tmp_path, expected):
+    path = write_jsonl(tmp_path / "jobs.jsonl", expected)
+    assert_told(load_jsonl(path, applicants=path, encoder=HashingEncoder(32)), expected)
+
+
+# ---- real postings
+
+
+@pytest.mark.skipif(not POSTINGS.is_file(), reason=f"{POSTINGS} is not here (JOBREC_SHARED_DATA names the folder)")
+def test_real_postings_load_as_free_text(people):
+    columns = {
+        "key": "job_id",
+        "hard": ["description", "requirements"],
+        "soft": "preferred_skills",
+        "experience": "requirements",
+        "occupation": "civil_service_title",
+    }
+    market = load_csv(
+        POSTINGS,
+        applicants=people,
+        columns={"jobs": columns},
+        text_columns={"jobs": ["hard", "soft"]},
+        encoder="hashing",
+    )
+    assert len(market.jobs) == 1589
+    assert market.text_blocks == {"hard", "soft"}
+    assert market.job(3).title == "Temporary Painter"
+    assert market.job(3).hard_skills[0].startswith("Responsibilities of selected candidates")
+    assert market.jobs.held_out.sum() == round(0.3 * 1589)
