@@ -391,7 +391,7 @@ class LabourMarket:
                 population: Population = getattr(self, side)
                 np.save(new / f"{side}.npy", population.vectors)
                 tables |= {f"{side}/{key}": array for key, array in _population_tables(population).items()}
-            np.savez(new / "tables.npz", **tables)
+            np.savez(new / "tables.npz", **tables)  # type: ignore[arg-type]
             for field in ("title_vectors", "experience_vectors"):
                 if getattr(self, field) is not None:
                     np.save(new / f"{field}.npy", getattr(self, field))
@@ -544,7 +544,7 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
 
 
 def _modified(options: Iterable[Any]) -> float:
-    """When the newest of the files that options name, or of those in the folders that they name, was changed; else 0."""
+    """When the newest of the files that options name, or of those in folders that they name, was changed; else 0."""
     times = [0.0]
     for option in options:
         if isinstance(option, str):

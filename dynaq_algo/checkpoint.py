@@ -1,0 +1,233 @@
+"""Checkpoint folders: model, replay, random states and environments, so that a run can go on to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import wrappers
+from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
+
+from dynaq_algo.vec_env import GymnasiumVecEnv
+
+if TYPE_CHECKING:
+    from dynaq_algo.dynaq import DynaQ
+
+__all__ = ["DynaQCheckpoint", "env_layers", "read_checkpoint", "read_env_state", "write_checkpoint", "write_env_state"]
+
+COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
+# Layers that know nothing of get_state, with what changes in them as they run.
+KNOWN_LAYERS: dict[type, tuple[str, ...]] = {
+    wrappers.TimeLimit: ("_elapsed_steps",),
+    wrappers.OrderEnforcing: ("_has_reset",),
+    wrappers.PassiveEnvChecker: ("checked_reset", "checked_step", "checked_render"),
+    wrappers.RecordEpisodeStatistics: ("episode_count", "episode_returns", "episode_lengths"),
+    Monitor: (
+        "rewards",
+        "needs_reset",
+        "episode_returns",
+        "episode_lengths",
+        "episode_times",
+        "total_steps",
+        "current_reset_info",
+    ),
+    VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
+    VecNormalize: ("returns", "old_reward", "ret_rms.mean", "ret_rms.var", "ret_rms.count"),
+    GymnasiumVecEnv: ("episode_returns", "episode_lengths"),
+}
+
+
+class DynaQCheckpoint(BaseCallback):
+    """Saves a checkpoint every `save_freq` transitions, always into the same folder.
+
+    Args:
+        folder: See :meth:`DynaQ.save_checkpoint`.
+        save_freq: Transitions (of all environments together) between two checkpoints.
+
+    Raises:
+        ValueError: If `save_freq` is below 1.
+    """
+
+    model: DynaQ
+
+    def __init__(self, folder: str | PathLike[str], save_freq: int):
+        super().__init__()
+        if save_freq < 1:
+            raise ValueError(f"`save_freq` must be 1 or more, got {save_freq}.")
+        self.folder = Path(folder)
+        self.save_freq = save_freq
+
+    def _on_step(self) -> bool:
+        now = self.model.num_timesteps
+        if now // self.save_freq > (now - self.training_env.num_envs) // self.save_freq:
+            self.model.save_checkpoint(self.folder)
+        return True
+
+
+def write_checkpoint(model: DynaQ, folder: str | PathLike[str]) -> None:
+    """Write everything beside `folder`, then put it in its place; see :meth:`DynaQ.save_checkpoint`."""
+    folder = Path(folder)
+    new, old = _beside(folder, "new"), _beside(folder, "old")
+    _restore_interrupted(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    model.save(new / "model.zip")
+    model.replay_buffer.save(new / "replay.npz")
+    # Before the first reset there is nothing to keep of an environment.
+    running = model.env is not None and model._last_obs is not None
+    state = {
+        "n_envs": model.n_envs,
+        "counters": {name: getattr(model, name) for name in COUNTERS},
+        "rngs": {name: rng.bit_generator.state for name, rng in model._rngs.items()},
+        "running": running,
+        "env": read_env_state(model.env) if running and model.env is not None else None,
+    }
+    arrays: dict[str, np.ndarray] = {}
+    (new / "state.json").write_text(json.dumps(_pack(state, arrays, "state")))
+    np.savez(new / "state.npz", **arrays)  # type: ignore[arg-type]
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint(cls: type[DynaQ], folder: str | PathLike[str], env: Any, **kwargs: Any) -> DynaQ:
+    """Build the model anew and put everything back; see :meth:`DynaQ.load_checkpoint`."""
+    folder = Path(folder)
+    _restore_interrupted(folder)
+    if not (folder / "state.json").exists():
+        raise FileNotFoundError(f"{folder} holds no checkpoint; write one by `model.save_checkpoint(folder)`.")
+    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+        state = _unpack(json.loads((folder / "state.json").read_text()), arrays)
+
+    model = cls.load(folder / "model.zip", env=env, force_reset=False, **kwargs)
+    assert model.env is not None  # given
+    if model.n_envs != state["n_envs"]:
+        raise ValueError(f"`env` must hold {state['n_envs']} environments, as the saved run had, got {model.n_envs}.")
+    model.replay_buffer.load(folder / "replay.npz")
+    for name, value in state["counters"].items():
+        setattr(model, name, value)
+    for name, rng_state in state["rngs"].items():
+        model._rngs[name].bit_generator.state = rng_state
+    if state["running"] and state["env"] is None:
+        warnings.warn(
+            "The checkpoint holds no state of the environments, so new episodes begin and the run is not the same to "
+            "the bit. Give the environment `get_state() -> dict` and `set_state(dict)` (and run it in one process).",
+            stacklevel=3,
+        )
+        model._last_obs = None
+    elif state["running"]:
+        # The seeds that loading has left for the next reset belong to the beginning of the run.
+        model.env.unwrapped._reset_seeds()
+        write_env_state(model.env, state["env"])
+    return model
+
+
+def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:
+    """All layers of vectorised environments, from the outside in: (path, layer, whether it is innermost)."""
+    path, layer = type(env).__name__, env
+    inner: Any
+    while True:
+        if isinstance(layer, (DummyVecEnv, SyncVectorEnv)):
+            yield path, layer, False
+            for i, single in enumerate(layer.envs):
+                inner, inner_path = single, f"{path}/{i}/{type(single).__name__}"
+                while True:
+                    following = getattr(inner, "env", None)
+                    yield inner_path, inner, following is None
+                    if following is None:
+                        break
+                    inner, inner_path = following, f"{inner_path}/{type(following).__name__}"
+            return
+        # An SB3 wrapper calls the inner layer `venv`, a Gymnasium vector wrapper `env`, the adapter `vector_env`.
+        names = [name for name in ("venv", "vector_env", "env") if name in vars(layer)]
+        yield path, layer, not names
+        if not names:
+            return
+        layer = getattr(layer, names[0])
+        path = f"{path}/{type(layer).__name__}"
+
+
+def read_env_state(env: VecEnv) -> dict[str, Any] | None:
+    """State of all layers by path, or None if an innermost environment has no `get_state`."""
+    states: dict[str, Any] = {}
+    for path, layer, innermost in env_layers(env):
+        if hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state"):
+            states[path] = layer.get_state()
+        elif innermost:
+            return None
+        else:
+            states[path] = {name: recursive_getattr(layer, name) for name in _known_names(layer)}
+    return states
+
+
+def write_env_state(env: VecEnv, states: dict[str, Any]) -> None:
+    """Put back what :func:`read_env_state` read.
+
+    Raises:
+        ValueError: If the environments have other layers.
+    """
+    layers = list(env_layers(env))
+    if [path for path, _, _ in layers] != list(states):
+        raise ValueError(
+            f"`env` must be wrapped as in the saved run, {list(states)}, got {[path for path, _, _ in layers]}. "
+            "Build it in the same way."
+        )
+    for path, layer, _ in layers:
+        if hasattr(type(layer), "set_state"):
+            layer.set_state(states[path])
+        else:
+            for name, value in states[path].items():
+                recursive_setattr(layer, name, value)
+
+
+def _known_names(layer: Any) -> list[str]:
+    names = [name for known, names in KNOWN_LAYERS.items() if isinstance(layer, known) for name in names]
+    return [name for name in names if hasattr(layer, name.split(".")[0])]
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}.{suffix}")
+
+
+def _restore_interrupted(folder: Path) -> None:
+    """A kill between the two renames leaves the old checkpoint beside its place."""
+    if not folder.exists() and _beside(folder, "old").exists():
+        _beside(folder, "old").replace(folder)
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray], path: str) -> Any:
+    """JSON of a nested value; its arrays go to `arrays`."""
+    wanted = "`get_state()` must hold numbers, strings, lists, dicts and arrays of them"
+    if isinstance(value, dict):
+        return {str(key): _pack(item, arrays, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, arrays, f"{path}.{i}") for i, item in enumerate(value)]
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            raise ValueError(f"{wanted}, got an array of objects at {path}.")
+        name = f"a{len(arrays)}"
+        arrays[name] = array
+        return {"__array__": name}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{wanted}, got {type(value).__name__} at {path}.")
+
+
+def _unpack(value: Any, arrays: Any) -> Any:
+    if isinstance(value, dict):
+        if "__array__" in value:
+            return arrays[value["__array__"]][()]
+        return {key: _unpack(item, arrays) for key, item in value.items()}
+    return [_unpack(item, arrays) for item in value] if isinstance(value, list) else value

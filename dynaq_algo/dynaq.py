@@ -1,0 +1,800 @@
+"""DynaQ: Q-learning over candidate actions, with a learned world model of the reward and planning with it."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium.vector import VectorEnv
+from stable_baselines3 import DQN
+from stable_baselines3.common import utils
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule, TrainFreq
+from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from torch.nn import functional as F
+
+from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
+from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, PairNetwork, best_match
+from dynaq_algo.planning import PlanningSource, make_planning_source
+from dynaq_algo.policies import CandidatePolicy, check_mask, masked
+from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.vec_env import GymnasiumVecEnv
+from dynaq_algo.world_model import WorldModel
+
+__all__ = ["DynaQ"]
+
+BOOTSTRAPS = ("same_action", "max", "double")
+WINDOW = 1_000
+
+
+class Batch(NamedTuple):
+    """n transitions as tensors.
+
+    Attributes:
+        inputs: (n, output_dim) features of (s, a).
+        reward: (n,).
+        terminated: (n,) bool.
+        next_inputs: (n, output_dim) features of (s', a), for `same_action`.
+        next_state: (n, d_s), for `max` and `double`.
+        next_candidates: (n, k, d_a), for `max` and `double`.
+        next_mask: (n, k) bool, for `max` and `double`.
+    """
+
+    inputs: th.Tensor
+    reward: th.Tensor
+    terminated: th.Tensor
+    next_inputs: th.Tensor | None = None
+    next_state: th.Tensor | None = None
+    next_candidates: th.Tensor | None = None
+    next_mask: th.Tensor | None = None
+
+    def split(self, size: int) -> list[Batch]:
+        """Consecutive batches of `size` transitions, without a copy."""
+        columns = [None if column is None else column.split(size) for column in self]
+        n_batches = -(-len(self.reward) // size)
+        return [Batch(*(None if c is None else c[i] for c in columns)) for i in range(n_batches)]  # type: ignore[arg-type]
+
+
+class DynaQ(DQN):
+    """Dyna-Q with function approximation, on environments that offer a set of candidate actions.
+
+    After each transition: one update of the Q-network on real rewards, one of the world model M(s, a) on the same
+    transitions, then `planning_steps` updates of the Q-network on rewards that the model imagines (Sutton, 1990; deep
+    Q-learning with replay and target network after Mnih et al., 2015). Targets are
+
+    * `bootstrap="same_action"`: r + gamma * Q_target(s', a), the same action, for gamma < 1;
+    * `bootstrap="max"`: r + gamma * max Q_target(s', a') over the next candidates that the mask allows;
+    * `bootstrap="double"`: the maximum's action chosen by the online network (van Hasselt et al., 2016).
+
+    A terminated transition does not bootstrap, a truncated one does. With n environments a vector step is followed by n
+    direct, n model and n * `planning_steps` planning updates.
+
+    All randomness (exploration, replay, planning, initial weights) comes from generators owned by the object; neither
+    Python's, numpy's nor torch's global state is seeded or used. `predict(..., deterministic=False)` explores.
+
+    Logged, beside SB3's own: `train/loss` (TD loss of the direct updates), `train/planning_loss`, `train/model_loss`,
+    `train/model_r2` (of rewards predicted before the model was trained on them, over the last 1,000 transitions),
+    `train/q_mean` (mean Q of the batch), `train/n_updates` (direct updates), `train/planning_updates`,
+    `rollout/exploration_rate`, and `reward/<name>`: each of `info["reward_components"]`, mean of the last 1,000.
+
+    Args:
+        policy: `"CandidatePolicy"` or a subclass of it.
+        env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
+            Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
+        learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
+        planning_steps: Planning updates after each direct update.
+        bootstrap: `"same_action"`, `"max"` or `"double"`.
+        planning_source: `"visited"`, `"candidates"` or an object, see :mod:`dynaq_algo.planning`.
+        action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
+            attribute `action_features`. A saved agent holds the path and a checksum, never the values.
+        world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
+            :class:`~dynaq_algo.world_model.WorldModel`.
+        gamma: Discount, below 1 for `same_action`.
+        batch_size: Transitions in each update.
+        buffer_size: Transitions in replay.
+        learning_starts: Transitions, chosen at random, before the first update.
+        train_freq: Vector steps (or `(n, "episode")`) between trainings.
+        gradient_steps: Direct updates in each training; -1 as many as transitions. None: 1, with several envs -1.
+        target_update_interval: Transitions between copies of the Q-network to its target.
+        exploration_fraction: Share of training over which epsilon falls.
+        max_grad_norm: Gradient clipping; none by default.
+        policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
+        seed: Any number of 0 or more; None for fresh entropy.
+        **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,
+            `exploration_final_eps`, `tensorboard_log`, `verbose`, `device`, `stats_window_size`).
+
+    Raises:
+        ValueError: If an argument is out of range, or the environment of another kind.
+
+    Example:
+        >>> model = DynaQ("CandidatePolicy", env, policy_kwargs={"features": "interaction"}, seed=0)  # doctest: +SKIP
+        >>> model.learn(20_000, progress_bar=True).save("agent.zip")  # doctest: +SKIP
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
+    policy: CandidatePolicy  # type: ignore[assignment]
+    replay_buffer: CandidateReplay  # type: ignore[assignment]
+    world_model: WorldModel
+    q_net: PairNetwork  # type: ignore[assignment]
+    q_net_target: PairNetwork  # type: ignore[assignment]
+    _n_scored: int
+
+    def __init__(
+        self,
+        policy: str | type[CandidatePolicy],
+        env: GymEnv | VectorEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        planning_steps: int = 5,
+        bootstrap: str = "same_action",
+        planning_source: str | PlanningSource = "visited",
+        action_features: np.ndarray | str | PathLike[str] | None = None,
+        world_model_kwargs: dict[str, Any] | None = None,
+        gamma: float = 0.9,
+        batch_size: int = 64,
+        buffer_size: int = 10_000,
+        learning_starts: int = 64,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int | None = None,
+        target_update_interval: int = 100,
+        exploration_fraction: float = 0.3,
+        max_grad_norm: float = float("inf"),
+        policy_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ):
+        if (
+            refused := {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
+            & kwargs.keys()
+        ):
+            raise ValueError(
+                f"{sorted(refused)} are not arguments of DynaQ: it has a compact replay of its own and one-step "
+                "targets. Set `buffer_size`."
+            )
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            gamma=gamma,
+            batch_size=batch_size,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            train_freq=train_freq,
+            gradient_steps=1 if gradient_steps is None else gradient_steps,
+            target_update_interval=target_update_interval,
+            exploration_fraction=exploration_fraction,
+            max_grad_norm=max_grad_norm,
+            policy_kwargs=dict(policy_kwargs or {}),
+            seed=seed,
+            _init_setup_model=False,
+            **kwargs,
+        )
+        self.planning_steps = planning_steps
+        self.bootstrap = bootstrap
+        self.planning_source = planning_source
+        self.action_features = action_features
+        self.world_model_kwargs = dict(world_model_kwargs or {})
+        self.action_table: ActionTable | None = None
+        self._gradient_steps_by_default = gradient_steps is None
+        self._action_table_reference: dict[str, str | None] | None = None
+        self._n_transitions = 0
+        self._n_planning_updates = 0
+        self._component_windows: dict[str, deque[float]] = {}
+        # (earned, predicted) rewards, predicted before the model was trained on them.
+        self._reward_window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ learning
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """`gradient_steps` times: a direct update, a model update, `planning_steps` planning updates.
+
+        The world model learns from real transitions only. Nothing happens before the first valid transition.
+        """
+        if not len(self.replay_buffer):
+            return
+        self._score_new_transitions()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.policy.optimizer, self.world_model.optimizer])
+
+        losses, model_losses, planning_losses, q_means = [], [], [], []
+        for _ in range(gradient_steps):
+            transitions = self.replay_buffer.sample(batch_size, self._rngs["replay"])
+            batch = self._batch(transitions)
+
+            loss, q_mean = self._q_update(batch, batch.reward, self._target_values(batch))
+            losses.append(loss)
+            q_means.append(q_mean)
+
+            model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
+
+            planning_losses += self._planning_updates(batch_size)
+
+        self._n_updates += gradient_steps
+        self._n_planning_updates += len(planning_losses)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/planning_updates", self._n_planning_updates, exclude="tensorboard")
+        self.logger.record("train/loss", _mean(losses))
+        self.logger.record("train/q_mean", _mean(q_means))
+        self.logger.record("train/model_loss", _mean(model_losses))
+        if planning_losses:
+            self.logger.record("train/planning_loss", _mean(planning_losses))
+        if (r2 := self._model_r2()) is not None:
+            self.logger.record("train/model_r2", r2)
+
+    def _planning_updates(self, batch_size: int) -> list[th.Tensor]:
+        """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
+        if self.planning_steps == 0:
+            return []
+        pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
+        planned = self._batch(pairs)
+        # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
+        with th.no_grad():
+            imagined, _ = self.world_model(planned.inputs)
+        target_values = self._target_values(planned)
+        steps = zip(planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size), strict=True)
+        return [self._q_update(batch, reward, values)[0] for batch, reward, values in steps]
+
+    def _q_update(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """One optimiser step of the Q-network towards `reward + gamma * next value`.
+
+        Args:
+            batch: n transitions.
+            reward: (n,) earned or imagined.
+            target_values: Of the same transitions, see :meth:`_target_values`.
+
+        Returns:
+            The mean squared TD error before the step, and the mean Q-value.
+        """
+        target = reward + self.gamma * self._next_values(batch, target_values)
+        q_values = self.q_net(batch.inputs)
+        loss = F.mse_loss(q_values, target)
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        if np.isfinite(self.max_grad_norm):
+            th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        return loss.detach(), q_values.detach().mean()
+
+    @th.no_grad()
+    def _target_values(self, batch: Batch) -> th.Tensor:
+        """What the target network says of the next step.
+
+        Returns:
+            (n, 1), of the same action; or (n, k), of all next candidates, -inf where masked.
+        """
+        if batch.next_inputs is not None:
+            return self.q_net_target(batch.next_inputs).unsqueeze(1)
+        return _next_scores(self.q_net_target, batch)
+
+    @th.no_grad()
+    def _next_values(self, batch: Batch, target_values: th.Tensor) -> th.Tensor:
+        """Value (n,) of the next step; 0 where terminated, or where nothing is left to choose."""
+        if batch.next_inputs is None and self.bootstrap == "double":
+            best = _next_scores(self.q_net, batch).argmax(dim=1, keepdim=True)
+            values = target_values.gather(1, best).squeeze(1)
+        else:
+            values = target_values.amax(dim=1)
+        return values.masked_fill(batch.terminated | (values == -th.inf), 0.0)
+
+    def _batch(self, transitions: Transitions) -> Batch:
+        """Vectors of some transitions, gathered from the tables."""
+        replay, policy = self.replay_buffer, self.policy
+        state = self._tensor(replay.state_rows(transitions.state_id))
+        action = policy.action_features(replay.candidate_rows(transitions.candidate_id))
+        inputs = policy.features(state, action)
+        reward = transitions.reward
+        if self._vec_normalize_env is not None:
+            reward = self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
+        batch = Batch(inputs, self._tensor(reward), self._tensor(transitions.terminated))
+
+        unchanged = np.array_equal(transitions.state_id, transitions.next_state_id)
+        next_state = state if unchanged else self._tensor(replay.state_rows(transitions.next_state_id))
+        if self.bootstrap == "same_action":
+            return batch._replace(next_inputs=inputs if unchanged else policy.features(next_state, action))
+        candidate_id, mask = replay.candidate_sets(transitions.position, following=True)
+        next_candidates = policy.action_features(replay.candidate_rows(candidate_id))
+        return batch._replace(next_state=next_state, next_candidates=next_candidates, next_mask=self._tensor(mask))
+
+    def _score_new_transitions(self) -> None:
+        """Let the world model predict rewards that it has not been trained on."""
+        replay = self.replay_buffer
+        n_new = min(replay.n_added - self._n_scored, len(replay), WINDOW)
+        self._n_scored = replay.n_added
+        if n_new > 0:
+            batch = self._batch(replay[np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity])
+            with th.no_grad():
+                predicted, _ = self.world_model(batch.inputs)
+            self._reward_window.extend(zip(batch.reward.tolist(), predicted.tolist(), strict=True))
+
+    def _model_r2(self) -> float | None:
+        earned, predicted = np.array(self._reward_window).reshape(-1, 2).T
+        spread = float(np.square(earned - earned.mean()).sum()) if len(earned) else 0.0
+        return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
+
+    def _on_step(self) -> None:
+        """After each vector step: copy the target network when its interval has passed, and lower epsilon."""
+        copies_before = self._n_transitions // self.target_update_interval
+        self._n_transitions += self.n_envs
+        if self._n_transitions // self.target_update_interval > copies_before:
+            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> DynaQ:
+        """Interact and train, as :meth:`stable_baselines3.DQN.learn`.
+
+        A callback sees a step when it is complete (stored and counted), so one that returns False loses nothing: the
+        training that is due comes first when learning goes on with `reset_num_timesteps=False`.
+        """
+        names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
+        kwargs = {"tb_log_name": "DynaQ", **dict(zip(names, args, strict=False)), **kwargs}
+        if kwargs.get("reset_num_timesteps", True):
+            self._rollout_steps = self._rollout_episodes = 0
+        return super().learn(total_timesteps, **kwargs)
+
+    def collect_rollouts(  # type: ignore[override]
+        self,
+        env: VecEnv,
+        callback: Any,
+        train_freq: TrainFreq,
+        replay_buffer: CandidateReplay,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Interact until training is due, as SB3's, but callbacks see a step after it is stored, not before.
+
+        A rollout that a callback stopped is taken up where it was left.
+        """
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        continue_training = True
+        while continue_training and should_collect_more_steps(train_freq, self._rollout_steps, self._rollout_episodes):
+            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+            new_obs, rewards, dones, infos = env.step(actions)
+
+            self.num_timesteps += env.num_envs
+            self._rollout_steps += 1
+            self._rollout_episodes += int(np.sum(dones))
+            logged_episodes = self._episode_num
+            self._episode_num += int(np.sum(dones))
+            self._update_info_buffer(infos, dones)
+            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._on_step()
+
+            callback.update_locals(locals())
+            continue_training = bool(callback.on_step())
+            if log_interval is not None and self._episode_num // log_interval > logged_episodes // log_interval:
+                self.dump_logs()
+        result = RolloutReturn(self._rollout_steps * env.num_envs, self._rollout_episodes, continue_training)
+        if continue_training:
+            callback.on_rollout_end()
+            self._rollout_steps = self._rollout_episodes = 0
+        return result
+
+    def _store_transition(  # type: ignore[override]
+        self,
+        replay_buffer: CandidateReplay,
+        buffer_action: np.ndarray,
+        new_obs: Any,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one step; what follows a truncated step is its terminal observation, not the reset's."""
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & dones
+        layout = self.policy.layout
+        next_obs = layout.read(new_obs)
+        if truncated.any():
+            next_obs = DecisionBatch(*(None if part is None else part.copy() for part in next_obs))  # type: ignore[arg-type]
+            for i in np.flatnonzero(truncated):
+                final = layout.read(infos[i]["terminal_observation"])
+                for part, final_part in zip(next_obs, final, strict=True):
+                    if part is not None and final_part is not None:
+                        part[i] = final_part[0]
+        if self._vec_normalize_env is not None:
+            reward = self._vec_normalize_env.get_original_reward()
+        assert self._last_obs is not None  # set by _setup_learn
+        obs = layout.read(self._last_obs)  # type: ignore[arg-type]
+        replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
+        for info in infos:
+            if info.get("transition_valid", True):
+                for name, value in info.get("reward_components", {}).items():
+                    self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
+        self._last_obs = new_obs
+
+    def dump_logs(self) -> None:
+        """Write the log, with the mean of each reward component over the last 1,000 transitions."""
+        for name, values in self._component_windows.items():
+            if not np.isnan(values).all():
+                self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ offline
+
+    def pretrain(
+        self,
+        dataset: Mapping[str, np.ndarray],
+        epochs: int = 10,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+    ) -> dict[str, float]:
+        """Train the Q-network and the world model on a data set, before or between calls of :meth:`learn`.
+
+        Targets are same-action, whatever `bootstrap` is, with s' = s: `r + gamma * Q_target(s, a)`, or r where
+        terminated. The target network is copied every `target_update_interval` updates and at the end.
+
+        Args:
+            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,), and
+                optionally `terminated` (n,) bool.
+            epochs: Passes over the data, each in a new order.
+            batch_size: Pairs in each update; that of learning by default.
+            progress_bar: Show one, with SB3's extra dependencies.
+
+        Returns:
+            `loss` and `model_loss`, means over the last epoch; also logged by epoch under `pretrain/`.
+
+        Raises:
+            ValueError: If an entry is missing, of another shape, or holds a value that is not finite.
+        """
+        if self.gamma >= 1:
+            raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
+        batch_size = self.batch_size if batch_size is None else batch_size
+        if epochs < 1 or batch_size < 1:
+            raise ValueError(f"`epochs` and `batch_size` must be 1 or more, got {epochs} and {batch_size}.")
+        data = _check_dataset(dataset, self.policy)
+        n = len(data["reward"])
+        if not hasattr(self, "_logger"):
+            self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, "DynaQ_pretrain")
+        rate = self.lr_schedule(self._current_progress_remaining)
+        for optimizer in (self.policy.optimizer, self.world_model.optimizer):
+            utils.update_learning_rate(optimizer, rate)
+
+        result: dict[str, float] = {}
+        n_updates = 0
+        self.policy.set_training_mode(True)
+        for epoch in _progress(range(1, epochs + 1), progress_bar):
+            order = self._rngs["pretrain"].permutation(n)
+            losses, model_losses = [], []
+            for rows in np.split(order, range(batch_size, n, batch_size)):
+                state = self._tensor(np.asarray(data["state"][rows], np.float32))
+                inputs = self.policy.features(state, self._dataset_actions(data["action"][rows]))
+                reward = self._tensor(data["reward"][rows])
+                batch = Batch(inputs, reward, self._tensor(data["terminated"][rows]), next_inputs=inputs)
+                target_values = self._target_values(batch)
+                losses.append(self._q_update(batch, reward, target_values)[0])
+                model_losses.append(self.world_model.update(inputs, reward, rows))
+                n_updates += 1
+                if n_updates % self.target_update_interval == 0:
+                    self._sync_target()
+            result = {"loss": _mean(losses), "model_loss": _mean(model_losses)}
+            for name, value in {"epoch": epoch, **result}.items():
+                self.logger.record(f"pretrain/{name}", value)
+            self.logger.dump(step=n_updates)
+        self._sync_target()
+        return result
+
+    def _dataset_actions(self, actions: np.ndarray) -> th.Tensor:
+        """Features (n, d_a) of a data set's actions: features (n, d_a) or ids (n,)."""
+        return self.policy.action_features(actions) if actions.ndim == 1 else self._tensor(actions.astype(np.float32))
+
+    # ------------------------------------------------------------------ acting
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: Mapping[str, Any],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Epsilon-greedy choice, or greedy if `deterministic`.
+
+        Args:
+            observation: One observation or a batch of n, as the environment gives it.
+            state: Passed through; the policy has none.
+            episode_start: Not used.
+            deterministic: Never explore.
+
+        Returns:
+            Index of the candidate, () for one observation, (n,) for a batch; and `state`.
+        """
+        layout = self.policy.layout
+        decisions = layout.read(observation)
+        explore = np.zeros(len(decisions.state), bool)
+        if not deterministic:
+            explore = self._rngs["exploration"].random(len(explore)) < self.exploration_rate
+        action = np.empty(len(explore), np.int64)
+        if explore.any():
+            action[explore] = self._random_action(decisions.take(explore))
+        if not explore.all():
+            action[~explore] = self.policy.greedy(decisions.take(~explore) if explore.any() else decisions)
+        return (action if layout.is_batch(observation) else action[0]), state
+
+    def q_values(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """Q-values (n, k) of one observation (n = 1) or a batch, masked candidates included."""
+        with th.no_grad():
+            return self.policy.q_values(self.policy.layout.read(observation)).cpu().numpy()
+
+    def predict_reward(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """The world model's rewards (n, k) of one observation (n = 1) or a batch, masked candidates included."""
+        decisions = self.policy.layout.read(observation)
+        with th.no_grad():
+            state = self._tensor(decisions.state)
+            return self.world_model.score(state, self.policy.action_features(decisions.candidates))[0].cpu().numpy()
+
+    def _sample_action(
+        self,
+        learning_starts: int,
+        action_noise: ActionNoise | None = None,
+        n_envs: int = 1,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self._last_obs is not None  # set by _setup_learn
+        if self.num_timesteps < learning_starts:
+            action = self._random_action(self.policy.layout.read(self._last_obs))  # type: ignore[arg-type]
+        else:
+            action, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
+        return action, action
+
+    def _random_action(self, decisions: DecisionBatch) -> np.ndarray:
+        """Uniform among the candidates that the mask allows, (n,)."""
+        check_mask(decisions.mask)
+        draws = self._rngs["exploration"].random(decisions.candidates.shape[:2])
+        return (draws if decisions.mask is None else np.where(decisions.mask, draws, -1.0)).argmax(axis=1)
+
+    # ------------------------------------------------------------------ set-up
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Make the generators anew; a given seed is passed on to the environments, and no global state is touched."""
+        names = ("exploration", "replay", "planning", "pretrain", "weights")
+        streams = np.random.SeedSequence(seed).spawn(len(names))
+        self._rngs = {name: np.random.default_rng(stream) for name, stream in zip(names, streams, strict=True)}
+        if seed is not None and self.env is not None:
+            self.env.seed(seed)
+
+    def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
+        """Change the environment, see SB3; candidate ids must name the same actions.
+
+        Raises:
+            ValueError: If the environment's table of actions is another one.
+        """
+        env = self._wrap_env(env, self.verbose)
+        _refuse_normalised_observations(env)
+        table = _table_of(env)
+        if self.action_table is not None and table is not None and table is not self.action_table.values:
+            self._check_table(ActionTable(table), self.action_table.sha256)
+        super().set_env(env, force_reset)
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        if self.env is not None:
+            _refuse_normalised_observations(self.env)
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self._planner = make_planning_source(self.planning_source)
+        layout = CandidateLayout(self.observation_space, self.action_space)
+        self.action_table = self._find_action_table() if layout.uses_ids else None
+        self.replay_buffer = CandidateReplay(
+            self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs
+        )
+        # Torch initialises layers from its global generator: lend it a seed and give it back as it was.
+        with th.random.fork_rng(devices=[]):
+            th.default_generator.manual_seed(int(self._rngs["weights"].integers(2**63)))
+            self.policy = self.policy_class(  # type: ignore[assignment]
+                self.observation_space,
+                self.action_space,
+                self.lr_schedule,
+                action_table=self.action_table,
+                **self.policy_kwargs,
+            ).to(self.device)
+            self.world_model = WorldModel(
+                self.policy.features,
+                **{
+                    "net_arch": self.policy.net_arch,
+                    "activation_fn": self.policy.activation_fn,
+                    "learning_rate": self.lr_schedule(1),
+                    **self.world_model_kwargs,
+                },
+            ).to(self.device)
+        self._create_aliases()
+        self._convert_train_freq()
+        if self._gradient_steps_by_default:
+            self.gradient_steps = 1 if self.n_envs == 1 else -1
+        self.exploration_schedule = LinearSchedule(
+            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
+        )
+        # Of the replay and the rollout, which a zip does not hold; a checkpoint does.
+        self._n_scored = self._rollout_steps = self._rollout_episodes = 0
+
+    def _check_arguments(self) -> None:
+        if self.bootstrap not in BOOTSTRAPS:
+            raise ValueError(
+                f"`bootstrap` must be one of {BOOTSTRAPS}, got {self.bootstrap!r}"
+                f"{best_match(self.bootstrap, BOOTSTRAPS)}."
+            )
+        if not 0 <= self.gamma <= 1 or (self.bootstrap == "same_action" and self.gamma == 1):
+            raise ValueError(
+                f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
+                f'got {self.gamma}. Lower it, or use `bootstrap="max"`.'
+            )
+        for name, least in {"planning_steps": 0, "batch_size": 1, "target_update_interval": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be {least} or more, got {getattr(self, name)}.")
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(
+                f"`policy` must be one of {sorted(self.policy_aliases)} or a subclass of CandidatePolicy, got "
+                f"{policy_name!r}{best_match(policy_name, self.policy_aliases)}."
+            )
+        return self.policy_aliases[policy_name]
+
+    @staticmethod
+    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, VectorEnv):
+            env = GymnasiumVecEnv(env, monitor=monitor_wrapper)
+        return DQN._wrap_env(env, verbose, monitor_wrapper)
+
+    def _find_action_table(self) -> ActionTable:
+        """The table that ids name: the argument's, the environment's, or the one that a saved agent points to."""
+        saved = self._action_table_reference or {}
+        source: Any = self.action_features
+        if source is None and self.env is not None:
+            source = _table_of(self.env)
+        if source is None and saved.get("path") and Path(str(saved["path"])).exists():
+            source = saved["path"]
+        if source is None:
+            where = f" The agent was trained with {saved['path']}, which is not there." if saved.get("path") else ""
+            raise ValueError(
+                "`candidates` are ids, so a table (n_actions, d_a) of their features is needed, and neither "
+                f"`action_features=` nor an attribute `action_features` of the environment gives one.{where} Pass "
+                "`action_features=` (an array or the path of an .npy file) or `env=`."
+            )
+        table = source if isinstance(source, ActionTable) else ActionTable(source)
+        if saved.get("sha256"):
+            self._check_table(table, str(saved["sha256"]))
+        return table
+
+    @staticmethod
+    def _check_table(table: ActionTable, sha256: str) -> None:
+        if table.sha256 != sha256:
+            raise ValueError(
+                f"`action_features` must be the table that the agent was trained with (sha256 {sha256[:12]}...), got "
+                f"{table.values.shape} with {table.sha256[:12]}...: ids would name other actions. Pass the table of "
+                "the training run, or train a new agent."
+            )
+
+    def _sync_target(self) -> None:
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+
+    def _tensor(self, array: np.ndarray) -> th.Tensor:
+        return th.as_tensor(array, device=self.device)
+
+    # ------------------------------------------------------------------ saving
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save the agent without its replay, as SB3; a table of actions by path and checksum only."""
+        if self.action_table is not None:
+            self._action_table_reference = {"path": self.action_table.path, "sha256": self.action_table.sha256}
+        super().save(path, exclude, include)
+
+    def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
+        """Save the replay to an .npz file, without pickle."""
+        self.replay_buffer.save(path)
+
+    def load_replay_buffer(self, path: str | PathLike[str], truncate_last_traj: bool = True) -> None:  # type: ignore[override]
+        """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here."""
+        self.replay_buffer.load(path)
+        self._n_scored = self.replay_buffer.n_added
+
+    def save_checkpoint(self, folder: str | PathLike[str]) -> None:
+        """Save everything that :meth:`load_checkpoint` needs to go on as if nothing had happened.
+
+        The folder holds the model, the replay, random states, and what the environments answer to `get_state()`. It is
+        replaced as a whole; an old checkpoint is never lost.
+        """
+        write_checkpoint(self, folder)
+
+    @classmethod
+    def load_checkpoint(cls, folder: str | PathLike[str], env: GymEnv | VectorEnv, **kwargs: Any) -> DynaQ:
+        """Go on from a checkpoint: `learn(M, reset_num_timesteps=False)` then equals the run that was not stopped.
+
+        On CPU it is equal to the bit, if the environment offers `get_state() -> dict` and `set_state(dict)` and
+        `total_timesteps` is the same in sum. Otherwise it warns, and new episodes begin.
+
+        Args:
+            folder: Where :meth:`save_checkpoint` wrote.
+            env: A fresh environment of the same make.
+            **kwargs: For :meth:`load` (`device`, `action_features`, ...).
+
+        Raises:
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If `env` has another number of environments.
+        """
+        return read_checkpoint(cls, folder, env, **kwargs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "action_features", "action_table", "_rngs", "_planner"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "world_model", "world_model.optimizer"], []
+
+
+def _next_scores(network: PairNetwork, batch: Batch) -> th.Tensor:
+    """What a network says of all next candidates, (n, k), -inf where masked."""
+    assert batch.next_state is not None and batch.next_candidates is not None  # gathered for `max` and `double`
+    return masked(network.score(batch.next_state, batch.next_candidates), batch.next_mask)
+
+
+def _mean(values: list[th.Tensor]) -> float:
+    return float(th.stack(values).mean())
+
+
+def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[str, np.ndarray]:
+    """The columns of a data set for pretraining, checked, `terminated` filled in."""
+    if missing := [key for key in ("state", "action", "reward") if key not in dataset]:
+        raise ValueError(
+            f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,), lacks {missing}, "
+            f"got {sorted(dataset)}."
+        )
+    data = {key: np.asanyarray(dataset[key]) for key in ("state", "action", "reward")}
+    n = len(data["reward"]) if data["reward"].ndim else 0
+    data["reward"] = np.asarray(data["reward"], np.float32)
+    data["terminated"] = np.asarray(dataset.get("terminated", np.zeros(n)), bool)
+    shapes: dict[str, tuple[int, ...]] = {
+        "state": (n, policy.features.state_dim),
+        "action": (n, policy.features.action_dim),
+    }
+    shapes |= {"reward": (n,), "terminated": (n,)}
+    if policy.layout.uses_ids and data["action"].ndim == 1 and np.issubdtype(data["action"].dtype, np.integer):
+        shapes["action"] = (n,)
+    for key, shape in shapes.items():
+        if data[key].shape != shape or n == 0:
+            raise ValueError(f"`dataset[{key!r}]` must have shape {shape} with n >= 1, got {data[key].shape}.")
+        if not np.isfinite(data[key]).all():
+            row = int(np.argwhere(~np.isfinite(data[key]))[0][0])
+            raise ValueError(f"`dataset[{key!r}]` must be finite, row {row} is not. Leave such rows out.")
+    return data
+
+
+def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
+    if not progress_bar:
+        return epochs
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('`progress_bar=True` needs tqdm: pip install "stable-baselines3[extra]".') from error
+    return tqdm(epochs, desc="pretrain")
+
+
+def _table_of(env: VecEnv) -> np.ndarray | None:
+    """The environments' attribute `action_features`, asked of the first one: it is the same in all."""
+    try:
+        return env.get_attr("action_features", indices=0)[0]
+    except AttributeError:
+        return None
+
+
+def _refuse_normalised_observations(env: VecEnv) -> None:
+    normalize = unwrap_vec_normalize(env)
+    if normalize is not None and normalize.norm_obs:
+        raise ValueError(
+            "VecNormalize must be made with `norm_obs=False` here, got True: vectors are stored once by content, so "
+            "they must not change with running statistics. Normalise the environment's own vectors, or rewards only."
+        )

@@ -1,0 +1,358 @@
+"""What a network sees of an observation: state, candidates, and the features of a (state, action) pair."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = [
+    "FEATURES",
+    "ActionTable",
+    "CandidateLayout",
+    "ConcatFeatures",
+    "DecisionBatch",
+    "InteractionFeatures",
+    "PairFeatures",
+    "PairNetwork",
+    "best_match",
+    "make_features",
+]
+
+CANDIDATES, ACTION_MASK = "candidates", "action_mask"
+
+
+class DecisionBatch(NamedTuple):
+    """n decisions, each between k candidates.
+
+    Attributes:
+        state: (n, d_s) float32.
+        candidates: (n, k, d_a) float32 features, or (n, k) int64 ids into an :class:`ActionTable`.
+        mask: (n, k) bool, True where a candidate may be chosen; None if all may.
+    """
+
+    state: np.ndarray
+    candidates: np.ndarray
+    mask: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> DecisionBatch:
+        """The decisions of some rows, by index or by mask."""
+        return DecisionBatch(self.state[rows], self.candidates[rows], None if self.mask is None else self.mask[rows])
+
+
+class CandidateLayout:
+    """Reads Dict observations with a `candidates` entry.
+
+    Every entry but `candidates` and `action_mask`, flattened in the space's key order as
+    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state.
+
+    Args:
+        observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids.
+        action_space: Discrete(k), the index of the chosen candidate.
+
+    Raises:
+        ValueError: If the spaces are of another kind, or do not agree on k.
+
+    Example:
+        >>> space = spaces.Dict(user=spaces.Box(-1, 1, (3,)), candidates=spaces.Box(-1, 1, (5, 2)))
+        >>> layout = CandidateLayout(space, spaces.Discrete(5))
+        >>> layout.state_dim, layout.n_candidates, layout.uses_ids
+        (3, 5, False)
+    """
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space):
+        wanted = "`Dict(..., candidates=Box(k, d_a))` of features or `Dict(..., candidates=integer Box(k,))` of ids"
+        if not isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"The observation space must be {wanted}, got {observation_space}. "
+                "Wrap the observation, discrete features included, into a Dict, e.g. "
+                "`gym.wrappers.TransformObservation(env, lambda obs: {'state': obs, 'candidates': features}, "
+                "Dict(state=..., candidates=Box(-1, 1, (k, d_a))))`."
+            )
+        if CANDIDATES not in observation_space.spaces:
+            raise ValueError(
+                f"The observation space must have an entry `candidates`, {wanted}, "
+                f"got {sorted(observation_space.spaces)}. "
+                "For a fixed set of discrete actions, add their one-hot features: `candidates=Box(0, 1, (k, k))`."
+            )
+        candidates = observation_space[CANDIDATES]
+        integer = np.issubdtype(candidates.dtype or float, np.integer)
+        if (
+            not isinstance(candidates, spaces.Box)
+            or len(candidates.shape) not in (1, 2)
+            or (len(candidates.shape) == 1 and not integer)
+        ):
+            raise ValueError(
+                f"`candidates` must be a Box (k, d_a) of features or an integer Box (k,) of ids, got {candidates}. "
+                "Give one number per candidate as features of shape (k, 1)."
+            )
+        n_candidates = candidates.shape[0]
+        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0 or action_space.n != n_candidates:
+            raise ValueError(
+                f"The action space must be Discrete(k={n_candidates}), an index into `candidates` {candidates.shape}, "
+                f"got {action_space}. Make `candidates` and the action space agree; hide actions with `action_mask`."
+            )
+        mask = observation_space.spaces.get(ACTION_MASK)
+        if mask is not None and mask.shape != (n_candidates,):
+            raise ValueError(f"`action_mask` must have shape (k={n_candidates},), got {mask}.")
+
+        self.uses_ids = len(candidates.shape) == 1
+        self.has_mask = mask is not None
+        self.n_candidates = int(n_candidates)
+        self.action_dim = None if self.uses_ids else int(candidates.shape[1])
+        self._candidates_shape = candidates.shape
+        self._state_spaces = {
+            key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, ACTION_MASK)
+        }
+        for key, space in self._state_spaces.items():
+            if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+                raise ValueError(
+                    f"Entry `{key}` of the observation must be Box, Discrete, MultiDiscrete or MultiBinary, "
+                    f"got {space}. Encode it as numbers in an observation wrapper."
+                )
+        self.state_dim = sum(spaces.flatdim(space) for space in self._state_spaces.values())
+
+    def is_batch(self, obs: Mapping[str, Any]) -> bool:
+        """Whether `obs` holds n observations, rather than one.
+
+        Raises:
+            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space.
+        """
+        if not isinstance(obs, Mapping):
+            raise ValueError(
+                f"An observation must be a dict with the entries {self._keys}, got {type(obs).__name__}. "
+                "Gymnasium's `env.reset()` returns `(obs, info)`: pass the first."
+            )
+        if missing := [key for key in self._keys if key not in obs]:
+            raise ValueError(f"The observation lacks {missing}; it must have the entries {self._keys}.")
+        shape = np.shape(obs[CANDIDATES])
+        if shape == self._candidates_shape:
+            return False
+        if shape[1:] == self._candidates_shape:
+            return True
+        raise ValueError(
+            f"`candidates` must have shape {self._candidates_shape}, or (n, ...) for a batch, got {shape}. "
+            "Make the environment with the number of candidates that the agent was built for."
+        )
+
+    def read(self, obs: Mapping[str, Any]) -> DecisionBatch:
+        """State, candidates and mask of one observation (n = 1) or of a batch; may share memory with `obs`."""
+        batch = self.is_batch(obs)
+        n = len(obs[CANDIDATES]) if batch else 1
+        parts = [_flatten_batch(space, obs[key], n) for key, space in self._state_spaces.items()]
+        if len(parts) == 1:
+            state = parts[0]
+        else:
+            state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
+        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
+        mask = np.asarray(obs[ACTION_MASK]).reshape(n, -1).astype(bool) if self.has_mask else None
+        return DecisionBatch(state, candidates.reshape(n, *self._candidates_shape), mask)
+
+    @property
+    def _keys(self) -> list[str]:
+        return [*self._state_spaces, CANDIDATES, *([ACTION_MASK] if self.has_mask else [])]
+
+
+class ActionTable:
+    """The features of every action that an id can name; may stay on disk.
+
+    Args:
+        values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
+
+    Attributes:
+        path: Where the table lies on disk (also of an `np.memmap`), or None.
+        dim: d_a.
+
+    Raises:
+        ValueError: If it is no two-dimensional table of numbers.
+    """
+
+    def __init__(self, values: np.ndarray | str | PathLike[str]):
+        if isinstance(values, (str, PathLike)):
+            values = np.load(values, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+            found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise ValueError(
+                "`action_features` must be an array (n_actions, d_a) of numbers or the path of an .npy file, "
+                f"got {found}."
+            )
+        self.values = values
+        self.dim = int(values.shape[1])
+        self.path = _memmap_path(values)
+        self._sha256: str | None = None
+
+    def __len__(self) -> int:
+        """Number of actions."""
+        return len(self.values)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Features (..., d_a) float32 of ids (...)."""
+        return np.asarray(self.values[ids], np.float32)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum over type, shape and values; read once, in pieces."""
+        if self._sha256 is None:
+            digest = hashlib.sha256(f"{self.values.dtype.str} {self.values.shape}".encode())
+            for start in range(0, len(self), 65_536):
+                digest.update(np.ascontiguousarray(self.values[start : start + 65_536]).data)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+
+class PairFeatures:
+    """A (state, action) pair as one network input `[state, pair(state, action)]`.
+
+    A subclass sets `pair_dim` and defines :meth:`pair`; it has no parameters, so that the Q-network, its target and the
+    world model share one input.
+
+    Args:
+        state_dim: d_s.
+        action_dim: d_a.
+    """
+
+    pair_dim: int
+
+    def __init__(self, state_dim: int, action_dim: int):
+        self.state_dim = state_dim
+        self.action_dim = action_dim
+        self.pair_dim = action_dim
+
+    @property
+    def output_dim(self) -> int:
+        """Size of one network input."""
+        return self.state_dim + self.pair_dim
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The part that depends on the action: (..., d_s), (..., d_a) -> (..., pair_dim)."""
+        raise NotImplementedError
+
+    def __call__(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The whole input: (n, d_s), (n, d_a) -> (n, output_dim)."""
+        return th.cat([state, self.pair(state, action)], dim=-1)
+
+
+class ConcatFeatures(PairFeatures):
+    """`[s, a]`.
+
+    Example:
+        >>> ConcatFeatures(3, 2)(th.zeros(4, 3), th.ones(4, 2)).shape
+        torch.Size([4, 5])
+    """
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The action itself."""
+        return action
+
+
+class InteractionFeatures(PairFeatures):
+    """`[s, a, s * a]`, the product over the min(d_s, d_a) leading entries that both have.
+
+    An MLP does not find a dot product by itself; given the product, it has only to sum.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int):
+        super().__init__(state_dim, action_dim)
+        self.shared_dim = min(state_dim, action_dim)
+        self.pair_dim = action_dim + self.shared_dim
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The action and its product with the state."""
+        return th.cat([action, state[..., : self.shared_dim] * action[..., : self.shared_dim]], dim=-1)
+
+
+FEATURES: dict[str, type[PairFeatures]] = {"concat": ConcatFeatures, "interaction": InteractionFeatures}
+
+
+def make_features(features: str | type[PairFeatures], state_dim: int, action_dim: int) -> PairFeatures:
+    """Features by name (a key of :data:`FEATURES`) or by class.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    if isinstance(features, str):
+        if features not in FEATURES:
+            raise ValueError(
+                f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r}"
+                f"{best_match(features, FEATURES)}."
+            )
+        features = FEATURES[features]
+    return features(state_dim, action_dim)
+
+
+class PairNetwork(nn.Module):
+    """An MLP from the features of a pair to one number.
+
+    There is no dropout and no normalisation: training and evaluation mode give the same numbers.
+
+    Args:
+        features: Size and make of the input.
+        net_arch: Sizes of the hidden layers.
+        activation_fn: Class of the activation between them.
+
+    Example:
+        >>> network = PairNetwork(ConcatFeatures(3, 2), [8])
+        >>> network(th.zeros(4, 5)).shape, network.score(th.zeros(4, 3), th.zeros(4, 6, 2)).shape
+        (torch.Size([4]), torch.Size([4, 6]))
+    """
+
+    def __init__(self, features: PairFeatures, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU):
+        super().__init__()
+        if not net_arch or min(net_arch) < 1:
+            raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
+        self.features = features
+        self.first = nn.Linear(features.output_dim, net_arch[0])
+        layers: list[nn.Module] = [activation_fn()]
+        for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
+            layers += [nn.Linear(size_in, size_out), activation_fn()]
+        self.rest = nn.Sequential(*layers[:-1])
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """Inputs (n, output_dim) of pairs -> (n,)."""
+        return self.rest(self.first(inputs)).squeeze(-1)
+
+    def score(self, state: th.Tensor, candidates: th.Tensor) -> th.Tensor:
+        """States (n, d_s) and candidates (n, k, d_a) -> (n, k).
+
+        The first layer is one weight, applied in two halves: the state's half once per row, not once per candidate.
+        """
+        by_state, by_pair = self.first.weight.split([self.features.state_dim, self.features.pair_dim], dim=1)
+        pair = self.features.pair(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates)
+        hidden = F.linear(pair, by_pair) + F.linear(state, by_state, self.first.bias).unsqueeze(1)
+        return self.rest(hidden).squeeze(-1)
+
+
+def best_match(name: str, known: Any) -> str:
+    """The end of an error message: a suggestion for a misspelt name, or nothing."""
+    matches = difflib.get_close_matches(str(name), list(known), n=1)
+    return f": did you mean {matches[0]!r}?" if matches else ""
+
+
+def _flatten_batch(space: spaces.Space, values: Any, n: int) -> np.ndarray:
+    """`gymnasium.spaces.flatten` of n values at once: (n, flatdim) float32."""
+    if isinstance(space, spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[np.asarray(values).reshape(n) - space.start]
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, start = space.nvec.reshape(-1), np.asarray(space.start).reshape(-1)
+        digits = np.asarray(values).reshape(n, -1) - start
+        return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
+    return np.asarray(values, np.float32).reshape(n, -1)
+
+
+def _memmap_path(values: np.ndarray) -> str | None:
+    """The file beneath an array, also where a view has hidden the memory map."""
+    base: Any = values
+    while base is not None:
+        if isinstance(base, np.memmap) and base.filename is not None:
+            return str(Path(base.filename).resolve())
+        base = getattr(base, "base", None)
+    return None

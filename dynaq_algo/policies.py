@@ -1,0 +1,153 @@
+"""The SB3 policy: a Q-network that scores every candidate, and the greedy choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, PairFeatures, PairNetwork, make_features
+from dynaq_algo.world_model import make_optimizer
+
+__all__ = ["CandidatePolicy", "masked"]
+
+
+class CandidatePolicy(BasePolicy):
+    """Q-values of the candidates in a Dict observation; the greedy policy takes the best that the mask allows.
+
+    The observation has an entry `candidates`: features, Box (k, d_a), or ids, integer Box (k,), which name rows of a
+    table. Every other entry but `action_mask` (k,), flattened in key order, is the state.
+
+    Args:
+        observation_space: See :class:`~dynaq_algo.features.CandidateLayout`.
+        action_space: Discrete(k).
+        lr_schedule: Learning rate by progress remaining (1 to 0).
+        action_table: Features of every id; for id observations only.
+        features: `"concat"`, `"interaction"` or a subclass of :class:`~dynaq_algo.features.PairFeatures`.
+        net_arch: Sizes of the hidden layers, [256, 256] by default.
+        activation_fn: Class of the activation between layers.
+        optimizer_class: Adam by default, fused where the device has it.
+        optimizer_kwargs: Its further arguments.
+
+    Raises:
+        ValueError: If a space is of another kind, or ids come without a table.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        action_table: ActionTable | None = None,
+        features: str | type[PairFeatures] = "concat",
+        net_arch: Sequence[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ):
+        super().__init__(
+            observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
+        )
+        self.layout = CandidateLayout(observation_space, action_space)
+        if self.layout.uses_ids and action_table is None:
+            raise ValueError(
+                "`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ."
+            )
+        self.action_table = action_table
+        action_dim = action_table.dim if action_table is not None else self.layout.action_dim
+        assert action_dim is not None  # one of the two, see above
+        self.net_arch = [256, 256] if net_arch is None else list(net_arch)
+        self.activation_fn = activation_fn
+        self.features_name = features
+        self.features = make_features(features, self.layout.state_dim, action_dim)
+        self.q_net = PairNetwork(self.features, self.net_arch, activation_fn)
+        self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn)
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+        self.q_net_target.requires_grad_(False)
+        self.optimizer = make_optimizer(self.q_net.parameters(), lr_schedule(1), optimizer_class, optimizer_kwargs)
+
+    def forward(self, obs: Mapping[str, Any], deterministic: bool = True) -> th.Tensor:
+        """The greedy choice, as :meth:`_predict`."""
+        return self._predict(obs, deterministic=deterministic)
+
+    def action_features(self, candidates: np.ndarray) -> th.Tensor:
+        """Features (..., d_a) of candidates as an observation gives them: features (..., d_a) or ids (...)."""
+        if self.layout.uses_ids:
+            assert self.action_table is not None  # checked in __init__
+            candidates = self.action_table.rows(candidates)
+        return th.as_tensor(candidates, device=self.device)
+
+    def q_values(self, decisions: DecisionBatch) -> th.Tensor:
+        """(n, k) of n decisions, masked candidates included."""
+        state = th.as_tensor(decisions.state, device=self.device)
+        return self.q_net.score(state, self.action_features(decisions.candidates))
+
+    def greedy(self, decisions: DecisionBatch) -> np.ndarray:
+        """The allowed candidate of the highest Q-value in each row, (n,) int64; the first among equals.
+
+        Raises:
+            ValueError: If a row allows no candidate.
+        """
+        check_mask(decisions.mask)
+        with th.no_grad():
+            q_values = self.q_values(decisions)
+            mask = None if decisions.mask is None else th.as_tensor(decisions.mask, device=self.device)
+            return masked(q_values, mask).argmax(dim=1).cpu().numpy()
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: Mapping[str, Any],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """The greedy choice of one observation, (), or of a batch, (n,); a policy has no generator to explore with."""
+        action = self.greedy(self.layout.read(observation))
+        return (action if self.layout.is_batch(observation) else action[0]), state
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Training or evaluation mode of the Q-network; its target never trains."""
+        self.q_net.train(mode)
+        self.q_net_target.train(False)
+        self.training = mode
+
+    def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:
+        obs = {key: value.cpu() if isinstance(value, th.Tensor) else value for key, value in observation.items()}
+        return th.as_tensor(self.greedy(self.layout.read(obs)), device=self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,
+            "features": self.features_name,
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+
+def masked(values: th.Tensor, mask: th.Tensor | None) -> th.Tensor:
+    """Values (n, k) with -inf where the mask (n, k) forbids a candidate."""
+    return values if mask is None else values.masked_fill(~mask, -th.inf)
+
+
+def check_mask(mask: np.ndarray | None) -> None:
+    """Refuse a decision without a choice.
+
+    Raises:
+        ValueError: If a row of the mask (n, k) allows nothing.
+    """
+    if mask is not None and not mask.any(axis=1).all():
+        row = int(np.flatnonzero(~mask.any(axis=1))[0])
+        raise ValueError(
+            f"`action_mask` must allow at least one candidate, row {row} allows none. "
+            "End the episode (terminated=True) when nothing is left to choose."
+        )

@@ -1,0 +1,503 @@
+"""Replay of transitions between candidate sets: every vector and every set is stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dynaq_algo.features import DecisionBatch
+
+__all__ = ["CandidateReplay", "InternedRows", "Transitions"]
+
+COMPONENT = "component:"
+
+
+class Transitions(NamedTuple):
+    """n transitions as ids and numbers; vectors are gathered on demand.
+
+    Attributes:
+        position: (n,) places in the store.
+        serial: (n,) int64 numbers in the order of storing; never reused.
+        state_id: (n,) rows of the state table.
+        action: (n,) indices into the candidates.
+        candidate_id: (n,) the chosen candidates.
+        reward: (n,) float32.
+        terminated: (n,) bool; a truncated transition is not terminated.
+        next_state_id: (n,) rows of the state table; where terminated, the state itself.
+    """
+
+    position: np.ndarray
+    serial: np.ndarray
+    state_id: np.ndarray
+    action: np.ndarray
+    candidate_id: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    next_state_id: np.ndarray
+
+
+class CandidateReplay:
+    """A ring of transitions that stores no candidate matrix per transition.
+
+    State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts, so that
+    a repeated one costs an id, and one that the ring has overwritten is freed. For id observations a candidate is its
+    id already. Next states and next candidates are kept by reference too.
+
+    A transition with `info["transition_valid"]` False is left out: its reward is not to be learned from. Components of
+    the reward in `info["reward_components"]` (name -> number) are kept beside it, NaN where a transition lacks one.
+
+    Args:
+        capacity: Number of transitions.
+        state_dim: d_s.
+        n_candidates: k.
+        action_dim: d_a of feature observations, None for ids.
+        n_envs: Environments that add at once; `capacity` must hold a step of all.
+
+    Raises:
+        ValueError: If `capacity` is below `n_envs`.
+    """
+
+    def __init__(
+        self, capacity: int, state_dim: int, n_candidates: int, action_dim: int | None = None, n_envs: int = 1
+    ):
+        if capacity < max(n_envs, 1):
+            raise ValueError(f"`buffer_size` must be n_envs={n_envs} or more, got {capacity}.")
+        self.capacity = capacity
+        self.n_candidates = n_candidates
+        self.n_added = 0
+        self.states = InternedRows(state_dim, np.float32)
+        self.candidates = None if action_dim is None else InternedRows(action_dim, np.float32)
+        # A set is one row: k candidate ids, then the mask's bits.
+        self._n_mask_words = -(-n_candidates // 32)
+        self.sets = InternedRows(n_candidates + self._n_mask_words, np.int32)
+        self._state_id = np.zeros(capacity, np.int32)
+        self._set_id = np.zeros(capacity, np.int32)
+        self._action = np.zeros(capacity, np.uint16 if n_candidates <= 2**16 else np.int32)
+        self._reward = np.zeros(capacity, np.float32)
+        self._terminated = np.zeros(capacity, bool)
+        self._next_state_id = np.zeros(capacity, np.int32)
+        self._next_set_id = np.zeros(capacity, np.int32)
+        self._components: dict[str, np.ndarray] = {}
+        self._states_seen = _LastSeen(n_envs)
+        self._sets_seen = _LastSeen(n_envs)
+
+    def __len__(self) -> int:
+        """Number of transitions held."""
+        return min(self.n_added, self.capacity)
+
+    @property
+    def has_terminated(self) -> bool:
+        """Whether a held transition ended its episode for good."""
+        return bool(self._terminated[: len(self)].any())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, tables and what the environments showed last included."""
+        arrays = sum(array.nbytes for array in (*self._rings().values(), *self._components.values()))
+        tables = sum(table.nbytes for table in self._tables().values())
+        return arrays + tables + self._states_seen.nbytes + self._sets_seen.nbytes
+
+    def add(
+        self,
+        obs: DecisionBatch,
+        next_obs: DecisionBatch,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        infos: Sequence[Mapping[str, Any]] | None = None,
+    ) -> np.ndarray:
+        """Store one step of all environments.
+
+        Args:
+            obs: n_envs decisions.
+            next_obs: What followed, of the same episode: after its last step the final observation, not the reset's.
+            action: (n_envs,) chosen indices.
+            reward: (n_envs,).
+            terminated: (n_envs,) bool.
+            infos: Of each environment, for `transition_valid` and `reward_components`.
+
+        Returns:
+            Positions of the transitions that were stored; invalid ones are not.
+        """
+        infos = [{}] * len(action) if infos is None else infos
+        envs = np.array([i for i, info in enumerate(infos) if info.get("transition_valid", True)], np.int64)
+        index = (self.n_added + np.arange(len(envs))) % self.capacity
+        overwritten = index[self.n_added + np.arange(len(envs)) >= self.capacity]
+        action, terminated = np.asarray(action).reshape(-1), np.asarray(terminated, bool)
+
+        # Each lookup adds a reference for the transition before the next lookup may drop the environment's own.
+        self._release(overwritten)
+        state_id, set_id = self._look_up(_take(obs, envs), envs)
+        next_state_id, next_set_id = state_id.copy(), set_id.copy()
+        goes_on = np.flatnonzero(~terminated[envs])
+        # A terminated transition's next observation is never read: its ids repeat the current ones.
+        next_state_id[goes_on], next_set_id[goes_on] = self._look_up(_take(next_obs, envs[goes_on]), envs[goes_on])
+        ended = np.flatnonzero(terminated[envs])
+        self.states.acquire(next_state_id[ended])
+        self.sets.acquire(next_set_id[ended])
+
+        self._state_id[index], self._set_id[index] = state_id, set_id
+        self._next_state_id[index], self._next_set_id[index] = next_state_id, next_set_id
+        self._action[index] = action[envs]
+        self._reward[index] = np.asarray(reward)[envs]
+        self._terminated[index] = terminated[envs]
+        self._store_components(index, [infos[i].get("reward_components", {}) for i in envs])
+        self.n_added += len(envs)
+        return index
+
+    def sample(self, n: int, rng: np.random.Generator) -> Transitions:
+        """Draw n transitions with replacement.
+
+        Raises:
+            ValueError: If the store is empty.
+        """
+        if not len(self):
+            raise ValueError("The replay is empty: nothing can be drawn before a valid transition is added.")
+        return self[rng.integers(len(self), size=n)]
+
+    def __getitem__(self, index: np.ndarray) -> Transitions:
+        """Transitions at positions (n,)."""
+        state_id, action = self._state_id[index], self._action[index].astype(np.int64)
+        newest = (self.n_added - 1) % self.capacity
+        return Transitions(
+            position=index,
+            serial=self.n_added - 1 - (newest - index) % self.capacity,
+            state_id=state_id,
+            action=action,
+            candidate_id=self.sets.rows[self._set_id[index], action],
+            reward=self._reward[index],
+            terminated=self._terminated[index],
+            next_state_id=self._next_state_id[index],
+        )
+
+    def state_rows(self, state_id: np.ndarray) -> np.ndarray:
+        """States (n, d_s) of ids (n,)."""
+        return self.states.rows[state_id]
+
+    def candidate_rows(self, candidate_id: np.ndarray) -> np.ndarray:
+        """Candidates as an observation gives them, features (..., d_a) or ids (...), of candidate ids (...)."""
+        return candidate_id.astype(np.int64) if self.candidates is None else self.candidates.rows[candidate_id]
+
+    def candidate_sets(self, index: np.ndarray, following: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The sets that were chosen from, or that followed.
+
+        Returns:
+            Candidate ids (n, k) and the mask (n, k) of what was allowed.
+        """
+        rows = self.sets.rows[(self._next_set_id if following else self._set_id)[index]]
+        bits = np.ascontiguousarray(rows[:, self.n_candidates :]).view(np.uint8)
+        mask = np.unpackbits(bits, axis=1, count=self.n_candidates, bitorder="little").astype(bool)
+        return rows[:, : self.n_candidates], mask
+
+    def components(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Components (n,) of the rewards at positions (n,), by name; NaN where a transition lacks one."""
+        return {name: values[index] for name, values in self._components.items()}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to an .npz file, without pickle."""
+        # What the environments showed last is a short cut, not content.
+        self._forget()
+        size = len(self)
+        arrays = {name: array[:size] for name, array in self._rings().items()}
+        arrays |= {COMPONENT + name: values[:size] for name, values in self._components.items()}
+        for name, table in self._tables().items():
+            arrays |= {f"{name}:rows": table.rows[: table.n_used], f"{name}:counts": table.counts[: table.n_used]}
+        arrays["n_added"] = np.array(self.n_added)
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is of another layout, or holds more than `capacity` transitions.
+        """
+        with np.load(path, allow_pickle=False) as arrays:
+            tables = self._tables()
+            found = {
+                name.removesuffix(":rows"): arrays[name].shape[1] for name in arrays.files if name.endswith(":rows")
+            }
+            wanted = {name: table.rows.shape[1] for name, table in tables.items()}
+            size = len(arrays["reward"])
+            # A ring that has gone round must keep its length: positions are counted modulo the capacity.
+            fits = size == self.capacity or (size == int(arrays["n_added"]) and size < self.capacity)
+            if found != wanted or not fits:
+                raise ValueError(
+                    f"{path} holds {size} transitions of row sizes {found}, this replay takes {self.capacity} of "
+                    f"{wanted}. "
+                    "Build it with the `buffer_size` and the spaces of the run that saved it."
+                )
+            self._forget()
+            for name, ring in self._rings().items():
+                ring[:size] = arrays[name]
+            self._components = {}
+            for name in arrays.files:
+                if name.startswith(COMPONENT):
+                    values = self._components[name.removeprefix(COMPONENT)] = np.full(self.capacity, np.nan, np.float32)
+                    values[:size] = arrays[name]
+            for name, table in tables.items():
+                table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"])
+            self.n_added = int(arrays["n_added"])
+
+    def _look_up(self, obs: DecisionBatch, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """State and set ids (n,), one reference added to each; what an environment showed last is not hashed again."""
+        changed = self._states_seen.changed(envs, obs.state)
+        if changed.any():
+            ids = self.states.intern(obs.state[changed])
+            self.states.release(self._states_seen.replace(envs[changed], ids, obs.state[changed]))
+        state_id = self._states_seen.ids[envs]
+        self.states.acquire(state_id)
+
+        parts = (obs.candidates,) if obs.mask is None else (obs.candidates, obs.mask)
+        changed = self._sets_seen.changed(envs, *parts)
+        if changed.any():
+            ids = self._intern_sets(obs.take(changed))
+            self._release_sets(self._sets_seen.replace(envs[changed], ids, *(part[changed] for part in parts)))
+        set_id = self._sets_seen.ids[envs]
+        self.sets.acquire(set_id)
+        return state_id, set_id
+
+    def _intern_sets(self, obs: DecisionBatch) -> np.ndarray:
+        n, k = obs.candidates.shape[:2]
+        if self.candidates is None:
+            members = obs.candidates
+        else:
+            members = self.candidates.intern(obs.candidates.reshape(n * k, -1)).reshape(n, k)
+        rows = np.zeros((n, k + self._n_mask_words), np.int32)
+        rows[:, :k] = members
+        mask = np.ones((n, k), bool) if obs.mask is None else obs.mask
+        bits = np.packbits(mask, axis=1, bitorder="little")
+        rows[:, k:].view(np.uint8)[:, : bits.shape[1]] = bits
+        before = self.sets.n_interned
+        ids = np.empty(n, np.int32)
+        for i in range(n):
+            ids[i] = self.sets.intern(rows[i : i + 1])[0]
+            if self.candidates is not None and self.sets.n_interned == before:
+                self.candidates.release(members[i])  # a known set holds its members already
+            before = self.sets.n_interned
+        return ids
+
+    def _release_sets(self, set_ids: np.ndarray) -> None:
+        freed = self.sets.release(set_ids)
+        if self.candidates is not None and len(freed):
+            self.candidates.release(self.sets.rows[freed, : self.n_candidates].reshape(-1))
+
+    def _release(self, index: np.ndarray) -> None:
+        """Drop the references of the transitions at some positions."""
+        if len(index):
+            self.states.release(np.concatenate([self._state_id[index], self._next_state_id[index]]))
+            self._release_sets(np.concatenate([self._set_id[index], self._next_set_id[index]]))
+
+    def _forget(self) -> None:
+        self.states.release(self._states_seen.clear())
+        self._release_sets(self._sets_seen.clear())
+
+    def _store_components(self, index: np.ndarray, components: list[Mapping[str, float]]) -> None:
+        for name in {name: None for row in components for name in row}:
+            if name not in self._components:
+                self._components[name] = np.full(self.capacity, np.nan, np.float32)
+        for name, values in self._components.items():
+            values[index] = [row.get(name, np.nan) for row in components]
+
+    def _rings(self) -> dict[str, np.ndarray]:
+        return {
+            "state_id": self._state_id,
+            "set_id": self._set_id,
+            "action": self._action,
+            "reward": self._reward,
+            "terminated": self._terminated,
+            "next_state_id": self._next_state_id,
+            "next_set_id": self._next_set_id,
+        }
+
+    def _tables(self) -> dict[str, InternedRows]:
+        tables = {"states": self.states, "candidates": self.candidates, "sets": self.sets}
+        return {name: table for name, table in tables.items() if table is not None}
+
+
+class InternedRows:
+    """A table that stores equal rows once, counts references and reuses the place of a row that nobody holds.
+
+    Rows are found by a 64-bit hash in chained buckets and then compared by content (bitwise, so NaN equals itself).
+
+    Args:
+        dim: Size of a row.
+        dtype: A type of four bytes.
+
+    Attributes:
+        rows: (places, dim); a place whose count is 0 holds nothing.
+        counts: (places,) int32 references.
+        n_used: Places that were ever used.
+        n_interned: How many rows had to be stored so far.
+    """
+
+    def __init__(self, dim: int, dtype: Any):
+        self.rows = np.zeros((64, dim), dtype)
+        self.counts = np.zeros(64, np.int32)
+        self.n_used = 0
+        self.n_interned = 0
+        self._hashes = np.zeros(64, np.uint64)
+        # Of a live row the next in its bucket; of a free place the next free one.
+        self._chain = np.full(64, -1, np.int32)
+        self._buckets = np.full(64, -1, np.int32)
+        self._free = -1
+        # Any odd numbers do: a collision costs a comparison, nothing else.
+        self._factors = np.random.Generator(np.random.PCG64(0)).integers(2**63, size=dim, dtype=np.uint64) * 2 + 1
+
+    def __len__(self) -> int:
+        """Number of distinct rows held."""
+        return int(np.count_nonzero(self.counts))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table and its index."""
+        return sum(a.nbytes for a in (self.rows, self.counts, self._hashes, self._chain, self._buckets))
+
+    def intern(self, rows: np.ndarray) -> np.ndarray:
+        """Ids (n,) int32 of rows (n, dim), each with one reference added."""
+        rows = np.ascontiguousarray(rows, self.rows.dtype)
+        hashes = _mix(rows.view(np.uint32).astype(np.uint64) @ self._factors)
+        ids = np.empty(len(rows), np.int32)
+        for i, row in enumerate(rows):
+            place = self._find(row, int(hashes[i]))
+            ids[i] = self._insert(row, hashes[i]) if place < 0 else place
+            self.counts[ids[i]] += 1
+        return ids
+
+    def acquire(self, ids: np.ndarray) -> None:
+        """Add one reference to each id (n,)."""
+        np.add.at(self.counts, ids, 1)
+
+    def release(self, ids: np.ndarray) -> np.ndarray:
+        """Drop one reference of each id (n,).
+
+        Returns:
+            Ids that nobody holds any more. Their rows can be read until the next :meth:`intern`.
+        """
+        np.subtract.at(self.counts, ids, 1)
+        freed = np.unique(ids[self.counts[ids] == 0])
+        for place in freed.tolist():
+            self._unlink(place)
+            self._chain[place], self._free = self._free, place
+        return freed
+
+    def restore(self, rows: np.ndarray, counts: np.ndarray) -> None:
+        """Replace the content by the used part of a saved table."""
+        size = max(64, 1 << (len(rows) - 1).bit_length())
+        self.rows = np.zeros((size, rows.shape[1]), self.rows.dtype)
+        self.counts = np.zeros(size, np.int32)
+        self.rows[: len(rows)], self.counts[: len(rows)] = rows, counts
+        self.n_used = len(rows)
+        self._hashes = _mix(self.rows.view(np.uint32).astype(np.uint64) @ self._factors)
+        self._chain = np.full(size, -1, np.int32)
+        self._free = -1
+        for place in np.flatnonzero(self.counts[: self.n_used] == 0)[::-1].tolist():
+            self._chain[place], self._free = self._free, place
+        self._index_all()
+
+    def _find(self, row: np.ndarray, row_hash: int) -> int:
+        place = int(self._buckets[row_hash & (len(self._buckets) - 1)])
+        content = row.tobytes()
+        while place >= 0:
+            if int(self._hashes[place]) == row_hash and self.rows[place].tobytes() == content:
+                return place
+            place = int(self._chain[place])
+        return -1
+
+    def _insert(self, row: np.ndarray, row_hash: np.uint64) -> int:
+        if self._free >= 0:
+            place, self._free = self._free, int(self._chain[self._free])
+        else:
+            if self.n_used == len(self.rows):
+                self._grow()
+            place = self.n_used
+            self.n_used += 1
+        bucket = int(row_hash) & (len(self._buckets) - 1)
+        self.rows[place], self._hashes[place] = row, row_hash
+        self._chain[place], self._buckets[bucket] = self._buckets[bucket], place
+        self.n_interned += 1
+        return place
+
+    def _unlink(self, place: int) -> None:
+        bucket = int(self._hashes[place]) & (len(self._buckets) - 1)
+        before = int(self._buckets[bucket])
+        if before == place:
+            self._buckets[bucket] = self._chain[place]
+            return
+        while int(self._chain[before]) != place:
+            before = int(self._chain[before])
+        self._chain[before] = self._chain[place]
+
+    def _grow(self) -> None:
+        """Double the places; called only when all are in use."""
+        size = 2 * len(self.rows)
+        for name in ("rows", "counts", "_hashes", "_chain"):
+            old = getattr(self, name)
+            new = np.zeros((size, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        self._index_all()
+
+    def _index_all(self) -> None:
+        """Chain all live rows anew, in as many buckets as there are places."""
+        self._buckets = np.full(len(self.rows), -1, np.int32)
+        live = np.flatnonzero(self.counts[: self.n_used])
+        bucket = (self._hashes[live] & np.uint64(len(self._buckets) - 1)).astype(np.int64)
+        order = np.argsort(bucket, kind="stable")
+        bucket, live = bucket[order], live[order]
+        same = bucket[1:] == bucket[:-1]
+        self._chain[live] = -1
+        self._chain[live[:-1][same]] = live[1:][same]
+        first = np.concatenate([[True], ~same])[: len(live)]
+        self._buckets[bucket[first]] = live[first]
+
+
+class _LastSeen:
+    """What each environment showed last, with its id: an unchanged array needs no hashing."""
+
+    def __init__(self, n_envs: int):
+        self.ids = np.full(n_envs, -1, np.int32)
+        self._arrays: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.ids.nbytes + sum(array.nbytes for array in self._arrays or ())
+
+    def changed(self, envs: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether an environment shows something else than last time."""
+        changed = self.ids[envs] < 0
+        if self._arrays is not None:
+            for old, new in zip(self._arrays, arrays, strict=True):
+                old = old if len(envs) == len(old) else old[envs]
+                changed |= (old != new).any(axis=tuple(range(1, new.ndim)))
+        return changed
+
+    def replace(self, envs: np.ndarray, ids: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+        """Remember new arrays and ids; returns the old ids, whose references are now dropped."""
+        if self._arrays is None:
+            self._arrays = tuple(np.zeros((len(self.ids), *array.shape[1:]), array.dtype) for array in arrays)
+        for old, new in zip(self._arrays, arrays, strict=True):
+            old[envs] = new
+        dropped = self.ids[envs]
+        self.ids[envs] = ids
+        return dropped[dropped >= 0]
+
+    def clear(self) -> np.ndarray:
+        """Forget everything; returns the ids that were held."""
+        held = self.ids[self.ids >= 0]
+        self.ids[:] = -1
+        return held
+
+
+def _take(obs: DecisionBatch, rows: np.ndarray) -> DecisionBatch:
+    """Some rows, in order; all of them without a copy."""
+    return obs if len(rows) == len(obs.state) else obs.take(rows)
+
+
+def _mix(hashes: np.ndarray) -> np.ndarray:
+    """Spread the high bits of a product sum over the low ones that choose a bucket."""
+    hashes = (hashes ^ (hashes >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+    return hashes ^ (hashes >> np.uint64(29))

@@ -1,0 +1,229 @@
+"""A Gymnasium VectorEnv as an SB3 VecEnv."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+__all__ = ["GymnasiumVecEnv"]
+
+
+class GymnasiumVecEnv(VecEnv):
+    """Lets any SB3 algorithm train on a vectorised Gymnasium environment.
+
+    As in SB3, an ended episode's last observation is `infos[i]["terminal_observation"]`, its end by time alone
+    `infos[i]["TimeLimit.truncated"]`, its infos are those of the last step, and `reset_infos[i]` those of the reset.
+
+    Args:
+        vector_env: In SAME_STEP autoreset mode.
+        monitor: Report each episode as `infos[i]["episode"]` with its return `r`, length `l` and time `t` in seconds.
+
+    Raises:
+        TypeError: If it is no Gymnasium VectorEnv.
+        ValueError: If its autoreset mode is another.
+
+    Example:
+        >>> envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync",
+        ...     vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})  # doctest: +SKIP
+        >>> model = DQN("MlpPolicy", GymnasiumVecEnv(envs))  # doctest: +SKIP
+    """
+
+    def __init__(self, vector_env: VectorEnv, monitor: bool = True):
+        if not isinstance(vector_env, VectorEnv):
+            raise TypeError(
+                f"`vector_env` must be a gymnasium.vector.VectorEnv, got {type(vector_env).__name__}. "
+                "SB3 takes a single environment as it is."
+            )
+        mode = vector_env.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value):
+            raise ValueError(
+                f"`vector_env` must reset in SAME_STEP autoreset mode, as SB3 does, got {mode}. Make it with "
+                '`autoreset_mode=AutoresetMode.SAME_STEP` (`gym.make_vec(..., vectorization_mode="sync", '
+                'vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})`).'
+            )
+        self.vector_env = vector_env
+        self.monitor = monitor
+        self.episode_returns = np.zeros(vector_env.num_envs)
+        self.episode_lengths = np.zeros(vector_env.num_envs, np.int64)
+        self._t_start = time.time()
+        self._actions: np.ndarray | None = None
+        super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        """Reset all environments, with the seeds and options that were set."""
+        first = self._seeds[0]
+        seed: Any = None
+        if first is not None:
+            consecutive = self._seeds == [first + i for i in range(self.num_envs)]
+            seed = first if consecutive else list(self._seeds)
+        options = self._options[0] or None
+        if any(other != self._options[0] for other in self._options):
+            raise ValueError("`set_options` must be given one dict for all: a Gymnasium VectorEnv has one `options`.")
+        obs, infos = self.vector_env.reset(seed=seed, options=options)
+        self.reset_infos = _split_infos(infos, self.num_envs)
+        self.episode_returns[:] = 0
+        self.episode_lengths[:] = 0
+        self._reset_seeds()
+        self._reset_options()
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for :meth:`step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all environments; those that end are reset in the same step."""
+        obs, rewards, terminations, truncations, infos = self.vector_env.step(self._actions)
+        dones = np.logical_or(terminations, truncations)
+        rewards = np.asarray(rewards, np.float32)
+        infos = dict(infos)
+        final_obs, final_infos = infos.pop("final_obs", None), infos.pop("final_info", None)
+        infos.pop("_final_obs", None), infos.pop("_final_info", None)
+        result = _split_infos(infos, self.num_envs)
+        if dones.any():
+            finals = _split_infos(final_infos or {}, self.num_envs)
+            for i in np.flatnonzero(dones).tolist():
+                self.reset_infos[i], result[i] = result[i], finals[i]
+                result[i]["terminal_observation"] = _row(final_obs, i)
+        for info, limit in zip(result, np.logical_and(truncations, ~np.asarray(terminations)).tolist(), strict=True):
+            info["TimeLimit.truncated"] = limit
+        if self.monitor:
+            self._report_episodes(rewards, dones, result)
+        return obs, rewards, dones, result
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self.vector_env.close()
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the next reset: environment i gets seed + i; None for fresh entropy, without the global generator."""
+        if seed is None:
+            self._reset_seeds()
+        else:
+            self._seeds = [seed + i for i in range(self.num_envs)]
+        return self._seeds
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One picture of each environment."""
+        frames: Any = self.vector_env.render()
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The attribute of the outermost vector layer that has it, repeated; else of the environments within.
+
+        Raises:
+            AttributeError: If nobody has it.
+        """
+        rows = list(self._get_indices(indices))
+        for layer in self._layers():
+            if _has(layer, attr_name):
+                return [getattr(layer, attr_name)] * len(rows)
+        base: Any = self.vector_env.unwrapped
+        if hasattr(base, "get_attr"):
+            values = base.get_attr(attr_name)
+            return [values[i] for i in rows]
+        raise AttributeError(f"Neither {self.vector_env} nor a layer within has an attribute {attr_name!r}.")
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set the attribute where :meth:`get_attr` finds it.
+
+        Raises:
+            ValueError: If `indices` names only some environments: a vector layer has one value for all.
+        """
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError("`indices` must be None: a vector environment has one value for all its environments.")
+        base: Any = self.vector_env.unwrapped
+        for layer in self._layers():
+            if _has(layer, attr_name):
+                setattr(layer, attr_name, value)
+                return
+        if hasattr(base, "set_attr"):
+            base.set_attr(attr_name, value)
+        else:
+            setattr(base, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call the method of the outermost vector layer that has it, once; else of each environment within.
+
+        A result with one entry per environment (an array, list or tuple) is split, any other is repeated.
+
+        Raises:
+            AttributeError: If nobody has it.
+        """
+        rows = list(self._get_indices(indices))
+        base: Any = self.vector_env.unwrapped
+        for layer in self._layers():
+            if _has(layer, method_name):
+                result = getattr(layer, method_name)(*method_args, **method_kwargs)
+                split = isinstance(result, (np.ndarray, list, tuple)) and len(result) == self.num_envs
+                return [result[i] if split else result for i in rows]
+        if hasattr(base, "call"):
+            results = base.call(method_name, *method_args, **method_kwargs)
+            return [results[i] for i in rows]
+        raise AttributeError(f"Neither {self.vector_env} nor a layer within has a method {method_name!r}.")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """Whether a vector layer is of that class; with `monitor=True` it counts as wrapped in SB3's Monitor."""
+        wrapped = any(isinstance(layer, wrapper_class) for layer in self._layers())
+        wrapped = wrapped or (self.monitor and issubclass(Monitor, wrapper_class))
+        return [wrapped for _ in self._get_indices(indices)]
+
+    def _layers(self) -> Iterator[VectorEnv]:
+        layer: Any = self.vector_env
+        while layer is not None:
+            yield layer
+            layer = vars(layer).get("env")
+
+    def _report_episodes(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        self.episode_returns += rewards
+        self.episode_lengths += 1
+        for i in np.flatnonzero(dones).tolist():
+            infos[i]["episode"] = {
+                "r": round(float(self.episode_returns[i]), 6),
+                "l": int(self.episode_lengths[i]),
+                "t": round(time.time() - self._t_start, 6),
+            }
+        self.episode_returns[dones] = 0
+        self.episode_lengths[dones] = 0
+
+
+def _has(layer: Any, name: str) -> bool:
+    """Whether the layer itself has an attribute; wrappers that pass on foreign attributes do not count."""
+    return name in vars(layer) or hasattr(type(layer), name)
+
+
+def _row(obs: Any, i: int) -> Any:
+    """Observation i of an object array of observations, or of a dict of arrays."""
+    return {key: value[i] for key, value in obs.items()} if isinstance(obs, Mapping) else obs[i]
+
+
+def _split_infos(infos: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+    """Gymnasium's infos, columns with masks `_key`, as one dict per environment; nested dicts alike."""
+    rows: list[dict[str, Any]] = [{} for _ in range(n)]
+    for key, values in infos.items():
+        if key.startswith("_") and key[1:] in infos:
+            continue
+        mask = infos.get(f"_{key}")
+        present: Iterable[int] = range(n) if mask is None else np.flatnonzero(mask).tolist()
+        column: Any
+        if isinstance(values, Mapping):
+            column = _split_infos(values, n)
+        elif isinstance(values, np.ndarray) and values.ndim == 1:
+            column = values.tolist()
+        elif isinstance(values, (np.ndarray, list, tuple)) and len(values) == n:
+            # A copy: the environment may write into its array again.
+            column = values.copy() if isinstance(values, np.ndarray) else values
+        else:
+            column = [values] * n
+        for i in present:
+            rows[i][key] = column[i]
+    return rows

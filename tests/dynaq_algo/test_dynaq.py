@@ -1,0 +1,696 @@
+"""The parts of Dyna-Q, one by one: a learning curve could not tell it from Q-learning."""
+
+import random
+from collections import Counter
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
+
+from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv
+from dynaq_algo.features import PairNetwork
+
+
+def agent(env=None, **kwargs):
+    kwargs = {"seed": 0, "policy_kwargs": {"net_arch": [16, 16]}, "device": "cpu", **kwargs}
+    return DynaQ("CandidatePolicy", make_toy() if env is None else env, **kwargs)
+
+
+def vec(n, **kwargs):
+    return DummyVecEnv([lambda: make_toy(**kwargs) for _ in range(n)])
+
+
+def count(monkeypatch, owner, name):
+    """Count the calls of a method without changing them."""
+    calls, method = [], getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def parameters(module):
+    return th.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
+
+
+# ---------------------------------------------------------------------- defaults
+
+
+def test_defaults_are_those_of_the_design():
+    model = DynaQ("CandidatePolicy", make_toy())
+    assert (model.learning_rate, model.gamma, model.batch_size, model.buffer_size) == (1e-3, 0.9, 64, 10_000)
+    assert (model.learning_starts, model.train_freq.frequency, model.gradient_steps) == (64, 1, 1)
+    assert (model.target_update_interval, model.planning_steps, model.bootstrap, model.tau) == (
+        100,
+        5,
+        "same_action",
+        1,
+    )
+    assert (model.exploration_initial_eps, model.exploration_final_eps, model.exploration_fraction) == (1.0, 0.05, 0.3)
+    assert model.max_grad_norm == float("inf")
+    for network in (model.q_net, model.world_model.members[0]):
+        shapes = [module.weight.shape for module in network.modules() if isinstance(module, th.nn.Linear)]
+        assert shapes == [(256, 6), (256, 256), (1, 256)]
+        assert not any(isinstance(module, th.nn.Dropout) for module in network.modules())
+    for optimizer in (model.policy.optimizer, model.world_model.optimizer):
+        assert type(optimizer) is th.optim.Adam
+        assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert DynaQ("CandidatePolicy", vec(2)).gradient_steps == -1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"gamma": 1.0}, r'below 1 for `bootstrap="same_action"`.*got 1.0'),
+        ({"bootstrap": "duoble"}, "did you mean 'double'"),
+        ({"planning_source": "visit"}, "did you mean 'visited'"),
+        ({"planning_steps": -1}, "`planning_steps` must be 0 or more, got -1"),
+        ({"n_steps": 3}, "compact replay of its own and one-step targets"),
+        ({"buffer_size": 0}, "`buffer_size` must be n_envs=1 or more"),
+        ({"world_model_kwargs": {"n_members": 0}}, "`n_members` must be 1 or more, got 0"),
+        ({"policy_kwargs": {"net_arch": []}}, "at least one hidden layer"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        agent(**kwargs)
+
+
+def test_gamma_of_one_is_allowed_with_a_maximum():
+    assert agent(gamma=1.0, bootstrap="max").gamma == 1.0
+
+
+def test_an_unknown_policy_is_refused_with_a_suggestion():
+    with pytest.raises(ValueError, match="did you mean 'CandidatePolicy'"):
+        DynaQ("CandidatesPolicy", make_toy())
+
+
+def test_an_environment_without_candidates_is_refused():
+    with pytest.raises(ValueError, match="must be `Dict"):
+        DynaQ("CandidatePolicy", "CartPole-v1")
+
+
+# ---------------------------------------------------------------------- updates
+
+
+@pytest.mark.parametrize(("n_envs", "planning_steps"), [(1, 5), (1, 0), (3, 2)])
+def test_n_planning_steps_are_n_optimiser_steps(monkeypatch, n_envs, planning_steps):
+    model = agent(vec(n_envs), planning_steps=planning_steps, learning_starts=9)
+    q_steps = count(monkeypatch, model.policy.optimizer, "step")
+    model_steps = count(monkeypatch, model.world_model.optimizer, "step")
+    model.learn(30)
+    # Training begins after the first step beyond `learning_starts`.
+    updates = 30 - 9
+    assert len(model_steps) == updates
+    assert len(q_steps) == updates * (1 + planning_steps)
+    assert model._n_updates == updates
+    assert model._n_planning_updates == updates * planning_steps
+
+
+def test_a_planning_step_is_not_one_update_scaled_by_n():
+    one, five = (agent(learning_starts=20, seed=3) for _ in range(2))
+    for model in (one, five):
+        model.learn(20)
+    one.planning_steps, five.planning_steps = 1, 5
+    before = parameters(one.q_net)
+    one.train(1), five.train(1)
+    assert one.policy.optimizer.state[one.q_net.first.weight]["step"] == 2
+    assert five.policy.optimizer.state[five.q_net.first.weight]["step"] == 6
+    assert th.dist(parameters(five.q_net), before) > 1.5 * th.dist(parameters(one.q_net), before)
+
+
+def test_updates_come_in_the_order_direct_model_planning(monkeypatch):
+    model = agent(learning_starts=8, planning_steps=2)
+    model.learn(8)
+    calls = []
+    for optimizer, name in ((model.policy.optimizer, "q"), (model.world_model.optimizer, "model")):
+        step = optimizer.step
+        monkeypatch.setattr(optimizer, "step", lambda *a, s=step, n=name, **k: (calls.append(n), s(*a, **k))[1])
+    model.train(2)
+    assert calls == ["q", "model", "q", "q"] * 2
+
+
+def test_planning_alone_teaches_q():
+    model = agent(learning_starts=200, planning_steps=0, learning_rate=3e-3, gamma=0.5)
+    model.learn(200)
+    # A world model that knows the reward, and no direct update: Q must come to r / (1 - gamma).
+    model.planning_steps = 1
+    batch = model._batch(model.replay_buffer[np.arange(200)])
+    for _ in range(400):
+        model.world_model.update(batch.inputs, batch.reward, np.arange(200))
+    before = parameters(model.q_net)
+    for i in range(800):
+        model._planning_updates(64)
+        if i % 25 == 0:
+            model._sync_target()
+    assert not th.equal(before, parameters(model.q_net))
+    with th.no_grad():
+        q_values = model.q_net(batch.inputs)
+    assert np.corrcoef(q_values, batch.reward)[0, 1] > 0.95
+    assert float(q_values.std()) == pytest.approx(2 * float(batch.reward.std()), rel=0.15)
+
+
+def test_the_model_sees_the_features_of_the_chosen_action(monkeypatch):
+    env = make_toy(new_candidates=True)
+    model = agent(env, learning_starts=40)
+    seen, update = [], model.world_model.update
+    monkeypatch.setattr(
+        model.world_model, "update", lambda x, r, s: (seen.append((x.clone(), r.clone())), update(x, r, s))[1]
+    )
+    model.learn(50)
+    assert len(seen) == 10
+    for inputs, reward in seen:
+        # The toy's reward is the mean product of user and chosen action: of no other candidate.
+        np.testing.assert_allclose((inputs[:, :3] * inputs[:, 3:]).mean(dim=1), reward, atol=1e-6)
+
+
+def test_the_model_learns_from_real_rewards_only():
+    model = agent(learning_starts=30, planning_steps=0)
+    model.learn(30)
+    planning = agent(learning_starts=30, planning_steps=7)
+    planning.learn(30)
+    for _ in range(5):
+        model.train(1), planning.train(1)
+    assert th.equal(parameters(model.world_model), parameters(planning.world_model))
+    assert not th.equal(parameters(model.q_net), parameters(planning.q_net))
+
+
+def test_targets_come_from_the_target_network():
+    model = agent(learning_starts=20)
+    model.learn(20)
+    batch = model._batch(model.replay_buffer[np.arange(20)])
+    values = model._target_values(batch)
+    with th.no_grad():
+        for parameter in model.q_net.parameters():
+            parameter.add_(1.0)
+        assert th.equal(model._target_values(batch), values)
+        for parameter in model.q_net_target.parameters():
+            parameter.add_(1.0)
+        assert not th.equal(model._target_values(batch), values)
+    assert not any(parameter.requires_grad for parameter in model.q_net_target.parameters())
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_target_network_is_copied_every_so_many_transitions(n_envs):
+    copied = []
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            if th.equal(parameters(self.model.q_net), parameters(self.model.q_net_target)):
+                copied.append(self.num_timesteps)
+            return True
+
+    model = agent(vec(n_envs), learning_starts=1, target_update_interval=10, planning_steps=0)
+    with th.no_grad():
+        model.q_net.first.bias.add_(0.5)
+    model.learn(60, callback=Watch())
+    assert copied == ([10, 20, 30, 40, 50, 60] if n_envs == 1 else [12, 21, 30, 42, 51, 60])
+
+
+@pytest.mark.parametrize("bootstrap", ["same_action", "max", "double"])
+@pytest.mark.parametrize("source", ["visited", "candidates"])
+def test_batched_planning_equals_the_plain_loop(bootstrap, source):
+    """Models and targets are evaluated once for all planning steps; the letter does it step by step."""
+    make = lambda: agent(  # noqa: E731
+        make_toy(mask=True, new_candidates=True),
+        bootstrap=bootstrap,
+        planning_source=source,
+        learning_starts=60,
+        planning_steps=4,
+        policy_kwargs={"net_arch": [16, 16], "features": "interaction"},
+    )
+    fast, plain = make(), make()
+    for model in (fast, plain):
+        model.learn(80)
+    fast._planning_updates(8)
+
+    pairs = plain._planner.sample(plain.replay_buffer, 32, plain._rngs["planning"])
+    replay, policy = plain.replay_buffer, plain.policy
+    for step in range(4):
+        rows = slice(8 * step, 8 * step + 8)
+        state = th.as_tensor(replay.state_rows(pairs.state_id[rows]))
+        following = th.as_tensor(replay.state_rows(pairs.next_state_id[rows]))
+        action = th.as_tensor(replay.candidate_rows(pairs.candidate_id[rows]))
+        with th.no_grad():
+            imagined = plain.world_model(policy.features(state, action))[0]
+            if bootstrap == "same_action":
+                value = plain.q_net_target(policy.features(following, action))
+            else:
+                members, mask = replay.candidate_sets(pairs.position[rows], following=True)
+                value = th.empty(8)
+                for i in range(8):
+                    rows_of_set = th.as_tensor(replay.candidate_rows(members[i][mask[i]]))
+                    inputs = policy.features(following[i].expand(len(rows_of_set), -1), rows_of_set)
+                    judge = plain.q_net if bootstrap == "double" else plain.q_net_target
+                    value[i] = plain.q_net_target(inputs)[judge(inputs).argmax()]
+        loss = (plain.q_net(policy.features(state, action)) - (imagined + plain.gamma * value)).square().mean()
+        policy.optimizer.zero_grad()
+        loss.backward()
+        policy.optimizer.step()
+
+    th.testing.assert_close(parameters(fast.q_net), parameters(plain.q_net), rtol=1e-5, atol=1e-6)
+    assert fast._rngs["planning"].random() == plain._rngs["planning"].random()
+
+
+# ---------------------------------------------------------------------- targets by hand
+
+
+class Chain(gym.Env):
+    """Two steps: state 0, then state 1; rewards 1 and 2; ends as told. Candidate a is the number a + 1."""
+
+    def __init__(self, end):
+        self.end = end
+        box = gym.spaces.Box(-9, 9, (3, 1), np.float32)
+        mask = gym.spaces.Box(0, 1, (3,), np.int8)
+        state = gym.spaces.Box(-9, 9, (1,), np.float32)
+        self.observation_space = gym.spaces.Dict(candidates=box, action_mask=mask, s=state)
+        self.action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.s = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.s += 1
+        done = self.s == 2
+        return self._obs(), float(self.s), done and self.end == "terminated", done and self.end == "truncated", {}
+
+    def _obs(self):
+        candidates = np.arange(1, 4, dtype=np.float32)[:, None]
+        # After the first step the best candidate is hidden.
+        return {
+            "candidates": candidates,
+            "action_mask": np.array([1, 1, self.s == 0], np.int8),
+            "s": np.array([self.s]),
+        }
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+@pytest.mark.parametrize("bootstrap", ["same_action", "max", "double"])
+def test_targets_equal_numbers_computed_by_hand(monkeypatch, end, bootstrap):
+    model = agent(Chain(end), bootstrap=bootstrap, learning_starts=40, gamma=0.5)
+    model.learn(40)
+    # Q_target(s, a) = 10 s + a; the online network prefers the smallest action.
+    monkeypatch.setattr(model.q_net_target, "forward", lambda x: 10 * x[:, 0] + x[:, 1])
+    monkeypatch.setattr(model.q_net_target, "score", lambda s, c: 10 * s + c.squeeze(-1))
+    monkeypatch.setattr(model.q_net, "score", lambda s, c: -c.squeeze(-1))
+    transitions = model.replay_buffer[np.arange(40)]
+    batch = model._batch(transitions)
+    targets = batch.reward + model.gamma * model._next_values(batch, model._target_values(batch))
+
+    first = np.arange(40) % 2 == 0
+    chosen = transitions.action + 1
+    following = {"same_action": chosen, "max": np.full(40, 2), "double": np.full(40, 1)}[bootstrap]
+    after_second = 0 if end == "terminated" else 0.5 * (20 + following)
+    np.testing.assert_allclose(targets, np.where(first, 1 + 0.5 * (10 + following), 2 + after_second), rtol=1e-6)
+    np.testing.assert_array_equal(transitions.terminated, ~first & (end == "terminated"))
+
+
+def test_a_planned_pair_keeps_its_transitions_terminated_flag(monkeypatch):
+    model = agent(Chain("terminated"), learning_starts=40, planning_steps=1, gamma=0.5)
+    model.learn(40)
+    planned, update = [], model._q_update
+    monkeypatch.setattr(model, "_q_update", lambda b, r, v: (planned.append((b, r, v)), update(b, r, v))[1])
+    model._planning_updates(64)
+    [(batch, imagined, values)] = planned
+    ended = batch.inputs[:, 0] == 1
+    assert th.equal(batch.terminated, ended) and 0 < ended.sum() < 64
+    assert th.equal(model._next_values(batch, values)[ended], th.zeros(int(ended.sum())))
+    with th.no_grad():
+        th.testing.assert_close(imagined, model.world_model(batch.inputs)[0])
+
+
+def test_planning_on_candidates_is_refused_where_episodes_terminate():
+    model = agent(make_toy(terminate_at=3), planning_source="candidates", learning_starts=10)
+    with pytest.raises(ValueError, match="never terminate"):
+        model.learn(20)
+
+
+# ---------------------------------------------------------------------- acting
+
+
+@pytest.mark.parametrize("kind", ["features", "ids"])
+def test_greedy_and_exploring_choices_respect_the_mask(kind):
+    env = make_toy(mask=True, ids=kind == "ids")
+    model = agent(env, learning_starts=5)
+    model.learn(40)  # the toy fails on a masked action
+    obs, _ = env.reset(seed=5)
+    batch = {key: np.stack([value] * 3) for key, value in obs.items()}
+    batch["action_mask"] = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1]], np.int8)
+    allowed = [np.flatnonzero(row) for row in batch["action_mask"]]
+    q_values = model.q_values(batch)
+    greedy, _ = model.predict(batch, deterministic=True)
+    assert [int(a) for a in greedy] == [int(ok[q_values[i][ok].argmax()]) for i, ok in enumerate(allowed)]
+    model.exploration_rate = 1.0
+    drawn = np.array([model.predict(batch)[0] for _ in range(300)])
+    for i, ok in enumerate(allowed):
+        shares = Counter(drawn[:, i].tolist())
+        assert sorted(shares) == list(ok)
+        assert min(shares.values()) > 300 / len(ok) * 0.7
+
+
+def test_a_decision_without_a_choice_is_refused():
+    model = agent(make_toy(mask=True))
+    obs, _ = make_toy(mask=True).reset(seed=0)
+    obs["action_mask"][:] = 0
+    for deterministic in (True, False):
+        with pytest.raises(ValueError, match="End the episode"):
+            model.predict(obs, deterministic=deterministic)
+
+
+def test_predict_takes_one_observation_or_a_batch():
+    model = agent()
+    obs, _ = make_toy().reset(seed=1)
+    one, state = model.predict(obs, deterministic=True)
+    assert (np.shape(one), state) == ((), None)
+    several, _ = model.predict({key: np.stack([value] * 2) for key, value in obs.items()}, deterministic=True)
+    assert several.tolist() == [one, one]
+    assert model.policy.predict(obs)[0] == one
+    assert model.q_values(obs).shape == model.predict_reward(obs).shape == (1, N_CANDIDATES)
+    assert model.q_values(obs).argmax() == one
+
+
+def test_exploration_falls_linearly_and_is_used():
+    model = agent(learning_starts=0)
+    model.learn(100)
+    assert model.exploration_rate == pytest.approx(0.05)
+    model.exploration_rate = 0.5
+    obs, _ = make_toy().reset(seed=1)
+    best = int(model.predict(obs, deterministic=True)[0])
+    share = np.mean([int(model.predict(obs)[0]) == best for _ in range(600)])
+    assert share == pytest.approx(0.5 + 0.5 / N_CANDIDATES, abs=0.08)
+
+
+def test_features_and_ids_are_the_same_problem():
+    models = [agent(make_toy(ids=ids, mask=True)) for ids in (False, True)]
+    observations = [make_toy(ids=ids, mask=True).reset(seed=3)[0] for ids in (False, True)]
+    for model in models:
+        model.learn(90)
+    results = [model.q_values(obs) for model, obs in zip(models, observations, strict=True)]
+    np.testing.assert_array_equal(*results)
+
+
+def test_q_values_and_rewards_have_no_dropout_noise():
+    model = agent()
+    model.learn(80)
+    obs, _ = make_toy().reset(seed=1)
+    for read in (model.q_values, model.predict_reward):
+        model.policy.set_training_mode(True)
+        model.world_model.train()
+        noisy = read(obs)
+        model.policy.set_training_mode(False)
+        model.world_model.eval()
+        np.testing.assert_array_equal(noisy, read(obs))
+
+
+def test_an_ensemble_gives_a_mean_and_a_spread():
+    model = agent(world_model_kwargs={"n_members": 3, "net_arch": [8]})
+    model.learn(90)
+    obs, _ = make_toy().reset(seed=1)
+    decisions = model.policy.layout.read(obs)
+    candidates = model.policy.action_features(decisions.candidates)
+    with th.no_grad():
+        mean, spread = model.world_model.score(th.as_tensor(decisions.state), candidates)
+    assert (spread > 0).all()
+    np.testing.assert_array_equal(model.predict_reward(obs), mean)
+    members = [member.score(th.as_tensor(decisions.state), candidates) for member in model.world_model.members]
+    th.testing.assert_close(th.stack(members).mean(dim=0), mean)
+
+
+# ---------------------------------------------------------------------- randomness
+
+
+def global_states():
+    numpy_state = [str(part) for part in np.random.get_state()]  # noqa: NPY002 - the state that must not change
+    return random.getstate(), numpy_state, th.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_no_global_random_state_is_seeded_or_used(seed):
+    before = global_states()
+    env = make_toy(mask=True)
+    model = agent(env, seed=seed, learning_starts=10)
+    model.learn(40)
+    obs, _ = env.reset()
+    model.predict(obs)
+    model.pretrain(dataset(20), epochs=1)
+    assert global_states() == before
+
+
+def test_seed_zero_repeats_a_run_and_another_seed_does_not():
+    runs = [agent(seed=seed) for seed in (0, 0, 1)]
+    for model in runs:
+        model.learn(90)
+    same, again, other = (parameters(model.policy) for model in runs)
+    assert th.equal(same, again)
+    assert not th.equal(same, other)
+
+
+def test_global_seeds_do_not_change_a_run():
+    results = []
+    for global_seed in (1, 2):
+        state = th.get_rng_state()
+        th.manual_seed(global_seed)
+        model = agent()
+        model.learn(70)
+        th.set_rng_state(state)
+        results.append(parameters(model.policy))
+    assert th.equal(*results)
+
+
+# ---------------------------------------------------------------------- replay and environments
+
+
+def test_invalid_transitions_are_left_out_of_replay():
+    model = agent(make_toy(invalid=True), learning_starts=10)
+    model.learn(20)
+    assert len(model.replay_buffer) == 8  # steps 2 and 4 of each of 4 episodes
+    # Nothing valid yet: no update, no error.
+    empty = agent(make_toy(invalid=True, max_episode_steps=1), learning_starts=2)
+    empty.learn(10)
+    assert (len(empty.replay_buffer), empty._n_updates) == (0, 0)
+
+
+def test_what_follows_a_truncated_step_is_not_the_next_episode():
+    model = agent(make_toy(new_candidates=True, max_episode_steps=2), learning_starts=50)
+    model.learn(20)
+    found = model.replay_buffer[np.arange(20)]
+    assert not found.terminated.any()
+    # A user stays the same within an episode, the last step included.
+    np.testing.assert_array_equal(found.state_id, found.next_state_id)
+    assert len(set(found.state_id)) == 10
+
+
+@pytest.mark.parametrize("kind", ["dummy", "subproc", "vector", "native"])
+def test_several_environments_of_any_kind_train_alike(kind):
+    make = [lambda: make_toy(ids=True) for _ in range(2)]
+    env = {
+        "dummy": lambda: DummyVecEnv(make),
+        "subproc": lambda: SubprocVecEnv(make, start_method="fork"),
+        "vector": lambda: gym.vector.SyncVectorEnv(make, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP),
+        "native": lambda: GymnasiumVecEnv(ToyVectorEnv(2, ids=True)),
+    }
+    models = [agent(env[name](), learning_starts=10) for name in ("dummy", kind)]
+    for model in models:
+        model.learn(60)
+        model.env.close()
+    assert th.equal(parameters(models[0].policy), parameters(models[1].policy))
+
+
+def test_reward_normalisation_reaches_q_and_model_but_not_replay():
+    env = VecNormalize(vec(2), norm_obs=False, norm_reward=True)
+    model = agent(env, learning_starts=10)
+    model.learn(60)
+    batch = model._batch(model.replay_buffer[np.arange(40)])
+    raw = model.replay_buffer[np.arange(40)].reward
+    np.testing.assert_allclose(batch.reward, env.normalize_reward(raw), rtol=1e-5)
+    assert not np.allclose(batch.reward, raw)
+    np.testing.assert_allclose(raw, (batch.inputs[:, :3] * batch.inputs[:, 3:]).mean(dim=1), atol=1e-6)
+
+
+def test_normalised_observations_are_refused():
+    with pytest.raises(ValueError, match="norm_obs=False"):
+        agent(VecNormalize(vec(2), norm_obs=True))
+
+
+def test_a_gpu_or_cpu_is_chosen_by_itself():
+    model = agent(device="auto")
+    model.learn(70)
+    assert model.q_net.first.weight.device.type == ("cuda" if th.cuda.is_available() else "cpu")
+
+
+# ---------------------------------------------------------------------- logging
+
+
+def test_log_has_every_figure_that_the_docs_name(tmp_path):
+    from stable_baselines3.common.logger import configure
+
+    model = agent(vec(2, components=True), learning_starts=10)
+    model.set_logger(configure(str(tmp_path), ["csv", "tensorboard"]))
+    model.learn(100, log_interval=2)
+    model.logger.close()
+    rows = (tmp_path / "progress.csv").read_text().splitlines()
+    header = set(rows[0].split(","))
+    assert header >= {
+        "train/loss",
+        "train/planning_loss",
+        "train/model_loss",
+        "train/model_r2",
+        "train/q_mean",
+        "train/n_updates",
+        "train/planning_updates",
+        "train/learning_rate",
+        "rollout/exploration_rate",
+        "reward/dot",
+        "reward/constant",
+        "time/total_timesteps",
+    }
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert float(last["reward/constant"]) == 1.0
+    rewards = model.replay_buffer[np.arange(len(model.replay_buffer))].reward
+    assert float(last["reward/dot"]) == pytest.approx(rewards[: int(last["time/total_timesteps"])].mean(), abs=1e-6)
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+# SB3's own progress bar is tqdm.rich, which calls itself experimental.
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_episodes_are_logged_under_a_monitor(tmp_path, monkeypatch):
+    model = agent(make_toy(components=True), tensorboard_log=str(tmp_path))
+    model.learn(80, progress_bar=True)
+    recorded, record = [], model.logger.record
+    monkeypatch.setattr(model.logger, "record", lambda key, *args, **kwargs: (recorded.append(key), record(key, *args)))
+    assert len(model.ep_info_buffer) == 16
+    model.dump_logs()
+    assert "rollout/ep_rew_mean" in recorded
+    model.logger.close()
+    assert list(tmp_path.glob("DynaQ_1/events*"))
+
+
+def test_r2_is_of_predictions_made_before_training_on_the_reward(monkeypatch):
+    model = agent(learning_starts=30)
+    trained = []
+    update = model.world_model.update
+    monkeypatch.setattr(model.world_model, "update", lambda *args: (trained.append(1), update(*args))[1])
+    batches = []
+    score = model._score_new_transitions
+    monkeypatch.setattr(model, "_score_new_transitions", lambda: (batches.append(len(trained)), score())[1])
+    model.learn(60)
+    # Scored before each update, every transition once.
+    assert batches == list(range(30))
+    assert len(model._reward_window) == 60
+    rewards = model.replay_buffer[np.arange(60)].reward
+    np.testing.assert_array_equal(np.array(model._reward_window, np.float32)[:, 0], rewards)
+    earned, predicted = np.array(model._reward_window).T
+    r2 = 1 - ((earned - predicted) ** 2).sum() / ((earned - earned.mean()) ** 2).sum()
+    assert model._model_r2() == pytest.approx(r2)
+
+
+def test_callbacks_see_steps_and_may_stop():
+    class Stop(BaseCallback):
+        def _on_step(self):
+            assert len(self.model.replay_buffer) == self.num_timesteps
+            assert {"infos", "dones", "rewards", "actions", "new_obs"} <= set(self.locals)
+            return self.num_timesteps < 33
+
+    model = agent()
+    model.learn(100, callback=[Stop()])
+    assert model.num_timesteps == 33
+
+
+# ---------------------------------------------------------------------- pretraining
+
+
+def dataset(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    state = rng.normal(size=(n, 3)).astype(np.float32)
+    action = action_table()[rng.integers(12, size=n)]
+    return {"state": state, "action": action, "reward": (state * action).mean(axis=1)}
+
+
+def test_pretraining_teaches_q_and_model_the_reward():
+    model = agent(policy_kwargs={"features": "interaction", "net_arch": [32, 32]}, gamma=0.5, target_update_interval=20)
+    losses = model.pretrain(dataset(), epochs=60, batch_size=32)
+    assert sorted(losses) == ["loss", "model_loss"]
+    test = dataset(200, seed=1)
+    inputs = model.policy.features(th.as_tensor(test["state"]), th.as_tensor(test["action"]))
+    with th.no_grad():
+        assert np.corrcoef(model.world_model(inputs)[0], test["reward"])[0, 1] > 0.97
+        q_values = model.q_net(inputs)
+    assert np.corrcoef(q_values, test["reward"])[0, 1] > 0.95
+    assert float(q_values.std()) == pytest.approx(2 * float(test["reward"].std()), rel=0.15)
+    assert th.equal(parameters(model.q_net), parameters(model.q_net_target))
+    model.learn(70)
+    model.pretrain(dataset(20), epochs=1, progress_bar=True)
+    model.learn(5, reset_num_timesteps=False)
+    assert model.num_timesteps == 75
+
+
+@pytest.mark.parametrize("bootstrap", ["same_action", "max", "double"])
+def test_pretraining_uses_same_action_targets_whatever_the_bootstrap(bootstrap):
+    data = {**dataset(64), "terminated": np.arange(64) % 2 == 0}
+    model = agent(bootstrap=bootstrap, gamma=0.5)
+    inputs = model.policy.features(th.as_tensor(data["state"]), th.as_tensor(data["action"]))
+    with th.no_grad():
+        target = th.as_tensor(data["reward"]) + 0.5 * model.q_net_target(inputs) * ~th.as_tensor(data["terminated"])
+        expected = (model.q_net(inputs) - target).square().mean()
+    assert model.pretrain(data, epochs=1, batch_size=64)["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_pretraining_on_ids_equals_pretraining_on_their_features():
+    table, data = action_table(), dataset(64)
+    ids = np.array([int(np.flatnonzero((table == row).all(axis=1))[0]) for row in data["action"]])
+    models = [agent(make_toy(ids=True)) for _ in range(2)]
+    models[0].pretrain(data, epochs=2), models[1].pretrain({**data, "action": ids}, epochs=2)
+    assert th.equal(parameters(models[0].q_net), parameters(models[1].q_net))
+
+
+def nan_at_three():
+    reward = np.zeros(10)
+    reward[3] = np.nan
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action": None}, r"lacks \['action'\]"),
+        ({"state": np.zeros((10, 2))}, r"`dataset\['state'\]` must have shape \(10, 3\).*got \(10, 2\)"),
+        ({"action": np.zeros((9, 3))}, r"`dataset\['action'\]` must have shape \(10, 3\)"),
+        ({"reward": nan_at_three()}, r"`dataset\['reward'\]` must be finite, row 3"),
+        ({"terminated": np.zeros(4)}, r"`dataset\['terminated'\]` must have shape \(10,\)"),
+    ],
+)
+def test_a_broken_data_set_is_refused_by_its_key(change, message):
+    data = {key: value for key, value in {**dataset(10), **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        agent().pretrain(data)
+
+
+# ---------------------------------------------------------------------- all together
+
+
+def test_it_learns_the_toy_problem_far_better_than_chance():
+    model = agent(policy_kwargs={"features": "interaction", "net_arch": [32, 32]}, gamma=0.5, learning_rate=3e-3)
+    model.learn(500)
+    rng = np.random.default_rng(5)
+    users = rng.normal(size=(400, 3)).astype(np.float32)
+    shown = action_table()[np.array([rng.choice(12, 4, replace=False) for _ in range(400)])]
+    rewards = (users[:, None] * shown).mean(axis=2)
+    greedy, _ = model.predict({"candidates": shown, "user": users}, deterministic=True)
+    chosen, chance, best = rewards[np.arange(400), greedy].mean(), rewards.mean(), rewards.max(axis=1).mean()
+    assert (chosen - chance) / (best - chance) > 0.8
+
+
+def test_policy_and_network_are_the_documented_classes():
+    model = agent()
+    assert isinstance(model.policy, CandidatePolicy)
+    assert isinstance(model.q_net, PairNetwork)
+    assert isinstance(make_toy().unwrapped, ToyEnv)

@@ -1,0 +1,133 @@
+"""Observations, action tables, pair features and the network that reads them."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynaq_algo.features import (
+    ActionTable,
+    CandidateLayout,
+    ConcatFeatures,
+    InteractionFeatures,
+    PairNetwork,
+    make_features,
+)
+
+
+def box(*shape, dtype=np.float32):
+    return spaces.Box(0, 9, shape, dtype)
+
+
+STATE_SPACES = {
+    "zeta": box(2, 2),
+    "alpha": spaces.Discrete(3, start=1),
+    "middle": spaces.MultiDiscrete([2, 3]),
+    "bits": spaces.MultiBinary(2),
+}
+
+
+def test_state_is_every_other_entry_flattened_as_gymnasium_does_in_key_order():
+    space = spaces.Dict(candidates=box(4, 2), action_mask=box(4, dtype=np.int8), **STATE_SPACES)
+    layout = CandidateLayout(space, spaces.Discrete(4))
+    space.seed(0)
+    samples = [space.sample() for _ in range(5)]
+    batch = {key: np.stack([sample[key] for sample in samples]) for key in space}
+    state_space = spaces.Dict(**{key: space[key] for key in space if key in STATE_SPACES})
+    wanted = [spaces.flatten(state_space, {key: sample[key] for key in STATE_SPACES}) for sample in samples]
+
+    np.testing.assert_array_equal(layout.read(batch).state, np.stack(wanted))
+    assert layout.state_dim == spaces.flatdim(state_space)
+    np.testing.assert_array_equal(layout.read(samples[0]).state, wanted[:1])
+
+
+def test_mask_is_read_as_a_mask_and_not_as_state():
+    layout = CandidateLayout(spaces.Dict(candidates=box(2, 1), action_mask=box(2), s=box(1)), spaces.Discrete(2))
+    read = layout.read({"candidates": np.zeros((2, 1)), "action_mask": np.array([0, 1]), "s": np.ones(1)})
+    np.testing.assert_array_equal(read.mask, [[False, True]])
+    np.testing.assert_array_equal(read.state, [[1.0]])
+
+
+@pytest.mark.parametrize(
+    ("space", "actions", "message"),
+    [
+        (spaces.Discrete(3), 3, r"Wrap the observation, discrete features included, into a Dict"),
+        (spaces.Dict(s=box(2)), 3, r"must have an entry `candidates`.*got \['s'\]"),
+        (spaces.Dict(candidates=box(3)), 3, r"features of shape \(k, 1\)"),
+        (spaces.Dict(candidates=spaces.Discrete(3)), 3, r"`candidates` must be a Box"),
+        (spaces.Dict(candidates=box(4, 2)), 3, r"Discrete\(k=4\).*got Discrete\(3\)"),
+        (spaces.Dict(candidates=box(3, 2), action_mask=box(2)), 3, r"`action_mask` must have shape \(k=3,\)"),
+        (spaces.Dict(candidates=box(3, 2), t=spaces.Text(4)), 3, r"Entry `t`.*Encode it as numbers"),
+    ],
+)
+def test_spaces_of_another_kind_are_refused_with_the_way_out(space, actions, message):
+    with pytest.raises(ValueError, match=message):
+        CandidateLayout(space, spaces.Discrete(actions))
+
+
+def test_observations_of_another_shape_or_kind_are_refused():
+    layout = CandidateLayout(spaces.Dict(candidates=box(3, 2), s=box(1)), spaces.Discrete(3))
+    with pytest.raises(ValueError, match=r"must have shape \(3, 2\).*got \(4, 2\)"):
+        layout.read({"candidates": np.zeros((4, 2)), "s": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"lacks \['s'\]"):
+        layout.read({"candidates": np.zeros((3, 2))})
+    with pytest.raises(ValueError, match=r"returns `\(obs, info\)`"):
+        layout.read(({"candidates": np.zeros((3, 2)), "s": np.zeros(1)}, {}))
+
+
+def test_interaction_multiplies_the_leading_entries_that_both_have():
+    state, action = th.tensor([[1.0, 2.0]]), th.tensor([[3.0, 4.0, 5.0]])
+    features = InteractionFeatures(2, 3)
+    assert features(state, action).tolist() == [[1, 2, 3, 4, 5, 3, 8]]
+    assert features.output_dim == 7
+    assert ConcatFeatures(2, 3)(state, action).tolist() == [[1, 2, 3, 4, 5]]
+
+
+def test_a_misspelt_feature_name_is_suggested():
+    with pytest.raises(ValueError, match="did you mean 'interaction'"):
+        make_features("interactions", 2, 2)
+
+
+@pytest.mark.parametrize("features", [ConcatFeatures, InteractionFeatures])
+@settings(max_examples=20, deadline=None)
+@given(state_dim=st.integers(0, 5), action_dim=st.integers(1, 5), n=st.integers(1, 3), k=st.integers(1, 4))
+def test_split_first_layer_equals_a_linear_layer_on_the_whole_input(features, state_dim, action_dim, n, k):
+    generator = th.Generator().manual_seed(0)
+    state, candidates = th.randn(n, state_dim, generator=generator), th.randn(n, k, action_dim, generator=generator)
+    features = features(state_dim, action_dim)
+    network = PairNetwork(features, [6, 5])
+    assert network.first.weight.shape == (6, features.output_dim)
+
+    scores = network.score(state, candidates)
+
+    for j in range(k):
+        inputs = features(state, candidates[:, j])
+        th.testing.assert_close(scores[:, j], network.rest(network.first(inputs)).squeeze(-1))
+        th.testing.assert_close(scores[:, j], network(inputs))
+
+
+def test_training_and_evaluation_mode_give_the_same_numbers():
+    network = PairNetwork(ConcatFeatures(3, 2), [16, 16])
+    inputs = th.randn(9, 5)
+    assert th.equal(network.train()(inputs), network.eval()(inputs))
+    assert th.equal(network.train()(inputs), network.train()(inputs))
+
+
+def test_table_keeps_to_the_disk_and_gives_float32(tmp_path):
+    values = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float16)
+    np.save(tmp_path / "table.npy", values)
+    table = ActionTable(tmp_path / "table.npy")
+    assert isinstance(table.values, np.memmap)
+    assert table.path == str(tmp_path / "table.npy")
+    assert ActionTable(np.asarray(table.values)).path == table.path
+    assert table.sha256 == ActionTable(values).sha256 != ActionTable(values.astype(np.float32)).sha256
+    rows = table.rows(np.array([[5, 0], [1, 1]]))
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, values[[[5, 0], [1, 1]]].astype(np.float32))
+
+
+def test_a_table_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\(n_actions, d_a\).*got float64 \(3,\)"):
+        ActionTable(np.zeros(3))

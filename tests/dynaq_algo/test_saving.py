@@ -1,0 +1,324 @@
+"""Zips and checkpoint folders."""
+
+import shutil
+import warnings
+import zipfile
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from test_replay import read_all
+from toy import ToyEnv, ToyVectorEnv, action_table, make_toy
+
+from dynaq_algo import DynaQ, DynaQCheckpoint, GymnasiumVecEnv
+from dynaq_algo.checkpoint import read_env_state
+
+SAME_STEP = gym.vector.AutoresetMode.SAME_STEP
+
+
+def agent(env, **kwargs):
+    kwargs = {"seed": 0, "policy_kwargs": {"net_arch": [16, 16]}, "device": "cpu", **kwargs}
+    return DynaQ("CandidatePolicy", env, **kwargs)
+
+
+def first_obs(**kwargs):
+    return make_toy(**kwargs).reset(seed=9)[0]
+
+
+# ---------------------------------------------------------------------- zips
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_loaded_agent_is_the_saved_one(tmp_path, ids):
+    model = agent(make_toy(ids=ids), planning_steps=2, bootstrap="double", world_model_kwargs={"n_members": 2})
+    model.learn(80)
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", make_toy(ids=ids), device="cpu")
+    assert (loaded.planning_steps, loaded.bootstrap, loaded.gamma) == (2, "double", 0.9)
+    assert len(loaded.world_model.members) == 2
+    obs = first_obs(ids=ids)
+    np.testing.assert_array_equal(model.q_values(obs), loaded.q_values(obs))
+    np.testing.assert_array_equal(model.predict_reward(obs), loaded.predict_reward(obs))
+    for module in ("policy", "world_model"):
+        old, new = (getattr(m, module).optimizer.state_dict() for m in (model, loaded))
+        assert str(old) == str(new)
+    loaded.learn(70)
+    loaded.set_env(make_toy(ids=ids))
+
+
+def test_a_loaded_agent_may_train_on_more_environments(tmp_path):
+    agent(make_toy()).save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", DummyVecEnv([make_toy] * 3), device="cpu")
+    assert loaded.gradient_steps == -1
+    loaded.learn(80)
+    assert loaded._n_updates == 81 - 63
+
+
+def test_an_agent_for_features_needs_no_environment(tmp_path):
+    model = agent(make_toy())
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", device="cpu")
+    np.testing.assert_array_equal(model.q_values(first_obs()), loaded.q_values(first_obs()))
+
+
+def test_a_zip_holds_no_values_of_the_table(tmp_path):
+    table = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    model = agent(make_toy(ids=True, table=table))
+    model.learn(70)
+    model.save(tmp_path / "agent.zip")
+    assert (tmp_path / "agent.zip").stat().st_size < table.nbytes / 2
+    with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert not any(table[row].tobytes() in content for row in range(0, 20_000, 500))
+    assert model.action_table.sha256.encode() in content
+
+
+def test_the_table_comes_back_from_environment_argument_or_path(tmp_path):
+    np.save(tmp_path / "table.npy", action_table())
+    model = agent(make_toy(ids=True), action_features=tmp_path / "table.npy")
+    model.save(tmp_path / "agent.zip")
+    obs = first_obs(ids=True)
+    for kwargs in ({}, {"env": make_toy(ids=True)}, {"action_features": action_table()}):
+        loaded = DynaQ.load(tmp_path / "agent.zip", device="cpu", **kwargs)
+        np.testing.assert_array_equal(model.q_values(obs), loaded.q_values(obs))
+    assert isinstance(DynaQ.load(tmp_path / "agent.zip", device="cpu").action_table.values, np.memmap)
+
+
+def test_the_path_of_an_environments_memory_map_is_kept(tmp_path):
+    np.save(tmp_path / "table.npy", action_table())
+    env = make_toy(ids=True, table=np.load(tmp_path / "table.npy", mmap_mode="r"))
+    agent(env).save(tmp_path / "agent.zip")
+    assert DynaQ.load(tmp_path / "agent.zip", device="cpu").action_table.path == str(tmp_path / "table.npy")
+
+
+def test_without_any_table_loading_says_how_to_give_one(tmp_path):
+    agent(make_toy(ids=True)).save(tmp_path / "agent.zip")
+    with pytest.raises(ValueError, match=r"Pass `action_features=` .* or `env=`"):
+        DynaQ.load(tmp_path / "agent.zip")
+    np.save(tmp_path / "table.npy", action_table())
+    agent(make_toy(ids=True), action_features=tmp_path / "table.npy").save(tmp_path / "agent.zip")
+    (tmp_path / "table.npy").unlink()
+    with pytest.raises(ValueError, match=r"table.npy, which is not there"):
+        DynaQ.load(tmp_path / "agent.zip")
+
+
+def test_another_table_is_refused(tmp_path):
+    model = agent(make_toy(ids=True))
+    model.save(tmp_path / "agent.zip")
+    with pytest.raises(ValueError, match="ids would name other actions"):
+        DynaQ.load(tmp_path / "agent.zip", make_toy(ids=True, table=2 * action_table()))
+    with pytest.raises(ValueError, match="ids would name other actions"):
+        model.set_env(make_toy(ids=True, table=2 * action_table()))
+
+
+def test_save_and_load_and_evaluate_under_a_monitor(tmp_path):
+    env = Monitor(make_toy(), str(tmp_path / "log"))
+    model = agent(env)
+    model.learn(70)
+    model.save(tmp_path / "agent")
+    loaded = DynaQ.load(tmp_path / "agent", Monitor(make_toy()), device="cpu")
+    returns = [evaluate_policy(m, Monitor(make_toy()), 1)[0] for m in (loaded, loaded)]
+    assert np.isfinite(returns).all()
+    env.close()
+
+
+def test_the_replay_is_saved_without_pickle(tmp_path):
+    model = agent(make_toy())
+    model.learn(70)
+    model.save_replay_buffer(tmp_path / "replay.npz")
+    other = agent(make_toy())
+    other.load_replay_buffer(tmp_path / "replay.npz")
+    for name, values in read_all(model.replay_buffer).items():
+        np.testing.assert_array_equal(values, read_all(other.replay_buffer)[name])
+
+
+def test_a_policy_saved_by_itself_predicts_the_same(tmp_path):
+    model = agent(make_toy())
+    model.policy.save(tmp_path / "policy.pt")
+    loaded = type(model.policy).load(tmp_path / "policy.pt", device="cpu")
+    assert loaded.predict(first_obs())[0] == model.policy.predict(first_obs())[0]
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+KINDS = {
+    "one": lambda: make_toy(mask=True, new_candidates=True, components=True),
+    "registered": lambda: gym.wrappers.OrderEnforcing(gym.wrappers.PassiveEnvChecker(make_toy(ids=True, mask=True))),
+    "three": lambda: DummyVecEnv([lambda: Monitor(make_toy(terminate_at=4, ids=True))] * 3),
+    "normalized": lambda: VecNormalize(VecMonitor(DummyVecEnv([make_toy] * 2)), norm_obs=False),
+    "sync": lambda: GymnasiumVecEnv(
+        gym.vector.SyncVectorEnv([lambda: make_toy(mask=True)] * 3, autoreset_mode=SAME_STEP)
+    ),
+    "native": lambda: GymnasiumVecEnv(ToyVectorEnv(3, ids=True)),
+}
+
+
+class StopAt(BaseCallback):
+    def __init__(self, n):
+        super().__init__()
+        self.n = n
+
+    def _on_step(self):
+        return self.num_timesteps < self.n
+
+
+def everything(model):
+    """All that decides how a run goes on."""
+    found = {name: values for name, values in read_all(model.replay_buffer).items()}
+    for name in ("policy", "world_model"):
+        module = getattr(model, name)
+        found |= {f"{name}.{key}": value.numpy() for key, value in module.state_dict().items()}
+        for i, slot in module.optimizer.state_dict()["state"].items():
+            found |= {f"{name}.optimizer.{i}.{key}": value.numpy() for key, value in slot.items()}
+    found |= {f"obs.{key}": value for key, value in model._last_obs.items()}
+    for name in ("num_timesteps", "exploration_rate", "_n_updates", "_n_planning_updates", "_n_transitions"):
+        found[name] = np.array(getattr(model, name))
+    found["_episode_num"] = np.array(model._episode_num)
+    found["returns"] = np.array([episode["r"] for episode in model.ep_info_buffer])
+    found["window"] = np.array(model._reward_window)
+    found |= {f"rng.{name}": np.array(str(rng.bit_generator.state)) for name, rng in model._rngs.items()}
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("train_freq", [1, 4])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, kind, train_freq):
+    kwargs = {"learning_starts": 20, "buffer_size": 50, "target_update_interval": 30, "train_freq": train_freq}
+    kwargs |= {"planning_steps": 1, "batch_size": 8}
+    total, stop = 108, 78  # neither at the end of an episode nor of a rollout; after the ring went round
+    whole = agent(KINDS[kind](), **kwargs)
+    whole.learn(total)
+
+    first = agent(KINDS[kind](), **kwargs)
+    first.learn(total, callback=StopAt(stop))
+    assert first.num_timesteps == stop
+    first.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", KINDS[kind](), device="cpu")
+    resumed.learn(total - stop, reset_num_timesteps=False)
+
+    wanted, found = everything(whole), everything(resumed)
+    assert wanted.keys() == found.keys()
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(values, found[name], err_msg=name)
+
+
+def test_a_stopped_run_that_goes_on_without_loading_equals_the_uninterrupted_one():
+    whole, stopped = agent(make_toy(), train_freq=3), agent(make_toy(), train_freq=3)
+    whole.learn(120)
+    stopped.learn(120, callback=StopAt(80))
+    stopped.learn(40, reset_num_timesteps=False)
+    for name, values in everything(whole).items():
+        np.testing.assert_array_equal(values, everything(stopped)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("moment", ["step", "rollout_end"])
+def test_a_checkpoint_written_inside_a_callback_resumes_to_the_bit(tmp_path, moment):
+    class AtRolloutEnd(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            if self.num_timesteps == 84:
+                self.model.save_checkpoint(tmp_path / "checkpoint")
+
+    whole = agent(make_toy(), train_freq=2)
+    whole.learn(120, callback=DynaQCheckpoint(tmp_path / "checkpoint", 84) if moment == "step" else AtRolloutEnd())
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
+    assert resumed.num_timesteps == 84
+    resumed.learn(36, reset_num_timesteps=False)
+    for name, values in everything(whole).items():
+        np.testing.assert_array_equal(values, everything(resumed)[name], err_msg=name)
+
+
+def test_a_checkpoint_before_learning_equals_a_fresh_start(tmp_path):
+    model = agent(make_toy())
+    model.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
+    model.learn(70), resumed.learn(70)
+    for name, values in everything(model).items():
+        if not name.startswith("rng"):
+            np.testing.assert_array_equal(values, everything(resumed)[name], err_msg=name)
+
+
+def test_an_environment_without_state_begins_new_episodes_with_a_warning(tmp_path, monkeypatch):
+    monkeypatch.delattr(ToyEnv, "get_state")
+    model = agent(make_toy())
+    model.learn(70)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    with pytest.warns(UserWarning, match="new episodes begin"):
+        resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
+    resumed.learn(20, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 90
+
+
+def test_environments_wrapped_otherwise_are_refused(tmp_path):
+    model = agent(make_toy())
+    model.learn(10)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="must be wrapped as in the saved run"):
+        DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(max_episode_steps=None), device="cpu")
+    with pytest.raises(ValueError, match="must hold 1 environments"):
+        DynaQ.load_checkpoint(tmp_path / "checkpoint", DummyVecEnv([make_toy] * 2), device="cpu")
+
+
+def test_an_old_checkpoint_survives_a_write_that_fails(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint"
+    model = agent(make_toy())
+    model.learn(10)
+    model.save_checkpoint(folder)
+    model.learn(20)
+    monkeypatch.setattr(model.replay_buffer, "save", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save_checkpoint(folder)
+    assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 10
+    # Killed between the two renames.
+    shutil.move(folder, tmp_path / ".checkpoint.old")
+    assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 10
+    monkeypatch.undo()
+    model.save_checkpoint(folder)
+    assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        DynaQ.load_checkpoint(tmp_path / "nowhere", make_toy())
+
+
+def test_state_that_is_no_json_is_refused_by_its_place(tmp_path, monkeypatch):
+    model = agent(make_toy())
+    model.learn(5)
+    monkeypatch.setattr(ToyEnv, "get_state", lambda self: {"thing": object()})
+    with pytest.raises(ValueError, match=r"got object at state\.env.*thing"):
+        model.save_checkpoint(tmp_path / "checkpoint")
+
+
+def test_every_layer_is_asked_for_its_state():
+    env = DummyVecEnv([lambda: Monitor(make_toy())])
+    env.seed(0)
+    env.reset()
+    env.step(np.array([0]))
+    states = read_env_state(env)
+    assert list(states) == [
+        "DummyVecEnv",
+        "DummyVecEnv/0/Monitor",
+        "DummyVecEnv/0/Monitor/TimeLimit",
+        "DummyVecEnv/0/Monitor/TimeLimit/ToyEnv",
+    ]
+    assert states["DummyVecEnv/0/Monitor/TimeLimit"] == {"_elapsed_steps": 1}
+    assert len(states["DummyVecEnv/0/Monitor"]["rewards"]) == 1
+
+
+def test_loading_a_checkpoint_leaves_no_warning_and_no_seed(tmp_path):
+    model = agent(make_toy())
+    model.learn(70)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
+    # The seed belongs to the first reset of the run, not to the next one.
+    assert resumed.env._seeds == [None]

@@ -1,0 +1,155 @@
+"""The adapter from Gymnasium's vector environments to SB3's."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3 import DQN
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+from toy import ToyVectorEnv, action_table, make_toy
+
+from dynaq_algo import DynaQ, GymnasiumVecEnv
+
+
+def sync(n=3, mode=AutoresetMode.SAME_STEP, **kwargs):
+    return SyncVectorEnv([lambda: make_toy(**kwargs)] * n, autoreset_mode=mode)
+
+
+def assert_same(left, right):
+    assert type(left) is type(right) or np.isscalar(left) or isinstance(left, np.generic)
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            if key != "t":  # seconds
+                assert_same(left[key], right[key])
+    else:
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("make", [sync, ToyVectorEnv])
+@pytest.mark.parametrize("end", [{"terminate_at": 3}, {"max_episode_steps": 4}])
+def test_it_behaves_as_dummy_vec_env_of_the_same_environments(make, end):
+    kwargs = {"components": True, "mask": True, **end}
+    adapter = GymnasiumVecEnv(make(3, **kwargs))
+    dummy = DummyVecEnv([lambda: Monitor(make_toy(**kwargs))] * 3)
+    assert adapter.observation_space == dummy.observation_space
+    assert adapter.action_space == dummy.action_space
+    assert list(adapter.seed(5)) == list(dummy.seed(5))
+    observations = adapter.reset(), dummy.reset()
+    ended = 0
+    for _ in range(15):
+        assert_same(dict(observations[0]), dict(observations[1]))
+        assert [dict(info) for info in adapter.reset_infos] == [dict(info) for info in dummy.reset_infos]
+        actions = observations[0]["action_mask"].argmax(axis=1)
+        results = adapter.step(actions), dummy.step(actions)
+        observations = tuple(result[0] for result in results)
+        for left, right in zip(results[0][1:3], results[1][1:3], strict=True):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+        for left, right in zip(results[0][3], results[1][3], strict=True):
+            assert_same(left, right)
+            ended += "terminal_observation" in left
+            assert left["TimeLimit.truncated"] == ("max_episode_steps" in end and "terminal_observation" in left)
+    assert ended >= 9
+
+
+def test_other_autoreset_modes_and_other_objects_are_refused():
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+        with pytest.raises(ValueError, match=r"Make it with `autoreset_mode=AutoresetMode.SAME_STEP`"):
+            GymnasiumVecEnv(sync(mode=mode))
+    with pytest.raises(TypeError, match="SB3 takes a single environment as it is"):
+        GymnasiumVecEnv(make_toy())
+
+
+def test_the_mode_may_be_named_by_a_string():
+    env = ToyVectorEnv(2)
+    env.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP.value}
+    assert GymnasiumVecEnv(env).num_envs == 2
+
+
+def test_attributes_and_methods_reach_the_layer_that_has_them():
+    native = GymnasiumVecEnv(ToyVectorEnv(2))
+    native.seed(0)
+    native.reset()
+    tables = native.get_attr("action_features")
+    assert len(tables) == 2 and all(table is native.vector_env.action_features for table in tables)
+    np.testing.assert_array_equal(native.env_method("action_masks", indices=1), native.vector_env.action_masks()[1:])
+    native.set_attr("flavour", "sweet")
+    assert native.get_attr("flavour", indices=[0]) == ["sweet"]
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        native.get_attr("nothing_of_that_name")
+    with pytest.raises(ValueError, match="one value for all"):
+        native.set_attr("flavour", "sour", indices=[0])
+    assert not native.has_attr("nothing_of_that_name")
+
+    within = GymnasiumVecEnv(sync(ids=True))
+    np.testing.assert_array_equal(within.get_attr("action_features", indices=0)[0], action_table())
+    within.reset()
+    assert within.get_attr("steps") == [0, 0, 0]
+    assert within.env_method("get_wrapper_attr", "steps") == [0, 0, 0]
+
+
+def test_a_method_of_a_vector_wrapper_is_called_once():
+    class Counting(gym.vector.VectorWrapper):
+        calls = 0
+
+        def set_total_steps(self, n):
+            self.calls += n
+
+    wrapped = Counting(ToyVectorEnv(3))
+    assert GymnasiumVecEnv(wrapped).env_method("set_total_steps", 7) == [None] * 3
+    assert wrapped.calls == 7
+    assert GymnasiumVecEnv(wrapped).env_is_wrapped(Counting) == [True] * 3
+
+
+def test_episodes_are_reported_only_if_monitored_and_evaluation_relies_on_it():
+    for monitor in (True, False):
+        env = GymnasiumVecEnv(sync(2, max_episode_steps=2), monitor=monitor)
+        env.reset()
+        env.step(np.zeros(2, int))
+        *_, infos = env.step(np.zeros(2, int))
+        assert ["episode" in info for info in infos] == [monitor] * 2
+        assert env.env_is_wrapped(Monitor) == [monitor] * 2
+    env = GymnasiumVecEnv(sync(2))
+    model = DynaQ("CandidatePolicy", env, seed=0, policy_kwargs={"net_arch": [8]})
+    assert np.isfinite(evaluate_policy(model, env, n_eval_episodes=4)[0])
+
+
+def test_seeding_with_none_uses_no_global_generator():
+    before = str(np.random.get_state())  # noqa: NPY002 - the state that must not change
+    env = GymnasiumVecEnv(ToyVectorEnv(2))
+    assert list(env.seed(None)) == [None, None]
+    env.reset()
+    assert str(np.random.get_state()) == before  # noqa: NPY002
+    env.seed(0)
+    first = env.reset()["user"]
+    env.seed(0)
+    np.testing.assert_array_equal(env.reset()["user"], first)
+
+
+def test_reset_options_are_passed_on_once():
+    class Recorder(ToyVectorEnv):
+        def reset(self, *, seed=None, options=None):
+            self.options = options
+            return super().reset(seed=seed)
+
+    env = GymnasiumVecEnv(Recorder(2))
+    env.set_options({"level": 3})
+    env.reset()
+    assert env.vector_env.options == {"level": 3}
+    env.reset()
+    assert env.vector_env.options is None
+    env.set_options([{"level": 3}, {"level": 4}])
+    with pytest.raises(ValueError, match="one dict for all"):
+        env.reset()
+
+
+def test_any_sb3_algorithm_trains_on_it():
+    env = GymnasiumVecEnv(sync(2))
+    with th.random.fork_rng():
+        model = DQN("MultiInputPolicy", env, learning_starts=4, buffer_size=50)
+        model.learn(20)
+    assert len(model.ep_info_buffer) == 4
