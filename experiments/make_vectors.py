@@ -48,7 +48,7 @@ def main() -> int:
     new = encode_taxonomy()
     if not check:
         with tempfile.NamedTemporaryFile(dir=_FILE.parent, suffix=".npz", delete=False) as scratch:
-            np.savez(scratch, **new)
+            np.savez(scratch, **new)  # type: ignore[arg-type]
         Path(scratch.name).chmod(0o644)
         Path(scratch.name).replace(_FILE)
         print(f"{_FILE.name}: " + ", ".join(f"{kind} {len(rows)}" for kind, rows in new.items()))

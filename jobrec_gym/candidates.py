@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -166,9 +167,8 @@ class _NearestJobs:
     """Nearest jobs of applicants, each searched once; one applicant at a time, so that batches change no bit."""
 
     def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int):
-        self._applicants = market.applicants.vectors
+        self._market = market
         self._job_ids = job_ids
-        self._jobs = market.jobs.vectors[job_ids].astype(np.float32, copy=False)
         self._n_nearest = n_nearest
         self._cache: dict[int, Ids] = {}
 
@@ -180,10 +180,17 @@ class _NearestJobs:
         if applicant_id not in self._cache:
             if len(self._cache) >= _MAX_CACHED_APPLICANTS:
                 self._cache.clear()
-            scores = self._jobs @ self._applicants[applicant_id].astype(np.float32, copy=False)
+            jobs = _job_vectors(self._market, self._job_ids.tobytes())
+            scores = jobs @ self._market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
             nearest = np.argsort(-scores, kind="stable")[: self._n_nearest]
             self._cache[applicant_id] = self._job_ids[nearest]
         return self._cache[applicant_id]
+
+
+@lru_cache(maxsize=4)
+def _job_vectors(market: LabourMarket, job_ids: bytes) -> NDArray[np.float32]:
+    """Vectors of some jobs; shared by all environments on a market, and no part of any of them."""
+    return market.jobs.vectors[np.frombuffer(job_ids, dtype=np.int64)].astype(np.float32, copy=False)
 
 
 def _shuffled(jobs: Ids, keys: NDArray[np.uint64]) -> Ids:

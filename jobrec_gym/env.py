@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -43,8 +44,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ## Observation Space
 
     A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers, each the unit-scaled mean of the unit vectors of
-    its skills; the two together have unit length. An applicant or job with one empty block has zeros there (its cosine
-    then tops out at 0.71).
+    its skills; the two together have unit length. A block without skills is zero (the cosine with one that has both
+    blocks then tops out at 0.71).
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|
@@ -71,7 +72,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     A reset draws one 64-bit number, the episode's, from ``np_random``. The applicant is uniform over the split;
     candidates and reward noise are hashes of (episode, step), so equal seeds give equal episodes in single and
-    vectorised environments and on every platform.
+    vectorised environments, and the same ids on every platform.
 
     ## Episode End
 
@@ -149,7 +150,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
         self._recommended: list[int]
-        self._recommendation: Recommendations | None = None
+        self._recommendation: Recommendations
+        self._started = False
         self._last_info: dict[str, Any] = {}
 
     @property
@@ -164,13 +166,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """What the last step recommended (one row), for reward wrappers."""
-        if self._recommendation is None:
-            raise RuntimeError("nothing was recommended yet: call `step` first.")
+        """What the last step recommended (one row, ``made`` False after a reset), for reward wrappers."""
+        self._check_started()
         return self._recommendation
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are allowed now, (k,), in sb3-contrib's form."""
+        self._check_started()
         return self._mask.astype(bool)
 
     def reset(
@@ -179,7 +181,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Starts an episode with another applicant."""
         super().reset(seed=seed)
         self._start(int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True)))
-        self._recommendation = None
         self._last_info = self._info()
         if self.render_mode == "human":
             self.render()
@@ -190,8 +191,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
         Raises:
             ValueError: If there is no such candidate, or it is masked.
+            RuntimeError: Before the first reset.
         """
-        index = int(action)
+        self._check_started()
+        try:
+            index = operator.index(action)
+        except TypeError:
+            raise ValueError(f"`action` must be one integer in [0, {self._k}), got {action!r}.") from None
         if not 0 <= index < self._k:
             raise ValueError(f"`action` must be in [0, {self._k}), got {action}.")
         if not self._mask[index]:
@@ -234,8 +240,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 'give one to gym.make, e.g. gym.make("JobRec-v0", render_mode="ansi").'
             )
             return None
-        if not hasattr(self, "_episode"):
-            raise RuntimeError("nothing to render yet: call `reset` first.")
+        self._check_started()
         if self.render_mode == "rgb_array":
             return render_image(self.market, self._last_info)
         text = render_text(self.market, self._last_info)
@@ -245,7 +250,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return None
 
     def get_state(self) -> dict[str, Any]:
-        """Where the environment stands, in plain JSON; :meth:`set_state` continues from there to the bit."""
+        """Where the environment stands, in plain JSON; :meth:`set_state` continues from there to the bit.
+
+        Wrappers keep what is theirs (``TimeLimit`` its count of steps); ``dynaq_algo``'s checkpoints ask each of them.
+        """
+        self._check_started()
         return {
             "np_random": self.np_random.bit_generator.state,
             "episode": int(self._episode[0]),
@@ -275,6 +284,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         self._recommended = list(recommended)
         self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
+        self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+        self._started = True
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise RuntimeError("the environment has no episode yet: call `reset` first.")
 
     def _observe(self) -> dict[str, NDArray[Any]]:
         batch = self._problem.observe(self._applicant_ids, self._candidate_ids, self._mask[None])
@@ -288,4 +303,5 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         }
 
 
-_MADE = np.ones(1, dtype=bool)
+_MADE, _NOT_MADE = np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
+_NO_JOB = np.zeros(1, dtype=np.int64)

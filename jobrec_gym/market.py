@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import hashlib
 import importlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +47,8 @@ SENIORITY_LEVELS = ("entry", "junior", "professional", "senior", "lead")
 
 _FORMAT = "jobrec-market/1"
 _COMPOSE_CHUNK = 1024
+_CHECKED_BYTES = 1 << 28
+_LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
 
 
 class MarketError(ValueError):
@@ -189,7 +193,8 @@ class Population:
 class LabourMarket:
     """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
 
-    Deep copies return the market itself. A market loaded from a path pickles as that path.
+    Deep copies return the market itself. A market loaded from a path pickles as that path. Tables are not copied: the
+    market sees them read-only, and who made them should leave them alone.
 
     Args:
         name: A short name.
@@ -202,8 +207,8 @@ class LabourMarket:
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
 
     Raises:
-        MarketError: For an empty side, a vector that is not finite, not of unit length or of another size, or repeated
-            keys.
+        MarketError: For an empty side, repeated keys, ids without a word, or vectors that are not finite, not of unit
+            length or of another size.
     """
 
     name: str
@@ -235,19 +240,18 @@ class LabourMarket:
             )
         fields = {
             "name": name,
-            "applicants": applicants,
-            "jobs": jobs,
+            "applicants": _read_only(applicants),
+            "jobs": _read_only(jobs),
             "vocabulary": vocabulary,
-            "title_vectors": title_vectors,
-            "experience_vectors": experience_vectors,
+            "title_vectors": None if title_vectors is None else _view(title_vectors),
+            "experience_vectors": None if experience_vectors is None else _view(experience_vectors),
             "text_blocks": frozenset(text_blocks),
             "_spec": spec,
             "_action_features": {},
         }
         for key, value in fields.items():
             object.__setattr__(self, key, value)
-        for array in _arrays(self):
-            array.flags.writeable = False
+        _check_words(self)
 
     def __setattr__(self, key: str, value: object) -> None:
         raise AttributeError(f"a LabourMarket is frozen, `{key}` cannot be set; build a new one.")
@@ -357,7 +361,7 @@ class LabourMarket:
                 f"market {self.name!r} was made in memory and cannot be written down: save it first, "
                 "`market = market.save(path)`, and pass the market that `save` returns (or the path)."
             )
-        return self._spec
+        return copy.deepcopy(self._spec)  # the caller's to change; this one is what pickles go by
 
     @classmethod
     def from_spec(cls, spec: MarketSpec) -> LabourMarket:
@@ -385,7 +389,7 @@ class LabourMarket:
                 "text_blocks": sorted(self.text_blocks),
                 "vocabulary": _vocabulary_dict(self.vocabulary),
             }
-            (new / "market.json").write_text(json.dumps(header, ensure_ascii=False))
+            (new / "market.json").write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
             tables: dict[str, NDArray[Any]] = {}
             for side in ("applicants", "jobs"):
                 population: Population = getattr(self, side)
@@ -395,9 +399,15 @@ class LabourMarket:
             for field in ("title_vectors", "experience_vectors"):
                 if getattr(self, field) is not None:
                     np.save(new / f"{field}.npy", getattr(self, field))
+            old = Path(scratch) / "old"
             if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            new.rename(folder)
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
         return self.load(folder)
 
     @classmethod
@@ -409,38 +419,39 @@ class LabourMarket:
         """
         folder = Path(path)
         try:
-            header = json.loads((folder / "market.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise MarketError(f"{folder} holds no saved market: {error}.") from error
-        if header.get("format") != _FORMAT:
-            raise MarketError(f"{folder / 'market.json'} has format {header.get('format')!r}, expected {_FORMAT!r}.")
+            header = json.loads((folder / "market.json").read_text(encoding="utf-8"))
+            found = header["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MarketError(f"{folder} holds no saved market: {error!r}.") from error
+        if found != _FORMAT:
+            raise MarketError(f"{folder / 'market.json'} has format {found!r}, expected {_FORMAT!r}.")
         try:
-            with np.load(folder / "tables.npz", allow_pickle=False) as tables:
+            # Opened here: numpy leaves a broken archive open.
+            with (folder / "tables.npz").open("rb") as file, np.load(file, allow_pickle=False) as tables:
                 applicants, jobs = (
                     _population_from_tables(
-                        np.load(folder / f"{side}.npy", mmap_mode="r", allow_pickle=False),
+                        _memory_mapped(folder / f"{side}.npy"),
                         {key.removeprefix(f"{side}/"): tables[key] for key in tables.files if key.startswith(side)},
                     )
                     for side in ("applicants", "jobs")
                 )
-        except (OSError, KeyError, ValueError) as error:
-            raise MarketError(f"{folder} is not a whole market: {error}; save it again.") from error
-        vectors = {
-            field: np.load(file, mmap_mode="r", allow_pickle=False)
-            for field in ("title_vectors", "experience_vectors")
-            if (file := folder / f"{field}.npy").is_file()
-        }
-        vocabulary = Vocabulary(**{key: tuple(values) for key, values in header["vocabulary"].items()})
-        return cls(
-            header["name"],
-            applicants,
-            jobs,
-            vocabulary,
-            title_vectors=vectors.get("title_vectors"),
-            experience_vectors=vectors.get("experience_vectors"),
-            text_blocks=header["text_blocks"],
-            spec=os.fspath(path),
-        )
+            vectors = {
+                field: _memory_mapped(path_of)
+                for field in ("title_vectors", "experience_vectors")
+                if (path_of := folder / f"{field}.npy").is_file()
+            }
+            return cls(
+                header["name"],
+                applicants,
+                jobs,
+                Vocabulary(**{key: tuple(values) for key, values in header["vocabulary"].items()}),
+                title_vectors=vectors.get("title_vectors"),
+                experience_vectors=vectors.get("experience_vectors"),
+                text_blocks=header["text_blocks"],
+                spec=_absolute(os.fspath(path)),
+            )
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+            raise MarketError(f"{folder} is not a whole market: {error!r}; save it again.") from error
 
     def _profile(self, population: Population, row: int) -> Profile:
         words = self.vocabulary
@@ -493,8 +504,8 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
         **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
 
     Returns:
-        The market. Equal calls share one object while it is in use, for as long as the files that it came from do not
-        change.
+        The market. Equal calls share one object while it is among the last eight and the files that it came from have
+        not changed. Paths are recorded as absolute ones.
 
     Raises:
         MarketError: If there is no such source, or what is there is not a market.
@@ -508,16 +519,19 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
         if "source" not in merged:
             raise MarketError(f"a market given as a dictionary needs the entry 'source', got {sorted(merged)}.")
         return load_market(merged.pop("source"), **merged)
-    text = os.fspath(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise MarketError(f"`market` must be a name, a path, a dictionary or a LabourMarket, got {source!r}.")
+    text = _absolute(os.fspath(source))
+    kwargs = {key: _plain_option(value) for key, value in kwargs.items()}
     try:
         options = json.dumps(kwargs, sort_keys=True)
     except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again
         return _open(text, kwargs, recorded=False)
-    return _load_cached(text, options, _modified([text, *kwargs.values()]))
+    return _load_cached(text, options, _files([text, *kwargs.values()]))
 
 
 @lru_cache(maxsize=8)
-def _load_cached(source: str, options: str, modified: float) -> LabourMarket:
+def _load_cached(source: str, options: str, files: tuple[Any, ...]) -> LabourMarket:
     return _open(source, json.loads(options), recorded=True)
 
 
@@ -543,16 +557,32 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
     raise MarketError(f'{what} "{source}":{hint} It must be the folder of a saved market or one of {", ".join(names)}.')
 
 
-def _modified(options: Iterable[Any]) -> float:
-    """When the newest of the files that options name, or of those in folders that they name, was changed; else 0."""
-    times = [0.0]
+def _absolute(source: str) -> str:
+    """The source with its path made absolute, so that a worker in another folder finds it too."""
+    scheme, colon, path = source.partition(":")
+    if colon and scheme in _SOURCES:
+        return f"{scheme}:{Path(path).absolute()}" if path else source
+    return str(Path(source).absolute()) if Path(source).exists() and source not in _SOURCES else source
+
+
+def _plain_option(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return str(Path(value).absolute())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _files(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
+    """State of the files that options name, and of those in the folders that they name: equal while nothing changes."""
+    found = []
     for option in options:
         if isinstance(option, str):
             for text in filter(None, (option, option.partition(":")[2])):
                 path = Path(text)
                 with contextlib.suppress(OSError, ValueError):
-                    times += [file.stat().st_mtime for file in (path, *(path.iterdir() if path.is_dir() else ()))]
-    return max(times)
+                    for file in (path, *(path.iterdir() if path.is_dir() else ())):
+                        state = file.stat()
+                        found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(sorted(found))
 
 
 # ---------------------------------------------------------------------------------------------------------- composition
@@ -649,7 +679,27 @@ def _arrays(market: LabourMarket) -> list[NDArray[Any]]:
     return arrays + [table for table in (market.title_vectors, market.experience_vectors) if table is not None]
 
 
+def _view(table: NDArray[Any]) -> NDArray[Any]:
+    view = table.view()
+    view.flags.writeable = False
+    return view
+
+
+def _read_only(population: Population) -> Population:
+    rows = {key: _view(getattr(population, key)) for key in _ROW_TABLES}
+    hard, soft = (
+        SkillLists(_view(lists.offsets), _view(lists.ids)) for lists in (population.hard_skills, population.soft_skills)
+    )
+    return Population(vectors=_view(population.vectors), hard_skills=hard, soft_skills=soft, **rows)
+
+
+def _memory_mapped(file: Path) -> NDArray[Any]:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
 def _check_population(side: str, population: Population) -> None:
+    if not isinstance(population.keys, np.ndarray) or population.keys.dtype.kind != "U":
+        raise MarketError(f"`{side}.keys` must be an array of texts, got {population.keys!r:.80}.")
     n = len(population)
     if n == 0:
         raise MarketError(f"`{side}` is empty; a market needs at least one row on each side.")
@@ -664,14 +714,46 @@ def _check_population(side: str, population: Population) -> None:
     keys, counts = np.unique(population.keys, return_counts=True)
     if len(keys) < n:
         raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
-    if isinstance(population.vectors, np.memmap):
-        return  # checked when it was saved; reading a memory-mapped table whole would load it
+    if not ((population.seniority >= 0) & (population.seniority <= 5)).all():
+        row = int(np.flatnonzero((population.seniority < 0) | (population.seniority > 5))[0])
+        raise MarketError(
+            f"`{side}` row {row} has seniority {population.seniority[row]}; it must be 1 to 5, 0 if unknown."
+        )
+    if isinstance(population.vectors, np.memmap) and population.vectors.nbytes > _CHECKED_BYTES:
+        return  # checked when it was saved; reading a large memory-mapped table whole would load it
     norms = np.linalg.norm(population.vectors.astype(np.float32, copy=False), axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    bad = np.flatnonzero(~(np.abs(norms - 1) < _LENGTH_TOLERANCE))
     if len(bad):
         row = int(bad[0])
-        cause = "not finite" if not np.isfinite(norms[row]) else f"of length {norms[row]:.3g}"
+        cause = "not finite" if not np.isfinite(norms[row]) else f"of length {norms[row]:.4g}"
         raise MarketError(
             f"`{side}` row {row} (key {str(population.keys[row])!r}) has a vector that is {cause}; each must have unit "
             "length. A length of 0 means that it has neither hard nor soft skills."
         )
+
+
+def _check_words(market: LabourMarket) -> None:
+    """Every id has a word, and every word that is to be encoded has a vector."""
+    words = market.vocabulary
+    for side in ("applicants", "jobs"):
+        population: Population = getattr(market, side)
+        for key, ids, least, names in (
+            ("title_ids", population.title_ids, 0, words.titles),
+            ("experience_ids", population.experience_ids, 0, words.experiences),
+            ("occupation_ids", population.occupation_ids, -1, words.occupations),
+            ("hard_skills.ids", population.hard_skills.ids, 0, words.hard_skills),
+            ("soft_skills.ids", population.soft_skills.ids, 0, words.soft_skills),
+        ):
+            if len(ids) and not (least <= ids.min() and ids.max() < len(names)):
+                raise MarketError(
+                    f"`{side}.{key}` must be in [{least}, {len(names)}), which are the words that the vocabulary has, "
+                    f"got {ids.min()} to {ids.max()}."
+                )
+    for field, names in (("title_vectors", words.titles), ("experience_vectors", words.experiences)):
+        vectors = getattr(market, field)
+        if vectors is not None:
+            if vectors.shape != (len(names), market.block_dim):
+                raise MarketError(f"`{field}` must have shape {(len(names), market.block_dim)}, got {vectors.shape}.")
+            if not np.isfinite(vectors).all():
+                row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+                raise MarketError(f"`{field}` row {row} ({names[row]!r}) is not finite.")

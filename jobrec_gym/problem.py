@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from jobrec_gym.candidates import CandidateSampler, make_sampler
+from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, load_market
 
@@ -74,7 +77,7 @@ class RecommendationProblem:
         n_jobs = len(self.job_ids)
         if isinstance(num_candidates, bool) or not isinstance(num_candidates, (int, np.integer)):
             raise ValueError(f"`num_candidates` must be an integer, got {num_candidates!r}.")
-        if candidate_sampler != "all" and not 1 <= num_candidates <= n_jobs:
+        if not isinstance(sampler, AllCandidates) and not 1 <= num_candidates <= n_jobs:
             raise ValueError(
                 f"`num_candidates` must be in [1, n_jobs={n_jobs}], got {num_candidates}; n_jobs counts the jobs of "
                 f"`job_split={job_split!r}`."
@@ -85,7 +88,15 @@ class RecommendationProblem:
         self.repeats = bool(repeats)
         self.observation = observation
         self.mask_in_observation = bool(mask_in_observation) or not self.repeats
-        self.action_features = self.market.action_features(job_fields)
+        if isinstance(job_fields, str):
+            raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{job_fields!r}], got {job_fields!r}.")
+        self.job_fields = tuple(job_fields)
+        self.market.action_features(self.job_fields)  # checks them
+
+    @property
+    def action_features(self) -> NDArray[np.floating]:
+        """Table of job vectors (n_jobs, d_a); the market's, so that copies and pickles of a problem hold no table."""
+        return self.market.action_features(self.job_fields)
 
     def observation_space(self) -> spaces.Dict:
         """The space of one observation."""
@@ -132,37 +143,61 @@ class RecommendationProblem:
         return observation
 
 
-@dataclass
+@dataclass(eq=False)
 class JobRecSpec(EnvSpec):
-    """An ``EnvSpec`` whose market is written down by name or path."""
+    """An ``EnvSpec`` whose arguments are plain JSON wherever they can be; a market is written down by name or path."""
 
     @classmethod
     def of(cls, spec: EnvSpec) -> JobRecSpec:
-        """The same spec, with a market object replaced by its own spec where it has one."""
+        """The same spec with plain arguments."""
         values = {item.name: getattr(spec, item.name) for item in dataclasses.fields(EnvSpec) if item.init}
-        values["kwargs"] = {key: _plain(value) for key, value in spec.kwargs.items()}
+        values["kwargs"] = _plain(spec.kwargs)
         return cls(**values)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EnvSpec):
+            return NotImplemented
+        return dataclasses.asdict(self) == dataclasses.asdict(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as EnvSpec's
 
     def to_json(self) -> str:
         """The spec as JSON.
 
         Raises:
-            ValueError: If the market was made in memory: it must be saved first.
+            ValueError: If an argument cannot be written down, such as a market made in memory: save it first.
         """
-        market = self.kwargs.get("market")
-        if isinstance(market, LabourMarket):
-            market.to_spec()
+        parts = {f"`{key}`": value for key, value in self.kwargs.items()}
+        for wrapper in self.additional_wrappers:
+            parts |= {f"`{key}` of {wrapper.name}": value for key, value in (wrapper.kwargs or {}).items()}
+        for name, value in parts.items():
+            if isinstance(value, LabourMarket):
+                value.to_spec()
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise ValueError(
+                    f"{name} cannot be written down as JSON: {value!r}. Pass its plain form (a name, a path or a "
+                    "spec), or give its class `to_spec()`."
+                ) from error
         return super().to_json()
 
 
 def _plain(value: Any) -> Any:
+    """Arguments in plain JSON, as far as they have such a form."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, LabourMarket):
-        try:
+        with contextlib.suppress(ValueError):
             return value.to_spec()
-        except ValueError:
-            return value
     return value
 
 

@@ -88,6 +88,11 @@ class FeedbackRewardModel:
     def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
         """See :class:`RewardModel`."""
         feedback = self.simulator.feedback(applicant_ids, job_ids, interaction_keys)
+        if len(feedback) != len(applicant_ids):
+            raise ValueError(
+                "`simulator` must answer each recommendation once, "
+                f"got {len(feedback)} answers to {len(applicant_ids)}."
+            )
         cosine = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit")
         details = {
             "feedback/decision": feedback.decision,

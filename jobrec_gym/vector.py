@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +107,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._k = self._problem.num_candidates
         self._numbers = _EpisodeNumbers(num_envs)
-        self._recommendations: Recommendations | None = None
+        self._recommendations: Recommendations
         self._ready = False
         self._episodes: NDArray[np.uint64]
         self._steps: NDArray[np.int64]
@@ -129,13 +130,23 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """What the last step recommended, a row an environment, for reward wrappers."""
-        if self._recommendations is None:
-            raise RuntimeError("nothing was recommended yet: call `step` first.")
+        """What the last step recommended, a row an environment, for reward wrappers; none is made after a reset."""
+        self._check_ready()
         return self._recommendations
+
+    @property
+    def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
+        """The environments' seeds; ``None`` before the first reset, and after :meth:`set_state`."""
+        return tuple(self._numbers.seeds)
+
+    @property  # type: ignore[misc]  # they are seeded by reset, not set
+    def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
+        """The environments' generators, each drawn from in blocks of episodes."""
+        return tuple(self._numbers.generators)
 
     def action_masks(self) -> Mask:
         """Which actions are allowed now, (num_envs, k)."""
+        self._check_ready()
         return self._masks.astype(bool)
 
     def reset(
@@ -157,6 +168,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not self._ready:
             self._allocate()
         self._start(rows)
+        nothing = np.zeros(self.num_envs, dtype=np.int64)
+        self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool))
         infos: dict[str, Any] = {}
         self._add_state_infos(infos, rows)
         return self._observe(), infos
@@ -168,8 +181,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             ValueError: If a candidate does not exist or is masked; nothing has changed then.
             RuntimeError: Before the first reset, or if an ended episode was not reset (``autoreset_mode="Disabled"``).
         """
-        if not self._ready:
-            raise RuntimeError("call `reset` before `step`.")
+        self._check_ready()
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             raise RuntimeError(
                 f"environments {np.flatnonzero(self._ended).tolist()} have ended: call "
@@ -248,6 +260,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def get_state(self) -> dict[str, Any]:
         """Where the environments stand; :meth:`set_state` continues from there to the bit."""
+        self._check_ready()
         return {
             "numbers": self._numbers.get_state(),
             "episodes": self._episodes.copy(),
@@ -278,6 +291,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
 
     # ------------------------------------------------------------------------------------------------------------ parts
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise RuntimeError("the environments have no episodes yet: call `reset` first.")
 
     def _allocate(self) -> None:
         n, k = self.num_envs, self._k
@@ -386,30 +403,33 @@ class _EpisodeNumbers:
     """Draws each environment's next episode number from its own generator, in blocks: a step loops over none."""
 
     def __init__(self, num_envs: int):
-        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self.generators: list[np.random.Generator | None] = [None] * num_envs
+        self.seeds: list[int | None] = [None] * num_envs
         self._block = np.zeros((num_envs, _EPISODE_BLOCK), dtype=np.uint64)
         self._used = np.full(num_envs, _EPISODE_BLOCK)
         self._before_block: list[dict[str, Any] | None] = [None] * num_envs
 
     def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
-        n = len(self._generators)
+        n = len(self.generators)
         seeds: list[int | None]
         if seed is None:
             seeds = [None] * n
-        elif isinstance(seed, Sequence):
-            seeds = list(seed)
+        elif isinstance(seed, (Sequence, np.ndarray)):
+            seeds = [None if entry is None else operator.index(entry) for entry in seed]
         else:
-            seeds = [int(seed) + row for row in range(n)]
+            seeds = [operator.index(seed) + row for row in range(n)]
         if len(seeds) != n:
             raise ValueError(f"`seed` must be one number or {n} of them, got {len(seeds)}.")
+        if any(entry is not None and entry < 0 for entry in seeds):
+            raise ValueError(f"`seed` must not be negative, got {seed}.")
         for row in np.flatnonzero(rows).tolist():
-            if seeds[row] is not None or self._generators[row] is None:
-                self._generators[row] = seeding.np_random(seeds[row])[0]
+            if seeds[row] is not None or self.generators[row] is None:
+                self.generators[row], self.seeds[row] = seeding.np_random(seeds[row])
                 self._used[row] = _EPISODE_BLOCK
 
     def next(self, rows: Mask) -> NDArray[np.uint64]:
         for row in np.flatnonzero(rows & (self._used == _EPISODE_BLOCK)).tolist():
-            generator: np.random.Generator = self._generators[row]  # type: ignore[assignment]  # seeded at the first reset
+            generator: np.random.Generator = self.generators[row]  # type: ignore[assignment]  # seeded at the first reset
             self._before_block[row] = dict(generator.bit_generator.state)
             self._block[row] = generator.integers(0, 2**64 - 1, _EPISODE_BLOCK, dtype=np.uint64, endpoint=True)
             self._used[row] = 0
@@ -425,7 +445,8 @@ class _EpisodeNumbers:
         for row, generator_state in enumerate(state["generators"]):
             generator = seeding.np_random(0)[0]
             generator.bit_generator.state = generator_state
-            self._generators[row] = generator
+            self.generators[row] = generator
+            self.seeds[row] = None
             self._used[row] = _EPISODE_BLOCK
         self.next(np.ones(len(used), dtype=bool))
         self._used = used.copy()

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from jobrec_gym.env import JobRecEnv
@@ -28,6 +29,7 @@ class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
 
     def __init__(self, env: gym.Env[Obs, int], model: RewardModel, terminate_on: Sequence[str] = ()):
         super().__init__(env)
+        _refuse_second(env)
         self._model = model
         self._terminate_on = _decisions(terminate_on)
         self._sums: dict[str, float] = {}
@@ -44,8 +46,11 @@ class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
 
     def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
-        obs, _, terminated, truncated, info = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         made: Recommendations = self.unwrapped.recommendations  # type: ignore[attr-defined]
+        if not made.made[0]:  # a wrapper beneath started a new episode instead
+            self._sums = {}
+            return obs, float(reward), terminated, truncated, info
         batch = self._model(made.applicant_ids, made.job_ids, made.interaction_keys)
         components = {name: float(values[0]) for name, values in batch.components.items()}
         info.update({f"reward/{name}": value for name, value in components.items()})
@@ -116,7 +121,9 @@ class FeedbackReward(_RewardWrapper, RecordConstructorArgs):
     def __init__(
         self, env: gym.Env[Obs, int], simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
     ):
-        RecordConstructorArgs.__init__(self, simulator=simulator_spec(simulator), terminate_on=list(terminate_on))
+        RecordConstructorArgs.__init__(
+            self, simulator=simulator_spec(simulator), terminate_on=list(_decisions(terminate_on))
+        )
         market = _market(env)
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         _RewardWrapper.__init__(self, env, model, terminate_on)
@@ -127,7 +134,14 @@ class _VectorRewardWrapper(gym.vector.VectorWrapper):
 
     def __init__(self, env: gym.vector.VectorEnv, model: RewardModel, terminate_on: Sequence[str] = ()):
         super().__init__(env)
+        _refuse_second(env)
         self._base: JobRecVectorEnv = env.unwrapped
+        self._resets_at_once = self._base.autoreset_mode is AutoresetMode.SAME_STEP
+        if terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
+            raise ValueError(
+                "`terminate_on` in same-step mode starts episodes whose observations no wrapper beneath has seen: put "
+                "observation wrappers outside of this one, or use another `autoreset_mode`."
+            )
         self._model = model
         self._terminate_on = _decisions(terminate_on)
         self._sums: dict[str, NDArray[np.float64]] = {}
@@ -165,7 +179,8 @@ class _VectorRewardWrapper(gym.vector.VectorWrapper):
         if self._terminate_on and batch.decision is not None:
             success = self._scatter(np.isin(batch.decision, self._terminate_on), rows)
             if success.any():
-                obs = self._base.end_episodes(success, infos)
+                begun = self._base.end_episodes(success, infos)
+                obs = begun if self._resets_at_once else obs
                 terminated = terminated | success
         ended = terminated | truncated
         for name, sums in self._sums.items():
@@ -221,7 +236,9 @@ class VectorFeedbackReward(_VectorRewardWrapper, RecordConstructorArgs):
     def __init__(
         self, env: gym.vector.VectorEnv, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
     ):
-        RecordConstructorArgs.__init__(self, simulator=simulator_spec(simulator), terminate_on=list(terminate_on))
+        RecordConstructorArgs.__init__(
+            self, simulator=simulator_spec(simulator), terminate_on=list(_decisions(terminate_on))
+        )
         market = _vector_market(env)
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         _VectorRewardWrapper.__init__(self, env, model, terminate_on)
@@ -281,7 +298,18 @@ def _vector_market(env: gym.vector.VectorEnv) -> LabourMarket:
     return env.unwrapped.market
 
 
+def _refuse_second(env: gym.Env[Any, Any] | gym.vector.VectorEnv) -> None:
+    layer: Any = env
+    while layer is not layer.unwrapped:
+        if isinstance(layer, (_RewardWrapper, _VectorRewardWrapper)):
+            raise ValueError(
+                f"`env` has a reward wrapper already, {type(layer).__name__}: wrap the environment beneath it, "
+                "or `info` would explain two rewards as one."
+            )
+        layer = layer.env
+
+
 def _decisions(terminate_on: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(terminate_on, str) or not set(terminate_on) <= set(DECISIONS):
+    if not isinstance(terminate_on, (tuple, list)) or not set(terminate_on) <= set(DECISIONS):
         raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r}.")
     return tuple(terminate_on)

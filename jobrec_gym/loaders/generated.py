@@ -130,9 +130,9 @@ def load_default(
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
     """
-    for name, n in (("n_jobs", n_jobs), ("n_applicants", n_applicants)):
-        if n < 1:
-            raise MarketError(f"`{name}` must be at least 1, got {n}.")
+    for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise MarketError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
     taxonomy = load_taxonomy()
     with (
         resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
@@ -164,7 +164,7 @@ def load_default(
 
 def load_taxonomy() -> Taxonomy:
     """Reads the embedded taxonomy, ``jobrec_gym/data/taxonomy.json``."""
-    document = json.loads((resources.files("jobrec_gym") / "data" / "taxonomy.json").read_text())
+    document = json.loads((resources.files("jobrec_gym") / "data" / "taxonomy.json").read_text(encoding="utf-8"))
     families = [family["name"] for family in document["families"]]
     rows = [(number, row) for number, family in enumerate(document["families"]) for row in family["occupations"]]
     words: dict[str, dict[str, int]] = {"titles": {}, "hard": {}, "soft": {}}

@@ -47,6 +47,9 @@ class Feedback:
         tokens: int64, tokens spent.
         cost_usd: float64, dollars spent.
         cached: bool, whether the answer was known before.
+
+    Raises:
+        ValueError: For fields of different lengths, a reward that is not finite, or an unknown decision.
     """
 
     decision: NDArray[np.str_]
@@ -92,6 +95,16 @@ class Feedback:
             cost_usd=filled(cost_usd, 0.0, np.float64),
             cached=filled(cached, False, np.bool_),
         )
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in self.__slots__}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the fields of Feedback must have one length, got {lengths}.")
+        if not np.isfinite(self.reward).all():
+            raise ValueError("`reward` must be finite; where there is no answer give 0.0 and say so in `status`.")
+        unknown = sorted(set(self.decision.tolist()) - {*DECISIONS, ""})
+        if unknown:
+            raise ValueError(f"`decision` must be one of {DECISIONS} or '', got {unknown}.")
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -154,7 +167,7 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             )
         module, _, attribute = entry_point.partition(":")
         return getattr(importlib.import_module(module), attribute)(**options)
-    if not isinstance(simulator, UserSimulator):
+    if isinstance(simulator, type) or not isinstance(simulator, UserSimulator):
         raise ValueError(
             "`simulator` must have `bind(market)` (see UserSimulator) or be a dictionary with 'type', "
             f"got {simulator!r}."
@@ -163,7 +176,13 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
 
 
 def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | SimulatorSpec:
-    """The plain-JSON form where the simulator has one, else the simulator itself."""
+    """The plain-JSON form where the simulator has one, else the simulator itself.
+
+    Raises:
+        ValueError: If it is neither a simulator nor a spec.
+    """
+    if not isinstance(simulator, Mapping):
+        make_simulator(simulator)
     to_spec = getattr(simulator, "to_spec", None)
     return simulator if to_spec is None else to_spec()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ class RuleSimulator:
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
 
     Raises:
-        ValueError: For a negative noise, an unknown weight or decision, or weights that are all 0.
+        ValueError: For a negative noise, an unknown weight or decision, or weights that are not finite or all 0; when
+            bound, for a market on which the utility does not vary.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
@@ -79,12 +81,12 @@ class RuleSimulator:
         unknown = set(weights or ()) - set(DEFAULT_WEIGHTS)
         if unknown:
             raise ValueError(f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, got {sorted(unknown)}.")
-        self.seed = int(seed)
+        self.seed = index(seed)
         self.noise = float(noise)
         self.weights = {part: float((weights or {}).get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
         self.rewards = decision_rewards(rewards)
-        if not any(self.weights.values()):
-            raise ValueError("`weights` are all 0: at least one part must count.")
+        if not all(map(math.isfinite, self.weights.values())) or not any(self.weights.values()):
+            raise ValueError(f"`weights` must be finite and not all 0, got {self.weights}.")
 
     def bind(self, market: LabourMarket) -> BoundRuleSimulator:
         """Ties the rules to a market. Equal rules on one market share their tables."""
@@ -132,6 +134,11 @@ class BoundRuleSimulator:
             self._scale[part] = (values.mean(), values.std() or 1.0)
         utility = self.utility(applicants, jobs)
         self.thresholds = np.quantile(utility, QUANTILES)
+        if not utility.std() > 0:
+            raise ValueError(
+                f"`market` {market.name!r} gives every pair the same utility under {simulator}: there is nothing to "
+                "choose. Use more applicants or jobs, or other `weights`."
+            )
         self._noise_scale = self.noise * utility.std()
 
     def utility(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
@@ -184,7 +191,10 @@ class BoundRuleSimulator:
             reward = self._rewards[np.searchsorted(self.thresholds, utility, side="right")]
         else:
             above = _normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
-            reward = self._rewards[0] + above @ np.diff(self._rewards)
+            # Term by term: a matrix product may round a pair differently alone and in a batch.
+            reward = np.full(len(utility), self._rewards[0])
+            for step, gain in enumerate(np.diff(self._rewards)):
+                reward += gain * above[:, step]
         return reward.reshape(applicant_ids.shape)
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:

@@ -107,7 +107,7 @@ def test_whole_occupations_can_be_held_out():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(MarketError, match="`n_jobs` must be at least 1, got 0"):
+    with pytest.raises(MarketError, match="`n_jobs` must be an integer of at least 1, got 0"):
         load_market("default", n_jobs=0)
     with pytest.raises(MarketError, match="'row' or 'occupation', got 'x'"):
         load_market("default", split_by="x")

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,40 @@ def test_a_broken_folder_says_what_is_wrong(market, tmp_path):
         LabourMarket.load(tmp_path / "market")
 
 
+@pytest.mark.parametrize("file", ["market.json", "tables.npz", "jobs.npy", "title_vectors.npy"])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": "jobrec-market/1"}', b"\xff\xfe\x00", None])
+def test_any_broken_file_is_a_market_error(market, tmp_path, file, content):
+    path = tmp_path / "market" / file
+    market.save(tmp_path / "market")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
+    with pytest.raises(MarketError, match="market"):
+        LabourMarket.load(tmp_path / "market")
+
+
+def test_a_failed_save_keeps_the_old_market(market, tmp_path, monkeypatch):
+    market.save(tmp_path / "market")
+    real = Path.rename
+
+    def fail(self, target):
+        if self.name == "market" and Path(target) == tmp_path / "market":
+            raise OSError("disk full")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="disk full"):
+        replaced(market, "jobs").save(tmp_path / "market")
+    monkeypatch.undo()
+    assert LabourMarket.load(tmp_path / "market").fingerprint() == market.fingerprint()
+
+
+def test_a_relative_path_is_found_from_another_folder(market, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(market.save("market"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickled).fingerprint() == market.fingerprint()
+
+
 def test_a_misspelt_market_is_suggested():
     with pytest.raises(MarketError, match='unknown market "defalt": did you mean "default"'):
         load_market("defalt")
@@ -131,7 +166,7 @@ def test_a_changed_file_is_read_again(tmp_path):
     before = load()
     assert load() is before
     people.write_text("key,hard\np1,sql\np2,law\np3,art\n")
-    os.utime(people, (2e9, 2e9))
+    os.utime(people, (1e9, 1e9))
     assert len(load().applicants) == 3
 
 
@@ -139,7 +174,7 @@ def test_a_source_can_be_registered(market, monkeypatch):
     monkeypatch.setattr(jobrec_gym.market, "_SOURCES", dict(jobrec_gym.market._SOURCES))
     monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda path: replaced(market, "jobs"), raising=False)
     register_market_source("mine", "jobrec_gym.market:_made_here")
-    assert load_market("mine:somewhere").to_spec() == "mine:somewhere"
+    assert load_market("mine:/somewhere").to_spec() == "mine:/somewhere"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +187,35 @@ def test_a_source_can_be_registered(market, monkeypatch):
         ({"vectors": np.eye(60, 100)}, "vectors of one size, got 768 and 100"),
         ({"vectors": np.eye(60, 61)}, r"\(n, 2 \* block_dim\)"),
         ({"keys": np.array([], str)}, "`jobs` is empty"),
+        ({"keys": np.array(["a"] * 60, object)}, "must be an array of texts"),
+        ({"seniority": np.full(60, 9, np.int8)}, "row 0 has seniority 9"),
+        ({"title_ids": np.full(60, 10_000, np.int32)}, r"jobs.title_ids` must be in \[0, 681\)"),
     ],
 )
 def test_bad_tables_are_named(market, changes, message):
     with pytest.raises(MarketError, match=message):
         replaced(market, "jobs", **changes)
+
+
+def test_word_vectors_are_checked(market):
+    words = np.zeros((len(market.vocabulary.titles), 384))
+    for vectors, message in (
+        (words[:3], r"shape \(681, 384\), got \(3, 384\)"),
+        (words * np.nan, "row 0 .* not finite"),
+    ):
+        with pytest.raises(MarketError, match=message):
+            LabourMarket("x", market.applicants, market.jobs, market.vocabulary, title_vectors=vectors)
+
+
+def test_the_callers_tables_stay_writable(market):
+    vectors = market.jobs.vectors.copy()
+    replaced(market, "jobs", vectors=vectors)
+    vectors[0] = vectors[1]
+
+
+def test_a_spec_is_the_callers_to_change(market):
+    market.to_spec()["n_jobs"] = 3
+    assert len(pickle.loads(pickle.dumps(market)).jobs) == 60
 
 
 def test_splits_are_named(market):

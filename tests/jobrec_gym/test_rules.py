@@ -77,11 +77,17 @@ def test_noise_is_fresh_for_each_interaction_and_needs_keys(market):
         simulator.feedback(same_pair, same_pair)
 
 
-def test_expected_rewards_broadcast(market):
+def test_expected_rewards_broadcast_and_round_alike_alone_and_in_a_batch(market):
     simulator = RuleSimulator(noise=0.3).bind(market)
     table = simulator.expected_reward(np.arange(40)[:, None], np.arange(60)[None, :])
     assert table.shape == (40, 60)
-    assert table.ravel() == pytest.approx(simulator.expected_reward(*PAIRS))
+    assert (table.ravel() == simulator.expected_reward(*PAIRS)).all()
+    assert all(table[row, row] == simulator.expected_reward(np.array([row]), np.array([row]))[0] for row in range(40))
+
+
+def test_a_market_without_choice_is_refused():
+    with pytest.raises(ValueError, match="the same utility .* nothing to "):
+        RuleSimulator().bind(load_market("default", n_jobs=1, n_applicants=1))
 
 
 @settings(max_examples=20, deadline=None)
@@ -155,7 +161,8 @@ def test_specs_round_trip():
         ({"noise": -1}, "`noise` must be a finite number of at least 0, got -1"),
         ({"noise": float("nan")}, "`noise`"),
         ({"weights": {"pay": 1}}, r"`weights` must name parts of .*got \['pay'\]"),
-        ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "all 0"),
+        ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "not all 0"),
+        ({"weights": {"taste": float("nan")}}, "`weights` must be finite"),
         ({"rewards": {"like": 1}}, r"`rewards` must map decisions of .*\['like'\]"),
         ({"rewards": {"apply": float("inf")}}, "`rewards` must be finite"),
     ],

@@ -98,10 +98,27 @@ def test_native_and_loop_are_equal_step_for_step(mode, n, seed, max_episode_step
 def test_wrapped_native_and_loop_are_equal_step_for_step(mode, terminate_on, kwargs):
     simulator = RuleSimulator(seed=1, noise=0.5)
     wrapper = (
-        lambda env: FeedbackReward(CosineReward(env, scale="raw"), simulator, terminate_on),
-        lambda env: VectorFeedbackReward(VectorCosineReward(env, scale="raw"), simulator, terminate_on),
+        lambda env: FeedbackReward(env, simulator, terminate_on),
+        lambda env: VectorFeedbackReward(env, simulator, terminate_on),
     )
     play_together(*pair(4, mode, wrapper, max_episode_steps=5, **kwargs), n_steps=15, seed=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cosine_twins_are_equal_step_for_step(mode):
+    wrapper = (lambda env: CosineReward(env, "raw"), lambda env: VectorCosineReward(env, "raw"))
+    play_together(*pair(70, mode, wrapper, max_episode_steps=2, observation="ids"), n_steps=6, seed=0)
+
+
+def test_seeds_are_those_of_a_loop():
+    native, loop = pair(3, AutoresetMode.NEXT_STEP)
+    for seed in (5, [7, 1, 2], np.array([4, 5, 6])):
+        native.reset(seed=seed)
+        loop.reset(seed=seed if isinstance(seed, int) else [int(entry) for entry in seed])
+        assert native.np_random_seed == loop.np_random_seed
+    with pytest.raises(ValueError, match="`seed` must not be negative"):
+        native.reset(seed=[0, -1, 3])
+    assert native.np_random_seed == (4, 5, 6)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -198,8 +215,9 @@ def test_impossible_actions_are_refused(action, message):
 
 def test_misuse_is_named():
     envs = gym.make_vec("JobRec-v0", 2, repeats=False, **SMALL)
-    with pytest.raises(RuntimeError, match="call `reset`"):
-        envs.step(np.zeros(2, int))
+    for call in (lambda: envs.step(np.zeros(2, int)), envs.unwrapped.action_masks, envs.unwrapped.get_state):
+        with pytest.raises(RuntimeError, match="call `reset` first"):
+            call()
     with pytest.raises(ValueError, match="must mark every environment at the first reset"):
         envs.reset(options={"reset_mask": np.array([True, False])})
     envs.reset(seed=0)

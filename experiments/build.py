@@ -1,0 +1,110 @@
+"""Config to objects: market, environment, truth, algorithm. The config goes no further than this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import jobrec_gym
+from experiments.evaluation import Truth
+from experiments.recording import InteractionRecorder
+from experiments.runs import HOW_KEYS, folder_name
+from jobrec_gym import JobRecVectorEnv, LabourMarket
+
+__all__ = [
+    "build_algorithm",
+    "build_env",
+    "build_market",
+    "build_truth",
+    "env_options",
+    "load_algorithm",
+    "open_market",
+]
+
+_OF_THE_VECTOR = ("n_envs", "max_episode_steps")
+
+
+def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
+    """The market at a path, of a scheme or saved (``None``); keywords are those of its source."""
+    return jobrec_gym.load_market(path if scheme is None else f"{scheme}:{path}", **kwargs)
+
+
+def build_market(cfg: DictConfig) -> LabourMarket:
+    """The market of ``cfg.market``."""
+    return instantiate(cfg.market, _convert_="all")
+
+
+def env_options(cfg: DictConfig) -> dict[str, Any]:
+    """What ``cfg.env`` says of one environment: the keywords of ``JobRec-v0`` but the market."""
+    options: dict[str, Any] = OmegaConf.to_container(cfg.env, resolve=True)  # type: ignore[assignment]
+    return {key: value for key, value in options.items() if key not in _OF_THE_VECTOR}
+
+
+def build_env(cfg: DictConfig, market: LabourMarket) -> InteractionRecorder:
+    """The training environments of ``cfg.env`` under the reward of ``cfg.reward``, recorded."""
+    env = JobRecVectorEnv(
+        num_envs=cfg.env.n_envs,
+        max_episode_steps=cfg.env.max_episode_steps,
+        autoreset_mode="SameStep",
+        market=market,
+        **env_options(cfg),
+    )
+    return InteractionRecorder(_instantiate(cfg.reward, env=env))
+
+
+def build_truth(cfg: DictConfig, market: LabourMarket) -> Truth:
+    """Who knows what recommendations are worth: the simulator of ``cfg.evaluation``, tied to the market."""
+    return instantiate(cfg.evaluation.simulator, _convert_="all").bind(market)
+
+
+def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:
+    """The algorithm of ``cfg.algo`` on an environment: a :class:`DynaQ`, or an opponent with the same verbs."""
+    return _instantiate(cfg.algo, env=env)
+
+
+def load_algorithm(cfg: DictConfig, path: Path, env: VectorEnv) -> Any:
+    """The saved algorithm of a run; only what acts, without its replay."""
+    algorithm: Any = get_class(cfg.algo._target_)
+    return algorithm.load(path, env=env)
+
+
+def _instantiate(cfg: DictConfig, **objects: Any) -> Any:
+    # Objects go around Hydra, which would copy them.
+    return instantiate(cfg, _convert_="all", _partial_=True)(**objects)
+
+
+def _sweep_folder(overrides: Sequence[str]) -> str:
+    return folder_name(overrides, exclude=("seed", "launcher", *HOW_KEYS))
+
+
+def _run_folder(override_dirname: str) -> str:
+    return folder_name(_split(override_dirname))
+
+
+def _split(override_dirname: str) -> list[str]:
+    """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
+    items: list[str] = []
+    for part in override_dirname.split(","):
+        if items and ("=" not in part or items[-1].count("[") > items[-1].count("]")):
+            items[-1] += f",{part}"
+        else:
+            items.append(part)
+    return [item for item in items if item]
+
+
+# Cached, so that each job of a sweep finds the name that the sweep began with.
+OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("mul", lambda *factors: _product(factors), replace=True)
+
+
+def _product(factors: Sequence[int]) -> int:
+    product = 1
+    for factor in factors:
+        product *= factor
+    return product

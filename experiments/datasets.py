@@ -1,0 +1,129 @@
+"""Precomputed cosine rewards of (applicant, job) pairs, for :meth:`DynaQ.pretrain`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym import LabourMarket
+from jobrec_gym.market import Split
+from jobrec_gym.rewards import scaled_cosine
+
+__all__ = ["MATCHED", "PretrainScale", "cosine_pairs", "load_dataset", "save_dataset", "to_pretrain"]
+
+PretrainScale = Literal["unit", "raw", "matched"]
+Dataset = dict[str, NDArray[Any]]
+
+MATCHED = (0.04, 0.28)
+"""Mean and standard deviation of feedback on random pairs of the default market; ``"matched"`` brings cosine to
+them."""
+
+
+def cosine_pairs(
+    market: LabourMarket,
+    n_pairs: int,
+    seed: int = 0,
+    split: Split = "train",
+    job_split: Split = "train",
+    scale: PretrainScale = "unit",
+) -> Dataset:
+    """Draws distinct pairs uniformly, and rewards them by cosine.
+
+    Args:
+        market: Where they come from.
+        n_pairs: How many; all that there are, if there are fewer.
+        seed: Equal seeds give equal pairs.
+        split: Which applicants.
+        job_split: Which jobs.
+        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
+            feedback, :data:`MATCHED`.
+
+    Returns:
+        ``applicant_id`` int64 (n,), ``job_id`` int64 (n,), ``reward`` float32 (n,).
+
+    Raises:
+        ValueError: For an unknown scale, or ``n_pairs`` below 1.
+    """
+    if scale not in get_args(PretrainScale):
+        raise ValueError(f"`scale` must be one of {get_args(PretrainScale)}, got {scale!r}.")
+    if n_pairs < 1:
+        raise ValueError(f"`n_pairs` must be at least 1, got {n_pairs}.")
+    applicants, jobs = market.applicants.rows(split), market.jobs.rows(job_split)
+    n_all = len(applicants) * len(jobs)
+    picked = np.random.default_rng(seed).choice(n_all, size=min(n_pairs, n_all), replace=False, shuffle=True)
+    applicant_id, job_id = applicants[picked // len(jobs)], jobs[picked % len(jobs)]
+    cosine = market.cosine(applicant_id, job_id)
+    if scale == "matched":
+        mean, spread = MATCHED
+        reward = mean + spread * (cosine - cosine.mean()) / max(float(cosine.std()), 1e-12)
+    else:
+        reward = scaled_cosine(cosine, scale)
+    return {"applicant_id": applicant_id, "job_id": job_id, "reward": reward.astype(np.float32)}
+
+
+def to_pretrain(pairs: Dataset, market: LabourMarket, action_features: NDArray[Any], ids: bool) -> Dataset:
+    """Pairs as :meth:`DynaQ.pretrain` takes them.
+
+    Args:
+        pairs: See :func:`cosine_pairs`.
+        market: The market that the ids refer to.
+        action_features: The environment's table of job vectors.
+        ids: Whether the agent's observations hold ids: then ``action`` is ids too.
+
+    Returns:
+        ``state`` (n, d_s), ``action`` (n, d_a) or (n,), ``reward`` (n,).
+    """
+    jobs = pairs["job_id"]
+    return {
+        "state": market.applicants.vectors[pairs["applicant_id"]],
+        "action": jobs if ids else action_features[jobs],
+        "reward": pairs["reward"],
+    }
+
+
+def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMarket, vectors: bool = False) -> None:
+    """Writes an npz file, whole or not at all.
+
+    Args:
+        path: Where to.
+        pairs: See :func:`cosine_pairs`.
+        market: Its fingerprint is written beside them.
+        vectors: Also ``state`` and ``action``, float16: ``DynaQ.pretrain(np.load(path))`` then works as it is.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {**pairs, "market": np.array(market.fingerprint())}
+    if vectors:
+        whole = to_pretrain(pairs, market, market.jobs.vectors, ids=False)
+        content |= {key: whole[key].astype(np.float16) for key in ("state", "action")}
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as scratch:
+        np.savez(scratch, allow_pickle=False, **content)
+    Path(scratch.name).chmod(0o644)
+    Path(scratch.name).replace(file)
+
+
+def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
+    """The pairs of a file that :func:`save_dataset` wrote.
+
+    Raises:
+        ValueError: If there is no such file, or it was made for another market.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {key: file[key] for key in ("applicant_id", "job_id", "reward", "market")}
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"`pretrain.dataset`: {os.fspath(path)} is no data set: {error}. "
+            "Make one: python -m experiments.make_dataset."
+        ) from error
+    if str(content.pop("market")) != market.fingerprint():
+        raise ValueError(
+            f"`pretrain.dataset`: {os.fspath(path)} was made for another market than {market!r}: its ids would name "
+            "others. Make it anew with the run's market=... options: python -m experiments.make_dataset."
+        )
+    return content

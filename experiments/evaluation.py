@@ -1,0 +1,323 @@
+"""How good an agent is on applicants that it has never met, against random, cosine and the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym import JobRecVectorEnv, LabourMarket
+from jobrec_gym.metrics import coverage, gini, hit_rate_at_k, mrr, ndcg_at_k, normalised_score
+from jobrec_gym.rewards import scaled_cosine
+
+__all__ = [
+    "REFERENCES",
+    "HeldOutEvaluation",
+    "HeldOutPairs",
+    "Metrics",
+    "Truth",
+    "choice_metrics",
+    "draw_pairs",
+    "random_metrics",
+    "ranking_metrics",
+]
+
+Ids = NDArray[np.int64]
+Obs = dict[str, NDArray[Any]]
+Metrics = dict[str, float | None]
+
+REFERENCES = ("random", "cosine", "oracle")
+CUTOFFS = (1, 5, 10)
+NDCG_CUTOFF = 10
+
+_BATCH = 8192
+"""Candidates in one call of an agent; bounds the memory where the whole catalogue is shown."""
+
+
+class Truth(Protocol):
+    """Who knows what recommendations are worth; :class:`~jobrec_gym.simulators.rules.BoundRuleSimulator` does."""
+
+    def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Mean reward of pairs, shapes broadcast."""
+
+    def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
+        """What applicants decide without noise, shapes broadcast."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutPairs:
+    """n applicants with k candidates each, and what each candidate is worth.
+
+    Attributes:
+        obs: What an agent sees, batched.
+        candidate_ids: (n, k).
+        expected: float64 (n, k), expected reward.
+        applies: bool (n, k), whether the applicant would apply, without noise.
+        cosine: float64 (n, k), cosine reward in [0, 1].
+        n_jobs: How many jobs could have been shown.
+    """
+
+    obs: Obs
+    candidate_ids: Ids
+    expected: NDArray[np.float64]
+    applies: NDArray[np.bool_]
+    cosine: NDArray[np.float64]
+    n_jobs: int
+
+    def __len__(self) -> int:
+        return len(self.candidate_ids)
+
+
+def draw_pairs(
+    market: LabourMarket, truth: Truth, env_options: Mapping[str, Any], n_pairs: int, seed: int
+) -> HeldOutPairs:
+    """Fixed (applicant, candidate set) pairs: the first observations of environments seeded with ``seed + i``.
+
+    Args:
+        market: Where applicants and jobs come from.
+        truth: What they are worth to each other.
+        env_options: Keywords of ``JobRec-v0`` but the market; ``split`` and ``job_split`` say who is held out.
+        n_pairs: How many.
+        seed: Equal seeds give equal pairs, whoever learns.
+
+    Raises:
+        ValueError: If ``n_pairs`` is below 1.
+    """
+    if n_pairs < 1:
+        raise ValueError(f"`n_pairs` must be at least 1, got {n_pairs}.")
+    env = JobRecVectorEnv(num_envs=n_pairs, market=market, **env_options)
+    obs, infos = env.reset(seed=seed)
+    applicants, candidates = infos["applicant_id"][:, None], infos["candidate_ids"]
+    step = max(1, 2**20 // candidates.shape[1])
+    parts = [slice(start, start + step) for start in range(0, n_pairs, step)]
+    return HeldOutPairs(
+        obs=obs,
+        candidate_ids=candidates,
+        expected=np.concatenate([truth.expected_reward(applicants[part], candidates[part]) for part in parts]),
+        applies=np.concatenate([truth.decisions(applicants[part], candidates[part]) for part in parts]) == "apply",
+        cosine=np.concatenate([_cosine(market, applicants[part], candidates[part]) for part in parts]),
+        n_jobs=len(market.jobs.rows(env_options["job_split"])),
+    )
+
+
+class HeldOutEvaluation:
+    """Evaluates any number of agents on the same pairs and episodes.
+
+    Args:
+        market: Where applicants and jobs come from.
+        truth: What recommendations are worth.
+        env_options: Keywords of ``JobRec-v0`` but the market, those of training but for the splits.
+        n_pairs: Fixed (applicant, candidate set) pairs.
+        n_episodes: Greedy episodes for the discounted return.
+        max_episode_steps: Their length.
+        gamma: Discount of the return, the agent's own.
+        terminate_on: Decisions that end an episode.
+        seed: Of pairs and episodes.
+    """
+
+    def __init__(
+        self,
+        market: LabourMarket,
+        truth: Truth,
+        env_options: Mapping[str, Any],
+        *,
+        n_pairs: int = 2048,
+        n_episodes: int = 512,
+        max_episode_steps: int = 10,
+        gamma: float = 0.9,
+        terminate_on: Sequence[str] = (),
+        seed: int = 1_000_000,
+    ):
+        self.pairs = draw_pairs(market, truth, env_options, n_pairs, seed)
+        self._market = market
+        self._truth = truth
+        self._env_options = dict(env_options)
+        self._n_episodes = n_episodes
+        self._max_episode_steps = max_episode_steps
+        self._gamma = gamma
+        self._terminate_on = tuple(terminate_on)
+        self._seed = seed
+
+    def __call__(self, model: Any) -> Metrics:
+        """Metrics of an agent on the pairs; see :func:`ranking_metrics`.
+
+        Args:
+            model: With ``q_values(obs) -> (n, k)``, or with SB3's ``predict`` only: then the metrics of a whole
+                ranking are ``None``.
+        """
+        pairs = self.pairs
+        size = max(1, _BATCH // pairs.candidate_ids.shape[1])
+        batches = [
+            {key: values[start : start + size] for key, values in pairs.obs.items()}
+            for start in range(0, len(pairs), size)
+        ]
+        if hasattr(model, "q_values"):
+            return ranking_metrics(pairs, np.concatenate([model.q_values(obs) for obs in batches]))
+        return choice_metrics(pairs, np.concatenate([model.predict(obs, deterministic=True)[0] for obs in batches]))
+
+    def with_return(self, model: Any) -> Metrics:
+        """As calling it, with ``discounted_return`` of greedy episodes."""
+        return {
+            **self(model),
+            "discounted_return": self._play(lambda obs, _: model.predict(obs, deterministic=True)[0]),
+        }
+
+    def references(self) -> dict[str, Metrics]:
+        """The same metrics of a random choice, of the highest cosine, and of the oracle.
+
+        The random one's are exact expectations over the candidates, but for its return, which is of one seeded play;
+        it has no coverage and no Gini.
+        """
+        rng = np.random.default_rng(self._seed)
+        rankings = {"cosine": self.pairs.cosine, "oracle": self.pairs.expected}
+        scorers: dict[str, Callable[[Ids, Ids], NDArray[np.float64]]] = {
+            "random": lambda applicants, candidates: rng.random(candidates.shape),
+            "cosine": lambda applicants, candidates: _cosine(self._market, applicants, candidates),
+            "oracle": self._truth.expected_reward,
+        }
+
+        def chooser(name: str) -> Callable[[Obs, dict[str, Any]], Ids]:
+            def choose(obs: Obs, infos: dict[str, Any]) -> Ids:
+                scores = scorers[name](infos["applicant_id"][:, None], infos["candidate_ids"])
+                return np.where(infos["action_mask"], scores, -np.inf).argmax(axis=1)
+
+            return choose
+
+        metrics = {
+            name: ranking_metrics(self.pairs, rankings[name]) if name in rankings else random_metrics(self.pairs)
+            for name in REFERENCES
+        }
+        return {
+            name: {**metrics[name], "discounted_return": self._play(chooser(name), greedy=name != "random")}
+            for name in REFERENCES
+        }
+
+    def _play(self, choose: Callable[[Obs, dict[str, Any]], Ids], greedy: bool = True) -> float | None:
+        """Mean discounted sum of expected rewards over episodes."""
+        if self._n_episodes < 1:
+            return None
+        env = JobRecVectorEnv(
+            num_envs=self._n_episodes,
+            max_episode_steps=self._max_episode_steps,
+            autoreset_mode="SameStep",
+            market=self._market,
+            **self._env_options,
+        )
+        obs, infos = env.reset(seed=self._seed)
+        # The same jobs are shown to the same applicant until the end: a greedy agent chooses once.
+        once = greedy and self._env_options["repeats"] and self._env_options["resample"] == "episode"
+        running = np.ones(self._n_episodes, dtype=bool)
+        total = np.zeros(self._n_episodes)
+        for step in range(self._max_episode_steps):
+            if step == 0 or not once:
+                actions = choose(obs, infos)
+            obs, _, terminated, truncated, infos = env.step(actions)
+            made = env.recommendations
+            total += running * self._gamma**step * self._truth.expected_reward(made.applicant_ids, made.job_ids)
+            if self._terminate_on:
+                running &= ~np.isin(self._truth.decisions(made.applicant_ids, made.job_ids), self._terminate_on)
+            running &= ~(terminated | truncated)
+            if not running.any():
+                break
+        return float(total.mean())
+
+
+def ranking_metrics(pairs: HeldOutPairs, scores: NDArray[Any]) -> Metrics:
+    """Metrics of an agent that scores every candidate.
+
+    Args:
+        pairs: What it scored.
+        scores: (n, k), higher is better; the first of the highest is its choice.
+
+    Returns:
+        Those of :func:`choice_metrics`; ``ndcg@10`` with expected reward, clipped at 0, as gain; ``mrr`` and
+        ``hit_rate@k`` with an application as the hit, means over the sets that hold one.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    metrics = choice_metrics(pairs, scores.argmax(axis=1))
+    metrics["ndcg@10"] = _nanmean(ndcg_at_k(scores, pairs.expected, NDCG_CUTOFF))
+    metrics["mrr"] = _nanmean(mrr(scores, pairs.applies))
+    for k in CUTOFFS:
+        metrics[f"hit_rate@{k}"] = _nanmean(hit_rate_at_k(scores, pairs.applies, k))
+    return metrics
+
+
+def choice_metrics(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> Metrics:
+    """Metrics of what an agent chose.
+
+    Args:
+        pairs: What it chose from.
+        chosen: (n,), index of a candidate.
+
+    Returns:
+        ``score``, 0 for random and 1 for the oracle (``None`` if no candidate is better than another); ``mean_reward``,
+        expected; ``regret``, expected, for each recommendation; ``apply_rate``; ``cosine``, mean cosine reward;
+        ``coverage`` and ``gini`` of the jobs recommended; and ``None`` for metrics that need a ranking.
+    """
+    rows = np.arange(len(pairs))
+    expected, best, mean = pairs.expected[rows, chosen], pairs.expected.max(axis=1), pairs.expected.mean(axis=1)
+    jobs = pairs.candidate_ids[rows, chosen]
+    counts = np.unique(jobs, return_counts=True)[1]
+    first_hit = np.where(pairs.applies.any(axis=1), pairs.applies[rows, chosen], np.nan)
+    return {
+        "score": normalised_score(expected, mean, best) if best.mean() > mean.mean() else None,
+        "mean_reward": float(expected.mean()),
+        "regret": float((best - expected).mean()),
+        "apply_rate": float(pairs.applies[rows, chosen].mean()),
+        "ndcg@10": None,
+        "mrr": None,
+        "hit_rate@1": _nanmean(first_hit),
+        **{f"hit_rate@{k}": None for k in CUTOFFS[1:]},
+        "cosine": float(pairs.cosine[rows, chosen].mean()),
+        "coverage": coverage(jobs, pairs.n_jobs),
+        "gini": gini(np.concatenate([counts, np.zeros(pairs.n_jobs - len(counts))])),
+    }
+
+
+def random_metrics(pairs: HeldOutPairs) -> Metrics:
+    """What a uniform choice and a uniform ranking get on average: exact expectations, no draw."""
+    k = pairs.expected.shape[1]
+    gains = np.maximum(pairs.expected, 0.0)
+    discounts = 1.0 / np.log2(np.arange(2, min(NDCG_CUTOFF, k) + 2))
+    ideal = -np.sort(-gains, axis=1)[:, : len(discounts)] @ discounts
+    some = ideal > 0
+    n_hits = pairs.applies.sum(axis=1, keepdims=True)
+    # (n, k): the chance that the first hit stands at rank r + 1, given that none stands before, and the chance of that.
+    ranks = np.arange(k)
+    at_rank = np.clip(n_hits / (k - ranks), 0.0, 1.0)
+    none_before = np.concatenate([np.ones((len(pairs), 1)), np.cumprod(1 - at_rank, axis=1)], axis=1)
+    has_hit = n_hits[:, 0] > 0
+
+    def mean(values: NDArray[np.float64], rows: NDArray[np.bool_]) -> float | None:
+        return float(values[rows].mean()) if rows.any() else None
+
+    best, average = pairs.expected.max(axis=1), pairs.expected.mean(axis=1)
+    return {
+        "score": 0.0 if best.mean() > average.mean() else None,
+        "mean_reward": float(average.mean()),
+        "regret": float((best - average).mean()),
+        "apply_rate": float(pairs.applies.mean()),
+        "ndcg@10": mean(gains.mean(axis=1) * discounts.sum() / np.where(some, ideal, 1.0), some),
+        "mrr": mean((none_before[:, :-1] * at_rank) @ (1.0 / (ranks + 1)), has_hit),
+        **{f"hit_rate@{cut}": mean(1 - none_before[:, min(cut, k)], has_hit) for cut in CUTOFFS},
+        "cosine": float(pairs.cosine.mean()),
+        "coverage": None,
+        "gini": None,
+    }
+
+
+def _cosine(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+    chunks = [
+        market.cosine(applicant_ids.ravel()[start : start + _BATCH], job_ids.ravel()[start : start + _BATCH])
+        for start in range(0, job_ids.size, _BATCH)
+    ]
+    return scaled_cosine(np.concatenate(chunks), "unit").reshape(job_ids.shape)
+
+
+def _nanmean(values: NDArray[np.float64]) -> float | None:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,227 @@
+"""What happens while an agent learns: each interaction, and the learning curve on held-out applicants."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+
+from experiments.evaluation import Metrics, Truth
+
+__all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
+
+Ids = NDArray[np.int64]
+
+
+class Interactions(NamedTuple):
+    """n recommendations, in the order in which they were made.
+
+    Attributes:
+        applicant_ids: (n,), to whom.
+        job_ids: (n,), what.
+        candidate_ids: (n, k), out of which jobs.
+        allowed: bool (n, k), which of them could be chosen.
+        reward: float64 (n,), what the agent was paid.
+    """
+
+    applicant_ids: Ids
+    job_ids: Ids
+    candidate_ids: Ids
+    allowed: NDArray[np.bool_]
+    reward: NDArray[np.float64]
+
+
+class InteractionRecorder(VectorWrapper):
+    """Keeps what was recommended until somebody takes it, whichever algorithm plays.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped in its rewards.
+    """
+
+    def __init__(self, env: VectorEnv):
+        super().__init__(env)
+        self._rows: list[Interactions] = []
+        self._shown: Ids = np.empty((0, 0), dtype=np.int64)
+        self._allowed: NDArray[np.bool_] = np.empty((0, 0), dtype=bool)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes; what was recorded stays."""
+        obs, infos = self.env.reset(seed=seed, options=options)
+        self._remember(infos)
+        return obs, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Recommends, and keeps it."""
+        shown, allowed = self._shown, self._allowed
+        result = self.env.step(actions)
+        made = self.unwrapped.recommendations
+        rows = made.made
+        reward = np.asarray(result[1], dtype=np.float64)
+        self._rows.append(
+            Interactions(made.applicant_ids[rows], made.job_ids[rows], shown[rows], allowed[rows], reward[rows])
+        )
+        self._remember(result[-1])
+        return result
+
+    def take(self) -> Interactions | None:
+        """What was recommended since the last call; ``None`` if nothing was."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return None
+        return Interactions(*(np.concatenate(columns) for columns in zip(*rows, strict=True)))
+
+    def get_state(self) -> dict[str, Any]:
+        """This wrapper's own part of where the environments stand; call :meth:`take` before."""
+        return {"shown": self._shown.tolist(), "allowed": self._allowed.tolist()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts this wrapper where :meth:`get_state` was called."""
+        self._shown = np.array(state["shown"], dtype=np.int64)
+        self._allowed = np.array(state["allowed"], dtype=bool)
+        self._rows = []
+
+    def _remember(self, infos: dict[str, Any]) -> None:
+        self._shown = infos["candidate_ids"].copy()
+        self._allowed = infos["action_mask"].astype(bool)
+
+
+class LearningCurve(BaseCallback):
+    """Writes a row of ``metrics.csv`` after fixed numbers of interactions, the first one before any.
+
+    A row stands for the agent with all updates of so many interactions done. Its columns: ``interactions``;
+    ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
+    reward, mean expected regret and apply rate since the row before, and the sums so far; ``seconds`` of learning,
+    evaluations not counted.
+
+    Args:
+        path: Of the table. Rows that are there already are kept: they belong to the run that goes on.
+        recorder: The environment that records.
+        truth: What recommendations are worth.
+        evaluate: What is known of an agent on held-out applicants.
+        at: Numbers of interactions to write a row after.
+        interval: Further rows, every so many interactions.
+        checkpoint_interval: Interactions between calls of ``save_checkpoint``, right behind a row; ``None`` for never.
+        save_checkpoint: Writes one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        recorder: InteractionRecorder,
+        truth: Truth,
+        evaluate: Callable[[Any], Metrics],
+        at: Iterable[int],
+        interval: int,
+        checkpoint_interval: int | None = None,
+        save_checkpoint: Callable[[], None] = lambda: None,
+    ):
+        super().__init__()
+        for name, value in {"evaluation.interval": interval, "checkpoint_interval": checkpoint_interval}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        self.path = path
+        self.recorder = recorder
+        self.truth = truth
+        self.evaluate = evaluate
+        self.at = sorted(at)
+        self.interval = interval
+        self.checkpoint_interval = checkpoint_interval
+        self.save_checkpoint = save_checkpoint
+        self.rows = read_rows(path)
+        self._evaluating = 0.0
+
+    def _on_training_start(self) -> None:
+        self._started = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else 0.0)
+        self._evaluating = 0.0
+        self._write_if_due()
+
+    def _on_rollout_start(self) -> None:
+        # Not on a step: only now are the updates of the interactions done.
+        self._write_if_due()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._write_if_due(last=True)
+
+    @property
+    def _written(self) -> int:
+        return int(self.rows[-1]["interactions"]) if self.rows else -1
+
+    def _write_if_due(self, last: bool = False) -> None:
+        now, written = self.model.num_timesteps, self._written
+        if now == written:
+            return
+        save = _passed(self.checkpoint_interval, written, now)
+        if last or save or _passed(self.interval, written, now) or any(written < point <= now for point in self.at):
+            self._write(now)
+            if save and now > 0 and not last:
+                self.save_checkpoint()
+
+    def _write(self, now: int) -> None:
+        seconds = time.perf_counter() - self._started - self._evaluating
+        row: dict[str, Any] = {"interactions": now, **online_metrics(self.recorder.take(), self.truth, self.rows)}
+        begun = time.perf_counter()
+        row |= {f"held_out/{key}": value for key, value in self.evaluate(self.model).items()}
+        self._evaluating += time.perf_counter() - begun
+        row["seconds"] = round(seconds, 3)
+        self.rows.append(row)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            if len(self.rows) == 1:
+                writer.writeheader()
+            writer.writerow({key: "" if value is None else value for key, value in row.items()})
+
+
+def online_metrics(
+    interactions: Interactions | None, truth: Truth, before: list[dict[str, Any]]
+) -> dict[str, float | None]:
+    """What was earned while learning, since the last of the rows ``before`` and in all."""
+    names = ("cumulative_reward", "cumulative_expected_reward", "cumulative_regret", "cumulative_random_regret")
+    sums = {name: float(before[-1][f"online/{name}"]) if before else 0.0 for name in names}
+    means: dict[str, float | None] = {"mean_reward": None, "mean_regret": None, "apply_rate": None}
+    if interactions is not None:
+        expected = truth.expected_reward(interactions.applicant_ids[:, None], interactions.candidate_ids)
+        chosen = truth.expected_reward(interactions.applicant_ids, interactions.job_ids)
+        best = np.where(interactions.allowed, expected, -np.inf).max(axis=1)
+        random = np.where(interactions.allowed, expected, 0.0).sum(axis=1) / interactions.allowed.sum(axis=1)
+        applied = truth.decisions(interactions.applicant_ids, interactions.job_ids) == "apply"
+        means = {
+            "mean_reward": float(interactions.reward.mean()),
+            "mean_regret": float((best - chosen).mean()),
+            "apply_rate": float(applied.mean()),
+        }
+        for name, values in zip(names, (interactions.reward, chosen, best - chosen, best - random), strict=True):
+            sums[name] += float(values.sum())
+    return {f"online/{key}": value for key, value in (means | sums).items()}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that was written; none where there is no table."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def keep_rows(path: Path, interactions: int) -> None:
+    """Drops the rows behind a number of interactions: what came after a checkpoint is done again."""
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    column = header.index("interactions")
+    with path.open("w", newline="") as file:
+        # A row that a kill cut short is shorter than the header.
+        whole = [row for row in rows if len(row) == len(header)]
+        csv.writer(file).writerows([header, *(row for row in whole if float(row[column]) <= interactions)])
+
+
+def _passed(interval: int | None, written: int, now: int) -> bool:
+    return interval is not None and now // interval > written // interval

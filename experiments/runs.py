@@ -1,0 +1,183 @@
+"""Run folders: what is in them, which are finished, and where they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+__all__ = [
+    "Run",
+    "RunError",
+    "clear_run",
+    "find_runs",
+    "folder_name",
+    "is_finished",
+    "read_run",
+    "write_config",
+    "write_json",
+]
+
+CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
+CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
+
+HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")
+"""Entries of a config that say how to run, and change nothing in what comes out."""
+
+_MAX_NAME = 150
+
+
+class RunError(Exception):
+    """A folder of runs is not what it should be: the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it is.
+        config: Its resolved config.
+        summary: What came out.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The learning curve, one row a point."""
+        return pd.read_csv(self.folder / METRICS)
+
+    @property
+    def progress(self) -> pd.DataFrame:
+        """The algorithm's own log; empty where it wrote none."""
+        file = self.folder / PROGRESS
+        return pd.read_csv(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
+
+
+def read_run(folder: Path) -> Run:
+    """Opens a finished run.
+
+    Raises:
+        RunError: If the folder holds none.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        config = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder} holds no finished run: {error}.") from error
+    return Run(folder, config, summary)
+
+
+def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None, name: str) -> list[Run]:
+    """All finished runs in some folders, at any depth, by the order of their paths.
+
+    Args:
+        paths: A run folder, a folder that holds runs, or several of them.
+        name: Of the argument that gave ``paths``, for messages.
+
+    Raises:
+        RunError: If a path is missing, or there is no finished run in one of them.
+    """
+    if paths is None:
+        raise RunError(
+            f"`{name}` must be given: {name}=FOLDER, a run or a folder of runs that experiments.train wrote."
+        )
+    runs: dict[Path, Run] = {}
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise RunError(f"`{name}`: there is no folder {folder}.")
+        found = sorted(file.parent for file in folder.rglob(SUMMARY) if CHECKPOINT not in file.parts)
+        if not found:
+            raise RunError(
+                f"`{name}`: {folder} holds no finished run (no {SUMMARY} in it or below). Make one: "
+                "python -m experiments.train."
+            )
+        runs |= {run.resolve(): read_run(run) for run in found}
+    return list(runs.values())
+
+
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the folder holds the finished run of this very config."""
+    return (folder / SUMMARY).is_file() and has_config(folder, config)
+
+
+def has_config(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the folder was written by this very config; how it was run does not count."""
+    try:
+        there = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(there, dict) and _what(there) == _what(config)
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what an earlier run left in its folder, the summary first; touches nothing else."""
+    for name in (SUMMARY, EVALUATION, PRETRAIN, CONFIG, METRICS, PROGRESS, MODEL):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINT, TENSORBOARD):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes a resolved config."""
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON that is there whole or not at all; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(text)
+    scratch = Path(file.name)
+    scratch.chmod(0o644)
+    scratch.replace(path)
+
+
+def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
+    """The name of a folder for some Hydra overrides, the same in whatever order they are given.
+
+    It can be typed as it is in ``run=...``, where Hydra takes neither ``=`` nor ``,`` nor brackets.
+
+    Args:
+        overrides: ``"key=value"`` each.
+        exclude: Keys that do not count.
+
+    Example:
+        >>> folder_name(["seed=0,1", "algo.planning_steps=0,5"])
+        'algo.planning_steps-0-5+seed-0-1'
+    """
+    kept = sorted(item for item in overrides if item.partition("=")[0].lstrip("+~") not in exclude)
+    text = "+".join(re.sub("[=,]", "-", item) for item in kept)
+    name = re.sub(r"[^A-Za-z0-9._+-]", "-", text)
+    if name != text or len(name) > _MAX_NAME:
+        # What could not be written is told apart by a checksum.
+        name = f"{name[:_MAX_NAME]}-{hashlib.sha256(','.join(kept).encode()).hexdigest()[:8]}"
+    return name or "default"
+
+
+def _what(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in HOW_KEYS}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

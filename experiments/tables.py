@@ -1,0 +1,73 @@
+"""Tables of numbers as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["COLUMNS", "MAIN_COLUMNS", "Spread", "format_table", "held_out_table", "mean_and_spread"]
+
+Spread = tuple[float, float, int]
+"""Mean, standard deviation over seeds, and how many seeds."""
+
+COLUMNS = {
+    "score": "score",
+    "mean_reward": "mean reward",
+    "apply_rate": "apply rate",
+    "ndcg@10": "nDCG@10",
+    "mrr": "MRR",
+    "hit_rate@1": "hit@1",
+    "hit_rate@5": "hit@5",
+    "hit_rate@10": "hit@10",
+    "discounted_return": "return",
+    "regret": "regret",
+    "cosine": "cosine",
+    "coverage": "coverage",
+    "gini": "Gini",
+}
+"""Metrics on held-out applicants and what they are called in a table."""
+
+MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest entry, the first to the left, numbers to the right."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [header, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def held_out_table(
+    agents: Mapping[str, Mapping[str, float | Spread | None]], columns: Iterable[str] = COLUMNS
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the metrics of some agents, by their names."""
+    columns = list(columns)
+    rows = [[name, *(_number(metrics.get(key)) for key in columns)] for name, metrics in agents.items()]
+    return ["held-out applicants", *(COLUMNS[key] for key in columns)], rows
+
+
+def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:
+    """Mean and sample standard deviation of each metric over runs; ``None`` where a run lacks it."""
+    result: dict[str, Spread | None] = {}
+    for key in metrics[0]:
+        values = [run.get(key) for run in metrics]
+        known = np.array([value for value in values if value is not None])
+        spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        result[key] = (float(known.mean()), spread, len(known)) if len(known) == len(values) else None
+    return result
+
+
+def _number(value: float | Spread | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        mean, spread, n = value
+        return f"{mean:.3f}" if n < 2 else f"{mean:.3f} ± {spread:.3f}"
+    return f"{value:.3f}"

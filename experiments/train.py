@@ -1,0 +1,257 @@
+"""``python -m experiments.train``: one run, or with ``-m`` a sweep that skips what is finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+
+from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options
+from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
+from experiments.evaluation import HeldOutEvaluation, Truth
+from experiments.recording import InteractionRecorder, LearningCurve, keep_rows
+from experiments.runs import (
+    CHECKPOINT,
+    METRICS,
+    MODEL,
+    PRETRAIN,
+    PROGRESS,
+    SUMMARY,
+    TENSORBOARD,
+    RunError,
+    clear_run,
+    has_config,
+    is_finished,
+    read_run,
+    write_config,
+    write_json,
+)
+from experiments.tables import MAIN_COLUMNS, format_table, held_out_table
+from jobrec_gym import LabourMarket
+
+__all__ = ["build_evaluation", "run_training"]
+
+_LOG_EPISODES = 10
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Trains, unless the run is finished; then prints what came out and where it is."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        summary = run_training(cfg, folder, list(hydra_config.overrides.task))
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from error
+    where = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    if hydra_config.mode is RunMode.MULTIRUN:
+        score = summary["held_out"]["score"]
+        print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
+        if hydra_config.job.num == 0:
+            print(f"report of the sweep, when it is done: python -m experiments.report runs={where.parent}")
+        return
+    agents = {"this run": summary["held_out"], **summary["references"]}
+    print(format_table(*held_out_table(agents, MAIN_COLUMNS)))
+    print(f"\nrun       {where}\nevaluate  python -m experiments.evaluate run={where}")
+    print(f"report    python -m experiments.report runs={where}\ncurves    tensorboard --logdir {where}")
+
+
+def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Trains and evaluates the agent of a config, and leaves all there is to know in a folder.
+
+    Args:
+        cfg: A composed ``conf/train.yaml``.
+        folder: Receives ``config.yaml``, ``metrics.csv``, ``progress.csv``, ``tensorboard/``, ``model.zip`` and, last,
+            ``summary.json``.
+        overrides: What the user changed, for the summary and the report.
+
+    Returns:
+        The summary; that of the folder where this very run is finished and ``cfg.resume`` holds.
+    """
+    _check(cfg)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if cfg.resume and is_finished(folder, config):
+        print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
+        return read_run(folder).summary
+    goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
+    (folder / SUMMARY).unlink(missing_ok=True)
+    if not goes_on:
+        clear_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, config)
+
+    torch.set_num_threads(cfg.threads)
+    begun = time.perf_counter()
+    market = build_market(cfg)
+    env = build_env(cfg, market)
+    truth = build_truth(cfg, market)
+    evaluation = build_evaluation(cfg, market, truth)
+    if goes_on:
+        model = _load_checkpoint(cfg, folder, env)
+    else:
+        model = build_algorithm(cfg, env)
+        model.set_logger(_logger(folder))
+        _pretrain(cfg, model, market, env, folder / PRETRAIN)
+    curve = _learn(cfg, model, folder, env, truth, evaluation)
+
+    model.save(folder / MODEL)
+    summary = {
+        "overrides": [item for item in overrides if not item.startswith("hydra")],
+        "seed": cfg.seed,
+        "interactions": int(model.num_timesteps),
+        "market": _describe(market),
+        "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
+        "held_out": evaluation.with_return(model),
+        "references": evaluation.references(),
+        "online": {key.removeprefix("online/"): curve[key] for key in curve if key.startswith("online/cumulative")},
+        "versions": _versions(),
+        "wall_clock": {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - begun, 2),
+            "seconds_of_learning": curve["seconds"],
+        },
+    }
+    write_json(folder / SUMMARY, summary)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return read_run(folder).summary
+
+
+def build_evaluation(cfg: DictConfig, market: LabourMarket, truth: Truth) -> HeldOutEvaluation:
+    """The held-out evaluation of ``cfg.evaluation``."""
+    options = {**env_options(cfg), "split": cfg.evaluation.split, "job_split": cfg.evaluation.job_split}
+    return HeldOutEvaluation(
+        market,
+        truth,
+        options,
+        n_pairs=cfg.evaluation.n_pairs,
+        n_episodes=cfg.evaluation.n_episodes,
+        max_episode_steps=cfg.env.max_episode_steps,
+        gamma=cfg.algo.gamma,
+        terminate_on=list(cfg.reward.get("terminate_on", ())),
+        seed=cfg.evaluation.seed,
+    )
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuses what the algorithm cannot do, before anything is touched."""
+    algorithm = get_class(cfg.algo._target_)
+    for name, value, method in (
+        ("pretrain.epochs", cfg.pretrain.epochs or None, "pretrain"),
+        ("checkpoint_interval", cfg.checkpoint_interval, "save_checkpoint"),
+    ):
+        if value is not None and not hasattr(algorithm, method):
+            raise RunError(
+                f"`{name}` is {value}, but {cfg.algo._target_} has no `{method}`: leave it out, or choose algo=dynaq."
+            )
+
+
+def _pretrain(cfg: DictConfig, model: Any, market: LabourMarket, env: InteractionRecorder, record: Path) -> None:
+    """Pre-trains where the config says so, and writes down with what success."""
+    options = cfg.pretrain
+    if options.epochs == 0:
+        return
+    if options.dataset is not None:
+        pairs = load_dataset(options.dataset, market)
+    else:
+        pairs = cosine_pairs(market, options.n_pairs, options.seed, cfg.env.split, cfg.env.job_split, options.scale)
+    table = env.unwrapped.action_features
+    dataset = to_pretrain(pairs, market, table, ids=cfg.env.observation == "ids")
+    losses = model.pretrain(dataset, epochs=options.epochs, progress_bar=_shows_progress(cfg))
+    write_json(record, {"n_pairs": len(pairs["reward"]), "epochs": options.epochs, **losses})
+
+
+def _learn(
+    cfg: DictConfig,
+    model: Any,
+    folder: Path,
+    env: InteractionRecorder,
+    truth: Truth,
+    evaluation: HeldOutEvaluation,
+) -> dict[str, Any]:
+    """Learns online; returns the last row of the learning curve."""
+    curve = LearningCurve(
+        folder / METRICS,
+        env,
+        truth,
+        evaluation,
+        at=cfg.evaluation.at,
+        interval=cfg.evaluation.interval,
+        checkpoint_interval=cfg.checkpoint_interval,
+        save_checkpoint=lambda: model.save_checkpoint(folder / CHECKPOINT),
+    )
+    begun = model.num_timesteps
+    try:
+        model.learn(
+            cfg.total_timesteps - begun,
+            callback=curve,
+            log_interval=_LOG_EPISODES,
+            reset_num_timesteps=begun == 0,
+            progress_bar=_shows_progress(cfg),
+        )
+    finally:
+        model.logger.close()
+    return curve.rows[-1]
+
+
+def _load_checkpoint(cfg: DictConfig, folder: Path, env: InteractionRecorder) -> Any:
+    algorithm: Any = get_class(cfg.algo._target_)
+    model = algorithm.load_checkpoint(folder / CHECKPOINT, env)
+    keep_rows(folder / METRICS, model.num_timesteps)
+    model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
+    return model
+
+
+def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
+    """SB3's logger to ``progress.csv`` and ``tensorboard/``; keeps the rows up to where a run goes on."""
+    path = folder / PROGRESS
+    kept: list[str] = []
+    if goes_on_at is not None and path.is_file():
+        header, *rows = path.read_text().splitlines()
+        column = header.split(",").index("time/total_timesteps") if "time/total_timesteps" in header else None
+        kept = [header, *(row for row in rows if column is None or float(row.split(",")[column] or 0) <= goes_on_at)]
+    table = CSVOutputFormat(str(path))
+    if kept:
+        table.file.write("\n".join(kept) + "\n")
+        table.keys = kept[0].split(",")
+    return Logger(str(folder), [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))])
+
+
+def _shows_progress(cfg: DictConfig) -> bool:
+    return sys.stderr.isatty() if cfg.progress_bar is None else bool(cfg.progress_bar)
+
+
+def _describe(market: LabourMarket) -> dict[str, Any]:
+    return {
+        "name": market.name,
+        "n_applicants": len(market.applicants),
+        "n_jobs": len(market.jobs),
+        "fingerprint": market.fingerprint(),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in ("jobrec-gym", "gymnasium", "numpy", "stable-baselines3", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout
+            found[package] = None
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A small world for experiments: configs composed in process, runs of a second."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from hydra import compose, initialize_config_dir
+
+from experiments import build, train
+
+CONF = Path(build.__file__).parents[1] / "conf"
+
+SMALL = [
+    "market.n_jobs=60",
+    "market.n_applicants=40",
+    "env.num_candidates=5",
+    "total_timesteps=30",
+    "pretrain.n_pairs=100",
+    "evaluation.n_pairs=64",
+    "evaluation.n_episodes=16",
+    "evaluation.at=[0,10]",
+    "evaluation.interval=20",
+]
+SMALL_DYNAQ = [*SMALL, "algo.policy_kwargs.net_arch=[8]", "algo.learning_starts=8", "algo.batch_size=8"]
+
+
+@pytest.fixture(scope="session")
+def config():
+    """Composes a primary config: ``config("train", "algo=random")``."""
+
+    def composed(name, *overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(name, overrides=list(overrides))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def small(config):
+    """Composes a run of a second: ``small("algo=random", "seed=1")``."""
+
+    def composed(*overrides):
+        plain = any(override in ("algo=random", "algo=cosine", "algo=oracle") for override in overrides)
+        # The test's own come last, and win.
+        return config("train", *(SMALL if plain else SMALL_DYNAQ), *overrides)
+
+    return composed
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """Runs in a folder of the test: ``run("algo=random")`` returns the summary; ``folder=`` names it."""
+
+    def ran(*overrides, folder="run"):
+        return train.run_training(small(*overrides), tmp_path / folder, list(overrides))
+
+    return ran

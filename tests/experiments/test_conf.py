@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from experiments import build
+
+CONF = Path(build.__file__).parents[1] / "conf"
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_every_primary_config_composes(config, name):
+    OmegaConf.to_container(config(name), resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [(group.name, option) for group in sorted(CONF.iterdir()) if group.is_dir() for option in options(group.name)],
+)
+def test_every_option_of_every_group_composes(config, group, option):
+    needs_path = group == "market" and option != "default"
+    cfg = config("train", f"{group}={option}", *(["market.path=there"] if needs_path else []))
+    OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_algo_dynaq_is_the_note_to_the_letter(config):
+    algo = OmegaConf.to_container(config("train").algo, resolve=True)
+
+    assert (
+        algo
+        | {
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "batch_size": 64,
+            "buffer_size": 10_000,
+            "learning_starts": 64,
+            "train_freq": 1,
+            "target_update_interval": 100,
+            "planning_steps": 5,
+            "bootstrap": "same_action",
+            "exploration_initial_eps": 1.0,
+            "exploration_final_eps": 0.05,
+            "exploration_fraction": 0.3,
+            "policy_kwargs": {"features": "concat", "net_arch": [256, 256]},
+        }
+        == algo
+    )
+    assert algo["world_model_kwargs"]["net_arch"] == [256, 256]
+
+
+def test_an_experiment_is_read_after_the_defaults_and_the_command_line_after_both(config):
+    assert config("train").pretrain.epochs == 0
+    assert config("train", "experiment=hybrid_offline").pretrain.epochs > 0
+    assert config("train", "experiment=hybrid_offline", "pretrain.epochs=1").pretrain.epochs == 1
+
+
+def test_an_unknown_option_is_answered_with_those_that_there_are(config):
+    with pytest.raises(MissingConfigException, match=r"(?s)algo/dynak.*dynaq"):
+        config("train", "algo=dynak")
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_runs(run, experiment):
+    summary = run(
+        f"experiment={experiment}", "pretrain.epochs=1", f"total_timesteps={0 if 'offline' in experiment else 30}"
+    )
+
+    assert summary["pretrain"]["n_pairs"] == 100
+    assert summary["held_out"]["score"] is not None
+
+
+def test_hybrid_offline_goes_on_learning_from_feedback(run):
+    summary = run("experiment=hybrid_offline", "pretrain.epochs=1", "total_timesteps=30")
+
+    assert summary["interactions"] == 30
+    assert summary["online"]["cumulative_reward"] == pytest.approx(summary["online"]["cumulative_expected_reward"])
+
+
+@pytest.mark.parametrize("algo", options("algo"))
+def test_every_algorithm_runs(run, algo):
+    assert run(f"algo={algo}")["interactions"] == 30
+
+
+@pytest.mark.parametrize("env", options("env"))
+def test_every_candidate_sampler_runs(run, env):
+    assert run("algo=random", f"env={env}")["held_out"]["mean_reward"] is not None
+
+
+@pytest.mark.parametrize("reward", options("reward"))
+def test_every_reward_runs_and_is_judged_by_the_truth(run, reward):
+    summary = run("algo=oracle", f"reward={reward}")
+
+    assert summary["held_out"]["score"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("env.observation=features",),
+        ("env.n_envs=3",),
+        ("env.repeats=false",),
+        ("env.resample=step", "simulator.noise=0.5"),
+        ("env.job_fields=[title]", "algo.policy_kwargs.features=interaction"),
+        ("reward.terminate_on=[apply]",),
+        ("algo.bootstrap=max", "algo.planning_source=candidates", "algo.planning_steps=1"),
+    ],
+    ids=" ".join,
+)
+def test_dynaq_runs_on_every_make_of_environment(run, overrides):
+    assert run(*overrides)["interactions"] == 30
+
+
+def test_seeds_share_no_environment(config):
+    first = config("train", "seed=1", "env.n_envs=4").algo.seed
+    second = config("train", "seed=2", "env.n_envs=4").algo.seed
+
+    assert second - first >= 4
+
+
+def test_a_saved_market_is_opened_by_its_path(small, tmp_path):
+    market = build.build_market(small())
+    market.save(tmp_path / "market")
+
+    opened = build.open_market(None, str(tmp_path / "market"))
+
+    assert opened.fingerprint() == market.fingerprint()

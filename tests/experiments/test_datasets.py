@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.build import build_algorithm, build_env, build_market
+from experiments.datasets import MATCHED, cosine_pairs, load_dataset, save_dataset, to_pretrain
+from jobrec_gym import load_market
+
+
+@pytest.fixture
+def market():
+    return load_market("default", n_jobs=60, n_applicants=40)
+
+
+def test_pairs_are_distinct_of_training_and_the_same_for_a_seed(market):
+    first, second, other = (cosine_pairs(market, 200, seed=seed) for seed in (3, 3, 4))
+
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+    assert (first["job_id"] != other["job_id"]).any()
+    assert len({*zip(first["applicant_id"], first["job_id"], strict=True)}) == 200
+    assert np.isin(first["applicant_id"], market.applicants.rows("train")).all()
+    assert np.isin(first["job_id"], market.jobs.rows("train")).all()
+
+
+def test_rewards_are_cosines_in_the_scale_asked_for(market):
+    unit, raw, matched = (cosine_pairs(market, 200, scale=scale) for scale in ("unit", "raw", "matched"))
+
+    cosine = market.cosine(raw["applicant_id"], raw["job_id"])
+    np.testing.assert_allclose(raw["reward"], cosine, atol=1e-6)
+    np.testing.assert_allclose(unit["reward"], (1 + cosine) / 2, atol=1e-6)
+    assert (matched["reward"].mean(), matched["reward"].std()) == pytest.approx(MATCHED, abs=1e-4)
+
+
+def test_there_are_no_more_pairs_than_there_are(market):
+    n_all = len(market.applicants.rows("train")) * len(market.jobs.rows("train"))
+
+    assert len(cosine_pairs(market, 10**6)["reward"]) == n_all
+
+
+def test_a_file_has_the_same_bytes_each_time_and_comes_back(market, tmp_path):
+    pairs = cosine_pairs(market, 50)
+    for name in "ab":
+        save_dataset(tmp_path / f"{name}.npz", pairs, market)
+
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    loaded = load_dataset(tmp_path / "a.npz", market)
+    for key, values in pairs.items():
+        np.testing.assert_array_equal(loaded[key], values)
+
+
+def test_a_file_of_another_market_is_refused(market, tmp_path):
+    save_dataset(tmp_path / "a.npz", cosine_pairs(market, 50), market)
+
+    with pytest.raises(ValueError, match="another market"):
+        load_dataset(tmp_path / "a.npz", load_market("default", n_jobs=61, n_applicants=40))
+    with pytest.raises(ValueError, match="no data set"):
+        load_dataset(tmp_path / "missing.npz", market)
+
+
+@pytest.mark.parametrize("observation", ["ids", "features"])
+def test_an_agent_pretrains_on_the_pairs(small, observation):
+    cfg = small(f"env.observation={observation}")
+    market = build_market(cfg)
+    env = build_env(cfg, market)
+    model = build_algorithm(cfg, env)
+    before = model.policy.q_net.first.weight.detach().clone()
+
+    dataset = to_pretrain(cosine_pairs(market, 50), market, env.unwrapped.action_features, ids=observation == "ids")
+    losses = model.pretrain(dataset, epochs=1)
+
+    assert np.isfinite(losses["model_loss"])
+    assert not (model.policy.q_net.first.weight == before).all()
+
+
+def test_a_file_with_vectors_pretrains_as_it_is(small, tmp_path):
+    cfg = small("env.observation=features")
+    market = build_market(cfg)
+    save_dataset(tmp_path / "a.npz", cosine_pairs(market, 50), market, vectors=True)
+
+    with np.load(tmp_path / "a.npz") as dataset:
+        losses = build_algorithm(cfg, build_env(cfg, market)).pretrain(dataset, epochs=1)
+
+    assert np.isfinite(losses["loss"])
+
+
+def test_a_run_takes_the_file(run, small, tmp_path):
+    market = build_market(small())
+    save_dataset(tmp_path / "a.npz", cosine_pairs(market, 100), market)
+
+    from_file = run(f"pretrain.dataset={tmp_path / 'a.npz'}", "pretrain.epochs=1", folder="file")
+    drawn = run("pretrain.epochs=1", folder="drawn")
+
+    assert from_file["held_out"] == drawn["held_out"]

@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.evaluate import evaluate_run
+from experiments.grouping import group_runs
+from experiments.runs import RunError, find_runs, folder_name, is_finished, write_json
+
+
+@pytest.mark.parametrize("algo", ["dynaq", "random", "cosine", "oracle"])
+def test_a_saved_agent_is_evaluated_as_it_was_when_it_was_trained(run, tmp_path, algo):
+    summary = run(f"algo={algo}")
+
+    (found,) = find_runs(tmp_path, "run")
+    result = evaluate_run(found, {"n_pairs": None, "seed": None})
+
+    assert {k: v for k, v in result["held_out"].items() if k != "discounted_return"} == pytest.approx(
+        {k: v for k, v in summary["held_out"].items() if k != "discounted_return"}
+    )
+    assert result["references"] == summary["references"]
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["held_out"] == result["held_out"]
+
+
+def test_other_pairs_can_be_asked_for(run, tmp_path):
+    run("algo=cosine")
+
+    (found,) = find_runs(tmp_path, "run")
+    result = evaluate_run(found, {"n_pairs": 32, "seed": None, "split": "train"})
+
+    assert result["evaluation"]["n_pairs"] == 32
+    assert result["evaluation"]["split"] == "train"
+    assert result["references"] != found.summary["references"]
+
+
+def test_runs_that_differ_by_seeds_alone_are_one_group(run, tmp_path):
+    for number, overrides in enumerate((("seed=0",), ("seed=1", "simulator.seed=1"), ("seed=0", "env.resample=step"))):
+        run("algo=random", *overrides, folder=f"{number}")
+
+    groups = group_runs(find_runs(tmp_path, "runs"))
+
+    assert {label: len(runs) for label, runs in groups.items()} == {"default": 2, "env.resample=step": 1}
+
+
+def test_runs_of_equal_overrides_and_other_files_are_two_groups(run, tmp_path):
+    run("algo=random", folder="a")
+    run("algo=random", folder="b")
+    config = (tmp_path / "b" / "config.yaml").read_text()
+    (tmp_path / "b" / "config.yaml").write_text(config.replace("gamma: 0.9", "gamma: 0.8"))
+
+    assert list(group_runs(find_runs(tmp_path, "runs"))) == ["default", "default (2)"]
+
+
+def test_a_path_that_is_missing_or_empty_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"`run`: there is no folder .*nowhere"):
+        find_runs(tmp_path / "nowhere", "run")
+    with pytest.raises(RunError, match=r"`runs`: .* holds no finished run"):
+        find_runs(tmp_path, "runs")
+    with pytest.raises(RunError, match="run=FOLDER"):
+        find_runs(None, "run")
+
+
+def test_a_broken_summary_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text("{")
+
+    with pytest.raises(RunError, match="no finished run"):
+        find_runs(tmp_path, "run")
+    assert not is_finished(tmp_path, {})
+
+
+def test_json_is_plain_and_leaves_nothing_beside_it(tmp_path):
+    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5]})
+
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["seed=0,1", "algo.planning_steps=0,5"], "algo.planning_steps-0-5+seed-0-1"),
+        (["algo.planning_steps=0,5", "seed=0,1"], "algo.planning_steps-0-5+seed-0-1"),
+        ([], "default"),
+    ],
+)
+def test_a_folder_has_a_name_that_can_be_typed(overrides, name):
+    assert folder_name(overrides) == name
+
+
+def test_what_cannot_be_written_in_a_name_is_told_apart():
+    names = {folder_name([f"algo.net_arch={value}"]) for value in ("[8]", "[8,8]", "{8,8}")}
+
+    assert len(names) == 3
+    assert not set("".join(names)) & set("[]{}=, /")
+    assert len(folder_name([f"market.path={'x' * 300}"])) < 200

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.build import build_env, build_market, build_truth
+from experiments.evaluation import (
+    HeldOutEvaluation,
+    HeldOutPairs,
+    choice_metrics,
+    draw_pairs,
+    random_metrics,
+    ranking_metrics,
+)
+from experiments.opponents import CosineRecommender, OracleRecommender, RandomRecommender
+from experiments.train import build_evaluation
+
+# Two applicants with three candidates each; job 9 could have been shown too.
+PAIRS = HeldOutPairs(
+    obs={},
+    candidate_ids=np.array([[0, 1, 2], [1, 2, 3]]),
+    expected=np.array([[1.0, 0.0, 0.5], [-0.1, 0.5, 0.0]]),
+    applies=np.array([[True, False, False], [False, False, False]]),
+    cosine=np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]),
+    n_jobs=4,
+)
+
+
+@pytest.fixture
+def world(small):
+    cfg = small("algo=random")
+    market = build_market(cfg)
+    return cfg, market, build_truth(cfg, market)
+
+
+def test_metrics_of_a_case_done_by_hand():
+    metrics = ranking_metrics(PAIRS, np.array([[1, 3, 2], [1, 3, 2]]))  # chooses jobs 1 and 2
+
+    assert metrics["mean_reward"] == pytest.approx((0.0 + 0.5) / 2)
+    assert metrics["regret"] == pytest.approx((1.0 + 0.0) / 2)
+    random, oracle = (1.5 / 3 + 0.4 / 3) / 2, (1.0 + 0.5) / 2
+    assert metrics["score"] == pytest.approx((0.25 - random) / (oracle - random))
+    assert metrics["apply_rate"] == 0.0
+    assert metrics["cosine"] == pytest.approx((0.8 + 0.5) / 2)
+    # The second applicant would apply nowhere and does not count; the first one's job stands last.
+    assert metrics["mrr"] == pytest.approx(1 / 3)
+    assert [metrics[f"hit_rate@{k}"] for k in (1, 5, 10)] == [0.0, 1.0, 1.0]
+    log3 = np.log2(3)
+    first, second = (0.5 / log3 + 1.0 / 2) / (1.0 + 0.5 / log3), 1.0
+    assert metrics["ndcg@10"] == pytest.approx((first + second) / 2)
+    assert metrics["coverage"] == 0.5
+    assert metrics["gini"] == pytest.approx(0.5)
+
+
+def test_a_choice_without_a_ranking_has_no_ranking_metrics():
+    metrics = choice_metrics(PAIRS, np.array([0, 1]))
+
+    assert metrics["score"] == pytest.approx(1.0)
+    assert metrics["hit_rate@1"] == 1.0
+    assert metrics["ndcg@10"] is metrics["mrr"] is metrics["hit_rate@5"] is None
+
+
+def test_nothing_is_scored_where_no_candidate_is_better_than_another():
+    flat = HeldOutPairs({}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4)
+
+    metrics = ranking_metrics(flat, np.zeros((2, 3)))
+
+    assert metrics["score"] is metrics["mrr"] is metrics["ndcg@10"] is None
+    assert random_metrics(flat)["score"] is random_metrics(flat)["mrr"] is None
+
+
+def test_what_random_gets_is_the_mean_over_random_rankings(world):
+    cfg, market, truth = world
+    pairs = build_evaluation(cfg, market, truth).pairs
+    rng = np.random.default_rng(0)
+    draws = [ranking_metrics(pairs, rng.random(pairs.expected.shape)) for _ in range(1000)]
+
+    for key, value in random_metrics(pairs).items():
+        if value is not None:
+            assert np.mean([draw[key] for draw in draws]) == pytest.approx(value, abs=0.01), key
+
+
+def test_the_oracle_scores_one_and_random_none(world):
+    cfg, market, truth = world
+    evaluation = build_evaluation(cfg, market, truth)
+    env = build_env(cfg, market)
+
+    oracle = evaluation.with_return(OracleRecommender(env, {"type": "rules"}))
+    cosine = evaluation.with_return(CosineRecommender(env))
+    references = evaluation.references()
+
+    assert oracle["score"] == pytest.approx(1.0)
+    assert oracle["regret"] == pytest.approx(0.0)
+    assert oracle["ndcg@10"] == pytest.approx(1.0)
+    assert oracle == pytest.approx(references["oracle"])
+    assert cosine == pytest.approx(references["cosine"])
+    assert references["random"]["score"] == 0.0
+
+
+def test_a_random_recommender_scores_about_nothing(config):
+    cfg = config("train", "algo=random", "market.n_jobs=300", "market.n_applicants=200")
+    market = build_market(cfg)
+    evaluation = build_evaluation(cfg, market, build_truth(cfg, market))
+
+    assert len(evaluation.pairs) >= 2000
+    assert evaluation(RandomRecommender(build_env(cfg, market), seed=3))["score"] == pytest.approx(0.0, abs=0.03)
+
+
+def test_pairs_are_the_same_for_all_and_hold_no_applicant_of_training(world):
+    _, market, truth = world
+    options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
+    first, second = (draw_pairs(market, truth, options, 100, seed=7) for _ in range(2))
+
+    np.testing.assert_array_equal(first.candidate_ids, second.candidate_ids)
+    np.testing.assert_array_equal(first.obs["applicant"], second.obs["applicant"])
+    held_out = {vector.tobytes() for vector in market.applicants.vectors[market.applicants.rows("test")]}
+    assert {vector.tobytes() for vector in first.obs["applicant"]} <= held_out
+    assert np.isin(first.candidate_ids, market.jobs.rows("train")).all()
+
+
+def test_the_return_of_a_constant_choice_is_a_geometric_sum(world):
+    cfg, market, truth = world
+    evaluation = build_evaluation(cfg, market, truth)
+    oracle = evaluation.references()["oracle"]["discounted_return"]
+    options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
+    first = draw_pairs(market, truth, options, 16, seed=cfg.evaluation.seed)
+
+    expected = first.expected.max(axis=1).mean() * (1 - 0.9**10) / (1 - 0.9)
+    assert oracle == pytest.approx(expected)
+
+
+def test_an_episode_that_ends_on_success_earns_no_more(world):
+    _, market, truth = world
+    options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
+    options |= {"repeats": True, "resample": "episode"}
+    returns = [
+        HeldOutEvaluation(market, truth, options, n_pairs=8, n_episodes=32, terminate_on=ends).references()["oracle"]
+        for ends in ((), ("apply",), ("apply", "save", "click", "ignore"))
+    ]
+
+    whole, until_success, one_step = (metrics["discounted_return"] for metrics in returns)
+    assert one_step < until_success < whole
+
+
+def test_a_model_with_predict_alone_is_evaluated_by_its_choices(world):
+    cfg, market, truth = world
+
+    class First:
+        def predict(self, obs, deterministic):
+            return np.zeros(len(obs["candidates"]), dtype=int), None
+
+    metrics = build_evaluation(cfg, market, truth).with_return(First())
+
+    assert metrics["mean_reward"] is not None
+    assert metrics["ndcg@10"] is None
