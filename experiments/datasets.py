@@ -102,7 +102,7 @@ def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMar
         whole = to_pretrain(pairs, market, market.jobs.vectors, ids=False)
         content |= {key: whole[key].astype(np.float16) for key in ("state", "action")}
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as scratch:
-        np.savez(scratch, allow_pickle=False, **content)
+        np.savez(scratch, **content)  # type: ignore[arg-type]
     Path(scratch.name).chmod(0o644)
     Path(scratch.name).replace(file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ from jobrec_gym.market import (
     compose_vectors,
 )
 
-__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market"]
+__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market", "check_text", "whole_number"]
 
 logger = logging.getLogger(__name__)
 
 SplitBy = Literal["row", "occupation"]
 
+_TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family")
 _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
 
 
@@ -117,12 +119,14 @@ def assemble_market(
 
     Raises:
         MarketError: For an empty side, a repeated or empty key, a row without any skill, a seniority outside 0 to 5,
-            vectors that are not finite or of another shape, or an occupation that is missing where the split needs it.
-            The message names the place.
+            vectors that are not finite or of another shape, a text with half a character (a lone surrogate), or an
+            occupation that is missing where the split needs it. The message names the place. Likewise for a
+            ``test_fraction`` or ``seed`` that is no number.
         EncoderError: If the encoder cannot be had or answers wrongly.
     """
-    if not 0 <= test_fraction < 1:
-        raise MarketError(f"`test_fraction` must be in [0, 1), got {test_fraction}.")
+    if isinstance(test_fraction, bool) or not isinstance(test_fraction, numbers.Real) or not 0 <= test_fraction < 1:
+        raise MarketError(f"`test_fraction` must be a number in [0, 1), got {test_fraction!r}.")
+    seed = whole_number("seed", seed)
     if split_by not in ("row", "occupation"):
         raise MarketError(f"`split_by` must be 'row' or 'occupation', got {split_by!r}.")
     sides = {"applicants": list(applicants), "jobs": list(jobs)}
@@ -221,6 +225,24 @@ def assemble_market(
     )
 
 
+def whole_number(argument: str, value: Any) -> int:
+    """An argument's value as an integer; :class:`MarketError` names the argument where it is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise MarketError(f"`{argument}` must be a whole number, got {value!r}.")
+    return int(value)
+
+
+def check_text(text: str, place: str) -> None:
+    """Raises :class:`MarketError` for half a character (a lone surrogate), which no file and no encoder takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MarketError(
+            f"{place}: holds half a character, the lone surrogate {text[error.start]!r}, in {text!r:.80}; write the "
+            "whole character or leave it out."
+        ) from None
+
+
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
@@ -235,6 +257,10 @@ def _check_records(name: str, side: str, records: Sequence[Record]) -> None:
         # numpy's fixed-width texts drop trailing NULs.
         if record.key.endswith("\0"):
             raise MarketError(f"{place} has key {record.key!r}, which ends in a NUL character.")
+        for field in _TEXT_FIELDS:
+            value = getattr(record, field) or ()
+            for text in (value,) if isinstance(value, str) else value:
+                check_text(text, f"{place}, {field!r}")
         if (other := first.setdefault(record.key, record)) is not record:
             raise MarketError(f"key {record.key!r} of {side} appears twice: in {_place(other)} and in {place}.")
         if (

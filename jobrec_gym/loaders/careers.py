@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobrec_gym.loaders.assembly import Record
+from jobrec_gym.loaders.assembly import Record, whole_number
 from jobrec_gym.loaders.generated import OccupationTable, experience_phrases, sample_applicants
 from jobrec_gym.market import MarketError, SkillLists
 
@@ -75,6 +75,7 @@ def applicants_of(occupations: Sequence[Occupation], n: int, seed: int) -> list[
     Returns:
         (n,) records with keys ``A0000000``, ...; seniority 0 and no experience where the occupation's is unknown.
     """
+    n, seed = whole_number("n_applicants", n), whole_number("seed", seed)
     if n < 1:
         raise MarketError(f"`n_applicants` must be at least 1, got {n}.")
     titles = _Words()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.loaders.assembly import BlockVectors, Record, SplitBy, assemble_market
+from jobrec_gym.loaders.assembly import BlockVectors, Record, SplitBy, assemble_market, check_text
+from jobrec_gym.loaders.tables import parse_json
 from jobrec_gym.market import LabourMarket, MarketError
 
 __all__ = ["COLLECTIONS", "load_dynaq_json"]
@@ -129,6 +129,7 @@ class _Document:
             return ""
         if not isinstance(value, str):
             raise MarketError(f"{self.where}, field {field!r}: must be a text, got {value!r:.80}.")
+        check_text(value, f"{self.where}, field {field!r}")
         return value.strip()
 
     def texts(self, field: str) -> tuple[str, ...]:
@@ -138,7 +139,10 @@ class _Document:
         found = [_as_text(entry) for entry in (value if isinstance(value, list) else [value])]
         if None in found:
             raise MarketError(f"{self.where}, field {field!r}: must list texts, got {value!r:.80}.")
-        return tuple(text for text in found if text)
+        texts = tuple(text for text in found if text)
+        for text in texts:
+            check_text(text, f"{self.where}, field {field!r}")
+        return texts
 
     def id(self, *names: str) -> str:
         for name in names:
@@ -146,6 +150,7 @@ class _Document:
             if isinstance(value, dict) and len(value) == 1:  # {"$oid": "..."} and its kin
                 value = next(iter(value.values()))
             if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
+                check_text(str(value), f"{self.where}, field {name!r}")
                 return str(value)
         raise MarketError(f"{self.where}: has no id in field {' or '.join(map(repr, names))}.")
 
@@ -161,7 +166,7 @@ class _Document:
             return None
         try:
             table = np.asarray(_numbers(value), dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             raise MarketError(
                 f"{place}: must be a vector or a list of vectors of one size, got {value!r:.80}."
             ) from None
@@ -207,19 +212,11 @@ def _read(file: Path) -> list[_Document]:
     except (OSError, UnicodeDecodeError) as error:
         raise MarketError(f"{file} cannot be read: {error}.") from error
     rows: list[tuple[int, Any]]
-    try:
-        if text.lstrip().startswith("["):
-            rows = list(enumerate(json.loads(text), start=1))
-        else:
-            lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-            rows = []
-            for number, line in lines:
-                try:
-                    rows.append((number, json.loads(line)))
-                except json.JSONDecodeError as error:
-                    raise MarketError(f"{file}, row {number}: no JSON: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise MarketError(f"{file}: no JSON: {error}.") from error
+    if text.lstrip().startswith("["):
+        rows = list(enumerate(parse_json(text, str(file)), start=1))
+    else:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        rows = [(number, parse_json(line, f"{file}, row {number}")) for number, line in lines]
     if not rows:
         raise MarketError(f"{file} has no rows.")
     for number, row in rows:

@@ -6,13 +6,13 @@ import difflib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from jobrec_gym.counter_rng import text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
-from jobrec_gym.loaders.assembly import SplitBy, assemble_market
+from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release
 from jobrec_gym.market import LabourMarket, MarketError
@@ -45,8 +45,8 @@ _MAJOR_GROUPS = {
 def load_esco(
     path: str | os.PathLike[str],
     *,
-    relations: Sequence[Relation] = ("essential",),
-    soft_skills: Sequence[str] = (),
+    relations: Relation | Sequence[Relation] = ("essential",),
+    soft_skills: str | Sequence[str] = (),
     language: str = "en",
     n_applicants: int = 1_000,
     max_occupations: int | None = None,
@@ -68,9 +68,9 @@ def load_esco(
 
     Args:
         path: The zip archive of the official CSV files, or its unpacked folder.
-        relations: Which relations count: ``"essential"``, ``"optional"``, or both.
+        relations: Which relations count: ``"essential"``, ``"optional"``, or both in a list.
         soft_skills: Preferred labels of skills that count as soft besides the transversal ones, e.g. ``["manage
-            staff"]``.
+            staff"]``; one may stand alone.
         language: Language of the files, as in ``occupations_en.csv``.
         n_applicants: How many people to sample.
         max_occupations: Take this many occupations, chosen by a hash of their URIs; ``None`` takes all.
@@ -102,8 +102,8 @@ def load_esco(
 def read_esco(
     path: str | os.PathLike[str],
     *,
-    relations: Sequence[Relation] = ("essential",),
-    soft_skills: Sequence[str] = (),
+    relations: Relation | Sequence[Relation] = ("essential",),
+    soft_skills: str | Sequence[str] = (),
     language: str = "en",
     max_occupations: int | None = None,
 ) -> list[Occupation]:
@@ -118,9 +118,14 @@ def read_esco(
     Raises:
         MarketError: As :func:`load_esco`.
     """
-    if not relations or not set(relations) <= set(get_args(Relation)):
-        raise MarketError(f"`relations` must be some of {get_args(Relation)}, got {tuple(relations)}.")
-    if max_occupations is not None and max_occupations < 1:
+    # One text is one relation or skill, not a sequence of letters.
+    relations = (relations,) if isinstance(relations, str) else relations
+    soft_skills = (soft_skills,) if isinstance(soft_skills, str) else soft_skills
+    if not isinstance(relations, Collection) or not relations or any(r not in get_args(Relation) for r in relations):
+        raise MarketError(f"`relations` must be some of {get_args(Relation)}, got {relations!r}.")
+    if not isinstance(soft_skills, Collection) or not all(isinstance(label, str) for label in soft_skills):
+        raise MarketError(f"`soft_skills` must list preferred labels, got {soft_skills!r}.")
+    if max_occupations is not None and whole_number("max_occupations", max_occupations) < 1:
         raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
     release = Release(path)
     skills_file, occupations_file = f"skills_{language}.csv", f"occupations_{language}.csv"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jobrec_gym.counter_rng import text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
-from jobrec_gym.loaders.assembly import SplitBy, assemble_market
+from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release
 from jobrec_gym.market import LabourMarket, MarketError
@@ -124,7 +124,7 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     Raises:
         MarketError: As :func:`load_onet`.
     """
-    if max_occupations is not None and max_occupations < 1:
+    if max_occupations is not None and whole_number("max_occupations", max_occupations) < 1:
         raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
     release = Release(path)
     hard: dict[str, list[str]] = defaultdict(list)

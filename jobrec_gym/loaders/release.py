@@ -8,7 +8,7 @@ import io
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 from jobrec_gym.market import MarketError
@@ -23,23 +23,26 @@ class Release:
         path: A zip archive or a folder.
 
     Raises:
-        MarketError: If there is neither.
+        MarketError: If there is neither. Of two files of one name, none can be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         if self.path.is_dir():
-            self._files = {file.name.casefold(): str(file) for file in sorted(self.path.rglob("*")) if file.is_file()}
+            found = [str(file) for file in sorted(self.path.rglob("*")) if file.is_file()]
         elif self.path.is_file():
             try:
                 with zipfile.ZipFile(self.path) as archive:
-                    self._files = {PurePosixPath(name).name.casefold(): name for name in archive.namelist()}
+                    found = [member.filename for member in archive.infolist() if not member.is_dir()]
             except (zipfile.BadZipFile, OSError) as error:
                 raise MarketError(f"{self.path} is neither a zip archive nor a folder: {error}.") from error
         else:
             raise MarketError(
                 f"{self.path} does not exist; give the zip archive of the release or its unpacked folder."
             )
+        self._files: dict[str, list[str]] = {}
+        for name in found:
+            self._files.setdefault(PurePath(name).name.casefold(), []).append(name)
 
     def __contains__(self, file: str) -> bool:
         return file.casefold() in self._files
@@ -59,13 +62,18 @@ class Release:
             One dictionary a row, at least one.
 
         Raises:
-            MarketError: For a missing file or column, an empty table, or a row that lacks cells; the message names
-                file, row (1 is the first below the header) and column.
+            MarketError: For a file that is missing or there twice, a missing column, an empty table, or a row that
+                lacks cells; the message names file, row (1 is the first below the header) and column.
         """
         if file not in self:
             near = difflib.get_close_matches(file.casefold(), list(self._files), n=1)
-            hint = f" (there is {PurePosixPath(self._files[near[0]]).name!r})" if near else ""
+            hint = f" (there is {PurePath(self._files[near[0]][0]).name!r})" if near else ""
             raise MarketError(f"{self.path} lacks the file {file!r}{hint}.")
+        if len(same_name := self._files[file.casefold()]) > 1:
+            raise MarketError(
+                f"{self.path} has {len(same_name)} files {file!r}, which may be of two releases: "
+                f"{' and '.join(map(repr, same_name))}. Leave one."
+            )
         reader = csv.reader(
             io.StringIO(self._text(file), newline=""),
             delimiter=delimiter,
@@ -91,7 +99,7 @@ class Release:
         return rows
 
     def _text(self, file: str) -> str:
-        name = self._files[file.casefold()]
+        (name,) = self._files[file.casefold()]
         try:
             if self.path.is_dir():
                 data = Path(name).read_bytes()

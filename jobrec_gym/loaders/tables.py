@@ -13,18 +13,18 @@ import math
 import numbers
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
-from jobrec_gym.loaders.assembly import Record, SplitBy, assemble_market
+from jobrec_gym.loaders.assembly import Record, SplitBy, assemble_market, check_text
 from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["FIELDS", "load_csv", "load_jsonl", "load_parquet"]
+__all__ = ["FIELDS", "load_csv", "load_jsonl", "load_parquet", "parse_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,9 @@ def load_csv(
             is real). Needs an occupation for every job, and skills in lists.
         columns: Which column holds which of :data:`FIELDS`; by default each is named like its field. ``{"jobs": {...},
             "applicants": {...}}`` where the sides differ. ``hard`` and ``soft`` may name several columns, which are
-            joined. A mapped column must be there; of the others only one of ``hard`` and ``soft`` must. Without a key
-            column a row's key is its number.
+            joined. A mapped column must be there; of the others only one of ``hard`` and ``soft`` must. A column that
+            differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a
+            row's key is its number.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell. A cell may hold a JSON array as well.
@@ -86,6 +87,10 @@ def load_csv(
     Example:
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})  # doctest: +SKIP
     """
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
+        raise MarketError(
+            f"`delimiter` must be one character, no quotation mark and no end of line, got {delimiter!r}."
+        )
 
     def read(file: Path) -> _Table:
         return _read_csv(file, delimiter)
@@ -190,9 +195,7 @@ def _read_csv(file: Path, delimiter: str) -> _Table:
     try:
         reader = csv.reader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
         header = next(reader, [])
-        repeated = [name for name in header if header.count(name) > 1]
-        if repeated:
-            raise MarketError(f"{file}: column {repeated[0]!r} appears twice in the header.")
+        _check_header(file, header)
         rows = []
         number = 0
         for cells in reader:
@@ -216,10 +219,7 @@ def _read_jsonl(file: Path) -> _Table:
     for number, line in enumerate(_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MarketError(f"{file}, row {number}: no JSON: {error}.") from error
+        row = parse_json(line, f"{file}, row {number}")
         if not isinstance(row, dict):
             raise MarketError(f"{file}, row {number}: must be a JSON object, got {type(row).__name__}.")
         header.update(dict.fromkeys(row))
@@ -239,7 +239,35 @@ def _read_parquet(file: Path) -> _Table:
         table = parquet.ParquetFile(file).read()
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
+    _check_header(file, table.column_names)
     return _Table(str(file), list(table.column_names), list(enumerate(table.to_pylist(), start=1)))
+
+
+def _check_header(file: Path, header: Sequence[str]) -> None:
+    if len(set(header)) < len(header):
+        repeated = next(name for name in header if header.count(name) > 1)
+        raise MarketError(f"{file}: column {repeated!r} appears twice in the header.")
+
+
+def parse_json(text: str, where: str, complaint: str = "no JSON") -> Any:
+    """A JSON text's value; :class:`MarketError` names the place where it is none or an object repeats a name."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise MarketError(f"{where}: {repeated!r} appears twice in one JSON object.")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=distinct)
+    except MarketError:
+        raise
+    except ValueError as error:  # also for an integer of too many digits
+        raise MarketError(f"{where}: {complaint}: {error}.") from error
+    except RecursionError:
+        raise MarketError(f"{where}: holds brackets in brackets too deep to read.") from None
 
 
 def _text(file: Path) -> str:
@@ -285,8 +313,10 @@ def _load(
             "and "
             f"`n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
         )
-    if not options.skill_separator:
-        raise MarketError("`skill_separator` must not be empty.")
+    if not isinstance(options.skill_separator, str) or not options.skill_separator:
+        raise MarketError(f"`skill_separator` must not be empty and be a text, got {options.skill_separator!r}.")
+    if options.columns is not None and not isinstance(options.columns, Mapping):
+        raise MarketError(f"`columns` must map fields to columns, `{{'hard': 'skills'}}`, got {options.columns!r}.")
     table = read(path)
     if not table.rows:
         raise MarketError(f"{path} has no rows.")
@@ -303,7 +333,7 @@ def _load(
 
     records = {}
     for side, some in tables.items():
-        fields = _columns_of(some, side, options.columns)
+        fields = _columns_of(some, side, options.columns, options.role_column)
         text = _text_fields(side, options.text_columns)
         records[side] = [
             _record(some.file, number, row, fields, text, options.skill_separator) for number, row in some.rows
@@ -316,6 +346,8 @@ def _load(
 def _by_role(table: _Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, _Table]:
     if column not in table.header:
         raise MarketError(no_such_column(table.file, column, table.header))
+    if role_values is not None and not isinstance(role_values, Mapping):
+        raise MarketError(f"`role_values` must give {_SIDES} a value each, got {role_values!r}.")
     values = dict(_ROLE_VALUES if role_values is None else role_values)
     if set(values) != set(_SIDES) or len(set(values.values())) != len(_SIDES):
         raise MarketError(f"`role_values` must give {_SIDES} a value each, got {values}.")
@@ -324,12 +356,12 @@ def _by_role(table: _Table, column: str, role_values: Mapping[str, str] | None) 
     for number, row in table.rows:
         role = row.get(column)
         role = role.strip() if isinstance(role, str) else role
-        if role not in side_of:
-            near = difflib.get_close_matches(str(role), list(side_of), n=1)
+        if not isinstance(role, Hashable) or role not in side_of:
+            near = difflib.get_close_matches(role if isinstance(role, str) else "", list(map(str, side_of)), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MarketError(
                 f"{table.file}, row {number}, column {column!r}: must be {' or '.join(map(repr, side_of))}, got "
-                f"{role!r}.{hint}"
+                f"{role!r:.80}.{hint}"
             )
         rows[side_of[role]].append((number, row))
     for side, some in rows.items():
@@ -338,12 +370,16 @@ def _by_role(table: _Table, column: str, role_values: Mapping[str, str] | None) 
     return {side: _Table(table.file, table.header, some) for side, some in rows.items()}
 
 
-def _columns_of(table: _Table, side: str, columns: Columns | None) -> dict[str, tuple[str, ...]]:
+def _columns_of(
+    table: _Table, side: str, columns: Columns | None, role_column: str | None
+) -> dict[str, tuple[str, ...]]:
     """The file's columns of each field that it has."""
     columns = columns or {}
     if set(columns) & set(_SIDES):
         _known("columns", columns, _SIDES)
         columns = columns.get(side) or {}
+        if not isinstance(columns, Mapping):
+            raise MarketError(f"`columns[{side!r}]` must map fields to columns, got {columns!r}.")
     _known("columns", columns, FIELDS)
     found: dict[str, tuple[str, ...]] = {}
     for field in FIELDS:
@@ -351,6 +387,11 @@ def _columns_of(table: _Table, side: str, columns: Columns | None) -> dict[str, 
         if not isinstance(names, str):
             if field not in _SKILL_FIELDS:
                 raise MarketError(f"`columns[{field!r}]` must be one column name, got {names!r}.")
+            if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+                raise MarketError(
+                    f"`columns[{field!r}]` must be a column name or a list of them, got {names!r}; leave {field!r} out "
+                    "where the file has no such column."
+                )
             names = tuple(names)
         else:
             names = (names,)
@@ -359,6 +400,7 @@ def _columns_of(table: _Table, side: str, columns: Columns | None) -> dict[str, 
                 raise MarketError(no_such_column(table.file, name, table.header))
         if all(name in table.header for name in names):
             found[field] = names
+    _refuse_near_misses(table, side, {*columns}, {name for names in found.values() for name in names} | {role_column})
     if not found.keys() & set(_SKILL_FIELDS):
         raise MarketError(
             f"{no_such_column(table.file, 'hard', table.header)} A file of {side} needs 'hard', 'soft' or both: say "
@@ -378,12 +420,31 @@ def _columns_of(table: _Table, side: str, columns: Columns | None) -> dict[str, 
     return found
 
 
+def _refuse_near_misses(table: _Table, side: str, mapped: Set[str], used: Set[str | None]) -> None:
+    """Raises for a column like ``Hard`` or ``soft_``: by its name a field, and yet nobody would read it."""
+    for name in table.header:
+        field = name.casefold().strip(" \t_\ufeff\xa0")
+        if field not in FIELDS or field in mapped or name in used:
+            continue
+        for number, row in table.rows:
+            # In JSON lines some rows may have the one name and some the other.
+            if name in row and field not in row:
+                place = table.file if field not in table.header else f"{table.file}, row {number}"
+                raise MarketError(
+                    f"{place}: column {name!r} would not be read, since the field is called {field!r}: say "
+                    f"`columns={{{field!r}: {name!r}}}` (for one side `columns={{{side!r}: {{{field!r}: {name!r}}}}}`) "
+                    "or rename the column."
+                )
+
+
 def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     if isinstance(text_columns, Mapping):
         _known("text_columns", text_columns, _SIDES)
         text_columns = text_columns.get(side, ())
     if isinstance(text_columns, str):
         text_columns = (text_columns,)
+    if not isinstance(text_columns, Collection):
+        raise MarketError(f"`text_columns` must list 'hard', 'soft' or both, got {text_columns!r}.")
     _known("text_columns", text_columns, _SKILL_FIELDS)
     return tuple(text_columns)
 
@@ -444,6 +505,7 @@ def _cell_text(cell: Any, where: str, column: str) -> str:
     if _is_missing(cell):
         return ""
     if isinstance(cell, str):
+        check_text(cell, f"{where}, column {column!r}")
         return cell.strip()
     if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
         return str(cell)
@@ -460,11 +522,9 @@ def _cell_skills(cell: Any, where: str, column: str, separator: str) -> Iterator
     if _is_missing(cell):
         return
     if isinstance(cell, str) and cell.lstrip().startswith("["):
-        try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError as error:
-            raise MarketError(f"{where}, column {column!r}: begins like a JSON array and is none: {error}.") from error
+        cell = parse_json(cell, f"{where}, column {column!r}", "begins like a JSON array and is none")
     if isinstance(cell, str):
+        check_text(cell, f"{where}, column {column!r}")
         yield from (skill for part in cell.split(separator) if (skill := part.strip()))
     elif isinstance(cell, list):
         yield from _skill_texts(cell, where, column)
@@ -476,6 +536,7 @@ def _skill_texts(cell: Sequence[Any], where: str, column: str) -> list[str]:
     for skill in cell:
         if not isinstance(skill, str):
             raise MarketError(f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them.")
+        check_text(skill, f"{where}, column {column!r}")
     return [stripped for skill in cell if (stripped := skill.strip())]
 
 
@@ -488,7 +549,7 @@ def _cell_seniority(cell: Any, where: str, column: str) -> int:
         value = float(cell)  # 3.0 is what an integer column with gaps becomes
         if not value.is_integer() or not 1 <= value <= 5:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an integer beyond any float
         raise MarketError(
             f"{where}, column {column!r}: must be a whole number from 1 (entry) to 5 (lead), or empty; got "
             f"{cell!r:.80}."

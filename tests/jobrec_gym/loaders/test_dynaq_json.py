@@ -129,6 +129,13 @@ def test_two_empty_blocks_name_the_row(tmp_path):
         load_dynaq_json(write(tmp_path, content))
 
 
+def nested(depth):
+    value = [1.0] * DIM
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def broken(collection, row, field, value):
     content = copy.deepcopy(export())
     if value is ...:
@@ -169,6 +176,17 @@ def broken(collection, row, field, value):
             *("job_embeddings", 0, "original_job_id", {"$oid": f"{JOB}0"}),
             r"original_job_id .* appears twice: in .*job_embeddings\.json, row 1 and in .*row 2",
         ),
+        (
+            *("job_embeddings", 0, "tech_skills_vectors", [10**400] * DIM),
+            r"job_embeddings\.json, row 1, field 'tech_skills_vectors': must be a vector",
+        ),
+        (
+            *("job_embeddings", 0, "tech_skills_vectors", nested(700)),
+            r"job_embeddings\.json, row 1, field 'tech_skills_vectors': must be a vector",
+        ),
+        (*("jobs_text", 1, "_id", "\ud800"), r"jobs_text\.json, row 2, field '_id': holds half a character"),
+        (*("jobs_text", 1, "job_title", "\ud800"), r"jobs_text\.json, row 2, field 'job_title': holds half a"),
+        (*("jobs_text", 1, "soft_skills", ["\ud800"]), r"jobs_text\.json, row 2, field 'soft_skills': holds half a"),
         (*("job_embeddings", 0, "original_job_id", ...), r"job_embeddings\.json, row 1: has no id in field"),
         (
             *("jobs_text", 1, "_id", {"$oid": f"{JOB}0"}),
@@ -203,6 +221,9 @@ def test_vectors_without_a_text_are_named(tmp_path):
         ("[1]", r"jobs_text\.json, row 1: must be a JSON object, got int"),
         ("[{", r"jobs_text\.json: no JSON"),
         ('{"_id": 1}\nno', r"jobs_text\.json, row 2: no JSON"),
+        ("[" * 100_000, r"jobs_text\.json: .*too deep to read"),
+        ('{"_id": 1' + "0" * 5000 + "}", r"jobs_text\.json, row 1: no JSON"),
+        ('{"_id": 1, "bio": "a", "bio": "b"}', r"jobs_text\.json, row 1: 'bio' appears twice in one JSON object"),
     ],
 )
 def test_a_malformed_file_names_the_place(tmp_path, text, message):

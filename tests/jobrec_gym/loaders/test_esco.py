@@ -76,6 +76,29 @@ def test_optional_relations_are_a_choice(folder):
     assert [row.name for row in read_esco(folder, relations=["optional"])] == ["nurse", "midwife, senior"]
 
 
+def test_one_relation_or_skill_may_stand_alone(folder):
+    assert read_esco(folder, relations="optional") == read_esco(folder, relations=["optional"])
+    assert read_esco(folder, soft_skills="manage staff") == read_esco(folder, soft_skills=["manage staff"])
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_two_files_of_one_name_are_refused_when_wanted(folder, kind):
+    write(folder / "older", {"Skills_en.csv": tables()["skills_en.csv"], "notes.txt": []})
+    write(folder / "skills_en.csv.d" / "notes", {"notes.txt": []})
+    path = folder
+    if kind == "zip":
+        path = folder.parent / "release.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, file.relative_to(folder).as_posix())
+    with pytest.raises(
+        MarketError, match=r"has 2 files 'skills_en\.csv', .*older/Skills_en\.csv' and '.*skills_en\.csv'"
+    ):
+        read_esco(path)
+    (folder / "older" / "Skills_en.csv").unlink()
+    assert len(read_esco(folder)) == 3, "other names may repeat"
+
+
 def test_more_skills_can_be_called_soft(folder):
     assert read_esco(folder, soft_skills=["manage staff"])[2].soft == ("lead others", "manage staff")
     with pytest.raises(MarketError, match=r"`soft_skills` names 'manage staf', .* Did you mean 'manage staff'\?"):
@@ -137,6 +160,11 @@ def test_a_bad_cell_names_file_row_and_column(folder, file, row, column, cell, m
     [
         ({"relations": ("vital",)}, r"`relations` must be some of \('essential', 'optional'\), got \('vital',\)"),
         ({"relations": ()}, "`relations` must be some of"),
+        ({"relations": "esential"}, r"`relations` must be some of .* got \('esential',\)"),
+        ({"relations": 3}, "`relations` must be some of .* got 3"),
+        ({"relations": [["optional"]]}, "`relations` must be some of"),
+        ({"soft_skills": None}, "`soft_skills` must list preferred labels, got None"),
+        ({"max_occupations": "3"}, "`max_occupations` must be a whole number, got '3'"),
         ({"max_occupations": 0}, "`max_occupations` must be at least 1"),
     ],
 )

@@ -131,6 +131,8 @@ def test_a_choice_of_occupations_is_the_same_each_time(folder):
     assert read_onet(folder, max_occupations=1) == read_onet(folder, max_occupations=1)
     with pytest.raises(MarketError, match="`max_occupations` must be at least 1 or None, got 0"):
         read_onet(folder, max_occupations=0)
+    with pytest.raises(MarketError, match=r"`max_occupations` must be a whole number, got 1\.5"):
+        read_onet(folder, max_occupations=1.5)
 
 
 @pytest.mark.parametrize(

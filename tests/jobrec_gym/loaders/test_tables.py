@@ -216,6 +216,12 @@ def test_people_are_not_sampled_from_free_text(load):
         load(OCCUPIED, applicants=None, n_applicants=5, text_columns=["hard"])
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_applicants", "5"), ("n_applicants", 2.5), ("seed", 1.5)])
+def test_sampling_takes_whole_numbers(load, name, value):
+    with pytest.raises(MarketError, match=f"`{name}` must be a whole number, got {value!r}"):
+        load(OCCUPIED, **{"applicants": None, "n_applicants": 5, name: value})
+
+
 def test_n_applicants_is_at_least_one(load):
     with pytest.raises(MarketError, match="`n_applicants` must be at least 1, got 0"):
         load(OCCUPIED, applicants=None, n_applicants=0)
@@ -239,6 +245,28 @@ def test_a_missing_column_is_named_with_the_nearest(load):
         load(JOBS, columns={"title": "Titel"})
 
 
+@pytest.mark.parametrize("name", ["Hard", "HARD", " hard", "hard ", "hard_"])
+def test_a_column_that_is_nearly_a_field_is_refused_with_the_way_out(load, name):
+    rows = [{"key": "1", name: "arc welding", "soft": "patience"}]
+    with pytest.raises(MarketError, match=rf"jobs\.csv: column '{name}' .* say `columns=\{{'hard': '{name}'\}}`"):
+        load(rows)
+    assert load(rows, columns={"jobs": {"hard": name}}).job(0).hard_skills == ("arc welding",)
+
+
+def test_a_column_that_is_nearly_a_field_may_stand_beside_it_or_say_the_role(load, tmp_path):
+    assert load([{"key": "1", "hard": "a", "Hard": "b"}]).job(0).hard_skills == ("a",)
+    rows = [{"key": "1", "hard": "a", "Family": "job"}, {"key": "2", "hard": "a", "Family": "applicant"}]
+    path = write_csv(tmp_path / "all.csv", rows)
+    assert load_csv(path, role_column="Family", encoder="hashing").job(0).family is None
+
+
+def test_a_json_object_with_nearly_a_field_is_refused_by_its_row(tmp_path):
+    rows = [{"key": 1, "hard": ["a"], "soft": ["b"]}, {"key": 2, "Hard": ["a"], "soft": ["b"]}]
+    path = write_jsonl(tmp_path / "jobs.jsonl", rows)
+    with pytest.raises(MarketError, match=r"jobs\.jsonl, row 2: column 'Hard' would not be read"):
+        load_jsonl(path, applicants=path, encoder="hashing")
+
+
 def test_a_file_without_skill_columns_says_how_to_map_them(load):
     with pytest.raises(MarketError, match=r"jobs\.csv has no column 'hard'.*'Hard Skills'.*`columns=\{'hard'"):
         load([{"key": "1", "Hard Skills": "a"}])
@@ -257,6 +285,21 @@ def test_a_file_without_skill_columns_says_how_to_map_them(load):
         ({"text_columns": {"job": ["hard"]}}, "`text_columns` may name 'jobs', 'applicants', got 'job'"),
         ({"skill_separator": ""}, "`skill_separator` must not be empty"),
         ({"role_values": {"jobs": "j"}}, "`role_values` has no meaning without `role_column`"),
+        (
+            {"columns": {"hard": None}},
+            r"`columns\['hard'\]` must be a column name or a list.*got None; leave 'hard' out",
+        ),
+        ({"columns": {"hard": ["hard", 1]}}, r"`columns\['hard'\]` must be a column name or a list of them"),
+        ({"columns": ["hard"]}, r"`columns` must map fields to columns, `\{'hard': 'skills'\}`, got \['hard'\]"),
+        ({"columns": {"jobs": "hard"}}, r"`columns\['jobs'\]` must map fields to columns, got 'hard'"),
+        ({"text_columns": None}, "`text_columns` must list 'hard', 'soft' or both, got None"),
+        ({"skill_separator": 1}, "`skill_separator` must not be empty and be a text, got 1"),
+        ({"delimiter": ";;"}, "`delimiter` must be one character, .*got ';;'"),
+        ({"delimiter": '"'}, "`delimiter` must be one character, no quotation mark"),
+        ({"delimiter": None}, "`delimiter` must be one character, .*got None"),
+        ({"test_fraction": "0.3"}, r"`test_fraction` must be a number in \[0, 1\), got '0\.3'"),
+        ({"seed": 1.5}, r"`seed` must be a whole number, got 1\.5"),
+        ({"seed": None}, "`seed` must be a whole number, got None"),
     ],
 )
 def test_options_are_checked(load, options, message):
@@ -302,6 +345,8 @@ def test_a_row_without_skills_is_named(load):
         ('key,hard\n1,"a\n', r"jobs\.csv, line \d: unexpected end of data"),
         ("key,hard\n1,[a\n", r"jobs\.csv, row 1, column 'hard': begins like a JSON array"),
         ("key,hard\n1,[1]\n", r"jobs\.csv, row 1, column 'hard': must list texts, got 1"),
+        ("key,hard\n1," + "[" * 100_000 + "\n", r"jobs\.csv, row 1, column 'hard': .*too deep to read"),
+        ('key,hard\n1,["\\ud800"]\n', r"jobs\.csv, row 1, column 'hard': holds half a character"),
     ],
 )
 def test_a_malformed_csv_names_the_place(tmp_path, people, text, message):
@@ -321,6 +366,13 @@ def test_a_malformed_csv_names_the_place(tmp_path, people, text, message):
         ('{"key": [1], "hard": ["a"]}', r"jobs\.jsonl, row 1, column 'key': must be a text or a number"),
         ('{"key": 1, "hard": [null]}', r"jobs\.jsonl, row 1, column 'hard': must list texts, got None"),
         ('{"key": 1, "hard": ["a"], "seniority": true}', r"row 1, column 'seniority': must be a whole number"),
+        ('{"key": 1, "hard": ["a"], "seniority": 1' + "0" * 400 + "}", r"row 1, column 'seniority': must be a whole"),
+        ('{"key": 1, "hard": ["a"], "seniority": 1' + "0" * 5000 + "}", r"jobs\.jsonl, row 1: no JSON: .*limit"),
+        ('{"key": "\\ud800", "hard": ["a"]}', r"jobs\.jsonl, row 1, column 'key': holds half a character.*'\\ud800'"),
+        ('{"key": 1, "hard": ["\\ud800"]}', r"jobs\.jsonl, row 1, column 'hard': holds half a character"),
+        ('{"key": 1, "hard": "\\ud800"}', r"jobs\.jsonl, row 1, column 'hard': holds half a character"),
+        ("[" * 100_000, r"jobs\.jsonl, row 1: .*too deep to read"),
+        ('{"key": 1, "hard": ["a"], "hard": ["b"]}', r"jobs\.jsonl, row 1: 'hard' appears twice in one JSON object"),
     ],
 )
 def test_a_malformed_jsonl_names_the_place(tmp_path, text, message):
@@ -328,6 +380,21 @@ def test_a_malformed_jsonl_names_the_place(tmp_path, text, message):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(MarketError, match=message):
         load_jsonl(path, applicants=path, encoder="hashing")
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path, people):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    table = pyarrow.Table.from_arrays([pyarrow.array([["a"]])] * 2, names=["hard", "hard"])
+    parquet.write_table(table, tmp_path / "jobs.parquet")
+    with pytest.raises(MarketError, match=r"jobs\.parquet: column 'hard' appears twice"):
+        load_parquet(tmp_path / "jobs.parquet", applicants=tmp_path / "jobs.parquet", encoder="hashing")
+
+
+def test_a_role_that_is_a_list_is_named(tmp_path):
+    path = write_jsonl(tmp_path / "all.jsonl", [{"key": 1, "hard": ["a"], "role": ["job"]}])
+    with pytest.raises(MarketError, match=r"all\.jsonl, row 1, column 'role': must be .* got \['job'\]"):
+        load_jsonl(path, role_column="role", encoder="hashing")
 
 
 def test_other_encodings_and_broken_archives_are_named(tmp_path, people):
@@ -363,6 +430,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, people):
             {"role_values": {"jobs": "job"}},
             r"`role_values` must give \('jobs', 'applicants'\) a value each",
         ),
+        (["job", "job"], {"role_values": ["job"]}, "`role_values` must give .* a value each, got"),
     ],
 )
 def test_roles_are_checked(tmp_path, roles, options, message):
