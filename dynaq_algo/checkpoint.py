@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["DynaQCheckpoint", "env_layers", "read_checkpoint", "read_env_state", "write_checkpoint", "write_env_state"]
 
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
+# Layers in which nothing changes as they run.
+STATELESS: tuple[type, ...] = (
+    DummyVecEnv,
+    SyncVectorEnv,
+    wrappers.TransformObservation,
+    wrappers.TransformReward,
+    wrappers.TransformAction,
+    wrappers.vector.TransformObservation,
+    wrappers.vector.TransformReward,
+    wrappers.vector.TransformAction,
+)
 # Layers that know nothing of get_state, with what changes in them as they run.
 KNOWN_LAYERS: dict[type, tuple[str, ...]] = {
     wrappers.TimeLimit: ("_elapsed_steps",),
@@ -182,6 +193,17 @@ def write_env_state(env: VecEnv, states: dict[str, Any]) -> None:
         raise ValueError(
             f"`env` must be wrapped as in the saved run, {list(states)}, got {[path for path, _, _ in layers]}. "
             "Build it in the same way."
+        )
+    unknown = [
+        path
+        for path, layer, _ in layers
+        if not hasattr(type(layer), "set_state") and not isinstance(layer, (*KNOWN_LAYERS, *STATELESS))
+    ]
+    if unknown:
+        warnings.warn(
+            f"{unknown} keep no state that a checkpoint knows of; if anything changes in them as they run, the run is "
+            "not the same to the bit. Give them `get_state() -> dict` and `set_state(dict)`.",
+            stacklevel=4,
         )
     for path, layer, _ in layers:
         if hasattr(type(layer), "set_state"):

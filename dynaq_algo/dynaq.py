@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -33,6 +34,21 @@ __all__ = ["DynaQ"]
 
 BOOTSTRAPS = ("same_action", "max", "double")
 WINDOW = 1_000
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Takes numbers below 1e-38 for 0 meanwhile.
+
+    The moments that Adam keeps of weights without a gradient decay into such numbers, and a CPU computes with them many
+    times slower.
+    """
+    were_kept = bool((th.full((1,), 1e-38) * 0.1).item())
+    th.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        th.set_flush_denormal(not were_kept)
 
 
 class Batch(NamedTuple):
@@ -196,12 +212,13 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ learning
 
+    @_denormals_flushed()
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """`gradient_steps` times: a direct update, a model update, `planning_steps` planning updates.
 
         The world model learns from real transitions only. Nothing happens before the first valid transition.
         """
-        if not len(self.replay_buffer):
+        if not len(self.replay_buffer) or gradient_steps < 1:
             return
         self._score_new_transitions()
         self.policy.set_training_mode(True)
@@ -424,6 +441,7 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ offline
 
+    @_denormals_flushed()
     def pretrain(
         self,
         dataset: Mapping[str, np.ndarray],
@@ -662,6 +680,12 @@ class DynaQ(DQN):
                 "`action_features=` (an array or the path of an .npy file) or `env=`."
             )
         table = source if isinstance(source, ActionTable) else ActionTable(source)
+        largest = int(self.observation_space["candidates"].high.max())  # type: ignore[index]
+        if largest >= len(table):
+            raise ValueError(
+                f"`action_features` must have a row for every id that `candidates` may hold, 0 to {largest}, "
+                f"got {len(table)} rows. Pass the whole table, or lower the bound of the space."
+            )
         if saved.get("sha256"):
             self._check_table(table, str(saved["sha256"]))
         return table
@@ -748,6 +772,10 @@ def _mean(values: list[th.Tensor]) -> float:
 
 def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[str, np.ndarray]:
     """The columns of a data set for pretraining, checked, `terminated` filled in."""
+    if not isinstance(dataset, Mapping):
+        raise ValueError(
+            f"`dataset` must be a mapping with the entries state, action and reward, got {type(dataset).__name__}."
+        )
     if missing := [key for key in ("state", "action", "reward") if key not in dataset]:
         raise ValueError(
             f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,), lacks {missing}, "
@@ -756,7 +784,12 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
     data = {key: np.asanyarray(dataset[key]) for key in ("state", "action", "reward")}
     n = len(data["reward"]) if data["reward"].ndim else 0
     data["reward"] = np.asarray(data["reward"], np.float32)
-    data["terminated"] = np.asarray(dataset.get("terminated", np.zeros(n)), bool)
+    terminated = np.asarray(dataset.get("terminated", np.zeros(n, bool)))
+    if not np.isin(terminated, (0, 1)).all():
+        raise ValueError(
+            f"`dataset['terminated']` must be True or False (or 1 or 0), got {terminated.reshape(-1)[:3]}."
+        )
+    data["terminated"] = terminated.astype(bool)
     shapes: dict[str, tuple[int, ...]] = {
         "state": (n, policy.features.state_dim),
         "action": (n, policy.features.action_dim),

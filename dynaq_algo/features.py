@@ -195,7 +195,16 @@ class ActionTable:
         return len(self.values)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Features (..., d_a) float32 of ids (...)."""
+        """Features (..., d_a) float32 of ids (...).
+
+        Raises:
+            ValueError: If an id names no row.
+        """
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
+            raise ValueError(
+                f"Ids must be in [0, {len(self)}), the rows of `action_features`, got {ids.min()} to {ids.max()}. "
+                "Pass the table that the environment's ids refer to."
+            )
         return np.asarray(self.values[ids], np.float32)
 
     @property

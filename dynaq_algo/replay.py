@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
@@ -206,7 +207,9 @@ class CandidateReplay:
         for name, table in self._tables().items():
             arrays |= {f"{name}:rows": table.rows[: table.n_used], f"{name}:counts": table.counts[: table.n_used]}
         arrays["n_added"] = np.array(self.n_added)
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        # Opened here: given a name without its suffix numpy would write to another one.
+        with open(path, "wb") if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:  # noqa: PTH123
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: str | PathLike[str]) -> None:
         """Read what :meth:`save` wrote.

@@ -170,6 +170,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._check_started()
         return self._recommendation
 
+    @property
+    def candidate_ids(self) -> NDArray[np.int64]:
+        """Ids of the jobs that are shown now, (k,)."""
+        self._check_started()
+        return self._candidate_ids[0].copy()
+
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are allowed now, (k,), in sb3-contrib's form."""
         self._check_started()

@@ -263,24 +263,12 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
         super().__init__(env)
         self._jobs = _market(env).jobs.vectors
         self.action_space = spaces.Box(-1.0, 1.0, (self._jobs.shape[1],), np.float32)
-        self._candidate_ids = np.empty(0, dtype=np.int64)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
-        """Starts an episode."""
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._candidate_ids, self._mask = info["candidate_ids"], info["action_mask"]
-        return obs, info
-
-    def step(self, action: NDArray[np.float32]) -> tuple[Obs, Any, bool, bool, dict[str, Any]]:
-        """Recommends the candidate nearest to ``action`` (768,)."""
-        obs, reward, terminated, truncated, info = self.env.step(self.action(action))
-        self._candidate_ids, self._mask = info["candidate_ids"], info["action_mask"]
-        return obs, reward, terminated, truncated, info
 
     def action(self, action: NDArray[np.float32]) -> int:
         """Index of the candidate nearest to a job vector (768,)."""
-        scores = self._jobs[self._candidate_ids] @ np.asarray(action)
-        return int(np.where(self._mask, scores, -np.inf).argmax())
+        base: JobRecEnv = self.unwrapped  # type: ignore[assignment]
+        scores = self._jobs[base.candidate_ids] @ np.asarray(action)
+        return int(np.where(base.action_masks(), scores, -np.inf).argmax())
 
 
 def _market(env: gym.Env[Any, Any]) -> LabourMarket:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from unittest.mock import DEFAULT, Mock
 
 import gymnasium as gym
 import numpy as np
@@ -694,3 +695,53 @@ def test_policy_and_network_are_the_documented_classes():
     assert isinstance(model.policy, CandidatePolicy)
     assert isinstance(model.q_net, PairNetwork)
     assert isinstance(make_toy().unwrapped, ToyEnv)
+
+
+def test_nothing_is_bootstrapped_where_nothing_is_left_to_choose():
+    model = agent(make_toy(mask=True), bootstrap="max")
+    model.learn(40)
+    transitions = model.replay_buffer.sample(8, np.random.default_rng(0))
+    batch = model._batch(transitions)._replace(terminated=th.zeros(8, dtype=th.bool))
+    batch = batch._replace(next_mask=th.zeros_like(batch.next_mask))
+    assert (model._next_values(batch, model._target_values(batch)) == 0).all()
+
+
+def test_the_first_transitions_are_chosen_at_random():
+    env = make_toy()
+    model = agent(env, learning_starts=200, exploration_initial_eps=0.0, exploration_final_eps=0.0)
+    model._sample_action = Mock(wraps=model._sample_action)
+    model.predict = Mock(wraps=model.predict)
+    model.learn(201)
+    assert model._sample_action.call_count == 201
+    assert model.predict.call_count == 1
+
+
+def test_numbers_too_small_for_speed_count_as_zero_while_training_only():
+    def keeps_denormals():
+        return bool((th.full((1,), 1e-38) * 0.1).item())
+
+    seen = []
+    model = agent(make_toy())
+    model.world_model.update = Mock(
+        wraps=model.world_model.update, side_effect=lambda *_: seen.append(keeps_denormals()) or DEFAULT
+    )
+    model.learn(80)
+    assert seen and not any(seen)
+    assert keeps_denormals()
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"), [(np.full(4, -1), r"in \[0, 12\).*got -1 to -1"), (np.arange(9, 13), "got 9 to 12")]
+)
+def test_ids_that_name_nothing_are_refused(ids, message):
+    model = agent(make_toy(ids=True))
+    with pytest.raises(ValueError, match=message):
+        model.q_values({"candidates": ids, "user": np.zeros(3, np.float32)})
+
+
+def test_a_data_set_of_another_kind_is_refused():
+    model = agent(make_toy())
+    with pytest.raises(ValueError, match="`dataset` must be a mapping .* got NoneType"):
+        model.pretrain(None)
+    with pytest.raises(ValueError, match=r"dataset\['terminated'\]` must be True or False"):
+        model.pretrain({**dataset(), "terminated": np.full(400, 0.3)})

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import make_toy
 
+from dynaq_algo import DynaQ
 from dynaq_algo.features import DecisionBatch
 from dynaq_algo.planning import CandidatePairs, VisitedPairs, make_planning_source
 from dynaq_algo.replay import CandidateReplay, InternedRows
@@ -233,3 +235,14 @@ def test_planning_on_candidates_is_refused_while_terminated_transitions_are_held
 def test_a_misspelt_planning_source_is_suggested():
     with pytest.raises(ValueError, match="did you mean 'candidates'"):
         make_planning_source("candidate")
+
+
+@pytest.mark.parametrize("name", ["buffer", "buffer.pkl", "buffer.npz"])
+def test_a_replay_is_saved_under_the_name_that_was_given(tmp_path, name):
+    model = DynaQ("CandidatePolicy", make_toy(), learning_starts=1_000, policy_kwargs={"net_arch": [4]}, seed=0)
+    model.learn(20)
+    model.save_replay_buffer(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    again = DynaQ("CandidatePolicy", make_toy(), policy_kwargs={"net_arch": [4]}, seed=1)
+    again.load_replay_buffer(tmp_path / name)
+    assert len(again.replay_buffer) == 20

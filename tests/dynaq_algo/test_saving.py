@@ -322,3 +322,31 @@ def test_loading_a_checkpoint_leaves_no_warning_and_no_seed(tmp_path):
         resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
     # The seed belongs to the first reset of the run, not to the next one.
     assert resumed.env._seeds == [None]
+
+
+def test_a_layer_that_keeps_an_unknown_state_is_named(tmp_path):
+    model = agent(gym.wrappers.NormalizeReward(make_toy()))
+    model.learn(30)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    with pytest.warns(UserWarning, match="NormalizeReward.* keep no state that a checkpoint knows of"):
+        DynaQ.load_checkpoint(tmp_path / "checkpoint", gym.wrappers.NormalizeReward(make_toy()), device="cpu")
+
+
+def test_rollouts_counted_in_episodes_resume_to_the_bit(tmp_path):
+    def make():
+        return agent(make_toy(), train_freq=(2, "episode"), learning_starts=0)
+
+    whole, stopped = make(), make()
+    whole.learn(60)
+    stopped.learn(60, callback=StopAt(27))  # one of two episodes is over
+    stopped.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
+    resumed.learn(60 - 27, reset_num_timesteps=False)
+    assert resumed.num_timesteps == whole.num_timesteps
+    for old, new in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        np.testing.assert_array_equal(old.detach().numpy(), new.detach().numpy())
+
+
+def test_a_table_with_too_few_rows_is_refused():
+    with pytest.raises(ValueError, match="must have a row for every id .* 0 to 11, got 10 rows"):
+        agent(make_toy(ids=True), action_features=action_table(10))
