@@ -5,6 +5,13 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    # Times on a shared machine say nothing.
+    settings.register_profile("project", deadline=None)
+    settings.load_profile("project")
+
 if importlib.util.find_spec("torch") is not None:
     import torch
 

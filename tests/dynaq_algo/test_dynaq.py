@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
@@ -745,3 +747,22 @@ def test_a_data_set_of_another_kind_is_refused():
         model.pretrain(None)
     with pytest.raises(ValueError, match=r"dataset\['terminated'\]` must be True or False"):
         model.pretrain({**dataset(), "terminated": np.full(400, 0.3)})
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    initial=st.floats(0, 1),
+    final=st.floats(0, 1),
+    fraction=st.floats(0.01, 1),
+    done=st.floats(0, 1),
+    more=st.floats(0, 1),
+)
+def test_epsilon_stays_between_its_ends_and_never_turns(initial, final, fraction, done, more):
+    schedule = agent(
+        exploration_initial_eps=initial, exploration_final_eps=final, exploration_fraction=fraction
+    ).exploration_schedule
+    earlier, later = schedule(1 - min(done, more)), schedule(1 - max(done, more))
+    low, high = sorted((initial, final))
+    assert low - 1e-9 <= earlier <= high + 1e-9 and low - 1e-9 <= later <= high + 1e-9
+    assert (later - earlier) * (final - initial) >= -1e-9
+    assert schedule(1) == pytest.approx(initial) and schedule(0) == pytest.approx(final)
