@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import build_env, build_market, build_truth, load_algorithm
 from experiments.grouping import group_runs
-from experiments.runs import EVALUATION, MODEL, Run, RunError, find_runs, write_json
+from experiments.runs import EVALUATION, MODEL, Run, RunError, find_runs, unfinished_runs, write_json
 from experiments.tables import format_table, held_out_table, mean_and_spread
 from experiments.train import build_evaluation
 
@@ -48,6 +48,8 @@ def main(cfg: DictConfig) -> None:
         + "; ".join(f"{label}: {n} run{'s' if n > 1 else ''}" for label, n in sizes.items())
         + "; ± is one standard deviation."
     )
+    if unfinished := unfinished_runs(paths, len(runs)):
+        print(unfinished)
     if isinstance(paths, str) and len(runs) > 1:
         whole = {
             label: {
@@ -71,12 +73,16 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         What was written: ``evaluation`` (the settings), ``held_out`` and ``references``.
+
+    Raises:
+        RunError: If there is no saved agent.
     """
+    saved = run.file(MODEL)
     cfg = OmegaConf.create(run.config)
     kept = {key: value for key, value in changes.items() if value is not None}
     cfg.evaluation = OmegaConf.merge(cfg.evaluation, kept)
     market = build_market(cfg)
-    model = load_algorithm(cfg, run.folder / MODEL, build_env(cfg, market))
+    model = load_algorithm(cfg, saved, build_env(cfg, market))
     evaluation = build_evaluation(cfg, market, build_truth(cfg, market))
     settings: Any = OmegaConf.to_container(cfg.evaluation)
     result = {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym import JobRecVectorEnv, LabourMarket
-from jobrec_gym.metrics import coverage, gini, hit_rate_at_k, mrr, ndcg_at_k, normalised_score
+from jobrec_gym.metrics import coverage, discounted_return, gini, hit_rate_at_k, mrr, ndcg_at_k, normalised_score
 from jobrec_gym.rewards import scaled_cosine
 
 __all__ = [
@@ -210,19 +210,20 @@ class HeldOutEvaluation:
         # The same jobs are shown to the same applicant until the end: a greedy agent chooses once.
         once = greedy and self._env_options["repeats"] and self._env_options["resample"] == "episode"
         running = np.ones(self._n_episodes, dtype=bool)
-        total = np.zeros(self._n_episodes)
+        earned: list[float] = []
         for step in range(self._max_episode_steps):
             if step == 0 or not once:
                 actions = choose(obs, infos)
             obs, _, terminated, truncated, infos = env.step(actions)
             made = env.recommendations
-            total += running * self._gamma**step * self._truth.expected_reward(made.applicant_ids, made.job_ids)
+            earned.append(float((running * self._truth.expected_reward(made.applicant_ids, made.job_ids)).mean()))
             if self._terminate_on:
                 running &= ~np.isin(self._truth.decisions(made.applicant_ids, made.job_ids), self._terminate_on)
             running &= ~(terminated | truncated)
             if not running.any():
                 break
-        return float(total.mean())
+        # A sum of means is the mean of the episodes' sums.
+        return discounted_return(earned, self._gamma)
 
 
 def ranking_metrics(pairs: HeldOutPairs, scores: NDArray[Any]) -> Metrics:

@@ -52,7 +52,7 @@ class Recommender:
         """The allowed candidate of the highest score, (n,) for a batch, () for one observation."""
         single = np.ndim(obs["applicant"]) == 1
         batch = {key: values[None] for key, values in obs.items()} if single else obs
-        scores = self._scores(batch)
+        scores = self.q_values(batch) if deterministic else self._scores(batch)
         if "action_mask" in batch:
             scores = np.where(batch["action_mask"], scores, -np.inf)
         actions = scores.argmax(axis=1)
@@ -65,7 +65,7 @@ class Recommender:
         obs, _ = self.env.reset(seed=self.seed)
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            obs = self.env.step(self.predict(obs)[0])[0]
+            obs = self.env.step(self.predict(obs, deterministic=False)[0])[0]
             self.num_timesteps += self.env.num_envs
             callback.on_step()
         callback.on_training_end()
@@ -91,6 +91,7 @@ class Recommender:
             return cls(env, **json.loads(file.read(_ARGUMENTS)))
 
     def _scores(self, obs: Obs) -> NDArray[np.float64]:
+        """What is played while it is meant to explore."""
         return self.q_values(obs)
 
     def _arguments(self) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class RandomRecommender(Recommender):
     """Any candidate, with equal chance."""
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """The same draws at each call, so that looking at them changes nothing in what is played."""
+        """The same draws at each call, by the seed alone: a loaded one is evaluated as the saved one was."""
         return np.random.default_rng(self.seed).random(obs["candidates"].shape[:2])
 
     def _scores(self, obs: Obs) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.evaluation import Metrics, Truth
+from jobrec_gym.metrics import cumulative_regret
 
 __all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
 
@@ -123,9 +124,6 @@ class LearningCurve(BaseCallback):
         save_checkpoint: Callable[[], None] = lambda: None,
     ):
         super().__init__()
-        for name, value in {"evaluation.interval": interval, "checkpoint_interval": checkpoint_interval}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
         self.path = path
         self.recorder = recorder
         self.truth = truth
@@ -199,8 +197,14 @@ def online_metrics(
             "mean_regret": float((best - chosen).mean()),
             "apply_rate": float(applied.mean()),
         }
-        for name, values in zip(names, (interactions.reward, chosen, best - chosen, best - random), strict=True):
-            sums[name] += float(values.sum())
+        earned = (
+            interactions.reward.sum(),
+            chosen.sum(),
+            cumulative_regret(chosen, best)[-1],
+            cumulative_regret(random, best)[-1],
+        )
+        for name, value in zip(names, earned, strict=True):
+            sums[name] += float(value)
     return {f"online/{key}": value for key, value in (means | sums).items()}
 
 
@@ -214,13 +218,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def keep_rows(path: Path, interactions: int) -> None:
     """Drops the rows behind a number of interactions: what came after a checkpoint is done again."""
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    column = header.index("interactions")
+    rows = rows_until(path, "interactions", interactions)
     with path.open("w", newline="") as file:
-        # A row that a kill cut short is shorter than the header.
-        whole = [row for row in rows if len(row) == len(header)]
-        csv.writer(file).writerows([header, *(row for row in whole if float(row[column]) <= interactions)])
+        csv.writer(file).writerows(rows)
+
+
+def rows_until(path: Path, column: str, last: float) -> list[list[str]]:
+    """The header of a table and its whole rows up to where a column passes ``last``; empty if nothing was written."""
+    with path.open(newline="") as file:
+        lines = file.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()  # a kill cut it short
+    header, *rows = list(csv.reader(lines)) or [[]]
+    if not header:
+        return []
+    at = header.index(column) if column in header else None
+    whole = (row for row in rows if len(row) == len(header))
+    return [header, *(row for row in whole if at is None or float(row[at] or 0) <= last)]
 
 
 def _passed(interval: int | None, written: int, now: int) -> bool:

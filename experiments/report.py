@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.grouping import group_runs
-from experiments.runs import Run, RunError, find_runs
+from experiments.runs import Run, RunError, find_runs, unfinished_runs
 from experiments.tables import Spread, held_out_table, mean_and_spread
 
 matplotlib.use("Agg")
@@ -31,6 +31,7 @@ Groups = Mapping[str, Sequence[Run]]
 
 _REFERENCE_STYLE = {"oracle": "#2f2f2f", "cosine": "#b5541c", "random": "#8a8a8a"}
 _RANDOM = "a random choice"
+_OPPONENTS = "experiments.opponents."
 _LINES = ("-", "-.", ":")
 _SIZE = (7.2, 4.0)
 _MARKED = 40
@@ -59,23 +60,30 @@ def main(cfg: DictConfig) -> None:
     paths: Any = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else cfg.runs
     try:
         runs = find_runs(paths, "runs")
+        unfinished = unfinished_runs(paths, len(runs))
+        folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
+        page = write_report(runs, folder, cfg.title, unfinished)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
-    page = write_report(runs, folder, cfg.title)
+    if unfinished:
+        print(unfinished)
     print(f"report  {page}")
 
 
-def write_report(runs: Sequence[Run], folder: Path, title: str | None = None) -> Path:
+def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, unfinished: str = "") -> Path:
     """Writes ``report.html`` and a PNG a figure into a folder.
 
     Args:
         runs: Finished runs, at least one.
         folder: Made if it is not there.
         title: Of the page.
+        unfinished: What to say of runs that are not in it.
 
     Returns:
         The page.
+
+    Raises:
+        RunError: If a run lacks its learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = group_runs(runs)
@@ -95,6 +103,7 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None) ->
             title=title
             or "Job recommendation: " + (", ".join(groups) if len(groups) <= 3 else f"{len(groups)} agents"),
             headline=_headline(groups, runs[0]),
+            unfinished=unfinished,
             facts=_facts(runs),
             same_pairs=all(run.summary["references"] == runs[0].summary["references"] for run in runs),
             header=[header[column] for column in shown],
@@ -121,9 +130,11 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None) ->
 
 
 def _headline(groups: Groups, first: Run) -> str:
+    """The best learner against cosine; empty where none learns, or nothing can be scored."""
     scores = {
         label: [run.summary["held_out"]["score"] for run in members if run.summary["held_out"]["score"] is not None]
         for label, members in groups.items()
+        if not members[0].config["algo"]["_target_"].startswith(_OPPONENTS)
     }
     means = {label: float(np.mean(values)) for label, values in scores.items() if values}
     cosine = first.summary["references"]["cosine"]["score"]
@@ -132,6 +143,8 @@ def _headline(groups: Groups, first: Run) -> str:
     best = max(means, key=lambda label: means[label])
     who = f"The best agent ({best})" if len(means) > 1 else "The agent"
     side = "above" if means[best] > cosine else "below"
+    if f"{means[best]:.2f}" == f"{cosine:.2f}":
+        side = "equal to"
     return (
         f"{who} scores {means[best]:.2f} on held-out applicants, {side} the job of highest cosine ({cosine:.2f}); "
         "0 is a random choice, 1 the best possible one."
@@ -370,16 +383,22 @@ def _curves(
 def _mean_line(
     tables: Sequence[pd.DataFrame], x: str, y: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Where at least one run has a value: positions, mean and standard deviation over runs, each (n,)."""
+    """Positions, mean and standard deviation over the runs that have the column, each (n,); ``None`` if none has.
+
+    Runs need not log at the same positions: between its own a run is a straight line, and the curve ends where the
+    first of them does.
+    """
     columns = [table[[x, y]].dropna().groupby(x)[y].mean() for table in tables if {x, y} <= set(table.columns)]
-    if not columns:
+    lines = [(line.index.to_numpy(np.float64), line.to_numpy(np.float64)) for line in columns if len(line)]
+    if not lines:
         return None
-    joined = pd.concat(columns, axis=1).sort_index().dropna()
-    if joined.empty:
+    grid = np.unique(np.concatenate([at for at, _ in lines]))
+    grid = grid[(grid >= max(at[0] for at, _ in lines)) & (grid <= min(at[-1] for at, _ in lines))]
+    if not len(grid):
         return None
-    values = joined.to_numpy(dtype=np.float64)
-    spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
-    return joined.index.to_numpy(dtype=np.float64), values.mean(axis=1), spread
+    values = np.stack([np.interp(grid, at, line) for at, line in lines])
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(grid))
+    return grid, values.mean(axis=0), spread
 
 
 def _dress(axes: Axes, title: str, log: bool, n_lines: int) -> None:

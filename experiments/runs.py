@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -9,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ __all__ = [
     "find_runs",
     "folder_name",
     "is_finished",
+    "lock_run",
     "read_run",
+    "unfinished_runs",
     "write_config",
     "write_json",
 ]
 
 CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
 CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
+LOCK = ".lock"
 
 HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")
 """Entries of a config that say how to run, and change nothing in what comes out."""
@@ -39,7 +44,7 @@ _MAX_NAME = 150
 
 
 class RunError(Exception):
-    """A folder of runs is not what it should be: the message says what is missing and what to do."""
+    """A run cannot be made or read: the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,24 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """The learning curve, one row a point."""
-        return pd.read_csv(self.folder / METRICS)
+        return pd.read_csv(self.file(METRICS))
 
     @property
     def progress(self) -> pd.DataFrame:
         """The algorithm's own log; empty where it wrote none."""
         file = self.folder / PROGRESS
         return pd.read_csv(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
+
+    def file(self, name: str) -> Path:
+        """A file that every finished run has.
+
+        Raises:
+            RunError: If it is gone or empty.
+        """
+        path = self.folder / name
+        if not path.is_file() or not path.stat().st_size:
+            raise RunError(f"{self.folder} has a {SUMMARY} but no {name}: run it again with resume=false.")
+        return path
 
 
 def read_run(folder: Path) -> Run:
@@ -111,6 +127,21 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
     return list(runs.values())
 
 
+def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], n_finished: int) -> str:
+    """``"1 of 3 runs unfinished: FOLDER"`` of the runs in some folders; empty if all are finished."""
+    started: dict[Path, Path] = {}
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        for file in sorted(Path(path).rglob(CONFIG)):
+            # A run that failed before its first file has Hydra's copy of the config alone.
+            folder = file.parent.parent if file.parent.name == ".hydra" else file.parent
+            if CHECKPOINT not in folder.parts and not (folder / SUMMARY).is_file():
+                started[folder.resolve()] = folder
+    if not started:
+        return ""
+    n = len(started) + n_finished
+    return f"{len(started)} of {n} runs unfinished: {', '.join(str(folder) for folder in started.values())}"
+
+
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether the folder holds the finished run of this very config."""
     return (folder / SUMMARY).is_file() and has_config(folder, config)
@@ -123,6 +154,23 @@ def has_config(folder: Path, config: Mapping[str, Any]) -> bool:
     except (OSError, yaml.YAMLError):
         return False
     return isinstance(there, dict) and _what(there) == _what(config)
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run folder, which is made if it is not there; a kill lets them in.
+
+    Raises:
+        RunError: If another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is in this folder: {folder}. Wait for it, or choose another.") from error
+        # The file stays: whoever removed it could let two others in, each with a file of its own.
+        yield
 
 
 def clear_run(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import shutil
 import sys
 import time
@@ -23,7 +25,8 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
-from experiments.recording import InteractionRecorder, LearningCurve, keep_rows
+from experiments.opponents import Recommender
+from experiments.recording import InteractionRecorder, LearningCurve, keep_rows, rows_until
 from experiments.runs import (
     CHECKPOINT,
     METRICS,
@@ -36,6 +39,7 @@ from experiments.runs import (
     clear_run,
     has_config,
     is_finished,
+    lock_run,
     read_run,
     write_config,
     write_json,
@@ -47,6 +51,8 @@ __all__ = ["build_evaluation", "run_training"]
 
 _LOG_EPISODES = 10
 
+_log = logging.getLogger(__name__)
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
@@ -56,6 +62,9 @@ def main(cfg: DictConfig) -> None:
     try:
         summary = run_training(cfg, folder, list(hydra_config.overrides.task))
     except RunError as error:
+        if hydra_config.mode is RunMode.MULTIRUN:
+            print(f"error: {error}", file=sys.stderr)
+            raise  # Hydra goes on with the other runs, and fails at the end; SystemExit would end the sweep.
         raise SystemExit(f"error: {error}") from error
     where = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     if hydra_config.mode is RunMode.MULTIRUN:
@@ -76,24 +85,44 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
     Args:
         cfg: A composed ``conf/train.yaml``.
         folder: Receives ``config.yaml``, ``metrics.csv``, ``progress.csv``, ``tensorboard/``, ``model.zip`` and, last,
-            ``summary.json``.
+            ``summary.json``. What an earlier run left there stays until this one is known to start.
         overrides: What the user changed, for the summary and the report.
 
     Returns:
         The summary; that of the folder where this very run is finished and ``cfg.resume`` holds.
+
+    Raises:
+        RunError: If the config asks for what cannot be, or another process is in the folder.
     """
     _check(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if cfg.resume and is_finished(folder, config):
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
-    goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
-    (folder / SUMMARY).unlink(missing_ok=True)
-    if not goes_on:
-        clear_run(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, config)
+    with lock_run(folder):
+        _run(cfg, config, folder, overrides)
+    return read_run(folder).summary
 
+
+def build_evaluation(cfg: DictConfig, market: LabourMarket, truth: Truth) -> HeldOutEvaluation:
+    """The held-out evaluation of ``cfg.evaluation``."""
+    options = {**env_options(cfg), "split": cfg.evaluation.split, "job_split": cfg.evaluation.job_split}
+    return HeldOutEvaluation(
+        market,
+        truth,
+        options,
+        n_pairs=cfg.evaluation.n_pairs,
+        n_episodes=cfg.evaluation.n_episodes,
+        max_episode_steps=cfg.env.max_episode_steps,
+        gamma=cfg.algo.gamma,
+        terminate_on=list(cfg.reward.get("terminate_on", ())),
+        seed=cfg.evaluation.seed,
+    )
+
+
+def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
+    """Trains and evaluates, in a folder that is locked."""
+    goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
     torch.set_num_threads(cfg.threads)
     begun = time.perf_counter()
     market = build_market(cfg)
@@ -101,11 +130,17 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
     truth = build_truth(cfg, market)
     evaluation = build_evaluation(cfg, market, truth)
     if goes_on:
+        (folder / SUMMARY).unlink(missing_ok=True)
+        write_config(folder, config)
         model = _load_checkpoint(cfg, folder, env)
     else:
         model = build_algorithm(cfg, env)
+        dataset = _pretraining_data(cfg, market, env)
+        # Only now: a config that cannot be built destroys nothing.
+        clear_run(folder)
+        write_config(folder, config)
         model.set_logger(_logger(folder))
-        _pretrain(cfg, model, market, env, folder / PRETRAIN)
+        _pretrain(cfg, model, dataset, folder / PRETRAIN)
     curve = _learn(cfg, model, folder, env, truth, evaluation)
 
     model.save(folder / MODEL)
@@ -127,30 +162,25 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
     }
     write_json(folder / SUMMARY, summary)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-    return read_run(folder).summary
-
-
-def build_evaluation(cfg: DictConfig, market: LabourMarket, truth: Truth) -> HeldOutEvaluation:
-    """The held-out evaluation of ``cfg.evaluation``."""
-    options = {**env_options(cfg), "split": cfg.evaluation.split, "job_split": cfg.evaluation.job_split}
-    return HeldOutEvaluation(
-        market,
-        truth,
-        options,
-        n_pairs=cfg.evaluation.n_pairs,
-        n_episodes=cfg.evaluation.n_episodes,
-        max_episode_steps=cfg.env.max_episode_steps,
-        gamma=cfg.algo.gamma,
-        terminate_on=list(cfg.reward.get("terminate_on", ())),
-        seed=cfg.evaluation.seed,
-    )
 
 
 def _check(cfg: DictConfig) -> None:
-    """Refuses what the algorithm cannot do, before anything is touched."""
+    """Refuses what cannot be, before anything is touched."""
+    for name, value, least in (
+        ("total_timesteps", cfg.total_timesteps, 0),
+        ("pretrain.epochs", cfg.pretrain.epochs, 0),
+        ("evaluation.interval", cfg.evaluation.interval, 1),
+        ("checkpoint_interval", cfg.checkpoint_interval, 1),
+    ):
+        optional = name == "checkpoint_interval"
+        if not (optional and value is None) and not (isinstance(value, int | float) and value >= least):
+            raise RunError(f"`{name}` must be {least} or more{' or null' if optional else ''}, got {value!r}.")
+    at = cfg.evaluation.at
+    if not OmegaConf.is_list(at) or not all(isinstance(point, int | float) for point in at):
+        raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
     algorithm = get_class(cfg.algo._target_)
     for name, value, method in (
-        ("pretrain.epochs", cfg.pretrain.epochs or None, "pretrain"),
+        ("pretrain.epochs", None if issubclass(algorithm, Recommender) else cfg.pretrain.epochs or None, "pretrain"),
         ("checkpoint_interval", cfg.checkpoint_interval, "save_checkpoint"),
     ):
         if value is not None and not hasattr(algorithm, method):
@@ -159,19 +189,28 @@ def _check(cfg: DictConfig) -> None:
             )
 
 
-def _pretrain(cfg: DictConfig, model: Any, market: LabourMarket, env: InteractionRecorder, record: Path) -> None:
-    """Pre-trains where the config says so, and writes down with what success."""
+def _pretraining_data(cfg: DictConfig, market: LabourMarket, env: InteractionRecorder) -> dict[str, Any] | None:
+    """What the config says to pre-train on; ``None`` for nothing."""
     options = cfg.pretrain
     if options.epochs == 0:
-        return
+        return None
+    if issubclass(get_class(cfg.algo._target_), Recommender):
+        _log.info("%s learns nothing: pre-training is left out.", cfg.algo._target_.rpartition(".")[2])
+        return None
     if options.dataset is not None:
         pairs = load_dataset(options.dataset, market)
     else:
         pairs = cosine_pairs(market, options.n_pairs, options.seed, cfg.env.split, cfg.env.job_split, options.scale)
-    table = env.unwrapped.action_features
-    dataset = to_pretrain(pairs, market, table, ids=cfg.env.observation == "ids")
-    losses = model.pretrain(dataset, epochs=options.epochs, progress_bar=_shows_progress(cfg))
-    write_json(record, {"n_pairs": len(pairs["reward"]), "epochs": options.epochs, **losses})
+    return to_pretrain(pairs, market, env.unwrapped.action_features, ids=cfg.env.observation == "ids")
+
+
+def _pretrain(cfg: DictConfig, model: Any, dataset: dict[str, Any] | None, record: Path) -> None:
+    """Pre-trains where there is something to, and writes down with what success."""
+    if dataset is None:
+        return
+    epochs = cfg.pretrain.epochs
+    losses = model.pretrain(dataset, epochs=epochs, progress_bar=_shows_progress(cfg))
+    write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
 
 
 def _learn(
@@ -218,15 +257,13 @@ def _load_checkpoint(cfg: DictConfig, folder: Path, env: InteractionRecorder) ->
 def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
     """SB3's logger to ``progress.csv`` and ``tensorboard/``; keeps the rows up to where a run goes on."""
     path = folder / PROGRESS
-    kept: list[str] = []
+    kept: list[list[str]] = []
     if goes_on_at is not None and path.is_file():
-        header, *rows = path.read_text().splitlines()
-        column = header.split(",").index("time/total_timesteps") if "time/total_timesteps" in header else None
-        kept = [header, *(row for row in rows if column is None or float(row.split(",")[column] or 0) <= goes_on_at)]
+        kept = rows_until(path, "time/total_timesteps", goes_on_at)
     table = CSVOutputFormat(str(path))
     if kept:
-        table.file.write("\n".join(kept) + "\n")
-        table.keys = kept[0].split(",")
+        csv.writer(table.file, lineterminator="\n").writerows(kept)
+        table.keys = kept[0]
     return Logger(str(folder), [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))])
 
 

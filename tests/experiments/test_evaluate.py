@@ -6,7 +6,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.evaluate import evaluate_run
 from experiments.grouping import group_runs
-from experiments.runs import RunError, find_runs, folder_name, is_finished, write_json
+from experiments.runs import RunError, find_runs, folder_name, is_finished, unfinished_runs, write_json
 
 
 @pytest.mark.parametrize("algo", ["dynaq", "random", "cosine", "oracle"])
@@ -16,9 +16,7 @@ def test_a_saved_agent_is_evaluated_as_it_was_when_it_was_trained(run, tmp_path,
     (found,) = find_runs(tmp_path, "run")
     result = evaluate_run(found, {"n_pairs": None, "seed": None})
 
-    assert {k: v for k, v in result["held_out"].items() if k != "discounted_return"} == pytest.approx(
-        {k: v for k, v in summary["held_out"].items() if k != "discounted_return"}
-    )
+    assert result["held_out"] == summary["held_out"]
     assert result["references"] == summary["references"]
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["held_out"] == result["held_out"]
 
@@ -32,6 +30,27 @@ def test_other_pairs_can_be_asked_for(run, tmp_path):
     assert result["evaluation"]["n_pairs"] == 32
     assert result["evaluation"]["split"] == "train"
     assert result["references"] != found.summary["references"]
+
+
+def test_an_agent_that_is_gone_is_named(run, tmp_path):
+    run("algo=cosine")
+    (tmp_path / "run" / "model.zip").unlink()
+
+    (found,) = find_runs(tmp_path, "run")
+    with pytest.raises(RunError, match=r"no model\.zip: run it again with resume=false"):
+        evaluate_run(found, {"n_pairs": None})
+
+
+def test_unfinished_runs_are_counted(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "config.yaml").touch()
+        (tmp_path / name / "config.yaml").touch()
+    for name in ("a", "b"):
+        (tmp_path / name / "summary.json").touch()
+
+    assert unfinished_runs(tmp_path, 2) == f"1 of 3 runs unfinished: {tmp_path / 'c'}"
+    assert unfinished_runs([tmp_path / "a", str(tmp_path / "b")], 2) == ""
 
 
 def test_runs_that_differ_by_seeds_alone_are_one_group(run, tmp_path):

@@ -106,6 +106,27 @@ def test_a_random_recommender_scores_about_nothing(config):
     assert evaluation(RandomRecommender(build_env(cfg, market), seed=3))["score"] == pytest.approx(0.0, abs=0.03)
 
 
+def test_a_random_recommender_is_evaluated_by_its_seed_alone(world):
+    cfg, market, truth = world
+    evaluation = build_evaluation(cfg, market, truth)
+    played = RandomRecommender(build_env(cfg, market), seed=3)
+    obs = evaluation.pairs.obs
+    draws = [played.predict(obs, deterministic=False)[0] for _ in range(2)]
+
+    assert (draws[0] != draws[1]).any()
+    assert evaluation.with_return(played) == evaluation.with_return(RandomRecommender(build_env(cfg, market), seed=3))
+
+
+@pytest.mark.parametrize(("module", "name"), [("evaluation", "discounted_return"), ("recording", "cumulative_regret")])
+def test_what_jobrec_gym_computes_is_not_computed_again(run, monkeypatch, module, name):
+    def refuse(*args):
+        raise AssertionError(name)
+
+    monkeypatch.setattr(f"experiments.{module}.{name}", refuse)
+    with pytest.raises(AssertionError, match=name):
+        run("algo=cosine")
+
+
 def test_pairs_are_the_same_for_all_and_hold_no_applicant_of_training(world):
     _, market, truth = world
     options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}

@@ -1,11 +1,13 @@
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.report import write_report
-from experiments.runs import find_runs
+from experiments.report import _mean_line, write_report
+from experiments.runs import RunError, find_runs
 from experiments.train import run_training
 
 
@@ -48,3 +50,50 @@ def test_names_of_runs_cannot_write_into_the_page(run, tmp_path):
 
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_curves_of_runs_that_log_at_other_steps_meet_on_their_common_range():
+    first = pd.DataFrame({"x": [0, 10, 20], "y": [0.0, 10.0, 20.0]})
+    second = pd.DataFrame({"x": [5, 15, 25], "y": [7.0, 17.0, 27.0]})
+
+    at, mean, spread = _mean_line([first, second], "x", "y")
+
+    np.testing.assert_allclose(at, [5, 10, 15, 20])
+    np.testing.assert_allclose(mean, at + 1)
+    np.testing.assert_allclose(spread, np.sqrt(2))
+    assert _mean_line([first, second.assign(x=[30, 40, 50])], "x", "y") is None
+
+
+def test_the_headline_is_of_learners(run, tmp_path):
+    run("algo=oracle", folder="runs/oracle")
+    oracle = find_runs(tmp_path / "runs", "runs")
+    assert "scores" not in write_report(oracle, tmp_path / "report").read_text()
+
+    run(folder="runs/dynaq")
+    page = write_report(find_runs(tmp_path / "runs", "runs"), tmp_path / "report").read_text()
+
+    assert re.search(r"The agent scores -?\d", page)
+
+
+def test_equal_numbers_are_called_equal(run, tmp_path):
+    run()
+    (found,) = find_runs(tmp_path, "runs")
+    found.summary["held_out"]["score"] = found.summary["references"]["cosine"]["score"] - 1e-6
+
+    assert "equal to the job of highest cosine" in write_report([found], tmp_path / "report").read_text()
+
+
+def test_runs_that_are_left_out_are_on_the_page(run, tmp_path):
+    run("algo=random")
+
+    page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report", unfinished="1 of 2 runs unfinished: there")
+
+    assert "1 of 2 runs unfinished: there" in page.read_text()
+
+
+def test_a_curve_that_is_gone_is_named(run, tmp_path):
+    run("algo=random")
+    (tmp_path / "run" / "metrics.csv").unlink()
+
+    with pytest.raises(RunError, match=r"no metrics\.csv: run it again"):
+        write_report(find_runs(tmp_path, "runs"), tmp_path / "report")

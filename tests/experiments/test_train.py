@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments import build, train
-from experiments.recording import LearningCurve
+from experiments.recording import LearningCurve, rows_until
 from experiments.report import write_report
-from experiments.runs import RunError, find_runs
+from experiments.runs import RunError, find_runs, lock_run, unfinished_runs
 
 ROOT = Path(build.__file__).parents[1]
 
@@ -42,7 +42,7 @@ def test_a_run_leaves_its_folder_and_nothing_else(run, tmp_path, monkeypatch):
 
     events, *others = sorted(files(tmp_path / "run"), key=lambda name: "tensorboard" not in name)
     assert events.startswith("tensorboard")
-    assert sorted(others) == ["config.yaml", "metrics.csv", "model.zip", "progress.csv", "summary.json"]
+    assert sorted(others) == [".lock", "config.yaml", "metrics.csv", "model.zip", "progress.csv", "summary.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "run"]
     assert files(elsewhere) == []
 
@@ -162,13 +162,107 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, tmp
     assert not (tmp_path / "cut" / "checkpoint").exists()
 
 
+def test_a_run_cut_before_its_first_log_row_goes_on(run, tmp_path, monkeypatch):
+    overrides = ("checkpoint_interval=10", "total_timesteps=30")
+    whole = run(*overrides, folder="whole")
+    written = LearningCurve._write
+
+    def killed(self, now):
+        if now == 20:
+            raise KeyboardInterrupt
+        written(self, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearningCurve, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(*overrides, folder="cut")
+    assert (tmp_path / "cut" / "progress.csv").read_text() == ""
+
+    assert without_wall_clock(run(*overrides, folder="cut")) == without_wall_clock(whole)
+
+
+def test_rows_that_a_kill_cut_short_are_skipped(tmp_path):
+    table = tmp_path / "progress.csv"
+    table.write_text("a,time/total_timesteps\n1,10\n2\n3,20\n4,30\n5,1")
+
+    assert rows_until(table, "time/total_timesteps", 20) == [["a", "time/total_timesteps"], ["1", "10"], ["3", "20"]]
+    table.write_text("a,time/total_ti")
+    assert rows_until(table, "time/total_timesteps", 20) == []
+
+
 @pytest.mark.parametrize(
-    ("override", "named"),
-    [("pretrain.epochs=1", "pretrain.epochs"), ("checkpoint_interval=10", "checkpoint_interval")],
+    "broken", ["algo.planning_steps=-1", "pretrain.dataset=nowhere.npz", "evaluation.n_pairs=0", "market.n_jobs=2"]
 )
-def test_what_an_algorithm_cannot_do_is_refused(run, override, named):
-    with pytest.raises(RunError, match=named):
-        run("algo=random", override)
+def test_a_config_that_cannot_be_built_leaves_the_finished_run(run, tmp_path, broken):
+    run()
+    (tmp_path / "run" / "evaluation.json").write_text("{}")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in files(tmp_path / "run")}
+
+    with pytest.raises(Exception, match=r"planning_steps|nowhere|n_pairs|n_jobs"):
+        run("pretrain.epochs=1", broken)
+
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in files(tmp_path / "run")} == before
+
+
+def test_a_folder_in_use_is_left_alone_until_its_process_ends(run, tmp_path):
+    folder = tmp_path / "run"
+    held = "import pathlib, sys; from experiments.runs import lock_run\n"
+    held += "with lock_run(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(RunError, match="another process is in this folder"):
+            run("algo=random")
+        assert files(folder) == [".lock"]
+        other.kill()
+
+    assert run("algo=random")["interactions"] == 30
+    with lock_run(folder):
+        assert run("algo=random")["interactions"] == 30  # finished: read, not written
+
+
+def test_what_an_algorithm_cannot_do_is_refused(run):
+    with pytest.raises(RunError, match="checkpoint_interval"):
+        run("algo=random", "checkpoint_interval=10")
+
+
+def test_who_learns_nothing_is_not_pretrained_and_says_so(run, caplog):
+    with caplog.at_level("INFO", logger="experiments.train"):
+        summary = run("experiment=hybrid_offline", "algo=random", "total_timesteps=30")
+
+    assert summary["pretrain"] is None
+    assert "RandomRecommender learns nothing" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("total_timesteps=-1", "`total_timesteps` must be 0 or more, got -1"),
+        ("pretrain.epochs=-1", "`pretrain.epochs` must be 0 or more, got -1"),
+        ("evaluation.at=5", "`evaluation.at` must be a list .* got 5"),
+        ("evaluation.interval=0", "`evaluation.interval` must be 1 or more, got 0"),
+        ("checkpoint_interval=0", "`checkpoint_interval` must be 1 or more or null, got 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
+    with pytest.raises(RunError, match=message):
+        run(override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_ends_no_sweep_and_is_counted(tmp_path):
+    small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 evaluation.n_pairs=64"
+    command = [sys.executable, "-m", "experiments.train", "-m", "algo=random", "total_timesteps=-1,20", *small.split()]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+    assert done.returncode != 0
+    assert "error: `total_timesteps` must be 0 or more" in done.stderr
+    (finished,) = find_runs(tmp_path / "runs", "runs")
+    assert finished.summary["interactions"] == 20
+    assert unfinished_runs(tmp_path / "runs", 1).startswith("1 of 2 runs unfinished: ")
 
 
 def test_a_sweep_resumes_and_becomes_one_report(tmp_path):
