@@ -101,11 +101,12 @@ class SkillLists:
 
     @classmethod
     def from_mask(cls, mask: NDArray[np.bool_], ids: NDArray[np.integer]) -> SkillLists:
-        """Packs the entries of a padded (n, width) id table where ``mask`` holds; those are distinct within a row."""
+        """Packs the entries of a padded (n, width) id table where ``mask`` holds, each id once a row."""
         order = np.argsort(np.where(mask, ids, np.iinfo(np.int32).max), axis=1, kind="stable")
-        kept = np.take_along_axis(mask, order, axis=1)
-        offsets = np.concatenate(([0], np.cumsum(mask.sum(axis=1), dtype=np.int64)))
-        return cls(offsets, np.take_along_axis(ids, order, axis=1)[kept].astype(np.int32))
+        ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(mask, order, axis=1)
+        kept[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+        offsets = np.concatenate(([0], np.cumsum(kept.sum(axis=1), dtype=np.int64)))
+        return cls(offsets, ids[kept].astype(np.int32))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

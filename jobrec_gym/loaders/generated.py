@@ -298,11 +298,7 @@ def _kept(pool: NDArray[np.int32], keys: NDArray[np.uint64], share: float) -> ND
 
 
 def _union(pools: list[NDArray[np.integer]], kept: list[NDArray[np.bool_]]) -> SkillLists:
-    ids, mask = np.concatenate(pools, axis=1), np.concatenate(kept, axis=1)
-    order = np.argsort(np.where(mask, ids, np.iinfo(np.int32).max), axis=1, kind="stable")
-    ids, mask = np.take_along_axis(ids, order, axis=1), np.take_along_axis(mask, order, axis=1)
-    mask[:, 1:] &= ids[:, 1:] != ids[:, :-1]
-    return SkillLists.from_mask(mask, ids)
+    return SkillLists.from_mask(np.concatenate(kept, axis=1), np.concatenate(pools, axis=1))
 
 
 def _pick_one(lists: SkillLists, occupation: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
