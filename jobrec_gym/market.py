@@ -129,6 +129,11 @@ class SkillLists:
         within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return owner, self.ids[self.offsets[rows][owner] + within]
 
+    def take(self, rows: NDArray[np.integer]) -> SkillLists:
+        """The lists of some rows, in the order of ``rows``."""
+        offsets = np.concatenate(([0], np.cumsum(self.lengths(rows)))).astype(np.int64)
+        return SkillLists(offsets, self.flat(rows)[1])
+
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
@@ -189,6 +194,19 @@ class Population:
         if split == "all":
             return np.arange(len(self))
         return np.flatnonzero(self.held_out == (split == "test"))
+
+    def take(self, rows: NDArray[np.integer], held_out: NDArray[np.bool_] | None = None) -> Population:
+        """Some of the rows, in the order of ``rows``.
+
+        Args:
+            rows: Integers (m,), distinct.
+            held_out: bool (m,), a split in place of the rows' own.
+        """
+        taken = {key: getattr(self, key)[rows] for key in _ROW_TABLES}
+        if held_out is not None:
+            taken["held_out"] = held_out
+        hard, soft = self.hard_skills.take(rows), self.soft_skills.take(rows)
+        return Population(vectors=self.vectors[rows], hard_skills=hard, soft_skills=soft, **taken)
 
 
 class LabourMarket:
@@ -474,6 +492,7 @@ class LabourMarket:
 
 _SOURCES: dict[str, str] = {
     "default": "jobrec_gym.loaders.generated:load_default",
+    "recorded": "jobrec_gym.loaders.recorded:load_recorded",
     "onet": "jobrec_gym.loaders.onet:load_onet",
     "esco": "jobrec_gym.loaders.esco:load_esco",
     "csv": "jobrec_gym.loaders.tables:load_csv",
@@ -481,6 +500,7 @@ _SOURCES: dict[str, str] = {
     "parquet": "jobrec_gym.loaders.tables:load_parquet",
     "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
 }
+_WITHOUT_PATH = {"default", "recorded"}
 
 
 def register_market_source(scheme: str, entry_point: str) -> None:
@@ -499,7 +519,8 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     """Opens a market by name, by path or by scheme.
 
     Args:
-        source: ``"default"`` (the generated market over the embedded taxonomy), the folder of a saved market,
+        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (the part of it whose
+            every pair was put to a language model), the folder of a saved market,
             ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, jsonl, parquet, dynaq-json``, a dictionary
             ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
         **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
@@ -538,7 +559,7 @@ def _load_cached(source: str, options: str, files: tuple[Any, ...]) -> LabourMar
 
 def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarket:
     scheme, colon, path = source.partition(":")
-    if scheme in _SOURCES and (colon or scheme == "default"):
+    if scheme in _SOURCES and (colon or scheme in _WITHOUT_PATH):
         if colon and not path:
             raise MarketError(f"market {source!r} lacks a path: write '{scheme}:PATH'.")
         module, _, function = _SOURCES[scheme].partition(":")
@@ -551,7 +572,7 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
         if kwargs:
             raise MarketError(f"keywords {sorted(kwargs)} have no meaning for the saved market {source!r}.")
         return LabourMarket.load(source)
-    names = [name if name == "default" else f"{name}:PATH" for name in _SOURCES]
+    names = [name if name in _WITHOUT_PATH else f"{name}:PATH" for name in _SOURCES]
     near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
     hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
     what = "unknown market scheme" if colon else "unknown market"

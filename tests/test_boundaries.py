@@ -13,9 +13,9 @@ LAYERS = {
     "jobrec_gym": [
         {"counter_rng"},
         {"market"},
-        {"encoders", "simulators.base"},
+        {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
         {"rewards", "candidates", "metrics"},
-        {"loaders", "simulators.rules", "problem"},
+        {"loaders", "simulators.rules", "simulators.answers", "simulators.llm", "problem"},
         {"rendering"},
         {"env", "vector"},
         {"wrappers"},

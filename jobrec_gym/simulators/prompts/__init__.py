@@ -1,0 +1,144 @@
+"""How a pair is put to a language model: versioned templates, personas, and texts that cannot break out of them."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from jobrec_gym.market import SENIORITY_LEVELS, Profile
+
+__all__ = [
+    "PERSONAS",
+    "PROTECTED",
+    "Prompt",
+    "applicant_document",
+    "clean_text",
+    "encode_document",
+    "job_document",
+    "load_prompt",
+]
+
+PERSONAS: Mapping[str, str] = {
+    "neutral": "The applicant weighs fit and effort as most people do.",
+    "selective": "The applicant is in a good job, busy and selective, and moves for a very good fit only.",
+    "eager": "The applicant is out of work and eager, and tries whatever could reasonably fit.",
+}
+"""Temperaments by name; :class:`~jobrec_gym.simulators.llm.LLMSimulator` takes any other text as well."""
+
+PROTECTED = ("name", "age", "sex", "gender", "pronouns", "nationality", "photo", "address")
+"""Attributes of a person that no document carries unless it is asked to."""
+
+_MAX_TEXT = 1_200
+_MAX_ENTRY = 120
+_MAX_ENTRIES = 24
+_SEPARATOR = "--- user\n"
+# Removed: control, format (zero-width, bidirectional, tags), surrogate, private-use and unassigned characters.
+_REMOVED = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A template in two parts, and the version that stands in every cache key.
+
+    Attributes:
+        version: The file's name without its ending, e.g. ``probability-v1``.
+        system: Placeholders ``$persona`` and, where decisions are listed, ``$decisions``.
+        user: Placeholders ``$applicant`` and ``$job``, in this order: the applicant's part is the longer prefix that
+            many jobs share, and a server computes it once.
+    """
+
+    version: str
+    system: str
+    user: str
+
+    def messages(self, applicant: str, job: str, *, persona: str, decisions: Sequence[str]) -> list[dict[str, str]]:
+        """The chat messages that put a pair of encoded documents to a model."""
+        words = ", ".join(f'"{decision}"' for decision in decisions)
+        system = Template(self.system).substitute(persona=persona, decisions=words)
+        user = Template(self.user).substitute(applicant=applicant, job=job)
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def load_prompt(name: str) -> Prompt:
+    """A shipped template by version, or one's own by the path of its file.
+
+    A file has the system part, a line ``--- user`` and the user's part. Its version is its name without the ending:
+    give a changed text a new name.
+
+    Raises:
+        ValueError: For a template that is not there or lacks a placeholder.
+    """
+    folder = resources.files(__name__)
+    shipped = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+    if name in shipped:
+        text = folder.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise ValueError(f"`prompt` must be one of {tuple(shipped)} or the path of a template, got {name!r}.")
+    system, separator, user = text.partition(_SEPARATOR)
+    missing = [word for word in ("$applicant", "$job") if word not in user]
+    if not separator or missing:
+        raise ValueError(
+            f"`prompt` {name!r} must have a line '--- user' and behind it $applicant and $job; "
+            f"it lacks {missing or ['--- user']}."
+        )
+    return Prompt(Path(name).stem, system.strip(), user.strip())
+
+
+def applicant_document(profile: Profile) -> dict[str, Any]:
+    """What a model is told of an applicant: work only, neither the source's key nor anything of :data:`PROTECTED`."""
+    return _document(profile, {"occupation": profile.title, "experience": profile.experience})
+
+
+def job_document(profile: Profile) -> dict[str, Any]:
+    """What a model is told of a job."""
+    return _document(profile, {"title": profile.title})
+
+
+def encode_document(document: Mapping[str, Any]) -> str:
+    """A document as one line of JSON that cannot close a tag: ``<``, ``>`` and ``&`` are escaped.
+
+    Texts are cleaned by :func:`clean_text`; a list keeps its first 24 entries, each cut to 120 characters.
+    """
+    clean: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, (list, tuple)):
+            clean[key] = [clean_text(str(entry), _MAX_ENTRY) for entry in value[:_MAX_ENTRIES]]
+        else:
+            clean[key] = clean_text(value, _MAX_TEXT) if isinstance(value, str) else value
+    text = json.dumps(clean, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
+    """A text in one line without control and invisible characters, cut to ``max_length`` characters.
+
+    Example:
+        >>> clean_text("chef\\u200b\\n  de partie")
+        'chef de partie'
+    """
+    # Bounded before the loop too: a text of megabytes is data, not work.
+    words = unicodedata.normalize("NFC", text[: 4 * max_length])
+    visible = "".join(
+        " " if character.isspace() else character
+        for character in words
+        if character.isspace() or unicodedata.category(character) not in _REMOVED
+    )
+    return " ".join(visible.split())[:max_length].rstrip()
+
+
+def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        **head,
+        "seniority": SENIORITY_LEVELS[profile.seniority - 1] if profile.seniority else "",
+        "hard_skills": list(profile.hard_skills),
+        "soft_skills": list(profile.soft_skills),
+    }
+    return {key: value for key, value in document.items() if value}
