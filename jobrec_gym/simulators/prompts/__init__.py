@@ -118,10 +118,10 @@ def encode_document(document: Mapping[str, Any]) -> str:
 
 
 def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
-    """A text in one line without control and invisible characters, cut to ``max_length`` characters.
+    r"""A text in one line without control and invisible characters, cut to ``max_length`` characters.
 
     Example:
-        >>> clean_text("chef\\u200b\\n  de partie")
+        >>> clean_text("chef\u200b\n  de partie")
         'chef de partie'
     """
     # Bounded before the loop too: a text of megabytes is data, not work.
