@@ -15,7 +15,7 @@ LAYERS = {
         {"market"},
         {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
         {"rewards", "candidates", "metrics"},
-        {"loaders", "simulators.rules", "simulators.answers", "simulators.llm", "problem"},
+        {"loaders", "simulators.answers", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
         {"rendering"},
         {"env", "vector"},
         {"wrappers"},

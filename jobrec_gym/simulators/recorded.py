@@ -1,0 +1,230 @@
+"""Decisions of a real language model that were recorded once: feedback without a model, a key or a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
+
+__all__ = ["BoundRecordedSimulator", "RecordedSimulator", "Recording"]
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """What a language model said of every pair of some applicants and jobs.
+
+    Attributes:
+        applicant_keys: (n,) texts, the market's own keys.
+        job_keys: (m,) texts.
+        applicant_sha256: (n,) texts, of each document as the model was shown it.
+        job_sha256: (m,) texts.
+        probability: float32 (n, m), of an application; NaN where the model gave none.
+        thresholds: float64 (3,), where probabilities are cut into ignore, click, save and apply.
+        model: Who decided.
+        prompt: Version of the template.
+        persona: The temperament that was asked for.
+    """
+
+    applicant_keys: NDArray[np.str_]
+    job_keys: NDArray[np.str_]
+    applicant_sha256: NDArray[np.str_]
+    job_sha256: NDArray[np.str_]
+    probability: NDArray[np.float32]
+    thresholds: NDArray[np.float64]
+    model: str
+    prompt: str
+    persona: str
+
+    @classmethod
+    def of(
+        cls,
+        market: LabourMarket,
+        probability: NDArray[np.floating],
+        thresholds: Sequence[float],
+        *,
+        model: str,
+        prompt: str,
+        persona: str,
+    ) -> Recording:
+        """The recording of a whole market, from probabilities (n_applicants, n_jobs).
+
+        Raises:
+            ValueError: For probabilities of another shape, or thresholds that do not rise.
+        """
+        shape = (len(market.applicants), len(market.jobs))
+        if probability.shape != shape:
+            raise ValueError(
+                f"`probability` must have a row an applicant and a column a job, {shape}, got {probability.shape}."
+            )
+        cuts = np.asarray(thresholds, dtype=np.float64)
+        if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
+            raise ValueError(f"`thresholds` must be {len(DECISIONS) - 1} rising numbers, got {thresholds}.")
+        return cls(
+            market.applicants.keys,
+            market.jobs.keys,
+            np.array([_sha256(applicant_document(market.applicant(row))) for row in range(shape[0])]),
+            np.array([_sha256(job_document(market.job(row))) for row in range(shape[1])]),
+            probability.astype(np.float32),
+            cuts,
+            model,
+            prompt,
+            persona,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an npz file without pickles."""
+        np.savez_compressed(path, **{name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recording:
+        """Reads a file of :meth:`save`.
+
+        Raises:
+            ValueError: If it is not one.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            missing = sorted(set(cls.__slots__) - set(file.files))
+            if missing:
+                raise ValueError(f"`recording` {os.fspath(path)!r} is not a recording: it lacks {missing}.")
+            fields: dict[str, Any] = {name: file[name] for name in cls.__slots__}
+        for name in ("model", "prompt", "persona"):
+            fields[name] = str(fields[name])
+        return cls(**fields)
+
+
+class RecordedSimulator:
+    """Answers each pair as the recorded language model did; always the same, and free.
+
+    Args:
+        recording: File of a :class:`Recording`.
+        rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
+
+    Raises:
+        ValueError: For an unknown decision; when bound, for a market none of whose pairs were recorded, or whose texts
+            are not those that the model was shown.
+    """
+
+    def __init__(self, recording: str | os.PathLike[str], rewards: Mapping[str, float] | None = None):
+        self.recording = str(Path(recording).absolute())
+        self.rewards = decision_rewards(rewards)
+
+    def bind(self, market: LabourMarket) -> BoundRecordedSimulator:
+        """Ties the recording to a market."""
+        return BoundRecordedSimulator(market, Recording.load(self.recording), self.rewards)
+
+    def to_spec(self) -> SimulatorSpec:
+        """The simulator in plain JSON."""
+        return {"type": "recorded", "recording": self.recording, "rewards": dict(self.rewards)}
+
+    @classmethod
+    def from_spec(cls, spec: SimulatorSpec) -> RecordedSimulator:
+        """The simulator that :meth:`to_spec` described."""
+        return cls(**{key: value for key, value in spec.items() if key != "type"})
+
+    def __repr__(self) -> str:
+        return f"RecordedSimulator(recording={self.recording!r})"
+
+
+class BoundRecordedSimulator:
+    """A recording on one market; made by :meth:`RecordedSimulator.bind`."""
+
+    def __init__(self, market: LabourMarket, recording: Recording, rewards: Mapping[str, float]):
+        self.market = market
+        self.recording = recording
+        self._rewards = np.array([rewards[decision] for decision in DECISIONS])
+        self._applicants = _match(
+            market.applicants,
+            recording.applicant_keys,
+            recording.applicant_sha256,
+            lambda row: _sha256(applicant_document(market.applicant(row))),
+            market.name,
+        )
+        self._jobs = _match(
+            market.jobs,
+            recording.job_keys,
+            recording.job_sha256,
+            lambda row: _sha256(job_document(market.job(row))),
+            market.name,
+        )
+
+    def probabilities(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Probability of an application, for pairs of shapes that broadcast; NaN where the model gave none.
+
+        Raises:
+            ValueError: For a pair that was not recorded.
+        """
+        applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
+        rows, columns = self._applicants[applicants], self._jobs[jobs]
+        unknown = (rows < 0) | (columns < 0)
+        if unknown.any():
+            where = tuple(np.argwhere(unknown)[0])
+            raise ValueError(
+                f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
+                'recorded: use market="recorded", where every pair was.'
+            )
+        return self.recording.probability[rows, columns].astype(np.float64)
+
+    def feedback(
+        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+    ) -> Feedback:
+        """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``interaction_keys`` have no part in it."""
+        probability = self.probabilities(applicant_ids, job_ids)
+        known = ~np.isnan(probability)
+        decision = self._decide(probability)
+        return Feedback.of(
+            np.where(known, np.array(DECISIONS)[decision], ""),
+            np.where(known, self._rewards[decision], 0.0),
+            status=np.where(known, "ok", "not_recorded"),
+            probability=probability,
+            cached=np.ones(len(probability), dtype=bool),
+        )
+
+    def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Reward of pairs, for ids of shapes that broadcast; 0.0 where the model gave no answer."""
+        probability = self.probabilities(applicant_ids, job_ids)
+        return np.where(np.isnan(probability), 0.0, self._rewards[self._decide(probability)])
+
+    def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
+        """What the applicants decide; shapes as in :meth:`expected_reward`."""
+        probability = self.probabilities(applicant_ids, job_ids)
+        return np.where(np.isnan(probability), "", np.array(DECISIONS)[self._decide(probability)])
+
+    def _decide(self, probability: NDArray[np.float64]) -> Ids:
+        return np.searchsorted(self.recording.thresholds, np.nan_to_num(probability), side="right")
+
+
+def _match(
+    population: Population,
+    keys: NDArray[np.str_],
+    sha256: NDArray[np.str_],
+    sha256_of: Callable[[int], str],
+    name: str,
+) -> Ids:
+    """Row of the recording for each row of a population, -1 where there is none."""
+    places = {str(key): place for place, key in enumerate(keys)}
+    found = np.array([places.get(str(key), -1) for key in population.keys], dtype=np.int64)
+    if (found < 0).all():
+        raise ValueError(f'nothing of market {name!r} was recorded: use market="recorded".')
+    for row in np.flatnonzero(found >= 0).tolist():
+        if sha256_of(row) != sha256[found[row]]:
+            raise ValueError(
+                f"{population.keys[row]} of market {name!r} has other texts than when the language model was asked: "
+                'use market="recorded", whose texts are checked.'
+            )
+    return found
+
+
+def _sha256(document: Mapping[str, object]) -> str:
+    return hashlib.sha256(encode_document(document).encode()).hexdigest()

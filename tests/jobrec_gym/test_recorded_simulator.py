@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from jobrec_gym import load_market
+from jobrec_gym.simulators.recorded import RecordedSimulator, Recording
+
+THRESHOLDS = (0.5, 0.7, 0.9)
+
+
+@pytest.fixture(scope="module")
+def market():
+    return load_market("recorded")
+
+
+@pytest.fixture
+def path(market, tmp_path):
+    probability = np.random.default_rng(0).random((120, 40))
+    probability[0, :4] = [0.2, 0.6, 0.8, 0.95]
+    probability[1, 1] = np.nan
+    recording = Recording.of(market, probability, THRESHOLDS, model="a model", prompt="a-v1", persona="selective")
+    recording.save(tmp_path / "recording.npz")
+    return tmp_path / "recording.npz"
+
+
+def test_each_probability_is_cut_into_its_decision_and_reward(market, path):
+    feedback = RecordedSimulator(path).bind(market).feedback(np.zeros(4, dtype=int), np.arange(4))
+    assert feedback.decision.tolist() == ["ignore", "click", "save", "apply"]
+    assert feedback.reward.tolist() == [-0.1, 0.0, 0.5, 1.0]
+    assert feedback.cached.all() and (feedback.tokens == 0).all() and (feedback.status == "ok").all()
+
+
+def test_a_pair_without_an_answer_says_so_and_earns_nothing(market, path):
+    feedback = RecordedSimulator(path).bind(market).feedback(np.array([1]), np.array([1]))
+    assert (feedback.status[0], feedback.decision[0], feedback.reward[0]) == ("not_recorded", "", 0.0)
+
+
+def test_expected_rewards_and_decisions_are_those_of_the_feedback(market, path):
+    bound = RecordedSimulator(path, rewards={"apply": 2.0}).bind(market)
+    applicants, jobs = np.arange(120)[:, None], np.arange(40)[None]
+    expected, decided = bound.expected_reward(applicants, jobs), bound.decisions(applicants, jobs)
+    rows, columns = np.divmod(np.arange(4800), 40)
+    feedback = bound.feedback(rows, columns)
+    np.testing.assert_array_equal(expected.ravel(), feedback.reward)
+    np.testing.assert_array_equal(decided.ravel(), feedback.decision)
+    assert expected[0, 3] == 2.0
+
+
+def test_the_default_market_is_answered_for_recorded_pairs_only(market, path):
+    default = load_market("default")
+    bound = RecordedSimulator(path).bind(default)
+    applicant = int(np.flatnonzero(default.applicants.keys == market.applicants.keys[0])[0])
+    jobs = [int(np.flatnonzero(default.jobs.keys == key)[0]) for key in market.jobs.keys[:4]]
+    assert bound.decisions(np.array([applicant]), np.array(jobs)).tolist() == ["ignore", "click", "save", "apply"]
+    stranger = int(np.flatnonzero(~np.isin(default.jobs.keys, market.jobs.keys))[0])
+    with pytest.raises(ValueError, match=f"job {stranger} .* not recorded"):
+        bound.feedback(np.array([applicant]), np.array([stranger]))
+
+
+def test_other_texts_under_the_recorded_keys_are_refused(path):
+    with pytest.raises(ValueError, match="other texts"):
+        RecordedSimulator(path).bind(load_market("default", seed=1))
+
+
+def test_it_comes_back_from_its_spec(market, path):
+    simulator = RecordedSimulator(path, rewards={"save": 0.25})
+    again = RecordedSimulator.from_spec(simulator.to_spec())
+    assert again.to_spec() == simulator.to_spec()
+    assert again.bind(market).feedback(np.array([0]), np.array([2])).reward.tolist() == [0.25]
+
+
+@pytest.mark.parametrize("thresholds", [(0.5, 0.7), (0.7, 0.5, 0.9)])
+def test_thresholds_that_do_not_rise_are_refused(market, thresholds):
+    with pytest.raises(ValueError, match="rising"):
+        Recording.of(market, np.zeros((120, 40)), thresholds, model="", prompt="", persona="")
+
+
+def test_a_file_that_is_no_recording_is_named(tmp_path, market):
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match=r"other\.npz.*lacks"):
+        RecordedSimulator(tmp_path / "other.npz").bind(market)
