@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 
 from jobrec_gym import LabourMarket
 from jobrec_gym.market import Split
-from jobrec_gym.rewards import scaled_cosine
+from jobrec_gym.rewards import matched_cosine, scaled_cosine
 
-__all__ = ["MATCHED", "PretrainScale", "cosine_pairs", "load_dataset", "save_dataset", "to_pretrain"]
+__all__ = ["PretrainScale", "cosine_pairs", "load_dataset", "save_dataset", "to_pretrain"]
 
 PretrainScale = Literal["unit", "raw", "matched"]
 Dataset = dict[str, NDArray[Any]]
-
-MATCHED = (0.04, 0.28)
-"""Mean and standard deviation of feedback on random pairs of the default market; ``"matched"`` brings cosine to
-them."""
 
 
 def cosine_pairs(
@@ -41,7 +37,7 @@ def cosine_pairs(
         split: Which applicants.
         job_split: Which jobs.
         scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
-            feedback, :data:`MATCHED`.
+            feedback, :data:`~jobrec_gym.rewards.MATCHED`.
 
     Returns:
         ``applicant_id`` int64 (n,), ``job_id`` int64 (n,), ``reward`` float32 (n,).
@@ -59,8 +55,7 @@ def cosine_pairs(
     applicant_id, job_id = applicants[picked // len(jobs)], jobs[picked % len(jobs)]
     cosine = market.cosine(applicant_id, job_id)
     if scale == "matched":
-        mean, spread = MATCHED
-        reward = mean + spread * (cosine - cosine.mean()) / max(float(cosine.std()), 1e-12)
+        reward = matched_cosine(cosine, (float(cosine.mean()), float(cosine.std())))
     else:
         reward = scaled_cosine(cosine, scale)
     return {"applicant_id": applicant_id, "job_id": job_id, "reward": reward.astype(np.float32)}

@@ -7,7 +7,8 @@ import gymnasium as gym
 
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
-from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, RewardBatch, RewardModel
+from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
+from jobrec_gym.schedules import AnnealSchedule
 from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
@@ -15,19 +16,27 @@ from jobrec_gym.wrappers import (
     CosineReward,
     EmbeddingAction,
     FeedbackReward,
+    HybridReward,
+    LLMReward,
     VectorCosineReward,
     VectorFeedbackReward,
+    VectorHybridReward,
+    VectorLLMReward,
 )
 
 __all__ = [
+    "AnnealSchedule",
     "CosineReward",
     "CosineRewardModel",
     "EmbeddingAction",
     "Feedback",
     "FeedbackReward",
     "FeedbackRewardModel",
+    "HybridReward",
+    "HybridRewardModel",
     "JobRecEnv",
     "JobRecVectorEnv",
+    "LLMReward",
     "LabourMarket",
     "MarketError",
     "Population",
@@ -38,6 +47,8 @@ __all__ = [
     "UserSimulator",
     "VectorCosineReward",
     "VectorFeedbackReward",
+    "VectorHybridReward",
+    "VectorLLMReward",
     "load_market",
     "make_simulator",
     "register_market_source",

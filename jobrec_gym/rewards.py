@@ -9,13 +9,30 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket
-from jobrec_gym.simulators.base import BoundSimulator
+from jobrec_gym.simulators.base import BoundSimulator, Feedback
 
-__all__ = ["CosineRewardModel", "CosineScale", "FeedbackRewardModel", "RewardBatch", "RewardModel", "scaled_cosine"]
+__all__ = [
+    "MATCHED",
+    "CosineRewardModel",
+    "CosineScale",
+    "FeedbackRewardModel",
+    "HybridRewardModel",
+    "RewardBatch",
+    "RewardModel",
+    "matched_cosine",
+    "scaled_cosine",
+]
 
-CosineScale = Literal["unit", "raw"]
+CosineScale = Literal["unit", "raw", "matched"]
 Ids = NDArray[np.int64]
+
+MATCHED = (0.04, 0.28)
+"""Mean and standard deviation of feedback on random pairs of the default market; the scale ``"matched"`` brings cosine
+to them."""
+
+_SAMPLE_SIZE = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +45,7 @@ class RewardBatch:
         valid: bool; False where the number means nothing and the transition should not be learned from.
         details: Further entries for ``info``, by their key there.
         decision: Decisions, ``None`` where nobody was asked.
+        weights: Weight of each component in the reward, by its name, where a reward is a sum that changes with time.
     """
 
     reward: NDArray[np.float64]
@@ -35,6 +53,7 @@ class RewardBatch:
     valid: NDArray[np.bool_]
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     decision: NDArray[np.str_] | None = None
+    weights: Mapping[str, float] | None = None
 
 
 class RewardModel(Protocol):
@@ -55,21 +74,35 @@ class CosineRewardModel:
 
     Args:
         market: Where the vectors are.
-        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1].
+        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1]; ``"matched"``: ``c`` brought to mean
+            and spread of the feedback.
+        matched: That mean and spread, for the scale ``"matched"``.
 
     Raises:
-        ValueError: For an unknown scale.
+        ValueError: For an unknown scale, or a spread that is not above 0.
     """
 
-    def __init__(self, market: LabourMarket, scale: CosineScale = "unit"):
+    def __init__(self, market: LabourMarket, scale: CosineScale = "unit", matched: tuple[float, float] = MATCHED):
         if scale not in get_args(CosineScale):
             raise ValueError(f"`scale` must be one of {get_args(CosineScale)}, got {scale!r}.")
+        mean, spread = matched
+        if not (np.isfinite(mean) and np.isfinite(spread) and spread > 0):
+            raise ValueError(f"`matched` must be a mean and a spread above 0, both finite, got {matched}.")
         self.market = market
         self.scale = scale
+        self.matched = (float(mean), float(spread))
+        self._source = _cosine_spread(market) if scale == "matched" else (0.0, 1.0)
+
+    def reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Rewards of pairs (n,), float64 (n,)."""
+        cosine = self.market.cosine(applicant_ids, job_ids)
+        if self.scale == "matched":
+            return matched_cosine(cosine, self._source, self.matched)
+        return scaled_cosine(cosine, self.scale)
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
         """See :class:`RewardModel`."""
-        reward = scaled_cosine(self.market.cosine(applicant_ids, job_ids), self.scale)
+        reward = self.reward(applicant_ids, job_ids)
         return RewardBatch(reward, {"cosine": reward}, np.ones(len(reward), dtype=bool))
 
 
@@ -87,28 +120,106 @@ class FeedbackRewardModel:
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
         """See :class:`RewardModel`."""
-        feedback = self.simulator.feedback(applicant_ids, job_ids, interaction_keys)
-        if len(feedback) != len(applicant_ids):
-            raise ValueError(
-                "`simulator` must answer each recommendation once, "
-                f"got {len(feedback)} answers to {len(applicant_ids)}."
-            )
+        feedback = _ask(self.simulator, applicant_ids, job_ids, interaction_keys)
         cosine = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit")
-        details = {
-            "feedback/decision": feedback.decision,
-            "feedback/status": feedback.status,
-            "feedback/reason": feedback.reason,
-        }
         return RewardBatch(
             reward=feedback.reward,
             components={"cosine": cosine, "feedback": feedback.reward},
             valid=feedback.status == "ok",
-            details=details,
+            details=_details(feedback),
             decision=feedback.decision,
         )
 
 
-def scaled_cosine(cosine: NDArray[np.float32], scale: CosineScale) -> NDArray[np.float64]:
+class HybridRewardModel:
+    """``weight * cosine + (1 - weight) * feedback``.
+
+    At weight 1 nobody is asked, and ``feedback`` is not among the components. A row whose feedback failed earns 0.0 and
+    is not valid.
+
+    Args:
+        simulator: Who decides, bound to the market.
+        market: Where the vectors are.
+        weight: Weight of the cosine reward, in [0, 1]; the attribute may be set between calls.
+        cosine_scale: See :class:`CosineRewardModel`. Unit cosines lie near 0.87 +- 0.03 and feedback near 0.04 +- 0.28:
+            with ``"unit"`` annealing mostly shifts an offset, with ``"matched"`` both parts have one mean and spread.
+        matched: See :class:`CosineRewardModel`.
+    """
+
+    def __init__(
+        self,
+        simulator: BoundSimulator,
+        market: LabourMarket,
+        weight: float = 1.0,
+        cosine_scale: CosineScale = "unit",
+        matched: tuple[float, float] = MATCHED,
+    ):
+        self.simulator = simulator
+        self.cosine = CosineRewardModel(market, cosine_scale, matched)
+        self.weight = weight
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
+        """See :class:`RewardModel`.
+
+        Raises:
+            ValueError: For a weight outside of [0, 1].
+        """
+        weight = float(self.weight)
+        if not 0 <= weight <= 1:
+            raise ValueError(f"`weight` must be in [0, 1], got {weight}.")
+        cosine = self.cosine.reward(applicant_ids, job_ids)
+        weights = {"cosine": weight, "feedback": 1 - weight}
+        details: dict[str, NDArray[Any]] = {"reward/cosine_weight": np.full(len(cosine), weight)}
+        if weight == 1:
+            valid = np.ones(len(cosine), dtype=bool)
+            return RewardBatch(cosine, {"cosine": cosine}, valid, details, weights=weights)
+        feedback = _ask(self.simulator, applicant_ids, job_ids, interaction_keys)
+        valid = feedback.status == "ok"
+        return RewardBatch(
+            reward=np.where(valid, weight * cosine + (1 - weight) * feedback.reward, 0.0),
+            components={"cosine": cosine, "feedback": feedback.reward},
+            valid=valid,
+            details=details | _details(feedback),
+            decision=feedback.decision,
+            weights=weights,
+        )
+
+
+def scaled_cosine(cosine: NDArray[np.float32], scale: Literal["unit", "raw"]) -> NDArray[np.float64]:
     """Cosines (n,) as rewards: clipped to [-1, 1] against rounding, then ``(1 + c) / 2`` for ``"unit"``."""
     clipped = np.clip(cosine.astype(np.float64), -1.0, 1.0)
     return clipped if scale == "raw" else (1.0 + clipped) / 2.0
+
+
+def matched_cosine(
+    cosine: NDArray[np.floating], source: tuple[float, float], target: tuple[float, float] = MATCHED
+) -> NDArray[np.float64]:
+    """Cosines (n,) of mean and spread ``source``, brought to mean and spread ``target``."""
+    return target[0] + target[1] * (cosine.astype(np.float64) - source[0]) / max(source[1], 1e-12)
+
+
+def _cosine_spread(market: LabourMarket) -> tuple[float, float]:
+    """Mean and standard deviation of the cosine over a fixed sample of pairs of the whole market."""
+    rows = np.arange(_SAMPLE_SIZE)
+    applicants, jobs = (
+        bounded(hash64(side, rows), len(population)) for side, population in enumerate((market.applicants, market.jobs))
+    )
+    cosine = market.cosine(applicants, jobs).astype(np.float64)
+    return float(cosine.mean()), float(cosine.std())
+
+
+def _ask(simulator: BoundSimulator, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> Feedback:
+    feedback = simulator.feedback(applicant_ids, job_ids, interaction_keys)
+    if len(feedback) != len(applicant_ids):
+        raise ValueError(
+            f"`simulator` must answer each recommendation once, got {len(feedback)} answers to {len(applicant_ids)}."
+        )
+    return feedback
+
+
+def _details(feedback: Feedback) -> dict[str, NDArray[Any]]:
+    return {
+        "feedback/decision": feedback.decision,
+        "feedback/status": feedback.status,
+        "feedback/reason": feedback.reason,
+    }

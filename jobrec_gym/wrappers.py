@@ -15,11 +15,23 @@ from numpy.typing import NDArray
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.problem import Recommendations
-from jobrec_gym.rewards import CosineRewardModel, CosineScale, FeedbackRewardModel, RewardModel
+from jobrec_gym.rewards import CosineRewardModel, CosineScale, FeedbackRewardModel, HybridRewardModel, RewardModel
+from jobrec_gym.schedules import AnnealSchedule, make_schedule
 from jobrec_gym.simulators.base import DECISIONS, SimulatorSpec, UserSimulator, make_simulator, simulator_spec
+from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
 
-__all__ = ["CosineReward", "EmbeddingAction", "FeedbackReward", "VectorCosineReward", "VectorFeedbackReward"]
+__all__ = [
+    "CosineReward",
+    "EmbeddingAction",
+    "FeedbackReward",
+    "HybridReward",
+    "LLMReward",
+    "VectorCosineReward",
+    "VectorFeedbackReward",
+    "VectorHybridReward",
+    "VectorLLMReward",
+]
 
 Obs = dict[str, NDArray[Any]]
 
@@ -55,9 +67,11 @@ class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
         components = {name: float(values[0]) for name, values in batch.components.items()}
         info.update({f"reward/{name}": value for name, value in components.items()})
         info.update(
-            {key: values[0].item() if values.dtype.kind == "U" else values[0] for key, values in batch.details.items()}
+            {key: values[0] if values.dtype == object else values[0].item() for key, values in batch.details.items()}
         )
         info["reward_components"] = components
+        if batch.weights is not None:
+            info["reward_weights"] = dict(batch.weights)
         info["transition_valid"] = bool(info["transition_valid"] and batch.valid[0])
         for name, value in components.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -83,7 +97,8 @@ class CosineReward(_RewardWrapper, RecordConstructorArgs):
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``.
+        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
+            feedback.
 
     Example:
         >>> env = CosineReward(gym.make("JobRec-v0"), scale="raw")
@@ -127,6 +142,151 @@ class FeedbackReward(_RewardWrapper, RecordConstructorArgs):
         market = _market(env)
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         _RewardWrapper.__init__(self, env, model, terminate_on)
+
+
+class LLMReward(FeedbackReward):
+    """:class:`FeedbackReward` from a language model: refuses the planted rules, which are none.
+
+    Args:
+        env: A ``JobRec-v0``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        terminate_on: Decisions that end the episode.
+
+    Raises:
+        ValueError: For a :class:`~jobrec_gym.simulators.rules.RuleSimulator`, and as :class:`FeedbackReward`.
+    """
+
+    def __init__(
+        self, env: gym.Env[Obs, int], simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
+    ):
+        _refuse_rules(simulator)
+        super().__init__(env, simulator, terminate_on)
+
+
+class _Annealing:
+    """The weight of a hybrid reward: a schedule, the agent steps so far, and who counts them."""
+
+    def __init__(self, schedule: AnnealSchedule, num_envs: int):
+        self.schedule = schedule
+        self.num_envs = num_envs
+        self.total_steps = 0
+        self.told = False
+        self.frozen: float | None = None
+
+    @property
+    def weight(self) -> float:
+        return self.schedule(self.total_steps) if self.frozen is None else self.frozen
+
+    def advance(self) -> None:
+        if not self.told:
+            self.total_steps += self.num_envs
+
+    def tell(self, total_steps: int) -> None:
+        if total_steps < 0:
+            raise ValueError(f"`total_steps` must not be negative, got {total_steps}.")
+        self.total_steps, self.told = int(total_steps), True
+
+    def freeze(self, weight: float | None) -> None:
+        if weight is not None and not 0 <= weight <= 1:
+            raise ValueError(f"`weight` must be in [0, 1] or None, got {weight}.")
+        self.frozen = self.weight if weight is None else float(weight)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"total_steps": self.total_steps, "told": self.told, "frozen": self.frozen}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.total_steps, self.told, self.frozen = state["total_steps"], state["told"], state["frozen"]
+
+
+class _HybridVerbs:
+    """What a hybrid wrapper offers to trainers, single and vector alike."""
+
+    _annealing: _Annealing
+
+    @property
+    def cosine_weight(self) -> float:
+        """Weight of the cosine reward in the next step."""
+        return self._annealing.weight
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Says how many agent steps were made over all environments; from then on the wrapper counts none itself."""
+        self._annealing.tell(total_steps)
+
+    def freeze(self, weight: float | None = None) -> None:
+        """Holds the weight, for evaluation: at ``weight``, or where it is. Steps are counted on."""
+        self._annealing.freeze(weight)
+
+    def unfreeze(self) -> None:
+        """Lets the schedule rule again."""
+        self._annealing.frozen = None
+
+
+class HybridReward(_HybridVerbs, _RewardWrapper, RecordConstructorArgs):
+    """Pays ``w * cosine + (1 - w) * feedback``, with ``w`` on a schedule.
+
+    The schedule counts agent steps over all environments: this wrapper's own times ``num_envs``, until a trainer says
+    the number by ``env_method("set_total_steps", n)``. At ``w = 1`` nobody is asked.
+
+    ``info`` has ``reward/cosine``, ``reward/feedback`` where somebody was asked, ``reward/cosine_weight``,
+    ``reward_components`` and ``reward_weights``, so that the reward can be recomputed under another weight.
+
+    Args:
+        env: A ``JobRec-v0``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        schedule: An ``AnnealSchedule`` or its spec.
+        cosine_scale: ``"unit"``, the letter of the note, ``"raw"``, or ``"matched"``: cosine brought to mean and spread
+            of feedback, so that annealing shifts no offset.
+        terminate_on: Decisions that end the episode.
+        num_envs: How many such environments step together, in a ``SyncVectorEnv`` for instance.
+
+    Example:
+        >>> env = HybridReward(gym.make("JobRec-v0"), RuleSimulator(seed=0), AnnealSchedule(steps=20_000))
+        >>> obs, info = env.reset(seed=0)
+        >>> env.step(0)[4]["reward/cosine_weight"]
+        1.0
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Obs, int],
+        simulator: UserSimulator | SimulatorSpec,
+        schedule: AnnealSchedule | dict[str, Any],
+        cosine_scale: CosineScale = "unit",
+        terminate_on: Sequence[str] = (),
+        num_envs: int = 1,
+    ):
+        schedule = make_schedule(schedule)
+        if num_envs < 1:
+            raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
+        RecordConstructorArgs.__init__(
+            self,
+            simulator=simulator_spec(simulator),
+            schedule=schedule.to_spec(),
+            cosine_scale=cosine_scale,
+            terminate_on=list(_decisions(terminate_on)),
+            num_envs=num_envs,
+        )
+        market = _market(env)
+        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
+        self._annealing = _Annealing(schedule, num_envs)
+        _RewardWrapper.__init__(self, env, self._hybrid, terminate_on)
+
+    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        """Recommends, and pays at today's weight."""
+        self._hybrid.weight = self._annealing.weight
+        result = super().step(action)
+        if self.unwrapped.recommendations.made[0]:  # type: ignore[attr-defined]
+            self._annealing.advance()
+        return result
+
+    def get_state(self) -> dict[str, Any]:
+        """This wrapper's own part of where the environment stands, in plain JSON."""
+        return {**super().get_state(), "annealing": self._annealing.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts this wrapper where :meth:`get_state` was called."""
+        super().set_state(state)
+        self._annealing.set_state(state["annealing"])
 
 
 class _VectorRewardWrapper(gym.vector.VectorWrapper):
@@ -173,6 +333,9 @@ class _VectorRewardWrapper(gym.vector.VectorWrapper):
         for key, entry in batch.details.items():
             self._base.add_step_info(infos, key, self._scatter(entry, rows), rows)
         self._base.add_step_info(infos, "reward_components", components, rows)
+        if batch.weights is not None:
+            weights = {name: np.where(rows, weight, 0.0) for name, weight in batch.weights.items()}
+            self._base.add_step_info(infos, "reward_weights", weights, rows)
         valid = self._scatter(batch.valid, rows)
         self._base.add_step_info(infos, "transition_valid", valid, rows)
         self._add_up(components, rows)
@@ -216,7 +379,7 @@ class VectorCosineReward(_VectorRewardWrapper, RecordConstructorArgs):
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
-        scale: ``"unit"`` or ``"raw"``.
+        scale: ``"unit"``, ``"raw"`` or ``"matched"``.
     """
 
     def __init__(self, env: gym.vector.VectorEnv, scale: CosineScale = "unit"):
@@ -242,6 +405,74 @@ class VectorFeedbackReward(_VectorRewardWrapper, RecordConstructorArgs):
         market = _vector_market(env)
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         _VectorRewardWrapper.__init__(self, env, model, terminate_on)
+
+
+class VectorLLMReward(VectorFeedbackReward):
+    """The twin of :class:`LLMReward`.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
+        terminate_on: Decisions that end the episode.
+    """
+
+    def __init__(
+        self, env: gym.vector.VectorEnv, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
+    ):
+        _refuse_rules(simulator)
+        super().__init__(env, simulator, terminate_on)
+
+
+class VectorHybridReward(_HybridVerbs, _VectorRewardWrapper, RecordConstructorArgs):
+    """Pays cosine and feedback, annealed, in a vector environment; the twin of :class:`HybridReward`.
+
+    All rows of a step have one weight: that after the steps before it, ``num_envs`` a vector step.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        schedule: An ``AnnealSchedule`` or its spec.
+        cosine_scale: ``"unit"``, ``"raw"`` or ``"matched"``.
+        terminate_on: Decisions that end the episode.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv,
+        simulator: UserSimulator | SimulatorSpec,
+        schedule: AnnealSchedule | dict[str, Any],
+        cosine_scale: CosineScale = "unit",
+        terminate_on: Sequence[str] = (),
+    ):
+        schedule = make_schedule(schedule)
+        RecordConstructorArgs.__init__(
+            self,
+            simulator=simulator_spec(simulator),
+            schedule=schedule.to_spec(),
+            cosine_scale=cosine_scale,
+            terminate_on=list(_decisions(terminate_on)),
+        )
+        market = _vector_market(env)
+        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
+        self._annealing = _Annealing(schedule, env.num_envs)
+        _VectorRewardWrapper.__init__(self, env, self._hybrid, terminate_on)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Recommends, and pays at today's weight."""
+        self._hybrid.weight = self._annealing.weight
+        result = super().step(actions)
+        if self._base.recommendations.made.any():
+            self._annealing.advance()
+        return result
+
+    def get_state(self) -> dict[str, Any]:
+        """This wrapper's own part of where the environments stand."""
+        return {**super().get_state(), "annealing": self._annealing.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts this wrapper where :meth:`get_state` was called."""
+        super().set_state(state)
+        self._annealing.set_state(state["annealing"])
 
 
 class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordConstructorArgs):
@@ -295,6 +526,15 @@ def _refuse_second(env: gym.Env[Any, Any] | gym.vector.VectorEnv) -> None:
                 "or `info` would explain two rewards as one."
             )
         layer = layer.env
+
+
+def _refuse_rules(simulator: UserSimulator | SimulatorSpec) -> None:
+    made = make_simulator(simulator)
+    if isinstance(made, RuleSimulator):
+        raise ValueError(
+            "`simulator` is a RuleSimulator, which is no language model: use FeedbackReward for it, or give an "
+            "LLMSimulator."
+        )
 
 
 def _decisions(terminate_on: Sequence[str]) -> tuple[str, ...]:

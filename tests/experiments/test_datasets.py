@@ -4,8 +4,9 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.build import build_algorithm, build_env, build_market
-from experiments.datasets import MATCHED, cosine_pairs, load_dataset, save_dataset, to_pretrain
+from experiments.datasets import cosine_pairs, load_dataset, save_dataset, to_pretrain
 from jobrec_gym import load_market
+from jobrec_gym.rewards import MATCHED
 
 
 @pytest.fixture

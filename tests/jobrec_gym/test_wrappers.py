@@ -41,7 +41,7 @@ def test_cosine_scales_are_affine():
         assert high == pytest.approx((1 + low) / 2)
         assert raw_info["reward/cosine"] == low == raw_info["reward_components"]["cosine"]
         assert info["reward/cosine"] == high
-    with pytest.raises(ValueError, match=r"`scale` must be one of \('unit', 'raw'\), got 'log'"):
+    with pytest.raises(ValueError, match=r"`scale` must be one of \('unit', 'raw', 'matched'\), got 'log'"):
         CosineReward(make(), scale="log")
 
 

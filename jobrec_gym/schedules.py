@@ -1,0 +1,139 @@
+"""How the weight of the cosine reward falls as an agent gathers experience."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["AnnealSchedule", "ScheduleKind", "make_schedule"]
+
+ScheduleKind = Literal["linear", "exponential", "cosine", "step", "two_phase"]
+
+
+class AnnealSchedule:
+    """Weight of the cosine reward after ``t`` agent steps, counted over all environments.
+
+    A pure function of ``t``: nothing compounds, and the weight after a resumed run is that of an unbroken one. At
+    ``t >= steps`` it is ``end``, exactly. With ``x = t / steps``:
+
+    * ``"linear"``: ``start + (end - start) * x``; over N steps from 1 to 0 that is ``1 - t / N``;
+    * ``"exponential"``: ``start * (end / start) ** x``, where an ``end`` of 0 counts as 0.001 on the way;
+    * ``"cosine"``: half a cosine wave, ``end + (start - end) * (1 + cos(pi * x)) / 2``;
+    * ``"step"``: ``n_stairs`` equal stairs, the first of them at ``start``;
+    * ``"two_phase"``: ``start`` until ``switch_at``, then ``end``.
+
+    Args:
+        steps: Agent steps until ``end`` is reached; ``"two_phase"`` does without it.
+        kind: The form of the way.
+        start: Weight at step 0, in [0, 1].
+        end: Weight from ``steps`` on, in [0, 1].
+        switch_at: Agent step of the switch; ``"two_phase"`` only.
+        n_stairs: How many stairs before ``end``; ``"step"`` only.
+
+    Raises:
+        ValueError: For an unknown kind, weights outside of [0, 1], or numbers of steps that the kind cannot have.
+
+    Example:
+        >>> AnnealSchedule(steps=1_000)(50)
+        0.95
+    """
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        kind: ScheduleKind = "linear",
+        start: float = 1.0,
+        end: float = 0.0,
+        switch_at: int | None = None,
+        n_stairs: int = 4,
+    ):
+        if kind not in get_args(ScheduleKind):
+            raise ValueError(f"`kind` must be one of {get_args(ScheduleKind)}, got {kind!r}.")
+        for name, weight in (("start", start), ("end", end)):
+            if not 0 <= weight <= 1:
+                raise ValueError(f"`{name}` is a weight and must be in [0, 1], got {weight}.")
+        two_phase = kind == "two_phase"
+        for name, number, needed in (("steps", steps, not two_phase), ("switch_at", switch_at, two_phase)):
+            if needed and (number is None or operator.index(number) < 1):
+                raise ValueError(f"`{name}` must be a whole number of at least 1 with kind={kind!r}, got {number}.")
+            if not needed and number is not None:
+                raise ValueError(f"`{name}` has no meaning with kind={kind!r}, got {number}: leave it out.")
+        if operator.index(n_stairs) < 1:
+            raise ValueError(f"`n_stairs` must be at least 1, got {n_stairs}.")
+        self.steps = None if steps is None else int(steps)
+        self.kind = kind
+        self.start = float(start)
+        self.end = float(end)
+        self.switch_at = None if switch_at is None else int(switch_at)
+        self.n_stairs = int(n_stairs)
+
+    def __call__(self, t: int) -> float:
+        """The weight after ``t`` agent steps."""
+        # An array of one: numpy's powers of a lone scalar round differently.
+        return float(self.weights([t])[0])
+
+    def weights(self, t: ArrayLike) -> NDArray[np.float64]:
+        """The weights after each of ``t`` agent steps; float64 of the same shape.
+
+        Raises:
+            ValueError: For a negative number of steps.
+        """
+        t = np.asarray(t)
+        if (t < 0).any():
+            raise ValueError(f"`t` must not be negative, got {t.min()}.")
+        length = self.steps or self.switch_at or 1
+        x = np.minimum(t / length, 1.0)
+        lowest, highest = sorted((self.start, self.end))
+        return np.where(x < 1, np.clip(self._on_the_way(x), lowest, highest), self.end)
+
+    def to_spec(self) -> dict[str, Any]:
+        """The schedule in plain JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> AnnealSchedule:
+        """The schedule that :meth:`to_spec` described."""
+        return cls(**spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AnnealSchedule) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"AnnealSchedule({', '.join(f'{key}={value!r}' for key, value in vars(self).items())})"
+
+    def _on_the_way(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        fall = self.end - self.start
+        if self.kind == "linear":
+            # Not start + fall * x: 1 - t / N is to be exact.
+            return self.start * (1 - x) + self.end * x
+        if self.kind == "exponential":
+            first, last = max(self.start, _LEAST), max(self.end, _LEAST)
+            return np.where(x == 0, self.start, first * (last / first) ** x)
+        if self.kind == "cosine":
+            return self.end - fall * (1 + np.cos(math.pi * x)) / 2
+        if self.kind == "step":
+            return self.start + fall * np.floor(x * self.n_stairs) / self.n_stairs
+        return np.full_like(x, self.start)
+
+
+_LEAST = 1e-3
+
+
+def make_schedule(schedule: AnnealSchedule | Mapping[str, Any]) -> AnnealSchedule:
+    """The schedule of a spec; a schedule comes back as it is.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(schedule, AnnealSchedule):
+        return schedule
+    if isinstance(schedule, Mapping):
+        return AnnealSchedule.from_spec(schedule)
+    raise ValueError(f"`schedule` must be an AnnealSchedule or its spec, a dictionary, got {schedule!r}.")
