@@ -1,0 +1,49 @@
+"""``python -m experiments.cache``: what a cache of a language model's answers holds and cost; export and import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from experiments.tables import format_table
+from jobrec_gym.simulators.cache import AnswerCache
+
+__all__: list[str] = []
+
+_COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "cost_usd")
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="cache")
+def main(cfg: DictConfig) -> None:
+    """Prints a row for each model and way of asking; moves answers in or out first, where that is asked for."""
+    if cfg.path is None:
+        raise SystemExit("error: say which cache: python -m experiments.cache path=FILE.sqlite")
+    if cfg.import_from is None and not Path(cfg.path).is_file():
+        raise SystemExit(f"error: `path` must be a cache that exists, got {cfg.path!r}.")
+    try:
+        cache = AnswerCache(cfg.path)
+        if cfg.import_from is not None:
+            print(f"{cache.import_(cfg.import_from):,} new answers from {cfg.import_from}")
+        if cfg.export_to is not None:
+            print(f"{cache.export(cfg.export_to):,} answers to {cfg.export_to}")
+        summary = cache.summary()
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = [[_cell(entry, column) for column in _COLUMNS] for entry in summary]
+    print(format_table(_COLUMNS, rows) if rows else "no answers yet")
+
+
+def _cell(entry: dict[str, Any], column: str) -> str:
+    if column == "ok":
+        return f"{entry['by_status'].get('ok', 0):,}"
+    value = entry[column]
+    if column == "cost_usd":
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    main()

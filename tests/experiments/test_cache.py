@@ -1,0 +1,46 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*overrides):
+    command = [sys.executable, "-m", "experiments.cache", *overrides]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_it_prints_what_is_in_a_cache_and_moves_answers(tmp_path):
+    content = {"model": "openai/a", "api_base": "", "mode": "decision", "prompt": "decision-v1"}
+    content |= {"persona": "busy", "sampling": "{}", "applicant": "{}", "job": "{}"}
+    rest = {"status": "ok", "decision": "save", "probability": 0.5, "reason": "", "tokens": 321, "cost_usd": 0.125}
+    cache = AnswerCache(tmp_path / "a.sqlite")
+    cache.put(CachedAnswer(cache_key(**content), **content, **rest))
+    cache.close()
+
+    done = run(f"path={tmp_path}/a.sqlite", f"export_to={tmp_path}/a.jsonl")
+    assert "1 answers to" in done.stdout
+    assert done.stdout.splitlines()[-1].split() == [
+        "openai/a",
+        "decision",
+        "decision-v1",
+        "busy",
+        "1",
+        "1",
+        "321",
+        "0.1250",
+    ]
+    done = run(f"path={tmp_path}/b.sqlite", f"import_from={tmp_path}/a.jsonl")
+    assert "1 new answers from" in done.stdout
+
+
+def test_a_cache_that_is_not_there_is_not_made(tmp_path):
+    done = run(f"path={tmp_path}/none.sqlite")
+    assert done.returncode == 1 and "`path` must be a cache that exists" in done.stderr
+    assert not (tmp_path / "none.sqlite").exists()

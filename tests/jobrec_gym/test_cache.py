@@ -1,0 +1,232 @@
+import json
+import math
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+
+ROOT = Path(__file__).parents[2]
+CONTENT = {
+    "model": "openai/a",
+    "api_base": "",
+    "mode": "decision",
+    "prompt": "decision-v1",
+    "persona": "busy",
+    "sampling": '{"seed":0,"temperature":0}',
+    "applicant": '{"title":"nurse"}',
+    "job": '{"title":"cook"}',
+}
+
+
+def answer(**changes):
+    content = CONTENT | {key: value for key, value in changes.items() if key in CONTENT}
+    rest = {"status": "ok", "decision": "save", "probability": 0.25, "reason": "é", "tokens": 300, "cost_usd": 0.5}
+    return CachedAnswer(cache_key(**content), **content, **(rest | {k: v for k, v in changes.items() if k in rest}))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cache = AnswerCache(tmp_path / "deep" / "answers.sqlite")
+    yield cache
+    cache.close()
+
+
+def script(code, *arguments):
+    command = [sys.executable, "-c", f"import sys\nfrom jobrec_gym.simulators.cache import *\n{code}"]
+    return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("part", CONTENT)
+def test_the_key_changes_with_each_part_of_the_content(part):
+    assert cache_key(**CONTENT | {part: CONTENT[part] + "x"}) != cache_key(**CONTENT)
+
+
+def test_words_that_move_from_one_part_to_the_next_change_the_key():
+    assert cache_key(**CONTENT | {"mode": "ab", "prompt": "c"}) != cache_key(**CONTENT | {"mode": "a", "prompt": "bc"})
+
+
+def test_an_answer_comes_back_as_it_was_put(cache):
+    first = answer()
+    cache.put(first)
+    assert cache.get([first.key, "unknown", first.key]) == {first.key: first}
+
+
+def test_an_unknown_probability_comes_back_unknown(cache):
+    first = answer(probability=math.nan)
+    cache.put(first)
+    assert math.isnan(cache.get([first.key])[first.key].probability)
+
+
+def test_the_first_answer_stays(cache):
+    first = answer()
+    cache.put(first)
+    cache.put(replace(first, decision="ignore"))
+    assert cache.get([first.key])[first.key].decision == "save"
+
+
+def test_more_keys_than_a_statement_takes_are_found(cache):
+    answers = [answer(job=str(number)) for number in range(1_201)]
+    for each in answers:
+        cache.put(each)
+    assert len(cache.get([each.key for each in answers])) == 1_201
+
+
+def test_the_file_is_in_wal_mode_and_has_no_pickle(cache):
+    cache.put(answer())
+    with sqlite3.connect(cache.path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        types = {row[2] for row in connection.execute("PRAGMA table_info(answers)")}
+    connection.close()
+    assert "BLOB" not in types
+
+
+def test_a_key_is_claimed_once_until_it_is_answered_released_or_lapsed(cache):
+    first = answer()
+    assert cache.claim([first.key, first.key], "a", 60) == {first.key}
+    assert cache.claim([first.key], "a", 60) == {first.key}
+    assert cache.claim([first.key], "b", 60) == set()
+    cache.release([first.key], "b")
+    assert cache.claim([first.key], "b", 60) == set()
+    cache.release([first.key], "a")
+    assert cache.claim([first.key], "b", 0) == {first.key}
+    assert cache.claim([first.key], "c", 60) == {first.key}
+    cache.put(first)
+    assert cache.claim([first.key], "c", 60) == set()
+
+
+def test_eight_processes_share_the_work_and_lose_nothing(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    code = """
+cache, owner = AnswerCache(sys.argv[1]), sys.argv[2]
+content = dict(model="m", api_base="", mode="d", prompt="p", persona="", sampling="", applicant="")
+claimed = 0
+for number in range(40):
+    key = cache_key(**content, job=str(number))
+    if cache.claim([key], owner, 60):
+        claimed += 1
+        cache.put(CachedAnswer(key, **content, job=str(number), status="ok", decision="save", probability=0.5,
+                               reason=owner, tokens=1, cost_usd=0.0))
+print(claimed)
+"""
+    processes = [script(code, path, owner) for owner in range(8)]
+    claimed = [int(process.communicate()[0]) for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    cache = AnswerCache(path)
+    assert sum(claimed) == 40 == cache.summary()[0]["answers"] == cache.summary()[0]["tokens"]
+    cache.close()
+
+
+def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_put(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    code = """
+cache = AnswerCache(sys.argv[1])
+content = dict(model="m", api_base="", mode="d", prompt="p", persona="", sampling="", applicant="")
+for number in range(10**6):
+    key = cache_key(**content, job=str(number))
+    cache.put(CachedAnswer(key, **content, job=str(number), status="ok", decision="", probability=0.5, reason="x" * 999,
+                           tokens=1, cost_usd=0.0))
+    print(key, flush=True)
+"""
+    process = script(code, path)
+    put = [process.stdout.readline().strip() for _ in range(200)]
+    process.send_signal(signal.SIGKILL)
+    put += process.communicate()[0].split("\n")[:-1]
+    cache = AnswerCache(path)
+    assert set(cache.get(put)) == set(put)
+    cache.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_answers_travel_in_a_file(cache, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    first, second = answer(), answer(job="other", probability=math.nan, status="refusal", decision="")
+    cache.put(first)
+    cache.put(second)
+    assert cache.export(tmp_path / f"answers.{ending}") == 2
+    other = AnswerCache(tmp_path / "other.sqlite")
+    other.put(first)
+    assert other.import_(tmp_path / f"answers.{ending}") == 1
+    assert other.get([first.key])[first.key] == first
+    assert other.get([second.key])[second.key].status == "refusal"
+    assert math.isnan(other.get([second.key])[second.key].probability)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda row: row | {"job": "forged"}, r"row 2 has a key that is not that of its content"),
+        (lambda row: {key: row[key] for key in row if key != "reason"}, "row 2 must have the entries"),
+        (lambda row: row | {"tokens": "many"}, r"row 2 has entries of a wrong type: \['tokens'\]"),
+    ],
+)
+def test_a_wrong_row_is_named_and_nothing_is_imported(cache, tmp_path, damage, message):
+    cache.put(answer())
+    cache.put(answer(job="other"))
+    path = tmp_path / "answers.jsonl"
+    cache.export(path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps(row) for row in (rows[0], damage(rows[1]))))
+    other = AnswerCache(tmp_path / "other.sqlite")
+    with pytest.raises(ValueError, match=message):
+        other.import_(path)
+    assert other.summary() == []
+    other.close()
+
+
+def test_a_line_that_is_not_json_and_an_unknown_ending_are_named(cache, tmp_path):
+    (tmp_path / "a.jsonl").write_text("no json\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl row 1 is not JSON"):
+        cache.import_(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match=r"`path` must end in \.jsonl or \.parquet"):
+        cache.export(tmp_path / "a.csv")
+
+
+def test_the_summary_tells_what_was_asked_and_what_it_cost(cache):
+    cache.put(answer())
+    cache.put(answer(job="b", status="refusal", tokens=100, cost_usd=0.25))
+    cache.put(answer(model="z"))
+    first, second = cache.summary()
+    assert (first["answers"], first["by_status"], first["tokens"], first["mean_tokens"], first["cost_usd"]) == (
+        2,
+        {"ok": 1, "refusal": 1},
+        400,
+        200,
+        0.75,
+    )
+    assert second["model"] == "z"
+
+
+def test_another_file_and_another_version_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a database" * 100)
+    with pytest.raises(ValueError, match=r"notes\.txt is not a cache"):
+        AnswerCache(tmp_path / "notes.txt")
+    connection = sqlite3.connect(tmp_path / "new.sqlite")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ValueError, match="another version of the cache"):
+        AnswerCache(tmp_path / "new.sqlite")
+
+
+def test_a_copy_in_another_process_opens_its_own_connection(cache):
+    first = answer()
+    cache.put(first)
+    again = pickle.loads(pickle.dumps(cache))
+    assert again.get([first.key]) == {first.key: first}
+    again.close()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if cache.get([first.key]) else 1)
+    assert os.waitpid(child, 0)[1] == 0
