@@ -26,16 +26,8 @@ def test_it_prints_what_is_in_a_cache_and_moves_answers(tmp_path):
 
     done = run(f"path={tmp_path}/a.sqlite", f"export_to={tmp_path}/a.jsonl")
     assert "1 answers to" in done.stdout
-    assert done.stdout.splitlines()[-1].split() == [
-        "openai/a",
-        "decision",
-        "decision-v1",
-        "busy",
-        "1",
-        "1",
-        "321",
-        "0.1250",
-    ]
+    cells = ["openai/a", "decision", "decision-v1", "busy", "1", "1", "321", "0.1250"]
+    assert done.stdout.splitlines()[-1].split() == cells
     done = run(f"path={tmp_path}/b.sqlite", f"import_from={tmp_path}/a.jsonl")
     assert "1 new answers from" in done.stdout
 
