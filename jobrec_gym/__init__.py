@@ -10,6 +10,8 @@ from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, lo
 from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
 from jobrec_gym.schedules import AnnealSchedule
 from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
+from jobrec_gym.simulators.llm import BudgetReached, LLMSimulator
+from jobrec_gym.simulators.recorded import RecordedSimulator
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
 from jobrec_gym.wrappers import (
@@ -26,6 +28,7 @@ from jobrec_gym.wrappers import (
 
 __all__ = [
     "AnnealSchedule",
+    "BudgetReached",
     "CosineReward",
     "CosineRewardModel",
     "EmbeddingAction",
@@ -37,10 +40,12 @@ __all__ = [
     "JobRecEnv",
     "JobRecVectorEnv",
     "LLMReward",
+    "LLMSimulator",
     "LabourMarket",
     "MarketError",
     "Population",
     "Profile",
+    "RecordedSimulator",
     "RewardBatch",
     "RewardModel",
     "RuleSimulator",

@@ -125,7 +125,7 @@ class FeedbackRewardModel:
         return RewardBatch(
             reward=feedback.reward,
             components={"cosine": cosine, "feedback": feedback.reward},
-            valid=feedback.status == "ok",
+            valid=feedback.valid,
             details=_details(feedback),
             decision=feedback.decision,
         )
@@ -174,7 +174,7 @@ class HybridRewardModel:
             valid = np.ones(len(cosine), dtype=bool)
             return RewardBatch(cosine, {"cosine": cosine}, valid, details, weights=weights)
         feedback = _ask(self.simulator, applicant_ids, job_ids, interaction_keys)
-        valid = feedback.status == "ok"
+        valid = feedback.valid
         return RewardBatch(
             reward=np.where(valid, weight * cosine + (1 - weight) * feedback.reward, 0.0),
             components={"cosine": cosine, "feedback": feedback.reward},

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from jobrec_gym.simulators.base import DECISIONS
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["DECISION_SCHEMA", "PROBABILITY_SCHEMA", "ParsedAnswer", "parse_decision", "parse_probability"]
+__all__ = ["ParsedAnswer", "parse_decision", "parse_probability", "response_format"]
 
 _MAX_REASON = 200
 _WORDS = ("Yes", "No")
 
-DECISION_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "reason": {"type": "string", "maxLength": _MAX_REASON},
-        "decision": {"type": "string", "enum": list(DECISIONS)},
-    },
-    "required": ["reason", "decision"],
-    "additionalProperties": False,
-}
-"""JSON schema of an answer of ``mode="decision"``."""
+Form = TypeVar("Form", bound=BaseModel)
 
-PROBABILITY_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {"apply": {"type": "string", "enum": list(_WORDS)}},
-    "required": ["apply"],
-    "additionalProperties": False,
-}
-"""JSON schema of an answer of ``mode="probability"``."""
+
+class _Decision(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: str = Field(max_length=_MAX_REASON)
+    decision: Literal["ignore", "click", "save", "apply"]
+
+
+class _Application(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    apply: Literal["Yes", "No"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +47,34 @@ class ParsedAnswer:
     reason: str = ""
 
 
+def response_format(mode: Literal["decision", "probability"], decisions: Sequence[str]) -> dict[str, Any]:
+    """The OpenAI form of a JSON schema that an answer must keep to.
+
+    Args:
+        mode: How the model is asked.
+        decisions: The closed set, in the order in which it is listed; ``"decision"`` only.
+    """
+    if mode == "decision":
+        properties: dict[str, Any] = {
+            "reason": {"type": "string", "maxLength": _MAX_REASON},
+            "decision": {"type": "string", "enum": list(decisions)},
+        }
+    else:
+        properties = {"apply": {"type": "string", "enum": list(_WORDS)}}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {"type": "json_schema", "json_schema": {"name": mode, "strict": True, "schema": schema}}
+
+
 def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
     """The decision of a completion that was asked for :data:`DECISION_SCHEMA`.
 
     Args:
         choice: An entry of ``choices`` of a chat completion, as a plain dictionary.
     """
-    answer = _checked_object(choice, {"reason", "decision"})
+    answer = _checked(choice, _Decision)
     if isinstance(answer, ParsedAnswer):
         return answer
-    if len(answer["reason"]) > _MAX_REASON:
-        return ParsedAnswer("wrong_schema")
-    if answer["decision"] not in DECISIONS:
-        return ParsedAnswer("foreign_word", reason=answer["reason"])
-    return ParsedAnswer("ok", decision=answer["decision"], reason=answer["reason"])
+    return ParsedAnswer("ok", decision=answer.decision, reason=answer.reason)
 
 
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
@@ -77,11 +86,9 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.
     """
-    answer = _checked_object(choice, {"apply"})
+    answer = _checked(choice, _Application)
     if isinstance(answer, ParsedAnswer):
         return answer
-    if answer["apply"] not in _WORDS:
-        return ParsedAnswer("foreign_word")
     tokens: Sequence[Mapping[str, Any]] = (choice.get("logprobs") or {}).get("content") or ()
     alternatives = _alternatives_at_value(tokens)
     mass = dict.fromkeys(_WORDS, 0.0)
@@ -95,24 +102,21 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     return ParsedAnswer("ok", probability=mass["Yes"] / total)
 
 
-def _checked_object(choice: Mapping[str, Any], keys: set[str]) -> dict[str, str] | ParsedAnswer:
-    """The answer's object with just these keys and texts as values, or what is wrong with it."""
+def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer:
+    """The answer in its form, or what is wrong with it."""
     message = choice.get("message") or {}
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        return ParsedAnswer("refusal")
+        return ParsedAnswer("refusal", reason=str(message.get("refusal") or "")[:_MAX_REASON])
     if choice.get("finish_reason") == "length":
         return ParsedAnswer("truncated")
     try:
-        answer = json.loads(message.get("content") or "")
-    except (json.JSONDecodeError, TypeError):
+        return form.model_validate_json(message.get("content") or "")
+    except ValidationError as error:
+        faults = error.errors()
+    if faults[0]["type"] == "json_invalid":
         return ParsedAnswer("bad_json")
-    if (
-        not isinstance(answer, dict)
-        or set(answer) != keys
-        or not all(isinstance(each, str) for each in answer.values())
-    ):
-        return ParsedAnswer("wrong_schema")
-    return answer
+    foreign = all(fault["type"] == "literal_error" and isinstance(fault["input"], str) for fault in faults)
+    return ParsedAnswer("foreign_word" if foreign else "wrong_schema")
 
 
 def _alternatives_at_value(tokens: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from jobrec_gym.market import LabourMarket
 
 __all__ = [
+    "COSINE_INSTEAD",
     "DECISIONS",
     "DEFAULT_REWARDS",
     "BoundSimulator",
@@ -28,6 +29,9 @@ __all__ = [
 SimulatorSpec = dict[str, Any]
 Ids = NDArray[np.int64]
 
+COSINE_INSTEAD = "cosine:"
+"""What a status begins with where a cosine stands in for an answer."""
+
 DECISIONS = ("ignore", "click", "save", "apply")
 """What an applicant can do with a recommendation, from the least to the most interested."""
 
@@ -41,7 +45,8 @@ class Feedback:
     Attributes:
         decision: Entries of :data:`DECISIONS`, ``""`` where there is none.
         reward: float64, what the decision is worth.
-        status: ``"ok"``, or what went wrong instead of an answer.
+        status: ``"ok"``; what went wrong instead of an answer; or ``"cosine:"`` and what went wrong, where the reward
+            is a cosine in place of the answer.
         probability: float64, how likely an application is, where the simulator tells; else NaN.
         reason: Why, in the simulator's words; may be empty.
         tokens: int64, tokens spent.
@@ -109,6 +114,11 @@ class Feedback:
     def __len__(self) -> int:
         return len(self.reward)
 
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Bool (n,), whether the reward means something: the status is ``ok`` or begins with ``cosine:``."""
+        return (self.status == "ok") | np.char.startswith(self.status, COSINE_INSTEAD)
+
 
 @runtime_checkable
 class BoundSimulator(Protocol):
@@ -139,7 +149,11 @@ class UserSimulator(Protocol):
         """Ties it to a market; the reward wrappers call this once."""
 
 
-_SIMULATORS: dict[str, str] = {"rules": "jobrec_gym.simulators.rules:RuleSimulator"}
+_SIMULATORS: dict[str, str] = {
+    "rules": "jobrec_gym.simulators.rules:RuleSimulator",
+    "llm": "jobrec_gym.simulators.llm:LLMSimulator",
+    "recorded": "jobrec_gym.simulators.recorded:RecordedSimulator",
+}
 
 
 def register_simulator(name: str, entry_point: str) -> None:

@@ -1,0 +1,333 @@
+"""Batches of questions to one language model: each pair asked once, within a budget, by a bounded number of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobrec_gym.simulators.budget import Budget, BudgetReached
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+from jobrec_gym.simulators.completion import CallFailed, ChatModel
+from jobrec_gym.simulators.prompts import Prompt
+
+__all__ = ["Asker", "AskingMode", "CacheMode", "Limits", "Outcome", "Question", "ReplayMiss", "Usage"]
+
+AskingMode = Literal["decision", "probability"]
+CacheMode = Literal["record", "replay", "replay_strict"]
+Question = tuple[str, str]
+"""An applicant's and a job's document, encoded."""
+
+_TOP_LOGPROBS = 10
+_LEASE_SLACK = 5.0
+_POLL_SECONDS = (0.02, 0.5)
+
+_log = logging.getLogger(__name__)
+
+
+class ReplayMiss(LookupError):
+    """A pair that strict replay does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often to try.
+
+    Attributes:
+        concurrency: Calls at a time.
+        timeout: Seconds for one call.
+        batch_timeout: Seconds for a whole batch; what is not answered by then has failed.
+        max_retries: Further tries after 429, 5xx and time-outs.
+        retry_wait: Seconds before the first of them, doubled each time; a server's own wish counts if it is longer.
+    """
+
+    concurrency: int = 8
+    timeout: float = 60.0
+    batch_timeout: float = 600.0
+    max_retries: int = 3
+    retry_wait: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one simulator did in this process.
+
+    Attributes:
+        calls: Requests that were sent, failed ones too.
+        cache_hits: Questions answered without one.
+        tokens: Tokens in and out.
+        cost_usd: Dollars.
+        failures: Questions without an answer, by status.
+    """
+
+    calls: int
+    cache_hits: int
+    tokens: int
+    cost_usd: float
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a question.
+
+    Attributes:
+        status: ``ok`` or what went wrong.
+        answer: The answer; ``None`` where no completion came.
+        cached: Whether it was known, or asked for another question of the batch.
+        reason: In whose words it failed.
+        budget: The cap that was reached, where that is why.
+    """
+
+    status: str
+    answer: CachedAnswer | None = None
+    cached: bool = False
+    reason: str = ""
+    budget: BudgetReached | None = None
+
+
+class Asker:
+    """Puts pairs to one model in one way.
+
+    Args:
+        model: litellm's name.
+        api_base: Address of a local server.
+        api_key: The key; kept out of every file.
+        mode: ``"decision"`` or ``"probability"``.
+        prompt: The template.
+        persona: The temperament's text.
+        decisions: The closed set, in the order in which it is listed.
+        sampling: ``temperature``, ``seed``, ``max_tokens``.
+        extra_body: Further entries of each request, for a local server.
+        prices: Dollars per token in and out, ``None`` for the model's list price.
+        cache: Where answers are kept.
+        cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, a miss has status ``not_recorded``;
+            ``"replay_strict"`` raises on a miss.
+        budget: The caps.
+        limits: Patience.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        api_base: str | None,
+        api_key: str | None,
+        mode: AskingMode,
+        prompt: Prompt,
+        persona: str,
+        decisions: Sequence[str],
+        sampling: Mapping[str, Any],
+        extra_body: Mapping[str, Any] | None,
+        prices: tuple[float, float] | None,
+        cache: AnswerCache,
+        cache_mode: CacheMode,
+        budget: Budget,
+        limits: Limits,
+    ):
+        self.prompt = prompt
+        self._persona = persona
+        self._decisions = tuple(decisions)
+        self._cache = cache
+        self._cache_mode = cache_mode
+        self._budget = budget
+        self._limits = limits
+        self._mode = mode
+        self._connect = {"model": model, "api_base": api_base, "api_key": api_key, "prices": prices}
+        self._sampling = {key: value for key, value in sampling.items() if value is not None}
+        self._extra_body = dict(extra_body or {})
+        keyed = self._sampling | ({"decisions": list(self._decisions)} if mode == "decision" else {})
+        keyed |= {"extra_body": self._extra_body} if self._extra_body else {}
+        self._key_parts = {
+            "model": model,
+            "api_base": api_base or "",
+            "mode": mode,
+            "prompt": prompt.version,
+            "persona": persona,
+            "sampling": json.dumps(keyed, sort_keys=True),
+        }
+        self._lock = threading.Lock()
+        self._chat: ChatModel | None = None
+        self._counts: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._cost_usd = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """What was done so far."""
+        with self._lock:
+            counts = self._counts
+            return Usage(counts["calls"], counts["hits"], counts["tokens"], self._cost_usd, dict(self._failures))
+
+    def key(self, question: Question) -> str:
+        """The cache's key of a question."""
+        return cache_key(**self._key_parts, applicant=question[0], job=question[1])
+
+    def ask(self, questions: Sequence[Question]) -> list[Outcome]:
+        """Answers a batch, in its order.
+
+        Raises:
+            ReplayMiss: In strict replay, for a pair that is not known.
+            ModelUnusable: If no call can succeed.
+        """
+        keys = [self.key(question) for question in questions]
+        known = self._cache.get(keys)
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
+        if missing and self._cache_mode == "replay_strict":
+            raise ReplayMiss(
+                f"{len(missing)} of {len(questions)} pairs are not in {self._cache.path} for this model, prompt, "
+                'persona and sampling: record them with cache_mode="record", or import a cache that has them.'
+            )
+        if self._cache_mode == "replay":
+            fresh = {key: Outcome("not_recorded") for key in missing}
+        else:
+            fresh = self._ask_missing(missing)
+        outcomes, seen = [], set()
+        for key in keys:
+            if key in known:
+                outcome = Outcome(known[key].status, known[key], cached=True)
+            else:
+                again = key in seen and fresh[key].answer is not None
+                outcome = dataclasses.replace(fresh[key], cached=True) if again else fresh[key]
+                seen.add(key)
+            outcomes.append(outcome)
+        self._count(outcomes)
+        return outcomes
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        with self._lock:
+            for outcome in outcomes:
+                self._counts["hits"] += outcome.cached
+                if outcome.status != "ok":
+                    if not self._failures[outcome.status]:
+                        _log.warning("the language model gave no decision: %s. %s", outcome.status, outcome.reason)
+                    self._failures[outcome.status] += 1
+
+    def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
+        if not missing:
+            return {}
+        chat = self._model()
+        owner = uuid.uuid4().hex
+        deadline = time.monotonic() + self._limits.batch_timeout
+        pool = ThreadPoolExecutor(min(self._limits.concurrency, len(missing)), thread_name_prefix="ask")
+        try:
+            futures = {
+                key: pool.submit(self._ask_one, chat, key, question, owner, deadline)
+                for key, question in missing.items()
+            }
+            wait(futures.values(), timeout=self._limits.batch_timeout)
+            late = Outcome("timeout", reason=f"not answered in the batch's {self._limits.batch_timeout:g} seconds")
+            return {key: future.result() if future.done() else late for key, future in futures.items()}
+        finally:
+            # A call that is under way is left to its own time-out; its answer is kept.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _model(self) -> ChatModel:
+        with self._lock:
+            if self._chat is None:
+                from jobrec_gym.simulators.answers import response_format
+
+                options: dict[str, Any] = dict(self._sampling)
+                options["response_format"] = response_format(self._mode, self._decisions)
+                if self._mode == "probability":
+                    options |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+                if self._extra_body:
+                    options["extra_body"] = self._extra_body
+                chat = ChatModel(**self._connect, options=options)  # type: ignore[arg-type]
+                if chat.prices is None and self._budget.caps["usd"] is not None:
+                    raise ValueError(
+                        f"`max_usd` needs a price, and none is listed for model {chat.model!r}: give `prices`, the "
+                        "dollars per token in and out, or cap `max_tokens`."
+                    )
+                self._chat = chat
+            return self._chat
+
+    def _ask_one(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
+        """Asks, unless another thread or process does; runs in a thread."""
+        pause, longest = _POLL_SECONDS
+        while key not in self._cache.claim([key], owner, self._limits.timeout + _LEASE_SLACK):
+            found = self._cache.get([key])
+            if found:
+                return Outcome(found[key].status, found[key], cached=True)
+            if time.monotonic() + pause > deadline:
+                return Outcome("timeout", reason="another process was asked to answer it and has not")
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
+        answered = False
+        try:
+            outcome = self._try(chat, key, question, owner, deadline)
+            answered = outcome.answer is not None
+            return outcome
+        finally:
+            if not answered:
+                self._cache.release([key], owner)
+
+    def _try(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
+        """Calls, with retries, and keeps what came."""
+        messages = self.prompt.messages(*question, persona=self._persona, decisions=self._decisions)
+        most_tokens, most_cost = chat.bounds(messages)
+        pause = self._limits.retry_wait
+        for left in range(self._limits.max_retries, -1, -1):
+            try:
+                reservation = self._budget.reserve(tokens=most_tokens, cost_usd=most_cost)
+            except BudgetReached as reached:
+                return Outcome("budget", reason=str(reached), budget=reached)
+            tokens, cost = most_tokens, most_cost  # what counts if no bill ever comes
+            try:
+                completion = chat.complete(messages, self._limits.timeout)
+                tokens, cost = completion.tokens, completion.cost_usd
+            except CallFailed as failure:
+                if failure.status not in ("timeout", "connection"):
+                    tokens, cost = 0, 0.0
+                if failure.status == "refusal":
+                    return self._keep(key, question, _refusal(failure.reason), 0, 0.0)
+                if not failure.again or not left or time.monotonic() + max(pause, failure.wait) > deadline:
+                    return Outcome(failure.status, reason=failure.reason)
+                delay = max(pause, failure.wait)
+            else:
+                return self._keep(key, question, self._parse(completion.choice), tokens, cost)
+            finally:
+                self._budget.settle(reservation, tokens=tokens, cost_usd=cost)
+                with self._lock:
+                    self._counts["calls"] += 1
+                    self._counts["tokens"] += tokens
+                    self._cost_usd += cost
+            self._cache.claim([key], owner, delay + self._limits.timeout + _LEASE_SLACK)
+            time.sleep(delay)
+            pause *= 2
+        raise AssertionError("the last try returns")
+
+    def _parse(self, choice: Mapping[str, Any]) -> Any:
+        from jobrec_gym.simulators.answers import parse_decision, parse_probability
+
+        return (parse_decision if self._mode == "decision" else parse_probability)(choice)
+
+    def _keep(self, key: str, question: Question, parsed: Any, tokens: int, cost: float) -> Outcome:
+        answer = CachedAnswer(
+            key=key,
+            **self._key_parts,
+            applicant=question[0],
+            job=question[1],
+            status=parsed.status,
+            decision=parsed.decision,
+            probability=parsed.probability,
+            reason=parsed.reason,
+            tokens=tokens,
+            cost_usd=cost,
+        )
+        self._cache.put(answer)
+        return Outcome(answer.status, answer)
+
+
+def _refusal(reason: str) -> Any:
+    from jobrec_gym.simulators.answers import ParsedAnswer
+
+    return ParsedAnswer("refusal", reason=reason[:200])

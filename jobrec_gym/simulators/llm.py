@@ -1,0 +1,536 @@
+"""Applicants played by a language model of any provider, or on one's own machine, through litellm."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.counter_rng import bounded, hash64
+from jobrec_gym.market import LabourMarket
+from jobrec_gym.rewards import CosineRewardModel
+from jobrec_gym.simulators.asking import Asker, AskingMode, CacheMode, Limits, Outcome, Question, ReplayMiss, Usage
+from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.budget import Budget, BudgetReached, Spending
+from jobrec_gym.simulators.cache import AnswerCache
+from jobrec_gym.simulators.completion import ModelUnusable
+from jobrec_gym.simulators.prompts import (
+    PERSONAS,
+    applicant_document,
+    encode_document,
+    job_document,
+    load_prompt,
+)
+
+__all__ = [
+    "QUANTILES",
+    "BoundLLMSimulator",
+    "BudgetReached",
+    "Calibration",
+    "FeedbackError",
+    "LLMSimulator",
+    "ModelUnusable",
+    "ReplayMiss",
+    "Usage",
+]
+
+Ids = NDArray[np.int64]
+OnBudget = Literal["raise", "cosine", "stop"]
+OnFailure = Literal["raise", "cosine", "skip"]
+
+QUANTILES = (0.60, 0.85, 0.95)
+"""Shares of pairs below click, save and apply; those of :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
+
+_CALIBRATION_PAIRS = 100
+_CALIBRATION_STREAM = 0x4C4C
+_MAX_TOKENS = {"decision": 160, "probability": 16}
+
+
+class FeedbackError(RuntimeError):
+    """A recommendation got no feedback, and the policy says to stop there.
+
+    Attributes:
+        status: What went wrong.
+    """
+
+    def __init__(self, status: str, message: str):
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[FeedbackError], tuple[str, str]]:
+        return type(self), (self.status, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Where a model's probabilities are cut into decisions.
+
+    Attributes:
+        thresholds: Probabilities from which on a pair is a click, a save, an apply.
+        n_pairs: On how many answers they rest.
+        model: Whose probabilities.
+        prompt: Version of the template.
+        persona: The temperament's text.
+    """
+
+    thresholds: tuple[float, float, float]
+    n_pairs: int
+    model: str
+    prompt: str
+    persona: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a small JSON."""
+        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Reads a file of :meth:`save`.
+
+        Raises:
+            ValueError: If it is not one.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**(fields | {"thresholds": _thresholds(fields["thresholds"])}))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"`calibration` {os.fspath(path)!r} is not a calibration ({error}).") from error
+
+
+class LLMSimulator:
+    """Applicants played by a language model.
+
+    A pair is asked once: answers are kept by content, and a pair's answer does not change within a cache. What goes
+    wrong is never a silent number: ``Feedback.status`` says which of ``refusal``, ``truncated``, ``bad_json``,
+    ``wrong_schema``, ``foreign_word``, ``no_logprobs`` (kept like an answer: the same question would bring the same),
+    ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``budget`` or ``not_recorded`` (not
+    kept) it was.
+
+    Args:
+        model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
+        api_base: Address of a local server, e.g. ``"http://127.0.0.1:8080/v1"``.
+        api_key: The key; by default the provider's environment variable. It is written to no file and no spec.
+        mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
+            ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
+            which small models need.
+        persona: A name of :data:`~jobrec_gym.simulators.prompts.PERSONAS` or a text of one's own.
+        prompt: A shipped template's version or the path of one's own; ``None`` for the mode's.
+        temperature: Of sampling.
+        seed: Of sampling, where the provider has one.
+        max_tokens: Of an answer; ``None`` for the mode's.
+        decisions: The closed set in the order in which it is listed.
+        calibration: ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
+            market at the first use, drawn by a fixed seed and cut at :data:`QUANTILES`; a path of a
+            :class:`Calibration`; or three rising numbers.
+        rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
+        cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes that name it.
+            ``None``: as long as this object lives.
+        cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, and a miss has status
+            ``not_recorded``; ``"replay_strict"`` raises :class:`ReplayMiss`.
+        max_calls: Hard cap on calls, retries included, of all processes and runs that share the cache.
+        max_tokens_total: Hard cap on tokens in and out.
+        max_usd: Hard cap on dollars.
+        budget_name: Caps of one name in one cache are one ledger.
+        on_budget: A cap reached: ``"raise"`` :class:`FeedbackError`; ``"cosine"`` pays the cosine on the scale
+            ``"matched"``, with status ``cosine:budget``; ``"stop"`` raises :class:`BudgetReached`, which
+            ``experiments`` takes for a clean end.
+        on_failure: No answer: ``"raise"`` :class:`FeedbackError`; ``"cosine"``; ``"skip"`` pays 0.0 and marks the
+            transition invalid.
+        concurrency: Calls at a time.
+        timeout: Seconds for one call.
+        batch_timeout: Seconds for a batch, retries and waits included.
+        max_retries: Further tries after 429, 5xx and time-outs, nothing else.
+        retry_wait: Seconds before the first of them, doubled each time.
+        prices: Dollars per token in and out; ``None`` takes litellm's list.
+        extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
+
+    Raises:
+        ValueError: For an unknown mode, policy or decision, or a template that is not there.
+
+    Example:
+        >>> simulator = LLMSimulator("openai/gpt-4o-mini", persona="selective", cache="answers.sqlite", max_usd=1.0)
+        >>> env = LLMReward(gym.make("JobRec-v0"), simulator)
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_base: str | None = None,
+        api_key: str | None = None,
+        mode: AskingMode = "decision",
+        persona: str = "neutral",
+        prompt: str | None = None,
+        temperature: float | None = 0.0,
+        seed: int | None = 0,
+        max_tokens: int | None = None,
+        decisions: Sequence[str] = DECISIONS,
+        calibration: str | os.PathLike[str] | Sequence[float] = "auto",
+        rewards: Mapping[str, float] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_mode: CacheMode = "record",
+        max_calls: int | None = None,
+        max_tokens_total: int | None = None,
+        max_usd: float | None = None,
+        budget_name: str = "default",
+        on_budget: OnBudget = "raise",
+        on_failure: OnFailure = "skip",
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        batch_timeout: float = 600.0,
+        max_retries: int = 3,
+        retry_wait: float = 1.0,
+        prices: Sequence[float] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ):
+        for name, value, allowed in (
+            ("mode", mode, get_args(AskingMode)),
+            ("cache_mode", cache_mode, get_args(CacheMode)),
+            ("on_budget", on_budget, get_args(OnBudget)),
+            ("on_failure", on_failure, get_args(OnFailure)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+        for name, number, least in (
+            ("concurrency", concurrency, 1),
+            ("max_retries", max_retries, 0),
+            ("retry_wait", retry_wait, 0),
+            ("max_tokens", max_tokens if max_tokens is not None else 1, 1),
+        ):
+            if not number >= least:
+                raise ValueError(f"`{name}` must be at least {least}, got {number}.")
+        for name, number in (("timeout", timeout), ("batch_timeout", batch_timeout)):
+            if not number > 0:
+                raise ValueError(f"`{name}` is in seconds and must be above 0, got {number}.")
+        if sorted(decisions) != sorted(DECISIONS):
+            raise ValueError(f"`decisions` must be {DECISIONS} in any order, got {tuple(decisions)}.")
+        if prices is not None and (len(prices) != 2 or not min(prices) >= 0):
+            raise ValueError(f"`prices` must be dollars per token in and out, got {prices}.")
+        if not isinstance(calibration, (str, os.PathLike)):
+            calibration = _thresholds(calibration)
+        load_prompt(prompt or _default_prompt(mode))
+        caps = {"max_calls": max_calls, "max_tokens_total": max_tokens_total, "max_usd": max_usd}
+        for name, cap in caps.items():
+            if cap is not None and not cap >= 0:
+                raise ValueError(f"`{name}` must be at least 0, or None for no cap, got {cap}.")
+        self.rewards = decision_rewards(rewards)
+        self.mode = mode
+        self.model = model
+        self._api_key = api_key
+        self._options: dict[str, Any] = {
+            "model": model,
+            "api_base": api_base,
+            "mode": mode,
+            "persona": persona,
+            "prompt": prompt or _default_prompt(mode),
+            "temperature": temperature,
+            "seed": seed,
+            "max_tokens": max_tokens or _MAX_TOKENS[mode],
+            "decisions": list(decisions),
+            "calibration": os.fspath(calibration) if isinstance(calibration, os.PathLike) else calibration,
+            "rewards": dict(self.rewards),
+            "cache": None if cache is None else str(Path(cache).absolute()),
+            "cache_mode": cache_mode,
+            **caps,
+            "budget_name": budget_name,
+            "on_budget": on_budget,
+            "on_failure": on_failure,
+            "concurrency": concurrency,
+            "timeout": timeout,
+            "batch_timeout": batch_timeout,
+            "max_retries": max_retries,
+            "retry_wait": retry_wait,
+            "prices": None if prices is None else list(prices),
+            "extra_body": None if extra_body is None else dict(extra_body),
+        }
+        self._prepare()
+
+    def _prepare(self) -> None:
+        options = self._options
+        path = options["cache"]
+        if path is None:
+            scratch = tempfile.TemporaryDirectory(prefix="jobrec-answers-")
+            weakref.finalize(self, scratch.cleanup)
+            path = str(Path(scratch.name) / "answers.sqlite")
+        self.cache = AnswerCache(path)
+        self.budget = Budget(
+            path,
+            max_calls=options["max_calls"],
+            max_tokens=options["max_tokens_total"],
+            max_usd=options["max_usd"],
+            name=options["budget_name"],
+        )
+        self._asker = Asker(
+            model=options["model"],
+            api_base=options["api_base"],
+            api_key=self._api_key,
+            mode=options["mode"],
+            prompt=load_prompt(options["prompt"]),
+            persona=PERSONAS.get(options["persona"], options["persona"]),
+            decisions=options["decisions"],
+            sampling={name: options[name] for name in ("temperature", "seed", "max_tokens")},
+            extra_body=options["extra_body"],
+            prices=None if options["prices"] is None else tuple(options["prices"]),
+            cache=self.cache,
+            cache_mode=options["cache_mode"],
+            budget=self.budget,
+            limits=Limits(*(options[name] for name in Limits.__slots__)),
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """What this object asked for in this process."""
+        return self._asker.usage
+
+    @property
+    def spent(self) -> Spending:
+        """What the ledger of the budget has, over all processes and runs that share it."""
+        return self.budget.spent
+
+    def key(self, applicant: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+        """The cache's key of a pair of documents."""
+        return self._asker.key((encode_document(applicant), encode_document(job)))
+
+    def bind(self, market: LabourMarket) -> BoundLLMSimulator:
+        """Ties it to a market; nothing is asked yet."""
+        return BoundLLMSimulator(self, market)
+
+    def ask(self, questions: Sequence[Question]) -> list[Outcome]:
+        """What the model said to pairs of encoded documents, failures told and not judged."""
+        return self._asker.ask(questions)
+
+    def judge(
+        self,
+        applicants: Sequence[Mapping[str, Any]],
+        jobs: Sequence[Mapping[str, Any]],
+        thresholds: Sequence[float] | None = None,
+    ) -> Feedback:
+        """Decides on documents, whatever market they are of.
+
+        Args:
+            applicants: n documents, see :func:`~jobrec_gym.simulators.prompts.applicant_document`.
+            jobs: n documents.
+            thresholds: Where probabilities are cut; ``None`` for those of ``calibration``, or, where that is
+                ``"auto"``, for no decisions: the answers then have probabilities only and reward 0.0.
+
+        Raises:
+            FeedbackError: As ``on_failure`` and ``on_budget`` say; with ``"cosine"``, which needs a market, too.
+        """
+        questions = [
+            (encode_document(applicant), encode_document(job)) for applicant, job in zip(applicants, jobs, strict=True)
+        ]
+        cuts = self.given_thresholds() if thresholds is None else thresholds
+        return self.feedback_of(self.ask(questions), cuts, None)
+
+    def calibrate(
+        self,
+        market: LabourMarket,
+        n_pairs: int = _CALIBRATION_PAIRS,
+        quantiles: Sequence[float] = QUANTILES,
+        path: str | os.PathLike[str] | None = None,
+    ) -> Calibration:
+        """Cuts the probabilities of a fixed sample of a market's pairs at quantiles.
+
+        Args:
+            market: Whose pairs are asked, of all splits, drawn by a fixed seed.
+            n_pairs: How many.
+            quantiles: Shares of them below click, save and apply.
+            path: JSON file to keep it in, for ``calibration=``.
+
+        Raises:
+            ValueError: In mode ``"decision"``, or if fewer than half of the pairs were answered.
+            BudgetReached: If a cap was reached before.
+        """
+        if self.mode != "probability":
+            raise ValueError('`mode` is "decision": there are no probabilities to calibrate.')
+        rows = np.arange(n_pairs)
+        applicants = bounded(hash64(_CALIBRATION_STREAM, 0, rows), len(market.applicants))
+        jobs = bounded(hash64(_CALIBRATION_STREAM, 1, rows), len(market.jobs))
+        outcomes = self.ask(_questions(market, applicants, jobs))
+        for outcome in outcomes:
+            if outcome.budget is not None:
+                raise outcome.budget
+        known = [outcome.answer.probability for outcome in outcomes if outcome.answer and outcome.status == "ok"]
+        if 2 * len(known) < n_pairs:
+            failures = sorted({outcome.status for outcome in outcomes} - {"ok"})
+            raise FeedbackError(
+                failures[0],
+                f"only {len(known)} of {n_pairs} pairs were answered for the calibration, the others {failures}: "
+                f"{next(outcome.reason for outcome in outcomes if outcome.status != 'ok')}",
+            )
+        cuts = np.quantile(known, quantiles)
+        made = Calibration(_thresholds(cuts), len(known), self.model, self._asker.prompt.version, self._persona)
+        if path is not None:
+            made.save(path)
+        return made
+
+    @property
+    def _persona(self) -> str:
+        return PERSONAS.get(self._options["persona"], self._options["persona"])
+
+    def given_thresholds(self) -> tuple[float, float, float] | None:
+        """The thresholds that ``calibration`` names; ``None`` for ``"auto"`` and in mode ``"decision"``.
+
+        Raises:
+            ValueError: If the file is of another model, prompt or persona.
+        """
+        calibration = self._options["calibration"]
+        if self.mode == "decision" or calibration == "auto":
+            return None
+        if not isinstance(calibration, str):
+            return _thresholds(calibration)
+        kept = Calibration.load(calibration)
+        own = (self.model, self._asker.prompt.version, self._persona)
+        if (kept.model, kept.prompt, kept.persona) != own:
+            raise ValueError(
+                f"`calibration` {calibration!r} was made for model {kept.model!r}, prompt {kept.prompt!r} and persona "
+                f"{kept.persona!r}, not for {own}: calibrate again, probabilities have another zero point."
+            )
+        return kept.thresholds
+
+    def feedback_of(
+        self, outcomes: Sequence[Outcome], thresholds: Sequence[float] | None, cosine: NDArray[np.float64] | None
+    ) -> Feedback:
+        """Outcomes as feedback, by the policies.
+
+        Args:
+            outcomes: n.
+            thresholds: Where probabilities are cut.
+            cosine: (n,), what is paid in place of an answer under the policy ``"cosine"``.
+        """
+        n = len(outcomes)
+        decision, status, reason = [""] * n, ["ok"] * n, [""] * n
+        reward, probability, cost = np.zeros(n), np.full(n, np.nan), np.zeros(n)
+        tokens, cached = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
+        for row, outcome in enumerate(outcomes):
+            cached[row] = outcome.cached
+            if outcome.answer is not None:
+                reason[row] = outcome.answer.reason
+                if not outcome.cached:
+                    tokens[row], cost[row] = outcome.answer.tokens, outcome.answer.cost_usd
+            if outcome.answer is None or outcome.status != "ok":
+                status[row], reward[row] = self._failed(outcome, None if cosine is None else cosine[row])
+                continue
+            probability[row] = outcome.answer.probability
+            if self.mode == "decision":
+                decision[row] = outcome.answer.decision
+            elif thresholds is not None:
+                decision[row] = DECISIONS[int(np.searchsorted(thresholds, probability[row], side="right"))]
+            reward[row] = self.rewards.get(decision[row], 0.0)
+        return Feedback.of(
+            decision,
+            reward,
+            status=status,
+            probability=probability,
+            reason=reason,
+            tokens=tokens,
+            cost_usd=cost,
+            cached=cached,
+        )
+
+    def _failed(self, outcome: Outcome, cosine: float | None) -> tuple[str, float]:
+        """Status and reward of a recommendation without an answer, by the policies."""
+        policy = self._options["on_failure"] if outcome.budget is None else self._options["on_budget"]
+        if policy == "stop" and outcome.budget is not None:
+            raise outcome.budget
+        if policy == "cosine" and cosine is not None:
+            return COSINE_INSTEAD + outcome.status, float(cosine)
+        if policy == "skip":
+            return outcome.status, 0.0
+        name = "on_failure" if outcome.budget is None else "on_budget"
+        raise FeedbackError(
+            outcome.status,
+            f"no feedback from {self.model!r}: {outcome.status}. {outcome.reason} (What was answered is kept; "
+            f"`{name}` says what else to do than to stop.)",
+        )
+
+    def to_spec(self) -> SimulatorSpec:
+        """The simulator in plain JSON, without the key."""
+        return {"type": "llm", **self._options}
+
+    @classmethod
+    def from_spec(cls, spec: SimulatorSpec) -> LLMSimulator:
+        """The simulator that :meth:`to_spec` described."""
+        return cls(**{key: value for key, value in spec.items() if key != "type"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Threads, connections and the key stay behind; another process takes the key from its environment.
+        return {"options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["options"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"LLMSimulator({self.model!r}, mode={self.mode!r}, prompt={self._options['prompt']!r})"
+
+
+class BoundLLMSimulator:
+    """A language model on one market; made by :meth:`LLMSimulator.bind`."""
+
+    def __init__(self, simulator: LLMSimulator, market: LabourMarket):
+        self.simulator = simulator
+        self.market = market
+        self._thresholds = simulator.given_thresholds()
+        self._cosine = CosineRewardModel(market, "matched")
+
+    @property
+    def usage(self) -> Usage:
+        """What the simulator asked for in this process."""
+        return self.simulator.usage
+
+    @property
+    def thresholds(self) -> tuple[float, float, float] | None:
+        """Where probabilities are cut; asks for the calibration where that is ``"auto"``. ``None`` in mode decision."""
+        if self._thresholds is None and self.simulator.mode == "probability":
+            self._thresholds = self.simulator.calibrate(self.market).thresholds
+        return self._thresholds
+
+    def feedback(
+        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+    ) -> Feedback:
+        """Asks a batch, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; equal pairs are asked once.
+
+        Raises:
+            FeedbackError: As ``on_failure`` and ``on_budget`` say.
+            BudgetReached: With ``on_budget="stop"``.
+            ReplayMiss: In strict replay.
+        """
+        cosine = self._cosine.reward(np.asarray(applicant_ids), np.asarray(job_ids))
+        try:
+            thresholds = self.thresholds
+        except BudgetReached as reached:  # within the calibration: no decision can be made
+            outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(cosine)
+            return self.simulator.feedback_of(outcomes, None, cosine)
+        outcomes = self.simulator.ask(_questions(self.market, applicant_ids, job_ids))
+        return self.simulator.feedback_of(outcomes, thresholds, cosine)
+
+
+def _questions(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
+    return [
+        (
+            encode_document(applicant_document(market.applicant(int(applicant)))),
+            encode_document(job_document(market.job(int(job)))),
+        )
+        for applicant, job in zip(applicant_ids, job_ids, strict=True)
+    ]
+
+
+def _default_prompt(mode: AskingMode) -> str:
+    return f"{mode}-v1"
+
+
+def _thresholds(values: ArrayLike) -> tuple[float, float, float]:
+    cuts = np.asarray(values, dtype=np.float64)
+    if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
+        raise ValueError(
+            f'`calibration` must be "auto", a path, or {len(DECISIONS) - 1} rising probabilities, got {values!r}.'
+        )
+    return float(cuts[0]), float(cuts[1]), float(cuts[2])

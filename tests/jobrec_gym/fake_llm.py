@@ -1,0 +1,155 @@
+"""An OpenAI-compatible server on the loopback interface that behaves, and misbehaves, as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = dict[str, Any]
+
+
+def says(content: str | None, finish: str = "stop", tokens: tuple[int, int] = (100, 10), **message: Any) -> Reply:
+    """A completion with some content."""
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
+    return {"status": 200, "choice": choice, "tokens": tokens}
+
+
+def decides(word: str, reason: str = "fits") -> Reply:
+    """A completion of mode decision."""
+    return says(json.dumps({"reason": reason, "decision": word}))
+
+
+def leans(yes: float) -> Reply:
+    """A completion of mode probability, with the token probabilities of Yes and No."""
+    reply = says(json.dumps({"apply": "Yes" if yes >= 0.5 else "No"}, separators=(",", ":")))
+    words = [{"token": word, "logprob": math.log(p)} for word, p in (("Yes", 0.9 * yes), ("No", 0.9 * (1 - yes)))]
+    tokens = ['{"', "apply", '":"', "Yes" if yes >= 0.5 else "No", '"}']
+    reply["choice"]["logprobs"] = {
+        "content": [
+            {"token": token, "logprob": 0.0, "top_logprobs": words if token in ("Yes", "No") else []}
+            for token in tokens
+        ]
+    }
+    return reply
+
+
+def fails(status: int, **headers: str) -> Reply:
+    """An error of the server."""
+    return {"status": status, "headers": headers}
+
+
+def sleeps(seconds: float, then: Reply) -> Reply:
+    """A reply that comes late."""
+    return {**then, "sleep": seconds}
+
+
+DROPS: Reply = {"status": 0}
+"""The connection is closed without a reply."""
+
+
+class FakeLLM:
+    """The server and what it was asked.
+
+    Attributes:
+        api_base: Its address.
+        requests: Each request's body, in the order of arrival.
+        most_at_once: The most requests that were open at a time.
+    """
+
+    def __init__(self, script: Callable[[dict[str, Any], int], Reply], port: int = 0):
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.most_at_once = self._open = 0
+        self._lock = threading.Lock()
+        self._script = script
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                fake._answer(self)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.api_base = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    @property
+    def calls(self) -> int:
+        """How many requests came."""
+        return len(self.requests)
+
+    def asked(self) -> list[str]:
+        """The user's message of each request."""
+        return [request["messages"][1]["content"] for request in self.requests]
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self._lock:
+            self.requests.append(body)
+            self.keys.append(handler.headers.get("Authorization", ""))
+            number = len(self.requests)
+            self._open += 1
+            self.most_at_once = max(self.most_at_once, self._open)
+        try:
+            reply = self._script(body, number)
+            time.sleep(reply.get("sleep", 0.0))
+            self._send(handler, body, reply)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client gave up
+        finally:
+            with self._lock:
+                self._open -= 1
+
+    @staticmethod
+    def _send(handler: BaseHTTPRequestHandler, body: dict[str, Any], reply: Reply) -> None:
+        if reply["status"] == 0:
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        if reply["status"] == 200:
+            tokens_in, tokens_out = reply["tokens"]
+            usage = {
+                "prompt_tokens": tokens_in,
+                "completion_tokens": tokens_out,
+                "total_tokens": tokens_in + tokens_out,
+            }
+            answer: dict[str, Any] = {
+                "id": "fake",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [reply["choice"]],
+                "usage": usage,
+            }
+        else:
+            answer = {"error": {"message": f"fake {reply['status']}", "type": "fake", "code": reply["status"]}}
+        data = json.dumps(answer).encode()
+        handler.send_response(reply["status"])
+        for name, value in {"Content-Type": "application/json", **reply.get("headers", {})}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+
+@contextlib.contextmanager
+def serving(script: Callable[[dict[str, Any], int], Reply] | Reply) -> Iterator[FakeLLM]:
+    """A fake server while the block runs; a fixed reply or a function of the request and its number from 1."""
+    fake = FakeLLM(script if callable(script) else lambda body, number: script)
+    fake._thread.start()
+    try:
+        yield fake
+    finally:
+        fake._server.shutdown()
+        fake._server.server_close()
