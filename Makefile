@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint check clean
+.PHONY: help install demo llm-demo test lint check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -21,6 +21,9 @@ demo: install  ## From nothing: train, evaluate and report, small
 	$(BIN)/python -m experiments.train experiment=demo
 	$(BIN)/python -m experiments.evaluate run=runs/demo
 	$(BIN)/python -m experiments.report runs=runs/demo
+
+llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
+	$(BIN)/python -m experiments.llm_demo
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 2

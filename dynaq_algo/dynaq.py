@@ -109,6 +109,9 @@ class DynaQ(DQN):
         planning_steps: Planning updates after each direct update.
         bootstrap: `"same_action"`, `"max"` or `"double"`.
         planning_source: `"visited"`, `"candidates"` or an object, see :mod:`dynaq_algo.planning`.
+        relabel: Whether rewards in replay are recomputed at the weights of the latest step, where the reward is a
+            weighted sum whose weights change: from `info["reward_components"]` and `info["reward_weights"]` (name ->
+            number, both). A transition that lacks a component whose weight is not 0 is left out.
         action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`. A saved agent holds the path and a checksum, never the values.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
@@ -152,6 +155,7 @@ class DynaQ(DQN):
         planning_steps: int = 5,
         bootstrap: str = "same_action",
         planning_source: str | PlanningSource = "visited",
+        relabel: bool = False,
         action_features: np.ndarray | str | PathLike[str] | None = None,
         world_model_kwargs: dict[str, Any] | None = None,
         gamma: float = 0.9,
@@ -197,6 +201,7 @@ class DynaQ(DQN):
         self.planning_steps = planning_steps
         self.bootstrap = bootstrap
         self.planning_source = planning_source
+        self.relabel = relabel
         self.action_features = action_features
         self.world_model_kwargs = dict(world_model_kwargs or {})
         self.action_table: ActionTable | None = None
@@ -218,7 +223,7 @@ class DynaQ(DQN):
 
         The world model learns from real transitions only. Nothing happens before the first valid transition.
         """
-        if not len(self.replay_buffer) or gradient_steps < 1:
+        if not self.replay_buffer.n_usable or gradient_steps < 1:
             return
         self._score_new_transitions()
         self.policy.set_training_mode(True)
@@ -329,7 +334,8 @@ class DynaQ(DQN):
         n_new = min(replay.n_added - self._n_scored, len(replay), WINDOW)
         self._n_scored = replay.n_added
         if n_new > 0:
-            batch = self._batch(replay[np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity])
+            newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
+            batch = self._batch(replay[newest[replay.usable(newest)]])
             with th.no_grad():
                 predicted, _ = self.world_model(batch.inputs)
             self._reward_window.extend(zip(batch.reward.tolist(), predicted.tolist(), strict=True))
@@ -428,6 +434,8 @@ class DynaQ(DQN):
         replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
         for info in infos:
             if info.get("transition_valid", True):
+                if self.relabel:
+                    replay_buffer.weights = _reward_weights(info)
                 for name, value in info.get("reward_components", {}).items():
                     self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
         self._last_obs = new_obs
@@ -764,6 +772,16 @@ def _next_scores(network: PairNetwork, batch: Batch) -> th.Tensor:
     """What a network says of all next candidates, (n, k), -inf where masked."""
     assert batch.next_state is not None and batch.next_candidates is not None  # gathered for `max` and `double`
     return masked(network.score(batch.next_state, batch.next_candidates), batch.next_mask)
+
+
+def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:
+    if "reward_weights" not in info or "reward_components" not in info:
+        raise ValueError(
+            '`relabel=True` needs a reward that is a weighted sum, with `info["reward_components"]` and '
+            '`info["reward_weights"]` (name -> number) in each step: wrap the environment in such a reward, '
+            "a HybridReward for instance, or leave `relabel` out."
+        )
+    return {name: float(weight) for name, weight in info["reward_weights"].items()}
 
 
 def _mean(values: list[th.Tensor]) -> float:

@@ -50,6 +50,12 @@ class CandidateReplay:
     A transition with `info["transition_valid"]` False is left out: its reward is not to be learned from. Components of
     the reward in `info["reward_components"]` (name -> number) are kept beside it, NaN where a transition lacks one.
 
+    Where `weights` are set, rewards are recomputed as they are read: the sum of weight times component. A transition
+    that lacks a component whose weight is not 0 is then never drawn.
+
+    Attributes:
+        weights: Weight of each component by its name, or None for rewards as they were earned.
+
     Args:
         capacity: Number of transitions.
         state_dim: d_s.
@@ -82,6 +88,7 @@ class CandidateReplay:
         self._next_state_id = np.zeros(capacity, np.int32)
         self._next_set_id = np.zeros(capacity, np.int32)
         self._components: dict[str, np.ndarray] = {}
+        self.weights: Mapping[str, float] | None = None
         self._states_seen = _LastSeen(n_envs)
         self._sets_seen = _LastSeen(n_envs)
 
@@ -153,11 +160,23 @@ class CandidateReplay:
         """Draw n transitions with replacement.
 
         Raises:
-            ValueError: If the store is empty.
+            ValueError: If the store is empty, or no transition has the components that `weights` need.
         """
-        if not len(self):
+        if not self.n_usable:
             raise ValueError("The replay is empty: nothing can be drawn before a valid transition is added.")
-        return self[rng.integers(len(self), size=n)]
+        if self.weights is None:
+            return self[rng.integers(len(self), size=n)]
+        usable = np.flatnonzero(self.usable(np.arange(len(self))))
+        return self[usable[rng.integers(len(usable), size=n)]]
+
+    @property
+    def n_usable(self) -> int:
+        """Number of transitions that can be drawn."""
+        return len(self) if self.weights is None else int(self.usable(np.arange(len(self))).sum())
+
+    def usable(self, index: np.ndarray) -> np.ndarray:
+        """Whether the reward of transitions at positions (n,) is known under `weights`, bool (n,)."""
+        return np.isfinite(self._rewards(index))
 
     def __getitem__(self, index: np.ndarray) -> Transitions:
         """Transitions at positions (n,)."""
@@ -169,7 +188,7 @@ class CandidateReplay:
             state_id=state_id,
             action=action,
             candidate_id=self.sets.rows[self._set_id[index], action],
-            reward=self._reward[index],
+            reward=self._rewards(index),
             terminated=self._terminated[index],
             next_state_id=self._next_state_id[index],
         )
@@ -303,6 +322,16 @@ class CandidateReplay:
                 self._components[name] = np.full(self.capacity, np.nan, np.float32)
         for name, values in self._components.items():
             values[index] = [row.get(name, np.nan) for row in components]
+
+    def _rewards(self, index: np.ndarray) -> np.ndarray:
+        """Rewards (n,) as they were earned, or at today's `weights`; NaN where a component is lacking."""
+        if self.weights is None:
+            return self._reward[index]
+        reward = np.zeros(len(index))
+        for name, weight in self.weights.items():
+            if weight != 0:
+                reward += weight * (self._components[name][index] if name in self._components else np.nan)
+        return reward.astype(np.float32)
 
     def _rings(self) -> dict[str, np.ndarray]:
         return {

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 import jobrec_gym
 from experiments.evaluation import Truth
 from experiments.recording import InteractionRecorder
-from experiments.runs import HOW_KEYS, folder_name
+from experiments.runs import HOW_KEYS, RunError, folder_name
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 
 __all__ = [
@@ -57,9 +57,25 @@ def build_env(cfg: DictConfig, market: LabourMarket) -> InteractionRecorder:
     return InteractionRecorder(_instantiate(cfg.reward, env=env))
 
 
-def build_truth(cfg: DictConfig, market: LabourMarket) -> Truth:
-    """Who knows what recommendations are worth: the simulator of ``cfg.evaluation``, tied to the market."""
-    return instantiate(cfg.evaluation.simulator, _convert_="all").bind(market)
+def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) -> Truth:
+    """Who knows what recommendations are worth, tied to the market.
+
+    Args:
+        cfg: A composed ``conf/train.yaml``.
+        market: Whose recommendations.
+        name: An entry of ``cfg.evaluation.also``; ``None`` for ``cfg.evaluation.simulator``.
+
+    Raises:
+        RunError: For a simulator that does not know its rewards without asking, such as a language model.
+    """
+    spec = cfg.evaluation.simulator if name is None else cfg.evaluation.also[name]
+    truth = instantiate(spec, _convert_="all").bind(market)
+    if not hasattr(truth, "expected_reward"):
+        raise RunError(
+            f"`evaluation.simulator` is {spec._target_}, which would have to be asked of every held-out pair: take "
+            "simulator@evaluation.simulator=rules or simulator@evaluation.simulator=recorded."
+        )
+    return truth
 
 
 def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:

@@ -15,6 +15,7 @@ from jobrec_gym.rewards import scaled_cosine
 
 __all__ = [
     "REFERENCES",
+    "CosineTruth",
     "HeldOutEvaluation",
     "HeldOutPairs",
     "Metrics",
@@ -45,6 +46,27 @@ class Truth(Protocol):
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
         """What applicants decide without noise, shapes broadcast."""
+
+
+class CosineTruth:
+    """Cosine as the truth: how an agent would be scored by the signal of the strategy ``cosine``. Nobody decides."""
+
+    def __init__(self) -> None:
+        self._market: LabourMarket | None = None
+
+    def bind(self, market: LabourMarket) -> CosineTruth:
+        """Ties it to a market."""
+        self._market = market
+        return self
+
+    def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        """Cosine in [0, 1] of pairs, shapes broadcast."""
+        assert self._market is not None, "bind it first"
+        return _cosine(self._market, applicant_ids, job_ids)
+
+    def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
+        """No decision for each pair."""
+        return np.full(np.broadcast_shapes(np.shape(applicant_ids), np.shape(job_ids)), "", dtype="<U1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from jobrec_gym.metrics import cumulative_regret
 __all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
 
 Ids = NDArray[np.int64]
+
+_ASKED = ("calls", "cache_hits", "tokens", "cost_usd")
 
 
 class Interactions(NamedTuple):
@@ -98,8 +100,10 @@ class LearningCurve(BaseCallback):
 
     A row stands for the agent with all updates of so many interactions done. Its columns: ``interactions``;
     ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
-    reward, mean expected regret and apply rate since the row before, and the sums so far; ``seconds`` of learning,
-    evaluations not counted.
+    reward, mean expected regret and apply rate since the row before, and the sums so far; where a language model gives
+    the feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, evaluations not counted.
+
+    A reward that is annealed is told the number of interactions.
 
     Args:
         path: Of the table. Rows that are there already are kept: they belong to the run that goes on.
@@ -134,8 +138,21 @@ class LearningCurve(BaseCallback):
         self.save_checkpoint = save_checkpoint
         self.rows = read_rows(path)
         self._evaluating = 0.0
+        # What was asked before a resumed run goes on, and before this one began.
+        self._asked_before = _asked(self.rows[-1] if self.rows else {})
+        self._asked_at_start = feedback_asked(recorder)
+        self._tell: Callable[[int], None] = getattr(recorder, "set_total_steps", lambda total_steps: None)
+
+    @property
+    def asked(self) -> dict[str, float] | None:
+        """Calls, cache hits, tokens and dollars of the run so far; ``None`` where no language model is asked."""
+        now, start = feedback_asked(self.recorder), self._asked_at_start
+        if now is None or start is None:
+            return None
+        return {name: self._asked_before.get(name, 0) + now[name] - start[name] for name in now}
 
     def _on_training_start(self) -> None:
+        self._tell(self.model.num_timesteps)
         self._started = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else 0.0)
         self._evaluating = 0.0
         self._write_if_due()
@@ -145,6 +162,9 @@ class LearningCurve(BaseCallback):
         self._write_if_due()
 
     def _on_step(self) -> bool:
+        self._tell(self.model.num_timesteps)
+        for name, value in (self.asked or {}).items():
+            self.logger.record(f"feedback/{name}", value)
         return True
 
     def _on_training_end(self) -> None:
@@ -170,6 +190,7 @@ class LearningCurve(BaseCallback):
         begun = time.perf_counter()
         row |= {f"held_out/{key}": value for key, value in self.evaluate(self.model).items()}
         self._evaluating += time.perf_counter() - begun
+        row |= {f"feedback/{name}": value for name, value in (self.asked or {}).items()}
         row["seconds"] = round(seconds, 3)
         self.rows.append(row)
         with self.path.open("a", newline="") as file:
@@ -177,6 +198,19 @@ class LearningCurve(BaseCallback):
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
+
+
+def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
+    """What an environment's simulator asked of a language model: ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``.
+
+    ``None`` for a simulator that keeps no such account, and where there is none.
+    """
+    usage = getattr(getattr(getattr(env, "reward_model", None), "simulator", None), "usage", None)
+    return None if usage is None else {name: getattr(usage, name) for name in _ASKED}
+
+
+def _asked(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: row.get(f"feedback/{name}") or 0 for name in _ASKED}
 
 
 def online_metrics(

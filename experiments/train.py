@@ -8,7 +8,8 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,7 +46,7 @@ from experiments.runs import (
     write_json,
 )
 from experiments.tables import MAIN_COLUMNS, format_table, held_out_table
-from jobrec_gym import LabourMarket
+from jobrec_gym import BudgetReached, LabourMarket
 
 __all__ = ["build_evaluation", "run_training"]
 
@@ -75,6 +76,14 @@ def main(cfg: DictConfig) -> None:
         return
     agents = {"this run": summary["held_out"], **summary["references"]}
     print(format_table(*held_out_table(agents, MAIN_COLUMNS)))
+    if summary["feedback"] is not None:
+        print(f"\nfeedback  {_in_words(summary['feedback'])}")
+    if summary["stopped"] is not None:
+        print(
+            "stopped   the budget of {cap:g} {limit} is reached; run it again with a higher cap".format(
+                **summary["stopped"]
+            )
+        )
     print(f"\nrun       {where}\nevaluate  python -m experiments.evaluate run={where}")
     print(f"report    python -m experiments.report runs={where}\ncurves    tensorboard --logdir {where}")
 
@@ -141,7 +150,8 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
         write_config(folder, config)
         model.set_logger(_logger(folder))
         _pretrain(cfg, model, dataset, folder / PRETRAIN)
-    curve = _learn(cfg, model, folder, env, truth, evaluation)
+    curve, stopped = _learn(cfg, model, folder, env, truth, evaluation)
+    last = curve.rows[-1]
 
     model.save(folder / MODEL)
     summary = {
@@ -152,16 +162,25 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
         "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
-        "online": {key.removeprefix("online/"): curve[key] for key in curve if key.startswith("online/cumulative")},
+        "also": _under_other_truths(cfg, market, model),
+        "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
+        "feedback": curve.asked,
+        "stopped": stopped,
         "versions": _versions(),
         "wall_clock": {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - begun, 2),
-            "seconds_of_learning": curve["seconds"],
+            "seconds_of_learning": last["seconds"],
         },
     }
+    if curve.asked is not None:
+        _log.info("feedback: %s", _in_words(curve.asked))
     write_json(folder / SUMMARY, summary)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def _in_words(asked: Mapping[str, float]) -> str:
+    return "{calls:,} calls, {cache_hits:,} cache hits, {tokens:,} tokens, ${cost_usd:.4f}".format(**asked)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -175,6 +194,10 @@ def _check(cfg: DictConfig) -> None:
         optional = name == "checkpoint_interval"
         if not (optional and value is None) and not (isinstance(value, int | float) and value >= least):
             raise RunError(f"`{name}` must be {least} or more{' or null' if optional else ''}, got {value!r}.")
+    if cfg.reward._target_.endswith("LLMReward") and cfg.simulator._target_.endswith("RuleSimulator"):
+        raise RunError(
+            "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."
+        )
     at = cfg.evaluation.at
     if not OmegaConf.is_list(at) or not all(isinstance(point, int | float) for point in at):
         raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
@@ -220,8 +243,8 @@ def _learn(
     env: InteractionRecorder,
     truth: Truth,
     evaluation: HeldOutEvaluation,
-) -> dict[str, Any]:
-    """Learns online; returns the last row of the learning curve."""
+) -> tuple[LearningCurve, dict[str, Any] | None]:
+    """Learns online; returns the learning curve, and why it ended early if it did."""
     curve = LearningCurve(
         folder / METRICS,
         env,
@@ -233,6 +256,7 @@ def _learn(
         save_checkpoint=lambda: model.save_checkpoint(folder / CHECKPOINT),
     )
     begun = model.num_timesteps
+    stopped = None
     try:
         model.learn(
             cfg.total_timesteps - begun,
@@ -241,9 +265,23 @@ def _learn(
             reset_num_timesteps=begun == 0,
             progress_bar=_shows_progress(cfg),
         )
+    except BudgetReached as reached:
+        # A clean end: what was learned is kept, and what was answered is in the cache.
+        curve.on_training_end()
+        stopped = {"reason": "budget", "limit": reached.limit, "cap": reached.cap, "spent": asdict(reached.spent)}
+        _log.warning("stopped after %s interactions: %s", f"{model.num_timesteps:,}", reached)
     finally:
         model.logger.close()
-    return curve.rows[-1]
+    return curve, stopped
+
+
+def _under_other_truths(cfg: DictConfig, market: LabourMarket, model: Any) -> dict[str, Any]:
+    """What the agent is worth by other signals than the one of ``evaluation.simulator``, by their names."""
+    under = {}
+    for name in cfg.evaluation.also:
+        evaluation = build_evaluation(cfg, market, build_truth(cfg, market, name))
+        under[name] = {"held_out": evaluation.with_return(model), "references": evaluation.references()}
+    return under
 
 
 def _load_checkpoint(cfg: DictConfig, folder: Path, env: InteractionRecorder) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -150,6 +151,10 @@ def _import_litellm() -> Any:
         except ImportError as error:
             raise ImportError('a language model needs an extra: pip install "jobrec-gym[llm]"') from error
         litellm.suppress_debug_info = True
+        # Two lines a call otherwise, wherever the root logger shows INFO.
+        for name in ("LiteLLM", "httpx"):
+            if logging.getLogger(name).level == logging.NOTSET:
+                logging.getLogger(name).setLevel(logging.WARNING)
     return litellm
 
 

@@ -1,0 +1,30 @@
+"""``python -m experiments.llm_demo``: a small language model served here gives the feedback of 200 steps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from experiments.serve_llm import serve
+from experiments.weights import fetch_smollm2
+
+__all__: list[str] = []
+
+_PORT = 18_111
+"""Always the same: the address of a server is part of what its answers are kept under."""
+
+
+def main() -> None:
+    """Serves, trains in a process of its own, and says what was asked; a second time nothing is asked."""
+    try:
+        with serve(fetch_smollm2(), port=_PORT) as address:
+            print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)
+            overrides = ["experiment=llm_demo", f"simulator.api_base={address}", "resume=false"]
+            done = subprocess.run([sys.executable, "-m", "experiments.train", *overrides, *sys.argv[1:]])
+    except (ImportError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from error
+    raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
