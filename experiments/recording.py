@@ -141,7 +141,7 @@ class LearningCurve(BaseCallback):
         # What was asked before a resumed run goes on, and before this one began.
         self._asked_before = _asked(self.rows[-1] if self.rows else {})
         self._asked_at_start = feedback_asked(recorder)
-        self._tell: Callable[[int], None] = getattr(recorder, "set_total_steps", lambda total_steps: None)
+        self._tell: Callable[[int], None] = _found(recorder, "set_total_steps") or (lambda total_steps: None)
 
     @property
     def asked(self) -> dict[str, float] | None:
@@ -205,8 +205,15 @@ def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
 
     ``None`` for a simulator that keeps no such account, and where there is none.
     """
-    usage = getattr(getattr(getattr(env, "reward_model", None), "simulator", None), "usage", None)
+    usage = getattr(getattr(_found(env, "reward_model"), "simulator", None), "usage", None)
     return None if usage is None else {name: getattr(usage, name) for name in _ASKED}
+
+
+def _found(env: VectorEnv, name: str) -> Any:
+    """An attribute of the outermost layer that has it (Gymnasium's vector wrappers pass none on), or ``None``."""
+    while not hasattr(env, name) and isinstance(env, VectorWrapper):
+        env = env.env
+    return getattr(env, name, None)
 
 
 def _asked(row: Mapping[str, Any]) -> dict[str, float]:

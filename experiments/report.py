@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.grouping import group_runs
 from experiments.runs import Run, RunError, find_runs, unfinished_runs
-from experiments.tables import Spread, held_out_table, mean_and_spread
+from experiments.tables import Spread, format_number, format_table, held_out_table, mean_and_spread
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -35,6 +35,7 @@ _OPPONENTS = "experiments.opponents."
 _LINES = ("-", "-.", ":")
 _SIZE = (7.2, 4.0)
 _MARKED = 40
+_DECISIONS_ASKED = "decisions asked"
 _DPI = 140
 
 
@@ -65,6 +66,9 @@ def main(cfg: DictConfig) -> None:
         page = write_report(runs, folder, cfg.title, unfinished)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
+    header, rows = truths_table(group_runs(runs))
+    if rows:
+        print(f"{format_table(header, rows)}\n")
     if unfinished:
         print(unfinished)
     print(f"report  {page}")
@@ -110,6 +114,8 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, un
             rows=[[row[column] for column in shown] for row in rows],
             n_agents=len(groups),
             online=_online_rows(groups),
+            asked=_asked_rows(groups),
+            truths=truths_table(groups),
             figures=figures,
             groups=[
                 {
@@ -188,6 +194,12 @@ def _simulator(spec: Mapping[str, Any]) -> str:
     return name + "".join(f", {key} {spec[key]}" for key in ("seed", "noise") if key in spec)
 
 
+def _truth(spec: Mapping[str, Any]) -> str:
+    """What the truth of a run is called in a table."""
+    target = spec["_target_"].rpartition(".")[2]
+    return {"RuleSimulator": "planted", "RecordedSimulator": "recorded", "CosineTruth": "cosine"}.get(target, target)
+
+
 def _pretraining(pretrain: Mapping[str, Any] | None) -> str:
     return "none" if pretrain is None else f"{pretrain['n_pairs']:,} cosine rewards, {pretrain['epochs']} epochs"
 
@@ -209,6 +221,50 @@ def _online_rows(groups: Groups) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _asked_rows(groups: Groups) -> list[list[str]]:
+    """What was asked of a language model, where one was: calls, known answers, tokens, dollars, reward a decision."""
+    rows = []
+    for label, members in groups.items():
+        if any(run.summary.get("feedback") is None for run in members):
+            continue
+        entry = mean_and_spread([_asked(run.summary["feedback"], run.summary["online"]) for run in members])
+        if entry["calls"] is None or entry["cache_hits"] is None or not entry["calls"][0] + entry["cache_hits"][0]:
+            continue
+        whole = [f"{part[0]:,.0f}" for name in ("calls", "cache_hits", "tokens") if (part := entry[name]) is not None]
+        rows.append([label, *whole, format_number(entry["cost_usd"]), format_number(entry["reward"])])
+    return rows
+
+
+def _asked(feedback: Mapping[str, float], online: Mapping[str, float]) -> dict[str, float | None]:
+    n_asked = feedback["calls"] + feedback["cache_hits"]
+    return {**feedback, "reward": online["cumulative_expected_reward"] / max(n_asked, 1)}
+
+
+def truths_table(groups: Groups) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the scores of each group by each signal: its own truth and those of ``evaluation.also``.
+
+    No rows where no run was scored by another signal than its own.
+    """
+    rows: dict[str, dict[str, Spread | None]] = {}
+    cosine: dict[str, dict[str, Spread | None]] = {}
+    for label, members in groups.items():
+        truth = _truth(members[0].config["evaluation"]["simulator"])
+        by_truth = [{truth: run.summary, **(run.summary.get("also") or {})} for run in members]
+        rows[label] = mean_and_spread(
+            [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_truth]
+        )
+        market = f"highest cosine, market {members[0].summary['market']['name']}"
+        known = cosine.setdefault(market, {})
+        known |= mean_and_spread([{name: part["references"]["cosine"]["score"] for name, part in by_truth[0].items()}])
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if len(names) < 2:
+        return [], []
+    return (
+        ["score by", *names],
+        [[agent, *(format_number(row.get(name)) for name in names)] for agent, row in (rows | cosine).items()],
+    )
 
 
 def _plus_minus(entry: Spread) -> str:
@@ -272,6 +328,21 @@ def _figures(groups: Groups, folder: Path) -> list[Figure | None]:
             "What the oracle would have earned more while learning.",
         ),
     )
+    asked = {label: [_with_asked(table) for table in tables] for label, tables in metrics.items()}
+    by_decision = (
+        (
+            "reward_by_decision",
+            "online/cumulative_expected_reward",
+            "Expected reward by feedback asked",
+            "Sum while learning, over the decisions asked of a language model; its slope is reward a decision.",
+        ),
+        (
+            "score_by_decision",
+            "held_out/score",
+            "Score by feedback asked",
+            "Held-out score over the decisions that a language model was asked for, known ones included.",
+        ),
+    )
     logged = (
         (
             "model_r2",
@@ -317,6 +388,10 @@ def _figures(groups: Groups, folder: Path) -> list[Figure | None]:
         for name, column, title, text in online
     ]
     figures += [
+        _curves(folder, name, title, f"{text} {band}", asked, _DECISIONS_ASKED, column)
+        for name, column, title, text in by_decision
+    ]
+    figures += [
         _curves(folder, name, title, f"{text} {band}", progress, "time/total_timesteps", column, log=log, floor=floor)
         for name, column, title, text, log, floor in logged
     ]
@@ -329,6 +404,13 @@ def _with_random(metrics: Mapping[str, Sequence[pd.DataFrame]], column: str) -> 
         return metrics
     first = next(iter(metrics.values()))
     return {**metrics, _RANDOM: [table.assign(**{column: table["online/cumulative_random_regret"]}) for table in first]}
+
+
+def _with_asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds how many decisions of a language model were asked for, where one was asked at all."""
+    if "feedback/calls" not in table or not (total := table["feedback/calls"] + table["feedback/cache_hits"]).any():
+        return table
+    return table.assign(**{_DECISIONS_ASKED: total})
 
 
 def _curves(
@@ -371,6 +453,7 @@ def _curves(
                 fontsize=8,
                 color=_REFERENCE_STYLE[who],
             )
+    axes.set_xlabel(x if x == _DECISIONS_ASKED else "interactions")
     _dress(axes, title, log and all((line[1] > 0).all() for line in lines.values()), len(lines))
     if floor is not None:
         axes.set_ylim(bottom=max(floor, axes.get_ylim()[0]))
@@ -402,7 +485,6 @@ def _mean_line(
 
 
 def _dress(axes: Axes, title: str, log: bool, n_lines: int) -> None:
-    axes.set_xlabel("interactions")
     axes.set_ylabel(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)

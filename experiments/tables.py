@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["COLUMNS", "MAIN_COLUMNS", "Spread", "format_table", "held_out_table", "mean_and_spread"]
+__all__ = ["COLUMNS", "MAIN_COLUMNS", "Spread", "format_number", "format_table", "held_out_table", "mean_and_spread"]
 
 Spread = tuple[float, float, int]
 """Mean, standard deviation over seeds, and how many seeds."""
@@ -49,7 +49,7 @@ def held_out_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the metrics of some agents, by their names."""
     columns = list(columns)
-    rows = [[name, *(_number(metrics.get(key)) for key in columns)] for name, metrics in agents.items()]
+    rows = [[name, *(format_number(metrics.get(key)) for key in columns)] for name, metrics in agents.items()]
     return ["held-out applicants", *(COLUMNS[key] for key in columns)], rows
 
 
@@ -64,7 +64,8 @@ def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, 
     return result
 
 
-def _number(value: float | Spread | None) -> str:
+def format_number(value: float | Spread | None) -> str:
+    """A number, or a mean and its spread, to three places; "-" for none."""
     if value is None:
         return "-"
     if isinstance(value, tuple):

@@ -452,6 +452,10 @@ class LLMSimulator:
             f"`{name}` says what else to do than to stop.)",
         )
 
+    def changed(self, **options: Any) -> LLMSimulator:
+        """The same simulator, its key too, but for some keywords."""
+        return type(self)(**{**self._options, "api_key": self._api_key, **options})
+
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON, without the key."""
         return {"type": "llm", **self._options}

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.simulators.asking import Usage
 from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
 
 __all__ = ["BoundRecordedSimulator", "RecordedSimulator", "Recording"]
 
 Ids = NDArray[np.int64]
+
+_SHIPPED = "recorded_decisions.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +38,7 @@ class Recording:
         thresholds: float64 (3,), where probabilities are cut into ignore, click, save and apply.
         model: Who decided.
         prompt: Version of the template.
-        persona: The temperament that was asked for.
+        persona: The temperament's text.
     """
 
     applicant_keys: NDArray[np.str_]
@@ -108,7 +112,7 @@ class RecordedSimulator:
     """Answers each pair as the recorded language model did; always the same, and free.
 
     Args:
-        recording: File of a :class:`Recording`.
+        recording: File of a :class:`Recording`; ``None`` for the one that is shipped, of ``market="recorded"``.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
 
     Raises:
@@ -116,13 +120,20 @@ class RecordedSimulator:
             are not those that the model was shown.
     """
 
-    def __init__(self, recording: str | os.PathLike[str], rewards: Mapping[str, float] | None = None):
-        self.recording = str(Path(recording).absolute())
+    def __init__(self, recording: str | os.PathLike[str] | None = None, rewards: Mapping[str, float] | None = None):
+        self.recording = None if recording is None else str(Path(recording).absolute())
         self.rewards = decision_rewards(rewards)
 
     def bind(self, market: LabourMarket) -> BoundRecordedSimulator:
         """Ties the recording to a market."""
-        return BoundRecordedSimulator(market, Recording.load(self.recording), self.rewards)
+        return BoundRecordedSimulator(market, self.load(), self.rewards)
+
+    def load(self) -> Recording:
+        """The recording itself."""
+        if self.recording is not None:
+            return Recording.load(self.recording)
+        with resources.as_file(resources.files("jobrec_gym") / "data" / _SHIPPED) as path:
+            return Recording.load(path)
 
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON."""
@@ -134,7 +145,7 @@ class RecordedSimulator:
         return cls(**{key: value for key, value in spec.items() if key != "type"})
 
     def __repr__(self) -> str:
-        return f"RecordedSimulator(recording={self.recording!r})"
+        return "RecordedSimulator()" if self.recording is None else f"RecordedSimulator({self.recording!r})"
 
 
 class BoundRecordedSimulator:
@@ -144,6 +155,7 @@ class BoundRecordedSimulator:
         self.market = market
         self.recording = recording
         self._rewards = np.array([rewards[decision] for decision in DECISIONS])
+        self._n_answered = 0
         self._applicants = _match(
             market.applicants,
             recording.applicant_keys,
@@ -158,6 +170,11 @@ class BoundRecordedSimulator:
             lambda row: _sha256(job_document(market.job(row))),
             market.name,
         )
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked: never a call, each answer a cache hit."""
+        return Usage(0, self._n_answered, 0, 0.0, {})
 
     def probabilities(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Probability of an application, for pairs of shapes that broadcast; NaN where the model gave none.
@@ -183,6 +200,7 @@ class BoundRecordedSimulator:
         probability = self.probabilities(applicant_ids, job_ids)
         known = ~np.isnan(probability)
         decision = self._decide(probability)
+        self._n_answered += len(probability)
         return Feedback.of(
             np.where(known, np.array(DECISIONS)[decision], ""),
             np.where(known, self._rewards[decision], 0.0),
