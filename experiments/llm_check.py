@@ -126,8 +126,10 @@ def mismatches(market: LabourMarket) -> Pairs:
     return applicants[apart & level], jobs[apart & level]
 
 
-def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
-    """Chance that a positive score lies above a negative one, ties counted half."""
+def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
+    """Chance that a positive score lies above a negative one, ties counted half; ``None`` where a side is empty."""
+    if not len(positive) or not len(negative):
+        return None
     above = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
     return float(above)
 
@@ -169,7 +171,7 @@ def _distribution(bound: BoundSimulator, pairs: Pairs) -> dict[str, Any]:
     answered = feedback.status == "ok"
     return {
         "n": len(feedback),
-        "shares": {word: float((feedback.decision[answered] == word).mean()) for word in DECISIONS},
+        "shares": {word: _mean(feedback.decision[answered] == word) for word in DECISIONS},
         "failures": {
             str(status): int((feedback.status == status).sum()) for status in sorted(set(feedback.status) - {"ok"})
         },

@@ -2,6 +2,10 @@
 
 import importlib.util
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # fake_llm.py
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -367,13 +367,19 @@ class LLMSimulator:
                 f"{next(outcome.reason for outcome in outcomes if outcome.status != 'ok')}",
             )
         cuts = np.quantile(known, quantiles)
-        made = Calibration(_thresholds(cuts), len(known), self.model, self._asker.prompt.version, self._persona)
+        made = Calibration(_thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
         if path is not None:
             made.save(path)
         return made
 
     @property
-    def _persona(self) -> str:
+    def prompt_version(self) -> str:
+        """The template's version."""
+        return self._asker.prompt.version
+
+    @property
+    def persona(self) -> str:
+        """The temperament's text."""
         return PERSONAS.get(self._options["persona"], self._options["persona"])
 
     def given_thresholds(self) -> tuple[float, float, float] | None:
@@ -388,7 +394,7 @@ class LLMSimulator:
         if not isinstance(calibration, str):
             return _thresholds(calibration)
         kept = Calibration.load(calibration)
-        own = (self.model, self._asker.prompt.version, self._persona)
+        own = (self.model, self.prompt_version, self.persona)
         if (kept.model, kept.prompt, kept.persona) != own:
             raise ValueError(
                 f"`calibration` {calibration!r} was made for model {kept.model!r}, prompt {kept.prompt!r} and persona "

@@ -88,8 +88,17 @@ class Recording:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes an npz file without pickles."""
-        np.savez_compressed(path, **{name: getattr(self, name) for name in self.__slots__})
+        """Writes an npz file without pickles.
+
+        Beside the attributes it has ``decision``, int8 (n, m), an index of
+        :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none, for readers without this package.
+        """
+        decision = np.where(np.isnan(self.probability), -1, self.decide(self.probability)).astype(np.int8)
+        np.savez_compressed(path, **{name: getattr(self, name) for name in self.__slots__}, decision=decision)
+
+    def decide(self, probability: NDArray[np.floating]) -> Ids:
+        """Probabilities cut into indices of :data:`~jobrec_gym.simulators.base.DECISIONS`; NaN into any."""
+        return np.searchsorted(self.thresholds, np.nan_to_num(probability), side="right")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
@@ -199,7 +208,7 @@ class BoundRecordedSimulator:
         """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``interaction_keys`` have no part in it."""
         probability = self.probabilities(applicant_ids, job_ids)
         known = ~np.isnan(probability)
-        decision = self._decide(probability)
+        decision = self.recording.decide(probability)
         self._n_answered += len(probability)
         return Feedback.of(
             np.where(known, np.array(DECISIONS)[decision], ""),
@@ -212,15 +221,12 @@ class BoundRecordedSimulator:
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Reward of pairs, for ids of shapes that broadcast; 0.0 where the model gave no answer."""
         probability = self.probabilities(applicant_ids, job_ids)
-        return np.where(np.isnan(probability), 0.0, self._rewards[self._decide(probability)])
+        return np.where(np.isnan(probability), 0.0, self._rewards[self.recording.decide(probability)])
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
         """What the applicants decide; shapes as in :meth:`expected_reward`."""
         probability = self.probabilities(applicant_ids, job_ids)
-        return np.where(np.isnan(probability), "", np.array(DECISIONS)[self._decide(probability)])
-
-    def _decide(self, probability: NDArray[np.float64]) -> Ids:
-        return np.searchsorted(self.recording.thresholds, np.nan_to_num(probability), side="right")
+        return np.where(np.isnan(probability), "", np.array(DECISIONS)[self.recording.decide(probability)])
 
 
 def _match(

@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from jobrec_gym.market import load_market
-
-sys.path.insert(0, str(Path(__file__).parent))  # fake_llm.py, for the tests beside it and the processes they start
 
 
 @pytest.fixture(scope="session")

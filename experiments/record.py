@@ -1,0 +1,86 @@
+"""``python -m experiments.record``: puts every pair of a market to a language model and keeps what it said in a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from experiments.build import build_market
+from jobrec_gym import LabourMarket, LLMSimulator
+from jobrec_gym.simulators.llm import BoundLLMSimulator, FeedbackError
+from jobrec_gym.simulators.recorded import Recording
+
+__all__ = ["record_market"]
+
+_ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabilities are kept
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="record")
+def main(cfg: DictConfig) -> None:
+    """Records, writes the file and prints where it is and what it took."""
+    market = build_market(cfg)
+    simulator = instantiate(cfg.simulator, _convert_="all")
+    quantiles = [float(each) for each in OmegaConf.to_container(cfg.quantiles)]  # type: ignore[union-attr]
+    try:
+        recording = record_market(simulator, market, quantiles, cfg.chunk, progress_bar=sys.stderr.isatty())
+    except (ValueError, RuntimeError, LookupError) as error:
+        raise SystemExit(f"error: {error}") from error
+    path = Path(cfg.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recording.save(path)
+    usage, missing = simulator.usage, int(np.isnan(recording.probability).sum())
+    print(f"{recording.probability.size:,} pairs, {missing:,} of them without an answer; {usage.calls:,} calls now")
+    print(f"click, save and apply from a probability of {', '.join(f'{cut:.4f}' for cut in recording.thresholds)}")
+    print(f"recording  {path}")
+
+
+def record_market(
+    simulator: LLMSimulator,
+    market: LabourMarket,
+    quantiles: list[float],
+    chunk: int = 40,
+    progress_bar: bool = False,
+) -> Recording:
+    """Asks for every pair of a market, those of one applicant together, so that a server reuses its document.
+
+    Args:
+        simulator: In mode ``"probability"``.
+        market: Whose pairs.
+        quantiles: Shares of pairs below click, save and apply.
+        chunk: Pairs in one batch.
+        progress_bar: Show one.
+
+    Raises:
+        ValueError: In mode ``"decision"``.
+        FeedbackError: As the simulator's policies say, and if nothing was answered.
+    """
+    if simulator.mode != "probability":
+        raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')
+    bound = BoundLLMSimulator(simulator.changed(calibration=_ALL_APPLY), market)
+    n, m = len(market.applicants), len(market.jobs)
+    pairs = np.arange(n * m)
+    probability = np.full(n * m, np.nan)
+    for start in tqdm(range(0, n * m, chunk), disable=not progress_bar, unit_scale=chunk, unit="pair"):
+        rows = pairs[start : start + chunk]
+        probability[rows] = bound.feedback(rows // m, rows % m).probability
+    known = probability[~np.isnan(probability)]
+    if not len(known):
+        raise FeedbackError("not_recorded", "no pair was answered: nothing can be recorded.")
+    return Recording.of(
+        market,
+        probability.reshape(n, m),
+        np.quantile(known, quantiles).tolist(),
+        model=simulator.model,
+        prompt=simulator.prompt_version,
+        persona=simulator.persona,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Runs whose feedback is a language model's: a fake one over HTTP, and a small real one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+if find_spec("litellm") is None:
+    pytest.skip('needs the extra "llm"', allow_module_level=True)
+
+from fake_llm import decides, fails, leans, says, serving, sleeps
+
+from experiments import build, llm_check
+from experiments.recording import LearningCurve, read_rows
+from experiments.runs import RunError
+from experiments.serve_llm import serve
+from experiments.weights import SMOLLM2, fetch_smollm2
+from jobrec_gym import LLMSimulator, load_market
+from jobrec_gym.simulators.base import DECISIONS
+
+ROOT = Path(build.__file__).parents[1]
+
+
+def decide_by_text(body, number):
+    return decides(DECISIONS[len(body["messages"][1]["content"]) % 4])
+
+
+def llm(fake, tmp_path, *more):
+    return (
+        "simulator=llm",
+        "simulator.model=openai/fake",
+        f"simulator.api_base={fake.api_base}",
+        f"simulator.cache={tmp_path / 'answers.sqlite'}",
+        *more,
+    )
+
+
+def deterministic(summary):
+    return {key: value for key, value in summary.items() if key not in ("wall_clock", "feedback", "overrides")}
+
+
+@pytest.mark.parametrize("reward", ["llm", "hybrid"])
+def test_a_run_says_what_it_asked_and_a_second_one_asks_nothing(run, tmp_path, reward):
+    with serving(decide_by_text) as fake:
+        overrides = (f"reward={reward}", "env.n_envs=3", "env.max_episode_steps=2", *llm(fake, tmp_path))
+        first = run(*overrides, folder="a")
+        asked = first["feedback"]
+        assert asked["calls"] == fake.calls > 0
+        # At weight 1, in the first step of the hybrid, nobody is asked.
+        assert asked["calls"] + asked["cache_hits"] == (30 if reward == "llm" else 27)
+        assert asked["tokens"] == 110 * fake.calls
+        before = fake.calls
+        second = run(*overrides, folder="b")
+        assert fake.calls == before
+    assert second["feedback"]["calls"] == second["feedback"]["tokens"] == 0
+    assert deterministic(first) == deterministic(second)
+    last = read_rows(tmp_path / "a" / "metrics.csv")[-1]
+    assert last["feedback/calls"] == asked["calls"]
+    assert "feedback/calls" in (tmp_path / "a" / "progress.csv").read_text().splitlines()[0]
+
+
+def test_a_budget_that_is_reached_ends_the_run_with_everything_saved(run, tmp_path):
+    with serving(decide_by_text) as fake:
+        summary = run("reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.max_calls=12"))
+        assert fake.calls == 12
+        assert summary["stopped"]["limit"] == "calls"
+        assert summary["stopped"]["spent"]["calls"] == 12
+        assert 12 <= summary["interactions"] < 30
+        assert summary["held_out"]["score"] is not None
+        assert (tmp_path / "run" / "model.zip").is_file()
+        last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
+        assert last["interactions"] == summary["interactions"]
+        # With a higher cap the same run replays what was paid and goes on.
+        more = run("reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.max_calls=100"), folder="more")
+        assert more["interactions"] == 30
+        assert more["stopped"] is None
+        assert len(set(fake.asked())) == fake.calls
+
+
+def test_a_budget_that_shall_raise_raises(run, tmp_path):
+    with serving(decide_by_text) as fake, pytest.raises(RuntimeError, match="on_budget"):
+        run("reward=llm", *llm(fake, tmp_path, "simulator.max_calls=5", "simulator.on_budget=raise"))
+
+
+def test_failures_are_left_out_of_replay_and_counted(run, tmp_path):
+    with serving(lambda body, number: says("Not APPLY") if number % 2 else decides("save")) as fake:
+        summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.concurrency=1"))
+        assert summary["interactions"] == 30
+        assert summary["online"]["cumulative_reward"] < 0.5 * 30
+
+
+def test_the_truth_of_a_model_that_cannot_be_asked_of_all_is_planted(small, tmp_path):
+    with serving(decide_by_text) as fake:
+        cfg = small("reward=llm", *llm(fake, tmp_path))
+        assert cfg.evaluation.simulator._target_ == "jobrec_gym.RuleSimulator"
+        asked = small("reward=llm", *llm(fake, tmp_path), "evaluation.simulator=${simulator}")
+        with pytest.raises(RunError, match=r"evaluation\.simulator"):
+            build.build_truth(asked, build.build_market(asked))
+        assert fake.calls == 0
+
+
+def test_reward_llm_with_the_planted_truth_is_refused(run):
+    with pytest.raises(RunError, match="simulator=recorded"):
+        run("reward=llm")
+
+
+def test_an_annealed_reward_is_told_the_interactions(small, tmp_path):
+    cfg = small("reward=hybrid", "env.n_envs=4", "reward.schedule.steps=100")
+    env = build.build_env(cfg, build.build_market(cfg))
+    curve = LearningCurve(tmp_path / "m.csv", env, None, None, at=[], interval=10)
+    curve._tell(25)
+    assert env.env.cosine_weight == 0.75
+
+
+SWEEP = (
+    "-m",
+    "seed=0,1",
+    "reward=llm",
+    "market.n_jobs=60",
+    "market.n_applicants=40",
+    "env.num_candidates=5",
+    "env.resample=step",
+    "total_timesteps=40",
+    "evaluation.n_pairs=16",
+    "evaluation.n_episodes=4",
+    "evaluation.interval=40",
+    "evaluation.at=[0]",
+    "algo.policy_kwargs.net_arch=[8]",
+    "simulator.concurrency=2",
+    "simulator.timeout=2",
+)
+
+
+def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
+    def command(fake, name):
+        folder = tmp_path / name
+        sweep = [*SWEEP, *llm(fake, folder), f"hydra.sweep.dir={folder}"]
+        return [sys.executable, "-m", "experiments.train", *sweep], folder
+
+    with serving(lambda body, number: sleeps(0.02, decide_by_text(body, number))) as fake:
+        line, folder = command(fake, "killed")
+        first = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while fake.calls < 50 and time.monotonic() < deadline:  # in the second run of the two
+            time.sleep(0.01)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        killed_at = fake.calls
+        assert 50 <= killed_at < 70
+        subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+        assert fake.calls > killed_at
+        # Only what was under way at the kill was asked again.
+        assert fake.calls - len(set(fake.asked())) <= 2
+        resumed = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
+    with serving(decide_by_text) as fake:
+        line, folder = command(fake, "whole")
+        subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+        whole = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
+        assert fake.calls == len(set(fake.asked()))
+    assert len(whole) == 2
+    for one, other in zip(resumed, whole, strict=True):
+        for key in ("held_out", "online", "interactions"):
+            assert one[key] == other[key]
+
+
+# The check.
+
+
+def sizes(**changes):
+    return llm_check._Sizes(**({"matches": 20, "sample": 20, "repeats": 10, "attacked": 1, "swaps": 3} | changes))
+
+
+def test_the_check_of_a_model_that_obeys_orders_says_so():
+    def obeys(body, number):
+        return decides("apply" if "apply" in body["messages"][1]["content"].lower() else "ignore")
+
+    market = load_market("recorded")
+    with serving(obeys) as fake:
+        result = llm_check.check_simulator(LLMSimulator("openai/fake", api_base=fake.api_base), market, sizes(), 0)
+        assert fake.calls > 100
+    assert result["separation"]["auc"] == 0.5
+    assert result["decisions"]["shares"]["ignore"] == 1.0
+    assert result["injection"]["n_attacks"] >= 30
+    assert 0.5 < result["injection"]["moved"] < 1.0
+    assert result["repeats"]["same_decision"] == result["option_order"]["same_decision"] == 1.0
+    assert result["identity"]["reward_range"] == 0.0
+    assert result["cost"]["tokens_per_call"] == 110
+
+
+def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
+    def wavers(body, number):
+        text = body["messages"][1]["content"]
+        if "Jamal" in text or "Lakisha" in text:
+            return leans(0.1)
+        return leans(0.9 if '{"apply":"No"} or' in body["messages"][0]["content"] else 0.2 + 0.01 * (number % 9))
+
+    market = load_market("recorded")
+    with serving(wavers) as fake:
+        simulator = LLMSimulator(
+            "openai/fake", api_base=fake.api_base, mode="probability", calibration=(0.15, 0.5, 0.8)
+        )
+        result = llm_check.check_simulator(simulator, market, sizes(), 0)
+    assert result["option_order"]["same_decision"] == 0.0
+    assert result["option_order"]["probability_change"] > 0.5
+    assert result["repeats"]["probability_change"] > 0
+    assert result["identity"]["probability_range"] >= 0.1
+    assert result["identity"]["mean_reward"]["Jamal Jones"] < result["identity"]["mean_reward"]["Emily Walsh"]
+
+
+def test_the_check_of_failures_counts_them():
+    with serving(fails(400)) as fake:
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
+        result = llm_check.check_simulator(simulator, load_market("recorded"), sizes(), 0)
+    assert result["decisions"]["failures"] == {"rejected": 20}
+    assert result["separation"]["auc"] is None
+    assert llm_check._table(result)
+
+
+def test_the_check_of_a_simulator_that_cannot_be_asked_of_other_texts_leaves_that_open():
+    from jobrec_gym import RuleSimulator
+
+    result = llm_check.check_simulator(RuleSimulator(seed=0), load_market("recorded"), sizes(matches=None), 0)
+    assert result["separation"]["auc"] > 0.9
+    assert result["injection"] is None
+    assert any(row[0].startswith("AUC") for row in llm_check._table(result))
+
+
+def test_auc_counts_ties_half():
+    assert llm_check.auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
+
+
+def test_matches_and_mismatches_are_what_they_are_called():
+    market = load_market("recorded")
+    families = np.array(market.vocabulary.occupation_families)
+    applicants, jobs = llm_check.own_occupation(market)
+    assert len(applicants) == 120 * 2
+    assert (market.applicants.occupation_ids[applicants] == market.jobs.occupation_ids[jobs]).all()
+    applicants, jobs = llm_check.mismatches(market)
+    assert len(applicants) > 500
+    assert (families[market.applicants.occupation_ids[applicants]] != families[market.jobs.occupation_ids[jobs]]).all()
+    assert (market.applicants.seniority[applicants] == market.jobs.seniority[jobs]).all()
+
+
+# A real model.
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    pytest.importorskip("xllamacpp", reason="needs the extra 'local-llm'")
+    try:
+        weights = fetch_smollm2(ROOT / SMOLLM2)
+    except RuntimeError as error:
+        pytest.skip(f"SmolLM2's weights cannot be had: {error}")
+    with serve(weights, name="smollm2") as address:
+        yield address
+
+
+def test_a_real_model_answers_in_both_modes_is_cached_and_keeps_to_its_budget(smollm2, tmp_path):
+    market = load_market("recorded")
+    options = {"api_base": smollm2, "cache": tmp_path / "answers.sqlite", "concurrency": 2}
+    pairs = np.arange(6), np.arange(6)
+    probable = LLMSimulator("openai/smollm2", mode="probability", calibration=(0.2, 0.5, 0.8), **options).bind(market)
+    feedback = probable.feedback(*pairs)
+    assert set(feedback.status) == {"ok"}
+    assert ((feedback.probability > 0) & (feedback.probability < 1)).all()
+    assert (feedback.tokens > 200).all()
+    again = LLMSimulator(
+        "openai/smollm2",
+        mode="probability",
+        calibration=(0.2, 0.5, 0.8),
+        cache_mode="replay_strict",
+        **options,
+    ).bind(market)
+    np.testing.assert_array_equal(again.feedback(*pairs).probability, feedback.probability)
+    assert again.usage.calls == 0
+    decided = LLMSimulator("openai/smollm2", max_calls=probable.usage.calls + 2, on_budget="cosine", **options)
+    feedback = decided.bind(market).feedback(*pairs)
+    assert decided.usage.calls == 2
+    assert (feedback.status == "cosine:budget").sum() == 4
+    assert set(feedback.decision[:]) <= {*DECISIONS, ""}
+
+
+def test_a_real_model_trains_a_run(run, smollm2, tmp_path):
+    summary = run(
+        "reward=hybrid",
+        "total_timesteps=12",
+        "simulator=llm",
+        "simulator.model=openai/smollm2",
+        f"simulator.api_base={smollm2}",
+        "simulator.mode=probability",
+        "simulator.calibration=[0.4,0.5,0.6]",
+        f"simulator.cache={tmp_path / 'answers.sqlite'}",
+    )
+    assert summary["feedback"]["calls"] >= 5
+    assert summary["feedback"]["tokens"] > 200 * summary["feedback"]["calls"]
