@@ -73,7 +73,7 @@ def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) 
     if not hasattr(truth, "expected_reward"):
         raise RunError(
             f"`evaluation.simulator` is {spec._target_}, which would have to be asked of every held-out pair: take "
-            "simulator@evaluation.simulator=rules or simulator@evaluation.simulator=recorded."
+            "+simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
         )
     return truth
 

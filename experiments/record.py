@@ -1,9 +1,10 @@
-"""``python -m experiments.record``: puts every pair of a market to a language model and keeps what it said in a file."""
+"""``python -m experiments.record``: puts every pair of a market to a language model and keeps what it said."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -26,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     """Records, writes the file and prints where it is and what it took."""
     market = build_market(cfg)
     simulator = instantiate(cfg.simulator, _convert_="all")
-    quantiles = [float(each) for each in OmegaConf.to_container(cfg.quantiles)]  # type: ignore[union-attr]
+    quantiles: Any = OmegaConf.to_container(cfg.quantiles)
     try:
         recording = record_market(simulator, market, quantiles, cfg.chunk, progress_bar=sys.stderr.isatty())
     except (ValueError, RuntimeError, LookupError) as error:
