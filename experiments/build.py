@@ -24,6 +24,7 @@ __all__ = [
     "env_options",
     "load_algorithm",
     "open_market",
+    "truth_spec",
 ]
 
 _OF_THE_VECTOR = ("n_envs", "max_episode_steps")
@@ -57,18 +58,23 @@ def build_env(cfg: DictConfig, market: LabourMarket) -> InteractionRecorder:
     return InteractionRecorder(_instantiate(cfg.reward, env=env))
 
 
+def truth_spec(cfg: Any) -> Any:
+    """What a config, composed or plain, says of the truth: ``evaluation.simulator``, or the one of training."""
+    return cfg["evaluation"]["simulator"] or cfg["simulator"]
+
+
 def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) -> Truth:
     """Who knows what recommendations are worth, tied to the market.
 
     Args:
         cfg: A composed ``conf/train.yaml``.
         market: Whose recommendations.
-        name: An entry of ``cfg.evaluation.also``; ``None`` for ``cfg.evaluation.simulator``.
+        name: An entry of ``cfg.evaluation.also``; ``None`` for the truth of the run.
 
     Raises:
         RunError: For a simulator that does not know its rewards without asking, such as a language model.
     """
-    spec = cfg.evaluation.simulator if name is None else cfg.evaluation.also[name]
+    spec = truth_spec(cfg) if name is None else cfg.evaluation.also[name]
     truth = instantiate(spec, _convert_="all").bind(market)
     if not hasattr(truth, "expected_reward"):
         raise RunError(
@@ -116,6 +122,7 @@ def _split(override_dirname: str) -> list[str]:
 # Cached, so that each job of a sweep finds the name that the sweep began with.
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
 OmegaConf.register_new_resolver("mul", lambda *factors: _product(factors), replace=True)
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.build import truth_spec
 from experiments.grouping import group_runs
 from experiments.runs import Run, RunError, find_runs, unfinished_runs
 from experiments.tables import Spread, format_number, format_table, held_out_table, mean_and_spread
@@ -174,7 +175,7 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
             values(lambda run: f"{run.config['env']['num_candidates']} ({run.config['env']['candidate_sampler']})"),
         ),
         ("reward", values(lambda run: run.config["reward"]["_target_"].rpartition(".")[2].removeprefix("Vector"))),
-        ("truth", values(lambda run: _simulator(run.config["evaluation"]["simulator"]))),
+        ("truth", values(lambda run: _simulator(truth_spec(run.config)))),
         ("interactions", values(lambda run: f"{run.summary['interactions']:,}")),
         ("pre-training", values(lambda run: _pretraining(run.summary["pretrain"]))),
         (
@@ -250,7 +251,7 @@ def truths_table(groups: Groups) -> tuple[list[str], list[list[str]]]:
     rows: dict[str, dict[str, Spread | None]] = {}
     cosine: dict[str, dict[str, Spread | None]] = {}
     for label, members in groups.items():
-        truth = _truth(members[0].config["evaluation"]["simulator"])
+        truth = _truth(truth_spec(members[0].config))
         by_truth = [{truth: run.summary, **(run.summary.get("also") or {})} for run in members]
         rows[label] = mean_and_spread(
             [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_truth]

@@ -276,7 +276,7 @@ def _learn(
 
 
 def _under_other_truths(cfg: DictConfig, market: LabourMarket, model: Any) -> dict[str, Any]:
-    """What the agent is worth by other signals than the one of ``evaluation.simulator``, by their names."""
+    """What the agent is worth by other signals than the run's own truth, by their names."""
     under = {}
     for name in cfg.evaluation.also:
         evaluation = build_evaluation(cfg, market, build_truth(cfg, market, name))

@@ -101,7 +101,7 @@ def test_the_truth_of_a_model_that_cannot_be_asked_of_all_is_planted(small, tmp_
     with serving(decide_by_text) as fake:
         cfg = small("reward=llm", *llm(fake, tmp_path))
         assert cfg.evaluation.simulator._target_ == "jobrec_gym.RuleSimulator"
-        asked = small("reward=llm", *llm(fake, tmp_path), "evaluation.simulator=${simulator}")
+        asked = small("reward=llm", *llm(fake, tmp_path), "evaluation.simulator=null")
         with pytest.raises(RunError, match=r"evaluation\.simulator"):
             build.build_truth(asked, build.build_market(asked))
         assert fake.calls == 0
