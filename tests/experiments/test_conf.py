@@ -67,7 +67,8 @@ def test_an_unknown_option_is_answered_with_those_that_there_are(config):
         config("train", "algo=dynak")
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+# llm_demo needs a language model: see test_llm_runs.py.
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if name != "llm_demo"])
 def test_every_experiment_runs(run, experiment):
     summary = run(
         f"experiment={experiment}", "pretrain.epochs=1", f"total_timesteps={0 if 'offline' in experiment else 30}"
@@ -96,7 +97,8 @@ def test_every_candidate_sampler_runs(run, env):
 
 @pytest.mark.parametrize("reward", options("reward"))
 def test_every_reward_runs_and_is_judged_by_the_truth(run, reward):
-    summary = run("algo=oracle", f"reward={reward}")
+    recorded = ("market=recorded", "simulator=recorded") if reward == "llm" else ()
+    summary = run("algo=oracle", f"reward={reward}", *recorded)
 
     assert summary["held_out"]["score"] == pytest.approx(1.0)
 

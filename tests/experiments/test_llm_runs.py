@@ -290,12 +290,10 @@ def test_a_real_model_answers_in_both_modes_is_cached_and_keeps_to_its_budget(sm
 
 def test_a_real_model_trains_a_run(run, smollm2, tmp_path):
     summary = run(
-        "reward=hybrid",
+        "experiment=llm_demo",
         "total_timesteps=12",
-        "simulator=llm",
         "simulator.model=openai/smollm2",
         f"simulator.api_base={smollm2}",
-        "simulator.mode=probability",
         "simulator.calibration=[0.4,0.5,0.6]",
         f"simulator.cache={tmp_path / 'answers.sqlite'}",
     )

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.report import _mean_line, write_report
+from experiments.grouping import group_runs
+from experiments.report import _mean_line, truths_table, write_report
 from experiments.runs import RunError, find_runs
 from experiments.train import run_training
 
@@ -97,3 +98,42 @@ def test_a_curve_that_is_gone_is_named(run, tmp_path):
 
     with pytest.raises(RunError, match=r"no metrics\.csv: run it again"):
         write_report(find_runs(tmp_path, "runs"), tmp_path / "report")
+
+
+def test_agents_are_scored_by_every_signal(small, tmp_path):
+    for reward in ("cosine", "feedback"):
+        overrides = ["experiment=strategies", f"reward={reward}", "total_timesteps=10"]
+        run_training(small(*overrides), tmp_path / reward, overrides)
+    runs = find_runs(tmp_path, "runs")
+
+    header, rows = truths_table(group_runs(runs))
+
+    assert header == ["score by", "planted", "cosine"]
+    table = {row[0]: row[1:] for row in rows}
+    summaries = {run.folder.name: run.summary for run in runs}
+    for reward, summary in summaries.items():
+        scores = [summary["held_out"]["score"], summary["also"]["cosine"]["held_out"]["score"]]
+        assert table[f"reward={reward}"] == [f"{score:.3f}" for score in scores]
+        assert summary["also"]["planted"]["held_out"] == summary["held_out"]
+    assert table["highest cosine, market default"][1] == "1.000"
+    page = write_report(runs, tmp_path / "report").read_text()
+    assert "Scored by every signal" in page
+    assert "Feedback of a language model" not in page
+
+
+def test_runs_without_a_second_signal_have_no_such_table(run, tmp_path):
+    run("algo=random")
+
+    assert truths_table(group_runs(find_runs(tmp_path, "runs"))) == ([], [])
+
+
+def test_what_was_asked_of_a_model_is_on_the_page(run, tmp_path):
+    run("market=recorded", "reward=llm", "simulator=recorded")
+    runs = find_runs(tmp_path, "runs")
+
+    assert runs[0].summary["feedback"] == {"calls": 0, "cache_hits": 30, "tokens": 0, "cost_usd": 0.0}
+    page = write_report(runs, tmp_path / "report").read_text()
+
+    assert "Feedback of a language model" in page
+    assert (tmp_path / "report" / "reward_by_decision.png").is_file()
+    assert (tmp_path / "report" / "score_by_decision.png").is_file()

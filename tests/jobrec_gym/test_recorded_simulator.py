@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from jobrec_gym import load_market
+from jobrec_gym import load_market, simulators
+from jobrec_gym.simulators.base import make_simulator
 from jobrec_gym.simulators.recorded import RecordedSimulator, Recording
 
 THRESHOLDS = (0.5, 0.7, 0.9)
@@ -78,3 +81,35 @@ def test_a_file_that_is_no_recording_is_named(tmp_path, market):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"other\.npz.*lacks"):
         RecordedSimulator(tmp_path / "other.npz").bind(market)
+
+
+def test_the_shipped_recording_covers_the_recorded_market(market):
+    shipped = RecordedSimulator()
+    recording = shipped.load()
+    rows, columns = np.divmod(np.arange(4800), 40)
+    bound = shipped.bind(market)
+    feedback = bound.feedback(rows, columns)
+
+    assert recording.probability.shape == (120, 40)
+    assert (feedback.status == "ok").all()
+    assert ((feedback.probability > 0) & (feedback.probability < 1)).all()
+    shares = [float(np.mean(feedback.decision == word)) for word in ("ignore", "click", "save", "apply")]
+    np.testing.assert_allclose(shares, [0.60, 0.25, 0.10, 0.05], atol=0.01)
+    assert (recording.model, recording.prompt) == ("openai/qwen2.5-coder-1.5b-instruct-q4_k_m", "probability-v1")
+    assert bound.usage.calls == bound.usage.tokens == 0
+    assert bound.usage.cache_hits == 4800
+
+
+def test_the_shipped_recording_is_small_and_holds_no_pickle():
+    path = Path(simulators.__file__).parents[1] / "data" / "recorded_decisions.npz"
+
+    assert path.stat().st_size < 2_000_000
+    with np.load(path, allow_pickle=False) as file:
+        assert {"probability", "decision", "applicant_keys", "job_keys", "model", "prompt"} <= set(file.files)
+
+
+def test_the_default_simulator_goes_through_its_spec(market):
+    spec = RecordedSimulator().to_spec()
+
+    assert spec["recording"] is None
+    assert make_simulator(spec).bind(market).feedback(np.array([0]), np.array([0])).status[0] == "ok"
