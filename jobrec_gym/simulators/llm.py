@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -51,6 +52,7 @@ QUANTILES = (0.60, 0.85, 0.95)
 
 _CALIBRATION_PAIRS = 100
 _CALIBRATION_STREAM = 0x4C4C
+_DOCUMENTS_KEPT = 8_192
 _MAX_TOKENS = {"decision": 160, "probability": 16}
 
 
@@ -354,7 +356,7 @@ class LLMSimulator:
         rows = np.arange(n_pairs)
         applicants = bounded(hash64(_CALIBRATION_STREAM, 0, rows), len(market.applicants))
         jobs = bounded(hash64(_CALIBRATION_STREAM, 1, rows), len(market.jobs))
-        outcomes = self.ask(_questions(market, applicants, jobs))
+        outcomes = self.ask(_Documents(market).questions(applicants, jobs))
         for outcome in outcomes:
             if outcome.budget is not None:
                 raise outcome.budget
@@ -490,6 +492,7 @@ class BoundLLMSimulator:
         self.market = market
         self._thresholds = simulator.given_thresholds()
         self._cosine = CosineRewardModel(market, "matched")
+        self._documents = _Documents(market)
 
     @property
     def usage(self) -> Usage:
@@ -519,18 +522,22 @@ class BoundLLMSimulator:
         except BudgetReached as reached:  # within the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(cosine)
             return self.simulator.feedback_of(outcomes, None, cosine)
-        outcomes = self.simulator.ask(_questions(self.market, applicant_ids, job_ids))
+        outcomes = self.simulator.ask(self._documents.questions(applicant_ids, job_ids))
         return self.simulator.feedback_of(outcomes, thresholds, cosine)
 
 
-def _questions(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
-    return [
-        (
-            encode_document(applicant_document(market.applicant(int(applicant)))),
-            encode_document(job_document(market.job(int(job)))),
-        )
-        for applicant, job in zip(applicant_ids, job_ids, strict=True)
-    ]
+class _Documents:
+    """Encoded documents of a market's rows; the latest ones are kept, since cleaning texts costs more than a replay."""
+
+    def __init__(self, market: LabourMarket):
+        keep = lru_cache(maxsize=_DOCUMENTS_KEPT)
+        self._applicant = keep(lambda row: encode_document(applicant_document(market.applicant(row))))
+        self._job = keep(lambda row: encode_document(job_document(market.job(row))))
+
+    def questions(self, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
+        """The questions of n pairs."""
+        pairs = zip(applicant_ids, job_ids, strict=True)
+        return [(self._applicant(int(applicant)), self._job(int(job))) for applicant, job in pairs]
 
 
 def _default_prompt(mode: AskingMode) -> str:
