@@ -104,7 +104,7 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
         result["option_order"] = asked.agreement(repeated, asked.other_order())
         result["injection"] = asked.injection(_some(unlike, sizes.attacked, rng))
         result["identity"] = asked.identity(_some(matched, sizes.swaps, rng))
-        result["cost"] = _cost(bound, time.perf_counter() - begun)
+        result["cost"] = asked.cost(time.perf_counter() - begun)
     return result
 
 
@@ -185,9 +185,13 @@ class _Asked:
         self._market = bound.market
         self._simulator = bound.simulator
         self._thresholds = bound.thresholds
+        self._asked = [self._simulator]
 
     def _judge(self, applicants: Sequence[Document], jobs: Sequence[Document], **changes: Any) -> Feedback:
-        simulator = self._simulator.changed(**changes) if changes else self._simulator
+        simulator = self._simulator
+        if changes:
+            simulator = self._simulator.changed(**changes)
+            self._asked.append(simulator)
         return simulator.judge(applicants, jobs, self._thresholds)
 
     def _documents(self, pairs: Pairs) -> tuple[list[Document], list[Document]]:
@@ -254,6 +258,21 @@ class _Asked:
             "mean_reward": {name: _mean(row) for (name, _), row in zip(_SWAPS, rewards, strict=True)},
         }
 
+    def cost(self, seconds: float) -> dict[str, Any]:
+        """What a call took, of all that were made in some seconds."""
+        usages = [simulator.usage for simulator in self._asked]
+        calls = sum(usage.calls for usage in usages)
+        totals = {
+            "tokens_per_call": sum(usage.tokens for usage in usages),
+            "usd_per_call": sum(usage.cost_usd for usage in usages),
+            "seconds_per_call": seconds,
+        }
+        return {
+            "calls": calls,
+            "cache_hits": sum(usage.cache_hits for usage in usages),
+            **{name: total / calls if calls else None for name, total in totals.items()},
+        }
+
 
 def _did(applicant: Document) -> str:
     return f"works as {applicant.get('occupation', 'before')}. {applicant.get('experience', '')}".strip()
@@ -267,18 +286,6 @@ def _mean(values: NDArray[Any]) -> float | None:
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else None
-
-
-def _cost(bound: BoundLLMSimulator, seconds: float) -> dict[str, Any]:
-    usage = bound.usage
-    calls = max(usage.calls, 1)
-    return {
-        "calls": usage.calls,
-        "cache_hits": usage.cache_hits,
-        "tokens_per_call": usage.tokens / calls if usage.calls else None,
-        "usd_per_call": usage.cost_usd / calls if usage.calls else None,
-        "seconds_per_call": seconds / calls if usage.calls else None,
-    }
 
 
 def _table(result: dict[str, Any]) -> list[list[str]]:

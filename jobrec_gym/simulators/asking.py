@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from jobrec_gym.simulators.budget import Budget, BudgetReached
 from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
-from jobrec_gym.simulators.completion import CallFailed, ChatModel
+from jobrec_gym.simulators.completion import CallFailed, ChatModel, ModelUnusable
 from jobrec_gym.simulators.prompts import Prompt
 
 __all__ = ["Asker", "AskingMode", "CacheMode", "Limits", "Outcome", "Question", "ReplayMiss", "Usage"]
@@ -284,6 +284,9 @@ class Asker:
             try:
                 completion = chat.complete(messages, self._limits.timeout)
                 tokens, cost = completion.tokens, completion.cost_usd
+            except ModelUnusable:
+                tokens, cost = 0, 0.0
+                raise
             except CallFailed as failure:
                 if failure.status not in ("timeout", "connection"):
                     tokens, cost = 0, 0.0

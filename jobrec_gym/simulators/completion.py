@@ -169,7 +169,12 @@ def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
         return CallFailed("rate_limit", reason, again=True, wait=_retry_after(error))
     if isinstance(error, known.ContentPolicyViolationError):
         return CallFailed("refusal", reason)
-    if isinstance(error, known.UnsupportedParamsError) or code in (401, 403, 404):
+    if isinstance(error, known.UnsupportedParamsError):
+        return ModelUnusable(
+            f"model {model!r} does not have a parameter of the call ({reason}): give `temperature` or `seed` as None, or "
+            'take mode="decision", which needs no token probabilities.'
+        )
+    if code in (401, 403, 404):
         return ModelUnusable(f"model {model!r} cannot be asked: {reason}")
     # litellm reports a broken connection as an internal error of the server; the client's own error is its context.
     if isinstance(error, known.APIConnectionError) or _has_cause(error, "APIConnectionError"):

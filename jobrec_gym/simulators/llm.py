@@ -420,10 +420,9 @@ class LLMSimulator:
         tokens, cached = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
         for row, outcome in enumerate(outcomes):
             cached[row] = outcome.cached
-            if outcome.answer is not None:
-                reason[row] = outcome.answer.reason
-                if not outcome.cached:
-                    tokens[row], cost[row] = outcome.answer.tokens, outcome.answer.cost_usd
+            reason[row] = outcome.reason if outcome.answer is None else outcome.answer.reason
+            if outcome.answer is not None and not outcome.cached:
+                tokens[row], cost[row] = outcome.answer.tokens, outcome.answer.cost_usd
             if outcome.answer is None or outcome.status != "ok":
                 status[row], reward[row] = self._failed(outcome, None if cosine is None else cosine[row])
                 continue

@@ -1,0 +1,165 @@
+"""Linear contextual bandits: the opponents that a learner of this problem has to beat."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+
+from experiments.opponents import Recommender
+
+__all__ = ["LinearBandit"]
+
+Obs = dict[str, NDArray[Any]]
+Exploration = Literal["ucb", "thompson"]
+
+_POSTERIOR = "posterior.npz"
+
+
+class LinearBandit(Recommender):
+    """Bayesian linear regression of the reward on ``[1, a, s * a, cos]``, with UCB or Thompson sampling on top.
+
+    The posterior of the weights is exact: ``N(A^-1 b, noise^2 A^-1)``, with ``A = I / prior_std^2 + sum x x^T / noise^2``
+    kept as its inverse by rank-one updates. LinUCB after Li et al., "A contextual-bandit approach to personalized news
+    article recommendation", WWW 2010; Thompson sampling after Agrawal and Goyal, ICML 2013.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped in its rewards.
+        exploration: ``"ucb"`` adds ``alpha`` standard deviations; ``"thompson"`` draws the candidates' rewards jointly
+            from the posterior, its deviations times ``alpha``.
+        alpha: How much is explored; 0 is greedy.
+        noise: Standard deviation of a reward around its mean.
+        prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
+        cosine_prior: Prior mean of the weight of the cosine, which is standardised over the market: 0 knows nothing of
+            it, 0.28 (the spread of feedback) begins as the cosine recommender.
+        gamma: Only for the discounted return of an evaluation.
+        seed: Of the environments, and of its own draws.
+
+    Raises:
+        ValueError: For another exploration, or numbers that are out of range.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        exploration: Exploration = "ucb",
+        alpha: float = 1.0,
+        noise: float = 0.3,
+        prior_std: float = 0.3,
+        cosine_prior: float = 0.0,
+        gamma: float = 0.9,
+        seed: int = 0,
+    ):
+        if exploration not in get_args(Exploration):
+            raise ValueError(f"`exploration` must be one of {get_args(Exploration)}, got {exploration!r}.")
+        for name, value, least in (("alpha", alpha, 0.0), ("noise", noise, 1e-6), ("prior_std", prior_std, 1e-6)):
+            if not value >= least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        super().__init__(env, gamma, seed)
+        self._options = {
+            "exploration": exploration,
+            "alpha": alpha,
+            "noise": noise,
+            "prior_std": prior_std,
+            "cosine_prior": cosine_prior,
+        }
+        self._thompson = exploration == "thompson"
+        self._alpha = alpha
+        self._noise = noise
+        rng = np.random.default_rng(0)
+        applicants, jobs = self._market.applicants, self._market.jobs
+        cosine = self._market.cosine(rng.integers(len(applicants), size=2_000), rng.integers(len(jobs), size=2_000))
+        self._cosine = float(cosine.mean()), float(cosine.std()) or 1.0
+        self._mean_job = jobs.vectors.mean(axis=0)
+        # Job vectors have much in common: what is left of them is scaled to unit length on average.
+        self._spread = float(np.linalg.norm(jobs.vectors - self._mean_job, axis=1).mean()) or 1.0
+        dim = 2 + 2 * jobs.vectors.shape[1]
+        self._mean = np.zeros(dim)
+        self._mean[-1] = cosine_prior
+        self._covariance = np.eye(dim) * prior_std**2
+
+    def features(self, obs: Obs) -> NDArray[np.float64]:
+        """Features (n, k, d) of a batch of n observations with k candidates."""
+        shown, state = obs["candidates"], obs["applicant"].astype(np.float64)
+        jobs = self._market.jobs.vectors[shown] if shown.ndim == 2 else shown[..., : state.shape[1]]
+        jobs = jobs.astype(np.float64)
+        product = state[:, None] * jobs
+        mean, spread = self._cosine
+        cosine = (product.sum(axis=-1, keepdims=True) - mean) / spread
+        centred = (jobs - self._mean_job) / self._spread
+        # The sum of the products is the cosine; scaled so that their spread is of the other blocks' size.
+        scaled = product * np.sqrt(product.shape[-1]) / 2
+        return np.concatenate([np.ones((*jobs.shape[:2], 1)), centred, scaled, cosine], axis=-1)
+
+    def q_values(self, obs: Obs) -> NDArray[np.float64]:
+        """Expected rewards."""
+        return self.features(obs) @ self._mean
+
+    def observe(self, features: NDArray[np.float64], rewards: NDArray[np.float64]) -> None:
+        """Learns from rewards.
+
+        Args:
+            features: (n, d), of what was recommended.
+            rewards: (n,).
+        """
+        for x, reward in zip(features, rewards, strict=True):
+            direction = self._covariance @ x
+            gain = direction / (self._noise**2 + x @ direction)
+            self._mean += gain * (reward - x @ self._mean)
+            self._covariance -= np.outer(gain, direction)
+
+    def learn(self, total_timesteps: int, callback: BaseCallback, **kwargs: Any) -> Self:
+        """Plays and learns; SB3's other keywords do nothing."""
+        callback.init_callback(self)  # type: ignore[arg-type]
+        callback.on_training_start({"total_timesteps": total_timesteps}, {})
+        obs, _ = self.env.reset(seed=self.seed)
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            features = self.features(obs)
+            scores = self._optimistic(features)
+            if "action_mask" in obs:
+                scores = np.where(obs["action_mask"], scores, -np.inf)
+            actions = scores.argmax(axis=1)
+            obs, rewards, _, _, infos = self.env.step(actions)
+            valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
+            self.observe(features[np.arange(len(actions)), actions][valid], np.asarray(rewards)[valid])
+            self.num_timesteps += self.env.num_envs
+            callback.on_step()
+        callback.on_training_end()
+        return self
+
+    def save(self, path: Path) -> None:
+        """Writes down its arguments and the posterior's mean, which is all that acts greedily."""
+        super().save(path)
+        with zipfile.ZipFile(path, "a") as archive, archive.open(_POSTERIOR, "w") as file:
+            np.savez(file, mean=self._mean)
+
+    @classmethod
+    def load(cls, path: Path, env: VectorEnv) -> Self:
+        """What :meth:`save` wrote, on an environment: it acts, and does not learn on."""
+        bandit = super().load(path, env)
+        with zipfile.ZipFile(path) as archive, archive.open(_POSTERIOR) as file, np.load(file) as arrays:
+            bandit._mean = arrays["mean"]
+        return bandit
+
+    def _optimistic(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores (n, k) that explore."""
+        expected = features @ self._mean
+        if self._alpha == 0:
+            return expected
+        projected = features @ self._covariance
+        if not self._thompson:
+            return expected + self._alpha * np.sqrt(np.maximum((projected * features).sum(axis=-1), 0.0))
+        # The candidates' rewards have a joint posterior of their own: no need to draw all weights.
+        joint = projected @ features.swapaxes(-1, -2)
+        values, vectors = np.linalg.eigh((joint + joint.swapaxes(-1, -2)) / 2)
+        draws = self._rng.standard_normal(expected.shape) * np.sqrt(np.maximum(values, 0.0))
+        return expected + self._alpha * (vectors @ draws[..., None])[..., 0]
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **self._options}
