@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -15,7 +16,7 @@ from experiments.opponents import Recommender
 
 __all__ = ["LinearBandit"]
 
-Obs = dict[str, NDArray[Any]]
+Obs = Mapping[str, NDArray[Any]]
 Exploration = Literal["ucb", "thompson"]
 
 _POSTERIOR = "posterior.npz"
@@ -24,8 +25,8 @@ _POSTERIOR = "posterior.npz"
 class LinearBandit(Recommender):
     """Bayesian linear regression of the reward on ``[1, a, s * a, cos]``, with UCB or Thompson sampling on top.
 
-    The posterior of the weights is exact: ``N(A^-1 b, noise^2 A^-1)``, with ``A = I / prior_std^2 + sum x x^T / noise^2``
-    kept as its inverse by rank-one updates. LinUCB after Li et al., "A contextual-bandit approach to personalized news
+    The posterior of the weights is exact: a Gaussian of covariance ``(I / prior_std^2 + sum x x^T / noise^2)^-1``, that
+    is kept by rank-one updates. LinUCB after Li et al., "A contextual-bandit approach to personalized news
     article recommendation", WWW 2010; Thompson sampling after Agrawal and Goyal, ICML 2013.
 
     Args:

@@ -171,7 +171,7 @@ def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
         return CallFailed("refusal", reason)
     if isinstance(error, known.UnsupportedParamsError):
         return ModelUnusable(
-            f"model {model!r} does not have a parameter of the call ({reason}): give `temperature` or `seed` as None, or "
+            f"model {model!r} lacks a parameter of the call ({reason}): give `temperature` or `seed` as None, or "
             'take mode="decision", which needs no token probabilities.'
         )
     if code in (401, 403, 404):
