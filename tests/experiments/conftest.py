@@ -42,7 +42,7 @@ def small(config):
     """Composes a run of a second: ``small("algo=random", "seed=1")``."""
 
     def composed(*overrides):
-        plain = any(override in ("algo=random", "algo=cosine", "algo=oracle") for override in overrides)
+        plain = any(item.startswith("algo=") and item != "algo=dynaq" for item in overrides)
         # The recorded market has the size that it has.
         fixed = "market=recorded" in overrides or "experiment=llm_demo" in overrides
         sizes = [item for item in (SMALL if plain else SMALL_DYNAQ) if not (fixed and item.startswith("market."))]
