@@ -24,6 +24,7 @@ __all__ = [
     "env_options",
     "load_algorithm",
     "open_market",
+    "refuse_keys",
     "truth_spec",
 ]
 
@@ -82,6 +83,19 @@ def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) 
             "+simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
         )
     return truth
+
+
+def refuse_keys(arguments: Sequence[str]) -> None:
+    """Ends a command that was given a key: Hydra writes its overrides into several files before anything else.
+
+    Raises:
+        SystemExit: If an argument names ``api_key``.
+    """
+    if any("api_key" in argument.partition("=")[0] for argument in arguments):
+        raise SystemExit(
+            "error: `api_key` would be written into the run's folder: set the provider's environment variable "
+            "(OPENAI_API_KEY, for instance) instead."
+        )
 
 
 def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:

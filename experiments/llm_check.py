@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.attacks import ATTACKS
-from experiments.build import build_market
+from experiments.build import build_market, refuse_keys
 from experiments.runs import write_json
 from experiments.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
@@ -100,7 +101,7 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
         asked = _Asked(bound)
         mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
         repeated = _some((mixed[0], mixed[1]), sizes.repeats, rng)
-        result["repeats"] = asked.agreement(repeated, {"cache": None})
+        result["repeats"] = asked.agreement(repeated, {"repeat": 1})
         result["option_order"] = asked.agreement(repeated, asked.other_order())
         result["injection"] = asked.injection(_some(unlike, sizes.attacked, rng))
         result["identity"] = asked.identity(_some(matched, sizes.swaps, rng))
@@ -161,8 +162,8 @@ def _separation(bound: BoundSimulator, matched: Pairs, unlike: Pairs) -> dict[st
     good, bad = _ask(bound, matched), _ask(bound, unlike)
     return {
         "auc": auc(_scores(good), _scores(bad)),
-        "n": [len(good), len(bad)],
-        "mean_reward": [float(good.reward.mean()), float(bad.reward.mean())],
+        "n": [int((side.status == "ok").sum()) for side in (good, bad)],
+        "mean_reward": [_mean(side.reward[side.status == "ok"]) for side in (good, bad)],
     }
 
 
@@ -327,4 +328,5 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
+    refuse_keys(sys.argv[1:])
     main()

@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments.build import build_market
+from experiments.build import build_market, refuse_keys
 from jobrec_gym import LabourMarket, LLMSimulator
-from jobrec_gym.simulators.llm import BoundLLMSimulator, FeedbackError
+from jobrec_gym.simulators.llm import FeedbackError
 from jobrec_gym.simulators.recorded import Recording
 
 __all__ = ["record_market"]
@@ -35,8 +35,10 @@ def main(cfg: DictConfig) -> None:
     path = Path(cfg.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     recording.save(path)
-    usage, missing = simulator.usage, int(np.isnan(recording.probability).sum())
-    print(f"{recording.probability.size:,} pairs, {missing:,} of them without an answer; {usage.calls:,} calls now")
+    missing = int(np.isnan(recording.probability).sum())
+    print(
+        f"{recording.probability.size:,} pairs, {missing:,} of them without an answer; {simulator.spent.calls:,} calls"
+    )
     print(f"click, save and apply from a probability of {', '.join(f'{cut:.4f}' for cut in recording.thresholds)}")
     print(f"recording  {path}")
 
@@ -63,7 +65,7 @@ def record_market(
     """
     if simulator.mode != "probability":
         raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')
-    bound = BoundLLMSimulator(simulator.changed(calibration=_ALL_APPLY), market)
+    bound = simulator.changed(calibration=_ALL_APPLY).bind(market)
     n, m = len(market.applicants), len(market.jobs)
     pairs = np.arange(n * m)
     probability = np.full(n * m, np.nan)
@@ -84,4 +86,5 @@ def record_market(
 
 
 if __name__ == "__main__":
+    refuse_keys(sys.argv[1:])
     main()

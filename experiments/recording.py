@@ -20,7 +20,7 @@ __all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
 
 Ids = NDArray[np.int64]
 
-_ASKED = ("calls", "cache_hits", "tokens", "cost_usd")
+_ASKED = ("decisions", "calls", "cache_hits", "tokens", "cost_usd", "failures")
 
 
 class Interactions(NamedTuple):
@@ -145,7 +145,7 @@ class LearningCurve(BaseCallback):
 
     @property
     def asked(self) -> dict[str, float] | None:
-        """Calls, cache hits, tokens and dollars of the run so far; ``None`` where no language model is asked."""
+        """:func:`feedback_asked` of the run so far; ``None`` where no language model is asked."""
         now, start = feedback_asked(self.recorder), self._asked_at_start
         if now is None or start is None:
             return None
@@ -201,12 +201,15 @@ class LearningCurve(BaseCallback):
 
 
 def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
-    """What an environment's simulator asked of a language model: ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``.
+    """What an environment's simulator asked of a language model.
 
-    ``None`` for a simulator that keeps no such account, and where there is none.
+    ``decisions`` that were wanted, ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``, and ``failures``, how many
+    questions got no answer. ``None`` for a simulator that keeps no such account, and where there is none.
     """
     usage = getattr(getattr(_found(env, "reward_model"), "simulator", None), "usage", None)
-    return None if usage is None else {name: getattr(usage, name) for name in _ASKED}
+    if usage is None:
+        return None
+    return {name: getattr(usage, name) for name in _ASKED} | {"failures": sum(usage.failures.values())}
 
 
 def _found(env: VectorEnv, name: str) -> Any:
@@ -217,7 +220,8 @@ def _found(env: VectorEnv, name: str) -> Any:
 
 
 def _asked(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: row.get(f"feedback/{name}") or 0 for name in _ASKED}
+    before = {name: row.get(f"feedback/{name}") or 0 for name in _ASKED}
+    return {name: value if name == "cost_usd" else int(value) for name, value in before.items()}
 
 
 def online_metrics(

@@ -163,6 +163,7 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
         found = list(dict.fromkeys(str(read(run)) for run in runs))
         return ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
 
+    stopped = sum(run.summary.get("stopped") is not None for run in runs)
     seconds = sum(run.summary["wall_clock"]["seconds"] for run in runs)
     return [
         ("runs", str(len(runs))),
@@ -187,7 +188,7 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
             ),
         ),
         ("time", f"{seconds / 60:.1f} minutes in all"),
-    ]
+    ] + ([("stopped early", f"{stopped} of {len(runs)} runs, by a budget")] if stopped else [])
 
 
 def _simulator(spec: Mapping[str, Any]) -> str:
@@ -231,16 +232,19 @@ def _asked_rows(groups: Groups) -> list[list[str]]:
         if any(run.summary.get("feedback") is None for run in members):
             continue
         entry = mean_and_spread([_asked(run.summary["feedback"], run.summary["online"]) for run in members])
-        if entry["calls"] is None or entry["cache_hits"] is None or not entry["calls"][0] + entry["cache_hits"][0]:
+        if entry["decisions"] is None or not entry["decisions"][0]:
             continue
-        whole = [f"{part[0]:,.0f}" for name in ("calls", "cache_hits", "tokens") if (part := entry[name]) is not None]
+        whole = [
+            f"{part[0]:,.0f}"
+            for name in ("decisions", "calls", "cache_hits", "failures", "tokens")
+            if (part := entry[name]) is not None
+        ]
         rows.append([label, *whole, format_number(entry["cost_usd"]), format_number(entry["reward"])])
     return rows
 
 
 def _asked(feedback: Mapping[str, float], online: Mapping[str, float]) -> dict[str, float | None]:
-    n_asked = feedback["calls"] + feedback["cache_hits"]
-    return {**feedback, "reward": online["cumulative_expected_reward"] / max(n_asked, 1)}
+    return {**feedback, "reward": online["cumulative_expected_reward"] / max(feedback["decisions"], 1)}
 
 
 def truths_table(groups: Groups) -> tuple[list[str], list[list[str]]]:
@@ -409,9 +413,9 @@ def _with_random(metrics: Mapping[str, Sequence[pd.DataFrame]], column: str) -> 
 
 def _with_asked(table: pd.DataFrame) -> pd.DataFrame:
     """Adds how many decisions of a language model were asked for, where one was asked at all."""
-    if "feedback/calls" not in table or not (total := table["feedback/calls"] + table["feedback/cache_hits"]).any():
+    if "feedback/decisions" not in table or not table["feedback/decisions"].any():
         return table
-    return table.assign(**{_DECISIONS_ASKED: total})
+    return table.assign(**{_DECISIONS_ASKED: table["feedback/decisions"]})
 
 
 def _curves(

@@ -23,7 +23,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options
+from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options, refuse_keys
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
 from experiments.opponents import Recommender
@@ -47,10 +47,12 @@ from experiments.runs import (
 )
 from experiments.tables import MAIN_COLUMNS, format_table, held_out_table
 from jobrec_gym import BudgetReached, LabourMarket
+from jobrec_gym.simulators.llm import FeedbackError, ModelUnusable, ReplayMiss
 
 __all__ = ["build_evaluation", "run_training"]
 
 _LOG_EPISODES = 10
+_MOST_FAILURES = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +154,7 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
         _pretrain(cfg, model, dataset, folder / PRETRAIN)
     curve, stopped = _learn(cfg, model, folder, env, truth, evaluation)
     last = curve.rows[-1]
+    _refuse_mostly_failed(curve.asked)
 
     model.save(folder / MODEL)
     summary = {
@@ -179,8 +182,18 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
+def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:
+    """A run without feedback is no result, and must not count as finished."""
+    if asked is not None and asked["failures"] > _MOST_FAILURES * max(asked["decisions"], 1):
+        raise RunError(
+            f"{asked['failures']:,} questions to the language model got no answer, of {asked['decisions']:,} that a "
+            "decision was wanted for: the run is left unfinished. The log says why; what was answered is kept."
+        )
+
+
 def _in_words(asked: Mapping[str, float]) -> str:
-    return "{calls:,} calls, {cache_hits:,} cache hits, {tokens:,} tokens, ${cost_usd:.4f}".format(**asked)
+    words = "{calls:,} calls, {cache_hits:,} cache hits, {tokens:,} tokens, ${cost_usd:.4f}".format(**asked)
+    return f"{words}, {asked['failures']:,} without an answer" if asked["failures"] else words
 
 
 def _check(cfg: DictConfig) -> None:
@@ -265,6 +278,8 @@ def _learn(
             reset_num_timesteps=begun == 0,
             progress_bar=_shows_progress(cfg),
         )
+    except (FeedbackError, ModelUnusable, ReplayMiss) as error:
+        raise RunError(str(error)) from error
     except BudgetReached as reached:
         # A clean end: what was learned is kept, and what was answered is in the cache.
         curve.on_training_end()
@@ -329,4 +344,5 @@ def _versions() -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
+    refuse_keys(sys.argv[1:])
     main()

@@ -89,15 +89,16 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     answer = _checked(choice, _Application)
     if isinstance(answer, ParsedAnswer):
         return answer
-    tokens: Sequence[Mapping[str, Any]] = (choice.get("logprobs") or {}).get("content") or ()
-    alternatives = _alternatives_at_value(tokens)
     mass = dict.fromkeys(_WORDS, 0.0)
-    for alternative in alternatives:
-        word = alternative["token"].strip(' "')
-        if word in mass:
-            mass[word] += math.exp(alternative["logprob"])
+    try:
+        for alternative in _alternatives_at_value((choice.get("logprobs") or {}).get("content") or ()):
+            word = alternative["token"].strip(' "')
+            if word in mass:
+                mass[word] += math.exp(alternative["logprob"])
+    except (AttributeError, KeyError, OverflowError, TypeError):  # of another form than it should have
+        return ParsedAnswer("no_logprobs")
     total = sum(mass.values())
-    if not total > 0:
+    if not 0 < total < math.inf:
         return ParsedAnswer("no_logprobs")
     return ParsedAnswer("ok", probability=mass["Yes"] / total)
 

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +66,7 @@ class Usage:
         tokens: Tokens in and out.
         cost_usd: Dollars.
         failures: Questions without an answer, by status.
+        decisions: Recommendations that feedback was asked for; those of a calibration are not among them.
     """
 
     calls: int
@@ -73,6 +74,7 @@ class Usage:
     tokens: int
     cost_usd: float
     failures: Mapping[str, int]
+    decisions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Asker:
         persona: The temperament's text.
         decisions: The closed set, in the order in which it is listed.
         sampling: ``temperature``, ``seed``, ``max_tokens``.
+        repeat: Another number asks the same question anew and keeps the answer beside the first.
         extra_body: Further entries of each request, for a local server.
         prices: Dollars per token in and out, ``None`` for the model's list price.
         cache: Where answers are kept.
@@ -126,6 +129,7 @@ class Asker:
         persona: str,
         decisions: Sequence[str],
         sampling: Mapping[str, Any],
+        repeat: int,
         extra_body: Mapping[str, Any] | None,
         prices: tuple[float, float] | None,
         cache: AnswerCache,
@@ -146,6 +150,7 @@ class Asker:
         self._extra_body = dict(extra_body or {})
         keyed = self._sampling | ({"decisions": list(self._decisions)} if mode == "decision" else {})
         keyed |= {"extra_body": self._extra_body} if self._extra_body else {}
+        keyed |= {"repeat": repeat} if repeat else {}
         self._key_parts = {
             "model": model,
             "api_base": api_base or "",
@@ -223,8 +228,11 @@ class Asker:
                 key: pool.submit(self._ask_one, chat, key, question, owner, deadline)
                 for key, question in missing.items()
             }
-            wait(futures.values(), timeout=self._limits.batch_timeout)
+            wait(futures.values(), timeout=self._limits.batch_timeout, return_when=FIRST_EXCEPTION)
             late = Outcome("timeout", reason=f"not answered in the batch's {self._limits.batch_timeout:g} seconds")
+            for future in futures.values():
+                if future.done() and (error := future.exception()) is not None:
+                    raise error
             return {key: future.result() if future.done() else late for key, future in futures.items()}
         finally:
             # A call that is under way is left to its own time-out; its answer is kept.
@@ -242,10 +250,11 @@ class Asker:
                 if self._extra_body:
                     options["extra_body"] = self._extra_body
                 chat = ChatModel(**self._connect, options=options)  # type: ignore[arg-type]
-                if chat.prices is None and self._budget.caps["usd"] is not None:
+                listed = self._connect["prices"] is None
+                if self._budget.caps["usd"] is not None and listed and (chat.prices is None or not max(chat.prices)):
                     raise ValueError(
                         f"`max_usd` needs a price, and none is listed for model {chat.model!r}: give `prices`, the "
-                        "dollars per token in and out, or cap `max_tokens`."
+                        "dollars per token in and out ((0, 0) for a free model), or cap `max_tokens` instead."
                     )
                 self._chat = chat
             return self._chat
@@ -276,19 +285,19 @@ class Asker:
         most_tokens, most_cost = chat.bounds(messages)
         pause = self._limits.retry_wait
         for left in range(self._limits.max_retries, -1, -1):
-            try:
-                reservation = self._budget.reserve(tokens=most_tokens, cost_usd=most_cost)
-            except BudgetReached as reached:
-                return Outcome("budget", reason=str(reached), budget=reached)
+            reservation = self._reserve(key, owner, most_tokens, most_cost, deadline)
+            if isinstance(reservation, BudgetReached):
+                return Outcome("budget", reason=str(reservation), budget=reservation)
             tokens, cost = most_tokens, most_cost  # what counts if no bill ever comes
             try:
                 completion = chat.complete(messages, self._limits.timeout)
-                tokens, cost = completion.tokens, completion.cost_usd
+                if completion.tokens is not None:
+                    tokens, cost = completion.tokens, completion.cost_usd
             except ModelUnusable:
                 tokens, cost = 0, 0.0
                 raise
             except CallFailed as failure:
-                if failure.status not in ("timeout", "connection"):
+                if not failure.billed:
                     tokens, cost = 0, 0.0
                 if failure.status == "refusal":
                     return self._keep(key, question, _refusal(failure.reason), 0, 0.0)
@@ -307,6 +316,17 @@ class Asker:
             time.sleep(delay)
             pause *= 2
         raise AssertionError("the last try returns")
+
+    def _reserve(self, key: str, owner: str, tokens: int, cost: float, deadline: float) -> int | BudgetReached:
+        """A reservation, waiting while calls under way may yet turn out cheaper than their bounds."""
+        while True:
+            try:
+                return self._budget.reserve(tokens=tokens, cost_usd=cost, seconds=self._limits.timeout + _LEASE_SLACK)
+            except BudgetReached as reached:
+                if not reached.pending or time.monotonic() > deadline:
+                    return reached
+            self._cache.claim([key], owner, self._limits.timeout + _LEASE_SLACK)
+            time.sleep(_POLL_SECONDS[0])
 
     def _parse(self, choice: Mapping[str, Any]) -> Any:
         from jobrec_gym.simulators.answers import parse_decision, parse_probability
@@ -327,7 +347,9 @@ class Asker:
             cost_usd=cost,
         )
         self._cache.put(answer)
-        return Outcome(answer.status, answer)
+        # Whoever was first counts, here and in every replay.
+        kept = self._cache.get([key])[key]
+        return Outcome(kept.status, kept)
 
 
 def _refusal(reason: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,10 @@ class BudgetReached(RuntimeError):
     Attributes:
         limit: ``calls``, ``tokens`` or ``usd``.
         spent: What was spent until now, open calls at their upper bounds.
+        pending: Whether it may yet fit, when calls that are under way turn out below their bounds.
     """
 
-    def __init__(self, limit: str, cap: float, spent: Spending):
+    def __init__(self, limit: str, cap: float, spent: Spending, pending: bool = False):
         super().__init__(
             f"the budget of {cap:g} {limit} is reached: {spent.calls} calls, {spent.tokens} tokens and "
             f"${spent.cost_usd:.4f} are spent or reserved. What was answered is kept; raise `max_{limit}` to go on."
@@ -42,9 +44,10 @@ class BudgetReached(RuntimeError):
         self.limit = limit
         self.cap = cap
         self.spent = spent
+        self.pending = pending
 
     def __reduce__(self) -> tuple[type[BudgetReached], tuple[Any, ...]]:
-        return type(self), (self.limit, self.cap, self.spent)
+        return type(self), (self.limit, self.cap, self.spent, self.pending)
 
 
 class Budget:
@@ -86,8 +89,14 @@ class Budget:
         with self._cache.transaction() as connection:
             return self._spent(connection)
 
-    def reserve(self, *, tokens: int, cost_usd: float) -> int:
+    def reserve(self, *, tokens: int, cost_usd: float, seconds: float = 60.0) -> int:
         """Reserves one call at upper bounds of its tokens and dollars.
+
+        Args:
+            tokens: Upper bound.
+            cost_usd: Upper bound.
+            seconds: How long the call may be under way; a reservation that is open for longer is of a process that
+                died, and counts at its bounds for good.
 
         Returns:
             A number for :meth:`settle` or :meth:`cancel`.
@@ -96,13 +105,16 @@ class Budget:
             BudgetReached: If a cap could be passed.
         """
         with self._cache.transaction() as connection:
-            spent = self._spent(connection)
+            spent, open_ = self._spent(connection), self._under_way(connection)
             after = {"calls": spent.calls + 1, "tokens": spent.tokens + tokens, "usd": spent.cost_usd + cost_usd}
+            open_bounds = {"calls": 0, "tokens": open_.tokens, "usd": open_.cost_usd}
             for limit, cap in self.caps.items():
                 if cap is not None and after[limit] > cap:
-                    raise BudgetReached(limit, cap, spent)
-            row = (self.name, tokens, cost_usd)
-            done = connection.execute("INSERT INTO calls (budget, tokens, cost_usd, settled) VALUES (?, ?, ?, 0)", row)
+                    raise BudgetReached(limit, cap, spent, after[limit] - open_bounds[limit] <= cap)
+            row = (self.name, tokens, cost_usd, time.time() + seconds)
+            done = connection.execute(
+                "INSERT INTO calls (budget, tokens, cost_usd, settled, until) VALUES (?, ?, ?, 0, ?)", row
+            )
             return int(done.lastrowid or 0)
 
     def settle(self, reservation: int, *, tokens: int, cost_usd: float) -> None:
@@ -131,6 +143,13 @@ class Budget:
     def _spent(self, connection: Any) -> Spending:
         query = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE budget = ?"
         return Spending(*connection.execute(query, (self.name,)).fetchone())
+
+    def _under_way(self, connection: Any) -> Spending:
+        query = (
+            "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls "
+            "WHERE budget = ? AND settled = 0 AND until > ?"
+        )
+        return Spending(*connection.execute(query, (self.name, time.time())).fetchone())
 
     @staticmethod
     def _check(changed: int, reservation: int) -> None:

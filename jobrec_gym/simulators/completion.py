@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
+
+_log = logging.getLogger(__name__)
 
 _import_lock = threading.Lock()
 _TOKENS_OF_A_MESSAGE = 8  # what a chat template puts around each
@@ -23,16 +26,19 @@ class CallFailed(Exception):
     """A call that brought no completion.
 
     Attributes:
-        status: ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``refusal`` or ``rejected``.
+        status: ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``refusal``, ``rejected`` or
+            ``bad_response``.
         again: Whether it is worth another try.
+        billed: Whether it may be on a bill: a call that was sent, and not refused.
         wait: Seconds that the server asks to wait, 0 if it does not say.
         reason: In the server's words.
     """
 
-    def __init__(self, status: str, reason: str, *, again: bool = False, wait: float = 0.0):
+    def __init__(self, status: str, reason: str, *, again: bool = False, billed: bool = False, wait: float = 0.0):
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.again = again
+        self.billed = billed
         self.wait = wait
         self.reason = reason
 
@@ -43,12 +49,12 @@ class Completion:
 
     Attributes:
         choice: The first entry of ``choices``, as plain data.
-        tokens: Tokens in and out.
-        cost_usd: Dollars at the model's list price, 0.0 where it has none.
+        tokens: Tokens in and out; ``None`` where the server does not say.
+        cost_usd: Dollars at the model's price, 0.0 where it has none.
     """
 
     choice: Mapping[str, Any]
-    tokens: int
+    tokens: int | None
     cost_usd: float
 
 
@@ -58,12 +64,13 @@ class ChatModel:
     Args:
         model: litellm's name, e.g. ``openai/gpt-4o-mini``.
         api_base: Address of a local server; ``None`` for the provider's own.
-        api_key: The key; ``None`` takes the provider's environment variable, and for an ``api_base`` none is needed.
+        api_key: The key; ``None`` takes the provider's environment variable. With an ``api_base`` none is needed.
         options: Further keywords of each call: sampling, ``response_format``, ``logprobs``, ``extra_body``.
         prices: Dollars per token in and out; ``None`` takes litellm's list.
 
     Raises:
         ImportError: Without the extra ``llm``.
+        ModelUnusable: If a key is missing, or the model cannot be asked in this way.
     """
 
     def __init__(
@@ -78,11 +85,10 @@ class ChatModel:
         self.model = model
         self._litellm = _import_litellm()
         self._api_base = api_base
-        self._api_key = "none" if api_key is None and api_base is not None else api_key
+        self._api_key = self._found_key() if api_key is None else api_key
         self._options = dict(options)
+        self._check_parameters()
         self.prices = self._listed_prices() if prices is None else prices
-        if self._api_key is None:
-            self._check_environment()
 
     def bounds(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, float]:
         """Upper bounds of what a call takes: tokens (no token is shorter than a byte) and dollars."""
@@ -96,25 +102,31 @@ class ChatModel:
 
         Args:
             messages: Chat messages.
-            timeout: Seconds.
+            timeout: Seconds until the answer must be there as a whole, however slowly it comes.
 
         Raises:
             CallFailed: If it brought no completion.
             ModelUnusable: If no other could either.
         """
-        try:
-            response = self._litellm.completion(
+
+        def call() -> Any:
+            return self._litellm.completion(
                 model=self.model,
                 messages=list(messages),
                 api_base=self._api_base,
                 api_key=self._api_key,
                 timeout=timeout,
                 max_retries=0,
+                drop_params=True,  # only `seed` and `temperature` can be dropped, see _check_parameters
                 **self._options,
-            )
+            ).model_dump()
+
+        try:
+            plain = _within(timeout, call)
+        except CallFailed:
+            raise
         except Exception as error:
             raise _sorted_out(self._litellm, error, self.model) from error
-        plain = response.model_dump()
         usage = plain.get("usage") or {}
         tokens_in, tokens_out = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         price_in, price_out = self.prices or (0.0, 0.0)
@@ -123,7 +135,10 @@ class ChatModel:
         # litellm moves what is not in every provider's answers.
         message["refusal"] = (message.get("provider_specific_fields") or {}).get("refusal")
         choice["message"] = message
-        return Completion(choice, tokens_in + tokens_out, tokens_in * price_in + tokens_out * price_out)
+        if choice.get("finish_reason") == "error":
+            raise CallFailed("server_error", "the server ended the answer with an error", billed=True)
+        cost = tokens_in * price_in + tokens_out * price_out
+        return Completion(choice, (tokens_in + tokens_out) or None, cost)
 
     def _listed_prices(self) -> tuple[float, float] | None:
         try:
@@ -132,13 +147,51 @@ class ChatModel:
             return None
         return float(info.get("input_cost_per_token") or 0.0), float(info.get("output_cost_per_token") or 0.0)
 
-    def _check_environment(self) -> None:
+    def _found_key(self) -> str | None:
+        """``None`` where litellm finds the key itself; a word for a server of one's own, which wants none."""
         missing = self._litellm.validate_environment(self.model)["missing_keys"]
-        if missing:
+        if not missing:
+            return None
+        if self._api_base is None:
             raise ModelUnusable(
                 f"model {self.model!r} needs a key: set {' and '.join(missing)} or give `api_key`; a server of "
                 "your own needs `api_base`."
             )
+        return "none"
+
+    def _check_parameters(self) -> None:
+        """Refuses a model that cannot be held to a schema or has no token probabilities; says what will be left out."""
+        supported = self._litellm.get_supported_openai_params(model=self.model)
+        if supported is None:  # not on litellm's list
+            return
+        needed = {"response_format", "logprobs", "top_logprobs"} & self._options.keys()
+        if missing := sorted(needed - set(supported)):
+            raise ModelUnusable(
+                f"model {self.model!r} has no {' and no '.join(missing)}, which this `mode` needs: take another `mode` "
+                "or another model."
+            )
+        if dropped := sorted({"seed", "temperature"} & self._options.keys() - set(supported)):
+            _log.warning("model %r has no %s: left out of its calls.", self.model, " and no ".join(dropped))
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The call's result, if it is there in time; a client's own time-out starts anew with each byte."""
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((call(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="call").start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise CallFailed("timeout", f"no whole answer in {seconds:g} seconds", again=True, billed=True) from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _import_litellm() -> Any:
@@ -164,29 +217,29 @@ def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
     reason = " ".join(str(error).split())[:300]
     code = getattr(error, "status_code", None)
     if isinstance(error, known.Timeout):
-        return CallFailed("timeout", reason, again=True)
+        return CallFailed("timeout", reason, again=True, billed=True)
     if isinstance(error, known.RateLimitError):
         return CallFailed("rate_limit", reason, again=True, wait=_retry_after(error))
     if isinstance(error, known.ContentPolicyViolationError):
         return CallFailed("refusal", reason)
     if isinstance(error, known.UnsupportedParamsError):
-        return ModelUnusable(
-            f"model {model!r} lacks a parameter of the call ({reason}): give `temperature` or `seed` as None, or "
-            'take mode="decision", which needs no token probabilities.'
-        )
+        return ModelUnusable(f"model {model!r} lacks a parameter of the call: {reason}")
     if code in (401, 403, 404):
         return ModelUnusable(f"model {model!r} cannot be asked: {reason}")
-    # litellm reports a broken connection as an internal error of the server; the client's own error is its context.
+    # litellm reports a broken connection, and an answer that it cannot read, as an internal error of the server.
     if isinstance(error, known.APIConnectionError) or _has_cause(error, "APIConnectionError"):
-        return CallFailed("connection", reason)
+        return CallFailed("connection", reason, billed=not _has_cause(error, "ConnectError"))
     if isinstance(code, int) and code >= 500:
-        return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
+        if _has_cause(error, "InternalServerError", "HTTPStatusError", beneath=error):
+            return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
+        return CallFailed("bad_response", reason, billed=True)
     return CallFailed("rejected", reason)
 
 
-def _has_cause(error: BaseException | None, name: str) -> bool:
+def _has_cause(error: BaseException | None, *names: str, beneath: BaseException | None = None) -> bool:
+    """Whether an error, or what it came from, is of a class of such a name; not counting ``beneath`` itself."""
     while error is not None:
-        if type(error).__name__ == name:
+        if error is not beneath and type(error).__name__ in names:
             return True
         error = error.__cause__ or error.__context__
     return False

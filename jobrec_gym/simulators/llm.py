@@ -7,10 +7,11 @@ import os
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,8 +53,24 @@ QUANTILES = (0.60, 0.85, 0.95)
 
 _CALIBRATION_PAIRS = 100
 _CALIBRATION_STREAM = 0x4C4C
+_OF_THE_CALL = {
+    "best_of",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "n_predict",
+    "n_probs",
+    "response_format",
+    "seed",
+    "stream",
+    "temperature",
+    "top_logprobs",
+}
 _DOCUMENTS_KEPT = 8_192
-_MAX_TOKENS = {"decision": 160, "probability": 16}
+_ANSWER_TOKENS = {"decision": 160, "probability": 16}
 
 
 class FeedbackError(RuntimeError):
@@ -113,21 +130,23 @@ class LLMSimulator:
     A pair is asked once: answers are kept by content, and a pair's answer does not change within a cache. What goes
     wrong is never a silent number: ``Feedback.status`` says which of ``refusal``, ``truncated``, ``bad_json``,
     ``wrong_schema``, ``foreign_word``, ``no_logprobs`` (kept like an answer: the same question would bring the same),
-    ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``budget`` or ``not_recorded`` (not
-    kept) it was.
+    ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``, ``budget`` or
+    ``not_recorded`` (not kept) it was.
 
     Args:
         model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
-        api_base: Address of a local server, e.g. ``"http://127.0.0.1:8080/v1"``.
-        api_key: The key; by default the provider's environment variable. It is written to no file and no spec.
+        api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``; for ``openai/`` models by default that of
+            the environment variable ``OPENAI_BASE_URL``, if it is set.
+        api_key: The key; by default the provider's environment variable. It is in no file, no spec and no pickle: where
+            environments run in processes of their own, set the variable.
         mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
             ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
             which small models need.
         persona: A name of :data:`~jobrec_gym.simulators.prompts.PERSONAS` or a text of one's own.
         prompt: A shipped template's version or the path of one's own; ``None`` for the mode's.
-        temperature: Of sampling.
-        seed: Of sampling, where the provider has one.
-        max_tokens: Of an answer; ``None`` for the mode's.
+        temperature: Of sampling; left out, with a warning, where the model has none.
+        seed: Of sampling; the same.
+        max_answer_tokens: Length of an answer; ``None`` for the mode's.
         decisions: The closed set in the order in which it is listed.
         calibration: ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
             market at the first use, drawn by a fixed seed and cut at :data:`QUANTILES`; a path of a
@@ -138,7 +157,7 @@ class LLMSimulator:
         cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, and a miss has status
             ``not_recorded``; ``"replay_strict"`` raises :class:`ReplayMiss`.
         max_calls: Hard cap on calls, retries included, of all processes and runs that share the cache.
-        max_tokens_total: Hard cap on tokens in and out.
+        max_tokens: Hard cap on tokens in and out.
         max_usd: Hard cap on dollars.
         budget_name: Caps of one name in one cache are one ledger.
         on_budget: A cap reached: ``"raise"`` :class:`FeedbackError`; ``"cosine"`` pays the cosine on the scale
@@ -153,9 +172,11 @@ class LLMSimulator:
         retry_wait: Seconds before the first of them, doubled each time.
         prices: Dollars per token in and out; ``None`` takes litellm's list.
         extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
+        repeat: Another number asks the same questions anew and keeps the answers beside the first.
 
     Raises:
-        ValueError: For an unknown mode, policy or decision, or a template that is not there.
+        ValueError: For an unknown mode, policy or decision, a template that is not there, or what would get around a
+            cap or write a key down.
 
     Example:
         >>> simulator = LLMSimulator("openai/gpt-4o-mini", persona="selective", cache="answers.sqlite", max_usd=1.0)
@@ -173,14 +194,14 @@ class LLMSimulator:
         prompt: str | None = None,
         temperature: float | None = 0.0,
         seed: int | None = 0,
-        max_tokens: int | None = None,
+        max_answer_tokens: int | None = None,
         decisions: Sequence[str] = DECISIONS,
         calibration: str | os.PathLike[str] | Sequence[float] = "auto",
         rewards: Mapping[str, float] | None = None,
         cache: str | os.PathLike[str] | None = None,
         cache_mode: CacheMode = "record",
         max_calls: int | None = None,
-        max_tokens_total: int | None = None,
+        max_tokens: int | None = None,
         max_usd: float | None = None,
         budget_name: str = "default",
         on_budget: OnBudget = "raise",
@@ -192,6 +213,7 @@ class LLMSimulator:
         retry_wait: float = 1.0,
         prices: Sequence[float] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        repeat: int = 0,
     ):
         for name, value, allowed in (
             ("mode", mode, get_args(AskingMode)),
@@ -205,7 +227,7 @@ class LLMSimulator:
             ("concurrency", concurrency, 1),
             ("max_retries", max_retries, 0),
             ("retry_wait", retry_wait, 0),
-            ("max_tokens", max_tokens if max_tokens is not None else 1, 1),
+            ("max_answer_tokens", max_answer_tokens if max_answer_tokens is not None else 1, 1),
         ):
             if not number >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {number}.")
@@ -219,7 +241,9 @@ class LLMSimulator:
         if not isinstance(calibration, (str, os.PathLike)):
             calibration = _thresholds(calibration)
         load_prompt(prompt or _default_prompt(mode))
-        caps = {"max_calls": max_calls, "max_tokens_total": max_tokens_total, "max_usd": max_usd}
+        api_base = _checked_address(model, api_base)
+        _check_extra_body(extra_body)
+        caps = {"max_calls": max_calls, "max_tokens": max_tokens, "max_usd": max_usd}
         for name, cap in caps.items():
             if cap is not None and not cap >= 0:
                 raise ValueError(f"`{name}` must be at least 0, or None for no cap, got {cap}.")
@@ -235,7 +259,7 @@ class LLMSimulator:
             "prompt": prompt or _default_prompt(mode),
             "temperature": temperature,
             "seed": seed,
-            "max_tokens": max_tokens or _MAX_TOKENS[mode],
+            "max_answer_tokens": max_answer_tokens or _ANSWER_TOKENS[mode],
             "decisions": list(decisions),
             "calibration": os.fspath(calibration) if isinstance(calibration, os.PathLike) else calibration,
             "rewards": dict(self.rewards),
@@ -252,6 +276,7 @@ class LLMSimulator:
             "retry_wait": retry_wait,
             "prices": None if prices is None else list(prices),
             "extra_body": None if extra_body is None else dict(extra_body),
+            "repeat": repeat,
         }
         self._prepare()
 
@@ -266,7 +291,7 @@ class LLMSimulator:
         self.budget = Budget(
             path,
             max_calls=options["max_calls"],
-            max_tokens=options["max_tokens_total"],
+            max_tokens=options["max_tokens"],
             max_usd=options["max_usd"],
             name=options["budget_name"],
         )
@@ -278,7 +303,12 @@ class LLMSimulator:
             prompt=load_prompt(options["prompt"]),
             persona=PERSONAS.get(options["persona"], options["persona"]),
             decisions=options["decisions"],
-            sampling={name: options[name] for name in ("temperature", "seed", "max_tokens")},
+            sampling={
+                "temperature": options["temperature"],
+                "seed": options["seed"],
+                "max_tokens": options["max_answer_tokens"],
+            },
+            repeat=options["repeat"],
             extra_body=options["extra_body"],
             prices=None if options["prices"] is None else tuple(options["prices"]),
             cache=self.cache,
@@ -348,7 +378,9 @@ class LLMSimulator:
             path: JSON file to keep it in, for ``calibration=``.
 
         Raises:
-            ValueError: In mode ``"decision"``, or if fewer than half of the pairs were answered.
+            ValueError: In mode ``"decision"``.
+            FeedbackError: If a pair could not be asked, since the thresholds would not be the same a second time; if
+                the model said nothing usable on half of them; or if it tells too few pairs apart to cut them.
             BudgetReached: If a cap was reached before.
         """
         if self.mode != "probability":
@@ -361,14 +393,23 @@ class LLMSimulator:
             if outcome.budget is not None:
                 raise outcome.budget
         known = [outcome.answer.probability for outcome in outcomes if outcome.answer and outcome.status == "ok"]
-        if 2 * len(known) < n_pairs:
-            failures = sorted({outcome.status for outcome in outcomes} - {"ok"})
+        lost = [outcome for outcome in outcomes if outcome.answer is None]
+        unusable = [outcome for outcome in outcomes if outcome.status != "ok"]
+        if lost or 2 * len(known) < n_pairs:
+            first = (lost or unusable)[0]
             raise FeedbackError(
-                failures[0],
-                f"only {len(known)} of {n_pairs} pairs were answered for the calibration, the others {failures}: "
-                f"{next(outcome.reason for outcome in outcomes if outcome.status != 'ok')}",
+                first.status,
+                f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first other one: "
+                f"{first.status}. {first.reason} (What was answered is kept.)",
             )
         cuts = np.quantile(known, quantiles)
+        if not (np.diff([min(known), *cuts]) > 0).all():
+            raise FeedbackError(
+                "calibration",
+                f"{self.model!r} gives too many of {n_pairs} pairs the same probability to cut them into decisions, at "
+                f"{tuple(float(cut) for cut in cuts)}: it cannot judge them in this way. Give thresholds of your own "
+                "as `calibration`, or take another model or prompt.",
+            )
         made = Calibration(_thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
         if path is not None:
             made.save(path)
@@ -490,19 +531,27 @@ class BoundLLMSimulator:
         self.simulator = simulator
         self.market = market
         self._thresholds = simulator.given_thresholds()
+        self._no_thresholds: BudgetReached | None = None
+        self._n_decisions = 0
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
 
     @property
     def usage(self) -> Usage:
         """What the simulator asked for in this process."""
-        return self.simulator.usage
+        return replace(self.simulator.usage, decisions=self._n_decisions)
 
     @property
     def thresholds(self) -> tuple[float, float, float] | None:
         """Where probabilities are cut; asks for the calibration where that is ``"auto"``. ``None`` in mode decision."""
         if self._thresholds is None and self.simulator.mode == "probability":
-            self._thresholds = self.simulator.calibrate(self.market).thresholds
+            if self._no_thresholds is not None:
+                raise self._no_thresholds
+            try:
+                self._thresholds = self.simulator.calibrate(self.market).thresholds
+            except BudgetReached as reached:
+                self._no_thresholds = reached
+                raise
         return self._thresholds
 
     def feedback(
@@ -516,6 +565,7 @@ class BoundLLMSimulator:
             ReplayMiss: In strict replay.
         """
         cosine = self._cosine.reward(np.asarray(applicant_ids), np.asarray(job_ids))
+        self._n_decisions += len(cosine)
         try:
             thresholds = self.thresholds
         except BudgetReached as reached:  # within the calibration: no decision can be made
@@ -537,6 +587,24 @@ class _Documents:
         """The questions of n pairs."""
         pairs = zip(applicant_ids, job_ids, strict=True)
         return [(self._applicant(int(applicant)), self._job(int(job))) for applicant, job in pairs]
+
+
+def _checked_address(model: str, api_base: str | None) -> str | None:
+    """The address that calls will go to, which is part of what answers are kept under."""
+    if api_base is None and (model.startswith("openai/") or "/" not in model):
+        api_base = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or None
+    if api_base is not None and "@" in urlsplit(api_base).netloc:
+        raise ValueError("`api_base` must not hold a user or a password, since it is written down: give `api_key`.")
+    return api_base
+
+
+def _check_extra_body(extra_body: Mapping[str, Any] | None) -> None:
+    """Refuses entries that are the simulator's own, which would get around caps, or that look like a key."""
+    names = {name.lower() for name in extra_body or ()}
+    if taken := sorted(names & _OF_THE_CALL):
+        raise ValueError(f"`extra_body` must not set {taken}, which the simulator sets itself.")
+    if keys := sorted(name for name in names if any(word in name for word in ("key", "authorization", "password"))):
+        raise ValueError(f"`extra_body` is written down and must not hold {keys}: give `api_key`.")
 
 
 def _default_prompt(mode: AskingMode) -> str:

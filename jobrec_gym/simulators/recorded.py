@@ -183,7 +183,7 @@ class BoundRecordedSimulator:
     @property
     def usage(self) -> Usage:
         """What was asked: never a call, each answer a cache hit."""
-        return Usage(0, self._n_answered, 0, 0.0, {})
+        return Usage(0, self._n_answered, 0, 0.0, {}, self._n_answered)
 
     def probabilities(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Probability of an application, for pairs of shapes that broadcast; NaN where the model gave none.
