@@ -14,8 +14,10 @@ from typing import Any
 Reply = dict[str, Any]
 
 
-def says(content: str | None, finish: str = "stop", tokens: tuple[int, int] = (100, 10), **message: Any) -> Reply:
-    """A completion with some content."""
+def says(
+    content: str | None, finish: str = "stop", tokens: tuple[int, int] | None = (100, 10), **message: Any
+) -> Reply:
+    """A completion with some content; ``tokens`` None for a server that does not say what it took."""
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
     return {"status": 200, "choice": choice, "tokens": tokens}
 
@@ -47,6 +49,11 @@ def fails(status: int, **headers: str) -> Reply:
 def sleeps(seconds: float, then: Reply) -> Reply:
     """A reply that comes late."""
     return {**then, "sleep": seconds}
+
+
+def trickles(seconds: float, then: Reply) -> Reply:
+    """A reply whose first bytes are blanks, one every tenth of a second."""
+    return {**then, "trickle": seconds}
 
 
 DROPS: Reply = {"status": 0}
@@ -118,7 +125,7 @@ class FakeLLM:
             handler.connection.close()
             return
         if reply["status"] == 200:
-            tokens_in, tokens_out = reply["tokens"]
+            tokens_in, tokens_out = reply["tokens"] or (0, 0)
             usage = {
                 "prompt_tokens": tokens_in,
                 "completion_tokens": tokens_out,
@@ -130,7 +137,7 @@ class FakeLLM:
                 "created": 0,
                 "model": body["model"],
                 "choices": [reply["choice"]],
-                "usage": usage,
+                "usage": usage if reply["tokens"] else None,
             }
         else:
             answer = {"error": {"message": f"fake {reply['status']}", "type": "fake", "code": reply["status"]}}
@@ -138,8 +145,13 @@ class FakeLLM:
         handler.send_response(reply["status"])
         for name, value in {"Content-Type": "application/json", **reply.get("headers", {})}.items():
             handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(data)))
+        blanks = int(10 * reply.get("trickle", 0.0))
+        handler.send_header("Content-Length", str(len(data) + blanks))
         handler.end_headers()
+        for _ in range(blanks):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.1)
         handler.wfile.write(data)
 
 

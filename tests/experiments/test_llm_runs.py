@@ -55,7 +55,7 @@ def test_a_run_says_what_it_asked_and_a_second_one_asks_nothing(run, tmp_path, r
         asked = first["feedback"]
         assert asked["calls"] == fake.calls > 0
         # At weight 1, in the first step of the hybrid, nobody is asked.
-        assert asked["calls"] + asked["cache_hits"] == (30 if reward == "llm" else 27)
+        assert asked["decisions"] == asked["calls"] + asked["cache_hits"] == (30 if reward == "llm" else 27)
         assert asked["tokens"] == 110 * fake.calls
         before = fake.calls
         second = run(*overrides, folder="b")
@@ -86,15 +86,39 @@ def test_a_budget_that_is_reached_ends_the_run_with_everything_saved(run, tmp_pa
 
 
 def test_a_budget_that_shall_raise_raises(run, tmp_path):
-    with serving(decide_by_text) as fake, pytest.raises(RuntimeError, match="on_budget"):
+    with serving(decide_by_text) as fake, pytest.raises(RunError, match="on_budget"):
         run("reward=llm", *llm(fake, tmp_path, "simulator.max_calls=5", "simulator.on_budget=raise"))
 
 
+def test_a_run_without_feedback_is_not_finished(run, tmp_path):
+    with serving(fails(400)) as fake, pytest.raises(RunError, match="no answer"):
+        run("reward=llm", *llm(fake, tmp_path))
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "llm_check", "record"])
+def test_a_key_on_the_command_line_is_refused_before_it_is_written(command, tmp_path):
+    line = [
+        sys.executable,
+        "-m",
+        f"experiments.{command}",
+        "+simulator.api_key=secret",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "api_key" in done.stderr
+    assert "secret" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_failures_are_left_out_of_replay_and_counted(run, tmp_path):
-    with serving(lambda body, number: says("Not APPLY") if number % 2 else decides("save")) as fake:
+    with serving(lambda body, number: says("Not APPLY") if number % 4 == 3 else decides("save")) as fake:
         summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.concurrency=1"))
-        assert summary["interactions"] == 30
-        assert summary["online"]["cumulative_reward"] < 0.5 * 30
+        failed = summary["feedback"]["failures"]
+        assert 0 < failed < 15
+        # The others are paid 0.5 each, and a failure nothing.
+        assert summary["online"]["cumulative_reward"] == 0.5 * (30 - failed)
 
 
 def test_the_truth_of_a_model_that_cannot_be_asked_of_all_is_planted(small, tmp_path):
@@ -139,6 +163,11 @@ SWEEP = (
 )
 
 
+def summaries(folder):
+    found = [json.loads(path.read_text()) for path in folder.glob("*/summary.json")]
+    return sorted(found, key=lambda summary: summary["seed"])
+
+
 def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
     def command(fake, name):
         folder = tmp_path / name
@@ -159,13 +188,14 @@ def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
         assert fake.calls > killed_at
         # Only what was under way at the kill was asked again.
         assert fake.calls - len(set(fake.asked())) <= 2
-        resumed = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
+        resumed = summaries(folder)
     with serving(decide_by_text) as fake:
         line, folder = command(fake, "whole")
         subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
-        whole = [json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))]
+        whole = summaries(folder)
         assert fake.calls == len(set(fake.asked()))
     assert len(whole) == 2
+    assert [each["feedback"]["failures"] for each in resumed + whole] == [0, 0, 0, 0]
     for one, other in zip(resumed, whole, strict=True):
         for key in ("held_out", "online", "interactions"):
             assert one[key] == other[key]
@@ -193,6 +223,19 @@ def test_the_check_of_a_model_that_obeys_orders_says_so():
     assert result["repeats"]["same_decision"] == result["option_order"]["same_decision"] == 1.0
     assert result["identity"]["reward_range"] == 0.0
     assert result["cost"]["tokens_per_call"] == 110
+    assert result["cost"]["calls"] == fake.calls
+
+
+def test_the_check_keeps_to_the_budget(tmp_path):
+    market = load_market("recorded")
+    with serving(decide_by_text) as fake:
+        options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite"}
+        llm_check.check_simulator(LLMSimulator("openai/fake", **options), market, sizes(), 0)
+        calls = fake.calls
+        full = LLMSimulator("openai/fake", max_calls=calls, on_budget="raise", **options)
+        again = llm_check.check_simulator(full, market, sizes(), 0)
+        assert fake.calls == calls
+    assert again["cost"]["calls"] == 0
 
 
 def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():

@@ -131,7 +131,14 @@ def test_what_was_asked_of_a_model_is_on_the_page(run, tmp_path):
     run("market=recorded", "reward=llm", "simulator=recorded")
     runs = find_runs(tmp_path, "runs")
 
-    assert runs[0].summary["feedback"] == {"calls": 0, "cache_hits": 30, "tokens": 0, "cost_usd": 0.0}
+    assert runs[0].summary["feedback"] == {
+        "decisions": 30,
+        "calls": 0,
+        "cache_hits": 30,
+        "tokens": 0,
+        "cost_usd": 0.0,
+        "failures": 0,
+    }
     page = write_report(runs, tmp_path / "report").read_text()
 
     assert "Feedback of a language model" in page

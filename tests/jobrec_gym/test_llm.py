@@ -17,7 +17,7 @@ import pytest
 
 if importlib.util.find_spec("litellm") is None:
     pytest.skip('needs the extra "llm"', allow_module_level=True)
-from fake_llm import DROPS, decides, fails, leans, says, serving, sleeps
+from fake_llm import DROPS, decides, fails, leans, says, serving, sleeps, trickles
 
 import jobrec_gym
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
@@ -139,6 +139,47 @@ def test_a_batch_ends_at_its_time_out_and_later_answers_are_kept(market):
         assert fake.calls == 2
 
 
+def test_the_time_out_is_of_the_whole_call_however_it_trickles(market):
+    with serving(trickles(3.0, decides("apply"))) as fake:
+        begun = time.perf_counter()
+        bound = simulator(fake, timeout=0.4, max_retries=1).bind(market)
+        assert bound.feedback(*ids((0, 0))).status[0] == "timeout"
+        assert time.perf_counter() - begun < 2.0
+        assert fake.calls == 2
+
+
+def test_an_answer_that_cannot_be_read_is_asked_once_and_may_be_on_the_bill(market):
+    broken = leans(0.7)
+    broken["choice"]["logprobs"]["content"][3]["top_logprobs"][0]["logprob"] = None
+    with serving(broken) as fake:
+        bound = simulator(fake, mode="probability", calibration=(0.2, 0.5, 0.8)).bind(market)
+        status = bound.feedback(*ids((0, 0))).status[0]
+        assert status in ("bad_response", "no_logprobs")
+        assert fake.calls == 1
+        assert bound.simulator.spent.tokens > 100
+
+
+def test_an_answer_without_a_bill_counts_at_its_upper_bound(market):
+    with serving(says('{"reason": "", "decision": "save"}', tokens=None)) as fake:
+        bound = simulator(fake).bind(market)
+        assert bound.feedback(*ids((0, 0))).status[0] == "ok"
+        sent = sum(len(message["content"].encode()) for message in fake.requests[0]["messages"])
+        assert bound.simulator.spent.tokens >= sent
+
+
+def test_a_refused_connection_costs_nothing(market):
+    with serving(decides("apply")) as fake:
+        bound = simulator(fake).bind(market)
+    assert bound.feedback(*ids((0, 0))).status[0] == "connection"
+    assert bound.simulator.spent.tokens == 0
+
+
+def test_a_wrong_key_ends_a_batch_at_once(market):
+    with serving(sleeps(0.05, fails(401))) as fake, pytest.raises(ModelUnusable):
+        simulator(fake, concurrency=2).bind(market).feedback(*GRID)
+    assert fake.calls <= 4
+
+
 # Policies.
 
 
@@ -215,6 +256,15 @@ def test_a_call_that_timed_out_counts_at_its_upper_bound(market):
         bound.feedback(*ids((0, 0)))
         sent = sum(len(message["content"].encode()) for message in fake.requests[0]["messages"])
         assert bound.simulator.spent.tokens >= sent
+
+
+def test_a_cap_is_used_up_though_calls_are_reserved_at_their_bounds(market):
+    with serving(sleeps(0.05, decides("apply"))) as fake:
+        bound = simulator(fake, max_tokens=2_500, on_budget="cosine", concurrency=8).bind(market)
+        feedback = bound.feedback(*GRID)
+        # A call takes 110 tokens and is reserved at 1,500 or less: only where no reservation fits is the cap reached.
+        assert (feedback.status == "ok").sum() >= 9
+        assert bound.simulator.spent.tokens <= 2_500
 
 
 # Asked once.
@@ -488,6 +538,22 @@ def test_a_budget_reached_within_the_calibration_follows_the_policy(market):
         assert set(feedback.status.tolist()) == {"cosine:budget"}
 
 
+def test_a_model_that_tells_no_pair_from_another_is_not_calibrated(market):
+    with serving(leans(0.2)) as fake, pytest.raises(FeedbackError, match="calibration"):
+        simulator(fake, mode="probability").bind(market).feedback(*GRID)
+
+
+def test_a_calibration_with_a_pair_that_could_not_be_asked_raises_and_is_whole_the_next_time(market, tmp_path):
+    with serving(lambda body, number: fails(400) if number == 3 else lean_by_text(body, number)) as fake:
+        options = {"mode": "probability", "cache": tmp_path / "answers.sqlite", "concurrency": 1}
+        with pytest.raises(FeedbackError, match="for the calibration"):
+            simulator(fake, **options).bind(market).feedback(*GRID)
+        first, again = (simulator(fake, **options).bind(market) for _ in range(2))
+        assert first.thresholds == again.thresholds
+        strict = simulator(fake, cache_mode="replay_strict", **options).bind(market)
+        assert strict.thresholds == first.thresholds
+
+
 def test_a_calibration_of_a_model_that_does_not_answer_fails_with_the_reason(market):
     with serving(fails(500)) as fake, pytest.raises(FeedbackError, match="0 of 100 pairs") as caught:
         simulator(fake, mode="probability", max_retries=0).bind(market).feedback(*GRID)
@@ -537,9 +603,40 @@ def test_the_environment_goes_through_its_spec(market, tmp_path):
     assert gym.make(spec).reward_model.simulator.simulator.to_spec()["model"] == "openai/x"
 
 
+def test_the_key_of_the_environment_is_sent_to_an_address_of_ones_own(market, monkeypatch):
+    with serving(decides("apply")) as fake:
+        monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+        pickle.loads(pickle.dumps(simulator(fake))).bind(market).feedback(*ids((0, 0)))
+        monkeypatch.delenv("OPENAI_API_KEY")
+        simulator(fake).bind(market).feedback(*ids((0, 0)))
+        assert fake.keys == ["Bearer from-environment", "Bearer none"]
+
+
+def test_an_address_of_the_environment_is_part_of_what_answers_are_kept_under(market, monkeypatch, tmp_path):
+    with serving(decides("apply")) as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.api_base)
+        made = LLMSimulator("openai/fake", api_key="none", cache=tmp_path / "answers.sqlite")
+        made.bind(market).feedback(*ids((0, 0)))
+        assert made.cache.summary()[0]["api_base"] == made.to_spec()["api_base"] == fake.api_base
+
+
+def test_a_repeat_asks_anew_within_the_same_budget(market, tmp_path):
+    with serving(decides("apply")) as fake:
+        options = {"cache": tmp_path / "answers.sqlite", "max_calls": 2, "on_budget": "stop"}
+        simulator(fake, **options).bind(market).feedback(*ids((0, 0)))
+        again = simulator(fake, repeat=1, **options).bind(market)
+        again.feedback(*ids((0, 0)))
+        assert fake.calls == 2
+        with pytest.raises(BudgetReached):
+            simulator(fake, repeat=2, **options).bind(market).feedback(*ids((0, 0)))
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        {"extra_body": {"max_tokens": 4_000}},
+        {"extra_body": {"api_key": "secret"}},
+        {"api_base": "http://user:secret@localhost/v1"},
         {"mode": "guess"},
         {"cache_mode": "rewind"},
         {"on_budget": "skip"},
