@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jobrec_gym.simulators.base import DECISIONS, BoundSimulator
 from jobrec_gym.simulators.llm import BoundLLMSimulator
 from jobrec_gym.simulators.prompts import applicant_document, job_document
 
-__all__ = ["auc", "check_simulator", "mismatches", "own_occupation"]
+__all__ = ["auc", "check_simulator", "mismatches", "neighbours", "own_occupation"]
 
 Ids = NDArray[np.int64]
 Pairs = tuple[Ids, Ids]
@@ -82,18 +83,23 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
         seed: Of the pairs.
 
     Returns:
-        ``separation``, ``decisions``, ``repeats``, ``option_order``, ``injection``, ``identity`` and ``cost``; what was
-        not measured is ``None``.
+        ``separation``, ``within_family``, ``seniority``, ``decisions``, ``repeats``, ``option_order``, ``injection``,
+        ``identity`` and ``cost``; what was not measured is ``None``.
     """
     bound: BoundSimulator = simulator.bind(market)
     begun = time.perf_counter()
     rng = np.random.default_rng(seed)
     matched, unlike = own_occupation(market), mismatches(market)
+    level = market.applicants.seniority[matched[0]] == market.jobs.seniority[matched[1]]
+    at_level, off_level = ((matched[0][rows], matched[1][rows]) for rows in (level, ~level))
+    take = partial(_some, n=sizes.matches, rng=rng)
     result: dict[str, Any] = {
         "simulator": repr(simulator),
         "market": {"name": market.name, "fingerprint": market.fingerprint()},
         "seed": seed,
-        "separation": _separation(bound, _some(matched, sizes.matches, rng), _some(unlike, sizes.matches, rng)),
+        "separation": _separation(bound, take(matched), take(unlike)),
+        "within_family": _separation(bound, take(matched), take(neighbours(market))),
+        "seniority": _separation(bound, take(at_level), take(off_level)),
         "decisions": _distribution(bound, _some(_all_pairs(market), sizes.sample, rng)),
     }
     result |= dict.fromkeys(("repeats", "option_order", "injection", "identity", "cost"))
@@ -115,6 +121,15 @@ def own_occupation(market: LabourMarket) -> Pairs:
     same = market.applicants.occupation_ids[applicants] == market.jobs.occupation_ids[jobs]
     known = market.applicants.occupation_ids[applicants] >= 0
     return applicants[same & known], jobs[same & known]
+
+
+def neighbours(market: LabourMarket) -> Pairs:
+    """Pairs of an applicant and a job of another occupation of the same family."""
+    applicants, jobs = _all_pairs(market)
+    families = np.array([*market.vocabulary.occupation_families, -1])
+    left, right = market.applicants.occupation_ids[applicants], market.jobs.occupation_ids[jobs]
+    near = (families[left] == families[right]) & (left != right) & (left >= 0) & (right >= 0)
+    return applicants[near], jobs[near]
 
 
 def mismatches(market: LabourMarket) -> Pairs:
@@ -141,6 +156,7 @@ def _all_pairs(market: LabourMarket) -> Pairs:
 
 
 def _some(pairs: Pairs, n: int | None, rng: np.random.Generator) -> Pairs:
+    """At most ``n`` of some pairs, ``None`` for all."""
     if n is None or n >= len(pairs[0]):
         return pairs
     rows = np.sort(rng.choice(len(pairs[0]), n, replace=False))
@@ -301,6 +317,11 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
         ["  mean reward of the first", number(separation["mean_reward"][0]), str(separation["n"][0])],
         ["  mean reward of the second", number(separation["mean_reward"][1]), str(separation["n"][1])],
     ]
+    for key, words in (
+        ("within_family", "own occupation against another of the family"),
+        ("seniority", "own occupation, own seniority against another"),
+    ):
+        rows.append([f"AUC, {words}", number(result[key]["auc"]), "{} + {}".format(*result[key]["n"])])
     rows += [
         [f"decided {word}, of random pairs", number(share, ".1%"), str(decisions["n"])]
         for word, share in reversed(decisions["shares"].items())

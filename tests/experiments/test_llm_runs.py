@@ -290,6 +290,10 @@ def test_matches_and_mismatches_are_what_they_are_called():
     assert len(applicants) > 500
     assert (families[market.applicants.occupation_ids[applicants]] != families[market.jobs.occupation_ids[jobs]]).all()
     assert (market.applicants.seniority[applicants] == market.jobs.seniority[jobs]).all()
+    applicants, jobs = llm_check.neighbours(market)
+    left, right = market.applicants.occupation_ids[applicants], market.jobs.occupation_ids[jobs]
+    assert len(applicants) == 120 * 2
+    assert (families[left] == families[right]).all() and (left != right).all()
 
 
 # A real model.
