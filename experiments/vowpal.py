@@ -1,0 +1,144 @@
+"""Vowpal Wabbit's contextual bandit, as it is used in production, behind the verbs of the other opponents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+
+from experiments.opponents import Recommender
+
+__all__ = ["VowpalWabbit"]
+
+Obs = Mapping[str, NDArray[Any]]
+
+
+class VowpalWabbit(Recommender):
+    """``cb_explore_adf`` of Vowpal Wabbit (SquareCB by default) on applicant x job interactions.
+
+    A 768 x 768 interaction has more features than a cold start has numbers, so applicants and jobs are given by their
+    first principal components, and the cosine is given beside them.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped in its rewards.
+        exploration: Its exploration, with parameters.
+        learning_rate: Of its online gradient steps.
+        n_components: Principal components of each side.
+        gamma: Only for the discounted return of an evaluation.
+        seed: Of the environments, and of its own draws.
+
+    Raises:
+        ImportError: Without the extra ``opponents``.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        exploration: str = "--squarecb --gamma_scale 1000",
+        learning_rate: float = 0.5,
+        n_components: int = 24,
+        gamma: float = 0.9,
+        seed: int = 0,
+    ):
+        super().__init__(env, gamma, seed)
+        try:
+            from vowpalwabbit import Workspace
+        except ImportError as error:
+            raise ImportError('Vowpal Wabbit needs an extra: pip install "jobrec-gym[opponents]"') from error
+        self._options = {
+            "exploration": exploration,
+            "learning_rate": learning_rate,
+            "n_components": n_components,
+        }
+        self._arguments_of_vw = (
+            f"--cb_explore_adf {exploration} --interactions sa --learning_rate {learning_rate} --quiet "
+            f"--random_seed {seed}"
+        )
+        self._workspace = Workspace(self._arguments_of_vw)
+        applicants, jobs = self._market.applicants.vectors, self._market.jobs.vectors
+        self._means = applicants.mean(axis=0), jobs.mean(axis=0)
+        self._axes = tuple(
+            np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components].T
+            for vectors, mean in zip((applicants, jobs), self._means, strict=True)
+        )
+        rng = np.random.default_rng(0)
+        cosine = self._market.cosine(rng.integers(len(applicants), size=2_000), rng.integers(len(jobs), size=2_000))
+        self._cosine = float(cosine.mean()), float(cosine.std()) or 1.0
+
+    def q_values(self, obs: Obs) -> NDArray[np.float64]:
+        """Probabilities with which each candidate would be played, (n, k): the likeliest is the best known."""
+        return np.stack([self._probabilities(lines) for lines in self._lines(obs)])
+
+    def learn(self, total_timesteps: int, callback: BaseCallback, **kwargs: Any) -> Self:
+        """Plays and learns; SB3's other keywords do nothing."""
+        callback.init_callback(self)  # type: ignore[arg-type]
+        callback.on_training_start({"total_timesteps": total_timesteps}, {})
+        obs, _ = self.env.reset(seed=self.seed)
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            batch = list(self._lines(obs))
+            chances = np.stack([self._probabilities(lines) for lines in batch])
+            if "action_mask" in obs:
+                chances = np.where(obs["action_mask"], chances + 1e-9, 0.0)
+            chances /= chances.sum(axis=1, keepdims=True)
+            actions = (chances.cumsum(axis=1) > self._rng.random((len(chances), 1))).argmax(axis=1)
+            obs, rewards, _, _, infos = self.env.step(actions)
+            valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
+            for row in np.flatnonzero(valid):
+                lines, action = batch[row], int(actions[row])
+                # It minimises costs.
+                lines[action + 1] = f"0:{-float(rewards[row])}:{chances[row, action]} {lines[action + 1]}"
+                self._workspace.learn(lines)
+            self.num_timesteps += self.env.num_envs
+            callback.on_step()
+        callback.on_training_end()
+        return self
+
+    def save(self, path: Path) -> None:
+        """Writes down its arguments, and what it learned into a file beside them."""
+        super().save(path)
+        self._workspace.save(str(_model_of(path)))
+
+    @classmethod
+    def load(cls, path: Path, env: VectorEnv) -> Self:
+        """What :meth:`save` wrote, on an environment."""
+        from vowpalwabbit import Workspace
+
+        bandit = super().load(path, env)
+        bandit._workspace = Workspace(f"{bandit._arguments_of_vw} -i {_model_of(path)}")
+        return bandit
+
+    def _probabilities(self, lines: list[str]) -> NDArray[np.float64]:
+        return np.asarray(self._workspace.predict(lines), dtype=np.float64)
+
+    def _lines(self, obs: Obs) -> Iterable[list[str]]:
+        """Each observation as Vowpal Wabbit's text: the applicant, then a line a candidate."""
+        shown, states = obs["candidates"], obs["applicant"]
+        dim = states.shape[1]
+        jobs = self._market.jobs.vectors[shown] if shown.ndim == 2 else shown[..., :dim]
+        mean, spread = self._cosine
+        cosine = (np.einsum("nd,nkd->nk", states, jobs) - mean) / spread
+        left = (states - self._means[0]) @ self._axes[0] * 4
+        right = (jobs - self._means[1]) @ self._axes[1] * 4
+        for state, candidates, nearness in zip(left, right, cosine, strict=True):
+            shared = "shared |s " + _numbers(state)
+            yield [
+                shared,
+                *(f"|a {_numbers(job)} |c cosine:{near:.4f}" for job, near in zip(candidates, nearness, strict=True)),
+            ]
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **self._options}
+
+
+def _numbers(values: NDArray[Any]) -> str:
+    return " ".join(f"{name}:{value:.4f}" for name, value in enumerate(values.tolist()))
+
+
+def _model_of(path: Path) -> Path:
+    return path.with_suffix(".vw")

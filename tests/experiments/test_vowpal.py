@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+pytest.importorskip("vowpalwabbit", reason="needs the extra 'opponents'")
+
+from experiments import build
+from experiments.train import build_evaluation
+
+
+def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path):
+    overrides = ("algo=vw", "market.n_applicants=200", "total_timesteps=800", "evaluation.interval=800")
+    summary = run(*overrides)
+    cfg = small(*overrides)
+    market = build.build_market(cfg)
+    again = build.load_algorithm(cfg, tmp_path / "run" / "model.zip", build.build_env(cfg, market))
+
+    assert summary["held_out"]["score"] > 0.05
+    assert build_evaluation(cfg, market, build.build_truth(cfg, market))(again)["score"] == summary["held_out"]["score"]
+
+
+def test_it_plays_allowed_candidates_only_and_gives_probabilities(run, small):
+    cfg = small("algo=vw", "env.repeats=false", "env.max_episode_steps=5")
+    model = build.build_algorithm(cfg, build.build_env(cfg, build.build_market(cfg)))
+    obs, _ = model.env.reset(seed=0)
+
+    np.testing.assert_allclose(model.q_values(obs).sum(axis=1), 1.0, atol=1e-5)
+    summary = run("algo=vw", "env.repeats=false", "env.max_episode_steps=5")
+    assert summary["interactions"] == 30
