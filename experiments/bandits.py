@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.opponents import Recommender
 
@@ -18,8 +15,6 @@ __all__ = ["LinearBandit"]
 
 Obs = Mapping[str, NDArray[Any]]
 Exploration = Literal["ucb", "thompson"]
-
-_POSTERIOR = "posterior.npz"
 
 
 class LinearBandit(Recommender):
@@ -101,8 +96,8 @@ class LinearBandit(Recommender):
         """Expected rewards."""
         return self.features(obs) @ self._mean
 
-    def observe(self, features: NDArray[np.float64], rewards: NDArray[np.float64]) -> None:
-        """Learns from rewards.
+    def update(self, features: NDArray[np.float64], rewards: NDArray[np.float64]) -> None:
+        """Brings rewards into the posterior.
 
         Args:
             features: (n, d), of what was recommended.
@@ -114,39 +109,19 @@ class LinearBandit(Recommender):
             self._mean += gain * (reward - x @ self._mean)
             self._covariance -= np.outer(gain, direction)
 
-    def learn(self, total_timesteps: int, callback: BaseCallback, **kwargs: Any) -> Self:
-        """Plays and learns; SB3's other keywords do nothing."""
-        callback.init_callback(self)  # type: ignore[arg-type]
-        callback.on_training_start({"total_timesteps": total_timesteps}, {})
-        obs, _ = self.env.reset(seed=self.seed)
-        while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
-            features = self.features(obs)
-            scores = self._optimistic(features)
-            if "action_mask" in obs:
-                scores = np.where(obs["action_mask"], scores, -np.inf)
-            actions = scores.argmax(axis=1)
-            obs, rewards, _, _, infos = self.env.step(actions)
-            valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
-            self.observe(features[np.arange(len(actions)), actions][valid], np.asarray(rewards)[valid])
-            self.num_timesteps += self.env.num_envs
-            callback.on_step()
-        callback.on_training_end()
-        return self
+    def _scores(self, obs: Obs) -> NDArray[np.float64]:
+        return self._optimistic(self.features(obs))
 
-    def save(self, path: Path) -> None:
-        """Writes down its arguments and the posterior's mean, which is all that acts greedily."""
-        super().save(path)
-        with zipfile.ZipFile(path, "a") as archive, archive.open(_POSTERIOR, "w") as file:
-            np.savez(file, mean=self._mean)
+    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        chosen = obs["candidates"][np.arange(len(actions)), actions][:, None]
+        self.update(self.features({**obs, "candidates": chosen})[:, 0], rewards)
 
-    @classmethod
-    def load(cls, path: Path, env: VectorEnv) -> Self:
-        """What :meth:`save` wrote, on an environment: it acts, and does not learn on."""
-        bandit = super().load(path, env)
-        with zipfile.ZipFile(path) as archive, archive.open(_POSTERIOR) as file, np.load(file) as arrays:
-            bandit._mean = arrays["mean"]
-        return bandit
+    def _learned(self) -> dict[str, NDArray[Any]]:
+        return {"mean": self._mean}
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """A loaded one acts greedily; its posterior's spread is not kept."""
+        self._mean = arrays["mean"]
 
     def _optimistic(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores (n, k) that explore."""

@@ -1,4 +1,4 @@
-"""Opponents that learn nothing, with the verbs of an SB3 algorithm: random, cosine and the oracle."""
+"""Simple opponents with the verbs of an SB3 algorithm: random, popularity, cosine and the oracle."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from stable_baselines3.common.logger import Logger
 from jobrec_gym import LabourMarket, UserSimulator, make_simulator
 from jobrec_gym.simulators.base import simulator_spec
 
-__all__ = ["CosineRecommender", "OracleRecommender", "RandomRecommender", "Recommender"]
+__all__ = [
+    "CosineRecommender",
+    "OracleRecommender",
+    "PopularityRecommender",
+    "RandomRecommender",
+    "Recommender",
+]
 
 Obs = Mapping[str, NDArray[Any]]
 
 _ARGUMENTS = "arguments.json"
+_LEARNED = "learned.npz"
 
 
 class Recommender:
-    """Plays the candidate of the highest score; a subclass says what the scores are.
+    """Plays the candidate of the highest score; a subclass says what the scores are, and what it learns from rewards.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not, of any observation.
@@ -65,7 +72,13 @@ class Recommender:
         obs, _ = self.env.reset(seed=self.seed)
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            obs = self.env.step(self.predict(obs, deterministic=False)[0])[0]
+            actions = self.predict(obs, deterministic=False)[0]
+            seen, (obs, rewards, _, _, infos) = obs, self.env.step(actions)
+            valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
+            if valid.any():
+                self._observe(
+                    {key: values[valid] for key, values in seen.items()}, actions[valid], np.asarray(rewards)[valid]
+                )
             self.num_timesteps += self.env.num_envs
             callback.on_step()
         callback.on_training_end()
@@ -80,19 +93,34 @@ class Recommender:
         return self.env
 
     def save(self, path: Path) -> None:
-        """Writes down the little that there is to it: its arguments."""
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr(_ARGUMENTS, json.dumps(self._arguments()))
+        """Writes down its arguments and what it learned."""
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(_ARGUMENTS, json.dumps(self._arguments()))
+            with archive.open(_LEARNED, "w") as file:
+                np.savez(file, **self._learned())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path, env: VectorEnv) -> Self:
         """What :meth:`save` wrote, on an environment."""
-        with zipfile.ZipFile(path) as file:
-            return cls(env, **json.loads(file.read(_ARGUMENTS)))
+        with zipfile.ZipFile(path) as archive:
+            recommender = cls(env, **json.loads(archive.read(_ARGUMENTS)))
+            with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
+                recommender._restore(dict(arrays))
+        return recommender
 
     def _scores(self, obs: Obs) -> NDArray[np.float64]:
         """What is played while it is meant to explore."""
         return self.q_values(obs)
+
+    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Learns from rewards that mean something: n observations, choices (n,) and rewards (n,)."""
+
+    def _learned(self) -> dict[str, NDArray[Any]]:
+        """What acts greedily, apart from the arguments."""
+        return {}
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what :meth:`_learned` gave."""
 
     def _arguments(self) -> dict[str, Any]:
         return {"gamma": self.gamma, "seed": self.seed}
@@ -118,6 +146,55 @@ class CosineRecommender(Recommender):
         dim = applicants.shape[1]
         vectors = self._market.jobs.vectors[candidates] if candidates.ndim == 2 else candidates[..., :dim]
         return np.einsum("nd,nkd->nk", applicants.astype(np.float64), vectors.astype(np.float64))
+
+
+class PopularityRecommender(Recommender):
+    """The candidate of the highest mean reward so far, whoever it was shown to.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped in its rewards.
+        shrinkage: How many rewards of the overall mean a job begins with.
+        epsilon: Share of choices made at random while learning.
+        gamma: As for every opponent.
+        seed: As for every opponent.
+
+    Raises:
+        ValueError: If observations are not ids.
+    """
+
+    def __init__(self, env: VectorEnv, shrinkage: float = 2.0, epsilon: float = 0.1, gamma: float = 0.9, seed: int = 0):
+        super().__init__(env, gamma, seed)
+        if env.single_observation_space["candidates"].dtype != np.int64:  # type: ignore[index]
+            raise ValueError("`env` must be made with `observation='ids'` for popularity.")
+        self._shrinkage = shrinkage
+        self._epsilon = epsilon
+        self._sums = np.zeros(len(self._market.jobs))
+        self._counts = np.zeros(len(self._market.jobs))
+
+    def q_values(self, obs: Obs) -> NDArray[np.float64]:
+        """Mean rewards, shrunk to the mean of all."""
+        overall = self._sums.sum() / max(self._counts.sum(), 1.0)
+        means = (self._sums + self._shrinkage * overall) / (self._counts + self._shrinkage)
+        return means[obs["candidates"]]
+
+    def _scores(self, obs: Obs) -> NDArray[np.float64]:
+        scores = self.q_values(obs) + 1e-6 * self._rng.random(obs["candidates"].shape)  # ties by chance
+        explores = self._rng.random(len(scores)) < self._epsilon
+        return np.where(explores[:, None], self._rng.random(scores.shape), scores)
+
+    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        jobs = obs["candidates"][np.arange(len(actions)), actions]
+        np.add.at(self._sums, jobs, rewards)
+        np.add.at(self._counts, jobs, 1.0)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "shrinkage": self._shrinkage, "epsilon": self._epsilon}
+
+    def _learned(self) -> dict[str, NDArray[Any]]:
+        return {"sums": self._sums, "counts": self._counts}
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._sums, self._counts = arrays["sums"], arrays["counts"]
 
 
 class OracleRecommender(Recommender):

@@ -26,7 +26,7 @@ def test_the_posterior_is_that_of_bayesian_regression(env):
     bandit = LinearBandit(env, noise=0.5, prior_std=0.2, cosine_prior=0.3)
     features, rewards = observed(bandit)
     for x, reward in zip(features, rewards, strict=True):
-        bandit.observe(x[None], np.array([reward]))
+        bandit.update(x[None], np.array([reward]))
 
     prior = np.zeros(features.shape[1])
     prior[-1] = 0.3
