@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments import build
+from experiments.flat_dqn import _flat
+from experiments.train import build_evaluation
+
+
+def test_it_sees_the_whole_observation_and_is_evaluated_on_the_environments_own(run, small, tmp_path):
+    summary = run("algo=dqn", "algo.learning_starts=8", "algo.buffer_size=100")
+    cfg = small("algo=dqn", "algo.buffer_size=100")
+    market = build.build_market(cfg)
+    env = build.build_env(cfg, market)
+    again = build.load_algorithm(cfg, tmp_path / "run" / "model.zip", env)
+    obs, _ = env.reset(seed=0)
+
+    assert again.observation_space.shape == (768 * 6,)
+    assert again.q_values(obs).shape == (1, 5)
+    assert again.predict(obs, deterministic=True)[0][0] == again.q_values(obs).argmax()
+    one = {key: values[0] for key, values in obs.items()}
+    np.testing.assert_array_equal(_flat(one), _flat(obs)[0])
+    assert summary["interactions"] == 30
+    assert build_evaluation(cfg, market, build.build_truth(cfg, market))(again)["score"] == summary["held_out"]["score"]
