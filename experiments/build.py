@@ -137,6 +137,7 @@ def _split(override_dirname: str) -> list[str]:
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
+OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
 OmegaConf.register_new_resolver("mul", lambda *factors: _product(factors), replace=True)
 
 
