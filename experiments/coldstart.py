@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from rliable import library, metrics
+from rliable import metrics
+from scipy.stats import trim_mean
 
 from experiments.runs import RunError, find_runs, write_json
 from experiments.tables import format_table
@@ -166,15 +166,9 @@ def run_learners(
 
 def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[float, float, float]:
     """Interquartile mean of values (n,), and its 95 % bootstrap interval."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # rliable names the generator as arch no longer likes it
-        estimates, bounds = library.get_interval_estimates(
-            {"all": values[:, None]},
-            lambda sample: np.array([metrics.aggregate_iqm(sample)]),
-            reps=reps,
-            random_state=np.random.RandomState(seed),
-        )
-    return float(estimates["all"][0]), float(bounds["all"][0, 0]), float(bounds["all"][1, 0])
+    samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
+    low, high = np.quantile(trim_mean(samples, 0.25, axis=1), (0.025, 0.975))
+    return float(metrics.aggregate_iqm(values[:, None])), float(low), float(high)
 
 
 def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:

@@ -59,7 +59,8 @@ def test_a_missing_run_is_named(tmp_path, run):
 
 
 def test_the_command_runs_what_is_missing_and_prints_the_table(tmp_path):
-    common = "common=[market.n_jobs=60,market.n_applicants=40,env.num_candidates=5,evaluation.n_pairs=32]"
+    sizes = ("market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32")
+    common = f"common={json.dumps(sizes)}"
     command = [
         *(sys.executable, "-m", "experiments.coldstart", "preset=quick", "only=[cosine,linucb]", "seeds=[0,1]"),
         *("interactions=20", "n_jobs=1", "reps=20", f"folder={tmp_path}", common),
