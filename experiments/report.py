@@ -36,6 +36,7 @@ _OPPONENTS = "experiments.opponents."
 _LINES = ("-", "-.", ":")
 _SIZE = (7.2, 4.0)
 _MARKED = 40
+_IN_THE_AXES, _SHORT_LABEL = 5, 30
 _DECISIONS_ASKED = "decisions asked"
 _DPI = 140
 
@@ -435,7 +436,9 @@ def _curves(
     if not lines:
         return None
     figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-    for number, (label, (at, mean, spread)) in enumerate(lines.items()):
+    places = {label: place for place, label in enumerate(tables)}  # a group has one colour in all figures
+    for label, (at, mean, spread) in lines.items():
+        number = places[label]
         style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
         if label == _RANDOM:
             style = {"color": _REFERENCE_STYLE["random"], "linestyle": "--", "linewidth": 1}
@@ -497,7 +500,17 @@ def _dress(axes: Axes, title: str, log: bool, n_lines: int) -> None:
     if log:
         axes.set_yscale("log")
     if n_lines > 1:
-        axes.legend(fontsize=8, frameon=False, ncols=max(1, math.ceil(n_lines / 6)))
+        labels = [str(text) for text in axes.get_legend_handles_labels()[1]]
+        if n_lines > _IN_THE_AXES or max(map(len, labels)) > _SHORT_LABEL:
+            # Beneath, where it hides no curve.
+            figure = axes.get_figure()
+            assert figure is not None
+            width, height = _SIZE
+            rows = math.ceil(n_lines / 2)
+            figure.set_size_inches(width, height + 0.17 * rows)  # type: ignore[union-attr]
+            figure.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=2)
+        else:
+            axes.legend(fontsize=8, frameon=False)
 
 
 def _short(label: str, width: int = 60) -> str:
