@@ -162,12 +162,12 @@ class CandidateReplay:
         Raises:
             ValueError: If the store is empty, or no transition has the components that `weights` need.
         """
-        if not self.n_usable:
+        usable = None if self.weights is None else np.flatnonzero(self.usable(np.arange(len(self))))
+        n_usable = len(self) if usable is None else len(usable)
+        if not n_usable:
             raise ValueError("The replay is empty: nothing can be drawn before a valid transition is added.")
-        if self.weights is None:
-            return self[rng.integers(len(self), size=n)]
-        usable = np.flatnonzero(self.usable(np.arange(len(self))))
-        return self[usable[rng.integers(len(usable), size=n)]]
+        drawn = rng.integers(n_usable, size=n)
+        return self[drawn if usable is None else usable[drawn]]
 
     @property
     def n_usable(self) -> int:

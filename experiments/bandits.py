@@ -67,10 +67,8 @@ class LinearBandit(Recommender):
         self._thompson = exploration == "thompson"
         self._alpha = alpha
         self._noise = noise
-        rng = np.random.default_rng(0)
-        applicants, jobs = self._market.applicants, self._market.jobs
-        cosine = self._market.cosine(rng.integers(len(applicants), size=2_000), rng.integers(len(jobs), size=2_000))
-        self._cosine = float(cosine.mean()), float(cosine.std()) or 1.0
+        jobs = self._market.jobs
+        self._cosine = self._cosine_spread()
         self._mean_job = jobs.vectors.mean(axis=0)
         # Job vectors have much in common: what is left of them is scaled to unit length on average.
         self._spread = float(np.linalg.norm(jobs.vectors - self._mean_job, axis=1).mean()) or 1.0
@@ -81,9 +79,7 @@ class LinearBandit(Recommender):
 
     def features(self, obs: Obs) -> NDArray[np.float64]:
         """Features (n, k, d) of a batch of n observations with k candidates."""
-        shown, state = obs["candidates"], obs["applicant"].astype(np.float64)
-        jobs = self._market.jobs.vectors[shown] if shown.ndim == 2 else shown[..., : state.shape[1]]
-        jobs = jobs.astype(np.float64)
+        state, jobs = obs["applicant"].astype(np.float64), self._job_vectors(obs).astype(np.float64)
         product = state[:, None] * jobs
         mean, spread = self._cosine
         cosine = (product.sum(axis=-1, keepdims=True) - mean) / spread
@@ -112,9 +108,11 @@ class LinearBandit(Recommender):
     def _scores(self, obs: Obs) -> NDArray[np.float64]:
         return self._optimistic(self.features(obs))
 
-    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        chosen = obs["candidates"][np.arange(len(actions)), actions][:, None]
-        self.update(self.features({**obs, "candidates": chosen})[:, 0], rewards)
+    def _observe(
+        self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        chosen = {"applicant": obs["applicant"][rows], "candidates": obs["candidates"][rows, actions[rows]][:, None]}
+        self.update(self.features(chosen)[:, 0], rewards[rows])
 
     def _learned(self) -> dict[str, NDArray[Any]]:
         return {"mean": self._mean}
@@ -136,6 +134,3 @@ class LinearBandit(Recommender):
         values, vectors = np.linalg.eigh((joint + joint.swapaxes(-1, -2)) / 2)
         draws = self._rng.standard_normal(expected.shape) * np.sqrt(np.maximum(values, 0.0))
         return expected + self._alpha * (vectors @ draws[..., None])[..., 0]
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), **self._options}

@@ -126,18 +126,18 @@ def own_occupation(market: LabourMarket) -> Pairs:
 def neighbours(market: LabourMarket) -> Pairs:
     """Pairs of an applicant and a job of another occupation of the same family."""
     applicants, jobs = _all_pairs(market)
-    families = np.array([*market.vocabulary.occupation_families, -1])
     left, right = market.applicants.occupation_ids[applicants], market.jobs.occupation_ids[jobs]
-    near = (families[left] == families[right]) & (left != right) & (left >= 0) & (right >= 0)
+    same = market.family_id(market.applicants, applicants) == market.family_id(market.jobs, jobs)
+    near = same & (left != right) & (left >= 0) & (right >= 0)
     return applicants[near], jobs[near]
 
 
 def mismatches(market: LabourMarket) -> Pairs:
     """Pairs of an applicant and a job of another family at the same seniority."""
     applicants, jobs = _all_pairs(market)
-    families = np.array([*market.vocabulary.occupation_families, -1])
     left, right = market.applicants.occupation_ids[applicants], market.jobs.occupation_ids[jobs]
-    apart = (families[left] != families[right]) & (left >= 0) & (right >= 0)
+    other = market.family_id(market.applicants, applicants) != market.family_id(market.jobs, jobs)
+    apart = other & (left >= 0) & (right >= 0)
     level = market.applicants.seniority[applicants] == market.jobs.seniority[jobs]
     return applicants[apart & level], jobs[apart & level]
 
@@ -170,7 +170,7 @@ def _ask(bound: BoundSimulator, pairs: Pairs) -> Feedback:
 def _scores(feedback: Feedback) -> NDArray[np.float64]:
     """What orders the answers: the probability where there is one, else the decision; no entry without an answer."""
     valid = feedback.status == "ok"
-    rank = np.array([DECISIONS.index(word) if word else 0 for word in feedback.decision], dtype=np.float64)
+    rank = np.maximum(_ranks(feedback), 0)
     return np.where(np.isnan(feedback.probability), rank, feedback.probability)[valid]
 
 

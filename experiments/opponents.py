@@ -48,6 +48,7 @@ class Recommender:
         self.logger = Logger(None, [])
         self._market: LabourMarket = env.unwrapped.market
         self._rng = np.random.default_rng(seed)
+        self._options: dict[str, Any] = {}  # a subclass's own arguments, as they are saved
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Scores (n, k) of a batch of n observations."""
@@ -72,13 +73,10 @@ class Recommender:
         obs, _ = self.env.reset(seed=self.seed)
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            actions = self.predict(obs, deterministic=False)[0]
+            actions = self._play(obs)
             seen, (obs, rewards, _, _, infos) = obs, self.env.step(actions)
             valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
-            if valid.any():
-                self._observe(
-                    {key: values[valid] for key, values in seen.items()}, actions[valid], np.asarray(rewards)[valid]
-                )
+            self._observe(seen, actions, np.asarray(rewards), np.flatnonzero(valid))
             self.num_timesteps += self.env.num_envs
             callback.on_step()
         callback.on_training_end()
@@ -112,8 +110,21 @@ class Recommender:
         """What is played while it is meant to explore."""
         return self.q_values(obs)
 
-    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Learns from rewards that mean something: n observations, choices (n,) and rewards (n,)."""
+    def _play(self, obs: Obs) -> NDArray[np.int64]:
+        """The choices (n,) that are made while it learns."""
+        return self.predict(obs, deterministic=False)[0]
+
+    def _observe(
+        self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        """Learns from what :meth:`_play` chose.
+
+        Args:
+            obs: n observations.
+            actions: (n,).
+            rewards: (n,).
+            rows: Which of them mean something.
+        """
 
     def _learned(self) -> dict[str, NDArray[Any]]:
         """What acts greedily, apart from the arguments."""
@@ -122,8 +133,20 @@ class Recommender:
     def _restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Puts back what :meth:`_learned` gave."""
 
+    def _job_vectors(self, obs: Obs) -> NDArray[np.floating]:
+        """Vectors ``hard | soft`` (n, k, d) of the candidates, given as ids or as features."""
+        shown = obs["candidates"]
+        return self._market.jobs.vectors[shown] if shown.ndim == 2 else shown[..., : obs["applicant"].shape[1]]
+
+    def _cosine_spread(self) -> tuple[float, float]:
+        """Mean and standard deviation of the cosine over a fixed sample of pairs."""
+        rng = np.random.default_rng(0)
+        applicants, jobs = self._market.applicants, self._market.jobs
+        cosine = self._market.cosine(rng.integers(len(applicants), size=2_000), rng.integers(len(jobs), size=2_000))
+        return float(cosine.mean()), float(cosine.std()) or 1.0
+
     def _arguments(self) -> dict[str, Any]:
-        return {"gamma": self.gamma, "seed": self.seed}
+        return {"gamma": self.gamma, "seed": self.seed, **self._options}
 
 
 class RandomRecommender(Recommender):
@@ -142,10 +165,8 @@ class CosineRecommender(Recommender):
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Cosines."""
-        candidates, applicants = obs["candidates"], obs["applicant"]
-        dim = applicants.shape[1]
-        vectors = self._market.jobs.vectors[candidates] if candidates.ndim == 2 else candidates[..., :dim]
-        return np.einsum("nd,nkd->nk", applicants.astype(np.float64), vectors.astype(np.float64))
+        vectors = self._job_vectors(obs).astype(np.float64)
+        return np.einsum("nd,nkd->nk", obs["applicant"].astype(np.float64), vectors)
 
 
 class PopularityRecommender(Recommender):
@@ -166,6 +187,7 @@ class PopularityRecommender(Recommender):
         super().__init__(env, gamma, seed)
         if env.single_observation_space["candidates"].dtype != np.int64:  # type: ignore[index]
             raise ValueError("`env` must be made with `observation='ids'` for popularity.")
+        self._options = {"shrinkage": shrinkage, "epsilon": epsilon}
         self._shrinkage = shrinkage
         self._epsilon = epsilon
         self._sums = np.zeros(len(self._market.jobs))
@@ -182,13 +204,12 @@ class PopularityRecommender(Recommender):
         explores = self._rng.random(len(scores)) < self._epsilon
         return np.where(explores[:, None], self._rng.random(scores.shape), scores)
 
-    def _observe(self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        jobs = obs["candidates"][np.arange(len(actions)), actions]
-        np.add.at(self._sums, jobs, rewards)
+    def _observe(
+        self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        jobs = obs["candidates"][rows, actions[rows]]
+        np.add.at(self._sums, jobs, rewards[rows])
         np.add.at(self._counts, jobs, 1.0)
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), "shrinkage": self._shrinkage, "epsilon": self._epsilon}
 
     def _learned(self) -> dict[str, NDArray[Any]]:
         return {"sums": self._sums, "counts": self._counts}

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.opponents import Recommender
 
@@ -66,38 +65,13 @@ class VowpalWabbit(Recommender):
             np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components].T
             for vectors, mean in zip((applicants, jobs), self._means, strict=True)
         )
-        rng = np.random.default_rng(0)
-        cosine = self._market.cosine(rng.integers(len(applicants), size=2_000), rng.integers(len(jobs), size=2_000))
-        self._cosine = float(cosine.mean()), float(cosine.std()) or 1.0
+        self._cosine = self._cosine_spread()
+        # What was played last: each observation's lines, and the chances (n, k) that the choice was drawn from.
+        self._played: tuple[list[list[str]], NDArray[np.float64]] = ([], np.empty((0, 0)))
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Probabilities with which each candidate would be played, (n, k): the likeliest is the best known."""
         return np.stack([self._probabilities(lines) for lines in self._lines(obs)])
-
-    def learn(self, total_timesteps: int, callback: BaseCallback, **kwargs: Any) -> Self:
-        """Plays and learns; SB3's other keywords do nothing."""
-        callback.init_callback(self)  # type: ignore[arg-type]
-        callback.on_training_start({"total_timesteps": total_timesteps}, {})
-        obs, _ = self.env.reset(seed=self.seed)
-        while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
-            batch = list(self._lines(obs))
-            chances = np.stack([self._probabilities(lines) for lines in batch])
-            if "action_mask" in obs:
-                chances = np.where(obs["action_mask"], chances + 1e-9, 0.0)
-            chances /= chances.sum(axis=1, keepdims=True)
-            actions = (chances.cumsum(axis=1) > self._rng.random((len(chances), 1))).argmax(axis=1)
-            obs, rewards, _, _, infos = self.env.step(actions)
-            valid = np.asarray(infos.get("transition_valid", np.ones(len(actions))), dtype=bool)
-            for row in np.flatnonzero(valid):
-                lines, action = batch[row], int(actions[row])
-                # It minimises costs.
-                lines[action + 1] = f"0:{-float(rewards[row])}:{chances[row, action]} {lines[action + 1]}"
-                self._workspace.learn(lines)
-            self.num_timesteps += self.env.num_envs
-            callback.on_step()
-        callback.on_training_end()
-        return self
 
     def save(self, path: Path) -> None:
         """Writes down its arguments, and what it learned into a file beside them."""
@@ -113,14 +87,31 @@ class VowpalWabbit(Recommender):
         bandit._workspace = Workspace(f"{bandit._arguments_of_vw} -i {_model_of(path)}")
         return bandit
 
+    def _play(self, obs: Obs) -> NDArray[np.int64]:
+        batch = list(self._lines(obs))
+        chances = np.stack([self._probabilities(lines) for lines in batch])
+        if "action_mask" in obs:
+            chances = np.where(obs["action_mask"], chances + 1e-9, 0.0)
+        chances /= chances.sum(axis=1, keepdims=True)
+        self._played = batch, chances
+        return (chances.cumsum(axis=1) > self._rng.random((len(chances), 1))).argmax(axis=1)
+
+    def _observe(
+        self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        batch, chances = self._played
+        for row in rows:
+            lines, action = batch[row], int(actions[row])
+            # It minimises costs.
+            lines[action + 1] = f"0:{-float(rewards[row])}:{chances[row, action]} {lines[action + 1]}"
+            self._workspace.learn(lines)
+
     def _probabilities(self, lines: list[str]) -> NDArray[np.float64]:
         return np.asarray(self._workspace.predict(lines), dtype=np.float64)
 
     def _lines(self, obs: Obs) -> Iterable[list[str]]:
         """Each observation as Vowpal Wabbit's text: the applicant, then a line a candidate."""
-        shown, states = obs["candidates"], obs["applicant"]
-        dim = states.shape[1]
-        jobs = self._market.jobs.vectors[shown] if shown.ndim == 2 else shown[..., :dim]
+        states, jobs = obs["applicant"], self._job_vectors(obs)
         mean, spread = self._cosine
         cosine = (np.einsum("nd,nkd->nk", states, jobs) - mean) / spread
         left = (states - self._means[0]) @ self._axes[0] * 4
@@ -131,9 +122,6 @@ class VowpalWabbit(Recommender):
                 shared,
                 *(f"|a {_numbers(job)} |c cosine:{near:.4f}" for job, near in zip(candidates, nearness, strict=True)),
             ]
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), **self._options}
 
 
 def _numbers(values: NDArray[Any]) -> str:

@@ -137,7 +137,7 @@ class Asker:
         budget: Budget,
         limits: Limits,
     ):
-        self.prompt = prompt
+        self._prompt = prompt
         self._persona = persona
         self._decisions = tuple(decisions)
         self._cache = cache
@@ -281,7 +281,7 @@ class Asker:
 
     def _try(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
         """Calls, with retries, and keeps what came."""
-        messages = self.prompt.messages(*question, persona=self._persona, decisions=self._decisions)
+        messages = self._prompt.messages(*question, persona=self._persona, decisions=self._decisions)
         most_tokens, most_cost = chat.bounds(messages)
         pause = self._limits.retry_wait
         for left in range(self._limits.max_retries, -1, -1):

@@ -230,16 +230,16 @@ def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
     if isinstance(error, known.APIConnectionError) or _has_cause(error, "APIConnectionError"):
         return CallFailed("connection", reason, billed=not _has_cause(error, "ConnectError"))
     if isinstance(code, int) and code >= 500:
-        if _has_cause(error, "InternalServerError", "HTTPStatusError", beneath=error):
+        if _has_cause(error.__cause__ or error.__context__, "InternalServerError", "HTTPStatusError"):
             return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
         return CallFailed("bad_response", reason, billed=True)
     return CallFailed("rejected", reason)
 
 
-def _has_cause(error: BaseException | None, *names: str, beneath: BaseException | None = None) -> bool:
-    """Whether an error, or what it came from, is of a class of such a name; not counting ``beneath`` itself."""
+def _has_cause(error: BaseException | None, *names: str) -> bool:
+    """Whether an error, or what it came from, is of a class of such a name."""
     while error is not None:
-        if error is not beneath and type(error).__name__ in names:
+        if type(error).__name__ in names:
             return True
         error = error.__cause__ or error.__context__
     return False

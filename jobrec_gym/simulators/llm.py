@@ -240,13 +240,9 @@ class LLMSimulator:
             raise ValueError(f"`prices` must be dollars per token in and out, got {prices}.")
         if not isinstance(calibration, (str, os.PathLike)):
             calibration = _thresholds(calibration)
-        load_prompt(prompt or _default_prompt(mode))
+        self._prompt = load_prompt(prompt or _default_prompt(mode))
         api_base = _checked_address(model, api_base)
         _check_extra_body(extra_body)
-        caps = {"max_calls": max_calls, "max_tokens": max_tokens, "max_usd": max_usd}
-        for name, cap in caps.items():
-            if cap is not None and not cap >= 0:
-                raise ValueError(f"`{name}` must be at least 0, or None for no cap, got {cap}.")
         self.rewards = decision_rewards(rewards)
         self.mode = mode
         self.model = model
@@ -265,7 +261,9 @@ class LLMSimulator:
             "rewards": dict(self.rewards),
             "cache": None if cache is None else str(Path(cache).absolute()),
             "cache_mode": cache_mode,
-            **caps,
+            "max_calls": max_calls,
+            "max_tokens": max_tokens,
+            "max_usd": max_usd,
             "budget_name": budget_name,
             "on_budget": on_budget,
             "on_failure": on_failure,
@@ -287,7 +285,6 @@ class LLMSimulator:
             scratch = tempfile.TemporaryDirectory(prefix="jobrec-answers-")
             weakref.finalize(self, scratch.cleanup)
             path = str(Path(scratch.name) / "answers.sqlite")
-        self.cache = AnswerCache(path)
         self.budget = Budget(
             path,
             max_calls=options["max_calls"],
@@ -295,13 +292,14 @@ class LLMSimulator:
             max_usd=options["max_usd"],
             name=options["budget_name"],
         )
+        self.cache = AnswerCache(path)
         self._asker = Asker(
             model=options["model"],
             api_base=options["api_base"],
             api_key=self._api_key,
             mode=options["mode"],
-            prompt=load_prompt(options["prompt"]),
-            persona=PERSONAS.get(options["persona"], options["persona"]),
+            prompt=self._prompt,
+            persona=self.persona,
             decisions=options["decisions"],
             sampling={
                 "temperature": options["temperature"],
@@ -418,7 +416,7 @@ class LLMSimulator:
     @property
     def prompt_version(self) -> str:
         """The template's version."""
-        return self._asker.prompt.version
+        return self._prompt.version
 
     @property
     def persona(self) -> str:
