@@ -2,20 +2,24 @@
 
 from dynaq_algo.checkpoint import DynaQCheckpoint
 from dynaq_algo.dynaq import DynaQ
-from dynaq_algo.features import ConcatFeatures, InteractionFeatures, PairFeatures
-from dynaq_algo.planning import CandidatePairs, PlanningSource, VisitedPairs
+from dynaq_algo.features import BlockwiseFeatures, ConcatFeatures, InteractionFeatures, PairFeatures
+from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.planning import CandidatePairs, CrossedPairs, PlanningSource, VisitedPairs
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay
 from dynaq_algo.vec_env import GymnasiumVecEnv
 from dynaq_algo.world_model import WorldModel
 
 __all__ = [
+    "BlockwiseFeatures",
     "CandidatePairs",
     "CandidatePolicy",
     "CandidateReplay",
     "ConcatFeatures",
+    "CrossedPairs",
     "DynaQ",
     "DynaQCheckpoint",
+    "GaussianProcess",
     "GymnasiumVecEnv",
     "InteractionFeatures",
     "PairFeatures",

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, PairNetwork, best_match
+from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
@@ -33,6 +34,7 @@ from dynaq_algo.world_model import WorldModel
 __all__ = ["DynaQ"]
 
 BOOTSTRAPS = ("same_action", "max", "double")
+WORLD_MODELS = ("network", "gaussian_process")
 WINDOW = 1_000
 
 
@@ -108,14 +110,18 @@ class DynaQ(DQN):
         learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
         planning_steps: Planning updates after each direct update.
         bootstrap: `"same_action"`, `"max"` or `"double"`.
-        planning_source: `"visited"`, `"candidates"` or an object, see :mod:`dynaq_algo.planning`.
+        planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step, where the reward is a
             weighted sum whose weights change: from `info["reward_components"]` and `info["reward_weights"]` (name ->
             number, both). A transition that lacks a component whose weight is not 0 is left out.
         action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`. A saved agent holds the path and a checksum, never the values.
+        world_model: `"network"`, one or several, or `"gaussian_process"`, Bayesian.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
-            :class:`~dynaq_algo.world_model.WorldModel`.
+            :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
+            see :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
+        exploration_bonus: Where epsilon does not explore, the choice is the candidate of the highest Q-value plus so
+            many times the spread of the world model's reward, as Dyna-Q+ favours what it has not tried lately.
         gamma: Discount, below 1 for `same_action`.
         batch_size: Transitions in each update.
         buffer_size: Transitions in replay.
@@ -141,7 +147,7 @@ class DynaQ(DQN):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
     policy: CandidatePolicy  # type: ignore[assignment]
     replay_buffer: CandidateReplay  # type: ignore[assignment]
-    world_model: WorldModel
+    world_model: WorldModel | GaussianProcess
     q_net: PairNetwork  # type: ignore[assignment]
     q_net_target: PairNetwork  # type: ignore[assignment]
     _n_scored: int
@@ -157,7 +163,9 @@ class DynaQ(DQN):
         planning_source: str | PlanningSource = "visited",
         relabel: bool = False,
         action_features: np.ndarray | str | PathLike[str] | None = None,
+        world_model: str = "network",
         world_model_kwargs: dict[str, Any] | None = None,
+        exploration_bonus: float = 0.0,
         gamma: float = 0.9,
         batch_size: int = 64,
         buffer_size: int = 10_000,
@@ -203,6 +211,8 @@ class DynaQ(DQN):
         self.planning_source = planning_source
         self.relabel = relabel
         self.action_features = action_features
+        self.world_model_name = world_model
+        self.exploration_bonus = exploration_bonus
         self.world_model_kwargs = dict(world_model_kwargs or {})
         self.action_table: ActionTable | None = None
         self._gradient_steps_by_default = gradient_steps is None
@@ -227,7 +237,7 @@ class DynaQ(DQN):
             return
         self._score_new_transitions()
         self.policy.set_training_mode(True)
-        self._update_learning_rate([self.policy.optimizer, self.world_model.optimizer])
+        self._update_learning_rate(self._optimizers)
 
         losses, model_losses, planning_losses, q_means = [], [], [], []
         for _ in range(gradient_steps):
@@ -262,7 +272,7 @@ class DynaQ(DQN):
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
         with th.no_grad():
-            imagined, _ = self.world_model(planned.inputs)
+            imagined, _ = self.world_model(planned.inputs, with_spread=False)
         target_values = self._target_values(planned)
         steps = zip(planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size), strict=True)
         return [self._q_update(batch, reward, values)[0] for batch, reward, values in steps]
@@ -329,7 +339,7 @@ class DynaQ(DQN):
         return batch._replace(next_state=next_state, next_candidates=next_candidates, next_mask=self._tensor(mask))
 
     def _score_new_transitions(self) -> None:
-        """Let the world model predict rewards that it has not been trained on."""
+        """Let the world model predict rewards that it has not been trained on, then tell it."""
         replay = self.replay_buffer
         n_new = min(replay.n_added - self._n_scored, len(replay), WINDOW)
         self._n_scored = replay.n_added
@@ -337,7 +347,8 @@ class DynaQ(DQN):
             newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
             batch = self._batch(replay[newest[replay.usable(newest)]])
             with th.no_grad():
-                predicted, _ = self.world_model(batch.inputs)
+                predicted, _ = self.world_model(batch.inputs, with_spread=False)
+                self.world_model.observe(batch.inputs, batch.reward)
             self._reward_window.extend(zip(batch.reward.tolist(), predicted.tolist(), strict=True))
 
     def _model_r2(self) -> float | None:
@@ -485,7 +496,7 @@ class DynaQ(DQN):
         if not hasattr(self, "_logger"):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, "DynaQ_pretrain")
         rate = self.lr_schedule(self._current_progress_remaining)
-        for optimizer in (self.policy.optimizer, self.world_model.optimizer):
+        for optimizer in self._optimizers:
             utils.update_learning_rate(optimizer, rate)
 
         result: dict[str, float] = {}
@@ -545,7 +556,9 @@ class DynaQ(DQN):
         if explore.any():
             action[explore] = self._random_action(decisions.take(explore))
         if not explore.all():
-            action[~explore] = self.policy.greedy(decisions.take(~explore) if explore.any() else decisions)
+            others = decisions.take(~explore) if explore.any() else decisions
+            curious = self.exploration_bonus > 0 and not deterministic
+            action[~explore] = self.policy.greedy(others, self._bonus(others) if curious else None)
         return (action if layout.is_batch(observation) else action[0]), state
 
     def q_values(self, observation: Mapping[str, Any]) -> np.ndarray:
@@ -555,10 +568,18 @@ class DynaQ(DQN):
 
     def predict_reward(self, observation: Mapping[str, Any]) -> np.ndarray:
         """The world model's rewards (n, k) of one observation (n = 1) or a batch, masked candidates included."""
-        decisions = self.policy.layout.read(observation)
+        return self._imagine(self.policy.layout.read(observation))[0].cpu().numpy()
+
+    def _bonus(self, decisions: DecisionBatch) -> th.Tensor:
+        """What exploration adds to the Q-values, (n, k)."""
+        return self.exploration_bonus * self._imagine(decisions)[1]
+
+    def _imagine(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and spread of the world model's rewards, (n, k) each."""
         with th.no_grad():
-            state = self._tensor(decisions.state)
-            return self.world_model.score(state, self.policy.action_features(decisions.candidates))[0].cpu().numpy()
+            return self.world_model.score(
+                self._tensor(decisions.state), self.policy.action_features(decisions.candidates)
+            )
 
     def _sample_action(
         self,
@@ -624,15 +645,7 @@ class DynaQ(DQN):
                 action_table=self.action_table,
                 **self.policy_kwargs,
             ).to(self.device)
-            self.world_model = WorldModel(
-                self.policy.features,
-                **{
-                    "net_arch": self.policy.net_arch,
-                    "activation_fn": self.policy.activation_fn,
-                    "learning_rate": self.lr_schedule(1),
-                    **self.world_model_kwargs,
-                },
-            ).to(self.device)
+            self.world_model = self._make_world_model().to(self.device)
         self._create_aliases()
         self._convert_train_freq()
         if self._gradient_steps_by_default:
@@ -643,7 +656,34 @@ class DynaQ(DQN):
         # Of the replay and the rollout, which a zip does not hold; a checkpoint does.
         self._n_scored = self._rollout_steps = self._rollout_episodes = 0
 
+    def _make_world_model(self) -> WorldModel | GaussianProcess:
+        policy = self.policy
+        if self.world_model_name == "gaussian_process":
+            return GaussianProcess(policy.features, **{"prior": policy.prior, **self.world_model_kwargs})  # type: ignore[arg-type]
+        defaults = {
+            "net_arch": policy.net_arch,
+            "activation_fn": policy.activation_fn,
+            "learning_rate": self.lr_schedule(1),
+        }
+        return WorldModel(policy.features, **{**defaults, **self.world_model_kwargs})
+
+    @property
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        return [o for o in (self.policy.optimizer, self.world_model.optimizer) if o is not None]
+
     def _check_arguments(self) -> None:
+        if self.world_model_name not in WORLD_MODELS:
+            raise ValueError(
+                f"`world_model` must be one of {WORLD_MODELS}, got {self.world_model_name!r}"
+                f"{best_match(self.world_model_name, WORLD_MODELS)}."
+            )
+        if self.relabel and self.world_model_name == "gaussian_process":
+            raise ValueError(
+                '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
+                'was earned, got True. Use `world_model="network"`.'
+            )
+        if not 0 <= self.exploration_bonus < np.inf:
+            raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {self.exploration_bonus}.")
         if self.bootstrap not in BOOTSTRAPS:
             raise ValueError(
                 f"`bootstrap` must be one of {BOOTSTRAPS}, got {self.bootstrap!r}"
@@ -765,7 +805,8 @@ class DynaQ(DQN):
         return [*super()._excluded_save_params(), "action_features", "action_table", "_rngs", "_planner"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer", "world_model", "world_model.optimizer"], []
+        optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
+        return ["policy", "policy.optimizer", "world_model", *optimizer], []
 
 
 def _next_scores(network: PairNetwork, batch: Batch) -> th.Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 __all__ = [
     "FEATURES",
     "ActionTable",
+    "BlockwiseFeatures",
     "CandidateLayout",
     "ConcatFeatures",
     "DecisionBatch",
@@ -26,6 +27,7 @@ __all__ = [
     "PairNetwork",
     "best_match",
     "make_features",
+    "prior_weights",
 ]
 
 CANDIDATES, ACTION_MASK = "candidates", "action_mask"
@@ -227,9 +229,14 @@ class PairFeatures:
     Args:
         state_dim: d_s.
         action_dim: d_a.
+
+    Attributes:
+        n_similarities: How many entries at the end of the input are similarities of state and action, which a prior
+            can weigh.
     """
 
     pair_dim: int
+    n_similarities = 0
 
     def __init__(self, state_dim: int, action_dim: int):
         self.state_dim = state_dim
@@ -240,6 +247,9 @@ class PairFeatures:
     def output_dim(self) -> int:
         """Size of one network input."""
         return self.state_dim + self.pair_dim
+
+    def fit(self, actions: np.ndarray) -> None:
+        """Learn what can be learned from actions alone, (n, d_a), before any interaction; nothing by default."""
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The part that depends on the action: (..., d_s), (..., d_a) -> (..., pair_dim)."""
@@ -279,11 +289,76 @@ class InteractionFeatures(PairFeatures):
         return th.cat([action, state[..., : self.shared_dim] * action[..., : self.shared_dim]], dim=-1)
 
 
-FEATURES: dict[str, type[PairFeatures]] = {"concat": ConcatFeatures, "interaction": InteractionFeatures}
+class BlockwiseFeatures(InteractionFeatures):
+    """`[s, a, s * a, similarity of each block]`, the product being of centred vectors and scaled to their size.
+
+    The leading entries that state and action share are cut into blocks of equal size (hard and soft skills, say). A
+    similarity is the cosine of a state's and an action's block, both less the mean action, over the standard deviation
+    of that cosine between actions. What all texts have in common says nothing about which fits: embeddings lie in a
+    narrow cone, and to subtract the mean opens it (Mu and Viswanath, "All-but-the-Top", ICLR 2018).
+
+    Mean and deviation come from the table of actions, so they need ids as observations; without a table the mean is 0
+    and the deviation 1.
+
+    Args:
+        state_dim: d_s.
+        action_dim: d_a.
+        n_blocks: How many blocks.
+
+    Raises:
+        ValueError: If the shared entries cannot be cut into so many equal blocks.
+
+    Example:
+        >>> BlockwiseFeatures(4, 6, n_blocks=2)(th.ones(3, 4), th.ones(3, 6)).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, n_blocks: int = 2):
+        super().__init__(state_dim, action_dim)
+        if n_blocks < 1 or self.shared_dim % n_blocks:
+            raise ValueError(
+                f"`n_blocks` must be 1 or more and divide the {self.shared_dim} leading entries that state and action "
+                f"share, got {n_blocks}."
+            )
+        self.n_similarities = n_blocks
+        self.pair_dim += n_blocks
+        self._centre = th.zeros(self.shared_dim)
+        self._deviation = th.ones(n_blocks)
+
+    def fit(self, actions: np.ndarray) -> None:
+        """Take the mean of actions (n, d_a), and the deviation of the cosines of 2,000 fixed random pairs of them."""
+        shared = actions[:, : self.shared_dim]
+        self._centre = th.as_tensor(np.asarray(shared.mean(axis=0, dtype=np.float64), np.float32))
+        pairs = np.random.default_rng(0).integers(len(shared), size=(2, 2_000))
+        left, right = (th.as_tensor(np.asarray(shared[rows], np.float32)) for rows in pairs)
+        self._deviation = th.ones(self.n_similarities)
+        deviation = self.similarities(left, right).std(dim=0)
+        self._deviation = th.where(deviation > 0, deviation, 1.0)
+
+    def centred(self, vectors: th.Tensor) -> th.Tensor:
+        """The shared entries of states or actions (..., d) less the mean action, (..., shared_dim)."""
+        return vectors[..., : self.shared_dim] - self._centre.to(vectors.device)
+
+    def similarities(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """Of each block: (..., d_s), (..., d_a) -> (..., n_blocks)."""
+        s, a = (self.centred(vectors).unflatten(-1, (self.n_similarities, -1)) for vectors in (state, action))
+        return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The action, the product of both, centred, and their similarities."""
+        product = self.shared_dim**0.5 * self.centred(state) * self.centred(action)
+        return th.cat([action, product, self.similarities(state, action)], dim=-1)
 
 
-def make_features(features: str | type[PairFeatures], state_dim: int, action_dim: int) -> PairFeatures:
-    """Features by name (a key of :data:`FEATURES`) or by class.
+FEATURES: dict[str, type[PairFeatures]] = {
+    "concat": ConcatFeatures,
+    "interaction": InteractionFeatures,
+    "blockwise": BlockwiseFeatures,
+}
+
+
+def make_features(features: str | type[PairFeatures], state_dim: int, action_dim: int, **kwargs: Any) -> PairFeatures:
+    """Features by name (a key of :data:`FEATURES`) or by class; further arguments are the class's own.
 
     Raises:
         ValueError: If there is no such name.
@@ -295,7 +370,7 @@ def make_features(features: str | type[PairFeatures], state_dim: int, action_dim
                 f"{best_match(features, FEATURES)}."
             )
         features = FEATURES[features]
-    return features(state_dim, action_dim)
+    return features(state_dim, action_dim, **kwargs)
 
 
 class PairNetwork(nn.Module):
@@ -307,6 +382,12 @@ class PairNetwork(nn.Module):
         features: Size and make of the input.
         net_arch: Sizes of the hidden layers.
         activation_fn: Class of the activation between them.
+        prior: (features.n_similarities,) weights of the similarities that the network begins with: its output is their
+            weighted sum plus what the layers say, which is 0 at first. The weights are learned like all others. None
+            for no such sum, and an ordinary start.
+
+    Raises:
+        ValueError: If there is no hidden layer, or not one weight for each similarity.
 
     Example:
         >>> network = PairNetwork(ConcatFeatures(3, 2), [8])
@@ -314,7 +395,13 @@ class PairNetwork(nn.Module):
         (torch.Size([4]), torch.Size([4, 6]))
     """
 
-    def __init__(self, features: PairFeatures, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.ReLU):
+    def __init__(
+        self,
+        features: PairFeatures,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+        prior: Sequence[float] | None = None,
+    ):
         super().__init__()
         if not net_arch or min(net_arch) < 1:
             raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
@@ -324,10 +411,15 @@ class PairNetwork(nn.Module):
         for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
             layers += [nn.Linear(size_in, size_out), activation_fn()]
         self.rest = nn.Sequential(*layers[:-1])
+        self.prior = None
+        if prior is not None:
+            self.prior = nn.Parameter(prior_weights(prior, features))
+            for parameter in layers[-2].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """Inputs (n, output_dim) of pairs -> (n,)."""
-        return self.rest(self.first(inputs)).squeeze(-1)
+        return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
 
     def score(self, state: th.Tensor, candidates: th.Tensor) -> th.Tensor:
         """States (n, d_s) and candidates (n, k, d_a) -> (n, k).
@@ -337,7 +429,24 @@ class PairNetwork(nn.Module):
         by_state, by_pair = self.first.weight.split([self.features.state_dim, self.features.pair_dim], dim=1)
         pair = self.features.pair(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates)
         hidden = F.linear(pair, by_pair) + F.linear(state, by_state, self.first.bias).unsqueeze(1)
-        return self.rest(hidden).squeeze(-1)
+        return self._with_prior(self.rest(hidden).squeeze(-1), pair)
+
+    def _with_prior(self, values: th.Tensor, inputs: th.Tensor) -> th.Tensor:
+        return values if self.prior is None else values + inputs[..., -len(self.prior) :] @ self.prior
+
+
+def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
+    """The weights of the similarities as a tensor, checked.
+
+    Raises:
+        ValueError: If there is not one for each similarity of the features, or none at all.
+    """
+    if not features.n_similarities or len(prior) != features.n_similarities:
+        raise ValueError(
+            f"`prior` must hold a weight for each of the {features.n_similarities} similarities of "
+            f"{type(features).__name__}, got {list(prior)}. Features with similarities are 'blockwise' (one a block)."
+        )
+    return th.tensor([float(weight) for weight in prior])
 
 
 def best_match(name: str, known: Any) -> str:

@@ -9,7 +9,14 @@ import numpy as np
 from dynaq_algo.features import best_match
 from dynaq_algo.replay import CandidateReplay, Transitions
 
-__all__ = ["PLANNING_SOURCES", "CandidatePairs", "PlanningSource", "VisitedPairs", "make_planning_source"]
+__all__ = [
+    "PLANNING_SOURCES",
+    "CandidatePairs",
+    "CrossedPairs",
+    "PlanningSource",
+    "VisitedPairs",
+    "make_planning_source",
+]
 
 
 class PlanningSource(Protocol):
@@ -41,12 +48,7 @@ class CandidatePairs:
         Raises:
             ValueError: If the replay holds terminated transitions.
         """
-        if replay.has_terminated:
-            raise ValueError(
-                '`planning_source="candidates"` needs an environment whose episodes never terminate (only truncate), '
-                "but the replay holds terminated transitions: whether an action that was never chosen would end the "
-                'episode is not known. Use `planning_source="visited"`.'
-            )
+        _refuse_terminated(replay, "candidates")
         transitions = replay.sample(n, rng)
         candidate_id, allowed = replay.candidate_sets(transitions.position)
         rows = np.arange(n)
@@ -58,7 +60,56 @@ class CandidatePairs:
         return transitions._replace(action=action, candidate_id=candidate_id[rows, action])
 
 
-PLANNING_SOURCES: dict[str, type[PlanningSource]] = {"visited": VisitedPairs, "candidates": CandidatePairs}
+class CrossedPairs:
+    """Any visited state with any candidate that was shown to anyone, and above all the pairs of the coming decision.
+
+    A share of the pairs are those that the next choice is between, so that what the last reward taught the model
+    reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others cross the state
+    of one stored transition with a candidate of another: what is known of one applicant's jobs is imagined for the
+    others. As for :class:`CandidatePairs`, the stored next state stands in for what would follow.
+
+    Args:
+        coming: Share of pairs of the coming decision, 0 to 1.
+
+    Raises:
+        ValueError: If the share is out of range.
+    """
+
+    def __init__(self, coming: float = 0.5):
+        if not 0 <= coming <= 1:
+            raise ValueError(f"`coming` must be from 0 to 1, got {coming}.")
+        self.coming = coming
+
+    def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
+        """Draw n pairs; both kinds are spread evenly over the rows.
+
+        Raises:
+            ValueError: If the replay holds terminated transitions.
+        """
+        _refuse_terminated(replay, "crossed")
+        transitions = replay.sample(n, rng)
+        newest = np.array([(replay.n_added - 1) % replay.capacity])
+        comes = (rng.random(n) < self.coming) & replay.usable(newest)[0]
+        state_id = np.where(comes, replay[newest].next_state_id, transitions.state_id)
+        position = np.where(comes, newest, replay.sample(n, rng).position)
+        candidate_id, allowed = replay.candidate_sets(position)
+        coming_id, coming_allowed = replay.candidate_sets(newest, following=True)
+        candidate_id = np.where(comes[:, None], coming_id, candidate_id)
+        allowed = np.where(comes[:, None], coming_allowed, allowed)
+        action = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+        return transitions._replace(
+            state_id=state_id,
+            next_state_id=state_id,
+            action=action,
+            candidate_id=candidate_id[np.arange(n), action],
+        )
+
+
+PLANNING_SOURCES: dict[str, type[PlanningSource]] = {
+    "visited": VisitedPairs,
+    "candidates": CandidatePairs,
+    "crossed": CrossedPairs,
+}
 
 
 def make_planning_source(source: str | PlanningSource) -> PlanningSource:
@@ -75,3 +126,12 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
             f"{best_match(source, PLANNING_SOURCES)}."
         )
     return PLANNING_SOURCES[source]()
+
+
+def _refuse_terminated(replay: CandidateReplay, source: str) -> None:
+    if replay.has_terminated:
+        raise ValueError(
+            f'`planning_source="{source}"` needs an environment whose episodes never terminate (only truncate), '
+            "but the replay holds terminated transitions: whether an action that was never chosen would end the "
+            'episode is not known. Use `planning_source="visited"`.'
+        )

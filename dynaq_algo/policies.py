@@ -29,7 +29,11 @@ class CandidatePolicy(BasePolicy):
         action_space: Discrete(k).
         lr_schedule: Learning rate by progress remaining (1 to 0).
         action_table: Features of every id; for id observations only.
-        features: `"concat"`, `"interaction"` or a subclass of :class:`~dynaq_algo.features.PairFeatures`.
+        features: `"concat"`, `"interaction"`, `"blockwise"` or a subclass of
+            :class:`~dynaq_algo.features.PairFeatures`.
+        features_kwargs: Its further arguments, `n_blocks` for instance.
+        prior: Weights of the similarities that the Q-network begins with, see
+            :class:`~dynaq_algo.features.PairNetwork`.
         net_arch: Sizes of the hidden layers, [256, 256] by default.
         activation_fn: Class of the activation between layers.
         optimizer_class: Adam by default, fused where the device has it.
@@ -46,6 +50,8 @@ class CandidatePolicy(BasePolicy):
         lr_schedule: Schedule,
         action_table: ActionTable | None = None,
         features: str | type[PairFeatures] = "concat",
+        features_kwargs: dict[str, Any] | None = None,
+        prior: Sequence[float] | None = None,
         net_arch: Sequence[int] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
@@ -65,9 +71,13 @@ class CandidatePolicy(BasePolicy):
         self.net_arch = [256, 256] if net_arch is None else list(net_arch)
         self.activation_fn = activation_fn
         self.features_name = features
-        self.features = make_features(features, self.layout.state_dim, action_dim)
-        self.q_net = PairNetwork(self.features, self.net_arch, activation_fn)
-        self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn)
+        self.features_kwargs = dict(features_kwargs or {})
+        self.prior = None if prior is None else list(prior)
+        self.features = make_features(features, self.layout.state_dim, action_dim, **self.features_kwargs)
+        if action_table is not None:
+            self.features.fit(action_table.values)
+        self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
+        self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target.load_state_dict(self.q_net.state_dict())
         self.q_net_target.requires_grad_(False)
         self.optimizer = make_optimizer(self.q_net.parameters(), lr_schedule(1), optimizer_class, optimizer_kwargs)
@@ -88,15 +98,17 @@ class CandidatePolicy(BasePolicy):
         state = th.as_tensor(decisions.state, device=self.device)
         return self.q_net.score(state, self.action_features(decisions.candidates))
 
-    def greedy(self, decisions: DecisionBatch) -> np.ndarray:
-        """The allowed candidate of the highest Q-value in each row, (n,) int64; the first among equals.
+    def greedy(self, decisions: DecisionBatch, bonus: th.Tensor | None = None) -> np.ndarray:
+        """The allowed candidate of the highest Q-value (plus `bonus` (n, k)) in each row, (n,) int64.
+
+        The first among equals.
 
         Raises:
             ValueError: If a row allows no candidate.
         """
         check_mask(decisions.mask)
         with th.no_grad():
-            q_values = self.q_values(decisions)
+            q_values = self.q_values(decisions) + (0.0 if bonus is None else bonus)
             mask = None if decisions.mask is None else th.as_tensor(decisions.mask, device=self.device)
             return masked(q_values, mask).argmax(dim=1).cpu().numpy()
 
@@ -127,6 +139,8 @@ class CandidatePolicy(BasePolicy):
             "action_space": self.action_space,
             "lr_schedule": self._dummy_schedule,
             "features": self.features_name,
+            "features_kwargs": self.features_kwargs,
+            "prior": self.prior,
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
             "optimizer_class": self.optimizer_class,

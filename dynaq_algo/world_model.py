@@ -56,13 +56,16 @@ class WorldModel(nn.Module):
         self.members = nn.ModuleList(PairNetwork(features, net_arch, activation_fn) for _ in range(n_members))
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)
 
-    def forward(self, inputs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each."""
+    def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
+        """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each; both cost the same."""
         return _mean_and_spread([member(inputs) for member in self.members])
 
     def score(self, state: th.Tensor, candidates: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """States (n, d_s), candidates (n, k, d_a) -> mean and spread of the members' rewards, (n, k) each."""
         return _mean_and_spread([member.score(state, candidates) for member in self.members])  # type: ignore[operator]
+
+    def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
+        """Told of new transitions, (n, output_dim) and (n,); it waits for :meth:`update`."""
 
     def update(self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray) -> th.Tensor:
         """One optimiser step on real transitions.

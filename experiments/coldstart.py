@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 import matplotlib
@@ -22,8 +22,26 @@ from experiments.tables import format_table
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["Study", "interval", "probability_of_improvement", "run_learners"]
+__all__ = ["Study", "Verdict", "interval", "judge", "probability_of_improvement", "run_learners"]
 
+OURS, WITHOUT_PLANNING = "dynaq_plus", "dynaq_plus_noplan"
+NO_PRIOR, MISLED = "dynaq_plus_no_prior", "dynaq_plus_misled"
+OPPONENTS = (
+    "random",
+    "popularity",
+    "cosine",
+    "linucb",
+    "lints",
+    "linear_prior",
+    "vw",
+    "reward_model",
+    "dqn",
+    "dynaq_noplan",
+    "dynaq",
+)
+POINTS = (0, 20, 50, 100, 200, 400, 800, 1500)
+IMPROVEMENT_POINTS = (50, 100, 200, 400, 800, 1500)
+NOT_JUDGED = "not judged"
 SCORE = "held_out/score"
 REGRET = "online/cumulative_regret"
 
@@ -79,6 +97,22 @@ class Study:
             rows.append([learner, *cells, _cell(interval(self.regret[learner], self.reps), ".0f")])
         return header, rows
 
+    def iqm(self, learner: str, point: int) -> float:
+        """IQM of a learner's score after so many interactions."""
+        return interval(self.scores[learner][:, self.points.index(point)], 1)[0]
+
+    def improvement(self, learner: str, over: str, point: int) -> float:
+        """:func:`probability_of_improvement` of a learner's score after so many interactions."""
+        column = self.points.index(point)
+        return probability_of_improvement(self.scores[learner][:, column], self.scores[over][:, column])
+
+    def improvements(self, learner: str, points: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+        """Header and rows: in what share of the worlds a learner is better than each other one."""
+        points = [point for point in points if point in self.points]
+        header = [f"{learner} better than", *(f"after {point:,}" for point in points)]
+        others = [other for other in self.scores if other != learner]
+        return header, [[o, *(f"{self.improvement(learner, o, point):.2f}" for point in points)] for o in others]
+
     def to_json(self) -> dict[str, Any]:
         """All numbers, seed by seed."""
         return {
@@ -88,20 +122,26 @@ class Study:
         }
 
     def plot(self, path: Path) -> None:
-        """The IQM over interactions, bands its 95 % intervals."""
-        figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
+        """The IQM over interactions, bands its 95 % intervals; and profiles: what share of worlds passes a score."""
+        figure, (curves, profiles) = plt.subplots(1, 2, figsize=(13.0, 5.6), layout="constrained", width_ratios=(3, 2))
+        taus = np.linspace(-0.1, 1.0, 111)
         for number, (learner, scores) in enumerate(self.scores.items()):
             bounds = np.array([interval(scores[:, column], self.reps) for column in range(len(self.points))])
-            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            emphasis = 2.6 if learner == "dynaq_plus" else 1.3
+            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": emphasis}
             at = np.arange(len(self.points))
-            axes.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)  # type: ignore[arg-type]
-            axes.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.15, linewidth=0)
-        axes.set_xticks(range(len(self.points)), [f"{point:,}" for point in self.points])
-        axes.set_xlabel("interactions")
-        axes.set_ylabel("score on held-out applicants (0 random, 1 oracle)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        axes.legend(fontsize=8, frameon=False, ncols=2)
+            curves.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)
+            curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
+            profiles.plot(taus, (scores[:, -1:] > taus).mean(axis=0), **style)
+        curves.set_xticks(range(len(self.points)), [f"{point:,}" for point in self.points])
+        curves.set_xlabel("interactions")
+        curves.set_ylabel("score on held-out applicants (0 random, 1 oracle)")
+        profiles.set_xlabel(f"score after {self.points[-1]:,} interactions")
+        profiles.set_ylabel("share of worlds above it")
+        for axes in (curves, profiles):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=8)
         figure.savefig(path, dpi=140, metadata={"Software": None})
         plt.close(figure)
 
@@ -110,6 +150,8 @@ class Study:
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints the table, and writes ``coldstart.json`` and ``coldstart.png``."""
     learners: dict[str, list[str]] = OmegaConf.to_container(cfg.learners)  # type: ignore[assignment]
+    if "path" in cfg and cfg.path is None:
+        raise SystemExit(f"error: `path` must be given with preset={cfg.name}: the file of the official release.")
     if cfg.only is not None:
         if unknown := sorted(set(cfg.only) - set(learners)):
             raise SystemExit(f"error: `only` must name learners of {list(learners)}, got {unknown}.")
@@ -125,7 +167,13 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     print(format_table(*study.table()))
     print(f"\nIQM over {len(cfg.seeds)} seeds, in brackets its 95 % bootstrap interval; 0 is random, 1 the oracle.")
-    write_json(folder / "coldstart.json", study.to_json())
+    if OURS in study.scores:
+        print(f"\n{format_table(*study.improvements(OURS, IMPROVEMENT_POINTS))}")
+    verdicts = judge(study)
+    print(f"\n{format_table(['goal', 'verdict', 'figures'], [list(verdict) for verdict in verdicts])}")
+    made_by = {"name": cfg.name, "seeds": list(cfg.seeds), "common": common, "learners": learners}
+    goals = [verdict._asdict() for verdict in verdicts]
+    write_json(folder / "coldstart.json", {**made_by, **study.to_json(), "goals": goals})
     study.plot(folder / "coldstart.png")
     print(f"numbers  {folder / 'coldstart.json'}\nfigure   {folder / 'coldstart.png'}")
 
@@ -164,6 +212,103 @@ def run_learners(
     return folders
 
 
+class Verdict(NamedTuple):
+    """What became of a goal: `holds`, `fails`, or `not judged` where figures that it needs are not in the study."""
+
+    goal: str
+    verdict: str
+    figures: str
+
+
+def judge(study: Study) -> list[Verdict]:
+    """The goals of the cold start, by the learners and points that a study has."""
+    return [
+        _no_false_start(study),
+        _best_learner(study),
+        _least_regret(study),
+        _planning_pays(study),
+        _misled(study),
+    ]
+
+
+def _no_false_start(study: Study) -> Verdict:
+    goal = "1 never 0.02 below cosine"
+    if not {OURS, "cosine"} <= set(study.scores):
+        return Verdict(goal, NOT_JUDGED, "")
+    gaps = [study.iqm(OURS, point) - study.iqm("cosine", point) for point in study.points]
+    worst = int(np.argmin(gaps))
+    return _verdict(
+        goal, min(gaps) >= -0.02, POINTS, study, f"least lead {gaps[worst]:+.3f}, after {study.points[worst]:,}"
+    )
+
+
+def _best_learner(study: Study) -> Verdict:
+    goal = "2 best learner from 50 on"
+    opponents = _opponents(study)
+    points = [point for point in study.points if point >= 50]
+    if OURS not in study.scores or not opponents or not points:
+        return Verdict(goal, NOT_JUDGED, "")
+    best = {point: max(opponents, key=lambda learner: study.iqm(learner, point)) for point in points}
+    leads = {point: study.iqm(OURS, point) - study.iqm(best[point], point) for point in points}
+    shares = {point: study.improvement(OURS, best[point], point) for point in (400, 1500) if point in points}
+    holds = min(leads.values()) >= 0 and all(share >= 0.75 for share in shares.values())
+    worst = min(points, key=lambda point: leads[point])
+    figures = f"least lead {leads[worst]:+.3f}, after {worst:,} over {best[worst]}" + "".join(
+        f"; better in {share:.0%} of worlds after {point:,}" for point, share in shares.items()
+    )
+    return _verdict(goal, holds, POINTS, study, figures, opponents=opponents)
+
+
+def _least_regret(study: Study) -> Verdict:
+    goal = "3 regret at most 0.90 of the best opponent's"
+    regret = {learner: interval(values, 1)[0] for learner, values in study.regret.items()}
+    opponents = _opponents(study)
+    if OURS not in regret or not opponents:
+        return Verdict(goal, NOT_JUDGED, "")
+    best = min(opponents, key=lambda learner: regret[learner])
+    ratio = regret[OURS] / regret[best]
+    figures = f"{ratio:.2f} of {best}'s after {study.points[-1]:,}"
+    return _verdict(goal, ratio <= 0.9, POINTS, study, figures, opponents=opponents)
+
+
+def _planning_pays(study: Study) -> Verdict:
+    goal = "4 planning pays from 50 to 400"
+    points = [point for point in study.points if 50 <= point <= 400]
+    if not {OURS, WITHOUT_PLANNING} <= set(study.scores) or not points:
+        return Verdict(goal, NOT_JUDGED, "")
+    shares = [study.improvement(OURS, WITHOUT_PLANNING, point) for point in points]
+    figures = "better in " + ", ".join(
+        f"{share:.0%} after {point:,}" for share, point in zip(shares, points, strict=True)
+    )
+    return _verdict(goal, min(shares) >= 0.75, (50, 100, 200, 400), study, figures)
+
+
+def _misled(study: Study) -> Verdict:
+    goal = "5 a misleading prior is let go"
+    if not {MISLED, NO_PRIOR} <= set(study.scores):
+        return Verdict(goal, NOT_JUDGED, "")
+    point = max(point for point in study.points if point <= 800)
+    misled, free = study.iqm(MISLED, point), study.iqm(NO_PRIOR, point)
+    return _verdict(goal, misled > 0.8 * free, (800,), study, f"{misled:.3f} against {free:.3f} after {point:,}")
+
+
+def _verdict(
+    goal: str,
+    holds: bool,
+    points: Sequence[int],
+    study: Study,
+    figures: str,
+    opponents: Sequence[str] | None = None,
+) -> Verdict:
+    """Not judged where points or opponents are missing; the figures so far are told all the same."""
+    complete = set(points) <= set(study.points) and (opponents is None or set(OPPONENTS) <= set(opponents))
+    return Verdict(goal, ("holds" if holds else "fails") if complete else NOT_JUDGED, figures)
+
+
+def _opponents(study: Study) -> list[str]:
+    return [learner for learner in study.scores if learner in OPPONENTS]
+
+
 def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[float, float, float]:
     """Interquartile mean of values (n,), and its 95 % bootstrap interval."""
     samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
@@ -172,8 +317,12 @@ def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[flo
 
 
 def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Chance that one of our values (n,) lies above one of theirs (m,), ties counted half."""
-    return float(metrics.probability_of_improvement(ours[:, None], theirs[:, None]))
+    """Share of the worlds in which our value lies above theirs, (n,) each in the same order, ties counted half.
+
+    A seed is a world of its own, with a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
+    "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, and are compared pair by pair.
+    """
+    return float(metrics.probability_of_improvement(ours[None], theirs[None]))
 
 
 def _cell(estimate: tuple[float, float, float], form: str = ".2f") -> str:

@@ -24,7 +24,7 @@ LAYERS = {
     ],
     "dynaq_algo": [
         {"features", "replay", "vec_env"},
-        {"world_model", "policies"},
+        {"world_model", "gaussian_process", "policies"},
         {"planning"},
         {"checkpoint"},
         {"dynaq"},

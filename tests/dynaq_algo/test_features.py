@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dynaq_algo.features import (
     ActionTable,
+    BlockwiseFeatures,
     CandidateLayout,
     ConcatFeatures,
     InteractionFeatures,
@@ -131,3 +132,44 @@ def test_table_keeps_to_the_disk_and_gives_float32(tmp_path):
 def test_a_table_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(n_actions, d_a\).*got float64 \(3,\)"):
         ActionTable(np.zeros(3))
+
+
+# ---------------------------------------------------------------------- blockwise, and a network with a prior
+
+
+def test_similarities_are_centred_cosines_of_each_block_over_their_deviation():
+    table = np.random.default_rng(0).normal(1.0, 1.0, size=(300, 4)).astype(np.float32)
+    features = BlockwiseFeatures(4, 4, n_blocks=2)
+    features.fit(table)
+    state, action = th.as_tensor(table[:200]), th.as_tensor(table[100:])
+    got = features.similarities(state, action)
+
+    centred = [np.asarray(part) - table.mean(axis=0) for part in (state, action)]
+    for block in range(2):
+        s, a = (part[:, 2 * block : 2 * block + 2] for part in centred)
+        cosine = (s * a).sum(axis=1) / np.linalg.norm(s, axis=1) / np.linalg.norm(a, axis=1)
+        assert np.corrcoef(got[:, block], cosine)[0, 1] == pytest.approx(1.0, abs=1e-5)
+        assert got[:, block].std() == pytest.approx(1.0, abs=0.15)
+    np.testing.assert_array_equal(features(state, action)[:, -2:], got)
+
+
+def test_blocks_must_divide_what_state_and_action_share():
+    with pytest.raises(ValueError, match="`n_blocks` must be 1 or more and divide the 4"):
+        BlockwiseFeatures(4, 6, n_blocks=3)
+
+
+def test_a_network_with_a_prior_begins_as_it_and_learns_it():
+    features = BlockwiseFeatures(4, 4, n_blocks=2)
+    network = PairNetwork(features, [8], prior=[0.5, -0.25])
+    state, candidates = th.rand(3, 4), th.rand(3, 5, 4)
+    wanted = features.similarities(state.unsqueeze(1), candidates) @ th.tensor([0.5, -0.25])
+
+    th.testing.assert_close(network.score(state, candidates), wanted)
+    th.testing.assert_close(network(features(state, candidates[:, 0])), wanted[:, 0])
+    network(features(state, candidates[:, 0])).sum().backward()
+    assert network.prior.grad.abs().sum() > 0
+
+
+def test_a_prior_needs_similarities():
+    with pytest.raises(ValueError, match="Features with similarities are 'blockwise'"):
+        PairNetwork(ConcatFeatures(2, 2), [8], prior=[1.0])

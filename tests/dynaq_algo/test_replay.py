@@ -10,7 +10,7 @@ from toy import make_toy
 
 from dynaq_algo import DynaQ
 from dynaq_algo.features import DecisionBatch
-from dynaq_algo.planning import CandidatePairs, VisitedPairs, make_planning_source
+from dynaq_algo.planning import CandidatePairs, CrossedPairs, VisitedPairs, make_planning_source
 from dynaq_algo.replay import CandidateReplay, InternedRows
 
 D, K = 2, 3
@@ -230,6 +230,28 @@ def test_planning_on_candidates_is_refused_while_terminated_transitions_are_held
         CandidatePairs().sample(replay, 1, np.random.default_rng(0))
     replay.add(obs, obs, np.array([0]), np.array([0.0]), np.array([False]))
     CandidatePairs().sample(replay, 1, np.random.default_rng(0))
+
+
+def test_crossed_pairs_are_the_coming_decision_and_states_with_others_candidates():
+    replay = CandidateReplay(4, D, K, 2)
+    first = decisions([1], [[10, 20, 30]], [[True, True, False]])
+    second = decisions([2], [[40, 50, 60]], [[False, True, True]])
+    coming = decisions([3], [[70, 80, 90]], [[True, False, True]])
+    replay.add(first, second, np.array([0]), np.array([0.0]), np.array([False]))
+    replay.add(second, coming, np.array([1]), np.array([0.0]), np.array([False]))
+
+    def drawn(share):
+        pairs = CrossedPairs(share).sample(replay, 200, np.random.default_rng(0))
+        np.testing.assert_array_equal(pairs.state_id, pairs.next_state_id)
+        states, actions = replay.state_rows(pairs.state_id)[:, 0], replay.candidate_rows(pairs.candidate_id)[:, 0]
+        return set(zip(states.tolist(), actions.tolist(), strict=True))
+
+    crossed = {(s, a) for s in (1.0, 2.0) for a in (10.0, 20.0, 50.0, 60.0)}
+    assert drawn(0.0) == crossed
+    assert drawn(1.0) == {(3.0, 70.0), (3.0, 90.0)}
+    assert drawn(0.5) == crossed | {(3.0, 70.0), (3.0, 90.0)}
+    with pytest.raises(ValueError, match="`coming` must be from 0 to 1"):
+        CrossedPairs(1.5)
 
 
 def test_a_misspelt_planning_source_is_suggested():

@@ -42,7 +42,7 @@ def small(config):
     """Composes a run of a second: ``small("algo=random", "seed=1")``."""
 
     def composed(*overrides):
-        learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=reward_model")
+        learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=dynaq_plus", "algo=reward_model")
         plain = any(item.startswith("algo=") and item not in learned for item in overrides)
         # The recorded market has the size that it has.
         fixed = "market=recorded" in overrides or "experiment=llm_demo" in overrides

@@ -8,13 +8,18 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from omegaconf import OmegaConf
 from scipy.stats import trim_mean
 
+from dynaq_algo import WorldModel
+from dynaq_algo.gaussian_process import DEFAULT_SCALES
 from experiments import build
-from experiments.coldstart import Study, interval, probability_of_improvement
+from experiments.build import build_algorithm, build_env, build_market
+from experiments.coldstart import OPPONENTS, POINTS, Study, interval, judge, probability_of_improvement
 from experiments.runs import RunError
 
 ROOT = Path(build.__file__).parents[1]
+LEARNERS = OmegaConf.load(ROOT / "conf/coldstart.yaml").learners
 
 
 def test_the_interval_is_of_the_interquartile_mean():
@@ -28,8 +33,52 @@ def test_the_interval_is_of_the_interquartile_mean():
     assert interval(values, reps=500) == (middle, low, high)
 
 
-def test_the_probability_of_improvement_counts_ties_half():
-    assert probability_of_improvement(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == pytest.approx(0.875)
+def test_the_probability_of_improvement_compares_seed_by_seed_and_counts_ties_half():
+    assert probability_of_improvement(np.array([1.0, 2.0, 0.1]), np.array([1.0, 0.0, 0.2])) == pytest.approx(0.5)
+    assert probability_of_improvement(np.array([0.1, 0.6]), np.array([0.0, 0.5])) == 1.0
+
+
+def study_of(points, n_seeds=4, **curves):
+    """Learners with equal scores in all seeds; `name=(scores, regret)`."""
+    return Study(
+        {name: np.tile(np.asarray(scores, float), (n_seeds, 1)) for name, (scores, _) in curves.items()},
+        {name: np.full(n_seeds, float(regret)) for name, (_, regret) in curves.items()},
+        points,
+        reps=20,
+    )
+
+
+def test_goals_are_judged_by_the_figures():
+    flat = {opponent: ([0.4] * 8, 100) for opponent in OPPONENTS}
+    noplan = {"dynaq_plus_noplan": ([0.4] * 8, 100)}
+    good = study_of(POINTS, dynaq_plus=([0.41] * 8, 90), **flat, **noplan)
+    assert [verdict.verdict for verdict in judge(good)] == ["holds"] * 4 + ["not judged"]
+
+    falls = [0.41, 0.37, 0.39, *[0.41] * 5]
+    bad = study_of(POINTS, dynaq_plus=(falls, 91), **flat, **noplan)
+    assert [verdict.verdict for verdict in judge(bad)] == ["fails"] * 4 + ["not judged"]
+    assert "-0.030, after 20" in judge(bad)[0].figures
+    assert "0.91 of" in judge(bad)[2].figures
+
+    level = study_of(POINTS, dynaq_plus=([0.4] * 8, 50), **flat)
+    assert judge(level)[1].verdict == "fails"  # no better in most worlds
+
+
+def test_goals_that_lack_points_or_learners_are_not_judged_but_told():
+    short = study_of((0, 20, 50), dynaq_plus=([0.5] * 3, 1), cosine=([0.4] * 3, 2), dynaq_plus_noplan=([0.4] * 3, 2))
+    verdicts = judge(short)
+    assert {verdict.verdict for verdict in verdicts} == {"not judged"}
+    assert "+0.100" in verdicts[0].figures
+    assert {verdict.verdict for verdict in judge(study_of((0, 50), cosine=([0.4] * 2, 2)))} == {"not judged"}
+
+
+def test_a_misleading_prior_is_judged_against_no_prior():
+    def verdict(misled):
+        return judge(study_of((0, 800), dynaq_plus_misled=([0, misled], 1), dynaq_plus_no_prior=([0, 0.5], 1)))[
+            4
+        ].verdict
+
+    assert (verdict(0.41), verdict(0.4)) == ("holds", "fails")
 
 
 def test_a_study_of_known_scores_is_told_as_it_is(tmp_path):
@@ -77,9 +126,42 @@ def test_the_command_runs_what_is_missing_and_prints_the_table(tmp_path):
     assert "finished" in again.stderr
 
 
-def test_an_unknown_learner_is_named():
-    command = [sys.executable, "-m", "experiments.coldstart", "only=[dynak]"]
+@pytest.mark.parametrize(("option", "name"), [("only=[dynak]", "`only`"), ("preset=onet", "`path`")])
+def test_what_cannot_be_is_named(option, name):
+    command = [sys.executable, "-m", "experiments.coldstart", option]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode != 0
-    assert "`only`" in done.stderr
+    assert name in done.stderr
+
+
+def test_every_learner_of_every_preset_is_a_run_that_can_be_composed(config):
+    presets = {}
+    for path in sorted((ROOT / "conf/preset").glob("*.yaml")):
+        chosen = config("coldstart", f"preset={path.stem}", *(["path=any.zip"] if path.stem == "onet" else []))
+        presets[path.stem] = chosen
+        assert chosen.name == path.stem
+        assert set(chosen.only) <= set(chosen.learners)
+    for overrides in presets["full"].learners.values():
+        config("train", "experiment=coldstart", *overrides)
+    for chosen in presets.values():
+        config("train", "experiment=coldstart", *chosen.common)
+    assert set(OPPONENTS) <= set(presets["full"].only)
+
+
+def test_memory_taken_away_and_a_network_as_model_reach_the_agent(small):
+    def agent(learner):
+        overrides = ["algo=dynaq_plus", *LEARNERS[learner][1:]]
+        cfg = small(*overrides)
+        return build_algorithm(cfg, build_env(cfg, build_market(cfg)))
+
+    scales = agent("dynaq_plus_no_memory").world_model.scales
+    assert (scales["same_pair"], scales["bilinear"]) == (0, DEFAULT_SCALES["bilinear"])
+    assert isinstance(agent("dynaq_plus_network_model").world_model, WorldModel)
+
+
+def test_the_ceiling_is_far_above_cosine_where_it_is_told_the_truth(run):
+    sizes = ("market.n_jobs=300", "market.n_applicants=300", "env.num_candidates=10", "algo.n_pairs=8000")
+    summary = run("algo=ceiling", "total_timesteps=10", "evaluation.n_pairs=512", *sizes)
+
+    assert summary["held_out"]["score"] > summary["references"]["cosine"]["score"] + 0.03
