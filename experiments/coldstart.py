@@ -22,7 +22,7 @@ from experiments.tables import format_table
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["Study", "Verdict", "interval", "judge", "probability_of_improvement", "run_learners"]
+__all__ = ["Study", "Verdict", "interval", "interval_cell", "judge", "probability_of_improvement", "run_learners"]
 
 OURS, WITHOUT_PLANNING = "dynaq_plus", "dynaq_plus_noplan"
 NO_PRIOR, MISLED = "dynaq_plus_no_prior", "dynaq_plus_misled"
@@ -53,6 +53,7 @@ class Study:
         scores: For each learner its normalised scores, float64 (n_seeds, n_points); all learners have the same seeds
             in the same order.
         regret: For each learner its cumulative expected regret at the end, float64 (n_seeds,).
+        seconds: For each learner its time of learning, float64 (n_seeds,).
         points: Interactions behind which the scores were taken, (n_points,).
         reps: Bootstrap samples.
     """
@@ -61,11 +62,13 @@ class Study:
         self,
         scores: Mapping[str, NDArray[np.float64]],
         regret: Mapping[str, NDArray[np.float64]],
+        seconds: Mapping[str, NDArray[np.float64]],
         points: Sequence[int],
         reps: int = 2_000,
     ):
         self.scores = dict(scores)
         self.regret = dict(regret)
+        self.seconds = dict(seconds)
         self.points = list(points)
         self.reps = reps
 
@@ -76,7 +79,7 @@ class Study:
         Raises:
             RunError: If a seed or a point of a learner is missing.
         """
-        scores, regret = {}, {}
+        scores, regret, seconds = {}, {}, {}
         for learner, folder in folders.items():
             runs = {run.summary["seed"]: run for run in find_runs(str(folder), "runs")}
             if missing := sorted(set(seeds) - set(runs)):
@@ -86,15 +89,20 @@ class Study:
                 raise RunError(f"learner {learner!r} has no points at {missing} interactions in {folder}.")
             scores[learner] = np.array([table.loc[list(points), SCORE].to_numpy(np.float64) for table in tables])
             regret[learner] = np.array([table[REGRET].iloc[-1] for table in tables], dtype=np.float64)
-        return cls(scores, regret, points, reps)
+            seconds[learner] = np.array([table["seconds"].iloc[-1] for table in tables], dtype=np.float64)
+        return cls(scores, regret, seconds, points, reps)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows: the IQM of each learner's score at each point with its 95 % interval, and of its regret."""
-        header = ["IQM of the score after", *(f"{point:,}" for point in self.points), "regret"]
+        """Header and rows: the IQM of each learner's score at each point with its 95 % interval, and of its regret.
+
+        Seconds are the median time of learning.
+        """
+        header = ["IQM of the score after", *(f"{point:,}" for point in self.points), "regret", "seconds"]
         rows = []
         for learner, scores in self.scores.items():
-            cells = [_cell(interval(scores[:, column], self.reps)) for column in range(len(self.points))]
-            rows.append([learner, *cells, _cell(interval(self.regret[learner], self.reps), ".0f")])
+            cells = [interval_cell(interval(scores[:, column], self.reps)) for column in range(len(self.points))]
+            regret = interval_cell(interval(self.regret[learner], self.reps), ".0f")
+            rows.append([learner, *cells, regret, f"{np.median(self.seconds[learner]):.0f}"])
         return header, rows
 
     def iqm(self, learner: str, point: int) -> float:
@@ -119,6 +127,7 @@ class Study:
             "points": self.points,
             "scores": {learner: scores.tolist() for learner, scores in self.scores.items()},
             "regret": {learner: values.tolist() for learner, values in self.regret.items()},
+            "seconds": {learner: values.tolist() for learner, values in self.seconds.items()},
         }
 
     def plot(self, path: Path) -> None:
@@ -158,24 +167,71 @@ def main(cfg: DictConfig) -> None:
         learners = {name: learners[name] for name in cfg.only}
     common = [f"total_timesteps={cfg.interactions}", *cfg.common]
     folder = Path(cfg.folder)
-    folders = run_learners(learners, list(cfg.seeds), common, folder, cfg.n_jobs)
+    made_by = {"name": cfg.name, "seeds": list(cfg.seeds), "common": common, "learners": learners}
     at: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/experiment/coldstart.yaml"))
     points = [point for point in at["evaluation"]["at"] if point <= cfg.interactions]
+    levels: dict[str, list[str]] = OmegaConf.to_container(cfg.levels or OmegaConf.create({"": []}))  # type: ignore[assignment]
+    studies = {}
     try:
-        study = Study.read(folders, list(cfg.seeds), points, cfg.reps)
+        for level, overrides in levels.items():
+            folders = run_learners(learners, list(cfg.seeds), [*common, *overrides], folder / level, cfg.n_jobs)
+            studies[level] = Study.read(folders, list(cfg.seeds), points, cfg.reps)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
+    in_words = f"IQM over {len(cfg.seeds)} seeds, in brackets its 95 % bootstrap interval; 0 is random, 1 the oracle."
+    if cfg.levels:
+        print(format_table(*level_table(studies, cfg.level_name)), f"\n\n{in_words}")
+        plot_levels(studies, cfg.level_name, folder / "coldstart.png")
+        content = {
+            **made_by,
+            "levels": {level: {"overrides": levels[level], **studies[level].to_json()} for level in levels},
+        }
+    else:
+        content = {**made_by, **_tell(studies[""], in_words)}
+        studies[""].plot(folder / "coldstart.png")
+    write_json(folder / "coldstart.json", content)
+    print(f"numbers  {folder / 'coldstart.json'}\nfigure   {folder / 'coldstart.png'}")
+
+
+def _tell(study: Study, in_words: str) -> dict[str, Any]:
+    """Prints the tables of a study and what became of the goals; returns its numbers."""
     print(format_table(*study.table()))
-    print(f"\nIQM over {len(cfg.seeds)} seeds, in brackets its 95 % bootstrap interval; 0 is random, 1 the oracle.")
+    print(f"\n{in_words}")
     if OURS in study.scores:
         print(f"\n{format_table(*study.improvements(OURS, IMPROVEMENT_POINTS))}")
     verdicts = judge(study)
     print(f"\n{format_table(['goal', 'verdict', 'figures'], [list(verdict) for verdict in verdicts])}")
-    made_by = {"name": cfg.name, "seeds": list(cfg.seeds), "common": common, "learners": learners}
-    goals = [verdict._asdict() for verdict in verdicts]
-    write_json(folder / "coldstart.json", {**made_by, **study.to_json(), "goals": goals})
-    study.plot(folder / "coldstart.png")
-    print(f"numbers  {folder / 'coldstart.json'}\nfigure   {folder / 'coldstart.png'}")
+    return {**study.to_json(), "goals": [verdict._asdict() for verdict in verdicts]}
+
+
+def level_table(studies: Mapping[str, Study], name: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each learner's score at the end and its regret, by level."""
+    some = next(iter(studies.values()))
+    header = [f"score after {some.points[-1]:,}; {name}", *studies, *(f"regret, {level}" for level in studies)]
+    rows = []
+    for learner in some.scores:
+        scores = [interval(study.scores[learner][:, -1], study.reps) for study in studies.values()]
+        regrets = [interval(study.regret[learner], study.reps) for study in studies.values()]
+        rows.append([learner, *map(interval_cell, scores), *(interval_cell(regret, ".0f") for regret in regrets)])
+    return header, rows
+
+
+def plot_levels(studies: Mapping[str, Study], name: str, path: Path) -> None:
+    """The IQM at the end over levels, bands its 95 % intervals."""
+    figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
+    at = np.arange(len(studies))
+    for learner in next(iter(studies.values())).scores:
+        bounds = np.array([interval(study.scores[learner][:, -1], study.reps) for study in studies.values()])
+        (line,) = axes.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner)
+        axes.fill_between(at, bounds[:, 1], bounds[:, 2], color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.set_xticks(at, list(studies))
+    axes.set_xlabel(name)
+    axes.set_ylabel("score on held-out applicants (0 random, 1 oracle)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=140, metadata={"Software": None})
+    plt.close(figure)
 
 
 def run_learners(
@@ -325,7 +381,8 @@ def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.flo
     return float(metrics.probability_of_improvement(ours[None], theirs[None]))
 
 
-def _cell(estimate: tuple[float, float, float], form: str = ".2f") -> str:
+def interval_cell(estimate: tuple[float, float, float], form: str = ".2f") -> str:
+    """An :func:`interval` in a table."""
     middle, low, high = (format(value, form) for value in estimate)
     return f"{middle} [{low}, {high}]"
 

@@ -14,8 +14,9 @@ from experiments.grouping import group_runs
 from experiments.runs import EVALUATION, MODEL, Run, RunError, find_runs, unfinished_runs, write_json
 from experiments.tables import format_table, held_out_table, mean_and_spread
 from experiments.train import build_evaluation
+from jobrec_gym import LabourMarket
 
-__all__ = ["evaluate_run"]
+__all__ = ["evaluate_run", "load_run"]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -77,12 +78,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RunError: If there is no saved agent.
     """
-    saved = run.file(MODEL)
-    cfg = OmegaConf.create(run.config)
-    kept = {key: value for key, value in changes.items() if value is not None}
-    cfg.evaluation = OmegaConf.merge(cfg.evaluation, kept)
-    market = build_market(cfg)
-    model = load_algorithm(cfg, saved, build_env(cfg, market))
+    cfg, market, model = load_run(run, changes)
     evaluation = build_evaluation(cfg, market, build_truth(cfg, market))
     settings: Any = OmegaConf.to_container(cfg.evaluation)
     result = {
@@ -92,6 +88,20 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
     }
     write_json(run.folder / EVALUATION, result)
     return result
+
+
+def load_run(run: Run, changes: dict[str, Any]) -> tuple[DictConfig, LabourMarket, Any]:
+    """The config of a run with some entries of ``evaluation`` replaced (``None`` keeps one), its market, its agent.
+
+    Raises:
+        RunError: If there is no saved agent.
+    """
+    saved = run.file(MODEL)
+    cfg = OmegaConf.create(run.config)
+    kept = {key: value for key, value in changes.items() if value is not None}
+    cfg.evaluation = OmegaConf.merge(cfg.evaluation, kept)
+    market = build_market(cfg)
+    return cfg, market, load_algorithm(cfg, saved, build_env(cfg, market))
 
 
 if __name__ == "__main__":

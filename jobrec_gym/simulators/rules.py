@@ -10,7 +10,7 @@ from operator import index
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.counter_rng import bounded, hash64, normal
+from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
 from jobrec_gym.market import BLOCKS, LabourMarket, Population, SkillLists
 from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
 
@@ -32,7 +32,7 @@ QUANTILES = (0.60, 0.85, 0.95)
 
 _TASTE_RANK = 4
 _SAMPLE_SIZE = 100_000
-_SAMPLE, _TASTE, _POPULARITY = 1, 2, 3
+_SAMPLE, _TASTE, _POPULARITY, _CORRUPTION = 1, 2, 3, 4
 _CHUNK = 16_384
 
 
@@ -58,9 +58,11 @@ class RuleSimulator:
             the utility; 0 makes every answer certain.
         weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
+        corruption: Chance, 0 to 1, that an answer has nothing to do with the pair: it is then ignore, click, save or
+            apply by the shares that these have over random pairs.
 
     Raises:
-        ValueError: For a negative noise, an unknown weight or decision, or weights that are not finite or all 0; when
+        ValueError: For a negative noise, a corruption that is no chance, an unknown weight or decision, or weights that are not finite or all 0; when
             bound, for a market on which the utility does not vary.
 
     Example:
@@ -75,7 +77,10 @@ class RuleSimulator:
         noise: float = 0.0,
         weights: Mapping[str, float] | None = None,
         rewards: Mapping[str, float] | None = None,
+        corruption: float = 0.0,
     ):
+        if not 0 <= corruption <= 1:
+            raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption}.")
         if not noise >= 0 or not math.isfinite(noise):
             raise ValueError(f"`noise` must be a finite number of at least 0, got {noise}.")
         unknown = set(weights or ()) - set(DEFAULT_WEIGHTS)
@@ -83,6 +88,7 @@ class RuleSimulator:
             raise ValueError(f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, got {sorted(unknown)}.")
         self.seed = index(seed)
         self.noise = float(noise)
+        self.corruption = float(corruption)
         self.weights = {part: float((weights or {}).get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
         self.rewards = decision_rewards(rewards)
         if not all(map(math.isfinite, self.weights.values())) or not any(self.weights.values()):
@@ -90,7 +96,9 @@ class RuleSimulator:
 
     def bind(self, market: LabourMarket) -> BoundRuleSimulator:
         """Ties the rules to a market. Equal rules on one market share their tables."""
-        return _bind(market, self.seed, self.noise, tuple(self.weights.items()), tuple(self.rewards.items()))
+        return _bind(
+            market, self.seed, self.noise, tuple(self.weights.items()), tuple(self.rewards.items()), self.corruption
+        )
 
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON."""
@@ -100,6 +108,7 @@ class RuleSimulator:
             "noise": self.noise,
             "weights": dict(self.weights),
             "rewards": dict(self.rewards),
+            **({"corruption": self.corruption} if self.corruption else {}),
         }
 
     @classmethod
@@ -118,6 +127,7 @@ class BoundRuleSimulator:
         seed = simulator.seed
         self.market = market
         self.noise = simulator.noise
+        self.corruption = simulator.corruption
         self._weights = simulator.weights
         self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
         self._has = {block: _SkillIndex(getattr(market.applicants, f"{block}_skills")) for block in BLOCKS}
@@ -166,17 +176,23 @@ class BoundRuleSimulator:
             ValueError: If there is noise and nothing to draw it from.
         """
         utility = self.utility(applicant_ids, job_ids)
-        if self.noise:
-            if interaction_keys is None:
+        if interaction_keys is None:
+            if self.noise or self.corruption:
                 raise ValueError(
-                    "`interaction_keys` must be given where `noise` is above 0: the noise is drawn from them."
+                    "`interaction_keys` must be given where `noise` or `corruption` is above 0: both are drawn from "
+                    "them."
                 )
+        elif self.noise:
             utility = utility + self._noise_scale * normal(interaction_keys)
         decision = np.searchsorted(self.thresholds, utility, side="right")
+        if interaction_keys is not None and self.corruption:
+            corrupted = uniform(hash64(_CORRUPTION, interaction_keys)) < self.corruption
+            anything = np.searchsorted(QUANTILES, uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
+            decision = np.where(corrupted, anything, decision)
         return Feedback.of(np.array(DECISIONS)[decision], self._rewards[decision])
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Mean reward of pairs over the noise, exact.
+        """Mean reward of pairs over noise and corruption, exact.
 
         Args:
             applicant_ids: Integers of any shape.
@@ -195,10 +211,12 @@ class BoundRuleSimulator:
             reward = np.full(len(utility), self._rewards[0])
             for step, gain in enumerate(np.diff(self._rewards)):
                 reward += gain * above[:, step]
+        anything = float(np.diff((0.0, *QUANTILES, 1.0)) @ self._rewards)
+        reward = (1 - self.corruption) * reward + self.corruption * anything
         return reward.reshape(applicant_ids.shape)
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """What the applicants would decide without noise; shapes as in :meth:`expected_reward`."""
+        """What the applicants would decide without noise or corruption; shapes as in :meth:`expected_reward`."""
         applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
         utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
         decision = np.searchsorted(self.thresholds, utility, side="right")
@@ -254,8 +272,9 @@ def _bind(
     noise: float,
     weights: tuple[tuple[str, float], ...],
     rewards: tuple[tuple[str, float], ...],
+    corruption: float,
 ) -> BoundRuleSimulator:
-    return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards)))
+    return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption))
 
 
 def _project(population: Population, seed: int, side: int) -> NDArray[np.float64]:

@@ -38,11 +38,15 @@ def test_the_probability_of_improvement_compares_seed_by_seed_and_counts_ties_ha
     assert probability_of_improvement(np.array([0.1, 0.6]), np.array([0.0, 0.5])) == 1.0
 
 
+SECONDS = {"one": np.full(4, 3.0), "other": np.full(4, 4.0)}
+
+
 def study_of(points, n_seeds=4, **curves):
     """Learners with equal scores in all seeds; `name=(scores, regret)`."""
     return Study(
         {name: np.tile(np.asarray(scores, float), (n_seeds, 1)) for name, (scores, _) in curves.items()},
         {name: np.full(n_seeds, float(regret)) for name, (_, regret) in curves.items()},
+        {name: np.ones(n_seeds) for name in curves},
         points,
         reps=20,
     )
@@ -83,14 +87,14 @@ def test_a_misleading_prior_is_judged_against_no_prior():
 
 def test_a_study_of_known_scores_is_told_as_it_is(tmp_path):
     scores = {"one": np.full((4, 2), 0.5), "other": np.tile([0.1, 0.9], (4, 1))}
-    study = Study(scores, {"one": np.full(4, 10.0), "other": np.full(4, 20.0)}, [0, 100], reps=50)
+    study = Study(scores, {"one": np.full(4, 10.0), "other": np.full(4, 20.0)}, SECONDS, [0, 100], reps=50)
 
     header, rows = study.table()
 
-    assert header == ["IQM of the score after", "0", "100", "regret"]
+    assert header == ["IQM of the score after", "0", "100", "regret", "seconds"]
     assert rows == [
-        ["one", "0.50 [0.50, 0.50]", "0.50 [0.50, 0.50]", "10 [10, 10]"],
-        ["other", "0.10 [0.10, 0.10]", "0.90 [0.90, 0.90]", "20 [20, 20]"],
+        ["one", "0.50 [0.50, 0.50]", "0.50 [0.50, 0.50]", "10 [10, 10]", "3"],
+        ["other", "0.10 [0.10, 0.10]", "0.90 [0.90, 0.90]", "20 [20, 20]", "4"],
     ]
     study.plot(tmp_path / "study.png")
     assert (tmp_path / "study.png").stat().st_size > 1_000
@@ -124,6 +128,23 @@ def test_the_command_runs_what_is_missing_and_prints_the_table(tmp_path):
     assert np.array(numbers["scores"]["cosine"]).shape == (2, 2)
     assert len(set(np.array(numbers["scores"]["cosine"])[0])) == 1
     assert "finished" in again.stderr
+
+
+def test_a_study_at_levels_tells_each(tmp_path):
+    sizes = ("market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32")
+    command = [
+        *(sys.executable, "-m", "experiments.coldstart", "preset=noise", "only=[cosine]", "seeds=[0,1]"),
+        *("interactions=20", "n_jobs=1", "reps=20", f"folder={tmp_path}", f"common={json.dumps(sizes)}"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert all(f"{share} %" in done.stdout.splitlines()[0] for share in (0, 10, 25, 50))
+    levels = json.loads((tmp_path / "coldstart.json").read_text())["levels"]
+    assert levels["50 %"]["overrides"] == ["+simulator.corruption=0.5"]
+    # Corruption changes what is answered, not what is best: cosine's choices are worth the same share of it.
+    assert levels["50 %"]["scores"]["cosine"] == pytest.approx(np.array(levels["0 %"]["scores"]["cosine"]))
+    assert (tmp_path / "coldstart.png").stat().st_size > 1_000
 
 
 @pytest.mark.parametrize(("option", "name"), [("only=[dynak]", "`only`"), ("preset=onet", "`path`")])

@@ -58,13 +58,32 @@ def test_without_noise_the_answer_is_certain_and_expected(market):
     assert (simulator.decisions(*PAIRS) == feedback.decision).all()
 
 
-def test_the_oracle_is_exact_at_any_noise(market):
-    simulator = RuleSimulator(noise=0.5).bind(market)
+@pytest.mark.parametrize("dials", [{"noise": 0.5}, {"corruption": 0.3}, {"noise": 0.5, "corruption": 1.0}])
+def test_the_oracle_is_exact_at_any_noise_and_corruption(market, dials):
+    simulator = RuleSimulator(**dials).bind(market)
     repeats = 4_000
     for applicant, job in ((0, 0), (3, 7), (11, 42)):
         rewards = simulator.feedback(np.full(repeats, applicant), np.full(repeats, job), keys(repeats)).reward
         expected = simulator.expected_reward(np.array([applicant]), np.array([job]))[0]
         assert rewards.mean() == pytest.approx(expected, abs=5 * rewards.std() / repeats**0.5 + 1e-9)
+
+
+def test_a_corrupted_answer_has_nothing_to_do_with_the_pair_and_the_others_stay(market):
+    honest, half, wholly = (RuleSimulator(corruption=share).bind(market) for share in (0.0, 0.5, 1.0))
+    told, some, none = (
+        simulator.feedback(*PAIRS, keys(len(PAIRS[0]))).decision for simulator in (honest, half, wholly)
+    )
+
+    assert ((some == told) | (some == none)).all()
+    by_chance = (told == none).mean()
+    assert (some == told).mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.03)
+    shares = [(none == decision).mean() for decision in ("ignore", "click", "save", "apply")]
+    np.testing.assert_allclose(shares, (0.6, 0.25, 0.1, 0.05), atol=0.03)
+    assert (half.decisions(*PAIRS) == told).all()
+    with pytest.raises(ValueError, match="`interaction_keys` must be given"):
+        half.feedback(*PAIRS)
+    spec = RuleSimulator(corruption=0.5).to_spec()
+    assert RuleSimulator.from_spec(spec).to_spec() == spec
 
 
 def test_noise_is_fresh_for_each_interaction_and_needs_keys(market):
@@ -160,6 +179,7 @@ def test_specs_round_trip():
     [
         ({"noise": -1}, "`noise` must be a finite number of at least 0, got -1"),
         ({"noise": float("nan")}, "`noise`"),
+        ({"corruption": 1.1}, "`corruption` must be a chance, 0 to 1, got 1.1"),
         ({"weights": {"pay": 1}}, r"`weights` must name parts of .*got \['pay'\]"),
         ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "not all 0"),
         ({"weights": {"taste": float("nan")}}, "`weights` must be finite"),

@@ -1,0 +1,69 @@
+"""``python -m experiments.quadrants runs=FOLDER``: saved learners on known and new applicants and jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from experiments.build import build_truth
+from experiments.coldstart import interval, interval_cell
+from experiments.evaluate import load_run
+from experiments.runs import Run, RunError, find_runs, write_json
+from experiments.tables import format_table
+from experiments.train import build_evaluation
+
+__all__ = ["QUADRANTS", "quadrant_scores"]
+
+QUADRANTS = {
+    "known applicants, known jobs": {"split": "train", "job_split": "train"},
+    "new applicants, known jobs": {"split": "test", "job_split": "train"},
+    "known applicants, new jobs": {"split": "train", "job_split": "test"},
+    "new applicants, new jobs": {"split": "test", "job_split": "test"},
+}
+"""Known are those of the training splits; a learner has met only some of them."""
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="quadrants")
+def main(cfg: DictConfig) -> None:
+    """Evaluates each run four times, prints the IQM over seeds, and writes ``quadrants.json``."""
+    torch.set_num_threads(cfg.threads)
+    folder = Path(cfg.runs or "")
+    learners = list(cfg.only) if cfg.only is not None else sorted(path.name for path in folder.glob("*/"))
+    scores: dict[str, dict[str, list[float]]] = {}
+    try:
+        for learner in learners:
+            results = [quadrant_scores(run, cfg.n_pairs) for run in find_runs(str(folder / learner), "runs")]
+            scores[learner] = {name: [result[name] for result in results] for name in QUADRANTS}
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = [
+        [learner, *(interval_cell(interval(np.array(values), cfg.reps)) for values in by_quadrant.values())]
+        for learner, by_quadrant in scores.items()
+    ]
+    print(format_table(["IQM of the score", *QUADRANTS], rows))
+    write_json(folder / "quadrants.json", {"n_pairs": cfg.n_pairs, "scores": scores})
+    print(f"\nnumbers  {folder / 'quadrants.json'}")
+
+
+def quadrant_scores(run: Run, n_pairs: int | None) -> dict[str, float]:
+    """Normalised score of a run's agent in each of :data:`QUADRANTS`.
+
+    Raises:
+        RunError: If there is no saved agent.
+    """
+    scores = {}
+    for name, splits in QUADRANTS.items():
+        changes: dict[str, Any] = {**splits, "n_pairs": n_pairs, "n_episodes": 0}
+        cfg, market, model = load_run(run, changes)
+        score = build_evaluation(cfg, market, build_truth(cfg, market))(model)["score"]
+        scores[name] = float("nan") if score is None else score
+    return scores
+
+
+if __name__ == "__main__":
+    main()
