@@ -62,8 +62,8 @@ class RuleSimulator:
             apply by the shares that these have over random pairs.
 
     Raises:
-        ValueError: For a negative noise, a corruption that is no chance, an unknown weight or decision, or weights that are not finite or all 0; when
-            bound, for a market on which the utility does not vary.
+        ValueError: For a negative noise, a corruption that is no chance, an unknown weight or decision, or weights that
+            are not finite or all 0; when bound, for a market on which the utility does not vary.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
