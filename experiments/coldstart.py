@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rliable import metrics
 from scipy.stats import trim_mean
 
-from experiments.runs import RunError, find_runs, write_json
+from experiments.runs import COLDSTART, COLDSTART_FIGURE, RunError, find_runs, write_json
 from experiments.tables import format_table
 
 matplotlib.use("Agg")
@@ -180,28 +180,28 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     in_words = f"IQM over {len(cfg.seeds)} seeds, in brackets its 95 % bootstrap interval; 0 is random, 1 the oracle."
     if cfg.levels:
-        print(format_table(*level_table(studies, cfg.level_name)), f"\n\n{in_words}")
-        plot_levels(studies, cfg.level_name, folder / "coldstart.png")
-        content = {
-            **made_by,
-            "levels": {level: {"overrides": levels[level], **studies[level].to_json()} for level in levels},
+        tables = [level_table(studies, cfg.level_name)]
+        print(f"{format_table(*tables[0])}\n\n{in_words}")
+        plot_levels(studies, cfg.level_name, folder / COLDSTART_FIGURE)
+        numbers: dict[str, Any] = {
+            "levels": {level: {"overrides": levels[level], **study.to_json()} for level, study in studies.items()}
         }
     else:
-        content = {**made_by, **_tell(studies[""], in_words)}
-        studies[""].plot(folder / "coldstart.png")
-    write_json(folder / "coldstart.json", content)
-    print(f"numbers  {folder / 'coldstart.json'}\nfigure   {folder / 'coldstart.png'}")
+        tables, numbers = _tables(studies[""]), studies[""].to_json()
+        print(f"\n\n{in_words}\n\n".join([format_table(*tables[0]), "\n\n".join(format_table(*t) for t in tables[1:])]))
+        studies[""].plot(folder / COLDSTART_FIGURE)
+    shown = [{"header": header, "rows": rows} for header, rows in tables]
+    content = {**made_by, "in_words": in_words, "tables": shown, **numbers}
+    write_json(folder / COLDSTART, content)
+    print(f"numbers  {folder / COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
 
 
-def _tell(study: Study, in_words: str) -> dict[str, Any]:
-    """Prints the tables of a study and what became of the goals; returns its numbers."""
-    print(format_table(*study.table()))
-    print(f"\n{in_words}")
+def _tables(study: Study) -> list[tuple[list[str], list[list[str]]]]:
+    """Scores; in what share of the worlds ours is better; what became of the goals."""
+    tables = [study.table()]
     if OURS in study.scores:
-        print(f"\n{format_table(*study.improvements(OURS, IMPROVEMENT_POINTS))}")
-    verdicts = judge(study)
-    print(f"\n{format_table(['goal', 'verdict', 'figures'], [list(verdict) for verdict in verdicts])}")
-    return {**study.to_json(), "goals": [verdict._asdict() for verdict in verdicts]}
+        tables.append(study.improvements(OURS, IMPROVEMENT_POINTS))
+    return [*tables, (["goal", "verdict", "figures"], [list(verdict) for verdict in judge(study)])]
 
 
 def level_table(studies: Mapping[str, Study], name: str) -> tuple[list[str], list[list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import truth_spec
 from experiments.grouping import group_runs
-from experiments.runs import Run, RunError, find_runs, unfinished_runs
+from experiments.runs import COLDSTART, COLDSTART_FIGURE, Run, RunError, find_runs, unfinished_runs
 from experiments.tables import Spread, format_number, format_table, held_out_table, mean_and_spread
 
 matplotlib.use("Agg")
@@ -65,7 +66,8 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(paths, "runs")
         unfinished = unfinished_runs(paths, len(runs))
         folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
-        page = write_report(runs, folder, cfg.title, unfinished)
+        study = _study(Path(paths)) if isinstance(paths, str) else None
+        page = write_report(runs, folder, cfg.title, unfinished, study)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     header, rows = truths_table(group_runs(runs))
@@ -76,7 +78,13 @@ def main(cfg: DictConfig) -> None:
     print(f"report  {page}")
 
 
-def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, unfinished: str = "") -> Path:
+def write_report(
+    runs: Sequence[Run],
+    folder: Path,
+    title: str | None = None,
+    unfinished: str = "",
+    study: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes ``report.html`` and a PNG a figure into a folder.
 
     Args:
@@ -84,6 +92,8 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, un
         folder: Made if it is not there.
         title: Of the page.
         unfinished: What to say of runs that are not in it.
+        study: What ``experiments.coldstart`` found out from these runs: ``name``, ``in_words``, ``tables`` (``header``
+            and ``rows``) and ``png``, base64.
 
     Returns:
         The page.
@@ -118,6 +128,7 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, un
             online=_online_rows(groups),
             asked=_asked_rows(groups),
             truths=truths_table(groups),
+            study=study,
             figures=figures,
             groups=[
                 {
@@ -135,6 +146,14 @@ def write_report(runs: Sequence[Run], folder: Path, title: str | None = None, un
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _study(folder: Path) -> dict[str, Any] | None:
+    """What ``experiments.coldstart`` left in a folder of runs, if it did."""
+    if not (folder / COLDSTART).is_file() or not (folder / COLDSTART_FIGURE).is_file():
+        return None
+    png = base64.b64encode((folder / COLDSTART_FIGURE).read_bytes()).decode()
+    return {**json.loads((folder / COLDSTART).read_text()), "png": png}
 
 
 def _headline(groups: Groups, first: Run) -> str:

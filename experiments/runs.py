@@ -20,6 +20,8 @@ import pandas as pd
 import yaml
 
 __all__ = [
+    "COLDSTART",
+    "COLDSTART_FIGURE",
     "Run",
     "RunError",
     "clear_run",
@@ -35,6 +37,7 @@ __all__ = [
 
 CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
 CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
+COLDSTART, COLDSTART_FIGURE = "coldstart.json", "coldstart.png"
 LOCK = ".lock"
 
 HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")

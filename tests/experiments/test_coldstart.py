@@ -128,6 +128,24 @@ def test_the_command_runs_what_is_missing_and_prints_the_table(tmp_path):
     assert np.array(numbers["scores"]["cosine"]).shape == (2, 2)
     assert len(set(np.array(numbers["scores"]["cosine"])[0])) == 1
     assert "finished" in again.stderr
+    report = [sys.executable, "-m", "experiments.report", f"runs={tmp_path}"]
+    assert subprocess.run(report, cwd=ROOT, capture_output=True).returncode == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "The cold start: quick" in page
+    assert "not judged" in page
+    quadrants = [
+        sys.executable,
+        "-m",
+        "experiments.quadrants",
+        f"runs={tmp_path}",
+        "only=[cosine,linucb]",
+        "n_pairs=16",
+    ]
+    done = subprocess.run(quadrants, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "quadrants.json").read_text())["scores"]
+    assert {len(values) for values in scores["linucb"].values()} == {2}
+    assert len({values[0] for values in scores["linucb"].values()}) == 4
 
 
 def test_a_study_at_levels_tells_each(tmp_path):
