@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import hydra
 import matplotlib
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rliable import metrics
@@ -167,7 +168,14 @@ def main(cfg: DictConfig) -> None:
         learners = {name: learners[name] for name in cfg.only}
     common = [f"total_timesteps={cfg.interactions}", *cfg.common]
     folder = Path(cfg.folder)
-    made_by = {"name": cfg.name, "seeds": list(cfg.seeds), "common": common, "learners": learners}
+    made_by = {
+        "command": " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task]),
+        "commit": _commit(),
+        "name": cfg.name,
+        "seeds": list(cfg.seeds),
+        "common": common,
+        "learners": learners,
+    }
     at: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/experiment/coldstart.yaml"))
     points = [point for point in at["evaluation"]["at"] if point <= cfg.interactions]
     levels: dict[str, list[str]] = OmegaConf.to_container(cfg.levels or OmegaConf.create({"": []}))  # type: ignore[assignment]
@@ -194,6 +202,16 @@ def main(cfg: DictConfig) -> None:
     content = {**made_by, "in_words": in_words, "tables": shown, **numbers}
     write_json(folder / COLDSTART, content)
     print(f"numbers  {folder / COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _tables(study: Study) -> list[tuple[list[str], list[list[str]]]]:
