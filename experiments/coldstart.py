@@ -137,8 +137,10 @@ class Study:
         taus = np.linspace(-0.1, 1.0, 111)
         for number, (learner, scores) in enumerate(self.scores.items()):
             bounds = np.array([interval(scores[:, column], self.reps) for column in range(len(self.points))])
-            emphasis = 2.6 if learner == "dynaq_plus" else 1.3
-            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": emphasis}
+            style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            style["linewidth"] = 1.3
+            if learner == OURS:
+                style = {"color": "black", "linestyle": "-", "linewidth": 2.6, "zorder": 3}
             at = np.arange(len(self.points))
             curves.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)
             curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
