@@ -17,6 +17,7 @@ __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 DEFAULT_SCALES: Mapping[str, float] = {
     "constant": 0.05,
     "similarity": 0.03,
+    "trust": 0.0,
     "action": 0.03,
     "state": 0.04,
     "bilinear": 0.1,
@@ -37,6 +38,7 @@ class GaussianProcess(nn.Module):
     A reward is the sum of independent parts, each Gaussian with a prior standard deviation of its own (`scales`):
 
     * `constant`; `similarity`: linear in the similarities of state and action, its mean given by `prior`;
+    * `trust`: that mean times an unknown number, so that 1 doubts the whole prior, its sign included;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: a matrix between state and action, whatever its rank: tastes (kernel (s.s')(a.a'));
     * `quadratic`: the same of their squares (kernel ((s.s')(a.a'))^2);
@@ -120,7 +122,8 @@ class GaussianProcess(nn.Module):
         mean = parts[2] @ self.prior
         variance = th.zeros_like(mean)
         if with_spread:
-            variance = self._sum(*(part.square().sum(dim=1) for part in parts))
+            states, actions, similarities = (part.square().sum(dim=1) for part in parts)
+            variance = self._sum(states, actions, similarities, mean.square())
         if self.n_pairs:
             cross = self._kernel(parts, self._known)
             mean = mean + cross @ self._alpha
@@ -166,16 +169,17 @@ class GaussianProcess(nn.Module):
     def _kernel(self, left: tuple[th.Tensor, ...], right: tuple[th.Tensor, ...]) -> th.Tensor:
         """Prior covariance (n, m) of pairs given as :meth:`_parts`."""
         (s, a, f), (t, b, g) = left, right
-        return self._sum(s @ t.T, a @ b.T, f @ g.T)
+        return self._sum(s @ t.T, a @ b.T, f @ g.T, th.outer(f @ self.prior, g @ self.prior))
 
-    def _sum(self, states: th.Tensor, actions: th.Tensor, similarities: th.Tensor) -> th.Tensor:
-        """Prior covariance from the inner products of states, actions and similarities, all of one shape."""
+    def _sum(self, states: th.Tensor, actions: th.Tensor, similarities: th.Tensor, prior_means: th.Tensor) -> th.Tensor:
+        """Prior covariance from the products of states, actions, similarities and prior means, all of one shape."""
         variance = {part: scale**2 for part, scale in self.scales.items()}
         product = states * actions
         same_state, same_action = states > _SAME, actions > _SAME
         return (
             variance["constant"]
             + variance["similarity"] * similarities
+            + variance["trust"] * prior_means
             + variance["action"] * actions
             + variance["state"] * states
             + product * (variance["bilinear"] + variance["quadratic"] * product)

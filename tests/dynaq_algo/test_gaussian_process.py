@@ -10,6 +10,7 @@ from dynaq_algo.features import BlockwiseFeatures, InteractionFeatures
 from dynaq_algo.gaussian_process import DEFAULT_SCALES, GaussianProcess
 
 PRIOR = [0.3, -0.2]
+SCALES = {"trust": 0.7, "similarity": 0.1}
 BAYESIAN = {"world_model": "gaussian_process", "planning_source": "crossed", "exploration_bonus": 0.5}
 
 
@@ -32,8 +33,9 @@ def by_hand(features, known, reward, asked, noise):
             unit.append([v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors])
         s, a = unit[0][0] @ unit[1][0].T, unit[0][1] @ unit[1][1].T
         f = np.asarray(left[:, -2:]) @ np.asarray(right[:, -2:]).T
-        v = {part: scale**2 for part, scale in DEFAULT_SCALES.items()}
-        k = v["constant"] + v["similarity"] * f + v["action"] * a + v["state"] * s
+        v = {part: scale**2 for part, scale in {**DEFAULT_SCALES, **SCALES}.items()}
+        means = [np.asarray(inputs[:, -2:]) @ PRIOR for inputs in (left, right)]
+        k = v["constant"] + v["similarity"] * f + v["trust"] * np.outer(*means) + v["action"] * a + v["state"] * s
         k = k + v["bilinear"] * s * a + v["quadratic"] * (s * a) ** 2
         ds, da = np.isclose(s, 1, atol=1e-6), np.isclose(a, 1, atol=1e-6)
         return k + v["same_state"] * ds + v["same_action"] * da + v["same_pair"] * (ds & da)
@@ -48,7 +50,7 @@ def test_the_posterior_is_the_textbooks_and_repeats_are_further_rewards():
     features, inputs = pairs(20)
     known = th.cat([inputs[:12], inputs[:5], inputs[:1]])
     reward = th.as_tensor(np.random.default_rng(1).normal(size=len(known)), dtype=th.float32)
-    model = GaussianProcess(features, prior=PRIOR, noise=0.4)
+    model = GaussianProcess(features, prior=PRIOR, scales=SCALES, noise=0.4)
 
     model.observe(known[:7], reward[:7])
     model.observe(known[7:], reward[7:])
@@ -82,10 +84,14 @@ def test_what_was_tried_is_known_best_and_the_latest_pairs_are_kept():
 
 def test_a_prior_that_rewards_contradict_is_let_go():
     features, inputs = pairs(300)
-    model = GaussianProcess(features, prior=[-0.1, -0.1])
-    model.observe(inputs[:250], inputs[:250, -2:].sum(dim=1) * 0.1)
+    assured, doubting = (GaussianProcess(features, [-0.1, -0.1], {"trust": trust}) for trust in (0.0, 3.0))
+    for model in (assured, doubting):
+        model.observe(inputs[:40], inputs[:40, -2:].sum(dim=1) * 0.1)
 
-    assert np.corrcoef(model(inputs[250:])[0], inputs[250:, -2:].sum(dim=1))[0, 1] > 0.8
+    def likeness(model):
+        return np.corrcoef(model(inputs[250:])[0], inputs[250:, -2:].sum(dim=1))[0, 1]
+
+    assert likeness(assured) < 0 < 0.8 < likeness(doubting)
 
 
 def test_its_state_restores_it_to_the_bit():
