@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 DEFAULT_SCALES: Mapping[str, float] = {
     "constant": 0.05,
     "similarity": 0.03,
-    "trust": 0.0,
+    "trust": 2.0,
     "action": 0.03,
     "state": 0.04,
     "bilinear": 0.1,

@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch as th
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from dynaq_algo.features import BlockwiseFeatures
 from experiments.opponents import Recommender
 
 __all__ = ["LinearBandit"]
 
 Obs = Mapping[str, NDArray[Any]]
 Exploration = Literal["ucb", "thompson"]
+Similarities = Literal["cosine", "blocks"]
 
 
 class LinearBandit(Recommender):
-    """Bayesian linear regression of the reward on ``[1, a, s * a, cos]``, with UCB or Thompson sampling on top.
+    """Bayesian linear regression of the reward on ``[1, a, s * a, similarity]``, with UCB or Thompson sampling on top.
 
     The posterior of the weights is exact: a Gaussian of covariance ``(I / prior_std^2 + sum x x^T / noise^2)^-1``, that
     is kept by rank-one updates. LinUCB after Li et al., "A contextual-bandit approach to personalized news
@@ -32,7 +35,9 @@ class LinearBandit(Recommender):
         noise: Standard deviation of a reward around its mean.
         prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
         cosine_prior: Prior mean of the weight of the cosine, which is standardised over the market: 0 knows nothing of
-            it, 0.28 (the spread of feedback) begins as the cosine recommender.
+            it, 0.28 (the spread of feedback) begins as the cosine recommender. With blocks, of each one's weight.
+        similarities: ``"cosine"``, or ``"blocks"`` for those of ``dynaq_algo.features.BlockwiseFeatures``, hard and
+            soft skills apart and centred: what ``algo=dynaq_plus`` sees, in a linear model.
         gamma: Only for the discounted return of an evaluation.
         seed: Of the environments, and of its own draws.
 
@@ -48,11 +53,14 @@ class LinearBandit(Recommender):
         noise: float = 0.3,
         prior_std: float = 0.3,
         cosine_prior: float = 0.0,
+        similarities: Similarities = "cosine",
         gamma: float = 0.9,
         seed: int = 0,
     ):
         if exploration not in get_args(Exploration):
             raise ValueError(f"`exploration` must be one of {get_args(Exploration)}, got {exploration!r}.")
+        if similarities not in get_args(Similarities):
+            raise ValueError(f"`similarities` must be one of {get_args(Similarities)}, got {similarities!r}.")
         for name, value, least in (("alpha", alpha, 0.0), ("noise", noise, 1e-6), ("prior_std", prior_std, 1e-6)):
             if not value >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}.")
@@ -63,6 +71,7 @@ class LinearBandit(Recommender):
             "noise": noise,
             "prior_std": prior_std,
             "cosine_prior": cosine_prior,
+            "similarities": similarities,
         }
         self._thompson = exploration == "thompson"
         self._alpha = alpha
@@ -72,21 +81,31 @@ class LinearBandit(Recommender):
         self._mean_job = jobs.vectors.mean(axis=0)
         # Job vectors have much in common: what is left of them is scaled to unit length on average.
         self._spread = float(np.linalg.norm(jobs.vectors - self._mean_job, axis=1).mean()) or 1.0
-        dim = 2 + 2 * jobs.vectors.shape[1]
+        dim = jobs.vectors.shape[1]
+        self._blocks = BlockwiseFeatures(dim, dim) if similarities == "blocks" else None
+        if self._blocks is not None:
+            self._blocks.fit(jobs.vectors)
+        n_similarities = self._blocks.n_similarities if self._blocks else 1
+        dim = 1 + 2 * dim + n_similarities
         self._mean = np.zeros(dim)
-        self._mean[-1] = cosine_prior
+        self._mean[-n_similarities:] = cosine_prior
         self._covariance = np.eye(dim) * prior_std**2
 
     def features(self, obs: Obs) -> NDArray[np.float64]:
         """Features (n, k, d) of a batch of n observations with k candidates."""
         state, jobs = obs["applicant"].astype(np.float64), self._job_vectors(obs).astype(np.float64)
-        product = state[:, None] * jobs
-        mean, spread = self._cosine
-        cosine = (product.sum(axis=-1, keepdims=True) - mean) / spread
         centred = (jobs - self._mean_job) / self._spread
-        # The sum of the products is the cosine; scaled so that their spread is of the other blocks' size.
-        scaled = product * np.sqrt(product.shape[-1]) / 2
-        return np.concatenate([np.ones((*jobs.shape[:2], 1)), centred, scaled, cosine], axis=-1)
+        if self._blocks is not None:
+            states = np.broadcast_to(state[:, None], jobs.shape).copy()
+            pair = self._blocks.pair(th.from_numpy(states), th.from_numpy(jobs)).numpy()
+            similar = pair[..., jobs.shape[-1] :]
+        else:
+            product = state[:, None] * jobs
+            mean, spread = self._cosine
+            cosine = (product.sum(axis=-1, keepdims=True) - mean) / spread
+            # The sum of the products is the cosine; scaled so that their spread is of the other blocks' size.
+            similar = np.concatenate([product * np.sqrt(product.shape[-1]) / 2, cosine], axis=-1)
+        return np.concatenate([np.ones((*jobs.shape[:2], 1)), centred, similar], axis=-1)
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Expected rewards."""
