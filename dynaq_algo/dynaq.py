@@ -570,6 +570,10 @@ class DynaQ(DQN):
         """The world model's rewards (n, k) of one observation (n = 1) or a batch, masked candidates included."""
         return self._imagine(self.policy.layout.read(observation))[0].cpu().numpy()
 
+    def reward_spread(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """The world model's doubt about :meth:`predict_reward`, a standard deviation, (n, k); 0 where it has none."""
+        return self._imagine(self.policy.layout.read(observation))[1].cpu().numpy()
+
     def _bonus(self, decisions: DecisionBatch) -> th.Tensor:
         """What exploration adds to the Q-values, (n, k)."""
         return self.exploration_bonus * self._imagine(decisions)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ def env_options(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in _OF_THE_VECTOR}
 
 
-def build_env(cfg: DictConfig, market: LabourMarket) -> InteractionRecorder:
+def build_env(
+    cfg: DictConfig, market: LabourMarket, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv
+) -> InteractionRecorder:
     """The training environments of ``cfg.env`` under the reward of ``cfg.reward``, recorded."""
-    env = JobRecVectorEnv(
+    env = make(
         num_envs=cfg.env.n_envs,
         max_episode_steps=cfg.env.max_episode_steps,
         autoreset_mode="SameStep",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
 import matplotlib
 import numpy as np
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rliable import metrics
 from scipy.stats import trim_mean
 
-from experiments.runs import COLDSTART, COLDSTART_FIGURE, RunError, find_runs, write_json
+from experiments.runs import COLDSTART, COLDSTART_FIGURE, COLDSTART_TABLE, RunError, find_runs, write_json
 from experiments.tables import format_table
 
 matplotlib.use("Agg")
@@ -42,9 +44,11 @@ OPPONENTS = (
 )
 POINTS = (0, 20, 50, 100, 200, 400, 800, 1500)
 IMPROVEMENT_POINTS = (50, 100, 200, 400, 800, 1500)
-NOT_JUDGED = "not judged"
+ELSEWHERE = ("generator", "onet")
+HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 SCORE = "held_out/score"
 REGRET = "online/cumulative_regret"
+_BY_LEARNER = ("scores", "regret", "seconds")
 
 
 class Study:
@@ -93,6 +97,14 @@ class Study:
             seconds[learner] = np.array([table["seconds"].iloc[-1] for table in tables], dtype=np.float64)
         return cls(scores, regret, seconds, points, reps)
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], reps: int) -> Study:
+        """What :meth:`to_json` gave."""
+        scores, regret, seconds = (
+            {name: np.array(values) for name, values in content[key].items()} for key in _BY_LEARNER
+        )
+        return cls(scores, regret, seconds, content["points"], reps)
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows: the IQM of each learner's score at each point with its 95 % interval, and of its regret.
 
@@ -124,15 +136,32 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, seed by seed."""
+        by_learner: dict[str, Mapping[str, NDArray[np.float64]]] = {key: getattr(self, key) for key in _BY_LEARNER}
         return {
             "points": self.points,
-            "scores": {learner: scores.tolist() for learner, scores in self.scores.items()},
-            "regret": {learner: values.tolist() for learner, values in self.regret.items()},
-            "seconds": {learner: values.tolist() for learner, values in self.seconds.items()},
+            **{key: {name: array.tolist() for name, array in arrays.items()} for key, arrays in by_learner.items()},
         }
 
-    def plot(self, path: Path) -> None:
-        """The IQM over interactions, bands its 95 % intervals; and profiles: what share of worlds passes a score."""
+    def rows(self, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """A row a learner, seed and point, for a table that any tool reads; regret is that of the whole run."""
+        for learner, scores in self.scores.items():
+            for row, seed in enumerate(seeds):
+                for point, score in zip(self.points, scores[row], strict=True):
+                    regret, seconds = self.regret[learner][row], self.seconds[learner][row]
+                    yield {
+                        "learner": learner,
+                        "seed": seed,
+                        "interactions": point,
+                        "score": score,
+                        "regret": regret,
+                        "seconds": seconds,
+                    }
+
+    def plot(self, path: Path, against_seconds: bool = False) -> None:
+        """The IQM over interactions, bands its 95 % intervals; and profiles: what share of worlds passes a score.
+
+        With `against_seconds`, in place of profiles the last score over the median time of learning.
+        """
         figure, (curves, profiles) = plt.subplots(1, 2, figsize=(13.0, 5.6), layout="constrained", width_ratios=(3, 2))
         taus = np.linspace(-0.1, 1.0, 111)
         for number, (learner, scores) in enumerate(self.scores.items()):
@@ -144,12 +173,18 @@ class Study:
             at = np.arange(len(self.points))
             curves.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)
             curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
-            profiles.plot(taus, (scores[:, -1:] > taus).mean(axis=0), **style)
+            if against_seconds:
+                seconds, (middle, low, high) = float(np.median(self.seconds[learner])), bounds[-1]
+                profiles.errorbar(seconds, middle, [[middle - low], [high - middle]], fmt="o", color=style["color"])
+                profiles.annotate(learner, (seconds, middle), (4, 4), textcoords="offset points", fontsize=7)
+            else:
+                profiles.plot(taus, (scores[:, -1:] > taus).mean(axis=0), **style)
         curves.set_xticks(range(len(self.points)), [f"{point:,}" for point in self.points])
         curves.set_xlabel("interactions")
         curves.set_ylabel("score on held-out applicants (0 random, 1 oracle)")
-        profiles.set_xlabel(f"score after {self.points[-1]:,} interactions")
-        profiles.set_ylabel("share of worlds above it")
+        last = f"score after {self.points[-1]:,} interactions"
+        profiles.set_xlabel("seconds of learning" if against_seconds else last)
+        profiles.set_ylabel(last if against_seconds else "share of worlds above it")
         for axes in (curves, profiles):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
@@ -160,7 +195,7 @@ class Study:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="coldstart")
 def main(cfg: DictConfig) -> None:
-    """Runs what is missing, prints the table, and writes ``coldstart.json`` and ``coldstart.png``."""
+    """Runs what is missing, prints the table, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
     learners: dict[str, list[str]] = OmegaConf.to_container(cfg.learners)  # type: ignore[assignment]
     if "path" in cfg and cfg.path is None:
         raise SystemExit(f"error: `path` must be given with preset={cfg.name}: the file of the official release.")
@@ -168,7 +203,7 @@ def main(cfg: DictConfig) -> None:
         if unknown := sorted(set(cfg.only) - set(learners)):
             raise SystemExit(f"error: `only` must name learners of {list(learners)}, got {unknown}.")
         learners = {name: learners[name] for name in cfg.only}
-    common = [f"total_timesteps={cfg.interactions}", *cfg.common]
+    common = [f"experiment={cfg.experiment}", f"total_timesteps={cfg.interactions}", *cfg.common]
     folder = Path(cfg.folder)
     made_by = {
         "command": " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task]),
@@ -178,7 +213,8 @@ def main(cfg: DictConfig) -> None:
         "common": common,
         "learners": learners,
     }
-    at: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/experiment/coldstart.yaml"))
+    experiment = Path(__file__).parents[1] / f"conf/experiment/{cfg.experiment}.yaml"
+    at: Any = OmegaConf.to_container(OmegaConf.load(experiment))
     points = [point for point in at["evaluation"]["at"] if point <= cfg.interactions]
     levels: dict[str, list[str]] = OmegaConf.to_container(cfg.levels or OmegaConf.create({"": []}))  # type: ignore[assignment]
     studies = {}
@@ -197,13 +233,15 @@ def main(cfg: DictConfig) -> None:
             "levels": {level: {"overrides": levels[level], **study.to_json()} for level, study in studies.items()}
         }
     else:
-        tables, numbers = _tables(studies[""]), studies[""].to_json()
+        tables, numbers = _tables(studies[""], *_other_studies(cfg)), studies[""].to_json()
         print(f"\n\n{in_words}\n\n".join([format_table(*tables[0]), "\n\n".join(format_table(*t) for t in tables[1:])]))
-        studies[""].plot(folder / COLDSTART_FIGURE)
+        studies[""].plot(folder / COLDSTART_FIGURE, cfg.against_seconds)
     shown = [{"header": header, "rows": rows} for header, rows in tables]
     content = {**made_by, "in_words": in_words, "tables": shown, **numbers}
     write_json(folder / COLDSTART, content)
-    print(f"numbers  {folder / COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
+    table = [{"level": level, **row} for level, study in studies.items() for row in study.rows(list(cfg.seeds))]
+    pd.DataFrame(table).to_csv(folder / COLDSTART_TABLE, index=False)
+    print(f"numbers  {folder / COLDSTART}, {folder / COLDSTART_TABLE}\nfigure   {folder / COLDSTART_FIGURE}")
 
 
 def _commit() -> str | None:
@@ -216,12 +254,26 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _tables(study: Study) -> list[tuple[list[str], list[list[str]]]]:
+def _other_studies(cfg: DictConfig) -> tuple[Study | None, dict[str, Study]]:
+    """Of priors, and on other markets by their names, as far as they are done: goals 5 and 6 are judged by them."""
+
+    def read(folder: str) -> Study | None:
+        file = Path(folder) / COLDSTART
+        return Study.from_json(json.loads(file.read_text()), cfg.reps) if file.is_file() else None
+
+    prior = None if cfg.prior is None else read(cfg.prior)
+    found = {Path(folder).name: read(folder) for folder in cfg.elsewhere}
+    return prior, {name: study for name, study in found.items() if study is not None}
+
+
+def _tables(
+    study: Study, prior: Study | None, elsewhere: Mapping[str, Study]
+) -> list[tuple[list[str], list[list[str]]]]:
     """Scores; in what share of the worlds ours is better; what became of the goals."""
     tables = [study.table()]
     if OURS in study.scores:
         tables.append(study.improvements(OURS, IMPROVEMENT_POINTS))
-    return [*tables, (["goal", "verdict", "figures"], [list(verdict) for verdict in judge(study)])]
+    return [*tables, (["goal", "verdict", "figures"], [list(verdict) for verdict in judge(study, prior, elsewhere)])]
 
 
 def level_table(studies: Mapping[str, Study], name: str) -> tuple[list[str], list[list[str]]]:
@@ -275,7 +327,6 @@ def run_learners(
         sweep = [
             "launcher=joblib",
             f"hydra.launcher.n_jobs={n_jobs}",
-            "experiment=coldstart",
             f"seed={','.join(map(str, seeds))}",
             f"hydra.sweep.dir={folder / learner}",
             "hydra.sweep.subdir=seed-${seed}",
@@ -296,14 +347,21 @@ class Verdict(NamedTuple):
     figures: str
 
 
-def judge(study: Study) -> list[Verdict]:
-    """The goals of the cold start, by the learners and points that a study has."""
+def judge(study: Study, prior: Study | None = None, elsewhere: Mapping[str, Study] | None = None) -> list[Verdict]:
+    """The goals of the cold start, by the learners and points that a study has.
+
+    Args:
+        study: The main one.
+        prior: Of a misleading prior; the main one if ``None``.
+        elsewhere: On other markets, by name: all of :data:`ELSEWHERE`, for the last goal to be judged.
+    """
     return [
         _no_false_start(study),
         _best_learner(study),
         _least_regret(study),
         _planning_pays(study),
-        _misled(study),
+        _misled(study if prior is None else prior),
+        _elsewhere(elsewhere or {}),
     ]
 
 
@@ -318,7 +376,7 @@ def _no_false_start(study: Study) -> Verdict:
     )
 
 
-def _best_learner(study: Study) -> Verdict:
+def _best_learner(study: Study, required: Sequence[str] = OPPONENTS) -> Verdict:
     goal = "2 best learner from 50 on"
     opponents = _opponents(study)
     points = [point for point in study.points if point >= 50]
@@ -332,7 +390,7 @@ def _best_learner(study: Study) -> Verdict:
     figures = f"least lead {leads[worst]:+.3f}, after {worst:,} over {best[worst]}" + "".join(
         f"; better in {share:.0%} of worlds after {point:,}" for point, share in shares.items()
     )
-    return _verdict(goal, holds, POINTS, study, figures, opponents=opponents)
+    return _verdict(goal, holds, POINTS, study, figures, set(required) <= set(opponents))
 
 
 def _least_regret(study: Study) -> Verdict:
@@ -344,7 +402,7 @@ def _least_regret(study: Study) -> Verdict:
     best = min(opponents, key=lambda learner: regret[learner])
     ratio = regret[OURS] / regret[best]
     figures = f"{ratio:.2f} of {best}'s after {study.points[-1]:,}"
-    return _verdict(goal, ratio <= 0.9, POINTS, study, figures, opponents=opponents)
+    return _verdict(goal, ratio <= 0.9, POINTS, study, figures, set(OPPONENTS) <= set(opponents))
 
 
 def _planning_pays(study: Study) -> Verdict:
@@ -368,17 +426,29 @@ def _misled(study: Study) -> Verdict:
     return _verdict(goal, misled > 0.8 * free, (800,), study, f"{misled:.3f} against {free:.3f} after {point:,}")
 
 
+def _elsewhere(studies: Mapping[str, Study]) -> Verdict:
+    verdicts = {
+        name: [_no_false_start(study), _best_learner(study, required=("cosine", "linucb", "linear_prior"))]
+        for name, study in studies.items()
+    }
+    figures = "; ".join(
+        f"{name}: {verdict.goal[0]} {verdict.verdict} ({verdict.figures})"
+        for name, both in verdicts.items()
+        for verdict in both
+    )
+    outcomes = {verdict.verdict for both in verdicts.values() for verdict in both}
+    judged = set(ELSEWHERE) <= set(studies) and NOT_JUDGED not in outcomes
+    return Verdict(
+        "6 goals 1 and 2 on other markets", (FAILS if FAILS in outcomes else HOLDS) if judged else NOT_JUDGED, figures
+    )
+
+
 def _verdict(
-    goal: str,
-    holds: bool,
-    points: Sequence[int],
-    study: Study,
-    figures: str,
-    opponents: Sequence[str] | None = None,
+    goal: str, holds: bool, points: Sequence[int], study: Study, figures: str, all_opponents: bool = True
 ) -> Verdict:
     """Not judged where points or opponents are missing; the figures so far are told all the same."""
-    complete = set(points) <= set(study.points) and (opponents is None or set(OPPONENTS) <= set(opponents))
-    return Verdict(goal, ("holds" if holds else "fails") if complete else NOT_JUDGED, figures)
+    complete = set(points) <= set(study.points) and all_opponents
+    return Verdict(goal, (HOLDS if holds else FAILS) if complete else NOT_JUDGED, figures)
 
 
 def _opponents(study: Study) -> list[str]:

@@ -94,7 +94,12 @@ class HeldOutPairs:
 
 
 def draw_pairs(
-    market: LabourMarket, truth: Truth, env_options: Mapping[str, Any], n_pairs: int, seed: int
+    market: LabourMarket,
+    truth: Truth,
+    env_options: Mapping[str, Any],
+    n_pairs: int,
+    seed: int,
+    make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv,
 ) -> HeldOutPairs:
     """Fixed (applicant, candidate set) pairs: the first observations of environments seeded with ``seed + i``.
 
@@ -104,13 +109,14 @@ def draw_pairs(
         env_options: Keywords of ``JobRec-v0`` but the market; ``split`` and ``job_split`` say who is held out.
         n_pairs: How many.
         seed: Equal seeds give equal pairs, whoever learns.
+        make: Makes the environments.
 
     Raises:
         ValueError: If ``n_pairs`` is below 1.
     """
     if n_pairs < 1:
         raise ValueError(f"`n_pairs` must be at least 1, got {n_pairs}.")
-    env = JobRecVectorEnv(num_envs=n_pairs, market=market, **env_options)
+    env = make(num_envs=n_pairs, market=market, **env_options)
     obs, infos = env.reset(seed=seed)
     applicants, candidates = infos["applicant_id"][:, None], infos["candidate_ids"]
     step = max(1, 2**20 // candidates.shape[1])

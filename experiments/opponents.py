@@ -66,12 +66,16 @@ class Recommender:
         actions = scores.argmax(axis=1)
         return (actions[0] if single else actions), state
 
-    def learn(self, total_timesteps: int, callback: BaseCallback, **kwargs: Any) -> Self:
+    def learn(
+        self, total_timesteps: int, callback: BaseCallback, reset_num_timesteps: bool = True, **kwargs: Any
+    ) -> Self:
         """Plays, so that what it earns can be compared with what a learner earns; SB3's other keywords do nothing."""
+        self.num_timesteps = 0 if reset_num_timesteps else self.num_timesteps
+        until = self.num_timesteps + total_timesteps
         callback.init_callback(self)  # type: ignore[arg-type]
         callback.on_training_start({"total_timesteps": total_timesteps}, {})
         obs, _ = self.env.reset(seed=self.seed)
-        while self.num_timesteps < total_timesteps:
+        while self.num_timesteps < until:
             callback.on_rollout_start()
             actions = self._play(obs)
             seen, (obs, rewards, _, _, infos) = obs, self.env.step(actions)
@@ -85,6 +89,10 @@ class Recommender:
     def set_logger(self, logger: Logger) -> None:
         """It has nothing to log."""
         self.logger = logger
+
+    def set_env(self, env: VectorEnv) -> None:
+        """Goes on in other environments, of the same market."""
+        self.env = env
 
     def get_env(self) -> VectorEnv:
         """The environments."""

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from experiments.build import build_truth
 from experiments.coldstart import interval, interval_cell
 from experiments.evaluate import load_run
-from experiments.runs import Run, RunError, find_runs, write_json
+from experiments.relearning import learners_of
+from experiments.runs import Run, RunError, write_json
 from experiments.tables import format_table
 from experiments.train import build_evaluation
 
@@ -32,12 +33,10 @@ QUADRANTS = {
 def main(cfg: DictConfig) -> None:
     """Evaluates each run four times, prints the IQM over seeds, and writes ``quadrants.json``."""
     torch.set_num_threads(cfg.threads)
-    folder = Path(cfg.runs or "")
-    learners = list(cfg.only) if cfg.only is not None else sorted(path.name for path in folder.glob("*/"))
     scores: dict[str, dict[str, list[float]]] = {}
     try:
-        for learner in learners:
-            results = [quadrant_scores(run, cfg.n_pairs) for run in find_runs(str(folder / learner), "runs")]
+        for learner, runs in learners_of(cfg.runs, cfg.only):
+            results = [quadrant_scores(run, cfg.n_pairs) for run in runs]
             scores[learner] = {name: [result[name] for result in results] for name in QUADRANTS}
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
@@ -46,8 +45,9 @@ def main(cfg: DictConfig) -> None:
         for learner, by_quadrant in scores.items()
     ]
     print(format_table(["IQM of the score", *QUADRANTS], rows))
-    write_json(folder / "quadrants.json", {"n_pairs": cfg.n_pairs, "scores": scores})
-    print(f"\nnumbers  {folder / 'quadrants.json'}")
+    path = Path(cfg.runs) / "quadrants.json"
+    write_json(path, {"n_pairs": cfg.n_pairs, "scores": scores})
+    print(f"\nnumbers  {path}")
 
 
 def quadrant_scores(run: Run, n_pairs: int | None) -> dict[str, float]:

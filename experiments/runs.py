@@ -22,6 +22,7 @@ import yaml
 __all__ = [
     "COLDSTART",
     "COLDSTART_FIGURE",
+    "COLDSTART_TABLE",
     "Run",
     "RunError",
     "clear_run",
@@ -37,7 +38,7 @@ __all__ = [
 
 CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
 CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
-COLDSTART, COLDSTART_FIGURE = "coldstart.json", "coldstart.png"
+COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOCK = ".lock"
 
 HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")

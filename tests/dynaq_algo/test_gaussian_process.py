@@ -167,6 +167,7 @@ def test_the_bonus_is_added_while_exploring_only():
     with th.no_grad():
         spread = model.world_model.score(state, th.as_tensor(action_table()[obs["candidates"]])[None])[1]
 
+    np.testing.assert_array_equal(model.reward_spread(obs), spread)
     assert model.predict(obs)[0] == int(spread.argmax())
     assert model.predict(obs, deterministic=True)[0] == model.q_values(obs).argmax()
 

@@ -45,7 +45,8 @@ def small(config):
         learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=dynaq_plus", "algo=reward_model")
         plain = any(item.startswith("algo=") and item not in learned for item in overrides)
         # The recorded market has the size that it has.
-        fixed = "market=recorded" in overrides or "experiment=llm_demo" in overrides
+        recorded = {"market=recorded", "experiment=llm_demo", "experiment=coldstart_recorded"}
+        fixed = not recorded.isdisjoint(overrides)
         sizes = [item for item in (SMALL if plain else SMALL_DYNAQ) if not (fixed and item.startswith("market."))]
         # The test's own come last, and win.
         return config("train", *sizes, *overrides)

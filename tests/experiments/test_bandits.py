@@ -56,7 +56,7 @@ def test_with_the_prior_it_begins_as_cosine_and_without_knows_nothing(env, run):
     assert not LinearBandit(env)._mean.any()
 
 
-@pytest.mark.parametrize("algo", ["linucb", "lints", "linear_prior"])
+@pytest.mark.parametrize("algo", ["linucb", "lints", "linear_prior", "linear_blocks"])
 def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path, algo):
     summary = run(f"algo={algo}", "total_timesteps=300", "market.n_applicants=200", "evaluation.interval=300")
     cfg = small(f"algo={algo}", "market.n_applicants=200")
@@ -67,7 +67,21 @@ def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path, algo):
     assert build_evaluation(cfg, market, build.build_truth(cfg, market))(again)["score"] == summary["held_out"]["score"]
 
 
-@pytest.mark.parametrize("options", [{"exploration": "greedy"}, {"alpha": -1.0}, {"noise": 0.0}, {"prior_std": 0.0}])
+def test_with_blocks_it_begins_as_dynaq_plus_does(small):
+    scores = []
+    for algo in ("linear_blocks", "dynaq_plus"):
+        cfg = small(f"algo={algo}")
+        env = build.build_env(cfg, build.build_market(cfg))
+        obs, _ = env.reset(seed=0)
+        scores.append(build.build_algorithm(cfg, env).q_values(obs))
+
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"similarities": "block"}, {"exploration": "greedy"}, {"alpha": -1.0}, {"noise": 0.0}, {"prior_std": 0.0}],
+)
 def test_a_wrong_argument_is_named(env, options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
         LinearBandit(env, **options)

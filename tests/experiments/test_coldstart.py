@@ -56,11 +56,11 @@ def test_goals_are_judged_by_the_figures():
     flat = {opponent: ([0.4] * 8, 100) for opponent in OPPONENTS}
     noplan = {"dynaq_plus_noplan": ([0.4] * 8, 100)}
     good = study_of(POINTS, dynaq_plus=([0.41] * 8, 90), **flat, **noplan)
-    assert [verdict.verdict for verdict in judge(good)] == ["holds"] * 4 + ["not judged"]
+    assert [verdict.verdict for verdict in judge(good)] == ["holds"] * 4 + ["not judged"] * 2
 
     falls = [0.41, 0.37, 0.39, *[0.41] * 5]
     bad = study_of(POINTS, dynaq_plus=(falls, 91), **flat, **noplan)
-    assert [verdict.verdict for verdict in judge(bad)] == ["fails"] * 4 + ["not judged"]
+    assert [verdict.verdict for verdict in judge(bad)] == ["fails"] * 4 + ["not judged"] * 2
     assert "-0.030, after 20" in judge(bad)[0].figures
     assert "0.91 of" in judge(bad)[2].figures
 
@@ -74,6 +74,28 @@ def test_goals_that_lack_points_or_learners_are_not_judged_but_told():
     assert {verdict.verdict for verdict in verdicts} == {"not judged"}
     assert "+0.100" in verdicts[0].figures
     assert {verdict.verdict for verdict in judge(study_of((0, 50), cosine=([0.4] * 2, 2)))} == {"not judged"}
+
+
+def test_other_markets_are_judged_by_the_first_two_goals():
+    def elsewhere(score):
+        others = {name: ([0.4] * 8, 100) for name in ("cosine", "linucb", "linear_prior")}
+        return study_of(POINTS, dynaq_plus=([score] * 8, 90), **others)
+
+    def verdict(**studies):
+        return judge(study_of((0,), random=([0], 1)), elsewhere=studies)[-1]
+
+    assert verdict(generator=elsewhere(0.41), onet=elsewhere(0.41)).verdict == "holds"
+    assert verdict(generator=elsewhere(0.41), onet=elsewhere(0.39)).verdict == "fails"
+    assert verdict(onet=elsewhere(0.41)).verdict == "not judged"
+    assert "onet: 2 holds (least lead +0.010" in verdict(onet=elsewhere(0.41)).figures
+
+
+def test_a_study_survives_its_json():
+    study = study_of((0, 50), cosine=([0.4, 0.5], 2), dynaq_plus=([0.5, 0.6], 1))
+    again = Study.from_json(json.loads(json.dumps(study.to_json())), 20)
+
+    assert again.table() == study.table()
+    assert len(list(again.rows(range(4)))) == 2 * 4 * 2
 
 
 def test_a_misleading_prior_is_judged_against_no_prior():

@@ -1,0 +1,116 @@
+"""``python -m experiments.new_applicants runs=FOLDER``: how fast a trained learner adapts to somebody new."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from experiments.build import build_env, env_options
+from experiments.coldstart import interval, interval_cell
+from experiments.evaluation import draw_pairs
+from experiments.relearning import AtInteractions, Relearned, learners_of, relearn
+from experiments.runs import RunError, write_json
+from experiments.tables import format_table
+from jobrec_gym import JobRecVectorEnv
+
+__all__ = ["OneApplicantEnv", "adaptation"]
+
+_SEED = 3_000_000
+
+
+class OneApplicantEnv(JobRecVectorEnv):
+    """``JobRecVectorEnv`` to which always the same applicant comes.
+
+    Args:
+        applicant_id: Who.
+        own_seed: Of every reset, whatever seed that is given; ``None`` for the given one.
+        **kwargs: Those of ``JobRecVectorEnv``.
+    """
+
+    def __init__(self, applicant_id: int, own_seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._problem.applicant_ids = np.array([applicant_id])
+        self._own_seed = own_seed
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes; equal ones for every learner where the seed is its own."""
+        return super().reset(seed=seed if self._own_seed is None else self._own_seed, options=options)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="new_applicants")
+def main(cfg: DictConfig) -> None:
+    """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
+    points = list(cfg.points)
+    scores: dict[str, list[list[float]]] = {}
+    try:
+        for learner, runs in learners_of(cfg.runs, cfg.only):
+            chosen = [run for run in runs if run.summary["seed"] in cfg.seeds]
+            scores[learner] = [
+                adaptation(relearn(run, cfg.interactions), cfg.n_applicants, points, cfg.n_pairs).tolist()
+                for run in chosen
+            ]
+            if not chosen:
+                raise RunError(f"learner {learner!r} has no finished run of seeds {list(cfg.seeds)}.")
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = [
+        [learner, *(interval_cell(interval(column, cfg.reps)) for column in np.array(values).T)]
+        for learner, values in scores.items()
+    ]
+    print(
+        format_table(
+            [f"after {cfg.interactions:,} of others, then", *(f"{point} of one's own" for point in points)], rows
+        )
+    )
+    path = Path(cfg.runs) / "new_applicants.json"
+    about = {"interactions": cfg.interactions, "n_applicants": cfg.n_applicants, "n_pairs": cfg.n_pairs}
+    write_json(path, {**about, "points": points, "seeds": list(cfg.seeds), "scores": scores})
+    print(f"\nnumbers  {path}")
+
+
+def adaptation(trained: Relearned, n_applicants: int, points: list[int], n_pairs: int) -> NDArray[np.float64]:
+    """Normalised score with new applicants, after so many interactions with each of them.
+
+    Every applicant meets a copy of the agent, replay and all, that has met none of the others; its score is taken on
+    candidate sets of that applicant which are not those that it learns on.
+
+    Args:
+        trained: The agent.
+        n_applicants: Of the test split, drawn by a fixed seed.
+        points: Interactions with the applicant, ascending.
+        n_pairs: Candidate sets that an applicant's score is taken on.
+
+    Returns:
+        (n_points,), over all applicants.
+    """
+    cfg, market, truth = trained.cfg, trained.market, trained.truth
+    new = np.random.default_rng(_SEED).permutation(market.applicants.rows("test"))[:n_applicants]
+    gained, possible = np.zeros(len(points)), 0.0
+    for number, applicant in enumerate(new.tolist()):
+        make = functools.partial(OneApplicantEnv, applicant)
+        options = {**env_options(cfg), "split": "all"}
+        pairs = draw_pairs(market, truth, options, n_pairs, _SEED + number * n_pairs, make)
+        mean = pairs.expected.mean(axis=1)
+        possible += float((pairs.expected.max(axis=1) - mean).sum())
+        old_env = trained.model.get_env()
+        model = copy.deepcopy(trained.model, {id(old_env): old_env})
+        model.set_env(build_env(cfg, market, functools.partial(make, own_seed=number)))
+
+        def score(now: int, model: Any = model, pairs: Any = pairs, mean: Any = mean) -> None:
+            chosen = model.predict(pairs.obs, deterministic=True)[0]
+            gain = pairs.expected[np.arange(len(pairs)), chosen] - mean
+            gained[points.index(now)] += float(gain.sum())
+
+        model.learn(max(points), callback=AtInteractions(points, score), reset_num_timesteps=False)
+    return gained / possible
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Learners as they were after so many interactions, with all that a saved agent leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+
+from experiments.build import build_algorithm, build_env, build_market, build_truth
+from experiments.evaluation import Truth
+from experiments.recording import Interactions
+from experiments.runs import Run, RunError, find_runs
+from jobrec_gym import LabourMarket
+
+__all__ = ["AtInteractions", "Relearned", "learners_of", "relearn"]
+
+
+class Relearned(NamedTuple):
+    """An agent that was trained in this process.
+
+    Attributes:
+        cfg: Its config.
+        market: Where it learned.
+        truth: What recommendations are worth there.
+        model: With its replay.
+        interactions: What it was paid for; ``None`` if nothing.
+    """
+
+    cfg: DictConfig
+    market: LabourMarket
+    truth: Truth
+    model: Any
+    interactions: Interactions | None
+
+
+def relearn(run: Run, interactions: int) -> Relearned:
+    """Trains the agent of a finished run again, for so many interactions: equal seeds make it the same agent.
+
+    Raises:
+        RunError: If it was pre-trained, which is not done again.
+    """
+    cfg = OmegaConf.create(run.config)
+    if cfg.pretrain.epochs:
+        raise RunError(f"{run.folder} was pre-trained: choose runs without `pretrain.epochs`.")
+    torch.set_num_threads(cfg.threads)
+    market = build_market(cfg)
+    env = build_env(cfg, market)
+    model = build_algorithm(cfg, env)
+    model.set_logger(Logger(None, []))
+    model.learn(interactions, callback=AtInteractions([], lambda now: None))
+    return Relearned(cfg, market, build_truth(cfg, market), model, env.take())
+
+
+def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tuple[str, list[Run]]]:
+    """The finished runs of each learner in a folder that ``experiments.coldstart`` left.
+
+    Raises:
+        RunError: If there is no such folder, or a learner has no runs.
+    """
+    if folder is None:
+        raise RunError("`runs` must be given: a folder that experiments.coldstart left, e.g. runs=runs/coldstart/full.")
+    names = list(only) if only is not None else sorted(path.name for path in Path(folder).glob("*/"))
+    for name in names:
+        yield name, find_runs(str(Path(folder) / name), "runs")
+
+
+class AtInteractions(BaseCallback):
+    """Calls a function when an agent has had so many interactions, counted from here, with all updates done.
+
+    Args:
+        points: After how many.
+        call: With the number of them.
+    """
+
+    def __init__(self, points: Iterable[int], call: Callable[[int], None]):
+        super().__init__()
+        self._points = set(points)
+        self._call = call
+        self._begun = 0
+
+    def _on_training_start(self) -> None:
+        self._begun = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        self._call_if_due()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._call_if_due()
+
+    def _call_if_due(self) -> None:
+        now = self.model.num_timesteps - self._begun
+        if now in self._points:
+            self._points.remove(now)
+            self._call(now)

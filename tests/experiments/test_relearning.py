@@ -1,0 +1,107 @@
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments import build
+from experiments.build import build_env
+from experiments.calibration import NOVELTY, draw_by_novelty, reward_calibration
+from experiments.new_applicants import OneApplicantEnv, adaptation
+from experiments.relearning import relearn
+from experiments.runs import RunError, read_run
+
+ROOT = Path(build.__file__).parents[1]
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    """Trains a learner in a run, and once more from what the run left."""
+
+    def learned(*overrides):
+        run(*overrides)
+        return relearn(read_run(tmp_path / "run"), 30)
+
+    return learned
+
+
+@pytest.mark.parametrize("algo", ["linucb", "dynaq_plus"])
+def test_it_is_the_agent_of_the_run(trained, small, tmp_path, algo):
+    again = trained(f"algo={algo}")
+    env = build_env(again.cfg, again.market)
+    saved = build.load_algorithm(again.cfg, tmp_path / "run" / "model.zip", env)
+    obs, _ = env.reset(seed=5)
+
+    np.testing.assert_array_equal(again.model.q_values(obs), saved.q_values(obs))
+    assert len(again.interactions.reward) == 30
+
+
+def test_what_was_pretrained_is_refused(trained):
+    with pytest.raises(RunError, match="pre-trained"):
+        trained("algo=dynaq", "pretrain.epochs=1")
+
+
+def test_always_the_same_applicant_comes(small):
+    cfg = small()
+    env = build_env(cfg, build.build_market(cfg), functools.partial(OneApplicantEnv, 7))
+    _, infos = env.reset(seed=0)
+    seen = {int(infos["applicant_id"][0])}
+    for _ in range(25):
+        seen |= set(env.step(np.array([0]))[-1]["applicant_id"].tolist())
+
+    assert seen == {7}
+
+
+@pytest.mark.parametrize(("algo", "learns"), [("cosine", False), ("dynaq_plus", True)])
+def test_a_learner_adapts_to_somebody_new_and_forgets_them_again(trained, algo, learns):
+    agent = trained(f"algo={algo}", "simulator.noise=0.5")
+    before = agent.model.num_timesteps
+
+    scores = adaptation(agent, n_applicants=3, points=[0, 10, 20], n_pairs=16)
+
+    assert (len(set(scores)) > 1) == learns
+    assert agent.model.num_timesteps == before
+    np.testing.assert_array_equal(adaptation(agent, 3, [0, 10, 20], 16), scores)
+
+
+def test_calibration_knows_what_was_met(trained):
+    agent = trained("algo=dynaq_plus")
+    made = agent.interactions
+    kinds = draw_by_novelty(agent, 40, np.random.default_rng(0))
+    tried = set(zip(made.applicant_ids.tolist(), made.job_ids.tolist(), strict=True))
+
+    assert list(kinds) == list(NOVELTY)
+    for kind, (applicants, jobs) in kinds.items():
+        assert len(applicants)
+        pairs = set(zip(applicants.tolist(), jobs.tolist(), strict=True))
+        assert pairs <= tried if kind == "tried pair" else not pairs & tried
+        assert np.isin(applicants, made.applicant_ids).all() == ("new applicant" not in kind and kind != "both new")
+        assert np.isin(jobs, made.job_ids).all() == ("new job" not in kind and kind != "both new")
+
+    result = reward_calibration(agent, 40)
+    assert result["tried pair"]["spread"] < result["both new"]["spread"]
+    assert result["tried pair"]["r2"] > result["both new"]["r2"]
+    assert all(0 <= values["coverage"] <= 1 for values in result.values())
+
+
+def test_the_commands_print_and_write(run, tmp_path):
+    for number in (0, 1):
+        run("algo=dynaq_plus", f"seed={number}", folder=f"dynaq_plus/seed-{number}")
+    options = [f"runs={tmp_path}", "only=[dynaq_plus]", "seeds=[0,1]", "interactions=20"]
+    for name, further in (
+        ("new_applicants", ["n_pairs=8", "n_applicants=2"]),
+        ("calibration", ["n_pairs=8"]),
+    ):
+        command = [sys.executable, "-m", f"experiments.{name}", *options, *further]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "dynaq_plus" in done.stdout
+        assert json.loads((tmp_path / f"{name}.json").read_text())["seeds"] == [0, 1]
+        wrong = subprocess.run([*command[:3], "only=[cosine]"], cwd=ROOT, capture_output=True, text=True)
+        assert wrong.returncode != 0
+        assert "error: `runs` must be given" in wrong.stderr
