@@ -36,6 +36,7 @@ OPPONENTS = (
     "linucb",
     "lints",
     "linear_prior",
+    "linear_blocks",
     "vw",
     "reward_model",
     "dqn",
@@ -234,7 +235,8 @@ def main(cfg: DictConfig) -> None:
         }
     else:
         tables, numbers = _tables(studies[""], *_other_studies(cfg)), studies[""].to_json()
-        print(f"\n\n{in_words}\n\n".join([format_table(*tables[0]), "\n\n".join(format_table(*t) for t in tables[1:])]))
+        compared = [format_table(*table) for table in tables[1:-1]]
+        print("\n\n".join([format_table(*tables[0]), in_words, *compared, format_table(*tables[-1], left=3)]))
         studies[""].plot(folder / COLDSTART_FIGURE, cfg.against_seconds)
     shown = [{"header": header, "rows": rows} for header, rows in tables]
     content = {**made_by, "in_words": in_words, "tables": shown, **numbers}
@@ -428,7 +430,10 @@ def _misled(study: Study) -> Verdict:
 
 def _elsewhere(studies: Mapping[str, Study]) -> Verdict:
     verdicts = {
-        name: [_no_false_start(study), _best_learner(study, required=("cosine", "linucb", "linear_prior"))]
+        name: [
+            _no_false_start(study),
+            _best_learner(study, required=("cosine", "linucb", "linear_prior", "linear_blocks")),
+        ]
         for name, study in studies.items()
     }
     figures = "; ".join(

@@ -31,12 +31,12 @@ COLUMNS = {
 MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry, the first to the left, numbers to the right."""
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as their widest entry; the first `left` hold words and go to the left, the others to the right."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = [
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in [header, ["-" * width for width in widths], *rows]

@@ -78,7 +78,7 @@ def test_goals_that_lack_points_or_learners_are_not_judged_but_told():
 
 def test_other_markets_are_judged_by_the_first_two_goals():
     def elsewhere(score):
-        others = {name: ([0.4] * 8, 100) for name in ("cosine", "linucb", "linear_prior")}
+        others = {name: ([0.4] * 8, 100) for name in ("cosine", "linucb", "linear_prior", "linear_blocks")}
         return study_of(POINTS, dynaq_plus=([score] * 8, 90), **others)
 
     def verdict(**studies):
