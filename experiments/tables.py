@@ -32,7 +32,7 @@ MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rat
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as their widest entry; the first `left` hold words and go to the left, the others to the right."""
+    """Columns as wide as their widest entry; the first `left` hold words and stand left, the others right."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = [
         "  ".join(
