@@ -161,7 +161,7 @@ class Study:
     def plot(self, path: Path, against_seconds: bool = False) -> None:
         """The IQM over interactions, bands its 95 % intervals; and profiles: what share of worlds passes a score.
 
-        With `against_seconds`, in place of profiles the last score over the median time of learning.
+        With `against_seconds`, in place of profiles the last score, with its interval, over the median time of learning.
         """
         figure, (curves, profiles) = plt.subplots(1, 2, figsize=(13.0, 5.6), layout="constrained", width_ratios=(3, 2))
         taus = np.linspace(-0.1, 1.0, 111)
@@ -173,12 +173,14 @@ class Study:
                 style = {"color": "black", "linestyle": "-", "linewidth": 2.6, "zorder": 3}
             at = np.arange(len(self.points))
             curves.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)
-            curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
             if against_seconds:
                 seconds, (middle, low, high) = float(np.median(self.seconds[learner])), bounds[-1]
-                profiles.errorbar(seconds, middle, [[middle - low], [high - middle]], fmt="o", color=style["color"])
-                profiles.annotate(learner, (seconds, middle), (4, 4), textcoords="offset points", fontsize=7)
+                marker = "osD"[number // 10 % 3]
+                profiles.errorbar(
+                    seconds, middle, [[middle - low], [high - middle]], fmt=marker, color=style["color"], label=learner
+                )
             else:
+                curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
                 profiles.plot(taus, (scores[:, -1:] > taus).mean(axis=0), **style)
         curves.set_xticks(range(len(self.points)), [f"{point:,}" for point in self.points])
         curves.set_xlabel("interactions")
@@ -189,7 +191,11 @@ class Study:
         for axes in (curves, profiles):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=8)
+        if against_seconds:
+            profiles.legend(loc="center right", fontsize=7, frameon=False)
+        figure.legend(
+            *curves.get_legend_handles_labels(), loc="outside lower center", fontsize=8, frameon=False, ncols=8
+        )
         figure.savefig(path, dpi=140, metadata={"Software": None})
         plt.close(figure)
 
