@@ -161,7 +161,7 @@ class Study:
     def plot(self, path: Path, against_seconds: bool = False) -> None:
         """The IQM over interactions, bands its 95 % intervals; and profiles: what share of worlds passes a score.
 
-        With `against_seconds`, in place of profiles the last score, with its interval, over the median time of learning.
+        With `against_seconds`, in place of profiles the last score and its interval over the median time of learning.
         """
         figure, (curves, profiles) = plt.subplots(1, 2, figsize=(13.0, 5.6), layout="constrained", width_ratios=(3, 2))
         taus = np.linspace(-0.1, 1.0, 111)
@@ -172,13 +172,12 @@ class Study:
             if learner == OURS:
                 style = {"color": "black", "linestyle": "-", "linewidth": 2.6, "zorder": 3}
             at = np.arange(len(self.points))
-            curves.plot(at, bounds[:, 0], marker="o", markersize=3, label=learner, **style)
+            marker = "osD"[number // 10 % 3]
+            curves.plot(at, bounds[:, 0], marker=marker, markersize=4, label=learner, **style)
             if against_seconds:
                 seconds, (middle, low, high) = float(np.median(self.seconds[learner])), bounds[-1]
-                marker = "osD"[number // 10 % 3]
-                profiles.errorbar(
-                    seconds, middle, [[middle - low], [high - middle]], fmt=marker, color=style["color"], label=learner
-                )
+                bars = [[middle - low], [high - middle]]
+                profiles.errorbar(seconds, middle, bars, fmt=marker, color=style["color"])
             else:
                 curves.fill_between(at, bounds[:, 1], bounds[:, 2], color=style["color"], alpha=0.12, linewidth=0)
                 profiles.plot(taus, (scores[:, -1:] > taus).mean(axis=0), **style)
