@@ -73,7 +73,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
         changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
 
     Returns:
-        What was written: ``evaluation`` (the settings), ``held_out`` and ``references``.
+        What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
         RunError: If there is no saved agent.
@@ -85,6 +85,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {key: settings[key] for key in changes},
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
+        "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
     }
     write_json(run.folder / EVALUATION, result)
     return result

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ __all__ = [
     "clear_run",
     "find_runs",
     "folder_name",
+    "git_commit",
     "is_finished",
     "lock_run",
     "read_run",
@@ -221,6 +223,16 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
         # What could not be written is told apart by a checksum.
         name = f"{name[:_MAX_NAME]}-{hashlib.sha256(','.join(kept).encode()).hexdigest()[:8]}"
     return name or "default"
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from experiments.runs import (
     TENSORBOARD,
     RunError,
     clear_run,
+    git_commit,
     has_config,
     is_finished,
     lock_run,
@@ -159,12 +160,14 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     model.save(folder / MODEL)
     summary = {
         "overrides": [item for item in overrides if not item.startswith("hydra")],
+        "commit": git_commit(),
         "seed": cfg.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(market),
         "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
+        "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
         "also": _under_other_truths(cfg, market, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,

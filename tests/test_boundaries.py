@@ -18,6 +18,8 @@ LAYERS = {
         {"rewards", "candidates", "metrics"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
         {"rendering"},
+        {"picture"},
+        {"screen"},
         {"env", "vector"},
         {"wrappers"},
         {"__init__", "__main__"},
