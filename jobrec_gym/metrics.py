@@ -112,7 +112,7 @@ def gini(counts: ArrayLike) -> float:
     return float((2 * ranks - len(counts) - 1) @ counts / (len(counts) * total))
 
 
-def lorenz(counts: ArrayLike, points: int = 101) -> NDArray[np.float64]:
+def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
     """What share of all recommendations the least recommended jobs get (Lorenz, 1905).
 
     Args:

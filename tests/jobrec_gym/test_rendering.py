@@ -312,13 +312,14 @@ def test_a_video_is_recorded(tmp_path):
     pytest.importorskip("PIL", reason="needs the extra 'render'")
     pytest.importorskip("moviepy", reason="needs moviepy: pip install 'gymnasium[other]'")
     env = FeedbackReward(gym.make("JobRec-v0", render_mode="rgb_array", **SMALL), RuleSimulator(seed=0))
-    env = gym.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda episode: True, disable_logger=True)
+    folder = str(tmp_path / "video")
+    env = gym.wrappers.RecordVideo(env, folder, episode_trigger=lambda episode: True, disable_logger=True)
     env.reset(seed=0)
     for action in range(10):
         env.step(action)
     env.close()
 
-    (video,) = tmp_path.glob("*.mp4")
+    (video,) = (tmp_path / "video").glob("*.mp4")
     assert video.stat().st_size > 5_000
 
 
