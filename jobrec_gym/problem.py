@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64
-from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, load_market
+from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 
 __all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
 
@@ -129,13 +129,19 @@ class RecommendationProblem:
         """What the reward noise of step number ``steps`` (n,), counted from 0, is drawn from; (n,)."""
         return hash64(episodes, _INTERACTION, steps)
 
+    def applicant_vectors(self, applicant_ids: Ids) -> NDArray[np.float32]:
+        """Vectors (..., 2 * block_dim) of applicants (...)."""
+        return gathered(self.market.applicants.vectors, applicant_ids)
+
+    def candidate_vectors(self, candidate_ids: Ids) -> NDArray[np.float32]:
+        """Vectors (..., d_a) of jobs (...)."""
+        return gathered(self.action_features, candidate_ids)
+
     def observe(self, applicant_ids: Ids, candidate_ids: Ids, action_mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
         """Observations of n rows, batched; the arrays belong to the caller."""
-        # Fancy indexing copies: an observation belongs to the caller, the table to every environment.
-        observation: dict[str, NDArray[Any]] = {}
-        observation["applicant"] = self.market.applicants.vectors[applicant_ids].astype(np.float32, copy=False)
+        observation: dict[str, NDArray[Any]] = {"applicant": self.applicant_vectors(applicant_ids)}
         if self.observation == "features":
-            observation["candidates"] = self.action_features[candidate_ids].astype(np.float32, copy=False)
+            observation["candidates"] = self.candidate_vectors(candidate_ids)
         else:
             observation["candidates"] = candidate_ids.copy()
         if self.mask_in_observation:
