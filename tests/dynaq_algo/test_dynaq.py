@@ -218,8 +218,10 @@ def test_target_network_is_copied_every_so_many_transitions(n_envs):
 
 
 @pytest.mark.parametrize("bootstrap", ["same_action", "max", "double"])
-@pytest.mark.parametrize("source", ["visited", "candidates"])
-def test_batched_planning_equals_the_plain_loop(bootstrap, source):
+@pytest.mark.parametrize(
+    ("source", "features"), [("visited", "concat"), ("candidates", "concat"), ("candidates", "interaction")]
+)
+def test_batched_planning_equals_the_plain_loop(bootstrap, source, features):
     """Models and targets are evaluated once for all planning steps; the letter does it step by step."""
     make = lambda: agent(  # noqa: E731
         make_toy(mask=True, new_candidates=True),
@@ -227,7 +229,7 @@ def test_batched_planning_equals_the_plain_loop(bootstrap, source):
         planning_source=source,
         learning_starts=60,
         planning_steps=4,
-        policy_kwargs={"net_arch": [16, 16], "features": "interaction"},
+        policy_kwargs={"net_arch": [16, 16], "features": features},
     )
     fast, plain = make(), make()
     for model in (fast, plain):
@@ -303,8 +305,9 @@ def test_targets_equal_numbers_computed_by_hand(monkeypatch, end, bootstrap):
     model.learn(40)
     # Q_target(s, a) = 10 s + a; the online network prefers the smallest action.
     monkeypatch.setattr(model.q_net_target, "forward", lambda x: 10 * x[:, 0] + x[:, 1])
-    monkeypatch.setattr(model.q_net_target, "score", lambda s, c: 10 * s + c.squeeze(-1))
-    monkeypatch.setattr(model.q_net, "score", lambda s, c: -c.squeeze(-1))
+    action = lambda pairs: pairs.action[pairs.action_row, 0]  # noqa: E731
+    monkeypatch.setattr(model.q_net_target, "of_pairs", lambda p: 10 * p.state[p.state_row, 0] + action(p))
+    monkeypatch.setattr(model.q_net, "of_pairs", lambda p: -action(p))
     transitions = model.replay_buffer[np.arange(40)]
     batch = model._batch(transitions)
     targets = batch.reward + model.gamma * model._next_values(batch, model._target_values(batch))
