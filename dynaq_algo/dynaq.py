@@ -39,7 +39,7 @@ WINDOW = 1_000
 
 
 @contextmanager
-def _denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Iterator[None]:
     """Takes numbers below 1e-38 for 0 meanwhile.
 
     The moments that Adam keeps of weights without a gradient decay into such numbers, and a CPU computes with them many
@@ -230,7 +230,7 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ learning
 
-    @_denormals_flushed()
+    @denormals_flushed()
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """`gradient_steps` times: a direct update, a model update, `planning_steps` planning updates.
 
@@ -253,7 +253,7 @@ class DynaQ(DQN):
 
             model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
 
-            planning_losses += self._planning_updates(batch_size)
+            planning_losses += self.plan(batch_size)
 
         self._n_updates += gradient_steps
         self._n_planning_updates += len(planning_losses)
@@ -267,7 +267,7 @@ class DynaQ(DQN):
         if (r2 := self._model_r2()) is not None:
             self.logger.record("train/model_r2", r2)
 
-    def _planning_updates(self, batch_size: int) -> list[th.Tensor]:
+    def plan(self, batch_size: int) -> list[th.Tensor]:
         """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
         if self.planning_steps == 0:
             return []
@@ -488,7 +488,7 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ offline
 
-    @_denormals_flushed()
+    @denormals_flushed()
     def pretrain(
         self,
         dataset: Mapping[str, np.ndarray],

@@ -19,7 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from rliable import metrics
 from scipy.stats import trim_mean
 
-from experiments.runs import COLDSTART, COLDSTART_FIGURE, COLDSTART_TABLE, RunError, find_runs, write_json
+from experiments.runs import (
+    COLDSTART,
+    COLDSTART_FIGURE,
+    COLDSTART_TABLE,
+    RunError,
+    commit_of_checkout,
+    find_runs,
+    write_json,
+)
 from experiments.tables import format_table
 
 matplotlib.use("Agg")
@@ -213,7 +221,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     made_by = {
         "command": " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task]),
-        "commit": _commit(),
+        "commit": commit_of_checkout(),
         "name": cfg.name,
         "seeds": list(cfg.seeds),
         "common": common,
@@ -249,16 +257,6 @@ def main(cfg: DictConfig) -> None:
     table = [{"level": level, **row} for level, study in studies.items() for row in study.rows(list(cfg.seeds))]
     pd.DataFrame(table).to_csv(folder / COLDSTART_TABLE, index=False)
     print(f"numbers  {folder / COLDSTART}, {folder / COLDSTART_TABLE}\nfigure   {folder / COLDSTART_FIGURE}")
-
-
-def _commit() -> str | None:
-    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def _other_studies(cfg: DictConfig) -> tuple[Study | None, dict[str, Study]]:

@@ -645,10 +645,17 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     return block
 
 
-def gathered(table: NDArray[np.floating], ids: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Rows (..., d) float32 of a table (n, d) by ids (...); a copy, which belongs to the caller."""
-    # `take` copies whole rows; indexing with an array is half as fast.
-    return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)
+def gathered(
+    table: NDArray[np.floating], ids: NDArray[np.integer], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Rows (..., d) float32 of a table (n, d) by valid ids (...), new ones or in ``out``."""
+    # `take` copies whole rows; indexing with an array is half as fast. Were it to check ids, it would buffer `out`.
+    if out is None:
+        return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)
+    if table.dtype == out.dtype:
+        return np.take(np.asarray(table), ids, axis=0, out=out, mode="clip")
+    out[...] = table[ids]
+    return out
 
 
 def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDArray[np.float32]:

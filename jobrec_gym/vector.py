@@ -217,9 +217,13 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         rewards = np.where(made, cosine, 0.0)
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
-        for key, values in {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}.items():
-            self.add_step_info(infos, key, values, made)
-        self.add_step_info(infos, "reward_components", {"cosine": cosine}, made)
+        entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
+        entries["reward_components"] = {"cosine": cosine}
+        if made.all() and not self._reset_rows.any():
+            _add_full(infos, entries)
+        else:
+            for key, values in entries.items():
+                self.add_step_info(infos, key, values, made)
         return observations, rewards, terminated, truncated, infos
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
@@ -341,6 +345,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _gather(self, rows: Mask) -> None:
         """Brings the kept vectors of some rows to what these rows show."""
+        if rows.all():  # straight into place
+            self._problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
+            if self._candidate_vectors is not None:
+                self._problem.candidate_vectors(self._candidate_ids, out=self._candidate_vectors)
+            return
         self._applicant_vectors[rows] = self._problem.applicant_vectors(self._applicant_ids[rows])
         if self._candidate_vectors is not None:
             self._candidate_vectors[rows] = self._problem.candidate_vectors(self._candidate_ids[rows])
@@ -357,7 +366,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
             )
         if not self._problem.repeats:
-            self._masks[rows] = self._unrecommended(rows)
+            if self._problem.resample == "step":
+                self._masks[rows] = self._unrecommended(rows)
+            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+                self._masks[rows] &= self._candidate_ids[rows] != job_ids[rows, None]
 
     def _unrecommended(self, rows: Mask) -> NDArray[np.int8]:
         shown, recommended = self._candidate_ids[rows], self._recommended[rows]
@@ -370,7 +382,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._add_final(infos, ended)
             self._add_state_infos(infos["final_info"], ended)
             self._start(ended)
-        self._add_state_infos(infos, np.ones(self.num_envs, dtype=bool))
+        state = {"applicant_id": self._applicant_ids, "candidate_ids": self._candidate_ids, "action_mask": self._masks}
+        _add_full(infos, state)
         return self._observe()
 
     def _add_final(self, infos: dict[str, Any], rows: Mask) -> None:
@@ -506,15 +519,22 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
         nested = infos.setdefault(key, {})
         for name, entry in values.items():
             add_info(nested, name, entry, rows)
-    elif key not in infos and values.dtype.kind not in "OU" and rows.all():
-        infos[key], infos[f"_{key}"] = values.copy(), rows.copy()
-        return
     else:
         if key not in infos:
             dtype = object if values.dtype.kind in "OU" else values.dtype
             infos[key] = np.full(values.shape, None if dtype is object else 0, dtype=dtype)
         infos[key][rows] = values[rows]
     infos[f"_{key}"] = infos.get(f"_{key}", np.zeros(len(rows), dtype=bool)) | rows
+
+
+def _add_full(infos: dict[str, Any], entries: dict[str, Any]) -> None:
+    """:func:`add_info` of several new numeric entries that every row has."""
+    for key, values in entries.items():
+        if isinstance(values, dict):
+            _add_full(infos.setdefault(key, {}), values)
+            infos[f"_{key}"] = np.ones(len(next(iter(values.values()))), dtype=bool)
+        else:
+            infos[key], infos[f"_{key}"] = values.copy(), np.ones(len(values), dtype=bool)
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:

@@ -150,7 +150,7 @@ def test_planning_alone_teaches_q():
         model.world_model.update(batch.inputs, batch.reward, np.arange(200))
     before = parameters(model.q_net)
     for i in range(800):
-        model._planning_updates(64)
+        model.plan(64)
         if i % 25 == 0:
             model._sync_target()
     assert not th.equal(before, parameters(model.q_net))
@@ -234,7 +234,7 @@ def test_batched_planning_equals_the_plain_loop(bootstrap, source, features):
     fast, plain = make(), make()
     for model in (fast, plain):
         model.learn(80)
-    fast._planning_updates(8)
+    fast.plan(8)
 
     pairs = plain._planner.sample(plain.replay_buffer, 32, plain._rngs["planning"])
     replay, policy = plain.replay_buffer, plain.policy
@@ -325,7 +325,7 @@ def test_a_planned_pair_keeps_its_transitions_terminated_flag(monkeypatch):
     model.learn(40)
     planned, update = [], model._q_update
     monkeypatch.setattr(model, "_q_update", lambda b, r, v: (planned.append((b, r, v)), update(b, r, v))[1])
-    model._planning_updates(64)
+    model.plan(64)
     [(batch, imagined, values)] = planned
     ended = batch.inputs[:, 0] == 1
     assert th.equal(batch.terminated, ended) and 0 < ended.sum() < 64
