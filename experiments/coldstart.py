@@ -28,8 +28,8 @@ from experiments.runs import (
     COLDSTART_TABLE,
     SUMMARY,
     RunError,
+    commit_of_checkout,
     find_runs,
-    git_commit,
     write_json,
 )
 from experiments.tables import format_table
@@ -226,7 +226,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     made_by = {
         "command": " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task]),
-        "commit": git_commit(),
+        "commit": commit_of_checkout(),
         "name": cfg.name,
         "seeds": list(cfg.seeds),
         "common": common,

@@ -27,9 +27,9 @@ __all__ = [
     "Run",
     "RunError",
     "clear_run",
+    "commit_of_checkout",
     "find_runs",
     "folder_name",
-    "git_commit",
     "is_finished",
     "lock_run",
     "read_run",
@@ -203,6 +203,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     scratch.replace(path)
 
 
+def commit_of_checkout() -> str | None:
+    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
 def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     """The name of a folder for some Hydra overrides, the same in whatever order they are given.
 
@@ -223,16 +233,6 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
         # What could not be written is told apart by a checksum.
         name = f"{name[:_MAX_NAME]}-{hashlib.sha256(','.join(kept).encode()).hexdigest()[:8]}"
     return name or "default"
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from experiments.runs import (
     TENSORBOARD,
     RunError,
     clear_run,
-    git_commit,
+    commit_of_checkout,
     has_config,
     is_finished,
     lock_run,
@@ -138,7 +138,7 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     """Trains and evaluates, in a folder that is locked."""
     goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
     torch.set_num_threads(cfg.threads)
-    begun = time.perf_counter()
+    begun, commit = time.perf_counter(), commit_of_checkout()
     market = build_market(cfg)
     env = build_env(cfg, market)
     truth = build_truth(cfg, market)
@@ -162,7 +162,7 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     model.save(folder / MODEL)
     summary = {
         "overrides": [item for item in overrides if not item.startswith("hydra")],
-        "commit": git_commit(),
+        "commit": commit,
         "seed": cfg.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(market),

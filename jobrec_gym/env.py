@@ -17,7 +17,7 @@ from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
 from jobrec_gym.rendering import Scene, render_text
-from jobrec_gym.rewards import scaled_cosine
+from jobrec_gym.rewards import unit_cosine
 from jobrec_gym.screen import show
 
 __all__ = ["JobRecEnv"]
@@ -157,7 +157,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
         self._recommended: list[int]
-        self._recommendation: Recommendations
+        # What the last step recommended: a job, in which step of the episode; ``None`` after a reset.
+        self._last: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+        self._recommendation: Recommendations | None
+        # Vectors that are observed for the whole episode.
+        self._applicant_vectors: NDArray[np.float32]
         self._started = False
         # What a picture of the last decision needs; the candidates of the next one may be others.
         self._shown: tuple[NDArray[np.int64], NDArray[np.int8]]
@@ -181,6 +185,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def recommendations(self) -> Recommendations:
         """What the last step recommended (one row, ``made`` False after a reset), for reward wrappers."""
         self._check_started()
+        if self._recommendation is None:  # its key is hashed only where somebody asks
+            if self._last is None:
+                self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+            else:
+                job_ids, steps = self._last
+                keys = self._problem.interaction_keys(self._episode, steps)
+                self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE)
         return self._recommendation
 
     @property
@@ -226,17 +237,19 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 'episode (repeats=False); choose where `info["action_mask"]` is 1.'
             )
         job_ids = self._candidate_ids[:, index]
-        self._recommendation = Recommendations(
-            self._applicant_ids, job_ids, self._problem.interaction_keys(self._episode, self._steps), _MADE
-        )
+        self._last, self._recommendation = (job_ids, self._steps), None
         self._steps = self._steps + 1
         self._shown = self._candidate_ids, self._mask
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         if not self._problem.repeats:
             self._recommended.append(int(job_ids[0]))
-            self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
-        reward = float(scaled_cosine(self.market.cosine(self._applicant_ids, job_ids), "unit")[0])
+            shown = self._candidate_ids[0]
+            if self._problem.resample == "step":
+                self._mask = (~np.isin(shown, self._recommended)).astype(np.int8)
+            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+                self._mask = self._mask & (shown != job_ids[0])
+        reward = unit_cosine(float(self.market.cosine_of(self._applicant_vectors, job_ids)[0]))
         info = self._info()
         info["job_id"] = int(job_ids[0])
         info["reward/cosine"] = reward
@@ -332,7 +345,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         self._recommended = list(recommended)
         self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
-        self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+        self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
+        self._last = self._recommendation = None
         self._shown = self._candidate_ids, self._mask
         self._started = True
 
@@ -341,8 +355,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             raise RuntimeError("the environment has no episode yet: call `reset` first.")
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        batch = self._problem.observe(self._applicant_ids, self._candidate_ids, self._mask[None])
-        return {key: values[0] for key, values in batch.items()}
+        return self._observation(self._candidate_ids[0], self._mask)
+
+    def _observation(self, candidate_ids: NDArray[np.int64], mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
+        observation = self._problem.observe(self._applicant_vectors[0], candidate_ids)
+        if self._problem.mask_in_observation:
+            observation["action_mask"] = mask.copy()
+        return observation
 
     def _scene(self) -> Scene:
         shown, mask = self._shown
@@ -350,8 +369,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         scores: NDArray[np.floating] = self.market.cosine(np.repeat(self._applicant_ids, self._k), shown[0])
         if self._scorer is not None:
             name, scorer = self._scorer
-            batch = self._problem.observe(self._applicant_ids, shown, mask[None])
-            scores = np.asarray(scorer({key: values[0] for key, values in batch.items()}), dtype=np.float64).ravel()
+            scores = np.asarray(scorer(self._observation(shown[0], mask)), dtype=np.float64).ravel()
             if scores.shape != (self._k,) or not np.isfinite(scores).all():
                 raise ValueError(
                     f"`scorer` must return {self._k} finite numbers, one a candidate, got {scores.size} of which "

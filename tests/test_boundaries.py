@@ -14,7 +14,7 @@ LAYERS = {
         {"counter_rng", "schedules"},
         {"market"},
         {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
-        {"simulators.answers", "simulators.completion", "simulators.asking"},
+        {"simulators.answers", "simulators.completion", "simulators.asking", "simulators.memory"},
         {"rewards", "candidates", "metrics"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
         {"rendering"},
