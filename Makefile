@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo llm-demo test lint check clean
+.PHONY: help install demo llm-demo test lint docs check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -33,7 +33,10 @@ lint: install  ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: test lint  ## All that CI runs
+docs: install  ## The site, in build/docs; a warning is an error
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/docs
+
+check: test lint docs  ## All that CI runs
 
 clean:  ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
