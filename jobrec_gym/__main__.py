@@ -12,7 +12,7 @@ __all__ = ["extras_found", "requirements_by_extra", "summary"]
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]*)\])?.*;.*\bextra\s*==\s*[\"'](?P<extra>[\w-]+)[\"']")
 _DISTRIBUTION = "jobrec-gym"
-_MANY = 6  # versions in a line
+_MANY = 6  # packages in a line
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
@@ -72,7 +72,8 @@ def summary() -> str:
     lines += ["", "extras"]
     for extra, (there, missing) in extras_found(_requires(), _version).items():
         if missing:
-            lines.append(f'  {extra:<12} no   lacks {", ".join(missing)}: pip install "{_DISTRIBUTION}[{extra}]"')
+            named = ", ".join(missing if len(missing) <= _MANY else [*missing[:3], f"{len(missing) - 3} more"])
+            lines.append(f'  {extra:<12} no   lacks {named}: pip install "{_DISTRIBUTION}[{extra}]"')
         else:
             lines.append(f"  {extra:<12} yes  {', '.join(there) if len(there) <= _MANY else f'{len(there)} packages'}")
     return "\n".join(lines)

@@ -39,6 +39,12 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch):
     assert 'llm          no   lacks no-such-package: pip install "jobrec-gym[llm]"' in summary()
 
 
+def test_much_that_is_missing_is_counted(monkeypatch):
+    monkeypatch.setattr("jobrec_gym.__main__._requires", lambda: [f"no-{i}; extra == 'all'" for i in range(9)])
+
+    assert "lacks no-0, no-1, no-2, 6 more: pip install" in summary()
+
+
 def test_the_command_prints_versions_environments_and_extras():
     shown = subprocess.run(
         [sys.executable, "-m", "jobrec_gym"], capture_output=True, text=True, check=True
