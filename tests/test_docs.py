@@ -204,6 +204,17 @@ def test_extras_that_a_page_names_are_there(page):
         assert set(names.split(",")) <= EXTRAS.keys()
 
 
+def test_the_figures_of_the_model_card_stand_on_the_results_page():
+    figure = r"-?[\d.]+ \[[^\]]+\]"
+    card, results = (
+        (ROOT / "docs" / name).read_text().replace("*", "") for name in ("model_card.md", "results/README.md")
+    )
+    figures = set(re.findall(figure, card))
+
+    assert len(figures) > 20
+    assert figures <= set(re.findall(figure, results))
+
+
 def wrapper_rows():
     for name in wrappers.__all__:
         if not name.startswith("Vector"):
