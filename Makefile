@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo llm-demo test lint check clean
+.PHONY: help install demo llm-demo test lint docs dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -33,7 +33,17 @@ lint: install  ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: test lint  ## All that CI runs
+docs: install  ## The site, in build/docs; a warning is an error
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/docs
+
+dist-check: install  ## Builds sdist and, from it, the wheel; installs it without extras into a new venv and asks
+	rm -rf dist build/installed
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cp tests/installed.py build/installed && cd build/installed && bin/python installed.py
+
+check: test lint docs dist-check  ## All that CI runs
 
 clean:  ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
