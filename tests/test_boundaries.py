@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"counter_rng", "schedules"},
+        {"counter_rng", "progress", "schedules"},
         {"market"},
         {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
         {"simulators.answers", "simulators.completion", "simulators.asking"},
