@@ -13,7 +13,7 @@ LAYERS = {
     "jobrec_gym": [
         {"counter_rng", "progress", "schedules"},
         {"market"},
-        {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
+        {"encoders", "job_index", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
         {"simulators.answers", "simulators.completion", "simulators.asking"},
         {"rewards", "candidates", "metrics"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
@@ -31,7 +31,7 @@ LAYERS = {
         {"__init__"},
     ],
 }
-HEAVY = {"torch", "sentence_transformers", "litellm", "pandas", "pyarrow", "stable_baselines3", "hydra", "PIL"}
+HEAVY = {"torch", "sentence_transformers", "litellm", "pandas", "pyarrow", "stable_baselines3", "hydra", "PIL", "faiss"}
 
 
 def modules(package: str) -> list[Path]:
