@@ -71,6 +71,8 @@ def ratio_of(
     Returns:
         The median of the rounds' ratios, and the least seconds a call of ours and of theirs.
     """
-    pairs = [(seconds_per_call(ours, seconds=seconds), seconds_per_call(theirs, seconds=seconds)) for _ in range(rounds)]
+    pairs = [
+        (seconds_per_call(ours, seconds=seconds), seconds_per_call(theirs, seconds=seconds)) for _ in range(rounds)
+    ]
     ratio = statistics.median(mine / other for mine, other in pairs)
     return ratio, min(mine for mine, _ in pairs), min(other for _, other in pairs)
