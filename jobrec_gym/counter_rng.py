@@ -81,12 +81,16 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
-    keys, values = np.broadcast_arrays(keys, positions.astype(np.uint64))
-    values = values.copy()
-    pending = np.ones(values.shape, dtype=bool)
-    while pending.any():
-        values[pending] = _feistel(keys[pending], values[pending], np.uint64(a), np.uint64(b))
-        pending &= values >= n
+    # What the rounds' hashes share is computed once, at the keys' own shape.
+    rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
+    round_keys = hash64(keys[None], rounds)
+    values = _feistel(round_keys, positions.astype(np.uint64), np.uint64(a), np.uint64(b))
+    pending = values >= n
+    if pending.any():
+        round_keys = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))
+        while pending.any():
+            values[pending] = _feistel(round_keys[:, pending], values[pending], np.uint64(a), np.uint64(b))
+            pending &= values >= n
     return values.astype(np.int64)
 
 
@@ -98,11 +102,12 @@ def text_key(text: str) -> int:
     return key
 
 
-def _feistel(keys: U64, values: U64, a: np.uint64, b: np.uint64) -> U64:
+def _feistel(round_keys: U64, values: U64, a: np.uint64, b: np.uint64) -> U64:
+    """One pass; ``round_keys`` (rounds, ...) against ``values`` (...)."""
     left, right = values // b, values % b
-    for round_number in range(_FEISTEL_ROUNDS // 2):
-        left = (left + hash64(keys, 2 * round_number, right) % a) % a
-        right = (right + hash64(keys, 2 * round_number + 1, left) % b) % b
+    for round_number in range(0, _FEISTEL_ROUNDS, 2):
+        left = (left + _mix((round_keys[round_number] ^ right) + _U_GOLDEN) % a) % a
+        right = (right + _mix((round_keys[round_number + 1] ^ left) + _U_GOLDEN) % b) % b
     return left * b + right
 
 

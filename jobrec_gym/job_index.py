@@ -34,7 +34,7 @@ _TRAINED_PER_LIST = 64
 _MAX_SUB_DIM = 8
 _MIN_CODES = 32
 _PROBED_LISTS = 16
-_RANKED_FOR_ONE = 8
+_RANKED_AT_LEAST, _RANKED_FOR_ONE = 400, 3
 _CHUNK = 16_384
 
 
@@ -68,7 +68,8 @@ class JobIndex:
     Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid; in its list a job is a code of 4 bits for each 8
     dimensions (48 bytes at 768, against 1,536 of its float16 vector), compared 32 at once in registers (product
     quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A search reads the
-    codes of the lists nearest to the applicant, takes 8 times as many jobs as are wanted, and ranks these by cosine.
+    codes of the lists nearest to the applicant, takes 400 jobs and 3 more for each that is wanted, and ranks these by
+    cosine.
 
     Args:
         market: Whose jobs.
@@ -138,7 +139,7 @@ class JobIndex:
             Job ids (n,), distinct; the same whatever else is searched for.
         """
         faiss, codes = self._faiss, self._codes
-        wanted = min(_RANKED_FOR_ONE * n, len(self._vectors) if subset is None else subset.n_jobs)
+        wanted = min(_RANKED_AT_LEAST + _RANKED_FOR_ONE * n, len(self._vectors) if subset is None else subset.n_jobs)
         query = _padded(applicant[None], codes.d)
         n_probe = _PROBED_LISTS
         with _one_thread(faiss):

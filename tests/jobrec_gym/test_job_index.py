@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -171,8 +172,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, unopened, monkeypatch):
     market = load(tmp_path / "market")
 
     def fail(codes, path):
-        with open(path, "wb") as out:
-            out.write(b"half")
+        Path(path).write_bytes(b"half")
         raise RuntimeError("disk full")
 
     monkeypatch.setattr(faiss, "write_index", fail)
