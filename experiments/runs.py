@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "RunError",
     "clear_run",
+    "commit_of_checkout",
     "find_runs",
     "folder_name",
     "is_finished",
@@ -199,6 +201,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     scratch = Path(file.name)
     scratch.chmod(0o644)
     scratch.replace(path)
+
+
+def commit_of_checkout() -> str | None:
+    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:

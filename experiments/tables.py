@@ -25,6 +25,7 @@ COLUMNS = {
     "cosine": "cosine",
     "coverage": "coverage",
     "gini": "Gini",
+    "congestion": "congestion",
 }
 """Metrics on held-out applicants and what they are called in a table."""
 

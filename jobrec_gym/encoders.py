@@ -9,11 +9,9 @@ import io
 import logging
 import os
 import re
-import sys
 import tempfile
-import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64
+from jobrec_gym.progress import steps
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -48,7 +47,6 @@ _DEFAULT_DIM = 384
 _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
-_LOG_EVERY_SECONDS = 10.0
 
 
 class EncoderError(RuntimeError):
@@ -204,7 +202,7 @@ class SentenceTransformerEncoder:
         # Batches of texts of like length waste little padding.
         order = sorted(range(len(distinct)), key=lambda index: len(distinct[index]))
         parts = []
-        for start in _steps(len(order), self.batch_size, self.progress, self.name):
+        for start in steps(len(order), self.batch_size, f"encoding ({self.name})", "text", progress=self.progress):
             parts.append(
                 model.encode(
                     [distinct[index] for index in order[start : start + self.batch_size]],
@@ -298,7 +296,7 @@ class CachedEncoder:
         missing.sort(key=lambda index: len(distinct[index]))
         if missing:
             logger.info("%s: %d of %d texts are not in %s", self.name, len(missing), len(distinct), self.folder)
-        for start in _steps(len(missing), self.shard_size, self.progress, self.name):
+        for start in steps(len(missing), self.shard_size, f"encoding ({self.name})", "text", progress=self.progress):
             batch = missing[start : start + self.shard_size]
             vectors = np.asarray(self.encoder.encode([distinct[index] for index in batch]), dtype=np.float32)
             check_unit_rows(self.name, vectors, [distinct[index] for index in batch])
@@ -451,28 +449,6 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
 
 def _text_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _steps(total: int, size: int, progress: bool | None, what: str) -> Iterator[int]:
-    """Yields ``0, size, 2 * size, ...`` below ``total`` and shows how far it is, by a bar or by log lines."""
-    starts = range(0, total, size)
-    if progress is False or len(starts) < 2:
-        yield from starts
-        return
-    if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-        tqdm: Callable[..., Any] = importlib.import_module("tqdm").tqdm
-        with tqdm(total=total, unit="text", desc=f"encoding ({what})") as bar:
-            for start in starts:
-                yield start
-                bar.update(min(size, total - start))
-        return
-    begun = logged = time.monotonic()
-    for start in starts:
-        yield start
-        now, done = time.monotonic(), min(start + size, total)
-        if now - logged >= _LOG_EVERY_SECONDS or (progress and done == total):
-            logged = now
-            logger.info("%s: %d of %d texts encoded, %.0f a second", what, done, total, done / max(now - begun, 1e-9))
 
 
 def _as_folder(model: str) -> Path | None:

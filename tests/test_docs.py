@@ -205,7 +205,7 @@ def test_extras_that_a_page_names_are_there(page):
 
 
 def test_the_figures_of_the_model_card_stand_on_the_results_page():
-    figure = r"-?[\d.]+ \[[^\]]+\]"
+    figure = r"-?\d[\d.]* \[[^\]]+\]"
     card, results = (
         (ROOT / "docs" / name).read_text().replace("*", "") for name in ("model_card.md", "results/README.md")
     )

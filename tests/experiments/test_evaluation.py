@@ -23,6 +23,7 @@ PAIRS = HeldOutPairs(
     applies=np.array([[True, False, False], [False, False, False]]),
     cosine=np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]),
     n_jobs=4,
+    families=np.array(["care", "trades"]),
 )
 
 
@@ -61,7 +62,9 @@ def test_a_choice_without_a_ranking_has_no_ranking_metrics():
 
 
 def test_nothing_is_scored_where_no_candidate_is_better_than_another():
-    flat = HeldOutPairs({}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4)
+    flat = HeldOutPairs(
+        {}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4, PAIRS.families
+    )
 
     metrics = ranking_metrics(flat, np.zeros((2, 3)))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrec_gym import encoders
+from jobrec_gym import encoders, progress
 from jobrec_gym.encoders import (
     CachedEncoder,
     Encoder,
@@ -333,10 +333,10 @@ def test_no_texts_give_no_rows(tmp_path):
 
 
 def test_progress_is_logged_where_there_is_no_terminal(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(encoders, "_LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LOG_EVERY_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):
         CachedEncoder(Counting(), tmp_path, batch_size=1).encode(TEXTS)
-    assert "16 of 40 texts encoded" in caplog.text
+    assert "encoding (counting): 16 of 40" in caplog.text
 
 
 def test_progress_is_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):

@@ -112,7 +112,7 @@ def test_a_broken_folder_says_what_is_wrong(market, tmp_path):
         LabourMarket.load(tmp_path / "market")
 
 
-@pytest.mark.parametrize("file", ["market.json", "tables.npz", "jobs.npy", "title_vectors.npy"])
+@pytest.mark.parametrize("file", ["market.json", "tables/jobs-title_ids.npy", "jobs.npy", "title_vectors.npy"])
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"format": "jobrec-market/1"}', b"\xff\xfe\x00", None])
 def test_any_broken_file_is_a_market_error(market, tmp_path, file, content):
     path = tmp_path / "market" / file
