@@ -65,6 +65,8 @@ def world(tmp_path, monkeypatch):
 
 @every_page
 def test_the_examples_of_a_page_run(page, world):
+    if page.parent.name == "plugins":
+        pytest.skip("run by tests/ecosystem, where the page's library is installed")
     examples = list(blocks(page, "python"))
     if not examples:
         pytest.skip("a page without examples")
@@ -166,10 +168,9 @@ def check_command(words):
         case ["make", *targets]:
             there = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(targets) <= set(there)
-        case [".", ".venv/bin/activate"]:
-            pass
-        case _:
+        case ["python", *_]:
             raise AssertionError("no check is known for this command")
+        # Other programs (`ray`, `sbatch`, ...) are not of this project.
 
 
 @every_page
