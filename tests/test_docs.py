@@ -25,6 +25,7 @@ import torch as th
 from fake_llm import decides, serving
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 import dynaq_algo
@@ -145,7 +146,12 @@ def check_experiment(module, arguments):
     overrides = [word for word in arguments if not word.startswith("-") and not word.endswith("=...")]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for run in single_runs(overrides):
-            cfg = compose(config, run, return_hydra_config=True)
+            try:
+                cfg = compose(config, run, return_hydra_config=True)
+            except MissingConfigException as error:
+                if (error.missing_cfg_file or "").startswith("hydra/launcher/"):
+                    continue  # of a plug-in that is not installed: Ray has an environment of its own
+                raise
             OmegaConf.set_struct(cfg, False)
             del cfg["hydra"]
             OmegaConf.to_container(cfg, resolve=True)
