@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.answers import answer_rows
+from experiments.benchmarks.catalogue import catalogue_rows
 from experiments.benchmarks.environments import environment_rows
 from experiments.benchmarks.learning import learning_rows
 from experiments.benchmarks.memory import memory_rows
@@ -61,7 +62,8 @@ def main(cfg: DictConfig) -> None:
 
 def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Row]]]:
     def scaling() -> Iterator[Row]:
-        curves = measure_scaling(list(cfg.scaling.jobs), cfg.seconds, list(cfg.scaling.transitions))
+        sizes = list(cfg.scaling.jobs), list(cfg.scaling.transitions)
+        curves = measure_scaling(*sizes, seconds=cfg.seconds, folder=Path(cfg.catalogue.folder))
         plot_scaling(curves, folder / "scaling.png")
         yield from scaling_rows(curves)
 
@@ -72,6 +74,9 @@ def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Ro
         "startup": lambda: startup_rows(cfg.rounds),
         "answers": lambda: answer_rows(cfg.seconds),
         "scaling": scaling,
+        "catalogue": lambda: catalogue_rows(
+            Path(cfg.catalogue.folder), cfg.catalogue.n_jobs, cfg.catalogue.n_applicants
+        ),
     }
 
 
