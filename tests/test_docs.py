@@ -1,8 +1,11 @@
 """The pages say what is so: their examples run as they are written, their commands compose, their links hold."""
 
 import ast
+import doctest
+import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -15,7 +18,10 @@ import pytest
 pytest.importorskip("dynaq_algo.dynaq", reason="needs the extra 'algo'")
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+import gymnasium as gym
+import numpy as np
 import small_releases
+import torch as th
 from fake_llm import decides, serving
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -67,6 +73,31 @@ def test_the_examples_of_a_page_run(page, world):
         exec(compile("\n" * line + code, str(page), "exec"), namespace)  # errors point into the page
     if "LLMReward(env, simulator)" in page.read_text():
         assert world.calls > 0, "the example asks a language model"
+
+
+def docstrings():
+    """Docstrings with examples, of both packages."""
+    for package in (jobrec_gym, dynaq_algo):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for found in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module.name)):
+                if found.examples:
+                    yield found
+
+
+@pytest.mark.parametrize("docstring", list(docstrings()), ids=lambda docstring: docstring.name)
+def test_the_examples_of_a_docstring_say_what_they_print(docstring, world):
+    for package in (jobrec_gym, dynaq_algo):
+        docstring.globs |= {name: getattr(package, name) for name in package.__all__}
+    docstring.globs |= {"gym": gym, "np": np, "th": th}
+
+    shown = []
+    failed, _ = doctest.DocTestRunner().run(docstring, out=shown.append)
+    assert not failed, "".join(shown)
+
+
+def test_the_example_on_the_environments_page_runs():
+    for code in re.findall(r"^```python\n(.*?)^```", inspect.getdoc(jobrec_gym.JobRecEnv), re.MULTILINE | re.DOTALL):
+        exec(compile(code, "JobRecEnv.__doc__", "exec"), {})
 
 
 def commands(page):
@@ -171,6 +202,17 @@ def test_links_inside_the_project_lead_somewhere(page):
 def test_extras_that_a_page_names_are_there(page):
     for names in re.findall(r"jobrec-gym\[([\w,-]+)\]", page.read_text()):
         assert set(names.split(",")) <= EXTRAS.keys()
+
+
+def test_the_figures_of_the_model_card_stand_on_the_results_page():
+    figure = r"-?\d[\d.]* \[[^\]]+\]"
+    card, results = (
+        (ROOT / "docs" / name).read_text().replace("*", "") for name in ("model_card.md", "results/README.md")
+    )
+    figures = set(re.findall(figure, card))
+
+    assert len(figures) > 20
+    assert figures <= set(re.findall(figure, results))
 
 
 def wrapper_rows():
