@@ -23,7 +23,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options, refuse_keys
+from experiments.build import (
+    build_algorithm,
+    build_env,
+    build_market,
+    build_truth,
+    env_options,
+    refuse_keys,
+    require_launcher,
+)
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
 from experiments.opponents import Recommender
@@ -345,4 +353,5 @@ def _versions() -> dict[str, str | None]:
 
 if __name__ == "__main__":
     refuse_keys(sys.argv[1:])
+    require_launcher(sys.argv[1:])
     main()
