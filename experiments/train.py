@@ -45,6 +45,7 @@ from experiments.runs import (
     SUMMARY,
     TENSORBOARD,
     RunError,
+    changed_keys,
     clear_run,
     has_config,
     is_finished,
@@ -119,7 +120,9 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
     with lock_run(folder):
-        _run(cfg, config, folder, overrides)
+        # Another process may have finished it between that look and the lock.
+        if not (cfg.resume and is_finished(folder, config)):
+            _run(cfg, config, folder, overrides)
     return read_run(folder).summary
 
 
@@ -155,6 +158,9 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     else:
         model = build_algorithm(cfg, env)
         dataset = _pretraining_data(cfg, market, env)
+        changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
+        if changed:
+            _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
         # Only now: a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
