@@ -5,7 +5,6 @@ import importlib.util
 import re
 import time
 from functools import cache
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
