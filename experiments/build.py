@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from gymnasium.vector import VectorEnv
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,7 @@ __all__ = [
     "build_algorithm",
     "build_env",
     "build_market",
+    "build_single_env",
     "build_truth",
     "env_options",
     "load_algorithm",
@@ -64,6 +66,14 @@ def build_env(
         **env_options(cfg),
     )
     return InteractionRecorder(_instantiate(cfg.reward, env=env))
+
+
+def build_single_env(cfg: DictConfig, market: LabourMarket) -> gym.Env[Any, Any]:
+    """One environment of those that :func:`build_env` makes, as ``gym.make`` gives it, under the same reward."""
+    env = gym.make("JobRec-v0", market=market, max_episode_steps=cfg.env.max_episode_steps, **env_options(cfg))
+    # Every vector wrapper has a twin for single environments, of the same arguments.
+    twin = cfg.reward._target_.replace(".Vector", ".")
+    return _instantiate(OmegaConf.merge(cfg, {"reward": {"_target_": twin}}).reward, env=env)  # type: ignore[arg-type]
 
 
 def truth_spec(cfg: Any) -> Any:
