@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -30,7 +31,7 @@ def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int 
         n_before: Steps that an agent has made before its planning is timed.
     """
     th.manual_seed(0)
-    timing = {"seconds": seconds, "rounds": rounds}
+    timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
     agents = {observation: _agent(observation, PLANNING_STEPS) for observation in ("features", "ids")}
     for agent in agents.values():
         agent.learn(n_before)
@@ -41,7 +42,7 @@ def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int 
         for observation, goal in (("features", 1.6), ("ids", 1.4)):
             agent = agents[observation]
             ratio, own, other = ratio_of(
-                lambda agent=agent: agent.plan(BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
+                partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
             )
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
             yield Row(
@@ -93,25 +94,15 @@ def _choices(timing: dict[str, Any]) -> Iterator[Row]:
         agent = _agent(observation, 0)
         envs = gym.make_vec("JobRec-v0", 64, observation=observation)
         obs, _ = envs.reset(seed=0)
-        network, inputs = (
-            make_network(agent.policy.features.output_dim),
-            th.randn(64 * 20, agent.policy.features.output_dim),
-        )
-        state, candidates = (
-            th.randn(64, agent.policy.features.state_dim),
-            th.randn(64, 20, agent.policy.features.action_dim),
-        )
-
-        def forward(network: Any = network, inputs: th.Tensor = inputs) -> None:
-            with th.no_grad():
-                network(inputs)
-
-        def split(agent: DynaQ = agent, state: th.Tensor = state, candidates: th.Tensor = candidates) -> None:
-            with th.no_grad():
-                agent.q_net.score(state, candidates)
-
-        for limit, call in (("a forward pass of 64 x 20 rows", forward), ("the same, first layer in halves", split)):
-            ratio, _, _ = ratio_of(lambda agent=agent, obs=obs: agent.predict(obs, deterministic=True), call, **timing)
+        features = agent.policy.features
+        rows = th.randn(64 * 20, features.output_dim)
+        sets = th.randn(64, features.state_dim), th.randn(64, 20, features.action_dim)
+        limits = {
+            "a forward pass of 64 x 20 rows": th.no_grad()(partial(make_network(features.output_dim), rows)),
+            "the same, first layer in halves": th.no_grad()(partial(agent.q_net.score, *sets)),
+        }
+        for limit, call in limits.items():
+            ratio, _, _ = ratio_of(partial(agent.predict, obs, deterministic=True), call, **timing)
             yield Row(f"greedy predict, 64 envs, {observation}", ratio, "x", limit, 3.0, "at most")
 
 
