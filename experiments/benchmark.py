@@ -35,7 +35,7 @@ _VERDICTS = {True: "holds", False: "fails", None: ""}
 
 @hydra.main(version_base="1.3", config_path="../conf/benchmark", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
-    """Measures, prints the table, and writes ``benchmark.json`` and ``.md``; where growth is measured, ``scaling.png``."""
+    """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
     groups = _groups(cfg, folder)
