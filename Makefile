@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo llm-demo test lint check clean
+.PHONY: help install demo llm-demo test test-ecosystem lint check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -28,6 +28,9 @@ llm-demo: install  ## A small language model on this machine gives the feedback;
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 2
 
+test-ecosystem:  ## The examples of docs/plugins, in virtual environments of their own; writes docs/results/ecosystem.md
+	$(PYTHON) tests/ecosystem/run.py
+
 lint: install  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,4 +39,4 @@ lint: install  ## Format, lint and types
 check: test lint  ## All that CI runs
 
 clean:  ## Remove .venv and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-ecosystem build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

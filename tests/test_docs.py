@@ -13,11 +13,14 @@ BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```", re.MULTILINE | re
 
 
 def examples(page):
-    """Python blocks of a page but those marked `notest`, each at its own lines so that errors point into the page."""
+    """Python blocks of a page, each at its own lines so that errors point into the page.
+
+    But those marked `notest`, and those marked `ecosystem`, which want libraries of their own: `make test-ecosystem`.
+    """
     text = page.read_text()
     for match in BLOCK.finditer(text):
         language, *marks = match["info"].split() or [""]
-        if language == "python" and "notest" not in marks:
+        if language == "python" and not {"notest", "ecosystem"} & set(marks):
             yield "\n" * text[: match.start("code")].count("\n") + match["code"]
 
 
