@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 LAUNCHERS := .venv-launchers
+ECOSYSTEM := .venv-ecosystem
 
-.PHONY: help install demo llm-demo test test-launchers lint docs dist-check check clean
+.PHONY: help install demo llm-demo test test-launchers test-ecosystem lint docs dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -35,6 +36,9 @@ test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its 
 	$(LAUNCHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,ray,submitit]' pytest
 	$(LAUNCHERS)/bin/python -m pytest tests/experiments/test_launchers.py
 
+test-ecosystem:  ## The examples of docs/plugins, in virtual environments of their own; writes docs/results/ecosystem.md
+	$(PYTHON) tests/ecosystem/run.py
+
 lint: install  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,4 +57,4 @@ dist-check: install  ## Builds sdist and, from it, the wheel; installs it withou
 check: test lint docs dist-check  ## All that CI runs
 
 clean:  ## Remove venvs and caches; runs stay
-	rm -rf $(VENV) $(LAUNCHERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LAUNCHERS) $(ECOSYSTEM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

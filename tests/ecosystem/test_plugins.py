@@ -1,6 +1,7 @@
 """The example of each page in docs/plugins, run as it is written, learns: `make test-ecosystem`."""
 
 import ast
+import gc
 import importlib.util
 import re
 import time
@@ -66,7 +67,10 @@ def play(page):
         finally:
             new = set(namespace.get("results", {})) - known
             seconds |= dict.fromkeys(new, (time.process_time() - started) / max(len(new), 1))
-    return namespace.get("results", {}), seconds, error
+    results = namespace.get("results", {})
+    namespace.clear()
+    gc.collect()  # what libraries left open is complained of here, not at the end of the session
+    return results, seconds, error
 
 
 @pytest.fixture(scope="session")
