@@ -33,7 +33,7 @@ _WIDTH, _HEIGHT = 5.4, 3.3
 _LEGEND_LINE = 0.19
 _MARKED = 40  # longer curves have no markers
 _REPS = 1_000
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.labelsize": 10,
     "axes.spines.top": False,
@@ -200,8 +200,8 @@ def families(
         for number, (label, by_family) in enumerate(agents.items()):
             style = group_style(number)
             values = [entry[0] if (entry := by_family.get(family)) else np.nan for family in ranges]
-            # Side by side where agents are equal.
-            at = rows + 0.16 * (number - (len(agents) - 1) / 2)
+            # Side by side, for agents that are equal.
+            at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
             axes.plot(values, at, style["marker"], color=style["color"], markersize=5, label=label)
         axes.set_yticks(rows, list(ranges))
         axes.set_ylim(-0.7, len(ranges) - 0.3)

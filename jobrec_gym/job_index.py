@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ _MIN_CODES = 32
 _PROBED_LISTS = 16
 _RANKED_AT_LEAST, _RANKED_FOR_ONE = 400, 3
 _CHUNK = 16_384
+_KEPT_ROWS = 2_048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +79,8 @@ class JobIndex:
     """
 
     def __init__(self, market: LabourMarket, codes: Any):
-        self._vectors = market.jobs.vectors
+        self._vectors = np.asarray(market.jobs.vectors)
+        self._scratch = _Scratch()
         self._codes = codes
         self._faiss = _faiss(len(market.jobs))
 
@@ -157,15 +160,37 @@ class JobIndex:
 
     def _ranked(self, applicant: NDArray[np.float32], job_ids: Ids, n: int) -> Ids:
         """The best of some jobs by their own vectors."""
-        faiss, rows = self._faiss, self._vectors[job_ids]
+        rows, exact = self._scratch.hold(self._vectors, len(job_ids), self._faiss)
+        self._vectors.take(job_ids, axis=0, out=rows, mode="clip")
         if rows.dtype == np.float16:
-            # FAISS reads float16 by the processor's own instruction; numpy's conversion takes ten times as long.
-            exact = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
             exact.add_sa_codes(rows.view(np.uint8))
         else:
-            exact = faiss.IndexFlatIP(rows.shape[1])
             exact.add(rows.astype(np.float32, copy=False))
         return job_ids[exact.search(applicant[None], n)[1][0]]
+
+
+class _Scratch(threading.local):
+    """Memory that each search of a thread uses again: a new megabyte costs more than the search that it is for."""
+
+    rows: NDArray[np.floating] | None = None
+    exact: Any = None
+
+    def hold(self, vectors: NDArray[np.floating], n: int, faiss: Any) -> tuple[NDArray[np.floating], Any]:
+        """Room for ``n`` rows like those of ``vectors``, and an empty FAISS index that compares rows one by one."""
+        if n > _KEPT_ROWS:
+            return np.empty((n, vectors.shape[1]), vectors.dtype), _one_by_one(vectors, faiss)
+        if self.rows is None:
+            self.rows = np.empty((_KEPT_ROWS, vectors.shape[1]), vectors.dtype)
+            self.exact = _one_by_one(vectors, faiss)
+        self.exact.reset()
+        return self.rows[:n], self.exact
+
+
+def _one_by_one(vectors: NDArray[np.floating], faiss: Any) -> Any:
+    if vectors.dtype == np.float16:
+        # FAISS reads float16 by the processor's own instruction; numpy's conversion takes ten times as long.
+        return faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexFlatIP(vectors.shape[1])
 
 
 def index_file(market: LabourMarket) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,13 @@ class Scene:
         return frozenset(hard | (set(applicant.soft_skills) & set(profile.soft_skills)))
 
 
-def render_text(scene: Scene, colours: bool = False) -> str:
+def render_text(scene: Scene, colours: bool = False, width: int | None = None) -> str:
     """A scene in words.
 
     Args:
         scene: What there is to see.
         colours: With escape sequences of a terminal: the recommended job and shared skills are green.
+        width: Lists of skills go on in the next line behind so many columns; ``None``: they never do.
 
     Returns:
         Several lines: who applies, what was recommended, what became of it, and the candidates, best first.
@@ -86,20 +87,24 @@ def render_text(scene: Scene, colours: bool = False) -> str:
     applicant, job = scene.applicant, scene.job
     shared = scene.shared(job) if job is not None else frozenset()
 
-    def listed(skills: tuple[str, ...]) -> str:
-        return ", ".join(paint(skill, _GREEN) if skill in shared else skill for skill in skills) or "none"
+    def listed(label: str, skills: Sequence[str]) -> str:
+        rows = _broken([f"{skill}," for skill in skills[:-1]] + list(skills[-1:]), len(label) + 1, width)
+        painted = [
+            " ".join(paint(word, _GREEN) if word.rstrip(",") in shared else word for word in row) for row in rows
+        ]
+        return f"{label} " + f"\n{' ' * (len(label) + 1)}".join(painted or ["none"])
 
     lines = [
         paint(f"Applicant {applicant.key}: {headline(applicant)}", _BOLD),
-        f"  hard skills: {listed(applicant.hard_skills)}",
-        f"  soft skills: {listed(applicant.soft_skills)}",
+        listed("  hard skills:", applicant.hard_skills),
+        listed("  soft skills:", applicant.soft_skills),
     ]
     if job is not None:
         skills = job.hard_skills + job.soft_skills
         lines += [
             paint(f"Recommended {job.key}: {headline(job)}", _BOLD + _GREEN),
-            f"  asks for: {listed(skills)}",
-            f"  shared: {listed(tuple(skill for skill in skills if skill in shared))}",
+            listed("  asks for:", skills),
+            listed("  shared:", [skill for skill in skills if skill in shared]),
             f"  {'   '.join(_rewards_in_words(scene))}",
         ]
     lines.append(f"Candidates by {scene.scored_by}:")
@@ -139,6 +144,19 @@ def _rewards_in_words(scene: Scene) -> list[str]:
     if info.get("feedback/status", "ok") != "ok":
         parts.append(f"status {info['feedback/status']}")
     return parts
+
+
+def _broken(words: Sequence[str], indent: int, width: int | None) -> list[list[str]]:
+    """Words in rows that fit behind an indent into some columns."""
+    rows: list[list[str]] = []
+    column = 0
+    for word in words:
+        if not rows or (width is not None and column + len(word) > width):
+            rows.append([])
+            column = indent
+        rows[-1].append(word)
+        column += len(word) + 1
+    return rows
 
 
 def _painter(colours: bool) -> Any:

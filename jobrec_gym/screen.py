@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -33,7 +34,10 @@ def show(scene: Scene, screen: Any = None, size: RenderSize = "small") -> Any:
         except DependencyNotInstalled:
             display = None  # the text, then
     if display is None:
-        print(render_text(scene, colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ))  # noqa: T201
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else None
+        text = render_text(scene, colours=terminal and "NO_COLOR" not in os.environ, width=width)
+        print(f"{text}\n")  # noqa: T201
         return None
     if screen is None:
         return display(picture, display_id=True)

@@ -42,11 +42,14 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 
 def blocks(page, *languages):
-    """Blocks of a page in some language but those marked `notest`: their text and the line that they begin at."""
+    """Blocks of a page in some language, their text and the line that they begin at.
+
+    But those marked `notest`, and those marked `ecosystem`, which want libraries of their own: `make test-ecosystem`.
+    """
     text = page.read_text()
     for match in BLOCK.finditer(text):
         language, *marks = match["info"].split() or [""]
-        if language in languages and "notest" not in marks:
+        if language in languages and not {"notest", "ecosystem"} & set(marks):
             yield match["code"], text[: match.start("code")].count("\n")
 
 
@@ -116,10 +119,11 @@ def commands(page):
 
 
 def config_of(module):
-    """The primary config of an entry point, or None if it has none."""
+    """Folder and name of an entry point's primary config, or None if it has none."""
     for node in ast.walk(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
-            return next(ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg == "config_name")
+            given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+            return ROOT / "experiments" / given["config_path"], given["config_name"]
     return None
 
 
@@ -144,10 +148,11 @@ def check_experiment(module, arguments):
         return
     # Flags, and what the reader fills in: `market=...`
     overrides = [word for word in arguments if not word.startswith("-") and not word.endswith("=...")]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    folder, name = config
+    with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
         for run in single_runs(overrides):
             try:
-                cfg = compose(config, run, return_hydra_config=True)
+                cfg = compose(name, run, return_hydra_config=True)
             except MissingConfigException as error:
                 if (error.missing_cfg_file or "").startswith("hydra/launcher/"):
                     continue  # of a plug-in that is not installed: Ray has an environment of its own

@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import logging
 import os
@@ -204,6 +205,25 @@ def test_a_folder_works_as_the_named_model_does(minilm):
     assert folder.dim == minilm.dim == 384
     assert folder.name.startswith("model@")
     np.testing.assert_allclose(folder.encode(["welding"]), minilm.encode(["welding"]), atol=1e-6)
+
+
+@needs_model
+def test_several_devices_encode_as_one_does(minilm, tmp_path):
+    texts = [f"repair of machine number {number}" for number in range(20)]
+    encoder = make_encoder(device=["cpu", "cpu"], batch_size=4, cache_dir=tmp_path, progress=False)
+    assert encoder.shard_size == 64
+    np.testing.assert_allclose(encoder.encode(texts), minilm.encode(texts), atol=1e-5)
+    workers = encoder.encoder._pool["processes"]
+    assert len(workers) == 2 and all(worker.is_alive() for worker in workers)
+    del encoder
+    gc.collect()
+    with pytest.raises(ValueError, match="closed"):
+        workers[0].is_alive()
+
+
+def test_no_device_at_all_is_refused():
+    with pytest.raises(ValueError, match="`device` must name at least one device"):
+        SentenceTransformerEncoder(device=[])
 
 
 @needs_model

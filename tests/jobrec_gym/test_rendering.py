@@ -10,7 +10,7 @@ import pytest
 
 import jobrec_gym
 from jobrec_gym.picture import RENDER_SIZES
-from jobrec_gym.rendering import Scene
+from jobrec_gym.rendering import Scene, render_text
 from jobrec_gym.schedules import AnnealSchedule
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.wrappers import FeedbackReward, HybridReward
@@ -135,6 +135,16 @@ def test_text_tells_the_decision_and_all_rewards():
     paid = 0.5 * info["reward/cosine"] + 0.5 * info["reward/feedback"]
     assert f"reward {paid:.3f}   reward/cosine {info['reward/cosine']:.3f}" in text
     assert f"reward/feedback {info['reward/feedback']:.3f}   reward/cosine_weight 0.500" in text
+
+
+def test_skills_go_on_in_the_next_line_where_a_terminal_is_narrow():
+    scene = scene_of(5, (0,))
+
+    wide, narrow = (render_text(scene, width=width).splitlines() for width in (None, 60))
+
+    skills = [line for line in narrow if line.startswith("               ")]
+    assert len(narrow) > len(wide) and skills and all(len(line) <= 60 for line in skills)
+    assert "".join(wide).replace(" ", "") == "".join(narrow).replace(" ", "")
 
 
 # ---------------------------------------------------------------------------------------------------------- human mode
