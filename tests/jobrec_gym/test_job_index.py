@@ -248,11 +248,12 @@ def test_a_folder_that_cannot_be_written_costs_the_keeping_only(tmp_path, unopen
     market = load(tmp_path / "market")
 
     def refuse(*_):
-        raise PermissionError("read-only")
+        raise OSError("read-only file system")
 
-    monkeypatch.setattr(job_index, "_kept", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     assert len(open_index(market).nearest(market.applicants.vectors[0].astype(np.float32), 5)) == 5
-    assert "is not kept" in caplog.text
+    assert "is not kept" in caplog.text and "read-only file system" in caplog.text
+    assert not index_file(market).exists()
 
 
 def test_building_shows_progress(caplog, monkeypatch):
