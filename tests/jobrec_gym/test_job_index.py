@@ -264,3 +264,17 @@ def test_building_shows_progress(caplog, monkeypatch):
     with caplog.at_level("INFO"):
         JobIndex.build(load_market("default", n_jobs=700, n_applicants=5), progress=True)
     assert "indexing the jobs of default: 700 of 700" in caplog.text
+
+
+def test_forked_workers_search_the_index_that_their_parent_built(tmp_path, unopened):
+    market = load(tmp_path / "market")
+    arguments = {"market": market, "candidate_sampler": RETRIEVAL, "num_candidates": 30, "observation": "ids"}
+    alone = gym.make("JobRec-v0", **arguments)  # builds on all cores
+    envs = gym.make_vec("JobRec-v0", num_envs=2, vectorization_mode="async", **arguments)
+    try:
+        envs.reset_async(seed=[3, 4])
+        obs, _ = envs.reset_wait(timeout=120)
+    finally:
+        envs.close(terminate=True)
+    for row, seed in enumerate((3, 4)):
+        assert (obs["candidates"][row] == alone.reset(seed=seed)[0]["candidates"]).all()
