@@ -34,9 +34,10 @@ class GymnasiumVecEnv(VecEnv):
         ValueError: If its autoreset mode is another.
 
     Example:
+        >>> from stable_baselines3 import DQN
         >>> envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync",
-        ...     vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})  # doctest: +SKIP
-        >>> model = DQN("MlpPolicy", GymnasiumVecEnv(envs))  # doctest: +SKIP
+        ...     vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})
+        >>> model = DQN("MlpPolicy", GymnasiumVecEnv(envs))
     """
 
     def __init__(self, vector_env: VectorEnv, monitor: bool = True):

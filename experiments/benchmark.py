@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.answers import answer_rows
+from experiments.benchmarks.catalogue import catalogue_rows
 from experiments.benchmarks.environments import environment_rows
 from experiments.benchmarks.learning import learning_rows
 from experiments.benchmarks.memory import memory_rows
@@ -24,7 +25,7 @@ from experiments.benchmarks.rows import Row
 from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
 from experiments.benchmarks.startup import startup_rows
 from experiments.runs import commit_of_checkout, write_json
-from experiments.tables import format_table
+from experiments.tables import format_table, markdown_table
 
 __all__ = ["machine", "table"]
 
@@ -34,7 +35,7 @@ _VERDICTS = {True: "holds", False: "fails", None: ""}
 
 @hydra.main(version_base="1.3", config_path="../conf/benchmark", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
-    """Measures, prints the table, and writes ``benchmark.json``, and ``scaling.png`` where growth is measured."""
+    """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
     groups = _groups(cfg, folder)
@@ -47,21 +48,21 @@ def main(cfg: DictConfig) -> None:
             for row in groups[name]():
                 print("  ".join(_cells(row)), file=sys.stderr, flush=True)
                 rows.append(row)
-    text = format_table(*table(rows), left=1)
-    print(f"{text}\n\n{_in_words(machine())}")
-    content = {
-        "command": " ".join(["python -m experiments.benchmark", *HydraConfig.get().overrides.task]),
-        "commit": commit_of_checkout(),
-        "machine": machine(),
-        "rows": [row.to_json() for row in rows],
-    }
-    write_json(folder / "benchmark.json", content)
-    print(f"numbers  {folder / 'benchmark.json'}")
+    in_words = _in_words(machine())
+    print(f"{format_table(*table(rows), left=1)}\n\n{in_words}")
+    command = " ".join(["python -m experiments.benchmark", *HydraConfig.get().overrides.task])
+    commit = commit_of_checkout()
+    measured = {"command": command, "commit": commit, "machine": machine(), "rows": [row.to_json() for row in rows]}
+    write_json(folder / "benchmark.json", measured)
+    page = f"`{command}`, commit `{commit}`. {in_words}\n\n{markdown_table(*table(rows))}\n"
+    (folder / "benchmark.md").write_text(page, encoding="utf-8")
+    print(f"numbers  {folder / 'benchmark.json'}, {folder / 'benchmark.md'}")
 
 
 def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Row]]]:
     def scaling() -> Iterator[Row]:
-        curves = measure_scaling(list(cfg.scaling.jobs), cfg.seconds, list(cfg.scaling.transitions))
+        sizes = list(cfg.scaling.jobs), list(cfg.scaling.transitions)
+        curves = measure_scaling(*sizes, seconds=cfg.seconds, folder=Path(cfg.catalogue.folder))
         plot_scaling(curves, folder / "scaling.png")
         yield from scaling_rows(curves)
 
@@ -72,6 +73,9 @@ def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Ro
         "startup": lambda: startup_rows(cfg.rounds),
         "answers": lambda: answer_rows(cfg.seconds),
         "scaling": scaling,
+        "catalogue": lambda: catalogue_rows(
+            Path(cfg.catalogue.folder), cfg.catalogue.n_jobs, cfg.catalogue.n_applicants
+        ),
     }
 
 

@@ -24,7 +24,15 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options, refuse_keys
+from experiments.build import (
+    build_algorithm,
+    build_env,
+    build_market,
+    build_truth,
+    env_options,
+    refuse_keys,
+    require_launcher,
+)
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
 from experiments.opponents import Recommender
@@ -39,6 +47,7 @@ from experiments.runs import (
     SUMMARY,
     TENSORBOARD,
     RunError,
+    changed_keys,
     clear_run,
     commit_of_checkout,
     has_config,
@@ -114,7 +123,9 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
     with lock_run(folder):
-        _run(cfg, config, folder, overrides)
+        # Another process may have finished it between that look and the lock.
+        if not (cfg.resume and is_finished(folder, config)):
+            _run(cfg, config, folder, overrides)
     return read_run(folder).summary
 
 
@@ -150,6 +161,9 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     else:
         model = build_algorithm(cfg, env)
         dataset = _pretraining_data(cfg, market, env)
+        changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
+        if changed:
+            _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
         # Only now: a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
@@ -354,4 +368,5 @@ def _versions() -> dict[str, str | None]:
 
 if __name__ == "__main__":
     refuse_keys(sys.argv[1:])
+    require_launcher(sys.argv[1:])
     main()

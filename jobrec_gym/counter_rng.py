@@ -8,7 +8,6 @@ Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,13 +81,16 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
-    # All that a round's hash has of the key, once a key and not once a position.
-    rounds = [hash64(keys, number) for number in range(_FEISTEL_ROUNDS)]
-    shape = np.broadcast_shapes(keys.shape, positions.shape)
-    values = _feistel(rounds, np.broadcast_to(positions.astype(np.uint64), shape), a, b)
-    while (outside := values >= n).any():
-        keys_outside = [np.broadcast_to(key, shape)[outside] for key in rounds]
-        values[outside] = _feistel(keys_outside, values[outside], a, b)
+    # What the rounds' hashes share is computed once, at the keys' own shape.
+    rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
+    round_keys = hash64(keys[None], rounds)
+    values = _feistel(round_keys, positions.astype(np.uint64), a, b)
+    pending = values >= n
+    if pending.any():
+        round_keys = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))
+        while pending.any():
+            values[pending] = _feistel(round_keys[:, pending], values[pending], a, b)
+            pending &= values >= n
     return values.astype(np.int64)
 
 
@@ -100,12 +102,12 @@ def text_key(text: str) -> int:
     return key
 
 
-def _feistel(rounds: Sequence[U64], values: U64, a: int, b: int) -> U64:
-    """One pass over ``Z_a x Z_b``; ``rounds`` are the rounds' keys, broadcast against the values."""
+def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
+    """One pass over ``Z_a x Z_b``; ``round_keys`` (rounds, ...) against ``values`` (...)."""
     moduli = np.uint64(a), np.uint64(b)
     left, right = _divmod(values, moduli[1])
     halves = [left, right]
-    for number, key in enumerate(rounds):
+    for number, key in enumerate(round_keys):
         side = number % 2
         shift = _divmod(_mix((key ^ halves[1 - side]) + _U_GOLDEN), moduli[side])[1]
         shift += halves[side]

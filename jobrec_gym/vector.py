@@ -427,8 +427,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
             raise ValueError(f"`actions` must be in [0, {self._k}), got {actions[wrong[0]]} in environment {wrong[0]}.")
         # Without `repeats=False` nothing is ever masked.
-        masked = [] if self._problem.repeats else np.flatnonzero(made & (self._masks[self._rows, actions] == 0))
-        if len(masked):
+        refused = made & (self._masks[self._rows, actions] == 0) if not self._problem.repeats else None
+        if refused is not None and refused.any():
+            masked = np.flatnonzero(refused)
             row = masked[0]
             raise ValueError(
                 f"`actions`: {actions[row]} is masked in environment {row}: job "

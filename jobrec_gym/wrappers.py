@@ -299,7 +299,7 @@ class _VectorRewardWrapper(gym.vector.VectorWrapper):
         super().__init__(env)
         _refuse_second(env)
         self._base: JobRecVectorEnv = env.unwrapped
-        self._resets_at_once = self._base.autoreset_mode is AutoresetMode.SAME_STEP
+        self._resets_at_once = self.autoreset_mode is AutoresetMode.SAME_STEP
         if terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
             raise ValueError(
                 "`terminate_on` in same-step mode starts episodes whose observations no wrapper beneath has seen: put "
@@ -313,6 +313,11 @@ class _VectorRewardWrapper(gym.vector.VectorWrapper):
     def reward_model(self) -> RewardModel:
         """What pays."""
         return self._model
+
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """When ended episodes begin anew; libraries such as TorchRL ask the outermost layer for it."""
+        return self._base.autoreset_mode
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -34,22 +35,21 @@ def answer_rows(seconds: float) -> Iterator[Row]:
         _fill(simulator, cache, market)
         model = FeedbackRewardModel(simulator.bind(market), market)
 
-        def pay(batch: np.ndarray, model: FeedbackRewardModel = model) -> None:
-            model(batch // n_jobs, batch % n_jobs, np.zeros(len(batch), np.uint64))
-
         begin = time.perf_counter()
-        for batch in batches:
-            pay(batch)
+        _pay(model, batches, n_jobs)
         first = len(batches) * BATCH / (time.perf_counter() - begin)
-        again = BATCH / seconds_per_call(lambda: [pay(batch) for batch in batches], seconds=seconds) * len(batches)
+        again = len(batches) * BATCH / seconds_per_call(partial(_pay, model, batches, n_jobs), seconds=seconds)
     recorded = FeedbackRewardModel(RecordedSimulator().bind(market), market)
-    shipped = (
-        BATCH / seconds_per_call(lambda: [pay(batch, recorded) for batch in batches], seconds=seconds) * len(batches)
-    )
+    shipped = len(batches) * BATCH / seconds_per_call(partial(_pay, recorded, batches, n_jobs), seconds=seconds)
     limit = "answering every pair once, in batches of 256"
     yield Row("rewards from a cache file, first time in a process", first, "a second", limit)
     yield Row("rewards from a warm decision cache", again, "a second", limit, 100_000.0)
     yield Row("rewards of the shipped recording", shipped, "a second", limit)
+
+
+def _pay(model: FeedbackRewardModel, batches: list[np.ndarray], n_jobs: int) -> None:
+    for batch in batches:
+        model(batch // n_jobs, batch % n_jobs, np.zeros(len(batch), np.uint64))
 
 
 def _fill(simulator: LLMSimulator, path: Path, market: LabourMarket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -20,18 +21,20 @@ __all__ = ["learning_rows"]
 PLANNING_STEPS, BATCH = 5, 64
 
 
-def learning_rows(seconds: float, rounds: int) -> Iterator[Row]:
+def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int = 300) -> Iterator[Row]:
     """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
 
     Args:
         seconds: Spent on each measurement of a round.
         rounds: Of which the median counts.
+        n_steps: Steps of learning that are timed at a time.
+        n_before: Steps that an agent has made before its planning is timed.
     """
     th.manual_seed(0)
-    timing = {"seconds": seconds, "rounds": rounds}
+    timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
     agents = {observation: _agent(observation, PLANNING_STEPS) for observation in ("features", "ids")}
     for agent in agents.values():
-        agent.learn(500)
+        agent.learn(n_before)
         agent.policy.set_training_mode(True)
     input_dim = agents["ids"].policy.features.output_dim
     bare = bare_update(input_dim)
@@ -39,7 +42,7 @@ def learning_rows(seconds: float, rounds: int) -> Iterator[Row]:
         for observation, goal in (("features", 1.6), ("ids", 1.4)):
             agent = agents[observation]
             ratio, own, other = ratio_of(
-                lambda agent=agent: agent.plan(BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
+                partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
             )
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
             yield Row(
@@ -56,11 +59,11 @@ def learning_rows(seconds: float, rounds: int) -> Iterator[Row]:
         yield Row("planning update of the plain loop", ratio, "x", "a bare update of Q")
         ratio, _, _ = ratio_of(bare, _products(input_dim), **timing)
         yield Row("bare update of Q", ratio, "x", "its matrix products alone (GEMM)")
-    yield from _against_dqn(timing)
+    yield from _against_dqn(n_steps, timing)
     yield from _choices(timing)
 
 
-def _against_dqn(timing: dict[str, Any]) -> Iterator[Row]:
+def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:
     dqn = DQN(
         "MultiInputPolicy",
         gym.make("JobRec-v0"),
@@ -71,10 +74,11 @@ def _against_dqn(timing: dict[str, Any]) -> Iterator[Row]:
         policy_kwargs={"net_arch": [256, 256]},
         seed=0,
     )
+    theirs = _steps(dqn, n_steps)
     for planning_steps, goal in ((0, 7.0), (PLANNING_STEPS, 1.5)):
         for observation in ("features", "ids"):
-            ratio, other, own = ratio_of(_steps(dqn), _steps(_agent(observation, planning_steps)), **timing)
-            details = {"steps_per_second": _STEPS / own, "steps_per_second_of_dqn": _STEPS / other}
+            ratio, other, own = ratio_of(theirs, _steps(_agent(observation, planning_steps), n_steps), **timing)
+            details = {"steps_per_second": n_steps / own, "steps_per_second_of_dqn": n_steps / other}
             yield Row(
                 f"DynaQ.learn, {observation}, N = {planning_steps}",
                 ratio,
@@ -90,29 +94,16 @@ def _choices(timing: dict[str, Any]) -> Iterator[Row]:
         agent = _agent(observation, 0)
         envs = gym.make_vec("JobRec-v0", 64, observation=observation)
         obs, _ = envs.reset(seed=0)
-        network, inputs = (
-            make_network(agent.policy.features.output_dim),
-            th.randn(64 * 20, agent.policy.features.output_dim),
-        )
-        state, candidates = (
-            th.randn(64, agent.policy.features.state_dim),
-            th.randn(64, 20, agent.policy.features.action_dim),
-        )
-
-        def forward(network: Any = network, inputs: th.Tensor = inputs) -> None:
-            with th.no_grad():
-                network(inputs)
-
-        def split(agent: DynaQ = agent, state: th.Tensor = state, candidates: th.Tensor = candidates) -> None:
-            with th.no_grad():
-                agent.q_net.score(state, candidates)
-
-        for limit, call in (("a forward pass of 64 x 20 rows", forward), ("the same, first layer in halves", split)):
-            ratio, _, _ = ratio_of(lambda agent=agent, obs=obs: agent.predict(obs, deterministic=True), call, **timing)
+        features = agent.policy.features
+        rows = th.randn(64 * 20, features.output_dim)
+        sets = th.randn(64, features.state_dim), th.randn(64, 20, features.action_dim)
+        limits = {
+            "a forward pass of 64 x 20 rows": th.no_grad()(partial(make_network(features.output_dim), rows)),
+            "the same, first layer in halves": th.no_grad()(partial(agent.q_net.score, *sets)),
+        }
+        for limit, call in limits.items():
+            ratio, _, _ = ratio_of(partial(agent.predict, obs, deterministic=True), call, **timing)
             yield Row(f"greedy predict, 64 envs, {observation}", ratio, "x", limit, 3.0, "at most")
-
-
-_STEPS = 20
 
 
 def _agent(observation: str, planning_steps: int) -> DynaQ:
@@ -120,10 +111,10 @@ def _agent(observation: str, planning_steps: int) -> DynaQ:
     return DynaQ("CandidatePolicy", env, planning_steps=planning_steps, batch_size=BATCH, seed=0)
 
 
-def _steps(model: BaseAlgorithm) -> Callable[[], Any]:
-    """Twenty steps of learning, updates included."""
-    model.learn(200)
-    return lambda: model.learn(_STEPS, reset_num_timesteps=False)
+def _steps(model: BaseAlgorithm, n_steps: int) -> Callable[[], Any]:
+    """Steps of learning, updates included, of a model that has begun to make them."""
+    model.learn(70)
+    return lambda: model.learn(n_steps, reset_num_timesteps=False)
 
 
 def _products(input_dim: int) -> Callable[[], Any]:

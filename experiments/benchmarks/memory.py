@@ -46,7 +46,7 @@ def filled_replay(n_transitions: int, observation: str, num_envs: int = 64) -> C
     while len(replay) < n_transitions:
         action = rng.integers(layout.n_candidates, size=num_envs)
         next_obs, reward, terminated, _, infos = envs.step(action)
-        following = dict(next_obs)
+        following = {key: values.copy() for key, values in next_obs.items()}
         # What followed a last step is its own episode's observation, not the reset's.
         for row in np.flatnonzero(infos.get("_final_obs", np.zeros(num_envs, bool))):
             for key in following:

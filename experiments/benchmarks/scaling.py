@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.benchmarks.memory import filled_replay
 from experiments.benchmarks.rows import Row, seconds_per_call
-from jobrec_gym import JobRecVectorEnv, LabourMarket, load_market
+from jobrec_gym import JobRecVectorEnv, load_market
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,17 +22,23 @@ __all__ = ["Curve", "growth", "measure_scaling", "plot_scaling", "scaling_rows"]
 Curve = Mapping[int, float]
 """Seconds by size."""
 
+_IN_MEMORY = 100_000
+"""Jobs that fit into memory as they are, 3 kB each."""
+
 LINEAR = 1.1
 """An exponent up to which growth counts as linear: seconds ~ size ** exponent."""
 
 
-def measure_scaling(jobs: Sequence[int], seconds: float, transitions: Sequence[int]) -> dict[str, Curve]:
+def measure_scaling(
+    jobs: Sequence[int], transitions: Sequence[int], *, seconds: float, folder: Path
+) -> dict[str, Curve]:
     """Seconds by size, for each thing that can grow; everything else as in ``JobRec-v0``.
 
     Args:
         jobs: Sizes of catalogues.
-        seconds: Spent on each measurement.
         transitions: Sizes of replays.
+        seconds: Spent on each measurement.
+        folder: Where catalogues are kept that memory would not hold; what is missing there is made.
     """
     return {
         "environments: one vector step": _curve(
@@ -43,7 +49,7 @@ def measure_scaling(jobs: Sequence[int], seconds: float, transitions: Sequence[i
         ),
         "steps: an episode without repeats": _curve((20, 80, 320, 1280), seconds, _episode),
         "transitions: filling a replay": {n: _filling(n) for n in transitions},
-        "jobs: a reset of 64, uniform candidates": _curve(jobs, seconds, _reset),
+        "jobs: a reset of 64, uniform candidates": _curve(jobs, seconds, lambda n: _reset(n, folder)),
     }
 
 
@@ -108,8 +114,13 @@ def _filling(n: int) -> float:
     return time.perf_counter() - begin
 
 
-def _reset(n_jobs: int) -> Callable[[], Any]:
-    market: LabourMarket = load_market("default", n_jobs=n_jobs)
+def _reset(n_jobs: int, folder: Path) -> Callable[[], Any]:
+    if n_jobs <= _IN_MEMORY:
+        market = load_market("default", n_jobs=n_jobs)
+    else:
+        n_applicants = max(1_000, n_jobs // 10)
+        kept = folder / f"market-{n_jobs}-{n_applicants}"
+        market = load_market("default", n_jobs=n_jobs, n_applicants=n_applicants, dtype="float16", folder=str(kept))
     envs = JobRecVectorEnv(64, market=market)
     envs.reset(seed=0)
     return envs.reset

@@ -1,0 +1,162 @@
+"""Episodes of a behaviour policy with the propensity of each action, as a Minari data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Episode", "record_episodes", "save_minari"]
+
+Infos = dict[str, list[Any]]
+
+
+class Episode(NamedTuple):
+    """What happened in T steps, in Minari's order: ``observations[t]`` and ``infos[...][t]`` are those before step t.
+
+    Attributes:
+        seed: Of its reset.
+        observations: T + 1 of each entry.
+        actions: T.
+        rewards: T.
+        terminations: T.
+        truncations: T.
+        infos: T + 1 of each entry; what belongs to a step stands behind it, at ``t + 1``. ``propensity``: the
+            probability with which the action was chosen, NaN at 0. ``applicant_id``; ``job_id``, -1 at 0;
+            ``candidate_ids`` (k,); ``action_mask`` (k,); ``transition_valid``: False where the reward means nothing.
+    """
+
+    seed: int
+    observations: dict[str, list[NDArray[Any]]]
+    actions: list[int]
+    rewards: list[float]
+    terminations: list[bool]
+    truncations: list[bool]
+    infos: Infos
+
+
+def record_episodes(
+    env: gym.Env, model: Any, n_episodes: int, epsilon: float = 0.1, seed: int = 0
+) -> Iterator[Episode]:
+    """Plays epsilon-greedily, so that every allowed action has a propensity above 0.
+
+    Args:
+        env: A ``JobRec-v0``, in its reward wrapper.
+        model: Whose greedy choice is meant, by ``predict(obs, deterministic=True)``; ``None`` for a uniform choice.
+        n_episodes: How many.
+        epsilon: Share of choices that are uniform over the allowed candidates.
+        seed: Of the choices; episode i is reset with ``seed + i``.
+
+    Raises:
+        ValueError: If ``epsilon`` is not in (0, 1], or there is to be no episode.
+    """
+    if not 0 < epsilon <= 1:
+        raise ValueError(
+            f"`epsilon` must be in (0, 1], got {epsilon}: at 0 the other actions have no propensity to weigh with."
+        )
+    if n_episodes < 1:
+        raise ValueError(f"`n_episodes` must be at least 1, got {n_episodes}.")
+    rng = np.random.default_rng(seed)
+    for number in range(n_episodes):
+        yield _play(env, model, 1.0 if model is None else epsilon, rng, seed + number)
+
+
+def _play(env: gym.Env, model: Any, epsilon: float, rng: np.random.Generator, seed: int) -> Episode:
+    obs, info = env.reset(seed=seed)
+    episode = Episode(seed, {key: [value] for key, value in obs.items()}, [], [], [], [], {})
+    _add_info(episode.infos, info, float("nan"))
+    ended = False
+    while not ended:
+        allowed = np.flatnonzero(info["action_mask"])
+        greedy = None if model is None else int(model.predict(obs, deterministic=True)[0])
+        action = int(rng.choice(allowed)) if greedy is None or rng.random() < epsilon else greedy
+        propensity = epsilon / len(allowed) + (1 - epsilon) * (action == greedy)
+        obs, reward, terminated, truncated, info = env.step(action)
+        for key, value in obs.items():
+            episode.observations[key].append(value)
+        episode.actions.append(action)
+        episode.rewards.append(float(reward))
+        episode.terminations.append(terminated)
+        episode.truncations.append(truncated)
+        _add_info(episode.infos, info, propensity)
+        ended = terminated or truncated
+    return episode
+
+
+def _add_info(infos: Infos, info: dict[str, Any], propensity: float) -> None:
+    row = {
+        "propensity": propensity,
+        "applicant_id": info["applicant_id"],
+        "job_id": info.get("job_id", -1),
+        "candidate_ids": info["candidate_ids"],
+        "action_mask": info["action_mask"],
+        "transition_valid": info.get("transition_valid", True),
+    }
+    for key, value in row.items():
+        infos.setdefault(key, []).append(value)
+
+
+def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, policy: str, description: str) -> Any:
+    """Writes episodes where Minari keeps its data sets (``MINARI_DATASETS_PATH``, or the user's home).
+
+    Args:
+        dataset_id: ``namespace/name-v0``.
+        episodes: See :func:`record_episodes`.
+        env: Where they were played. Its spec goes into the data set, so that ``recover_environment`` makes it again,
+            unless its market is saved nowhere.
+        policy: Name of the behaviour policy.
+        description: For who reads it later.
+
+    Returns:
+        The ``MinariDataset``.
+
+    Raises:
+        ImportError: Without the extra ``minari``.
+        ValueError: If there is such a data set already.
+    """
+    try:
+        import minari
+        from minari.data_collector import EpisodeBuffer
+    except ImportError as error:
+        raise ImportError('`format=minari` needs Minari: pip install "jobrec-gym[minari]".') from error
+    if dataset_id in minari.list_local_datasets():
+        raise ValueError(
+            f"`dataset_id`: there is a data set {dataset_id} already. Delete it: minari delete {dataset_id}."
+        )
+    spec = env.spec
+    try:
+        if spec is not None:
+            spec.to_json()
+    except ValueError:
+        spec = None
+    buffers = [
+        EpisodeBuffer(
+            id=number,
+            seed=episode.seed,
+            observations=_stacked(episode.observations),
+            actions=np.array(episode.actions),
+            rewards=episode.rewards,
+            terminations=episode.terminations,
+            truncations=episode.truncations,
+            infos=_stacked(episode.infos),
+        )
+        for number, episode in enumerate(episodes)
+    ]
+    return minari.create_dataset_from_buffers(
+        dataset_id,
+        buffers,
+        env=spec,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        algorithm_name=policy,
+        description=description,
+        data_format="hdf5",
+        requirements=["jobrec-gym"],
+    )
+
+
+def _stacked(columns: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
+    return {key: np.stack(rows) for key, rows in columns.items()}

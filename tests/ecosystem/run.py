@@ -1,0 +1,130 @@
+"""`make test-ecosystem`: each page of docs/plugins in virtual environments of its own, and docs/results/ecosystem.md.
+
+Results are kept beside the environments, a file a page, so that a part can be run anew:
+
+    python tests/ecosystem/run.py --only rllib --only torchrl
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".venv-ecosystem"
+TABLE = ROOT / "docs" / "results" / "ecosystem.md"
+VENVS = tomllib.loads((Path(__file__).parent / "venvs.toml").read_text())
+PAGES = sorted(page.stem for page in (ROOT / "docs" / "plugins").glob("*.md") if page.stem != "README")
+# The package that a page is about, where it is not the page's name.
+PACKAGES = {
+    "cleanrl": "torch",
+    "continuous_actions": "stable-baselines3",
+    "rllib": "ray",
+    "sb3_contrib": "sb3-contrib",
+    "stable_baselines3": "stable-baselines3",
+}
+
+
+def install(name, spec):
+    """Makes the environment, or leaves it as it is if it was made of the same requirements; returns its Python."""
+    folder = HOME / name.replace(" ", "-")
+    python, stamp = folder / "bin" / "python", folder / ".installed"
+    wanted = repr(spec) + (ROOT / "pyproject.toml").read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    # Of the project's tried versions all but Gymnasium's.
+    constraints = folder / "constraints.txt"
+    lines = (ROOT / "constraints.txt").read_text().splitlines(keepends=True)
+    constraints.write_text("".join(line for line in lines if not line.startswith("gymnasium")))
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    own = ["--editable", f"{ROOT}[experiments]", "pytest>=8"]
+    subprocess.run([*pip, "--constraint", constraints, *own, *spec["requirements"]], check=True)
+    if spec["without_dependencies"]:
+        subprocess.run([*pip, "--no-deps", *spec["without_dependencies"]], check=True)
+    stamp.write_text(wanted)
+    return python
+
+
+def run(python, page):
+    """Runs the examples of a page in a process of its own, with one thread."""
+    report = python.parents[1] / "results" / f"{page}.xml"
+    report.parent.mkdir(exist_ok=True)
+    command = [python, "-m", "pytest", "tests/ecosystem", "-m", "ecosystem", "-k", f"[{page}-", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "-o", "junit_family=xunit1", f"--junitxml={report}"], cwd=ROOT, env=environment)
+
+
+def read(venv, page):
+    """What came out: algorithm -> cell of the table."""
+    report = HOME / venv.replace(" ", "-") / "results" / f"{page}.xml"
+    cells = {}
+    if not report.exists():
+        return cells
+    for case in ElementTree.parse(report).iter("testcase"):
+        algorithm = case.get("name").partition("[")[2].removesuffix("]").removeprefix(f"{page}-")
+        skipped, figures = case.find("skipped"), case.find("properties/property[@name='figures']")
+        if skipped is not None:
+            cells[algorithm] = f"not run: {skipped.get('message')}"
+        elif figures is None:
+            failure = case.find("failure")
+            cells[algorithm] = "**failed**: " + (case if failure is None else failure).get("message", "").split("\n")[0]
+        else:
+            mean, chance, error, seconds = figures.get("value").split()
+            passed = "passed" if case.find("failure") is None else "**failed**"
+            cells[algorithm] = f"{passed}: {mean} against {chance}, ± {error}; {seconds} s"
+    return cells
+
+
+def version(python, package):
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    shown = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return shown.stdout.strip() or None
+
+
+def write_table():
+    pythons = {name: HOME / name.replace(" ", "-") / "bin" / "python" for name in VENVS}
+    rows = []
+    for page in PAGES:
+        found = {venv: read(venv, page) for venv in VENVS}
+        package = PACKAGES.get(page, page)
+        versions = {version(python, package) for python in pythons.values()} - {None}
+        for algorithm in dict.fromkeys(name for cells in found.values() for name in cells):
+            cells = [found[venv].get(algorithm, "not run") for venv in VENVS]
+            named = f"{package} {', '.join(sorted(versions))}"
+            rows.append([f"[{page}](../plugins/{page}.md)", named, algorithm, *cells])
+    header = ["example", "library", "algorithm", *VENVS]
+    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
+    TABLE.write_text(INTRODUCTION + "\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return all("failed" not in line for line in lines)
+
+
+INTRODUCTION = """# Plug-ins
+
+`make test-ecosystem` writes this page. It makes a virtual environment for each version of Gymnasium, runs every example of
+[docs/plugins](../plugins/README.md) there as it is written, and asks for a mean return above chance by three standard errors: eight jobs, planted feedback, 200 applicants
+whom the agent never met, ten recommendations to each. A cell says mean return, mean return by chance, the standard error of the difference, and seconds of CPU on one
+thread (RLlib's environment runner, a process of its own, is not in them).
+
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=PAGES, help="pages to run, all by default")
+    parser.add_argument("--venv", action="append", choices=VENVS, help="virtual environments, all by default")
+    arguments = parser.parse_args()
+    for name in arguments.venv or VENVS:
+        python = install(name, VENVS[name])
+        for page in arguments.only or PAGES:
+            run(python, page)
+    sys.exit(0 if write_table() else 1)
+
+
+if __name__ == "__main__":
+    main()

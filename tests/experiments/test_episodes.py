@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments import make_dataset
+from experiments.build import build_env, build_market, build_single_env
+from experiments.episodes import record_episodes, save_minari
+from experiments.opponents import CosineRecommender
+
+SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "n_episodes=3"]
+
+
+@pytest.fixture
+def world(config):
+    """A config of a Minari data set, and what it makes: ``world("env.repeats=false")``."""
+
+    def made(*overrides):
+        cfg = config("make_dataset", "format=minari", *SIZES, *overrides)
+        market = build_market(cfg)
+        return cfg, market, build_single_env(cfg, market)
+
+    return made
+
+
+def propensities(episodes):
+    return np.concatenate([episode.infos["propensity"][1:] for episode in episodes])
+
+
+def test_the_single_environment_pays_as_the_vector_does(world):
+    cfg, market, env = world()
+    envs = build_env(cfg, market)
+    env.reset(seed=3), envs.reset(seed=3)
+
+    for action in (2, 0, 3):
+        _, reward, _, _, info = env.step(action)
+        _, rewards, _, _, infos = envs.step(np.array([action]))
+        assert (reward, info["job_id"]) == (rewards[0], infos["job_id"][0])
+
+
+def test_a_uniform_policy_has_equal_propensities(world):
+    *_, env = world()
+    episodes = list(record_episodes(env, None, n_episodes=3))
+
+    np.testing.assert_array_equal(propensities(episodes), np.full(30, 0.25))
+
+
+def test_propensities_are_the_shares_in_which_actions_are_chosen(world):
+    cfg, market, env = world()
+    model = CosineRecommender(build_env(cfg, market))
+    episodes = list(record_episodes(env, model, n_episodes=60, epsilon=0.4))
+
+    found = propensities(episodes)
+    assert set(np.round(found, 6)) == {0.1, 0.7}
+    # Of the four candidates the greedy one has 0.7 and each other 0.1: three of ten choices are not greedy.
+    assert (found < 0.5).mean() == pytest.approx(0.3, abs=0.06)
+    # Weighting by 1 / propensity gives what a uniform choice would earn.
+    uniform = np.mean([episode.rewards for episode in record_episodes(env, None, n_episodes=400, seed=1_000)])
+    weighted = np.mean(np.concatenate([episode.rewards for episode in episodes]) * 0.25 / found)
+    assert weighted == pytest.approx(uniform, abs=0.12)
+
+
+def test_masked_jobs_are_not_chosen_and_have_no_share(world):
+    *_, env = world("env.repeats=false")
+    (episode,) = record_episodes(env, None, n_episodes=1)
+
+    np.testing.assert_allclose(episode.infos["propensity"][1:], [1 / 4, 1 / 3, 1 / 2, 1])
+    assert len({*episode.infos["job_id"][1:]}) == 4
+    assert episode.terminations == [False, False, False, True]
+
+
+def test_infos_of_a_step_stand_one_behind_it(world):
+    *_, env = world()
+    (episode,) = record_episodes(env, None, n_episodes=1, seed=5)
+
+    candidates = episode.observations["candidates"]
+    assert len(candidates) == len(episode.infos["job_id"]) == len(episode.actions) + 1
+    for step, action in enumerate(episode.actions):
+        assert episode.infos["job_id"][step + 1] == candidates[step][action]
+    assert np.isnan(episode.infos["propensity"][0])
+    assert episode.infos["job_id"][0] == -1
+
+
+def test_equal_seeds_give_equal_episodes(world):
+    *_, env = world()
+    same, again, other = (next(record_episodes(env, None, 1, seed=seed)) for seed in (0, 0, 1))
+
+    assert (same.actions, same.rewards) == (again.actions, again.rewards)
+    assert same.actions != other.actions
+
+
+@pytest.mark.parametrize(("epsilon", "n_episodes"), [(0.0, 1), (1.1, 1), (0.1, 0)])
+def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes):
+    *_, env = world()
+    with pytest.raises(ValueError, match="`epsilon` must be in|`n_episodes` must be at least 1"):
+        next(record_episodes(env, None, n_episodes, epsilon))
+
+
+# Minari would like to know who the author is.
+@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+@pytest.mark.parametrize("observation", ["ids", "features"])
+def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch, observation):
+    minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    _, _, env = world(f"env.observation={observation}")
+    episodes = list(record_episodes(env, None, n_episodes=3, seed=7))
+    save_minari("jobrec/test-v0", episodes, env, "random", "of a test")
+
+    data = minari.load_dataset("jobrec/test-v0")
+    assert data.total_episodes == 3
+    for episode, loaded in zip(episodes, data, strict=True):
+        np.testing.assert_array_equal(loaded.actions, episode.actions)
+        np.testing.assert_allclose(loaded.rewards, episode.rewards)
+        np.testing.assert_array_equal(loaded.observations["candidates"], np.stack(episode.observations["candidates"]))
+        np.testing.assert_array_equal(loaded.infos["propensity"], episode.infos["propensity"])
+    again = data.recover_environment()
+    obs, _ = again.reset(seed=7)
+    np.testing.assert_array_equal(obs["applicant"], data[0].observations["applicant"][0])
+    assert again.step(episodes[0].actions[0])[1] == episodes[0].rewards[0]
+    with pytest.raises(ValueError, match="there is a data set jobrec/test-v0 already"):
+        save_minari("jobrec/test-v0", episodes, env, "random", "again")
+
+
+@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+def test_a_saved_run_is_a_behaviour_policy_on_its_own_market(run, config, tmp_path, monkeypatch, capsys):
+    minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    run(folder="saved")
+    make_dataset.write_episodes(
+        config(
+            "make_dataset",
+            "format=minari",
+            "n_episodes=2",
+            f"behaviour={tmp_path / 'saved'}",
+            "dataset_id=jobrec/run-v0",
+        )
+    )
+
+    data = minari.load_dataset("jobrec/run-v0")
+    assert data[0].infos["candidate_ids"].shape == (11, 5)
+    assert np.nanmax(data[0].infos["propensity"]) == pytest.approx(0.9 + 0.1 / 5)
+    assert "2 episodes, 20 steps" in capsys.readouterr().out
+
+
+def test_without_minari_the_extra_is_named(world, monkeypatch):
+    *_, env = world()
+    monkeypatch.setitem(__import__("sys").modules, "minari", None)
+    with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[minari\]"'):
+        save_minari("jobrec/test-v0", [], env, "random", "")
