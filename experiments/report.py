@@ -33,7 +33,7 @@ _RANDOM = "a random choice"
 _OPPONENTS = "experiments.opponents."
 _DECISIONS_ASKED = "decisions asked"
 _EXPOSURE = ("coverage", "gini", "congestion")
-_SHOWN_JOBS = 5
+_SHOWN_JOBS, _JOB_ROWS = 5, 20  # of an agent, and of all
 _FEW_PAIRS = 20  # a family with fewer held-out pairs is too small to be called best or worst served
 
 _EXPLAINED = {
@@ -561,13 +561,14 @@ def _jobs(groups: Groups, folder: Path) -> Section:
     for who in _REFERENCES if shares else ():
         if part := (first.summary.get("outcomes") or {}).get(who):
             shares[who] = np.array(part["exposure"]["lorenz"])
+    n_jobs = min(_SHOWN_JOBS, max(1, _JOB_ROWS // max(len(groups), 1)))
     most = [
         [label, str(place), job["title"], job["key"], f"{job['share']:.1%}"]
         for label, parts in with_exposure.items()
-        for place, job in enumerate(parts[0]["most_recommended"][:_SHOWN_JOBS], start=1)
+        for place, job in enumerate(parts[0]["most_recommended"][:n_jobs], start=1)
     ]
     if most:
-        note = f"The {_SHOWN_JOBS} jobs that the first seed of each agent recommends most often."
+        note = "What the first seed of each agent recommends most often."
         tables.append(Table(["agent", "place", "job", "key", "share of recommendations"], most, note, n_words=4))
     figure = lorenz_curves(
         folder,

@@ -82,7 +82,7 @@ class JobIndex:
         self._vectors = np.asarray(market.jobs.vectors)
         self._scratch = _Scratch()
         self._codes = codes
-        self._faiss = _faiss(len(market.jobs))
+        self._faiss = _library("faiss", len(market.jobs))
 
     @classmethod
     def build(cls, market: LabourMarket, progress: bool | None = None) -> JobIndex:
@@ -97,7 +97,7 @@ class JobIndex:
         n_lists = 2 ** round(math.log2(math.sqrt(n_jobs)))
         sub_dim = max(1, min(_MAX_SUB_DIM, dim // _MIN_CODES))
         n_codes = -(-dim // sub_dim)
-        faiss = _faiss(n_jobs)
+        faiss = _library("faiss", n_jobs)
         codes = faiss.index_factory(n_codes * sub_dim, f"IVF{n_lists},PQ{n_codes}x4fs", faiss.METRIC_INNER_PRODUCT)
         for start in steps(n_jobs, _CHUNK, f"indexing the jobs of {market.name}", "job", progress=progress):
             if not codes.is_trained:  # inside of the first step, so that progress is shown from the start
@@ -114,7 +114,7 @@ class JobIndex:
             ValueError: If the file is not a whole index of as many jobs.
         """
         try:
-            codes = _faiss(len(market.jobs)).read_index(str(file))
+            codes = _library("faiss", len(market.jobs)).read_index(str(file))
         except RuntimeError as error:
             raise ValueError(f"{file} is not a whole index: {error}") from error
         if codes.ntotal != len(market.jobs):
@@ -217,25 +217,26 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     Raises:
         ImportError: If FAISS is not installed.
     """
-    _faiss(len(market.jobs))
     file = index_file(market)
     if file is None:
         logger.info("the index of market %r is kept in memory only: save the market to keep it.", market.name)
         return JobIndex.build(market, progress)
+    lock = _library("filelock", len(market.jobs)).FileLock(file.with_name("index.lock"))
+    index = _found(market, file)
+    if index is not None:
+        return index
     try:
-        with importlib.import_module("filelock").FileLock(file.with_suffix(".lock")):
-            return _kept(market, file, progress)
-    except PermissionError:
-        logger.warning("%s cannot be written; the index of market %r is not kept.", file.parent, market.name)
-        return JobIndex.read(market, file) if file.is_file() else JobIndex.build(market, progress)
+        lock.acquire()
+    except OSError as error:
+        logger.warning("the index of market %r is not kept, %s cannot be written: %s", market.name, file.parent, error)
+        return JobIndex.build(market, progress)
+    try:
+        return _found(market, file) or _built(market, file, progress)  # by another process meanwhile, or now
+    finally:
+        lock.release()
 
 
-def _kept(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
-    if file.is_file():
-        try:
-            return JobIndex.read(market, file)
-        except ValueError as error:
-            logger.warning("%s It is built again.", error)
+def _built(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
     index = JobIndex.build(market, progress)
     index.write(file)
     for stale in file.parent.glob("jobs-*.faiss"):
@@ -244,12 +245,22 @@ def _kept(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
     return index
 
 
-def _faiss(n_jobs: int) -> Any:
+def _found(market: LabourMarket, file: Path) -> JobIndex | None:
+    if not file.is_file():
+        return None
     try:
-        return importlib.import_module("faiss")
+        return JobIndex.read(market, file)
+    except ValueError as error:
+        logger.warning("%s It is built again.", error)
+        return None
+
+
+def _library(name: str, n_jobs: int) -> Any:
+    try:
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"nearest jobs among {n_jobs:,} are found by an index, which needs FAISS: "
+            f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
             f'pip install "jobrec-gym[index]". Up to {EXACT_UP_TO:,} jobs are compared one by one, without it.'
         ) from error
 

@@ -248,11 +248,12 @@ def test_a_folder_that_cannot_be_written_costs_the_keeping_only(tmp_path, unopen
     market = load(tmp_path / "market")
 
     def refuse(*_):
-        raise PermissionError("read-only")
+        raise OSError("read-only file system")
 
-    monkeypatch.setattr(job_index, "_kept", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     assert len(open_index(market).nearest(market.applicants.vectors[0].astype(np.float32), 5)) == 5
-    assert "is not kept" in caplog.text
+    assert "is not kept" in caplog.text and "read-only file system" in caplog.text
+    assert not index_file(market).exists()
 
 
 def test_building_shows_progress(caplog, monkeypatch):
@@ -263,3 +264,17 @@ def test_building_shows_progress(caplog, monkeypatch):
     with caplog.at_level("INFO"):
         JobIndex.build(load_market("default", n_jobs=700, n_applicants=5), progress=True)
     assert "indexing the jobs of default: 700 of 700" in caplog.text
+
+
+def test_forked_workers_search_the_index_that_their_parent_built(tmp_path, unopened):
+    market = load(tmp_path / "market")
+    arguments = {"market": market, "candidate_sampler": RETRIEVAL, "num_candidates": 30, "observation": "ids"}
+    alone = gym.make("JobRec-v0", **arguments)  # builds on all cores
+    envs = gym.make_vec("JobRec-v0", num_envs=2, vectorization_mode="async", **arguments)
+    try:
+        envs.reset_async(seed=[3, 4])
+        obs, _ = envs.reset_wait(timeout=120)
+    finally:
+        envs.close(terminate=True)
+    for row, seed in enumerate((3, 4)):
+        assert (obs["candidates"][row] == alone.reset(seed=seed)[0]["candidates"]).all()
