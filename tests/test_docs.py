@@ -216,6 +216,18 @@ def test_extras_that_a_page_names_are_there(page):
         assert set(names.split(",")) <= EXTRAS.keys()
 
 
+def test_the_quickstart_says_what_each_extra_is_for():
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    table = page[page.index("| extra |") : page.index("## Play")]
+    said = {
+        name
+        for first in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([\w-]+)`", first)
+    }
+
+    assert said == EXTRAS.keys() - {"all", "dev", "docs"}
+
+
 def test_the_figures_of_the_model_card_stand_on_the_results_page():
     figure = r"-?\d[\d.]* \[[^\]]+\]"
     card, results = (
