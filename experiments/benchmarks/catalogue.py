@@ -151,7 +151,10 @@ def _memory() -> dict[str, int]:
 def _serving_process(market: LabourMarket, exact_up_to: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "experiments.benchmarks.catalogue", str(market.folder), str(exact_up_to)]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    shown = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True).stdout
+    checkout = Path(__file__).parents[2]
+    shown = subprocess.run(
+        command, cwd=checkout, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     found: dict[str, Any] = json.loads(shown)
     if found["loaded"]:
         raise RuntimeError(f"a serving process must not load {found['loaded']}.")
