@@ -261,7 +261,8 @@ def _library(name: str, n_jobs: int) -> Any:
     except ImportError as error:
         raise ImportError(
             f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
-            f'pip install "jobrec-gym[index]". Up to {EXACT_UP_TO:,} jobs are compared one by one, without it.'
+            f'pip install "jobrec-gym[index]". Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; '
+            "`candidate_sampler=RetrievalCandidates(exact_up_to=...)` moves that limit."
         ) from error
 
 

@@ -96,9 +96,9 @@ def catalogue_rows(folder: Path, n_jobs: int, n_applicants: int, exact_up_to: in
 
 def serve(market: str, exact_up_to: int) -> dict[str, Any]:
     """What a process spends that recommends from a saved market: memory with all vectors touched, time of a reset."""
+    ids_ms, ids_cpu_ms = _reset_ms(_env(market, exact_up_to, "ids"))
     env = _env(market, exact_up_to, "features")
     reset_ms, cpu_ms = _reset_ms(env)
-    ids_ms, ids_cpu_ms = _reset_ms(_env(market, exact_up_to, "ids"))
     # A process that runs for long has read every page in the end.
     tables = env.get_wrapper_attr("market")
     for vectors in (tables.jobs.vectors, tables.applicants.vectors):
@@ -151,7 +151,10 @@ def _memory() -> dict[str, int]:
 def _serving_process(market: LabourMarket, exact_up_to: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "experiments.benchmarks.catalogue", str(market.folder), str(exact_up_to)]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    shown = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True).stdout
+    checkout = Path(__file__).parents[2]
+    shown = subprocess.run(
+        command, cwd=checkout, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     found: dict[str, Any] = json.loads(shown)
     if found["loaded"]:
         raise RuntimeError(f"a serving process must not load {found['loaded']}.")
