@@ -68,7 +68,7 @@ def build_single_env(cfg: DictConfig, market: LabourMarket) -> gym.Env[Any, Any]
     env = gym.make("JobRec-v0", market=market, max_episode_steps=cfg.env.max_episode_steps, **env_options(cfg))
     # Every vector wrapper has a twin for single environments, of the same arguments.
     twin = cfg.reward._target_.replace(".Vector", ".")
-    return _instantiate(OmegaConf.merge(cfg, {"reward": {"_target_": twin}}).reward, env=env)  # type: ignore[arg-type]
+    return _instantiate(OmegaConf.merge(cfg, {"reward": {"_target_": twin}}).reward, env=env)
 
 
 def truth_spec(cfg: Any) -> Any:

@@ -35,6 +35,13 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
         exec(compile(code, str(page), "exec"), namespace)
 
 
+def test_all_plug_ins_play_the_same_world():
+    pages = [page for page in PAGES if page.parent.name == "plugins" and page.name != "README.md"]
+    first = {next(match["code"] for match in BLOCK.finditer(page.read_text())) for page in pages}
+    assert len(pages) >= 10
+    assert len(first) == 1
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_inside_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
