@@ -203,6 +203,13 @@ def test_an_option_that_is_not_there_is_found():
         check_command(["python", "-m", "experiments.train", "-m", "algo=dynaq,no_such_algo"])
 
 
+def test_all_plug_ins_play_the_same_world():
+    pages = [page for page in PAGES if page.parent.name == "plugins" and page.name != "README.md"]
+    first = {next(match["code"] for match in BLOCK.finditer(page.read_text())) for page in pages}
+    assert len(pages) >= 10
+    assert len(first) == 1
+
+
 @every_page
 def test_links_inside_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -186,3 +186,10 @@ def test_an_embedding_recommends_the_nearest_allowed_candidate():
     assert env.action_space.shape == (768,)
     assert env.step(obs["candidates"][4])[4]["job_id"] == info["candidate_ids"][4]
     assert env.step(obs["candidates"][4])[4]["job_id"] != info["candidate_ids"][4]
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_the_outermost_vector_wrapper_tells_the_autoreset_mode(mode):
+    # Gymnasium's vector wrappers pass no attributes on, and TorchRL asks.
+    envs = VectorCosineReward(gym.make_vec("JobRec-v0", num_envs=2, autoreset_mode=mode, **SMALL))
+    assert envs.autoreset_mode is gym.vector.AutoresetMode(mode)
