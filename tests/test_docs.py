@@ -106,11 +106,21 @@ def test_the_example_on_the_environments_page_runs():
         exec(compile(code, "JobRecEnv.__doc__", "exec"), {})
 
 
+def split(line):
+    """Words of a command line, None if a quotation is left open."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        return None
+
+
 def commands(page):
     """Command lines of a page, in blocks and within sentences, each as its words."""
     for code, _ in blocks(page, "sh", "bash"):
-        for line in re.sub(r"\\\n", " ", code).splitlines():
-            words = shlex.split(line, comments=True)
+        lines = iter(re.sub(r"\\\n", " ", code).splitlines())
+        for line in lines:
+            while (words := split(line)) is None:  # a quotation over several lines
+                line += "\n" + next(lines)
             if words and "-c" not in words:
                 yield [word for word in words if word != "&"]
     prose = BLOCK.sub("", page.read_text())
@@ -144,7 +154,7 @@ def check_experiment(module, arguments):
     config = config_of(module)
     if config is None:  # an entry point with flags of its own
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
-        assert all(f'"{flag}"' in source for flag in arguments)
+        assert all(f'"{flag}"' in source for flag in arguments if flag.startswith("-"))
         return
     # Flags, and what the reader fills in: `market=...`
     overrides = [word for word in arguments if not word.startswith("-") and not word.endswith("=...")]
