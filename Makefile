@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo llm-demo test test-ecosystem lint check clean
+LAUNCHERS := .venv-launchers
+ECOSYSTEM := .venv-ecosystem
+
+.PHONY: help install demo llm-demo test test-launchers test-ecosystem lint docs dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP)  ## .venv with everything, at the tried versions
 
@@ -28,6 +31,11 @@ llm-demo: install  ## A small language model on this machine gives the feedback;
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 2
 
+test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its own
+	test -x $(LAUNCHERS)/bin/python || $(PYTHON) -m venv $(LAUNCHERS)
+	$(LAUNCHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,ray,submitit]' pytest
+	$(LAUNCHERS)/bin/python -m pytest tests/experiments/test_launchers.py
+
 test-ecosystem:  ## The examples of docs/plugins, in virtual environments of their own; writes docs/results/ecosystem.md
 	$(PYTHON) tests/ecosystem/run.py
 
@@ -36,7 +44,17 @@ lint: install  ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: test lint  ## All that CI runs
+docs: install  ## The site, in build/docs; a warning is an error
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/docs
 
-clean:  ## Remove .venv and caches; runs stay
-	rm -rf $(VENV) .venv-ecosystem build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+dist-check: install  ## Builds sdist and, from it, the wheel; installs it without extras into a new venv and asks
+	rm -rf dist build/installed
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cp tests/installed.py build/installed && cd build/installed && bin/python installed.py
+
+check: test lint docs dist-check  ## All that CI runs
+
+clean:  ## Remove venvs and caches; runs stay
+	rm -rf $(VENV) $(LAUNCHERS) $(ECOSYSTEM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.planning import CandidatePairs, CrossedPairs, PlanningSource, VisitedPairs
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay
-from dynaq_algo.vec_env import GymnasiumVecEnv
+from dynaq_algo.vec_env import GymnasiumVecEnv, make_sb3_vec_env
 from dynaq_algo.world_model import WorldModel
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "PlanningSource",
     "VisitedPairs",
     "WorldModel",
+    "make_sb3_vec_env",
 ]

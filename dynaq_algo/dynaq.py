@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch.nn import functional as F
 
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
-from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, PairNetwork, best_match
+from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
@@ -39,7 +39,7 @@ WINDOW = 1_000
 
 
 @contextmanager
-def _denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Iterator[None]:
     """Takes numbers below 1e-38 for 0 meanwhile.
 
     The moments that Adam keeps of weights without a gradient decay into such numbers, and a CPU computes with them many
@@ -61,8 +61,7 @@ class Batch(NamedTuple):
         reward: (n,).
         terminated: (n,) bool.
         next_inputs: (n, output_dim) features of (s', a), for `same_action`.
-        next_state: (n, d_s), for `max` and `double`.
-        next_candidates: (n, k, d_a), for `max` and `double`.
+        next_pairs: The next states, (n, 1), with the next candidates, (n, k), for `max` and `double`.
         next_mask: (n, k) bool, for `max` and `double`.
     """
 
@@ -70,15 +69,19 @@ class Batch(NamedTuple):
     reward: th.Tensor
     terminated: th.Tensor
     next_inputs: th.Tensor | None = None
-    next_state: th.Tensor | None = None
-    next_candidates: th.Tensor | None = None
+    next_pairs: DistinctPairs | None = None
     next_mask: th.Tensor | None = None
 
     def split(self, size: int) -> list[Batch]:
         """Consecutive batches of `size` transitions, without a copy."""
-        columns = [None if column is None else column.split(size) for column in self]
-        n_batches = -(-len(self.reward) // size)
-        return [Batch(*(None if c is None else c[i] for c in columns)) for i in range(n_batches)]  # type: ignore[arg-type]
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.reward), size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        columns = {"next_inputs": self.next_inputs, "next_mask": self.next_mask}
+        parts: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
+        if (pairs := self.next_pairs) is not None:
+            parts["next_pairs"] = pairs._replace(state_row=pairs.state_row[rows], action_row=pairs.action_row[rows])
+        return Batch(self.inputs[rows], self.reward[rows], self.terminated[rows], **parts)
 
 
 class DynaQ(DQN):
@@ -227,7 +230,7 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ learning
 
-    @_denormals_flushed()
+    @denormals_flushed()
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """`gradient_steps` times: a direct update, a model update, `planning_steps` planning updates.
 
@@ -250,7 +253,7 @@ class DynaQ(DQN):
 
             model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
 
-            planning_losses += self._planning_updates(batch_size)
+            planning_losses += self.plan(batch_size)
 
         self._n_updates += gradient_steps
         self._n_planning_updates += len(planning_losses)
@@ -264,18 +267,29 @@ class DynaQ(DQN):
         if (r2 := self._model_r2()) is not None:
             self.logger.record("train/model_r2", r2)
 
-    def _planning_updates(self, batch_size: int) -> list[th.Tensor]:
+    def plan(self, batch_size: int) -> list[th.Tensor]:
         """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
         if self.planning_steps == 0:
             return []
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        with th.no_grad():
-            imagined, _ = self.world_model(planned.inputs, with_spread=False)
-        target_values = self._target_values(planned)
+        imagined, target_values = self._imagined_outcomes(pairs, planned)
         steps = zip(planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size), strict=True)
         return [self._q_update(batch, reward, values)[0] for batch, reward, values in steps]
+
+    @th.no_grad()
+    def _imagined_outcomes(self, pairs: Transitions, planned: Batch) -> tuple[th.Tensor, th.Tensor]:
+        """The model's rewards (n,) of planned pairs, and what :meth:`_target_values` gives for them."""
+        if not isinstance(self.world_model, WorldModel) or not self.policy.features.separable:
+            return self.world_model(planned.inputs, with_spread=False)[0], self._target_values(planned)
+        distinct = self._distinct(pairs.state_id, pairs.candidate_id)
+        imagined = self.world_model.of_pairs(distinct)
+        if self.bootstrap != "same_action":
+            return imagined, self._target_values(planned)
+        if planned.next_inputs is not planned.inputs:
+            distinct = self._distinct(pairs.next_state_id, pairs.candidate_id)
+        return imagined, self.q_net_target.of_pairs(distinct).unsqueeze(1)
 
     def _q_update(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """One optimiser step of the Q-network towards `reward + gamma * next value`.
@@ -330,13 +344,27 @@ class DynaQ(DQN):
             reward = self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
         batch = Batch(inputs, self._tensor(reward), self._tensor(transitions.terminated))
 
-        unchanged = np.array_equal(transitions.state_id, transitions.next_state_id)
-        next_state = state if unchanged else self._tensor(replay.state_rows(transitions.next_state_id))
         if self.bootstrap == "same_action":
-            return batch._replace(next_inputs=inputs if unchanged else policy.features(next_state, action))
+            if np.array_equal(transitions.state_id, transitions.next_state_id):
+                return batch._replace(next_inputs=inputs)
+            next_state = self._tensor(replay.state_rows(transitions.next_state_id))
+            return batch._replace(next_inputs=policy.features(next_state, action))
         candidate_id, mask = replay.candidate_sets(transitions.position, following=True)
-        next_candidates = policy.action_features(replay.candidate_rows(candidate_id))
-        return batch._replace(next_state=next_state, next_candidates=next_candidates, next_mask=self._tensor(mask))
+        next_pairs = self._distinct(transitions.next_state_id[:, None], candidate_id)
+        return batch._replace(next_pairs=next_pairs, next_mask=self._tensor(mask))
+
+    def _distinct(self, state_id: np.ndarray, candidate_id: np.ndarray) -> DistinctPairs:
+        """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once."""
+        replay, policy = self.replay_buffer, self.policy
+        (states, state_row), (actions, action_row) = (
+            np.unique(ids, return_inverse=True) for ids in (state_id, candidate_id)
+        )
+        return DistinctPairs(
+            self._tensor(replay.state_rows(states)),
+            self._tensor(state_row.reshape(state_id.shape)),
+            policy.action_features(replay.candidate_rows(actions)),
+            self._tensor(action_row.reshape(candidate_id.shape)),
+        )
 
     def _score_new_transitions(self) -> None:
         """Let the world model predict rewards that it has not been trained on, then tell it."""
@@ -460,7 +488,7 @@ class DynaQ(DQN):
 
     # ------------------------------------------------------------------ offline
 
-    @_denormals_flushed()
+    @denormals_flushed()
     def pretrain(
         self,
         dataset: Mapping[str, np.ndarray],
@@ -815,8 +843,8 @@ class DynaQ(DQN):
 
 def _next_scores(network: PairNetwork, batch: Batch) -> th.Tensor:
     """What a network says of all next candidates, (n, k), -inf where masked."""
-    assert batch.next_state is not None and batch.next_candidates is not None  # gathered for `max` and `double`
-    return masked(network.score(batch.next_state, batch.next_candidates), batch.next_mask)
+    assert batch.next_pairs is not None  # gathered for `max` and `double`
+    return masked(network.of_pairs(batch.next_pairs), batch.next_mask)
 
 
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:

@@ -22,6 +22,7 @@ __all__ = [
     "CandidateLayout",
     "ConcatFeatures",
     "DecisionBatch",
+    "DistinctPairs",
     "InteractionFeatures",
     "PairFeatures",
     "PairNetwork",
@@ -49,6 +50,22 @@ class DecisionBatch(NamedTuple):
     def take(self, rows: np.ndarray) -> DecisionBatch:
         """The decisions of some rows, by index or by mask."""
         return DecisionBatch(self.state[rows], self.candidates[rows], None if self.mask is None else self.mask[rows])
+
+
+class DistinctPairs(NamedTuple):
+    """Pairs between few states and few actions, each vector once.
+
+    Attributes:
+        state: (m, d_s).
+        state_row: int64, which state a pair has; (n,), or (n, 1) for n decisions.
+        action: (l, d_a).
+        action_row: int64, which action a pair has; (n,), or (n, k).
+    """
+
+    state: th.Tensor
+    state_row: th.Tensor
+    action: th.Tensor
+    action_row: th.Tensor
 
 
 class CandidateLayout:
@@ -233,10 +250,13 @@ class PairFeatures:
     Attributes:
         n_similarities: How many entries at the end of the input are similarities of state and action, which a prior
             can weigh.
+        separable: Whether :meth:`pair` is the action alone, so that a first layer's product with it is the same for
+            every state.
     """
 
     pair_dim: int
     n_similarities = 0
+    separable = False
 
     def __init__(self, state_dim: int, action_dim: int):
         self.state_dim = state_dim
@@ -267,6 +287,8 @@ class ConcatFeatures(PairFeatures):
         >>> ConcatFeatures(3, 2)(th.zeros(4, 3), th.ones(4, 2)).shape
         torch.Size([4, 5])
     """
+
+    separable = True
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The action itself."""
@@ -421,15 +443,34 @@ class PairNetwork(nn.Module):
         """Inputs (n, output_dim) of pairs -> (n,)."""
         return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
 
+    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
+        """Pairs -> (n,), or (n, k) where there are k actions a state.
+
+        With :attr:`PairFeatures.separable` features the first layer sees each state and each action once, however many
+        pairs they are in.
+        """
+        if self.features.separable:
+            by_state, by_pair = self._halves()
+            by_states, by_actions = F.linear(pairs.state, by_state, self.first.bias), F.linear(pairs.action, by_pair)
+            return self.rest(by_states[pairs.state_row] + by_actions[pairs.action_row]).squeeze(-1)
+        if pairs.action_row.ndim == 1:
+            return self(self.features(pairs.state[pairs.state_row], pairs.action[pairs.action_row]))
+        return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row])
+
     def score(self, state: th.Tensor, candidates: th.Tensor) -> th.Tensor:
         """States (n, d_s) and candidates (n, k, d_a) -> (n, k).
 
         The first layer is one weight, applied in two halves: the state's half once per row, not once per candidate.
         """
-        by_state, by_pair = self.first.weight.split([self.features.state_dim, self.features.pair_dim], dim=1)
+        by_state, by_pair = self._halves()
         pair = self.features.pair(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates)
         hidden = F.linear(pair, by_pair) + F.linear(state, by_state, self.first.bias).unsqueeze(1)
         return self._with_prior(self.rest(hidden).squeeze(-1), pair)
+
+    def _halves(self) -> tuple[th.Tensor, th.Tensor]:
+        """The first layer's weight for the state and for what depends on the action."""
+        by_state, by_pair = self.first.weight.split([self.features.state_dim, self.features.pair_dim], dim=1)
+        return by_state, by_pair
 
     def _with_prior(self, values: th.Tensor, inputs: th.Tensor) -> th.Tensor:
         return values if self.prior is None else values + inputs[..., -len(self.prior) :] @ self.prior

@@ -80,6 +80,7 @@ class CandidatePolicy(BasePolicy):
         self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target.load_state_dict(self.q_net.state_dict())
         self.q_net_target.requires_grad_(False)
+        self.q_net_target.train(False)
         self.optimizer = make_optimizer(self.q_net.parameters(), lr_schedule(1), optimizer_class, optimizer_kwargs)
 
     def forward(self, obs: Mapping[str, Any], deterministic: bool = True) -> th.Tensor:
@@ -125,9 +126,9 @@ class CandidatePolicy(BasePolicy):
 
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
-        self.q_net.train(mode)
-        self.q_net_target.train(False)
-        self.training = mode
+        if self.training != mode:
+            self.q_net.train(mode)
+            self.training = mode
 
     def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:
         obs = {key: value.cpu() if isinstance(value, th.Tensor) else value for key, value in observation.items()}

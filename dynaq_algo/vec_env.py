@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-__all__ = ["GymnasiumVecEnv"]
+__all__ = ["GymnasiumVecEnv", "make_sb3_vec_env"]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -30,9 +34,10 @@ class GymnasiumVecEnv(VecEnv):
         ValueError: If its autoreset mode is another.
 
     Example:
+        >>> from stable_baselines3 import DQN
         >>> envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync",
-        ...     vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})  # doctest: +SKIP
-        >>> model = DQN("MlpPolicy", GymnasiumVecEnv(envs))  # doctest: +SKIP
+        ...     vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP})
+        >>> model = DQN("MlpPolicy", GymnasiumVecEnv(envs))
     """
 
     def __init__(self, vector_env: VectorEnv, monitor: bool = True):
@@ -194,6 +199,59 @@ class GymnasiumVecEnv(VecEnv):
             }
         self.episode_returns[dones] = 0
         self.episode_lengths[dones] = 0
+
+
+def make_sb3_vec_env(
+    env_id: str,
+    n_envs: int = 1,
+    seed: int | None = None,
+    *,
+    wrapper: Callable[[VectorEnv], VectorEnv] | None = None,
+    monitor: bool = True,
+    **kwargs: Any,
+) -> GymnasiumVecEnv:
+    """Makes environments of an id one SB3 `VecEnv`, at the speed of the id's own vector environment where it has one.
+
+    Where it has none, or none that resets in the same step, it is a loop over single ones.
+
+    What :func:`stable_baselines3.common.env_util.make_vec_env` is for single environments behind a loop.
+
+    Args:
+        env_id: A registered id; its module may stand before it (`"jobrec_gym:JobRec-v0"`).
+        n_envs: How many.
+        seed: Of the first reset: environment i gets seed + i.
+        wrapper: Put around the vector environment, a reward's vector twin for instance.
+        monitor: See :class:`GymnasiumVecEnv`.
+        **kwargs: Arguments of the environment.
+
+    Raises:
+        gymnasium.error.NameNotFound: If no such id is registered.
+
+    Example:
+        >>> envs = make_sb3_vec_env("CartPole-v1", 4, seed=0)
+        >>> envs.reset().shape
+        (4, 4)
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if _can_reset_at_once(gym.spec(name)):
+        envs = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP.value, **kwargs)
+    else:
+        sync = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        envs = gym.make_vec(name, n_envs, vectorization_mode="sync", vector_kwargs=sync, **kwargs)
+    vec_env = GymnasiumVecEnv(envs if wrapper is None else wrapper(envs), monitor)
+    vec_env.seed(seed)
+    return vec_env
+
+
+def _can_reset_at_once(spec: EnvSpec) -> bool:
+    """Whether the id's own vector environment lets one choose its autoreset mode; many know the next step's only."""
+    entry_point: Any = spec.vector_entry_point
+    if entry_point is None:
+        return False
+    make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return "autoreset_mode" in inspect.signature(make).parameters
 
 
 def _has(layer: Any, name: str) -> bool:

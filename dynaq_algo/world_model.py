@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from dynaq_algo.features import PairFeatures, PairNetwork
+from dynaq_algo.features import DistinctPairs, PairFeatures, PairNetwork
 
 __all__ = ["WorldModel", "make_optimizer"]
 
@@ -63,6 +63,10 @@ class WorldModel(nn.Module):
     def score(self, state: th.Tensor, candidates: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """States (n, d_s), candidates (n, k, d_a) -> mean and spread of the members' rewards, (n, k) each."""
         return _mean_and_spread([member.score(state, candidates) for member in self.members])  # type: ignore[operator]
+
+    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
+        """Mean of the members' rewards for pairs of separable features, see :meth:`PairNetwork.of_pairs`."""
+        return th.stack([member.of_pairs(pairs) for member in self.members]).mean(dim=0)  # type: ignore[operator]
 
     def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
         """Told of new transitions, (n, output_dim) and (n,); it waits for :meth:`update`."""

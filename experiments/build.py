@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,11 @@ __all__ = [
     "load_algorithm",
     "open_market",
     "refuse_keys",
+    "require_launcher",
     "truth_spec",
 ]
 
+_LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
 _OF_THE_VECTOR = ("n_envs", "max_episode_steps")
 
 
@@ -103,11 +108,24 @@ def refuse_keys(arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: If an argument names ``api_key``.
     """
-    if any("api_key" in argument.partition("=")[0] for argument in arguments):
+    if any("api_key" in argument.partition("=")[0].lower() for argument in arguments):
         raise SystemExit(
             "error: `api_key` would be written into the run's folder: set the provider's environment variable "
             "(OPENAI_API_KEY, for instance) instead."
         )
+
+
+def require_launcher(arguments: Sequence[str]) -> None:
+    """Ends a command that asks for a launcher whose plug-in is not installed: Hydra would not say how to get it.
+
+    Raises:
+        SystemExit: If it is missing.
+    """
+    for argument in arguments:
+        key, _, name = argument.partition("=")
+        extra = _LAUNCHER_EXTRAS.get(name) if key == "launcher" else None
+        if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
+            raise SystemExit(f'error: launcher={name} needs an extra: pip install "jobrec-gym[{extra}]".')
 
 
 def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:
@@ -134,6 +152,11 @@ def _run_folder(override_dirname: str) -> str:
     return folder_name(_split(override_dirname))
 
 
+def _python_here() -> str:
+    """The command that starts this interpreter in this folder."""
+    return f"env --chdir={shlex.quote(str(Path.cwd()))} {shlex.quote(sys.executable)}"
+
+
 def _split(override_dirname: str) -> list[str]:
     """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
     items: list[str] = []
@@ -148,6 +171,7 @@ def _split(override_dirname: str) -> list[str]:
 # Cached, so that each job of a sweep finds the name that the sweep began with.
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
 OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
 OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
 OmegaConf.register_new_resolver("mul", lambda *factors: _product(factors), replace=True)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from scipy.stats import norm
 
 from experiments.coldstart import interval, interval_cell
+from experiments.progress import tracked
 from experiments.relearning import Relearned, learners_of, relearn
 from experiments.runs import RunError, write_json
 from experiments.tables import format_table
@@ -30,15 +31,20 @@ def main(cfg: DictConfig) -> None:
     """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     try:
-        for learner, runs in learners_of(cfg.runs, cfg.only):
-            for run in (run for run in runs if run.summary["seed"] in cfg.seeds):
-                trained = relearn(run, cfg.interactions)
-                if not hasattr(trained.model, "predict_reward"):
-                    raise RunError(f"learner {learner!r} has no world model: name others by `only`.")
-                for kind, values in reward_calibration(trained, cfg.n_pairs).items():
-                    by_kind = results.setdefault(learner, {}).setdefault(kind, {name: [] for name in METRICS})
-                    for name in METRICS:
-                        by_kind[name].append(values[name])
+        chosen = [
+            (learner, run)
+            for learner, runs in learners_of(cfg.runs, cfg.only)
+            for run in runs
+            if run.summary["seed"] in cfg.seeds
+        ]
+        for learner, run in tracked(chosen, "calibration", "run"):
+            trained = relearn(run, cfg.interactions)
+            if not hasattr(trained.model, "predict_reward"):
+                raise RunError(f"learner {learner!r} has no world model: name others by `only`.")
+            for kind, values in reward_calibration(trained, cfg.n_pairs).items():
+                by_kind = results.setdefault(learner, {}).setdefault(kind, {name: [] for name in METRICS})
+                for name in METRICS:
+                    by_kind[name].append(values[name])
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,19 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rliable import metrics
 from scipy.stats import trim_mean
+from tqdm import tqdm
 
-from experiments.runs import COLDSTART, COLDSTART_FIGURE, COLDSTART_TABLE, RunError, find_runs, write_json
+from experiments.progress import Progress
+from experiments.runs import (
+    COLDSTART,
+    COLDSTART_FIGURE,
+    COLDSTART_TABLE,
+    SUMMARY,
+    RunError,
+    commit_of_checkout,
+    find_runs,
+    write_json,
+)
 from experiments.tables import format_table
 
 matplotlib.use("Agg")
@@ -49,6 +61,7 @@ ELSEWHERE = ("generator", "onet")
 HOLDS, FAILS, NOT_JUDGED = "holds", "fails", "not judged"
 SCORE = "held_out/score"
 REGRET = "online/cumulative_regret"
+_WATCH_SECONDS = 1.0
 _BY_LEARNER = ("scores", "regret", "seconds")
 
 
@@ -213,7 +226,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     made_by = {
         "command": " ".join(["python -m experiments.coldstart", *HydraConfig.get().overrides.task]),
-        "commit": _commit(),
+        "commit": commit_of_checkout(),
         "name": cfg.name,
         "seeds": list(cfg.seeds),
         "common": common,
@@ -224,10 +237,25 @@ def main(cfg: DictConfig) -> None:
     points = [point for point in at["evaluation"]["at"] if point <= cfg.interactions]
     levels: dict[str, list[str]] = OmegaConf.to_container(cfg.levels or OmegaConf.create({"": []}))  # type: ignore[assignment]
     studies = {}
+    places = [
+        folder / level / learner / f"seed-{seed}" for level in levels for learner in learners for seed in cfg.seeds
+    ]
+
+    def finished() -> int:
+        return sum((place / SUMMARY).is_file() for place in places)
+
     try:
-        for level, overrides in levels.items():
-            folders = run_learners(learners, list(cfg.seeds), [*common, *overrides], folder / level, cfg.n_jobs)
-            studies[level] = Study.read(folders, list(cfg.seeds), points, cfg.reps)
+        with Progress(len(places), "cold start", "run", done=finished()) as progress:
+            for level, overrides in levels.items():
+                folders = run_learners(
+                    learners,
+                    list(cfg.seeds),
+                    [*common, *overrides],
+                    folder / level,
+                    cfg.n_jobs,
+                    watch=lambda: progress.reach(finished()),
+                )
+                studies[level] = Study.read(folders, list(cfg.seeds), points, cfg.reps)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     in_words = f"IQM over {len(cfg.seeds)} seeds, in brackets its 95 % bootstrap interval; 0 is random, 1 the oracle."
@@ -249,16 +277,6 @@ def main(cfg: DictConfig) -> None:
     table = [{"level": level, **row} for level, study in studies.items() for row in study.rows(list(cfg.seeds))]
     pd.DataFrame(table).to_csv(folder / COLDSTART_TABLE, index=False)
     print(f"numbers  {folder / COLDSTART}, {folder / COLDSTART_TABLE}\nfigure   {folder / COLDSTART_FIGURE}")
-
-
-def _commit() -> str | None:
-    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def _other_studies(cfg: DictConfig) -> tuple[Study | None, dict[str, Study]]:
@@ -314,7 +332,12 @@ def plot_levels(studies: Mapping[str, Study], name: str, path: Path) -> None:
 
 
 def run_learners(
-    learners: Mapping[str, Sequence[str]], seeds: Sequence[int], common: Sequence[str], folder: Path, n_jobs: int
+    learners: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    common: Sequence[str],
+    folder: Path,
+    n_jobs: int,
+    watch: Callable[[], None] = lambda: None,
 ) -> dict[str, Path]:
     """Trains every learner on every seed, each a sweep of its own that skips what is finished.
 
@@ -324,6 +347,7 @@ def run_learners(
         common: Overrides of all.
         folder: Receives a folder a learner.
         n_jobs: Runs side by side.
+        watch: Called every second while runs are going on.
 
     Returns:
         The folder of each learner.
@@ -337,12 +361,17 @@ def run_learners(
             f"seed={','.join(map(str, seeds))}",
             f"hydra.sweep.dir={folder / learner}",
             "hydra.sweep.subdir=seed-${seed}",
+            "progress_bar=false",  # bars of runs side by side would write over each other
         ]
         command = [sys.executable, "-m", "experiments.train", "-m", *sweep, *common, *overrides]
-        print(f"{learner}: {len(seeds)} runs", file=sys.stderr, flush=True)
-        done = subprocess.run(command, stdout=subprocess.DEVNULL)
-        if done.returncode:
-            print(f"{learner}: a run failed, see above", file=sys.stderr)
+        tqdm.write(f"{learner}: {len(seeds)} runs", file=sys.stderr)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_WATCH_SECONDS)
+                watch()
+        if process.returncode:
+            tqdm.write(f"{learner}: a run failed, see above", file=sys.stderr)
     return folders
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import build_env, build_market, build_truth, load_algorithm
 from experiments.grouping import group_runs
+from experiments.progress import tracked
 from experiments.runs import EVALUATION, MODEL, Run, RunError, find_runs, unfinished_runs, write_json
 from experiments.tables import format_table, held_out_table, mean_and_spread
 from experiments.train import build_evaluation
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     paths: Any = OmegaConf.to_container(cfg.run) if OmegaConf.is_list(cfg.run) else cfg.run
     try:
         runs = find_runs(paths, "run")
-        results = [evaluate_run(run, changes) for run in runs]
+        results = [evaluate_run(run, changes) for run in tracked(runs, "evaluation", "run")]
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     groups = group_runs(runs)
@@ -73,7 +74,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
         changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
 
     Returns:
-        What was written: ``evaluation`` (the settings), ``held_out`` and ``references``.
+        What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
         RunError: If there is no saved agent.
@@ -85,6 +86,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {key: settings[key] for key in changes},
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
+        "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
     }
     write_json(run.folder / EVALUATION, result)
     return result

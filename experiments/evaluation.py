@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym import JobRecVectorEnv, LabourMarket
-from jobrec_gym.metrics import coverage, discounted_return, gini, hit_rate_at_k, mrr, ndcg_at_k, normalised_score
+from jobrec_gym.metrics import (
+    congestion,
+    coverage,
+    discounted_return,
+    gini,
+    hit_rate_at_k,
+    lorenz,
+    mrr,
+    ndcg_at_k,
+    normalised_score,
+)
 from jobrec_gym.rewards import scaled_cosine
 
 __all__ = [
@@ -22,6 +32,8 @@ __all__ = [
     "Truth",
     "choice_metrics",
     "draw_pairs",
+    "exposure",
+    "outcomes_by_family",
     "random_metrics",
     "ranking_metrics",
 ]
@@ -33,6 +45,9 @@ Metrics = dict[str, float | None]
 REFERENCES = ("random", "cosine", "oracle")
 CUTOFFS = (1, 5, 10)
 NDCG_CUTOFF = 10
+MOST_RECOMMENDED = 10
+NO_FAMILY = "unknown"
+_GINI_DRAWS = 50
 
 _BATCH = 8192
 """Candidates in one call of an agent; bounds the memory where the whole catalogue is shown."""
@@ -80,6 +95,7 @@ class HeldOutPairs:
         applies: bool (n, k), whether the applicant would apply, without noise.
         cosine: float64 (n, k), cosine reward in [0, 1].
         n_jobs: How many jobs could have been shown.
+        families: (n,) texts, the applicants' families of occupations.
     """
 
     obs: Obs
@@ -88,6 +104,7 @@ class HeldOutPairs:
     applies: NDArray[np.bool_]
     cosine: NDArray[np.float64]
     n_jobs: int
+    families: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.candidate_ids)
@@ -128,6 +145,7 @@ def draw_pairs(
         applies=np.concatenate([truth.decisions(applicants[part], candidates[part]) for part in parts]) == "apply",
         cosine=np.concatenate([_cosine(market, applicants[part], candidates[part]) for part in parts]),
         n_jobs=len(market.jobs.rows(env_options["job_split"])),
+        families=_families(market, infos["applicant_id"]),
     )
 
 
@@ -176,15 +194,9 @@ class HeldOutEvaluation:
             model: With ``q_values(obs) -> (n, k)``, or with SB3's ``predict`` only: then the metrics of a whole
                 ranking are ``None``.
         """
-        pairs = self.pairs
-        size = max(1, _BATCH // pairs.candidate_ids.shape[1])
-        batches = [
-            {key: values[start : start + size] for key, values in pairs.obs.items()}
-            for start in range(0, len(pairs), size)
-        ]
         if hasattr(model, "q_values"):
-            return ranking_metrics(pairs, np.concatenate([model.q_values(obs) for obs in batches]))
-        return choice_metrics(pairs, np.concatenate([model.predict(obs, deterministic=True)[0] for obs in batches]))
+            return ranking_metrics(self.pairs, self._of_all(model.q_values))
+        return choice_metrics(self.pairs, self._choices(model))
 
     def with_return(self, model: Any) -> Metrics:
         """As calling it, with ``discounted_return`` of greedy episodes."""
@@ -196,8 +208,8 @@ class HeldOutEvaluation:
     def references(self) -> dict[str, Metrics]:
         """The same metrics of a random choice, of the highest cosine, and of the oracle.
 
-        The random one's are exact expectations over the candidates, but for its return, which is of one seeded play;
-        it has no coverage and no Gini.
+        The random one's are exact expectations over the candidates, but for its return, which is of one seeded play,
+        and its Gini, a mean over seeded draws.
         """
         rng = np.random.default_rng(self._seed)
         rankings = {"cosine": self.pairs.cosine, "oracle": self.pairs.expected}
@@ -222,6 +234,43 @@ class HeldOutEvaluation:
             name: {**metrics[name], "discounted_return": self._play(chooser(name), greedy=name != "random")}
             for name in REFERENCES
         }
+
+    def outcomes(self, model: Any) -> dict[str, Any]:
+        """Who gets what from a greedy agent, in plain JSON.
+
+        Returns:
+            ``exposure``, see :func:`exposure`; ``by_family``, see :func:`outcomes_by_family`; ``world_model``, for an
+            agent with ``predict_reward``: ``r2`` and ``correlation`` of what it predicts for every candidate with the
+            expected reward, ``None`` where nothing varies.
+        """
+        outcomes = self._outcomes(self._choices(model))
+        if hasattr(model, "predict_reward"):
+            outcomes["world_model"] = prediction_quality(self._of_all(model.predict_reward), self.pairs.expected)
+        return outcomes
+
+    def reference_outcomes(self) -> dict[str, dict[str, Any]]:
+        """:meth:`outcomes` of :data:`REFERENCES`; those of random are of one seeded draw."""
+        drawn = np.random.default_rng(self._seed).integers(self.pairs.expected.shape[1], size=len(self.pairs))
+        chosen = {"random": drawn, "cosine": self.pairs.cosine.argmax(1), "oracle": self.pairs.expected.argmax(1)}
+        return {name: self._outcomes(chosen[name]) for name in REFERENCES}
+
+    def _outcomes(self, chosen: Ids) -> dict[str, Any]:
+        return {
+            "exposure": exposure(self.pairs, chosen, self._market),
+            "by_family": outcomes_by_family(self.pairs, chosen),
+        }
+
+    def _choices(self, model: Any) -> Ids:
+        """What an agent chooses on the pairs, (n,)."""
+        if hasattr(model, "q_values"):
+            return self._of_all(model.q_values).argmax(axis=1)
+        return self._of_all(lambda obs: model.predict(obs, deterministic=True)[0])
+
+    def _of_all(self, answer: Callable[[Obs], NDArray[Any]]) -> NDArray[Any]:
+        """An agent's answers to all pairs, asked for in batches of bounded size."""
+        size = max(1, _BATCH // self.pairs.candidate_ids.shape[1])
+        parts = [slice(start, start + size) for start in range(0, len(self.pairs), size)]
+        return np.concatenate([answer({key: rows[part] for key, rows in self.pairs.obs.items()}) for part in parts])
 
     def _play(self, choose: Callable[[Obs, dict[str, Any]], Ids], greedy: bool = True) -> float | None:
         """Mean discounted sum of expected rewards over episodes."""
@@ -284,12 +333,12 @@ def choice_metrics(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> Metrics:
     Returns:
         ``score``, 0 for random and 1 for the oracle (``None`` if no candidate is better than another); ``mean_reward``,
         expected; ``regret``, expected, for each recommendation; ``apply_rate``; ``cosine``, mean cosine reward;
-        ``coverage`` and ``gini`` of the jobs recommended; and ``None`` for metrics that need a ranking.
+        ``coverage``, ``gini`` and ``congestion`` of the jobs recommended; and ``None`` for metrics that need a ranking.
     """
     rows = np.arange(len(pairs))
     expected, best, mean = pairs.expected[rows, chosen], pairs.expected.max(axis=1), pairs.expected.mean(axis=1)
     jobs = pairs.candidate_ids[rows, chosen]
-    counts = np.unique(jobs, return_counts=True)[1]
+    counts = _counts(pairs, jobs)
     first_hit = np.where(pairs.applies.any(axis=1), pairs.applies[rows, chosen], np.nan)
     return {
         "score": normalised_score(expected, mean, best) if best.mean() > mean.mean() else None,
@@ -302,12 +351,73 @@ def choice_metrics(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> Metrics:
         **{f"hit_rate@{k}": None for k in CUTOFFS[1:]},
         "cosine": float(pairs.cosine[rows, chosen].mean()),
         "coverage": coverage(jobs, pairs.n_jobs),
-        "gini": gini(np.concatenate([counts, np.zeros(pairs.n_jobs - len(counts))])),
+        "gini": gini(counts),
+        "congestion": _known(congestion(counts)),
+    }
+
+
+def outcomes_by_family(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> dict[str, dict[str, float | None]]:
+    """What applicants of each family of occupations got.
+
+    Args:
+        pairs: What was chosen from.
+        chosen: (n,), index of a candidate.
+
+    Returns:
+        By family, in the order of names: ``n_pairs`` and, of :func:`choice_metrics`, ``score``, ``mean_reward``,
+        ``regret`` and ``apply_rate``.
+    """
+    names = ("score", "mean_reward", "regret", "apply_rate")
+    result: dict[str, dict[str, float | None]] = {}
+    for family in np.unique(pairs.families):
+        rows = np.flatnonzero(pairs.families == family)
+        part = HeldOutPairs(
+            obs={},
+            candidate_ids=pairs.candidate_ids[rows],
+            expected=pairs.expected[rows],
+            applies=pairs.applies[rows],
+            cosine=pairs.cosine[rows],
+            n_jobs=pairs.n_jobs,
+            families=pairs.families[rows],
+        )
+        metrics = choice_metrics(part, chosen[rows])
+        result[str(family)] = {"n_pairs": len(rows), **{name: metrics[name] for name in names}}
+    return result
+
+
+def exposure(pairs: HeldOutPairs, chosen: NDArray[np.integer], market: LabourMarket) -> dict[str, Any]:
+    """Which jobs are recommended how often.
+
+    Returns:
+        ``lorenz``, see :func:`jobrec_gym.metrics.lorenz`; and ``most_recommended``, at most ten jobs with ``key``,
+        ``title`` and ``share``, of all recommendations.
+    """
+    jobs, counts = np.unique(pairs.candidate_ids[np.arange(len(pairs)), chosen], return_counts=True)
+    first = np.lexsort((jobs, -counts))[:MOST_RECOMMENDED]
+    profiles = [market.job(int(job)) for job in jobs[first]]
+    return {
+        "lorenz": [round(float(share), 6) for share in lorenz(_padded(counts, pairs.n_jobs))],
+        "most_recommended": [
+            {"key": str(job.key), "title": job.title or job.occupation or "", "share": float(count) / len(pairs)}
+            for job, count in zip(profiles, counts[first], strict=True)
+        ],
+    }
+
+
+def prediction_quality(predicted: NDArray[Any], expected: NDArray[np.float64]) -> dict[str, float | None]:
+    """``r2`` and Pearson ``correlation`` of predicted with expected rewards of one shape; ``None`` if none varies."""
+    predicted, expected = predicted.ravel().astype(np.float64), expected.ravel()
+    varies = float(np.square(expected - expected.mean()).sum())
+    if varies == 0:
+        return {"r2": None, "correlation": None}
+    return {
+        "r2": 1.0 - float(np.square(expected - predicted).sum()) / varies,
+        "correlation": float(np.corrcoef(predicted, expected)[0, 1]) if predicted.std() > 0 else None,
     }
 
 
 def random_metrics(pairs: HeldOutPairs) -> Metrics:
-    """What a uniform choice and a uniform ranking get on average: exact expectations, no draw."""
+    """What a uniform choice and a uniform ranking get on average: exact expectations; Gini alone is drawn."""
     k = pairs.expected.shape[1]
     gains = np.maximum(pairs.expected, 0.0)
     discounts = 1.0 / np.log2(np.arange(2, min(NDCG_CUTOFF, k) + 2))
@@ -323,6 +433,10 @@ def random_metrics(pairs: HeldOutPairs) -> Metrics:
     def mean(values: NDArray[np.float64], rows: NDArray[np.bool_]) -> float | None:
         return float(values[rows].mean()) if rows.any() else None
 
+    shown = _counts(pairs, pairs.candidate_ids)
+    n = len(pairs)
+    rng, rows = np.random.default_rng(0), np.arange(len(pairs))
+    draws = [pairs.candidate_ids[rows, rng.integers(k, size=n)] for _ in range(_GINI_DRAWS)]
     best, average = pairs.expected.max(axis=1), pairs.expected.mean(axis=1)
     return {
         "score": 0.0 if best.mean() > average.mean() else None,
@@ -333,8 +447,10 @@ def random_metrics(pairs: HeldOutPairs) -> Metrics:
         "mrr": mean((none_before[:, :-1] * at_rank) @ (1.0 / (ranks + 1)), has_hit),
         **{f"hit_rate@{cut}": mean(1 - none_before[:, min(cut, k)], has_hit) for cut in CUTOFFS},
         "cosine": float(pairs.cosine.mean()),
-        "coverage": None,
-        "gini": None,
+        # A job that was shown c times is recommended Binomial(c, 1 / k) times.
+        "coverage": float((1.0 - (1.0 - 1.0 / k) ** shown).mean()),
+        "gini": float(np.mean([gini(_counts(pairs, jobs)) for jobs in draws])),
+        "congestion": float((shown * (shown - 1)).sum()) / k**2 / (n * (n - 1)) if n > 1 else None,
     }
 
 
@@ -345,6 +461,25 @@ def _cosine(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[n
         for start in range(0, job_ids.size, _BATCH)
     ]
     return scaled_cosine(np.concatenate(chunks), "unit").reshape(job_ids.shape)
+
+
+def _families(market: LabourMarket, applicant_ids: Ids) -> NDArray[np.str_]:
+    """Name of each applicant's family, (n,)."""
+    names = np.array([*market.vocabulary.families, NO_FAMILY])
+    return names[market.family_id(market.applicants, applicant_ids)]
+
+
+def _counts(pairs: HeldOutPairs, job_ids: Ids) -> NDArray[np.int64]:
+    """How often each job that could have been shown stands among some ids, (n_jobs,), in any order."""
+    return _padded(np.unique(job_ids, return_counts=True)[1], pairs.n_jobs)
+
+
+def _padded(counts: NDArray[np.int64], n_jobs: int) -> NDArray[np.int64]:
+    return np.concatenate([counts, np.zeros(n_jobs - len(counts), dtype=np.int64)])
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _nanmean(values: NDArray[np.float64]) -> float | None:

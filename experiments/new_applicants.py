@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from experiments.build import build_env, env_options
 from experiments.coldstart import interval, interval_cell
 from experiments.evaluation import draw_pairs
+from experiments.progress import tracked
 from experiments.relearning import AtInteractions, Relearned, learners_of, relearn
 from experiments.runs import RunError, write_json
 from experiments.tables import format_table
@@ -50,14 +51,15 @@ def main(cfg: DictConfig) -> None:
     points = list(cfg.points)
     scores: dict[str, list[list[float]]] = {}
     try:
+        chosen = []
         for learner, runs in learners_of(cfg.runs, cfg.only):
-            chosen = [run for run in runs if run.summary["seed"] in cfg.seeds]
-            scores[learner] = [
-                adaptation(relearn(run, cfg.interactions), cfg.n_applicants, points, cfg.n_pairs).tolist()
-                for run in chosen
-            ]
-            if not chosen:
+            of_seeds = [(learner, run) for run in runs if run.summary["seed"] in cfg.seeds]
+            if not of_seeds:
                 raise RunError(f"learner {learner!r} has no finished run of seeds {list(cfg.seeds)}.")
+            chosen += of_seeds
+        for learner, run in tracked(chosen, "new applicants", "run"):
+            values = adaptation(relearn(run, cfg.interactions), cfg.n_applicants, points, cfg.n_pairs)
+            scores.setdefault(learner, []).append(values.tolist())
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from experiments.build import build_truth
 from experiments.coldstart import interval, interval_cell
 from experiments.evaluate import load_run
+from experiments.progress import tracked
 from experiments.relearning import learners_of
 from experiments.runs import Run, RunError, write_json
 from experiments.tables import format_table
@@ -35,9 +36,11 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
     scores: dict[str, dict[str, list[float]]] = {}
     try:
-        for learner, runs in learners_of(cfg.runs, cfg.only):
-            results = [quadrant_scores(run, cfg.n_pairs) for run in runs]
-            scores[learner] = {name: [result[name] for result in results] for name in QUADRANTS}
+        chosen = [(learner, run) for learner, runs in learners_of(cfg.runs, cfg.only) for run in runs]
+        for learner, run in tracked(chosen, "quadrants", "run"):
+            by_quadrant = scores.setdefault(learner, {name: [] for name in QUADRANTS})
+            for name, score in quadrant_scores(run, cfg.n_pairs).items():
+                by_quadrant[name].append(score)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     rows = [

@@ -10,9 +10,9 @@ import hydra
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from experiments.build import build_market, refuse_keys
+from experiments.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
 from jobrec_gym.simulators.llm import FeedbackError
 from jobrec_gym.simulators.recorded import Recording
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     simulator = instantiate(cfg.simulator, _convert_="all")
     quantiles: Any = OmegaConf.to_container(cfg.quantiles)
     try:
-        recording = record_market(simulator, market, quantiles, cfg.chunk, progress_bar=sys.stderr.isatty())
+        recording = record_market(simulator, market, quantiles, cfg.chunk)
     except (ValueError, RuntimeError, LookupError) as error:
         raise SystemExit(f"error: {error}") from error
     path = Path(cfg.output)
@@ -48,7 +48,6 @@ def record_market(
     market: LabourMarket,
     quantiles: list[float],
     chunk: int = 40,
-    progress_bar: bool = False,
 ) -> Recording:
     """Asks for every pair of a market, those of one applicant together, so that a server reuses its document.
 
@@ -57,7 +56,6 @@ def record_market(
         market: Whose pairs.
         quantiles: Shares of pairs below click, save and apply.
         chunk: Pairs in one batch.
-        progress_bar: Show one.
 
     Raises:
         ValueError: In mode ``"decision"``.
@@ -69,9 +67,11 @@ def record_market(
     n, m = len(market.applicants), len(market.jobs)
     pairs = np.arange(n * m)
     probability = np.full(n * m, np.nan)
-    for start in tqdm(range(0, n * m, chunk), disable=not progress_bar, unit_scale=chunk, unit="pair"):
-        rows = pairs[start : start + chunk]
-        probability[rows] = bound.feedback(rows // m, rows % m).probability
+    with Progress(n * m, "recording", "pair") as progress:
+        for start in range(0, n * m, chunk):
+            rows = pairs[start : start + chunk]
+            probability[rows] = bound.feedback(rows // m, rows % m).probability
+            progress.update(len(rows))
     known = probability[~np.isnan(probability)]
     if not len(known):
         raise FeedbackError("not_recorded", "no pair was answered: nothing can be recorded.")

@@ -20,6 +20,9 @@ __all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
 
 Ids = NDArray[np.int64]
 
+COMPONENTS = ("cosine", "feedback")
+"""What rewards are made of; the cosine is known under every reward, feedback where somebody was asked."""
+
 _ASKED = ("decisions", "calls", "cache_hits", "tokens", "cost_usd", "failures")
 
 
@@ -51,6 +54,7 @@ class InteractionRecorder(VectorWrapper):
     def __init__(self, env: VectorEnv):
         super().__init__(env)
         self._rows: list[Interactions] = []
+        self._components: dict[str, list[NDArray[np.float64]]] = {}
         self._shown: Ids = np.empty((0, 0), dtype=np.int64)
         self._allowed: NDArray[np.bool_] = np.empty((0, 0), dtype=bool)
 
@@ -70,6 +74,8 @@ class InteractionRecorder(VectorWrapper):
         self._rows.append(
             Interactions(made.applicant_ids[rows], made.job_ids[rows], shown[rows], allowed[rows], reward[rows])
         )
+        for name, values in _components(result[-1]).items():
+            self._components.setdefault(name, []).append(values)
         self._remember(result[-1])
         return result
 
@@ -80,15 +86,20 @@ class InteractionRecorder(VectorWrapper):
             return None
         return Interactions(*(np.concatenate(columns) for columns in zip(*rows, strict=True)))
 
+    def take_components(self) -> dict[str, float]:
+        """Mean of each known component of the rewards since the last call; see :data:`COMPONENTS`."""
+        components, self._components = self._components, {}
+        return {name: float(np.concatenate(values).mean()) for name, values in components.items()}
+
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environments stand; call :meth:`take` before."""
+        """This wrapper's own part of where the environments stand; take what was recorded before."""
         return {"shown": self._shown.tolist(), "allowed": self._allowed.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts this wrapper where :meth:`get_state` was called."""
         self._shown = np.array(state["shown"], dtype=np.int64)
         self._allowed = np.array(state["allowed"], dtype=bool)
-        self._rows = []
+        self._rows, self._components = [], {}
 
     def _remember(self, infos: dict[str, Any]) -> None:
         self._shown = infos["candidate_ids"].copy()
@@ -100,8 +111,9 @@ class LearningCurve(BaseCallback):
 
     A row stands for the agent with all updates of so many interactions done. Its columns: ``interactions``;
     ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
-    reward, mean expected regret and apply rate since the row before, and the sums so far; where a language model gives
-    the feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, evaluations not counted.
+    reward and those of its components that are known, mean expected regret and apply rate since the row before, the
+    sums so far, and the weight of cosine in the next step where it is annealed; where a language model gives the
+    feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, evaluations not counted.
 
     A reward that is annealed is told the number of interactions.
 
@@ -187,6 +199,9 @@ class LearningCurve(BaseCallback):
     def _write(self, now: int) -> None:
         seconds = time.perf_counter() - self._started - self._evaluating
         row: dict[str, Any] = {"interactions": now, **online_metrics(self.recorder.take(), self.truth, self.rows)}
+        components = self.recorder.take_components()
+        row |= {f"online/{name}": components.get(name) for name in COMPONENTS}
+        row["online/cosine_weight"] = _found(self.recorder, "cosine_weight")
         begun = time.perf_counter()
         row |= {f"held_out/{key}": value for key, value in self.evaluate(self.model).items()}
         self._evaluating += time.perf_counter() - begun
@@ -194,7 +209,8 @@ class LearningCurve(BaseCallback):
         row["seconds"] = round(seconds, 3)
         self.rows.append(row)
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            # A run that goes on keeps the columns that it began with.
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), extrasaction="ignore")
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
@@ -210,6 +226,20 @@ def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
     if usage is None:
         return None
     return {name: getattr(usage, name) for name in _ASKED} | {"failures": sum(usage.failures.values())}
+
+
+def _components(infos: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """Components of the rewards of a vector step, by name, of the environments that have them.
+
+    Environments that were reset in the same step have theirs in ``final_info``.
+    """
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for part in (infos, infos.get("final_info", {})):
+        known = part.get("reward_components", {})
+        for name in COMPONENTS:
+            if name in known:
+                found.setdefault(name, []).append(np.asarray(known[name], dtype=np.float64)[known[f"_{name}"]])
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _found(env: VectorEnv, name: str) -> Any:

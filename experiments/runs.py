@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ __all__ = [
     "COLDSTART_TABLE",
     "Run",
     "RunError",
+    "changed_keys",
     "clear_run",
+    "commit_of_checkout",
     "find_runs",
     "folder_name",
     "is_finished",
@@ -153,11 +156,17 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
 
 def has_config(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether the folder was written by this very config; how it was run does not count."""
-    try:
-        there = yaml.safe_load((folder / CONFIG).read_text())
-    except (OSError, yaml.YAMLError):
-        return False
-    return isinstance(there, dict) and _what(there) == _what(config)
+    there = _read_config(folder)
+    return there is not None and _what(there) == _what(config)
+
+
+def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """In what the config that wrote the folder and another one differ, as dotted keys; empty where it has none."""
+    there = _read_config(folder)
+    if there is None:
+        return []
+    old, new = _flat(_what(there)), _flat(_what(config))
+    return sorted(key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key])
 
 
 @contextmanager
@@ -201,6 +210,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     scratch.replace(path)
 
 
+def commit_of_checkout() -> str | None:
+    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
 def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     """The name of a folder for some Hydra overrides, the same in whatever order they are given.
 
@@ -221,6 +240,25 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
         # What could not be written is told apart by a checksum.
         name = f"{name[:_MAX_NAME]}-{hashlib.sha256(','.join(kept).encode()).hexdigest()[:8]}"
     return name or "default"
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    try:
+        there = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    return there if isinstance(there, dict) else None
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["COLUMNS", "MAIN_COLUMNS", "Spread", "format_number", "format_table", "held_out_table", "mean_and_spread"]
+__all__ = [
+    "COLUMNS",
+    "MAIN_COLUMNS",
+    "Spread",
+    "format_number",
+    "format_table",
+    "held_out_table",
+    "markdown_table",
+    "mean_and_spread",
+]
 
 Spread = tuple[float, float, int]
 """Mean, standard deviation over seeds, and how many seeds."""
@@ -25,6 +34,7 @@ COLUMNS = {
     "cosine": "cosine",
     "coverage": "coverage",
     "gini": "Gini",
+    "congestion": "congestion",
 }
 """Metrics on held-out applicants and what they are called in a table."""
 
@@ -42,6 +52,11 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int
         for line in [header, ["-" * width for width in widths], *rows]
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a table of a Markdown page."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def held_out_table(

@@ -21,12 +21,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from experiments.build import build_algorithm, build_env, build_market, build_truth, env_options, refuse_keys
+from experiments.build import (
+    build_algorithm,
+    build_env,
+    build_market,
+    build_truth,
+    env_options,
+    refuse_keys,
+    require_launcher,
+)
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
 from experiments.opponents import Recommender
+from experiments.progress import LearningProgress
 from experiments.recording import InteractionRecorder, LearningCurve, keep_rows, rows_until
 from experiments.runs import (
     CHECKPOINT,
@@ -37,7 +47,9 @@ from experiments.runs import (
     SUMMARY,
     TENSORBOARD,
     RunError,
+    changed_keys,
     clear_run,
+    commit_of_checkout,
     has_config,
     is_finished,
     lock_run,
@@ -111,7 +123,9 @@ def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
     with lock_run(folder):
-        _run(cfg, config, folder, overrides)
+        # Another process may have finished it between that look and the lock.
+        if not (cfg.resume and is_finished(folder, config)):
+            _run(cfg, config, folder, overrides)
     return read_run(folder).summary
 
 
@@ -135,7 +149,7 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     """Trains and evaluates, in a folder that is locked."""
     goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
     torch.set_num_threads(cfg.threads)
-    begun = time.perf_counter()
+    begun, commit = time.perf_counter(), commit_of_checkout()
     market = build_market(cfg)
     env = build_env(cfg, market)
     truth = build_truth(cfg, market)
@@ -147,6 +161,9 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     else:
         model = build_algorithm(cfg, env)
         dataset = _pretraining_data(cfg, market, env)
+        changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
+        if changed:
+            _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
         # Only now: a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
@@ -159,12 +176,14 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     model.save(folder / MODEL)
     summary = {
         "overrides": [item for item in overrides if not item.startswith("hydra")],
+        "commit": commit,
         "seed": cfg.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(market),
         "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
+        "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
         "also": _under_other_truths(cfg, market, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,
@@ -245,7 +264,7 @@ def _pretrain(cfg: DictConfig, model: Any, dataset: dict[str, Any] | None, recor
     if dataset is None:
         return
     epochs = cfg.pretrain.epochs
-    losses = model.pretrain(dataset, epochs=epochs, progress_bar=_shows_progress(cfg))
+    losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(cfg))
     write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
 
 
@@ -270,19 +289,23 @@ def _learn(
     )
     begun = model.num_timesteps
     stopped = None
+    callbacks: list[Any] = [curve]
+    if cfg.progress_bar is not False:
+        what = f"learning, seed {cfg.seed}"
+        callbacks.append(LearningProgress(cfg.total_timesteps, what, _draws_bar(cfg), _log.info))
+    callback = CallbackList(callbacks)
     try:
         model.learn(
             cfg.total_timesteps - begun,
-            callback=curve,
+            callback=callback,
             log_interval=_LOG_EPISODES,
             reset_num_timesteps=begun == 0,
-            progress_bar=_shows_progress(cfg),
         )
     except (FeedbackError, ModelUnusable, ReplayMiss) as error:
         raise RunError(str(error)) from error
     except BudgetReached as reached:
         # A clean end: what was learned is kept, and what was answered is in the cache.
-        curve.on_training_end()
+        callback.on_training_end()
         stopped = {"reason": "budget", "limit": reached.limit, "cap": reached.cap, "spent": asdict(reached.spent)}
         _log.warning("stopped after %s interactions: %s", f"{model.num_timesteps:,}", reached)
     finally:
@@ -320,7 +343,7 @@ def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
     return Logger(str(folder), [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))])
 
 
-def _shows_progress(cfg: DictConfig) -> bool:
+def _draws_bar(cfg: DictConfig) -> bool:
     return sys.stderr.isatty() if cfg.progress_bar is None else bool(cfg.progress_bar)
 
 
@@ -345,4 +368,5 @@ def _versions() -> dict[str, str | None]:
 
 if __name__ == "__main__":
     refuse_keys(sys.argv[1:])
+    require_launcher(sys.argv[1:])
     main()

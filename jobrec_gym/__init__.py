@@ -3,28 +3,32 @@
 Importing this package registers the environment; ``gym.make("jobrec_gym:JobRec-v0")`` does both.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import gymnasium as gym
 
-from jobrec_gym.env import JobRecEnv
-from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
-from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
-from jobrec_gym.schedules import AnnealSchedule
-from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
-from jobrec_gym.simulators.llm import BudgetReached, LLMSimulator
-from jobrec_gym.simulators.recorded import RecordedSimulator
-from jobrec_gym.simulators.rules import RuleSimulator
-from jobrec_gym.vector import JobRecVectorEnv
-from jobrec_gym.wrappers import (
-    CosineReward,
-    EmbeddingAction,
-    FeedbackReward,
-    HybridReward,
-    LLMReward,
-    VectorCosineReward,
-    VectorFeedbackReward,
-    VectorHybridReward,
-    VectorLLMReward,
-)
+if TYPE_CHECKING:
+    from jobrec_gym.env import JobRecEnv
+    from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
+    from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
+    from jobrec_gym.schedules import AnnealSchedule
+    from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
+    from jobrec_gym.simulators.llm import BudgetReached, LLMSimulator
+    from jobrec_gym.simulators.recorded import RecordedSimulator
+    from jobrec_gym.simulators.rules import RuleSimulator
+    from jobrec_gym.vector import JobRecVectorEnv
+    from jobrec_gym.wrappers import (
+        CosineReward,
+        EmbeddingAction,
+        FeedbackReward,
+        HybridReward,
+        LLMReward,
+        VectorCosineReward,
+        VectorFeedbackReward,
+        VectorHybridReward,
+        VectorLLMReward,
+    )
 
 __all__ = [
     "AnnealSchedule",
@@ -59,6 +63,36 @@ __all__ = [
     "register_market_source",
     "register_simulator",
 ]
+
+# Modules are loaded when a name of theirs is first asked for, so that this import costs next to nothing beside
+# gymnasium's. From the cheapest: a name is looked for in this order.
+_MODULES = (
+    "market",
+    "schedules",
+    "simulators.base",
+    "rewards",
+    "env",
+    "vector",
+    "simulators.rules",
+    "wrappers",
+    "simulators.recorded",
+    "simulators.llm",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            loaded = importlib.import_module(f"jobrec_gym.{module}")
+            if name in loaded.__all__:
+                globals()[name] = getattr(loaded, name)
+                return globals()[name]
+    raise AttributeError(f"module 'jobrec_gym' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 if "JobRec-v0" not in gym.registry:
     gym.register(

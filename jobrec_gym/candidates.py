@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, permute
+from jobrec_gym.job_index import EXACT_UP_TO, JobSubset, open_index
 from jobrec_gym.market import LabourMarket
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 
 Ids = NDArray[np.int64]
 _DRAW, _SHUFFLE = 1, 2
-_MAX_CACHED_APPLICANTS = 65_536
+_MAX_CACHED_IDS = 1 << 21
 
 
 class BoundSampler(Protocol):
@@ -67,19 +68,34 @@ class UniformCandidates:
 
 
 class RetrievalCandidates:
-    """The applicant's nearest jobs by cosine, exact, in random order: a position tells nothing of a job's rank."""
+    """The applicant's nearest jobs by cosine, in random order: a position tells nothing of a job's rank.
+
+    Args:
+        exact_up_to: Up to so many jobs are compared one by one. Beyond, an approximate index finds them, see
+            :mod:`jobrec_gym.job_index`: it is built when first needed and kept beside a saved market.
+    """
+
+    def __init__(self, exact_up_to: int = EXACT_UP_TO):
+        self.exact_up_to = exact_up_to
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """See :class:`CandidateSampler`."""
-        return _BoundRetrieval(market, job_ids, num_candidates)
+        return _BoundRetrieval(market, job_ids, num_candidates, self.exact_up_to)
 
 
 class MixedCandidates:
-    """Half nearest jobs by cosine (rounded up), half uniform over the others, in random order."""
+    """Half nearest jobs by cosine (rounded up), half uniform over the others, in random order.
+
+    Args:
+        exact_up_to: As of :class:`RetrievalCandidates`.
+    """
+
+    def __init__(self, exact_up_to: int = EXACT_UP_TO):
+        self.exact_up_to = exact_up_to
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """See :class:`CandidateSampler`."""
-        return _BoundMixed(market, job_ids, num_candidates)
+        return _BoundMixed(market, job_ids, num_candidates, self.exact_up_to)
 
 
 class AllCandidates:
@@ -140,18 +156,18 @@ class _BoundUniform:
 
 
 class _BoundRetrieval:
-    def __init__(self, market: LabourMarket, job_ids: Ids, num_candidates: int):
+    def __init__(self, market: LabourMarket, job_ids: Ids, num_candidates: int, exact_up_to: int):
         self.num_candidates = num_candidates
-        self._nearest = _NearestJobs(market, job_ids, num_candidates)
+        self._nearest = _NearestJobs(market, job_ids, num_candidates, exact_up_to)
 
     def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
         return _shuffled(self._nearest(applicant_ids), keys)
 
 
 class _BoundMixed:
-    def __init__(self, market: LabourMarket, job_ids: Ids, num_candidates: int):
+    def __init__(self, market: LabourMarket, job_ids: Ids, num_candidates: int, exact_up_to: int):
         self.num_candidates = num_candidates
-        self._nearest = _NearestJobs(market, job_ids, -(-num_candidates // 2))
+        self._nearest = _NearestJobs(market, job_ids, -(-num_candidates // 2), exact_up_to)
         self._uniform = _BoundUniform(job_ids, num_candidates)
 
     def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
@@ -166,25 +182,34 @@ class _BoundMixed:
 class _NearestJobs:
     """Nearest jobs of applicants, each searched once; one applicant at a time, so that batches change no bit."""
 
-    def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int):
+    def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int, exact_up_to: int):
         self._market = market
         self._job_ids = job_ids
         self._n_nearest = n_nearest
         self._cache: dict[int, Ids] = {}
+        self._is_exact = len(job_ids) <= exact_up_to
+        n_jobs = len(market.jobs)
+        self._subset = None if len(job_ids) == n_jobs else JobSubset.of(job_ids, n_jobs)
+        if not self._is_exact:
+            open_index(market)  # built now and not in the first reset; no part of the sampler, which is copied
 
     def __call__(self, applicant_ids: Ids) -> Ids:
-        found = [self._search(int(applicant)) for applicant in applicant_ids]
+        found = [self._nearest(int(applicant)) for applicant in applicant_ids]
         return np.array(found, dtype=np.int64).reshape(len(found), self._n_nearest)
 
-    def _search(self, applicant_id: int) -> Ids:
+    def _nearest(self, applicant_id: int) -> Ids:
         if applicant_id not in self._cache:
-            if len(self._cache) >= _MAX_CACHED_APPLICANTS:
+            if (len(self._cache) + 1) * self._n_nearest > _MAX_CACHED_IDS:
                 self._cache.clear()
-            jobs = _job_vectors(self._market, self._job_ids.tobytes())
-            scores = jobs @ self._market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
-            nearest = np.argsort(-scores, kind="stable")[: self._n_nearest]
-            self._cache[applicant_id] = self._job_ids[nearest]
+            applicant = self._market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
+            self._cache[applicant_id] = self._search(applicant)
         return self._cache[applicant_id]
+
+    def _search(self, applicant: NDArray[np.float32]) -> Ids:
+        if not self._is_exact:
+            return open_index(self._market).nearest(applicant, self._n_nearest, self._subset)
+        scores = _job_vectors(self._market, self._job_ids.tobytes()) @ applicant
+        return self._job_ids[np.argsort(-scores, kind="stable")[: self._n_nearest]]
 
 
 @lru_cache(maxsize=4)

@@ -81,12 +81,16 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
-    keys, values = np.broadcast_arrays(keys, positions.astype(np.uint64))
-    values = values.copy()
-    pending = np.ones(values.shape, dtype=bool)
-    while pending.any():
-        values[pending] = _feistel(keys[pending], values[pending], np.uint64(a), np.uint64(b))
-        pending &= values >= n
+    # What the rounds' hashes share is computed once, at the keys' own shape.
+    rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
+    round_keys = hash64(keys[None], rounds)
+    values = _feistel(round_keys, positions.astype(np.uint64), a, b)
+    pending = values >= n
+    if pending.any():
+        round_keys = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))
+        while pending.any():
+            values[pending] = _feistel(round_keys[:, pending], values[pending], a, b)
+            pending &= values >= n
     return values.astype(np.int64)
 
 
@@ -98,12 +102,24 @@ def text_key(text: str) -> int:
     return key
 
 
-def _feistel(keys: U64, values: U64, a: np.uint64, b: np.uint64) -> U64:
-    left, right = values // b, values % b
-    for round_number in range(_FEISTEL_ROUNDS // 2):
-        left = (left + hash64(keys, 2 * round_number, right) % a) % a
-        right = (right + hash64(keys, 2 * round_number + 1, left) % b) % b
-    return left * b + right
+def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
+    """One pass over ``Z_a x Z_b``; ``round_keys`` (rounds, ...) against ``values`` (...)."""
+    moduli = np.uint64(a), np.uint64(b)
+    left, right = _divmod(values, moduli[1])
+    halves = [left, right]
+    for number, key in enumerate(round_keys):
+        side = number % 2
+        shift = _divmod(_mix((key ^ halves[1 - side]) + _U_GOLDEN), moduli[side])[1]
+        shift += halves[side]
+        # Both were below the modulus, so one subtraction brings the sum back.
+        halves[side] = np.where(shift >= moduli[side], shift - moduli[side], shift)
+    return halves[0] * moduli[1] + halves[1]
+
+
+def _divmod(values: U64, divisor: np.uint64) -> tuple[U64, U64]:
+    """Quotient and remainder; numpy divides by one number many times faster than it takes a remainder."""
+    quotient = values // divisor
+    return quotient, values - quotient * divisor
 
 
 def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
@@ -111,9 +127,12 @@ def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
 
 
 def _mix(x: U64) -> U64:
-    x = (x ^ (x >> _S30)) * _U_M1
-    x = (x ^ (x >> _S27)) * _U_M2
-    return x ^ (x >> _S31)
+    x = x ^ (x >> _S30)
+    x *= _U_M1
+    x ^= x >> _S27
+    x *= _U_M2
+    x ^= x >> _S31
+    return x
 
 
 def _mix_int(x: int) -> int:

@@ -9,11 +9,10 @@ import io
 import logging
 import os
 import re
-import sys
 import tempfile
-import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64
+from jobrec_gym.progress import steps
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -48,7 +48,6 @@ _DEFAULT_DIM = 384
 _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
-_LOG_EVERY_SECONDS = 10.0
 
 
 class EncoderError(RuntimeError):
@@ -91,7 +90,7 @@ def make_encoder(
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | os.PathLike[str] | bool | None = None,
     batch_size: int = 64,
-    device: str | None = None,
+    device: str | Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> Encoder:
     """Finds an encoder by name.
@@ -104,7 +103,8 @@ def make_encoder(
             :class:`Encoder` object is cached only in a folder that is named here; hashing is faster than a cache and
             never kept.
         batch_size: Texts encoded at once.
-        device: A torch device; ``None`` leaves the choice to sentence-transformers.
+        device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``: each encodes in a process
+            of its own. ``None`` leaves the choice to sentence-transformers.
         progress: Show progress: a bar on a terminal, log lines elsewhere; ``None`` shows it on a terminal and logs
             elsewhere, ``False`` is silent.
 
@@ -149,10 +149,13 @@ class SentenceTransformerEncoder:
 
     A text beyond the model's window (256 word pieces for all-MiniLM-L6-v2) is cut there by the model.
 
+    Several devices are sentence-transformers' own pool of spawned processes. It starts with the first text and ends
+    with the encoder; a script that uses it needs ``if __name__ == "__main__":``, as always with spawned processes.
+
     Args:
         model: ``"all-MiniLM-L6-v2"``, another hub name, or a folder.
         batch_size: Texts encoded at once.
-        device: A torch device; ``None`` leaves the choice to sentence-transformers.
+        device: As in :func:`make_encoder`.
         progress: As in :func:`make_encoder`.
 
     Raises:
@@ -166,9 +169,13 @@ class SentenceTransformerEncoder:
         model: str = DEFAULT_ENCODER,
         *,
         batch_size: int = 64,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         progress: bool | None = None,
     ):
+        if device is not None and not isinstance(device, str):
+            device = list(device)
+            if not device:
+                raise ValueError("`device` must name at least one device, got an empty list; None chooses one.")
         self.is_default = model in (DEFAULT_ENCODER, _DEFAULT_REPOSITORY)
         self.folder = None if self.is_default else _as_folder(model)
         self.model_name = model
@@ -177,6 +184,7 @@ class SentenceTransformerEncoder:
         self.progress = progress
         self._name: str | None = None
         self._model: Any = None
+        self._pool: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -191,6 +199,11 @@ class SentenceTransformerEncoder:
         return self._name
 
     @property
+    def n_workers(self) -> int:
+        """How many devices encode at once."""
+        return len(self.device) if isinstance(self.device, list) else 1
+
+    @property
     def dim(self) -> int:
         """Size of a vector."""
         return _DEFAULT_DIM if self.is_default else int(_embedding_dim(self._load()))
@@ -203,21 +216,29 @@ class SentenceTransformerEncoder:
         model = self._load()
         # Batches of texts of like length waste little padding.
         order = sorted(range(len(distinct)), key=lambda index: len(distinct[index]))
+        pool = self._start_pool(model)
+        size = self.batch_size if pool is None else _BATCHES_A_SHARD * self.batch_size * self.n_workers
         parts = []
-        for start in _steps(len(order), self.batch_size, self.progress, self.name):
-            parts.append(
-                model.encode(
-                    [distinct[index] for index in order[start : start + self.batch_size]],
-                    batch_size=self.batch_size,
-                    show_progress_bar=False,
-                    convert_to_numpy=True,
-                    normalize_embeddings=True,
-                )
+        for start in steps(len(order), size, f"encoding ({self.name})", "text", progress=self.progress):
+            encoded = model.encode(
+                [distinct[index] for index in order[start : start + size]],
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+                **({} if pool is None else {"pool": pool, "chunk_size": self.batch_size}),
             )
+            parts.append(np.asarray(encoded))
         encoded = np.concatenate(parts).astype(np.float32, copy=False)
         vectors = np.empty_like(encoded)
         vectors[order] = encoded
         return vectors[rows]
+
+    def _start_pool(self, model: Any) -> dict[str, Any] | None:
+        if isinstance(self.device, list) and self._pool is None:
+            self._pool = model.start_multi_process_pool(self.device)
+            weakref.finalize(self, model.stop_multi_process_pool, self._pool)
+        return self._pool
 
     def _load(self) -> Any:
         if self._model is None:
@@ -232,7 +253,7 @@ class SentenceTransformerEncoder:
             try:
                 self._model = sentence_transformers.SentenceTransformer(
                     str(folder) if folder is not None else self.model_name,
-                    device=self.device,
+                    device="cpu" if isinstance(self.device, list) else self.device,
                     local_files_only=folder is not None,
                 )
             except (OSError, ValueError) as error:
@@ -254,7 +275,7 @@ class CachedEncoder:
     Args:
         encoder: What encodes texts that are not in the cache.
         cache_dir: The folder of all models' caches.
-        batch_size: A shard holds up to 8 times this many texts.
+        batch_size: A shard holds up to 8 times this many texts for each device that encodes.
         progress: As in :func:`make_encoder`.
     """
 
@@ -268,7 +289,7 @@ class CachedEncoder:
     ):
         self.encoder = encoder
         self.progress = progress
-        self.shard_size = _BATCHES_A_SHARD * batch_size
+        self.shard_size = _BATCHES_A_SHARD * batch_size * getattr(encoder, "n_workers", 1)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:]
         digest = hashlib.sha256(encoder.name.encode()).hexdigest()[:12]
         self.folder = Path(cache_dir).expanduser() / "vectors" / f"{slug}-{digest}"
@@ -298,7 +319,7 @@ class CachedEncoder:
         missing.sort(key=lambda index: len(distinct[index]))
         if missing:
             logger.info("%s: %d of %d texts are not in %s", self.name, len(missing), len(distinct), self.folder)
-        for start in _steps(len(missing), self.shard_size, self.progress, self.name):
+        for start in steps(len(missing), self.shard_size, f"encoding ({self.name})", "text", progress=self.progress):
             batch = missing[start : start + self.shard_size]
             vectors = np.asarray(self.encoder.encode([distinct[index] for index in batch]), dtype=np.float32)
             check_unit_rows(self.name, vectors, [distinct[index] for index in batch])
@@ -451,28 +472,6 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
 
 def _text_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _steps(total: int, size: int, progress: bool | None, what: str) -> Iterator[int]:
-    """Yields ``0, size, 2 * size, ...`` below ``total`` and shows how far it is, by a bar or by log lines."""
-    starts = range(0, total, size)
-    if progress is False or len(starts) < 2:
-        yield from starts
-        return
-    if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-        tqdm: Callable[..., Any] = importlib.import_module("tqdm").tqdm
-        with tqdm(total=total, unit="text", desc=f"encoding ({what})") as bar:
-            for start in starts:
-                yield start
-                bar.update(min(size, total - start))
-        return
-    begun = logged = time.monotonic()
-    for start in starts:
-        yield start
-        now, done = time.monotonic(), min(start + size, total)
-        if now - logged >= _LOG_EVERY_SECONDS or (progress and done == total):
-            logged = now
-            logger.info("%s: %d of %d texts encoded, %.0f a second", what, done, total, done / max(now - begun, 1e-9))
 
 
 def _as_folder(model: str) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
-from jobrec_gym.rendering import render_image, render_text
-from jobrec_gym.rewards import scaled_cosine
+from jobrec_gym.rendering import Scene, render_text
+from jobrec_gym.rewards import unit_cosine
+from jobrec_gym.screen import show
 
 __all__ = ["JobRecEnv"]
 
@@ -100,7 +102,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
         job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
-        render_mode: ``"ansi"``, ``"human"`` or ``"rgb_array"``.
+        render_mode: ``"ansi"`` (a text), ``"human"`` (printed, or drawn in a notebook) or ``"rgb_array"``.
+        render_size: Of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
     Raises:
         ValueError: For an argument outside of what is allowed; the message names it.
@@ -125,7 +128,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         mask_in_observation: bool = False,
         job_fields: Sequence[str] = (),
         render_mode: str | None = None,
+        render_size: RenderSize = "small",
     ):
+        if render_size not in RENDER_SIZES:
+            raise ValueError(f"`render_size` must be one of {list(RENDER_SIZES)}, got {render_size!r}.")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"`render_mode` must be one of {self.metadata['render_modes']}, got {render_mode!r}.")
         self._problem = RecommendationProblem(
@@ -141,6 +147,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             job_fields,
         )
         self.render_mode = render_mode
+        self.render_size = render_size
         self.observation_space = self._problem.observation_space()
         self.action_space = self._problem.action_space()
         self._k = self._problem.num_candidates
@@ -150,9 +157,19 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
         self._recommended: list[int]
-        self._recommendation: Recommendations
+        # What the last step recommended: a job, in which step of the episode; ``None`` after a reset.
+        self._last: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+        self._recommendation: Recommendations | None
+        # Vectors that are observed for the whole episode.
+        self._applicant_vectors: NDArray[np.float32]
         self._started = False
+        # What a picture of the last decision needs; the candidates of the next one may be others.
+        self._shown: tuple[NDArray[np.int64], NDArray[np.int8]]
         self._last_info: dict[str, Any] = {}
+        self._last_reward: float | None = None
+        self._scorer: tuple[str, Callable[[dict[str, NDArray[Any]]], Any]] | None = None
+        self._waits_for_reward = False
+        self._screen: Any = None
 
     @property
     def market(self) -> LabourMarket:
@@ -168,6 +185,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def recommendations(self) -> Recommendations:
         """What the last step recommended (one row, ``made`` False after a reset), for reward wrappers."""
         self._check_started()
+        if self._recommendation is None:  # its key is hashed only where somebody asks
+            if self._last is None:
+                self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+            else:
+                job_ids, steps = self._last
+                keys = self._problem.interaction_keys(self._episode, steps)
+                self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE)
         return self._recommendation
 
     @property
@@ -188,6 +212,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         super().reset(seed=seed)
         self._start(int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True)))
         self._last_info = self._info()
+        self._last_reward = None
         if self.render_mode == "human":
             self.render()
         return self._observe(), dict(self._last_info)
@@ -212,33 +237,37 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 'episode (repeats=False); choose where `info["action_mask"]` is 1.'
             )
         job_ids = self._candidate_ids[:, index]
-        self._recommendation = Recommendations(
-            self._applicant_ids, job_ids, self._problem.interaction_keys(self._episode, self._steps), _MADE
-        )
+        self._last, self._recommendation = (job_ids, self._steps), None
         self._steps = self._steps + 1
+        self._shown = self._candidate_ids, self._mask
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         if not self._problem.repeats:
             self._recommended.append(int(job_ids[0]))
-            self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
-        reward = float(scaled_cosine(self.market.cosine(self._applicant_ids, job_ids), "unit")[0])
+            shown = self._candidate_ids[0]
+            if self._problem.resample == "step":
+                self._mask = (~np.isin(shown, self._recommended)).astype(np.int8)
+            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+                self._mask = self._mask & (shown != job_ids[0])
+        reward = unit_cosine(float(self.market.cosine_of(self._applicant_vectors, job_ids)[0]))
         info = self._info()
         info["job_id"] = int(job_ids[0])
         info["reward/cosine"] = reward
         info["transition_valid"] = True
         info["reward_components"] = {"cosine": reward}
         self._last_info = info
-        if self.render_mode == "human":
+        self._last_reward = reward
+        if self.render_mode == "human" and not self._waits_for_reward:
             self.render()
         terminated = not self._problem.repeats and not self._mask.any()
         return self._observe(), reward, terminated, False, dict(info)
 
     def render(self) -> Any:
-        """Shows the applicant, the candidates and what was recommended last.
+        """Shows the applicant, the candidates, what was recommended last and what became of it.
 
         Returns:
-            A text (``"ansi"``), a picture (height, width, 3) uint8 (``"rgb_array"``), or ``None`` (``"human"``,
-            which prints).
+            A text (``"ansi"``), a picture (height, width, 3) uint8 (``"rgb_array"``), or ``None`` (``"human"``, which
+            prints, or draws in a notebook).
         """
         if self.render_mode is None:
             gym.logger.warn(
@@ -247,13 +276,38 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             )
             return None
         self._check_started()
+        scene = self._scene()
         if self.render_mode == "rgb_array":
-            return render_image(self.market, self._last_info)
-        text = render_text(self.market, self._last_info)
+            return render_image(scene, self.render_size)
         if self.render_mode == "ansi":
-            return text
-        print(text)  # noqa: T201
+            return render_text(scene)
+        self._screen = show(scene, None if self._last_reward is None else self._screen, self.render_size)
         return None
+
+    def rank_by(self, scorer: Callable[[dict[str, NDArray[Any]]], Any] | None, name: str = "Q") -> None:
+        """Says what the candidates are ranked by when they are shown: an agent's values, in place of the cosine.
+
+        Args:
+            scorer: Takes one observation of this environment and returns a number a candidate, (k,) or (1, k), such as
+                ``DynaQ.q_values``; called by :meth:`render` alone. ``None`` for the cosine.
+            name: What the numbers are called.
+
+        Example:
+            >>> env.unwrapped.rank_by(model.q_values)  # doctest: +SKIP
+        """
+        self._scorer = None if scorer is None else (name, scorer)
+
+    def wait_for_reward(self) -> None:
+        """Called by a reward wrapper, once: steps are shown when :meth:`show_reward` says what was paid."""
+        self._waits_for_reward = True
+
+    def show_reward(self, reward: float, info: dict[str, Any]) -> None:
+        """Called by a reward wrapper after a step: what was paid, and how it came about, for :meth:`render`."""
+        if self.render_mode is None:
+            return
+        self._last_reward, self._last_info = reward, dict(info)
+        if self.render_mode == "human":
+            self.render()
 
     def get_state(self) -> dict[str, Any]:
         """Where the environment stands, in plain JSON; :meth:`set_state` continues from there to the bit.
@@ -273,6 +327,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self.np_random.bit_generator.state = state["np_random"]
         self._start(state["episode"], state["steps"], state["recommended"])
         self._last_info = self._info()
+        self._last_reward = None
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -290,7 +345,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         self._recommended = list(recommended)
         self._mask = (~np.isin(self._candidate_ids[0], self._recommended)).astype(np.int8)
-        self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+        self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
+        self._last = self._recommendation = None
+        self._shown = self._candidate_ids, self._mask
         self._started = True
 
     def _check_started(self) -> None:
@@ -298,8 +355,37 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             raise RuntimeError("the environment has no episode yet: call `reset` first.")
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        batch = self._problem.observe(self._applicant_ids, self._candidate_ids, self._mask[None])
-        return {key: values[0] for key, values in batch.items()}
+        return self._observation(self._candidate_ids[0], self._mask)
+
+    def _observation(self, candidate_ids: NDArray[np.int64], mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
+        observation = self._problem.observe(self._applicant_vectors[0], candidate_ids)
+        if self._problem.mask_in_observation:
+            observation["action_mask"] = mask.copy()
+        return observation
+
+    def _scene(self) -> Scene:
+        shown, mask = self._shown
+        name = "cosine"
+        scores: NDArray[np.floating] = self.market.cosine(np.repeat(self._applicant_ids, self._k), shown[0])
+        if self._scorer is not None:
+            name, scorer = self._scorer
+            scores = np.asarray(scorer(self._observation(shown[0], mask)), dtype=np.float64).ravel()
+            if scores.shape != (self._k,) or not np.isfinite(scores).all():
+                raise ValueError(
+                    f"`scorer` must return {self._k} finite numbers, one a candidate, got {scores.size} of which "
+                    f"{int(np.isfinite(scores).sum())} are finite."
+                )
+        return Scene(
+            self.market,
+            int(self._applicant_ids[0]),
+            shown[0],
+            mask.astype(bool),
+            scores,
+            name,
+            self._last_info,
+            self._last_reward,
+            int(self._steps[0]),
+        )
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -10,8 +10,7 @@ import importlib
 import json
 import os
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -34,8 +33,12 @@ __all__ = [
     "Vocabulary",
     "compose_block",
     "compose_vectors",
+    "gathered",
     "load_market",
+    "market_folder",
+    "read_header",
     "register_market_source",
+    "write_vectors",
 ]
 
 Split = Literal["train", "test", "all"]
@@ -45,9 +48,10 @@ BLOCKS = ("hard", "soft")
 SENIORITY_LEVELS = ("entry", "junior", "professional", "senior", "lead")
 """Names of seniority 1 to 5."""
 
-_FORMAT = "jobrec-market/1"
+_FORMAT = "jobrec-market/2"
 _COMPOSE_CHUNK = 1024
-_CHECKED_BYTES = 1 << 28
+_WRITE_CHUNK = 16_384
+_CHECKED_BYTES = 1 << 26
 _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
 
 
@@ -225,6 +229,11 @@ class LabourMarket:
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
 
+    Attributes:
+        folder: Where a saved market lies; ``None`` for one in memory.
+        job_vectors_sha256: SHA-256 of a saved market's job vectors, taken when they were written: what was computed
+            from them (an index) is known to be of these.
+
     Raises:
         MarketError: For an empty side, repeated keys, ids without a word, or vectors that are not finite, not of unit
             length or of another size.
@@ -237,6 +246,8 @@ class LabourMarket:
     title_vectors: NDArray[np.floating] | None
     experience_vectors: NDArray[np.floating] | None
     text_blocks: frozenset[str]
+    folder: Path | None
+    job_vectors_sha256: str | None
 
     def __init__(
         self,
@@ -265,6 +276,8 @@ class LabourMarket:
             "title_vectors": None if title_vectors is None else _view(title_vectors),
             "experience_vectors": None if experience_vectors is None else _view(experience_vectors),
             "text_blocks": frozenset(text_blocks),
+            "folder": None,
+            "job_vectors_sha256": None,
             "_spec": spec,
             "_action_features": {},
         }
@@ -357,9 +370,19 @@ class LabourMarket:
         Returns:
             float32 (n,); the same to the bit whether a pair is asked alone or in a batch.
         """
-        applicants = self.applicants.vectors[applicant_ids].astype(np.float32, copy=False)
-        jobs = self.jobs.vectors[job_ids].astype(np.float32, copy=False)
-        return np.einsum("ij,ij->i", applicants, jobs)
+        return self.cosine_of(gathered(self.applicants.vectors, applicant_ids), job_ids)
+
+    def cosine_of(self, vectors: NDArray[np.float32], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """:meth:`cosine` where the applicants' vectors are at hand already.
+
+        Args:
+            vectors: float32 (n, 2 * block_dim), of unit length.
+            job_ids: Integers (n,).
+
+        Returns:
+            float32 (n,).
+        """
+        return np.einsum("ij,ij->i", vectors, gathered(self.jobs.vectors, job_ids))
 
     def fingerprint(self) -> str:
         """SHA-256 of everything in the market, as hex: equal for equal words and vectors."""
@@ -387,79 +410,79 @@ class LabourMarket:
         """The market that :meth:`to_spec` described."""
         return load_market(spec)
 
-    def save(self, path: str | os.PathLike[str]) -> LabourMarket:
-        """Writes the market to a folder: ``market.json``, ``tables.npz`` and one ``.npy`` a vector table. No pickle.
+    def save(self, path: str | os.PathLike[str], dtype: str | None = None) -> LabourMarket:
+        """Writes the market to a folder: ``market.json`` and one ``.npy`` a table, so that each is memory-mapped.
 
-        The folder appears whole or not at all; an existing market there is replaced.
+        The folder appears whole or not at all; an existing market there is replaced. No pickle.
+
+        Args:
+            path: The folder.
+            dtype: ``"float16"`` halves the vectors of applicants and jobs, ``"float32"``; ``None`` keeps theirs.
 
         Returns:
             The saved market, memory-mapped from the folder.
         """
-        folder = Path(path)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not (folder / "market.json").is_file():
-            raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            new = Path(scratch) / "market"
-            new.mkdir()
-            header = {
-                "format": _FORMAT,
-                "name": self.name,
-                "text_blocks": sorted(self.text_blocks),
-                "vocabulary": _vocabulary_dict(self.vocabulary),
-            }
-            (new / "market.json").write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
-            tables: dict[str, NDArray[Any]] = {}
+        with market_folder(path) as new:
+            sums = {}
             for side in ("applicants", "jobs"):
-                population: Population = getattr(self, side)
-                np.save(new / f"{side}.npy", population.vectors)
-                tables |= {f"{side}/{key}": array for key, array in _population_tables(population).items()}
-            np.savez(new / "tables.npz", **tables)  # type: ignore[arg-type]
-            for field in ("title_vectors", "experience_vectors"):
-                if getattr(self, field) is not None:
-                    np.save(new / f"{field}.npy", getattr(self, field))
-            old = Path(scratch) / "old"
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-        return self.load(folder)
+                vectors = getattr(self, side).vectors
+                chunks = (vectors[start : start + _WRITE_CHUNK] for start in range(0, len(vectors), _WRITE_CHUNK))
+                sums[side] = write_vectors(new / f"{side}.npy", chunks, vectors.shape, dtype or vectors.dtype)
+            self.write_tables(new, sums["jobs"])
+        return self.load(path)
+
+    def write_tables(self, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None) -> None:
+        """Writes all but the vectors of applicants and jobs into a folder where these lie already.
+
+        Args:
+            folder: From :func:`market_folder`.
+            job_vectors_sha256: What :func:`write_vectors` returned for ``jobs.npy``.
+            made_from: What the market was made from, plain JSON, for a maker that wants to know it again.
+        """
+        header = {
+            "format": _FORMAT,
+            "name": self.name,
+            "text_blocks": sorted(self.text_blocks),
+            "job_vectors_sha256": job_vectors_sha256,
+            "made_from": made_from,
+            "vocabulary": _vocabulary_dict(self.vocabulary),
+        }
+        (folder / _TABLES).mkdir()
+        for side in ("applicants", "jobs"):
+            for key, table in _population_tables(getattr(self, side)).items():
+                np.save(folder / _TABLES / f"{side}-{key}.npy", table, allow_pickle=False)
+        for field in ("title_vectors", "experience_vectors"):
+            if getattr(self, field) is not None:
+                np.save(folder / f"{field}.npy", getattr(self, field))
+        (folder / _HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LabourMarket:
-        """Opens a saved market; its vectors are memory-mapped.
+        """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
 
         Raises:
             MarketError: If the folder holds no market of this format.
         """
-        folder = Path(path)
+        folder = Path(path).absolute()
+        header = read_header(folder)
         try:
-            header = json.loads((folder / "market.json").read_text(encoding="utf-8"))
-            found = header["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MarketError(f"{folder} holds no saved market: {error!r}.") from error
-        if found != _FORMAT:
-            raise MarketError(f"{folder / 'market.json'} has format {found!r}, expected {_FORMAT!r}.")
-        try:
-            # Opened here: numpy leaves a broken archive open.
-            with (folder / "tables.npz").open("rb") as file, np.load(file, allow_pickle=False) as tables:
-                applicants, jobs = (
-                    _population_from_tables(
-                        _memory_mapped(folder / f"{side}.npy"),
-                        {key.removeprefix(f"{side}/"): tables[key] for key in tables.files if key.startswith(side)},
-                    )
-                    for side in ("applicants", "jobs")
+            applicants, jobs = (
+                _population_from_tables(
+                    _memory_mapped(folder / f"{side}.npy"),
+                    {
+                        # Plain views: an entry of a `np.memmap` costs three times that of an array.
+                        key: _memory_mapped(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
+                        for key in _TABLE_KEYS
+                    },
                 )
+                for side in ("applicants", "jobs")
+            )
             vectors = {
                 field: _memory_mapped(path_of)
                 for field in ("title_vectors", "experience_vectors")
                 if (path_of := folder / f"{field}.npy").is_file()
             }
-            return cls(
+            market = cls(
                 header["name"],
                 applicants,
                 jobs,
@@ -469,7 +492,10 @@ class LabourMarket:
                 text_blocks=header["text_blocks"],
                 spec=_absolute(os.fspath(path)),
             )
-        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+            object.__setattr__(market, "folder", folder)
+            object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
+            return market
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise MarketError(f"{folder} is not a whole market: {error!r}; save it again.") from error
 
     def _profile(self, population: Population, row: int) -> Profile:
@@ -486,6 +512,89 @@ class LabourMarket:
             occupation=None if occupation < 0 else words.occupations[occupation],
             family=None if family < 0 else words.families[family],
         )
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+_HEADER = "market.json"
+_TABLES = "tables"
+
+
+@contextlib.contextmanager
+def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder to write a market into; when the block ends well, it takes the place of ``path``.
+
+    ``path`` appears whole or not at all; an existing market there is replaced.
+
+    Raises:
+        MarketError: If ``path`` exists and is not a saved market.
+    """
+    folder = Path(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / _HEADER).is_file():
+        raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new, old = Path(scratch) / "market", Path(scratch) / "old"
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+
+
+def write_vectors(
+    file: Path, chunks: Iterable[NDArray[np.floating]], shape: tuple[int, ...], dtype: np.typing.DTypeLike
+) -> str:
+    """Writes a table of unit rows as it is made, chunk by chunk: no more than a chunk is in memory.
+
+    Args:
+        file: Where to, an ``.npy`` file.
+        chunks: Consecutive rows, each chunk (any, dim).
+        shape: Of the whole table, (n, dim).
+        dtype: In which the rows are kept.
+
+    Returns:
+        SHA-256 of the table, as hex.
+
+    Raises:
+        MarketError: For a row that is not of unit length.
+    """
+    kind = np.dtype(dtype)
+    digest = hashlib.sha256(f"{kind.str}{shape}".encode())
+    with file.open("wb") as out:
+        header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        written = 0
+        for chunk in chunks:
+            rows = np.ascontiguousarray(chunk, dtype=kind)
+            _check_lengths(file.stem, rows, written)
+            out.write(rows.data)
+            digest.update(rows.data)
+            written += len(rows)
+    if written != shape[0]:
+        raise MarketError(f"`chunks` must have the {shape[0]} rows of `shape`, got {written}.")
+    return digest.hexdigest()
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """What ``market.json`` of a saved market says.
+
+    Raises:
+        MarketError: If the folder holds no market of this format.
+    """
+    try:
+        header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+        found = header["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MarketError(f"{folder} holds no saved market: {error!r}.") from error
+    if found != _FORMAT:
+        raise MarketError(f"{folder / _HEADER} has format {found!r}, expected {_FORMAT!r}; save the market again.")
+    return header
 
 
 # -------------------------------------------------------------------------------------------------------------- sources
@@ -568,7 +677,7 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
         if recorded:
             object.__setattr__(market, "_spec", {"source": source, **kwargs} if kwargs else source)
         return market
-    if (Path(source) / "market.json").is_file():
+    if (Path(source) / _HEADER).is_file():
         if kwargs:
             raise MarketError(f"keywords {sorted(kwargs)} have no meaning for the saved market {source!r}.")
         return LabourMarket.load(source)
@@ -601,7 +710,9 @@ def _files(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
             for text in filter(None, (option, option.partition(":")[2])):
                 path = Path(text)
                 with contextlib.suppress(OSError, ValueError):
-                    for file in (path, *(path.iterdir() if path.is_dir() else ())):
+                    # A saved market is written whole, so its header speaks for it; an index may join it at any time.
+                    saved = (path / _HEADER).is_file()
+                    for file in (path / _HEADER,) if saved else (path, *(path.iterdir() if path.is_dir() else ())):
                         state = file.stat()
                         found.append((str(file), state.st_mtime_ns, state.st_size))
     return tuple(sorted(found))
@@ -634,6 +745,19 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     return block
 
 
+def gathered(
+    table: NDArray[np.floating], ids: NDArray[np.integer], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Rows (..., d) float32 of a table (n, d) by valid ids (...), new ones or in ``out``."""
+    # `take` copies whole rows; indexing with an array is half as fast. Were it to check ids, it would buffer `out`.
+    if out is None:
+        return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)
+    if table.dtype == out.dtype:
+        return np.take(np.asarray(table), ids, axis=0, out=out, mode="clip")
+    out[...] = table[ids]
+    return out
+
+
 def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDArray[np.float32]:
     """Joins two (n, d) blocks to (n, 2 d) and scales each row to unit length; a row of two zero blocks stays zero."""
     joined = np.concatenate([hard, soft], axis=1)
@@ -654,6 +778,7 @@ _REBUILD_FIELDS = (
     "text_blocks",
 )
 _ROW_TABLES = ("keys", "title_ids", "experience_ids", "occupation_ids", "seniority", "held_out")
+_TABLE_KEYS = (*_ROW_TABLES, *(f"{block}_{part}" for block in BLOCKS for part in ("offsets", "ids")))
 
 
 def _rebuild(
@@ -733,6 +858,8 @@ def _check_population(side: str, population: Population) -> None:
                 raise MarketError(f"`{side}.{key}` must have one entry for each of the {n} keys, got {len(table)}.")
         elif key.endswith("_offsets") and len(table) != n + 1:
             raise MarketError(f"`{side}.{key}` must have {n + 1} entries for {n} keys, got {len(table)}.")
+    if _is_large_and_mapped(population):
+        return  # checked when it was saved; reading large tables whole would load them
     keys, counts = np.unique(population.keys, return_counts=True)
     if len(keys) < n:
         raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
@@ -741,15 +868,25 @@ def _check_population(side: str, population: Population) -> None:
         raise MarketError(
             f"`{side}` row {row} has seniority {population.seniority[row]}; it must be 1 to 5, 0 if unknown."
         )
-    if isinstance(population.vectors, np.memmap) and population.vectors.nbytes > _CHECKED_BYTES:
-        return  # checked when it was saved; reading a large memory-mapped table whole would load it
-    norms = np.linalg.norm(population.vectors.astype(np.float32, copy=False), axis=1)
+    _check_lengths(side, population.vectors, 0, population.keys)
+
+
+def _is_large_and_mapped(population: Population) -> bool:
+    return isinstance(population.vectors, np.memmap) and population.vectors.nbytes > _CHECKED_BYTES
+
+
+def _check_lengths(
+    side: str, vectors: NDArray[np.floating], first_row: int, keys: NDArray[np.str_] | None = None
+) -> None:
+    """Each vector has unit length; ``first_row`` is the row of ``vectors[0]``."""
+    norms = np.linalg.norm(vectors.astype(np.float32, copy=False), axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) < _LENGTH_TOLERANCE))
     if len(bad):
         row = int(bad[0])
         cause = "not finite" if not np.isfinite(norms[row]) else f"of length {norms[row]:.4g}"
+        key = "" if keys is None else f" (key {str(keys[row])!r})"
         raise MarketError(
-            f"`{side}` row {row} (key {str(population.keys[row])!r}) has a vector that is {cause}; each must have unit "
+            f"`{side}` row {first_row + row}{key} has a vector that is {cause}; each must have unit "
             "length. A length of 0 means that it has neither hard nor soft skills."
         )
 
@@ -759,6 +896,8 @@ def _check_words(market: LabourMarket) -> None:
     words = market.vocabulary
     for side in ("applicants", "jobs"):
         population: Population = getattr(market, side)
+        if _is_large_and_mapped(population):
+            continue  # as above
         for key, ids, least, names in (
             ("title_ids", population.title_ids, 0, words.titles),
             ("experience_ids", population.experience_ids, 0, words.experiences),

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "congestion",
     "coverage",
     "cumulative_regret",
     "discounted_return",
     "gini",
     "hit_rate_at_k",
+    "lorenz",
     "mrr",
     "ndcg_at_k",
     "normalised_score",
@@ -108,6 +110,43 @@ def gini(counts: ArrayLike) -> float:
         return 0.0
     ranks = np.arange(1, len(counts) + 1)
     return float((2 * ranks - len(counts) - 1) @ counts / (len(counts) * total))
+
+
+def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
+    """What share of all recommendations the least recommended jobs get (Lorenz, 1905).
+
+    Args:
+        counts: (n_jobs,), how often each job was recommended.
+        points: How many shares of jobs to look at, evenly spaced from 0 to 1; at least 2.
+
+    Returns:
+        float64 (points,), rising from 0 to 1; a straight line where all jobs are recommended equally, or none is. The
+        area between it and the straight line is half of :func:`gini`.
+    """
+    counts = np.sort(np.asarray(counts, dtype=np.float64))
+    total = counts.sum()
+    at = np.linspace(0.0, 1.0, points)
+    if total == 0:
+        return at
+    shares = np.concatenate(([0.0], np.cumsum(counts) / total))
+    return np.interp(at, np.linspace(0.0, 1.0, len(shares)), shares)
+
+
+def congestion(counts: ArrayLike) -> float:
+    """How many of the other recommendations go to the job that one is recommended oneself, as a share of them.
+
+    It is the chance that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs where all jobs are equally
+    likely, 1 where it is always the same; it does not depend on how many recommendations there are.
+
+    Args:
+        counts: (n_jobs,), how often each job was recommended.
+
+    Returns:
+        In [0, 1]; NaN for fewer than two recommendations.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    total = float(counts.sum())
+    return float(counts @ (counts - 1)) / (total * (total - 1)) if total > 1 else float("nan")
 
 
 def _order(scores: NDArray[np.float64]) -> NDArray[np.intp]:

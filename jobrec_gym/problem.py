@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64
-from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, load_market
+from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 
 __all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
 
@@ -129,18 +129,21 @@ class RecommendationProblem:
         """What the reward noise of step number ``steps`` (n,), counted from 0, is drawn from; (n,)."""
         return hash64(episodes, _INTERACTION, steps)
 
-    def observe(self, applicant_ids: Ids, candidate_ids: Ids, action_mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
-        """Observations of n rows, batched; the arrays belong to the caller."""
-        # Fancy indexing copies: an observation belongs to the caller, the table to every environment.
-        observation: dict[str, NDArray[Any]] = {}
-        observation["applicant"] = self.market.applicants.vectors[applicant_ids].astype(np.float32, copy=False)
-        if self.observation == "features":
-            observation["candidates"] = self.action_features[candidate_ids].astype(np.float32, copy=False)
-        else:
-            observation["candidates"] = candidate_ids.copy()
-        if self.mask_in_observation:
-            observation["action_mask"] = action_mask.copy()
-        return observation
+    def applicant_vectors(self, applicant_ids: Ids, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Vectors (..., 2 * block_dim) of applicants (...)."""
+        return gathered(self.market.applicants.vectors, applicant_ids, out)
+
+    def candidate_vectors(self, candidate_ids: Ids, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Vectors (..., d_a) of jobs (...)."""
+        return gathered(self.action_features, candidate_ids, out)
+
+    def observe(self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids) -> dict[str, NDArray[Any]]:
+        """An observation without its mask: vectors (..., 2 * block_dim) of applicants, who are shown jobs (..., k).
+
+        The arrays belong to the caller, the tables to every environment.
+        """
+        shown = self.candidate_vectors(candidate_ids) if self.observation == "features" else candidate_ids.copy()
+        return {"applicant": applicant_vectors.copy(), "candidates": shown}
 
 
 @dataclass(eq=False)

@@ -1,137 +1,166 @@
-"""Text and picture of one recommendation."""
+"""One recommendation as it is shown: what there is to see, and its text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
 
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont, ImageFont
+__all__ = ["Scene", "headline", "render_text", "standing"]
 
-__all__ = ["render_image", "render_text"]
-
-_WIDTH, _MARGIN, _LINE = 960, 24, 24
 _SHOWN_CANDIDATES = 10
-_INK, _FAINT, _PAPER, _BAR, _MARK = (31, 41, 55), (107, 114, 128), (255, 255, 255), (147, 197, 253), (22, 101, 52)
+_BOLD, _FAINT, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[0m"
 
 
-def render_text(market: LabourMarket, info: Mapping[str, Any]) -> str:
-    """One recommendation in words.
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What there is to see of a decision: before a recommendation, or with what became of it.
+
+    Attributes:
+        market: Where the words are.
+        applicant_id: Who was recommended something.
+        candidate_ids: (k,), what was shown.
+        allowed: bool (k,), which of them could be recommended.
+        scores: float (k,), what the candidates are ranked by.
+        scored_by: What the scores are called.
+        info: The ``info`` of the step; without ``job_id`` nothing was recommended yet.
+        reward: What was paid; ``None`` if nothing was recommended yet.
+        step: How many recommendations the episode has had.
+    """
+
+    market: LabourMarket
+    applicant_id: int
+    candidate_ids: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+    scores: NDArray[np.floating]
+    scored_by: str
+    info: Mapping[str, Any]
+    reward: float | None
+    step: int
+
+    @property
+    def applicant(self) -> Profile:
+        """The words of the applicant."""
+        return self.market.applicant(self.applicant_id)
+
+    @property
+    def job(self) -> Profile | None:
+        """The words of the recommended job."""
+        return self.market.job(self.info["job_id"]) if "job_id" in self.info else None
+
+    @property
+    def ranking(self) -> NDArray[np.intp]:
+        """Places (k,) of the candidates, best first; masked ones last."""
+        return np.lexsort((-self.scores, ~self.allowed))
+
+    def shown(self, n_rows: int) -> list[int]:
+        """The first places of the ranking, at most ``n_rows``; the recommended one is always among them."""
+        ranking = self.ranking.tolist()
+        first = ranking[:n_rows]
+        recommended = [place for place in ranking[n_rows:] if self.candidate_ids[place] == self.info.get("job_id")]
+        return first[: n_rows - len(recommended)] + recommended
+
+    def shared(self, profile: Profile) -> frozenset[str]:
+        """Skills that the applicant and a job have both, among those of equal kind."""
+        applicant = self.applicant
+        hard = set(applicant.hard_skills) & set(profile.hard_skills)
+        return frozenset(hard | (set(applicant.soft_skills) & set(profile.soft_skills)))
+
+
+def render_text(scene: Scene, colours: bool = False, width: int | None = None) -> str:
+    """A scene in words.
 
     Args:
-        market: Where the words are.
-        info: An ``info`` of ``JobRec-v0``, of a reset or of a step.
+        scene: What there is to see.
+        colours: With escape sequences of a terminal: the recommended job and shared skills are green.
+        width: Lists of skills go on in the next line behind so many columns; ``None``: they never do.
 
     Returns:
-        Several lines: who applies, what was recommended and earned, and the candidates of the observation by cosine.
+        Several lines: who applies, what was recommended, what became of it, and the candidates, best first.
     """
-    applicant = market.applicant(info["applicant_id"])
-    lines = [
-        f"Applicant {applicant.key}: {_headline(applicant)}",
-        f"  hard skills: {_listed(applicant.hard_skills)}",
-        f"  soft skills: {_listed(applicant.soft_skills)}",
-    ]
-    if "job_id" in info:
-        job = market.job(info["job_id"])
-        shared = [skill for skill in job.hard_skills + job.soft_skills if skill in _skills(applicant)]
-        lines += [
-            f"Recommended {job.key}: {_headline(job)}",
-            f"  asks for: {_listed(job.hard_skills + job.soft_skills)}",
-            f"  shared: {_listed(shared)}",
-            f"  reward/cosine {info['reward/cosine']:.3f}",
+    paint = _painter(colours)
+    applicant, job = scene.applicant, scene.job
+    shared = scene.shared(job) if job is not None else frozenset()
+
+    def listed(label: str, skills: Sequence[str]) -> str:
+        rows = _broken([f"{skill}," for skill in skills[:-1]] + list(skills[-1:]), len(label) + 1, width)
+        painted = [
+            " ".join(paint(word, _GREEN) if word.rstrip(",") in shared else word for word in row) for row in rows
         ]
-    lines.append("Candidates by cosine:")
-    for job_id, cosine in _ranked(market, info):
-        mark = ">" if job_id == info.get("job_id") else " "
-        job = market.job(job_id)
-        lines.append(f" {mark} {cosine:+.3f}  {job.key}  {_headline(job)}")
-    hidden = len(info["candidate_ids"]) - _SHOWN_CANDIDATES
+        return f"{label} " + f"\n{' ' * (len(label) + 1)}".join(painted or ["none"])
+
+    lines = [
+        paint(f"Applicant {applicant.key}: {headline(applicant)}", _BOLD),
+        listed("  hard skills:", applicant.hard_skills),
+        listed("  soft skills:", applicant.soft_skills),
+    ]
+    if job is not None:
+        skills = job.hard_skills + job.soft_skills
+        lines += [
+            paint(f"Recommended {job.key}: {headline(job)}", _BOLD + _GREEN),
+            listed("  asks for:", skills),
+            listed("  shared:", [skill for skill in skills if skill in shared]),
+            f"  {'   '.join(_rewards_in_words(scene))}",
+        ]
+    lines.append(f"Candidates by {scene.scored_by}:")
+    places = scene.shown(_SHOWN_CANDIDATES)
+    for place in places:
+        job_id = int(scene.candidate_ids[place])
+        profile = scene.market.job(job_id)
+        recommended = job_id == scene.info.get("job_id")
+        mark = ">" if recommended else " " if scene.allowed[place] else "x"
+        line = f" {mark} {scene.scores[place]:+.3f}  {profile.key}  {headline(profile)}"
+        lines.append(paint(line, _BOLD + _GREEN if recommended else "" if scene.allowed[place] else _FAINT))
+    hidden = len(scene.candidate_ids) - len(places)
     if hidden > 0:
         lines.append(f"   ... and {hidden} more")
+    if not scene.allowed.all():
+        lines.append("   x: masked, recommended before")
     return "\n".join(lines)
 
 
-def render_image(market: LabourMarket, info: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """One recommendation as a picture.
-
-    Args:
-        market: Where the words are.
-        info: An ``info`` of ``JobRec-v0``, of a reset or of a step.
-
-    Returns:
-        uint8 (height, 960, 3); the height is the same for all steps of an environment.
-
-    Raises:
-        DependencyNotInstalled: Without Pillow.
-    """
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            'Pillow is not installed, run `pip install "jobrec-gym[render]"` for render_mode="rgb_array".'
-        ) from error
-    fonts = [ImageFont.load_default(size) for size in (20, 15)]
-    rows = min(len(info["candidate_ids"]), _SHOWN_CANDIDATES)
-    image = Image.new("RGB", (_WIDTH, 2 * _MARGIN + (rows + 7) * _LINE), _PAPER)
-    draw = ImageDraw.Draw(image)
-    applicant = market.applicant(info["applicant_id"])
-    top = _MARGIN
-
-    def write(text: str, x: int, size: int, colour: tuple[int, int, int], room: int) -> None:
-        draw.text((x, top), _cut(text, fonts[size], room), fill=colour, font=fonts[size])
-
-    room = _WIDTH - 2 * _MARGIN
-    write(f"Applicant: {_headline(applicant)}", _MARGIN, 0, _INK, room)
-    top += _LINE + 4
-    for label, skills in (("hard", applicant.hard_skills), ("soft", applicant.soft_skills)):
-        write(f"{label}: {_listed(skills)}", _MARGIN, 1, _FAINT, room)
-        top += _LINE
-    top += _LINE // 2
-    if "job_id" in info:
-        write(f"Recommended: {_headline(market.job(info['job_id']))}", _MARGIN, 0, _MARK, room - 220)
-        write(f"cosine reward {info['reward/cosine']:.3f}", _WIDTH - _MARGIN - 200, 1, _MARK, 200)
-    top += _LINE + 4
-    write("Candidates, by cosine with the applicant", _MARGIN, 1, _FAINT, room)
-    top += _LINE
-    for job_id, cosine in _ranked(market, info):
-        colour = _MARK if job_id == info.get("job_id") else _INK
-        length = round(180 * max(cosine, 0.0))
-        draw.rectangle((_MARGIN, top + 3, _MARGIN + length, top + _LINE - 5), fill=colour if colour == _MARK else _BAR)
-        write(f"{cosine:+.2f}", _MARGIN + 190, 1, colour, 60)
-        write(_headline(market.job(job_id)), _MARGIN + 250, 1, colour, room - 250)
-        top += _LINE
-    return np.asarray(image)
+def headline(profile: Profile) -> str:
+    """Title, level and experience of a profile, as far as its source has them."""
+    return ", ".join(part for part in (profile.title or profile.occupation or profile.key, standing(profile)) if part)
 
 
-def _ranked(market: LabourMarket, info: Mapping[str, Any]) -> list[tuple[int, float]]:
-    candidates = np.asarray(info["candidate_ids"])
-    cosines = market.cosine(np.full(len(candidates), info["applicant_id"]), candidates)
-    order = np.argsort(-cosines, kind="stable")[:_SHOWN_CANDIDATES]
-    return [(int(candidates[place]), float(cosines[place])) for place in order]
-
-
-def _headline(profile: Profile) -> str:
+def standing(profile: Profile) -> str:
+    """Level and experience of a profile, as far as its source has them."""
     level = SENIORITY_LEVELS[profile.seniority - 1] if profile.seniority else ""
-    return ", ".join(part for part in (profile.title or profile.occupation, level, profile.experience) if part)
+    return ", ".join(part for part in (level, profile.experience) if part)
 
 
-def _skills(profile: Profile) -> frozenset[str]:
-    return frozenset(profile.hard_skills + profile.soft_skills)
+def _rewards_in_words(scene: Scene) -> list[str]:
+    info = scene.info
+    parts = [f"decision {info['feedback/decision']}"] if info.get("feedback/decision") else []
+    parts += [f"reward {scene.reward:.3f}"] if scene.reward is not None else []
+    names = ("reward/cosine", "reward/feedback", "reward/cosine_weight")
+    parts += [f"{name} {info[name]:.3f}" for name in names if name in info]
+    if info.get("feedback/status", "ok") != "ok":
+        parts.append(f"status {info['feedback/status']}")
+    return parts
 
 
-def _listed(skills: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(skills) if skills else "none"
+def _broken(words: Sequence[str], indent: int, width: int | None) -> list[list[str]]:
+    """Words in rows that fit behind an indent into some columns."""
+    rows: list[list[str]] = []
+    column = 0
+    for word in words:
+        if not rows or (width is not None and column + len(word) > width):
+            rows.append([])
+            column = indent
+        rows[-1].append(word)
+        column += len(word) + 1
+    return rows
 
 
-def _cut(text: str, font: FreeTypeFont | ImageFont, room: int) -> str:
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text.rstrip(", ") + "..."
+def _painter(colours: bool) -> Any:
+    def paint(text: str, style: str) -> str:
+        return f"{style}{text}{_PLAIN}" if colours and style else text
+
+    return paint

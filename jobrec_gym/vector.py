@@ -107,7 +107,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._k = self._problem.num_candidates
         self._numbers = _EpisodeNumbers(num_envs)
-        self._recommendations: Recommendations
+        self._recommendations: Recommendations | None
         self._ready = False
         self._episodes: NDArray[np.uint64]
         self._steps: NDArray[np.int64]
@@ -117,6 +117,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._masks: NDArray[np.int8]
         self._recommended: NDArray[np.int64]
         self._reset_rows: Mask
+        # What the last step recommended: applicants, jobs, episodes, steps before it, and which rows made one.
+        self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask]
+        # Vectors that are observed now: a step gathers those rows only that show something new.
+        self._applicant_vectors: NDArray[np.float32]
+        self._candidate_vectors: NDArray[np.float32] | None
 
     @property
     def market(self) -> LabourMarket:
@@ -132,6 +137,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def recommendations(self) -> Recommendations:
         """What the last step recommended, a row an environment, for reward wrappers; none is made after a reset."""
         self._check_ready()
+        if self._recommendations is None:  # keys are hashed only where somebody asks
+            applicant_ids, job_ids, episodes, steps, made = self._last
+            keys = self._problem.interaction_keys(episodes, steps)
+            self._recommendations = Recommendations(applicant_ids, job_ids, keys, made)
         return self._recommendations
 
     @property
@@ -189,10 +198,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             )
         made = ~self._ended
         actions = self._check_actions(np.asarray(actions), made)
-        job_ids = np.where(made, self._candidate_ids[np.arange(self.num_envs), actions], 0)
-        self._recommendations = Recommendations(
-            self._applicant_ids.copy(), job_ids, self._problem.interaction_keys(self._episodes, self._steps), made
-        )
+        job_ids = np.where(made, self._candidate_ids[self._rows, actions], 0)
+        applicant_ids = self._applicant_ids.copy()
+        self._recommendations = None
+        self._last = applicant_ids, job_ids, self._episodes.copy(), self._steps.copy(), made
+        cosine = scaled_cosine(self.market.cosine_of(self._applicant_vectors, job_ids), "unit")
         if not made.all():  # next-step mode: these rows start anew and take no action
             self._start(~made)
         self._advance(made, job_ids)
@@ -204,14 +214,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         ended = terminated | truncated
         self._ended = ended.copy()
 
-        applicant_ids = self._recommendations.applicant_ids
-        cosine = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit")
         rewards = np.where(made, cosine, 0.0)
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
-        for key, values in {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}.items():
-            self.add_step_info(infos, key, values, made)
-        self.add_step_info(infos, "reward_components", {"cosine": cosine}, made)
+        entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
+        entries["reward_components"] = {"cosine": cosine}
+        if made.all() and not self._reset_rows.any():
+            _add_full(infos, entries)
+        else:
+            for key, values in entries.items():
+                self.add_step_info(infos, key, values, made)
         return observations, rewards, terminated, truncated, infos
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
@@ -233,8 +245,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._ended |= rows
         elif rows.any():
             step_infos = {key: infos[key] for key in infos if not key.startswith(("_", "final_"))}
-            observations = self._observe()
-            self._add_final(infos, observations, rows)
+            self._add_final(infos, rows)
             for key, values in step_infos.items():
                 _move_to_final(infos, key, values, rows)
             self._start(rows)
@@ -253,8 +264,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             rows: bool (num_envs,), which rows have the entry.
         """
         final = self._reset_rows & rows
-        if final.any():
-            add_info(infos["final_info"], key, values, final)
+        if not final.any():
+            if rows.any():
+                add_info(infos, key, values, rows)
+            return
+        add_info(infos["final_info"], key, values, final)
         if (rows & ~final).any():
             add_info(infos, key, values, rows & ~final)
 
@@ -279,7 +293,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._recommended = np.asarray(state["recommended"], dtype=np.int64).reshape(self.num_envs, -1).copy()
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
-        self._masks = self._unrecommended(np.ones(self.num_envs, dtype=bool))
+        every = np.ones(self.num_envs, dtype=bool)
+        self._masks = self._unrecommended(every)
+        self._gather(every)
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -307,6 +323,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         # Jobs recommended in the running episodes, padded with -1; grows with the longest of them.
         self._recommended = np.full((n, 0 if self._problem.repeats else 1), -1, dtype=np.int64)
         self._reset_rows = np.zeros(n, dtype=bool)
+        self._rows = np.arange(n)
+        problem = self._problem
+        self._applicant_vectors = np.zeros((n, self.market.applicants.vectors.shape[1]), dtype=np.float32)
+        self._candidate_vectors = None
+        if problem.observation == "features" and problem.resample == "episode":
+            self._candidate_vectors = np.zeros((n, k, problem.action_features.shape[1]), dtype=np.float32)
         self._ready = True
 
     def _start(self, rows: Mask) -> None:
@@ -319,6 +341,18 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         )
         self._masks[rows] = 1
         self._recommended[rows] = -1
+        self._gather(rows)
+
+    def _gather(self, rows: Mask) -> None:
+        """Brings the kept vectors of some rows to what these rows show."""
+        if rows.all():  # straight into place
+            self._problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
+            if self._candidate_vectors is not None:
+                self._problem.candidate_vectors(self._candidate_ids, out=self._candidate_vectors)
+            return
+        self._applicant_vectors[rows] = self._problem.applicant_vectors(self._applicant_ids[rows])
+        if self._candidate_vectors is not None:
+            self._candidate_vectors[rows] = self._problem.candidate_vectors(self._candidate_ids[rows])
 
     def _advance(self, rows: Mask, job_ids: NDArray[np.int64]) -> None:
         if not self._problem.repeats:
@@ -332,7 +366,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
             )
         if not self._problem.repeats:
-            self._masks[rows] = self._unrecommended(rows)
+            if self._problem.resample == "step":
+                self._masks[rows] = self._unrecommended(rows)
+            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+                self._masks[rows] &= self._candidate_ids[rows] != job_ids[rows, None]
 
     def _unrecommended(self, rows: Mask) -> NDArray[np.int8]:
         shown, recommended = self._candidate_ids[rows], self._recommended[rows]
@@ -342,16 +379,18 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Observations after a step; ended rows are reset first where the mode says so."""
         self._reset_rows = np.zeros(self.num_envs, dtype=bool)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            self._add_final(infos, self._observe(), ended)
+            self._add_final(infos, ended)
             self._add_state_infos(infos["final_info"], ended)
             self._start(ended)
-        self._add_state_infos(infos, np.ones(self.num_envs, dtype=bool))
+        state = {"applicant_id": self._applicant_ids, "candidate_ids": self._candidate_ids, "action_mask": self._masks}
+        _add_full(infos, state)
         return self._observe()
 
-    def _add_final(self, infos: dict[str, Any], observations: Batch, rows: Mask) -> None:
+    def _add_final(self, infos: dict[str, Any], rows: Mask) -> None:
         final = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
-        for row in np.flatnonzero(rows):
-            final[row] = {key: values[row] for key, values in observations.items()}
+        observations = self._observe(rows)
+        for place, row in enumerate(np.flatnonzero(rows)):
+            final[row] = {key: values[place] for key, values in observations.items()}
         infos.setdefault("final_info", {})
         for key in ("_final_obs", "_final_info"):
             infos[key] = infos.get(key, np.zeros(self.num_envs, dtype=bool)) | rows
@@ -362,19 +401,35 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         add_info(infos, "candidate_ids", self._candidate_ids, rows)
         add_info(infos, "action_mask", self._masks, rows)
 
-    def _observe(self) -> Batch:
-        return self._problem.observe(self._applicant_ids, self._candidate_ids, self._masks)
+    def _observe(self, rows: Mask | None = None) -> Batch:
+        """Observations of all environments or of some rows; the arrays belong to the caller."""
+
+        def copied(values: NDArray[Any]) -> NDArray[Any]:
+            return values.copy() if rows is None else values[rows]
+
+        observation: Batch = {"applicant": copied(self._applicant_vectors)}
+        if self._candidate_vectors is not None:
+            observation["candidates"] = copied(self._candidate_vectors)
+        else:
+            observation["candidates"] = copied(self._candidate_ids)
+            if self._problem.observation == "features":
+                observation["candidates"] = self._problem.candidate_vectors(observation["candidates"])
+        if self._problem.mask_in_observation:
+            observation["action_mask"] = copied(self._masks)
+        return observation
 
     def _check_actions(self, actions: NDArray[Any], made: Mask) -> NDArray[np.int64]:
         if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(
                 f"`actions` must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}."
             )
-        wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
-        if len(wrong):
+        if actions.min() < 0 or actions.max() >= self._k:
+            wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
             raise ValueError(f"`actions` must be in [0, {self._k}), got {actions[wrong[0]]} in environment {wrong[0]}.")
-        masked = np.flatnonzero(made & (self._masks[np.arange(self.num_envs), actions] == 0))
-        if len(masked):
+        # Without `repeats=False` nothing is ever masked.
+        refused = made & (self._masks[self._rows, actions] == 0) if not self._problem.repeats else None
+        if refused is not None and refused.any():
+            masked = np.flatnonzero(refused)
             row = masked[0]
             raise ValueError(
                 f"`actions`: {actions[row]} is masked in environment {row}: job "
@@ -471,6 +526,16 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
             infos[key] = np.full(values.shape, None if dtype is object else 0, dtype=dtype)
         infos[key][rows] = values[rows]
     infos[f"_{key}"] = infos.get(f"_{key}", np.zeros(len(rows), dtype=bool)) | rows
+
+
+def _add_full(infos: dict[str, Any], entries: dict[str, Any]) -> None:
+    """:func:`add_info` of several new numeric entries that every row has."""
+    for key, values in entries.items():
+        if isinstance(values, dict):
+            _add_full(infos.setdefault(key, {}), values)
+            infos[f"_{key}"] = np.ones(len(next(iter(values.values()))), dtype=bool)
+        else:
+            infos[key], infos[f"_{key}"] = values.copy(), np.ones(len(values), dtype=bool)
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:

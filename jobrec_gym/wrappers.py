@@ -45,6 +45,7 @@ class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
         self._model = model
         self._terminate_on = _decisions(terminate_on)
         self._sums: dict[str, float] = {}
+        self.unwrapped.wait_for_reward()  # type: ignore[attr-defined]
 
     @property
     def reward_model(self) -> RewardModel:
@@ -79,7 +80,9 @@ class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
             terminated = terminated or batch.decision[0] in self._terminate_on
         if terminated or truncated:
             info.update({f"episode_sum/{name}": value for name, value in self._sums.items()})
-        return obs, float(batch.reward[0]), terminated, truncated, info
+        reward = float(batch.reward[0])
+        self.unwrapped.show_reward(reward, info)  # type: ignore[attr-defined]
+        return obs, reward, terminated, truncated, info
 
     def get_state(self) -> dict[str, Any]:
         """This wrapper's own part of where the environment stands, in plain JSON."""

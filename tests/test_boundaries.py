@@ -11,13 +11,15 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"counter_rng", "schedules"},
+        {"counter_rng", "progress", "schedules"},
         {"market"},
-        {"encoders", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
-        {"simulators.answers", "simulators.completion", "simulators.asking"},
+        {"encoders", "job_index", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
+        {"simulators.answers", "simulators.completion", "simulators.asking", "simulators.memory"},
         {"rewards", "candidates", "metrics"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
         {"rendering"},
+        {"picture"},
+        {"screen"},
         {"env", "vector"},
         {"wrappers"},
         {"__init__", "__main__"},
@@ -31,7 +33,7 @@ LAYERS = {
         {"__init__"},
     ],
 }
-HEAVY = {"torch", "sentence_transformers", "litellm", "pandas", "pyarrow", "stable_baselines3", "hydra", "PIL"}
+HEAVY = {"torch", "sentence_transformers", "litellm", "pandas", "pyarrow", "stable_baselines3", "hydra", "PIL", "faiss"}
 
 
 def modules(package: str) -> list[Path]:

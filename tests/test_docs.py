@@ -1,38 +1,216 @@
-"""The examples of README and docs run as they are written."""
+"""The pages say what is so: their examples run as they are written, their commands compose, their links hold."""
 
+import ast
+import doctest
+import importlib
+import importlib.util
+import inspect
+import pkgutil
 import re
+import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("dynaq_algo.dynaq", reason="needs the extra 'algo'")
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+import gymnasium as gym
+import numpy as np
+import small_releases
+import torch as th
+from fake_llm import decides, serving
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+import dynaq_algo
+import jobrec_gym
+from experiments import build  # noqa: F401  # registers the resolvers of conf/
+from jobrec_gym import wrappers
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def examples(page):
-    """Python blocks of a page, each at its own lines so that errors point into the page.
+def blocks(page, *languages):
+    """Blocks of a page in some language, their text and the line that they begin at.
 
     But those marked `notest`, and those marked `ecosystem`, which want libraries of their own: `make test-ecosystem`.
     """
     text = page.read_text()
     for match in BLOCK.finditer(text):
         language, *marks = match["info"].split() or [""]
-        if language == "python" and not {"notest", "ecosystem"} & set(marks):
-            yield "\n" * text[: match.start("code")].count("\n") + match["code"]
+        if language in languages and not {"notest", "ecosystem"} & set(marks):
+            yield match["code"], text[: match.start("code")].count("\n")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder with the files that the pages read, and a language model that answers in OpenAI's name."""
+    small_releases.write_own_tables(tmp_path)
+    small_releases.write_onet(tmp_path / "db_29_3_text.zip")
+    small_releases.write_esco(tmp_path / "esco_1.1.1_classification_en_csv.zip")
+    small_releases.write_export(tmp_path / "export")
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "example"}
-    blocks = list(examples(page))
-    if not blocks:
+    with serving(decides("apply")) as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.api_base)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield fake
+
+
+@every_page
+def test_the_examples_of_a_page_run(page, world):
+    if page.parent.name == "plugins":
+        pytest.skip("run by tests/ecosystem, where the page's library is installed")
+    examples = list(blocks(page, "python"))
+    if not examples:
         pytest.skip("a page without examples")
-    for code in blocks:
-        exec(compile(code, str(page), "exec"), namespace)
+    namespace = {"__name__": "example"}
+    for code, line in examples:
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)  # errors point into the page
+    if "LLMReward(env, simulator)" in page.read_text():
+        assert world.calls > 0, "the example asks a language model"
+
+
+def docstrings():
+    """Docstrings with examples, of both packages."""
+    for package in (jobrec_gym, dynaq_algo):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for found in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module.name)):
+                if found.examples:
+                    yield found
+
+
+@pytest.mark.parametrize("docstring", list(docstrings()), ids=lambda docstring: docstring.name)
+def test_the_examples_of_a_docstring_say_what_they_print(docstring, world):
+    for package in (jobrec_gym, dynaq_algo):
+        docstring.globs |= {name: getattr(package, name) for name in package.__all__}
+    docstring.globs |= {"gym": gym, "np": np, "th": th}
+
+    shown = []
+    failed, _ = doctest.DocTestRunner().run(docstring, out=shown.append)
+    assert not failed, "".join(shown)
+
+
+def test_the_example_on_the_environments_page_runs():
+    for code in re.findall(r"^```python\n(.*?)^```", inspect.getdoc(jobrec_gym.JobRecEnv), re.MULTILINE | re.DOTALL):
+        exec(compile(code, "JobRecEnv.__doc__", "exec"), {})
+
+
+def split(line):
+    """Words of a command line, None if a quotation is left open."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        return None
+
+
+def commands(page):
+    """Command lines of a page, in blocks and within sentences, each as its words."""
+    for code, _ in blocks(page, "sh", "bash"):
+        lines = iter(re.sub(r"\\\n", " ", code).splitlines())
+        for line in lines:
+            while (words := split(line)) is None:  # a quotation over several lines
+                line += "\n" + next(lines)
+            if words and "-c" not in words:
+                yield [word for word in words if word != "&"]
+    prose = BLOCK.sub("", page.read_text())
+    for line in re.findall(r"`((?:python -m|make) [^`]+)`", prose):
+        yield shlex.split(line)
+
+
+def config_of(module):
+    """Folder and name of an entry point's primary config, or None if it has none."""
+    for node in ast.walk(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
+            given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+            return ROOT / "experiments" / given["config_path"], given["config_name"]
+    return None
+
+
+def single_runs(overrides):
+    """Overrides without sweeps, so many of them that each value of each sweep is in one."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    values = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.input_line]
+        for override in parsed
+    ]
+    for i in range(max(map(len, values), default=1)):
+        yield [choices[i % len(choices)] for choices in values]
+
+
+def check_experiment(module, arguments):
+    config = config_of(module)
+    if config is None:  # an entry point with flags of its own
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+        assert all(f'"{flag}"' in source for flag in arguments if flag.startswith("-"))
+        return
+    # Flags, and what the reader fills in: `market=...`
+    overrides = [word for word in arguments if not word.startswith("-") and not word.endswith("=...")]
+    folder, name = config
+    with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+        for run in single_runs(overrides):
+            try:
+                cfg = compose(name, run, return_hydra_config=True)
+            except MissingConfigException as error:
+                if (error.missing_cfg_file or "").startswith("hydra/launcher/"):
+                    continue  # of a plug-in that is not installed: Ray has an environment of its own
+                raise
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            OmegaConf.to_container(cfg, resolve=True)
+
+
+def check_command(words):
+    match words:
+        case ["python", "-m", module, *arguments] if module.startswith("experiments."):
+            check_experiment(module, arguments)
+        case ["python", "-m", "pytest", *arguments]:
+            listed = subprocess.run(
+                [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments], cwd=ROOT, capture_output=True
+            )
+            assert listed.returncode == 0, "no such test"
+        case ["python", "-m", "pip", "install", *arguments]:
+            named = re.findall(r"\[([\w,-]+)\]", " ".join(arguments))
+            assert {extra for names in named for extra in names.split(",")} <= EXTRAS.keys()
+        case ["python", "-m", module]:
+            assert importlib.util.find_spec(f"{module}.__main__")
+        case ["make", *targets]:
+            there = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert set(targets) <= set(there)
+        case ["python", *_]:
+            raise AssertionError("no check is known for this command")
+        # Other programs (`ray`, `sbatch`, ...) are not of this project.
+
+
+@every_page
+def test_the_commands_of_a_page_can_be_given(page):
+    listed = {tuple(words) for words in commands(page)}
+    if not listed:
+        pytest.skip("a page without commands")
+    for words in sorted(listed):
+        try:
+            check_command(list(words))
+        except Exception as error:
+            raise AssertionError(f"{page.name}: {shlex.join(words)}") from error
+
+
+def test_an_option_that_is_not_there_is_found():
+    with pytest.raises(Exception, match="no_such_option"):
+        check_command(["python", "-m", "experiments.train", "-m", "seed=0,1", "no_such_option=1"])
+    with pytest.raises(Exception, match="no_such_algo"):
+        check_command(["python", "-m", "experiments.train", "-m", "algo=dynaq,no_such_algo"])
 
 
 def test_all_plug_ins_play_the_same_world():
@@ -42,8 +220,68 @@ def test_all_plug_ins_play_the_same_world():
     assert len(first) == 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@every_page
 def test_links_inside_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@every_page
+def test_extras_that_a_page_names_are_there(page):
+    for names in re.findall(r"jobrec-gym\[([\w,-]+)\]", page.read_text()):
+        assert set(names.split(",")) <= EXTRAS.keys()
+
+
+def test_the_quickstart_says_what_each_extra_is_for():
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    table = page[page.index("| extra |") : page.index("## Play")]
+    said = {
+        name
+        for first in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([\w-]+)`", first)
+    }
+
+    assert said == EXTRAS.keys() - {"all", "dev", "docs"}
+
+
+def test_the_figures_of_the_model_card_stand_on_the_results_page():
+    figure = r"-?\d[\d.]* \[[^\]]+\]"
+    card, results = (
+        (ROOT / "docs" / name).read_text().replace("*", "") for name in ("model_card.md", "results/README.md")
+    )
+    figures = set(re.findall(figure, card))
+
+    assert len(figures) > 20
+    assert figures <= set(re.findall(figure, results))
+
+
+def wrapper_rows():
+    for name in wrappers.__all__:
+        if not name.startswith("Vector"):
+            wrapper = getattr(wrappers, name)
+            signature = inspect.signature(wrapper)
+            plain = [value.replace(annotation=value.empty) for value in signature.parameters.values()]
+            call = f"{name}{signature.replace(parameters=plain)}".replace("'", '"')
+            twin = f"`Vector{name}`" if f"Vector{name}" in wrappers.__all__ else ""
+            first_line = re.sub(r":class:`(\w+)`", r"`\1`", inspect.getdoc(wrapper).splitlines()[0]).replace("``", "`")
+            yield f"| `{call}` | {twin} | {first_line} |".replace("|  |", "| |")
+
+
+def test_the_table_of_wrappers_is_the_first_lines_of_their_docstrings():
+    page = (ROOT / "docs" / "environment.md").read_text()
+    for row in wrapper_rows():
+        assert row in page
+
+
+@pytest.mark.parametrize("package", [jobrec_gym, dynaq_algo], ids=lambda package: package.__name__)
+def test_every_module_is_in_the_reference(package):
+    reference = (ROOT / "docs" / "api" / f"{package.__name__}.md").read_text()
+    documented = set(re.findall(r"^\.\. automodule:: ([\w.]+)$", reference, re.MULTILINE))
+    modules = {
+        found.name
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not found.name.endswith("__main__") and getattr(importlib.import_module(found.name), "__all__", ())
+    }
+
+    assert modules == documented, "each module has its `.. automodule::` in docs/api"

@@ -66,11 +66,13 @@ def seconds_per_call(call: Callable[[], Any], *, seconds: float = 0.3) -> float:
 def ratio_of(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 5, seconds: float = 0.3
 ) -> tuple[float, float, float]:
-    """How many times the time of ``ours`` is that of ``theirs``, taken in turn, so that a noisy machine is noisy to both.
+    """Time of ``ours`` in times of ``theirs``, taken in turn, so that a noisy machine is noisy to both.
 
     Returns:
         The median of the rounds' ratios, and the least seconds a call of ours and of theirs.
     """
-    pairs = [(seconds_per_call(ours, seconds=seconds), seconds_per_call(theirs, seconds=seconds)) for _ in range(rounds)]
+    pairs = [
+        (seconds_per_call(ours, seconds=seconds), seconds_per_call(theirs, seconds=seconds)) for _ in range(rounds)
+    ]
     ratio = statistics.median(mine / other for mine, other in pairs)
     return ratio, min(mine for mine, _ in pairs), min(other for _, other in pairs)

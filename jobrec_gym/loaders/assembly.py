@@ -82,7 +82,7 @@ def assemble_market(
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | os.PathLike[str] | bool | None = None,
     batch_size: int = 64,
-    device: str | None = None,
+    device: str | Sequence[str] | None = None,
     progress: bool | None = None,
     test_fraction: float = 0.3,
     split_by: SplitBy = "row",
@@ -105,7 +105,7 @@ def assemble_market(
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`, like the next four.
         cache_dir: Where vectors are kept between runs; ``False`` keeps none.
         batch_size: Texts encoded at once.
-        device: A torch device.
+        device: A torch device, or several.
         progress: Show progress.
         test_fraction: Share of the rows of each side that is held out, in [0, 1): exact to half a row, and at least one
             row stays on each side of the split where there are two. Which rows depends on the seed and on all keys, not

@@ -6,10 +6,12 @@ Nobody in it is real. Row ``i`` depends on the seed and on ``i`` only, so a larg
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,11 @@ from jobrec_gym.market import (
     Vocabulary,
     compose_block,
     compose_vectors,
+    market_folder,
+    read_header,
+    write_vectors,
 )
+from jobrec_gym.progress import steps
 
 __all__ = [
     "VECTORS_FILE",
@@ -38,6 +44,7 @@ __all__ = [
 ]
 
 SplitBy = Literal["row", "occupation"]
+Precision = Literal["float32", "float16"]
 
 VECTORS_FILE = "vectors.npz"
 """Name of the shipped vectors in ``jobrec_gym/data``; ``python -m experiments.make_vectors`` writes it."""
@@ -118,6 +125,8 @@ def load_default(
     n_applicants: int = 1_000,
     seed: int = 0,
     split_by: SplitBy = "row",
+    dtype: Precision = "float32",
+    folder: str | os.PathLike[str] | None = None,
 ) -> LabourMarket:
     """The default market: a generated market over the embedded taxonomy.
 
@@ -126,40 +135,44 @@ def load_default(
         n_applicants: How many applicants.
         seed: Which market.
         split_by: Hold out about 30 % of the rows, or all rows of about 30 % of the occupations.
+        dtype: In which vectors are kept; ``"float16"`` halves them. They are composed in float32 either way.
+        folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
+            larger than memory. ``None`` makes it in memory.
 
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
+
+    Raises:
+        MarketError: For an impossible size, or a ``folder`` that holds something other than this market.
     """
     for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MarketError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+    if dtype not in get_args(Precision):
+        raise MarketError(f"`dtype` must be one of {get_args(Precision)}, got {dtype!r}.")
     taxonomy = load_taxonomy()
-    with (
-        resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
-        np.load(path, allow_pickle=False) as file,
-    ):
-        vectors = {key: file[key] for key in file.files}
-    applicants, jobs = (
-        rows.to_population(
-            np.char.add(prefix, np.char.zfill(np.arange(len(rows.seniority)).astype(str), 7)),
-            compose_vectors(
-                compose_block(vectors["hard_skills"], rows.hard_skills),
-                compose_block(vectors["soft_skills"], rows.soft_skills),
-            ),
+    words = _word_vectors()
+    if folder is None:
+        populations = {}
+        for side, (keys, rows) in _sides(taxonomy, n_applicants, n_jobs, seed, split_by).items():
+            vectors = np.empty((len(keys), _dim(words)), dtype=dtype)
+            for start, chunk in _composed(words, rows):
+                vectors[start : start + len(chunk)] = chunk
+            populations[side] = rows.to_population(keys, vectors)
+        return _market(taxonomy, words, populations)
+    made_from = {"n_jobs": n_jobs, "n_applicants": n_applicants, "seed": seed, "split_by": split_by, "dtype": dtype}
+    if not Path(folder).exists():
+        with market_folder(folder) as new:
+            _write(new, taxonomy, words, made_from)
+    found = read_header(Path(folder))["made_from"]
+    market = LabourMarket.load(folder)
+    if found != made_from or market.vocabulary != taxonomy.vocabulary:
+        raise MarketError(
+            f"`folder` {os.fspath(folder)!r} holds another market than is asked for: made from {found}, asked for "
+            f"{made_from}, over {'this' if market.vocabulary == taxonomy.vocabulary else 'another'} taxonomy. Choose "
+            "another folder, or delete this one."
         )
-        for prefix, rows in (
-            ("A", sample_applicants(taxonomy.occupations, n_applicants, seed, split_by)),
-            ("J", sample_jobs(taxonomy.occupations, n_jobs, seed, split_by)),
-        )
-    )
-    return LabourMarket(
-        "default",
-        applicants,
-        jobs,
-        taxonomy.vocabulary,
-        title_vectors=vectors["titles"],
-        experience_vectors=vectors["experiences"],
-    )
+    return market
 
 
 def load_taxonomy() -> Taxonomy:
@@ -215,6 +228,81 @@ def sample_applicants(occupations: OccupationTable, n: int, seed: int, split_by:
 def sample_jobs(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy = "row") -> SampledRows:
     """Postings: each asks for a part of what its occupation needs. Arguments as in :func:`sample_applicants`."""
     return _sample(occupations, n, seed, split_by, _JOB)
+
+
+def _write(
+    new: Path, taxonomy: Taxonomy, words: Mapping[str, NDArray[np.float16]], made_from: Mapping[str, Any]
+) -> None:
+    """Writes the default market into an empty folder; no more than a chunk of its vectors is ever in memory."""
+    sums, populations = {}, {}
+    sizes = (made_from["n_applicants"], made_from["n_jobs"], made_from["seed"], made_from["split_by"])
+    for side, (keys, rows) in _sides(taxonomy, *sizes).items():
+        file, shape = new / f"{side}.npy", (len(keys), _dim(words))
+        chunks = (chunk for _, chunk in _composed(words, rows, f"making {side}"))
+        sums[side] = write_vectors(file, chunks, shape, made_from["dtype"])
+        populations[side] = rows.to_population(keys, np.load(file, mmap_mode="r"))
+    _market(taxonomy, words, populations).write_tables(new, sums["jobs"], made_from)
+
+
+def _sides(
+    taxonomy: Taxonomy, n_applicants: int, n_jobs: int, seed: int, split_by: SplitBy
+) -> dict[str, tuple[NDArray[np.str_], SampledRows]]:
+    """Keys and sampled rows of both sides."""
+    return {
+        "applicants": (_keys("A", n_applicants), sample_applicants(taxonomy.occupations, n_applicants, seed, split_by)),
+        "jobs": (_keys("J", n_jobs), sample_jobs(taxonomy.occupations, n_jobs, seed, split_by)),
+    }
+
+
+def _market(
+    taxonomy: Taxonomy, words: Mapping[str, NDArray[np.float16]], populations: Mapping[str, Population]
+) -> LabourMarket:
+    return LabourMarket(
+        "default",
+        populations["applicants"],
+        populations["jobs"],
+        taxonomy.vocabulary,
+        title_vectors=words["titles"],
+        experience_vectors=words["experiences"],
+    )
+
+
+def _keys(prefix: str, n: int) -> NDArray[np.str_]:
+    width = max(7, len(str(n - 1)))
+    return np.fromiter((f"{prefix}{row:07}" for row in range(n)), dtype=f"U{width + 1}", count=n)
+
+
+def _word_vectors() -> dict[str, NDArray[np.float16]]:
+    """The shipped vectors of the taxonomy's words, a table (n_words, block_dim) a kind."""
+    with (
+        resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
+        np.load(path, allow_pickle=False) as file,
+    ):
+        return {key: file[key] for key in file.files}
+
+
+def _dim(words: Mapping[str, NDArray[np.float16]]) -> int:
+    return words["hard_skills"].shape[1] + words["soft_skills"].shape[1]
+
+
+def _composed(
+    words: Mapping[str, NDArray[np.float16]], rows: SampledRows, what: str | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Vectors of sampled rows, chunk by chunk: the first row's number, and float32 (chunk, dim).
+
+    Args:
+        words: From :func:`_word_vectors`.
+        rows: The sampled rows.
+        what: What to show progress as; ``None`` shows none.
+    """
+    n = len(rows.seniority)
+    for start in steps(n, _CHUNK, what or "", "row", progress=False if what is None else None):
+        chunk = np.arange(start, min(start + _CHUNK, n))
+        hard, soft = rows.hard_skills.take(chunk), rows.soft_skills.take(chunk)
+        yield (
+            start,
+            compose_vectors(compose_block(words["hard_skills"], hard), compose_block(words["soft_skills"], soft)),
+        )
 
 
 def _sample(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy, side: int) -> SampledRows:

@@ -85,7 +85,7 @@ def load_csv(
             below the header) and column.
 
     Example:
-        >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})  # doctest: +SKIP
+        >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
         raise MarketError(

@@ -24,6 +24,7 @@ from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, Simu
 from jobrec_gym.simulators.budget import Budget, BudgetReached, Spending
 from jobrec_gym.simulators.cache import AnswerCache
 from jobrec_gym.simulators.completion import ModelUnusable
+from jobrec_gym.simulators.memory import FeedbackMemory, merged
 from jobrec_gym.simulators.prompts import (
     PERSONAS,
     applicant_document,
@@ -533,11 +534,14 @@ class BoundLLMSimulator:
         self._n_decisions = 0
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
+        self._memory = FeedbackMemory(len(market.applicants), len(market.jobs))
+        self._n_remembered = 0
 
     @property
     def usage(self) -> Usage:
         """What the simulator asked for in this process."""
-        return replace(self.simulator.usage, decisions=self._n_decisions)
+        usage = self.simulator.usage
+        return replace(usage, decisions=self._n_decisions, cache_hits=usage.cache_hits + self._n_remembered)
 
     @property
     def thresholds(self) -> tuple[float, float, float] | None:
@@ -569,8 +573,16 @@ class BoundLLMSimulator:
         except BudgetReached as reached:  # within the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(cosine)
             return self.simulator.feedback_of(outcomes, None, cosine)
-        outcomes = self.simulator.ask(self._documents.questions(applicant_ids, job_ids))
-        return self.simulator.feedback_of(outcomes, thresholds, cosine)
+        places = self._memory.find(applicant_ids, job_ids)
+        known = places >= 0
+        self._n_remembered += int(known.sum())
+        if known.all():
+            return self._memory.take(places)
+        asked = np.asarray(applicant_ids)[~known], np.asarray(job_ids)[~known]
+        outcomes = self.simulator.ask(self._documents.questions(*asked))
+        fresh = self.simulator.feedback_of(outcomes, thresholds, cosine[~known])
+        self._memory.add(*asked, fresh)
+        return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
 
 
 class _Documents:

@@ -68,7 +68,7 @@ class RuleSimulator:
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
         >>> simulator.feedback(np.array([3]), np.array([7])).decision
-        array(['ignore'], dtype='<U6')
+        array(['save'], dtype='<U6')
     """
 
     def __init__(

@@ -150,7 +150,7 @@ def test_planning_alone_teaches_q():
         model.world_model.update(batch.inputs, batch.reward, np.arange(200))
     before = parameters(model.q_net)
     for i in range(800):
-        model._planning_updates(64)
+        model.plan(64)
         if i % 25 == 0:
             model._sync_target()
     assert not th.equal(before, parameters(model.q_net))
@@ -218,8 +218,10 @@ def test_target_network_is_copied_every_so_many_transitions(n_envs):
 
 
 @pytest.mark.parametrize("bootstrap", ["same_action", "max", "double"])
-@pytest.mark.parametrize("source", ["visited", "candidates"])
-def test_batched_planning_equals_the_plain_loop(bootstrap, source):
+@pytest.mark.parametrize(
+    ("source", "features"), [("visited", "concat"), ("candidates", "concat"), ("candidates", "interaction")]
+)
+def test_batched_planning_equals_the_plain_loop(bootstrap, source, features):
     """Models and targets are evaluated once for all planning steps; the letter does it step by step."""
     make = lambda: agent(  # noqa: E731
         make_toy(mask=True, new_candidates=True),
@@ -227,12 +229,12 @@ def test_batched_planning_equals_the_plain_loop(bootstrap, source):
         planning_source=source,
         learning_starts=60,
         planning_steps=4,
-        policy_kwargs={"net_arch": [16, 16], "features": "interaction"},
+        policy_kwargs={"net_arch": [16, 16], "features": features},
     )
     fast, plain = make(), make()
     for model in (fast, plain):
         model.learn(80)
-    fast._planning_updates(8)
+    fast.plan(8)
 
     pairs = plain._planner.sample(plain.replay_buffer, 32, plain._rngs["planning"])
     replay, policy = plain.replay_buffer, plain.policy
@@ -303,8 +305,9 @@ def test_targets_equal_numbers_computed_by_hand(monkeypatch, end, bootstrap):
     model.learn(40)
     # Q_target(s, a) = 10 s + a; the online network prefers the smallest action.
     monkeypatch.setattr(model.q_net_target, "forward", lambda x: 10 * x[:, 0] + x[:, 1])
-    monkeypatch.setattr(model.q_net_target, "score", lambda s, c: 10 * s + c.squeeze(-1))
-    monkeypatch.setattr(model.q_net, "score", lambda s, c: -c.squeeze(-1))
+    action = lambda pairs: pairs.action[pairs.action_row, 0]  # noqa: E731
+    monkeypatch.setattr(model.q_net_target, "of_pairs", lambda p: 10 * p.state[p.state_row, 0] + action(p))
+    monkeypatch.setattr(model.q_net, "of_pairs", lambda p: -action(p))
     transitions = model.replay_buffer[np.arange(40)]
     batch = model._batch(transitions)
     targets = batch.reward + model.gamma * model._next_values(batch, model._target_values(batch))
@@ -322,7 +325,7 @@ def test_a_planned_pair_keeps_its_transitions_terminated_flag(monkeypatch):
     model.learn(40)
     planned, update = [], model._q_update
     monkeypatch.setattr(model, "_q_update", lambda b, r, v: (planned.append((b, r, v)), update(b, r, v))[1])
-    model._planning_updates(64)
+    model.plan(64)
     [(batch, imagined, values)] = planned
     ended = batch.inputs[:, 0] == 1
     assert th.equal(batch.terminated, ended) and 0 < ended.sum() < 64

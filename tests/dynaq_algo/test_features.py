@@ -12,6 +12,7 @@ from dynaq_algo.features import (
     BlockwiseFeatures,
     CandidateLayout,
     ConcatFeatures,
+    DistinctPairs,
     InteractionFeatures,
     PairNetwork,
     make_features,
@@ -173,3 +174,26 @@ def test_a_network_with_a_prior_begins_as_it_and_learns_it():
 def test_a_prior_needs_similarities():
     with pytest.raises(ValueError, match="Features with similarities are 'blockwise'"):
         PairNetwork(ConcatFeatures(2, 2), [8], prior=[1.0])
+
+
+@pytest.mark.parametrize("features", [ConcatFeatures(3, 2), InteractionFeatures(3, 2)])
+def test_pairs_between_few_vectors_score_as_their_rows_do(features):
+    th.manual_seed(0)
+    network = PairNetwork(features, [8, 8])
+    states, actions = th.randn(3, 3), th.randn(4, 2)
+    state_row, action_row = th.randint(3, (20,)), th.randint(4, (20,))
+    rows = network(features(states[state_row], actions[action_row]))
+    th.testing.assert_close(network.of_pairs(DistinctPairs(states, state_row, actions, action_row)), rows)
+    # Five decisions between four actions each.
+    sets = DistinctPairs(states, state_row[:5, None], actions, action_row.reshape(5, 4))
+    expected = network.score(states[state_row[:5]], actions[action_row.reshape(5, 4)])
+    th.testing.assert_close(network.of_pairs(sets), expected)
+
+
+def test_a_separable_first_layer_sees_each_vector_once(monkeypatch):
+    network = PairNetwork(ConcatFeatures(3, 2), [8])
+    seen = []
+    linear = th.nn.functional.linear
+    monkeypatch.setattr("torch.nn.functional.linear", lambda x, *args: (seen.append(len(x)), linear(x, *args))[1])
+    network.of_pairs(DistinctPairs(th.randn(3, 3), th.zeros(50).long(), th.randn(4, 2), th.ones(50).long()))
+    assert seen[:2] == [3, 4]

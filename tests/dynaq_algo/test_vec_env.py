@@ -11,7 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toy import ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import DynaQ, GymnasiumVecEnv
+from dynaq_algo import DynaQ, GymnasiumVecEnv, make_sb3_vec_env
 
 
 def sync(n=3, mode=AutoresetMode.SAME_STEP, **kwargs):
@@ -153,3 +153,46 @@ def test_any_sb3_algorithm_trains_on_it():
         model = DQN("MultiInputPolicy", env, learning_starts=4, buffer_size=50)
         model.learn(20)
     assert len(model.ep_info_buffer) == 4
+
+
+@pytest.fixture
+def registered_toy():
+    for name, entry in (("Toy-v0", ToyVectorEnv), ("LoopedToy-v0", None)):
+        gym.register(id=name, entry_point=make_toy, vector_entry_point=entry, max_episode_steps=None)
+    yield
+    for name in ("Toy-v0", "LoopedToy-v0"):
+        gym.registry.pop(name)
+
+
+class ModalToyVectorEnv(ToyVectorEnv):
+    def __init__(self, num_envs, autoreset_mode, **kwargs):
+        assert autoreset_mode == AutoresetMode.SAME_STEP.value
+        super().__init__(num_envs, **kwargs)
+
+
+def test_an_id_becomes_a_vec_env_natively_where_it_can_and_by_a_loop_where_not(registered_toy):
+    gym.register(id="ModalToy-v0", entry_point=make_toy, vector_entry_point=ModalToyVectorEnv)
+    try:
+        native = make_sb3_vec_env("ModalToy-v0", 3, seed=4, components=True)
+        assert isinstance(native.vector_env.unwrapped, ModalToyVectorEnv)
+    finally:
+        gym.registry.pop("ModalToy-v0")
+    # A vector environment of one mode only cannot be told to reset in the same step.
+    looped = [make_sb3_vec_env(name, 3, seed=4, components=True) for name in ("Toy-v0", "LoopedToy-v0")]
+    assert all(isinstance(envs.vector_env.unwrapped, SyncVectorEnv) for envs in looped)
+    for envs in looped:
+        assert_same(dict(native.reset()), dict(envs.reset()))
+        native.seed(4)
+    for _ in range(6):
+        results = [envs.step(np.zeros(3, int)) for envs in (native, *looped)]
+        for other in results[1:]:
+            assert_same(dict(results[0][0]), dict(other[0]))
+            np.testing.assert_array_equal(results[0][1], other[1])
+
+
+def test_an_id_that_nobody_registered_is_refused_and_its_wrapper_is_put_on():
+    with pytest.raises(gym.error.NameNotFound, match="Cartpol"):
+        make_sb3_vec_env("Cartpol-v1", 2)
+    envs = make_sb3_vec_env("CartPole-v1", 2, seed=0, wrapper=lambda e: gym.wrappers.vector.ClipReward(e, 0, 0.5))
+    envs.reset()
+    assert envs.step(np.zeros(2, int))[1].tolist() == [0.5, 0.5]

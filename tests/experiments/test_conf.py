@@ -1,9 +1,11 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
@@ -23,15 +25,29 @@ def test_every_primary_config_composes(config, name):
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(group.name, option) for group in sorted(CONF.iterdir()) if group.is_dir() for option in options(group.name)],
+    [
+        (group.name, option)
+        for group in sorted(CONF.iterdir())
+        if group.is_dir() and group.name != "benchmark"
+        for option in options(group.name)
+    ],
 )
 def test_every_option_of_every_group_composes(config, group, option):
     if group == "preset":
         OmegaConf.to_container(config("coldstart", f"preset={option}"), resolve=True)
         return
+    plug_in = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}.get(option)
+    if group == "launcher" and plug_in and find_spec(f"hydra_plugins.hydra_{plug_in}_launcher") is None:
+        pytest.skip(f"the extra {plug_in} is not installed")
     needs_path = group == "market" and option not in ("default", "recorded")
     cfg = config("train", f"{group}={option}", *(["market.path=there"] if needs_path else []))
     OmegaConf.to_container(cfg, resolve=True)
+
+
+@pytest.mark.parametrize("preset", options("benchmark/preset"))
+def test_every_preset_of_the_benchmark_composes(preset):
+    with initialize_config_dir(str(CONF / "benchmark"), version_base="1.3"):
+        OmegaConf.to_container(compose("benchmark", [f"preset={preset}"]), resolve=True)
 
 
 def test_algo_dynaq_is_the_note_to_the_letter(config):

@@ -9,6 +9,9 @@ from experiments.evaluation import (
     HeldOutPairs,
     choice_metrics,
     draw_pairs,
+    exposure,
+    outcomes_by_family,
+    prediction_quality,
     random_metrics,
     ranking_metrics,
 )
@@ -23,6 +26,7 @@ PAIRS = HeldOutPairs(
     applies=np.array([[True, False, False], [False, False, False]]),
     cosine=np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]),
     n_jobs=4,
+    families=np.array(["care", "trades"]),
 )
 
 
@@ -52,6 +56,49 @@ def test_metrics_of_a_case_done_by_hand():
     assert metrics["gini"] == pytest.approx(0.5)
 
 
+def test_outcomes_of_families_are_those_of_their_applicants():
+    outcomes = outcomes_by_family(PAIRS, np.array([1, 1]))
+
+    assert list(outcomes) == ["care", "trades"]
+    assert outcomes["care"] == {
+        "n_pairs": 1,
+        "score": pytest.approx(-1.0),
+        "mean_reward": 0.0,
+        "regret": 1.0,
+        "apply_rate": 0.0,
+    }
+    assert outcomes["trades"]["mean_reward"] == 0.5 and outcomes["trades"]["score"] == pytest.approx(1.0)
+
+
+def test_exposure_names_the_jobs_that_are_recommended_most(world):
+    _, market, _ = world
+
+    shown = exposure(PAIRS, np.array([1, 0]), market)  # job 1 twice
+
+    assert shown["most_recommended"] == [{"key": market.job(1).key, "title": market.job(1).title, "share": 1.0}]
+    assert shown["lorenz"][0] == 0 and shown["lorenz"][15] == pytest.approx(0.0) and shown["lorenz"][-1] == 1
+
+
+def test_predictions_are_judged_by_their_error_and_by_their_order():
+    expected = np.array([[0.0, 1.0], [2.0, 3.0]])
+
+    assert prediction_quality(expected, expected) == {"r2": 1.0, "correlation": pytest.approx(1.0)}
+    assert prediction_quality(10 - expected, expected)["correlation"] == pytest.approx(-1.0)
+    assert prediction_quality(np.full((2, 2), 1.5), expected) == {"r2": 0.0, "correlation": None}
+    assert prediction_quality(expected, np.ones((2, 2))) == {"r2": None, "correlation": None}
+
+
+def test_a_run_keeps_who_gets_what(run):
+    outcomes = run()["outcomes"]
+
+    assert set(outcomes) == {"agent", "random", "cosine", "oracle"}
+    for part in outcomes.values():
+        assert sum(family["n_pairs"] for family in part["by_family"].values()) == 64
+        assert len(part["exposure"]["lorenz"]) == 21
+    assert set(outcomes["agent"]["world_model"]) == {"r2", "correlation"}
+    assert all(family["regret"] == 0 for family in outcomes["oracle"]["by_family"].values())
+
+
 def test_a_choice_without_a_ranking_has_no_ranking_metrics():
     metrics = choice_metrics(PAIRS, np.array([0, 1]))
 
@@ -61,7 +108,9 @@ def test_a_choice_without_a_ranking_has_no_ranking_metrics():
 
 
 def test_nothing_is_scored_where_no_candidate_is_better_than_another():
-    flat = HeldOutPairs({}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4)
+    flat = HeldOutPairs(
+        {}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4, PAIRS.families
+    )
 
     metrics = ranking_metrics(flat, np.zeros((2, 3)))
 

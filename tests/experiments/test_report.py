@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.grouping import group_runs
-from experiments.report import _mean_line, truths_table, write_report
+from experiments.plots import mean_line
+from experiments.report import truths_table, write_report
 from experiments.runs import RunError, find_runs
 from experiments.train import run_training
 
@@ -25,44 +26,108 @@ def report(small, tmp_path_factory):
 def test_the_page_needs_nothing_but_itself(report):
     page = report.read_text()
 
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert "http" not in re.sub(r"data:image/png;base64,[^\"]+", "", page)
+    assert set(re.findall(r' src="([a-z]+:)', page)) == {"data:"}
+    for target in re.findall(r'href="([^"]*)"', page):
+        assert target == "data:," or (report.parent / target.lstrip("#")).is_file() or f'id="{target[1:]}"' in page
+    assert "http" not in re.sub(r"data:image/[a-z+]+;base64,[^\"]+", "", page)
     assert "viewport" in page
 
 
 def test_the_page_shows_groups_references_and_what_was_run(report):
     page = report.read_text()
 
-    for text in ("algo=dynaq", "algo=random", "oracle", "cosine", "±", "seeds 0, 1", "planning_steps", "nDCG@10"):
+    for text in ("algo=dynaq", "algo=random", "oracle", "cosine", "±", "Seeds 0, 1", "planning_steps", "nDCG@10"):
         assert text in page, text
+    assert "python -m experiments.train -m algo=dynaq seed=0,1 env.max_episode_steps=2" in page
+    assert "DynaQ, 5 planning steps for each real one, features concat; paid by decisions of the planted rules" in page
 
 
-def test_pictures_lie_beside_the_page(report):
-    pictures = {path.name for path in report.parent.glob("*.png")}
+def test_the_page_says_what_cannot_be_told(report):
+    page = report.read_text()
 
-    assert {"held_out_score.png", "online_regret.png", "model_r2.png", "model_loss.png", "td_loss.png"} <= pictures
-    assert report.read_text().count("data:image/png") == len(pictures)
+    assert "No language model was asked" in page
+    assert "No reward here is annealed" in page
+    assert "has a twin without planning" in page
+
+
+def test_every_picture_lies_beside_the_page_as_svg_and_png(report):
+    names = set(re.findall(r'<figure id="([^"]+)"', report.read_text()))
+
+    assert {"held_out_score", "online_regret", "online_cosine", "model_r2", "td_loss", "exposure", "families"} <= names
+    for suffix in ("svg", "png"):
+        assert {path.stem for path in report.parent.glob(f"*.{suffix}")} == names
+    assert report.read_text().count("data:image/svg+xml") == len(names)
+
+
+def test_the_same_runs_give_the_same_page(run, tmp_path):
+    run("algo=random")
+    runs = find_runs(tmp_path / "run", "runs")
+
+    pages = [write_report(runs, tmp_path / name) for name in ("a", "b")]
+
+    assert pages[0].read_text() == pages[1].read_text()
+
+
+def test_planning_is_compared_with_the_twin_that_does_not_plan(run, tmp_path):
+    for steps in (0, 2):
+        run(f"algo.planning_steps={steps}", folder=f"runs/{steps}")
+    runs = find_runs(tmp_path / "runs", "runs")
+
+    page = write_report(runs, tmp_path / "report").read_text()
+
+    without, planned = (run.summary["held_out"]["score"] for run in runs)
+    assert "Each row compares an agent with one that is equal but does not plan" in page
+    cells = "".join(f"<td>{cell}</td>" for cell in ("algo.planning_steps=0", f"{planned - without:+.3f}"))
+    assert cells in page
+
+
+def test_an_annealed_reward_shows_its_weight_and_both_components(run, tmp_path):
+    run("reward=hybrid")
+    runs = find_runs(tmp_path / "run", "runs")
+    table = runs[0].metrics
+
+    page = write_report(runs, tmp_path / "report").read_text()
+
+    np.testing.assert_allclose(table["online/cosine_weight"], 1 - table["interactions"] / 30)
+    assert table[["online/cosine", "online/feedback"]][1:].notna().all(axis=None)
+    for name in ("cosine_weight", "online_cosine", "online_feedback"):
+        assert f'<figure id="{name}">' in page
+
+
+def test_runs_of_an_earlier_version_are_reported_without_what_they_lack(run, tmp_path):
+    run()
+    (found,) = find_runs(tmp_path, "runs")
+    for key in ("outcomes", "commit"):
+        del found.summary[key]
+    for part in (found.summary["held_out"], *found.summary["references"].values()):
+        del part["congestion"]
+
+    page = write_report([found], tmp_path / "report").read_text()
+
+    assert "Runs of an earlier version kept no exposure" in page
+    assert "Runs of an earlier version kept no outcomes by family" in page
+    assert '<figure id="held_out_score">' in page
 
 
 def test_names_of_runs_cannot_write_into_the_page(run, tmp_path):
-    run("algo=random", "+note='<script>'", folder="a")
+    run("algo=random", "+note='<script>x'", folder="a")
 
     page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report").read_text()
 
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    assert "<script>x" not in page
+    assert "&lt;script&gt;x" in page
 
 
 def test_curves_of_runs_that_log_at_other_steps_meet_on_their_common_range():
     first = pd.DataFrame({"x": [0, 10, 20], "y": [0.0, 10.0, 20.0]})
     second = pd.DataFrame({"x": [5, 15, 25], "y": [7.0, 17.0, 27.0]})
 
-    at, mean, spread = _mean_line([first, second], "x", "y")
+    line = mean_line([first, second], "x", "y")
 
-    np.testing.assert_allclose(at, [5, 10, 15, 20])
-    np.testing.assert_allclose(mean, at + 1)
-    np.testing.assert_allclose(spread, np.sqrt(2))
-    assert _mean_line([first, second.assign(x=[30, 40, 50])], "x", "y") is None
+    np.testing.assert_allclose(line.at, [5, 10, 15, 20])
+    np.testing.assert_allclose(line.middle, line.at + 1)
+    np.testing.assert_allclose([line.low, line.high], [line.at, line.at + 2])
+    assert mean_line([first, second.assign(x=[30, 40, 50])], "x", "y") is None
 
 
 def test_the_headline_is_of_learners(run, tmp_path):
@@ -118,7 +183,7 @@ def test_agents_are_scored_by_every_signal(small, tmp_path):
     assert table["highest cosine, market default"][1] == "1.000"
     page = write_report(runs, tmp_path / "report").read_text()
     assert "Scored by every signal" in page
-    assert "Feedback of a language model" not in page
+    assert "No language model was asked" in page
 
 
 def test_runs_without_a_second_signal_have_no_such_table(run, tmp_path):

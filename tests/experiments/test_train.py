@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -249,6 +250,29 @@ def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
     with pytest.raises(RunError, match=message):
         run(override)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_another_process_finishes_on_the_way_to_the_lock_is_not_made_again(run, monkeypatch):
+    @contextmanager
+    def late(folder):
+        monkeypatch.setattr(train, "lock_run", lock_run)
+        run("algo=random")
+        monkeypatch.setattr(train, "_run", lambda *args: pytest.fail("made again"))
+        with lock_run(folder):
+            yield
+
+    monkeypatch.setattr(train, "lock_run", late)
+
+    assert run("algo=random")["interactions"] == 30
+
+
+def test_a_finished_run_that_is_replaced_is_told_by_what(run, caplog):
+    run("algo=random")
+    assert "replaces" not in caplog.text
+
+    run("algo=random", "total_timesteps=20", "evaluation.n_episodes=8")
+
+    assert "had other evaluation.n_episodes, total_timesteps" in caplog.text
 
 
 def test_a_run_that_fails_ends_no_sweep_and_is_counted(tmp_path):

@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import logging
 import os
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrec_gym import encoders
+from jobrec_gym import encoders, progress
 from jobrec_gym.encoders import (
     CachedEncoder,
     Encoder,
@@ -207,6 +208,25 @@ def test_a_folder_works_as_the_named_model_does(minilm):
 
 
 @needs_model
+def test_several_devices_encode_as_one_does(minilm, tmp_path):
+    texts = [f"repair of machine number {number}" for number in range(20)]
+    encoder = make_encoder(device=["cpu", "cpu"], batch_size=4, cache_dir=tmp_path, progress=False)
+    assert encoder.shard_size == 64
+    np.testing.assert_allclose(encoder.encode(texts), minilm.encode(texts), atol=1e-5)
+    workers = encoder.encoder._pool["processes"]
+    assert len(workers) == 2 and all(worker.is_alive() for worker in workers)
+    del encoder
+    gc.collect()
+    with pytest.raises(ValueError, match="closed"):
+        workers[0].is_alive()
+
+
+def test_no_device_at_all_is_refused():
+    with pytest.raises(ValueError, match="`device` must name at least one device"):
+        SentenceTransformerEncoder(device=[])
+
+
+@needs_model
 def test_other_weights_than_the_published_ones_are_refused(monkeypatch):
     monkeypatch.setattr(encoders, "_DEFAULT_SHA256", "0" * 64)
     with pytest.raises(
@@ -333,10 +353,10 @@ def test_no_texts_give_no_rows(tmp_path):
 
 
 def test_progress_is_logged_where_there_is_no_terminal(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(encoders, "_LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LOG_EVERY_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):
         CachedEncoder(Counting(), tmp_path, batch_size=1).encode(TEXTS)
-    assert "16 of 40 texts encoded" in caplog.text
+    assert "encoding (counting): 16 of 40" in caplog.text
 
 
 def test_progress_is_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,8 @@
 import hashlib
 import json
+import pickle
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
@@ -69,6 +72,48 @@ def test_a_larger_market_begins_with_the_smaller_one(default):
         assert (large.hard_skills.offsets[: n + 1] == small.hard_skills.offsets).all()
 
 
+def test_a_market_in_a_folder_is_the_small_one_rounded(default, tmp_path):
+    kept = load_market("default", n_jobs=20_000, n_applicants=1_500, dtype="float16", folder=tmp_path / "board")
+    assert isinstance(kept.jobs.vectors, np.memmap) and kept.jobs.vectors.dtype == np.float16
+    for side in ("applicants", "jobs"):
+        small, large = getattr(default, side), getattr(kept, side)
+        n = len(small)
+        assert (large.vectors[:n] == small.vectors.astype(np.float16)).all()
+        assert (large.keys[:n] == small.keys).all()
+        assert (large.held_out[:n] == small.held_out).all()
+    assert [kept.job(row) for row in (0, 1_999)] == [default.job(row) for row in (0, 1_999)]
+
+
+def test_a_market_in_a_folder_is_made_once(tmp_path, monkeypatch):
+    arguments = {"n_jobs": 50, "n_applicants": 30, "folder": str(tmp_path / "board")}
+    made = load_market("default", **arguments)
+    monkeypatch.setattr("jobrec_gym.loaders.generated.sample_jobs", lambda *_: pytest.fail("made again"))
+    again = pickle.loads(pickle.dumps(made))
+    assert again.fingerprint() == made.fingerprint()
+    assert made.to_spec() == {"source": "default", **arguments}
+    monkeypatch.undo()
+    with pytest.raises(MarketError, match="holds another market .*'n_jobs': 50.*'n_jobs': 51.*another folder"):
+        load_market("default", **arguments | {"n_jobs": 51})
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(MarketError, match="no saved market"):
+        load_market("default", folder=tmp_path / "mine")
+
+
+def test_making_a_market_in_a_folder_holds_a_chunk_of_its_vectors(tmp_path):
+    code = (
+        "import resource, sys\n"
+        "from jobrec_gym.market import load_market\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "load_market('default', folder=sys.argv[1] + '/small'); before = peak()\n"
+        "load_market('default', n_jobs=60_000, n_applicants=10, folder=sys.argv[1] + '/large')\n"
+        "print(peak() - before)"
+    )
+    pytest.importorskip("resource", reason="this platform does not tell its memory")
+    shown = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    kilobytes = int(shown.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 0.9 * 60_000 * 768 * 4 / 1024
+
+
 def test_another_seed_is_another_market(default):
     other = load_market("default", seed=1)
     assert (other.jobs.title_ids != default.jobs.title_ids).mean() > 0.9
@@ -109,5 +154,7 @@ def test_whole_occupations_can_be_held_out():
 def test_impossible_sizes_are_refused():
     with pytest.raises(MarketError, match="`n_jobs` must be an integer of at least 1, got 0"):
         load_market("default", n_jobs=0)
+    with pytest.raises(MarketError, match="`dtype` must be one of .* got 'float8'"):
+        load_market("default", dtype="float8")
     with pytest.raises(MarketError, match="'row' or 'occupation', got 'x'"):
         load_market("default", split_by="x")

@@ -17,6 +17,7 @@ from jobrec_gym.market import (
     compose_vectors,
     load_market,
     register_market_source,
+    write_vectors,
 )
 
 
@@ -75,6 +76,33 @@ def test_a_saved_market_comes_back_memory_mapped(market, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["market"]
 
 
+def test_a_market_is_saved_in_half_precision(market, tmp_path):
+    saved = market.save(tmp_path / "market", dtype="float16")
+    assert (saved.jobs.vectors == market.jobs.vectors.astype(np.float16)).all()
+    assert saved.job(3) == market.job(3)
+    whole = market.save(tmp_path / "whole")
+    assert whole.jobs.vectors.dtype == np.float32
+    sums = {loaded.job_vectors_sha256 for loaded in (saved, whole, load_market(tmp_path / "whole"))}
+    assert len(sums) == 2 and market.job_vectors_sha256 is None
+    assert saved.folder == tmp_path / "market" and market.folder is None
+
+
+def test_opening_a_large_market_reads_none_of_its_tables(market, tmp_path, monkeypatch):
+    market.save(tmp_path / "market")
+    monkeypatch.setattr(jobrec_gym.market, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(np, "unique", lambda *_, **__: pytest.fail("keys were read"))
+    monkeypatch.setattr(jobrec_gym.market, "_check_lengths", lambda *_: pytest.fail("vectors were read"))
+    assert len(LabourMarket.load(tmp_path / "market").jobs) == 60
+
+
+def test_a_row_is_checked_while_it_is_written(tmp_path):
+    chunks = [np.eye(4, 6), np.eye(4, 6) * [[1], [1], [2], [1]]]
+    with pytest.raises(MarketError, match="`jobs` row 6 has a vector that is of length 2"):
+        write_vectors(tmp_path / "jobs.npy", chunks, (8, 6), "float16")
+    with pytest.raises(MarketError, match="must have the 9 rows of `shape`, got 8"):
+        write_vectors(tmp_path / "jobs.npy", [np.eye(8)], (9, 8), "float16")
+
+
 def test_a_market_from_a_path_pickles_as_the_path(market, tmp_path):
     saved = market.save(tmp_path / "market")
     pickled = pickle.dumps(saved)
@@ -112,7 +140,7 @@ def test_a_broken_folder_says_what_is_wrong(market, tmp_path):
         LabourMarket.load(tmp_path / "market")
 
 
-@pytest.mark.parametrize("file", ["market.json", "tables.npz", "jobs.npy", "title_vectors.npy"])
+@pytest.mark.parametrize("file", ["market.json", "tables/jobs-title_ids.npy", "jobs.npy", "title_vectors.npy"])
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"format": "jobrec-market/1"}', b"\xff\xfe\x00", None])
 def test_any_broken_file_is_a_market_error(market, tmp_path, file, content):
     path = tmp_path / "market" / file

@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jobrec_gym.metrics import (
+    congestion,
     coverage,
     cumulative_regret,
     discounted_return,
     gini,
     hit_rate_at_k,
+    lorenz,
     mrr,
     ndcg_at_k,
     normalised_score,
@@ -65,6 +67,31 @@ def test_coverage_and_gini_tell_even_from_uneven():
     assert gini([5, 5, 5]) == pytest.approx(0)
     assert gini([0, 0, 0, 12]) == pytest.approx(0.75)
     assert gini([0, 0]) == 0
+
+
+def test_lorenz_curves_by_hand():
+    np.testing.assert_allclose(lorenz([3, 1, 0, 0], points=5), [0, 0, 0, 0.25, 1])
+    np.testing.assert_allclose(lorenz([2, 2, 2], points=3), [0, 0.5, 1])
+    np.testing.assert_allclose(lorenz([0, 0], points=3), [0, 0.5, 1])
+
+
+@given(arrays(np.int64, st.integers(2, 30), elements=st.integers(0, 50)).filter(lambda counts: counts.any()))
+def test_the_area_under_a_lorenz_curve_belongs_to_the_gini(counts):
+    curve = lorenz(counts, points=len(counts) + 1)
+
+    assert 1 - (curve[1:] + curve[:-1]).mean() == pytest.approx(gini(counts))
+
+
+def test_congestion_is_the_chance_of_the_same_job_twice():
+    rng = np.random.default_rng(0)
+    jobs = rng.choice(6, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05], size=60)
+    pairs = [(a, b) for a in range(60) for b in range(60) if a != b]
+
+    expected = np.mean([jobs[a] == jobs[b] for a, b in pairs])
+
+    assert congestion(np.bincount(jobs, minlength=9)) == pytest.approx(expected)
+    assert congestion([4, 0, 0]) == 1 and congestion([1, 1, 1]) == 0
+    assert np.isnan(congestion([1, 0]))
 
 
 def test_shapes_are_checked():

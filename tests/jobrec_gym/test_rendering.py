@@ -1,13 +1,44 @@
 import builtins
+import dataclasses
+import itertools
 import sys
+import types
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-import jobrec_gym  # noqa: F401
+import jobrec_gym
+from jobrec_gym.picture import RENDER_SIZES
+from jobrec_gym.rendering import Scene, render_text
+from jobrec_gym.schedules import AnnealSchedule
+from jobrec_gym.simulators.rules import RuleSimulator
+from jobrec_gym.wrappers import FeedbackReward, HybridReward
 
 SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 12}
+
+
+def scores(text):
+    """Numbers of the candidates' lines, in their order."""
+    return [float(line[3:9]) for line in text.splitlines() if line[3:4] in "+-" and line[:1] == " "]
+
+
+@pytest.fixture
+def without_pillow(monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *args, **kwargs):
+        if name.startswith("PIL"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.startswith("PIL")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr("importlib.import_module", lambda name: absent(name))
+
+
+# ---------------------------------------------------------------------------------------------------------------- texts
 
 
 def test_text_names_the_applicant_the_job_and_the_candidates(market):
@@ -21,42 +52,304 @@ def test_text_names_the_applicant_the_job_and_the_candidates(market):
     assert f"Recommended {job.key}: {job.title}" in text
     assert f"reward/cosine {after['reward/cosine']:.3f}" in text
     assert "... and 2 more" in text
-    cosines = [float(line[3:9]) for line in text.splitlines() if line[3:4] in "+-" and line[:1] == " "]
-    assert len(cosines) == 10 and cosines == sorted(cosines, reverse=True)
+    assert len(scores(text)) == 10
+
+
+def test_candidates_stand_in_the_order_of_their_cosine():
+    env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+
+    shown = scores(env.render())
+
+    assert len(shown) == 10 and shown == sorted(shown, reverse=True)
+
+
+def test_the_recommended_job_is_shown_however_low_it_ranks():
+    env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
+    _, info = env.reset(seed=0)
+    market = env.unwrapped.market
+    worst = market.cosine(np.full(12, info["applicant_id"]), info["candidate_ids"]).argmin()
+    env.step(int(worst))
+
+    marked = [line for line in env.render().splitlines() if line.startswith(" > ")]
+
+    assert len(marked) == 1 and market.job(info["candidate_ids"][worst]).key in marked[0]
+
+
+def test_an_agents_values_rank_the_candidates():
+    env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+    env.unwrapped.rank_by(lambda obs: -np.arange(12.0)[None] + obs["applicant"].sum() * 0)
+
+    text = env.render()
+
+    assert "Candidates by Q:" in text
+    assert scores(text) == [-0.0, *(-float(i) for i in range(1, 10))]
+    env.unwrapped.rank_by(None)
+    assert "Candidates by cosine:" in env.render()
+
+
+def test_values_that_cannot_rank_are_refused():
+    env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+    env.unwrapped.rank_by(lambda obs: np.zeros(3))
+
+    with pytest.raises(ValueError, match="`scorer` must return 12 finite numbers, one a candidate, got 3"):
+        env.render()
+
+
+def test_candidates_are_those_of_the_decision_where_each_step_has_others():
+    env = gym.make("JobRec-v0", render_mode="ansi", resample="step", **SMALL)
+    _, info = env.reset(seed=0)
+    env.step(3)
+
+    text = env.render()
+
+    keys = [env.unwrapped.market.job(job_id).key for job_id in info["candidate_ids"]]
+    assert sum(key in text for key in keys) >= 10
+
+
+def test_masked_candidates_stand_last_and_are_marked():
+    env = gym.make("JobRec-v0", render_mode="ansi", repeats=False, **(SMALL | {"num_candidates": 4}))
+    env.reset(seed=0)
+    env.step(0)
+    env.step(1)
+    env.step(2)
+
+    marks = [line[1] for line in env.render().splitlines() if line[3:4] in "+-"]
+
+    assert sorted(marks[:2]) == [" ", ">"] and marks[2:] == ["x", "x"]
+
+
+def test_text_tells_the_decision_and_all_rewards():
+    env = HybridReward(
+        gym.make("JobRec-v0", render_mode="ansi", **SMALL), RuleSimulator(seed=0), AnnealSchedule(steps=2)
+    )
+    env.reset(seed=0)
+    env.step(0)
+    info = env.step(1)[4]
+
+    text = env.render()
+
+    assert f"decision {info['feedback/decision']}" in text
+    paid = 0.5 * info["reward/cosine"] + 0.5 * info["reward/feedback"]
+    assert f"reward {paid:.3f}   reward/cosine {info['reward/cosine']:.3f}" in text
+    assert f"reward/feedback {info['reward/feedback']:.3f}   reward/cosine_weight 0.500" in text
+
+
+def test_skills_go_on_in_the_next_line_where_a_terminal_is_narrow():
+    scene = scene_of(5, (0,))
+
+    wide, narrow = (render_text(scene, width=width).splitlines() for width in (None, 60))
+
+    skills = [line for line in narrow if line.startswith("               ")]
+    assert len(narrow) > len(wide) and skills and all(len(line) <= 60 for line in skills)
+    assert "".join(wide).replace(" ", "") == "".join(narrow).replace(" ", "")
+
+
+# ---------------------------------------------------------------------------------------------------------- human mode
 
 
 def test_human_mode_prints_each_step(capsys):
     env = gym.make("JobRec-v0", render_mode="human", **SMALL)
     env.reset(seed=0)
     env.step(0)
-    assert capsys.readouterr().out.count("Applicant ") == 2
+    out = capsys.readouterr().out
+    assert out.count("Applicant ") == 2 and "\033" not in out
 
 
-def test_pictures_keep_their_size():
+def test_human_mode_prints_a_wrapped_step_once_and_with_its_reward(capsys):
+    env = FeedbackReward(gym.make("JobRec-v0", render_mode="human", **SMALL), RuleSimulator(seed=0))
+    env.reset(seed=0)
+    info = env.step(0)[4]
+    out = capsys.readouterr().out
+    assert out.count("Applicant ") == 2 and out.count(f"decision {info['feedback/decision']}") == 1
+
+
+def test_a_terminal_gets_colours_unless_they_are_not_wanted(monkeypatch, capsys):
+    env = gym.make("JobRec-v0", render_mode="human", **SMALL)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    env.reset(seed=0)
+    assert "\033[1m" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    env.reset(seed=0)
+    assert "\033" not in capsys.readouterr().out
+
+
+class Output:
+    """A notebook's output, as IPython gives it."""
+
+    def __init__(self, picture):
+        self.pictures = [picture]
+
+    def update(self, picture):
+        self.pictures.append(picture)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A process that a kernel runs: only what the renderer asks of IPython."""
+    outputs = []
+
+    def display(picture, display_id):
+        outputs.append(Output(picture))
+        return outputs[-1]
+
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    ipython.display = types.ModuleType("IPython.display")
+    ipython.display.display = display
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    return outputs
+
+
+def test_a_notebook_draws_an_episode_over_itself(notebook, capsys):
     pytest.importorskip("PIL", reason="needs the extra 'render'")
-    env = gym.make("JobRec-v0", render_mode="rgb_array", **SMALL)
+    env = FeedbackReward(gym.make("JobRec-v0", render_mode="human", **SMALL), RuleSimulator(seed=0))
+    env.reset(seed=0)
+    env.step(0)
+    env.step(1)
+    env.reset()
+
+    assert [len(output.pictures) for output in notebook] == [3, 1]
+    assert notebook[0].pictures[0].size == (960, 540)
+    assert capsys.readouterr().out == ""
+
+
+# ------------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize(("size", "shape"), [("small", (540, 960, 3)), ("large", (1080, 1920, 3))])
+def test_pictures_keep_their_size(size, shape):
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    env = gym.make("JobRec-v0", render_mode="rgb_array", render_size=size, **SMALL)
     env.reset(seed=0)
     frames = [env.render()]
-    for _ in range(2):
-        env.step(1)
-        frames.append(env.render())
-    assert {(frame.shape, frame.dtype) for frame in frames} == {((456, 960, 3), np.dtype(np.uint8))}
+    env.step(1)
+    frames.append(env.render())
+    env.reset()
+    frames.append(env.render())
+
+    assert {(frame.shape, frame.dtype) for frame in frames} == {(shape, np.dtype(np.uint8))}
     assert (frames[0] != frames[1]).any() and frames[0].std() > 10
 
 
-def test_without_pillow_the_way_out_is_named(monkeypatch):
+def test_equal_scenes_give_equal_pictures():
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    frames = []
+    for _ in range(2):
+        env = FeedbackReward(gym.make("JobRec-v0", render_mode="rgb_array", **SMALL), RuleSimulator(seed=0))
+        env.reset(seed=4)
+        env.step(2)
+        frames.append(env.render())
+
+    np.testing.assert_array_equal(*frames)
+
+
+def scene_of(k, step=None, **changes):
+    """What there is to see after a recommendation, with some of it changed."""
+    env = gym.make("JobRec-v0", render_mode="rgb_array", **(SMALL | {"num_candidates": k, "repeats": False}))
+    wrapped = HybridReward(env, RuleSimulator(seed=0), AnnealSchedule(steps=2))
+    wrapped.reset(seed=0)
+    for action in step or ():
+        wrapped.step(action)
+    return dataclasses.replace(env.unwrapped._scene(), **changes)
+
+
+def renamed(market, words):
+    """A market in which every word is another."""
+    vocabulary = market.vocabulary
+    changes = {
+        name: tuple(f"{words} {number}" for number in range(len(getattr(vocabulary, name))))
+        for name in ("titles", "experiences", "hard_skills", "soft_skills", "occupations")
+    }
+    return jobrec_gym.LabourMarket(
+        "renamed", market.applicants, market.jobs, dataclasses.replace(vocabulary, **changes)
+    )
+
+
+LONG = "Principal Deputy Assistant Undersecretary for Interdepartmental Coordination and Harmonisation"
+TROUBLE = {
+    "before a step": (20, None, {}),
+    "one candidate": (1, (0,), {}),
+    "five": (5, (0, 3), {}),
+    "twenty, some masked": (20, range(7), {}),
+    "more than fit": (45, (44,), {}),
+    "large values": (5, (0,), {"scores": np.array([-1e4, 2e4, 0, 5, 7.0]), "scored_by": "Q"}),
+    "equal values": (5, (0,), {"scores": np.zeros(5), "scored_by": "Q"}),
+    "long words": (20, (3, 4), {"words": LONG}),
+    "one long word": (20, (3, 4), {"words": LONG.replace(" ", "")}),
+    "no answer": (5, (0, 1), {"status": "timeout", "reason": LONG * 3}),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+@pytest.mark.parametrize("size", RENDER_SIZES)
+def test_nothing_is_cut_or_written_over_something_else(name, size):
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    from jobrec_gym.picture import _drawn
+
+    k, step, changes = TROUBLE[name]
+    scene = scene_of(k, step, **{key: value for key, value in changes.items() if key in Scene.__slots__})
+    if "words" in changes:
+        scene = dataclasses.replace(scene, market=renamed(scene.market, changes["words"]))
+    if "status" in changes:
+        info = {**scene.info, "feedback/status": changes["status"], "feedback/decision": ""}
+        scene = dataclasses.replace(scene, info=info)
+    canvas = _drawn(scene, size)
+    texts = [
+        (x, y + size_ * 0.2, x + canvas.length(text, size_), y + size_, text) for x, y, text, size_, _ in canvas._texts
+    ]
+
+    for left, top, right, bottom, text in texts:
+        assert left >= 14 and right <= 946 and top >= 14 and bottom <= 526, text
+    for (x0, y0, x1, y1, first), (u0, v0, u1, v1, second) in itertools.combinations(texts, 2):
+        assert x1 <= u0 + 0.5 or u1 <= x0 + 0.5 or y1 <= v0 + 0.5 or v1 <= y0 + 0.5, (first, second)
+
+
+def test_letters_that_the_font_lacks_are_written_plainly():
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    from PIL import ImageFont
+
+    from jobrec_gym.picture import _writable
+
+    assert _writable("Krankenschwester für Łódź — naïve 看", ImageFont) == "Krankenschwester fur Lodz - naive ?"
+
+
+def test_a_video_is_recorded(tmp_path):
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    pytest.importorskip("moviepy", reason="needs moviepy: pip install 'gymnasium[other]'")
+    env = FeedbackReward(gym.make("JobRec-v0", render_mode="rgb_array", **SMALL), RuleSimulator(seed=0))
+    folder = str(tmp_path / "video")
+    env = gym.wrappers.RecordVideo(env, folder, episode_trigger=lambda episode: True, disable_logger=True)
+    env.reset(seed=0)
+    for action in range(10):
+        env.step(action)
+    env.close()
+
+    (video,) = (tmp_path / "video").glob("*.mp4")
+    assert video.stat().st_size > 5_000
+
+
+def test_frames_are_collected_by_gymnasiums_own_wrapper():
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    env = gym.make("JobRec-v0", render_mode="rgb_array", **SMALL)
+    env = gym.wrappers.RenderCollection(FeedbackReward(env, RuleSimulator(seed=0)))
+    env.reset(seed=0)
+    for action in range(3):
+        env.step(action)
+
+    frames = env.render()
+
+    assert len(frames) == 4
+    assert {frame.shape for frame in frames} == {(540, 960, 3)}
+
+
+def test_without_pillow_the_way_out_is_named(without_pillow):
     env = gym.make("JobRec-v0", render_mode="rgb_array", **SMALL)
     env.reset(seed=0)
-    real = builtins.__import__
-
-    def absent(name, *args, **kwargs):
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    for name in [name for name in sys.modules if name.startswith("PIL")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(gym.error.DependencyNotInstalled, match=r'pip install "jobrec-gym\[render\]"'):
         env.render()
 
@@ -64,5 +357,7 @@ def test_without_pillow_the_way_out_is_named(monkeypatch):
 def test_rendering_needs_a_mode_and_a_reset():
     with pytest.raises(ValueError, match="`render_mode` must be one of"):
         gym.make("JobRec-v0", disable_env_checker=True, **SMALL).unwrapped.__class__(render_mode="hologram")
+    with pytest.raises(ValueError, match="`render_size` must be one of"):
+        gym.make("JobRec-v0", render_mode="rgb_array", render_size="huge", **SMALL)
     with pytest.raises(RuntimeError, match="call `reset` first"):
         gym.make("JobRec-v0", render_mode="ansi", **SMALL).unwrapped.render()

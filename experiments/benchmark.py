@@ -1,0 +1,119 @@
+"""``python -m experiments.benchmark``: speed and memory, as ratios within this run, beside limits and goals."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from threadpoolctl import threadpool_limits
+
+from experiments.benchmarks.answers import answer_rows
+from experiments.benchmarks.catalogue import catalogue_rows
+from experiments.benchmarks.environments import environment_rows
+from experiments.benchmarks.learning import learning_rows
+from experiments.benchmarks.memory import memory_rows
+from experiments.benchmarks.rows import Row
+from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
+from experiments.benchmarks.startup import startup_rows
+from experiments.runs import commit_of_checkout, write_json
+from experiments.tables import format_table, markdown_table
+
+__all__ = ["machine", "table"]
+
+_PACKAGES = ("gymnasium", "numpy", "torch", "stable-baselines3")
+_VERDICTS = {True: "holds", False: "fails", None: ""}
+
+
+@hydra.main(version_base="1.3", config_path="../conf/benchmark", config_name="benchmark")
+def main(cfg: DictConfig) -> None:
+    """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
+    folder = Path(cfg.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = _groups(cfg, folder)
+    if unknown := sorted(set(cfg.groups) - set(groups)):
+        raise SystemExit(f"error: `groups` must be of {list(groups)}, got {unknown}.")
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with threadpool_limits(1):
+        for name in cfg.groups:
+            for row in groups[name]():
+                print("  ".join(_cells(row)), file=sys.stderr, flush=True)
+                rows.append(row)
+    in_words = _in_words(machine())
+    print(f"{format_table(*table(rows), left=1)}\n\n{in_words}")
+    command = " ".join(["python -m experiments.benchmark", *HydraConfig.get().overrides.task])
+    commit = commit_of_checkout()
+    measured = {"command": command, "commit": commit, "machine": machine(), "rows": [row.to_json() for row in rows]}
+    write_json(folder / "benchmark.json", measured)
+    page = f"`{command}`, commit `{commit}`. {in_words}\n\n{markdown_table(*table(rows))}\n"
+    (folder / "benchmark.md").write_text(page, encoding="utf-8")
+    print(f"numbers  {folder / 'benchmark.json'}, {folder / 'benchmark.md'}")
+
+
+def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Row]]]:
+    def scaling() -> Iterator[Row]:
+        sizes = list(cfg.scaling.jobs), list(cfg.scaling.transitions)
+        curves = measure_scaling(*sizes, seconds=cfg.seconds, folder=Path(cfg.catalogue.folder))
+        plot_scaling(curves, folder / "scaling.png")
+        yield from scaling_rows(curves)
+
+    return {
+        "environments": lambda: environment_rows(cfg.seconds, cfg.rounds),
+        "learning": lambda: learning_rows(cfg.seconds, cfg.rounds),
+        "memory": lambda: memory_rows(cfg.transitions),
+        "startup": lambda: startup_rows(cfg.rounds),
+        "answers": lambda: answer_rows(cfg.seconds),
+        "scaling": scaling,
+        "catalogue": lambda: catalogue_rows(
+            Path(cfg.catalogue.folder), cfg.catalogue.n_jobs, cfg.catalogue.n_applicants
+        ),
+    }
+
+
+def table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of rows."""
+    return ["what", "measured", "against", "goal", ""], [_cells(row) for row in rows]
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from, and with what."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _cells(row: Row) -> list[str]:
+    form = ",.0f" if row.measured >= 1_000 else ".3g"
+    goal = "" if row.goal is None else f"{row.sense} {row.goal:,g}"
+    return [row.name, f"{row.measured:{form}} {row.unit}", row.limit, goal, _VERDICTS[row.holds]]
+
+
+def _cpu() -> str:
+    """The processor's name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    packages = ", ".join(f"{package} {facts[package]}" for package in _PACKAGES)
+    return f"One thread of {facts['cpu']} ({facts['cores']} cores); Python {facts['python']}, {packages}."
+
+
+if __name__ == "__main__":
+    main()

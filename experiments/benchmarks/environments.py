@@ -1,0 +1,108 @@
+"""How fast the environment is, beside a loop over single ones and beside copying its observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.performance import benchmark_init, benchmark_step
+from gymnasium.vector import VectorEnv
+
+from experiments.benchmarks.rows import Row, ratio_of
+from jobrec_gym import JobRecVectorEnv
+from jobrec_gym.env import JobRecEnv
+
+__all__ = ["environment_rows"]
+
+_ACTIONS = 64
+
+
+def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
+    """Steps of the vector environment and of the single one.
+
+    Args:
+        seconds: Spent on each measurement of a round.
+        rounds: Of which the median counts.
+    """
+    timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
+    for observation, n, goal in (("features", 64, 10.0), ("ids", 256, 15.0)):
+        native, looped = (_stepper(make(n, observation)) for make in (_native, _looped))
+        ratio, loop_seconds, own_seconds = ratio_of(looped, native, **timing)
+        yield Row(
+            f"vector environment, {n} envs, {observation}",
+            ratio,
+            "x",
+            "SyncVectorEnv of the same environment",
+            goal,
+            details={"steps_per_second": n / own_seconds, "steps_per_second_of_the_loop": n / loop_seconds},
+        )
+    envs = _native(64, "features")
+    observation_batch, _ = envs.reset(seed=0)
+    ratio, copy_seconds, _ = ratio_of(
+        lambda: {key: values.copy() for key, values in observation_batch.items()}, _stepper(envs), **timing
+    )
+    yield Row(
+        "the same, features",
+        ratio,
+        "x",
+        "a fresh copy of the same bytes (memcpy)",
+        0.4,
+        details={"bytes": sum(v.nbytes for v in observation_batch.values()), "seconds_of_a_copy": copy_seconds},
+    )
+    ratio, own_seconds, other_seconds = ratio_of(
+        _single("JobRec-v0", observation="ids"), _single("CartPole-v1"), **timing
+    )
+    yield Row(
+        "JobRecEnv.step, ids",
+        ratio,
+        "x",
+        "CartPole-v1's step",
+        12.0,
+        "at most",
+        {"steps_per_second": 1 / own_seconds, "steps_per_second_of_cartpole": 1 / other_seconds},
+    )
+    env = gym.make("JobRec-v0")
+    target: Any = 4 * seconds  # annotated as a whole number there, and taken as it is
+    yield Row("gymnasium.utils.performance.benchmark_step", benchmark_step(env, target, seed=0), "steps/s", "none")
+    yield Row(
+        "gymnasium.utils.performance.benchmark_init", benchmark_init(JobRecEnv, target, seed=0), "makes/s", "none"
+    )
+
+
+def _native(n: int, observation: str) -> VectorEnv:
+    return JobRecVectorEnv(n, observation=observation)  # type: ignore[arg-type]
+
+
+def _looped(n: int, observation: str) -> VectorEnv:
+    return gym.make_vec("JobRec-v0", n, vectorization_mode="sync", observation=observation)
+
+
+def _stepper(envs: VectorEnv) -> Callable[[], Any]:
+    """Steps with actions that were drawn beforehand."""
+    envs.reset(seed=0)
+    n_actions = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+    actions = np.random.default_rng(0).integers(n_actions, size=(_ACTIONS, envs.num_envs))
+    number = 0
+
+    def step() -> None:
+        nonlocal number
+        number += 1
+        envs.step(actions[number % _ACTIONS])
+
+    return step
+
+
+def _single(env_id: str, **kwargs: Any) -> Callable[[], Any]:
+    """Steps of the environment itself, without wrappers and resets."""
+    env = gym.make(env_id, **kwargs).unwrapped
+    env.reset(seed=0)
+    if env_id == "CartPole-v1":
+
+        def step() -> None:
+            env.state = (0.0, 0.0, 0.0, 0.0)  # type: ignore[attr-defined]  # never ends
+            env.step(0)
+
+        return step
+    return lambda: env.step(0)

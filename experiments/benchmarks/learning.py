@@ -1,0 +1,134 @@
+"""How fast DynaQ learns and chooses, beside bare updates, the plain loop, and SB3's DQN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3 import DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from dynaq_algo import DynaQ
+from dynaq_algo.dynaq import denormals_flushed
+from experiments.benchmarks.plain import PlainDynaQ, bare_update, make_network
+from experiments.benchmarks.rows import Row, ratio_of
+
+__all__ = ["learning_rows"]
+
+PLANNING_STEPS, BATCH = 5, 64
+
+
+def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int = 300) -> Iterator[Row]:
+    """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
+
+    Args:
+        seconds: Spent on each measurement of a round.
+        rounds: Of which the median counts.
+        n_steps: Steps of learning that are timed at a time.
+        n_before: Steps that an agent has made before its planning is timed.
+    """
+    th.manual_seed(0)
+    timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
+    agents = {observation: _agent(observation, PLANNING_STEPS) for observation in ("features", "ids")}
+    for agent in agents.values():
+        agent.learn(n_before)
+        agent.policy.set_training_mode(True)
+    input_dim = agents["ids"].policy.features.output_dim
+    bare = bare_update(input_dim)
+    with denormals_flushed():
+        for observation, goal in (("features", 1.6), ("ids", 1.4)):
+            agent = agents[observation]
+            ratio, own, other = ratio_of(
+                partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
+            )
+            details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
+            yield Row(
+                f"planning update, {observation}, N = {PLANNING_STEPS}",
+                ratio,
+                "x",
+                "a bare update of Q",
+                goal,
+                "at most",
+                details,
+            )
+        plain = PlainDynaQ(th.randn(2_000, input_dim), th.randn(2_000), BATCH)
+        ratio, _, _ = ratio_of(plain.planning_update, bare, **timing)
+        yield Row("planning update of the plain loop", ratio, "x", "a bare update of Q")
+        ratio, _, _ = ratio_of(bare, _products(input_dim), **timing)
+        yield Row("bare update of Q", ratio, "x", "its matrix products alone (GEMM)")
+    yield from _against_dqn(n_steps, timing)
+    yield from _choices(timing)
+
+
+def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:
+    dqn = DQN(
+        "MultiInputPolicy",
+        gym.make("JobRec-v0"),
+        batch_size=BATCH,
+        train_freq=1,
+        learning_starts=64,
+        buffer_size=2_000,
+        policy_kwargs={"net_arch": [256, 256]},
+        seed=0,
+    )
+    theirs = _steps(dqn, n_steps)
+    for planning_steps, goal in ((0, 7.0), (PLANNING_STEPS, 1.5)):
+        for observation in ("features", "ids"):
+            ratio, other, own = ratio_of(theirs, _steps(_agent(observation, planning_steps), n_steps), **timing)
+            details = {"steps_per_second": n_steps / own, "steps_per_second_of_dqn": n_steps / other}
+            yield Row(
+                f"DynaQ.learn, {observation}, N = {planning_steps}",
+                ratio,
+                "x",
+                "SB3's DQN on the Dict observation",
+                goal,
+                details=details,
+            )
+
+
+def _choices(timing: dict[str, Any]) -> Iterator[Row]:
+    for observation in ("features", "ids"):
+        agent = _agent(observation, 0)
+        envs = gym.make_vec("JobRec-v0", 64, observation=observation)
+        obs, _ = envs.reset(seed=0)
+        features = agent.policy.features
+        rows = th.randn(64 * 20, features.output_dim)
+        sets = th.randn(64, features.state_dim), th.randn(64, 20, features.action_dim)
+        limits = {
+            "a forward pass of 64 x 20 rows": th.no_grad()(partial(make_network(features.output_dim), rows)),
+            "the same, first layer in halves": th.no_grad()(partial(agent.q_net.score, *sets)),
+        }
+        for limit, call in limits.items():
+            ratio, _, _ = ratio_of(partial(agent.predict, obs, deterministic=True), call, **timing)
+            yield Row(f"greedy predict, 64 envs, {observation}", ratio, "x", limit, 3.0, "at most")
+
+
+def _agent(observation: str, planning_steps: int) -> DynaQ:
+    env = gym.make("JobRec-v0", observation=observation)
+    return DynaQ("CandidatePolicy", env, planning_steps=planning_steps, batch_size=BATCH, seed=0)
+
+
+def _steps(model: BaseAlgorithm, n_steps: int) -> Callable[[], Any]:
+    """Steps of learning, updates included, of a model that has begun to make them."""
+    model.learn(70)
+    return lambda: model.learn(n_steps, reset_num_timesteps=False)
+
+
+def _products(input_dim: int) -> Callable[[], Any]:
+    """The matrix products of a forward and a backward pass: what no update can do without."""
+    network = make_network(input_dim)
+    weights = [layer.weight.detach() for layer in network if isinstance(layer, th.nn.Linear)]
+    inputs = [th.randn(BATCH, weight.shape[1]) for weight in weights]
+    outputs = [th.randn(BATCH, weight.shape[0]) for weight in weights]
+
+    def products() -> None:
+        for number, (weight, x, y) in enumerate(zip(weights, inputs, outputs, strict=True)):
+            x @ weight.T
+            y.T @ x
+            if number:  # the first layer's inputs need no gradient
+                y @ weight
+
+    return products

@@ -1,0 +1,126 @@
+"""How cost grows with environments, steps, candidates, transitions and jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from experiments.benchmarks.memory import filled_replay
+from experiments.benchmarks.rows import Row, seconds_per_call
+from jobrec_gym import JobRecVectorEnv, load_market
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["Curve", "growth", "measure_scaling", "plot_scaling", "scaling_rows"]
+
+Curve = Mapping[int, float]
+"""Seconds by size."""
+
+_IN_MEMORY = 100_000
+"""Jobs that fit into memory as they are, 3 kB each."""
+
+LINEAR = 1.1
+"""An exponent up to which growth counts as linear: seconds ~ size ** exponent."""
+
+
+def measure_scaling(
+    jobs: Sequence[int], transitions: Sequence[int], *, seconds: float, folder: Path
+) -> dict[str, Curve]:
+    """Seconds by size, for each thing that can grow; everything else as in ``JobRec-v0``.
+
+    Args:
+        jobs: Sizes of catalogues.
+        transitions: Sizes of replays.
+        seconds: Spent on each measurement.
+        folder: Where catalogues are kept that memory would not hold; what is missing there is made.
+    """
+    return {
+        "environments: one vector step": _curve(
+            (16, 64, 256, 1024), seconds, lambda n: _stepper(JobRecVectorEnv(n, observation="ids"))
+        ),
+        "candidates: one vector step of 16": _curve(
+            (20, 80, 320, 1280), seconds, lambda k: _stepper(JobRecVectorEnv(16, num_candidates=k))
+        ),
+        "steps: an episode without repeats": _curve((20, 80, 320, 1280), seconds, _episode),
+        "transitions: filling a replay": {n: _filling(n) for n in transitions},
+        "jobs: a reset of 64, uniform candidates": _curve(jobs, seconds, lambda n: _reset(n, folder)),
+    }
+
+
+def scaling_rows(curves: Mapping[str, Curve]) -> Iterator[Row]:
+    """The exponent of each curve's growth; 1 is linear, 0 no growth."""
+    for name, curve in curves.items():
+        sizes = f"{min(curve):,} to {max(curve):,}"
+        details = {"seconds": {str(size): value for size, value in curve.items()}}
+        yield Row(f"{name}, {sizes}", growth(curve), "exponent", "linear growth: 1", LINEAR, "at most", details)
+
+
+def growth(curve: Curve) -> float:
+    """Exponent of seconds ~ size ** exponent between the two largest sizes, where fixed costs weigh least."""
+    (small, before), (large, after) = sorted(curve.items())[-2:]
+    return float(np.log(after / before) / np.log(large / small))
+
+
+def plot_scaling(curves: Mapping[str, Curve], path: Path) -> None:
+    """Every curve, both axes logarithmic, beside a line of linear growth."""
+    figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
+    for name, curve in curves.items():
+        sizes = sorted(curve)
+        axes.plot(sizes, [1e3 * curve[size] for size in sizes], marker="o", markersize=4, label=name)
+    low, high = axes.get_xlim()
+    at = np.geomspace(max(low, 10), high, 2)
+    axes.plot(at, 0.02 * at / at[0], color="#999999", linestyle=":", label="linear growth")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("how many")
+    axes.set_ylabel("milliseconds")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=2)
+    figure.savefig(path, dpi=140, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _curve(sizes: Sequence[int], seconds: float, make: Callable[[int], Callable[[], Any]]) -> Curve:
+    return {size: seconds_per_call(make(size), seconds=seconds) for size in sizes}
+
+
+def _stepper(envs: JobRecVectorEnv) -> Callable[[], Any]:
+    envs.reset(seed=0)
+    actions = np.zeros(envs.num_envs, dtype=np.int64)
+    return lambda: envs.step(actions)
+
+
+def _episode(n_steps: int) -> Callable[[], Any]:
+    envs = JobRecVectorEnv(1, None, num_candidates=1280, observation="ids", repeats=False)
+
+    def play() -> None:
+        envs.reset()
+        for step in range(n_steps - 1):
+            envs.step(np.array([step]))
+
+    return play
+
+
+def _filling(n: int) -> float:
+    begin = time.perf_counter()
+    filled_replay(n, "ids")
+    return time.perf_counter() - begin
+
+
+def _reset(n_jobs: int, folder: Path) -> Callable[[], Any]:
+    if n_jobs <= _IN_MEMORY:
+        market = load_market("default", n_jobs=n_jobs)
+    else:
+        n_applicants = max(1_000, n_jobs // 10)
+        kept = folder / f"market-{n_jobs}-{n_applicants}"
+        market = load_market("default", n_jobs=n_jobs, n_applicants=n_applicants, dtype="float16", folder=str(kept))
+    envs = JobRecVectorEnv(64, market=market)
+    envs.reset(seed=0)
+    return envs.reset

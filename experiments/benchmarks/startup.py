@@ -1,0 +1,48 @@
+"""How soon the environment is there in a fresh process."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from experiments.benchmarks.rows import Row
+
+__all__ = ["startup_rows"]
+
+_OURS = "import gymnasium, jobrec_gym; gymnasium.make('JobRec-v0').reset(seed=0)"
+_CARTPOLE = "import gymnasium; gymnasium.make('CartPole-v1').reset(seed=0)"
+_IMPORT = "import gymnasium, jobrec_gym"
+_GYMNASIUM = "import gymnasium"
+
+
+def startup_rows(rounds: int) -> Iterator[Row]:
+    """Whole processes, in turn; the median of the rounds counts."""
+    ratios, ours, theirs = _in_turn(_OURS, _CARTPOLE, rounds)
+    yield Row(
+        'gym.make("JobRec-v0") and reset, fresh process',
+        statistics.median(ratios),
+        "x",
+        "CartPole-v1's",
+        1.5,
+        "at most",
+        {"seconds": min(ours), "seconds_of_cartpole": min(theirs)},
+    )
+    _, ours, theirs = _in_turn(_IMPORT, _GYMNASIUM, rounds)
+    more = statistics.median(mine - other for mine, other in zip(ours, theirs, strict=True))
+    yield Row("import jobrec_gym adds", 1e3 * more, "ms", "import gymnasium", 50.0, "at most", {"seconds": min(theirs)})
+
+
+def _in_turn(left: str, right: str, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    for code in (left, right):  # once, for the file cache
+        _seconds(code)
+    pairs = [(_seconds(left), _seconds(right)) for _ in range(rounds)]
+    return [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _seconds(code: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - begin

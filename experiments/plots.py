@@ -1,0 +1,282 @@
+"""The report's pictures: each a file as SVG and as PNG, and the SVG once more inside of the page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from experiments.coldstart import interval
+from experiments.tables import Spread
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+__all__ = ["Figure", "Line", "curves", "families", "lorenz_curves", "mean_line"]
+
+REFERENCE_COLOURS = {"random": "#7a7a7a", "cosine": "#b5541c", "oracle": "#2f2f2f"}
+
+# Okabe and Ito (2008): told apart by eyes that do not see all colours; dashes and markers tell them apart in grey.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c00")
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = "osD^vPX*"
+_WIDTH, _HEIGHT = 5.4, 3.3
+_LEGEND_LINE = 0.19
+_MARKED = 40  # longer curves have no markers
+_REPS = 1_000
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.hashsalt": "jobrec-gym",  # the same runs give the same file
+}
+
+
+class Figure(NamedTuple):
+    """One picture of the report.
+
+    Attributes:
+        name: Of its files, without suffix.
+        title: Above it.
+        caption: Below it: what is to be seen, and what the bands are.
+        svg: base64 of the SVG file.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+class Line(NamedTuple):
+    """A curve over seeds.
+
+    Attributes:
+        at: (n,), positions.
+        middle: (n,), interquartile means.
+        low: (n,), of the 95 % bootstrap intervals.
+        high: (n,).
+    """
+
+    at: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def curves(
+    folder: Path,
+    name: str,
+    title: str,
+    caption: str,
+    tables: Mapping[str, Sequence[pd.DataFrame]],
+    x: str,
+    y: str,
+    *,
+    y_label: str,
+    x_label: str = "interactions",
+    references: Mapping[str, float | None] | None = None,
+    extra: Mapping[str, Sequence[pd.DataFrame]] | None = None,
+    log: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Figure | None:
+    """A column of the runs' tables over another, by group.
+
+    Args:
+        folder: Of the files.
+        name: Of the files.
+        title: Above the picture.
+        caption: Below the picture.
+        tables: The tables of each group of runs, one a seed.
+        x: Column of the positions.
+        y: Column of the values.
+        y_label: Of the axis.
+        x_label: Of the axis.
+        references: Horizontal lines by name.
+        extra: Groups that are no agents, such as a random choice, drawn grey and dashed.
+        log: Logarithmic, where all values are positive.
+        limits: Of the values: what lies outside is cut off, and room that nothing needs is left out below.
+
+    Returns:
+        ``None`` where no run has both columns.
+    """
+    lines = {label: line for label, runs in tables.items() if (line := mean_line(runs, x, y)) is not None}
+    others = {label: line for label, runs in (extra or {}).items() if (line := mean_line(runs, x, y)) is not None}
+    if not lines:
+        return None
+    log = log and all((line.middle > 0).all() for line in lines.values())
+    with plt.rc_context(_STYLE):
+        figure, axes = _page(len(lines) + len(others))
+        for label, line in lines.items():
+            style = group_style(list(tables).index(label))
+            marker = style.pop("marker")
+            axes.plot(line.at, line.middle, label=label, marker=marker if len(line.at) < _MARKED else "", **style)
+            if (line.high > line.low).any():
+                low = np.maximum(line.low, line.middle / 10) if log else line.low
+                axes.fill_between(line.at, low, line.high, color=style["color"], alpha=0.16, linewidth=0)
+        for label, line in others.items():
+            axes.plot(line.at, line.middle, label=label, color=REFERENCE_COLOURS["random"], linestyle="--", linewidth=1)
+        if log:
+            axes.set_yscale("log")
+        if limits is not None:
+            least = min(line.low.min() for line in lines.values())
+            axes.set_ylim(max(limits[0], min(least - 0.05, 0.0)), limits[1])
+        known = {who: value for who, value in (references or {}).items() if value is not None}
+        for who, value in known.items():
+            axes.axhline(value, color=REFERENCE_COLOURS[who], linestyle=(0, (2, 2)), linewidth=1, zorder=1)
+        _write_beside(axes, known)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        _legend(figure, axes, len(lines) + len(others))
+        return _saved(figure, folder, name, title, caption)
+
+
+def lorenz_curves(
+    folder: Path, name: str, title: str, caption: str, shares: Mapping[str, NDArray[np.float64]]
+) -> Figure | None:
+    """What share of all recommendations the least recommended jobs get, by group; names of references are grey."""
+    if not shares:
+        return None
+    with plt.rc_context(_STYLE):
+        figure, axes = _page(len(shares) + 1)
+        number = 0
+        for label, curve in shares.items():
+            at = np.linspace(0, 100, len(curve))
+            if label in REFERENCE_COLOURS:
+                axes.plot(at, 100 * curve, label=label, color=REFERENCE_COLOURS[label], linestyle="--", linewidth=1.2)
+                continue
+            style = group_style(number)
+            axes.plot(at, 100 * curve, label=label, markevery=4, **style)
+            number += 1
+        axes.plot((0, 100), (0, 100), color="#b8bec6", linewidth=1, label="all jobs equally")
+        axes.set_xlabel("jobs, least recommended first (%)")
+        axes.set_ylabel("share of recommendations (%)")
+        _legend(figure, axes, len(shares) + 1)
+        return _saved(figure, folder, name, title, caption)
+
+
+def families(
+    folder: Path,
+    name: str,
+    title: str,
+    caption: str,
+    ranges: Mapping[str, tuple[float, float]],
+    agents: Mapping[str, Mapping[str, Spread | None]],
+) -> Figure | None:
+    """Mean reward of each family of applicants: from a random choice to the best one, and where agents stand.
+
+    Args:
+        folder: Of the files.
+        name: Of the files.
+        title: Above the picture.
+        caption: Below the picture.
+        ranges: For each family what a random and the best choice earn, from top to bottom.
+        agents: For each agent its mean reward, by family.
+    """
+    if not ranges:
+        return None
+    with plt.rc_context(_STYLE):
+        figure, axes = _page(len(agents), height=0.9 + 0.27 * len(ranges))
+        rows = np.arange(len(ranges))[::-1]
+        low, high = np.array(list(ranges.values())).T
+        axes.hlines(rows, low, high, color="#cfd5dd", linewidth=5, zorder=1)
+        for number, (label, by_family) in enumerate(agents.items()):
+            style = group_style(number)
+            values = [entry[0] if (entry := by_family.get(family)) else np.nan for family in ranges]
+            # Side by side, for agents that are equal.
+            at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
+            axes.plot(values, at, style["marker"], color=style["color"], markersize=5, label=label)
+        axes.set_yticks(rows, list(ranges))
+        axes.set_ylim(-0.7, len(ranges) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("mean expected reward")
+        _legend(figure, axes, len(agents))
+        return _saved(figure, folder, name, title, caption)
+
+
+def mean_line(tables: Sequence[pd.DataFrame], x: str, y: str) -> Line | None:
+    """Interquartile mean and its interval over the runs that have a column; ``None`` if none has.
+
+    Runs need not log at the same positions: between its own a run is a straight line, and the curve ends where the
+    first of them does.
+    """
+    columns = [table[[x, y]].dropna().groupby(x)[y].mean() for table in tables if {x, y} <= set(table.columns)]
+    lines = [(line.index.to_numpy(np.float64), line.to_numpy(np.float64)) for line in columns if len(line)]
+    if not lines:
+        return None
+    grid = np.unique(np.concatenate([at for at, _ in lines]))
+    grid = grid[(grid >= max(at[0] for at, _ in lines)) & (grid <= min(at[-1] for at, _ in lines))]
+    if not len(grid):
+        return None
+    values = np.stack([np.interp(grid, at, line) for at, line in lines])
+    if len(values) == 1:
+        return Line(grid, values[0], values[0], values[0])
+    return Line(grid, *np.array([interval(column, _REPS) for column in values.T]).T)
+
+
+def group_style(number: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the group with a number: the same in all pictures."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markersize": 4,
+        "linewidth": 1.6,
+    }
+
+
+def _page(n_labels: int, height: float = _HEIGHT) -> tuple[Canvas, Axes]:
+    """Room for the axes, and beneath them for the labels."""
+    return plt.subplots(figsize=(_WIDTH, height + _LEGEND_LINE * n_labels), layout="constrained")
+
+
+def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
+    """Beneath the axes, where it hides no curve, one label a line: labels may be long."""
+    handles, labels = axes.get_legend_handles_labels()
+    shown = [_short(str(label)) for label in labels]
+    columns = 1 if max(map(len, shown)) > 22 else 2 if max(map(len, shown)) > 14 else 3
+    rows = -(-n_labels // columns)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height - _LEGEND_LINE * (n_labels - rows))
+    figure.legend(handles, shown, loc="outside lower center", ncols=columns)
+
+
+def _write_beside(axes: Axes, references: Mapping[str, float]) -> None:
+    """Names of horizontal lines, right of the axes and never over each other."""
+    low, high = axes.get_ylim()
+    last = -np.inf
+    for who, value in sorted(references.items(), key=lambda item: item[1]):
+        place = max((value - low) / (high - low), last + 0.065)
+        axes.annotate(
+            who, (1.01, place), xycoords="axes fraction", va="center", color=REFERENCE_COLOURS[who], fontsize=9
+        )
+        last = place
+
+
+def _saved(figure: Canvas, folder: Path, name: str, title: str, caption: str) -> Figure:
+    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    path = folder / f"{name}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return Figure(name, title, caption, base64.b64encode(path.read_bytes()).decode())
+
+
+def _short(label: str, width: int = 68) -> str:
+    return label if len(label) <= width else f"{label[: width - 1]}…"

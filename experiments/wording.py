@@ -1,0 +1,100 @@
+"""A run's config in words, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.build import truth_spec
+from experiments.runs import HOW_KEYS, Run
+
+__all__ = ["agent_in_words", "command_of", "reward_in_words", "simulator_in_words", "task_in_words"]
+
+_OPPONENTS = {
+    "RandomRecommender": "recommends any candidate",
+    "CosineRecommender": "recommends the candidate of highest cosine",
+    "OracleRecommender": "knows the truth",
+    "PopularityRecommender": "recommends the job of the highest mean reward so far",
+}
+_SAMPLERS = {
+    "uniform": "drawn uniformly",
+    "retrieval": "the nearest by cosine",
+    "mixed": "half drawn uniformly, half the nearest by cosine",
+    "all": "the whole catalogue",
+}
+
+
+def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
+    """What agents are asked to do: ``"..., 10 candidates drawn uniformly, ..."``."""
+    env, evaluation = config["env"], config["evaluation"]
+    sampler = _SAMPLERS.get(str(env["candidate_sampler"]), str(env["candidate_sampler"]))
+    k = "all" if env["candidate_sampler"] == "all" else f"{env['num_candidates']:,}"
+    steps, again = env["max_episode_steps"], "" if env["repeats"] else ", no job twice"
+    return (
+        f"An applicant of the market {market['name']} ({market['n_applicants']:,} applicants, {market['n_jobs']:,} "
+        f"jobs) is shown one of {k} candidates, {sampler}; an episode is {steps} recommendations to one "
+        f"applicant{again}. Agents are scored on {evaluation['n_pairs']:,} fixed pairs of an applicant "
+        f"({evaluation['split']} split) and candidates ({evaluation['job_split']} split), the same for all, by "
+        f"{simulator_in_words(truth_spec(config))}."
+    )
+
+
+def agent_in_words(config: Mapping[str, Any]) -> str:
+    """Who learns, from what, after which pre-training."""
+    algo = config["algo"]
+    name = algo["_target_"].rpartition(".")[2]
+    if name in _OPPONENTS:
+        return f"{_OPPONENTS[name]}; {reward_in_words(config)}"
+    who = name
+    if "planning_steps" in algo:
+        n = algo["planning_steps"]
+        who += f", {n} planning step{'' if n == 1 else 's'} for each real one" if n else ", no planning"
+        who += f", features {(algo.get('policy_kwargs') or {}).get('features', 'concat')}"
+    if config["pretrain"]["epochs"]:
+        pretrain = config["pretrain"]
+        pairs = pretrain["dataset"] or f"{pretrain['n_pairs']:,} cosine rewards"
+        who += f", pre-trained on {pairs} ({pretrain['epochs']} epochs)"
+    return f"{who}; {reward_in_words(config)}"
+
+
+def reward_in_words(config: Mapping[str, Any]) -> str:
+    """What an agent is paid while it learns."""
+    reward = config["reward"]
+    name = reward["_target_"].rpartition(".")[2].removeprefix("Vector")
+    if name == "CosineReward":
+        return f"paid the cosine similarity of applicant and job (scale {reward['scale']})"
+    decides = simulator_in_words(reward["simulator"])
+    if name == "HybridReward":
+        schedule = reward["schedule"]
+        if schedule["kind"] == "two_phase":
+            over = f"until interaction {schedule['switch_at']:,}, then"
+        else:
+            over = f"annealed ({schedule['kind']}) over {schedule['steps']:,} interactions to"
+        return f"paid the cosine (scale {reward['cosine_scale']}) {over} decisions by {decides}"
+    return f"paid by decisions of {decides}" if name in ("FeedbackReward", "LLMReward") else f"paid by {name}"
+
+
+def simulator_in_words(spec: Mapping[str, Any]) -> str:
+    """Who decides: ``"the planted rules (seed 0, noise 0.5)"``."""
+    name = spec["_target_"].rpartition(".")[2]
+    if name == "LLMSimulator":
+        return f"the language model {spec['model']}"
+    if name == "RecordedSimulator":
+        return "a language model, recorded"
+    known = ", ".join(f"{key} {spec[key]}" for key in ("seed", "noise", "corruption") if spec.get(key) is not None)
+    who = {"RuleSimulator": "the planted rules", "CosineTruth": "the cosine"}.get(name, name)
+    return f"{who} ({known})" if known else who
+
+
+def command_of(runs: Sequence[Run]) -> str:
+    """The command that makes some runs again, which differ by their seeds alone."""
+    values: dict[str, list[str]] = {}
+    for run in runs:
+        for item in run.summary.get("overrides", []):
+            key, _, value = item.partition("=")
+            if key.lstrip("+~") not in (*HOW_KEYS, "launcher") and value not in values.setdefault(key, []):
+                values[key].append(value)
+    sweep = ["-m"] if any(len(several) > 1 for several in values.values()) else []
+    items = [f"{key}={','.join(several)}" if several != [""] else key for key, several in values.items()]
+    return shlex.join(["python", "-m", "experiments.train", *sweep, *items])

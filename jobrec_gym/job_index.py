@@ -1,0 +1,283 @@
+"""Approximate nearest jobs, for catalogues too large to compare one by one: FAISS, kept on disk beside the market."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market import LabourMarket
+from jobrec_gym.progress import steps
+
+__all__ = ["EXACT_UP_TO", "JobIndex", "JobSubset", "index_file", "open_index"]
+
+logger = logging.getLogger(__name__)
+
+Ids = NDArray[np.int64]
+
+EXACT_UP_TO = 50_000
+"""So many jobs are compared one by one: that takes some 20 ms of one core, and needs neither an index nor FAISS."""
+
+_FORMAT = 1
+_TRAINED_PER_LIST = 64
+_MAX_SUB_DIM = 8
+_MIN_CODES = 32
+_PROBED_LISTS = 16
+_RANKED_AT_LEAST, _RANKED_FOR_ONE = 400, 3
+_CHUNK = 16_384
+_KEPT_ROWS = 2_048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobSubset:
+    """Some of a catalogue's jobs, a bit each.
+
+    Attributes:
+        bits: uint8 (ceil(n / 8),), the first job in the lowest bit.
+        n_jobs: How many there are.
+    """
+
+    bits: NDArray[np.uint8]
+    n_jobs: int
+
+    @classmethod
+    def of(cls, job_ids: Ids, n: int) -> JobSubset:
+        """The jobs ``job_ids`` (m,), distinct, of a catalogue of ``n``."""
+        member = np.zeros(n, dtype=bool)
+        member[job_ids] = True
+        return cls(np.packbits(member, bitorder="little"), len(job_ids))
+
+    def ids(self) -> Ids:
+        """Their ids, ascending."""
+        return np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
+
+
+class JobIndex:
+    """The jobs of a market by nearness: coarse by codes, then exact by the market's own vectors.
+
+    Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid; in its list a job is a code of 4 bits for each 8
+    dimensions (48 bytes at 768, against 1,536 of its float16 vector), compared 32 at once in registers (product
+    quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A search reads the
+    codes of the lists nearest to the applicant, takes 400 jobs and 3 more for each that is wanted, and ranks these by
+    cosine.
+
+    Args:
+        market: Whose jobs.
+        codes: The trained and filled FAISS index.
+    """
+
+    def __init__(self, market: LabourMarket, codes: Any):
+        self._vectors = np.asarray(market.jobs.vectors)
+        self._scratch = _Scratch()
+        self._codes = codes
+        self._faiss = _library("faiss", len(market.jobs))
+
+    @classmethod
+    def build(cls, market: LabourMarket, progress: bool | None = None) -> JobIndex:
+        """Trains on evenly spaced jobs and adds all; uses every core that FAISS is allowed.
+
+        Args:
+            market: Whose jobs.
+            progress: As in :func:`~jobrec_gym.progress.steps`.
+        """
+        vectors = market.jobs.vectors
+        n_jobs, dim = vectors.shape
+        n_lists = 2 ** round(math.log2(math.sqrt(n_jobs)))
+        sub_dim = max(1, min(_MAX_SUB_DIM, dim // _MIN_CODES))
+        n_codes = -(-dim // sub_dim)
+        faiss = _library("faiss", n_jobs)
+        codes = faiss.index_factory(n_codes * sub_dim, f"IVF{n_lists},PQ{n_codes}x4fs", faiss.METRIC_INNER_PRODUCT)
+        for start in steps(n_jobs, _CHUNK, f"indexing the jobs of {market.name}", "job", progress=progress):
+            if not codes.is_trained:  # inside of the first step, so that progress is shown from the start
+                rows = np.linspace(0, n_jobs - 1, min(n_jobs, _TRAINED_PER_LIST * n_lists)).astype(np.int64)
+                codes.train(_padded(vectors[rows], codes.d))
+            codes.add(_padded(vectors[start : start + _CHUNK], codes.d))
+        return cls(market, codes)
+
+    @classmethod
+    def read(cls, market: LabourMarket, file: Path) -> JobIndex:
+        """Opens an index that :meth:`write` wrote.
+
+        Raises:
+            ValueError: If the file is not a whole index of as many jobs.
+        """
+        try:
+            codes = _library("faiss", len(market.jobs)).read_index(str(file))
+        except RuntimeError as error:
+            raise ValueError(f"{file} is not a whole index: {error}") from error
+        if codes.ntotal != len(market.jobs):
+            raise ValueError(f"{file} holds {codes.ntotal} jobs, the market {len(market.jobs)}.")
+        return cls(market, codes)
+
+    def write(self, file: Path) -> None:
+        """Writes the index, whole or not at all."""
+        scratch = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._faiss.write_index(self._codes, str(scratch))
+            scratch.replace(file)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def nearest(self, applicant: NDArray[np.float32], n: int, subset: JobSubset | None = None) -> Ids:
+        """The jobs of highest cosine, nearest first, as far as the index finds them.
+
+        Args:
+            applicant: (dim,), unit length.
+            n: How many, at most as many as there are.
+            subset: The jobs that may be found; ``None`` is all.
+
+        Returns:
+            Job ids (n,), distinct; the same whatever else is searched for.
+        """
+        faiss, codes = self._faiss, self._codes
+        wanted = min(_RANKED_AT_LEAST + _RANKED_FOR_ONE * n, len(self._vectors) if subset is None else subset.n_jobs)
+        query = _padded(applicant[None], codes.d)
+        n_probe = _PROBED_LISTS
+        with _one_thread(faiss):
+            while True:
+                selector = {} if subset is None else {"sel": faiss.IDSelectorBitmap(subset.bits)}
+                options = faiss.SearchParametersIVF(nprobe=min(n_probe, codes.nlist), **selector)
+                found = codes.search(query, wanted, params=options)[1][0]
+                found = found[found >= 0]
+                if len(found) == wanted or n_probe >= codes.nlist:
+                    break
+                n_probe *= 4  # few of the subset lie in the nearest lists
+            if len(found) < n:  # jobs whose code says nothing are not answered with
+                found = np.arange(len(self._vectors)) if subset is None else subset.ids()
+            return self._ranked(applicant, np.sort(found), n)
+
+    def _ranked(self, applicant: NDArray[np.float32], job_ids: Ids, n: int) -> Ids:
+        """The best of some jobs by their own vectors."""
+        rows, exact = self._scratch.hold(self._vectors, len(job_ids), self._faiss)
+        self._vectors.take(job_ids, axis=0, out=rows, mode="clip")
+        if rows.dtype == np.float16:
+            exact.add_sa_codes(rows.view(np.uint8))
+        else:
+            exact.add(rows.astype(np.float32, copy=False))
+        return job_ids[exact.search(applicant[None], n)[1][0]]
+
+
+class _Scratch(threading.local):
+    """Memory that each search of a thread uses again: a new megabyte costs more than the search that it is for."""
+
+    rows: NDArray[np.floating] | None = None
+    exact: Any = None
+
+    def hold(self, vectors: NDArray[np.floating], n: int, faiss: Any) -> tuple[NDArray[np.floating], Any]:
+        """Room for ``n`` rows like those of ``vectors``, and an empty FAISS index that compares rows one by one."""
+        if n > _KEPT_ROWS:
+            return np.empty((n, vectors.shape[1]), vectors.dtype), _one_by_one(vectors, faiss)
+        if self.rows is None:
+            self.rows = np.empty((_KEPT_ROWS, vectors.shape[1]), vectors.dtype)
+            self.exact = _one_by_one(vectors, faiss)
+        self.exact.reset()
+        return self.rows[:n], self.exact
+
+
+def _one_by_one(vectors: NDArray[np.floating], faiss: Any) -> Any:
+    if vectors.dtype == np.float16:
+        # FAISS reads float16 by the processor's own instruction; numpy's conversion takes ten times as long.
+        return faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexFlatIP(vectors.shape[1])
+
+
+def index_file(market: LabourMarket) -> Path | None:
+    """Where the index of a saved market lies: a name that says of which vectors it is and how it is built.
+
+    An index of other vectors has another name, so a stale one is never read. ``None`` for a market in memory.
+    """
+    if market.folder is None or market.job_vectors_sha256 is None:
+        return None
+    made = f"{market.job_vectors_sha256} {_FORMAT}"
+    return market.folder / f"jobs-{hashlib.sha256(made.encode()).hexdigest()[:16]}.faiss"
+
+
+@lru_cache(maxsize=4)
+def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
+    """The index of a market's jobs: read from the market's folder, or built and kept there.
+
+    Processes that need it at the same time wait for the one that builds it. A market in memory has its index in memory.
+
+    Args:
+        market: Whose jobs.
+        progress: As in :func:`~jobrec_gym.progress.steps`.
+
+    Raises:
+        ImportError: If FAISS is not installed.
+    """
+    file = index_file(market)
+    if file is None:
+        logger.info("the index of market %r is kept in memory only: save the market to keep it.", market.name)
+        return JobIndex.build(market, progress)
+    lock = _library("filelock", len(market.jobs)).FileLock(file.with_name("index.lock"))
+    index = _found(market, file)
+    if index is not None:
+        return index
+    try:
+        lock.acquire()
+    except OSError as error:
+        logger.warning("the index of market %r is not kept, %s cannot be written: %s", market.name, file.parent, error)
+        return JobIndex.build(market, progress)
+    try:
+        return _found(market, file) or _built(market, file, progress)  # by another process meanwhile, or now
+    finally:
+        lock.release()
+
+
+def _built(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
+    index = JobIndex.build(market, progress)
+    index.write(file)
+    for stale in file.parent.glob("jobs-*.faiss"):
+        if stale != file:
+            stale.unlink(missing_ok=True)
+    return index
+
+
+def _found(market: LabourMarket, file: Path) -> JobIndex | None:
+    if not file.is_file():
+        return None
+    try:
+        return JobIndex.read(market, file)
+    except ValueError as error:
+        logger.warning("%s It is built again.", error)
+        return None
+
+
+def _library(name: str, n_jobs: int) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
+            f'pip install "jobrec-gym[index]". Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; '
+            "`candidate_sampler=RetrievalCandidates(exact_up_to=...)` moves that limit."
+        ) from error
+
+
+@contextlib.contextmanager
+def _one_thread(faiss: Any) -> Iterator[None]:
+    """A search of 0.3 ms gains nothing by threads, and those of OpenMP do not survive a fork."""
+    n_threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(n_threads)
+
+
+def _padded(vectors: NDArray[np.floating], dim: int) -> NDArray[np.float32]:
+    """Rows (n, d) as float32 (n, dim), zeros behind."""
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    return rows if rows.shape[1] == dim else np.pad(rows, ((0, 0), (0, dim - rows.shape[1])))

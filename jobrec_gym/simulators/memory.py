@@ -1,0 +1,94 @@
+"""What one process knows already of a market's pairs: answers by ids, without text, hash or file."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.simulators.base import Feedback
+
+__all__ = ["FeedbackMemory", "merged"]
+
+Ids = NDArray[np.int64]
+
+_DENSE_PAIRS = 1 << 24
+"""Up to so many pairs a table finds an answer (64 MiB at the most, touched where asked); above it a dictionary."""
+
+
+class FeedbackMemory:
+    """Answers of a market's pairs, found by their ids; for answers that do not change.
+
+    Args:
+        n_applicants: Of the market.
+        n_jobs: Of the market.
+    """
+
+    def __init__(self, n_applicants: int, n_jobs: int):
+        self._n_jobs = n_jobs
+        self._place: NDArray[np.int32] | dict[int, int]
+        if n_applicants * n_jobs <= _DENSE_PAIRS:
+            # One more than the place, so that a table that nobody has touched says 0: nothing is known.
+            self._place = np.zeros(n_applicants * n_jobs, dtype=np.int32)
+        else:
+            self._place = {}
+        self._answers = Feedback.of([], [])
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def find(self, applicant_ids: Ids, job_ids: Ids) -> Ids:
+        """Where the answers of pairs (n,) are, (n,); -1 for one that is not known."""
+        pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
+        if isinstance(self._place, dict):
+            return np.fromiter((self._place.get(pair, 0) for pair in pairs.tolist()), np.int64, len(pairs)) - 1
+        return self._place[pairs].astype(np.int64) - 1
+
+    def take(self, places: Ids) -> Feedback:
+        """The answers at places (n,): nothing is spent on them, and all were known."""
+        kept = self._answers
+        return Feedback.of(
+            kept.decision[places],
+            kept.reward[places],
+            probability=kept.probability[places],
+            reason=kept.reason[places],
+            cached=np.ones(len(places), dtype=bool),
+        )
+
+    def add(self, applicant_ids: Ids, job_ids: Ids, feedback: Feedback) -> None:
+        """Keeps the answers (n,) whose status is ``ok``; others may come out differently the next time."""
+        pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
+        pairs, rows = np.unique(pairs, return_index=True)
+        new = (feedback.status[rows] == "ok") & (self.find(pairs // self._n_jobs, pairs % self._n_jobs) < 0)
+        pairs, rows = pairs[new], rows[new]
+        needed = self._size + len(pairs)
+        if needed > len(self._answers):
+            self._answers = _resized(self._answers, max(64, needed, 2 * self._size))
+        places = np.arange(self._size, needed)
+        for name in ("decision", "reward", "probability", "reason"):
+            getattr(self._answers, name)[places] = getattr(feedback, name)[rows]
+        if isinstance(self._place, dict):
+            self._place.update(zip(pairs.tolist(), (places + 1).tolist(), strict=True))
+        else:
+            self._place[pairs] = places + 1
+        self._size = needed
+
+
+def merged(known: NDArray[np.bool_], remembered: Feedback, fresh: Feedback) -> Feedback:
+    """One batch (n,) of the rows where ``known`` holds, remembered, and of the others, fresh."""
+    columns = {}
+    for name in Feedback.__slots__:
+        left, right = getattr(remembered, name), getattr(fresh, name)
+        columns[name] = np.empty(len(known), np.result_type(left, right))
+        columns[name][known], columns[name][~known] = left, right
+    return Feedback(**columns)
+
+
+def _resized(answers: Feedback, size: int) -> Feedback:
+    """Room for so many answers, the known ones first; decisions as wide as the longest."""
+    columns = {}
+    for name in Feedback.__slots__:
+        old = getattr(answers, name)
+        columns[name] = np.full(size, "", dtype="U8") if name == "decision" else np.zeros(size, dtype=old.dtype)
+        columns[name][: len(old)] = old
+    return Feedback(**columns)

@@ -1,0 +1,114 @@
+"""The benchmark: what its rows say, and that each of them can be measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+
+from experiments.benchmarks import rows, scaling
+from experiments.benchmarks.answers import answer_rows
+from experiments.benchmarks.environments import environment_rows
+from experiments.benchmarks.learning import learning_rows
+from experiments.benchmarks.memory import filled_replay, memory_rows
+from experiments.benchmarks.plain import PlainDynaQ, make_network
+from experiments.benchmarks.rows import Row, ratio_of
+from experiments.benchmarks.startup import startup_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("measured", "sense", "goal", "holds"),
+    [
+        (2.0, "at least", 1.5, True),
+        (1.4, "at least", 1.5, False),
+        (1.4, "at most", 1.5, True),
+        (2.0, "at most", 1.5, False),
+        (2.0, "at most", None, None),
+    ],
+)
+def test_a_goal_holds_or_not_by_its_sense_and_none_is_not_judged(measured, sense, goal, holds):
+    row = Row("a", measured, "x", "b", goal, sense)
+    assert row.holds is holds
+    assert row.to_json()["holds"] is holds
+
+
+def test_a_ratio_is_ours_over_theirs_and_the_median_of_the_rounds(monkeypatch):
+    times = iter([2.0, 1.0, 30.0, 1.0, 4.0, 1.0])
+    monkeypatch.setattr(rows, "seconds_per_call", lambda call, seconds: next(times))
+    assert ratio_of(lambda: None, lambda: None, rounds=3) == (4.0, 2.0, 1.0)
+
+
+def test_growth_is_the_exponent_between_the_largest_sizes():
+    assert scaling.growth({10: 5.0, 100: 1.0, 1000: 10.0}) == pytest.approx(1.0)
+    assert scaling.growth({1000: 4.0, 10: 1.0, 100: 4.0}) == pytest.approx(0.0)
+    assert scaling.growth({10: 1.0, 100: 100.0}) == pytest.approx(2.0)
+
+
+def test_the_plain_loop_learns_what_its_model_imagines():
+    th.manual_seed(0)
+    plain = PlainDynaQ(th.randn(64, 4), th.randn(64), gamma=0.0)
+    plain.model = make_network(4)
+    with th.no_grad():
+        imagined = plain.model(plain.inputs)
+        before = (plain.q_net(plain.inputs) - imagined).square().mean()
+    for _ in range(300):
+        plain.planning_update()
+    with th.no_grad():
+        after = (plain.q_net(plain.inputs) - imagined).square().mean()
+    assert after < 0.1 * before
+
+
+@pytest.mark.parametrize("observation", ["features", "ids"])
+def test_a_filled_replay_holds_what_was_asked_and_follows_each_episode_to_its_end(observation):
+    replay = filled_replay(300, observation, num_envs=8)
+    assert len(replay) == 300
+    # An applicant is the same for a whole episode, its last step included: a reset is not what follows.
+    everything = replay[np.arange(300)]
+    assert (everything.state_id == everything.next_state_id).all()
+    assert len(replay.states) > 20
+
+
+def test_every_group_measures_its_rows(tmp_path):
+    found = [
+        *environment_rows(0.001, 1),
+        *learning_rows(0.001, 1, n_steps=2, n_before=70),
+        *memory_rows(400, num_envs=4),
+        *startup_rows(1),
+        *answer_rows(0.001),
+    ]
+    assert all(row.measured > 0 and row.limit for row in found)
+    names = [f"{row.name}, {row.limit}" for row in found]
+    assert len(set(names)) == len(names)
+    goals = {row.name: row.goal for row in found if row.goal is not None}
+    assert goals["vector environment, 64 envs, features"] == 10 and goals["planning update, ids, N = 5"] == 1.4
+    # Of so small a replay nothing is judged.
+    assert not any(row.goal for row in found if row.name.startswith("replay of"))
+
+
+def test_growth_is_measured_and_drawn(tmp_path):
+    curves = scaling.measure_scaling([500, 1_000], [100, 200], seconds=0.001, folder=tmp_path)
+    scaling.plot_scaling(curves, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    assert {row.unit for row in scaling.scaling_rows(curves)} == {"exponent"}
+    assert {min(curve) for curve in curves.values()} == {16, 20, 100, 500}
+
+
+def test_the_command_prints_a_table_and_keeps_the_numbers(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmark", "preset=quick", "groups=[startup]", "rounds=1"]
+    done = subprocess.run([*command, f"folder={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "import jobrec_gym adds" in done.stdout and "One thread of" in done.stdout
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [row["limit"] for row in content["rows"]] == ["CartPole-v1's", "import gymnasium"]
+    assert content["machine"]["numpy"] and content["command"].endswith(f"folder={tmp_path}")
+
+
+def test_a_group_that_there_is_not_is_named():
+    command = [sys.executable, "-m", "experiments.benchmark", "groups=[speed]"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "`groups` must be of ['environments'" in done.stderr

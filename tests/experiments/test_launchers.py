@@ -1,0 +1,250 @@
+"""Sweeps of two runs at a time by every launcher, really killed and started again; ``make test-launchers`` has all."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from fake_llm import decides, serving, sleeps
+
+from experiments import build, train
+from experiments.build import require_launcher
+from jobrec_gym.simulators.base import DECISIONS
+
+ROOT = Path(build.__file__).parents[1]
+RUN = [
+    "algo=random",
+    "seed=0",
+    "reward=llm",
+    "simulator=llm",
+    "simulator.model=openai/fake",
+    "simulator.concurrency=1",
+    "simulator.timeout=10",
+    "market.n_jobs=60",
+    "market.n_applicants=40",
+    "env.num_candidates=5",
+    "env.resample=step",
+    "evaluation.n_pairs=16",
+    "evaluation.n_episodes=4",
+    "evaluation.at=[]",
+]
+# The long run comes first: where the short one ends before it, two were under way at a time.
+LONG, SHORT = 120, 8
+AXIS = f"total_timesteps={LONG},{SHORT}"
+PATIENCE = 300.0  # seconds
+
+
+def needs(extra):
+    missing = find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None
+    return pytest.mark.skipif(missing, reason=f"the extra {extra} is not installed: make test-launchers")
+
+
+def decide_by_text(body, number):
+    return decides(DECISIONS[len(body["messages"][1]["content"]) % 4])
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {PATIENCE:g} seconds"
+        time.sleep(0.05)
+
+
+def summaries(folder):
+    """By the number of interactions."""
+    found = [json.loads(path.read_text()) for path in folder.glob("*/summary.json")]
+    return {summary["interactions"]: summary for summary in found}
+
+
+def run_folder(folder, steps):
+    (found,) = (
+        path for path in folder.glob("*/.hydra/overrides.yaml") if f"total_timesteps={steps}\n" in path.read_text()
+    )
+    return found.parents[1]
+
+
+def is_free(folder):
+    """Whether no process is in a run folder."""
+    with (folder / ".lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def kill(process, launcher, folder):
+    """Kills a sweep with all that it started; Slurm's jobs outlive who submitted them."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if launcher == "submitit":
+        arrays = {path.name.partition("_")[0] for path in folder.glob(".submitit/[0-9]*")}
+        subprocess.run(["scancel", "--signal=KILL", "--full", *arrays], check=True)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """What a sweep is started with; Ray's part keeps it to itself, whoever else has a Ray here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**kept, **token, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def start(environment, tmp_path):
+    """Starts a sweep in the test's folder, as the head of a process group that ends with the test."""
+    with ExitStack() as started:
+
+        def begin(*overrides):
+            log = started.enter_context((tmp_path / "sweep.log").open("a"))
+            line = [sys.executable, "-m", "experiments.train", "-m", *overrides]
+            process = subprocess.Popen(
+                line, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+            started.callback(end, process)
+            return process
+
+        def end(process):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+        yield begin
+
+
+@pytest.fixture
+def ray_cluster(environment, tmp_path):
+    """The address of a cluster of two nodes with one core each, started in two other folders."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    with ExitStack() as nodes:
+        for name, line in (
+            ("head", [*ray, "--head", f"--port={port}", "--include-dashboard=false"]),
+            ("second", [*ray, f"--address=127.0.0.1:{port}"]),
+        ):
+            (tmp_path / name).mkdir()
+            log = nodes.enter_context((tmp_path / f"{name}.log").open("w"))
+            node = subprocess.Popen(line, cwd=tmp_path / name, env=environment, stdout=log, stderr=log)
+            nodes.callback(node.wait)
+            nodes.callback(node.terminate)
+            wait_until(lambda file=log: "Ray runtime started" in Path(file.name).read_text(), "node of Ray")
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "joblib",
+        pytest.param("submitit_local", marks=needs("submitit")),
+        pytest.param(
+            "submitit",
+            marks=[needs("submitit"), pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm is here")],
+        ),
+        pytest.param("ray", marks=needs("ray")),
+        pytest.param("ray_cluster", marks=needs("ray")),
+    ],
+)
+@pytest.mark.skipif(find_spec("litellm") is None, reason="the extra llm is not installed")
+def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
+    launcher, config, start, tmp_path, request
+):
+    place = []
+    if launcher == "ray_cluster":
+        place = [f"hydra.launcher.ray.init.address={request.getfixturevalue('ray_cluster')}"]
+    hurry = False
+
+    def script(body, number):
+        # The long run cannot end before it is killed.
+        return sleeps(0.02 if hurry or number <= 20 else 2.0, decide_by_text(body, number))
+
+    with serving(script) as fake:
+        asked = [f"simulator.api_base={fake.api_base}", "simulator.cache=answers.sqlite"]
+        sweep = [f"launcher={launcher}", AXIS, *RUN, *asked, "hydra.sweep.dir=sweep", *place]
+        first = start(*sweep)
+        wait_until(lambda: SHORT in summaries(tmp_path / "sweep") and fake.calls > 20, "end of the short run")
+        kill(first, launcher, tmp_path / "sweep")
+        wait_until(lambda: is_free(run_folder(tmp_path / "sweep", LONG)), "end of the long run")
+        assert list(summaries(tmp_path / "sweep")) == [SHORT]
+        assert fake.calls == len(set(fake.asked()))
+        done = run_folder(tmp_path / "sweep", SHORT) / "summary.json"
+        before = done.stat().st_mtime_ns
+
+        hurry = True
+        killed_at = fake.calls
+        assert start(*sweep).wait(PATIENCE) == 0, (tmp_path / "sweep.log").read_text()
+
+        assert done.stat().st_mtime_ns == before
+        assert fake.calls > killed_at
+        # Only what was under way at the kill is asked again.
+        assert fake.calls - len(set(fake.asked())) <= 1
+        questions = set(fake.asked())
+    resumed = summaries(tmp_path / "sweep")
+    with serving(decide_by_text) as fake:
+        here = [f"simulator.api_base={fake.api_base}", f"simulator.cache={tmp_path / 'whole.sqlite'}"]
+        cfg = config("train", f"total_timesteps={LONG}", *RUN, *here)
+        whole = train.run_training(cfg, tmp_path / "whole")
+        # The short run wanted nothing that the long one did not, and both together asked for no more.
+        assert questions == set(fake.asked())
+    assert sorted(resumed) == [SHORT, LONG]
+    for summary in resumed.values():
+        assert summary["feedback"]["decisions"] == summary["interactions"]
+        assert summary["feedback"]["failures"] == 0
+    for key in ("held_out", "online"):
+        assert resumed[LONG][key] == whole[key]
+
+
+@needs("submitit")
+def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_path):
+    small = [
+        "seed=0",
+        "total_timesteps=600",
+        "algo.planning_steps=1",
+        "market.n_jobs=60",
+        "market.n_applicants=40",
+        "env.num_candidates=5",
+        "algo.policy_kwargs.net_arch=[8]",
+        "evaluation.n_pairs=16",
+        "evaluation.n_episodes=4",
+        "evaluation.at=[]",
+        "evaluation.interval=200",
+        "checkpoint_interval=200",
+    ]
+    sweep = tmp_path / "sweep"
+    process = start("launcher=submitit_local", *small, "hydra.sweep.dir=sweep")
+    wait_until(lambda: list(sweep.glob("*/checkpoint")), "checkpoint")
+    (controller,) = (path.name for path in sweep.glob(".submitit/[0-9]*"))
+    (task,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)  # what Slurm sends, by submitit's submission, before it takes the node away
+    assert process.wait(PATIENCE) == 0
+
+    assert "Requeued job" in next(sweep.glob(".submitit/*/*.out")).read_text()
+    folder = run_folder(sweep, 600)
+    # A run that had started anew would have removed the first of the two.
+    assert len(list((folder / "tensorboard").iterdir())) == 2
+    whole = train.run_training(config("train", *small), tmp_path / "whole")
+    resumed = summaries(sweep)[600]
+    for key in ("held_out", "online"):
+        assert resumed[key] == whole[key]
+
+
+@pytest.mark.parametrize("launcher", ["ray", "ray_cluster", "submitit", "submitit_local"])
+def test_a_launcher_whose_plug_in_is_missing_says_how_to_get_it(monkeypatch, launcher):
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r'pip install "jobrec-gym\[(ray|submitit)\]"'):
+        require_launcher(["-m", f"launcher={launcher}", "seed=0,1"])
+    require_launcher(["launcher=joblib", "seed=0"])
