@@ -256,7 +256,6 @@ class DynaQ(DQN):
             planning_losses += self.plan(batch_size)
 
         self._n_updates += gradient_steps
-        self._n_planning_updates += len(planning_losses)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/planning_updates", self._n_planning_updates, exclude="tensorboard")
         self.logger.record("train/loss", _mean(losses))
@@ -275,6 +274,7 @@ class DynaQ(DQN):
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
         imagined, target_values = self._imagined_outcomes(pairs, planned)
+        self._n_planning_updates += self.planning_steps
         steps = zip(planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size), strict=True)
         return [self._q_update(batch, reward, values)[0] for batch, reward, values in steps]
 

@@ -250,18 +250,20 @@ class PairFeatures:
     Attributes:
         n_similarities: How many entries at the end of the input are similarities of state and action, which a prior
             can weigh.
-        separable: Whether :meth:`pair` is the action alone, so that a first layer's product with it is the same for
-            every state.
     """
 
     pair_dim: int
     n_similarities = 0
-    separable = False
 
     def __init__(self, state_dim: int, action_dim: int):
         self.state_dim = state_dim
         self.action_dim = action_dim
         self.pair_dim = action_dim
+
+    @property
+    def separable(self) -> bool:
+        """Whether :meth:`pair` is the action itself: a layer's product with it then is the same for every state."""
+        return type(self).pair is ConcatFeatures.pair
 
     @property
     def output_dim(self) -> int:
@@ -287,8 +289,6 @@ class ConcatFeatures(PairFeatures):
         >>> ConcatFeatures(3, 2)(th.zeros(4, 3), th.ones(4, 2)).shape
         torch.Size([4, 5])
     """
-
-    separable = True
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The action itself."""

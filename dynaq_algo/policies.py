@@ -126,8 +126,9 @@ class CandidatePolicy(BasePolicy):
 
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
-        if self.training != mode:
+        if self.training != mode or self.q_net_target.training:
             self.q_net.train(mode)
+            self.q_net_target.train(False)
             self.training = mode
 
     def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:

@@ -226,12 +226,18 @@ def make_sb3_vec_env(
 
     Raises:
         gymnasium.error.NameNotFound: If no such id is registered.
+        ValueError: For an argument of `gym.make_vec` that is settled here.
 
     Example:
         >>> envs = make_sb3_vec_env("CartPole-v1", 4, seed=0)
         >>> envs.reset().shape
         (4, 4)
     """
+    if refused := sorted({"autoreset_mode", "vectorization_mode", "vector_kwargs", "wrappers"} & kwargs.keys()):
+        raise ValueError(
+            f"{refused} are not arguments here: SB3 needs environments that reset in the same step, and they are made "
+            "natively where the id can. For anything else make them by `gym.make_vec`, for `GymnasiumVecEnv`."
+        )
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)

@@ -86,11 +86,10 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     round_keys = hash64(keys[None], rounds)
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
     pending = values >= n
-    if pending.any():
-        round_keys = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))
-        while pending.any():
-            values[pending] = _feistel(round_keys[:, pending], values[pending], a, b)
-            pending &= values >= n
+    while pending.any():
+        outside = np.stack([np.broadcast_to(key, values.shape)[pending] for key in round_keys])
+        values[pending] = _feistel(outside, values[pending], a, b)
+        pending &= values >= n
     return values.astype(np.int64)
 
 

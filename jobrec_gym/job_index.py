@@ -238,7 +238,11 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
 
 def _built(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
     index = JobIndex.build(market, progress)
-    index.write(file)
+    try:
+        index.write(file)
+    except (OSError, RuntimeError) as error:  # FAISS has no class of its own for a full disk
+        logger.warning("The index is not kept, %s cannot be written: %s. It is built again next time.", file, error)
+        return index
     for stale in file.parent.glob("jobs-*.faiss"):
         if stale != file:
             stale.unlink(missing_ok=True)

@@ -89,7 +89,9 @@ class AnnealSchedule:
         length = self.steps or self.switch_at or 1
         x = np.minimum(t / length, 1.0)
         lowest, highest = sorted((self.start, self.end))
-        return np.where(x < 1, np.clip(self._on_the_way(x), lowest, highest), self.end)
+        between = np.clip(self._on_the_way(x), lowest, highest)
+        # The ends themselves, whatever rounding makes of them on the way.
+        return np.where(x < 1, np.where(x > 0, between, self.start), self.end)
 
     def to_spec(self) -> dict[str, Any]:
         """The schedule in plain JSON."""
@@ -115,7 +117,7 @@ class AnnealSchedule:
             return self.start * (1 - x) + self.end * x
         if self.kind == "exponential":
             first, last = max(self.start, _LEAST), max(self.end, _LEAST)
-            return np.where(x == 0, self.start, first * (last / first) ** x)
+            return first * (last / first) ** x
         if self.kind == "cosine":
             return self.end - fall * (1 + np.cos(math.pi * x)) / 2
         if self.kind == "step":

@@ -25,6 +25,8 @@ Batch = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 
 _EPISODE_BLOCK = 64
+_KEPT_NUMBERS = 1 << 25
+"""Numbers of the candidates' vectors (128 MiB) up to which they are kept between steps, and not gathered at each."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
@@ -115,7 +117,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
         self._masks: NDArray[np.int8]
-        self._recommended: NDArray[np.int64]
+        # Which jobs were recommended in the running episodes, a bit each, with `repeats=False`.
+        self._recommended: NDArray[np.uint8]
         self._reset_rows: Mask
         # What the last step recommended: applicants, jobs, episodes, steps before it, and which rows made one.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask]
@@ -177,8 +180,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not self._ready:
             self._allocate()
         self._start(rows)
-        nothing = np.zeros(self.num_envs, dtype=np.int64)
-        self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool))
+        self._nothing_recommended()
         infos: dict[str, Any] = {}
         self._add_state_infos(infos, rows)
         return self._observe(), infos
@@ -280,22 +282,35 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             "episodes": self._episodes.copy(),
             "steps": self._steps.copy(),
             "ended": self._ended.copy(),
-            "recommended": self._recommended.copy(),
+            "recommended": [
+                np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist() for bits in self._recommended
+            ],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts the environments where :meth:`get_state` was called."""
+        """Puts the environments where :meth:`get_state` was called.
+
+        Raises:
+            ValueError: For a state of another number of environments; nothing has changed then.
+        """
+        if len(state["episodes"]) != self.num_envs:
+            raise ValueError(
+                f"`state` is one of {len(state['episodes'])} environments, these are {self.num_envs}: make as many."
+            )
         self._numbers.set_state(state["numbers"])
         self._allocate()
         self._episodes = np.asarray(state["episodes"], dtype=np.uint64).copy()
         self._steps = np.asarray(state["steps"], dtype=np.int64).copy()
         self._ended = np.asarray(state["ended"], dtype=bool).copy()
-        self._recommended = np.asarray(state["recommended"], dtype=np.int64).reshape(self.num_envs, -1).copy()
+        for row, job_ids in enumerate(state["recommended"]):
+            for job_id in job_ids:
+                self._remember(np.array([row]), np.array([job_id]))
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
         every = np.ones(self.num_envs, dtype=bool)
         self._masks = self._unrecommended(every)
         self._gather(every)
+        self._nothing_recommended()
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -320,15 +335,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._applicant_ids = np.zeros(n, dtype=np.int64)
         self._candidate_ids = np.zeros((n, k), dtype=np.int64)
         self._masks = np.ones((n, k), dtype=np.int8)
-        # Jobs recommended in the running episodes, padded with -1; grows with the longest of them.
-        self._recommended = np.full((n, 0 if self._problem.repeats else 1), -1, dtype=np.int64)
+        n_jobs = 0 if self._problem.repeats else len(self.market.jobs)
+        self._recommended = np.zeros((n, -(-n_jobs // 8)), dtype=np.uint8)
         self._reset_rows = np.zeros(n, dtype=bool)
         self._rows = np.arange(n)
         problem = self._problem
         self._applicant_vectors = np.zeros((n, self.market.applicants.vectors.shape[1]), dtype=np.float32)
         self._candidate_vectors = None
-        if problem.observation == "features" and problem.resample == "episode":
-            self._candidate_vectors = np.zeros((n, k, problem.action_features.shape[1]), dtype=np.float32)
+        shape = n, k, problem.action_features.shape[1]
+        if problem.observation == "features" and problem.resample == "episode" and np.prod(shape) <= _KEPT_NUMBERS:
+            self._candidate_vectors = np.zeros(shape, dtype=np.float32)
         self._ready = True
 
     def _start(self, rows: Mask) -> None:
@@ -340,8 +356,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
         )
         self._masks[rows] = 1
-        self._recommended[rows] = -1
+        self._recommended[rows] = 0
         self._gather(rows)
+
+    def _nothing_recommended(self) -> None:
+        nothing = np.zeros(self.num_envs, dtype=np.int64)
+        self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool))
 
     def _gather(self, rows: Mask) -> None:
         """Brings the kept vectors of some rows to what these rows show."""
@@ -356,10 +376,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _advance(self, rows: Mask, job_ids: NDArray[np.int64]) -> None:
         if not self._problem.repeats:
-            if self._recommended.shape[1] <= self._steps.max():
-                padding = np.full_like(self._recommended, -1)
-                self._recommended = np.concatenate([self._recommended, padding], axis=1)
-            self._recommended[rows, self._steps[rows]] = job_ids[rows]
+            self._remember(np.flatnonzero(rows), job_ids[rows])
         self._steps[rows] += 1
         if self._problem.resample == "step":
             self._candidate_ids[rows] = self._problem.candidates(
@@ -371,9 +388,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             else:  # the same jobs as before, one fewer: no need to go through all that were recommended
                 self._masks[rows] &= self._candidate_ids[rows] != job_ids[rows, None]
 
+    def _remember(self, rows: NDArray[np.int64], job_ids: NDArray[np.int64]) -> None:
+        """Sets the bits of one job in each of some distinct rows."""
+        self._recommended[rows, job_ids >> 3] |= np.left_shift(1, job_ids & 7).astype(np.uint8)
+
     def _unrecommended(self, rows: Mask) -> NDArray[np.int8]:
-        shown, recommended = self._candidate_ids[rows], self._recommended[rows]
-        return (~(shown[:, :, None] == recommended[:, None, :]).any(axis=2)).astype(np.int8)
+        if self._problem.repeats:
+            return np.ones_like(self._masks[rows])
+        shown = self._candidate_ids[rows]
+        bits = self._recommended[np.flatnonzero(rows)[:, None], shown >> 3] >> (shown & 7)
+        return (1 - (bits & 1)).astype(np.int8)
 
     def _settle(self, infos: dict[str, Any], ended: Mask) -> Batch:
         """Observations after a step; ended rows are reset first where the mode says so."""
@@ -390,7 +414,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         final = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
         observations = self._observe(rows)
         for place, row in enumerate(np.flatnonzero(rows)):
-            final[row] = {key: values[place] for key, values in observations.items()}
+            # A copy: a kept last observation should not keep those of all others.
+            final[row] = {key: values[place].copy() for key, values in observations.items()}
         infos.setdefault("final_info", {})
         for key in ("_final_obs", "_final_info"):
             infos[key] = infos.get(key, np.zeros(self.num_envs, dtype=bool)) | rows

@@ -8,6 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # fake_llm.py
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The suite runs on all cores as it is: a second thread of numpy's would wait for a core, and its first one for it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if importlib.util.find_spec("hypothesis") is not None:
     from hypothesis import settings

@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+import jobrec_gym  # noqa: F401  # registers the environment
 from dynaq_algo import DynaQ
 from dynaq_algo.dynaq import denormals_flushed
 from experiments.benchmarks.plain import PlainDynaQ, bare_update, make_network

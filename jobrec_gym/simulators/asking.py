@@ -172,6 +172,11 @@ class Asker:
             counts = self._counts
             return Usage(counts["calls"], counts["hits"], counts["tokens"], self._cost_usd, dict(self._failures))
 
+    def count_known(self, n: int) -> None:
+        """Counts questions that need not be asked here as cache hits."""
+        with self._lock:
+            self._counts["hits"] += n
+
     def key(self, question: Question) -> str:
         """The cache's key of a question."""
         return cache_key(**self._key_parts, applicant=question[0], job=question[1])

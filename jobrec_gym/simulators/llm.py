@@ -330,6 +330,10 @@ class LLMSimulator:
         """The cache's key of a pair of documents."""
         return self._asker.key((encode_document(applicant), encode_document(job)))
 
+    def count_known(self, n: int) -> None:
+        """Counts questions that a bound simulator could answer by itself as cache hits."""
+        self._asker.count_known(n)
+
     def bind(self, market: LabourMarket) -> BoundLLMSimulator:
         """Ties it to a market; nothing is asked yet."""
         return BoundLLMSimulator(self, market)
@@ -535,13 +539,11 @@ class BoundLLMSimulator:
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
         self._memory = FeedbackMemory(len(market.applicants), len(market.jobs))
-        self._n_remembered = 0
 
     @property
     def usage(self) -> Usage:
         """What the simulator asked for in this process."""
-        usage = self.simulator.usage
-        return replace(usage, decisions=self._n_decisions, cache_hits=usage.cache_hits + self._n_remembered)
+        return replace(self.simulator.usage, decisions=self._n_decisions)
 
     @property
     def thresholds(self) -> tuple[float, float, float] | None:
@@ -566,7 +568,8 @@ class BoundLLMSimulator:
             BudgetReached: With ``on_budget="stop"``.
             ReplayMiss: In strict replay.
         """
-        cosine = self._cosine.reward(np.asarray(applicant_ids), np.asarray(job_ids))
+        applicant_ids, job_ids = _checked_ids(applicant_ids, job_ids, self.market)
+        cosine = self._cosine.reward(applicant_ids, job_ids)
         self._n_decisions += len(cosine)
         try:
             thresholds = self.thresholds
@@ -575,14 +578,34 @@ class BoundLLMSimulator:
             return self.simulator.feedback_of(outcomes, None, cosine)
         places = self._memory.find(applicant_ids, job_ids)
         known = places >= 0
-        self._n_remembered += int(known.sum())
+        self.simulator.count_known(int(known.sum()))
         if known.all():
             return self._memory.take(places)
-        asked = np.asarray(applicant_ids)[~known], np.asarray(job_ids)[~known]
+        asked = applicant_ids[~known], job_ids[~known]
         outcomes = self.simulator.ask(self._documents.questions(*asked))
         fresh = self.simulator.feedback_of(outcomes, thresholds, cosine[~known])
         self._memory.add(*asked, fresh)
         return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
+
+
+def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tuple[Ids, Ids]:
+    """Ids of n pairs as int64.
+
+    Raises:
+        ValueError: If there are not as many of one side as of the other, or one names no row.
+    """
+    ids = {"applicant_ids": np.asarray(applicant_ids), "job_ids": np.asarray(job_ids)}
+    if ids["applicant_ids"].ndim != 1 or ids["applicant_ids"].shape != ids["job_ids"].shape:
+        shapes = [values.shape for values in ids.values()]
+        raise ValueError(f"`applicant_ids` and `job_ids` must both be (n,), got {shapes[0]} and {shapes[1]}.")
+    for (name, values), population in zip(ids.items(), (market.applicants, market.jobs), strict=True):
+        ids[name] = values.astype(np.int64)
+        if len(values) and not 0 <= ids[name].min() <= ids[name].max() < len(population):
+            raise ValueError(
+                f"`{name}` must be rows of market {market.name!r}, in [0, {len(population)}), got "
+                f"{ids[name].min()} to {ids[name].max()}."
+            )
+    return ids["applicant_ids"], ids["job_ids"]
 
 
 class _Documents:

@@ -197,3 +197,17 @@ def test_a_separable_first_layer_sees_each_vector_once(monkeypatch):
     monkeypatch.setattr("torch.nn.functional.linear", lambda x, *args: (seen.append(len(x)), linear(x, *args))[1])
     network.of_pairs(DistinctPairs(th.randn(3, 3), th.zeros(50).long(), th.randn(4, 2), th.ones(50).long()))
     assert seen[:2] == [3, 4]
+
+
+def test_a_subclass_that_makes_pairs_of_its_own_is_not_separable():
+    class Products(ConcatFeatures):
+        def pair(self, state, action):
+            return state[..., :2] * action
+
+    th.manual_seed(0)
+    features = Products(3, 2)
+    assert ConcatFeatures(3, 2).separable and not features.separable
+    states, actions, rows = th.randn(3, 3), th.randn(3, 2), th.arange(3)
+    network = PairNetwork(features, [8])
+    of_pairs = network.of_pairs(DistinctPairs(states, rows, actions, rows))
+    th.testing.assert_close(of_pairs, network(features(states, actions)))

@@ -196,3 +196,8 @@ def test_an_id_that_nobody_registered_is_refused_and_its_wrapper_is_put_on():
     envs = make_sb3_vec_env("CartPole-v1", 2, seed=0, wrapper=lambda e: gym.wrappers.vector.ClipReward(e, 0, 0.5))
     envs.reset()
     assert envs.step(np.zeros(2, int))[1].tolist() == [0.5, 0.5]
+
+
+def test_what_is_settled_is_no_argument():
+    with pytest.raises(ValueError, match=r"\['autoreset_mode'\] are not arguments here.*GymnasiumVecEnv"):
+        make_sb3_vec_env("CartPole-v1", 2, autoreset_mode="NextStep")

@@ -68,3 +68,10 @@ def test_permutations_are_uniform_over_positions_and_pairs(n):
 def test_permutations_of_different_keys_differ():
     sent = permute(hash64(1, np.arange(50))[:, None], np.arange(20), 1400)
     assert len({tuple(row) for row in sent}) == 50
+
+
+def test_keys_and_positions_broadcast_either_way():
+    keys, positions = hash64(3, np.arange(4)), np.arange(3)
+    for n in (3, 5, 50):
+        table = permute(keys[:, None], positions, n)
+        np.testing.assert_array_equal(permute(keys, positions[:, None], n), table.T)

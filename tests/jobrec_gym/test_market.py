@@ -119,7 +119,9 @@ def test_a_market_made_in_memory_pickles_whole_and_has_no_spec(market):
 
 def test_a_spec_is_plain_json_and_finds_the_market(market):
     spec = json.loads(json.dumps(market.to_spec()))
-    assert LabourMarket.from_spec(spec) is market
+    found = LabourMarket.from_spec(spec)
+    assert found.fingerprint() == market.fingerprint()
+    assert LabourMarket.from_spec(spec) is found
 
 
 def test_saving_replaces_a_market_but_nothing_else(market, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators import memory
 from jobrec_gym.simulators.base import DECISIONS, Feedback
 from jobrec_gym.simulators.memory import FeedbackMemory, merged
@@ -57,3 +58,22 @@ def test_known_and_fresh_answers_come_back_in_their_order():
     assert batch.status.tolist() == ["bad_json", "ok", "bad_json", "ok", "bad_json"]
     np.testing.assert_array_equal(batch.reward[where], left.reward)
     np.testing.assert_array_equal(batch.reason[~where], right.reason)
+
+
+def test_ids_of_any_whole_type_are_the_same_pair_and_others_are_refused(monkeypatch, tmp_path):
+    pytest.importorskip("litellm", reason="needs the extra 'llm'")
+    market = load_market("default", n_jobs=6, n_applicants=5)
+    bound = LLMSimulator("openai/none", cache=tmp_path / "a.sqlite", cache_mode="replay").bind(market)
+    known = Feedback.of(["apply"], [1.0], reason=["fits"])
+    bound._memory.add(np.array([4]), np.array([5]), known)
+    for dtype in (np.int32, np.uint64, object):
+        answer = bound.feedback(np.array([4], dtype), np.array([5], dtype))
+        assert (answer.decision[0], answer.reason[0]) == ("apply", "fits")
+    assert bound.usage.cache_hits == bound.simulator.usage.cache_hits == 3
+    for applicants, jobs, message in (
+        ([4], [-1], r"`job_ids` must be rows of market 'default', in \[0, 6\), got -1 to -1"),
+        ([5], [0], r"`applicant_ids` must be rows of market 'default', in \[0, 5\)"),
+        ([4], [5, 5], r"must both be \(n,\), got \(1,\) and \(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bound.feedback(np.array(applicants), np.array(jobs))

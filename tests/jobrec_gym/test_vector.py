@@ -237,3 +237,48 @@ def test_misuse_is_named():
             JobRecVectorEnv(**kwargs)
     with pytest.raises(ValueError, match="must be a JobRecVectorEnv"):
         VectorCosineReward(gym.make_vec("CartPole-v1", 2))
+
+
+def test_a_state_that_was_put_back_has_recommended_nothing_yet():
+    env, other = (JobRecVectorEnv(3, **SMALL) for _ in range(2))
+    env.reset(seed=5)
+    env.step(np.zeros(3, int))
+    other.set_state(env.get_state())
+    assert not other.recommendations.made.any()
+    env.set_state(env.get_state())
+    assert not env.recommendations.made.any()
+
+
+def test_a_state_of_another_number_of_environments_changes_nothing():
+    env, other = JobRecVectorEnv(3, **SMALL), JobRecVectorEnv(4, **SMALL)
+    for envs in (env, other):
+        envs.reset(seed=5)
+    before = env.get_state()
+    with pytest.raises(ValueError, match="one of 4 environments, these are 3"):
+        env.set_state(other.get_state())
+    assert before["numbers"]["generators"] == env.get_state()["numbers"]["generators"]
+
+
+def test_what_the_caller_writes_reaches_no_environment():
+    for kwargs in ({}, {"observation": "ids"}, {"resample": "step"}, {"repeats": False}):
+        envs, twin = (JobRecVectorEnv(2, 3, AutoresetMode.SAME_STEP, **SMALL, **kwargs) for _ in range(2))
+        given = [*envs.reset(seed=1)]
+        twin.reset(seed=1)
+        for _ in range(7):
+            for part in given:
+                for values in part.values() if isinstance(part, dict) else [part]:
+                    if isinstance(values, np.ndarray) and values.dtype != object:
+                        values[...] = 1
+            masks = twin.action_masks()
+            given = list(envs.step(masks.argmax(axis=1)))
+            assert_same(tuple(given), twin.step(masks.argmax(axis=1)))
+
+
+def test_vectors_too_many_to_keep_are_gathered_and_the_same(monkeypatch):
+    kept, gathered = JobRecVectorEnv(4, 3, **SMALL), JobRecVectorEnv(4, 3, **SMALL)
+    begun = kept.reset(seed=2)
+    monkeypatch.setattr("jobrec_gym.vector._KEPT_NUMBERS", 0)
+    assert_same(begun, gathered.reset(seed=2))
+    for _ in range(8):
+        assert_same(kept.step(np.ones(4, int)), gathered.step(np.ones(4, int)))
+    assert gathered._candidate_vectors is None and kept._candidate_vectors is not None
