@@ -43,7 +43,7 @@ def answer_rows(seconds: float) -> Iterator[Row]:
     shipped = len(batches) * BATCH / seconds_per_call(partial(_pay, recorded, batches, n_jobs), seconds=seconds)
     limit = "answering every pair once, in batches of 256"
     yield Row("rewards from a cache file, first time in a process", first, "a second", limit)
-    yield Row("rewards from a warm decision cache", again, "a second", limit, 100_000.0)
+    yield Row("rewards of decisions that the process knows", again, "a second", limit, 100_000.0)
     yield Row("rewards of the shipped recording", shipped, "a second", limit)
 
 

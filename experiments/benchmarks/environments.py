@@ -7,11 +7,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.utils.performance import benchmark_init, benchmark_step
 from gymnasium.vector import VectorEnv
 
 from experiments.benchmarks.rows import Row, ratio_of
-from jobrec_gym import JobRecVectorEnv
+from jobrec_gym import FeedbackReward, JobRecVectorEnv, RuleSimulator, VectorFeedbackReward
 from jobrec_gym.env import JobRecEnv
 
 __all__ = ["environment_rows"]
@@ -63,20 +64,30 @@ def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
         "at most",
         {"steps_per_second": 1 / own_seconds, "steps_per_second_of_cartpole": 1 / other_seconds},
     )
-    env = gym.make("JobRec-v0")
-    target: Any = 4 * seconds  # annotated as a whole number there, and taken as it is
-    yield Row("gymnasium.utils.performance.benchmark_step", benchmark_step(env, target, seed=0), "steps/s", "none")
-    yield Row(
-        "gymnasium.utils.performance.benchmark_init", benchmark_init(JobRecEnv, target, seed=0), "makes/s", "none"
-    )
+    rewarded = _stepper(VectorFeedbackReward(_native(64, "ids"), RuleSimulator(seed=0)))
+    looped = _stepper(_looped(64, "ids", lambda env: FeedbackReward(env, RuleSimulator(seed=0))))
+    ratio, _, own_seconds = ratio_of(looped, rewarded, **timing)
+    name, limit = "VectorFeedbackReward, 64 envs, ids", "SyncVectorEnv of FeedbackReward"
+    yield Row(name, ratio, "x", limit, details={"steps_per_second": 64 / own_seconds})
+    yield from _by_gymnasium(4 * seconds)
+
+
+def _by_gymnasium(target: Any) -> Iterator[Row]:
+    """Gymnasium's own figures, for so many seconds each (annotated as whole numbers there, and taken as they are)."""
+    own, other = (benchmark_step(gym.make(name), target, seed=0) for name in ("JobRec-v0", "CartPole-v1"))
+    details = {"steps_per_second": own, "steps_per_second_of_cartpole": other}
+    yield Row("gymnasium.utils.performance.benchmark_step", own / other, "x", "CartPole-v1's", details=details)
+    own, other = (benchmark_init(make, target, seed=0) for make in (JobRecEnv, CartPoleEnv))
+    details = {"per_second": own, "per_second_of_cartpole": other}
+    yield Row("gymnasium.utils.performance.benchmark_init", own / other, "x", "CartPole-v1's", details=details)
 
 
 def _native(n: int, observation: str) -> VectorEnv:
     return JobRecVectorEnv(n, observation=observation)  # type: ignore[arg-type]
 
 
-def _looped(n: int, observation: str) -> VectorEnv:
-    return gym.make_vec("JobRec-v0", n, vectorization_mode="sync", observation=observation)
+def _looped(n: int, observation: str, *wrappers: Callable[..., gym.Wrapper[Any, Any, Any, Any]]) -> VectorEnv:
+    return gym.make_vec("JobRec-v0", n, vectorization_mode="sync", wrappers=wrappers, observation=observation)
 
 
 def _stepper(envs: VectorEnv) -> Callable[[], Any]:

@@ -22,18 +22,18 @@ __all__ = ["learning_rows"]
 PLANNING_STEPS, BATCH = 5, 64
 
 
-def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int = 300) -> Iterator[Row]:
+def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int = 10_000) -> Iterator[Row]:
     """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
 
     Args:
         seconds: Spent on each measurement of a round.
         rounds: Of which the median counts.
         n_steps: Steps of learning that are timed at a time.
-        n_before: Steps that an agent has made before its planning is timed.
+        n_before: Transitions in replay when planning is timed; a full one by default, with many applicants and jobs.
     """
     th.manual_seed(0)
     timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
-    agents = {observation: _agent(observation, PLANNING_STEPS) for observation in ("features", "ids")}
+    agents = {o: _agent(o, PLANNING_STEPS, learning_starts=n_before) for o in ("features", "ids")}
     for agent in agents.values():
         agent.learn(n_before)
         agent.policy.set_training_mode(True)
@@ -46,6 +46,7 @@ def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int 
                 partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
             )
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
+            details["distinct_states"] = len(agent.replay_buffer.states)
             yield Row(
                 f"planning update, {observation}, N = {PLANNING_STEPS}",
                 ratio,
@@ -55,11 +56,17 @@ def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int 
                 "at most",
                 details,
             )
-        plain = PlainDynaQ(th.randn(2_000, input_dim), th.randn(2_000), BATCH)
+        plain = PlainDynaQ(gym.make("JobRec-v0"), PLANNING_STEPS, BATCH)
+        plain.learn(2 * BATCH)
         ratio, _, _ = ratio_of(plain.planning_update, bare, **timing)
         yield Row("planning update of the plain loop", ratio, "x", "a bare update of Q")
         ratio, _, _ = ratio_of(bare, _products(input_dim), **timing)
         yield Row("bare update of Q", ratio, "x", "its matrix products alone (GEMM)")
+        own_agent = _steps(_agent("features", PLANNING_STEPS), n_steps)
+        ratio, other, own = ratio_of(partial(plain.learn, n_steps), own_agent, **timing)
+        details = {"steps_per_second": n_steps / own, "steps_per_second_of_the_plain_loop": n_steps / other}
+        name = f"DynaQ.learn, features, N = {PLANNING_STEPS}"
+        yield Row(name, ratio, "x", "the plain loop: interact, update, model, plan", details=details)
     yield from _against_dqn(n_steps, timing)
     yield from _choices(timing)
 
@@ -107,9 +114,9 @@ def _choices(timing: dict[str, Any]) -> Iterator[Row]:
             yield Row(f"greedy predict, 64 envs, {observation}", ratio, "x", limit, 3.0, "at most")
 
 
-def _agent(observation: str, planning_steps: int) -> DynaQ:
+def _agent(observation: str, planning_steps: int, **kwargs: Any) -> DynaQ:
     env = gym.make("JobRec-v0", observation=observation)
-    return DynaQ("CandidatePolicy", env, planning_steps=planning_steps, batch_size=BATCH, seed=0)
+    return DynaQ("CandidatePolicy", env, planning_steps=planning_steps, batch_size=BATCH, seed=0, **kwargs)
 
 
 def _steps(model: BaseAlgorithm, n_steps: int) -> Callable[[], Any]:

@@ -1,10 +1,12 @@
-"""Dyna-Q written down as the design says it, one batch after the other: what the fast loop is measured against."""
+"""Dyna-Q written down as the design says it, one thing after the other: what the fast loop is measured against."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch as th
 from torch import nn
 from torch.nn import functional as F
@@ -20,32 +22,91 @@ def make_network(input_dim: int, hidden: int = 256) -> nn.Sequential:
 
 
 class PlainDynaQ:
-    """Q-network, target and world model over rows ``[s, a]``; a replay of rows.
+    """Interact, update Q, update the model, plan N times; same-action targets, a replay of rows ``[s, a]``.
 
     Args:
-        inputs: Replay, float32 (n, input_dim).
-        reward: float32 (n,).
+        env: A ``JobRec-v0`` with features as observations.
+        planning_steps: N.
         batch_size: Rows in each update.
         gamma: Discount.
+        epsilon: Share of random choices.
+        target_update_interval: Steps between copies of the Q-network to its target.
     """
 
-    def __init__(self, inputs: th.Tensor, reward: th.Tensor, batch_size: int = 64, gamma: float = 0.9):
-        self.inputs, self.reward, self.batch_size, self.gamma = inputs, reward, batch_size, gamma
-        self.q_net, self.q_target, self.model = (make_network(inputs.shape[1]) for _ in range(3))
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        planning_steps: int,
+        batch_size: int = 64,
+        gamma: float = 0.9,
+        epsilon: float = 0.1,
+        target_update_interval: int = 100,
+    ):
+        self.env, self.planning_steps, self.batch_size = env, planning_steps, batch_size
+        self.gamma, self.epsilon, self.target_update_interval = gamma, epsilon, target_update_interval
+        self.obs, _ = env.reset(seed=0)
+        input_dim = len(self.obs["applicant"]) + self.obs["candidates"].shape[1]
+        self.q_net, self.q_target, self.model = (make_network(input_dim) for _ in range(3))
         self.q_target.load_state_dict(self.q_net.state_dict())
-        self.optimizer = th.optim.Adam(self.q_net.parameters(), lr=1e-3, fused=True)
-        self.generator = th.Generator().manual_seed(0)
+        self.q_optimizer, self.model_optimizer = (
+            th.optim.Adam(network.parameters(), lr=1e-3, fused=True) for network in (self.q_net, self.model)
+        )
+        self.rng = np.random.default_rng(0)
+        self.replay: list[tuple[np.ndarray, float, bool]] = []
+        self.n_steps = 0
+
+    def learn(self, n_steps: int) -> None:
+        """Steps, each followed by its updates once there is a batch."""
+        for _ in range(n_steps):
+            self.interact()
+            if len(self.replay) >= self.batch_size:
+                self.direct_update()
+                self.model_update()
+                for _ in range(self.planning_steps):
+                    self.planning_update()
+
+    def interact(self) -> None:
+        """One epsilon-greedy step into replay; the target is copied when it is due."""
+        candidates = self.obs["candidates"]
+        rows = np.concatenate([np.tile(self.obs["applicant"], (len(candidates), 1)), candidates], axis=1)
+        if self.rng.random() < self.epsilon:
+            action = int(self.rng.integers(len(rows)))
+        else:
+            with th.no_grad():
+                action = int(self.q_net(th.as_tensor(rows)).argmax())
+        self.obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.replay.append((rows[action], float(reward), terminated))
+        if terminated or truncated:
+            self.obs, _ = self.env.reset()
+        self.n_steps += 1
+        if self.n_steps % self.target_update_interval == 0:
+            self.q_target.load_state_dict(self.q_net.state_dict())
+
+    def direct_update(self) -> None:
+        """Q towards the earned reward plus the target's value of the same action."""
+        self._q_update(*self._sample())
+
+    def model_update(self) -> None:
+        """The model towards the earned reward."""
+        inputs, reward, _ = self._sample()
+        _step(self.model_optimizer, F.mse_loss(self.model(inputs).squeeze(1), reward))
 
     def planning_update(self) -> None:
-        """Draw pairs, imagine their reward, and update Q towards it plus the target's value."""
-        rows = th.randint(len(self.inputs), (self.batch_size,), generator=self.generator)
-        inputs = self.inputs[rows]
+        """Q towards the reward that the model imagines, plus the target's value."""
+        inputs, _, terminated = self._sample()
         with th.no_grad():
-            target = self.model(inputs).squeeze(1) + self.gamma * self.q_target(inputs).squeeze(1)
-        loss = F.mse_loss(self.q_net(inputs).squeeze(1), target)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+            imagined = self.model(inputs).squeeze(1)
+        self._q_update(inputs, imagined, terminated)
+
+    def _q_update(self, inputs: th.Tensor, reward: th.Tensor, terminated: th.Tensor) -> None:
+        with th.no_grad():
+            value = self.q_target(inputs).squeeze(1).masked_fill(terminated, 0.0)
+        _step(self.q_optimizer, F.mse_loss(self.q_net(inputs).squeeze(1), reward + self.gamma * value))
+
+    def _sample(self) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        drawn = [self.replay[i] for i in self.rng.integers(len(self.replay), size=self.batch_size)]
+        inputs, reward, terminated = (np.array(column) for column in zip(*drawn, strict=True))
+        return th.as_tensor(inputs), th.as_tensor(reward, dtype=th.float32), th.as_tensor(terminated)
 
 
 def bare_update(input_dim: int, batch_size: int = 64) -> Callable[[], Any]:
@@ -53,11 +114,10 @@ def bare_update(input_dim: int, batch_size: int = 64) -> Callable[[], Any]:
     network = make_network(input_dim)
     optimizer = th.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     inputs, target = th.randn(batch_size, input_dim), th.randn(batch_size)
+    return lambda: _step(optimizer, F.mse_loss(network(inputs).squeeze(1), target))
 
-    def update() -> None:
-        loss = F.mse_loss(network(inputs).squeeze(1), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
-    return update
+def _step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -22,9 +22,6 @@ __all__ = ["Curve", "growth", "measure_scaling", "plot_scaling", "scaling_rows"]
 Curve = Mapping[int, float]
 """Seconds by size."""
 
-_IN_MEMORY = 100_000
-"""Jobs that fit into memory as they are, 3 kB each."""
-
 LINEAR = 1.1
 """An exponent up to which growth counts as linear: seconds ~ size ** exponent."""
 
@@ -38,7 +35,7 @@ def measure_scaling(
         jobs: Sizes of catalogues.
         transitions: Sizes of replays.
         seconds: Spent on each measurement.
-        folder: Where catalogues are kept that memory would not hold; what is missing there is made.
+        folder: Where catalogues are kept, all in float16 and memory-mapped; what is missing there is made.
     """
     return {
         "environments: one vector step": _curve(
@@ -48,6 +45,7 @@ def measure_scaling(
             (20, 80, 320, 1280), seconds, lambda k: _stepper(JobRecVectorEnv(16, num_candidates=k))
         ),
         "steps: an episode without repeats": _curve((20, 80, 320, 1280), seconds, _episode),
+        "steps: the same, new candidates at each": _curve((20, 80, 320, 1280), seconds, lambda n: _episode(n, "step")),
         "transitions: filling a replay": {n: _filling(n) for n in transitions},
         "jobs: a reset of 64, uniform candidates": _curve(jobs, seconds, lambda n: _reset(n, folder)),
     }
@@ -97,13 +95,13 @@ def _stepper(envs: JobRecVectorEnv) -> Callable[[], Any]:
     return lambda: envs.step(actions)
 
 
-def _episode(n_steps: int) -> Callable[[], Any]:
-    envs = JobRecVectorEnv(1, None, num_candidates=1280, observation="ids", repeats=False)
+def _episode(n_steps: int, resample: Literal["episode", "step"] = "episode") -> Callable[[], Any]:
+    envs = JobRecVectorEnv(1, None, num_candidates=1280, observation="ids", repeats=False, resample=resample)
 
     def play() -> None:
         envs.reset()
-        for step in range(n_steps - 1):
-            envs.step(np.array([step]))
+        for _ in range(n_steps - 1):
+            envs.step(envs.action_masks().argmax(axis=1))
 
     return play
 
@@ -115,12 +113,9 @@ def _filling(n: int) -> float:
 
 
 def _reset(n_jobs: int, folder: Path) -> Callable[[], Any]:
-    if n_jobs <= _IN_MEMORY:
-        market = load_market("default", n_jobs=n_jobs)
-    else:
-        n_applicants = max(1_000, n_jobs // 10)
-        kept = folder / f"market-{n_jobs}-{n_applicants}"
-        market = load_market("default", n_jobs=n_jobs, n_applicants=n_applicants, dtype="float16", folder=str(kept))
+    n_applicants = max(1_000, n_jobs // 10)
+    kept = folder / f"market-{n_jobs}-{n_applicants}"
+    market = load_market("default", n_jobs=n_jobs, n_applicants=n_applicants, dtype="float16", folder=str(kept))
     envs = JobRecVectorEnv(64, market=market)
     envs.reset(seed=0)
     return envs.reset

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -14,7 +15,7 @@ from experiments.benchmarks.answers import answer_rows
 from experiments.benchmarks.environments import environment_rows
 from experiments.benchmarks.learning import learning_rows
 from experiments.benchmarks.memory import filled_replay, memory_rows
-from experiments.benchmarks.plain import PlainDynaQ, make_network
+from experiments.benchmarks.plain import PlainDynaQ
 from experiments.benchmarks.rows import Row, ratio_of
 from experiments.benchmarks.startup import startup_rows
 
@@ -51,15 +52,19 @@ def test_growth_is_the_exponent_between_the_largest_sizes():
 
 def test_the_plain_loop_learns_what_its_model_imagines():
     th.manual_seed(0)
-    plain = PlainDynaQ(th.randn(64, 4), th.randn(64), gamma=0.0)
-    plain.model = make_network(4)
+    market = {"source": "default", "n_jobs": 60, "n_applicants": 40}
+    plain = PlainDynaQ(gym.make("JobRec-v0", market=market), planning_steps=1, batch_size=16, gamma=0.0)
+    plain.learn(40)
+    assert (plain.n_steps, len(plain.replay)) == (40, 40)
+    inputs = th.as_tensor(np.array([row for row, _, _ in plain.replay]))
     with th.no_grad():
-        imagined = plain.model(plain.inputs)
-        before = (plain.q_net(plain.inputs) - imagined).square().mean()
-    for _ in range(300):
+        plain.model[-1].bias += 1.0  # no reward was ever so high
+        imagined = plain.model(inputs)
+        before = (plain.q_net(inputs) - imagined).square().mean()
+    for _ in range(100):
         plain.planning_update()
     with th.no_grad():
-        after = (plain.q_net(plain.inputs) - imagined).square().mean()
+        after = (plain.q_net(inputs) - imagined).square().mean()
     assert after < 0.1 * before
 
 
