@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import gymnasium as gym
@@ -21,38 +22,40 @@ __all__ = ["learning_rows"]
 
 PLANNING_STEPS, BATCH = 5, 64
 
+_PLANNING_GOALS = {"features": 1.6, "ids": 1.4}
 
-def learning_rows(seconds: float, rounds: int, n_steps: int = 20, n_before: int = 10_000) -> Iterator[Row]:
+
+def learning_rows(
+    seconds: float, rounds: int, n_steps: int = 20, replays: Sequence[int] = (300, 10_000)
+) -> Iterator[Row]:
     """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
 
     Args:
         seconds: Spent on each measurement of a round.
         rounds: Of which the median counts.
         n_steps: Steps of learning that are timed at a time.
-        n_before: Transitions in replay when planning is timed; a full one by default, with many applicants and jobs.
+        replays: Transitions in replay when planning is timed: few and so few applicants at a cold start, many later.
     """
     th.manual_seed(0)
     timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
-    agents = {o: _agent(o, PLANNING_STEPS, learning_starts=n_before) for o in ("features", "ids")}
-    for agent in agents.values():
-        agent.learn(n_before)
-        agent.policy.set_training_mode(True)
-    input_dim = agents["ids"].policy.features.output_dim
+    input_dim = _agent("ids", 0).policy.features.output_dim
     bare = bare_update(input_dim)
     with denormals_flushed():
-        for observation, goal in (("features", 1.6), ("ids", 1.4)):
-            agent = agents[observation]
+        for n, observation in product(replays, ("features", "ids")):
+            agent = _agent(observation, PLANNING_STEPS, learning_starts=n)
+            agent.learn(n)
+            agent.policy.set_training_mode(True)
             ratio, own, other = ratio_of(
                 partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
             )
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
             details["distinct_states"] = len(agent.replay_buffer.states)
             yield Row(
-                f"planning update, {observation}, N = {PLANNING_STEPS}",
+                f"planning update, {observation}, N = {PLANNING_STEPS}, {n:,} transitions",
                 ratio,
                 "x",
                 "a bare update of Q",
-                goal,
+                _PLANNING_GOALS[observation],
                 "at most",
                 details,
             )

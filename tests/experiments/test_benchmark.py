@@ -81,7 +81,7 @@ def test_a_filled_replay_holds_what_was_asked_and_follows_each_episode_to_its_en
 def test_every_group_measures_its_rows(tmp_path):
     found = [
         *environment_rows(0.001, 1),
-        *learning_rows(0.001, 1, n_steps=2, n_before=70),
+        *learning_rows(0.001, 1, n_steps=2, replays=[70]),
         *memory_rows(400, num_envs=4),
         *startup_rows(1),
         *answer_rows(0.001),
@@ -90,7 +90,10 @@ def test_every_group_measures_its_rows(tmp_path):
     names = [f"{row.name}, {row.limit}" for row in found]
     assert len(set(names)) == len(names)
     goals = {row.name: row.goal for row in found if row.goal is not None}
-    assert goals["vector environment, 64 envs, features"] == 10 and goals["planning update, ids, N = 5"] == 1.4
+    assert (
+        goals["vector environment, 64 envs, features"] == 10
+        and goals["planning update, ids, N = 5, 70 transitions"] == 1.4
+    )
     # Of so small a replay nothing is judged.
     assert not any(row.goal for row in found if row.name.startswith("replay of"))
 
