@@ -35,7 +35,7 @@ _TRAINED_PER_LIST = 64
 _MAX_SUB_DIM = 8
 _MIN_CODES = 32
 _PROBED_LISTS = 16
-_RANKED_AT_LEAST, _RANKED_FOR_ONE = 400, 3
+_RANKED_AT_LEAST, _RANKED_FOR_ONE = 300, 3
 _CHUNK = 16_384
 _KEPT_ROWS = 2_048
 
@@ -70,7 +70,7 @@ class JobIndex:
     Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid; in its list a job is a code of 4 bits for each 8
     dimensions (48 bytes at 768, against 1,536 of its float16 vector), compared 32 at once in registers (product
     quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A search reads the
-    codes of the lists nearest to the applicant, takes 400 jobs and 3 more for each that is wanted, and ranks these by
+    codes of the lists nearest to the applicant, takes 300 jobs and 3 more for each that is wanted, and ranks these by
     cosine.
 
     Args:
