@@ -86,7 +86,8 @@ def test_every_group_measures_its_rows(tmp_path):
         *startup_rows(1),
         *answer_rows(0.001),
     ]
-    assert all(row.measured > 0 and row.limit for row in found)
+    # What an import adds is a difference of two times, and may come out below 0.
+    assert all(row.limit and (row.measured > 0 or row.unit == "ms") for row in found)
     names = [f"{row.name}, {row.limit}" for row in found]
     assert len(set(names)) == len(names)
     goals = {row.name: row.goal for row in found if row.goal is not None}
