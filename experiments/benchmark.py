@@ -68,7 +68,7 @@ def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Ro
 
     return {
         "environments": lambda: environment_rows(cfg.seconds, cfg.rounds),
-        "learning": lambda: learning_rows(cfg.seconds, cfg.rounds),
+        "learning": lambda: learning_rows(cfg.seconds, cfg.rounds, replays=list(cfg.replays)),
         "memory": lambda: memory_rows(cfg.transitions),
         "startup": lambda: startup_rows(cfg.rounds),
         "answers": lambda: answer_rows(cfg.seconds),
