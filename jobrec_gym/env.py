@@ -156,8 +156,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
-        self._recommended: list[int]
-        self._recommended_jobs: NDArray[np.bool_]  # the same, by job, with `repeats=False`
+        self._recommended: NDArray[np.bool_]  # by job, whether it was in this episode; empty unless `repeats=False`
         # What the last step recommended: a job, in which step of the episode; ``None`` after a reset.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64]] | None
         self._recommendation: Recommendations | None
@@ -244,11 +243,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
         if not self._problem.repeats:
-            self._recommended.append(int(job_ids[0]))
+            self._recommended[job_ids] = True
             shown = self._candidate_ids[0]
             if self._problem.resample == "step":
-                self._recommended_jobs[job_ids] = True
-                self._mask = (~self._recommended_jobs[shown]).astype(np.int8)
+                self._mask = (~self._recommended[shown]).astype(np.int8)
             else:  # the same jobs as before, one fewer: no need to go through all that were recommended
                 self._mask = self._mask & (shown != job_ids[0])
         reward = unit_cosine(float(self.market.cosine_of(self._applicant_vectors, job_ids)[0]))
@@ -321,7 +319,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "np_random": self.np_random.bit_generator.state,
             "episode": int(self._episode[0]),
             "steps": int(self._steps[0]),
-            "recommended": list(self._recommended),
+            "recommended": np.flatnonzero(self._recommended).tolist(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -345,12 +343,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._steps = np.array([steps])
         self._applicant_ids = self._problem.applicants(self._episode)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
-        self._recommended = list(recommended)
-        self._recommended_jobs = np.zeros(0 if self._problem.repeats else len(self.market.jobs), dtype=bool)
+        self._recommended = np.zeros(0 if self._problem.repeats else len(self.market.jobs), dtype=bool)
         self._mask = np.ones(self._k, dtype=np.int8)
         if not self._problem.repeats:
-            self._recommended_jobs[self._recommended] = True
-            self._mask = (~self._recommended_jobs[self._candidate_ids[0]]).astype(np.int8)
+            self._recommended[list(recommended)] = True
+            self._mask = (~self._recommended[self._candidate_ids[0]]).astype(np.int8)
         self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
         self._last = self._recommendation = None
         self._shown = self._candidate_ids, self._mask
