@@ -1,4 +1,5 @@
 import builtins
+import importlib
 import dataclasses
 import itertools
 import sys
@@ -25,17 +26,18 @@ def scores(text):
 
 @pytest.fixture
 def without_pillow(monkeypatch):
-    real = builtins.__import__
+    def absent(real):
+        def find(name, *args, **kwargs):
+            if name.startswith("PIL"):
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
 
-    def absent(name, *args, **kwargs):
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
+        return find
 
     for name in [name for name in sys.modules if name.startswith("PIL")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", absent)
-    monkeypatch.setattr("importlib.import_module", lambda name: absent(name))
+    monkeypatch.setattr(builtins, "__import__", absent(builtins.__import__))
+    monkeypatch.setattr(importlib, "import_module", absent(importlib.import_module))
 
 
 # ---------------------------------------------------------------------------------------------------------------- texts
