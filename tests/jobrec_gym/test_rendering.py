@@ -1,6 +1,6 @@
 import builtins
-import importlib
 import dataclasses
+import importlib
 import itertools
 import sys
 import types
