@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.target_values import TargetValues
 from dynaq_algo.vec_env import GymnasiumVecEnv
 from dynaq_algo.world_model import WorldModel
 
@@ -53,35 +55,52 @@ def denormals_flushed() -> Iterator[None]:
         th.set_flush_denormal(not were_kept)
 
 
+class NextCandidates(NamedTuple):
+    """Between what the next decisions of n transitions are.
+
+    Attributes:
+        pairs: The next states, (n, 1), with the next candidates, (n, k).
+        mask: (n, k) bool.
+    """
+
+    pairs: DistinctPairs
+    mask: th.Tensor
+
+    def rows(self, rows: slice) -> NextCandidates:
+        """Of some of the transitions."""
+        pairs = self.pairs
+        pairs = pairs._replace(state_row=pairs.state_row[rows], action_row=pairs.action_row[rows])
+        return NextCandidates(pairs, self.mask[rows])
+
+    def scores(self, network: PairNetwork) -> th.Tensor:
+        """What a network says of them, (n, k), -inf where masked."""
+        return masked(network.of_pairs(self.pairs), self.mask)
+
+
 class Batch(NamedTuple):
     """n transitions as tensors.
 
     Attributes:
-        inputs: (n, output_dim) features of (s, a).
+        pairs: The n pairs (s, a); None where they come from no table.
+        inputs: (n, output_dim) their features.
         reward: (n,).
         terminated: (n,) bool.
-        next_inputs: (n, output_dim) features of (s', a), for `same_action`.
-        next_pairs: The next states, (n, 1), with the next candidates, (n, k), for `max` and `double`.
-        next_mask: (n, k) bool, for `max` and `double`.
+        following: What may be chosen next, for `double`, which chooses as late as at the update.
     """
 
+    pairs: DistinctPairs | None
     inputs: th.Tensor
     reward: th.Tensor
     terminated: th.Tensor
-    next_inputs: th.Tensor | None = None
-    next_pairs: DistinctPairs | None = None
-    next_mask: th.Tensor | None = None
+    following: NextCandidates | None = None
 
     def split(self, size: int) -> list[Batch]:
-        """Consecutive batches of `size` transitions, without a copy."""
+        """Consecutive batches of `size` transitions, without a copy, and without `pairs`."""
         return [self._rows(slice(start, start + size)) for start in range(0, len(self.reward), size)]
 
     def _rows(self, rows: slice) -> Batch:
-        columns = {"next_inputs": self.next_inputs, "next_mask": self.next_mask}
-        parts: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
-        if (pairs := self.next_pairs) is not None:
-            parts["next_pairs"] = pairs._replace(state_row=pairs.state_row[rows], action_row=pairs.action_row[rows])
-        return Batch(self.inputs[rows], self.reward[rows], self.terminated[rows], **parts)
+        following = None if self.following is None else self.following.rows(rows)
+        return Batch(None, self.inputs[rows], self.reward[rows], self.terminated[rows], following)
 
 
 class DynaQ(DQN):
@@ -247,9 +266,10 @@ class DynaQ(DQN):
             transitions = self.replay_buffer.sample(batch_size, self._rngs["replay"])
             batch = self._batch(transitions)
 
-            loss, q_mean = self._q_update(batch, batch.reward, self._target_values(batch))
+            target = self._targets(batch, batch.reward, self._target_values(transitions, batch))
+            loss, q_values = self._q_update(batch.inputs, target)
             losses.append(loss)
-            q_means.append(q_mean)
+            q_means.append(q_values.mean())
 
             model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
 
@@ -273,85 +293,91 @@ class DynaQ(DQN):
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        imagined, target_values = self._imagined_outcomes(pairs, planned)
+        imagined, target_values = self._imagined_rewards(planned), self._target_values(pairs, planned)
         self._n_planning_updates += self.planning_steps
-        steps = zip(planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size), strict=True)
-        return [self._q_update(batch, reward, values)[0] for batch, reward, values in steps]
+        if planned.following is None:
+            targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)
+        else:  # the Q-network of each step chooses what follows
+            parts = planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size)
+            targets = itertools.starmap(self._targets, zip(*parts, strict=True))
+        steps = zip(planned.inputs.split(batch_size), targets, strict=True)
+        return [self._q_update(inputs, target)[0] for inputs, target in steps]
 
     @th.no_grad()
-    def _imagined_outcomes(self, pairs: Transitions, planned: Batch) -> tuple[th.Tensor, th.Tensor]:
-        """The model's rewards (n,) of planned pairs, and what :meth:`_target_values` gives for them."""
-        if not isinstance(self.world_model, WorldModel) or not self.policy.features.separable:
-            return self.world_model(planned.inputs, with_spread=False)[0], self._target_values(planned)
-        distinct = self._distinct(pairs.state_id, pairs.candidate_id)
-        imagined = self.world_model.of_pairs(distinct)
-        if self.bootstrap != "same_action":
-            return imagined, self._target_values(planned)
-        if planned.next_inputs is not planned.inputs:
-            distinct = self._distinct(pairs.next_state_id, pairs.candidate_id)
-        return imagined, self.q_net_target.of_pairs(distinct).unsqueeze(1)
+    def _imagined_rewards(self, planned: Batch) -> th.Tensor:
+        """What the world model says (n,) of planned pairs."""
+        if isinstance(self.world_model, WorldModel) and planned.pairs is not None and self.policy.features.separable:
+            return self.world_model.of_pairs(planned.pairs)
+        return self.world_model(planned.inputs, with_spread=False)[0]
 
-    def _q_update(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """One optimiser step of the Q-network towards `reward + gamma * next value`.
+    def _q_update(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """One optimiser step of the Q-network.
 
         Args:
-            batch: n transitions.
-            reward: (n,) earned or imagined.
-            target_values: Of the same transitions, see :meth:`_target_values`.
+            inputs: (n, output_dim) of pairs.
+            target: (n,) what their values are to be.
 
         Returns:
-            The mean squared TD error before the step, and the mean Q-value.
+            The mean squared TD error and the Q-values (n,), both of before the step.
         """
-        target = reward + self.gamma * self._next_values(batch, target_values)
-        q_values = self.q_net(batch.inputs)
+        q_values = self.q_net(inputs)
         loss = F.mse_loss(q_values, target)
         self.policy.optimizer.zero_grad()
         loss.backward()
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        return loss.detach(), q_values.detach().mean()
+        return loss.detach(), q_values.detach()
 
     @th.no_grad()
-    def _target_values(self, batch: Batch) -> th.Tensor:
+    def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
+        """`reward + gamma * next value`, (n,).
+
+        Args:
+            batch: n transitions.
+            reward: (n,) earned or imagined.
+            target_values: Of the same transitions, see :meth:`_target_values`.
+        """
+        if batch.following is not None:
+            best = batch.following.scores(self.q_net).argmax(dim=1, keepdim=True)
+            target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.terminated)
+        return reward + self.gamma * target_values
+
+    @th.no_grad()
+    def _target_values(self, transitions: Transitions, batch: Batch) -> th.Tensor:
         """What the target network says of the next step.
 
         Returns:
-            (n, 1), of the same action; or (n, k), of all next candidates, -inf where masked.
+            Its value (n,), 0 where terminated, or where nothing is left to choose; for `double`, which has yet to
+            choose, the values (n, k) of all next candidates.
         """
-        if batch.next_inputs is not None:
-            return self.q_net_target(batch.next_inputs).unsqueeze(1)
-        return _next_scores(self.q_net_target, batch)
+        if batch.following is not None:
+            return batch.following.scores(self.q_net_target)
+        evaluate = self._same_action_values if self.bootstrap == "same_action" else self._highest_values
+        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, evaluate)
+        return _of_what_goes_on(values, batch.terminated)
 
-    @th.no_grad()
-    def _next_values(self, batch: Batch, target_values: th.Tensor) -> th.Tensor:
-        """Value (n,) of the next step; 0 where terminated, or where nothing is left to choose."""
-        if batch.next_inputs is None and self.bootstrap == "double":
-            best = _next_scores(self.q_net, batch).argmax(dim=1, keepdim=True)
-            values = target_values.gather(1, best).squeeze(1)
-        else:
-            values = target_values.amax(dim=1)
-        return values.masked_fill(batch.terminated | (values == -th.inf), 0.0)
+    def _same_action_values(self, transitions: Transitions) -> th.Tensor:
+        """Q_target(s', a), (n,)."""
+        return self.q_net_target.of_pairs(self._distinct(transitions.next_state_id, transitions.candidate_id))
+
+    def _highest_values(self, transitions: Transitions) -> th.Tensor:
+        """The highest Q_target(s', a') that is allowed, (n,), -inf where nothing is."""
+        return self._following(transitions).scores(self.q_net_target).amax(dim=1)
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Vectors of some transitions, gathered from the tables."""
-        replay, policy = self.replay_buffer, self.policy
-        state = self._tensor(replay.state_rows(transitions.state_id))
-        action = policy.action_features(replay.candidate_rows(transitions.candidate_id))
-        inputs = policy.features(state, action)
         reward = transitions.reward
         if self._vec_normalize_env is not None:
             reward = self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
-        batch = Batch(inputs, self._tensor(reward), self._tensor(transitions.terminated))
+        pairs = self._distinct(transitions.state_id, transitions.candidate_id)
+        inputs = self.policy.features.of_pairs(pairs)
+        following = self._following(transitions) if self.bootstrap == "double" else None
+        return Batch(pairs, inputs, self._tensor(reward), self._tensor(transitions.terminated), following)
 
-        if self.bootstrap == "same_action":
-            if np.array_equal(transitions.state_id, transitions.next_state_id):
-                return batch._replace(next_inputs=inputs)
-            next_state = self._tensor(replay.state_rows(transitions.next_state_id))
-            return batch._replace(next_inputs=policy.features(next_state, action))
-        candidate_id, mask = replay.candidate_sets(transitions.position, following=True)
-        next_pairs = self._distinct(transitions.next_state_id[:, None], candidate_id)
-        return batch._replace(next_pairs=next_pairs, next_mask=self._tensor(mask))
+    def _following(self, transitions: Transitions) -> NextCandidates:
+        candidate_id, mask = self.replay_buffer.candidate_sets(transitions.position, following=True)
+        return NextCandidates(self._distinct(transitions.next_state_id[:, None], candidate_id), self._tensor(mask))
 
     def _distinct(self, state_id: np.ndarray, candidate_id: np.ndarray) -> DistinctPairs:
         """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once."""
@@ -537,9 +563,10 @@ class DynaQ(DQN):
                 state = self._tensor(np.asarray(data["state"][rows], np.float32))
                 inputs = self.policy.features(state, self._dataset_actions(data["action"][rows]))
                 reward = self._tensor(data["reward"][rows])
-                batch = Batch(inputs, reward, self._tensor(data["terminated"][rows]), next_inputs=inputs)
-                target_values = self._target_values(batch)
-                losses.append(self._q_update(batch, reward, target_values)[0])
+                terminated = self._tensor(data["terminated"][rows])
+                with th.no_grad():
+                    values = _of_what_goes_on(self.q_net_target(inputs), terminated)
+                losses.append(self._q_update(inputs, reward + self.gamma * values)[0])
                 model_losses.append(self.world_model.update(inputs, reward, rows))
                 n_updates += 1
                 if n_updates % self.target_update_interval == 0:
@@ -678,6 +705,7 @@ class DynaQ(DQN):
                 **self.policy_kwargs,
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
+        self._kept_values = TargetValues(self.buffer_size, self.device)
         self._create_aliases()
         self._convert_train_freq()
         if self._gradient_steps_by_default:
@@ -805,6 +833,7 @@ class DynaQ(DQN):
     def load_replay_buffer(self, path: str | PathLike[str], truncate_last_traj: bool = True) -> None:  # type: ignore[override]
         """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here."""
         self.replay_buffer.load(path)
+        self._kept_values.forget()
         self._n_scored = self.replay_buffer.n_added
 
     def save_checkpoint(self, folder: str | PathLike[str]) -> None:
@@ -834,17 +863,17 @@ class DynaQ(DQN):
         return read_checkpoint(cls, folder, env, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "action_features", "action_table", "_rngs", "_planner"]
+        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values"]
+        return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
         return ["policy", "policy.optimizer", "world_model", *optimizer], []
 
 
-def _next_scores(network: PairNetwork, batch: Batch) -> th.Tensor:
-    """What a network says of all next candidates, (n, k), -inf where masked."""
-    assert batch.next_pairs is not None  # gathered for `max` and `double`
-    return masked(network.of_pairs(batch.next_pairs), batch.next_mask)
+def _of_what_goes_on(values: th.Tensor, terminated: th.Tensor) -> th.Tensor:
+    """Values (n,) of the next step, 0 where terminated, or where nothing is left to choose."""
+    return values.masked_fill(terminated | (values == -th.inf), 0.0)
 
 
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:

@@ -281,6 +281,15 @@ class PairFeatures:
         """The whole input: (n, d_s), (n, d_a) -> (n, output_dim)."""
         return th.cat([state, self.pair(state, action)], dim=-1)
 
+    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
+        """The whole inputs (n, output_dim) of n pairs."""
+        if self.separable:  # each vector goes to its place at once
+            inputs = pairs.state.new_empty(len(pairs.state_row), self.output_dim)
+            th.index_select(pairs.state, 0, pairs.state_row, out=inputs[:, : self.state_dim])
+            th.index_select(pairs.action, 0, pairs.action_row, out=inputs[:, self.state_dim :])
+            return inputs
+        return self(pairs.state[pairs.state_row], pairs.action[pairs.action_row])
+
 
 class ConcatFeatures(PairFeatures):
     """`[s, a]`.
@@ -454,7 +463,7 @@ class PairNetwork(nn.Module):
             by_states, by_actions = F.linear(pairs.state, by_state, self.first.bias), F.linear(pairs.action, by_pair)
             return self.rest(by_states[pairs.state_row] + by_actions[pairs.action_row]).squeeze(-1)
         if pairs.action_row.ndim == 1:
-            return self(self.features(pairs.state[pairs.state_row], pairs.action[pairs.action_row]))
+            return self(self.features.of_pairs(pairs))
         return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row])
 
     def score(self, state: th.Tensor, candidates: th.Tensor) -> th.Tensor:

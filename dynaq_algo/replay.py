@@ -193,6 +193,12 @@ class CandidateReplay:
             next_state_id=self._next_state_id[index],
         )
 
+    def as_stored(self, transitions: Transitions) -> np.ndarray:
+        """Whether transitions have the candidate and the next state of those stored at their positions, bool (n,)."""
+        index = transitions.position
+        candidate_id = self.sets.rows[self._set_id[index], self._action[index]]
+        return (candidate_id == transitions.candidate_id) & (self._next_state_id[index] == transitions.next_state_id)
+
     def state_rows(self, state_id: np.ndarray) -> np.ndarray:
         """States (n, d_s) of ids (n,)."""
         return self.states.rows[state_id]

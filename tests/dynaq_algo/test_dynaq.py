@@ -188,15 +188,16 @@ def test_the_model_learns_from_real_rewards_only():
 def test_targets_come_from_the_target_network():
     model = agent(learning_starts=20)
     model.learn(20)
-    batch = model._batch(model.replay_buffer[np.arange(20)])
-    values = model._target_values(batch)
+    transitions = model.replay_buffer[np.arange(20)]
+    batch = model._batch(transitions)
+    values = model._target_values(transitions, batch)
     with th.no_grad():
         for parameter in model.q_net.parameters():
             parameter.add_(1.0)
-        assert th.equal(model._target_values(batch), values)
+        assert th.equal(model._target_values(transitions, batch), values)
         for parameter in model.q_net_target.parameters():
             parameter.add_(1.0)
-        assert not th.equal(model._target_values(batch), values)
+        assert not th.equal(model._target_values(transitions, batch), values)
     assert not any(parameter.requires_grad for parameter in model.q_net_target.parameters())
 
 
@@ -310,7 +311,7 @@ def test_targets_equal_numbers_computed_by_hand(monkeypatch, end, bootstrap):
     monkeypatch.setattr(model.q_net, "of_pairs", lambda p: -action(p))
     transitions = model.replay_buffer[np.arange(40)]
     batch = model._batch(transitions)
-    targets = batch.reward + model.gamma * model._next_values(batch, model._target_values(batch))
+    targets = model._targets(batch, batch.reward, model._target_values(transitions, batch))
 
     first = np.arange(40) % 2 == 0
     chosen = transitions.action + 1
@@ -323,13 +324,13 @@ def test_targets_equal_numbers_computed_by_hand(monkeypatch, end, bootstrap):
 def test_a_planned_pair_keeps_its_transitions_terminated_flag(monkeypatch):
     model = agent(Chain("terminated"), learning_starts=40, planning_steps=1, gamma=0.5)
     model.learn(40)
-    planned, update = [], model._q_update
-    monkeypatch.setattr(model, "_q_update", lambda b, r, v: (planned.append((b, r, v)), update(b, r, v))[1])
+    planned, targets = [], model._targets
+    monkeypatch.setattr(model, "_targets", lambda b, r, v: (planned.append((b, r, v)), targets(b, r, v))[1])
     model.plan(64)
     [(batch, imagined, values)] = planned
     ended = batch.inputs[:, 0] == 1
     assert th.equal(batch.terminated, ended) and 0 < ended.sum() < 64
-    assert th.equal(model._next_values(batch, values)[ended], th.zeros(int(ended.sum())))
+    assert th.equal(values[ended], th.zeros(int(ended.sum()))) and (values[~ended] != 0).all()
     with th.no_grad():
         th.testing.assert_close(imagined, model.world_model(batch.inputs)[0])
 
@@ -707,8 +708,10 @@ def test_nothing_is_bootstrapped_where_nothing_is_left_to_choose():
     model.learn(40)
     transitions = model.replay_buffer.sample(8, np.random.default_rng(0))
     batch = model._batch(transitions)._replace(terminated=th.zeros(8, dtype=th.bool))
-    batch = batch._replace(next_mask=th.zeros_like(batch.next_mask))
-    assert (model._next_values(batch, model._target_values(batch)) == 0).all()
+    assert (model._target_values(transitions, batch) != 0).all()
+    model.replay_buffer.sets.rows[:, model.replay_buffer.n_candidates :] = 0
+    model._kept_values.forget()
+    assert (model._target_values(transitions, batch) == 0).all()
 
 
 def test_the_first_transitions_are_chosen_at_random():
