@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.planning import PlanningSource, make_planning_source
+from dynaq_algo.planning import PlanningSource, VisitedPairs, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
@@ -283,8 +283,6 @@ class DynaQ(DQN):
         self.logger.record("train/model_loss", _mean(model_losses))
         if planning_losses:
             self.logger.record("train/planning_loss", _mean(planning_losses))
-        if (r2 := self._model_r2()) is not None:
-            self.logger.record("train/model_r2", r2)
 
     def plan(self, batch_size: int) -> list[th.Tensor]:
         """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
@@ -354,7 +352,10 @@ class DynaQ(DQN):
         if batch.following is not None:
             return batch.following.scores(self.q_net_target)
         evaluate = self._same_action_values if self.bootstrap == "same_action" else self._highest_values
-        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, evaluate)
+        # Between two copies of the target network, by updates and by planning on pairs as they are stored.
+        draws = 1 + (self.planning_steps if isinstance(self._planner, VisitedPairs) else 0)
+        n_asked = self.target_update_interval * draws * self.batch_size
+        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, evaluate, n_asked)
         return _of_what_goes_on(values, batch.terminated)
 
     def _same_action_values(self, transitions: Transitions) -> th.Tensor:
@@ -367,13 +368,17 @@ class DynaQ(DQN):
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Vectors of some transitions, gathered from the tables."""
-        reward = transitions.reward
-        if self._vec_normalize_env is not None:
-            reward = self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
+        reward = self._tensor(self._normalised(transitions.reward))
         pairs = self._distinct(transitions.state_id, transitions.candidate_id)
         inputs = self.policy.features.of_pairs(pairs)
         following = self._following(transitions) if self.bootstrap == "double" else None
-        return Batch(pairs, inputs, self._tensor(reward), self._tensor(transitions.terminated), following)
+        return Batch(pairs, inputs, reward, self._tensor(transitions.terminated), following)
+
+    def _normalised(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards (n,) in the scale of learning."""
+        if self._vec_normalize_env is None:
+            return reward
+        return self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
 
     def _following(self, transitions: Transitions) -> NextCandidates:
         candidate_id, mask = self.replay_buffer.candidate_sets(transitions.position, following=True)
@@ -399,11 +404,14 @@ class DynaQ(DQN):
         self._n_scored = replay.n_added
         if n_new > 0:
             newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
-            batch = self._batch(replay[newest[replay.usable(newest)]])
+            new = replay[newest[replay.usable(newest)]]
+            state = self._tensor(replay.state_rows(new.state_id))
+            inputs = self.policy.features(state, self.policy.action_features(replay.candidate_rows(new.candidate_id)))
+            reward = self._tensor(self._normalised(new.reward))
             with th.no_grad():
-                predicted, _ = self.world_model(batch.inputs, with_spread=False)
-                self.world_model.observe(batch.inputs, batch.reward)
-            self._reward_window.extend(zip(batch.reward.tolist(), predicted.tolist(), strict=True))
+                predicted, _ = self.world_model(inputs, with_spread=False)
+                self.world_model.observe(inputs, reward)
+            self._reward_window.extend(zip(reward.tolist(), predicted.tolist(), strict=True))
 
     def _model_r2(self) -> float | None:
         earned, predicted = np.array(self._reward_window).reshape(-1, 2).T
@@ -506,7 +514,9 @@ class DynaQ(DQN):
         self._last_obs = new_obs
 
     def dump_logs(self) -> None:
-        """Write the log, with the mean of each reward component over the last 1,000 transitions."""
+        """Write the log, with the mean of each reward component over the last 1,000 transitions, and the model's R2."""
+        if (r2 := self._model_r2()) is not None:
+            self.logger.record("train/model_r2", r2)
         for name, values in self._component_windows.items():
             if not np.isnan(values).all():
                 self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))

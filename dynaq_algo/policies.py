@@ -126,10 +126,11 @@ class CandidatePolicy(BasePolicy):
 
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
-        if self.training != mode or self.q_net_target.training:
+        if self.training != mode:
             self.q_net.train(mode)
-            self.q_net_target.train(False)
             self.training = mode
+        if self.q_net_target.training:
+            self.q_net_target.train(False)
 
     def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:
         obs = {key: value.cpu() if isinstance(value, th.Tensor) else value for key, value in observation.items()}

@@ -181,10 +181,9 @@ class CandidateReplay:
     def __getitem__(self, index: np.ndarray) -> Transitions:
         """Transitions at positions (n,)."""
         state_id, action = self._state_id[index], self._action[index].astype(np.int64)
-        newest = (self.n_added - 1) % self.capacity
         return Transitions(
             position=index,
-            serial=self.n_added - 1 - (newest - index) % self.capacity,
+            serial=self.serials(index),
             state_id=state_id,
             action=action,
             candidate_id=self.sets.rows[self._set_id[index], action],
@@ -192,6 +191,11 @@ class CandidateReplay:
             terminated=self._terminated[index],
             next_state_id=self._next_state_id[index],
         )
+
+    def serials(self, index: np.ndarray) -> np.ndarray:
+        """Numbers (n,) of the transitions at positions (n,), in the order of storing."""
+        newest = (self.n_added - 1) % self.capacity
+        return self.n_added - 1 - (newest - index) % self.capacity
 
     def as_stored(self, transitions: Transitions) -> np.ndarray:
         """Whether transitions have the candidate and the next state of those stored at their positions, bool (n,)."""

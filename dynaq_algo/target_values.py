@@ -12,6 +12,7 @@ from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
 
+CHUNK = 1_024
 SAMPLE_STRIDE = 61
 
 
@@ -19,7 +20,8 @@ class TargetValues:
     """Values of the next step by a target network, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
-    kept until the network changes or the transition is overwritten.
+    kept until the network changes or the transition is overwritten. Where all that is stored will be asked for anyway,
+    it is computed at once, which is far cheaper than by and by: states and candidates are in many transitions.
 
     Args:
         capacity: Transitions in replay.
@@ -31,6 +33,8 @@ class TargetValues:
         # Which transition a value is of; -1 for none.
         self._serial = np.full(capacity, -1, np.int64)
         self._replay: CandidateReplay | None = None
+        self._network: nn.Module | None = None
+        self._parameters: list[nn.Parameter] = []
         self._places: list[tuple[int, int]] = []
         self._sample = th.empty(0)
 
@@ -45,6 +49,7 @@ class TargetValues:
         replay: CandidateReplay,
         network: nn.Module,
         evaluate: Callable[[Transitions], th.Tensor],
+        n_asked: int = 0,
     ) -> th.Tensor:
         """Values (n,) of n transitions.
 
@@ -54,19 +59,21 @@ class TargetValues:
             replay: Where they are stored.
             network: The target network.
             evaluate: What it says of m transitions, (m,).
+            n_asked: How many values of stored transitions are asked for before the network changes.
         """
         self._forget_if_changed(network, replay)
         position = transitions.position
         as_stored = replay.as_stored(transitions)
-        unknown = np.flatnonzero(~as_stored | (self._serial[position] != transitions.serial))
+        if (as_stored & (self._serial[position] != transitions.serial)).any():
+            stored = np.arange(len(replay)) if len(replay) <= n_asked else np.unique(position[as_stored])
+            missing = stored[self._serial[stored] != replay.serials(stored)]
+            for places in np.split(missing, range(CHUNK, len(missing), CHUNK)):
+                self._values[self._index(places)] = evaluate(replay[places])
+                self._serial[places] = replay.serials(places)
         values = self._values[self._index(position)]
-        if len(unknown):
-            fresh = evaluate(Transitions(*(column[unknown] for column in transitions)))
-            values[self._index(unknown)] = fresh
-            keep = as_stored[unknown]
-            kept = unknown[keep]
-            self._values[self._index(position[kept])] = fresh[self._index(np.flatnonzero(keep))]
-            self._serial[position[kept]] = transitions.serial[kept]
+        if not as_stored.all():
+            others = np.flatnonzero(~as_stored)
+            values[self._index(others)] = evaluate(Transitions(*(column[others] for column in transitions)))
         return values
 
     def forget(self) -> None:
@@ -93,9 +100,10 @@ class TargetValues:
         Torch counts what changes a tensor, but for changes through `.data`, as SB3's `polyak_update` makes them: hence
         the sample.
         """
-        parameters = list(network.parameters())
-        places = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
-        sample = th.cat([parameter.detach().reshape(-1)[::SAMPLE_STRIDE] for parameter in parameters])
+        if network is not self._network:
+            self._network, self._parameters = network, list(network.parameters())
+        places = [(parameter.data_ptr(), parameter._version) for parameter in self._parameters]
+        sample = self._parameters[0].detach().reshape(-1)[::SAMPLE_STRIDE]
         if replay is not self._replay or places != self._places or not th.equal(sample, self._sample):
             self.forget()
-            self._replay, self._places, self._sample = replay, places, sample
+            self._replay, self._places, self._sample = replay, places, sample.clone()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from torch import nn
+from torch.nn import functional as F
 
 from dynaq_algo.features import DistinctPairs, PairFeatures, PairNetwork
 
@@ -82,13 +83,17 @@ class WorldModel(nn.Module):
         Returns:
             The mean squared error, averaged over members, before the step.
         """
-        errors = th.stack([(member(inputs) - reward).square() for member in self.members])
-        weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
+        if len(self.members) == 1:
+            loss = error = F.mse_loss(self.members[0](inputs), reward)
+        else:
+            errors = th.stack([(member(inputs) - reward).square() for member in self.members])
+            weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
+            # The sum over members: each learns as fast as it would alone.
+            loss, error = (weights * errors).mean(dim=1).sum(), errors.mean()
         self.optimizer.zero_grad()
-        # The sum over members: each learns as fast as it would alone.
-        (weights * errors).mean(dim=1).sum().backward()
+        loss.backward()
         self.optimizer.step()
-        return errors.detach().mean()
+        return error.detach()
 
 
 def make_optimizer(
@@ -116,9 +121,7 @@ def _mean_and_spread(predictions: list[th.Tensor]) -> tuple[th.Tensor, th.Tensor
 
 
 def _bootstrap_weights(serial: np.ndarray, n_members: int) -> np.ndarray:
-    """(n_members, n) float32: 2 where a member learns from a transition, 0 where not; all 1 for a single member."""
-    if n_members == 1:
-        return np.ones((1, len(serial)), np.float32)
+    """(n_members, n) float32 of several members: 2 where one learns from a transition, 0 where not."""
     key = serial.astype(np.uint64)[None] * np.uint64(n_members) + np.arange(n_members, dtype=np.uint64)[:, None]
     # splitmix64: neighbouring numbers give independent bits.
     key = key * np.uint64(0x9E3779B97F4A7C15)

@@ -18,7 +18,7 @@ def test_kept_values_equal_values_computed_anew(monkeypatch, bootstrap, source, 
     asked = evaluated = 0
     of = TargetValues.of
 
-    def checked(self, transitions, replay, network, evaluate):
+    def checked(self, transitions, replay, network, evaluate, n_asked):
         nonlocal asked, evaluated
 
         def counted(some):
@@ -26,7 +26,7 @@ def test_kept_values_equal_values_computed_anew(monkeypatch, bootstrap, source, 
             evaluated += len(some.position)
             return evaluate(some)
 
-        values = of(self, transitions, replay, network, counted)
+        values = of(self, transitions, replay, network, counted, n_asked)
         th.testing.assert_close(values, evaluate(transitions), rtol=1e-5, atol=1e-6)
         asked += len(values)
         return values
