@@ -222,7 +222,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
         entries["reward_components"] = {"cosine": cosine}
         if made.all() and not self._reset_rows.any():
-            _add_full(infos, entries)
+            _add_full(infos, entries, made)
         else:
             for key, values in entries.items():
                 self.add_step_info(infos, key, values, made)
@@ -339,6 +339,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._recommended = np.zeros((n, -(-n_jobs // 8)), dtype=np.uint8)
         self._reset_rows = np.zeros(n, dtype=bool)
         self._rows = np.arange(n)
+        self._every = np.ones(n, dtype=bool)
         problem = self._problem
         self._applicant_vectors = np.zeros((n, self.market.applicants.vectors.shape[1]), dtype=np.float32)
         self._candidate_vectors = None
@@ -407,7 +408,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._add_state_infos(infos["final_info"], ended)
             self._start(ended)
         state = {"applicant_id": self._applicant_ids, "candidate_ids": self._candidate_ids, "action_mask": self._masks}
-        _add_full(infos, state)
+        _add_full(infos, state, self._every)
         return self._observe()
 
     def _add_final(self, infos: dict[str, Any], rows: Mask) -> None:
@@ -444,7 +445,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return observation
 
     def _check_actions(self, actions: NDArray[Any], made: Mask) -> NDArray[np.int64]:
-        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise ValueError(
                 f"`actions` must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}."
             )
@@ -553,14 +554,14 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
     infos[f"_{key}"] = infos.get(f"_{key}", np.zeros(len(rows), dtype=bool)) | rows
 
 
-def _add_full(infos: dict[str, Any], entries: dict[str, Any]) -> None:
+def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> None:
     """:func:`add_info` of several new numeric entries that every row has."""
     for key, values in entries.items():
         if isinstance(values, dict):
-            _add_full(infos.setdefault(key, {}), values)
-            infos[f"_{key}"] = np.ones(len(next(iter(values.values()))), dtype=bool)
+            _add_full(infos.setdefault(key, {}), values, every)
         else:
-            infos[key], infos[f"_{key}"] = values.copy(), np.ones(len(values), dtype=bool)
+            infos[key] = values.copy()
+        infos[f"_{key}"] = every.copy()
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
