@@ -732,16 +732,19 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
         float32 (n, d): unit rows, zero for an empty list.
     """
     skill_vectors = skill_vectors.astype(np.float32)
-    block = np.zeros((len(skills), skill_vectors.shape[1]), dtype=np.float32)
+    block = np.empty((len(skills), skill_vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(skills), _COMPOSE_CHUNK):
         rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
         lengths = skills.lengths(rows)
+        # The longest lists first: those that have another skill are then the first rows, without a search.
+        rows = rows[np.argsort(-lengths, kind="stable")]
+        sums = np.zeros((len(rows), block.shape[1]), dtype=np.float32)
         # Adds every row's first skill, then every row's second, ...: the same order for a row in any chunk.
         for place in range(int(lengths.max())):
-            longer = rows[lengths > place]
-            block[longer] += skill_vectors[skills.ids[skills.offsets[longer] + place]]
-        norms = np.linalg.norm(block[rows], axis=1, keepdims=True)
-        block[rows] /= np.where(norms == 0, 1, norms)
+            n_longer = np.count_nonzero(lengths > place)
+            sums[:n_longer] += gathered(skill_vectors, skills.ids[skills.offsets[rows[:n_longer]] + place])
+        norms = np.linalg.norm(sums, axis=1, keepdims=True)
+        block[rows] = sums / np.where(norms == 0, 1, norms)
     return block
 
 
