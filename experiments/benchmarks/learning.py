@@ -45,9 +45,7 @@ def learning_rows(
             agent = _agent(observation, PLANNING_STEPS, learning_starts=n)
             agent.learn(n)
             agent.policy.set_training_mode(True)
-            ratio, own, other = ratio_of(
-                partial(agent.plan, BATCH), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing
-            )
+            ratio, own, other = ratio_of(_planning(agent), lambda: [bare() for _ in range(PLANNING_STEPS)], **timing)
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
             details["distinct_states"] = len(agent.replay_buffer.states)
             yield Row(
@@ -72,6 +70,20 @@ def learning_rows(
         yield Row(name, ratio, "x", "the plain loop: interact, update, model, plan", details=details)
     yield from _against_dqn(n_steps, timing)
     yield from _choices(timing)
+
+
+def _planning(agent: DynaQ) -> Callable[[], Any]:
+    """Planning as it follows each step of learning: the target network is copied as often."""
+    number = 0
+
+    def plan() -> None:
+        nonlocal number
+        number += 1
+        if number % agent.target_update_interval == 0:
+            agent.q_net_target.load_state_dict(agent.q_net.state_dict())
+        agent.plan(BATCH)
+
+    return plan
 
 
 def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:

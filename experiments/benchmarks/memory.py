@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from dynaq_algo.features import CandidateLayout
 from dynaq_algo.replay import CandidateReplay
+from dynaq_algo.target_values import TargetValues
 from experiments.benchmarks.rows import Row
 from jobrec_gym import JobRecVectorEnv
 
@@ -21,13 +22,15 @@ _SB3_BYTES = 2 * 4 * (20 * 768 + 768) + 8 + 4 + 1 + 1
 def memory_rows(n_transitions: int, num_envs: int = 64) -> Iterator[Row]:
     """A replay of so many transitions of the default market, k = 20, in either observation mode.
 
+    With what the target network said of each, which DynaQ keeps beside it.
+
     The goal is that of a million transitions; of fewer the figure is only told.
     """
     for observation in ("features", "ids"):
         replay = filled_replay(n_transitions, observation, num_envs)
         yield Row(
             f"replay of {n_transitions:,} transitions, {observation}",
-            replay.nbytes / 1e6,
+            (replay.nbytes + TargetValues(n_transitions).nbytes) / 1e6,
             "MB",
             f"SB3's DictReplayBuffer: {n_transitions * _SB3_BYTES / 1e9:,.0f} GB",
             150.0 if n_transitions >= 1_000_000 else None,

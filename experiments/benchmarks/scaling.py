@@ -41,8 +41,8 @@ def measure_scaling(
         "environments: one vector step": _curve(
             (16, 64, 256, 1024), seconds, lambda n: _stepper(JobRecVectorEnv(n, observation="ids"))
         ),
-        "candidates: one vector step of 16": _curve(
-            (20, 80, 320, 1280), seconds, lambda k: _stepper(JobRecVectorEnv(16, num_candidates=k))
+        "candidates: one vector step of 64": _curve(
+            (20, 80, 320, 1280), seconds, lambda k: _stepper(JobRecVectorEnv(64, num_candidates=k))
         ),
         "steps: an episode without repeats": _curve((20, 80, 320, 1280), seconds, _episode),
         "steps: the same, new candidates at each": _curve((20, 80, 320, 1280), seconds, lambda n: _episode(n, "step")),
