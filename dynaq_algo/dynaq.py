@@ -284,6 +284,7 @@ class DynaQ(DQN):
         if planning_losses:
             self.logger.record("train/planning_loss", _mean(planning_losses))
 
+    @denormals_flushed()
     def plan(self, batch_size: int) -> list[th.Tensor]:
         """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
         if self.planning_steps == 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
@@ -202,7 +202,7 @@ class GymnasiumVecEnv(VecEnv):
 
 
 def make_sb3_vec_env(
-    env_id: str,
+    env_id: str | EnvSpec,
     n_envs: int = 1,
     seed: int | None = None,
     *,
@@ -217,7 +217,8 @@ def make_sb3_vec_env(
     What :func:`stable_baselines3.common.env_util.make_vec_env` is for single environments behind a loop.
 
     Args:
-        env_id: A registered id; its module may stand before it (`"jobrec_gym:JobRec-v0"`).
+        env_id: A registered id, or its specification. The module may stand before an id (`"jobrec_gym:JobRec-v0"`);
+            without a version it is the latest.
         n_envs: How many.
         seed: Of the first reset: environment i gets seed + i.
         wrapper: Put around the vector environment, a reward's vector twin for instance.
@@ -238,17 +239,26 @@ def make_sb3_vec_env(
             f"{refused} are not arguments here: SB3 needs environments that reset in the same step, and they are made "
             "natively where the id can. For anything else make them by `gym.make_vec`, for `GymnasiumVecEnv`."
         )
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    if _can_reset_at_once(gym.spec(name)):
-        envs = gym.make_vec(name, n_envs, autoreset_mode=AutoresetMode.SAME_STEP.value, **kwargs)
+    spec = env_id if isinstance(env_id, EnvSpec) else _spec_of(env_id)
+    if _can_reset_at_once(spec):
+        envs = gym.make_vec(spec, n_envs, autoreset_mode=AutoresetMode.SAME_STEP.value, **kwargs)
     else:
         sync = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        envs = gym.make_vec(name, n_envs, vectorization_mode="sync", vector_kwargs=sync, **kwargs)
+        envs = gym.make_vec(spec, n_envs, vectorization_mode="sync", vector_kwargs=sync, **kwargs)
     vec_env = GymnasiumVecEnv(envs if wrapper is None else wrapper(envs), monitor)
     vec_env.seed(seed)
     return vec_env
+
+
+def _spec_of(env_id: str) -> EnvSpec:
+    """What is registered under an id; of the highest version where none is named, as `gym.make` takes it."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    namespace, base, version = parse_env_id(name)
+    if version is None and (version := find_highest_version(namespace, base)) is not None:
+        name = get_env_id(namespace, base, version)
+    return gym.spec(name)
 
 
 def _can_reset_at_once(spec: EnvSpec) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "compose_block",
     "compose_vectors",
     "gathered",
+    "is_empty",
     "load_market",
     "market_folder",
     "read_header",
@@ -527,11 +528,11 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     ``path`` appears whole or not at all; an existing market there is replaced.
 
     Raises:
-        MarketError: If ``path`` exists and is not a saved market.
+        MarketError: If ``path`` exists and is neither a saved market nor an empty folder.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not (folder / _HEADER).is_file():
+    if folder.exists() and not (folder / _HEADER).is_file() and not is_empty(folder):
         raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         new, old = Path(scratch) / "market", Path(scratch) / "old"
@@ -545,6 +546,11 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if old.exists():
                 old.rename(folder)
             raise
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is there and holds nothing."""
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def write_vectors(

@@ -27,7 +27,7 @@ LAYERS = {
     "dynaq_algo": [
         {"features", "replay", "vec_env"},
         {"world_model", "gaussian_process", "policies"},
-        {"planning"},
+        {"planning", "target_values"},
         {"checkpoint"},
         {"dynaq"},
         {"__init__"},

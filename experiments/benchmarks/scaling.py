@@ -22,6 +22,7 @@ __all__ = ["Curve", "growth", "measure_scaling", "plot_scaling", "scaling_rows"]
 Curve = Mapping[int, float]
 """Seconds by size."""
 
+_SIZES = (20, 80, 320, 1280)
 LINEAR = 1.1
 """An exponent up to which growth counts as linear: seconds ~ size ** exponent."""
 
@@ -42,10 +43,10 @@ def measure_scaling(
             (16, 64, 256, 1024), seconds, lambda n: _stepper(JobRecVectorEnv(n, observation="ids"))
         ),
         "candidates: one vector step of 64": _curve(
-            (20, 80, 320, 1280), seconds, lambda k: _stepper(JobRecVectorEnv(64, num_candidates=k))
+            _SIZES, seconds, lambda k: _stepper(JobRecVectorEnv(64, num_candidates=k))
         ),
-        "steps: an episode without repeats": _curve((20, 80, 320, 1280), seconds, _episode),
-        "steps: the same, new candidates at each": _curve((20, 80, 320, 1280), seconds, lambda n: _episode(n, "step")),
+        "steps: an episode without repeats": _curve(_SIZES, seconds, _episode),
+        "steps: the same, new candidates at each": _curve(_SIZES, seconds, lambda n: _episode(n, "step")),
         "transitions: filling a replay": {n: _filling(n) for n in transitions},
         "jobs: a reset of 64, uniform candidates": _curve(jobs, seconds, lambda n: _reset(n, folder)),
     }

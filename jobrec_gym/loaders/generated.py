@@ -25,6 +25,7 @@ from jobrec_gym.market import (
     Vocabulary,
     compose_block,
     compose_vectors,
+    is_empty,
     market_folder,
     read_header,
     write_vectors,
@@ -161,7 +162,7 @@ def load_default(
             populations[side] = rows.to_population(keys, vectors)
         return _market(taxonomy, words, populations)
     made_from = {"n_jobs": n_jobs, "n_applicants": n_applicants, "seed": seed, "split_by": split_by, "dtype": dtype}
-    if not Path(folder).exists():
+    if not Path(folder).exists() or is_empty(Path(folder)):
         with market_folder(folder) as new:
             _write(new, taxonomy, words, made_from)
     found = read_header(Path(folder))["made_from"]

@@ -198,6 +198,13 @@ def test_an_id_that_nobody_registered_is_refused_and_its_wrapper_is_put_on():
     assert envs.step(np.zeros(2, int))[1].tolist() == [0.5, 0.5]
 
 
+def test_an_id_may_lack_its_version_or_be_a_specification(registered_toy):
+    for name in ("Toy", gym.spec("Toy-v0")):
+        envs = make_sb3_vec_env(name, 2, seed=0, components=True)
+        assert envs.num_envs == 2
+        assert envs.vector_env.spec.id == "Toy-v0"
+
+
 def test_what_is_settled_is_no_argument():
     with pytest.raises(ValueError, match=r"\['autoreset_mode'\] are not arguments here.*GymnasiumVecEnv"):
         make_sb3_vec_env("CartPole-v1", 2, autoreset_mode="NextStep")

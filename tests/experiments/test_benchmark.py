@@ -99,7 +99,8 @@ def test_every_group_measures_its_rows(tmp_path):
     assert not any(row.goal for row in found if row.name.startswith("replay of"))
 
 
-def test_growth_is_measured_and_drawn(tmp_path):
+def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "_SIZES", (20, 40))
     curves = scaling.measure_scaling([500, 1_000], [100, 200], seconds=0.001, folder=tmp_path)
     scaling.plot_scaling(curves, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000

@@ -95,8 +95,13 @@ def test_a_market_in_a_folder_is_made_once(tmp_path, monkeypatch):
     with pytest.raises(MarketError, match="holds another market .*'n_jobs': 50.*'n_jobs': 51.*another folder"):
         load_market("default", **arguments | {"n_jobs": 51})
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(MarketError, match="no saved market"):
         load_market("default", folder=tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    kept = load_market("default", **arguments | {"folder": str(tmp_path / "empty")})
+    assert kept.fingerprint() == made.fingerprint()
+    assert (tmp_path / "empty" / "market.json").is_file()
 
 
 def test_making_a_market_in_a_folder_holds_a_chunk_of_its_vectors(tmp_path):

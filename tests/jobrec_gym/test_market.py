@@ -128,8 +128,12 @@ def test_saving_replaces_a_market_but_nothing_else(market, tmp_path):
     market.save(tmp_path / "market")
     market.save(tmp_path / "market")
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").touch()
     with pytest.raises(MarketError, match="is not a saved market"):
         market.save(tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    market.save(tmp_path / "empty")
+    assert LabourMarket.load(tmp_path / "empty").fingerprint() == market.fingerprint()
 
 
 def test_a_broken_folder_says_what_is_wrong(market, tmp_path):
