@@ -31,7 +31,7 @@ from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.vec_env import GymnasiumVecEnv
-from dynaq_algo.world_model import WorldModel
+from dynaq_algo.world_model import WorldModel, drop_gradients
 
 __all__ = ["DynaQ"]
 
@@ -273,7 +273,8 @@ class DynaQ(DQN):
 
             model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
 
-            planning_losses += self.plan(batch_size)
+            if self.planning_steps:
+                planning_losses += self.plan(batch_size)
 
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -321,7 +322,7 @@ class DynaQ(DQN):
         """
         q_values = self.q_net(inputs)
         loss = F.mse_loss(q_values, target)
-        self.policy.optimizer.zero_grad()
+        drop_gradients(self.policy.optimizer)
         loss.backward()
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)

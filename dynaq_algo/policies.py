@@ -77,6 +77,7 @@ class CandidatePolicy(BasePolicy):
         if action_table is not None:
             self.features.fit(action_table.values)
         self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
+        self._q_modules = list(self.q_net.modules())
         self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target.load_state_dict(self.q_net.state_dict())
         self.q_net_target.requires_grad_(False)
@@ -127,7 +128,8 @@ class CandidatePolicy(BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
         if self.training != mode:
-            self.q_net.train(mode)
+            for module in self._q_modules:
+                module.training = mode
             self.training = mode
         if self.q_net_target.training:
             self.q_net_target.train(False)
