@@ -100,7 +100,7 @@ def write_checkpoint(model: DynaQ, folder: str | PathLike[str]) -> None:
         "n_envs": model.n_envs,
         "counters": {name: getattr(model, name) for name in COUNTERS},
         "reward_weights": model.replay_buffer.weights,
-        "target_values": model._kept_values.state(model.q_net_target, model.replay_buffer),
+        "target_values": model._kept_values.state(model.q_net_target, model.replay_buffer, model.bootstrap),
         "rngs": {name: rng.bit_generator.state for name, rng in model._rngs.items()},
         "running": running,
         "env": read_env_state(model.env) if running and model.env is not None else None,
@@ -130,7 +130,8 @@ def read_checkpoint(cls: type[DynaQ], folder: str | PathLike[str], env: Any, **k
     model.replay_buffer.load(folder / "replay.npz")
     model.replay_buffer.weights = state["reward_weights"]
     if "target_values" in state:
-        model._kept_values.restore(state["target_values"], model.q_net_target, model.replay_buffer)
+        kept = state["target_values"]
+        model._kept_values.restore(kept, model.q_net_target, model.replay_buffer, model.bootstrap)
     for name, value in state["counters"].items():
         setattr(model, name, value)
     for name, rng_state in state["rngs"].items():

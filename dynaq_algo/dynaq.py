@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.planning import PlanningSource, VisitedPairs, make_planning_source
+from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
@@ -242,8 +242,9 @@ class DynaQ(DQN):
         self._n_transitions = 0
         self._n_planning_updates = 0
         self._component_windows: dict[str, deque[float]] = {}
-        # (earned, predicted) rewards, predicted before the model was trained on them.
-        self._reward_window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        # Rewards, and what was predicted of them before the model was trained on them.
+        self._earned: deque[float] = deque(maxlen=WINDOW)
+        self._predicted: deque[float] = deque(maxlen=WINDOW)
         if _init_setup_model:
             self._setup_model()
 
@@ -284,6 +285,8 @@ class DynaQ(DQN):
         self.logger.record("train/model_loss", _mean(model_losses))
         if planning_losses:
             self.logger.record("train/planning_loss", _mean(planning_losses))
+        if (r2 := self._model_r2()) is not None:
+            self.logger.record("train/model_r2", r2)
 
     @denormals_flushed()
     def plan(self, batch_size: int) -> list[th.Tensor]:
@@ -354,10 +357,7 @@ class DynaQ(DQN):
         if batch.following is not None:
             return batch.following.scores(self.q_net_target)
         evaluate = self._same_action_values if self.bootstrap == "same_action" else self._highest_values
-        # Between two copies of the target network, by updates and by planning on pairs as they are stored.
-        draws = 1 + (self.planning_steps if isinstance(self._planner, VisitedPairs) else 0)
-        n_asked = self.target_update_interval * draws * self.batch_size
-        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, evaluate, n_asked)
+        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, self.bootstrap, evaluate)
         return _of_what_goes_on(values, batch.terminated)
 
     def _same_action_values(self, transitions: Transitions) -> th.Tensor:
@@ -413,10 +413,11 @@ class DynaQ(DQN):
             with th.no_grad():
                 predicted, _ = self.world_model(inputs, with_spread=False)
                 self.world_model.observe(inputs, reward)
-            self._reward_window.extend(zip(reward.tolist(), predicted.tolist(), strict=True))
+            self._earned.extend(reward.tolist())
+            self._predicted.extend(predicted.tolist())
 
     def _model_r2(self) -> float | None:
-        earned, predicted = np.array(self._reward_window).reshape(-1, 2).T
+        earned, predicted = (np.fromiter(window, float, len(window)) for window in (self._earned, self._predicted))
         spread = float(np.square(earned - earned.mean()).sum()) if len(earned) else 0.0
         return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
 
@@ -426,6 +427,7 @@ class DynaQ(DQN):
         self._n_transitions += self.n_envs
         if self._n_transitions // self.target_update_interval > copies_before:
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
+            self._kept_values.network_changed()
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
@@ -516,9 +518,7 @@ class DynaQ(DQN):
         self._last_obs = new_obs
 
     def dump_logs(self) -> None:
-        """Write the log, with the mean of each reward component over the last 1,000 transitions, and the model's R2."""
-        if (r2 := self._model_r2()) is not None:
-            self.logger.record("train/model_r2", r2)
+        """Write the log, with the mean of each reward component over the last 1,000 transitions."""
         for name, values in self._component_windows.items():
             if not np.isnan(values).all():
                 self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))
@@ -845,7 +845,6 @@ class DynaQ(DQN):
     def load_replay_buffer(self, path: str | PathLike[str], truncate_last_traj: bool = True) -> None:  # type: ignore[override]
         """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here."""
         self.replay_buffer.load(path)
-        self._kept_values.forget()
         self._n_scored = self.replay_buffer.n_added
 
     def save_checkpoint(self, folder: str | PathLike[str]) -> None:

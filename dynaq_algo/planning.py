@@ -23,7 +23,10 @@ class PlanningSource(Protocol):
     """Draws the pairs that planning imagines an outcome for (Sutton, 1990, Dyna)."""
 
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
-        """Draw n transitions whose `action` and `candidate_id` are the imagined ones; their reward is not used."""
+        """Draw n transitions whose `action` and `candidate_id` are the imagined ones; their reward is not used.
+
+        `position` and `serial` stay those of the stored transitions that they were made from.
+        """
         ...
 
 

@@ -77,7 +77,6 @@ class CandidatePolicy(BasePolicy):
         if action_table is not None:
             self.features.fit(action_table.values)
         self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
-        self._q_modules = list(self.q_net.modules())
         self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target.load_state_dict(self.q_net.state_dict())
         self.q_net_target.requires_grad_(False)
@@ -128,7 +127,7 @@ class CandidatePolicy(BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
         if self.training != mode:
-            for module in self._q_modules:
+            for module in self.q_net.modules():  # `train` does the same in twice the time
                 module.training = mode
             self.training = mode
         if self.q_net_target.training:

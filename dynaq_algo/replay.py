@@ -55,6 +55,7 @@ class CandidateReplay:
 
     Attributes:
         weights: Weight of each component by its name, or None for rewards as they were earned.
+        n_loaded: How often its content was replaced by that of a file.
 
     Args:
         capacity: Number of transitions.
@@ -89,6 +90,7 @@ class CandidateReplay:
         self._next_set_id = np.zeros(capacity, np.int32)
         self._components: dict[str, np.ndarray] = {}
         self.weights: Mapping[str, float] | None = None
+        self.n_loaded = 0
         self._states_seen = _LastSeen(n_envs)
         self._sets_seen = _LastSeen(n_envs)
 
@@ -197,11 +199,13 @@ class CandidateReplay:
         newest = (self.n_added - 1) % self.capacity
         return self.n_added - 1 - (newest - index) % self.capacity
 
-    def as_stored(self, transitions: Transitions) -> np.ndarray:
-        """Whether transitions have the candidate and the next state of those stored at their positions, bool (n,)."""
+    def as_stored(self, transitions: Transitions, same_candidate: bool = True) -> np.ndarray:
+        """Whether transitions have the next state of those stored at their positions, and the candidate, bool (n,)."""
         index = transitions.position
-        candidate_id = self.sets.rows[self._set_id[index], self._action[index]]
-        return (candidate_id == transitions.candidate_id) & (self._next_state_id[index] == transitions.next_state_id)
+        as_stored = self._next_state_id[index] == transitions.next_state_id
+        if same_candidate:
+            as_stored &= self.sets.rows[self._set_id[index], self._action[index]] == transitions.candidate_id
+        return as_stored
 
     def state_rows(self, state_id: np.ndarray) -> np.ndarray:
         """States (n, d_s) of ids (n,)."""
@@ -272,6 +276,7 @@ class CandidateReplay:
             for name, table in tables.items():
                 table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"])
             self.n_added = int(arrays["n_added"])
+            self.n_loaded += 1
 
     def _look_up(self, obs: DecisionBatch, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """State and set ids (n,), one reference added to each; what an environment showed last is not hashed again."""

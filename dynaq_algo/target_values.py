@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,7 +13,8 @@ from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
 
-CHUNK = 1_024
+# Rows of the network's input that are evaluated at a time.
+CHUNK = 4_096
 SAMPLE_STRIDE = 61
 
 
@@ -20,8 +22,9 @@ class TargetValues:
     """Values of the next step by a target network, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
-    kept until the network changes or the transition is overwritten. Where all that is stored will be asked for anyway,
-    it is computed at once, which is far cheaper than by and by: states and candidates are in many transitions.
+    kept until the network changes or the transition is overwritten. Where more values were asked for in the network's
+    last life than there are transitions, all are computed at once: states and candidates are in many transitions, so
+    that this is far cheaper than by and by.
 
     Args:
         capacity: Transitions in replay.
@@ -32,10 +35,11 @@ class TargetValues:
         self._values = th.zeros(capacity, device=device)
         # Which transition a value is of; -1 for none.
         self._serial = np.full(capacity, -1, np.int64)
-        self._replay: CandidateReplay | None = None
-        self._network: nn.Module | None = None
-        self._parameters: list[nn.Parameter] = []
+        self._n_asked = self._n_asked_before = 0
+        self._kind = ""
+        self._replay: tuple[CandidateReplay | None, int] = None, 0
         self._places: list[tuple[int, int]] = []
+        self._views: list[th.Tensor] = []
         self._sample = th.empty(0)
 
     @property
@@ -48,8 +52,8 @@ class TargetValues:
         transitions: Transitions,
         replay: CandidateReplay,
         network: nn.Module,
+        kind: str,
         evaluate: Callable[[Transitions], th.Tensor],
-        n_asked: int = 0,
     ) -> th.Tensor:
         """Values (n,) of n transitions.
 
@@ -58,16 +62,19 @@ class TargetValues:
                 computed and not kept.
             replay: Where they are stored.
             network: The target network.
-            evaluate: What it says of m transitions, (m,).
-            n_asked: How many values of stored transitions are asked for before the network changes.
+            kind: `"same_action"`, of the candidate that was chosen, or `"max"`, of all next candidates.
+            evaluate: What the network says of m transitions, (m,).
         """
-        self._forget_if_changed(network, replay)
+        self._forget_if_changed(network, replay, kind)
         position = transitions.position
-        as_stored = replay.as_stored(transitions)
+        as_stored = replay.as_stored(transitions, same_candidate=kind == "same_action")
+        self._n_asked += int(np.count_nonzero(as_stored))
         if (as_stored & (self._serial[position] != transitions.serial)).any():
-            stored = np.arange(len(replay)) if len(replay) <= n_asked else np.unique(position[as_stored])
+            at_once = len(replay) <= self._n_asked_before
+            stored = np.arange(len(replay)) if at_once else np.unique(position[as_stored])
             missing = stored[self._serial[stored] != replay.serials(stored)]
-            for places in np.split(missing, range(CHUNK, len(missing), CHUNK)):
+            chunk = max(1, CHUNK // (1 if kind == "same_action" else replay.n_candidates))
+            for places in np.split(missing, range(chunk, len(missing), chunk)):
                 self._values[self._index(places)] = evaluate(replay[places])
                 self._serial[places] = replay.serials(places)
         values = self._values[self._index(position)]
@@ -76,34 +83,50 @@ class TargetValues:
             values[self._index(others)] = evaluate(Transitions(*(column[others] for column in transitions)))
         return values
 
+    def network_changed(self) -> None:
+        """The network was written to: what is kept is of no use."""
+        self._places = []
+
     def forget(self) -> None:
         """Compute everything anew."""
         self._serial[:] = -1
+        self._n_asked_before, self._n_asked = self._n_asked, 0
 
-    def state(self, network: nn.Module, replay: CandidateReplay) -> dict[str, np.ndarray]:
-        """What is kept, for a run that goes on to the bit: a value may depend on those computed with it in its last."""
-        self._forget_if_changed(network, replay)
-        return {"values": self._values.cpu().numpy(), "serial": self._serial}
+    def state(self, network: nn.Module, replay: CandidateReplay, kind: str) -> dict[str, Any]:
+        """What is kept, for a run that goes on to the bit: which values are computed together may decide a last bit."""
+        self._forget_if_changed(network, replay, kind)
+        size = len(replay)
+        return {
+            "kind": kind,
+            "values": self._values[:size].cpu().numpy(),
+            "serial": self._serial[:size],
+            "n_asked": [self._n_asked_before, self._n_asked],
+        }
 
-    def restore(self, state: dict[str, np.ndarray], network: nn.Module, replay: CandidateReplay) -> None:
-        """Put back what :meth:`state` gave of the same network and replay."""
-        self._forget_if_changed(network, replay)
-        self._values.copy_(th.as_tensor(state["values"]))
-        self._serial[:] = state["serial"]
+    def restore(self, state: Mapping[str, Any], network: nn.Module, replay: CandidateReplay, kind: str) -> None:
+        """Put back what :meth:`state` gave of the same network and replay; of another kind, nothing."""
+        self._forget_if_changed(network, replay, kind)
+        if state["kind"] == kind:
+            size = len(replay)
+            self._values[:size] = th.as_tensor(state["values"], device=self._values.device)
+            self._serial[:size] = state["serial"]
+            self._n_asked_before, self._n_asked = state["n_asked"]
 
     def _index(self, rows: np.ndarray) -> th.Tensor:
         return th.as_tensor(rows, dtype=th.int64, device=self._values.device)
 
-    def _forget_if_changed(self, network: nn.Module, replay: CandidateReplay) -> None:
-        """Forget if the network or the replay is another one than last time.
+    def _forget_if_changed(self, network: nn.Module, replay: CandidateReplay, kind: str) -> None:
+        """Forget if the network, the replay or the kind is another one than last time.
 
-        Torch counts what changes a tensor, but for changes through `.data`, as SB3's `polyak_update` makes them: hence
-        the sample.
+        Torch counts what changes a tensor, but for changes through `.data`: hence a sample of every parameter.
         """
-        if network is not self._network:
-            self._network, self._parameters = network, list(network.parameters())
-        places = [(parameter.data_ptr(), parameter._version) for parameter in self._parameters]
-        sample = self._parameters[0].detach().reshape(-1)[::SAMPLE_STRIDE]
-        if replay is not self._replay or places != self._places or not th.equal(sample, self._sample):
-            self.forget()
-            self._replay, self._places, self._sample = replay, places, sample.clone()
+        parameters = list(network.parameters())
+        places = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+        if places != self._places:
+            self._views = [parameter.detach().reshape(-1)[::SAMPLE_STRIDE] for parameter in parameters]
+        sample = th.cat(self._views)
+        same_replay = replay is self._replay[0] and replay.n_loaded == self._replay[1]
+        if same_replay and kind == self._kind and places == self._places and th.equal(sample, self._sample):
+            return
+        self.forget()
+        self._replay, self._kind, self._places, self._sample = (replay, replay.n_loaded), kind, places, sample

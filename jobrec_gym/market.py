@@ -528,12 +528,14 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     ``path`` appears whole or not at all; an existing market there is replaced.
 
     Raises:
-        MarketError: If ``path`` exists and is neither a saved market nor an empty folder.
+        MarketError: If ``path`` exists and is neither a saved market nor an empty folder, or is a mount point.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not (folder / _HEADER).is_file() and not is_empty(folder):
         raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
+    if folder.is_mount():
+        raise MarketError(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         new, old = Path(scratch) / "market", Path(scratch) / "old"
         new.mkdir()

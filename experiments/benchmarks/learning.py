@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -31,7 +33,8 @@ def learning_rows(
     """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
 
     Args:
-        seconds: Spent on each measurement of a round.
+        seconds: Spent on each measurement of a round; planning takes as long as it takes between two copies of the
+            target network.
         rounds: Of which the median counts; those beside a goal that is near have two or three times as many.
         n_steps: Steps of learning that are timed at a time.
         replays: Transitions in replay when planning is timed: few and so few applicants at a cold start, many later.
@@ -45,8 +48,7 @@ def learning_rows(
             agent = _agent(observation, PLANNING_STEPS, learning_starts=n)
             agent.learn(n)
             agent.policy.set_training_mode(True)
-            bare_updates = lambda: [bare() for _ in range(PLANNING_STEPS)]  # noqa: E731
-            ratio, own, other = ratio_of(_planning(agent), bare_updates, seconds=seconds, rounds=3 * rounds)
+            ratio, own, other = _planning_cost(agent, bare, rounds)
             details = {"milliseconds": 1e3 * own / PLANNING_STEPS, "milliseconds_bare": 1e3 * other / PLANNING_STEPS}
             details["distinct_states"] = len(agent.replay_buffer.states)
             yield Row(
@@ -73,18 +75,28 @@ def learning_rows(
     yield from _choices(timing)
 
 
-def _planning(agent: DynaQ) -> Callable[[], Any]:
-    """Planning as it follows each step of learning: the target network is copied as often."""
-    number = 0
+def _planning_cost(agent: DynaQ, bare: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
+    """As :func:`ratio_of`: planning and as many bare updates in turn, from one copy of the target to the next.
 
-    def plan() -> None:
-        nonlocal number
-        number += 1
-        if number % agent.target_update_interval == 0:
-            agent.q_net_target.load_state_dict(agent.q_net.state_dict())
-        agent.plan(BATCH)
-
-    return plan
+    What is kept until then is thus computed anew in every round, and that of one transition before each step, as one is
+    new in learning.
+    """
+    n_steps, kept, times = agent.target_update_interval, agent._kept_values, []
+    for number in range(rounds + 1):
+        agent.q_net_target.load_state_dict(agent.q_net.state_dict())
+        own = other = 0.0
+        for step in range(n_steps):
+            begin = time.perf_counter()
+            kept._serial[step % len(agent.replay_buffer)] = -1
+            agent.plan(BATCH)
+            between = time.perf_counter()
+            for _ in range(agent.planning_steps):
+                bare()
+            own, other = own + between - begin, other + time.perf_counter() - between
+        if number:  # the first is not counted
+            times.append((own / n_steps, other / n_steps))
+    ratio = statistics.median(own / other for own, other in times)
+    return ratio, min(own for own, _ in times), min(other for _, other in times)
 
 
 def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:

@@ -592,10 +592,10 @@ def test_r2_is_of_predictions_made_before_training_on_the_reward(monkeypatch):
     model.learn(60)
     # Scored before each update, every transition once.
     assert batches == list(range(30))
-    assert len(model._reward_window) == 60
+    assert len(model._earned) == len(model._predicted) == 60
     rewards = model.replay_buffer[np.arange(60)].reward
-    np.testing.assert_array_equal(np.array(model._reward_window, np.float32)[:, 0], rewards)
-    earned, predicted = np.array(model._reward_window).T
+    np.testing.assert_array_equal(np.array(model._earned, np.float32), rewards)
+    earned, predicted = np.array(model._earned), np.array(model._predicted)
     r2 = 1 - ((earned - predicted) ** 2).sum() / ((earned - earned.mean()) ** 2).sum()
     assert model._model_r2() == pytest.approx(r2)
 

@@ -4,84 +4,139 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.utils import polyak_update
-from test_dynaq import agent
+from test_dynaq import agent, vec
 from toy import make_toy
 
+from dynaq_algo import DynaQ
 from dynaq_algo.target_values import TargetValues
 
+SHARED = {"buffer_size": 51, "learning_starts": 21, "target_update_interval": 30, "batch_size": 16, "planning_steps": 3}
 
-@pytest.mark.parametrize("ids", [False, True])
-@pytest.mark.parametrize("bootstrap", ["same_action", "max"])
-@pytest.mark.parametrize("source", ["visited", "candidates", "crossed"])
-def test_kept_values_equal_values_computed_anew(monkeypatch, bootstrap, source, ids):
-    """In a ring that goes round four times, with a target network that is copied six times."""
-    asked = evaluated = 0
-    of = TargetValues.of
+BLOCKWISE = {"net_arch": [8], "features": "blockwise", "features_kwargs": {"n_blocks": 1}}
 
-    def checked(self, transitions, replay, network, evaluate, n_asked):
-        nonlocal asked, evaluated
 
+@pytest.fixture
+def checked(monkeypatch):
+    """Compares all values with values computed anew; counts those that were asked for and those evaluated."""
+    counts, of = {"asked": 0, "evaluated": 0}, TargetValues.of
+
+    def compared(self, transitions, replay, network, kind, evaluate):
         def counted(some):
-            nonlocal evaluated
-            evaluated += len(some.position)
+            counts["evaluated"] += len(some.position)
             return evaluate(some)
 
-        values = of(self, transitions, replay, network, counted, n_asked)
+        values = of(self, transitions, replay, network, kind, counted)
         th.testing.assert_close(values, evaluate(transitions), rtol=1e-5, atol=1e-6)
-        asked += len(values)
+        counts["asked"] += len(values)
         return values
 
-    monkeypatch.setattr(TargetValues, "of", checked)
-    settings = {"buffer_size": 50, "learning_starts": 20, "target_update_interval": 30, "batch_size": 16}
-    env = make_toy(mask=True, new_candidates=True, ids=ids)
-    model = agent(env, bootstrap=bootstrap, planning_source=source, planning_steps=3, **settings)
-    model.learn(200)
-    assert asked == 180 * (1 + 3) * 16
-    # Pairs that were never chosen are computed each time; what is drawn as it was stored, once in a life of the target.
-    assert evaluated < asked * (0.2 if source == "visited" else 0.8)
+    monkeypatch.setattr(TargetValues, "of", compared)
+    return counts
 
 
-def fill(model):
-    """Values of 20 transitions, all of them kept now; and a function that asks for them again."""
-    model.learn(20)
+@pytest.mark.parametrize("bootstrap", ["same_action", "max"])
+@pytest.mark.parametrize("source", ["visited", "candidates", "crossed"])
+def test_kept_values_equal_values_computed_anew(checked, bootstrap, source):
+    """In a ring that goes round four times, with a target network that is copied six times."""
+    env = make_toy(mask=True, new_candidates=True, ids=True)
+    agent(env, bootstrap=bootstrap, planning_source=source, **SHARED).learn(201)
+    assert checked["asked"] == 180 * (1 + 3) * 16
+    # Each once in a life of the target, but for imagined candidates, which are not kept.
+    imagined = {"visited": 0.2, "candidates": 0.9 if bootstrap == "same_action" else 0.2, "crossed": 0.9}[source]
+    assert checked["evaluated"] < imagined * checked["asked"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": lambda: vec(3, terminate_at=3, new_candidates=True)},
+        {"env": lambda: make_toy(terminate_at=2, invalid=True), "bootstrap": "max"},
+        {"tau": 0.1, "target_update_interval": 1},
+        {"policy_kwargs": {"net_arch": [8], "features": "interaction"}, "train_freq": 4, "gradient_steps": 2},
+        {"policy_kwargs": {**BLOCKWISE, "prior": [1.0]}},
+        {"policy_kwargs": BLOCKWISE, "world_model": "gaussian_process", "bootstrap": "max"},
+    ],
+    ids=["environments", "terminated", "polyak", "interaction", "prior", "gaussian_process"],
+)
+def test_kept_values_are_right_in_other_settings(checked, settings):
+    settings = {**SHARED, "env": make_toy, **settings}
+    agent(settings.pop("env")(), **settings).learn(201)
+    assert checked["asked"] > 1_000
+
+
+def values_of(model):
+    """Values of 20 stored transitions: kept ones, or computed if need be."""
     transitions = model.replay_buffer[np.arange(20)]
-    ask = lambda: model._target_values(transitions, model._batch(transitions))  # noqa: E731
-    return ask(), ask
+    return model._target_values(transitions, model._batch(transitions))
 
 
 def computed_anew(model):
     transitions = model.replay_buffer[np.arange(20)]
     with th.no_grad():
-        return model._same_action_values(transitions)
+        return (model._same_action_values if model.bootstrap == "same_action" else model._highest_values)(transitions)
 
 
-@pytest.mark.parametrize("change", ["polyak", "in_place", "loaded", "vector"])
+CHANGES = {
+    "polyak": lambda net, other: polyak_update(other.parameters(), net.parameters(), 0.01),
+    "in_place": lambda net, other: net.rest[-1].weight.add_(1),
+    "last_bias_by_data": lambda net, other: net.rest[-1].bias.data.add_(1),
+    "loaded": lambda net, other: net.load_state_dict(other.state_dict()),
+    "assigned": lambda net, other: net.load_state_dict(other.state_dict(), assign=True),
+    "vector": lambda net, other: th.nn.utils.vector_to_parameters(
+        th.nn.utils.parameters_to_vector(other.parameters()), net.parameters()
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_target_network_is_noticed_however_it_was_changed(change):
-    model, other = agent(learning_starts=20, seed=0), agent(seed=1)
-    before, ask = fill(model)
-    if change == "polyak":
-        polyak_update(other.q_net.parameters(), model.q_net_target.parameters(), 0.01)
-    elif change == "in_place":
-        with th.no_grad():
-            model.q_net_target.rest[-1].bias += 1
-    elif change == "loaded":
-        model.set_parameters(other.get_parameters())
-    else:
-        model.policy.load_from_vector(other.policy.parameters_to_vector())
-    assert not th.allclose(ask(), before)
-    th.testing.assert_close(ask(), computed_anew(model))
+    model, other = agent(learning_starts=20, seed=0).learn(20), agent(seed=1)
+    before = values_of(model)
+    with th.no_grad():
+        CHANGES[change](model.q_net_target, other.q_net)
+    assert not th.allclose(values_of(model), before)
+    th.testing.assert_close(values_of(model), computed_anew(model))
 
 
-@pytest.mark.parametrize("how", ["loaded", "replaced"])
+def test_a_copy_of_the_target_is_noticed_where_only_the_last_layer_learns(checked):
+    model = agent(**SHARED)
+    model.q_net.first.requires_grad_(False)
+    model.learn(201)
+
+
+def test_another_bootstrap_asks_anew(tmp_path):
+    model = agent(learning_starts=20, bootstrap="same_action").learn(20)
+    before = values_of(model)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    model.bootstrap = "max"
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), bootstrap="max", buffer_size=20_000)
+    for changed in (model, resumed):
+        assert (values_of(changed) >= before - 1e-6).all() and not th.allclose(values_of(changed), before)
+        th.testing.assert_close(values_of(changed), computed_anew(changed))
+
+
+@pytest.mark.parametrize("how", ["loaded", "loaded_by_itself", "replaced"])
 def test_another_replay_is_noticed(tmp_path, how):
-    model, other = agent(learning_starts=20, seed=0), agent(learning_starts=20, seed=1).learn(20)
-    before, _ = fill(model)
+    model, other = agent(learning_starts=20, seed=0).learn(20), agent(learning_starts=20, seed=1).learn(20)
+    before = values_of(model)
+    other.save_replay_buffer(tmp_path / "replay.npz")
     if how == "loaded":
-        other.save_replay_buffer(tmp_path / "replay.npz")
         model.load_replay_buffer(tmp_path / "replay.npz")
+    elif how == "loaded_by_itself":
+        model.replay_buffer.load(tmp_path / "replay.npz")
     else:
         model.replay_buffer = other.replay_buffer
-    transitions = model.replay_buffer[np.arange(20)]
-    values = model._target_values(transitions, model._batch(transitions))
-    assert not th.allclose(values, before)
-    th.testing.assert_close(values, computed_anew(model))
+    assert not th.allclose(values_of(model), before)
+    th.testing.assert_close(values_of(model), computed_anew(model))
+
+
+def test_a_resumed_agent_knows_what_the_stopped_one_knew(tmp_path):
+    model = agent(**SHARED).learn(100)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy())
+    stopped, goes_on = (
+        either._kept_values.state(either.q_net_target, either.replay_buffer, either.bootstrap)
+        for either in (model, resumed)
+    )
+    assert (stopped["serial"] >= 0).sum() > 40
+    np.testing.assert_equal(goes_on, stopped)
