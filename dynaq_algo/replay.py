@@ -239,6 +239,7 @@ class CandidateReplay:
         arrays |= {COMPONENT + name: values[:size] for name, values in self._components.items()}
         for name, table in self._tables().items():
             arrays |= {f"{name}:rows": table.rows[: table.n_used], f"{name}:counts": table.counts[: table.n_used]}
+            arrays[f"{name}:free"] = table.free_places()
         arrays["n_added"] = np.array(self.n_added)
         # Opened here: given a name without its suffix numpy would write to another one.
         with open(path, "wb") if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:  # noqa: PTH123
@@ -274,7 +275,8 @@ class CandidateReplay:
                     values = self._components[name.removeprefix(COMPONENT)] = np.full(self.capacity, np.nan, np.float32)
                     values[:size] = arrays[name]
             for name, table in tables.items():
-                table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"])
+                free = arrays[f"{name}:free"] if f"{name}:free" in arrays.files else None
+                table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"], free)
             self.n_added = int(arrays["n_added"])
             self.n_loaded += 1
 
@@ -430,8 +432,16 @@ class InternedRows:
             self._chain[place], self._free = self._free, place
         return freed
 
-    def restore(self, rows: np.ndarray, counts: np.ndarray) -> None:
-        """Replace the content by the used part of a saved table."""
+    def free_places(self) -> np.ndarray:
+        """Places (n,) that nobody holds, in the order in which they are taken."""
+        places, place = [], self._free
+        while place >= 0:
+            places.append(place)
+            place = int(self._chain[place])
+        return np.array(places, np.int32)
+
+    def restore(self, rows: np.ndarray, counts: np.ndarray, free: np.ndarray | None = None) -> None:
+        """Replace the content by the used part of a saved table, and its :meth:`free_places`, taken in their order."""
         size = max(64, 1 << (len(rows) - 1).bit_length())
         self.rows = np.zeros((size, rows.shape[1]), self.rows.dtype)
         self.counts = np.zeros(size, np.int32)
@@ -440,7 +450,8 @@ class InternedRows:
         self._hashes = _mix(self.rows.view(np.uint32).astype(np.uint64) @ self._factors)
         self._chain = np.full(size, -1, np.int32)
         self._free = -1
-        for place in np.flatnonzero(self.counts[: self.n_used] == 0)[::-1].tolist():
+        free = np.flatnonzero(self.counts[: self.n_used] == 0) if free is None else free
+        for place in free[::-1].tolist():
             self._chain[place], self._free = self._free, place
         self._index_all()
 

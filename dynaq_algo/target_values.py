@@ -90,7 +90,8 @@ class TargetValues:
     def forget(self) -> None:
         """Compute everything anew."""
         self._serial[:] = -1
-        self._n_asked_before, self._n_asked = self._n_asked, 0
+        if self._n_asked:  # one life at a time, however often it is ended
+            self._n_asked_before, self._n_asked = self._n_asked, 0
 
     def state(self, network: nn.Module, replay: CandidateReplay, kind: str) -> dict[str, Any]:
         """What is kept, for a run that goes on to the bit: which values are computed together may decide a last bit."""
@@ -128,5 +129,7 @@ class TargetValues:
         same_replay = replay is self._replay[0] and replay.n_loaded == self._replay[1]
         if same_replay and kind == self._kind and places == self._places and th.equal(sample, self._sample):
             return
+        if replay.capacity != len(self._serial):
+            self._values, self._serial = self._values.new_zeros(replay.capacity), np.zeros(replay.capacity, np.int64)
         self.forget()
         self._replay, self._kind, self._places, self._sample = (replay, replay.n_loaded), kind, places, sample

@@ -35,7 +35,7 @@ def learning_rows(
     Args:
         seconds: Spent on each measurement of a round; planning takes as long as it takes between two copies of the
             target network.
-        rounds: Of which the median counts; those beside a goal that is near have two or three times as many.
+        rounds: Of which the median counts; beside SB3's DQN twice as many.
         n_steps: Steps of learning that are timed at a time.
         replays: Transitions in replay when planning is timed: few and so few applicants at a cold start, many later.
     """
@@ -83,10 +83,11 @@ def _planning_cost(agent: DynaQ, bare: Callable[[], Any], rounds: int) -> tuple[
     """
     n_steps, kept, times = agent.target_update_interval, agent._kept_values, []
     for number in range(rounds + 1):
-        agent.q_net_target.load_state_dict(agent.q_net.state_dict())
         own = other = 0.0
         for step in range(n_steps):
             begin = time.perf_counter()
+            if step == 0:
+                agent.q_net_target.load_state_dict(agent.q_net.state_dict())
             kept._serial[step % len(agent.replay_buffer)] = -1
             agent.plan(BATCH)
             between = time.perf_counter()

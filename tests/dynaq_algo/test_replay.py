@@ -268,3 +268,14 @@ def test_a_replay_is_saved_under_the_name_that_was_given(tmp_path, name):
     again = DynaQ("CandidatePolicy", make_toy(), policy_kwargs={"net_arch": [4]}, seed=1)
     again.load_replay_buffer(tmp_path / name)
     assert len(again.replay_buffer) == 20
+
+
+def test_a_restored_table_hands_out_the_places_that_the_saved_one_would():
+    table, restored = InternedRows(1, np.float32), InternedRows(1, np.float32)
+    ids = table.intern(np.arange(6, dtype=np.float32)[:, None])
+    for place in (4, 1, 3):
+        table.release(ids[[place]])
+    assert table.free_places().tolist() == [3, 1, 4]
+    restored.restore(table.rows[: table.n_used], table.counts[: table.n_used], table.free_places())
+    new = np.arange(10, 14, dtype=np.float32)[:, None]
+    assert restored.intern(new).tolist() == table.intern(new).tolist() == [3, 1, 4, 6]
