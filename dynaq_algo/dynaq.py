@@ -66,11 +66,9 @@ class NextCandidates(NamedTuple):
     pairs: DistinctPairs
     mask: th.Tensor
 
-    def rows(self, rows: slice) -> NextCandidates:
+    def take(self, rows: slice) -> NextCandidates:
         """Of some of the transitions."""
-        pairs = self.pairs
-        pairs = pairs._replace(state_row=pairs.state_row[rows], action_row=pairs.action_row[rows])
-        return NextCandidates(pairs, self.mask[rows])
+        return NextCandidates(self.pairs.take(rows), self.mask[rows])
 
     def scores(self, network: PairNetwork) -> th.Tensor:
         """What a network says of them, (n, k), -inf where masked."""
@@ -81,26 +79,26 @@ class Batch(NamedTuple):
     """n transitions as tensors.
 
     Attributes:
-        pairs: The n pairs (s, a); None where they come from no table.
+        pairs: The n pairs (s, a).
         inputs: (n, output_dim) their features.
         reward: (n,).
         terminated: (n,) bool.
         following: What may be chosen next, for `double`, which chooses as late as at the update.
     """
 
-    pairs: DistinctPairs | None
+    pairs: DistinctPairs
     inputs: th.Tensor
     reward: th.Tensor
     terminated: th.Tensor
     following: NextCandidates | None = None
 
     def split(self, size: int) -> list[Batch]:
-        """Consecutive batches of `size` transitions, without a copy, and without `pairs`."""
+        """Consecutive batches of `size` transitions, without a copy."""
         return [self._rows(slice(start, start + size)) for start in range(0, len(self.reward), size)]
 
     def _rows(self, rows: slice) -> Batch:
-        following = None if self.following is None else self.following.rows(rows)
-        return Batch(None, self.inputs[rows], self.reward[rows], self.terminated[rows], following)
+        following = None if self.following is None else self.following.take(rows)
+        return Batch(self.pairs.take(rows), self.inputs[rows], self.reward[rows], self.terminated[rows], following)
 
 
 class DynaQ(DQN):
@@ -309,7 +307,7 @@ class DynaQ(DQN):
     @th.no_grad()
     def _imagined_rewards(self, planned: Batch) -> th.Tensor:
         """What the world model says (n,) of planned pairs."""
-        if isinstance(self.world_model, WorldModel) and planned.pairs is not None and self.policy.features.separable:
+        if isinstance(self.world_model, WorldModel) and self.policy.features.separable:
             return self.world_model.of_pairs(planned.pairs)
         return self.world_model(planned.inputs, with_spread=False)[0]
 

@@ -67,6 +67,10 @@ class DistinctPairs(NamedTuple):
     action: th.Tensor
     action_row: th.Tensor
 
+    def take(self, rows: slice) -> DistinctPairs:
+        """Some of the n, in order; the vectors are those of all."""
+        return self._replace(state_row=self.state_row[rows], action_row=self.action_row[rows])
+
 
 class CandidateLayout:
     """Reads Dict observations with a `candidates` entry.

@@ -307,9 +307,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._remember(np.array([row]), np.array([job_id]))
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
-        every = np.ones(self.num_envs, dtype=bool)
-        self._masks = self._unrecommended(every)
-        self._gather(every)
+        self._masks = self._unrecommended(self._every)
+        self._gather(self._every)
         self._nothing_recommended()
 
     @property
