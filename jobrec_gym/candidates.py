@@ -30,7 +30,10 @@ _MAX_CACHED_IDS = 1 << 21
 
 
 class BoundSampler(Protocol):
-    """A sampler that knows its market."""
+    """A sampler that knows its market.
+
+    One whose attribute ``is_cheap`` is true is also asked for episodes that may never begin, many at once.
+    """
 
     num_candidates: int
 
@@ -146,6 +149,8 @@ class _BoundAll:
 
 
 class _BoundUniform:
+    is_cheap = True
+
     def __init__(self, job_ids: Ids, num_candidates: int):
         self.num_candidates = num_candidates
         self._job_ids = job_ids

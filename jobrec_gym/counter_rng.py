@@ -82,14 +82,17 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
     # What the rounds' hashes share is computed once, at the keys' own shape.
+    keys = keys[(None,) * max(np.ndim(positions) - np.ndim(keys), 0)]
     rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
     round_keys = hash64(keys[None], rounds)
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
-    pending = values >= n
-    while pending.any():
-        outside = np.stack([np.broadcast_to(key, values.shape)[pending] for key in round_keys])
-        values[pending] = _feistel(outside, values[pending], a, b)
-        pending &= values >= n
+    outside = np.nonzero(values >= n)
+    if len(outside[0]):
+        keys_outside = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))[(slice(None), *outside)]
+        walked = values[outside]
+        while (pending := walked >= n).any():
+            walked[pending] = _feistel(keys_outside[:, pending], walked[pending], a, b)
+        values[outside] = walked
     return values.astype(np.int64)
 
 
@@ -104,21 +107,24 @@ def text_key(text: str) -> int:
 def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
     """One pass over ``Z_a x Z_b``; ``round_keys`` (rounds, ...) against ``values`` (...)."""
     moduli = np.uint64(a), np.uint64(b)
-    left, right = _divmod(values, moduli[1])
-    halves = [left, right]
+    left = values // moduli[1]
+    halves = [left, values - left * moduli[1]]
+    spare = np.empty(np.broadcast_shapes(round_keys.shape[1:], values.shape), np.uint64)
     for number, key in enumerate(round_keys):
         side = number % 2
-        shift = _divmod(_mix((key ^ halves[1 - side]) + _U_GOLDEN), moduli[side])[1]
+        modulus = moduli[side]
+        shift = key ^ halves[1 - side]
+        shift += _U_GOLDEN
+        _mix_in_place(shift, spare)
+        # The remainder: numpy divides by one number many times faster than it takes one.
+        np.floor_divide(shift, modulus, out=spare)
+        spare *= modulus
+        shift -= spare
+        # Both are below the modulus, so one subtraction brings their sum back; where it is not needed, it wraps around.
         shift += halves[side]
-        # Both were below the modulus, so one subtraction brings the sum back.
-        halves[side] = np.where(shift >= moduli[side], shift - moduli[side], shift)
+        np.subtract(shift, modulus, out=spare)
+        halves[side] = np.minimum(shift, spare, out=shift)
     return halves[0] * moduli[1] + halves[1]
-
-
-def _divmod(values: U64, divisor: np.uint64) -> tuple[U64, U64]:
-    """Quotient and remainder; numpy divides by one number many times faster than it takes a remainder."""
-    quotient = values // divisor
-    return quotient, values - quotient * divisor
 
 
 def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
@@ -126,12 +132,17 @@ def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
 
 
 def _mix(x: U64) -> U64:
-    x = x ^ (x >> _S30)
-    x *= _U_M1
-    x ^= x >> _S27
-    x *= _U_M2
-    x ^= x >> _S31
+    x = x.copy()
+    _mix_in_place(x, np.empty_like(x))
     return x
+
+
+def _mix_in_place(x: U64, spare: U64) -> None:
+    x ^= np.right_shift(x, _S30, out=spare)
+    x *= _U_M1
+    x ^= np.right_shift(x, _S27, out=spare)
+    x *= _U_M2
+    x ^= np.right_shift(x, _S31, out=spare)
 
 
 def _mix_int(x: int) -> int:

@@ -39,6 +39,7 @@ __all__ = [
     "market_folder",
     "read_header",
     "register_market_source",
+    "row_products",
     "write_vectors",
 ]
 
@@ -383,7 +384,7 @@ class LabourMarket:
         Returns:
             float32 (n,).
         """
-        return np.einsum("ij,ij->i", vectors, gathered(self.jobs.vectors, job_ids))
+        return row_products(vectors, gathered(self.jobs.vectors, job_ids))
 
     def fingerprint(self) -> str:
         """SHA-256 of everything in the market, as hex: equal for equal words and vectors."""
@@ -767,6 +768,11 @@ def gathered(
         return np.take(np.asarray(table), ids, axis=0, out=out, mode="clip")
     out[...] = table[ids]
     return out
+
+
+def row_products(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner products (...) of vectors (..., d), broadcast; each the same to the bit in whatever batch it stands."""
+    return np.einsum("...j,...j->...", left, right)
 
 
 def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDArray[np.float32]:

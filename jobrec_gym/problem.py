@@ -98,6 +98,11 @@ class RecommendationProblem:
         """Table of job vectors (n_jobs, d_a); the market's, so that copies and pickles of a problem hold no table."""
         return self.market.action_features(self.job_fields)
 
+    @property
+    def draws_ahead(self) -> bool:
+        """Whether candidates are cheap enough to be drawn for episodes that may never begin."""
+        return getattr(self.sampler, "is_cheap", False)
+
     def observation_space(self) -> spaces.Dict:
         """The space of one observation."""
         state_dim, action_dim = self.market.applicants.vectors.shape[1], self.action_features.shape[1]

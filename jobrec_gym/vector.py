@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from jobrec_gym.candidates import CandidateSampler
-from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.episodes import UpcomingEpisodes
+from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
 from jobrec_gym.rewards import scaled_cosine
 
@@ -24,9 +23,10 @@ __all__ = ["JobRecVectorEnv", "add_info"]
 Batch = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 
-_EPISODE_BLOCK = 64
 _KEPT_NUMBERS = 1 << 25
 """Numbers of the candidates' vectors (128 MiB) up to which they are kept between steps, and not gathered at each."""
+_PAID_AHEAD = 4
+"""Up to so many kept candidates a step of an episode, all are rewarded when it begins, while their vectors are at hand."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
@@ -108,7 +108,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._k = self._problem.num_candidates
-        self._numbers = _EpisodeNumbers(num_envs)
+        self._upcoming = UpcomingEpisodes(self._problem, num_envs)
         self._recommendations: Recommendations | None
         self._ready = False
         self._episodes: NDArray[np.uint64]
@@ -125,6 +125,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         # Vectors that are observed now: a step gathers those rows only that show something new.
         self._applicant_vectors: NDArray[np.float32]
         self._candidate_vectors: NDArray[np.float32] | None
+        # What each kept candidate would earn, where that is known ahead.
+        self._cosines: NDArray[np.float64] | None
 
     @property
     def market(self) -> LabourMarket:
@@ -149,12 +151,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     @property
     def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
         """The environments' seeds; ``None`` before the first reset, and after :meth:`set_state`."""
-        return tuple(self._numbers.seeds)
+        return tuple(self._upcoming.seeds)
 
     @property  # type: ignore[misc]  # they are seeded by reset, not set
     def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
         """The environments' generators, each drawn from in blocks of episodes."""
-        return tuple(self._numbers.generators)
+        return tuple(self._upcoming.generators)
 
     def action_masks(self) -> Mask:
         """Which actions are allowed now, (num_envs, k)."""
@@ -176,7 +178,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         rows = np.ones(self.num_envs, dtype=bool)
         if options is not None and "reset_mask" in options:
             rows = self._reset_mask(options["reset_mask"])
-        self._numbers.seed(seed, rows)
+        self._upcoming.seed(seed, rows)
         if not self._ready:
             self._allocate()
         self._start(rows)
@@ -199,13 +201,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 '`reset(options={"reset_mask": terminated | truncated})` first.'
             )
         made = ~self._ended
+        all_made = bool(made.all())
         actions = self._check_actions(np.asarray(actions), made)
-        job_ids = np.where(made, self._candidate_ids[self._rows, actions], 0)
-        applicant_ids = self._applicant_ids.copy()
+        job_ids = self._candidate_ids[self._rows, actions]
+        if not all_made:
+            job_ids[~made] = 0
         self._recommendations = None
-        self._last = applicant_ids, job_ids, self._episodes.copy(), self._steps.copy(), made
-        cosine = scaled_cosine(self.market.cosine_of(self._applicant_vectors, job_ids), "unit")
-        if not made.all():  # next-step mode: these rows start anew and take no action
+        self._last = self._applicant_ids.copy(), job_ids, self._episodes.copy(), self._steps.copy(), made
+        cosine = self._cosine(actions, job_ids)
+        if not all_made:  # next-step mode: these rows start anew and take no action
+            cosine[~made] = 0.0
             self._start(~made)
         self._advance(made, job_ids)
 
@@ -216,17 +221,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         ended = terminated | truncated
         self._ended = ended.copy()
 
-        rewards = np.where(made, cosine, 0.0)
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
         entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
         entries["reward_components"] = {"cosine": cosine}
-        if made.all() and not self._reset_rows.any():
+        if all_made and not self._reset_rows.any():
             _add_full(infos, entries, made)
         else:
             for key, values in entries.items():
                 self.add_step_info(infos, key, values, made)
-        return observations, rewards, terminated, truncated, infos
+        return observations, cosine, terminated, truncated, infos
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
         """Ends episodes from outside, after a step: what a wrapper calls when a reward means success.
@@ -278,7 +282,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Where the environments stand; :meth:`set_state` continues from there to the bit."""
         self._check_ready()
         return {
-            "numbers": self._numbers.get_state(),
+            "numbers": self._upcoming.get_state(),
             "episodes": self._episodes.copy(),
             "steps": self._steps.copy(),
             "ended": self._ended.copy(),
@@ -297,7 +301,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             raise ValueError(
                 f"`state` is one of {len(state['episodes'])} environments, these are {self.num_envs}: make as many."
             )
-        self._numbers.set_state(state["numbers"])
+        self._upcoming.set_state(state["numbers"])
         self._allocate()
         self._episodes = np.asarray(state["episodes"], dtype=np.uint64).copy()
         self._steps = np.asarray(state["steps"], dtype=np.int64).copy()
@@ -345,16 +349,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         shape = n, k, problem.action_features.shape[1]
         if problem.observation == "features" and problem.resample == "episode" and np.prod(shape) <= _KEPT_NUMBERS:
             self._candidate_vectors = np.zeros(shape, dtype=np.float32)
+        self._cosines = None
+        n_steps = np.inf if self.max_episode_steps is None else self.max_episode_steps
+        if self._candidate_vectors is not None and k <= _PAID_AHEAD * n_steps:
+            self._cosines = np.zeros((n, k))
         self._ready = True
 
     def _start(self, rows: Mask) -> None:
-        self._episodes[rows] = self._numbers.next(rows)
+        self._episodes[rows], self._applicant_ids[rows], self._candidate_ids[rows] = self._upcoming.next(rows)
         self._steps[rows] = 0
         self._ended[rows] = False
-        self._applicant_ids[rows] = self._problem.applicants(self._episodes[rows])
-        self._candidate_ids[rows] = self._problem.candidates(
-            self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
-        )
         self._masks[rows] = 1
         self._recommended[rows] = 0
         self._gather(rows)
@@ -364,20 +368,32 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool))
 
     def _gather(self, rows: Mask) -> None:
-        """Brings the kept vectors of some rows to what these rows show."""
+        """Brings what is kept of some rows' vectors to what these rows show."""
+        problem, kept = self._problem, self._candidate_vectors
+        candidates: NDArray[np.float32] | None = None
         if rows.all():  # straight into place
-            self._problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
-            if self._candidate_vectors is not None:
-                self._problem.candidate_vectors(self._candidate_ids, out=self._candidate_vectors)
-            return
-        self._applicant_vectors[rows] = self._problem.applicant_vectors(self._applicant_ids[rows])
-        if self._candidate_vectors is not None:
-            self._candidate_vectors[rows] = self._problem.candidate_vectors(self._candidate_ids[rows])
+            applicants = problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
+            if kept is not None:
+                candidates = problem.candidate_vectors(self._candidate_ids, out=kept)
+        else:
+            applicants = self._applicant_vectors[rows] = problem.applicant_vectors(self._applicant_ids[rows])
+            if kept is not None:
+                candidates = kept[rows] = problem.candidate_vectors(self._candidate_ids[rows])
+        if self._cosines is not None and candidates is not None:
+            # Of a job's vector; what `job_fields` append stands behind it.
+            jobs = candidates[..., : applicants.shape[-1]]
+            self._cosines[rows] = scaled_cosine(row_products(applicants[:, None], jobs), "unit")
+
+    def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rewards of recommendations (n,); equal to the bit, whether they are known ahead or not."""
+        if self._cosines is not None:
+            return self._cosines[self._rows, actions]
+        return scaled_cosine(self.market.cosine_of(self._applicant_vectors, job_ids), "unit")
 
     def _advance(self, rows: Mask, job_ids: NDArray[np.int64]) -> None:
         if not self._problem.repeats:
             self._remember(np.flatnonzero(rows), job_ids[rows])
-        self._steps[rows] += 1
+        self._steps += rows
         if self._problem.resample == "step":
             self._candidate_ids[rows] = self._problem.candidates(
                 self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
@@ -448,7 +464,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             raise ValueError(
                 f"`actions` must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}."
             )
-        if actions.min() < 0 or actions.max() >= self._k:
+        actions = actions.astype(np.int64, copy=False)
+        if actions.view(np.uint64).max() >= self._k:  # negative ones are the largest there
             wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
             raise ValueError(f"`actions` must be in [0, {self._k}), got {actions[wrong[0]]} in environment {wrong[0]}.")
         # Without `repeats=False` nothing is ever masked.
@@ -477,59 +494,6 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not self._ready and not mask.all():
             raise ValueError("`options['reset_mask']` must mark every environment at the first reset.")
         return mask
-
-
-class _EpisodeNumbers:
-    """Draws each environment's next episode number from its own generator, in blocks: a step loops over none."""
-
-    def __init__(self, num_envs: int):
-        self.generators: list[np.random.Generator | None] = [None] * num_envs
-        self.seeds: list[int | None] = [None] * num_envs
-        self._block = np.zeros((num_envs, _EPISODE_BLOCK), dtype=np.uint64)
-        self._used = np.full(num_envs, _EPISODE_BLOCK)
-        self._before_block: list[dict[str, Any] | None] = [None] * num_envs
-
-    def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
-        n = len(self.generators)
-        seeds: list[int | None]
-        if seed is None:
-            seeds = [None] * n
-        elif isinstance(seed, (Sequence, np.ndarray)):
-            seeds = [None if entry is None else operator.index(entry) for entry in seed]
-        else:
-            seeds = [operator.index(seed) + row for row in range(n)]
-        if len(seeds) != n:
-            raise ValueError(f"`seed` must be one number or {n} of them, got {len(seeds)}.")
-        if any(entry is not None and entry < 0 for entry in seeds):
-            raise ValueError(f"`seed` must not be negative, got {seed}.")
-        for row in np.flatnonzero(rows).tolist():
-            if seeds[row] is not None or self.generators[row] is None:
-                self.generators[row], self.seeds[row] = seeding.np_random(seeds[row])
-                self._used[row] = _EPISODE_BLOCK
-
-    def next(self, rows: Mask) -> NDArray[np.uint64]:
-        for row in np.flatnonzero(rows & (self._used == _EPISODE_BLOCK)).tolist():
-            generator: np.random.Generator = self.generators[row]  # type: ignore[assignment]  # seeded at the first reset
-            self._before_block[row] = dict(generator.bit_generator.state)
-            self._block[row] = generator.integers(0, 2**64 - 1, _EPISODE_BLOCK, dtype=np.uint64, endpoint=True)
-            self._used[row] = 0
-        numbers = self._block[rows, self._used[rows]]
-        self._used[rows] += 1
-        return numbers
-
-    def get_state(self) -> dict[str, Any]:
-        return {"generators": list(self._before_block), "used": self._used.copy()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        used = np.asarray(state["used"])
-        for row, generator_state in enumerate(state["generators"]):
-            generator = seeding.np_random(0)[0]
-            generator.bit_generator.state = generator_state
-            self.generators[row] = generator
-            self.seeds[row] = None
-            self._used[row] = _EPISODE_BLOCK
-        self.next(np.ones(len(used), dtype=bool))
-        self._used = used.copy()
 
 
 def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
