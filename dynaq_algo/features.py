@@ -33,6 +33,9 @@ __all__ = [
 
 CANDIDATES, ACTION_MASK = "candidates", "action_mask"
 
+# Pairs that a network is asked about at a time: what lies between its layers then stays in the processor's cache.
+PIECE = 1_024
+
 
 class DecisionBatch(NamedTuple):
     """n decisions, each between k candidates.
@@ -462,10 +465,23 @@ class PairNetwork(nn.Module):
         With :attr:`PairFeatures.separable` features the first layer sees each state and each action once, however many
         pairs they are in.
         """
+        evaluate = self._of_pairs
         if self.features.separable:
             by_state, by_pair = self._halves()
+            # The layer's products take the place of the vectors.
             by_states, by_actions = F.linear(pairs.state, by_state, self.first.bias), F.linear(pairs.action, by_pair)
-            return self.rest(by_states[pairs.state_row] + by_actions[pairs.action_row]).squeeze(-1)
+            pairs, evaluate = pairs._replace(state=by_states, action=by_actions), self._of_products
+        size = max(1, PIECE * len(pairs.action_row) // max(pairs.action_row.numel(), 1))
+        starts = range(0, max(len(pairs.action_row), 1), size)
+        values = [evaluate(pairs.take(slice(start, start + size))) for start in starts]
+        return values[0] if len(values) == 1 else th.cat(values)
+
+    def _of_products(self, pairs: DistinctPairs) -> th.Tensor:
+        hidden = _rows_of(pairs.action, pairs.action_row)
+        hidden += _rows_of(pairs.state, pairs.state_row)
+        return self.rest(hidden).squeeze(-1)
+
+    def _of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         if pairs.action_row.ndim == 1:
             return self(self.features.of_pairs(pairs))
         return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row])
@@ -487,6 +503,11 @@ class PairNetwork(nn.Module):
 
     def _with_prior(self, values: th.Tensor, inputs: th.Tensor) -> th.Tensor:
         return values if self.prior is None else values + inputs[..., -len(self.prior) :] @ self.prior
+
+
+def _rows_of(table: th.Tensor, rows: th.Tensor) -> th.Tensor:
+    """`table[rows]`, of rows (...), but sooner."""
+    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
 def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:

@@ -13,9 +13,10 @@ from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
 
-# Rows of the network's input that are evaluated at a time.
-CHUNK = 4_096
-SAMPLE_STRIDE = 61
+# Pairs whose vectors are gathered at a time, each vector once.
+CHUNK = 16_384
+# Entries of each parameter that are compared, about.
+SAMPLE_SIZE = 512
 
 
 class TargetValues:
@@ -124,7 +125,7 @@ class TargetValues:
         parameters = list(network.parameters())
         places = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
         if places != self._places:
-            self._views = [parameter.detach().reshape(-1)[::SAMPLE_STRIDE] for parameter in parameters]
+            self._views = [_sample_of(parameter.detach()) for parameter in parameters]
         sample = th.cat(self._views)
         same_replay = replay is self._replay[0] and replay.n_loaded == self._replay[1]
         if same_replay and kind == self._kind and places == self._places and th.equal(sample, self._sample):
@@ -133,3 +134,8 @@ class TargetValues:
             self._values, self._serial = self._values.new_zeros(replay.capacity), np.zeros(replay.capacity, np.int64)
         self.forget()
         self._replay, self._kind, self._places, self._sample = (replay, replay.n_loaded), kind, places, sample
+
+
+def _sample_of(parameter: th.Tensor) -> th.Tensor:
+    """A view of some entries, evenly spread; an odd distance, lest they all lie in a few columns."""
+    return parameter.reshape(-1)[:: parameter.numel() // SAMPLE_SIZE | 1]

@@ -8,6 +8,7 @@ Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,8 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
     outside = np.nonzero(values >= n)
     if len(outside[0]):
-        keys_outside = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))[(slice(None), *outside)]
+        of_all_rounds: tuple[Any, ...] = (slice(None), *outside)
+        keys_outside = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))[of_all_rounds]
         walked = values[outside]
         while (pending := walked >= n).any():
             walked[pending] = _feistel(keys_outside[:, pending], walked[pending], a, b)

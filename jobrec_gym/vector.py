@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 _KEPT_NUMBERS = 1 << 25
 """Numbers of the candidates' vectors (128 MiB) up to which they are kept between steps, and not gathered at each."""
 _PAID_AHEAD = 4
-"""Up to so many kept candidates a step of an episode, all are rewarded when it begins, while their vectors are at hand."""
+"""Up to so many kept candidates for each step of an episode, all are rewarded when it begins, vectors being at hand."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,28 +22,36 @@ from jobrec_gym.simulators.prompts import applicant_document, encode_document, j
 __all__ = ["answer_rows"]
 
 BATCH = 256
+FRESH = 5
 
 
 def answer_rows(seconds: float) -> Iterator[Row]:
-    """Rewards of the recorded market's pairs in batches of 256: from a cache file, known to the process, recorded."""
+    """Rewards of the recorded market's pairs in batches of 256: from a cache file, known to the process, recorded.
+
+    Those of the file are the median of some simulators that know nothing yet; they encode the documents of all
+    applicants and jobs, too.
+    """
     market = load_market("recorded")
     n_jobs = len(market.jobs)
     pairs = np.random.default_rng(0).permutation(len(market.applicants) * n_jobs)
     batches = [pairs[start : start + BATCH] for start in range(0, len(pairs) - BATCH + 1, BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "answers.sqlite"
-        simulator = LLMSimulator("openai/known", cache=cache, cache_mode="replay_strict", api_key="none")
-        _fill(simulator, cache, market)
-        model = FeedbackRewardModel(simulator.bind(market), market)
-
-        begin = time.perf_counter()
-        _pay(model, batches, n_jobs)
-        first = len(batches) * BATCH / (time.perf_counter() - begin)
+        times = []
+        for number in range(FRESH):
+            simulator = LLMSimulator("openai/known", cache=cache, cache_mode="replay_strict", api_key="none")
+            if number == 0:
+                _fill(simulator, cache, market)
+            model = FeedbackRewardModel(simulator.bind(market), market)
+            begin = time.perf_counter()
+            _pay(model, batches, n_jobs)
+            times.append(time.perf_counter() - begin)
+        first = len(batches) * BATCH / statistics.median(times)
         again = len(batches) * BATCH / seconds_per_call(partial(_pay, model, batches, n_jobs), seconds=seconds)
     recorded = FeedbackRewardModel(RecordedSimulator().bind(market), market)
     shipped = len(batches) * BATCH / seconds_per_call(partial(_pay, recorded, batches, n_jobs), seconds=seconds)
     limit = "answering every pair once, in batches of 256"
-    yield Row("rewards from a cache file, first time in a process", first, "a second", limit)
+    yield Row("rewards from a cache file, each for the first time", first, "a second", limit, 100_000.0)
     yield Row("rewards of decisions that the process knows", again, "a second", limit, 100_000.0)
     yield Row("rewards of the shipped recording", shipped, "a second", limit)
 

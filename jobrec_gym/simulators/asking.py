@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import threading
@@ -12,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jobrec_gym.simulators.budget import Budget, BudgetReached
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, ShortAnswer
 from jobrec_gym.simulators.completion import CallFailed, ChatModel, ModelUnusable
 from jobrec_gym.simulators.prompts import Prompt
 
@@ -77,8 +76,7 @@ class Usage:
     decisions: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a question.
 
     Attributes:
@@ -87,13 +85,17 @@ class Outcome:
         cached: Whether it was known, or asked for another question of the batch.
         reason: In whose words it failed.
         budget: The cap that was reached, where that is why.
+        tokens: That the answer took here; 0 where it was known.
+        cost_usd: The same in dollars.
     """
 
     status: str
-    answer: CachedAnswer | None = None
+    answer: ShortAnswer | None = None
     cached: bool = False
     reason: str = ""
     budget: BudgetReached | None = None
+    tokens: int = 0
+    cost_usd: float = 0.0
 
 
 class Asker:
@@ -159,6 +161,7 @@ class Asker:
             "persona": persona,
             "sampling": json.dumps(keyed, sort_keys=True),
         }
+        self._key_of = KeyMaker(**self._key_parts)
         self._lock = threading.Lock()
         self._chat: ChatModel | None = None
         self._counts: Counter[str] = Counter()
@@ -179,7 +182,7 @@ class Asker:
 
     def key(self, question: Question) -> str:
         """The cache's key of a question."""
-        return cache_key(**self._key_parts, applicant=question[0], job=question[1])
+        return self._key_of(*question)
 
     def ask(self, questions: Sequence[Question]) -> list[Outcome]:
         """Answers a batch, in its order.
@@ -188,10 +191,14 @@ class Asker:
             ReplayMiss: In strict replay, for a pair that is not known.
             ModelUnusable: If no call can succeed.
         """
-        keys = [self.key(question) for question in questions]
-        known = self._cache.get(keys)
+        keys = [self._key_of(*question) for question in questions]
+        known = self._cache.in_short(keys)
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
-        if missing and self._cache_mode == "replay_strict":
+        if not missing:
+            outcomes = [Outcome(answer.status, answer, True) for answer in map(known.__getitem__, keys)]
+            self._count(outcomes)
+            return outcomes
+        if self._cache_mode == "replay_strict":
             raise ReplayMiss(
                 f"{len(missing)} of {len(questions)} pairs are not in {self._cache.path} for this model, prompt, "
                 'persona and sampling: record them with cache_mode="record", or import a cache that has them.'
@@ -206,7 +213,7 @@ class Asker:
                 outcome = Outcome(known[key].status, known[key], cached=True)
             else:
                 again = key in seen and fresh[key].answer is not None
-                outcome = dataclasses.replace(fresh[key], cached=True) if again else fresh[key]
+                outcome = fresh[key]._replace(cached=True, tokens=0, cost_usd=0.0) if again else fresh[key]
                 seen.add(key)
             outcomes.append(outcome)
         self._count(outcomes)
@@ -214,16 +221,14 @@ class Asker:
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         with self._lock:
+            self._counts["hits"] += sum(outcome.cached for outcome in outcomes)
             for outcome in outcomes:
-                self._counts["hits"] += outcome.cached
                 if outcome.status != "ok":
                     if not self._failures[outcome.status]:
                         _log.warning("the language model gave no decision: %s. %s", outcome.status, outcome.reason)
                     self._failures[outcome.status] += 1
 
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
-        if not missing:
-            return {}
         chat = self._model()
         owner = uuid.uuid4().hex
         deadline = time.monotonic() + self._limits.batch_timeout
@@ -268,7 +273,7 @@ class Asker:
         """Asks, unless another thread or process does; runs in a thread."""
         pause, longest = _POLL_SECONDS
         while key not in self._cache.claim([key], owner, self._limits.timeout + _LEASE_SLACK):
-            found = self._cache.get([key])
+            found = self._cache.in_short([key])
             if found:
                 return Outcome(found[key].status, found[key], cached=True)
             if time.monotonic() + pause > deadline:
@@ -354,7 +359,8 @@ class Asker:
         self._cache.put(answer)
         # Whoever was first counts, here and in every replay.
         kept = self._cache.get([key])[key]
-        return Outcome(kept.status, kept)
+        said = ShortAnswer(kept.status, kept.decision, kept.probability, kept.reason)
+        return Outcome(kept.status, said, tokens=kept.tokens, cost_usd=kept.cost_usd)
 
 
 def _refusal(reason: str) -> Any:

