@@ -471,8 +471,10 @@ class PairNetwork(nn.Module):
             # The layer's products take the place of the vectors.
             by_states, by_actions = F.linear(pairs.state, by_state, self.first.bias), F.linear(pairs.action, by_pair)
             pairs, evaluate = pairs._replace(state=by_states, action=by_actions), self._of_products
-        size = max(1, PIECE * len(pairs.action_row) // max(pairs.action_row.numel(), 1))
-        starts = range(0, max(len(pairs.action_row), 1), size)
+        n = max(len(pairs.action_row), 1)
+        in_pieces = pairs.action.device.type == "cpu" and not th.is_grad_enabled()
+        size = max(1, PIECE * n // max(pairs.action_row.numel(), 1)) if in_pieces else n
+        starts = range(0, n, size)
         values = [evaluate(pairs.take(slice(start, start + size))) for start in starts]
         return values[0] if len(values) == 1 else th.cat(values)
 
@@ -507,7 +509,7 @@ class PairNetwork(nn.Module):
 
 def _rows_of(table: th.Tensor, rows: th.Tensor) -> th.Tensor:
     """`table[rows]`, of rows (...), but sooner."""
-    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, table.shape[-1])
 
 
 def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:

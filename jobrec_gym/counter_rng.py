@@ -73,7 +73,7 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     (Black and Rogaway, 2002).
 
     Args:
-        keys: uint64, broadcast against ``positions``.
+        keys: uint64 of at least one dimension, broadcast against ``positions``.
         positions: Integers in [0, n).
         n: Size of the permuted range, at least 1.
 

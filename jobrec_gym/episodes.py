@@ -45,8 +45,9 @@ class UpcomingEpisodes:
         self._ahead = _AHEAD if problem.draws_ahead and _AHEAD * n_ids <= _PREPARED_IDS else 1
         # A block has parts of `_ahead` episodes each; of every environment one part is prepared, -1 for none.
         self._part = np.full(num_envs, -1)
-        self._applicant_ids = np.zeros((num_envs, self._ahead), dtype=np.int64)
-        self._candidate_ids = np.zeros((num_envs, self._ahead, problem.num_candidates), dtype=np.int64)
+        n_kept = self._ahead if self._ahead > 1 else 0
+        self._applicant_ids = np.zeros((num_envs, n_kept), dtype=np.int64)
+        self._candidate_ids = np.zeros((num_envs, n_kept, problem.num_candidates), dtype=np.int64)
 
     def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
         """Seeds the marked environments: ``i`` with ``seed + i`` or the i-th seed; ``None`` keeps a generator.
@@ -74,12 +75,16 @@ class UpcomingEpisodes:
     def next(self, rows: Mask) -> tuple[NDArray[np.uint64], Ids, Ids]:
         """The next episodes of the m marked environments: numbers (m,), applicants (m,), first candidates (m, k)."""
         self._draw(rows & (self._used == _BLOCK))
-        part, place = np.divmod(self._used, self._ahead)
-        self._prepare(rows & (self._part != part), part)
-        place = place[rows]
         numbers = self._block[rows, self._used[rows]]
+        if self._ahead == 1:
+            applicant_ids, candidate_ids = self._begin(numbers)
+        else:
+            part, place = np.divmod(self._used, self._ahead)
+            self._prepare(rows & (self._part != part), part)
+            place = place[rows]
+            applicant_ids, candidate_ids = self._applicant_ids[rows, place], self._candidate_ids[rows, place]
         self._used[rows] += 1
-        return numbers, self._applicant_ids[rows, place], self._candidate_ids[rows, place]
+        return numbers, applicant_ids, candidate_ids
 
     def get_state(self) -> dict[str, Any]:
         """Which episodes come next; the rest is computed from it."""
@@ -107,8 +112,12 @@ class UpcomingEpisodes:
         if not rows.any():
             return
         numbers = self._block.reshape(len(rows), -1, self._ahead)[rows, part[rows]].ravel()
-        applicant_ids = self._problem.applicants(numbers)
-        candidate_ids = self._problem.candidates(applicant_ids, numbers, np.zeros(len(numbers), dtype=np.int64))
+        applicant_ids, candidate_ids = self._begin(numbers)
         self._applicant_ids[rows] = applicant_ids.reshape(-1, self._ahead)
         self._candidate_ids[rows] = candidate_ids.reshape(-1, *self._candidate_ids.shape[1:])
         self._part[rows] = part[rows]
+
+    def _begin(self, numbers: NDArray[np.uint64]) -> tuple[Ids, Ids]:
+        """Applicants (m,) and first candidates (m, k) of the episodes of some numbers (m,)."""
+        applicant_ids = self._problem.applicants(numbers)
+        return applicant_ids, self._problem.candidates(applicant_ids, numbers, np.zeros(len(numbers), dtype=np.int64))

@@ -187,7 +187,7 @@ class HybridRewardModel:
 
 
 def scaled_cosine(cosine: NDArray[np.float32], scale: Literal["unit", "raw"]) -> NDArray[np.float64]:
-    """Cosines (n,) as rewards: clipped to [-1, 1] against rounding, then ``(1 + c) / 2`` for ``"unit"``."""
+    """Cosines (...) as rewards: clipped to [-1, 1] against rounding, then ``(1 + c) / 2`` for ``"unit"``."""
     clipped = np.minimum(np.maximum(cosine.astype(np.float64), -1.0), 1.0)  # np.clip takes twice as long
     return clipped if scale == "raw" else (1.0 + clipped) / 2.0
 

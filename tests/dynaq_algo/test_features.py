@@ -190,6 +190,22 @@ def test_pairs_between_few_vectors_score_as_their_rows_do(features):
     th.testing.assert_close(network.of_pairs(sets), expected)
 
 
+@pytest.mark.parametrize("features", [ConcatFeatures(3, 2), InteractionFeatures(3, 2)])
+def test_pairs_are_scored_in_pieces_and_none_at_all(monkeypatch, features):
+    th.manual_seed(0)
+    network = PairNetwork(features, [8, 8])
+    pairs = DistinctPairs(th.randn(3, 3), th.randint(3, (20, 1)), th.randn(4, 2), th.randint(4, (20, 5)))
+    expected = network.of_pairs(pairs)
+    monkeypatch.setattr("dynaq_algo.features.PIECE", 12)
+    seen = []
+    rest = network.rest.forward
+    monkeypatch.setattr(network.rest, "forward", lambda hidden: (seen.append(len(hidden)), rest(hidden))[1])
+    with th.no_grad():
+        th.testing.assert_close(network.of_pairs(pairs), expected)
+        assert seen == [2] * 10
+        assert network.of_pairs(pairs.take(slice(0, 0))).shape == (0, 5)
+
+
 def test_a_separable_first_layer_sees_each_vector_once(monkeypatch):
     network = PairNetwork(ConcatFeatures(3, 2), [8])
     seen = []

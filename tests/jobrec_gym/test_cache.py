@@ -87,12 +87,25 @@ def test_what_was_said_comes_back_without_what_it_depends_on(cache):
         assert said.probability == pytest.approx(each.probability, abs=0, nan_ok=True)
 
 
-def test_a_file_of_before_the_index_gets_it_when_opened(cache):
+def test_a_file_of_before_the_index_is_read_and_left_as_it_is(cache):
     cache.put(answer())
     with sqlite3.connect(cache.path) as connection:
         connection.execute("DROP INDEX answers_in_short")
     connection.close()
-    assert AnswerCache(cache.path).in_short([answer().key])[answer().key].decision == "save"
+    old = AnswerCache(cache.path)
+    assert old.in_short([answer().key])[answer().key].decision == "save"
+    with sqlite3.connect(cache.path) as connection:
+        assert not connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name LIKE '%short'"
+        ).fetchall()
+    connection.close()
+
+
+def test_opening_a_file_again_writes_nothing(cache):
+    cache.put(answer())
+    wal = Path(f"{cache.path}-wal")
+    before = wal.stat().st_size
+    assert AnswerCache(cache.path).in_short([answer().key]) and wal.stat().st_size == before
 
 
 def test_the_first_answer_stays(cache):
