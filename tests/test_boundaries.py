@@ -17,7 +17,7 @@ LAYERS = {
         {"simulators.answers", "simulators.completion", "simulators.asking", "simulators.memory"},
         {"rewards", "candidates", "metrics"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
-        {"rendering"},
+        {"rendering", "episodes"},
         {"picture"},
         {"screen"},
         {"env", "vector"},

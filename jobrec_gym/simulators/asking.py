@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
         answer: The answer; ``None`` where no completion came.
         cached: Whether it was known, or asked for another question of the batch.
         reason: In whose words it failed.
-        budget: The cap that was reached, where that is why.
+        budget: The ``BudgetReached`` to raise, where a cap is why.
         tokens: That the answer took here; 0 where it was known.
         cost_usd: The same in dollars.
     """
@@ -93,7 +93,7 @@ class Outcome(NamedTuple):
     answer: ShortAnswer | None = None
     cached: bool = False
     reason: str = ""
-    budget: BudgetReached | None = None
+    budget: Exception | None = None
     tokens: int = 0
     cost_usd: float = 0.0
 
