@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.planning import PlanningSource, make_planning_source
+from dynaq_algo.planning import PlanningSource, VisitedPairs, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.vec_env import GymnasiumVecEnv
-from dynaq_algo.world_model import WorldModel, drop_gradients
+from dynaq_algo.world_model import WorldModel
 
 __all__ = ["DynaQ"]
 
@@ -61,14 +61,16 @@ class NextCandidates(NamedTuple):
     Attributes:
         pairs: The next states, (n, 1), with the next candidates, (n, k).
         mask: (n, k) bool.
+        terminated: (n,) bool, whether there is no next decision.
     """
 
     pairs: DistinctPairs
     mask: th.Tensor
+    terminated: th.Tensor
 
     def take(self, rows: slice) -> NextCandidates:
         """Of some of the transitions."""
-        return NextCandidates(self.pairs.take(rows), self.mask[rows])
+        return NextCandidates(self.pairs.take(rows), self.mask[rows], self.terminated[rows])
 
     def scores(self, network: PairNetwork) -> th.Tensor:
         """What a network says of them, (n, k), -inf where masked."""
@@ -81,24 +83,20 @@ class Batch(NamedTuple):
     Attributes:
         pairs: The n pairs (s, a).
         inputs: (n, output_dim) their features.
-        reward: (n,).
-        terminated: (n,) bool.
         following: What may be chosen next, for `double`, which chooses as late as at the update.
     """
 
     pairs: DistinctPairs
     inputs: th.Tensor
-    reward: th.Tensor
-    terminated: th.Tensor
     following: NextCandidates | None = None
 
     def split(self, size: int) -> list[Batch]:
         """Consecutive batches of `size` transitions, without a copy."""
-        return [self._rows(slice(start, start + size)) for start in range(0, len(self.reward), size)]
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.inputs), size)]
 
     def _rows(self, rows: slice) -> Batch:
         following = None if self.following is None else self.following.take(rows)
-        return Batch(self.pairs.take(rows), self.inputs[rows], self.reward[rows], self.terminated[rows], following)
+        return Batch(self.pairs.take(rows), self.inputs[rows], following)
 
 
 class DynaQ(DQN):
@@ -263,14 +261,14 @@ class DynaQ(DQN):
         losses, model_losses, planning_losses, q_means = [], [], [], []
         for _ in range(gradient_steps):
             transitions = self.replay_buffer.sample(batch_size, self._rngs["replay"])
-            batch = self._batch(transitions)
+            batch, reward = self._batch(transitions), self._tensor(self._normalised(transitions.reward))
 
-            target = self._targets(batch, batch.reward, self._target_values(transitions, batch))
+            target = self._targets(batch, reward, self._target_values(transitions, batch, imagined=False))
             loss, q_values = self._q_update(batch.inputs, target)
             losses.append(loss)
             q_means.append(q_values.mean())
 
-            model_losses.append(self.world_model.update(batch.inputs, batch.reward, transitions.serial))
+            model_losses.append(self.world_model.update(batch.inputs, reward, transitions.serial))
 
             if self.planning_steps:
                 planning_losses += self.plan(batch_size)
@@ -294,7 +292,8 @@ class DynaQ(DQN):
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        imagined, target_values = self._imagined_rewards(planned), self._target_values(pairs, planned)
+        imagined = self._imagined_rewards(planned)
+        target_values = self._target_values(pairs, planned, imagined=type(self._planner) is not VisitedPairs)
         self._n_planning_updates += self.planning_steps
         if planned.following is None:
             targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)
@@ -321,14 +320,11 @@ class DynaQ(DQN):
         Returns:
             The mean squared TD error and the Q-values (n,), both of before the step.
         """
-        q_values = self.q_net(inputs)
-        loss = F.mse_loss(q_values, target)
-        drop_gradients(self.policy.optimizer)
-        loss.backward()
+        loss, q_values = self.q_net.regress(inputs, target)
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        return loss.detach(), q_values.detach()
+        return loss, q_values
 
     @th.no_grad()
     def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
@@ -341,12 +337,17 @@ class DynaQ(DQN):
         """
         if batch.following is not None:
             best = batch.following.scores(self.q_net).argmax(dim=1, keepdim=True)
-            target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.terminated)
+            target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.following.terminated)
         return reward + self.gamma * target_values
 
     @th.no_grad()
-    def _target_values(self, transitions: Transitions, batch: Batch) -> th.Tensor:
+    def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
         """What the target network says of the next step.
+
+        Args:
+            transitions: n of them.
+            batch: The same.
+            imagined: Whether their candidates or states may be others than those stored.
 
         Returns:
             Its value (n,), 0 where terminated, or where nothing is left to choose; for `double`, which has yet to
@@ -355,24 +356,26 @@ class DynaQ(DQN):
         if batch.following is not None:
             return batch.following.scores(self.q_net_target)
         evaluate = self._same_action_values if self.bootstrap == "same_action" else self._highest_values
-        values = self._kept_values.of(transitions, self.replay_buffer, self.q_net_target, self.bootstrap, evaluate)
-        return _of_what_goes_on(values, batch.terminated)
+        return self._kept_values.of(
+            transitions, self.replay_buffer, self.q_net_target, self.bootstrap, evaluate, imagined
+        )
 
     def _same_action_values(self, transitions: Transitions) -> th.Tensor:
-        """Q_target(s', a), (n,)."""
-        return self.q_net_target.of_pairs(self._distinct(transitions.next_state_id, transitions.candidate_id))
+        """Q_target(s', a), (n,), 0 where terminated."""
+        values = self.q_net_target.of_pairs(self._distinct(transitions.next_state_id, transitions.candidate_id))
+        return _of_what_goes_on(values, self._tensor(transitions.terminated))
 
     def _highest_values(self, transitions: Transitions) -> th.Tensor:
-        """The highest Q_target(s', a') that is allowed, (n,), -inf where nothing is."""
-        return self._following(transitions).scores(self.q_net_target).amax(dim=1)
+        """The highest Q_target(s', a') that is allowed, (n,), 0 where terminated or where nothing is."""
+        following = self._following(transitions)
+        return _of_what_goes_on(following.scores(self.q_net_target).amax(dim=1), following.terminated)
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Vectors of some transitions, gathered from the tables."""
-        reward = self._tensor(self._normalised(transitions.reward))
         pairs = self._distinct(transitions.state_id, transitions.candidate_id)
         inputs = self.policy.features.of_pairs(pairs)
         following = self._following(transitions) if self.bootstrap == "double" else None
-        return Batch(pairs, inputs, reward, self._tensor(transitions.terminated), following)
+        return Batch(pairs, inputs, following)
 
     def _normalised(self, reward: np.ndarray) -> np.ndarray:
         """Rewards (n,) in the scale of learning."""
@@ -382,7 +385,8 @@ class DynaQ(DQN):
 
     def _following(self, transitions: Transitions) -> NextCandidates:
         candidate_id, mask = self.replay_buffer.candidate_sets(transitions.position, following=True)
-        return NextCandidates(self._distinct(transitions.next_state_id[:, None], candidate_id), self._tensor(mask))
+        pairs = self._distinct(transitions.next_state_id[:, None], candidate_id)
+        return NextCandidates(pairs, self._tensor(mask), self._tensor(transitions.terminated))
 
     def _distinct(self, state_id: np.ndarray, candidate_id: np.ndarray) -> DistinctPairs:
         """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once."""

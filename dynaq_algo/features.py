@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
+
+from dynaq_algo.gradients import ChainGradients
 
 __all__ = [
     "FEATURES",
@@ -445,19 +448,40 @@ class PairNetwork(nn.Module):
             raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
         self.features = features
         self.first = nn.Linear(features.output_dim, net_arch[0])
-        layers: list[nn.Module] = [activation_fn()]
+        # What a layer gives is of use only to its activation, which may take its place.
+        activation = partial(nn.ReLU, inplace=True) if activation_fn is nn.ReLU else activation_fn
+        layers: list[nn.Module] = [activation()]
         for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
-            layers += [nn.Linear(size_in, size_out), activation_fn()]
+            layers += [nn.Linear(size_in, size_out), activation()]
         self.rest = nn.Sequential(*layers[:-1])
         self.prior = None
         if prior is not None:
             self.prior = nn.Parameter(prior_weights(prior, features))
             for parameter in layers[-2].parameters():
                 nn.init.zeros_(parameter)
+        self._gradients = ChainGradients([self.first, *self.rest])
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """Inputs (n, output_dim) of pairs -> (n,)."""
         return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
+
+    def regress(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean squared error of what :meth:`forward` gives, with its gradients in the place of the parameters' last.
+
+        Args:
+            inputs: (n, output_dim) of pairs.
+            target: (n,) what their values are to be.
+
+        Returns:
+            The error and the values (n,), detached.
+        """
+        if self.prior is None and type(self).forward is PairNetwork.forward and self._gradients.applies:
+            return self._gradients(inputs, target)
+        self.zero_grad()
+        values = self(inputs)
+        loss = F.mse_loss(values, target)
+        loss.backward()
+        return loss.detach(), values.detach()
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Pairs -> (n,), or (n, k) where there are k actions a state.
@@ -474,9 +498,9 @@ class PairNetwork(nn.Module):
         n = max(len(pairs.action_row), 1)
         in_pieces = pairs.action.device.type == "cpu" and not th.is_grad_enabled()
         size = max(1, PIECE * n // max(pairs.action_row.numel(), 1)) if in_pieces else n
-        starts = range(0, n, size)
-        values = [evaluate(pairs.take(slice(start, start + size))) for start in starts]
-        return values[0] if len(values) == 1 else th.cat(values)
+        if n <= size:
+            return evaluate(pairs)
+        return th.cat([evaluate(pairs.take(slice(start, start + size))) for start in range(0, n, size)])
 
     def _of_products(self, pairs: DistinctPairs) -> th.Tensor:
         hidden = _rows_of(pairs.action, pairs.action_row)

@@ -16,7 +16,7 @@ __all__ = ["TargetValues"]
 # Pairs whose vectors are gathered at a time, each vector once.
 CHUNK = 16_384
 # Entries of each parameter that are compared, about.
-SAMPLE_SIZE = 512
+SAMPLE_SIZE = 64
 
 
 class TargetValues:
@@ -55,6 +55,7 @@ class TargetValues:
         network: nn.Module,
         kind: str,
         evaluate: Callable[[Transitions], th.Tensor],
+        imagined: bool = True,
     ) -> th.Tensor:
         """Values (n,) of n transitions.
 
@@ -64,11 +65,14 @@ class TargetValues:
             replay: Where they are stored.
             network: The target network.
             kind: `"same_action"`, of the candidate that was chosen, or `"max"`, of all next candidates.
-            evaluate: What the network says of m transitions, (m,).
+            evaluate: What the network says of the next steps of m transitions, (m,).
+            imagined: Whether planning may have done so; False spares the comparison with what is stored.
         """
         self._forget_if_changed(network, replay, kind)
         position = transitions.position
-        as_stored = replay.as_stored(transitions, same_candidate=kind == "same_action")
+        as_stored = np.ones(len(position), bool)
+        if imagined:
+            as_stored = replay.as_stored(transitions, same_candidate=kind == "same_action")
         self._n_asked += int(np.count_nonzero(as_stored))
         if (as_stored & (self._serial[position] != transitions.serial)).any():
             at_once = len(replay) <= self._n_asked_before
@@ -78,7 +82,7 @@ class TargetValues:
             for places in np.split(missing, range(chunk, len(missing), chunk)):
                 self._values[self._index(places)] = evaluate(replay[places])
                 self._serial[places] = replay.serials(places)
-        values = self._values[self._index(position)]
+        values = self._values.index_select(0, self._index(position))
         if not as_stored.all():
             others = np.flatnonzero(~as_stored)
             values[self._index(others)] = evaluate(Transitions(*(column[others] for column in transitions)))
@@ -100,7 +104,7 @@ class TargetValues:
         size = len(replay)
         return {
             "kind": kind,
-            "values": self._values[:size].cpu().numpy(),
+            "next_values": self._values[:size].cpu().numpy(),
             "serial": self._serial[:size],
             "n_asked": [self._n_asked_before, self._n_asked],
         }
@@ -108,9 +112,10 @@ class TargetValues:
     def restore(self, state: Mapping[str, Any], network: nn.Module, replay: CandidateReplay, kind: str) -> None:
         """Put back what :meth:`state` gave of the same network and replay; of another kind, nothing."""
         self._forget_if_changed(network, replay, kind)
-        if state["kind"] == kind:
+        # Earlier releases kept `values` before they were made 0 at an end.
+        if state["kind"] == kind and "next_values" in state:
             size = len(replay)
-            self._values[:size] = th.as_tensor(state["values"], device=self._values.device)
+            self._values[:size] = th.as_tensor(state["next_values"], device=self._values.device)
             self._serial[:size] = state["serial"]
             self._n_asked_before, self._n_asked = state["n_asked"]
 

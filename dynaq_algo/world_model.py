@@ -67,7 +67,8 @@ class WorldModel(nn.Module):
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean of the members' rewards for pairs of separable features, see :meth:`PairNetwork.of_pairs`."""
-        return _mean_and_spread([member.of_pairs(pairs) for member in self.members])[0]  # type: ignore[operator]
+        rewards: list[th.Tensor] = [member.of_pairs(pairs) for member in self.members]  # type: ignore[operator]
+        return rewards[0] if len(rewards) == 1 else th.stack(rewards).mean(dim=0)
 
     def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
         """Told of new transitions, (n, output_dim) and (n,); it waits for :meth:`update`."""
@@ -84,14 +85,14 @@ class WorldModel(nn.Module):
             The mean squared error, averaged over members, before the step.
         """
         if len(self.members) == 1:
-            loss = error = F.mse_loss(self.members[0](inputs), reward)
+            error, _ = self.members[0].regress(inputs, reward)  # type: ignore[operator]
         else:
             errors = th.stack([(member(inputs) - reward).square() for member in self.members])
             weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
             # The sum over members: each learns as fast as it would alone.
-            loss, error = (weights * errors).mean(dim=1).sum(), errors.mean()
-        drop_gradients(self.optimizer)
-        loss.backward()
+            drop_gradients(self.optimizer)
+            (weights * errors).mean(dim=1).sum().backward()
+            error = errors.mean()
         self.optimizer.step()
         return error.detach()
 

@@ -25,6 +25,7 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
+        {"gradients"},
         {"features", "replay", "vec_env"},
         {"world_model", "gaussian_process", "policies"},
         {"planning", "target_values"},

@@ -20,12 +20,12 @@ def checked(monkeypatch):
     """Compares all values with values computed anew; counts those that were asked for and those evaluated."""
     counts, of = {"asked": 0, "evaluated": 0}, TargetValues.of
 
-    def compared(self, transitions, replay, network, kind, evaluate):
+    def compared(self, transitions, replay, network, kind, evaluate, imagined):
         def counted(some):
             counts["evaluated"] += len(some.position)
             return evaluate(some)
 
-        values = of(self, transitions, replay, network, kind, counted)
+        values = of(self, transitions, replay, network, kind, counted, imagined)
         th.testing.assert_close(values, evaluate(transitions), rtol=1e-5, atol=1e-6)
         counts["asked"] += len(values)
         return values
