@@ -21,7 +21,6 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
-from torch.nn import functional as F
 
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match

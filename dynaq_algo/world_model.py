@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch as th
 from torch import nn
-from torch.nn import functional as F
 
 from dynaq_algo.features import DistinctPairs, PairFeatures, PairNetwork
 

@@ -37,12 +37,11 @@ def answer_rows(seconds: float) -> Iterator[Row]:
     batches = [pairs[start : start + BATCH] for start in range(0, len(pairs) - BATCH + 1, BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "answers.sqlite"
+        fresh = partial(LLMSimulator, "openai/known", cache=cache, cache_mode="replay_strict", api_key="none")
+        _fill(fresh(), cache, market)
         times = []
-        for number in range(FRESH):
-            simulator = LLMSimulator("openai/known", cache=cache, cache_mode="replay_strict", api_key="none")
-            if number == 0:
-                _fill(simulator, cache, market)
-            model = FeedbackRewardModel(simulator.bind(market), market)
+        for _ in range(FRESH):
+            model = FeedbackRewardModel(fresh().bind(market), market)
             begin = time.perf_counter()
             _pay(model, batches, n_jobs)
             times.append(time.perf_counter() - begin)

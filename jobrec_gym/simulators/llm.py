@@ -579,8 +579,7 @@ class BoundLLMSimulator:
             thresholds = self.thresholds
         except BudgetReached as reached:  # within the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(job_ids)
-            cosine = self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
-            return self.simulator.feedback_of(outcomes, None, cosine)
+            return self._feedback_of(outcomes, None, applicant_ids, job_ids)
         places = self._memory.find(applicant_ids, job_ids)
         known = places >= 0
         self.simulator.count_known(int(known.sum()))
@@ -588,10 +587,15 @@ class BoundLLMSimulator:
             return self._memory.take(places)
         asked = applicant_ids[~known], job_ids[~known]
         outcomes = self.simulator.ask(self._documents.questions(*asked))
-        cosine = self._cosine.reward(*asked) if self.simulator.pays_cosine else None
-        fresh = self.simulator.feedback_of(outcomes, thresholds, cosine)
+        fresh = self._feedback_of(outcomes, thresholds, *asked)
         self._memory.add(*asked, fresh)
         return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
+
+    def _feedback_of(
+        self, outcomes: Sequence[Outcome], thresholds: Sequence[float] | None, applicant_ids: Ids, job_ids: Ids
+    ) -> Feedback:
+        cosine = self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
+        return self.simulator.feedback_of(outcomes, thresholds, cosine)
 
 
 def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tuple[Ids, Ids]:
