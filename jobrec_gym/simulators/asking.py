@@ -184,6 +184,14 @@ class Asker:
         """The cache's key of a question."""
         return self._key_of(*question)
 
+    def recall(self, questions: Sequence[Question]) -> tuple[tuple[Any, ...], ...] | None:
+        """Decisions, probabilities and reasons, (n,) each, n >= 1; ``None`` if not all was answered before."""
+        columns = self._cache.columns_in_short(self._key_of.of(questions))
+        if columns is None or columns[0].count("ok") < len(questions):
+            return None
+        self.count_known(len(questions))
+        return columns[1:]
+
     def ask(self, questions: Sequence[Question]) -> list[Outcome]:
         """Answers a batch, in its order.
 
@@ -191,14 +199,10 @@ class Asker:
             ReplayMiss: In strict replay, for a pair that is not known.
             ModelUnusable: If no call can succeed.
         """
-        keys = [self._key_of(*question) for question in questions]
+        keys = self._key_of.of(questions)
         known = self._cache.in_short(keys)
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
-        if not missing:
-            outcomes = [Outcome(answer.status, answer, True) for answer in map(known.__getitem__, keys)]
-            self._count(outcomes)
-            return outcomes
-        if self._cache_mode == "replay_strict":
+        if missing and self._cache_mode == "replay_strict":
             raise ReplayMiss(
                 f"{len(missing)} of {len(questions)} pairs are not in {self._cache.path} for this model, prompt, "
                 'persona and sampling: record them with cache_mode="record", or import a cache that has them.'
@@ -206,7 +210,7 @@ class Asker:
         if self._cache_mode == "replay":
             fresh = {key: Outcome("not_recorded") for key in missing}
         else:
-            fresh = self._ask_missing(missing)
+            fresh = self._ask_missing(missing) if missing else {}
         outcomes, seen = [], set()
         for key in keys:
             if key in known:

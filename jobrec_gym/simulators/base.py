@@ -117,7 +117,8 @@ class Feedback:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Bool (n,), whether the reward means something: the status is ``ok`` or begins with ``cosine:``."""
-        return (self.status == "ok") | np.char.startswith(self.status, COSINE_INSTEAD)
+        valid = self.status == "ok"
+        return valid if valid.all() else valid | np.char.startswith(self.status, COSINE_INSTEAD)
 
 
 @runtime_checkable

@@ -118,9 +118,16 @@ class KeyMaker:
 
     def __call__(self, applicant: str, job: str) -> str:
         """The key of two documents."""
-        digest = self._begun(applicant).copy()
-        digest.update(self._end(job))
-        return digest.hexdigest()
+        return self.of([(applicant, job)])[0]
+
+    def of(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """The keys of n pairs of documents."""
+        begun, end, keys = self._begun, self._end, []
+        for applicant, job in pairs:
+            digest = begun(applicant).copy()
+            digest.update(end(job))
+            keys.append(digest.hexdigest())
+        return keys
 
 
 class AnswerCache:
@@ -140,7 +147,9 @@ class AnswerCache:
         with self.transaction() as connection:
             # Files of earlier releases lack it; to make it there would keep all others from writing meanwhile.
             known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers_in_short'").fetchone()
-            self._has_index = known is not None
+        # By itself SQLite would take the table, a page of text for each row.
+        index = "" if known is None else "INDEXED BY answers_in_short"
+        self._select_in_short = f"SELECT key, status, decision, probability, reason FROM answers {index}"
 
     def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
         """The answers that are known, by key."""
@@ -148,13 +157,23 @@ class AnswerCache:
 
     def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
         """The answers that are known, by key, without what they depend on, which :meth:`get` reads too."""
-        # By itself SQLite would take the table, a page of text for each row.
-        index = "INDEXED BY answers_in_short" if self._has_index else ""
-        select = f"SELECT key, status, decision, probability, reason FROM answers {index}"
         return {
             key: ShortAnswer(status, decision, math.nan if probability is None else probability, reason)
-            for key, status, decision, probability, reason in self._rows(select, keys)
+            for key, status, decision, probability, reason in self._rows(self._select_in_short, keys)
         }
+
+    def columns_in_short(self, keys: Sequence[str]) -> tuple[tuple[Any, ...], ...] | None:
+        """Status, decision, probability (or ``None``) and reason, (n,) each, of n >= 1 keys.
+
+        Returns:
+            ``None`` if a key is not known.
+        """
+        found = {row[0]: row for row in self._rows(self._select_in_short, keys)}
+        try:
+            _, *columns = zip(*[found[key] for key in keys], strict=True)
+        except KeyError:
+            return None
+        return tuple(columns)
 
     def put(self, answer: CachedAnswer) -> None:
         """Keeps an answer; one that is there already stays. At return it survives a kill of the process."""
@@ -258,12 +277,13 @@ class AnswerCache:
     def __reduce__(self) -> tuple[type[AnswerCache], tuple[str]]:
         return type(self), (self.path,)
 
-    def _rows(self, select: str, keys: Sequence[str]) -> Iterator[Sequence[Any]]:
-        wanted = list(dict.fromkeys(keys))
+    def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        wanted, rows = list(dict.fromkeys(keys)), []
         for start in range(0, len(wanted), _BATCH):
             part = wanted[start : start + _BATCH]
             places = ",".join("?" * len(part))
-            yield from self._connection().execute(f"{select} WHERE key IN ({places})", part)
+            rows += self._connection().execute(f"{select} WHERE key IN ({places})", part).fetchall()
+        return rows
 
     def _connection(self) -> sqlite3.Connection:
         # A connection must not be carried through a fork.

@@ -472,10 +472,8 @@ class LLMSimulator:
         elif thresholds is None:
             decision = [""] * len(answers)
         else:
-            places = np.searchsorted(thresholds, probability, side="right").tolist()
-            decision = [
-                "" if answer is _NO_ANSWER else DECISIONS[place] for answer, place in zip(answers, places, strict=True)
-            ]
+            cut = _cut(probability, thresholds)
+            decision = ["" if answer is _NO_ANSWER else word for answer, word in zip(answers, cut, strict=True)]
         status = ["ok"] * len(outcomes)
         reward = np.array([self.rewards.get(word, 0.0) for word in decision], dtype=np.float64)
         for row, answer in enumerate(answers):
@@ -491,6 +489,23 @@ class LLMSimulator:
             cost_usd=[outcome.cost_usd for outcome in outcomes],
             cached=[outcome.cached for outcome in outcomes],
         )
+
+    def recall(self, questions: Sequence[Question], thresholds: Sequence[float] | None) -> Feedback | None:
+        """Feedback (n,), n >= 1, where all was answered before; ``None`` where not: then :meth:`ask`, which tells more.
+
+        Args:
+            questions: n.
+            thresholds: Where probabilities are cut, in mode ``"probability"``.
+        """
+        columns = self._asker.recall(questions)
+        if columns is None:
+            return None
+        said, probabilities, reason = columns
+        probability = np.array(probabilities, dtype=np.float64)
+        decision = list(said) if thresholds is None else _cut(probability, thresholds)
+        reward = [self.rewards.get(word, 0.0) for word in decision]
+        cached = np.ones(len(reward), dtype=bool)
+        return Feedback.of(decision, reward, probability=probability, reason=reason, cached=cached)
 
     def _failed(self, outcome: Outcome, cosine: float | None) -> tuple[str, float]:
         """Status and reward of a recommendation without an answer, by the policies."""
@@ -586,8 +601,10 @@ class BoundLLMSimulator:
         if known.all():
             return self._memory.take(places)
         asked = applicant_ids[~known], job_ids[~known]
-        outcomes = self.simulator.ask(self._documents.questions(*asked))
-        fresh = self._feedback_of(outcomes, thresholds, *asked)
+        questions = self._documents.questions(*asked)
+        fresh = self.simulator.recall(questions, thresholds)
+        if fresh is None:
+            fresh = self._feedback_of(self.simulator.ask(questions), thresholds, *asked)
         self._memory.add(*asked, fresh)
         return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
 
@@ -652,6 +669,11 @@ def _check_extra_body(extra_body: Mapping[str, Any] | None) -> None:
 
 def _default_prompt(mode: AskingMode) -> str:
     return f"{mode}-v1"
+
+
+def _cut(probability: NDArray[np.float64], thresholds: Sequence[float]) -> list[str]:
+    """The decisions that probabilities (n,) come to."""
+    return [DECISIONS[place] for place in np.searchsorted(thresholds, probability, side="right").tolist()]
 
 
 def _thresholds(values: ArrayLike) -> tuple[float, float, float]:

@@ -87,6 +87,18 @@ def test_what_was_said_comes_back_without_what_it_depends_on(cache):
         assert said.probability == pytest.approx(each.probability, abs=0, nan_ok=True)
 
 
+def test_columns_come_in_the_order_of_the_keys_or_not_at_all(cache):
+    first, second = answer(), answer(job="x", decision="apply", probability=math.nan)
+    cache.put(first)
+    cache.put(second)
+    keys = [second.key, first.key, second.key]
+    status, decision, probability, reason = cache.columns_in_short(keys)
+    assert (status, decision) == (("ok",) * 3, ("apply", first.decision, "apply"))
+    assert probability == (None, first.probability, None)
+    assert reason == (second.reason, first.reason, second.reason)
+    assert cache.columns_in_short([*keys, "unknown"]) is None
+
+
 def test_a_file_of_before_the_index_is_read_and_left_as_it_is(cache):
     cache.put(answer())
     with sqlite3.connect(cache.path) as connection:

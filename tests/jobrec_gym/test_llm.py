@@ -451,6 +451,36 @@ def test_a_miss_raises_in_strict_replay_and_has_a_status_in_replay(market, tmp_p
         assert fake.calls == 1
 
 
+def refuse_some(body, number):
+    refuses = len(body["messages"][1]["content"]) % 3 == 0
+    return says(None, refusal="I cannot") if refuses else decide_by_text(body, number)
+
+
+@pytest.mark.parametrize(
+    ("reply", "options"),
+    [
+        (decide_by_text, {}),
+        (lambda _, number: leans(0.1 + number / 30), {"mode": "probability", "calibration": (0.2, 0.4, 0.7)}),
+        (refuse_some, {}),
+    ],
+    ids=["decision", "probability", "failures"],
+)
+@pytest.mark.parametrize("rewards", [None, {"apply": 2.0, "save": 1.0, "click": 0.5, "ignore": -3.0}])
+def test_what_a_file_knows_is_what_was_said(market, tmp_path, reply, options, rewards):
+    options = {**options, "rewards": rewards, "cache": tmp_path / "answers.sqlite"}
+    twice = tuple(np.concatenate([side, side[:3]]) for side in GRID)
+    with serving(reply) as fake:
+        said = simulator(fake, **options).bind(market).feedback(*twice)
+        again = simulator(fake, cache_mode="replay_strict", **options)
+        found = again.bind(market).feedback(*twice)
+    assert len(set(said.decision.tolist())) > 2
+    for name in ("decision", "reward", "status", "probability", "reason"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(said, name))
+    assert found.cached.all() and not found.tokens.any() and not found.cost_usd.any()
+    assert again.usage.cache_hits == len(twice[0])
+    assert sum(again.usage.failures.values()) == (found.status != "ok").sum()
+
+
 @pytest.mark.parametrize(
     "change",
     [
