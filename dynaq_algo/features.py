@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.gradients import ChainGradients
+from dynaq_algo.gradients import ChainGradients, is_hooked, is_plain_chain
 
 __all__ = [
     "FEATURES",
@@ -448,18 +447,16 @@ class PairNetwork(nn.Module):
             raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
         self.features = features
         self.first = nn.Linear(features.output_dim, net_arch[0])
-        # What a layer gives is of use only to its activation, which may take its place.
-        activation = partial(nn.ReLU, inplace=True) if activation_fn is nn.ReLU else activation_fn
-        layers: list[nn.Module] = [activation()]
+        layers: list[nn.Module] = [activation_fn()]
         for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
-            layers += [nn.Linear(size_in, size_out), activation()]
+            layers += [nn.Linear(size_in, size_out), activation_fn()]
         self.rest = nn.Sequential(*layers[:-1])
         self.prior = None
         if prior is not None:
             self.prior = nn.Parameter(prior_weights(prior, features))
             for parameter in layers[-2].parameters():
                 nn.init.zeros_(parameter)
-        self._gradients = ChainGradients([self.first, *self.rest])
+        self._gradients = ChainGradients()
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """Inputs (n, output_dim) of pairs -> (n,)."""
@@ -475,8 +472,10 @@ class PairNetwork(nn.Module):
         Returns:
             The error and the values (n,), detached.
         """
-        if self.prior is None and type(self).forward is PairNetwork.forward and self._gradients.applies:
-            return self._gradients(inputs, target)
+        chain = [self.first, *self.rest]
+        plain = self.prior is None and getattr(self.forward, "__func__", None) is PairNetwork.forward
+        if plain and is_plain_chain(chain) and not is_hooked(self, self.rest, *chain):
+            return self._gradients(chain, inputs, target)
         self.zero_grad()
         values = self(inputs)
         loss = F.mse_loss(values, target)

@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ChainGradients"]
+__all__ = ["ChainGradients", "is_hooked", "is_plain_chain"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -19,35 +19,30 @@ class ChainGradients:
     The same numbers as autograd's, without its graph and with the memory of the last time: on a small network that is a
     tenth of an update.
 
-    Args:
-        chain: Linear, ReLU, Linear, ..., the last with one output; other modules are known by :attr:`applies`.
-
     Example:
         >>> chain = [nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)]
-        >>> loss, values = ChainGradients(chain)(th.zeros(4, 3), th.ones(4))
+        >>> loss, values = ChainGradients()(chain, th.zeros(4, 3), th.ones(4))
         >>> values.shape, chain[0].weight.grad.shape
         (torch.Size([4]), torch.Size([8, 3]))
     """
 
-    def __init__(self, chain: Sequence[nn.Module]):
-        self._chain = list(chain)
+    def __init__(self) -> None:
         self._hidden: list[th.Tensor] = []
         self._slopes: list[th.Tensor] = []
 
-    @property
-    def applies(self) -> bool:
-        """Whether the chain is of these layers alone, all of which learn, and nobody has hooked into them."""
-        return all(
-            type(module) is (nn.ReLU if number % 2 else nn.Linear)
-            and not any(getattr(module, hooks) for hooks in _HOOKS)
-            and all(p is not None and p.requires_grad and not p._backward_hooks for p in module._parameters.values())
-            for number, module in enumerate(self._chain)
-        )
-
     @th.no_grad()
-    def __call__(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Inputs (n, d), target (n,) -> the loss and the values (n,); gradients take the place of the former ones."""
-        layers: list[nn.Linear] = self._chain[::2]  # type: ignore[assignment]
+    def __call__(self, chain: Sequence[nn.Module], inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """The loss and the values; gradients take the place of the parameters' former ones.
+
+        Args:
+            chain: What :func:`is_plain_chain` says yes to.
+            inputs: (n, d).
+            target: (n,).
+
+        Returns:
+            The loss and the chain's values (n,).
+        """
+        layers: list[nn.Linear] = chain[::2]  # type: ignore[assignment]
         self._make_room(inputs, layers)
         into = [inputs]  # what each layer sees
         for layer, hidden in zip(layers, self._hidden, strict=False):
@@ -73,3 +68,22 @@ class ChainGradients:
         wanted = [((len(inputs), layer.out_features), inputs.dtype, inputs.device) for layer in layers[:-1]]
         if [(hidden.shape, hidden.dtype, hidden.device) for hidden in self._hidden] != wanted:
             self._hidden, self._slopes = ([inputs.new_empty(shape) for shape, *_ in wanted] for _ in range(2))
+
+
+def is_plain_chain(chain: Sequence[nn.Module]) -> bool:
+    """Whether modules are Linear, ReLU, Linear, ..., the last with one output, and all their parameters learn."""
+    return (
+        len(chain) % 2 == 1
+        and all(type(module) is (nn.ReLU if number % 2 else nn.Linear) for number, module in enumerate(chain))
+        and bool(chain[-1].out_features == 1)
+        and all(
+            parameter is not None and parameter.requires_grad and not parameter._backward_hooks
+            for module in chain
+            for parameter in module._parameters.values()
+        )
+    )
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """Whether somebody wants to be told of what goes through one of some modules."""
+    return any(getattr(module, hooks) for module in modules for hooks in _HOOKS)

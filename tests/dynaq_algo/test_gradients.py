@@ -88,11 +88,40 @@ def hook_into_a_parameter(net):
     net.first.weight.register_hook(lambda gradient: 2 * gradient)
 
 
+def hook_into_the_network(net):
+    net.register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def hook_into_the_rest(net):
+    net.rest.register_full_backward_hook(lambda module, given, taken: (2 * given[0],))
+
+
+def replace_forward(net):
+    forward = net.forward
+    net.forward = lambda inputs: 2 * forward(inputs)
+
+
+def append_a_layer(net):
+    net.rest.append(nn.Softplus())
+
+
 def parametrize(net):
     nn.utils.parametrizations.weight_norm(net.first)
 
 
-@pytest.mark.parametrize("change", [freeze, hook_into_a_layer, hook_into_a_parameter, parametrize])
+@pytest.mark.parametrize(
+    "change",
+    [
+        freeze,
+        hook_into_a_layer,
+        hook_into_a_parameter,
+        hook_into_the_network,
+        hook_into_the_rest,
+        replace_forward,
+        append_a_layer,
+        parametrize,
+    ],
+)
 def test_a_changed_network_has_autograds_gradients(change, written_out):
     net, (inputs, target) = network(), data(7)
     change(net)
@@ -107,6 +136,15 @@ def test_a_changed_network_has_autograds_gradients(change, written_out):
         if gradient is not None:
             th.testing.assert_close(parameter.grad, gradient)
     assert not written_out
+
+
+def test_a_replaced_layer_learns(written_out):
+    net = network()
+    net.regress(*data(7))
+    net.rest[1] = nn.Linear(8, 4)
+    net.rest[3] = nn.Linear(4, 1)
+    assert_equal_to_autograd(net, *data(7))
+    assert len(written_out) == 2
 
 
 class Doubled(PairNetwork):
@@ -137,7 +175,7 @@ def test_the_world_model_learns_the_same(monkeypatch, written_out):
         th.manual_seed(0)
         models.append(WorldModel(ConcatFeatures(3, 2), [8]))
         if not applies:
-            monkeypatch.setattr(ChainGradients, "applies", False)
+            monkeypatch.setattr("dynaq_algo.features.is_plain_chain", lambda chain: False)
         for step in range(20):
             models[-1].update(*data(16, seed=step), th.arange(16).numpy())
     assert len(written_out) == 20
@@ -149,7 +187,7 @@ def test_an_agent_learns_the_same(monkeypatch, written_out, max_grad_norm):
     settings = {"learning_starts": 10, "planning_steps": 2, "max_grad_norm": max_grad_norm}
     written = agent(**settings).learn(60)
     assert len(written_out) == 50 * (1 + 1 + 2)
-    monkeypatch.setattr(ChainGradients, "applies", False)
+    monkeypatch.setattr("dynaq_algo.features.is_plain_chain", lambda chain: False)
     plain = agent(**settings).learn(60)
     assert len(written_out) == 50 * (1 + 1 + 2)
     th.testing.assert_close(parameters(written.policy), parameters(plain.policy), rtol=1e-4, atol=1e-5)
