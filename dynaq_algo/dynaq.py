@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.gradients import SquaredError
 from dynaq_algo.planning import PlanningSource, VisitedPairs, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
@@ -292,7 +293,8 @@ class DynaQ(DQN):
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
         imagined = self._imagined_rewards(planned)
-        target_values = self._target_values(pairs, planned, imagined=type(self._planner) is not VisitedPairs)
+        as_they_were = getattr(self._planner.sample, "__func__", None) is VisitedPairs.sample
+        target_values = self._target_values(pairs, planned, imagined=not as_they_were)
         self._n_planning_updates += self.planning_steps
         if planned.following is None:
             targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)
@@ -319,7 +321,7 @@ class DynaQ(DQN):
         Returns:
             The mean squared TD error and the Q-values (n,), both of before the step.
         """
-        loss, q_values = self.q_net.regress(inputs, target)
+        loss, q_values = self._squared_error(self.q_net, self.policy.optimizer, inputs, target)
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
@@ -346,7 +348,7 @@ class DynaQ(DQN):
         Args:
             transitions: n of them.
             batch: The same.
-            imagined: Whether their candidates or states may be others than those stored.
+            imagined: Whether they may be others than those stored.
 
         Returns:
             Its value (n,), 0 where terminated, or where nothing is left to choose; for `double`, which has yet to
@@ -719,6 +721,7 @@ class DynaQ(DQN):
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
         self._kept_values = TargetValues(self.buffer_size, self.device)
+        self._squared_error = SquaredError()
         self._create_aliases()
         self._convert_train_freq()
         if self._gradient_steps_by_default:
@@ -875,7 +878,7 @@ class DynaQ(DQN):
         return read_checkpoint(cls, folder, env, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values"]
+        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values", "_squared_error"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -15,8 +15,6 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.gradients import ChainGradients, is_hooked, is_plain_chain
-
 __all__ = [
     "FEATURES",
     "ActionTable",
@@ -456,31 +454,10 @@ class PairNetwork(nn.Module):
             self.prior = nn.Parameter(prior_weights(prior, features))
             for parameter in layers[-2].parameters():
                 nn.init.zeros_(parameter)
-        self._gradients = ChainGradients()
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """Inputs (n, output_dim) of pairs -> (n,)."""
         return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
-
-    def regress(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean squared error of what :meth:`forward` gives, with its gradients in the place of the parameters' last.
-
-        Args:
-            inputs: (n, output_dim) of pairs.
-            target: (n,) what their values are to be.
-
-        Returns:
-            The error and the values (n,), detached.
-        """
-        chain = [self.first, *self.rest]
-        plain = self.prior is None and getattr(self.forward, "__func__", None) is PairNetwork.forward
-        if plain and is_plain_chain(chain) and not is_hooked(self, self.rest, *chain):
-            return self._gradients(chain, inputs, target)
-        self.zero_grad()
-        values = self(inputs)
-        loss = F.mse_loss(values, target)
-        loss.backward()
-        return loss.detach(), values.detach()
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Pairs -> (n,), or (n, k) where there are k actions a state.

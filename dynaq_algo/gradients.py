@@ -1,4 +1,4 @@
-"""Gradients of a small network's squared error, written out."""
+"""The gradients of an update, written out where the network is a plain one."""
 
 from __future__ import annotations
 
@@ -8,41 +8,64 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ChainGradients", "is_hooked", "is_plain_chain"]
+from dynaq_algo.features import PairNetwork
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+__all__ = ["SquaredError", "drop_gradients"]
+
+_MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class ChainGradients:
-    """Mean squared error of linear layers with ReLUs between them, and its gradients (Rumelhart et al., 1986).
+class SquaredError:
+    """Mean squared error of a network's values, and its gradients.
 
-    The same numbers as autograd's, without its graph and with the memory of the last time: on a small network that is a
-    tenth of an update.
+    Those of a :class:`PairNetwork` of linear layers with ReLUs between them are written out (Rumelhart et al., 1986):
+    autograd's numbers without its graph, and with the memory of the last time, which on a small network spares a tenth
+    of an update. Any other has autograd's: one with a prior, another activation, frozen or tied parameters, layers or a
+    `forward` of one's own, hooks on a module or a parameter, or an optimiser that has further parameters.
 
     Example:
-        >>> chain = [nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)]
-        >>> loss, values = ChainGradients()(chain, th.zeros(4, 3), th.ones(4))
-        >>> values.shape, chain[0].weight.grad.shape
-        (torch.Size([4]), torch.Size([8, 3]))
+        >>> from dynaq_algo.features import ConcatFeatures
+        >>> network = PairNetwork(ConcatFeatures(3, 2), [8])
+        >>> optimizer = th.optim.Adam(network.parameters())
+        >>> loss, values = SquaredError()(network, optimizer, th.zeros(4, 5), th.ones(4))
+        >>> values.shape, network.first.weight.grad.shape
+        (torch.Size([4]), torch.Size([8, 5]))
     """
 
     def __init__(self) -> None:
         self._hidden: list[th.Tensor] = []
         self._slopes: list[th.Tensor] = []
 
-    @th.no_grad()
-    def __call__(self, chain: Sequence[nn.Module], inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """The loss and the values; gradients take the place of the parameters' former ones.
+    def __reduce__(self) -> tuple[type[SquaredError], tuple[()]]:
+        return type(self), ()  # a copy has memory of its own
+
+    def __call__(
+        self, network: nn.Module, optimizer: th.optim.Optimizer, inputs: th.Tensor, target: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """Gradients take the place of the former ones, in the same tensors where they are written out.
 
         Args:
-            chain: What :func:`is_plain_chain` says yes to.
+            network: Inputs -> (n,).
+            optimizer: Of its parameters.
             inputs: (n, d).
-            target: (n,).
+            target: (n,) what the values are to be.
 
         Returns:
-            The loss and the chain's values (n,).
+            The error and the values (n,), detached, both of before the step that the optimiser is to make.
         """
-        layers: list[nn.Linear] = chain[::2]  # type: ignore[assignment]
+        layers = _plain_layers(network, optimizer)
+        if layers is not None and _is_plain_batch(inputs, target, layers):
+            return self._written_out(layers, inputs, target)
+        values = network(inputs)
+        loss = F.mse_loss(values, target)
+        drop_gradients(optimizer)
+        loss.backward()
+        return loss.detach(), values.detach()
+
+    @th.no_grad()
+    def _written_out(
+        self, layers: Sequence[nn.Linear], inputs: th.Tensor, target: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
         self._make_room(inputs, layers)
         into = [inputs]  # what each layer sees
         for layer, hidden in zip(layers, self._hidden, strict=False):
@@ -63,27 +86,52 @@ class ChainGradients:
         """Memory for what is between the layers and for gradients, where there is none of that size."""
         for layer in layers:
             for parameter in (layer.weight, layer.bias):
-                if parameter.grad is None:
+                if parameter.grad is None or parameter.grad.dtype != parameter.dtype:
                     parameter.grad = th.empty_like(parameter)
         wanted = [((len(inputs), layer.out_features), inputs.dtype, inputs.device) for layer in layers[:-1]]
         if [(hidden.shape, hidden.dtype, hidden.device) for hidden in self._hidden] != wanted:
             self._hidden, self._slopes = ([inputs.new_empty(shape) for shape, *_ in wanted] for _ in range(2))
 
 
-def is_plain_chain(chain: Sequence[nn.Module]) -> bool:
-    """Whether modules are Linear, ReLU, Linear, ..., the last with one output, and all their parameters learn."""
-    return (
+def drop_gradients(optimizer: th.optim.Optimizer) -> None:
+    """`optimizer.zero_grad()` without its hooks, which take as long as ten operations on a small network."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def _plain_layers(network: nn.Module, optimizer: th.optim.Optimizer) -> list[nn.Linear] | None:
+    """The linear layers of a network that is nothing else but they and ReLUs; None of any other."""
+    if getattr(network.forward, "__func__", None) is not PairNetwork.forward:
+        return None
+    if network.prior is not None or type(network.rest) is not nn.Sequential:
+        return None
+    chain = [network.first, *network.rest]
+    if any(type(module) is not (nn.ReLU if number % 2 else nn.Linear) for number, module in enumerate(chain)):
+        return None
+    layers: list[nn.Linear] = chain[::2]
+    parameters = [parameter for layer in layers for parameter in layer._parameters.values()]
+    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    is_plain = (
         len(chain) % 2 == 1
-        and all(type(module) is (nn.ReLU if number % 2 else nn.Linear) for number, module in enumerate(chain))
-        and bool(chain[-1].out_features == 1)
-        and all(
-            parameter is not None and parameter.requires_grad and not parameter._backward_hooks
-            for module in chain
-            for parameter in module._parameters.values()
-        )
+        and layers[-1].out_features == 1
+        and not any(map(_is_changed, (network, network.rest, *chain)))
+        and all(parameter is not None and parameter.requires_grad for parameter in parameters)
+        and not any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in parameters)
+        and len(set(map(id, parameters))) == len(parameters) == len(learned)
     )
+    return layers if is_plain else None
 
 
-def is_hooked(*modules: nn.Module) -> bool:
-    """Whether somebody wants to be told of what goes through one of some modules."""
-    return any(getattr(module, hooks) for module in modules for hooks in _HOOKS)
+def _is_changed(module: nn.Module) -> bool:
+    """Whether a call of a module is more than its class's `forward`."""
+    hooked = any(getattr(module, hooks) for hooks in _MODULE_HOOKS)
+    return hooked or "forward" in vars(module) or module._compiled_call_impl is not None
+
+
+def _is_plain_batch(inputs: th.Tensor, target: th.Tensor, layers: Sequence[nn.Linear]) -> bool:
+    return (
+        inputs.dtype == target.dtype == layers[0].weight.dtype
+        and len(inputs) > 0
+        and not (inputs.requires_grad or target.requires_grad)
+    )

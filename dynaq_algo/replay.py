@@ -200,9 +200,10 @@ class CandidateReplay:
         return self.n_added - 1 - (newest - index) % self.capacity
 
     def as_stored(self, transitions: Transitions, same_candidate: bool = True) -> np.ndarray:
-        """Whether transitions have the next state of those stored at their positions, and the candidate, bool (n,)."""
+        """Whether transitions have the next state, the end and the candidate of those at their positions, bool (n,)."""
         index = transitions.position
         as_stored = self._next_state_id[index] == transitions.next_state_id
+        as_stored &= self._terminated[index] == transitions.terminated
         if same_candidate:
             as_stored &= self.sets.rows[self._set_id[index], self._action[index]] == transitions.candidate_id
         return as_stored

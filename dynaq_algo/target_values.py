@@ -16,11 +16,11 @@ __all__ = ["TargetValues"]
 # Pairs whose vectors are gathered at a time, each vector once.
 CHUNK = 16_384
 # Entries of each parameter that are compared, about.
-SAMPLE_SIZE = 64
+SAMPLE_SIZE = 512
 
 
 class TargetValues:
-    """Values of the next step by a target network, each computed when it is first asked for.
+    """Values of the next step by a target network, 0 where there is none, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
     kept until the network changes or the transition is overwritten. Where more values were asked for in the network's
@@ -60,13 +60,13 @@ class TargetValues:
         """Values (n,) of n transitions.
 
         Args:
-            transitions: Drawn from `replay`. Where planning has put another candidate or state into one, its value is
-                computed and not kept.
+            transitions: Drawn from `replay`. Where planning has made something else of one, its value is computed and
+                not kept.
             replay: Where they are stored.
             network: The target network.
             kind: `"same_action"`, of the candidate that was chosen, or `"max"`, of all next candidates.
-            evaluate: What the network says of the next steps of m transitions, (m,).
-            imagined: Whether planning may have done so; False spares the comparison with what is stored.
+            evaluate: What the network says of the next steps of m transitions, (m,), 0 where there is none.
+            imagined: Whether planning may have done so; False says that all are as they are stored.
         """
         self._forget_if_changed(network, replay, kind)
         position = transitions.position

@@ -1,6 +1,7 @@
 """Gradients that are written out, held against autograd's."""
 
 import copy
+import pickle
 
 import pytest
 import torch as th
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.features import BlockwiseFeatures, ConcatFeatures, PairNetwork
-from dynaq_algo.gradients import ChainGradients
+from dynaq_algo.gradients import SquaredError
 from dynaq_algo.world_model import WorldModel
 
 
@@ -31,9 +32,13 @@ def by_autograd(net, inputs, target):
     return loss.detach(), values.detach(), gradients
 
 
-def assert_equal_to_autograd(net, inputs, target):
+def optimizer_of(net):
+    return th.optim.SGD(net.parameters(), lr=0.1)
+
+
+def assert_equal_to_autograd(net, inputs, target, squared_error=None):
     loss, values, gradients = by_autograd(net, inputs, target)
-    found_loss, found_values = net.regress(inputs, target)
+    found_loss, found_values = (squared_error or SquaredError())(net, optimizer_of(net), inputs, target)
     th.testing.assert_close(found_loss, loss)
     th.testing.assert_close(found_values, values)
     assert not (found_loss.requires_grad or found_values.requires_grad)
@@ -44,16 +49,16 @@ def assert_equal_to_autograd(net, inputs, target):
 @pytest.fixture
 def written_out(monkeypatch):
     """How often gradients were written out."""
-    calls, call = [], ChainGradients.__call__
-    monkeypatch.setattr(ChainGradients, "__call__", lambda self, *args: calls.append(1) or call(self, *args))
+    calls, call = [], SquaredError._written_out
+    monkeypatch.setattr(SquaredError, "_written_out", lambda self, *args: calls.append(1) or call(self, *args))
     return calls
 
 
 @pytest.mark.parametrize("net_arch", [[8], [8, 6], [4, 9, 7]])
 def test_gradients_equal_autograds_again_and_again_and_for_any_batch_size(net_arch, written_out):
-    net = network(net_arch)
+    net, squared_error = network(net_arch), SquaredError()
     for n in (7, 7, 1, 64, 7):
-        assert_equal_to_autograd(net, *data(n, seed=n))
+        assert_equal_to_autograd(net, *data(n, seed=n), squared_error)
     assert len(written_out) == 5
 
 
@@ -71,7 +76,7 @@ def test_what_is_not_a_number_reaches_the_gradients():
     net, (inputs, target) = network(), data(7)
     inputs[2, 1] = th.nan
     _, _, gradients = by_autograd(net, inputs, target)
-    net.regress(inputs, target)
+    SquaredError()(net, optimizer_of(net), inputs, target)
     for parameter, gradient in zip(net.parameters(), gradients, strict=True):
         assert th.equal(parameter.grad.isnan(), gradient.isnan())
 
@@ -101,8 +106,35 @@ def replace_forward(net):
     net.forward = lambda inputs: 2 * forward(inputs)
 
 
+def replace_a_layers_forward(net):
+    forward = net.rest[1].forward
+    net.rest[1].forward = lambda inputs: 2 * forward(inputs)
+
+
+def hook_into_what_is_accumulated(net):
+    def double(parameter):
+        parameter.grad.mul_(2)
+
+    net.first.weight.register_post_accumulate_grad_hook(double)
+
+
 def append_a_layer(net):
     net.rest.append(nn.Softplus())
+
+
+class Residual(nn.Sequential):
+    def forward(self, inputs):
+        return super().forward(inputs) + inputs.sum(dim=1, keepdim=True)
+
+
+def replace_the_rest(net):
+    net.rest = Residual(*net.rest)
+
+
+def tie(net):
+    net.rest[1] = nn.Linear(8, 8)
+    net.rest = nn.Sequential(*list(net.rest)[:3], nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    net.rest[3].weight = net.rest[1].weight
 
 
 def parametrize(net):
@@ -118,7 +150,11 @@ def parametrize(net):
         hook_into_the_network,
         hook_into_the_rest,
         replace_forward,
+        replace_a_layers_forward,
+        hook_into_what_is_accumulated,
         append_a_layer,
+        replace_the_rest,
+        tie,
         parametrize,
     ],
 )
@@ -129,7 +165,7 @@ def test_a_changed_network_has_autograds_gradients(change, written_out):
     net.zero_grad()
     loss.backward()
     gradients = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
-    found, _ = net.regress(inputs, target)
+    found, _ = SquaredError()(net, optimizer_of(net), inputs, target)
     th.testing.assert_close(found, loss.detach())
     for parameter, gradient in zip(net.parameters(), gradients, strict=True):
         assert (parameter.grad is None) == (gradient is None)
@@ -140,11 +176,42 @@ def test_a_changed_network_has_autograds_gradients(change, written_out):
 
 def test_a_replaced_layer_learns(written_out):
     net = network()
-    net.regress(*data(7))
+    SquaredError()(net, optimizer_of(net), *data(7))
     net.rest[1] = nn.Linear(8, 4)
     net.rest[3] = nn.Linear(4, 1)
     assert_equal_to_autograd(net, *data(7))
     assert len(written_out) == 2
+
+
+def test_what_comes_before_the_network_learns_too(written_out):
+    net, before = network(), nn.Linear(5, 5)
+    optimizer = th.optim.SGD([*net.parameters(), *before.parameters()], lr=0.1)
+    inputs, target = data(7)
+    for _ in range(2):
+        SquaredError()(net, optimizer, before(inputs), target)
+    found = before.weight.grad.clone()
+    expected = th.autograd.grad(F.mse_loss(net(before(inputs)), target), before.weight)[0]
+    th.testing.assert_close(found, expected)
+    assert not written_out
+
+
+def test_numbers_of_another_type_have_autograds_gradients(written_out):
+    net, (inputs, target) = network(), data(7)
+    assert_equal_to_autograd(net, inputs, target.double())
+    assert not written_out
+
+
+def test_a_network_of_ones_own_needs_no_more_than_forward(written_out):
+    net, (inputs, target) = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), data(7)
+    assert_equal_to_autograd(net, inputs, target)
+    assert not written_out
+
+
+def test_a_copy_carries_no_memory():
+    net, squared_error = network(), SquaredError()
+    squared_error(net, optimizer_of(net), *data(7))
+    for copied in (copy.deepcopy(squared_error), pickle.loads(pickle.dumps(squared_error))):
+        assert not copied._hidden
 
 
 class Doubled(PairNetwork):
@@ -175,7 +242,7 @@ def test_the_world_model_learns_the_same(monkeypatch, written_out):
         th.manual_seed(0)
         models.append(WorldModel(ConcatFeatures(3, 2), [8]))
         if not applies:
-            monkeypatch.setattr("dynaq_algo.features.is_plain_chain", lambda chain: False)
+            monkeypatch.setattr("dynaq_algo.gradients._plain_layers", lambda net, optimizer: None)
         for step in range(20):
             models[-1].update(*data(16, seed=step), th.arange(16).numpy())
     assert len(written_out) == 20
@@ -187,7 +254,7 @@ def test_an_agent_learns_the_same(monkeypatch, written_out, max_grad_norm):
     settings = {"learning_starts": 10, "planning_steps": 2, "max_grad_norm": max_grad_norm}
     written = agent(**settings).learn(60)
     assert len(written_out) == 50 * (1 + 1 + 2)
-    monkeypatch.setattr("dynaq_algo.features.is_plain_chain", lambda chain: False)
+    monkeypatch.setattr("dynaq_algo.gradients._plain_layers", lambda net, optimizer: None)
     plain = agent(**settings).learn(60)
     assert len(written_out) == 50 * (1 + 1 + 2)
     th.testing.assert_close(parameters(written.policy), parameters(plain.policy), rtol=1e-4, atol=1e-5)

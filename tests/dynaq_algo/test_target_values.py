@@ -8,6 +8,7 @@ from test_dynaq import agent, vec
 from toy import make_toy
 
 from dynaq_algo import DynaQ
+from dynaq_algo.planning import VisitedPairs
 from dynaq_algo.target_values import TargetValues
 
 SHARED = {"buffer_size": 51, "learning_starts": 21, "target_update_interval": 30, "batch_size": 16, "planning_steps": 3}
@@ -63,6 +64,25 @@ def test_kept_values_are_right_in_other_settings(checked, settings):
     settings = {**SHARED, "env": make_toy, **settings}
     agent(settings.pop("env")(), **settings).learn(201)
     assert checked["asked"] > 1_000
+
+
+class Ending(VisitedPairs):
+    """Imagines that every other transition ends its episode."""
+
+    def sample(self, replay, n, rng):
+        transitions = super().sample(replay, n, rng)
+        return transitions._replace(terminated=transitions.position % 2 == 0)
+
+
+@pytest.mark.parametrize("bootstrap", ["same_action", "max"])
+@pytest.mark.parametrize("how", ["class", "object"])
+def test_a_source_may_imagine_the_end(checked, bootstrap, how):
+    source = Ending()
+    if how == "object":
+        source = VisitedPairs()
+        source.sample = Ending().sample
+    agent(bootstrap=bootstrap, planning_source=source, **SHARED).learn(201)
+    assert checked["evaluated"] > 180 * 3 * 16 / 4
 
 
 def values_of(model):
