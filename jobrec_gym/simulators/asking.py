@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -185,12 +185,17 @@ class Asker:
         return self._key_of(*question)
 
     def recall(self, questions: Sequence[Question]) -> tuple[tuple[Any, ...], ...] | None:
-        """Decisions, probabilities and reasons, (n,) each, n >= 1; ``None`` if not all was answered before."""
+        """Status, decision, probability (or ``None``) and reason, (n,) each, n >= 1, of what was answered before.
+
+        Returns:
+            ``None`` if not all of it was: then :meth:`ask`.
+        """
         columns = self._cache.columns_in_short(self._key_of.of(questions))
-        if columns is None or columns[0].count("ok") < len(questions):
-            return None
-        self.count_known(len(questions))
-        return columns[1:]
+        if columns is not None:
+            status, *_, reason = columns
+            failed = [] if status.count("ok") == len(status) else zip(status, reason, strict=True)
+            self._count(len(status), failed)
+        return columns
 
     def ask(self, questions: Sequence[Question]) -> list[Outcome]:
         """Answers a batch, in its order.
@@ -220,17 +225,18 @@ class Asker:
                 outcome = fresh[key]._replace(cached=True, tokens=0, cost_usd=0.0) if again else fresh[key]
                 seen.add(key)
             outcomes.append(outcome)
-        self._count(outcomes)
+        self._count(sum(outcome.cached for outcome in outcomes), [(each.status, each.reason) for each in outcomes])
         return outcomes
 
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
+    def _count(self, hits: int, outcomes: Iterable[tuple[str, str]]) -> None:
+        """Counts what was known, and of some outcomes, status and reason each, the failed ones."""
         with self._lock:
-            self._counts["hits"] += sum(outcome.cached for outcome in outcomes)
-            for outcome in outcomes:
-                if outcome.status != "ok":
-                    if not self._failures[outcome.status]:
-                        _log.warning("the language model gave no decision: %s. %s", outcome.status, outcome.reason)
-                    self._failures[outcome.status] += 1
+            self._counts["hits"] += hits
+            for status, reason in outcomes:
+                if status != "ok":
+                    if not self._failures[status]:
+                        _log.warning("the language model gave no decision: %s. %s", status, reason)
+                    self._failures[status] += 1
 
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
         chat = self._model()

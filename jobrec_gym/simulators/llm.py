@@ -6,9 +6,9 @@ import json
 import os
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -490,19 +490,33 @@ class LLMSimulator:
             cached=[outcome.cached for outcome in outcomes],
         )
 
-    def recall(self, questions: Sequence[Question], thresholds: Sequence[float] | None) -> Feedback | None:
-        """Feedback (n,), n >= 1, where all was answered before; ``None`` where not: then :meth:`ask`, which tells more.
+    def decide(
+        self,
+        questions: Sequence[Question],
+        thresholds: Sequence[float] | None,
+        cosine: Callable[[], NDArray[np.float64] | None],
+    ) -> Feedback:
+        """:meth:`feedback_of` what :meth:`ask` says to n >= 1 questions, sooner where all was answered before.
 
         Args:
             questions: n.
-            thresholds: Where probabilities are cut, in mode ``"probability"``.
+            thresholds: See :meth:`feedback_of`.
+            cosine: Gives what :meth:`feedback_of` wants, when it is wanted.
         """
-        columns = self._asker.recall(questions)
+        # A subclass that asks or judges in its own way does so with what is kept, too.
+        own = any(getattr(type(self), name) is not getattr(LLMSimulator, name) for name in ("ask", "feedback_of"))
+        columns = None if own else self._asker.recall(questions)
         if columns is None:
-            return None
-        said, probabilities, reason = columns
+            return self.feedback_of(self.ask(questions), thresholds, cosine())
+        status, said, probabilities, reason = columns
         probability = np.array(probabilities, dtype=np.float64)
-        decision = list(said) if thresholds is None else _cut(probability, thresholds)
+        if status.count("ok") < len(status):
+            answers = map(ShortAnswer, status, said, probability.tolist(), reason)
+            return self.feedback_of([Outcome(each.status, each, True) for each in answers], thresholds, cosine())
+        if self.mode == "decision":
+            decision = list(said)
+        else:
+            decision = [""] * len(said) if thresholds is None else _cut(probability, thresholds)
         reward = [self.rewards.get(word, 0.0) for word in decision]
         cached = np.ones(len(reward), dtype=bool)
         return Feedback.of(decision, reward, probability=probability, reason=reason, cached=cached)
@@ -594,25 +608,20 @@ class BoundLLMSimulator:
             thresholds = self.thresholds
         except BudgetReached as reached:  # within the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(job_ids)
-            return self._feedback_of(outcomes, None, applicant_ids, job_ids)
+            return self.simulator.feedback_of(outcomes, None, self._instead(applicant_ids, job_ids))
         places = self._memory.find(applicant_ids, job_ids)
         known = places >= 0
         self.simulator.count_known(int(known.sum()))
         if known.all():
             return self._memory.take(places)
         asked = applicant_ids[~known], job_ids[~known]
-        questions = self._documents.questions(*asked)
-        fresh = self.simulator.recall(questions, thresholds)
-        if fresh is None:
-            fresh = self._feedback_of(self.simulator.ask(questions), thresholds, *asked)
+        fresh = self.simulator.decide(self._documents.questions(*asked), thresholds, partial(self._instead, *asked))
         self._memory.add(*asked, fresh)
         return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
 
-    def _feedback_of(
-        self, outcomes: Sequence[Outcome], thresholds: Sequence[float] | None, applicant_ids: Ids, job_ids: Ids
-    ) -> Feedback:
-        cosine = self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
-        return self.simulator.feedback_of(outcomes, thresholds, cosine)
+    def _instead(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64] | None:
+        """What a policy pays (n,) in place of an answer, if one does."""
+        return self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
 
 
 def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tuple[Ids, Ids]:

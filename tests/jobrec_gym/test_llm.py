@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -479,6 +480,25 @@ def test_what_a_file_knows_is_what_was_said(market, tmp_path, reply, options, re
     assert found.cached.all() and not found.tokens.any() and not found.cost_usd.any()
     assert again.usage.cache_hits == len(twice[0])
     assert sum(again.usage.failures.values()) == (found.status != "ok").sum()
+
+
+class Generous(LLMSimulator):
+    """Pays ten more for everything."""
+
+    def feedback_of(self, *args):
+        feedback = super().feedback_of(*args)
+        return replace(feedback, reward=feedback.reward + 10)
+
+
+def test_a_judge_of_ones_own_judges_what_is_kept_too(market, tmp_path):
+    options = {"cache": tmp_path / "answers.sqlite", "api_key": "none"}
+    with serving(decide_by_text) as fake:
+        rewards = [
+            kind("openai/fake", api_base=fake.api_base, **options).bind(market).feedback(*GRID).reward
+            for kind in (LLMSimulator, Generous)
+        ]
+        assert fake.calls == len(GRID[0])
+    np.testing.assert_allclose(rewards[1], rewards[0] + 10)
 
 
 @pytest.mark.parametrize(
