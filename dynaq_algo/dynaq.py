@@ -26,7 +26,7 @@ from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.gradients import SquaredError
-from dynaq_algo.planning import PlanningSource, VisitedPairs, make_planning_source
+from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
@@ -292,9 +292,7 @@ class DynaQ(DQN):
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        imagined = self._imagined_rewards(planned)
-        as_they_were = getattr(self._planner.sample, "__func__", None) is VisitedPairs.sample
-        target_values = self._target_values(pairs, planned, imagined=not as_they_were)
+        imagined, target_values = self._imagined_rewards(planned), self._target_values(pairs, planned)
         self._n_planning_updates += self.planning_steps
         if planned.following is None:
             targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)

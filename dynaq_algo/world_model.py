@@ -68,8 +68,7 @@ class WorldModel(nn.Module):
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean of the members' rewards for pairs of separable features, see :meth:`PairNetwork.of_pairs`."""
-        rewards: list[th.Tensor] = [member.of_pairs(pairs) for member in self.members]  # type: ignore[operator]
-        return rewards[0] if len(rewards) == 1 else th.stack(rewards).mean(dim=0)
+        return _mean_and_spread([member.of_pairs(pairs) for member in self.members])[0]  # type: ignore[operator]
 
     def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
         """Told of new transitions, (n, output_dim) and (n,); it waits for :meth:`update`."""

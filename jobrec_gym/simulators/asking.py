@@ -177,8 +177,7 @@ class Asker:
 
     def count_known(self, n: int) -> None:
         """Counts questions that need not be asked here as cache hits."""
-        with self._lock:
-            self._counts["hits"] += n
+        self._count(n, ())
 
     def key(self, question: Question) -> str:
         """The cache's key of a question."""

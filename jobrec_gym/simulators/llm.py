@@ -467,17 +467,12 @@ class LLMSimulator:
         """
         answers = [_NO_ANSWER if answer is None or status != "ok" else answer for status, answer, *_ in outcomes]
         probability = np.array([answer.probability for answer in answers], dtype=np.float64)
-        if self.mode == "decision":
-            decision = [answer.decision for answer in answers]
-        elif thresholds is None:
-            decision = [""] * len(answers)
-        else:
-            cut = _cut(probability, thresholds)
-            decision = ["" if answer is _NO_ANSWER else word for answer, word in zip(answers, cut, strict=True)]
+        decision = self._decisions([answer.decision for answer in answers], probability, thresholds)
         status = ["ok"] * len(outcomes)
         reward = np.array([self.rewards.get(word, 0.0) for word in decision], dtype=np.float64)
         for row, answer in enumerate(answers):
             if answer is _NO_ANSWER:
+                decision[row] = ""
                 status[row], reward[row] = self._failed(outcomes[row], None if cosine is None else cosine[row])
         return Feedback.of(
             decision,
@@ -513,13 +508,20 @@ class LLMSimulator:
         if status.count("ok") < len(status):
             answers = map(ShortAnswer, status, said, probability.tolist(), reason)
             return self.feedback_of([Outcome(each.status, each, True) for each in answers], thresholds, cosine())
-        if self.mode == "decision":
-            decision = list(said)
-        else:
-            decision = [""] * len(said) if thresholds is None else _cut(probability, thresholds)
+        decision = self._decisions(said, probability, thresholds)
         reward = [self.rewards.get(word, 0.0) for word in decision]
         cached = np.ones(len(reward), dtype=bool)
         return Feedback.of(decision, reward, probability=probability, reason=reason, cached=cached)
+
+    def _decisions(
+        self, said: Sequence[str], probability: NDArray[np.float64], thresholds: Sequence[float] | None
+    ) -> list[str]:
+        """What answers (n,) come to: the decisions that were said, or those of the probabilities."""
+        if self.mode == "decision":
+            return list(said)
+        if thresholds is None:
+            return [""] * len(said)
+        return [DECISIONS[place] for place in np.searchsorted(thresholds, probability, side="right").tolist()]
 
     def _failed(self, outcome: Outcome, cosine: float | None) -> tuple[str, float]:
         """Status and reward of a recommendation without an answer, by the policies."""
@@ -678,11 +680,6 @@ def _check_extra_body(extra_body: Mapping[str, Any] | None) -> None:
 
 def _default_prompt(mode: AskingMode) -> str:
     return f"{mode}-v1"
-
-
-def _cut(probability: NDArray[np.float64], thresholds: Sequence[float]) -> list[str]:
-    """The decisions that probabilities (n,) come to."""
-    return [DECISIONS[place] for place in np.searchsorted(thresholds, probability, side="right").tolist()]
 
 
 def _thresholds(values: ArrayLike) -> tuple[float, float, float]:
