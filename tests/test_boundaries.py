@@ -25,8 +25,8 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
+        {"linear"},
         {"features", "replay", "vec_env"},
-        {"gradients"},
         {"world_model", "gaussian_process", "policies"},
         {"planning", "target_values"},
         {"checkpoint"},
