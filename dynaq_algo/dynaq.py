@@ -21,17 +21,17 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
-from torch.nn import functional as F
 
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.gradients import SquaredError
 from dynaq_algo.planning import PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.vec_env import GymnasiumVecEnv
-from dynaq_algo.world_model import WorldModel, drop_gradients
+from dynaq_algo.world_model import WorldModel
 
 __all__ = ["DynaQ"]
 
@@ -319,14 +319,11 @@ class DynaQ(DQN):
         Returns:
             The mean squared TD error and the Q-values (n,), both of before the step.
         """
-        q_values = self.q_net(inputs)
-        loss = F.mse_loss(q_values, target)
-        drop_gradients(self.policy.optimizer)
-        loss.backward()
+        loss, q_values = self._squared_error(self.q_net, self.policy.optimizer, inputs, target)
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        return loss.detach(), q_values.detach()
+        return loss, q_values
 
     @th.no_grad()
     def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
@@ -722,6 +719,7 @@ class DynaQ(DQN):
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
         self._kept_values = TargetValues(self.buffer_size, self.device)
+        self._squared_error = SquaredError()
         self._create_aliases()
         self._convert_train_freq()
         if self._gradient_steps_by_default:
@@ -878,7 +876,7 @@ class DynaQ(DQN):
         return read_checkpoint(cls, folder, env, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values"]
+        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values", "_squared_error"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

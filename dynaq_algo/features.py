@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.linear import Linear, linear
+from dynaq_algo.linear import linear_of_any_rows
 
 __all__ = [
     "FEATURES",
@@ -446,10 +446,10 @@ class PairNetwork(nn.Module):
         if not net_arch or min(net_arch) < 1:
             raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
         self.features = features
-        self.first = Linear(features.output_dim, net_arch[0])
+        self.first = nn.Linear(features.output_dim, net_arch[0])
         layers: list[nn.Module] = [activation_fn()]
         for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
-            layers += [Linear(size_in, size_out), activation_fn()]
+            layers += [nn.Linear(size_in, size_out), activation_fn()]
         self.rest = nn.Sequential(*layers[:-1])
         self.prior = None
         if prior is not None:
@@ -471,7 +471,8 @@ class PairNetwork(nn.Module):
         if self.features.separable:
             by_state, by_pair = self._halves()
             # The layer's products take the place of the vectors.
-            by_states, by_actions = linear(pairs.state, by_state, self.first.bias), linear(pairs.action, by_pair)
+            by_states = linear_of_any_rows(pairs.state, by_state, self.first.bias)
+            by_actions = linear_of_any_rows(pairs.action, by_pair)
             pairs, evaluate = pairs._replace(state=by_states, action=by_actions), self._of_products
         n = max(len(pairs.action_row), 1)
         in_pieces = pairs.action.device.type == "cpu" and not th.is_grad_enabled()
@@ -497,7 +498,8 @@ class PairNetwork(nn.Module):
         """
         by_state, by_pair = self._halves()
         pair = self.features.pair(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates)
-        hidden = linear(pair, by_pair) + linear(state, by_state, self.first.bias).unsqueeze(1)
+        hidden = linear_of_any_rows(pair, by_pair)
+        hidden = hidden + linear_of_any_rows(state, by_state, self.first.bias).unsqueeze(1)
         return self._with_prior(self.rest(hidden).squeeze(-1), pair)
 
     def _halves(self) -> tuple[th.Tensor, th.Tensor]:

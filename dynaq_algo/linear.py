@@ -1,116 +1,116 @@
-"""A linear layer whose matrix products are oneDNN's where that is sooner."""
+"""Matrix products of linear layers without gradients, by the sooner of the two libraries that torch brings."""
 
 from __future__ import annotations
 
+import platform
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch as th
-from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Linear", "linear"]
+__all__ = ["linear", "linear_of_any_rows"]
 
-# Below these oneDNN's preparations of a call (some 10 microseconds) cost more than its products save.
-_LEAST_SIZE = 16
-_LEAST_WORK = 2**20
+# Below these oneDNN's preparations of a call cost more than its products save.
+_LEAST_SIZE = 32
+_LEAST_WORK = 2**21
 # From so many rows on it is worth to copy a weight that does not lie in one piece, as a slice does not.
 _ROWS_FOR_A_COPY = 64
+# Rows of a piece, and what their number is filled up to: oneDNN keeps a kernel of up to 2 MB for each number of rows.
+_PIECE, _FILLED_UP_TO = 256, 64
 
 # Whether `torch.func` looks at the call, `vmap` for instance: it knows torch's own functions only.
 _in_a_transform = getattr(th._C, "_are_functorch_transforms_active", bool)
 
 
-class Linear(nn.Linear):
-    """:class:`torch.nn.Linear` by :func:`linear`: the same parameters, and the same numbers but for the last bits.
+def linear(
+    input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None, out: th.Tensor | None = None
+) -> th.Tensor:
+    """:func:`torch.nn.functional.linear` of a number of rows that comes again and again, such as a batch's.
 
-    Example:
-        >>> Linear(1536, 256)(th.zeros(64, 1536)).shape
-        torch.Size([64, 256])
-    """
-
-    def forward(self, input: th.Tensor) -> th.Tensor:
-        """Inputs (..., in_features) -> (..., out_features)."""
-        return linear(input, self.weight, self.bias)
-
-
-def linear(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) -> th.Tensor:
-    """:func:`torch.nn.functional.linear`, on a CPU by oneDNN where the products are large; its gradients, too.
-
-    Torch's own products of float32 are MKL's, which on processors of other makers than Intel does without AVX-512: on
-    those that have it oneDNN takes half the time. Torch brings both libraries, but calls oneDNN by itself for lower
-    precision only. `torch.backends.mkldnn.enabled = False` turns it off here, too; without it, on another device,
-    for other types and for small products this is torch's own function.
+    Torch's own products of float32 are MKL's, which on an AMD processor with AVX-512 take twice as long as oneDNN's.
+    Torch has both, but calls oneDNN by itself for lower precision only. Where there is no such processor (on Intel's
+    MKL uses AVX-512, too), with gradients, on another device, for other types and for small products this is torch's
+    own function; with `torch.backends.mkldnn.enabled = False`, too. The numbers differ in their last bits.
 
     Args:
-        input: (..., d).
+        input: (n, d).
         weight: (m, d).
         bias: (m,).
+        out: (n, m), memory that may be used.
 
     Returns:
-        (..., m).
+        (n, m), in `out` or elsewhere.
     """
-    if not _is_sooner(input, weight, bias):
+    if _is_sooner(input, weight, bias):
+        return _onednns(input.contiguous(), _in_one_piece(weight), bias)
+    if out is None:
         return F.linear(input, weight, bias)
-    return _Linear.apply(input, weight, bias) if th.is_grad_enabled() else _product(input, weight, bias)
+    return th.mm(input, weight.t(), out=out) if bias is None else th.addmm(bias, input, weight.t(), out=out)
 
 
-class _Linear(th.autograd.Function):
-    """oneDNN's product with the gradients of a linear layer, which torch has only for its own."""
-
-    @staticmethod
-    def forward(ctx: Any, input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-        ctx.save_for_backward(input, weight)
-        return _product(input, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        of_input, of_weight, of_bias = ctx.needs_input_grad
-        rows = gradient.flatten(0, -2)
-        return (
-            linear(gradient, weight.t()) if of_input else None,
-            linear(rows.t(), input.flatten(0, -2).t()) if of_weight else None,
-            rows.sum(0) if of_bias else None,
-        )
+def linear_of_any_rows(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) -> th.Tensor:
+    """As :func:`linear`, of inputs (..., n, d) whose number of rows is another each time."""
+    rows = input.flatten(0, -2)
+    if not _is_sooner(rows, weight, bias):
+        return F.linear(input, weight, bias)
+    weight = _in_one_piece(weight)
+    pieces = []
+    for piece in rows.split(_PIECE):
+        missing = -len(piece) % _FILLED_UP_TO
+        filled = F.pad(piece, (0, 0, 0, missing)) if missing else piece.contiguous()
+        pieces.append(_onednns(filled, weight, bias)[: len(piece)])
+    values = pieces[0] if len(pieces) == 1 else th.cat(pieces)
+    return values.view(*input.shape[:-1], len(weight))
 
 
 def _is_sooner(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> bool:
-    if th.jit.is_tracing() or _in_a_transform() or input.ndim < 2 or input.shape[-1] != weight.shape[1]:
+    if th.compiler.is_compiling() or th.jit.is_tracing() or _in_a_transform():
         return False
-    n_rows = input.numel() // max(weight.shape[1], 1)
+    n = input.shape[0]
     return (
-        n_rows * weight.numel() >= _LEAST_WORK
-        and min(n_rows, *weight.shape) >= _LEAST_SIZE
-        and (n_rows >= _ROWS_FOR_A_COPY or _in_one_piece(weight))
-        and input.device.type == weight.device.type == "cpu"
+        n * weight.numel() >= _LEAST_WORK
+        and min(n, *weight.shape) >= _LEAST_SIZE
+        and input.shape[1] == weight.shape[1]
+        and (n >= _ROWS_FOR_A_COPY or _is_in_one_piece(weight))
         and input.dtype == weight.dtype == th.float32
-        and (bias is None or bias.dtype == th.float32)
+        and input.device.type == weight.device.type == "cpu"
+        and (bias is None or (bias.dtype == th.float32 and bias.shape == weight.shape[:1] and bias.is_contiguous()))
+        and not (th.is_grad_enabled() or th.is_autocast_enabled("cpu"))
         and bool(th.backends.mkldnn.enabled)
-        and _onednn() is not None
+        and _operation() is not None
     )
 
 
-def _product(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    if not _in_one_piece(weight):  # oneDNN would take a thousand times as long
-        weight = weight.contiguous()
-    return _onednn()(input.contiguous(), weight, bias, "none", [], "")
+def _onednns(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    return _operation()(input, weight, bias, "none", [], "")
 
 
-def _in_one_piece(weight: th.Tensor) -> bool:
+def _is_in_one_piece(weight: th.Tensor) -> bool:
     return weight.is_contiguous() or weight.t().is_contiguous()
 
 
+def _in_one_piece(weight: th.Tensor) -> th.Tensor:
+    """The weight or a copy: with gaps between its rows oneDNN would take a thousand times as long."""
+    return weight if _is_in_one_piece(weight) else weight.contiguous()
+
+
 @lru_cache(maxsize=1)
-def _onednn() -> Any:
-    """Torch's operation for what `torch.compile` makes of a linear layer, or None where this build lacks it."""
-    if not th.backends.mkldnn.is_available():
+def _operation() -> Any:
+    """What `torch.compile` makes of a linear layer; None where this torch lacks it, or this processor gains nothing."""
+    if "AuthenticAMD" not in _processor() or th.backends.cpu.get_cpu_capability() != "AVX512":
         return None
     try:
         operation = th.ops.mkldnn._linear_pointwise
-        with th.no_grad():
-            input, weight = th.ones(2, 3), th.ones(4, 3)
-            found = operation(input, weight, None, "none", [], "")
-    except (AttributeError, RuntimeError):
+        input, weight = (th.ones(shape, dtype=th.float32, device="cpu") for shape in ((2, 3), (4, 3)))
+        found = operation(input, weight, None, "none", [], "")
+        return operation if found.tolist() == [[3.0] * 4] * 2 else None
+    except (AttributeError, RuntimeError, NotImplementedError):
         return None
-    return operation if th.equal(found, F.linear(input, weight)) else None
+
+
+def _processor() -> str:
+    """Who made it, among other words."""
+    about = Path("/proc/cpuinfo")
+    return about.read_text().partition("\n\n")[0] if about.exists() else platform.processor()

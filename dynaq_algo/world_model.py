@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch as th
 from torch import nn
-from torch.nn import functional as F
 
 from dynaq_algo.features import DistinctPairs, PairFeatures, PairNetwork
+from dynaq_algo.gradients import SquaredError, drop_gradients
 
-__all__ = ["WorldModel", "drop_gradients", "make_optimizer"]
+__all__ = ["WorldModel", "make_optimizer"]
 
 
 class WorldModel(nn.Module):
@@ -56,6 +56,7 @@ class WorldModel(nn.Module):
             raise ValueError(f"`n_members` must be 1 or more, got {n_members}.")
         self.members = nn.ModuleList(PairNetwork(features, net_arch, activation_fn) for _ in range(n_members))
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)
+        self._squared_error = SquaredError()
 
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
         """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each; both cost the same."""
@@ -84,14 +85,14 @@ class WorldModel(nn.Module):
             The mean squared error, averaged over members, before the step.
         """
         if len(self.members) == 1:
-            loss = error = F.mse_loss(self.members[0](inputs), reward)
+            error, _ = self._squared_error(self.members[0], self.optimizer, inputs, reward)
         else:
             errors = th.stack([(member(inputs) - reward).square() for member in self.members])
             weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
             # The sum over members: each learns as fast as it would alone.
-            loss, error = (weights * errors).mean(dim=1).sum(), errors.mean()
-        drop_gradients(self.optimizer)
-        loss.backward()
+            drop_gradients(self.optimizer)
+            (weights * errors).mean(dim=1).sum().backward()
+            error = errors.mean()
         self.optimizer.step()
         return error.detach()
 
@@ -111,13 +112,6 @@ def make_optimizer(
         except RuntimeError:  # this device has no fused kernel
             pass
     return optimizer_class(parameters, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
-
-
-def drop_gradients(optimizer: th.optim.Optimizer) -> None:
-    """`optimizer.zero_grad()` without its hooks, which take as long as ten operations on a small network."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
 
 
 def _mean_and_spread(predictions: list[th.Tensor]) -> tuple[th.Tensor, th.Tensor]:

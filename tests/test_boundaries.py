@@ -27,6 +27,7 @@ LAYERS = {
     "dynaq_algo": [
         {"linear"},
         {"features", "replay", "vec_env"},
+        {"gradients"},
         {"world_model", "gaussian_process", "policies"},
         {"planning", "target_values"},
         {"checkpoint"},

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 __all__ = ["PlainDynaQ", "bare_update", "make_network"]
 
 
-def make_network(input_dim: int, hidden: int = 256, layer: type[nn.Linear] = nn.Linear) -> nn.Sequential:
+def make_network(input_dim: int, hidden: int = 256) -> nn.Sequential:
     """An MLP with two hidden layers and one number out."""
-    return nn.Sequential(layer(input_dim, hidden), nn.ReLU(), layer(hidden, hidden), nn.ReLU(), layer(hidden, 1))
+    return nn.Sequential(
+        nn.Linear(input_dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+    )
 
 
 class PlainDynaQ:
@@ -107,9 +109,9 @@ class PlainDynaQ:
         return th.as_tensor(inputs), th.as_tensor(reward, dtype=th.float32), th.as_tensor(terminated)
 
 
-def bare_update(input_dim: int, batch_size: int = 64, layer: type[nn.Linear] = nn.Linear) -> Callable[[], Any]:
+def bare_update(input_dim: int, batch_size: int = 64) -> Callable[[], Any]:
     """An update of a Q-network by fused Adam on one batch that is at hand, and nothing else."""
-    network = make_network(input_dim, layer=layer)
+    network = make_network(input_dim)
     optimizer = th.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     inputs, target = th.randn(batch_size, input_dim), th.randn(batch_size)
     return lambda: _step(optimizer, F.mse_loss(network(inputs).squeeze(1), target))
