@@ -36,6 +36,8 @@ CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
 """
 _KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applicant", "job")
 _DOCUMENTS_KEPT = 8_192
+_PATIENCE = 30.0
+"""Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
 
 
@@ -304,9 +306,9 @@ def _connect(path: str) -> sqlite3.Connection:
     Raises:
         ValueError: If the file is something else, or was written by another version.
     """
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         with _transaction(connection):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -326,6 +328,19 @@ def _connect(path: str) -> sqlite3.Connection:
             "the release that wrote it and import the export here, or choose another file."
         )
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Sets the journal's mode, which of processes that make a file at once SQLite refuses to all but one, at once."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager

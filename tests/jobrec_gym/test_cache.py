@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,3 +287,15 @@ def test_a_copy_in_another_process_opens_its_own_connection(cache):
     if child == 0:
         os._exit(0 if cache.get([first.key]) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_many_may_make_the_file_at_once(tmp_path):
+    def make(barrier, path):
+        barrier.wait()
+        AnswerCache(path).close()
+
+    for number in range(40):
+        barrier = threading.Barrier(6)
+        with ThreadPoolExecutor(6) as pool:
+            for made in [pool.submit(make, barrier, tmp_path / f"{number}.sqlite") for _ in range(6)]:
+                made.result()
