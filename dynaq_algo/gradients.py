@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.features import PairNetwork
-from dynaq_algo.linear import linear
+from dynaq_algo.linear import linear, torchs_linear
 
 __all__ = ["SquaredError", "drop_gradients"]
 
@@ -20,9 +20,10 @@ class SquaredError:
     """Mean squared error of a network's values, and its gradients.
 
     Those of a :class:`PairNetwork` of linear layers with ReLUs between them are written out (Rumelhart et al., 1986):
-    autograd's numbers without its graph, and with the memory of the last time, which on a small network spares a tenth
-    of an update. Any other has autograd's: one with a prior, another activation, frozen or tied parameters, layers or a
-    `forward` of one's own, hooks on a module or a parameter, or an optimiser that has further parameters.
+    autograd's numbers without its graph, and with the memory of the last time (but for the products of
+    :func:`~dynaq_algo.linear.linear`), which on a small network spares a tenth of an update. Any other has autograd's:
+    one with a prior, another activation, frozen or tied parameters, layers or a `forward` of one's own, hooks on a
+    module or a parameter, or an optimiser that has further parameters.
 
     Example:
         >>> from dynaq_algo.features import ConcatFeatures
@@ -68,18 +69,20 @@ class SquaredError:
         self, layers: Sequence[nn.Linear], inputs: th.Tensor, target: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         self._make_room(inputs, layers)
+        # oneDNN keeps some megabytes for each size of a batch: not for the odd one at the end of an epoch.
+        product = torchs_linear if len(inputs) % 32 else linear
         into = [inputs]  # what each layer sees
         for layer, hidden in zip(layers, self._hidden, strict=False):
-            into.append(linear(into[-1], layer.weight, layer.bias, out=hidden).relu_())
+            into.append(product(into[-1], layer.weight, layer.bias, out=hidden).relu_())
         values = F.linear(into[-1], layers[-1].weight, layers[-1].bias).squeeze(1)
         error = values - target
         slope = (error * (2 / len(error))).unsqueeze(1)  # of the loss in a layer's output
         for number in range(len(layers) - 1, -1, -1):
             layer = layers[number]
-            layer.weight.grad = linear(slope.t(), into[number].t(), out=layer.weight.grad)
+            layer.weight.grad = product(slope.t(), into[number].t(), out=layer.weight.grad)
             th.sum(slope, 0, out=layer.bias.grad)
             if number:
-                slope = linear(slope, layer.weight.t(), out=self._slopes[number - 1])
+                slope = product(slope, layer.weight.t(), out=self._slopes[number - 1])
                 th.ops.aten.threshold_backward.grad_input(slope, into[number], 0, grad_input=slope)  # where a ReLU is 0
         return error.dot(error) / len(error), values
 

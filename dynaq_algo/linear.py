@@ -10,15 +10,17 @@ from typing import Any
 import torch as th
 from torch.nn import functional as F
 
-__all__ = ["linear", "linear_of_any_rows"]
+__all__ = ["linear", "linear_of_any_rows", "torchs_linear"]
 
 # Below these oneDNN's preparations of a call cost more than its products save.
 _LEAST_SIZE = 32
 _LEAST_WORK = 2**21
+# Rows of a piece, and what their number is filled up to: oneDNN keeps a kernel of up to 2 MB for each number of rows.
+_PIECE, _FILLED_UP_TO = 256, 32
+# With what is filled up and put together again.
+_LEAST_WORK_OF_A_PIECE = 2**22
 # From so many rows on it is worth to copy a weight that does not lie in one piece, as a slice does not.
 _ROWS_FOR_A_COPY = 64
-# Rows of a piece, and what their number is filled up to: oneDNN keeps a kernel of up to 2 MB for each number of rows.
-_PIECE, _FILLED_UP_TO = 256, 64
 
 # Whether `torch.func` looks at the call, `vmap` for instance: it knows torch's own functions only.
 _in_a_transform = getattr(th._C, "_are_functorch_transforms_active", bool)
@@ -43,8 +45,16 @@ def linear(
     Returns:
         (n, m), in `out` or elsewhere.
     """
-    if _is_sooner(input, weight, bias):
+    # A memory of another order, as that of a transposed weight's gradient, is to be filled, not replaced.
+    if (out is None or out.is_contiguous()) and _is_sooner(input, weight, bias, _LEAST_WORK):
         return _onednns(input.contiguous(), _in_one_piece(weight), bias)
+    return torchs_linear(input, weight, bias, out)
+
+
+def torchs_linear(
+    input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None, out: th.Tensor | None = None
+) -> th.Tensor:
+    """:func:`torch.nn.functional.linear`, see :func:`linear`; into `out` where it is given."""
     if out is None:
         return F.linear(input, weight, bias)
     return th.mm(input, weight.t(), out=out) if bias is None else th.addmm(bias, input, weight.t(), out=out)
@@ -52,12 +62,11 @@ def linear(
 
 def linear_of_any_rows(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) -> th.Tensor:
     """As :func:`linear`, of inputs (..., n, d) whose number of rows is another each time."""
-    rows = input.flatten(0, -2)
-    if not _is_sooner(rows, weight, bias):
+    if not _is_sooner(input, weight, bias, _LEAST_WORK_OF_A_PIECE, _PIECE):
         return F.linear(input, weight, bias)
     weight = _in_one_piece(weight)
     pieces = []
-    for piece in rows.split(_PIECE):
+    for piece in input.flatten(0, -2).split(_PIECE):
         missing = -len(piece) % _FILLED_UP_TO
         filled = F.pad(piece, (0, 0, 0, missing)) if missing else piece.contiguous()
         pieces.append(_onednns(filled, weight, bias)[: len(piece)])
@@ -65,14 +74,16 @@ def linear_of_any_rows(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | No
     return values.view(*input.shape[:-1], len(weight))
 
 
-def _is_sooner(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> bool:
+def _is_sooner(
+    input: th.Tensor, weight: th.Tensor, bias: th.Tensor | None, least_work: int, rows_at_once: int | None = None
+) -> bool:
     if th.compiler.is_compiling() or th.jit.is_tracing() or _in_a_transform():
         return False
-    n = input.shape[0]
+    n = input.shape[:-1].numel()
     return (
-        n * weight.numel() >= _LEAST_WORK
+        min(n, rows_at_once or n) * weight.numel() >= least_work
         and min(n, *weight.shape) >= _LEAST_SIZE
-        and input.shape[1] == weight.shape[1]
+        and input.shape[-1] == weight.shape[1]
         and (n >= _ROWS_FOR_A_COPY or _is_in_one_piece(weight))
         and input.dtype == weight.dtype == th.float32
         and input.device.type == weight.device.type == "cpu"
@@ -99,7 +110,8 @@ def _in_one_piece(weight: th.Tensor) -> th.Tensor:
 @lru_cache(maxsize=1)
 def _operation() -> Any:
     """What `torch.compile` makes of a linear layer; None where this torch lacks it, or this processor gains nothing."""
-    if "AuthenticAMD" not in _processor() or th.backends.cpu.get_cpu_capability() != "AVX512":
+    gains = th.backends.cpu.get_cpu_capability() == "AVX512" and th.backends.mkl.is_available()
+    if not gains or "AuthenticAMD" not in _processor():
         return None
     try:
         operation = th.ops.mkldnn._linear_pointwise
@@ -112,5 +124,7 @@ def _operation() -> Any:
 
 def _processor() -> str:
     """Who made it, among other words."""
-    about = Path("/proc/cpuinfo")
-    return about.read_text().partition("\n\n")[0] if about.exists() else platform.processor()
+    try:
+        return Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+    except OSError:  # another system than Linux
+        return platform.processor()
