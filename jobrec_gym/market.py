@@ -740,7 +740,7 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     Returns:
         float32 (n, d): unit rows, zero for an empty list.
     """
-    skill_vectors = skill_vectors.astype(np.float32)
+    skill_vectors = skill_vectors.astype(np.float32, copy=False)
     block = np.empty((len(skills), skill_vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(skills), _COMPOSE_CHUNK):
         rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
@@ -753,7 +753,9 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
             n_longer = np.count_nonzero(lengths > place)
             sums[:n_longer] += gathered(skill_vectors, skills.ids[skills.offsets[rows[:n_longer]] + place])
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        block[rows] = sums / np.where(norms == 0, 1, norms)
+        norms[norms == 0] = 1
+        sums /= norms
+        block[rows] = sums
     return block
 
 
@@ -780,7 +782,8 @@ def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDA
     joined = np.concatenate([hard, soft], axis=1)
     norms = np.linalg.norm(joined, axis=1, keepdims=True)
     norms[norms == 0] = 1
-    return joined / norms
+    joined /= norms
+    return joined
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

@@ -68,6 +68,7 @@ _SENIORITY_STEPS = np.array([-1, -1, 0, 0, 0, 0, 0, 0, 1, 1])
 
 _YEARS = ("less than 1 year", "1 to 2 years", "3 to 5 years", "6 to 10 years", "more than 10 years")
 _CHUNK = 16_384
+_COMPOSED = 128  # rows at a time: their vectors then stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,13 +298,11 @@ def _composed(
         what: What to show progress as; ``None`` shows none.
     """
     n = len(rows.seniority)
-    for start in steps(n, _CHUNK, what or "", "row", progress=False if what is None else None):
-        chunk = np.arange(start, min(start + _CHUNK, n))
+    hard_words, soft_words = (words[block].astype(np.float32) for block in ("hard_skills", "soft_skills"))
+    for start in steps(n, _COMPOSED, what or "", "row", progress=False if what is None else None):
+        chunk = np.arange(start, min(start + _COMPOSED, n))
         hard, soft = rows.hard_skills.take(chunk), rows.soft_skills.take(chunk)
-        yield (
-            start,
-            compose_vectors(compose_block(words["hard_skills"], hard), compose_block(words["soft_skills"], soft)),
-        )
+        yield start, compose_vectors(compose_block(hard_words, hard), compose_block(soft_words, soft))
 
 
 def _sample(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy, side: int) -> SampledRows:
