@@ -38,10 +38,10 @@ def install(name, spec):
         return python
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    # Of the project's tried versions all but Gymnasium's.
+    # Of the project's tried versions all but Gymnasium's, and filelock's, which Tianshou's virtualenv wants older.
     constraints = folder / "constraints.txt"
     lines = (ROOT / "constraints.txt").read_text().splitlines(keepends=True)
-    constraints.write_text("".join(line for line in lines if not line.startswith("gymnasium")))
+    constraints.write_text("".join(line for line in lines if not line.startswith(("gymnasium", "filelock"))))
     pip = [python, "-m", "pip", "install", "--quiet"]
     own = ["--editable", f"{ROOT}[experiments]", "pytest>=8"]
     subprocess.run([*pip, "--constraint", constraints, *own, *spec["requirements"]], check=True)
