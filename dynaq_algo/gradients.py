@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.features import PairNetwork
-from dynaq_algo.linear import linear, torchs_linear
+from dynaq_algo.linear import USUAL_STEP, linear, torchs_linear
 
 __all__ = ["SquaredError", "drop_gradients"]
 
@@ -69,8 +69,8 @@ class SquaredError:
         self, layers: Sequence[nn.Linear], inputs: th.Tensor, target: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         self._make_room(inputs, layers)
-        # oneDNN keeps some megabytes for each size of a batch: not for the odd one at the end of an epoch.
-        product = torchs_linear if len(inputs) % 32 else linear
+        # An odd batch, such as the last of an epoch, is not worth kernels of its own.
+        product = torchs_linear if len(inputs) % USUAL_STEP else linear
         into = [inputs]  # what each layer sees
         for layer, hidden in zip(layers, self._hidden, strict=False):
             into.append(product(into[-1], layer.weight, layer.bias, out=hidden).relu_())

@@ -10,14 +10,16 @@ from typing import Any
 import torch as th
 from torch.nn import functional as F
 
-__all__ = ["linear", "linear_of_any_rows", "torchs_linear"]
+__all__ = ["USUAL_STEP", "linear", "linear_of_any_rows", "torchs_linear"]
+
+# oneDNN keeps a kernel of up to 2 MB for each number of rows: only multiples of this have one.
+USUAL_STEP = 32
 
 # Below these oneDNN's preparations of a call cost more than its products save.
 _LEAST_SIZE = 32
 _LEAST_WORK = 2**21
-# Rows of a piece, and what their number is filled up to: oneDNN keeps a kernel of up to 2 MB for each number of rows.
-_PIECE, _FILLED_UP_TO = 256, 32
-# With what is filled up and put together again.
+# Rows of a piece, and the least work of one, since it may be filled up and is put together with others again.
+_PIECE = 256
 _LEAST_WORK_OF_A_PIECE = 2**22
 # From so many rows on it is worth to copy a weight that does not lie in one piece, as a slice does not.
 _ROWS_FOR_A_COPY = 64
@@ -67,7 +69,7 @@ def linear_of_any_rows(input: th.Tensor, weight: th.Tensor, bias: th.Tensor | No
     weight = _in_one_piece(weight)
     pieces = []
     for piece in input.flatten(0, -2).split(_PIECE):
-        missing = -len(piece) % _FILLED_UP_TO
+        missing = -len(piece) % USUAL_STEP
         filled = F.pad(piece, (0, 0, 0, missing)) if missing else piece.contiguous()
         pieces.append(_onednns(filled, weight, bias)[: len(piece)])
     values = pieces[0] if len(pieces) == 1 else th.cat(pieces)

@@ -161,16 +161,20 @@ def test_other_processors_have_torchs_own(monkeypatch, maker):
     assert module._operation.__wrapped__() is None
 
 
-def test_a_build_without_the_operation_has_torchs_own(monkeypatch):
+@pytest.fixture
+def gaining_processor(monkeypatch):
     monkeypatch.setattr(module, "_processor", lambda: "AuthenticAMD")
     monkeypatch.setattr(th.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.mark.usefixtures("gaining_processor")
+def test_a_build_without_the_operation_has_torchs_own(monkeypatch):
     monkeypatch.setattr(th, "ops", object())
     assert module._operation.__wrapped__() is None
 
 
-def test_the_first_call_may_come_anywhere(monkeypatch):
-    monkeypatch.setattr(module, "_processor", lambda: "AuthenticAMD")
-    monkeypatch.setattr(th.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+@pytest.mark.usefixtures("gaining_processor")
+def test_the_first_call_may_come_anywhere():
     wanted = module._operation.__wrapped__()
     with th.device("meta"):
         assert module._operation.__wrapped__() is wanted
@@ -202,39 +206,34 @@ def test_odd_sizes_of_a_batch_leave_no_kernel_behind(products):
     assert {inputs.shape[0] for inputs, _ in products} == {64, 96, 128, 160, 192, 256}
 
 
+def learnt(enabled, n_steps, optimizer_class, change=lambda network: None, **kwargs):
+    """Parameters after some steps of written gradients, with oneDNN or without."""
+    th.manual_seed(0)
+    network, squared_error = PairNetwork(ConcatFeatures(300, 212), [256, 64]), SquaredError()
+    change(network)
+    optimizer = optimizer_class(network.parameters(), **kwargs)
+    with th.backends.mkldnn.flags(enabled=enabled, allow_tf32=None):
+        for step in range(n_steps):
+            squared_error(network, optimizer, data(64, 512, seed=step), data(64, seed=100 + step))
+            optimizer.step()
+    return parameters(network)
+
+
 @pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.SGD])
 def test_a_weight_of_another_order_is_learned_like_any(products, optimizer_class):
-    def learnt(enabled):
-        th.manual_seed(0)
-        network, squared_error = PairNetwork(ConcatFeatures(300, 212), [256, 64]), SquaredError()
+    def transpose(network):
         network.first.weight.data = network.first.weight.data.t().contiguous().t()
-        optimizer = optimizer_class(network.parameters(), lr=0.001, fused=True)
-        with th.backends.mkldnn.flags(enabled=enabled, allow_tf32=None):
-            for step in range(3):
-                squared_error(network, optimizer, data(64, 512, seed=step), data(64, seed=100 + step))
-                optimizer.step()
-        return parameters(network)
 
-    found = learnt(True)
+    found, wanted = (learnt(on, 3, optimizer_class, transpose, lr=0.001, fused=True) for on in (True, False))
     assert products
-    th.testing.assert_close(found, learnt(False))
+    th.testing.assert_close(found, wanted)
 
 
 def test_networks_learn_the_same_without_it(products):
-    def learnt(enabled):
-        th.manual_seed(0)
-        network, squared_error = PairNetwork(ConcatFeatures(300, 212), [256, 64]), SquaredError()
-        optimizer = th.optim.SGD(network.parameters(), lr=0.01)
-        with th.backends.mkldnn.flags(enabled=enabled, allow_tf32=None):
-            for step in range(20):
-                squared_error(network, optimizer, data(64, 512, seed=step), data(64, seed=100 + step))
-                optimizer.step()
-        return parameters(network)
-
-    found = learnt(True)
+    found = learnt(True, 20, th.optim.SGD, lr=0.01)
     n_products = len(products)
     assert n_products >= 40
-    th.testing.assert_close(found, learnt(False))
+    th.testing.assert_close(found, learnt(False, 20, th.optim.SGD, lr=0.01))
     assert len(products) == n_products
 
 
