@@ -44,9 +44,9 @@ def small(config):
     def composed(*overrides):
         learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=dynaq_plus", "algo=reward_model")
         plain = any(item.startswith("algo=") and item not in learned for item in overrides)
-        # The recorded market has the size that it has.
-        recorded = {"market=recorded", "experiment=llm_demo", "experiment=coldstart_recorded"}
-        fixed = not recorded.isdisjoint(overrides)
+        # The recorded market has the size that it has, and that of a release has no `n_jobs`.
+        other = {"market=recorded", "experiment=llm_demo", "setting=recorded", "setting=onet"}
+        fixed = not other.isdisjoint(overrides)
         sizes = [item for item in (SMALL if plain else SMALL_DYNAQ) if not (fixed and item.startswith("market."))]
         # The test's own come last, and win.
         return config("train", *sizes, *overrides)

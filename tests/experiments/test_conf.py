@@ -39,7 +39,8 @@ def test_every_option_of_every_group_composes(config, group, option):
     plug_in = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}.get(option)
     if group == "launcher" and plug_in and find_spec(f"hydra_plugins.hydra_{plug_in}_launcher") is None:
         pytest.skip(f"the extra {plug_in} is not installed")
-    needs_path = group == "market" and option not in ("default", "recorded")
+    without_path = {"market": ("default", "recorded"), "setting": tuple(set(options("setting")) - {"onet"})}
+    needs_path = group in without_path and option not in without_path[group]
     cfg = config("train", f"{group}={option}", *(["market.path=there"] if needs_path else []))
     OmegaConf.to_container(cfg, resolve=True)
 
