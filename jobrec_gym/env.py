@@ -53,12 +53,17 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     |---|---|---|
     | ``applicant`` | ``Box(-1, 1, (768,), float32)`` | the same |
     | ``candidates`` | ``Box(-1, 1, (k, d_a), float32)``, the jobs' vectors | ``Box(0, n_jobs - 1, (k,), int64)`` |
+    | ``pairs`` (optional) | ``Box(0, 1, (k, p), float32)``, of applicant and job | the same |
     | ``action_mask`` (optional) | ``Box(0, 1, (k,), int8)`` | the same |
 
     ``action_mask`` is there with ``mask_in_observation=True`` or ``repeats=False``. ``d_a`` is 768, plus
     384 for each entry of ``job_fields``. ``"features"`` is self-contained and works with any library; ``"ids"`` is
     smaller and faster, for agents that look ids up in the table (n_jobs, d_a) at
     ``env.get_wrapper_attr("action_features")``.
+
+    ``pairs`` is there with ``pair_features``, a column a name: what a job board knows of applicant and job together,
+    and the means of embeddings lose. For pairs that nobody was shown, ask
+    ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids)``.
 
     ## Rewards
 
@@ -102,6 +107,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
         job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
+        pair_features: Columns of the entry ``pairs``: ``"hard_coverage"`` and ``"soft_coverage"``, the share of the
+            job's hard or soft skills that the applicant has (0 for a job that asks for none; cosine of the blocks, at
+            least 0, where they are free texts), and ``"seniority"``, ``1 - |level_i - level_j| / 4`` (0.5 where a level
+            is unknown); or ``"all"``.
+        pair_noise: Standard deviation of a normal number that is added to each of these values, which is then clipped
+            to [0, 1]. It is a hash of feature, applicant and job: like a job board's estimate, a pair's value is wrong
+            in the same way each time, in every episode and whatever the seed.
         render_mode: ``"ansi"`` (a text), ``"human"`` (printed, or drawn in a notebook) or ``"rgb_array"``.
         render_size: Of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
@@ -127,6 +139,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         observation: Observation = "features",
         mask_in_observation: bool = False,
         job_fields: Sequence[str] = (),
+        pair_features: Sequence[str] = (),
+        pair_noise: float = 0.0,
         render_mode: str | None = None,
         render_size: RenderSize = "small",
     ):
@@ -145,6 +159,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             observation,
             mask_in_observation,
             job_fields,
+            pair_features,
+            pair_noise,
         )
         self.render_mode = render_mode
         self.render_size = render_size
@@ -156,6 +172,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
+        self._pairs: NDArray[np.float32] | None  # (1, k, p)
         self._recommended: NDArray[np.bool_]  # by job, whether it was in this episode; empty unless `repeats=False`
         # What the last step recommended: a job, in which step of the episode; ``None`` after a reset.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64]] | None
@@ -164,7 +181,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._applicant_vectors: NDArray[np.float32]
         self._started = False
         # What a picture of the last decision needs; the candidates of the next one may be others.
-        self._shown: tuple[NDArray[np.int64], NDArray[np.int8]]
+        self._shown: tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32] | None]
         self._last_info: dict[str, Any] = {}
         self._last_reward: float | None = None
         self._scorer: tuple[str, Callable[[dict[str, NDArray[Any]]], Any]] | None = None
@@ -180,6 +197,28 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def action_features(self) -> NDArray[np.floating]:
         """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
         return self._problem.action_features
+
+    @property
+    def pair_feature_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
+        return self._problem.pair_values.names
+
+    def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.
+
+        Args:
+            applicant_ids: Rows of the market's applicants, integers of any shape.
+            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+
+        Returns:
+            float32 (..., p) in [0, 1], a column a name of :attr:`pair_feature_names`, blurred by ``pair_noise`` as in
+            the observation.
+
+        Raises:
+            ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
+                do not broadcast.
+        """
+        return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def recommendations(self) -> Recommendations:
@@ -239,9 +278,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         job_ids = self._candidate_ids[:, index]
         self._last, self._recommendation = (job_ids, self._steps), None
         self._steps = self._steps + 1
-        self._shown = self._candidate_ids, self._mask
+        self._shown = self._candidate_ids, self._mask, self._pairs
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
+            self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
         if not self._problem.repeats:
             self._recommended[job_ids] = True
             shown = self._candidate_ids[0]
@@ -349,8 +389,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self._recommended[list(recommended)] = True
             self._mask = (~self._recommended[self._candidate_ids[0]]).astype(np.int8)
         self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
+        self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
         self._last = self._recommendation = None
-        self._shown = self._candidate_ids, self._mask
+        self._shown = self._candidate_ids, self._mask, self._pairs
         self._started = True
 
     def _check_started(self) -> None:
@@ -358,21 +399,24 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             raise RuntimeError("the environment has no episode yet: call `reset` first.")
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        return self._observation(self._candidate_ids[0], self._mask)
+        return self._observation(self._candidate_ids, self._mask, self._pairs)
 
-    def _observation(self, candidate_ids: NDArray[np.int64], mask: NDArray[np.int8]) -> dict[str, NDArray[Any]]:
-        observation = self._problem.observe(self._applicant_vectors[0], candidate_ids)
+    def _observation(
+        self, candidate_ids: NDArray[np.int64], mask: NDArray[np.int8], pairs: NDArray[np.float32] | None
+    ) -> dict[str, NDArray[Any]]:
+        pairs = None if pairs is None else pairs[0]
+        observation = self._problem.observe(self._applicant_vectors[0], candidate_ids[0], pairs)
         if self._problem.mask_in_observation:
             observation["action_mask"] = mask.copy()
         return observation
 
     def _scene(self) -> Scene:
-        shown, mask = self._shown
+        shown, mask, pairs = self._shown
         name = "cosine"
         scores: NDArray[np.floating] = self.market.cosine(np.repeat(self._applicant_ids, self._k), shown[0])
         if self._scorer is not None:
             name, scorer = self._scorer
-            scores = np.asarray(scorer(self._observation(shown[0], mask)), dtype=np.float64).ravel()
+            scores = np.asarray(scorer(self._observation(shown, mask, pairs)), dtype=np.float64).ravel()
             if scores.shape != (self._k,) or not np.isfinite(scores).all():
                 raise ValueError(
                     f"`scorer` must return {self._k} finite numbers, one a candidate, got {scores.size} of which "

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
+from jobrec_gym.pair_features import PairValues
 
 __all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
 
@@ -63,6 +64,8 @@ class RecommendationProblem:
         observation: Observation,
         mask_in_observation: bool,
         job_fields: Sequence[str],
+        pair_features: Sequence[str] = (),
+        pair_noise: float = 0.0,
     ):
         for name, value, allowed in (
             ("resample", resample, get_args(Resample)),
@@ -92,6 +95,7 @@ class RecommendationProblem:
             raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{job_fields!r}], got {job_fields!r}.")
         self.job_fields = tuple(job_fields)
         self.market.action_features(self.job_fields)  # checks them
+        self.pair_values = PairValues(self.market, pair_features, pair_noise)
 
     @property
     def action_features(self) -> NDArray[np.floating]:
@@ -112,6 +116,8 @@ class RecommendationProblem:
             entries["candidates"] = spaces.Box(-1.0, 1.0, (k, action_dim), np.float32)
         else:
             entries["candidates"] = spaces.Box(0, len(self.market.jobs) - 1, (k,), np.int64)
+        if self.pair_values.names:
+            entries["pairs"] = spaces.Box(0.0, 1.0, (k, len(self.pair_values.names)), np.float32)
         if self.mask_in_observation:
             entries["action_mask"] = spaces.Box(0, 1, (k,), np.int8)
         return spaces.Dict(entries)
@@ -142,13 +148,23 @@ class RecommendationProblem:
         """Vectors (..., d_a) of jobs (...)."""
         return gathered(self.action_features, candidate_ids, out)
 
-    def observe(self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids) -> dict[str, NDArray[Any]]:
+    def pairs(self, applicant_ids: Ids, candidate_ids: Ids) -> NDArray[np.float32] | None:
+        """Pair features (n, k, p) of applicants (n,) who are shown jobs (n, k); ``None`` where none are observed."""
+        return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
+
+    def observe(
+        self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids, pairs: NDArray[np.float32] | None
+    ) -> dict[str, NDArray[Any]]:
         """An observation without its mask: vectors (..., 2 * block_dim) of applicants, who are shown jobs (..., k).
 
-        The arrays belong to the caller, the tables to every environment.
+        Their pair features (..., k, p) are those of :meth:`pairs`. The arrays belong to the caller, the tables to every
+        environment.
         """
         shown = self.candidate_vectors(candidate_ids) if self.observation == "features" else candidate_ids.copy()
-        return {"applicant": applicant_vectors.copy(), "candidates": shown}
+        observation: dict[str, NDArray[Any]] = {"applicant": applicant_vectors.copy(), "candidates": shown}
+        if pairs is not None:
+            observation["pairs"] = pairs.copy()
+        return observation
 
 
 @dataclass(eq=False)

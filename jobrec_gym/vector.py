@@ -50,6 +50,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
+        pair_features: Columns of the entry ``pairs``.
+        pair_noise: How much they are blurred.
         render_mode: Must be ``None``: render a single environment.
 
     Raises:
@@ -76,6 +78,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         observation: Observation = "features",
         mask_in_observation: bool = False,
         job_fields: Sequence[str] = (),
+        pair_features: Sequence[str] = (),
+        pair_noise: float = 0.0,
         render_mode: str | None = None,
     ):
         if num_envs < 1:
@@ -97,6 +101,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             observation,
             mask_in_observation,
             job_fields,
+            pair_features,
+            pair_noise,
         )
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
@@ -125,6 +131,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         # Vectors that are observed now: a step gathers those rows only that show something new.
         self._applicant_vectors: NDArray[np.float32]
         self._candidate_vectors: NDArray[np.float32] | None
+        self._pairs: NDArray[np.float32] | None
         # What each kept candidate would earn, where that is known ahead.
         self._cosines: NDArray[np.float64] | None
 
@@ -137,6 +144,28 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def action_features(self) -> NDArray[np.floating]:
         """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
         return self._problem.action_features
+
+    @property
+    def pair_feature_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
+        return self._problem.pair_values.names
+
+    def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.
+
+        Args:
+            applicant_ids: Rows of the market's applicants, integers of any shape.
+            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+
+        Returns:
+            float32 (..., p) in [0, 1], a column a name of :attr:`pair_feature_names`, blurred by ``pair_noise`` as in
+            the observation.
+
+        Raises:
+            ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
+                do not broadcast.
+        """
+        return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def recommendations(self) -> Recommendations:
@@ -349,6 +378,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         shape = n, k, problem.action_features.shape[1]
         if problem.observation == "features" and problem.resample == "episode" and np.prod(shape) <= _KEPT_NUMBERS:
             self._candidate_vectors = np.zeros(shape, dtype=np.float32)
+        names = self.pair_feature_names
+        self._pairs = np.zeros((n, k, len(names)), dtype=np.float32) if names else None
         self._cosines = None
         n_steps = np.inf if self.max_episode_steps is None else self.max_episode_steps
         if self._candidate_vectors is not None and k <= _PAID_AHEAD * n_steps:
@@ -383,6 +414,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             # Of a job's vector; what `job_fields` append stands behind it.
             jobs = candidates[..., : applicants.shape[-1]]
             self._cosines[rows] = scaled_cosine(row_products(applicants[:, None], jobs), "unit")
+        self._refresh_pairs(rows)
+
+    def _refresh_pairs(self, rows: Mask) -> None:
+        """Brings the pair features of some rows to what these rows show."""
+        if self._pairs is not None:
+            self._pairs[rows] = self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
 
     def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """Rewards of recommendations (n,); equal to the bit, whether they are known ahead or not."""
@@ -398,6 +435,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._candidate_ids[rows] = self._problem.candidates(
                 self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
             )
+            self._refresh_pairs(rows)
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)
@@ -455,6 +493,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             observation["candidates"] = copied(self._candidate_ids)
             if self._problem.observation == "features":
                 observation["candidates"] = self._problem.candidate_vectors(observation["candidates"])
+        if self._pairs is not None:
+            observation["pairs"] = copied(self._pairs)
         if self._problem.mask_in_observation:
             observation["action_mask"] = copied(self._masks)
         return observation

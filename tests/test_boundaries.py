@@ -15,7 +15,7 @@ LAYERS = {
         {"market"},
         {"encoders", "job_index", "simulators.base", "simulators.prompts", "simulators.cache", "simulators.budget"},
         {"simulators.answers", "simulators.completion", "simulators.asking", "simulators.memory"},
-        {"rewards", "candidates", "metrics"},
+        {"rewards", "candidates", "metrics", "pair_features"},
         {"loaders", "simulators.llm", "simulators.recorded", "simulators.rules", "problem"},
         {"rendering", "episodes"},
         {"picture"},

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
-from jobrec_gym.market import BLOCKS, LabourMarket, Population, SkillLists
+from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.pair_features import hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
@@ -43,7 +44,7 @@ class RuleSimulator:
     standard deviation 1 over a seeded sample of 100,000 pairs of the whole market (whatever the split):
 
     * ``hard_skills``: the share of the job's hard skills that the applicant has (cosine of the hard blocks, at least 0,
-      where a block is a free text);
+      where a block is a free text), see :func:`~jobrec_gym.pair_features.hard_coverage`;
     * ``soft_skills``: the same for soft skills;
     * ``seniority``: ``1 - |level_i - level_j| / 4``, 0.5 where a level is unknown;
     * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices of rank 4, centred: likes and dislikes that no
@@ -130,7 +131,6 @@ class BoundRuleSimulator:
         self.corruption = simulator.corruption
         self._weights = simulator.weights
         self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
-        self._has = {block: _SkillIndex(getattr(market.applicants, f"{block}_skills")) for block in BLOCKS}
         self._popularity = normal(hash64(seed, _POPULARITY, np.arange(len(market.jobs))))
         rows = np.arange(_SAMPLE_SIZE)
         applicants = bounded(hash64(seed, _SAMPLE, 0, rows), len(market.applicants))
@@ -223,46 +223,14 @@ class BoundRuleSimulator:
         return np.array(DECISIONS)[decision].reshape(applicant_ids.shape)
 
     def _parts(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
-        applicants, jobs = self.market.applicants, self.market.jobs
-        levels = applicants.seniority[applicant_ids].astype(np.float64), jobs.seniority[job_ids].astype(np.float64)
-        known = (levels[0] > 0) & (levels[1] > 0)
+        market = self.market
         return {
-            "hard_skills": self._coverage("hard", applicant_ids, job_ids),
-            "soft_skills": self._coverage("soft", applicant_ids, job_ids),
-            "seniority": np.where(known, 1 - np.abs(levels[0] - levels[1]) / 4, 0.5),
+            "hard_skills": hard_coverage(market, applicant_ids, job_ids),
+            "soft_skills": soft_coverage(market, applicant_ids, job_ids),
+            "seniority": seniority(market, applicant_ids, job_ids),
             "taste": np.einsum("ij,ij->i", self._applicant_taste[applicant_ids], self._job_taste[job_ids]),
             "popularity": self._popularity[job_ids],
         }
-
-    def _coverage(self, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        if block in self.market.text_blocks:
-            return self._block_cosine(BLOCKS.index(block), applicant_ids, job_ids)
-        asked: SkillLists = getattr(self.market.jobs, f"{block}_skills")
-        owner, skills = asked.flat(job_ids)
-        met = np.bincount(owner[self._has[block](applicant_ids[owner], skills)], minlength=len(job_ids))
-        return met / np.maximum(asked.lengths(job_ids), 1)
-
-    def _block_cosine(self, number: int, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        columns = slice(number * self.market.block_dim, (number + 1) * self.market.block_dim)
-        applicants = self.market.applicants.vectors[applicant_ids, columns].astype(np.float32, copy=False)
-        jobs = self.market.jobs.vectors[job_ids, columns].astype(np.float32, copy=False)
-        lengths = np.linalg.norm(applicants, axis=1) * np.linalg.norm(jobs, axis=1)
-        dots = np.einsum("ij,ij->i", applicants, jobs)
-        return np.maximum(dots / np.where(lengths == 0, 1, lengths), 0).astype(np.float64)
-
-
-class _SkillIndex:
-    """Answers whether a row lists a skill, for many (row, skill) at once."""
-
-    def __init__(self, lists: SkillLists):
-        self._width = int(lists.ids.max(initial=0)) + 1
-        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
-        # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
-        self._codes = np.append(rows * self._width + lists.ids, np.iinfo(np.int64).max)
-
-    def __call__(self, rows: Ids, skills: NDArray[np.integer]) -> NDArray[np.bool_]:
-        codes = rows * self._width + skills
-        return (self._codes[np.searchsorted(self._codes, codes)] == codes) & (skills < self._width)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,209 @@
+"""Numbers in [0, 1] of (applicant, job) pairs: what a job board knows and the mean of embeddings loses."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import hash64, normal, text_key
+from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
+
+__all__ = ["PAIR_FEATURES", "PairValues", "hard_coverage", "seniority", "soft_coverage"]
+
+Ids = NDArray[np.int64]
+
+_NOISE = text_key("pair_noise")
+_CHUNK = 1 << 15
+"""Pairs that are computed together: bounds the memory where the whole catalogue is shown to many."""
+
+
+def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    """Share of the job's hard skills that the applicant has; 0 for a job that asks for none.
+
+    Where the market's hard block is a free text: the cosine of the two blocks, at least 0.
+
+    Args:
+        market: Where applicants and jobs come from.
+        applicant_ids: (n,), valid.
+        job_ids: (n,), valid.
+
+    Returns:
+        float64 (n,) in [0, 1]; a cosine may exceed 1 by a rounding error.
+    """
+    return _coverage(market, "hard", applicant_ids, job_ids)
+
+
+def soft_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    """As :func:`hard_coverage`, of soft skills."""
+    return _coverage(market, "soft", applicant_ids, job_ids)
+
+
+def seniority(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    """``1 - |level_i - level_j| / 4`` of the levels 1 to 5, 0.5 where one is unknown; shapes as above."""
+    applicants, jobs = market.applicants, market.jobs
+    levels = applicants.seniority[applicant_ids].astype(np.float64), jobs.seniority[job_ids].astype(np.float64)
+    known = (levels[0] > 0) & (levels[1] > 0)
+    return np.where(known, 1 - np.abs(levels[0] - levels[1]) / 4, 0.5)
+
+
+PAIR_FEATURES: Mapping[str, Callable[[LabourMarket, Ids, Ids], NDArray[np.float64]]] = {
+    "hard_coverage": hard_coverage,
+    "soft_coverage": soft_coverage,
+    "seniority": seniority,
+}
+"""What can be asked for by name."""
+
+
+class PairValues:
+    """Some pair features of a market, as an observation shows them.
+
+    Args:
+        market: Where applicants and jobs come from.
+        pair_features: Distinct entries of :data:`PAIR_FEATURES`, in the order of the columns, or ``"all"``.
+        pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
+            It is a hash of feature, applicant and job, so that a pair's value is wrong in the same way each time,
+            whatever else is shown.
+
+    Attributes:
+        names: The features' names, a tuple.
+        noise: As given.
+
+    Raises:
+        ValueError: For an unknown or repeated name, a noise that is negative or not finite, or noise on nothing.
+
+    Example:
+        >>> values = PairValues(load_market("default"), ("hard_coverage", "seniority"))
+        >>> values(np.array([[0], [1]]), np.arange(20)).shape  # two applicants, 20 jobs
+        (2, 20, 2)
+    """
+
+    def __init__(self, market: LabourMarket, pair_features: Sequence[str], pair_noise: float = 0.0):
+        self.market = market
+        self.names = _checked_names(pair_features)
+        if not pair_noise >= 0 or not math.isfinite(pair_noise):
+            raise ValueError(f"`pair_noise` must be a finite number of at least 0, got {pair_noise}.")
+        if pair_noise and not self.names:
+            raise ValueError(
+                f"`pair_noise` is {pair_noise}, but there is nothing to blur: name features by `pair_features=`, one "
+                f"or more of {tuple(PAIR_FEATURES)}."
+            )
+        self.noise = float(pair_noise)
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
+        """Values of pairs.
+
+        Args:
+            applicant_ids: Valid ids of any shape.
+            job_ids: Valid ids of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+
+        Returns:
+            float32 (..., p) in [0, 1], a column a name; each the same to the bit in whatever batch it stands.
+        """
+        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+        shape, applicant_ids, job_ids = job_ids.shape, applicant_ids.ravel(), job_ids.ravel()
+        values = np.empty((len(job_ids), len(self.names)), dtype=np.float32)
+        for start in range(0, len(job_ids), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            for column, name in enumerate(self.names):
+                values[part, column] = self._shown(name, applicant_ids[part], job_ids[part])
+        return values.reshape(*shape, len(self.names))
+
+    def ask(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The same for ids that a user gives.
+
+        Raises:
+            ValueError: If there are no features, or ids are no integers, name no row, or do not broadcast.
+        """
+        if not self.names:
+            raise ValueError(
+                "`pair_features` of this environment is empty, it knows nothing of pairs: make it with "
+                f'`pair_features=`, one or more of {tuple(PAIR_FEATURES)}, or "all".'
+            )
+        applicants = _checked_ids("applicant_ids", applicant_ids, len(self.market.applicants))
+        jobs = _checked_ids("job_ids", job_ids, len(self.market.jobs))
+        try:
+            np.broadcast_shapes(applicants.shape, jobs.shape)
+        except ValueError:
+            raise ValueError(
+                "`applicant_ids` and `job_ids` must have shapes that broadcast, e.g. (n, 1) and (n, k), got "
+                f"{applicants.shape} and {jobs.shape}."
+            ) from None
+        return self(applicants, jobs)
+
+    def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        values = PAIR_FEATURES[name](self.market, applicant_ids, job_ids)
+        if self.noise:
+            # By name and not by column: what is shown beside a feature changes nothing in it.
+            values = values + self.noise * normal(hash64(_NOISE, text_key(name), applicant_ids, job_ids))
+        return np.clip(values, 0.0, 1.0)
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    known = tuple(PAIR_FEATURES)
+    if isinstance(names, str) and names == "all":
+        return known
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        example = names if isinstance(names, str) else known[0]
+        raise ValueError(f'`pair_features` must be a sequence of names, e.g. [{example!r}], or "all", got {names!r}.')
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ValueError(f"`pair_features` must be names of {known}, got {name!r}.{hint}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`pair_features` must name each feature once, got {list(names)}.")
+    return tuple(names)
+
+
+def _checked_ids(argument: str, ids: NDArray[np.integer], n_rows: int) -> Ids:
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu" and ids.size:
+        raise ValueError(f"`{argument}` must be integers, got {ids.dtype}.")
+    wrong = ids[(ids < 0) | (ids >= n_rows)]
+    if wrong.size:
+        raise ValueError(f"`{argument}` must be rows of the market, in [0, {n_rows}), got {wrong.flat[0]}.")
+    return ids.astype(np.int64, copy=False)
+
+
+def _coverage(market: LabourMarket, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    if block in market.text_blocks:
+        return _block_cosine(market, block, applicant_ids, job_ids)
+    asked: SkillLists = getattr(market.jobs, f"{block}_skills")
+    owner, skills = asked.flat(job_ids)
+    met = np.bincount(owner[_skills_had(market, block)(applicant_ids[owner], skills)], minlength=len(job_ids))
+    return met / np.maximum(asked.lengths(job_ids), 1)
+
+
+def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    number = BLOCKS.index(block)
+    columns = slice(number * market.block_dim, (number + 1) * market.block_dim)
+    applicants = market.applicants.vectors[applicant_ids, columns].astype(np.float32, copy=False)
+    jobs = market.jobs.vectors[job_ids, columns].astype(np.float32, copy=False)
+    lengths = np.linalg.norm(applicants, axis=1) * np.linalg.norm(jobs, axis=1)
+    dots = np.einsum("ij,ij->i", applicants, jobs)
+    return np.maximum(dots / np.where(lengths == 0, 1, lengths), 0).astype(np.float64)
+
+
+@lru_cache(maxsize=16)
+def _skills_had(market: LabourMarket, block: str) -> _SkillIndex:
+    """Who of the applicants has what; shared by all that play on a market, and no part of any of them."""
+    return _SkillIndex(getattr(market.applicants, f"{block}_skills"))
+
+
+class _SkillIndex:
+    """Answers whether a row lists a skill, for many (row, skill) at once."""
+
+    def __init__(self, lists: SkillLists):
+        self._width = int(lists.ids.max(initial=0)) + 1
+        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+        # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
+        self._codes = np.append(rows * self._width + lists.ids, np.iinfo(np.int64).max)
+
+    def __call__(self, rows: Ids, skills: NDArray[np.integer]) -> NDArray[np.bool_]:
+        codes = rows * self._width + skills
+        return (self._codes[np.searchsorted(self._codes, codes)] == codes) & (skills < self._width)
