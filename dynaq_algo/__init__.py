@@ -1,5 +1,6 @@
 """DynaQ: Dyna-Q over candidate actions for Stable-Baselines3."""
 
+from dynaq_algo.bandits import Bandit, GaussianProcessBandit, LinearBandit
 from dynaq_algo.checkpoint import DynaQCheckpoint
 from dynaq_algo.dynaq import DynaQ
 from dynaq_algo.features import BlockwiseFeatures, ConcatFeatures, InteractionFeatures, PairFeatures
@@ -11,6 +12,7 @@ from dynaq_algo.vec_env import GymnasiumVecEnv, make_sb3_vec_env
 from dynaq_algo.world_model import WorldModel
 
 __all__ = [
+    "Bandit",
     "BlockwiseFeatures",
     "CandidatePairs",
     "CandidatePolicy",
@@ -20,8 +22,10 @@ __all__ = [
     "DynaQ",
     "DynaQCheckpoint",
     "GaussianProcess",
+    "GaussianProcessBandit",
     "GymnasiumVecEnv",
     "InteractionFeatures",
+    "LinearBandit",
     "PairFeatures",
     "PlanningSource",
     "VisitedPairs",

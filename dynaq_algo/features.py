@@ -28,12 +28,14 @@ __all__ = [
     "InteractionFeatures",
     "PairFeatures",
     "PairNetwork",
+    "SeenActions",
+    "SeenPairs",
     "best_match",
     "make_features",
     "prior_weights",
 ]
 
-CANDIDATES, ACTION_MASK = "candidates", "action_mask"
+CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
 
 # Pairs that a network is asked about at a time: what lies between its layers then stays in the processor's cache.
 PIECE = 1_024
@@ -46,15 +48,17 @@ class DecisionBatch(NamedTuple):
         state: (n, d_s) float32.
         candidates: (n, k, d_a) float32 features, or (n, k) int64 ids into an :class:`ActionTable`.
         mask: (n, k) bool, True where a candidate may be chosen; None if all may.
+        pairs: (n, k, p) float32, numbers of each (state, candidate) pair; None where an observation has none.
     """
 
     state: np.ndarray
     candidates: np.ndarray
     mask: np.ndarray | None
+    pairs: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> DecisionBatch:
         """The decisions of some rows, by index or by mask."""
-        return DecisionBatch(self.state[rows], self.candidates[rows], None if self.mask is None else self.mask[rows])
+        return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
 class DistinctPairs(NamedTuple):
@@ -65,26 +69,37 @@ class DistinctPairs(NamedTuple):
         state_row: int64, which state a pair has; (n,), or (n, 1) for n decisions.
         action: (l, d_a).
         action_row: int64, which action a pair has; (n,), or (n, k).
+        pairs: Numbers of each pair, (n, p), or (n, k, p); None where an observation has none.
     """
 
     state: th.Tensor
     state_row: th.Tensor
     action: th.Tensor
     action_row: th.Tensor
+    pairs: th.Tensor | None = None
 
     def take(self, rows: slice) -> DistinctPairs:
         """Some of the n, in order; the vectors are those of all."""
-        return self._replace(state_row=self.state_row[rows], action_row=self.action_row[rows])
+        pairs = None if self.pairs is None else self.pairs[rows]
+        return self._replace(state_row=self.state_row[rows], action_row=self.action_row[rows], pairs=pairs)
 
 
 class CandidateLayout:
     """Reads Dict observations with a `candidates` entry.
 
-    Every entry but `candidates` and `action_mask`, flattened in the space's key order as
-    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state.
+    Every entry but `candidates`, `pairs` and `action_mask`, flattened in the space's key order as
+    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state. The entry `pairs` holds numbers
+    of each (state, candidate) pair. A batch may have another number of candidates than the space.
+
+    Attributes:
+        n_candidates: k of the space.
+        n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
+        compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
+            where there is none. The others are context.
 
     Args:
-        observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids.
+        observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids; and
+            optionally `pairs`, a Box (k, p), and `action_mask` (k,).
         action_space: Discrete(k), the index of the chosen candidate.
 
     Raises:
@@ -133,13 +148,23 @@ class CandidateLayout:
         if mask is not None and mask.shape != (n_candidates,):
             raise ValueError(f"`action_mask` must have shape (k={n_candidates},), got {mask}.")
 
+        pairs = observation_space.spaces.get(PAIRS)
+        if pairs is not None and (
+            not isinstance(pairs, spaces.Box) or len(pairs.shape) != 2 or pairs.shape[0] != n_candidates
+        ):
+            raise ValueError(
+                f"`pairs` must be a Box (k={n_candidates}, p), numbers of each (state, candidate) pair, got {pairs}. "
+                "Give an entry of another meaning another name."
+            )
+
         self.uses_ids = len(candidates.shape) == 1
         self.has_mask = mask is not None
         self.n_candidates = int(n_candidates)
+        self.n_pairs = 0 if pairs is None else int(pairs.shape[1])
         self.action_dim = None if self.uses_ids else int(candidates.shape[1])
         self._candidates_shape = candidates.shape
         self._state_spaces = {
-            key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, ACTION_MASK)
+            key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, PAIRS, ACTION_MASK)
         }
         for key, space in self._state_spaces.items():
             if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
@@ -147,13 +172,20 @@ class CandidateLayout:
                     f"Entry `{key}` of the observation must be Box, Discrete, MultiDiscrete or MultiBinary, "
                     f"got {space}. Encode it as numbers in an observation wrapper."
                 )
-        self.state_dim = sum(spaces.flatdim(space) for space in self._state_spaces.values())
+        dims = {key: spaces.flatdim(space) for key, space in self._state_spaces.items()}
+        self.state_dim = sum(dims.values())
+        self.compared = slice(0, self.state_dim)
+        if APPLICANT in dims:
+            before = list(dims)[: list(dims).index(APPLICANT)]
+            start = sum(dims[key] for key in before)
+            self.compared = slice(start, start + dims[APPLICANT])
 
     def is_batch(self, obs: Mapping[str, Any]) -> bool:
         """Whether `obs` holds n observations, rather than one.
 
         Raises:
-            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space.
+            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space, its
+                number apart.
         """
         if not isinstance(obs, Mapping):
             raise ValueError(
@@ -163,17 +195,26 @@ class CandidateLayout:
         if missing := [key for key in self._keys if key not in obs]:
             raise ValueError(f"The observation lacks {missing}; it must have the entries {self._keys}.")
         shape = np.shape(obs[CANDIDATES])
-        if shape == self._candidates_shape:
-            return False
-        if shape[1:] == self._candidates_shape:
-            return True
+        behind, n_axes = self._candidates_shape[1:], len(self._candidates_shape)
+        if (
+            len(shape) in (n_axes, n_axes + 1)
+            and shape[len(shape) - n_axes + 1 :] == behind
+            and 0 not in shape[-n_axes:]
+        ):
+            return len(shape) > n_axes
+        wanted = ("k", *map(str, behind))
         raise ValueError(
-            f"`candidates` must have shape {self._candidates_shape}, or (n, ...) for a batch, got {shape}. "
-            "Make the environment with the number of candidates that the agent was built for."
+            f"`candidates` must have shape ({', '.join(wanted)}{',' if not behind else ''}), or "
+            f"({', '.join(('n', *wanted))}) for a batch, with any k of 1 or more, got {shape}. "
+            + ("Pass ids, whole numbers." if self.uses_ids else "Pass features of as many numbers as in training.")
         )
 
     def read(self, obs: Mapping[str, Any]) -> DecisionBatch:
-        """State, candidates and mask of one observation (n = 1) or of a batch; may share memory with `obs`."""
+        """State, candidates, mask and pairs of one observation (n = 1) or of a batch; may share memory with `obs`.
+
+        Raises:
+            ValueError: As for :meth:`is_batch`, or if mask or pairs are of another number of candidates.
+        """
         batch = self.is_batch(obs)
         n = len(obs[CANDIDATES]) if batch else 1
         parts = [_flatten_batch(space, obs[key], n) for key, space in self._state_spaces.items()]
@@ -182,12 +223,16 @@ class CandidateLayout:
         else:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
         candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
-        mask = np.asarray(obs[ACTION_MASK]).reshape(n, -1).astype(bool) if self.has_mask else None
-        return DecisionBatch(state, candidates.reshape(n, *self._candidates_shape), mask)
+        candidates = candidates.reshape(n, -1, *self._candidates_shape[1:])
+        k = candidates.shape[1]
+        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
+        pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
+        return DecisionBatch(state, candidates, mask, pairs)
 
     @property
     def _keys(self) -> list[str]:
-        return [*self._state_spaces, CANDIDATES, *([ACTION_MASK] if self.has_mask else [])]
+        optional = {PAIRS: self.n_pairs > 0, ACTION_MASK: self.has_mask}
+        return [*self._state_spaces, CANDIDATES, *(key for key, is_there in optional.items() if is_there)]
 
 
 class ActionTable:
@@ -247,27 +292,33 @@ class ActionTable:
 
 
 class PairFeatures:
-    """A (state, action) pair as one network input `[state, pair(state, action)]`.
+    """A (state, action) pair as one network input `[state, pair(state, action), pairs]`.
 
     A subclass sets `pair_dim` and defines :meth:`pair`; it has no parameters, so that the Q-network, its target and the
-    world model share one input.
+    world model share one input. What an observation says of each pair itself, its `pairs`, stands at the end.
 
     Args:
         state_dim: d_s.
         action_dim: d_a.
+        n_pairs: p, how many numbers an observation has of each pair.
+        compared: The columns of the state that are compared with an action; None for all.
 
     Attributes:
-        n_similarities: How many entries at the end of the input are similarities of state and action, which a prior
-            can weigh.
+        n_similarities: How many entries at the end of the input a prior can weigh: similarities of state and action,
+            then `pairs`.
+        version: Goes up when a state and an action get another input than before, see :meth:`see`.
     """
 
     pair_dim: int
     n_similarities = 0
 
-    def __init__(self, state_dim: int, action_dim: int):
+    def __init__(self, state_dim: int, action_dim: int, n_pairs: int = 0, compared: slice | None = None):
         self.state_dim = state_dim
         self.action_dim = action_dim
+        self.n_pairs = n_pairs
+        self.compared = slice(0, state_dim) if compared is None else compared
         self.pair_dim = action_dim
+        self.version = 0
 
     @property
     def separable(self) -> bool:
@@ -275,29 +326,60 @@ class PairFeatures:
         return type(self).pair is ConcatFeatures.pair
 
     @property
+    def settled(self) -> bool:
+        """Whether :meth:`see` changes nothing any more."""
+        return True
+
+    @property
     def output_dim(self) -> int:
         """Size of one network input."""
-        return self.state_dim + self.pair_dim
+        return self.state_dim + self.pair_dim + self.n_pairs
 
     def fit(self, actions: np.ndarray) -> None:
         """Learn what can be learned from actions alone, (n, d_a), before any interaction; nothing by default."""
+
+    def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
+        """Learn the scale of inputs from what is about to be decided on; nothing by default.
+
+        It is called while an agent learns, and never by what only predicts.
+
+        Args:
+            candidates: (n, k, d_a) float32; None where :meth:`fit` has seen the table of all actions.
+            pairs: (n, k, p) float32; None where an observation has none.
+        """
+
+    def scaled(self, pairs: th.Tensor) -> th.Tensor:
+        """Numbers (..., p) of pairs in the scale of the input; as they are by default."""
+        return pairs
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The part that depends on the action: (..., d_s), (..., d_a) -> (..., pair_dim)."""
         raise NotImplementedError
 
-    def __call__(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """The whole input: (n, d_s), (n, d_a) -> (n, output_dim)."""
-        return th.cat([state, self.pair(state, action)], dim=-1)
+    def of_action(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None) -> th.Tensor:
+        """The input without the state: (..., d_s), (..., d_a), (..., p) -> (..., output_dim - state_dim)."""
+        pair = self.pair(state, action)
+        return pair if pairs is None else th.cat([pair, self.scaled(pairs)], dim=-1)
+
+    def __call__(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
+        """The whole input: (n, d_s), (n, d_a), (n, p) -> (n, output_dim)."""
+        return th.cat([state, self.of_action(state, action, pairs)], dim=-1)
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """The whole inputs (n, output_dim) of n pairs."""
-        if self.separable:  # each vector goes to its place at once
+        if self.separable and pairs.pairs is None:  # each vector goes to its place at once
             inputs = pairs.state.new_empty(len(pairs.state_row), self.output_dim)
             th.index_select(pairs.state, 0, pairs.state_row, out=inputs[:, : self.state_dim])
             th.index_select(pairs.action, 0, pairs.action_row, out=inputs[:, self.state_dim :])
             return inputs
-        return self(pairs.state[pairs.state_row], pairs.action[pairs.action_row])
+        return self(pairs.state[pairs.state_row], pairs.action[pairs.action_row], pairs.pairs)
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What :meth:`see` has learned, for a saved agent."""
+        return {}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
 
 
 class ConcatFeatures(PairFeatures):
@@ -314,35 +396,44 @@ class ConcatFeatures(PairFeatures):
 
 
 class InteractionFeatures(PairFeatures):
-    """`[s, a, s * a]`, the product over the min(d_s, d_a) leading entries that both have.
+    """`[s, a, s * a]`, the product over as many leading entries as what is compared of s and a both have.
 
     An MLP does not find a dot product by itself; given the product, it has only to sum.
     """
 
-    def __init__(self, state_dim: int, action_dim: int):
-        super().__init__(state_dim, action_dim)
-        self.shared_dim = min(state_dim, action_dim)
+    def __init__(self, state_dim: int, action_dim: int, n_pairs: int = 0, compared: slice | None = None):
+        super().__init__(state_dim, action_dim, n_pairs, compared)
+        self.shared_dim = min(self.compared.stop - self.compared.start, action_dim)
         self.pair_dim = action_dim + self.shared_dim
+
+    def shared(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """What is compared of states (..., d_s) and actions (..., d_a), (..., shared_dim) each."""
+        return state[..., self.compared][..., : self.shared_dim], action[..., : self.shared_dim]
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The action and its product with the state."""
-        return th.cat([action, state[..., : self.shared_dim] * action[..., : self.shared_dim]], dim=-1)
+        s, a = self.shared(state, action)
+        return th.cat([action, s * a], dim=-1)
 
 
 class BlockwiseFeatures(InteractionFeatures):
-    """`[s, a, s * a, similarity of each block]`, the product being of centred vectors and scaled to their size.
+    """`[s, a, s * a, similarity of each block, pairs]`; the product is of centred vectors and scaled to their size.
 
-    The leading entries that state and action share are cut into blocks of equal size (hard and soft skills, say). A
-    similarity is the cosine of a state's and an action's block, both less the mean action, over the standard deviation
-    of that cosine between actions. What all texts have in common says nothing about which fits: embeddings lie in a
-    narrow cone, and to subtract the mean opens it (Mu and Viswanath, "All-but-the-Top", ICLR 2018).
+    The entries that state and action share are cut into blocks of equal size (hard and soft skills, say). A similarity
+    is the cosine of a state's and an action's block, both less the mean action, over the standard deviation of that
+    cosine between actions. What all texts have in common says nothing about which fits: embeddings lie in a narrow
+    cone, and to subtract the mean opens it (Mu and Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are
+    standardised.
 
-    Mean and deviation come from the table of actions, so they need ids as observations; without a table the mean is 0
-    and the deviation 1.
+    Mean and deviation of actions come from the table of all actions where there is one (:meth:`fit`), else from the
+    first 1,024 distinct candidates seen (:meth:`see`); those of `pairs` from the first 20,000 pairs seen. They are
+    taken anew whenever twice as much was seen. Before that, means are 0 and deviations 1.
 
     Args:
         state_dim: d_s.
         action_dim: d_a.
+        n_pairs: p.
+        compared: The columns of the state that are compared with an action; None for all.
         n_blocks: How many blocks.
 
     Raises:
@@ -353,41 +444,189 @@ class BlockwiseFeatures(InteractionFeatures):
         torch.Size([3, 16])
     """
 
-    def __init__(self, state_dim: int, action_dim: int, n_blocks: int = 2):
-        super().__init__(state_dim, action_dim)
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        n_pairs: int = 0,
+        compared: slice | None = None,
+        n_blocks: int = 2,
+    ):
+        super().__init__(state_dim, action_dim, n_pairs, compared)
         if n_blocks < 1 or self.shared_dim % n_blocks:
             raise ValueError(
                 f"`n_blocks` must be 1 or more and divide the {self.shared_dim} leading entries that state and action "
                 f"share, got {n_blocks}."
             )
-        self.n_similarities = n_blocks
+        self.n_blocks = n_blocks
+        self.n_similarities = n_blocks + n_pairs
         self.pair_dim += n_blocks
         self._centre = th.zeros(self.shared_dim)
         self._deviation = th.ones(n_blocks)
+        self._has_table = False
+        self._actions = SeenActions(self.shared_dim)
+        self._pairs = SeenPairs(n_pairs)
+
+    @property
+    def settled(self) -> bool:
+        """Whether :meth:`see` changes nothing any more."""
+        return (self._has_table or self._actions.is_full) and (not self.n_pairs or self._pairs.is_full)
 
     def fit(self, actions: np.ndarray) -> None:
         """Take the mean of actions (n, d_a), and the deviation of the cosines of 2,000 fixed random pairs of them."""
-        shared = actions[:, : self.shared_dim]
-        self._centre = th.as_tensor(np.asarray(shared.mean(axis=0, dtype=np.float64), np.float32))
-        pairs = np.random.default_rng(0).integers(len(shared), size=(2, 2_000))
-        left, right = (th.as_tensor(np.asarray(shared[rows], np.float32)) for rows in pairs)
-        self._deviation = th.ones(self.n_similarities)
-        deviation = self.similarities(left, right).std(dim=0)
-        self._deviation = th.where(deviation > 0, deviation, 1.0)
+        self._has_table = True
+        self._scale_to(actions[:, : self.shared_dim])
+
+    def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
+        """Take means and deviations anew where twice as much was seen as last time."""
+        if candidates is not None and not self._has_table:
+            rows = candidates.reshape(-1, candidates.shape[-1])[:, : self.shared_dim]
+            if self._actions.add(rows):
+                self._scale_to(self._actions.rows)
+                self.version += 1
+        if pairs is not None and self._pairs.add(pairs.reshape(-1, self.n_pairs)):
+            self.version += 1
+
+    def scaled(self, pairs: th.Tensor) -> th.Tensor:
+        """Standardised numbers (..., p) of pairs."""
+        return (pairs - self._pairs.mean.to(pairs.device)) / self._pairs.deviation.to(pairs.device)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
-        """The shared entries of states or actions (..., d) less the mean action, (..., shared_dim)."""
-        return vectors[..., : self.shared_dim] - self._centre.to(vectors.device)
+        """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""
+        return vectors - self._centre.to(vectors.device)
 
     def similarities(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """Of each block: (..., d_s), (..., d_a) -> (..., n_blocks)."""
-        s, a = (self.centred(vectors).unflatten(-1, (self.n_similarities, -1)) for vectors in (state, action))
-        return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
+        return self.of_blocks(*self.shared(state, action))
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """The action, the product of both, centred, and their similarities."""
-        product = self.shared_dim**0.5 * self.centred(state) * self.centred(action)
-        return th.cat([action, product, self.similarities(state, action)], dim=-1)
+        s, a = self.shared(state, action)
+        product = self.shared_dim**0.5 * self.centred(s) * self.centred(a)
+        return th.cat([action, product, self.of_blocks(s, a)], dim=-1)
+
+    def of_blocks(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """:meth:`similarities` of what is shared, (..., shared_dim) each."""
+        s, a = (self.centred(vectors).unflatten(-1, (self.n_blocks, -1)) for vectors in (state, action))
+        return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What was seen, and the scale that came of it."""
+        scale = {"centre": self._centre, "deviation": self._deviation, "version": th.tensor(self.version)}
+        return {**scale, **self._actions.get_state(), **self._pairs.get_state()}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        self._centre, self._deviation = state["centre"].cpu(), state["deviation"].cpu()
+        self.version = int(state["version"])
+        self._actions.set_state(state)
+        self._pairs.set_state(state)
+
+    def _scale_to(self, actions: np.ndarray) -> None:
+        """Take mean and deviation of what is shared of actions, (n, shared_dim)."""
+        self._centre = th.as_tensor(np.asarray(actions.mean(axis=0, dtype=np.float64), np.float32))
+        left, right = np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
+        self._deviation = th.ones(self.n_blocks)
+        similarities = self.of_blocks(*(th.as_tensor(np.asarray(actions[rows], np.float32)) for rows in (left, right)))
+        deviation = similarities.std(dim=0)
+        self._deviation = th.where(deviation > 0, deviation, 1.0)
+
+
+class SeenActions:
+    """The first 1,024 distinct actions that were shown.
+
+    Args:
+        dim: Size of an action.
+
+    Attributes:
+        rows: (n, dim) float32.
+    """
+
+    CAPACITY = 1_024
+
+    def __init__(self, dim: int):
+        self.rows = np.zeros((0, dim), np.float32)
+        self._known: set[bytes] = set()
+        self._due = 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is kept."""
+        return len(self.rows) >= self.CAPACITY
+
+    def add(self, rows: np.ndarray) -> bool:
+        """Keep those of rows (n, dim) that are new; returns whether there are twice as many as at the last such call."""
+        if self.is_full:
+            return False
+        new = {key: row for row in rows if (key := row.tobytes()) not in self._known}
+        if new:
+            self._known |= new.keys()
+            self.rows = np.concatenate([self.rows, np.array(list(new.values()), np.float32)])[: self.CAPACITY]
+        is_due = len(self.rows) >= self._due
+        if is_due:
+            self._due = min(2 * len(self.rows), self.CAPACITY)
+        return is_due
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What was seen."""
+        return {"actions": th.as_tensor(self.rows), "actions_due": th.tensor(self._due)}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        self.rows, self._due = state["actions"].cpu().numpy(), int(state["actions_due"])
+        self._known = {row.tobytes() for row in self.rows}
+
+
+class SeenPairs:
+    """Mean and standard deviation of the numbers of the first 20,000 pairs that were shown.
+
+    Args:
+        dim: p, how many numbers a pair has.
+
+    Attributes:
+        mean: (p,) float32; 0 before anything was seen.
+        deviation: (p,) float32; 1 before anything was seen, and for a number that does not vary.
+    """
+
+    CAPACITY = 20_000
+
+    def __init__(self, dim: int):
+        self.mean, self.deviation = th.zeros(dim), th.ones(dim)
+        self._sums = np.zeros((2, dim))
+        self._count = 0
+        self._due = 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is counted."""
+        return self._count >= self.CAPACITY
+
+    def add(self, pairs: np.ndarray) -> bool:
+        """Count pairs (n, p) in; returns whether mean and deviation were taken anew, at twice as many as last time."""
+        if self.is_full:
+            return False
+        self._sums += np.stack([pairs.sum(axis=0, dtype=np.float64), np.square(pairs, dtype=np.float64).sum(axis=0)])
+        self._count += len(pairs)
+        if self._count < self._due:
+            return False
+        self._due = 2 * self._count
+        mean, square = self._sums / self._count
+        deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+        deviation[deviation < 1e-6] = 1.0
+        self.mean, self.deviation = (th.as_tensor(values, dtype=th.float32) for values in (mean, deviation))
+        return True
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What was seen, and the scale that came of it."""
+        counts = th.tensor([self._count, self._due])
+        sums = th.as_tensor(self._sums)
+        return {"pairs_mean": self.mean, "pairs_deviation": self.deviation, "pairs_sums": sums, "pairs_counts": counts}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        self.mean, self.deviation = state["pairs_mean"].cpu(), state["pairs_deviation"].cpu()
+        self._sums = state["pairs_sums"].cpu().numpy().copy()
+        self._count, self._due = state["pairs_counts"].tolist()
 
 
 FEATURES: dict[str, type[PairFeatures]] = {
@@ -397,11 +636,19 @@ FEATURES: dict[str, type[PairFeatures]] = {
 }
 
 
-def make_features(features: str | type[PairFeatures], state_dim: int, action_dim: int, **kwargs: Any) -> PairFeatures:
-    """Features by name (a key of :data:`FEATURES`) or by class; further arguments are the class's own.
+def make_features(
+    features: str | type[PairFeatures], layout: CandidateLayout, table: ActionTable | None = None, **kwargs: Any
+) -> PairFeatures:
+    """Features by name (a key of :data:`FEATURES`) or by class, fitted to the table of actions where there is one.
+
+    Args:
+        features: Name or class.
+        layout: Whose states, candidates and pairs they are of.
+        table: Features of every action, for id observations.
+        **kwargs: Further arguments of the class.
 
     Raises:
-        ValueError: If there is no such name.
+        ValueError: If there is no such name, or ids come without a table.
     """
     if isinstance(features, str):
         if features not in FEATURES:
@@ -410,7 +657,18 @@ def make_features(features: str | type[PairFeatures], state_dim: int, action_dim
                 f"{best_match(features, FEATURES)}."
             )
         features = FEATURES[features]
-    return features(state_dim, action_dim, **kwargs)
+    action_dim = layout.action_dim if table is None else table.dim
+    if action_dim is None:
+        raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")
+    # Only where they say something: a class of one's own need not know of them.
+    if layout.n_pairs:
+        kwargs["n_pairs"] = layout.n_pairs
+    if layout.compared != slice(0, layout.state_dim):
+        kwargs["compared"] = layout.compared
+    made = features(layout.state_dim, action_dim, **kwargs)
+    if table is not None:
+        made.fit(table.values)
+    return made
 
 
 class PairNetwork(nn.Module):
@@ -472,7 +730,7 @@ class PairNetwork(nn.Module):
             by_state, by_pair = self._halves()
             # The layer's products take the place of the vectors.
             by_states = linear_of_any_rows(pairs.state, by_state, self.first.bias)
-            by_actions = linear_of_any_rows(pairs.action, by_pair)
+            by_actions = linear_of_any_rows(pairs.action, by_pair[:, : self.features.pair_dim])
             pairs, evaluate = pairs._replace(state=by_states, action=by_actions), self._of_products
         n = max(len(pairs.action_row), 1)
         in_pieces = pairs.action.device.type == "cpu" and not th.is_grad_enabled()
@@ -484,28 +742,30 @@ class PairNetwork(nn.Module):
     def _of_products(self, pairs: DistinctPairs) -> th.Tensor:
         hidden = _rows_of(pairs.action, pairs.action_row)
         hidden += _rows_of(pairs.state, pairs.state_row)
+        if pairs.pairs is not None:
+            hidden += self.features.scaled(pairs.pairs) @ self._halves()[1][:, self.features.pair_dim :].T
         return self.rest(hidden).squeeze(-1)
 
     def _of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         if pairs.action_row.ndim == 1:
             return self(self.features.of_pairs(pairs))
-        return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row])
+        return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row], pairs.pairs)
 
-    def score(self, state: th.Tensor, candidates: th.Tensor) -> th.Tensor:
-        """States (n, d_s) and candidates (n, k, d_a) -> (n, k).
+    def score(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
+        """States (n, d_s), candidates (n, k, d_a) and their pairs (n, k, p) -> (n, k).
 
         The first layer is one weight, applied in two halves: the state's half once per row, not once per candidate.
         """
         by_state, by_pair = self._halves()
-        pair = self.features.pair(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates)
+        pair = self.features.of_action(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates, pairs)
         hidden = linear_of_any_rows(pair, by_pair)
         hidden = hidden + linear_of_any_rows(state, by_state, self.first.bias).unsqueeze(1)
         return self._with_prior(self.rest(hidden).squeeze(-1), pair)
 
     def _halves(self) -> tuple[th.Tensor, th.Tensor]:
         """The first layer's weight for the state and for what depends on the action."""
-        by_state, by_pair = self.first.weight.split([self.features.state_dim, self.features.pair_dim], dim=1)
-        return by_state, by_pair
+        state_dim = self.features.state_dim
+        return self.first.weight[:, :state_dim], self.first.weight[:, state_dim:]
 
     def _with_prior(self, values: th.Tensor, inputs: th.Tensor) -> th.Tensor:
         return values if self.prior is None else values + inputs[..., -len(self.prior) :] @ self.prior
@@ -517,17 +777,20 @@ def _rows_of(table: th.Tensor, rows: th.Tensor) -> th.Tensor:
 
 
 def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
-    """The weights of the similarities as a tensor, checked.
+    """The weights of the similarities as a tensor, checked; 0 for the numbers of `pairs` where they are left out.
 
     Raises:
         ValueError: If there is not one for each similarity of the features, or none at all.
     """
-    if not features.n_similarities or len(prior) != features.n_similarities:
+    n, n_pairs = features.n_similarities, features.n_pairs
+    if not n or len(prior) not in (n, n - n_pairs):
+        also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
         raise ValueError(
-            f"`prior` must hold a weight for each of the {features.n_similarities} similarities of "
-            f"{type(features).__name__}, got {list(prior)}. Features with similarities are 'blockwise' (one a block)."
+            f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
+            f"{type(features).__name__}{also}, got {list(prior)}. Features with similarities are 'blockwise' (one a "
+            "block)."
         )
-    return th.tensor([float(weight) for weight in prior])
+    return th.tensor([float(weight) for weight in prior] + [0.0] * (n - len(prior)))
 
 
 def best_match(name: str, known: Any) -> str:
@@ -545,6 +808,17 @@ def _flatten_batch(space: spaces.Space, values: Any, n: int) -> np.ndarray:
         digits = np.asarray(values).reshape(n, -1) - start
         return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
     return np.asarray(values, np.float32).reshape(n, -1)
+
+
+def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An entry of the observation for each candidate, of this shape for a batch and the same without n for one."""
+    values = np.asarray(obs[key])
+    if values.shape not in ((shape,) if shape[0] != 1 else (shape, shape[1:])):
+        raise ValueError(
+            f"`{key}` must have shape {shape} where there are {shape[0]} observations of {shape[1]} candidates, got "
+            f"{values.shape}. Give one row for each of `candidates`."
+        )
+    return values.reshape(shape)
 
 
 def _memmap_path(values: np.ndarray) -> str | None:

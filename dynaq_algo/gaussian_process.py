@@ -1,9 +1,9 @@
-"""A Bayesian world model: an exact Gaussian process over (state, action) pairs."""
+"""A Bayesian world model: an exact Gaussian process over (state, action) pairs, with rank-one updates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -17,6 +17,7 @@ __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 DEFAULT_SCALES: Mapping[str, float] = {
     "constant": 0.05,
     "similarity": 0.03,
+    "pairs": 0.08,
     "trust": 2.0,
     "action": 0.03,
     "state": 0.04,
@@ -31,13 +32,53 @@ DEFAULT_SCALES: Mapping[str, float] = {
 _SAME = 1 - 1e-5
 """Cosine from which two vectors are the same one."""
 
+_PIECE = 4_096
+"""Pairs that are asked about at a time; bounds the memory of their covariances with what is known."""
+
+_MOST_FITTED = 400
+"""Pairs, the latest ones, that scales are fitted to: a fit costs the third power of their number."""
+
+_FIT_SPREAD = 0.5
+"""Prior standard deviation of the logarithm of a scale, where scales are fitted."""
+
+
+class _Parts(NamedTuple):
+    """What the kernel compares of n pairs.
+
+    Attributes:
+        state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), the state of each k pairs in a row.
+        action: (n, shared_dim), the same of the actions.
+        similarities: (n, n_blocks), in their deviations.
+        pairs: (n, p), standardised.
+        prior: (n,), prior mean of the reward.
+    """
+
+    state: th.Tensor
+    action: th.Tensor
+    similarities: th.Tensor
+    pairs: th.Tensor
+    prior: th.Tensor
+
+    def to(self, dtype: th.dtype) -> _Parts:
+        """The same in another precision."""
+        return _Parts(*(part.to(dtype) for part in self))
+
+    def one_by_one(self) -> _Parts:
+        """The same with a state for each pair."""
+        return self._replace(state=_for_each(self.state, len(self.action)))
+
+    def take(self, rows: slice | th.Tensor) -> _Parts:
+        """Of some of the pairs, where each has its own state."""
+        return _Parts(*(part[rows] for part in self))
+
 
 class GaussianProcess(nn.Module):
     """Predicts the reward of an action with a spread that knows what was tried and what is only similar to it.
 
     A reward is the sum of independent parts, each Gaussian with a prior standard deviation of its own (`scales`):
 
-    * `constant`; `similarity`: linear in the similarities of state and action, its mean given by `prior`;
+    * `constant`; `similarity`: linear in the similarities of state and action; `pairs`: linear in the numbers `pairs` of
+      an observation. The prior mean of both is given by `prior`;
     * `trust`: that mean times an unknown number, so that 1 doubts the whole prior, its sign included;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: a matrix between state and action, whatever its rank: tastes (kernel (s.s')(a.a'));
@@ -45,17 +86,28 @@ class GaussianProcess(nn.Module):
     * `same_state`, `same_action`, `same_pair`: what is peculiar to this state, action, pair.
 
     Here s and a are the entries that both share, less the mean action, at unit length. Earned rewards are their sum
-    with noise of standard deviation `noise`. The posterior is exact (Rasmussen and Williams, 2006, algorithm 2.1) and
-    costs O(n^3) for n distinct pairs, of which the latest `max_pairs` are kept; rewards of one pair are averaged.
+    with noise of standard deviation `noise`. The posterior is exact (Rasmussen and Williams, 2006, section 2.2). It is
+    kept as the inverse of the covariance of n distinct pairs, so that a reward costs O(n^2): a new pair, another reward
+    of a known pair, whose rewards are averaged, and a forgotten pair are one update of rank one each. The latest
+    `max_pairs` pairs are kept. All is computed anew only where the scale of the features changes.
+
+    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1 (the
+    prior mean is right) beside a uniform slab from -1.5 to 2 (Mitchell and Beauchamp, 1988). The factor's posterior is
+    exact on a grid, of the likelihood to the power of one half, so that a few unlucky answers do not turn it. Its
+    variance is part of the spread.
 
     It has no optimiser: a transition is learned when :meth:`observe` has seen it once.
 
     Args:
         features: `"blockwise"`; shared with the Q-network.
-        prior: Prior mean of the weight of each similarity; None for 0.
+        prior: Prior mean of the weight of each similarity, and optionally of each number of `pairs`; None for 0.
         scales: In place of those in :data:`DEFAULT_SCALES`; 0 leaves a part out.
         noise: Standard deviation of a reward around its mean, above 0.
         max_pairs: Distinct pairs that are kept.
+        spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
+        spike: Prior probability of the factor 1, above 0 and below 1.
+        fit_scales: Whether scales and noise are fitted to the rewards, each time twice as many pairs are known, from 20
+            on: the maximum of the posterior, for a log-normal prior around the given ones.
 
     Raises:
         ValueError: If a number is out of range, a part unknown, or the features are others.
@@ -63,22 +115,14 @@ class GaussianProcess(nn.Module):
     Example:
         >>> from dynaq_algo.features import BlockwiseFeatures
         >>> model = GaussianProcess(BlockwiseFeatures(4, 4), prior=[0.1, 0.1])
-        >>> model.observe(th.rand(3, 14), th.ones(3))
-        >>> mean, spread = model(th.rand(32, 14))
+        >>> model.observe(th.rand(3, 4), th.rand(3, 4), None, th.ones(3))
+        >>> mean, spread = model.score(th.rand(32, 4), th.rand(32, 20, 4))
         >>> mean.shape, spread.shape
-        (torch.Size([32]), torch.Size([32]))
+        (torch.Size([32, 20]), torch.Size([32, 20]))
     """
 
     optimizer: th.optim.Optimizer | None = None
     prior: th.Tensor
-    _states: th.Tensor
-    _actions: th.Tensor
-    _similarities: th.Tensor
-    _totals: th.Tensor
-    _counts: th.Tensor
-    _covariance: th.Tensor
-    _cholesky: th.Tensor
-    _alpha: th.Tensor
 
     def __init__(
         self,
@@ -87,6 +131,9 @@ class GaussianProcess(nn.Module):
         scales: Mapping[str, float] | None = None,
         noise: float = 0.3,
         max_pairs: int = 2_000,
+        spike_slab: bool = False,
+        spike: float = 0.5,
+        fit_scales: bool = False,
     ):
         super().__init__()
         if not isinstance(features, BlockwiseFeatures):
@@ -101,150 +148,426 @@ class GaussianProcess(nn.Module):
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
         if not 0 < noise < np.inf or max_pairs < 1:
             raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
+        if not 0 < spike < 1:
+            raise ValueError(f"`spike` must be a probability above 0 and below 1, got {spike}.")
         self.features = features
         self.noise = noise
         self.max_pairs = max_pairs
+        self.spike_slab = spike_slab
+        self.fit_scales = fit_scales
+        self._expected = dict(self.scales), noise
         weights = [0.0] * features.n_similarities if prior is None else prior
         self.register_buffer("prior", prior_weights(weights, features), persistent=False)
-        self._forget()
+        grid = th.arange(-30, 41, dtype=th.float64) / 20  # -1.5 to 2
+        slab = th.full_like(grid, (1 - spike) / len(grid))
+        self._factors = grid, (slab + spike * (grid == 1)).log()
+        self._forget_all()
 
     @property
     def n_pairs(self) -> int:
         """Distinct pairs that it knows."""
-        return len(self._totals)
+        return len(self._slots)
+
+    def factor(self) -> tuple[float, float]:
+        """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
+        if not self.spike_slab:
+            return 1.0, 0.0
+        if self._factor is None:
+            prior = self._known.prior[: self._n_used] * (self._counts[: self._n_used] > 0)
+            by_reward, by_prior = (prior @ self._alpha[: self._n_used]).tolist()
+            grid, log_prior = self._factors
+            log_likelihood = grid * by_reward - 0.5 * grid.square() * by_prior
+            weights = (log_prior + 0.5 * log_likelihood).softmax(dim=0)
+            mean = float(weights @ grid)
+            self._factor = mean, float((weights @ (grid - mean).square()).sqrt())
+        return self._factor
+
+    # ------------------------------------------------------------------ prediction
 
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
         """Inputs (n, output_dim) of pairs -> posterior mean and standard deviation of the expected reward, (n,) each.
 
         Without `with_spread` the second is 0, and not computed.
         """
-        parts = self._parts(inputs)
-        mean = parts[2] @ self.prior
-        variance = th.zeros_like(mean)
-        if with_spread:
-            states, actions, similarities = (part.square().sum(dim=1) for part in parts)
-            variance = self._sum(states, actions, similarities, mean.square())
+        self._refresh()
+        return self._posterior(self._parts_of_inputs(inputs), with_spread)
+
+    def score(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each."""
+        self._refresh()
+        n, k = candidates.shape[:2]
+        size = max(1, _PIECE // k)
+        parts = [slice(start, start + size) for start in range(0, n, size)]
+        found = []
+        for rows in parts:
+            numbers = None if pairs is None else pairs[rows]
+            found.append(self._posterior(self._parts(state[rows], candidates[rows], numbers), with_spread))
+        mean, spread = (th.cat(part).view(n, k) for part in zip(*found, strict=True))
+        return mean, spread
+
+    def joint(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """Posterior mean (k,) and covariance (k, k), float64, of one decision: (d_s,), (k, d_a), (k, p)."""
+        self._refresh()
+        numbers = None if pairs is None else pairs.unsqueeze(0)
+        parts = self._parts(state.unsqueeze(0), candidates.unsqueeze(0), numbers).to(th.float64)
+        mean, _ = self._posterior(parts, with_spread=False)
+        covariance = self._kernel(parts, parts.one_by_one())
+        known = self._kernel(parts, self._used(th.float64))
+        covariance = covariance - known @ self._inverse[: self._n_used, : self._n_used] @ known.T
+        left = self._left_of_prior(parts, known)
+        return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
+
+    def _posterior(self, parts: _Parts, with_spread: bool) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation (n,) of the expected reward of pairs."""
+        cross = self._kernel(parts, self._used(parts.prior.dtype))
+        alpha = self._alpha[: self._n_used].to(cross.dtype)
+        factor, doubt = self.factor()
+        by_reward, by_prior = (cross @ alpha).unbind(dim=1)
+        left = parts.prior - by_prior
+        mean = by_reward + factor * left
+        if not with_spread:
+            return mean, th.zeros_like(mean)
+        variance = self._variance(parts)
         if self.n_pairs:
-            cross = self._kernel(parts, self._known)
-            mean = mean + cross @ self._alpha
-            if with_spread:
-                solved = th.linalg.solve_triangular(self._cholesky, cross.T.double(), upper=False)
-                variance = variance - solved.square().sum(dim=0).float()
+            known = cross.double()
+            explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
+            variance = variance - explained.to(mean.dtype)
+        if doubt:
+            variance = variance + doubt**2 * left.square()
         return mean, variance.clamp_min(0.0).sqrt()
 
-    def score(self, state: th.Tensor, candidates: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """States (n, d_s), candidates (n, k, d_a) -> mean and standard deviation of the rewards, (n, k) each."""
-        n, k = candidates.shape[:2]
-        inputs = self.features(state.unsqueeze(1).expand(-1, k, -1), candidates).flatten(0, 1)
-        mean, spread = self(inputs)
-        return mean.view(n, k), spread.view(n, k)
+    def _left_of_prior(self, parts: _Parts, known: th.Tensor) -> th.Tensor:
+        """The prior mean (n,) less what is known of it through other pairs: what the factor still moves."""
+        return parts.prior - known @ self._alpha[: self._n_used, 1]
 
-    def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
+    # ------------------------------------------------------------------ learning
+
+    def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
         """Bring transitions into the posterior, each once.
 
         Args:
-            inputs: (n, output_dim) of the chosen pairs.
+            state: (n, d_s).
+            action: (n, d_a), what was chosen.
+            pairs: (n, p) of the chosen pairs; None where an observation has none.
             reward: (n,) that was earned.
         """
-        parts = self._parts(inputs)
+        self._refresh()
         for i, value in enumerate(reward.tolist()):
-            self._add(tuple(part[i : i + 1] for part in parts), value, 1.0)
-        if len(reward):
-            self._solve()
+            self._learn(state[i], action[i], None if pairs is None else pairs[i], value)
+        if self.fit_scales and self.n_pairs >= self._fit_due:
+            self._fit_due = 2 * self.n_pairs
+            self._fit()
 
     def update(self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray) -> th.Tensor:
         """Mean squared error on transitions (n, output_dim) and (n,): nothing is learned from seeing them again."""
         with th.no_grad():
             return (self(inputs, with_spread=False)[0] - reward).square().mean()
 
+    def _learn(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: float) -> None:
+        raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
+        key = raw.cpu().numpy().tobytes()
+        self._factor = None
+        slot = self._slots.get(key)
+        if slot is not None:  # other rewards of a known pair make its mean surer
+            total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
+            moved = total / count - self._totals[slot].item() / self._counts[slot].item()
+            steadier = self.noise**2 * (1 / count - 1 / self._counts[slot].item())
+            self._totals[slot], self._counts[slot] = total, count
+            column = self._inverse[: self._n_used, slot].clone()
+            self._alpha[: self._n_used, 0] += column * moved
+            self._move(column, -steadier / (1 + steadier * column[slot]), self._alpha[slot])
+            return
+        if len(self._slots) == self.max_pairs:
+            slot = self._forget()
+        else:
+            slot = self._n_used
+            self._grow()
+        self._slots[key] = slot
+        self._raw[slot] = raw
+        self._put(slot)
+        parts = self._known.take(slice(slot, slot + 1))
+        covariance = self._kernel(parts, self._used(th.float64))[0]
+        covariance[slot] = 0.0  # it is not among what is known
+        column = self._inverse[: self._n_used, : self._n_used] @ covariance
+        left = float(self._variance(parts)) + self.noise**2 - covariance @ column
+        column[slot] = -1.0
+        new = th.stack([self._totals.new_tensor(reward), parts.prior[0]])
+        self._totals[slot], self._counts[slot] = reward, 1.0
+        self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - new)
+
+    def _move(self, column: th.Tensor, size: th.Tensor, step: th.Tensor) -> None:
+        """An update of rank one: `size` times the column's outer product, and times its product with `step` (2,)."""
+        n = self._n_used
+        self._alpha[:n] += th.outer(column, size * step)
+        self._inverse[:n, :n].addr_(column, size * column)
+
+    def _forget(self) -> int:
+        """Forget the pair that was met first; returns its place."""
+        key = next(iter(self._slots))
+        slot = self._slots.pop(key)
+        column = self._inverse[: self._n_used, slot].clone()
+        self._move(column, -1 / column[slot], self._alpha[slot].clone())
+        # Exactly: nothing may be left of it.
+        self._inverse[slot, : self._n_used] = self._inverse[: self._n_used, slot] = 0.0
+        self._alpha[slot] = self._counts[slot] = self._totals[slot] = 0.0
+        return slot
+
+    def _refresh(self) -> None:
+        """Compute all that is known anew where the scale of the features has changed."""
+        if self._version != self.features.version:
+            self._version = self.features.version
+            for slot in range(self._n_used):
+                self._put(slot)
+            self._solve()
+
+    def _solve(self) -> None:
+        """The posterior from what is known, not from the one before."""
+        self._factor = None
+        rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
+        self._inverse.zero_()
+        self._alpha.zero_()
+        if not len(rows):
+            return
+        parts = self._known.take(rows)
+        covariance = self._kernel(parts, parts) + th.diag(self.noise**2 / self._counts[rows])
+        inverse = th.cholesky_inverse(th.linalg.cholesky(covariance))
+        self._inverse[rows.unsqueeze(1), rows] = inverse
+        values = th.stack([self._totals[rows] / self._counts[rows], parts.prior], dim=1)
+        self._alpha[rows] = inverse @ values
+
+    def _fit(self) -> None:
+        """Scales and noise of the highest posterior density, given the latest pairs and the factor of the prior."""
+        rows = th.as_tensor(list(self._slots.values())[-_MOST_FITTED:], device=self.prior.device)
+        parts = self._known.take(rows)
+        kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._expected[0][name]}
+        counts = self._counts[rows]
+        factor = 1.0 if self.scales["trust"] else self.factor()[0]
+        surprise = self._totals[rows] / counts - factor * parts.prior
+        expected, noise = self._expected
+        centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
+        offset = th.zeros_like(centre, requires_grad=True)
+        stacked = th.stack(list(kernels.values()))
+
+        def density() -> th.Tensor:
+            variances = (2 * (centre + offset)).exp()
+            covariance = th.einsum("i,inm->nm", variances[:-1], stacked) + th.diag(variances[-1] / counts)
+            cholesky = th.linalg.cholesky(covariance)
+            solved = th.linalg.solve_triangular(cholesky, surprise.unsqueeze(1), upper=False)
+            loss = 0.5 * solved.square().sum() + cholesky.diagonal().log().sum()
+            return loss + 0.5 * (offset / _FIT_SPREAD).square().sum()
+
+        _minimise(density, offset)
+        *scales, self.noise = (centre + offset).detach().exp().tolist()
+        self.scales |= dict(zip(kernels, scales, strict=True))
+        self._solve()
+
     # ------------------------------------------------------------------ kernel
 
-    def _parts(self, inputs: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """Unit states and actions (n, shared_dim) and similarities (n, m) of inputs."""
+    def _parts(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None) -> _Parts:
+        """Of n decisions: states (n, d_s), candidates (n, k, d_a) and numbers (n, k, p)."""
+        features = self.features
+        s, a = features.shared(state, action)
+        unit = [F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a)]
+        similarities = features.of_blocks(s.unsqueeze(1), a).flatten(0, 1)
+        scaled = similarities[:, :0] if pairs is None else features.scaled(pairs).flatten(0, 1)
+        prior = th.cat([similarities, scaled], dim=1) @ self.prior
+        return _Parts(unit[0], unit[1].flatten(0, 1), similarities, scaled, prior)
+
+    def _parts_of_inputs(self, inputs: th.Tensor) -> _Parts:
+        """Of inputs (n, output_dim)."""
         features = self.features
         state, action = inputs[:, : features.state_dim], inputs[:, features.state_dim :][:, : features.action_dim]
-        unit = [F.normalize(features.centred(vectors), dim=1) for vectors in (state, action)]
-        return unit[0], unit[1], inputs[:, -features.n_similarities :]
+        unit = [F.normalize(features.centred(vectors), dim=1) for vectors in features.shared(state, action)]
+        linear = inputs[:, -features.n_similarities :]
+        return _Parts(*unit, *linear.split([features.n_blocks, features.n_pairs], dim=1), linear @ self.prior)
 
-    def _kernel(self, left: tuple[th.Tensor, ...], right: tuple[th.Tensor, ...]) -> th.Tensor:
-        """Prior covariance (n, m) of pairs given as :meth:`_parts`."""
-        (s, a, f), (t, b, g) = left, right
-        return self._sum(s @ t.T, a @ b.T, f @ g.T, th.outer(f @ self.prior, g @ self.prior))
+    def _kernels(self, left: _Parts, right: _Parts) -> dict[str, th.Tensor]:
+        """Of each part of a reward the prior covariance (n, m), for a scale of 1."""
+        states, actions = _for_each(left.state @ right.state.T, len(left.action)), left.action @ right.action.T
+        product = states * actions
+        same_state, same_action = states > _SAME, actions > _SAME
+        return {
+            "constant": th.ones_like(product),
+            "similarity": left.similarities @ right.similarities.T,
+            "pairs": left.pairs @ right.pairs.T,
+            "trust": th.outer(left.prior, right.prior),
+            "action": actions,
+            "state": states,
+            "bilinear": product,
+            "quadratic": product.square(),
+            "same_state": same_state.to(product.dtype),
+            "same_action": same_action.to(product.dtype),
+            "same_pair": (same_state & same_action).to(product.dtype),
+        }
 
-    def _sum(self, states: th.Tensor, actions: th.Tensor, similarities: th.Tensor, prior_means: th.Tensor) -> th.Tensor:
-        """Prior covariance from the products of states, actions, similarities and prior means, all of one shape."""
+    def _kernel(self, left: _Parts, right: _Parts) -> th.Tensor:
+        """Prior covariance (n, m) of pairs: the sum of :meth:`_kernels`, in fewer steps."""
         variance = {part: scale**2 for part, scale in self.scales.items()}
+        states, actions = _for_each(left.state @ right.state.T, len(left.action)), left.action @ right.action.T
+        linear = [
+            (variance["similarity"], left.similarities, right.similarities),
+            (variance["pairs"], left.pairs, right.pairs),
+            (variance["trust"], left.prior.unsqueeze(1), right.prior.unsqueeze(1)),
+        ]
+        ours = th.cat([size * part for size, part, _ in linear], dim=1)
+        total = th.addmm(
+            th.full((), variance["constant"], dtype=ours.dtype, device=ours.device),
+            ours,
+            th.cat([part for _, _, part in linear], dim=1).T,
+        )
+        same_state, same_action = states > _SAME, actions > _SAME
+        if variance["same_state"]:
+            total.add_(same_state, alpha=variance["same_state"])
+        if variance["same_action"]:
+            total.add_(same_action, alpha=variance["same_action"])
+        if variance["same_pair"]:
+            total.add_(same_state & same_action, alpha=variance["same_pair"])
+        total.add_(states, alpha=variance["state"]).add_(actions, alpha=variance["action"])
+        product = states.mul_(actions)
+        return total.addcmul_(product, variance["bilinear"] + variance["quadratic"] * product)
+
+    def _variance(self, parts: _Parts) -> th.Tensor:
+        """Prior variance (n,) of pairs: the diagonal of :meth:`_kernel`."""
+        variance = {part: scale**2 for part, scale in self.scales.items()}
+        actions = parts.action.square().sum(dim=1)
+        states = _for_each(parts.state.square().sum(dim=1), len(actions))
         product = states * actions
         same_state, same_action = states > _SAME, actions > _SAME
         return (
             variance["constant"]
-            + variance["similarity"] * similarities
-            + variance["trust"] * prior_means
+            + variance["similarity"] * parts.similarities.square().sum(dim=1)
+            + variance["pairs"] * parts.pairs.square().sum(dim=1)
+            + variance["trust"] * parts.prior.square()
             + variance["action"] * actions
             + variance["state"] * states
             + product * (variance["bilinear"] + variance["quadratic"] * product)
-            + variance["same_state"] * same_state
-            + variance["same_action"] * same_action
-            + variance["same_pair"] * (same_state & same_action)
+            + variance["same_state"] * same_state.to(states.dtype)
+            + variance["same_action"] * same_action.to(states.dtype)
+            + variance["same_pair"] * (same_state & same_action).to(states.dtype)
         )
 
-    # ------------------------------------------------------------------ data
+    # ------------------------------------------------------------------ what is known
 
-    def _add(self, parts: tuple[th.Tensor, ...], total: float, count: float) -> None:
-        """`count` rewards of one pair, as :meth:`_parts` (1, ...), that sum up to `total`."""
-        row = self._kernel(parts, self._known).double()
-        same = ((parts[0] @ self._known[0].T > _SAME) & (parts[1] @ self._known[1].T > _SAME)).flatten().nonzero()
-        if len(same):
-            self._totals[same[0]] += total
-            self._counts[same[0]] += count
+    def _used(self, dtype: th.dtype) -> _Parts:
+        """The known pairs, each in its place; places of forgotten ones count for nothing."""
+        known = self._known if dtype == th.float64 else self._known_single
+        return known.take(slice(0, self._n_used))
+
+    def _put(self, slot: int) -> None:
+        """Bring what is compared of a pair to the features of now; one by one, so that it is equal to the bit always."""
+        raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
+        state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
+        unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
+        similarities = self.features.of_blocks(state, action)
+        scaled = self.features.scaled(pairs)
+        prior = th.cat([similarities, scaled]) @ self.prior.double()
+        for known in (self._known, self._known_single):
+            for part, value in zip(known, (*unit, similarities, scaled, prior), strict=True):
+                part[slot] = value
+
+    def _grow(self) -> None:
+        """Make room for one more pair."""
+        self._n_used += 1
+        room = len(self._counts)
+        if self._n_used <= room:
             return
-        if self.n_pairs == self.max_pairs:
-            self._states, self._actions, self._similarities = (part[1:] for part in self._known)
-            self._totals, self._counts, row = self._totals[1:], self._counts[1:], row[:, 1:]
-            self._covariance = self._covariance[1:, 1:]
-        self._covariance = th.cat(
-            [th.cat([self._covariance, row.T], dim=1), th.cat([row, self._kernel(parts, parts).double()], dim=1)]
-        )
-        self._states, self._actions, self._similarities = (
-            th.cat([old, new]) for old, new in zip(self._known, parts, strict=True)
-        )
-        self._totals = th.cat([self._totals, self._totals.new_tensor([total])])
-        self._counts = th.cat([self._counts, self._counts.new_tensor([count])])
+        room = max(64, 2 * room)
+        self._raw = _extended(self._raw, room)
+        self._known = _Parts(*(_extended(part, room) for part in self._known))
+        self._known_single = _Parts(*(_extended(part, room) for part in self._known_single))
+        self._totals, self._counts = _extended(self._totals, room), _extended(self._counts, room)
+        self._alpha = _extended(self._alpha, room)
+        inverse = self._inverse.new_zeros(room, room)
+        inverse[: len(self._inverse), : len(self._inverse)] = self._inverse
+        self._inverse = inverse
 
-    def _solve(self) -> None:
-        """The posterior of what is known."""
-        self._cholesky = th.linalg.cholesky(self._covariance + th.diag(self.noise**2 / self._counts))
-        surprise = self._totals / self._counts - (self._known[2] @ self.prior).double()
-        self._alpha = th.cholesky_solve(surprise.unsqueeze(1), self._cholesky).squeeze(1).float()
-
-    @property
-    def _known(self) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """The pairs that were told, as :meth:`_parts`."""
-        return self._states, self._actions, self._similarities
-
-    def _forget(self) -> None:
+    def _forget_all(self) -> None:
         features, device = self.features, self.prior.device
-        for name, size in (
-            ("_states", (0, features.shared_dim)),
-            ("_actions", (0, features.shared_dim)),
-            ("_similarities", (0, features.n_similarities)),
-        ):
-            self.register_buffer(name, th.empty(size, device=device), persistent=False)
-        for name, shape in (("_totals", (0,)), ("_counts", (0,)), ("_covariance", (0, 0)), ("_cholesky", (0, 0))):
-            empty = th.empty(shape, dtype=th.float64, device=device)
-            self.register_buffer(name, empty, persistent=False)
-        self.register_buffer("_alpha", th.empty(0, device=device), persistent=False)
+        self._slots: dict[bytes, int] = {}  # the place of each pair that is known, in the order in which it was met
+        self._n_used = 0
+        self._version = features.version
+        self._factor: tuple[float, float] | None = None
+        self._fit_due = 20
+
+        def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
+            return th.empty(0, *shape, dtype=dtype, device=device)
+
+        shapes = ((features.shared_dim,), (features.shared_dim,), (features.n_blocks,), (features.n_pairs,), ())
+        self._raw = empty(2 * features.shared_dim + features.n_pairs, dtype=th.float32)
+        self._known = _Parts(*(empty(*shape) for shape in shapes))
+        self._known_single = _Parts(*(empty(*shape, dtype=th.float32) for shape in shapes))
+        self._totals, self._counts, self._alpha = empty(), empty(), empty(2)
+        self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What it was told, for `state_dict`."""
-        names = ("state", "action", "similarity")
-        return {**dict(zip(names, self._known, strict=True)), "total": self._totals, "count": self._counts}
+        """What it was told, and the posterior, for `state_dict`."""
+        n = self._n_used
+        return {
+            "raw": self._raw[:n].clone(),
+            "order": th.tensor(list(self._slots.values()), dtype=th.int64),
+            "total": self._totals[:n].clone(),
+            "count": self._counts[:n].clone(),
+            "inverse": self._inverse[:n, :n].clone(),
+            "alpha": self._alpha[:n].clone(),
+            "version": th.tensor(self._version),
+            "fit_due": th.tensor(self._fit_due),
+            "scales": {**self.scales, "noise": self.noise},
+        }
 
-    def set_extra_state(self, state: dict[str, th.Tensor]) -> None:
-        """Learns it all again, pair by pair as it was told, so that the posterior is equal to the bit."""
-        self._forget()
-        parts = [state[name].to(self.prior.device) for name in ("state", "action", "similarity")]
-        for i, (total, count) in enumerate(zip(state["total"].tolist(), state["count"].tolist(), strict=True)):
-            self._add(tuple(part[i : i + 1] for part in parts), total, count)
-        if self.n_pairs:
-            self._solve()
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`get_extra_state` gave; the posterior is equal to the bit."""
+        self._forget_all()
+        self.scales = dict(state["scales"])
+        self.noise = self.scales.pop("noise")
+        self._fit_due, version = int(state["fit_due"]), int(state["version"])
+        for _ in range(len(state["count"])):
+            self._grow()
+        n = self._n_used
+        self._raw[:n], self._totals[:n], self._counts[:n] = state["raw"], state["total"], state["count"]
+        self._inverse[:n, :n], self._alpha[:n] = state["inverse"], state["alpha"]
+        keys = self._raw[:n].cpu().numpy()
+        self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
+        for slot in range(n):
+            self._put(slot)
+        self._version = version
+
+    def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> GaussianProcess:
+        """Moves to another device with all that is known."""
+        state = self.get_extra_state() if self.n_pairs else None
+        super()._apply(fn, recurse)
+        self._factors = tuple(part.to(self.prior.device) for part in self._factors)  # type: ignore[assignment]
+        if state is None:
+            self._forget_all()
+        else:
+            self.set_extra_state(state)
+        return self
+
+
+def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:
+    """Rows of states for each of n pairs, as many in a row for each state."""
+    return of_states if len(of_states) == n else of_states.repeat_interleave(n // len(of_states), dim=0)
+
+
+def _extended(rows: th.Tensor, n: int) -> th.Tensor:
+    """Rows (m, ...) with zeros up to n."""
+    longer = rows.new_zeros(n, *rows.shape[1:])
+    longer[: len(rows)] = rows
+    return longer
+
+
+def _minimise(loss: Callable[[], th.Tensor], parameter: th.Tensor) -> None:
+    """L-BFGS from where the parameter is."""
+    optimizer = th.optim.LBFGS([parameter], max_iter=30, line_search_fn="strong_wolfe")
+
+    def closure() -> th.Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    with th.enable_grad():
+        optimizer.step(closure)

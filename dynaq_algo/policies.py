@@ -22,7 +22,8 @@ class CandidatePolicy(BasePolicy):
     """Q-values of the candidates in a Dict observation; the greedy policy takes the best that the mask allows.
 
     The observation has an entry `candidates`: features, Box (k, d_a), or ids, integer Box (k,), which name rows of a
-    table. Every other entry but `action_mask` (k,), flattened in key order, is the state.
+    table. An entry `pairs` (k, p) holds numbers of each (state, candidate) pair. Every other entry but `action_mask` (k,),
+    flattened in key order, is the state.
 
     Args:
         observation_space: See :class:`~dynaq_algo.features.CandidateLayout`.
@@ -61,21 +62,13 @@ class CandidatePolicy(BasePolicy):
             observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs
         )
         self.layout = CandidateLayout(observation_space, action_space)
-        if self.layout.uses_ids and action_table is None:
-            raise ValueError(
-                "`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ."
-            )
         self.action_table = action_table
-        action_dim = action_table.dim if action_table is not None else self.layout.action_dim
-        assert action_dim is not None  # one of the two, see above
         self.net_arch = [256, 256] if net_arch is None else list(net_arch)
         self.activation_fn = activation_fn
         self.features_name = features
         self.features_kwargs = dict(features_kwargs or {})
         self.prior = None if prior is None else list(prior)
-        self.features = make_features(features, self.layout.state_dim, action_dim, **self.features_kwargs)
-        if action_table is not None:
-            self.features.fit(action_table.values)
+        self.features = make_features(features, self.layout, action_table, **self.features_kwargs)
         self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target.load_state_dict(self.q_net.state_dict())
@@ -97,7 +90,11 @@ class CandidatePolicy(BasePolicy):
     def q_values(self, decisions: DecisionBatch) -> th.Tensor:
         """(n, k) of n decisions, masked candidates included."""
         state = th.as_tensor(decisions.state, device=self.device)
-        return self.q_net.score(state, self.action_features(decisions.candidates))
+        return self.q_net.score(state, self.action_features(decisions.candidates), self.tensor(decisions.pairs))
+
+    def tensor(self, array: np.ndarray | None) -> th.Tensor | None:
+        """An array on the policy's device; None stays None."""
+        return None if array is None else th.as_tensor(array, device=self.device)
 
     def greedy(self, decisions: DecisionBatch, bonus: th.Tensor | None = None) -> np.ndarray:
         """The allowed candidate of the highest Q-value (plus `bonus` (n, k)) in each row, (n,) int64.
@@ -132,6 +129,14 @@ class CandidatePolicy(BasePolicy):
             self.training = mode
         if self.q_net_target.training:
             self.q_net_target.train(False)
+
+    def get_extra_state(self) -> dict[str, th.Tensor]:
+        """What the features have learned of the scale of their inputs, for `state_dict`."""
+        return self.features.get_state()
+
+    def set_extra_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_extra_state` gave."""
+        self.features.set_state(state)
 
     def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:
         obs = {key: value.cpu() if isinstance(value, th.Tensor) else value for key, value in observation.items()}

@@ -13,10 +13,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-__all__ = ["GymnasiumVecEnv", "make_sb3_vec_env"]
+__all__ = ["GymnasiumVecEnv", "as_vec_env", "attribute_of", "make_sb3_vec_env", "table_of"]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -248,6 +248,40 @@ def make_sb3_vec_env(
     vec_env = GymnasiumVecEnv(envs if wrapper is None else wrapper(envs), monitor)
     vec_env.seed(seed)
     return vec_env
+
+
+def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
+    """Any kind of environment as an SB3 `VecEnv`.
+
+    Args:
+        env: Single environment, its id, VectorEnv (in SAME_STEP autoreset mode), or VecEnv, which stays as it is.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    if isinstance(env, VecEnv):
+        return env
+    if isinstance(env, str):
+        return make_sb3_vec_env(env)
+    if isinstance(env, VectorEnv):
+        return GymnasiumVecEnv(env)
+    if isinstance(env, gym.Env):
+        return DummyVecEnv([lambda: Monitor(env)])
+    raise TypeError(
+        f"`env` must be a Gymnasium environment or its id, a Gymnasium VectorEnv or an SB3 VecEnv, got "
+        f"{type(env).__name__}."
+    )
+
+
+def table_of(env: VecEnv) -> np.ndarray | None:
+    """The environments' attribute `action_features`; None where there is none."""
+    return attribute_of(env, "action_features")
+
+
+def attribute_of(env: VecEnv, name: str) -> Any:
+    """An attribute of the environments, asked of the first one: it is the same in all. None where there is none."""
+    # An environment in another process ends with it if it is asked for what it lacks.
+    return env.get_attr(name, indices=0)[0] if env.has_attr(name) else None
 
 
 def _spec_of(env_id: str) -> EnvSpec:

@@ -62,16 +62,18 @@ class WorldModel(nn.Module):
         """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each; both cost the same."""
         return _mean_and_spread([member(inputs) for member in self.members])
 
-    def score(self, state: th.Tensor, candidates: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """States (n, d_s), candidates (n, k, d_a) -> mean and spread of the members' rewards, (n, k) each."""
-        return _mean_and_spread([member.score(state, candidates) for member in self.members])  # type: ignore[operator]
+    def score(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each."""
+        return _mean_and_spread([member.score(state, candidates, pairs) for member in self.members])  # type: ignore[operator]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean of the members' rewards for pairs of separable features, see :meth:`PairNetwork.of_pairs`."""
         return _mean_and_spread([member.of_pairs(pairs) for member in self.members])[0]  # type: ignore[operator]
 
-    def observe(self, inputs: th.Tensor, reward: th.Tensor) -> None:
-        """Told of new transitions, (n, output_dim) and (n,); it waits for :meth:`update`."""
+    def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
+        """Told of new transitions, (n, d_s), (n, d_a), (n, p) and (n,); it waits for :meth:`update`."""
 
     def update(self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray) -> th.Tensor:
         """One optimiser step on real transitions.

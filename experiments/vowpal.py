@@ -44,16 +44,13 @@ class VowpalWabbit(Recommender):
         gamma: float = 0.9,
         seed: int = 0,
     ):
-        super().__init__(env, gamma, seed)
+        super().__init__(
+            env, gamma, seed, exploration=exploration, learning_rate=learning_rate, n_components=n_components
+        )
         try:
             from vowpalwabbit import Workspace
         except ImportError as error:
             raise ImportError('Vowpal Wabbit needs an extra: pip install "jobrec-gym[opponents]"') from error
-        self._options = {
-            "exploration": exploration,
-            "learning_rate": learning_rate,
-            "n_components": n_components,
-        }
         self._arguments_of_vw = (
             f"--cb_explore_adf {exploration} --interactions sa --learning_rate {learning_rate} --quiet "
             f"--random_seed {seed}"
@@ -73,37 +70,38 @@ class VowpalWabbit(Recommender):
         """Probabilities with which each candidate would be played, (n, k): the likeliest is the best known."""
         return np.stack([self._probabilities(lines) for lines in self._lines(obs)])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path) -> None:  # type: ignore[override]
         """Writes down its arguments, and what it learned into a file beside them."""
         super().save(path)
         self._workspace.save(str(_model_of(path)))
 
     @classmethod
-    def load(cls, path: Path, env: VectorEnv) -> Self:
+    def load(cls, path: Path, env: VectorEnv, **arguments: Any) -> Self:  # type: ignore[override]
         """What :meth:`save` wrote, on an environment."""
         from vowpalwabbit import Workspace
 
-        bandit = super().load(path, env)
+        bandit = super().load(path, env, **arguments)
         bandit._workspace = Workspace(f"{bandit._arguments_of_vw} -i {_model_of(path)}")
         return bandit
 
-    def _play(self, obs: Obs) -> NDArray[np.int64]:
+    def explore(self, obs: Obs) -> NDArray[np.float64]:
+        """A draw from its probabilities: 1 at the candidate drawn, 0 at the others, (n, k)."""
         batch = list(self._lines(obs))
         chances = np.stack([self._probabilities(lines) for lines in batch])
-        if "action_mask" in obs:
-            chances = np.where(obs["action_mask"], chances + 1e-9, 0.0)
+        if self.layout.has_mask:
+            chances = np.where(np.reshape(obs["action_mask"], chances.shape), chances + 1e-9, 0.0)
         chances /= chances.sum(axis=1, keepdims=True)
         self._played = batch, chances
-        return (chances.cumsum(axis=1) > self._rng.random((len(chances), 1))).argmax(axis=1)
+        drawn = (chances.cumsum(axis=1) > self.rng.random((len(chances), 1))).argmax(axis=1)
+        return np.eye(chances.shape[1])[drawn]
 
-    def _observe(
-        self, obs: Obs, actions: NDArray[np.int64], rewards: NDArray[np.float64], rows: NDArray[np.int64]
-    ) -> None:
+    def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
+        """Learns from what :meth:`explore` drew last."""
         batch, chances = self._played
-        for row in rows:
-            lines, action = batch[row], int(actions[row])
+        for row, (chosen, value) in enumerate(zip(np.reshape(action, -1), np.reshape(reward, -1), strict=True)):
+            lines = batch[row]
             # It minimises costs.
-            lines[action + 1] = f"0:{-float(rewards[row])}:{chances[row, action]} {lines[action + 1]}"
+            lines[chosen + 1] = f"0:{-float(value)}:{chances[row, chosen]} {lines[chosen + 1]}"
             self._workspace.learn(lines)
 
     def _probabilities(self, lines: list[str]) -> NDArray[np.float64]:
@@ -111,7 +109,7 @@ class VowpalWabbit(Recommender):
 
     def _lines(self, obs: Obs) -> Iterable[list[str]]:
         """Each observation as Vowpal Wabbit's text: the applicant, then a line a candidate."""
-        states, jobs = obs["applicant"], self._job_vectors(obs)
+        states, jobs = self._applicants(obs), self._job_vectors(obs)
         mean, spread = self._cosine
         cosine = (np.einsum("nd,nkd->nk", states, jobs) - mean) / spread
         left = (states - self._means[0]) @ self._axes[0] * 4

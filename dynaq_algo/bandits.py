@@ -1,0 +1,659 @@
+"""Contextual bandits with SB3's verbs: what to try first where a recommendation changes nothing but its own reward."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, Self, get_args
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn import functional as F
+
+from dynaq_algo.features import (
+    ActionTable,
+    BlockwiseFeatures,
+    CandidateLayout,
+    DecisionBatch,
+    best_match,
+    make_features,
+    prior_weights,
+)
+from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.vec_env import as_vec_env, table_of
+
+__all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
+
+Obs = Mapping[str, NDArray[Any]]
+Exploration = Literal["ucb", "thompson"]
+Similarities = Literal["cosine", "blocks"]
+
+_ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
+
+
+class Bandit:
+    """Plays the candidate of the highest score and learns from each reward; a subclass says how.
+
+    A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. Its arguments but `env`
+    must be plain JSON; it hands them to :meth:`__init__` by name.
+
+    Args:
+        env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
+            Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
+        gamma: Only for the discounted return of an evaluation: a bandit does not look ahead.
+        seed: Of the environments, and of its own draws.
+        **arguments: A subclass's own arguments, as they are saved.
+    """
+
+    def __init__(
+        self, env: gym.Env | VectorEnv | VecEnv | str, gamma: float = 0.0, seed: int | None = None, **arguments: Any
+    ):
+        self.env = as_vec_env(env)
+        self.gamma = gamma
+        self.seed = seed
+        self.layout = CandidateLayout(self.env.observation_space, self.env.action_space)
+        self.num_timesteps = 0
+        self.logger = Logger(None, [])
+        self.rng = np.random.default_rng(seed)
+        self._arguments = {"gamma": gamma, "seed": seed, **arguments}
+        self._last_obs: Any = None
+
+    def q_values(self, observation: Obs) -> NDArray[np.floating]:
+        """Scores (n, k) of one observation (n = 1) or a batch, masked candidates included."""
+        raise NotImplementedError
+
+    def explore(self, observation: Obs) -> NDArray[np.floating]:
+        """The scores (n, k) that are played while it learns; :meth:`q_values` by default."""
+        return self.q_values(observation)
+
+    def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
+        """Learn from answers; nothing by default.
+
+        Args:
+            observation: One observation or a batch of n.
+            action: Index of the recommended candidate, () or (n,).
+            reward: What it earned, () or (n,).
+        """
+
+    def predict(
+        self,
+        observation: Obs,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+        """The allowed candidate of the highest score.
+
+        Args:
+            observation: One observation or a batch of n.
+            state: Passed through; a bandit has none.
+            episode_start: Not used.
+            deterministic: Greedy by :meth:`q_values`, else by :meth:`explore`.
+
+        Returns:
+            Index of the candidate, () for one observation, (n,) for a batch; and `state`.
+        """
+        scores = self.q_values(observation) if deterministic else self.explore(observation)
+        if self.layout.has_mask:
+            scores = np.where(np.reshape(observation["action_mask"], scores.shape), scores, -np.inf)
+        actions = scores.argmax(axis=1)
+        return (actions if self.layout.is_batch(observation) else actions[0]), state
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = None,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Interact, and learn from each reward at once, as :meth:`stable_baselines3.DQN.learn`.
+
+        Args:
+            total_timesteps: Interactions; with n environments each step is n of them.
+            callback: SB3's; one that returns False ends learning.
+            log_interval: Not used: there is nothing to log.
+            tb_log_name: Not used.
+            reset_num_timesteps: False goes on where the environments stand.
+            progress_bar: Show one, with SB3's extra dependencies.
+        """
+        begins = reset_num_timesteps or self._last_obs is None
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        until = self.num_timesteps + total_timesteps
+        callback = _callback(callback, progress_bar)
+        callback.init_callback(self)  # type: ignore[arg-type]
+        if begins:
+            if self.seed is not None:
+                self.env.seed(self.seed)
+            self._last_obs = self.env.reset()
+        callback.on_training_start({"total_timesteps": until, "self": self}, {})
+        goes_on = True
+        while goes_on and self.num_timesteps < until:
+            callback.on_rollout_start()
+            obs = self._last_obs
+            self.see(obs)
+            actions, _ = self.predict(obs)
+            self._last_obs, rewards, _, infos = self.env.step(actions)
+            valid = np.array([info.get("transition_valid", True) for info in infos], dtype=bool)
+            if valid.all():
+                self.observe(obs, actions, rewards)
+            elif valid.any():
+                self.observe({key: values[valid] for key, values in obs.items()}, actions[valid], rewards[valid])
+            self.num_timesteps += self.env.num_envs
+            callback.update_locals(locals())
+            goes_on = bool(callback.on_step())
+        callback.on_training_end()
+        return self
+
+    def see(self, observation: Obs) -> None:
+        """Called while it learns, with what is about to be decided; nothing by default."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
+        with zipfile.ZipFile(path, "w") as archive:
+            content = {"class": type(self).__name__, "reads": self._reads(), "arguments": self._arguments}
+            archive.writestr(_ARGUMENTS, json.dumps(content))
+            with archive.open(_LEARNED, "w", force_zip64=True) as file:
+                np.savez(file, **self.get_learned())  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], env: gym.Env | VectorEnv | VecEnv | str, **arguments: Any) -> Self:
+        """What :meth:`save` wrote, on an environment of the same observations.
+
+        Args:
+            path: The zip.
+            env: Any that the constructor takes.
+            **arguments: In place of those that were saved.
+
+        Raises:
+            ValueError: If it was saved by another class, or reads other observations than the environment's.
+        """
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read(_ARGUMENTS))
+            if content["class"] != cls.__name__:
+                raise ValueError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
+            bandit = cls(env, **{**content["arguments"], **arguments})
+            if content["reads"] != bandit._reads():
+                raise ValueError(
+                    f"{path} reads observations of {content['reads']}, `env` gives {bandit._reads()}. Make the "
+                    "environment as it was in training."
+                )
+            with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
+                bandit.set_learned(dict(arrays))
+        return bandit
+
+    def get_learned(self) -> dict[str, NDArray[Any]]:
+        """What it learned, for :meth:`save`; nothing by default."""
+        return {}
+
+    def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what :meth:`get_learned` gave."""
+
+    def set_logger(self, logger: Logger) -> None:
+        """Take a logger, as SB3; a bandit has nothing to log."""
+        self.logger = logger
+
+    def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
+        """Go on in another environment of the same observations."""
+        self.env = as_vec_env(env)
+        self._last_obs = None
+
+    def get_env(self) -> VecEnv:
+        """The environments."""
+        return self.env
+
+    def _reads(self) -> dict[str, Any]:
+        layout = self.layout
+        kind = "ids" if layout.uses_ids else f"features ({layout.action_dim})"
+        return {"candidates": kind, "state": layout.state_dim, "pairs": layout.n_pairs}
+
+
+class _VectorBandit(Bandit):
+    """A bandit on the vectors of states and candidates, ids being looked up in a table.
+
+    Its `features` are given as their class and the number of their blocks.
+    """
+
+    features: BlockwiseFeatures
+
+    def __init__(
+        self,
+        env: gym.Env | VectorEnv | VecEnv | str,
+        features: tuple[type[BlockwiseFeatures], int],
+        exploration: Exploration,
+        action_features: NDArray[np.floating] | str | PathLike[str] | None,
+        gamma: float,
+        seed: int | None,
+        **arguments: Any,
+    ):
+        if exploration not in get_args(Exploration):
+            raise ValueError(
+                f"`exploration` must be one of {get_args(Exploration)}, got {exploration!r}"
+                f"{best_match(exploration, get_args(Exploration))}."
+            )
+        super().__init__(env, gamma, seed, exploration=exploration, **arguments)
+        self.table: ActionTable | None = None
+        if self.layout.uses_ids:
+            source = table_of(self.env) if action_features is None else action_features
+            if source is None:
+                raise ValueError(
+                    "`action_features` must be given where `candidates` are ids and the environment has no attribute "
+                    "`action_features`: an array (n_actions, d_a) or the path of an .npy file."
+                )
+            self.table = ActionTable(source)
+        feature_class, blocks = features
+        self.features = make_features(feature_class, self.layout, self.table, n_blocks=blocks)  # type: ignore[assignment]
+
+    def see(self, observation: Obs) -> None:
+        """Take the scale of features from what is about to be decided."""
+        decisions = self.layout.read(observation)
+        self.features.see(None if self.table is not None else decisions.candidates, decisions.pairs)
+
+    def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
+        candidates = decisions.candidates if self.table is None else self.table.rows(decisions.candidates)
+        pairs = None if decisions.pairs is None else th.as_tensor(decisions.pairs)
+        return th.as_tensor(decisions.state), th.as_tensor(candidates), pairs
+
+    def _chosen(
+        self, observation: Obs, action: NDArray[np.int64] | int
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """States (n, d_s), actions (n, d_a) and pairs (n, p) of what was recommended."""
+        decisions = self.layout.read(observation)
+        rows, action = np.arange(len(decisions.state)), np.reshape(action, -1)
+        pairs = None if decisions.pairs is None else decisions.pairs[rows, action][:, None]
+        state, candidates, numbers = self._tensors(
+            DecisionBatch(decisions.state, decisions.candidates[rows, action][:, None], None, pairs)
+        )
+        return state, candidates[:, 0], None if numbers is None else numbers[:, 0]
+
+    def get_learned(self) -> dict[str, NDArray[Any]]:
+        """The scale of the features."""
+        return {f"features:{name}": value.numpy() for name, value in self.features.get_state().items()}
+
+    def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what :meth:`get_learned` gave."""
+        self.features.set_state(_tensors_of(arrays, "features:"))
+
+
+class LinearBandit(_VectorBandit):
+    """Bayesian linear regression of the reward on `[1, a, s * a, similarities, pairs]`, with UCB or Thompson sampling.
+
+    The posterior of the weights is exact: a Gaussian that is kept by rank-one updates. LinUCB after Li et al., "A
+    contextual-bandit approach to personalized news article recommendation", WWW 2010; Thompson sampling after Agrawal
+    and Goyal, ICML 2013. With `alpha=0` it is greedy, which tops many public data sets (Bietti et al., "A Contextual
+    Bandit Bake-off", JMLR 2021).
+
+    An update costs O(d^2) for d features, some 1,540 with vectors of 768, however many rewards there were.
+
+    Args:
+        env: See :class:`Bandit`.
+        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from the
+            posterior, its deviations times `alpha`.
+        alpha: How much is explored; 0 is greedy.
+        noise: Standard deviation of a reward around its mean.
+        prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
+        constant_std: The same of the mean reward.
+        pairs_std: The same of each number of `pairs`, which are standardised.
+        cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of it: 0 knows
+            nothing of it, a positive one begins by ranking as the similarity does.
+        pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
+        similarities: `"cosine"` of state and action, or `"blocks"` for those of
+            :class:`~dynaq_algo.features.BlockwiseFeatures`, the two halves (hard and soft skills) apart and centred.
+        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
+            attribute `action_features`.
+        gamma: See :class:`Bandit`.
+        seed: See :class:`Bandit`.
+
+    Raises:
+        ValueError: For another exploration, or numbers that are out of range.
+
+    Example:
+        >>> bandit = LinearBandit(env, alpha=0.3, cosine_prior=0.28).learn(500)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        env: gym.Env | VectorEnv | VecEnv | str,
+        exploration: Exploration = "ucb",
+        alpha: float = 1.0,
+        noise: float = 0.3,
+        prior_std: float = 0.3,
+        constant_std: float = 1.0,
+        pairs_std: float = 0.1,
+        cosine_prior: float = 0.0,
+        pairs_prior: Sequence[float] | None = None,
+        similarities: Similarities = "cosine",
+        action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
+        gamma: float = 0.0,
+        seed: int | None = None,
+    ):
+        if similarities not in get_args(Similarities):
+            raise ValueError(
+                f"`similarities` must be one of {get_args(Similarities)}, got {similarities!r}"
+                f"{best_match(similarities, get_args(Similarities))}."
+            )
+        deviations = {"noise": noise, "prior_std": prior_std, "constant_std": constant_std, "pairs_std": pairs_std}
+        for name, value in {"alpha": alpha, **deviations}.items():
+            least = 0.0 if name == "alpha" else 1e-6
+            if not least <= value < np.inf:
+                raise ValueError(f"`{name}` must be a finite number of at least {least}, got {value}.")
+        is_cosine = similarities == "cosine"
+        super().__init__(
+            env,
+            (_CosineFeatures, 1) if is_cosine else (_LinearBlocks, 2),
+            exploration,
+            action_features,
+            gamma,
+            seed,
+            alpha=alpha,
+            cosine_prior=cosine_prior,
+            pairs_prior=None if pairs_prior is None else list(pairs_prior),
+            similarities=similarities,
+            **deviations,
+        )
+        self.exploration, self.alpha, self.noise = exploration, alpha, noise
+        n_pairs, n_blocks = self.features.n_pairs, self.features.n_blocks
+        prior = prior_weights([cosine_prior] * n_blocks + list(pairs_prior or [0.0] * n_pairs), self.features)
+        dim = 1 + self.features.output_dim - self.features.state_dim
+        self._prior_mean = th.zeros(dim, dtype=th.float64)
+        self._prior_mean[dim - len(prior) :] = prior
+        self._prior_std = th.full((dim,), prior_std, dtype=th.float64)
+        self._prior_std[0], self._prior_std[dim - n_pairs :] = constant_std, pairs_std
+        self._version = self.features.version
+        # What was learned from, while its features may still change: chosen pairs and their rewards.
+        self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
+        self._forget()
+
+    def linear_features(self, observation: Obs) -> NDArray[np.float64]:
+        """The features (n, k, d) that the weights are of."""
+        return self._features(*self._tensors(self.layout.read(observation))).numpy()
+
+    def q_values(self, observation: Obs) -> NDArray[np.float64]:
+        """Expected rewards (n, k)."""
+        state, candidates, pairs = self._tensors(self.layout.read(observation))
+        self._refresh()
+        size = max(1, 4_096 // candidates.shape[1])
+        rows = [slice(start, start + size) for start in range(0, len(state), size)]
+        means = [
+            self._features(state[r], candidates[r], None if pairs is None else pairs[r]) @ self._mean for r in rows
+        ]
+        return th.cat(means).numpy()
+
+    def explore(self, observation: Obs) -> NDArray[np.float64]:
+        """Scores (n, k) that explore."""
+        if self.alpha == 0:
+            return self.q_values(observation)
+        self._refresh()
+        features = self._features(*self._tensors(self.layout.read(observation)))
+        expected, projected = features @ self._mean, features @ self._covariance
+        if self.exploration == "ucb":
+            return (expected + self.alpha * (projected * features).sum(dim=-1).clamp_min(0.0).sqrt()).numpy()
+        return _draws(expected, projected @ features.mT, self.alpha, self.rng)
+
+    def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
+        """Bring answers into the posterior, see :meth:`Bandit.observe`."""
+        self._refresh()
+        state, chosen, pairs = self._chosen(observation, action)
+        features = self._features(state, chosen.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))[:, 0]
+        rewards = np.reshape(np.asarray(reward, dtype=np.float64), -1).tolist()
+        for row, value in enumerate(rewards):
+            self._update(features[row], value)
+            if not self.features.settled:
+                self._rewards.append((state[row], chosen[row], None if pairs is None else pairs[row], value))
+
+    def _update(self, features: th.Tensor, reward: float) -> None:
+        direction = self._covariance @ features
+        left = self.noise**2 + features @ direction
+        self._mean += direction * ((reward - features @ self._mean) / left)
+        self._covariance.addr_(direction, direction / left, alpha=-1.0)
+
+    def _features(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None) -> th.Tensor:
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> (n, k, d) float64."""
+        states = state.unsqueeze(1).expand(-1, candidates.shape[1], -1)
+        features = self.features.of_action(states, candidates, pairs)
+        return F.pad(features, (1, 0), value=1.0).double()
+
+    def _refresh(self) -> None:
+        """Learn anew what was learned, where the scale of the features has changed."""
+        if self._version == self.features.version:
+            return
+        self._version = self.features.version
+        self._forget()
+        for state, action, pairs, reward in self._rewards:
+            numbers = None if pairs is None else pairs.view(1, 1, -1)
+            self._update(self._features(state.unsqueeze(0), action.view(1, 1, -1), numbers)[0, 0], reward)
+        if self.features.settled:
+            self._rewards.clear()
+
+    def _forget(self) -> None:
+        self._mean = self._prior_mean.clone()
+        self._covariance = th.diag(self._prior_std.square())
+
+    def get_learned(self) -> dict[str, NDArray[Any]]:
+        """The posterior, and what it was learned from while features may still change."""
+        self._refresh()
+        learned = {"mean": self._mean.numpy(), "covariance": self._covariance.numpy()}
+        if self._rewards:
+            columns = list(zip(*self._rewards, strict=True))
+            names = ("state", "action", "pairs") if columns[2][0] is not None else ("state", "action")
+            learned |= {f"seen:{name}": th.stack(column).numpy() for name, column in zip(names, columns, strict=False)}
+            learned["seen:reward"] = np.array(columns[3])
+        return {**super().get_learned(), **learned}
+
+    def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what :meth:`get_learned` gave."""
+        super().set_learned(arrays)
+        self._mean, self._covariance = (th.as_tensor(arrays[name]) for name in ("mean", "covariance"))
+        self._version = self.features.version
+        seen = _tensors_of(arrays, "seen:")
+        pairs = seen.get("pairs", [None] * len(seen.get("reward", [])))
+        self._rewards = [
+            (seen["state"][i], seen["action"][i], pairs[i], reward)
+            for i, reward in enumerate(seen["reward"].tolist() if seen else [])
+        ]
+
+
+class GaussianProcessBandit(_VectorBandit):
+    """Acts by the posterior of a :class:`~dynaq_algo.gaussian_process.GaussianProcess`, without a Q-network.
+
+    UCB after Srinivas et al., "Gaussian process optimization in the bandit setting", ICML 2010.
+
+    Args:
+        env: See :class:`Bandit`.
+        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from the
+            posterior, its deviations times `alpha`.
+        alpha: How much is explored; 0 is greedy.
+        prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess`, as all that follow.
+        scales: Prior standard deviations of parts.
+        noise: Standard deviation of a reward around its mean.
+        max_pairs: Distinct pairs that are kept.
+        spike_slab: Whether a factor of the prior mean is learned.
+        spike: Prior probability that this factor is 1.
+        fit_scales: Whether scales and noise are fitted.
+        n_blocks: How many similarities, of equal parts of the vectors.
+        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
+            attribute `action_features`.
+        gamma: See :class:`Bandit`.
+        seed: See :class:`Bandit`.
+
+    Raises:
+        ValueError: For another exploration, or numbers that are out of range.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env | VectorEnv | VecEnv | str,
+        exploration: Exploration = "ucb",
+        alpha: float = 1.0,
+        prior: Sequence[float] | None = (0.1, 0.1),
+        scales: Mapping[str, float] | None = None,
+        noise: float = 0.3,
+        max_pairs: int = 2_000,
+        spike_slab: bool = False,
+        spike: float = 0.5,
+        fit_scales: bool = False,
+        n_blocks: int = 2,
+        action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
+        gamma: float = 0.0,
+        seed: int | None = None,
+    ):
+        if not 0 <= alpha < np.inf:
+            raise ValueError(f"`alpha` must be a finite number of 0 or more, got {alpha}.")
+        model = {
+            "prior": None if prior is None else list(prior),
+            "scales": dict(scales or {}),
+            "noise": noise,
+            "max_pairs": max_pairs,
+            "spike_slab": spike_slab,
+            "spike": spike,
+            "fit_scales": fit_scales,
+        }
+        super().__init__(
+            env,
+            (BlockwiseFeatures, n_blocks),
+            exploration,
+            action_features,
+            gamma,
+            seed,
+            alpha=alpha,
+            n_blocks=n_blocks,
+            **model,
+        )
+        self.exploration, self.alpha = exploration, alpha
+        self.model = GaussianProcess(self.features, **model)  # type: ignore[arg-type]
+
+    def q_values(self, observation: Obs) -> NDArray[np.float32]:
+        """Expected rewards (n, k)."""
+        with th.no_grad():
+            return self.model.score(*self._tensors(self.layout.read(observation)), with_spread=False)[0].numpy()
+
+    def explore(self, observation: Obs) -> NDArray[np.floating]:
+        """Scores (n, k) that explore."""
+        state, candidates, pairs = self._tensors(self.layout.read(observation))
+        with th.no_grad():
+            if self.exploration == "ucb":
+                mean, spread = self.model.score(state, candidates, pairs, with_spread=self.alpha > 0)
+                return (mean + self.alpha * spread).numpy()
+            joint = [
+                self.model.joint(state[i], candidates[i], None if pairs is None else pairs[i])
+                for i in range(len(state))
+            ]
+        means, covariances = (th.stack(part) for part in zip(*joint, strict=True))
+        return _draws(means, covariances, self.alpha, self.rng)
+
+    def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
+        """Bring answers into the posterior, see :meth:`Bandit.observe`."""
+        rewards = th.as_tensor(np.reshape(np.asarray(reward, dtype=np.float64), -1))
+        with th.no_grad():
+            self.model.observe(*self._chosen(observation, action), rewards)
+
+    def get_learned(self) -> dict[str, NDArray[Any]]:
+        """The posterior."""
+        state = self.model.get_extra_state()
+        scales = state.pop("scales")
+        learned = {f"model:{name}": value.numpy() for name, value in state.items()}
+        learned["model:scales"] = np.array(json.dumps(scales))
+        return {**super().get_learned(), **learned}
+
+    def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what :meth:`get_learned` gave."""
+        super().set_learned(arrays)
+        scales = json.loads(str(arrays["model:scales"]))
+        others = {name: values for name, values in arrays.items() if name != "model:scales"}
+        self.model.set_extra_state({**_tensors_of(others, "model:"), "scales": scales})
+
+
+class _LinearBlocks(BlockwiseFeatures):
+    """The action is centred, too, and of unit length on average."""
+
+    _spread = 1.0
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The action, the product of both, and their similarities."""
+        centred = self.centred(action[..., : self.shared_dim]) / self._spread
+        return th.cat(
+            [centred, action[..., self.shared_dim :], super().pair(state, action)[..., self.action_dim :]], -1
+        )
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What was seen, and the scale that came of it."""
+        return {**super().get_state(), "spread": th.tensor(self._spread, dtype=th.float64)}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        super().set_state(state)
+        self._spread = float(state["spread"])
+
+    def _scale_to(self, actions: np.ndarray) -> None:
+        super()._scale_to(actions)
+        centred = np.asarray(actions, np.float64) - self._centre.numpy()
+        # Vectors of texts have much in common: what is left of them is scaled to unit length on average.
+        self._spread = float(np.linalg.norm(centred, axis=1).mean()) or 1.0
+
+
+class _CosineFeatures(_LinearBlocks):
+    """The product is not centred, and the similarity is the cosine, standardised by that between actions."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._cosine = th.tensor([0.0, 1.0])
+
+    def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """The action, the product of both, and their cosine."""
+        s, a = self.shared(state, action)
+        centred = self.centred(a) / self._spread
+        mean, deviation = self._cosine
+        cosine = (F.cosine_similarity(s, a, dim=-1).unsqueeze(-1) - mean) / deviation
+        # The sum of the products is the cosine; scaled so that their spread is of the other features' size.
+        product = s * a * (self.shared_dim**0.5 / 2)
+        return th.cat([centred, action[..., self.shared_dim :], product, cosine], dim=-1)
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """What was seen, and the scale that came of it."""
+        return {**super().get_state(), "cosine": self._cosine}
+
+    def set_state(self, state: Mapping[str, th.Tensor]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        super().set_state(state)
+        self._cosine = state["cosine"]
+
+    def _scale_to(self, actions: np.ndarray) -> None:
+        super()._scale_to(actions)
+        left, right = (
+            th.as_tensor(np.asarray(actions[rows], np.float32))
+            for rows in np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
+        )
+        cosine = F.cosine_similarity(left, right, dim=-1)
+        self._cosine = th.stack([cosine.mean(), cosine.std() if cosine.std() > 0 else th.ones(())])
+
+
+def _draws(mean: th.Tensor, covariance: th.Tensor, alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A draw (n, k) of each decision's rewards, of means (n, k) and covariances (n, k, k), deviations times `alpha`."""
+    values, vectors = th.linalg.eigh((covariance + covariance.mT) / 2)
+    normal = th.as_tensor(rng.standard_normal(mean.shape)) * values.clamp_min(0.0).sqrt()
+    return (mean + alpha * (vectors @ normal.unsqueeze(-1)).squeeze(-1)).numpy()
+
+
+def _tensors_of(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, th.Tensor]:
+    return {name.removeprefix(prefix): th.as_tensor(a) for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
+    """What SB3's `learn` takes for a callback, as one."""
+    several = list(callback) if isinstance(callback, list) else [callback] if callback is not None else []
+    each: list[BaseCallback] = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
+    if progress_bar:
+        each.append(ProgressBarCallback())
+    return each[0] if len(each) == 1 else CallbackList(each)
