@@ -102,7 +102,7 @@ def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes
 def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch, observation):
     minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    _, _, env = world(f"env.observation={observation}")
+    _, _, env = world(f"env.observation={observation}", "env.pair_features=all")
     episodes = list(record_episodes(env, None, n_episodes=3, seed=7))
     save_minari("jobrec/test-v0", episodes, env, "random", "of a test")
 
@@ -111,11 +111,13 @@ def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch
     for episode, loaded in zip(episodes, data, strict=True):
         np.testing.assert_array_equal(loaded.actions, episode.actions)
         np.testing.assert_allclose(loaded.rewards, episode.rewards)
-        np.testing.assert_array_equal(loaded.observations["candidates"], np.stack(episode.observations["candidates"]))
+        for entry in ("candidates", "pairs"):
+            np.testing.assert_array_equal(loaded.observations[entry], np.stack(episode.observations[entry]))
         np.testing.assert_array_equal(loaded.infos["propensity"], episode.infos["propensity"])
     again = data.recover_environment()
     obs, _ = again.reset(seed=7)
-    np.testing.assert_array_equal(obs["applicant"], data[0].observations["applicant"][0])
+    for entry in ("applicant", "pairs"):
+        np.testing.assert_array_equal(obs[entry], data[0].observations[entry][0])
     assert again.step(episodes[0].actions[0])[1] == episodes[0].rewards[0]
     with pytest.raises(ValueError, match="there is a data set jobrec/test-v0 already"):
         save_minari("jobrec/test-v0", episodes, env, "random", "again")

@@ -188,6 +188,17 @@ def test_pairs_are_the_same_for_all_and_hold_no_applicant_of_training(world):
     assert np.isin(first.candidate_ids, market.jobs.rows("train")).all()
 
 
+def test_held_out_pairs_show_what_training_shows(small):
+    cfg = small("algo=random", "env.pair_features=[hard_coverage,seniority]", "env.pair_noise=0.3")
+    market = build_market(cfg)
+    shown, _ = build_env(cfg, market).reset(seed=0)
+    pairs = build_evaluation(cfg, market, build_truth(cfg, market)).pairs
+
+    assert pairs.obs.keys() == shown.keys()
+    assert pairs.obs["pairs"].shape == (*pairs.candidate_ids.shape, 2)
+    assert pairs.obs["pairs"].std(axis=(0, 1)).min() > 0.1
+
+
 def test_the_return_of_a_constant_choice_is_a_geometric_sum(world):
     cfg, market, truth = world
     evaluation = build_evaluation(cfg, market, truth)

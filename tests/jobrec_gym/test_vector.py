@@ -82,6 +82,7 @@ def test_make_vec_uses_the_native_environment():
             "resample": st.sampled_from(["episode", "step"]),
             "repeats": st.booleans(),
             "mask_in_observation": st.booleans(),
+            "pair_features": st.sampled_from([(), ("hard_coverage", "seniority")]),
             "candidate_sampler": st.sampled_from(["uniform", "retrieval", "mixed", "all"]),
             "split": st.sampled_from(["train", "test", "all"]),
             "job_split": st.sampled_from(["train", "test", "all"]),
