@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -26,11 +26,12 @@ from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
 from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.gradients import SquaredError
-from dynaq_algo.planning import PlanningSource, make_planning_source
+from dynaq_algo.planning import CrossedPairs, PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
-from dynaq_algo.vec_env import GymnasiumVecEnv
+from dynaq_algo.vec_env import GymnasiumVecEnv, attribute_of, table_of
+from dynaq_algo.weight_pull import Anchor
 from dynaq_algo.world_model import WorldModel
 
 __all__ = ["DynaQ"]
@@ -134,6 +135,9 @@ class DynaQ(DQN):
             number, both). A transition that lacks a component whose weight is not 0 is left out.
         action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`. A saved agent holds the path and a checksum, never the values.
+        pair_features: What observations with an entry `pairs` would say of pairs that nobody was shown, for
+            `planning_source="crossed"`: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p);
+            else the environment's method `pair_features`. It is not saved with the agent.
         world_model: `"network"`, one or several, or `"gaussian_process"`, Bayesian.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
             :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
@@ -149,6 +153,10 @@ class DynaQ(DQN):
         target_update_interval: Transitions between copies of the Q-network to its target.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
+        weight_pull: The share, 0 to 1, of the way back to where it began learning that every weight of the Q-network
+            moves after each update, and of the world model if it is a network (L2 Init; Kumar et al., 2023). What
+            pre-training taught is then not forgotten within a few interactions: it is where the weights begin, and it
+            is not pulled itself. 0, the default, is none.
         policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
         seed: Any number of 0 or more; None for fresh entropy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,
@@ -181,6 +189,7 @@ class DynaQ(DQN):
         planning_source: str | PlanningSource = "visited",
         relabel: bool = False,
         action_features: np.ndarray | str | PathLike[str] | None = None,
+        pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         world_model: str = "network",
         world_model_kwargs: dict[str, Any] | None = None,
         exploration_bonus: float = 0.0,
@@ -193,6 +202,7 @@ class DynaQ(DQN):
         target_update_interval: int = 100,
         exploration_fraction: float = 0.3,
         max_grad_norm: float = float("inf"),
+        weight_pull: float = 0.0,
         policy_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
         _init_setup_model: bool = True,
@@ -229,14 +239,18 @@ class DynaQ(DQN):
         self.planning_source = planning_source
         self.relabel = relabel
         self.action_features = action_features
+        self.pair_features = pair_features
         self.world_model_name = world_model
         self.exploration_bonus = exploration_bonus
+        self.weight_pull = weight_pull
         self.world_model_kwargs = dict(world_model_kwargs or {})
         self.action_table: ActionTable | None = None
         self._gradient_steps_by_default = gradient_steps is None
         self._action_table_reference: dict[str, str | None] | None = None
         self._n_transitions = 0
         self._n_planning_updates = 0
+        # Whether learning has begun from weights to which `weight_pull` leads back; a saved agent then holds them.
+        self._is_anchored = False
         self._component_windows: dict[str, deque[float]] = {}
         # Rewards, and what was predicted of them before the model was trained on them.
         self._earned: deque[float] = deque(maxlen=WINDOW)
@@ -255,6 +269,7 @@ class DynaQ(DQN):
         if not self.replay_buffer.n_usable or gradient_steps < 1:
             return
         self._score_new_transitions()
+        self._drop_anchor()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
 
@@ -265,10 +280,12 @@ class DynaQ(DQN):
 
             target = self._targets(batch, reward, self._target_values(transitions, batch, imagined=False))
             loss, q_values = self._q_update(batch.inputs, target)
+            self._pull_back("q_net")
             losses.append(loss)
             q_means.append(q_values.mean())
 
             model_losses.append(self.world_model.update(batch.inputs, reward, transitions.serial))
+            self._pull_back("world_model")
 
             if self.planning_steps:
                 planning_losses += self.plan(batch_size)
@@ -289,6 +306,7 @@ class DynaQ(DQN):
         """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
         if self.planning_steps == 0:
             return []
+        self._drop_anchor()
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
@@ -300,7 +318,11 @@ class DynaQ(DQN):
             parts = planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size)
             targets = itertools.starmap(self._targets, zip(*parts, strict=True))
         steps = zip(planned.inputs.split(batch_size), targets, strict=True)
-        return [self._q_update(inputs, target)[0] for inputs, target in steps]
+        losses = []
+        for inputs, target in steps:
+            losses.append(self._q_update(inputs, target)[0])
+            self._pull_back("q_net")
+        return losses
 
     @th.no_grad()
     def _imagined_rewards(self, planned: Batch) -> th.Tensor:
@@ -324,6 +346,21 @@ class DynaQ(DQN):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
         return loss, q_values
+
+    def _drop_anchor(self) -> None:
+        """Keep where the weights are when learning begins."""
+        if self.weight_pull and not self._is_anchored:
+            self.anchors = self._make_anchors()
+            self._is_anchored = True
+
+    def _pull_back(self, network: str) -> None:
+        """After an update of `q_net` or `world_model`: a share of the way back; a Gaussian process has no weights."""
+        if self.weight_pull and network in self.anchors:
+            self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
+
+    def _make_anchors(self) -> th.nn.ModuleDict:
+        networks = {"q_net": self.q_net, "world_model": self.world_model}
+        return th.nn.ModuleDict({name: Anchor(net) for name, net in networks.items() if [*net.parameters()]})
 
     @th.no_grad()
     def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
@@ -361,7 +398,9 @@ class DynaQ(DQN):
 
     def _same_action_values(self, transitions: Transitions) -> th.Tensor:
         """Q_target(s', a), (n,), 0 where terminated."""
-        values = self.q_net_target.of_pairs(self._distinct(transitions.next_state_id, transitions.candidate_id))
+        # How `pairs` would move with the state is not known, so those of the same action stay as they are.
+        pairs = self._distinct(transitions.next_state_id, transitions.candidate_id, transitions.pairs)
+        values = self.q_net_target.of_pairs(pairs)
         return _of_what_goes_on(values, self._tensor(transitions.terminated))
 
     def _highest_values(self, transitions: Transitions) -> th.Tensor:
@@ -371,7 +410,7 @@ class DynaQ(DQN):
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Vectors of some transitions, gathered from the tables."""
-        pairs = self._distinct(transitions.state_id, transitions.candidate_id)
+        pairs = self._distinct(transitions.state_id, transitions.candidate_id, transitions.pairs)
         inputs = self.policy.features.of_pairs(pairs)
         following = self._following(transitions) if self.bootstrap == "double" else None
         return Batch(pairs, inputs, following)
@@ -384,11 +423,17 @@ class DynaQ(DQN):
 
     def _following(self, transitions: Transitions) -> NextCandidates:
         candidate_id, mask = self.replay_buffer.candidate_sets(transitions.position, following=True)
-        pairs = self._distinct(transitions.next_state_id[:, None], candidate_id)
+        shown = self.replay_buffer.pair_sets(transitions.position, following=True)
+        pairs = self._distinct(transitions.next_state_id[:, None], candidate_id, shown)
         return NextCandidates(pairs, self._tensor(mask), self._tensor(transitions.terminated))
 
-    def _distinct(self, state_id: np.ndarray, candidate_id: np.ndarray) -> DistinctPairs:
-        """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once."""
+    def _distinct(
+        self, state_id: np.ndarray, candidate_id: np.ndarray, pairs: np.ndarray | None = None
+    ) -> DistinctPairs:
+        """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once.
+
+        `pairs` are (n, p) or (n, k, p).
+        """
         replay, policy = self.replay_buffer, self.policy
         (states, state_row), (actions, action_row) = (
             np.unique(ids, return_inverse=True) for ids in (state_id, candidate_id)
@@ -398,6 +443,7 @@ class DynaQ(DQN):
             self._tensor(state_row.reshape(state_id.shape)),
             policy.action_features(replay.candidate_rows(actions)),
             self._tensor(action_row.reshape(candidate_id.shape)),
+            policy.tensor(pairs),
         )
 
     def _score_new_transitions(self) -> None:
@@ -409,11 +455,11 @@ class DynaQ(DQN):
             newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
             new = replay[newest[replay.usable(newest)]]
             state = self._tensor(replay.state_rows(new.state_id))
-            inputs = self.policy.features(state, self.policy.action_features(replay.candidate_rows(new.candidate_id)))
-            reward = self._tensor(self._normalised(new.reward))
+            action = self.policy.action_features(replay.candidate_rows(new.candidate_id))
+            pairs, reward = self.policy.tensor(new.pairs), self._tensor(self._normalised(new.reward))
             with th.no_grad():
-                predicted, _ = self.world_model(inputs, with_spread=False)
-                self.world_model.observe(inputs, reward)
+                predicted, _ = self.world_model(self.policy.features(state, action, pairs), with_spread=False)
+                self.world_model.observe(state, action, pairs, reward)
             self._earned.extend(reward.tolist())
             self._predicted.extend(predicted.tolist())
 
@@ -462,6 +508,7 @@ class DynaQ(DQN):
         callback.on_rollout_start()
         continue_training = True
         while continue_training and should_collect_more_steps(train_freq, self._rollout_steps, self._rollout_episodes):
+            self._see()
             actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
             new_obs, rewards, dones, infos = env.step(actions)
 
@@ -484,6 +531,12 @@ class DynaQ(DQN):
             callback.on_rollout_end()
             self._rollout_steps = self._rollout_episodes = 0
         return result
+
+    def _see(self) -> None:
+        """Show the features what is about to be decided, so that they know the scale of their inputs."""
+        layout = self.policy.layout
+        decisions = layout.read(self._last_obs)  # type: ignore[arg-type]
+        self.policy.features.see(None if layout.uses_ids else decisions.candidates, decisions.pairs)
 
     def _store_transition(  # type: ignore[override]
         self,
@@ -541,8 +594,8 @@ class DynaQ(DQN):
         terminated. The target network is copied every `target_update_interval` updates and at the end.
 
         Args:
-            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,), and
-                optionally `terminated` (n,) bool.
+            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,),
+                `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool.
             epochs: Passes over the data, each in a new order.
             batch_size: Pairs in each update; that of learning by default.
             progress_bar: Show one, with SB3's extra dependencies.
@@ -566,6 +619,7 @@ class DynaQ(DQN):
         for optimizer in self._optimizers:
             utils.update_learning_rate(optimizer, rate)
 
+        self._see_dataset(data)
         result: dict[str, float] = {}
         n_updates = 0
         self.policy.set_training_mode(True)
@@ -574,7 +628,8 @@ class DynaQ(DQN):
             losses, model_losses = [], []
             for rows in np.split(order, range(batch_size, n, batch_size)):
                 state = self._tensor(np.asarray(data["state"][rows], np.float32))
-                inputs = self.policy.features(state, self._dataset_actions(data["action"][rows]))
+                shown = self._tensor(np.asarray(data["pairs"][rows], np.float32)) if "pairs" in data else None
+                inputs = self.policy.features(state, self._dataset_actions(data["action"][rows]), shown)
                 reward = self._tensor(data["reward"][rows])
                 terminated = self._tensor(data["terminated"][rows])
                 with th.no_grad():
@@ -589,7 +644,19 @@ class DynaQ(DQN):
                 self.logger.record(f"pretrain/{name}", value)
             self.logger.dump(step=n_updates)
         self._sync_target()
+        self._is_anchored = False  # learning begins anew, from here
         return result
+
+    def _see_dataset(self, data: Mapping[str, np.ndarray]) -> None:
+        """Show the features 20,000 rows of a data set, evenly spread."""
+        n, layout = len(data["reward"]), self.policy.layout
+        for rows in np.array_split(np.linspace(0, n - 1, min(n, 20_000), dtype=np.int64), 20):
+            if len(rows):
+                actions, pairs = (
+                    np.asarray(data[key][rows, None], np.float32) if key in data and not is_known else None
+                    for key, is_known in (("action", layout.uses_ids), ("pairs", False))
+                )
+                self.policy.features.see(actions, pairs)
 
     def _dataset_actions(self, actions: np.ndarray) -> th.Tensor:
         """Features (n, d_a) of a data set's actions: features (n, d_a) or ids (n,)."""
@@ -649,9 +716,8 @@ class DynaQ(DQN):
     def _imagine(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor]:
         """Mean and spread of the world model's rewards, (n, k) each."""
         with th.no_grad():
-            return self.world_model.score(
-                self._tensor(decisions.state), self.policy.action_features(decisions.candidates)
-            )
+            actions, pairs = self.policy.action_features(decisions.candidates), self.policy.tensor(decisions.pairs)
+            return self.world_model.score(self._tensor(decisions.state), actions, pairs)
 
     def _sample_action(
         self,
@@ -690,10 +756,11 @@ class DynaQ(DQN):
         """
         env = self._wrap_env(env, self.verbose)
         _refuse_normalised_observations(env)
-        table = _table_of(env)
+        table = table_of(env)
         if self.action_table is not None and table is not None and table is not self.action_table.values:
             self._check_table(ActionTable(table), self.action_table.sha256)
         super().set_env(env, force_reset)
+        self._find_pair_features()
 
     def _setup_model(self) -> None:
         self._check_arguments()
@@ -705,8 +772,9 @@ class DynaQ(DQN):
         layout = CandidateLayout(self.observation_space, self.action_space)
         self.action_table = self._find_action_table() if layout.uses_ids else None
         self.replay_buffer = CandidateReplay(
-            self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs
+            self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs, layout.n_pairs
         )
+        self._find_pair_features()
         # Torch initialises layers from its global generator: lend it a seed and give it back as it was.
         with th.random.fork_rng(devices=[]):
             th.default_generator.manual_seed(int(self._rngs["weights"].integers(2**63)))
@@ -721,6 +789,8 @@ class DynaQ(DQN):
         self._kept_values = TargetValues(self.buffer_size, self.device)
         self._squared_error = SquaredError()
         self._create_aliases()
+        # Of a loaded agent only their shapes: the values follow.
+        self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
         self._convert_train_freq()
         if self._gradient_steps_by_default:
             self.gradient_steps = 1 if self.n_envs == 1 else -1
@@ -755,6 +825,10 @@ class DynaQ(DQN):
             raise ValueError(
                 '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
                 'was earned, got True. Use `world_model="network"`.'
+            )
+        if not 0 <= self.weight_pull <= 1:
+            raise ValueError(
+                f"`weight_pull` must be a share in [0, 1], got {self.weight_pull}. Leave it out, or 0, for no pull."
             )
         if not 0 <= self.exploration_bonus < np.inf:
             raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {self.exploration_bonus}.")
@@ -791,7 +865,7 @@ class DynaQ(DQN):
         saved = self._action_table_reference or {}
         source: Any = self.action_features
         if source is None and self.env is not None:
-            source = _table_of(self.env)
+            source = table_of(self.env)
         if source is None and saved.get("path") and Path(str(saved["path"])).exists():
             source = saved["path"]
         if source is None:
@@ -811,6 +885,28 @@ class DynaQ(DQN):
         if saved.get("sha256"):
             self._check_table(table, str(saved["sha256"]))
         return table
+
+    def _find_pair_features(self) -> None:
+        """Tell the replay whom to ask about pairs that nobody was shown: the argument's function, or the environment's.
+
+        Without an environment, as of an agent that only predicts, nobody has to be there.
+        """
+        replay = self.replay_buffer
+        if self.env is None or not replay.n_pairs:
+            return
+        function = self.pair_features
+        if function is None and callable(offered := attribute_of(self.env, "pair_features")):
+            function = offered
+        replay.pair_features = function
+        crosses = self.planning_steps > 0 and isinstance(self._planner, CrossedPairs)
+        if crosses and (function is None or replay.candidates is not None):
+            lacking = "nobody answers" if replay.candidates is None else "candidates are features, not ids"
+            raise ValueError(
+                '`planning_source="crossed"` imagines pairs that nobody was shown, and of an observation with `pairs` '
+                f"someone must know them, but {lacking}. It needs observations of ids, and an environment with a "
+                "method `pair_features(applicant_ids, job_ids) -> (n, p)` or `DynaQ(pair_features=function)`. Without, use "
+                '`planning_source="visited"` or "candidates".'
+            )
 
     @staticmethod
     def _check_table(table: ActionTable, sha256: str) -> None:
@@ -876,12 +972,22 @@ class DynaQ(DQN):
         return read_checkpoint(cls, folder, env, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "action_table", "_rngs", "_planner", "_kept_values", "_squared_error"]
+        own = [
+            "action_features",
+            "pair_features",
+            "action_table",
+            "anchors",
+            "_rngs",
+            "_planner",
+            "_kept_values",
+            "_squared_error",
+        ]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
-        return ["policy", "policy.optimizer", "world_model", *optimizer], []
+        anchors = ["anchors"] if self._is_anchored else []
+        return ["policy", "policy.optimizer", "world_model", *optimizer, *anchors], []
 
 
 def _of_what_goes_on(values: th.Tensor, terminated: th.Tensor) -> th.Tensor:
@@ -909,12 +1015,15 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
         raise ValueError(
             f"`dataset` must be a mapping with the entries state, action and reward, got {type(dataset).__name__}."
         )
-    if missing := [key for key in ("state", "action", "reward") if key not in dataset]:
+    n_pairs = policy.layout.n_pairs
+    needed = ("state", "action", "reward", *(("pairs",) if n_pairs else ()))
+    if missing := [key for key in needed if key not in dataset]:
+        also = f", and pairs (n, {n_pairs}) as the observations have" if n_pairs else ""
         raise ValueError(
-            f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,), lacks {missing}, "
+            f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,){also}, lacks {missing}, "
             f"got {sorted(dataset)}."
         )
-    data = {key: np.asanyarray(dataset[key]) for key in ("state", "action", "reward")}
+    data = {key: np.asanyarray(dataset[key]) for key in needed}
     n = len(data["reward"]) if data["reward"].ndim else 0
     data["reward"] = np.asarray(data["reward"], np.float32)
     terminated = np.asarray(dataset.get("terminated", np.zeros(n, bool)))
@@ -928,6 +1037,8 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
         "action": (n, policy.features.action_dim),
     }
     shapes |= {"reward": (n,), "terminated": (n,)}
+    if n_pairs:
+        shapes["pairs"] = (n, n_pairs)
     if policy.layout.uses_ids and data["action"].ndim == 1 and np.issubdtype(data["action"].dtype, np.integer):
         shapes["action"] = (n,)
     for key, shape in shapes.items():
@@ -947,14 +1058,6 @@ def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
     except ImportError as error:
         raise ImportError('`progress_bar=True` needs tqdm: pip install "stable-baselines3[extra]".') from error
     return tqdm(epochs, desc="pretrain")
-
-
-def _table_of(env: VecEnv) -> np.ndarray | None:
-    """The environments' attribute `action_features`, asked of the first one: it is the same in all."""
-    try:
-        return env.get_attr("action_features", indices=0)[0]
-    except AttributeError:
-        return None
 
 
 def _refuse_normalised_observations(env: VecEnv) -> None:

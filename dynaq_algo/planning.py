@@ -25,6 +25,9 @@ class PlanningSource(Protocol):
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
         """Draw n transitions whose `action` and `candidate_id` are the imagined ones; their reward is not used.
 
+        Where observations have `pairs`, theirs are the imagined pair's, as it was shown (`replay.pair_sets`) or, where
+        it was not, as `replay.ask_pairs` gives it.
+
         `position` and `serial` stay those of the stored transitions that they were made from.
         """
         ...
@@ -60,7 +63,9 @@ class CandidatePairs:
         draws[~allowed] = -1.0
         draws[rows, transitions.action] = -0.5
         action = draws.argmax(axis=1)
-        return transitions._replace(action=action, candidate_id=candidate_id[rows, action])
+        shown = replay.pair_sets(transitions.position)
+        pairs = None if shown is None else shown[rows, action]
+        return transitions._replace(action=action, candidate_id=candidate_id[rows, action], pairs=pairs)
 
 
 class CrossedPairs:
@@ -70,6 +75,9 @@ class CrossedPairs:
     reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others cross the state
     of one stored transition with a candidate of another: what is known of one applicant's jobs is imagined for the
     others. As for :class:`CandidatePairs`, the stored next state stands in for what would follow.
+
+    Where observations have `pairs`, those of the coming decision are known. The others were shown to nobody and are
+    asked for, see :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
 
     Args:
         coming: Share of pairs of the coming decision, 0 to 1.
@@ -87,7 +95,7 @@ class CrossedPairs:
         """Draw n pairs; both kinds are spread evenly over the rows.
 
         Raises:
-            ValueError: If the replay holds terminated transitions.
+            ValueError: If the replay holds terminated transitions, or pairs cannot be asked for.
         """
         _refuse_terminated(replay, "crossed")
         transitions = replay.sample(n, rng)
@@ -100,11 +108,24 @@ class CrossedPairs:
         candidate_id = np.where(comes[:, None], coming_id, candidate_id)
         allowed = np.where(comes[:, None], coming_allowed, allowed)
         action = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
-        return transitions._replace(
+        crossed = transitions._replace(
             state_id=state_id,
             next_state_id=state_id,
             action=action,
             candidate_id=candidate_id[np.arange(n), action],
+        )
+        coming_pairs = replay.pair_sets(newest, following=True)
+        if coming_pairs is None:
+            return crossed
+        pairs = coming_pairs[0, action]
+        others = np.flatnonzero(~comes)
+        if len(others):
+            pairs[others] = replay.ask_pairs(transitions.position[others], crossed.candidate_id[others])
+        # What may follow the coming decision is read at its place, lest it has the pairs of another state.
+        return crossed._replace(
+            position=np.where(comes, newest, transitions.position),
+            serial=np.where(comes, replay.serials(newest), transitions.serial),
+            pairs=pairs,
         )
 
 

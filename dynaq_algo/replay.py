@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Transitions(NamedTuple):
         reward: (n,) float32.
         terminated: (n,) bool; a truncated transition is not terminated.
         next_state_id: (n,) rows of the state table; where terminated, the state itself.
+        pairs: (n, p) float32, what was shown of the chosen pair; None where an observation has no `pairs`.
     """
 
     position: np.ndarray
@@ -38,6 +39,11 @@ class Transitions(NamedTuple):
     reward: np.ndarray
     terminated: np.ndarray
     next_state_id: np.ndarray
+    pairs: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Transitions:
+        """Some of them, by index or by mask."""
+        return Transitions(*(None if column is None else column[rows] for column in self))  # type: ignore[arg-type]
 
 
 class CandidateReplay:
@@ -45,7 +51,9 @@ class CandidateReplay:
 
     State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts, so that
     a repeated one costs an id, and one that the ring has overwritten is freed. For id observations a candidate is its
-    id already. Next states and next candidates are kept by reference too.
+    id already. Next states and next candidates are kept by reference too, and so are the `pairs` of a decision: the
+    numbers that an observation has of each (state, candidate) pair. Beside them stands whose they are, from
+    `info["applicant_id"]`, so that other pairs of the same applicant can be asked for (:meth:`ask_pairs`).
 
     A transition with `info["transition_valid"]` False is left out: its reward is not to be learned from. Components of
     the reward in `info["reward_components"]` (name -> number) are kept beside it, NaN where a transition lacks one.
@@ -56,6 +64,8 @@ class CandidateReplay:
     Attributes:
         weights: Weight of each component by its name, or None for rewards as they were earned.
         n_loaded: How often its content was replaced by that of a file.
+        pair_features: Answers for pairs that nobody was shown, (n,) applicant ids, (n,) candidate ids -> (n, p); None
+            where nobody can.
 
     Args:
         capacity: Number of transitions.
@@ -63,18 +73,26 @@ class CandidateReplay:
         n_candidates: k.
         action_dim: d_a of feature observations, None for ids.
         n_envs: Environments that add at once; `capacity` must hold a step of all.
+        n_pairs: p, how many numbers an observation has of each pair.
 
     Raises:
         ValueError: If `capacity` is below `n_envs`.
     """
 
     def __init__(
-        self, capacity: int, state_dim: int, n_candidates: int, action_dim: int | None = None, n_envs: int = 1
+        self,
+        capacity: int,
+        state_dim: int,
+        n_candidates: int,
+        action_dim: int | None = None,
+        n_envs: int = 1,
+        n_pairs: int = 0,
     ):
         if capacity < max(n_envs, 1):
             raise ValueError(f"`buffer_size` must be n_envs={n_envs} or more, got {capacity}.")
         self.capacity = capacity
         self.n_candidates = n_candidates
+        self.n_pairs = n_pairs
         self.n_added = 0
         self.states = InternedRows(state_dim, np.float32)
         self.candidates = None if action_dim is None else InternedRows(action_dim, np.float32)
@@ -88,6 +106,8 @@ class CandidateReplay:
         self._terminated = np.zeros(capacity, bool)
         self._next_state_id = np.zeros(capacity, np.int32)
         self._next_set_id = np.zeros(capacity, np.int32)
+        self._pairs = ShownPairs(capacity, n_candidates, n_pairs, n_envs) if n_pairs else None
+        self.pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
         self._components: dict[str, np.ndarray] = {}
         self.weights: Mapping[str, float] | None = None
         self.n_loaded = 0
@@ -108,7 +128,8 @@ class CandidateReplay:
         """Bytes of all arrays, tables and what the environments showed last included."""
         arrays = sum(array.nbytes for array in (*self._rings().values(), *self._components.values()))
         tables = sum(table.nbytes for table in self._tables().values())
-        return arrays + tables + self._states_seen.nbytes + self._sets_seen.nbytes
+        seen = self._states_seen.nbytes + self._sets_seen.nbytes
+        return arrays + tables + seen + (0 if self._pairs is None else self._pairs.seen.nbytes)
 
     def add(
         self,
@@ -127,7 +148,7 @@ class CandidateReplay:
             action: (n_envs,) chosen indices.
             reward: (n_envs,).
             terminated: (n_envs,) bool.
-            infos: Of each environment, for `transition_valid` and `reward_components`.
+            infos: Of each environment, for `transition_valid`, `reward_components` and `applicant_id`.
 
         Returns:
             Positions of the transitions that were stored; invalid ones are not.
@@ -140,14 +161,19 @@ class CandidateReplay:
 
         # Each lookup adds a reference for the transition before the next lookup may drop the environment's own.
         self._release(overwritten)
-        state_id, set_id = self._look_up(_take(obs, envs), envs)
+        obs = _take(obs, envs)
+        state_id, set_id = self._look_up(obs, envs)
         next_state_id, next_set_id = state_id.copy(), set_id.copy()
         goes_on = np.flatnonzero(~terminated[envs])
         # A terminated transition's next observation is never read: its ids repeat the current ones.
-        next_state_id[goes_on], next_set_id[goes_on] = self._look_up(_take(next_obs, envs[goes_on]), envs[goes_on])
+        next_obs = _take(next_obs, envs[goes_on])
+        next_state_id[goes_on], next_set_id[goes_on] = self._look_up(next_obs, envs[goes_on])
         ended = np.flatnonzero(terminated[envs])
         self.states.acquire(next_state_id[ended])
         self.sets.acquire(next_set_id[ended])
+        if self._pairs is not None:
+            applicant_id = np.array([infos[i].get("applicant_id", -1) for i in envs], np.int64)
+            self._pairs.add(index, envs, obs.pairs, goes_on, next_obs.pairs, applicant_id)
 
         self._state_id[index], self._set_id[index] = state_id, set_id
         self._next_state_id[index], self._next_set_id[index] = next_state_id, next_set_id
@@ -192,6 +218,7 @@ class CandidateReplay:
             reward=self._rewards(index),
             terminated=self._terminated[index],
             next_state_id=self._next_state_id[index],
+            pairs=None if self._pairs is None else self._pairs.rows(index)[np.arange(len(index)), action],
         )
 
     def serials(self, index: np.ndarray) -> np.ndarray:
@@ -200,12 +227,18 @@ class CandidateReplay:
         return self.n_added - 1 - (newest - index) % self.capacity
 
     def as_stored(self, transitions: Transitions, same_candidate: bool = True) -> np.ndarray:
-        """Whether transitions have the next state, the end and the candidate of those at their positions, bool (n,)."""
+        """Whether transitions are, as far as their values go, those at their positions, bool (n,).
+
+        They are if they have the same next state and end; with `same_candidate` also the same candidate and pairs.
+        """
         index = transitions.position
         as_stored = self._next_state_id[index] == transitions.next_state_id
         as_stored &= self._terminated[index] == transitions.terminated
         if same_candidate:
             as_stored &= self.sets.rows[self._set_id[index], self._action[index]] == transitions.candidate_id
+            if self._pairs is not None:
+                shown = self._pairs.rows(index)[np.arange(len(index)), self._action[index]]
+                as_stored &= (shown == transitions.pairs).all(axis=1)
         return as_stored
 
     def state_rows(self, state_id: np.ndarray) -> np.ndarray:
@@ -226,6 +259,41 @@ class CandidateReplay:
         bits = np.ascontiguousarray(rows[:, self.n_candidates :]).view(np.uint8)
         mask = np.unpackbits(bits, axis=1, count=self.n_candidates, bitorder="little").astype(bool)
         return rows[:, : self.n_candidates], mask
+
+    def pair_sets(self, index: np.ndarray, following: bool = False) -> np.ndarray | None:
+        """The `pairs` (n, k, p) of :meth:`candidate_sets`; None where an observation has none."""
+        return None if self._pairs is None else self._pairs.rows(index, following)
+
+    def ask_pairs(self, index: np.ndarray, candidate_id: np.ndarray) -> np.ndarray:
+        """What nobody was shown: the applicants of the transitions at positions (n,) with other candidates (n,).
+
+        Returns:
+            (n, p) float32, as :attr:`pair_features` answers.
+
+        Raises:
+            ValueError: If there is nobody to ask, an applicant or a candidate has no id, or the answer is of another
+                shape.
+        """
+        if self._pairs is None or self.pair_features is None or self.candidates is not None:
+            raise ValueError(
+                "Pairs that were not shown can be asked for only of observations of ids with an entry `pairs`, and of "
+                "`pair_features(applicant_ids, job_ids) -> (n, p)`: let the environment have such a method, or pass "
+                '`DynaQ(pair_features=function)`. `planning_source="visited"` and "candidates" ask nobody.'
+            )
+        applicant_id = self._pairs.applicant_id[index]
+        if (applicant_id < 0).any():
+            raise ValueError(
+                'Pairs that were not shown are of an applicant, so `info["applicant_id"]` must be in each step (0 or '
+                f"more), and {np.count_nonzero(applicant_id < 0)} of {len(index)} transitions have none. Let the "
+                'environment say it, or use `planning_source="visited"` or "candidates".'
+            )
+        answer = np.asarray(self.pair_features(applicant_id, self.candidate_rows(candidate_id)), np.float32)
+        if answer.shape != (len(index), self.n_pairs):
+            raise ValueError(
+                f"`pair_features` must answer {len(index)} pairs with {(len(index), self.n_pairs)} numbers, as many a "
+                f"pair as the entry `pairs` has, got {answer.shape}."
+            )
+        return answer
 
     def components(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Components (n,) of the rewards at positions (n,), by name; NaN where a transition lacks one."""
@@ -329,10 +397,14 @@ class CandidateReplay:
         if len(index):
             self.states.release(np.concatenate([self._state_id[index], self._next_state_id[index]]))
             self._release_sets(np.concatenate([self._set_id[index], self._next_set_id[index]]))
+            if self._pairs is not None:
+                self._pairs.release(index)
 
     def _forget(self) -> None:
         self.states.release(self._states_seen.clear())
         self._release_sets(self._sets_seen.clear())
+        if self._pairs is not None:
+            self._pairs.table.release(self._pairs.seen.clear())
 
     def _store_components(self, index: np.ndarray, components: list[Mapping[str, float]]) -> None:
         for name in {name: None for row in components for name in row}:
@@ -352,7 +424,7 @@ class CandidateReplay:
         return reward.astype(np.float32)
 
     def _rings(self) -> dict[str, np.ndarray]:
-        return {
+        rings = {
             "state_id": self._state_id,
             "set_id": self._set_id,
             "action": self._action,
@@ -361,10 +433,79 @@ class CandidateReplay:
             "next_state_id": self._next_state_id,
             "next_set_id": self._next_set_id,
         }
+        return rings if self._pairs is None else {**rings, **self._pairs.rings()}
 
     def _tables(self) -> dict[str, InternedRows]:
-        tables = {"states": self.states, "candidates": self.candidates, "sets": self.sets}
+        pairs = None if self._pairs is None else self._pairs.table
+        tables = {"states": self.states, "candidates": self.candidates, "sets": self.sets, "pairs": pairs}
         return {name: table for name, table in tables.items() if table is not None}
+
+
+class ShownPairs:
+    """The `pairs` of each transition's decision and of the next one, each matrix once, and whose they are.
+
+    Args:
+        capacity: Number of transitions.
+        n_candidates: k.
+        n_pairs: p.
+        n_envs: Environments that add at once.
+    """
+
+    def __init__(self, capacity: int, n_candidates: int, n_pairs: int, n_envs: int):
+        self._shape = (n_candidates, n_pairs)
+        self.table = InternedRows(n_candidates * n_pairs, np.float32)
+        self.seen = _LastSeen(n_envs)
+        self.applicant_id = np.full(capacity, -1, np.int64)
+        self._id = np.zeros(capacity, np.int32)
+        self._next_id = np.zeros(capacity, np.int32)
+
+    def rows(self, index: np.ndarray, following: bool = False) -> np.ndarray:
+        """What was shown, or shown next, at positions (n,): (n, k, p)."""
+        return self.table.rows[(self._next_id if following else self._id)[index]].reshape(-1, *self._shape)
+
+    def add(
+        self,
+        index: np.ndarray,
+        envs: np.ndarray,
+        pairs: np.ndarray | None,
+        goes_on: np.ndarray,
+        next_pairs: np.ndarray | None,
+        applicant_id: np.ndarray,
+    ) -> None:
+        """Store those of n transitions.
+
+        Args:
+            index: (n,) their positions.
+            envs: (n,) whose they are.
+            pairs: (n, k, p).
+            goes_on: (m,) which of the n have not terminated; the others have no next decision.
+            next_pairs: (m, k, p).
+            applicant_id: (n,), -1 where it is not known.
+        """
+        assert pairs is not None and next_pairs is not None  # the observation space has them
+        ids = self._look_up(envs, pairs)
+        next_ids = ids.copy()
+        next_ids[goes_on] = self._look_up(envs[goes_on], next_pairs)
+        self.table.acquire(np.delete(next_ids, goes_on))
+        self._id[index], self._next_id[index], self.applicant_id[index] = ids, next_ids, applicant_id
+
+    def release(self, index: np.ndarray) -> None:
+        """Drop the references of the transitions at some positions."""
+        self.table.release(np.concatenate([self._id[index], self._next_id[index]]))
+
+    def rings(self) -> dict[str, np.ndarray]:
+        """What there is of each transition, by name."""
+        return {"pairs_id": self._id, "next_pairs_id": self._next_id, "applicant_id": self.applicant_id}
+
+    def _look_up(self, envs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Ids (n,), one reference added to each; what an environment showed last is not hashed again."""
+        changed = self.seen.changed(envs, pairs)
+        if changed.any():
+            ids = self.table.intern(pairs[changed].reshape(-1, self.table.rows.shape[1]))
+            self.table.release(self.seen.replace(envs[changed], ids, pairs[changed]))
+        ids = self.seen.ids[envs]
+        self.table.acquire(ids)
+        return ids
 
 
 class InternedRows:

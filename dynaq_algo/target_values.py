@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from torch import nn
 
+from dynaq_algo.features import PairNetwork
 from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
@@ -23,9 +23,9 @@ class TargetValues:
     """Values of the next step by a target network, 0 where there is none, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
-    kept until the network changes or the transition is overwritten. Where more values were asked for in the network's
-    last life than there are transitions, all are computed at once: states and candidates are in many transitions, so
-    that this is far cheaper than by and by.
+    kept until the network or the scale of its inputs changes, or the transition is overwritten. Where more values were
+    asked for in the network's last life than there are transitions, all are computed at once: states and candidates are
+    in many transitions, so that this is far cheaper than by and by.
 
     Args:
         capacity: Transitions in replay.
@@ -40,6 +40,7 @@ class TargetValues:
         self._kind = ""
         self._replay: tuple[CandidateReplay | None, int] = None, 0
         self._places: list[tuple[int, int]] = []
+        self._version = 0
         self._views: list[th.Tensor] = []
         self._sample = th.empty(0)
 
@@ -52,7 +53,7 @@ class TargetValues:
         self,
         transitions: Transitions,
         replay: CandidateReplay,
-        network: nn.Module,
+        network: PairNetwork,
         kind: str,
         evaluate: Callable[[Transitions], th.Tensor],
         imagined: bool = True,
@@ -85,7 +86,7 @@ class TargetValues:
         values = self._values.index_select(0, self._index(position))
         if not as_stored.all():
             others = np.flatnonzero(~as_stored)
-            values[self._index(others)] = evaluate(Transitions(*(column[others] for column in transitions)))
+            values[self._index(others)] = evaluate(transitions.take(others))
         return values
 
     def network_changed(self) -> None:
@@ -98,7 +99,7 @@ class TargetValues:
         if self._n_asked:  # one life at a time, however often it is ended
             self._n_asked_before, self._n_asked = self._n_asked, 0
 
-    def state(self, network: nn.Module, replay: CandidateReplay, kind: str) -> dict[str, Any]:
+    def state(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> dict[str, Any]:
         """What is kept, for a run that goes on to the bit: which values are computed together may decide a last bit."""
         self._forget_if_changed(network, replay, kind)
         size = len(replay)
@@ -109,7 +110,7 @@ class TargetValues:
             "n_asked": [self._n_asked_before, self._n_asked],
         }
 
-    def restore(self, state: Mapping[str, Any], network: nn.Module, replay: CandidateReplay, kind: str) -> None:
+    def restore(self, state: Mapping[str, Any], network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
         """Put back what :meth:`state` gave of the same network and replay; of another kind, nothing."""
         self._forget_if_changed(network, replay, kind)
         # Earlier releases kept `values` before they were made 0 at an end.
@@ -122,8 +123,8 @@ class TargetValues:
     def _index(self, rows: np.ndarray) -> th.Tensor:
         return th.as_tensor(rows, dtype=th.int64, device=self._values.device)
 
-    def _forget_if_changed(self, network: nn.Module, replay: CandidateReplay, kind: str) -> None:
-        """Forget if the network, the replay or the kind is another one than last time.
+    def _forget_if_changed(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
+        """Forget if the network, the scale of its inputs, the replay or the kind is another one than last time.
 
         Torch counts what changes a tensor, but for changes through `.data`: hence a sample of every parameter.
         """
@@ -132,13 +133,22 @@ class TargetValues:
         if places != self._places:
             self._views = [_sample_of(parameter.detach()) for parameter in parameters]
         sample = th.cat(self._views)
+        version = network.features.version
         same_replay = replay is self._replay[0] and replay.n_loaded == self._replay[1]
-        if same_replay and kind == self._kind and places == self._places and th.equal(sample, self._sample):
+        same_scale = version == self._version
+        if (
+            same_replay
+            and same_scale
+            and kind == self._kind
+            and places == self._places
+            and th.equal(sample, self._sample)
+        ):
             return
         if replay.capacity != len(self._serial):
             self._values, self._serial = self._values.new_zeros(replay.capacity), np.zeros(replay.capacity, np.int64)
         self.forget()
         self._replay, self._kind, self._places, self._sample = (replay, replay.n_loaded), kind, places, sample
+        self._version = version
 
 
 def _sample_of(parameter: th.Tensor) -> th.Tensor:

@@ -16,6 +16,11 @@ from dynaq_algo.replay import CandidateReplay, InternedRows
 D, K = 2, 3
 
 
+def pairs_of(states, candidates):
+    """Two numbers of each pair; few, so that they come again."""
+    return np.array([[[s % 2, c % 3] for c in row] for s, row in zip(states, candidates, strict=True)], np.float32)
+
+
 def decisions(states, candidates, masks=None):
     state = np.array([[s, -s] for s in states], np.float32)
     features = np.array([[[c, c + 0.5] for c in row] for row in candidates], np.float32)
@@ -66,14 +71,16 @@ def test_interned_rows_count_references_as_a_dict_would(commands, salt):
     capacity=st.integers(2, 7),
     ids=st.booleans(),
     masked=st.booleans(),
+    with_pairs=st.booleans(),
 )
-def test_the_ring_holds_what_a_list_would_and_frees_the_rest(data, capacity, ids, masked):
-    replay = CandidateReplay(capacity, D, K, None if ids else 2, n_envs=2)
+def test_the_ring_holds_what_a_list_would_and_frees_the_rest(data, capacity, ids, masked, with_pairs):
+    replay = CandidateReplay(capacity, D, K, None if ids else 2, n_envs=2, n_pairs=2 if with_pairs else 0)
     kept = []
 
     def shown(states, candidates):
         masks = [[True, (s + c[1]) % 2 == 0, c[0] > 1] for s, c in zip(states, candidates, strict=True)]
         obs = decisions(states, candidates, masks if masked else None)
+        obs = obs._replace(pairs=pairs_of(states, candidates)) if with_pairs else obs
         return obs._replace(candidates=np.array(candidates, np.int64)) if ids else obs
 
     obs = shown((0, 0), ([0] * K, [1] * K))
@@ -94,6 +101,7 @@ def test_the_ring_holds_what_a_list_would_and_frees_the_rest(data, capacity, ids
     np.testing.assert_array_equal(found.serial, order)
     sets, masks = replay.candidate_sets(found.position)
     next_sets, next_masks = replay.candidate_sets(found.position, following=True)
+    pairs, next_pairs = (replay.pair_sets(found.position, following=following) for following in (False, True))
     for i, (was, then, action, reward, terminated) in enumerate(kept):
         then = was if terminated else then
         np.testing.assert_array_equal(replay.state_rows(found.state_id[[i]]), was.state)
@@ -104,6 +112,12 @@ def test_the_ring_holds_what_a_list_would_and_frees_the_rest(data, capacity, ids
         assert (found.action[i], found.reward[i], found.terminated[i]) == (action, reward, terminated)
         np.testing.assert_array_equal(masks[[i]], np.ones((1, K)) if was.mask is None else was.mask)
         np.testing.assert_array_equal(next_masks[[i]], np.ones((1, K)) if then.mask is None else then.mask)
+        if with_pairs:
+            np.testing.assert_array_equal(pairs[[i]], was.pairs)
+            np.testing.assert_array_equal(next_pairs[[i]], then.pairs)
+            np.testing.assert_array_equal(found.pairs[[i]], was.pairs[:, action])
+    if not with_pairs:
+        assert pairs is next_pairs is found.pairs is None
 
     replay._forget()
     used = {row.state.tobytes() for was, then, *_, end in kept for row in (was, was if end else then)}
@@ -115,6 +129,11 @@ def test_the_ring_holds_what_a_list_would_and_frees_the_rest(data, capacity, ids
         }
         assert len(replay.candidates) == len(used)
         assert replay.candidates.counts.sum() == K * len(replay.sets)
+    if with_pairs:
+        table = replay._tables()["pairs"]
+        used = {row.pairs.tobytes() for was, then, *_, end in kept for row in (was, was if end else then)}
+        assert len(table) == len(used)
+        assert table.counts.sum() == 2 * len(kept)
 
 
 def test_ever_new_vectors_stay_bounded_by_the_ring():
@@ -144,13 +163,18 @@ def test_a_transition_costs_bytes_and_not_candidate_matrices():
     assert (replay.nbytes - tables - last_seen) / n < 60
 
 
-def test_a_saved_store_is_the_same_and_goes_on_the_same(tmp_path):
-    stores = [CandidateReplay(7, D, K, 2), CandidateReplay(7, D, K, 2)]
+@pytest.mark.parametrize("n_pairs", [0, 2])
+def test_a_saved_store_is_the_same_and_goes_on_the_same(tmp_path, n_pairs):
+    stores = [CandidateReplay(7, D, K, 2, n_pairs=n_pairs), CandidateReplay(7, D, K, 2, n_pairs=n_pairs)]
     rng = np.random.default_rng(0)
 
+    def shown(state, candidates):
+        obs = decisions([state], [candidates])
+        return obs._replace(pairs=pairs_of([state], [candidates])) if n_pairs else obs
+
     def step(replay, draw):
-        obs, next_obs = decisions([draw[0]], [draw[1:4]]), decisions([draw[4]], [draw[5:8]])
-        infos = [{"reward_components": {"cosine": float(draw[0])}} if draw[0] else {}]
+        obs, next_obs = shown(draw[0], draw[1:4]), shown(draw[4], draw[5:8])
+        infos = [{"reward_components": {"cosine": float(draw[0])}, "applicant_id": draw[0]} if draw[0] else {}]
         replay.add(obs, next_obs, draw[8:9] % K, draw[:1].astype(float), draw[9:] == 0, infos)
 
     draws = rng.integers(4, size=(40, 10))
@@ -167,6 +191,23 @@ def test_a_saved_store_is_the_same_and_goes_on_the_same(tmp_path):
             np.testing.assert_array_equal(values, contents[1][name], err_msg=name)
     samples = [store.sample(5, np.random.default_rng(1)).reward.tolist() for store in stores]
     assert samples[0] == samples[1]
+
+
+def test_equal_pairs_cost_an_id_and_a_store_without_them_nothing(tmp_path):
+    stores = [CandidateReplay(100, D, K, None, n_pairs=n_pairs) for n_pairs in (0, 5)]
+    for replay in stores:
+        pairs = np.arange(K * 5, dtype=np.float32).reshape(1, K, 5) if replay.n_pairs else None
+        obs = DecisionBatch(np.ones((1, D), np.float32), np.array([[1, 2, 3]]), None, pairs)
+        before = replay.nbytes
+        for _ in range(100):
+            replay.add(obs, obs, np.array([0]), np.array([0.0]), np.array([False]))
+        # What each environment showed last is kept beside the tables.
+        assert replay.nbytes - before == sum(part.nbytes for part in obs if part is not None)
+    plain, with_pairs = stores
+    assert len(with_pairs._tables()["pairs"]) == 1
+    plain.save(tmp_path / "replay.npz")
+    with np.load(tmp_path / "replay.npz") as arrays:
+        assert not [name for name in arrays.files if "pairs" in name or "applicant" in name]
 
 
 def read_all(replay):
@@ -186,6 +227,15 @@ def read_all(replay):
         "terminated": found.terminated,
         "serial": found.serial,
         **replay.components(found.position),
+        **({} if found.pairs is None else pairs_in(replay, found)),
+    }
+
+
+def pairs_in(replay, found):
+    return {
+        "pairs": replay.pair_sets(found.position),
+        "next_pairs": replay.pair_sets(found.position, following=True),
+        "applicant_id": replay._pairs.applicant_id[found.position],
     }
 
 
@@ -194,7 +244,7 @@ def test_a_store_of_another_layout_is_refused(tmp_path):
     obs = decisions([1], [[1, 2, 3]])
     replay.add(obs, obs, np.array([0]), np.array([0.0]), np.array([False]))
     replay.save(tmp_path / "replay.npz")
-    for other in (CandidateReplay(4, D + 1, K, 2), CandidateReplay(4, D, K, None)):
+    for other in (CandidateReplay(4, D + 1, K, 2), CandidateReplay(4, D, K), CandidateReplay(4, D, K, 2, n_pairs=1)):
         with pytest.raises(ValueError, match="Build it with the `buffer_size` and the spaces"):
             other.load(tmp_path / "replay.npz")
 

@@ -171,8 +171,12 @@ def everything(model):
     found = {name: values for name, values in read_all(model.replay_buffer).items()}
     for name in ("policy", "world_model"):
         module = getattr(model, name)
-        found |= {f"{name}.{key}": value.numpy() for key, value in module.state_dict().items()}
-        for i, slot in module.optimizer.state_dict()["state"].items():
+        state = module.state_dict()
+        # Beside the weights: the scale of the features, of the policy, and what a Gaussian process was told.
+        state |= state.pop("_extra_state", {})
+        state |= state.pop("scales", {})
+        found |= {f"{name}.{key}": np.asarray(value) for key, value in state.items()}
+        for i, slot in (module.optimizer.state_dict()["state"] if module.optimizer else {}).items():
             found |= {f"{name}.optimizer.{i}.{key}": value.numpy() for key, value in slot.items()}
     found |= {f"obs.{key}": value for key, value in model._last_obs.items()}
     for name in ("num_timesteps", "exploration_rate", "_n_updates", "_n_planning_updates", "_n_transitions"):

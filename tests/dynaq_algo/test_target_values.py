@@ -57,8 +57,10 @@ def test_kept_values_equal_values_computed_anew(monkeypatch, checked, bootstrap,
         {"policy_kwargs": {"net_arch": [8], "features": "interaction"}, "train_freq": 4, "gradient_steps": 2},
         {"policy_kwargs": {**BLOCKWISE, "prior": [1.0]}},
         {"policy_kwargs": BLOCKWISE, "world_model": "gaussian_process", "bootstrap": "max"},
+        {"env": lambda: make_toy(pairs=True, new_candidates=True), "policy_kwargs": BLOCKWISE},
+        {"env": lambda: make_toy(pairs=True, ids=True), "planning_source": "crossed", "bootstrap": "max"},
     ],
-    ids=["environments", "terminated", "polyak", "interaction", "prior", "gaussian_process"],
+    ids=["environments", "terminated", "polyak", "interaction", "prior", "gaussian_process", "scale", "pairs"],
 )
 def test_kept_values_are_right_in_other_settings(checked, settings):
     settings = {**SHARED, "env": make_toy, **settings}

@@ -9,11 +9,22 @@ import numpy as np
 from gymnasium import spaces
 
 D_STATE, D_ACTION, N_CANDIDATES, N_ACTIONS = 3, 3, 4, 12
+N_APPLICANTS, N_PAIRS = 200, 2
 
 
 def action_table(n_actions: int = N_ACTIONS) -> np.ndarray:
     """The same (n_actions, d_a) float32 table every time."""
     return np.random.default_rng(7).normal(size=(n_actions, D_ACTION)).astype(np.float32)
+
+
+def applicant_table() -> np.ndarray:
+    """The same (n_applicants, d_s) float32 users every time."""
+    return np.random.default_rng(8).normal(size=(N_APPLICANTS, D_STATE)).astype(np.float32)
+
+
+def pair_table() -> np.ndarray:
+    """The same (n_applicants, n_actions, p) float32 numbers of pairs every time, which no vector tells."""
+    return np.random.default_rng(9).uniform(size=(N_APPLICANTS, N_ACTIONS, N_PAIRS)).astype(np.float32)
 
 
 class ToyEnv(gym.Env):
@@ -26,6 +37,7 @@ class ToyEnv(gym.Env):
         new_candidates: Draw new candidates at each step, not only at a reset.
         components: Report `reward_components`.
         invalid: Mark each second transition as not valid.
+        pairs: Observe `pairs` (4, 2) of one of 200 users, the first of which is the reward then.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own attribute
@@ -38,10 +50,12 @@ class ToyEnv(gym.Env):
         new_candidates: bool = False,
         components: bool = False,
         invalid: bool = False,
+        pairs: bool = False,
         table: np.ndarray | None = None,
     ):
         self.ids, self.mask, self.terminate_at = ids, mask, terminate_at
         self.new_candidates, self.components, self.invalid = new_candidates, components, invalid
+        self.pairs, self.applicant_id = pairs, -1
         self.table = action_table() if table is None else table
         if ids:
             self.action_features = self.table
@@ -52,6 +66,8 @@ class ToyEnv(gym.Env):
         )
         entries: dict[str, spaces.Space] = {"candidates": candidates}
         entries["user"] = spaces.Box(-np.inf, np.inf, (D_STATE,), np.float32)
+        if pairs:
+            entries["pairs"] = spaces.Box(0, 1, (N_CANDIDATES, N_PAIRS), np.float32)
         if mask:
             entries["action_mask"] = spaces.Box(0, 1, (N_CANDIDATES,), np.int8)
         self.observation_space = spaces.Dict(entries)
@@ -61,7 +77,11 @@ class ToyEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         self.steps = 0
-        self.user = self.np_random.normal(size=D_STATE).astype(np.float32)
+        if self.pairs:
+            self.applicant_id = int(self.np_random.integers(N_APPLICANTS))
+            self.user = applicant_table()[self.applicant_id]
+        else:
+            self.user = self.np_random.normal(size=D_STATE).astype(np.float32)
         self._draw()
         return self._obs(), {"start": True}
 
@@ -71,6 +91,9 @@ class ToyEnv(gym.Env):
             assert self.allowed[action], "a masked action was chosen"
         reward = float((self.user * self.table[self.members[action]]).mean())
         info: dict[str, Any] = {"steps": self.steps}
+        if self.pairs:
+            reward = float(pair_table()[self.applicant_id, self.members[action], 0])
+            info["applicant_id"] = self.applicant_id
         if self.components:
             info["reward_components"] = {"dot": reward, "constant": 1.0}
         if self.invalid:
@@ -79,13 +102,16 @@ class ToyEnv(gym.Env):
             self._draw()
         return self._obs(), reward, self.steps == self.terminate_at, False, info
 
+    def pair_features(self, applicant_ids: np.ndarray, job_ids: np.ndarray) -> np.ndarray:
+        return pair_table()[applicant_ids, job_ids]
+
     def get_state(self) -> dict[str, Any]:
-        names = ("steps", "user", "members", "allowed")
+        names = ("steps", "user", "applicant_id", "members", "allowed")
         return {"rng": self.np_random.bit_generator.state, **{name: getattr(self, name) for name in names}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.np_random.bit_generator.state = state["rng"]
-        for name in ("steps", "user", "members", "allowed"):
+        for name in ("steps", "user", "applicant_id", "members", "allowed"):
             setattr(self, name, state[name])
 
     def _draw(self) -> None:
@@ -95,6 +121,8 @@ class ToyEnv(gym.Env):
 
     def _obs(self) -> dict[str, np.ndarray]:
         obs = {"candidates": self.members.copy() if self.ids else self.table[self.members], "user": self.user.copy()}
+        if self.pairs:
+            obs["pairs"] = pair_table()[self.applicant_id, self.members]
         if self.mask:
             obs["action_mask"] = self.allowed.astype(np.int8)
         return obs
@@ -118,6 +146,7 @@ class ToyVectorEnv(gym.vector.VectorEnv):
         self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self.action_features = action_table()
+        self.pair_features = self.envs_within[0].unwrapped.pair_features
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         results = [env.reset(seed=None if seed is None else seed + i) for i, env in enumerate(self.envs_within)]

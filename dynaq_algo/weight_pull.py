@@ -1,0 +1,37 @@
+"""The pull of a network's weights towards where they began learning, so that it forgets slowly."""
+
+from __future__ import annotations
+
+import torch as th
+from torch import nn
+
+__all__ = ["Anchor"]
+
+
+class Anchor(nn.ParameterList):
+    """Where the weights of a network are now, to which :meth:`pull` brings them back later.
+
+    Kumar et al. ("Maintaining Plasticity in Continual Learning via Regenerative Regularization", 2023, L2 Init) add the
+    squared distance to the loss. Here it is decoupled from the gradient, as AdamW does with weight decay: the optimiser
+    does not scale it.
+
+    Args:
+        network: Whose weights.
+
+    Example:
+        >>> network = nn.Linear(3, 1)
+        >>> anchor = Anchor(network)
+        >>> network.weight.data += 1
+        >>> anchor.pull(network, 1.0)
+        >>> bool((network.weight == anchor[0]).all())
+        True
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__(nn.Parameter(weight.detach().clone(), requires_grad=False) for weight in network.parameters())
+
+    @th.no_grad()
+    def pull(self, network: nn.Module, share: float) -> None:
+        """Move each weight a share (0 to 1) of its way back: `p -= share * (p - p0)`."""
+        for weight, beginning in zip(network.parameters(), self, strict=True):
+            weight.lerp_(beginning, share)
