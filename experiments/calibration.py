@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from scipy.stats import norm
 
-from experiments.coldstart import interval, interval_cell
 from experiments.progress import tracked
 from experiments.relearning import Relearned, learners_of, relearn
 from experiments.runs import RunError, write_json
+from experiments.study import interval, interval_cell
 from experiments.tables import format_table
 
 __all__ = ["NOVELTY", "draw_by_novelty", "reward_calibration"]

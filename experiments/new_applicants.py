@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.build import build_env, env_options
-from experiments.coldstart import interval, interval_cell
 from experiments.evaluation import draw_pairs
 from experiments.progress import tracked
 from experiments.relearning import AtInteractions, Relearned, learners_of, relearn
 from experiments.runs import RunError, write_json
+from experiments.study import interval, interval_cell
 from experiments.tables import format_table
 from jobrec_gym import JobRecVectorEnv
 

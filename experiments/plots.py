@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from experiments.coldstart import interval
+from experiments.study import interval
 from experiments.tables import Spread
 
 matplotlib.use("Agg")

@@ -11,11 +11,11 @@ import torch
 from omegaconf import DictConfig
 
 from experiments.build import build_truth
-from experiments.coldstart import interval, interval_cell
 from experiments.evaluate import load_run
 from experiments.progress import tracked
 from experiments.relearning import learners_of
 from experiments.runs import Run, RunError, write_json
+from experiments.study import interval, interval_cell
 from experiments.tables import format_table
 from experiments.train import build_evaluation
 

@@ -23,6 +23,7 @@ Ids = NDArray[np.int64]
 COMPONENTS = ("cosine", "feedback")
 """What rewards are made of; the cosine is known under every reward, feedback where somebody was asked."""
 
+_CLOCKS = ("seconds", "cpu_seconds")
 _ASKED = ("decisions", "calls", "cache_hits", "tokens", "cost_usd", "failures")
 
 
@@ -113,7 +114,8 @@ class LearningCurve(BaseCallback):
     ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
     reward and those of its components that are known, mean expected regret and apply rate since the row before, the
     sums so far, and the weight of cosine in the next step where it is annealed; where a language model gives the
-    feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, evaluations not counted.
+    feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, and ``cpu_seconds`` of this
+    process for it, evaluations not counted.
 
     A reward that is annealed is told the number of interactions.
 
@@ -149,7 +151,7 @@ class LearningCurve(BaseCallback):
         self.checkpoint_interval = checkpoint_interval
         self.save_checkpoint = save_checkpoint
         self.rows = read_rows(path)
-        self._evaluating = 0.0
+        self._evaluating = np.zeros(2)
         # What was asked before a resumed run goes on, and before this one began.
         self._asked_before = _asked(self.rows[-1] if self.rows else {})
         self._asked_at_start = feedback_asked(recorder)
@@ -165,8 +167,9 @@ class LearningCurve(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._tell(self.model.num_timesteps)
-        self._started = time.perf_counter() - (float(self.rows[-1]["seconds"]) if self.rows else 0.0)
-        self._evaluating = 0.0
+        before = [self.rows[-1][clock] for clock in _CLOCKS] if self.rows else 0.0
+        self._started = _now() - before
+        self._evaluating = np.zeros(2)
         self._write_if_due()
 
     def _on_rollout_start(self) -> None:
@@ -197,16 +200,16 @@ class LearningCurve(BaseCallback):
                 self.save_checkpoint()
 
     def _write(self, now: int) -> None:
-        seconds = time.perf_counter() - self._started - self._evaluating
+        learning = _now() - self._started - self._evaluating
         row: dict[str, Any] = {"interactions": now, **online_metrics(self.recorder.take(), self.truth, self.rows)}
         components = self.recorder.take_components()
         row |= {f"online/{name}": components.get(name) for name in COMPONENTS}
         row["online/cosine_weight"] = _found(self.recorder, "cosine_weight")
-        begun = time.perf_counter()
+        begun = _now()
         row |= {f"held_out/{key}": value for key, value in self.evaluate(self.model).items()}
-        self._evaluating += time.perf_counter() - begun
+        self._evaluating += _now() - begun
         row |= {f"feedback/{name}": value for name, value in (self.asked or {}).items()}
-        row["seconds"] = round(seconds, 3)
+        row |= {clock: round(float(spent), 3) for clock, spent in zip(_CLOCKS, learning, strict=True)}
         self.rows.append(row)
         with self.path.open("a", newline="") as file:
             # A run that goes on keeps the columns that it began with.
@@ -214,6 +217,11 @@ class LearningCurve(BaseCallback):
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
+
+
+def _now() -> NDArray[np.float64]:
+    """Time by each of the clocks: on the wall, and the CPU time of all threads of this process."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def feedback_asked(env: VectorEnv) -> dict[str, float] | None:

@@ -63,7 +63,10 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
         RunError: If there is no such folder, or a learner has no runs.
     """
     if folder is None:
-        raise RunError("`runs` must be given: a folder that experiments.coldstart left, e.g. runs=runs/coldstart/full.")
+        raise RunError(
+            "`runs` must be given: the folder of a setting that experiments.coldstart left, e.g. "
+            "runs=runs/coldstart/full/vectors."
+        )
     names = list(only) if only is not None else sorted(path.name for path in Path(folder).glob("*/"))
     for name in names:
         yield name, find_runs(str(Path(folder) / name), "runs")

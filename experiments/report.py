@@ -17,10 +17,10 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import truth_spec
-from experiments.coldstart import probability_of_improvement
 from experiments.grouping import group_runs
 from experiments.plots import Figure, curves, families, lorenz_curves
 from experiments.runs import COLDSTART, COLDSTART_FIGURE, Run, RunError, find_runs, unfinished_runs
+from experiments.study import probability_of_improvement
 from experiments.tables import COLUMNS, Spread, format_number, format_table, held_out_table, mean_and_spread
 from experiments.wording import agent_in_words, command_of, task_in_words
 

@@ -193,6 +193,7 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - begun, 2),
             "seconds_of_learning": last["seconds"],
+            "cpu_seconds_of_learning": last["cpu_seconds"],
         },
     }
     if curve.asked is not None:

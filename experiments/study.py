@@ -1,0 +1,237 @@
+"""What learners scored in a study, seed by seed, and what can be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rliable import metrics
+from scipy.stats import trim_mean
+
+from experiments.runs import RunError, read_run
+
+__all__ = [
+    "IN_WORDS",
+    "Study",
+    "WorstSeed",
+    "interval",
+    "interval_cell",
+    "mean_interval",
+    "paired_difference",
+    "probability_of_improvement",
+]
+
+WORST_FROM = 20
+"""Interactions from which on the worst seed is looked for: no learner has done anything before."""
+
+IN_WORDS = (
+    "The score is that of the greedy choice on held-out applicants: 0 is a random choice, 1 the oracle; means are over "
+    f"seeds. Worst seed: the lowest score that any seed had from {WORST_FROM} interactions on, and where that seed "
+    "began. Regret: cumulative expected regret while learning. CPU ms: milliseconds of CPU an interaction, evaluations "
+    "not counted. In brackets: 95 % bootstrap intervals over seeds."
+)
+
+_SCORE, _REGRET, _CPU = "held_out/score", "online/cumulative_regret", "cpu_seconds"
+_BY_LEARNER = ("scores", "regret", "cpu_seconds")
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+
+
+class WorstSeed(NamedTuple):
+    """The lowest score of a learner.
+
+    Attributes:
+        score: What it was.
+        start: The score of the same seed before any interaction.
+        seed: Which seed.
+        interactions: After how many.
+    """
+
+    score: float
+    start: float
+    seed: int
+    interactions: int
+
+
+class Study:
+    """Learners side by side on the same work.
+
+    Args:
+        seeds: Of the runs, (n_seeds,); seed i is the same world for every learner.
+        points: Interactions after which the scores were taken, (n_points,); the last one is the end.
+        scores: For each learner its normalised scores, float64 (n_seeds, n_points).
+        regret: For each learner its cumulative expected regret at the end, float64 (n_seeds,).
+        cpu_seconds: For each learner the CPU time of learning, float64 (n_seeds,).
+        reps: Bootstrap samples.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        points: Sequence[int],
+        scores: Mapping[str, Any],
+        regret: Mapping[str, Any],
+        cpu_seconds: Mapping[str, Any],
+        reps: int = 2_000,
+    ):
+        self.seeds = list(seeds)
+        self.points = list(points)
+        self.scores: dict[str, NDArray[np.float64]] = {name: np.asarray(values) for name, values in scores.items()}
+        self.regret: dict[str, NDArray[np.float64]] = {name: np.asarray(values) for name, values in regret.items()}
+        self.cpu_seconds: dict[str, NDArray[np.float64]] = {
+            name: np.asarray(values) for name, values in cpu_seconds.items()
+        }
+        self.reps = reps
+
+    @classmethod
+    def read(cls, folders: Mapping[str, Path], seeds: Sequence[int], points: Sequence[int], reps: int) -> Study:
+        """The finished runs ``seed-N`` in the folder of each learner.
+
+        Raises:
+            RunError: If a run, or a point or the CPU time of one, is missing.
+        """
+        by_learner: dict[str, dict[str, Any]] = {key: {} for key in _BY_LEARNER}
+        for learner, folder in folders.items():
+            tables = []
+            for seed in seeds:
+                table = read_run(folder / f"seed-{seed}").metrics.set_index("interactions")
+                if missing := sorted(set(points) - set(table.index)):
+                    raise RunError(f"{folder}/seed-{seed} has no score after {missing} interactions.")
+                if _CPU not in table:
+                    raise RunError(f"{folder}/seed-{seed} has no {_CPU}: remove the folder, and it is run again.")
+                tables.append(table)
+            by_learner["scores"][learner] = [table.loc[list(points), _SCORE].to_numpy(np.float64) for table in tables]
+            by_learner["regret"][learner] = [float(table[_REGRET].iloc[-1]) for table in tables]
+            by_learner["cpu_seconds"][learner] = [float(table[_CPU].iloc[-1]) for table in tables]
+        return cls.from_json({"seeds": seeds, "points": points, **by_learner}, reps)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], reps: int) -> Study:
+        """What :meth:`to_json` gave."""
+        scores, regret, cpu_seconds = (content[key] for key in _BY_LEARNER)
+        return cls(content["seeds"], content["points"], scores, regret, cpu_seconds, reps)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, seed by seed."""
+        arrays: dict[str, dict[str, NDArray[np.float64]]] = {key: getattr(self, key) for key in _BY_LEARNER}
+        return {
+            "seeds": self.seeds,
+            "points": self.points,
+            **{key: {name: values.tolist() for name, values in found.items()} for key, found in arrays.items()},
+        }
+
+    def mean(self, learner: str, point: int) -> float:
+        """Mean score after so many interactions."""
+        return float(self.scores[learner][:, self.points.index(point)].mean())
+
+    def worst_seed(self, learner: str) -> WorstSeed:
+        """The lowest score of any seed at any point from :data:`WORST_FROM` on."""
+        first = next(i for i, point in enumerate(self.points) if point >= min(WORST_FROM, self.points[-1]))
+        later = self.scores[learner][:, first:]
+        row, column = np.unravel_index(later.argmin(), later.shape)
+        return WorstSeed(
+            float(later[row, column]),
+            float(self.scores[learner][row, 0]),
+            self.seeds[row],
+            self.points[first + int(column)],
+        )
+
+    def cpu_ms(self, learner: str) -> float:
+        """CPU milliseconds an interaction, the mean over seeds; NaN where there was none."""
+        return 1e3 * float(self.cpu_seconds[learner].mean()) / self.points[-1] if self.points[-1] else float("nan")
+
+    def table(self) -> Table:
+        """Mean score at each point, worst seed, regret and CPU time of each learner."""
+        header = ["mean score after", *(f"{point:,}" for point in self.points), "worst seed", "regret", "CPU ms"]
+        rows = []
+        for learner, scores in self.scores.items():
+            worst = self.worst_seed(learner)
+            rows.append(
+                [
+                    learner,
+                    *(f"{mean:.3f}" for mean in scores.mean(axis=0)),
+                    f"{worst.score:.2f} from {worst.start:.2f}",
+                    interval_cell(mean_interval(self.regret[learner], self.reps), ".0f"),
+                    f"{self.cpu_ms(learner):.1f}",
+                ]
+            )
+        return header, rows
+
+    def iqm_table(self) -> Table:
+        """Interquartile mean of each learner's score at each point."""
+        header = ["IQM of the score after", *(f"{point:,}" for point in self.points)]
+        return header, [
+            [learner, *(interval_cell(interval(column, self.reps)) for column in scores.T)]
+            for learner, scores in self.scores.items()
+        ]
+
+    def difference_table(self, reference: str) -> Table:
+        """By how much each other learner differs from one of them, seed by seed."""
+        header = [f"less {reference}, score after", *(f"{point:,}" for point in self.points), "regret"]
+        rows = []
+        for learner in self.scores:
+            if learner == reference:
+                continue
+            scores = paired_difference(self.scores[learner], self.scores[reference], self.reps)
+            regret = paired_difference(self.regret[learner], self.regret[reference], self.reps)
+            rows.append(
+                [learner, *(interval_cell(column, "+.3f") for column in scores.T), interval_cell(regret, "+.0f")]
+            )
+        return header, rows
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row a learner, seed and point, for any tool; regret and CPU time are those of the whole run."""
+        for learner, scores in self.scores.items():
+            for row, seed in enumerate(self.seeds):
+                for point, score in zip(self.points, scores[row], strict=True):
+                    yield {
+                        "learner": learner,
+                        "seed": seed,
+                        "interactions": point,
+                        "score": score,
+                        "regret": self.regret[learner][row],
+                        "cpu_seconds": self.cpu_seconds[learner][row],
+                    }
+
+
+def mean_interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> NDArray[np.float64]:
+    """Mean over seeds and its 95 % bootstrap interval: (n_seeds, ...) to (3, ...), the mean, low and high."""
+    samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
+    low, high = np.quantile(samples.mean(axis=1), (0.025, 0.975), axis=0)
+    return np.stack([values.mean(axis=0), low, high])
+
+
+def paired_difference(
+    values: NDArray[np.float64], reference: NDArray[np.float64], reps: int, seed: int = 0
+) -> NDArray[np.float64]:
+    """:func:`mean_interval` of values less those of a reference, both (n_seeds, ...) with the same seeds in order.
+
+    What makes a seed easy or hard for both cancels out, so the interval is narrower than those of either.
+    """
+    return mean_interval(values - reference, reps, seed)
+
+
+def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[float, float, float]:
+    """Interquartile mean of values (n,), and its 95 % bootstrap interval."""
+    samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
+    low, high = np.quantile(trim_mean(samples, 0.25, axis=1), (0.025, 0.975))
+    return float(metrics.aggregate_iqm(values[:, None])), float(low), float(high)
+
+
+def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """Share of the worlds in which our value lies above theirs, (n,) each in the same order, ties counted half.
+
+    A seed is a world of its own, with a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
+    "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, and are compared pair by pair.
+    """
+    return float(metrics.probability_of_improvement(ours[None], theirs[None]))
+
+
+def interval_cell(estimate: Sequence[float] | NDArray[np.float64], form: str = ".2f") -> str:
+    """A middle and its interval in a table."""
+    middle, low, high = (format(float(value), form) for value in estimate)
+    return f"{middle} [{low}, {high}]"

@@ -1,0 +1,170 @@
+"""The figure of a study: scores at the left, regret at the right, every line labelled where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from experiments.study import Study, mean_interval
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["MOST_DRAWN", "plot_levels", "plot_settings", "spread"]
+
+MOST_DRAWN = 6
+"""More lines than that cannot be told apart at the size of a README."""
+
+COLOURS = ("#000000", "#c8500a", "#0072b2", "#00805c", "#a03078", "#8a6a00")
+"""One a line; dark enough to be read as text, and told apart by the colour-blind."""
+
+_WIDTH, _HEIGHT, _DPI = 8.0, 2.9, 200  # inches; shown 800 pixels wide a point of type is 1.4 pixels
+_SIZE = 10.0
+
+
+def plot_settings(studies: Mapping[str, Study], labels: Mapping[str, str], drawn: Sequence[str], path: Path) -> None:
+    """A row of two axes a setting: mean score over interactions, and regret; bands and bars are 95 % intervals.
+
+    Args:
+        studies: By the name of the setting.
+        labels: Of the learners, by name.
+        drawn: Which learners, at most :data:`MOST_DRAWN`; one that a study lacks is left out there.
+        path: Of the PNG.
+    """
+    with plt.rc_context({"font.size": _SIZE}):
+        size = (_WIDTH, _HEIGHT * len(studies) + 0.3)
+        figure, rows = plt.subplots(
+            len(studies), 2, figsize=size, layout="constrained", width_ratios=(3, 2), squeeze=False
+        )
+        for (setting, study), (left, right) in zip(studies.items(), rows, strict=True):
+            styles = _styles(study, labels, drawn)
+            ticks = [f"{point:,}" for point in study.points]
+            _curves(left, ticks, {name: mean_interval(study.scores[name], study.reps) for name in styles}, styles)
+            _bars(right, {name: mean_interval(study.regret[name], study.reps) for name in styles}, styles)
+            left.set_title(setting, loc="left", fontweight="bold", fontsize=_SIZE + 1)
+            left.set_ylabel("score")
+            left.set_xlabel("interactions")
+            right.set_xlabel("regret")
+        _label_ends(figure, list(rows[:, 0]))
+        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        plt.close(figure)
+
+
+def plot_levels(
+    studies: Mapping[str, Study], axis: str, labels: Mapping[str, str], drawn: Sequence[str], path: Path
+) -> None:
+    """Mean score at the end, and regret, over settings that differ by one thing; bands are 95 % intervals.
+
+    Args:
+        studies: By level, in order.
+        axis: What the levels are of.
+        labels: As in :func:`plot_settings`.
+        drawn: As in :func:`plot_settings`.
+        path: As in :func:`plot_settings`.
+    """
+    some = next(iter(studies.values()))
+    styles = _styles(some, labels, drawn)
+
+    def bounds(values: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+        return {
+            name: np.stack([mean_interval(of[name], some.reps) for of in values.values()], axis=1) for name in styles
+        }
+
+    scores = {level: {name: of[:, -1] for name, of in study.scores.items()} for level, study in studies.items()}
+    with plt.rc_context({"font.size": _SIZE}):
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(_WIDTH, _HEIGHT + 0.6), layout="constrained", width_ratios=(3, 2)
+        )
+        _curves(left, list(studies), bounds(scores), styles)
+        _curves(right, list(studies), bounds({level: study.regret for level, study in studies.items()}), styles)
+        left.set_ylabel(f"score after {some.points[-1]:,}")
+        right.set_ylabel("regret")
+        for axes in (left, right):
+            axes.set_xlabel(axis)
+        _label_ends(figure, [left])
+        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        plt.close(figure)
+
+
+def spread(positions: Sequence[float], gap: float) -> NDArray[np.float64]:
+    """Positions (n,) moved as little as it takes for no two to be nearer than ``gap``; their order stays."""
+    order = np.argsort(positions, kind="stable")
+    steps = gap * np.arange(len(order))
+    moved = np.empty(len(order))
+    moved[order] = isotonic_regression(np.asarray(positions, dtype=np.float64)[order] - steps).x + steps
+    return moved
+
+
+def _styles(study: Study, labels: Mapping[str, str], drawn: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Label and colour of each learner that is drawn; a colour stands for the same one in every setting."""
+    return {name: (labels[name], colour) for name, colour in zip(drawn, COLOURS, strict=False) if name in study.scores}
+
+
+def _curves(
+    axes: Any, ticks: Sequence[str], bounds: Mapping[str, NDArray[np.float64]], styles: Mapping[str, tuple[str, str]]
+) -> None:
+    """A line and its band for each learner, ``bounds`` (3, n_ticks)."""
+    at = np.arange(len(ticks))
+    for name, (middle, low, high) in bounds.items():
+        label, colour = styles[name]
+        axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(at, middle, color=colour, linewidth=1.8, marker="o", markersize=3, label=label)
+    axes.set_xticks(at, ticks)
+    _frame(axes, "y")
+
+
+def _bars(axes: Any, bounds: Mapping[str, NDArray[np.float64]], styles: Mapping[str, tuple[str, str]]) -> None:
+    """A dot, its interval and its value for each learner, the least on top; ``bounds`` (3,)."""
+    best_last = sorted(bounds, key=lambda name: -bounds[name][0])
+    for row, name in enumerate(best_last):
+        middle, low, high = bounds[name]
+        colour = styles[name][1]
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot(middle, row, "o", color=colour, markersize=5.5)
+        axes.annotate(f"{middle:.0f}", (middle, row), (0, 4), textcoords="offset points", ha="center", va="bottom")
+    axes.set_yticks(range(len(best_last)), [styles[name][0] for name in best_last])
+    for text, name in zip(axes.get_yticklabels(), best_last, strict=True):
+        text.set_color(styles[name][1])
+    axes.set_ylim(-0.5, len(best_last) - 0.3)
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    _frame(axes, "x")
+
+
+def _frame(axes: Any, grid: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
+    """Writes the label of each line where it ends, in its colour; labels that would overlap move apart."""
+    written = []
+    for axes in all_axes:
+        for line in axes.get_lines():
+            x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+            text = axes.annotate(
+                line.get_label(),
+                (x, y),
+                (14, 0),
+                textcoords="offset points",
+                color=line.get_color(),
+                va="center",
+                annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+            )
+            written.append((axes, text))
+    # The layout makes room for the labels first; only then is it known how many points lie between two ends.
+    figure.draw_without_rendering()
+    for axes in all_axes:
+        texts = [text for of, text in written if of is axes]
+        points_a_pixel = 72.0 / figure.dpi
+        ends = [axes.transData.transform(text.xy)[1] * points_a_pixel for text in texts]
+        for text, end, place in zip(texts, ends, spread(ends, 1.15 * _SIZE), strict=True):
+            text.set_position((14, place - end))

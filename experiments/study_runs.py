@@ -1,0 +1,282 @@
+"""The runs of a study: which learners and settings there are, and many runs in few processes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from threadpoolctl import threadpool_limits
+
+from experiments.runs import RunError, is_finished
+from experiments.train import run_training
+
+__all__ = [
+    "CONF",
+    "Learner",
+    "StudyRun",
+    "compose_runs",
+    "define_learner",
+    "known_learners",
+    "known_settings",
+    "one_line",
+    "read_learner",
+    "require_known",
+    "run_all",
+]
+
+CONF = Path(__file__).parents[1] / "conf"
+MISLED = "misled"
+"""The setting in which every learner begins with its prior negated."""
+
+TRAIN_LOG = "train.log"
+_MOST_LETTERS = 300
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Somebody who takes part in a study.
+
+    Attributes:
+        name: By which it is called, in tables and as the name of its folder.
+        overrides: What makes it, of ``experiments.train``.
+        label: What it is called in figures.
+        misled: Further overrides that negate its prior; none where it has no prior.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    label: str
+    misled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRun:
+    """A run of a study.
+
+    Attributes:
+        folder: Where it belongs.
+        cfg: Its composed ``conf/train.yaml``.
+        overrides: What it was composed from.
+    """
+
+    folder: Path
+    cfg: DictConfig = field(repr=False)
+    overrides: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its folder holds what this very config gives."""
+        return is_finished(self.folder, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+
+
+def known_learners() -> list[str]:
+    """Names in ``conf/learner``."""
+    return _options("learner")
+
+
+def known_settings() -> list[str]:
+    """Names in ``conf/setting``."""
+    return _options("setting")
+
+
+def read_learner(name: str) -> Learner:
+    """What a file of ``conf/learner`` says. With ``base`` it is another one, changed by its own overrides."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "learner" / f"{name}.yaml"))
+    base = read_learner(content["base"]) if "base" in content else Learner("", (), "")
+    misled = tuple(content.get("misled", base.misled))
+    return Learner(name, (*base.overrides, *content["overrides"]), content["label"], misled)
+
+
+def define_learner(name: str, definition: Any) -> Learner:
+    """A learner of one's own.
+
+    Args:
+        name: Its name.
+        definition: A mapping with the ``_target_``, the dotted path of a class with SB3's verbs, and its arguments; it
+            is called with ``env``, ``gamma`` and ``seed`` beside them. Or a list of overrides of ``experiments.train``.
+
+    Raises:
+        RunError: If it is neither.
+
+    Example:
+        >>> define_learner("mine", {"_target_": "lab.Mine", "alpha": 0.3}).overrides
+        ('algo=own', 'algo._target_=lab.Mine', '++algo.alpha=0.3')
+    """
+    if isinstance(definition, list) and all(isinstance(item, str) for item in definition):
+        return Learner(name, tuple(definition), name)
+    if isinstance(definition, dict) and isinstance(definition.get("_target_"), str):
+        target = definition["_target_"]
+        others = [f"++algo.{key}={_written(value)}" for key, value in definition.items() if key != "_target_"]
+        return Learner(name, ("algo=own", f"algo._target_={target}", *others), name)
+    raise RunError(
+        f"`define.{name}` must be {{_target_: package.Class, ...}} or a list of overrides of experiments.train, "
+        f"got {definition!r}."
+    )
+
+
+def require_known(argument: str, names: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Lets known names pass.
+
+    Args:
+        argument: That gave the names, for the message.
+        names: To look at.
+        known: All there are.
+        where: They are listed.
+
+    Raises:
+        RunError: For the first one that is not known, with the one that it may have been meant for.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+            raise RunError(f"`{argument}`: {name!r} is not in {where}: {guess}")
+
+
+def compose_runs(
+    learner: Learner, setting: str, overrides: Sequence[str], seeds: Sequence[int], folder: Path, path: str | None
+) -> list[StudyRun]:
+    """The runs of a learner in a setting, one a seed. Hydra must know ``conf``, as it does within ``hydra.main``.
+
+    Args:
+        learner: Who.
+        setting: The name of the setting.
+        overrides: That make the setting, and what all learners have in common.
+        seeds: Of the runs.
+        folder: Of the study.
+        path: Where a market lies that comes from elsewhere.
+
+    Raises:
+        RunError: If the overrides do not compose, or the setting needs a ``path`` and there is none.
+    """
+    misled = learner.misled if f"setting={MISLED}" in overrides else ()
+    wanted = ("experiment=coldstart", "progress_bar=false", *overrides, *learner.overrides, *misled)
+    try:
+        cfg = compose("train", list(wanted))
+        if OmegaConf.is_missing(cfg.market, "path"):
+            if path is None:
+                raise RunError("its market is not shipped: say path=FILE, or FOLDER, where it lies")
+            wanted = (*wanted, f"market.path={_written(path)}")
+            cfg.market.path = path
+        runs = []
+        for seed in seeds:
+            # Every other number that depends on the seed is an interpolation of it.
+            of_seed = OmegaConf.merge(cfg, {"seed": seed})
+            OmegaConf.to_container(of_seed, resolve=True, throw_on_missing=True)
+            place = folder / setting / learner.name / f"seed-{seed}"
+            runs.append(StudyRun(place, of_seed, (*wanted, f"seed={seed}")))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RunError(one_line(error)) from error
+    return runs
+
+
+def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str | None], None]) -> None:
+    """Runs side by side, in processes that import once and keep what runs share, such as the market.
+
+    Args:
+        runs: What to run.
+        n_jobs: How many processes.
+        done: Called when a run has ended, with the error in one line where it failed.
+
+    Raises:
+        RunError: If a process dies.
+    """
+    if not runs:
+        return
+    # Spawned: a forked process would inherit the threads' locks of torch and BLAS, held or not.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(n_jobs, len(runs)), mp_context=context, initializer=_begin_process) as pool:
+        futures = {pool.submit(_run, run): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                done(futures[future], future.result())
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the study died, perhaps for want of memory (n_jobs=1 takes less): the same "
+                "command goes on where it stopped."
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, short enough for a line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _MOST_LETTERS else f"{words[:_MOST_LETTERS]}..."
+
+
+def _run(run: StudyRun) -> str | None:
+    """Trains; returns the error in one line, and leaves the whole of it in the run's log."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run.folder / TRAIN_LOG)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        # Processes side by side share the cores.
+        with threadpool_limits(run.cfg.threads):
+            run_training(run.cfg, run.folder, run.overrides)
+    except RunError as error:
+        _log.error("%s", error)
+        return one_line(error)
+    except Exception as error:  # whatever a learner does, the other runs go on
+        _log.exception("the run failed")
+        return f"{type(error).__name__}: {one_line(error)} (all of it: {run.folder / TRAIN_LOG})"
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    return None
+
+
+def _begin_process() -> None:
+    # Ctrl-C ends a process at once, without a traceback from each of them.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.captureWarnings(True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose study was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only processes of a pool are begun"
+    parent.join()
+    os._exit(1)
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra's overrides have it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_written(entry)}" for key, entry in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_written, value)) + "]"
+        case str():
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"'{quoted}'"
+        case _:
+            return str(value)
