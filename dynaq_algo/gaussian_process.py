@@ -123,6 +123,16 @@ class GaussianProcess(nn.Module):
 
     optimizer: th.optim.Optimizer | None = None
     prior: th.Tensor
+    _slots: dict[bytes, int]  # the place of each pair that is known, in the order in which it was met
+    _raw: th.Tensor
+    _known: _Parts
+    _known_single: _Parts
+    _totals: th.Tensor
+    _counts: th.Tensor
+    _alpha: th.Tensor  # (n, 2): the inverse times mean rewards, and times prior means
+    _inverse: th.Tensor
+    _factor: tuple[float, float] | None
+    _fit_due: int
 
     def __init__(
         self,
@@ -383,7 +393,8 @@ class GaussianProcess(nn.Module):
         state, action = inputs[:, : features.state_dim], inputs[:, features.state_dim :][:, : features.action_dim]
         unit = [F.normalize(features.centred(vectors), dim=1) for vectors in features.shared(state, action)]
         linear = inputs[:, -features.n_similarities :]
-        return _Parts(*unit, *linear.split([features.n_blocks, features.n_pairs], dim=1), linear @ self.prior)
+        similarities, scaled = linear.split([features.n_blocks, features.n_pairs], dim=1)
+        return _Parts(unit[0], unit[1], similarities, scaled, linear @ self.prior)
 
     def _kernels(self, left: _Parts, right: _Parts) -> dict[str, th.Tensor]:
         """Of each part of a reward the prior covariance (n, m), for a scale of 1."""
@@ -487,10 +498,10 @@ class GaussianProcess(nn.Module):
 
     def _forget_all(self) -> None:
         features, device = self.features, self.prior.device
-        self._slots: dict[bytes, int] = {}  # the place of each pair that is known, in the order in which it was met
+        self._slots = {}
         self._n_used = 0
         self._version = features.version
-        self._factor: tuple[float, float] | None = None
+        self._factor = None
         self._fit_due = 20
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
