@@ -162,10 +162,25 @@ class BoundRuleSimulator:
             float64 (n,).
         """
         total = np.zeros(len(applicant_ids))
+        for term in self.terms(applicant_ids, job_ids).values():
+            total += term
+        return total
+
+    def terms(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
+        """What the utility is the sum of: its parts, each scaled and weighted.
+
+        Args:
+            applicant_ids: (n,).
+            job_ids: (n,).
+
+        Returns:
+            float64 (n,) by the part's name, in the order of :data:`DEFAULT_WEIGHTS`.
+        """
+        terms = {}
         for part, values in self._parts(applicant_ids, job_ids).items():
             mean, spread = self._scale[part]
-            total += self._weights[part] * ((values - mean) / spread)
-        return total
+            terms[part] = self._weights[part] * ((values - mean) / spread)
+        return terms
 
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
