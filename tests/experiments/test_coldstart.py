@@ -16,28 +16,26 @@ ROOT = Path(build.__file__).parents[1]
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32"]
 
 LAB = '''
-from experiments.opponents import Recommender
+from dynaq_algo import Bandit
 
 
-class Last(Recommender):
-    """Plays the candidate of the highest place, or what it is told to."""
+class Last(Bandit):
+    """Plays the candidate of the highest number, or of the lowest one."""
 
     def __init__(self, env, gamma=0.9, seed=0, sign=1.0, words=()):
-        super().__init__(env, gamma, seed)
-        self._options = {"sign": sign, "words": list(words)}
+        super().__init__(env, gamma, seed, sign=sign, words=list(words))
+        self.sign = sign
         assert list(words) == ["any, thing"], "the study hands on what it was given"
 
-    def q_values(self, obs):
-        return self._options["sign"] * obs["candidates"].argsort(axis=1)
+    def q_values(self, observation):
+        return self.sign * observation["candidates"].reshape(-1, 5)
 
 
 class OnlyOnBoards(Last):
-    """Refuses markets that are not small."""
+    """Refuses to play."""
 
-    def __init__(self, env, **kwargs):
-        if env.unwrapped.num_envs == 1:
-            raise ValueError("`env` must have two environments, got 1.")
-        super().__init__(env, words=["any, thing"], **kwargs)
+    def __init__(self, env, **arguments):
+        raise ValueError("`env` must have a board.")
 '''
 
 
@@ -106,7 +104,7 @@ def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp
 
     told = [line for line in done.stderr.splitlines() if "left out" in line]
     assert len(told) == 1
-    assert told[0].startswith("vectors: picky left out: ValueError: `env` must have two environments, got 1.")
+    assert told[0].startswith("vectors: picky left out: ValueError: `env` must have a board.")
     assert "Traceback" not in done.stderr
     log = tmp_path / "study" / "vectors" / "picky" / "seed-0" / "train.log"
     assert "Traceback" in log.read_text()

@@ -41,7 +41,7 @@ def test_the_probability_of_improvement_compares_seed_by_seed_and_counts_ties_ha
 
 
 def test_a_paired_difference_of_three_seeds_is_as_by_hand():
-    ours, theirs = np.array([0.5, 0.9, 0.1]), np.array([0.4, 0.7, 0.1])
+    ours, theirs = np.array([0.9, 0.2, 0.5]), np.array([0.8, 0.0, 0.5])
 
     mean, low, high = paired_difference(ours, theirs, reps=20_000)
 
