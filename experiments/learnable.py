@@ -304,9 +304,8 @@ def card_text(card: Mapping[str, Any]) -> str:
         "## Ranking without learning",
         *_ranking_tables(by_seed),
         "## Supervised learners",
-        "From the same observations as any learner has, they are told the noisy rewards of random pairs of training "
-        "applicants and jobs: a pair each time, where a recommender meets the same ones again. None has a prior. The "
-        "Gaussian process is exact at every size.",
+        "They see what any learner sees, and are told one noisy reward of each of so many random pairs of training "
+        "applicants and jobs. None has a prior. The Gaussian process is exact at every size.",
         markdown_table(
             ["score after", *(f"{size:,} pairs" for size in card["n_pairs"])],
             [
