@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from torch.nn import functional as F
 
 from dynaq_algo.features import (
@@ -26,9 +26,9 @@ from dynaq_algo.features import (
     DecisionBatch,
     best_match,
     make_features,
-    prior_weights,
 )
 from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.policies import check_mask
 from dynaq_algo.vec_env import as_vec_env, table_of
 
 __all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
@@ -82,6 +82,10 @@ class Bandit:
             observation: One observation or a batch of n.
             action: Index of the recommended candidate, () or (n,).
             reward: What it earned, () or (n,).
+
+        Raises:
+            ValueError: If there is not one of both for each observation, an action is no candidate, or a reward not
+                finite.
         """
 
     def predict(
@@ -101,10 +105,15 @@ class Bandit:
 
         Returns:
             Index of the candidate, () for one observation, (n,) for a batch; and `state`.
+
+        Raises:
+            ValueError: If an observation allows no candidate, or is of another shape than the environment's.
         """
         scores = self.q_values(observation) if deterministic else self.explore(observation)
         if self.layout.has_mask:
-            scores = np.where(np.reshape(observation["action_mask"], scores.shape), scores, -np.inf)
+            mask = np.reshape(observation["action_mask"], scores.shape).astype(bool)
+            check_mask(mask)
+            scores = np.where(mask, scores, -np.inf)
         actions = scores.argmax(axis=1)
         return (actions if self.layout.is_batch(observation) else actions[0]), state
 
@@ -124,27 +133,26 @@ class Bandit:
             callback: SB3's; one that returns False ends learning.
             log_interval: Not used: there is nothing to log.
             tb_log_name: Not used.
-            reset_num_timesteps: False goes on where the environments stand.
+            reset_num_timesteps: False goes on where the environments stand, and counts on.
             progress_bar: Show one, with SB3's extra dependencies.
         """
-        begins = reset_num_timesteps or self._last_obs is None
+        is_new = self._last_obs is None
         if reset_num_timesteps:
             self.num_timesteps = 0
         until = self.num_timesteps + total_timesteps
         callback = _callback(callback, progress_bar)
         callback.init_callback(self)  # type: ignore[arg-type]
-        if begins:
-            if self.seed is not None:
-                self.env.seed(self.seed)
+        if is_new and self.seed is not None:
+            self.env.seed(self.seed)
+        if is_new or reset_num_timesteps:
             self._last_obs = self.env.reset()
         callback.on_training_start({"total_timesteps": until, "self": self}, {})
         goes_on = True
         while goes_on and self.num_timesteps < until:
             callback.on_rollout_start()
             obs = self._last_obs
-            self.see(obs)
             actions, _ = self.predict(obs)
-            self._last_obs, rewards, _, infos = self.env.step(actions)
+            self._last_obs, rewards, dones, infos = self.env.step(actions)  # names that SB3's callbacks look for
             valid = np.array([info.get("transition_valid", True) for info in infos], dtype=bool)
             if valid.all():
                 self.observe(obs, actions, rewards)
@@ -153,33 +161,39 @@ class Bandit:
             self.num_timesteps += self.env.num_envs
             callback.update_locals(locals())
             goes_on = bool(callback.on_step())
+            callback.on_rollout_end()
         callback.on_training_end()
         return self
 
-    def see(self, observation: Obs) -> None:
-        """Called while it learns, with what is about to be decided; nothing by default."""
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
+        content = {
+            "class": type(self).__name__,
+            "reads": self._reads(),
+            "arguments": self._arguments,
+            "num_timesteps": self.num_timesteps,
+            "rng": self.rng.bit_generator.state,
+        }
         with zipfile.ZipFile(path, "w") as archive:
-            content = {"class": type(self).__name__, "reads": self._reads(), "arguments": self._arguments}
             archive.writestr(_ARGUMENTS, json.dumps(content))
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
                 np.savez(file, **self.get_learned())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | PathLike[str], env: gym.Env | VectorEnv | VecEnv | str, **arguments: Any) -> Self:
-        """What :meth:`save` wrote, on an environment of the same observations.
+        """What :meth:`save` wrote, on an environment of the same observations; it goes on with the same draws.
 
         Args:
             path: The zip.
-            env: Any that the constructor takes.
-            **arguments: In place of those that were saved.
+            env: Any that the constructor takes, with any number of candidates.
+            **arguments: In place of those that were saved, or were not, as `action_features`. A `seed` gives new draws.
 
         Raises:
             ValueError: If it was saved by another class, or reads other observations than the environment's.
         """
         with zipfile.ZipFile(path) as archive:
+            if _ARGUMENTS not in archive.namelist():
+                raise ValueError(f"{path} holds no bandit: load it by the class that saved it (`DynaQ.load`, say).")
             content = json.loads(archive.read(_ARGUMENTS))
             if content["class"] != cls.__name__:
                 raise ValueError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
@@ -191,6 +205,9 @@ class Bandit:
                 )
             with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
                 bandit.set_learned(dict(arrays))
+        bandit.num_timesteps = content["num_timesteps"]
+        if "seed" not in arguments:
+            bandit.rng.bit_generator.state = content["rng"]
         return bandit
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
@@ -212,6 +229,10 @@ class Bandit:
     def get_env(self) -> VecEnv:
         """The environments."""
         return self.env
+
+    def get_vec_normalize_env(self) -> VecNormalize | None:
+        """The `VecNormalize` around the environments, for SB3's callbacks; None where there is none."""
+        return unwrap_vec_normalize(self.env)
 
     def _reads(self) -> dict[str, Any]:
         layout = self.layout
@@ -255,32 +276,48 @@ class _VectorBandit(Bandit):
         feature_class, blocks = features
         self.features = make_features(feature_class, self.layout, self.table, n_blocks=blocks)  # type: ignore[assignment]
 
-    def see(self, observation: Obs) -> None:
-        """Take the scale of features from what is about to be decided."""
-        decisions = self.layout.read(observation)
-        self.features.see(None if self.table is not None else decisions.candidates, decisions.pairs)
-
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
         candidates = decisions.candidates if self.table is None else self.table.rows(decisions.candidates)
         pairs = None if decisions.pairs is None else th.as_tensor(decisions.pairs)
         return th.as_tensor(decisions.state), th.as_tensor(candidates), pairs
 
-    def _chosen(
-        self, observation: Obs, action: NDArray[np.int64] | int
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-        """States (n, d_s), actions (n, d_a) and pairs (n, p) of what was recommended."""
+    def _answers(
+        self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None, th.Tensor]:
+        """States (n, d_s), actions (n, d_a) and pairs (n, p) of what was recommended, and rewards (n,), float64.
+
+        Takes the scale of the features from what was shown.
+        """
         decisions = self.layout.read(observation)
-        rows, action = np.arange(len(decisions.state)), np.reshape(action, -1)
-        pairs = None if decisions.pairs is None else decisions.pairs[rows, action][:, None]
+        n, k = decisions.candidates.shape[:2]
+        chosen, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
+        if len(chosen) != n or len(rewards) != n:
+            raise ValueError(
+                f"`action` and `reward` must be one for each of {n} observations, got {len(chosen)} and {len(rewards)}."
+            )
+        if not np.issubdtype(chosen.dtype, np.integer) or not ((chosen >= 0) & (chosen < k)).all():
+            raise ValueError(f"`action` must be indices of candidates, whole numbers in [0, {k}), got {action}.")
+        if not np.isfinite(rewards).all():
+            raise ValueError(f"`reward` must be finite, got {reward}. Leave out what was not answered.")
+        shown = (decisions.state, decisions.candidates, decisions.pairs)
+        if not all(np.isfinite(part).all() for part in shown if part is not None):
+            raise ValueError("`observation` must be finite: what is learned from it could not be taken back.")
+        self.features.see(None if self.table is not None else decisions.candidates, decisions.pairs)
+        rows = np.arange(n)
         state, candidates, numbers = self._tensors(
-            DecisionBatch(decisions.state, decisions.candidates[rows, action][:, None], None, pairs)
+            DecisionBatch(
+                decisions.state,
+                decisions.candidates[rows, chosen][:, None],
+                None,
+                None if decisions.pairs is None else decisions.pairs[rows, chosen][:, None],
+            )
         )
-        return state, candidates[:, 0], None if numbers is None else numbers[:, 0]
+        return state, candidates[:, 0], None if numbers is None else numbers[:, 0], th.as_tensor(rewards)
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
         """The scale of the features."""
-        return {f"features:{name}": value.numpy() for name, value in self.features.get_state().items()}
+        return {f"features:{name}": value.numpy().copy() for name, value in self.features.get_state().items()}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Puts back what :meth:`get_learned` gave."""
@@ -299,8 +336,8 @@ class LinearBandit(_VectorBandit):
 
     Args:
         env: See :class:`Bandit`.
-        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from the
-            posterior, its deviations times `alpha`.
+        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from
+            the posterior, its deviations times `alpha`.
         alpha: How much is explored; 0 is greedy.
         noise: Standard deviation of a reward around its mean.
         prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
@@ -310,7 +347,8 @@ class LinearBandit(_VectorBandit):
             nothing of it, a positive one begins by ranking as the similarity does.
         pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
         similarities: `"cosine"` of state and action, or `"blocks"` for those of
-            :class:`~dynaq_algo.features.BlockwiseFeatures`, the two halves (hard and soft skills) apart and centred.
+            :class:`~dynaq_algo.features.BlockwiseFeatures`, centred, one for each of `n_blocks` (hard and soft skills).
+        n_blocks: How many similarities `"blocks"` has, of equal parts of the vectors.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`.
         gamma: See :class:`Bandit`.
@@ -335,6 +373,7 @@ class LinearBandit(_VectorBandit):
         cosine_prior: float = 0.0,
         pairs_prior: Sequence[float] | None = None,
         similarities: Similarities = "cosine",
+        n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
         gamma: float = 0.0,
         seed: int | None = None,
@@ -352,7 +391,7 @@ class LinearBandit(_VectorBandit):
         is_cosine = similarities == "cosine"
         super().__init__(
             env,
-            (_CosineFeatures, 1) if is_cosine else (_LinearBlocks, 2),
+            (_CosineFeatures, 1) if is_cosine else (_LinearBlocks, n_blocks),
             exploration,
             action_features,
             gamma,
@@ -361,11 +400,20 @@ class LinearBandit(_VectorBandit):
             cosine_prior=cosine_prior,
             pairs_prior=None if pairs_prior is None else list(pairs_prior),
             similarities=similarities,
+            n_blocks=n_blocks,
             **deviations,
         )
         self.exploration, self.alpha, self.noise = exploration, alpha, noise
-        n_pairs, n_blocks = self.features.n_pairs, self.features.n_blocks
-        prior = prior_weights([cosine_prior] * n_blocks + list(pairs_prior or [0.0] * n_pairs), self.features)
+        n_pairs = self.features.n_pairs
+        of_pairs = [0.0] * n_pairs if pairs_prior is None else [float(weight) for weight in pairs_prior]
+        if len(of_pairs) != n_pairs:
+            raise ValueError(
+                f"`pairs_prior` must hold a weight for each of the {n_pairs} numbers that the observation's entry "
+                f"`pairs` has, got {of_pairs}."
+            )
+        prior = th.tensor([float(cosine_prior)] * self.features.n_blocks + of_pairs, dtype=th.float64)
+        if not prior.isfinite().all():
+            raise ValueError(f"`cosine_prior` and `pairs_prior` must be finite, got {cosine_prior} and {pairs_prior}.")
         dim = 1 + self.features.output_dim - self.features.state_dim
         self._prior_mean = th.zeros(dim, dtype=th.float64)
         self._prior_mean[dim - len(prior) :] = prior
@@ -385,7 +433,7 @@ class LinearBandit(_VectorBandit):
         state, candidates, pairs = self._tensors(self.layout.read(observation))
         self._refresh()
         size = max(1, 4_096 // candidates.shape[1])
-        rows = [slice(start, start + size) for start in range(0, len(state), size)]
+        rows = [slice(start, start + size) for start in range(0, max(len(state), 1), size)]
         means = [
             self._features(state[r], candidates[r], None if pairs is None else pairs[r]) @ self._mean for r in rows
         ]
@@ -404,14 +452,16 @@ class LinearBandit(_VectorBandit):
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
         """Bring answers into the posterior, see :meth:`Bandit.observe`."""
+        state, chosen, pairs, rewards = self._answers(observation, action, reward)
         self._refresh()
-        state, chosen, pairs = self._chosen(observation, action)
         features = self._features(state, chosen.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))[:, 0]
-        rewards = np.reshape(np.asarray(reward, dtype=np.float64), -1).tolist()
-        for row, value in enumerate(rewards):
+        for row, value in enumerate(rewards.tolist()):
             self._update(features[row], value)
-            if not self.features.settled:
-                self._rewards.append((state[row], chosen[row], None if pairs is None else pairs[row], value))
+            if not self.features.settled:  # copies: an observation belongs to the caller
+                numbers = None if pairs is None else pairs[row].clone()
+                self._rewards.append((state[row].clone(), chosen[row].clone(), numbers, value))
+        if self.features.settled:
+            self._rewards.clear()
 
     def _update(self, features: th.Tensor, reward: float) -> None:
         direction = self._covariance @ features
@@ -434,8 +484,6 @@ class LinearBandit(_VectorBandit):
         for state, action, pairs, reward in self._rewards:
             numbers = None if pairs is None else pairs.view(1, 1, -1)
             self._update(self._features(state.unsqueeze(0), action.view(1, 1, -1), numbers)[0, 0], reward)
-        if self.features.settled:
-            self._rewards.clear()
 
     def _forget(self) -> None:
         self._mean = self._prior_mean.clone()
@@ -444,7 +492,7 @@ class LinearBandit(_VectorBandit):
     def get_learned(self) -> dict[str, NDArray[Any]]:
         """The posterior, and what it was learned from while features may still change."""
         self._refresh()
-        learned = {"mean": self._mean.numpy(), "covariance": self._covariance.numpy()}
+        learned = {"mean": self._mean.numpy().copy(), "covariance": self._covariance.numpy().copy()}
         if self._rewards:
             columns = list(zip(*self._rewards, strict=True))
             names = ("state", "action", "pairs") if columns[2][0] is not None else ("state", "action")
@@ -455,7 +503,7 @@ class LinearBandit(_VectorBandit):
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Puts back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
-        self._mean, self._covariance = (th.as_tensor(arrays[name]) for name in ("mean", "covariance"))
+        self._mean, self._covariance = (th.tensor(arrays[name]) for name in ("mean", "covariance"))
         self._version = self.features.version
         seen = _tensors_of(arrays, "seen:")
         pairs = seen.get("pairs", [None] * len(seen.get("reward", [])))
@@ -472,8 +520,8 @@ class GaussianProcessBandit(_VectorBandit):
 
     Args:
         env: See :class:`Bandit`.
-        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from the
-            posterior, its deviations times `alpha`.
+        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from
+            the posterior, its deviations times `alpha`.
         alpha: How much is explored; 0 is greedy.
         prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess`, as all that follow.
         scales: Prior standard deviations of parts.
@@ -555,9 +603,9 @@ class GaussianProcessBandit(_VectorBandit):
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
         """Bring answers into the posterior, see :meth:`Bandit.observe`."""
-        rewards = th.as_tensor(np.reshape(np.asarray(reward, dtype=np.float64), -1))
+        answers = self._answers(observation, action, reward)
         with th.no_grad():
-            self.model.observe(*self._chosen(observation, action), rewards)
+            self.model.observe(*answers)
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
         """The posterior."""
@@ -636,7 +684,8 @@ class _CosineFeatures(_LinearBlocks):
             for rows in np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
         )
         cosine = F.cosine_similarity(left, right, dim=-1)
-        self._cosine = th.stack([cosine.mean(), cosine.std() if cosine.std() > 0 else th.ones(())])
+        # Below that it is what rounding leaves of cosines that do not vary.
+        self._cosine = th.stack([cosine.mean(), cosine.std() if cosine.std() > 1e-6 else th.ones(())])
 
 
 def _draws(mean: th.Tensor, covariance: th.Tensor, alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -647,7 +696,7 @@ def _draws(mean: th.Tensor, covariance: th.Tensor, alpha: float, rng: np.random.
 
 
 def _tensors_of(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, th.Tensor]:
-    return {name.removeprefix(prefix): th.as_tensor(a) for name, a in arrays.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): th.tensor(a) for name, a in arrays.items() if name.startswith(prefix)}
 
 
 def _callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -213,18 +214,18 @@ class CandidateLayout:
         """State, candidates, mask and pairs of one observation (n = 1) or of a batch; may share memory with `obs`.
 
         Raises:
-            ValueError: As for :meth:`is_batch`, or if mask or pairs are of another number of candidates.
+            ValueError: As for :meth:`is_batch`, or if another entry has another shape, or mask or pairs are of another
+                number of candidates.
         """
         batch = self.is_batch(obs)
-        n = len(obs[CANDIDATES]) if batch else 1
-        parts = [_flatten_batch(space, obs[key], n) for key, space in self._state_spaces.items()]
+        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
+        candidates = candidates if batch else candidates[None]
+        n, k = candidates.shape[:2]
+        parts = [_flatten_batch(key, space, obs[key], n) for key, space in self._state_spaces.items()]
         if len(parts) == 1:
             state = parts[0]
         else:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
-        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
-        candidates = candidates.reshape(n, -1, *self._candidates_shape[1:])
-        k = candidates.shape[1]
         mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
         return DecisionBatch(state, candidates, mask, pairs)
@@ -284,11 +285,15 @@ class ActionTable:
     def sha256(self) -> str:
         """Checksum over type, shape and values; read once, in pieces."""
         if self._sha256 is None:
-            digest = hashlib.sha256(f"{self.values.dtype.str} {self.values.shape}".encode())
-            for start in range(0, len(self), 65_536):
-                digest.update(np.ascontiguousarray(self.values[start : start + 65_536]).data)
-            self._sha256 = digest.hexdigest()
+            self._sha256 = self.sha256_of_first(len(self))
         return self._sha256
+
+    def sha256_of_first(self, n: int) -> str:
+        """The checksum that a table of the first n rows would have."""
+        digest = hashlib.sha256(f"{self.values.dtype.str} {(n, self.dim)}".encode())
+        for start in range(0, n, 65_536):
+            digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)]).data)
+        return digest.hexdigest()
 
 
 class PairFeatures:
@@ -366,13 +371,15 @@ class PairFeatures:
         return th.cat([state, self.of_action(state, action, pairs)], dim=-1)
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        """The whole inputs (n, output_dim) of n pairs."""
-        if self.separable and pairs.pairs is None:  # each vector goes to its place at once
+        """The whole inputs (n, output_dim) of n pairs, (n, k, output_dim) where there are k actions a state."""
+        # Each vector goes to its place at once.
+        if self.separable and pairs.pairs is None and pairs.action_row.ndim == 1:
             inputs = pairs.state.new_empty(len(pairs.state_row), self.output_dim)
             th.index_select(pairs.state, 0, pairs.state_row, out=inputs[:, : self.state_dim])
             th.index_select(pairs.action, 0, pairs.action_row, out=inputs[:, self.state_dim :])
             return inputs
-        return self(pairs.state[pairs.state_row], pairs.action[pairs.action_row], pairs.pairs)
+        state_row = pairs.state_row.expand_as(pairs.action_row)
+        return self(pairs.state[state_row], pairs.action[pairs.action_row], pairs.pairs)
 
     def get_state(self) -> dict[str, th.Tensor]:
         """What :meth:`see` has learned, for a saved agent."""
@@ -423,11 +430,12 @@ class BlockwiseFeatures(InteractionFeatures):
     is the cosine of a state's and an action's block, both less the mean action, over the standard deviation of that
     cosine between actions. What all texts have in common says nothing about which fits: embeddings lie in a narrow
     cone, and to subtract the mean opens it (Mu and Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are
-    standardised.
+    standardised, and drawn in where they are far out: a share of skills is 0 of most pairs, so that a pair of 1 would
+    lie ten deviations from the mean, and one bad answer to it would turn the whole slope.
 
     Mean and deviation of actions come from the table of all actions where there is one (:meth:`fit`), else from the
-    first 1,024 distinct candidates seen (:meth:`see`); those of `pairs` from the first 20,000 pairs seen. They are
-    taken anew whenever twice as much was seen. Before that, means are 0 and deviations 1.
+    distinct ones, up to 1,024, among the first 20,000 candidates seen (:meth:`see`); those of `pairs` from the first
+    20,000 pairs seen. They are taken anew whenever twice as much was seen. Before that, means are 0 and deviations 1.
 
     Args:
         state_dim: d_s.
@@ -437,7 +445,7 @@ class BlockwiseFeatures(InteractionFeatures):
         n_blocks: How many blocks.
 
     Raises:
-        ValueError: If the shared entries cannot be cut into so many equal blocks.
+        ValueError: If the shared entries cannot be cut into so many equal blocks, or there are none.
 
     Example:
         >>> BlockwiseFeatures(4, 6, n_blocks=2)(th.ones(3, 4), th.ones(3, 6)).shape
@@ -453,10 +461,15 @@ class BlockwiseFeatures(InteractionFeatures):
         n_blocks: int = 2,
     ):
         super().__init__(state_dim, action_dim, n_pairs, compared)
+        if not self.shared_dim:
+            raise ValueError(
+                "Blockwise features compare the state with each action, but the state has no entries: let the "
+                'observation have one beside `candidates`, or take features="concat".'
+            )
         if n_blocks < 1 or self.shared_dim % n_blocks:
             raise ValueError(
                 f"`n_blocks` must be 1 or more and divide the {self.shared_dim} leading entries that state and action "
-                f"share, got {n_blocks}."
+                f"share, got {n_blocks}. 1 compares all of them at once."
             )
         self.n_blocks = n_blocks
         self.n_similarities = n_blocks + n_pairs
@@ -488,8 +501,9 @@ class BlockwiseFeatures(InteractionFeatures):
             self.version += 1
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
-        """Standardised numbers (..., p) of pairs."""
-        return (pairs - self._pairs.mean.to(pairs.device)) / self._pairs.deviation.to(pairs.device)
+        """Standardised numbers (..., p) of pairs, x beyond a deviation or two drawn in by 2 tanh(x / 2)."""
+        standardised = (pairs - self._pairs.mean.to(pairs.device)) / self._pairs.deviation.to(pairs.device)
+        return 2 * th.tanh(standardised / 2)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
         """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""
@@ -529,11 +543,12 @@ class BlockwiseFeatures(InteractionFeatures):
         self._deviation = th.ones(self.n_blocks)
         similarities = self.of_blocks(*(th.as_tensor(np.asarray(actions[rows], np.float32)) for rows in (left, right)))
         deviation = similarities.std(dim=0)
-        self._deviation = th.where(deviation > 0, deviation, 1.0)
+        # Below that it is what rounding leaves of cosines that do not vary.
+        self._deviation = th.where(deviation > 1e-6, deviation, 1.0)
 
 
 class SeenActions:
-    """The first 1,024 distinct actions that were shown.
+    """The distinct actions, up to 1,024, among the first 20,000 that were shown.
 
     Args:
         dim: Size of an action.
@@ -543,21 +558,24 @@ class SeenActions:
     """
 
     CAPACITY = 1_024
+    LOOKED_AT = 20_000  # there may be no more than a hundred
 
     def __init__(self, dim: int):
         self.rows = np.zeros((0, dim), np.float32)
         self._known: set[bytes] = set()
+        self._count = 0
         self._due = 1
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more is kept."""
-        return len(self.rows) >= self.CAPACITY
+        return len(self.rows) >= self.CAPACITY or self._count >= self.LOOKED_AT
 
     def add(self, rows: np.ndarray) -> bool:
-        """Keep those of rows (n, dim) that are new; returns whether there are twice as many as at the last such call."""
+        """Keep those of rows (n, dim) that are new; returns whether there are twice as many as when it last did."""
         if self.is_full:
             return False
+        self._count += len(rows)
         new = {key: row for row in rows if (key := row.tobytes()) not in self._known}
         if new:
             self._known |= new.keys()
@@ -569,11 +587,12 @@ class SeenActions:
 
     def get_state(self) -> dict[str, th.Tensor]:
         """What was seen."""
-        return {"actions": th.as_tensor(self.rows), "actions_due": th.tensor(self._due)}
+        return {"actions": th.as_tensor(self.rows), "actions_counts": th.tensor([self._count, self._due])}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
         """Puts back what :meth:`get_state` gave."""
-        self.rows, self._due = state["actions"].cpu().numpy(), int(state["actions_due"])
+        self.rows = state["actions"].cpu().numpy()
+        self._count, self._due = state["actions_counts"].tolist()
         self._known = {row.tobytes() for row in self.rows}
 
 
@@ -619,7 +638,7 @@ class SeenPairs:
     def get_state(self) -> dict[str, th.Tensor]:
         """What was seen, and the scale that came of it."""
         counts = th.tensor([self._count, self._due])
-        sums = th.as_tensor(self._sums)
+        sums = th.tensor(self._sums)  # a copy: they are added to in place
         return {"pairs_mean": self.mean, "pairs_deviation": self.deviation, "pairs_sums": sums, "pairs_counts": counts}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
@@ -780,8 +799,10 @@ def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
     """The weights of the similarities as a tensor, checked; 0 for the numbers of `pairs` where they are left out.
 
     Raises:
-        ValueError: If there is not one for each similarity of the features, or none at all.
+        ValueError: If there is not one finite weight for each similarity of the features, or none at all.
     """
+    if not np.isfinite(prior).all():
+        raise ValueError(f"`prior` must hold finite weights, got {list(prior)}.")
     n, n_pairs = features.n_similarities, features.n_pairs
     if not n or len(prior) not in (n, n - n_pairs):
         also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
@@ -799,15 +820,21 @@ def best_match(name: str, known: Any) -> str:
     return f": did you mean {matches[0]!r}?" if matches else ""
 
 
-def _flatten_batch(space: spaces.Space, values: Any, n: int) -> np.ndarray:
-    """`gymnasium.spaces.flatten` of n values at once: (n, flatdim) float32."""
+def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.ndarray:
+    """`gymnasium.spaces.flatten` of n values of an entry at once: (n, flatdim) float32."""
+    values, one = np.asarray(values), space.shape or ()
+    if values.shape != (n, *one) and not (n == 1 and values.shape == one):
+        raise ValueError(
+            f"`{key}` must have shape {one}, or {(n, *one)} where `candidates` are of {n} observations, got "
+            f"{values.shape}."
+        )
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=np.float32)[np.asarray(values).reshape(n) - space.start]
+        return np.eye(int(space.n), dtype=np.float32)[values.reshape(n) - space.start]
     if isinstance(space, spaces.MultiDiscrete):
         sizes, start = space.nvec.reshape(-1), np.asarray(space.start).reshape(-1)
-        digits = np.asarray(values).reshape(n, -1) - start
+        digits = values.reshape(n, len(sizes)) - start
         return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
-    return np.asarray(values, np.float32).reshape(n, -1)
+    return values.astype(np.float32, copy=False).reshape(n, math.prod(one))
 
 
 def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -77,8 +77,8 @@ class GaussianProcess(nn.Module):
 
     A reward is the sum of independent parts, each Gaussian with a prior standard deviation of its own (`scales`):
 
-    * `constant`; `similarity`: linear in the similarities of state and action; `pairs`: linear in the numbers `pairs` of
-      an observation. The prior mean of both is given by `prior`;
+    * `constant`; `similarity`: linear in the similarities of state and action; `pairs`: linear in the numbers `pairs`
+      of an observation. The prior mean of both is given by `prior`;
     * `trust`: that mean times an unknown number, so that 1 doubts the whole prior, its sign included;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: a matrix between state and action, whatever its rank: tastes (kernel (s.s')(a.a'));
@@ -91,10 +91,10 @@ class GaussianProcess(nn.Module):
     of a known pair, whose rewards are averaged, and a forgotten pair are one update of rank one each. The latest
     `max_pairs` pairs are kept. All is computed anew only where the scale of the features changes.
 
-    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1 (the
-    prior mean is right) beside a uniform slab from -1.5 to 2 (Mitchell and Beauchamp, 1988). The factor's posterior is
-    exact on a grid, of the likelihood to the power of one half, so that a few unlucky answers do not turn it. Its
-    variance is part of the spread.
+    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1
+    (the prior mean is right) beside a uniform slab from -1.5 to 2 (Mitchell and Beauchamp, 1988). The factor's
+    posterior is exact on a grid, of the likelihood to the power of one half, so that a few unlucky answers do not turn
+    it. Its variance is part of the spread.
 
     It has no optimiser: a transition is learned when :meth:`observe` has seen it once.
 
@@ -195,12 +195,14 @@ class GaussianProcess(nn.Module):
     # ------------------------------------------------------------------ prediction
 
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
-        """Inputs (n, output_dim) of pairs -> posterior mean and standard deviation of the expected reward, (n,) each.
+        """Inputs (..., output_dim) of pairs -> posterior mean and standard deviation of the reward, (...) each.
 
         Without `with_spread` the second is 0, and not computed.
         """
         self._refresh()
-        return self._posterior(self._parts_of_inputs(inputs), with_spread)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        mean, spread = self._posterior(self._parts_of_inputs(rows), with_spread)
+        return mean.view(inputs.shape[:-1]), spread.view(inputs.shape[:-1])
 
     def score(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
@@ -209,7 +211,7 @@ class GaussianProcess(nn.Module):
         self._refresh()
         n, k = candidates.shape[:2]
         size = max(1, _PIECE // k)
-        parts = [slice(start, start + size) for start in range(0, n, size)]
+        parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         found = []
         for rows in parts:
             numbers = None if pairs is None else pairs[rows]
@@ -272,7 +274,9 @@ class GaussianProcess(nn.Module):
             self._fit_due = 2 * self.n_pairs
             self._fit()
 
-    def update(self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray) -> th.Tensor:
+    def update(
+        self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
+    ) -> th.Tensor:
         """Mean squared error on transitions (n, output_dim) and (n,): nothing is learned from seeing them again."""
         with th.no_grad():
             return (self(inputs, with_spread=False)[0] - reward).square().mean()
@@ -469,7 +473,7 @@ class GaussianProcess(nn.Module):
         return known.take(slice(0, self._n_used))
 
     def _put(self, slot: int) -> None:
-        """Bring what is compared of a pair to the features of now; one by one, so that it is equal to the bit always."""
+        """Bring what is compared of a pair to the features of now; one by one, so that it is always equal to the bit."""
         raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]

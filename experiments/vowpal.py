@@ -63,8 +63,6 @@ class VowpalWabbit(Recommender):
             for vectors, mean in zip((applicants, jobs), self._means, strict=True)
         )
         self._cosine = self._cosine_spread()
-        # What was played last: each observation's lines, and the chances (n, k) that the choice was drawn from.
-        self._played: tuple[list[list[str]], NDArray[np.float64]] = ([], np.empty((0, 0)))
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Probabilities with which each candidate would be played, (n, k): the likeliest is the best known."""
@@ -86,23 +84,25 @@ class VowpalWabbit(Recommender):
 
     def explore(self, obs: Obs) -> NDArray[np.float64]:
         """A draw from its probabilities: 1 at the candidate drawn, 0 at the others, (n, k)."""
-        batch = list(self._lines(obs))
-        chances = np.stack([self._probabilities(lines) for lines in batch])
-        if self.layout.has_mask:
-            chances = np.where(np.reshape(obs["action_mask"], chances.shape), chances + 1e-9, 0.0)
-        chances /= chances.sum(axis=1, keepdims=True)
-        self._played = batch, chances
+        chances = self._chances(obs)
         drawn = (chances.cumsum(axis=1) > self.rng.random((len(chances), 1))).argmax(axis=1)
         return np.eye(chances.shape[1])[drawn]
 
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
-        """Learns from what :meth:`explore` drew last."""
-        batch, chances = self._played
-        for row, (chosen, value) in enumerate(zip(np.reshape(action, -1), np.reshape(reward, -1), strict=True)):
-            lines = batch[row]
+        """Learns from what :meth:`explore` drew since it learned last."""
+        chances = self._chances(obs)
+        answers = zip(self._lines(obs), chances, np.reshape(action, -1), np.reshape(reward, -1), strict=True)
+        for lines, chance, chosen, value in answers:
             # It minimises costs.
-            lines[chosen + 1] = f"0:{-float(value)}:{chances[row, chosen]} {lines[chosen + 1]}"
+            lines[chosen + 1] = f"0:{-float(value)}:{chance[chosen]} {lines[chosen + 1]}"
             self._workspace.learn(lines)
+
+    def _chances(self, obs: Obs) -> NDArray[np.float64]:
+        """Probabilities (n, k) that :meth:`explore` draws from, 0 for what is not allowed."""
+        chances = self.q_values(obs)
+        if self.layout.has_mask:
+            chances = np.where(np.reshape(obs["action_mask"], chances.shape), chances + 1e-9, 0.0)
+        return chances / chances.sum(axis=1, keepdims=True)
 
     def _probabilities(self, lines: list[str]) -> NDArray[np.float64]:
         return np.asarray(self._workspace.predict(lines), dtype=np.float64)

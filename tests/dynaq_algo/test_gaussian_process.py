@@ -1,8 +1,12 @@
 """The Bayesian world model, against the textbook's formula, and DynaQ with it."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch as th
+from scipy.stats import multivariate_normal
 from toy import D_ACTION, D_STATE, action_table, make_toy
 
 from dynaq_algo import DynaQ
@@ -10,101 +14,427 @@ from dynaq_algo.features import BlockwiseFeatures, InteractionFeatures
 from dynaq_algo.gaussian_process import DEFAULT_SCALES, GaussianProcess
 
 PRIOR = [0.3, -0.2]
+PAIRS_PRIOR = [0.15, 0.0, -0.25]
 SCALES = {"trust": 0.7, "similarity": 0.1}
 BAYESIAN = {"world_model": "gaussian_process", "planning_source": "crossed", "exploration_bonus": 0.5}
 
 
-def pairs(n, seed=0):
-    """Features, and inputs (n, output_dim) of random pairs of 6 + 6 entries."""
-    features = BlockwiseFeatures(6, 6, n_blocks=2)
-    rng = np.random.default_rng(seed)
-    features.fit(rng.normal(size=(50, 6)))
-    state, action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
-    return features, features(state, action)
+class Pairs:
+    """n random pairs of 6 + 6 entries, with p numbers each, and features that know their scale."""
+
+    def __init__(self, n, p=0, seed=0):
+        rng = np.random.default_rng(seed)
+        self.features = BlockwiseFeatures(6, 6, n_pairs=p, n_blocks=2)
+        self.features.fit(rng.normal(size=(50, 6)))
+        self.state, self.action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
+        self.pairs = th.as_tensor(rng.random((n, p)), dtype=th.float32) if p else None
+        if p:
+            self.features.see(None, np.asarray(self.pairs)[None])
+
+    @property
+    def inputs(self):
+        return self.features(self.state, self.action, self.pairs)
+
+    @property
+    def similarities(self):
+        return self.features.similarities(self.state, self.action)
+
+    def of(self, rows):
+        return self.state[rows], self.action[rows], None if self.pairs is None else self.pairs[rows]
+
+    def ask(self, model, rows=slice(None)):
+        """Mean and spread (n,) of each, as decisions of one candidate."""
+        state, action, pairs = self.of(rows)
+        mean, spread = model.score(state, action.unsqueeze(1), None if pairs is None else pairs.unsqueeze(1))
+        return mean[:, 0], spread[:, 0]
 
 
-def by_hand(features, known, reward, asked, noise):
-    """Posterior mean and deviation by Rasmussen and Williams (2.25) and (2.26), written out once more."""
+def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
+    """Posterior mean and covariance by Rasmussen and Williams (2.25) and (2.26), written out once more, in float64."""
+    features = asked.features
+    vectors = [np.asarray(features.centred(part.double())) for part in (asked.state, asked.action)]
+    s, a = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors)
+    s, a = s @ s.T, a @ a.T
+    f = np.asarray(features.similarities(asked.state.double(), asked.action.double()))
+    z = np.zeros((len(f), 0)) if asked.pairs is None else np.asarray(features.scaled(asked.pairs.double()))
+    means = np.concatenate([f, z], axis=1) @ np.pad(prior, (0, f.shape[1] + z.shape[1] - len(prior)))
+    v = {part: scale**2 for part, scale in {**DEFAULT_SCALES, **scales}.items()}
+    k = v["constant"] + v["similarity"] * f @ f.T + v["pairs"] * z @ z.T + v["trust"] * np.outer(means, means)
+    k = k + v["action"] * a + v["state"] * s + v["bilinear"] * s * a + v["quadratic"] * (s * a) ** 2
+    ds, da = np.isclose(s, 1, atol=1e-6), np.isclose(a, 1, atol=1e-6)
+    k = k + v["same_state"] * ds + v["same_action"] * da + v["same_pair"] * (ds & da)
 
-    def kernel(left, right):
-        unit = []
-        for inputs in (left, right):
-            vectors = [np.asarray(features.centred(part)) for part in (inputs[:, :6], inputs[:, 6:12])]
-            unit.append([v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors])
-        s, a = unit[0][0] @ unit[1][0].T, unit[0][1] @ unit[1][1].T
-        f = np.asarray(left[:, -2:]) @ np.asarray(right[:, -2:]).T
-        v = {part: scale**2 for part, scale in {**DEFAULT_SCALES, **SCALES}.items()}
-        means = [np.asarray(inputs[:, -2:]) @ PRIOR for inputs in (left, right)]
-        k = v["constant"] + v["similarity"] * f + v["trust"] * np.outer(*means) + v["action"] * a + v["state"] * s
-        k = k + v["bilinear"] * s * a + v["quadratic"] * (s * a) ** 2
-        ds, da = np.isclose(s, 1, atol=1e-6), np.isclose(a, 1, atol=1e-6)
-        return k + v["same_state"] * ds + v["same_action"] * da + v["same_pair"] * (ds & da)
-
-    inverse = np.linalg.inv(kernel(known, known) + noise**2 * np.eye(len(known)))
-    cross = kernel(asked, known)
-    mean = np.asarray(asked[:, -2:]) @ PRIOR + cross @ inverse @ (reward - np.asarray(known[:, -2:]) @ PRIOR)
-    return mean, np.sqrt(np.diag(kernel(asked, asked) - cross @ inverse @ cross.T))
+    inverse = np.linalg.inv(k[np.ix_(rows, rows)] + noise**2 * np.eye(len(rows)))
+    cross = k[:, rows]
+    return means + cross @ inverse @ (reward - means[rows]), k - cross @ inverse @ cross.T
 
 
-def test_the_posterior_is_the_textbooks_and_repeats_are_further_rewards():
-    features, inputs = pairs(20)
-    known = th.cat([inputs[:12], inputs[:5], inputs[:1]])
-    reward = th.as_tensor(np.random.default_rng(1).normal(size=len(known)), dtype=th.float32)
-    model = GaussianProcess(features, prior=PRIOR, scales=SCALES, noise=0.4)
+def rebuilt(model):
+    """The same model, its posterior computed at once from what it knows."""
+    other = GaussianProcess(model.features, scales=model.scales, noise=model.noise, max_pairs=model.max_pairs)
+    other.prior, other.spike_slab = model.prior, model.spike_slab
+    other.set_extra_state(model.get_extra_state())
+    other._solve()
+    return other
 
-    model.observe(known[:7], reward[:7])
-    model.observe(known[7:], reward[7:])
-    mean, spread = model(inputs)
 
-    wanted_mean, wanted_spread = by_hand(features, known, reward.numpy(), inputs, 0.4)
+@pytest.mark.parametrize("p", [0, 3])
+def test_the_posterior_is_the_textbooks_and_repeats_are_further_rewards(p):
+    asked = Pairs(20, p)
+    prior = PRIOR + PAIRS_PRIOR[:p]
+    rows = [*range(12), *range(5), 0]
+    reward = np.random.default_rng(1).normal(size=len(rows))
+    model = GaussianProcess(asked.features, prior=prior, scales=SCALES, noise=0.4)
+
+    model.observe(*asked.of(rows[:7]), th.as_tensor(reward[:7]))
+    model.observe(*asked.of(rows[7:]), th.as_tensor(reward[7:]))
+
+    wanted, covariance = by_hand(asked, rows, reward, 0.4, prior)
     assert model.n_pairs == 12
-    np.testing.assert_allclose(mean, wanted_mean, atol=1e-4)
-    np.testing.assert_allclose(spread, wanted_spread, atol=1e-4)
-    np.testing.assert_array_equal(model(inputs, with_spread=False)[0], mean)
+    for mean, spread in (model(asked.inputs), asked.ask(model)):
+        np.testing.assert_allclose(mean, wanted, atol=1e-4)
+        np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
+    np.testing.assert_array_equal(model(asked.inputs, with_spread=False)[0], model(asked.inputs)[0])
+
+
+@pytest.mark.parametrize("p", [0, 3])
+def test_the_joint_posterior_of_a_decision_is_the_textbooks(p):
+    asked = Pairs(25, p)
+    asked.state[12:] = asked.state[12]  # one decision between 13 candidates
+    asked.state[3], asked.action[3:5] = asked.state[12], asked.action[13:15]  # of which one was played, one elsewhere
+    rows = [*range(12), 3, 3]
+    reward = np.random.default_rng(1).normal(size=len(rows))
+    model = GaussianProcess(asked.features, prior=PRIOR, scales=SCALES, noise=0.4)
+    model.observe(*asked.of(rows), th.as_tensor(reward))
+
+    wanted, wanted_covariance = by_hand(asked, rows, reward, 0.4)
+    mean, covariance = model.joint(asked.state[12], asked.action[12:], None if p == 0 else asked.pairs[12:])
+
+    np.testing.assert_allclose(mean, wanted[12:], atol=1e-5)
+    np.testing.assert_allclose(covariance, wanted_covariance[12:, 12:], atol=1e-6)
+    off_diagonal = wanted_covariance[12:, 12:] - np.diag(np.diag(wanted_covariance[12:, 12:]))
+    assert np.abs(off_diagonal).max() > 1e-3
+
+
+def test_the_sum_of_the_parts_is_the_kernel_and_its_diagonal_the_variance():
+    asked = Pairs(15, 3)
+    asked.state[1], asked.action[2] = asked.state[0], asked.action[0]
+    scales = {part: 0.1 + 0.05 * i for i, part in enumerate(DEFAULT_SCALES)}
+    model = GaussianProcess(asked.features, prior=PRIOR + PAIRS_PRIOR, scales=scales)
+    numbers = asked.pairs.unsqueeze(1)
+    parts = model._parts(asked.state, asked.action.unsqueeze(1), numbers).to(th.float64)
+
+    total = sum(scales[part] ** 2 * kernel for part, kernel in model._kernels(parts, parts).items())
+    th.testing.assert_close(model._kernel(parts, parts), total, rtol=0, atol=1e-12)
+    th.testing.assert_close(model._variance(parts), total.diagonal(), rtol=0, atol=1e-12)
 
 
 def test_before_any_reward_it_is_the_prior_and_knows_nothing_of_any_pair():
-    features, inputs = pairs(5)
-    mean, spread = GaussianProcess(features, prior=PRIOR)(inputs)
+    asked = Pairs(5, 3)
+    mean, spread = asked.ask(GaussianProcess(asked.features, prior=PRIOR + PAIRS_PRIOR))
 
-    np.testing.assert_allclose(mean, inputs[:, -2:] @ th.tensor(PRIOR), atol=1e-6)
+    np.testing.assert_allclose(mean, asked.inputs[:, -5:] @ th.tensor(PRIOR + PAIRS_PRIOR), atol=1e-6)
     assert (spread > 0.15).all()
 
 
 def test_what_was_tried_is_known_best_and_the_latest_pairs_are_kept():
-    features, inputs = pairs(30)
-    model = GaussianProcess(features, max_pairs=10)
-    model.observe(inputs[:20], th.zeros(20))
-    spread = model(inputs)[1]
+    asked = Pairs(30)
+    model = GaussianProcess(asked.features, max_pairs=10)
+    model.observe(*asked.of(slice(0, 20)), th.zeros(20))
+    spread = asked.ask(model)[1]
 
     assert model.n_pairs == 10
     assert spread[10:20].max() < spread[20:].min()
-    np.testing.assert_array_equal(model._known[2], inputs[10:20, -2:])
+    covariance = by_hand(asked, list(range(10, 20)), np.zeros(10), 0.3, [0.0, 0.0], {})[1]
+    np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
 
 
 def test_a_prior_that_rewards_contradict_is_let_go():
-    features, inputs = pairs(300)
-    assured, doubting = (GaussianProcess(features, [-0.1, -0.1], {"trust": trust}) for trust in (0.0, 3.0))
-    for model in (assured, doubting):
-        model.observe(inputs[:40], inputs[:40, -2:].sum(dim=1) * 0.1)
+    asked = Pairs(300)
+    fits = asked.similarities.sum(dim=1)
+    assured, doubting, judging = (
+        GaussianProcess(asked.features, [-0.1, -0.1], {"trust": trust}, spike_slab=slab)
+        for trust, slab in ((0.0, False), (3.0, False), (0.0, True))
+    )
+    for model in (assured, doubting, judging):
+        model.observe(*asked.of(slice(0, 40)), fits[:40] * 0.1)
 
     def likeness(model):
-        return np.corrcoef(model(inputs[250:])[0], inputs[250:, -2:].sum(dim=1))[0, 1]
+        return np.corrcoef(asked.ask(model)[0][250:], fits[250:])[0, 1]
 
-    assert likeness(assured) < 0 < 0.8 < likeness(doubting)
+    assert likeness(assured) < 0 < 0.8 < min(likeness(doubting), likeness(judging))
 
 
-def test_its_state_restores_it_to_the_bit():
-    features, inputs = pairs(20)
-    model, other = (GaussianProcess(features, prior=PRIOR) for _ in range(2))
-    for row in inputs[:15]:
-        model.observe(row[None], row[:1])
-    model.observe(inputs[:4], inputs[:4, 1])
-    other.observe(inputs[15:], inputs[15:, 0])
+# ---------------------------------------------------------------------- updates of rank one
+
+
+def history(asked, n, latest=400, seed=2):
+    """n answers, in batches of 1 to 7, to pairs of which two in three are among the latest ones met."""
+    rng = np.random.default_rng(seed)
+    met = 1
+    while n > 0:
+        size = min(int(rng.integers(1, 8)), n)
+        rows = []
+        for _ in range(size):
+            met = min(met + int(rng.random() < 1 / 3), len(asked.state))
+            rows.append(int(rng.integers(max(0, met - latest), met)))
+        yield asked.of(rows), th.as_tensor(rng.normal(size=size))
+        n -= size
+
+
+def assert_equal_posteriors(one, other, asked, tolerance=1e-9):
+    assert one.n_pairs == other.n_pairs > 1
+    used = slice(0, one._n_used)
+    assert (one._inverse[used, used] - other._inverse[used, used]).abs().max() <= tolerance
+    assert (one._alpha[used] - other._alpha[used]).abs().max() <= tolerance
+    assert abs(one.factor()[0] - other.factor()[0]) + abs(one.factor()[1] - other.factor()[1]) <= tolerance
+    for i in range(3):
+        pairs = None if asked.pairs is None else asked.pairs[:9]
+        for mine, theirs in zip(
+            one.joint(asked.state[i], asked.action[:9], pairs),
+            other.joint(asked.state[i], asked.action[:9], pairs),
+            strict=True,
+        ):
+            assert (mine - theirs).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize(("p", "max_pairs"), [(0, 2_000), (3, 2_000), (3, 60)])
+def test_a_thousand_updates_of_rank_one_equal_the_posterior_computed_at_once(p, max_pairs):
+    asked = Pairs(400, p)
+    kwargs = {"prior": PRIOR, "scales": SCALES, "max_pairs": max_pairs, "spike_slab": True}
+    model = GaussianProcess(asked.features, **kwargs)
+    for answers, reward in history(asked, 1_000, latest=min(max_pairs, 400)):
+        model.observe(*answers, reward)
+
+    assert model.n_pairs == max_pairs if max_pairs == 60 else model.n_pairs > 200
+    assert model._counts.max() > 4, "no repeats"
+    assert_equal_posteriors(model, rebuilt(model), asked)
+
+    loaded = GaussianProcess(asked.features, **kwargs)
+    loaded.load_state_dict(model.state_dict())
+    for answers, reward in history(asked, 300, seed=3):
+        model.observe(*answers, reward)
+        loaded.observe(*answers, reward)
+    assert_equal_posteriors(model, loaded, asked, tolerance=0.0)
+    assert_equal_posteriors(loaded, rebuilt(loaded), asked)
+
+
+def test_forgetting_leaves_the_posterior_of_those_that_are_kept():
+    asked = Pairs(50)
+    reward = np.random.default_rng(1).normal(size=50)
+    model = GaussianProcess(asked.features, prior=PRIOR, scales=SCALES, noise=0.4, max_pairs=8)
+    for row in range(50):
+        model.observe(*asked.of([row]), th.as_tensor(reward[[row]]))
+
+    rows = list(range(42, 50))
+    wanted, covariance = by_hand(asked, rows, reward[rows], 0.4)
+    mean, spread = asked.ask(model)
+    np.testing.assert_allclose(mean, wanted, atol=1e-4)
+    np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
+
+
+def test_a_memory_of_one_pair_is_that_pair():
+    asked = Pairs(5)
+    one, other = (GaussianProcess(asked.features, max_pairs=1, noise=0.4) for _ in range(2))
+    one.observe(*asked.of([0, 1, 2, 2]), th.tensor([9.0, -9.0, 1.0, 2.0]))
+    other.observe(*asked.of([2, 2]), th.tensor([1.0, 2.0]))
+    for mine, theirs in zip(asked.ask(one), asked.ask(other), strict=True):
+        th.testing.assert_close(mine, theirs)
+
+
+def test_many_rewards_of_one_pair_make_it_certain():
+    asked = Pairs(5)
+    model = GaussianProcess(asked.features)
+    for _ in range(20):
+        model.observe(*asked.of([0] * 100), th.full((100,), 0.7))
+    mean, spread = asked.ask(model)
+
+    assert mean[0] == pytest.approx(0.7, abs=1e-3)
+    assert spread[0] == pytest.approx(model.noise / 2_000**0.5, rel=0.01)
+    th.testing.assert_close(model._inverse[0, 0], rebuilt(model)._inverse[0, 0], rtol=1e-9, atol=0)
+
+
+def test_what_is_known_is_computed_anew_where_the_scale_of_features_changes():
+    asked = Pairs(60, 3)
+    model = GaussianProcess(asked.features, prior=PRIOR + PAIRS_PRIOR, scales=SCALES, noise=0.4)
+    reward = np.random.default_rng(1).normal(size=30)
+    model.observe(*asked.of(range(20)), th.as_tensor(reward[:20]))
+    before = asked.ask(model)[0]
+
+    asked.features.see(None, 2 * np.random.default_rng(5).random((2, 60, 3), np.float32))
+    mean, spread = asked.ask(model)
+    wanted, covariance = by_hand(asked, range(20), reward[:20], 0.4, PRIOR + PAIRS_PRIOR)
+    assert (mean - before).abs().max() > 0.05
+    np.testing.assert_allclose(mean, wanted, atol=1e-4)
+    np.testing.assert_allclose(spread, np.sqrt(np.diag(covariance)), atol=1e-4)
+
+    model.observe(*asked.of(range(20, 30)), th.as_tensor(reward[20:]))
+    np.testing.assert_allclose(
+        asked.ask(model)[0], by_hand(asked, range(30), reward, 0.4, PRIOR + PAIRS_PRIOR)[0], atol=1e-4
+    )
+    assert_equal_posteriors(model, rebuilt(model), asked)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_its_state_restores_it_to_the_bit(fitted):
+    asked = Pairs(40, 3)
+    kwargs = {"prior": PRIOR + PAIRS_PRIOR, "max_pairs": 25, "spike_slab": True, "fit_scales": fitted}
+    model, other = (GaussianProcess(asked.features, **kwargs) for _ in range(2))
+    for row in range(30):
+        model.observe(*asked.of([row]), asked.state[[row], 0])
+    model.observe(*asked.of(range(4, 9)), asked.state[4:9, 1])
+    other.observe(*asked.of(range(30, 35)), asked.state[30:35, 0])
     other.load_state_dict(model.state_dict())
 
-    for before, after in zip(model(inputs), other(inputs), strict=True):
-        np.testing.assert_array_equal(before, after)
+    assert (model.scales != {**DEFAULT_SCALES}) == (model.noise != 0.3) == fitted
+    for _ in range(2):
+        assert (model.scales, model.noise, model.factor()) == (other.scales, other.noise, other.factor())
+        for before, after in zip(asked.ask(model), asked.ask(other), strict=True):
+            np.testing.assert_array_equal(before, after)
+        for one in (model, other):
+            one.observe(*asked.of(range(35, 40)), asked.state[35:40, 0])
+
+
+def test_its_state_is_a_copy():
+    asked = Pairs(10)
+    model = GaussianProcess(asked.features)
+    model.observe(*asked.of(range(5)), th.ones(5))
+    state = model.get_extra_state()
+    kept = state["inverse"].clone(), state["alpha"].clone(), state["total"].clone()
+    model.observe(*asked.of(range(5)), th.ones(5))
+    for part, before in zip((state["inverse"], state["alpha"], state["total"]), kept, strict=True):
+        assert th.equal(part, before)
+
+
+# ---------------------------------------------------------------------- a factor of the prior, fitted scales
+
+
+@pytest.mark.parametrize(("spike", "sign"), [(0.5, 1.0), (0.2, -1.0), (0.9, 0.3)])
+def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike, sign):
+    asked = Pairs(30, 3)
+    prior = np.array(PRIOR + PAIRS_PRIOR)
+    rng = np.random.default_rng(4)
+    rows = [*range(20), *range(6)]
+    means = np.asarray(asked.inputs[:, -5:]) @ prior
+    reward = sign * means[rows] + 0.3 * rng.normal(size=len(rows))
+    scales = {**SCALES, "trust": 0.0}
+    model = GaussianProcess(asked.features, prior, scales, noise=0.4, spike_slab=True, spike=spike)
+    for i, row in enumerate(rows):
+        model.observe(*asked.of([row]), th.as_tensor(reward[[i]]))
+
+    parts = model._parts(asked.state, asked.action.unsqueeze(1), asked.pairs.unsqueeze(1)).to(th.float64)
+    kernel = model._kernel(parts, parts).numpy()
+    k = kernel[np.ix_(rows, rows)] + 0.4**2 * np.eye(len(rows))
+    grid = np.linspace(-1.5, 2.0, 71)
+    log = [
+        0.5 * multivariate_normal(f * means[rows], k).logpdf(reward)
+        + np.log((1 - spike) / 71 + spike * (abs(f - 1) < 1e-9))
+        for f in grid
+    ]
+    weights = np.exp(log - np.max(log))
+    weights /= weights.sum()
+    mean = weights @ grid
+    deviation = np.sqrt(weights @ (grid - mean) ** 2)
+    assert model.factor() == pytest.approx((mean, deviation), abs=1e-5)
+    assert mean < 0.9 if sign < 1 else mean > 0.9
+    assert deviation > 0.01
+
+    cross, left = kernel[:, rows] @ np.linalg.inv(k), means - kernel[:, rows] @ np.linalg.inv(k) @ means[rows]
+    posterior = kernel - cross @ kernel[rows] + deviation**2 * np.outer(left, left)
+    wanted = mean * left + cross @ reward
+    for got, spread in (asked.ask(model), model(asked.inputs)):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+        np.testing.assert_allclose(spread, np.sqrt(np.diag(posterior)), atol=1e-4)
+    asked.state[20:] = asked.state[20]
+    joint_mean, joint = model.joint(asked.state[20], asked.action[20:], asked.pairs[20:])
+    np.testing.assert_allclose(joint.diagonal().sqrt(), asked.ask(model)[1][20:], atol=1e-4)
+    np.testing.assert_allclose(joint_mean, asked.ask(model)[0][20:], atol=1e-4)
+
+
+def test_the_factor_is_one_and_sure_without_a_spike_and_the_spikes_before_any_reward():
+    asked = Pairs(5)
+    assert GaussianProcess(asked.features, PRIOR).factor() == (1.0, 0.0)
+    mean, deviation = GaussianProcess(asked.features, PRIOR, spike_slab=True, spike=0.75).factor()
+    grid = np.linspace(-1.5, 2.0, 71)
+    assert mean == pytest.approx(0.75 + 0.25 * 0.25)
+    assert deviation**2 == pytest.approx(0.75 * (1 - mean) ** 2 + 0.25 * np.mean((grid - mean) ** 2))
+
+
+def log_density(model, asked, rows, reward):
+    """Of the rewards, and of the logarithms of scales and noise around those that they began with."""
+    parts = model._parts(*(part.unsqueeze(1) if i else part for i, part in enumerate(asked.of(rows)))).to(th.float64)
+    kernel = model._kernel(parts, parts).numpy() + model.noise**2 * np.eye(len(reward))
+    means = parts.prior.numpy()
+    begun = {**DEFAULT_SCALES, **SCALES, "noise": 0.3}
+    moved = [np.log(value / begun[part]) for part, value in {**model.scales, "noise": model.noise}.items()]
+    return multivariate_normal(means, kernel).logpdf(reward) - 0.5 * np.sum(np.square(moved)) / 0.5**2
+
+
+def test_fitted_scales_have_the_highest_posterior_density():
+    asked = Pairs(40, 3)
+    rng = np.random.default_rng(0)
+    reward = 0.6 * np.asarray(asked.features.scaled(asked.pairs))[:, 0] + 0.05 * rng.normal(size=40)
+    fixed, fitted = (GaussianProcess(asked.features, PRIOR, SCALES, fit_scales=fit) for fit in (False, True))
+    for model in (fixed, fitted):
+        model.observe(*asked.of(range(19)), th.as_tensor(reward[:19]))
+        assert model.noise == 0.3, "too few to fit to"
+        model.observe(*asked.of(range(19, 40)), th.as_tensor(reward[19:]))
+
+    assert fitted.scales["pairs"] > 2 * fixed.scales["pairs"] and fitted.noise < 0.2
+    best = log_density(fitted, asked, range(40), reward)
+    assert best > log_density(fixed, asked, range(40), reward) + 5
+    for part in (*DEFAULT_SCALES, "noise"):
+        for step in (0.95, 1.05):
+            moved = copy.deepcopy(fitted)
+            if part == "noise":
+                moved.noise *= step
+            else:
+                moved.scales[part] *= step
+            assert log_density(moved, asked, range(40), reward) < best + 1e-4, part
+    assert_equal_posteriors(fitted, rebuilt(fitted), asked)
+
+
+def test_a_part_that_is_left_out_stays_out_of_the_fit():
+    asked = Pairs(30)
+    model = GaussianProcess(asked.features, PRIOR, {"trust": 0.0, "state": 0.0}, fit_scales=True)
+    model.observe(*asked.of(range(30)), asked.state[:, 0])
+    assert model.scales["trust"] == model.scales["state"] == 0.0
+    assert model.noise != 0.3
+
+
+# ---------------------------------------------------------------------- traps
+
+
+def test_vectors_of_nothing_and_of_one_kind_are_finite():
+    features = BlockwiseFeatures(4, 4, n_blocks=2)
+    features.fit(np.ones((30, 4), np.float32))  # one job, thirty times: less their mean they are 0
+    model = GaussianProcess(features, prior=PRIOR, spike_slab=True, fit_scales=True)
+    state, action = th.rand(40, 4), th.ones(40, 4)
+    action[20:, :2] = 0.0  # a block without skills
+    model.observe(state, action, None, th.rand(40))
+    model.observe(th.zeros(3, 4), action[:3], None, th.ones(3))
+
+    mean, spread = model.score(state, th.stack([action, th.zeros(40, 4)], dim=1))
+    assert mean.isfinite().all() and spread.isfinite().all() and (spread > 0).all()
+    assert_equal_posteriors(model, rebuilt(model), SimpleNamespace(state=state, action=action, pairs=None))
+
+
+def test_no_decisions_have_no_scores():
+    asked = Pairs(5)
+    model = GaussianProcess(asked.features)
+    model.observe(*asked.of([0]), th.ones(1))
+    assert [part.shape for part in model.score(th.zeros(0, 6), th.zeros(0, 4, 6))] == [(0, 4), (0, 4)]
+
+
+def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
+    asked = Pairs(30, 3)
+    model = GaussianProcess(asked.features, PRIOR)
+    model.observe(*asked.of(range(10)), asked.state[:10, 0])
+    candidates, pairs = asked.action.expand(30, 30, 6), asked.pairs.expand(30, 30, 3)
+    whole = model.score(asked.state, candidates, pairs)
+    monkeypatch.setattr("dynaq_algo.gaussian_process._PIECE", 100)
+    for piece, part in zip(model.score(asked.state, candidates, pairs), whole, strict=True):
+        th.testing.assert_close(piece, part)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +442,17 @@ def test_its_state_restores_it_to_the_bit():
     [
         ({"scales": {"simlarity": 1.0}}, "did you mean 'similarity'"),
         ({"scales": {"state": -1.0}}, "0 or more"),
+        ({"scales": {"state": np.nan}}, "0 or more"),
         ({"noise": 0.0}, "`noise` must be above 0"),
+        ({"max_pairs": 0}, "`max_pairs` 1 or more"),
+        ({"spike": 1.0}, "`spike` must be a probability"),
         ({"prior": [1.0]}, "each of the 2 similarities"),
+        ({"prior": [1.0, np.inf]}, "`prior` must hold finite weights"),
     ],
 )
 def test_numbers_out_of_range_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        GaussianProcess(pairs(1)[0], **kwargs)
+        GaussianProcess(Pairs(1).features, **kwargs)
 
 
 def test_other_features_are_refused():
