@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import itertools
+import json
+import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -13,24 +16,35 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3 import DQN
 from stable_baselines3.common import utils
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from dynaq_algo.checkpoint import read_checkpoint, write_checkpoint
-from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, DistinctPairs, PairNetwork, best_match
+from dynaq_algo.features import (
+    PAIRS,
+    ActionTable,
+    CandidateLayout,
+    DecisionBatch,
+    DistinctPairs,
+    PairNetwork,
+    best_match,
+)
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.gradients import SquaredError
 from dynaq_algo.planning import CrossedPairs, PlanningSource, make_planning_source
 from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
-from dynaq_algo.vec_env import GymnasiumVecEnv, attribute_of, table_of
+from dynaq_algo.validity import Validity
+from dynaq_algo.vec_env import GymnasiumVecEnv, as_vec_env, attribute_of, table_of, what_is_read
 from dynaq_algo.weight_pull import Anchor
 from dynaq_algo.world_model import WorldModel
 
@@ -38,6 +52,7 @@ __all__ = ["DynaQ"]
 
 BOOTSTRAPS = ("same_action", "max", "double")
 WORLD_MODELS = ("network", "gaussian_process")
+PLANNING = ("background", "decision_time")
 WINDOW = 1_000
 
 
@@ -73,9 +88,9 @@ class NextCandidates(NamedTuple):
         """Of some of the transitions."""
         return NextCandidates(self.pairs.take(rows), self.mask[rows], self.terminated[rows])
 
-    def scores(self, network: PairNetwork) -> th.Tensor:
-        """What a network says of them, (n, k), -inf where masked."""
-        return masked(network.of_pairs(self.pairs), self.mask)
+    def scores(self, values: Callable[[DistinctPairs], th.Tensor]) -> th.Tensor:
+        """Values of them, (n, k), -inf where masked."""
+        return masked(values(self.pairs), self.mask)
 
 
 class Batch(NamedTuple):
@@ -111,6 +126,12 @@ class DynaQ(DQN):
     * `bootstrap="max"`: r + gamma * max Q_target(s', a') over the next candidates that the mask allows;
     * `bootstrap="double"`: the maximum's action chosen by the online network (van Hasselt et al., 2016).
 
+    That is planning in the background. With `planning="decision_time"` (Sutton and Barto, 2018, section 8.8) a Q-value
+    is the world model's reward of the candidate that is asked about plus gamma times a future: the Q-network learns the
+    second alone, by the same updates, less the reward. What the model has learned from the last reward is in the next
+    decision, and at `gamma=0`, where Q is the reward, that is planning carried to its end: nothing is left for the
+    Q-network, and no update of it is made.
+
     A terminated transition does not bootstrap, a truncated one does. With n environments a vector step is followed by n
     direct, n model and n * `planning_steps` planning updates.
 
@@ -127,6 +148,7 @@ class DynaQ(DQN):
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
             Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
         learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
+        planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
         bootstrap: `"same_action"`, `"max"` or `"double"`.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
@@ -184,6 +206,7 @@ class DynaQ(DQN):
         env: GymEnv | VectorEnv | str,
         learning_rate: float | Schedule = 1e-3,
         *,
+        planning: str = "background",
         planning_steps: int = 5,
         bootstrap: str = "same_action",
         planning_source: str | PlanningSource = "visited",
@@ -216,6 +239,9 @@ class DynaQ(DQN):
                 f"{sorted(refused)} are not arguments of DynaQ: it has a compact replay of its own and one-step "
                 "targets. Set `buffer_size`."
             )
+        known = [*inspect.signature(DynaQ).parameters, *inspect.signature(DQN).parameters]
+        if unknown := [name for name in kwargs if name not in known]:
+            raise TypeError(f"DynaQ has no argument {unknown[0]!r}{best_match(unknown[0], known)}.")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -234,6 +260,7 @@ class DynaQ(DQN):
             _init_setup_model=False,
             **kwargs,
         )
+        self.planning = planning
         self.planning_steps = planning_steps
         self.bootstrap = bootstrap
         self.planning_source = planning_source
@@ -246,17 +273,61 @@ class DynaQ(DQN):
         self.world_model_kwargs = dict(world_model_kwargs or {})
         self.action_table: ActionTable | None = None
         self._gradient_steps_by_default = gradient_steps is None
-        self._action_table_reference: dict[str, str | None] | None = None
+        self._action_table_reference: dict[str, str | int | None] | None = None
+        # What the environment shows, for a saved agent; see what_is_read.
+        self.reads: dict[str, Any] = {}
         self._n_transitions = 0
         self._n_planning_updates = 0
         # Whether learning has begun from weights to which `weight_pull` leads back; a saved agent then holds them.
         self._is_anchored = False
+        self._validity = Validity()
         self._component_windows: dict[str, deque[float]] = {}
         # Rewards, and what was predicted of them before the model was trained on them.
         self._earned: deque[float] = deque(maxlen=WINDOW)
         self._predicted: deque[float] = deque(maxlen=WINDOW)
         if _init_setup_model:
             self._setup_model()
+
+    @classmethod
+    def plus(cls, env: GymEnv | VectorEnv | str, seed: int | None = 0, **overrides: Any) -> DynaQ:
+        """The best agent that this project knows; what each part is for stands in docs/dynaq_plus.md.
+
+        It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
+        the prior, and plans at decision time. Where the observation has `pairs`, it trusts the shown numbers to say
+        more than similarities do, and explores less.
+
+        Args:
+            env: As for the class.
+            seed: As for the class.
+            **overrides: Other arguments of the class; `policy_kwargs` and `world_model_kwargs` entry by entry, and so
+                the `scales` in the second.
+
+        Example:
+            >>> DynaQ.plus(env, policy_kwargs={"prior": [0.0, 0.0]}).learn(1_500)  # doctest: +SKIP
+        """
+        vec_env = as_vec_env(env)
+        has_pairs = isinstance(vec_env.observation_space, spaces.Dict) and PAIRS in vec_env.observation_space.spaces
+        scales = {
+            "constant": 1.0,
+            "similarity": 0.03,
+            "pairs": 0.1,
+            "trust": 0.0,
+            "state": 0.15,
+            "same_state": 0.2,
+        }
+        arguments: dict[str, Any] = {
+            "policy": "CandidatePolicy",
+            "planning": "decision_time",
+            "gamma": 0.0,  # a recommendation changes neither the applicant nor what is shown next
+            "learning_starts": 0,  # the prior acts from the first interaction on
+            "exploration_initial_eps": 0.0,
+            "exploration_final_eps": 0.0,
+            "exploration_bonus": 0.5 if has_pairs else 1.0,
+            "world_model": "gaussian_process",
+            "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
+            "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
+        }
+        return cls(env=vec_env, seed=seed, **_merged(arguments, overrides))
 
     # ------------------------------------------------------------------ learning
 
@@ -269,6 +340,10 @@ class DynaQ(DQN):
         if not self.replay_buffer.n_usable or gradient_steps < 1:
             return
         self._score_new_transitions()
+        if (r2 := self._model_r2()) is not None:
+            self.logger.record("train/model_r2", r2)
+        if not self._learns_values and self.world_model.optimizer is None:
+            return  # what there was to learn is learned
         self._drop_anchor()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
@@ -278,28 +353,26 @@ class DynaQ(DQN):
             transitions = self.replay_buffer.sample(batch_size, self._rngs["replay"])
             batch, reward = self._batch(transitions), self._tensor(self._normalised(transitions.reward))
 
-            target = self._targets(batch, reward, self._target_values(transitions, batch, imagined=False))
-            loss, q_values = self._q_update(batch.inputs, target)
-            self._pull_back("q_net")
-            losses.append(loss)
-            q_means.append(q_values.mean())
+            if self._learns_values:
+                target = self._targets(batch, reward, self._target_values(transitions, batch, imagined=False))
+                loss, q_values = self._q_update(batch.inputs, target)
+                self._pull_back("q_net")
+                losses.append(loss)
+                q_means.append(q_values.mean())
 
             model_losses.append(self.world_model.update(batch.inputs, reward, transitions.serial))
             self._pull_back("world_model")
 
-            if self.planning_steps:
+            if self._learns_values and self.planning_steps:
                 planning_losses += self.plan(batch_size)
 
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/planning_updates", self._n_planning_updates, exclude="tensorboard")
-        self.logger.record("train/loss", _mean(losses))
-        self.logger.record("train/q_mean", _mean(q_means))
-        self.logger.record("train/model_loss", _mean(model_losses))
-        if planning_losses:
-            self.logger.record("train/planning_loss", _mean(planning_losses))
-        if (r2 := self._model_r2()) is not None:
-            self.logger.record("train/model_r2", r2)
+        means = {"loss": losses, "q_mean": q_means, "model_loss": model_losses, "planning_loss": planning_losses}
+        for name, values in means.items():
+            if values:
+                self.logger.record(f"train/{name}", _mean(values))
 
     @denormals_flushed()
     def plan(self, batch_size: int) -> list[th.Tensor]:
@@ -310,7 +383,7 @@ class DynaQ(DQN):
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        imagined, target_values = self._imagined_rewards(planned), self._target_values(pairs, planned)
+        imagined, target_values = self._imagined_rewards(planned.pairs), self._target_values(pairs, planned)
         self._n_planning_updates += self.planning_steps
         if planned.following is None:
             targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)
@@ -324,24 +397,46 @@ class DynaQ(DQN):
             self._pull_back("q_net")
         return losses
 
-    @th.no_grad()
-    def _imagined_rewards(self, planned: Batch) -> th.Tensor:
-        """What the world model says (n,) of planned pairs."""
-        if isinstance(self.world_model, WorldModel) and self.policy.features.separable:
-            return self.world_model.of_pairs(planned.pairs)
-        return self.world_model(planned.inputs, with_spread=False)[0]
+    @property
+    def _learns_values(self) -> bool:
+        """Whether the Q-network has anything to learn."""
+        return self.planning == "background" or self.gamma > 0
 
-    def _q_update(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    @th.no_grad()
+    def _imagined_rewards(self, pairs: DistinctPairs) -> th.Tensor:
+        """What the world model says (n,) or (n, k) of pairs."""
+        if isinstance(self.world_model, WorldModel) and self.policy.features.separable:
+            return self.world_model.of_pairs(pairs)
+        return self.world_model(self.policy.features.of_pairs(pairs), with_spread=False)[0]
+
+    def _values(self, network: PairNetwork) -> Callable[[DistinctPairs], th.Tensor]:
+        """Q by the Q-network or its target: of pairs, (n,) or (n, k)."""
+        if self.planning == "background":
+            return network.of_pairs
+        return lambda pairs: self._imagined_rewards(pairs) + self.gamma * network.of_pairs(pairs)
+
+    @th.no_grad()
+    def _values_of_inputs(self, inputs: th.Tensor) -> th.Tensor:
+        """Q by the target network, (n,), of inputs (n, output_dim)."""
+        future = self.q_net_target(inputs)
+        if self.planning == "background":
+            return future
+        return self.world_model(inputs, with_spread=False)[0] + self.gamma * future
+
+    def _q_update(
+        self, inputs: th.Tensor, target: th.Tensor, weight: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
         """One optimiser step of the Q-network.
 
         Args:
             inputs: (n, output_dim) of pairs.
             target: (n,) what their values are to be.
+            weight: (n,) how much each counts; None for all alike.
 
         Returns:
             The mean squared TD error and the Q-values (n,), both of before the step.
         """
-        loss, q_values = self._squared_error(self.q_net, self.policy.optimizer, inputs, target)
+        loss, q_values = self._squared_error(self.q_net, self.policy.optimizer, inputs, target, weight)
         if np.isfinite(self.max_grad_norm):
             th.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
@@ -364,7 +459,7 @@ class DynaQ(DQN):
 
     @th.no_grad()
     def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
-        """`reward + gamma * next value`, (n,).
+        """`reward + gamma * next value`, (n,); the next value alone where the Q-network learns the future alone.
 
         Args:
             batch: n transitions.
@@ -372,9 +467,9 @@ class DynaQ(DQN):
             target_values: Of the same transitions, see :meth:`_target_values`.
         """
         if batch.following is not None:
-            best = batch.following.scores(self.q_net).argmax(dim=1, keepdim=True)
+            best = batch.following.scores(self._values(self.q_net)).argmax(dim=1, keepdim=True)
             target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.following.terminated)
-        return reward + self.gamma * target_values
+        return target_values if self.planning == "decision_time" else reward + self.gamma * target_values
 
     @th.no_grad()
     def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
@@ -390,8 +485,10 @@ class DynaQ(DQN):
             choose, the values (n, k) of all next candidates.
         """
         if batch.following is not None:
-            return batch.following.scores(self.q_net_target)
+            return batch.following.scores(self._values(self.q_net_target))
         evaluate = self._same_action_values if self.bootstrap == "same_action" else self._highest_values
+        if self.planning == "decision_time":  # the model's part changes with every reward: nothing to keep
+            return evaluate(transitions)
         return self._kept_values.of(
             transitions, self.replay_buffer, self.q_net_target, self.bootstrap, evaluate, imagined
         )
@@ -400,13 +497,13 @@ class DynaQ(DQN):
         """Q_target(s', a), (n,), 0 where terminated."""
         # How `pairs` would move with the state is not known, so those of the same action stay as they are.
         pairs = self._distinct(transitions.next_state_id, transitions.candidate_id, transitions.pairs)
-        values = self.q_net_target.of_pairs(pairs)
+        values = self._values(self.q_net_target)(pairs)
         return _of_what_goes_on(values, self._tensor(transitions.terminated))
 
     def _highest_values(self, transitions: Transitions) -> th.Tensor:
         """The highest Q_target(s', a') that is allowed, (n,), 0 where terminated or where nothing is."""
         following = self._following(transitions)
-        return _of_what_goes_on(following.scores(self.q_net_target).amax(dim=1), following.terminated)
+        return _of_what_goes_on(following.scores(self._values(self.q_net_target)).amax(dim=1), following.terminated)
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Vectors of some transitions, gathered from the tables."""
@@ -470,25 +567,35 @@ class DynaQ(DQN):
 
     def _on_step(self) -> None:
         """After each vector step: copy the target network when its interval has passed, and lower epsilon."""
+        self._count_transitions(self.n_envs)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def _count_transitions(self, n: int) -> None:
+        """Count n more, and copy the target network when its interval has passed."""
         copies_before = self._n_transitions // self.target_update_interval
-        self._n_transitions += self.n_envs
+        self._n_transitions += n
         if self._n_transitions // self.target_update_interval > copies_before:
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
             self._kept_values.network_changed()
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
-        self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> DynaQ:
         """Interact and train, as :meth:`stable_baselines3.DQN.learn`.
 
         A callback sees a step when it is complete (stored and counted), so one that returns False loses nothing: the
         training that is due comes first when learning goes on with `reset_num_timesteps=False`.
+
+        Raises:
+            NothingLearned: If no transition was valid; where some were not, one warning says how many.
         """
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
         kwargs = {"tb_log_name": "DynaQ", **dict(zip(names, args, strict=False)), **kwargs}
         if kwargs.get("reset_num_timesteps", True):
             self._rollout_steps = self._rollout_episodes = 0
-        return super().learn(total_timesteps, **kwargs)
+        self._validity = Validity()
+        super().learn(total_timesteps, **kwargs)
+        self._validity.report()
+        return self
 
     def collect_rollouts(  # type: ignore[override]
         self,
@@ -508,7 +615,7 @@ class DynaQ(DQN):
         callback.on_rollout_start()
         continue_training = True
         while continue_training and should_collect_more_steps(train_freq, self._rollout_steps, self._rollout_episodes):
-            self._see()
+            self._see(self.policy.layout.read(self._last_obs))  # type: ignore[arg-type]
             actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
             new_obs, rewards, dones, infos = env.step(actions)
 
@@ -532,11 +639,10 @@ class DynaQ(DQN):
             self._rollout_steps = self._rollout_episodes = 0
         return result
 
-    def _see(self) -> None:
+    def _see(self, decisions: DecisionBatch) -> None:
         """Show the features what is about to be decided, so that they know the scale of their inputs."""
-        layout = self.policy.layout
-        decisions = layout.read(self._last_obs)  # type: ignore[arg-type]
-        self.policy.features.see(None if layout.uses_ids else decisions.candidates, decisions.pairs)
+        candidates = None if self.policy.layout.uses_ids else decisions.candidates
+        self.policy.features.see(candidates, decisions.pairs)
 
     def _store_transition(  # type: ignore[override]
         self,
@@ -563,13 +669,81 @@ class DynaQ(DQN):
         assert self._last_obs is not None  # set by _setup_learn
         obs = layout.read(self._last_obs)  # type: ignore[arg-type]
         replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
-        for info in infos:
-            if info.get("transition_valid", True):
+        for info, is_valid in zip(infos, self._validity.count(infos), strict=True):
+            if is_valid:
                 if self.relabel:
                     replay_buffer.weights = _reward_weights(info)
                 for name, value in info.get("reward_components", {}).items():
                     self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
         self._last_obs = new_obs
+
+    def observe(
+        self,
+        observation: Mapping[str, Any],
+        action: np.ndarray | int,
+        reward: np.ndarray | float,
+        next_obs: Mapping[str, Any] | None = None,
+        terminated: np.ndarray | bool = False,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Learn from answers that were given outside of :meth:`learn`, one after the other.
+
+        Each is stored, counts as an interaction, and is followed by the updates that `learn` would make with
+        `train_freq=1`. A set of another number of candidates than in training is stored with the chosen one first: what
+        is missing repeats it, what is too much is left out.
+
+        Args:
+            observation: One observation or a batch of n.
+            action: Index of the recommended candidate, () or (n,).
+            reward: What it earned, () or (n,).
+            next_obs: What followed; may be left out where gamma is 0.
+            terminated: Whether that ended the episode, () or (n,).
+            info: Of each answer, as an environment gives it; `transition_valid` False leaves one out.
+
+        Raises:
+            ValueError: If numbers of rows differ, an action names no candidate, a reward is not finite, or `next_obs`
+                is missing.
+        """
+        if next_obs is None and self.gamma > 0:
+            raise ValueError(
+                f"`next_obs` must be given where gamma is above 0 (it is {self.gamma}): the value of an action is also "
+                "what may follow. Pass the observation after the answer, or `terminated=True` with any."
+            )
+        layout = self.policy.layout
+        decisions = layout.read(observation)
+        following = decisions if next_obs is None else layout.read(next_obs)
+        n, k = decisions.candidates.shape[:2]
+        actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
+        infos = [info or {}] * n if info is None or isinstance(info, Mapping) else list(info)
+        ends = np.broadcast_to(np.reshape(np.asarray(terminated, bool), -1), n)
+        for name, size in {"action": len(actions), "reward": len(rewards), "next_obs": len(following.state)}.items():
+            if size != n:
+                raise ValueError(f"`{name}` must have {n} rows, as `observation` has, got {size}.")
+        if not np.issubdtype(actions.dtype, np.integer) or not ((actions >= 0) & (actions < k)).all():
+            raise ValueError(f"`action` must be integers in [0, {k}), the candidates of `observation`, got {actions}.")
+        if not np.isfinite(rewards).all():
+            raise ValueError(f"`reward` must be finite, got {rewards}. Leave answers without a reward out.")
+        if not hasattr(self, "_logger"):
+            self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, "DynaQ_observe")
+        for i in range(n):
+            row = np.array([i])
+            obs, at = self._as_in_training(decisions.take(row), actions[i])
+            then, _ = self._as_in_training(following.take(row), 0)
+            self._see(obs)
+            self.replay_buffer.add(obs, then, at, rewards[row], ends[row], [infos[i]])
+            self.num_timesteps += 1
+            self._count_transitions(1)
+            if self.num_timesteps > self.learning_starts:
+                self.train(self.gradient_steps if self.gradient_steps >= 0 else 1, self.batch_size)
+
+    def _as_in_training(self, decision: DecisionBatch, action: int) -> tuple[DecisionBatch, np.ndarray]:
+        """A decision (n = 1) between as many candidates as in training, and where the chosen one is then, (1,)."""
+        k, wanted = decision.candidates.shape[1], self.policy.layout.n_candidates
+        if k == wanted:
+            return decision, np.array([action])
+        columns = np.array([action, *(column for column in range(k) if column != action), *[action] * wanted][:wanted])
+        parts = (None if part is None else part[:, columns] for part in decision[1:])
+        return DecisionBatch(decision.state, *parts), np.array([0])  # type: ignore[arg-type]
 
     def dump_logs(self) -> None:
         """Write the log, with the mean of each reward component over the last 1,000 transitions."""
@@ -595,17 +769,26 @@ class DynaQ(DQN):
 
         Args:
             dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,),
-                `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool.
+                `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool and `weight` (n,):
+                how much each row counts, in units of their mean.
             epochs: Passes over the data, each in a new order.
             batch_size: Pairs in each update; that of learning by default.
             progress_bar: Show one, with SB3's extra dependencies.
 
         Returns:
-            `loss` and `model_loss`, means over the last epoch; also logged by epoch under `pretrain/`.
+            `loss` and `model_loss`, means over the last epoch, as far as there is a network of either; also logged by
+            epoch under `pretrain/`.
 
         Raises:
-            ValueError: If an entry is missing, of another shape, or holds a value that is not finite.
+            ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if
+                there is no network that would learn from it.
         """
+        if not self._learns_values and self.world_model.optimizer is None:
+            raise ValueError(
+                '`pretrain` has no network to train with `planning="decision_time"`, gamma 0 and a Gaussian process. '
+                "Tell "
+                "it answers by `observe`, or what is known beforehand by `policy_kwargs={'prior': [...]}`."
+            )
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
         batch_size = self.batch_size if batch_size is None else batch_size
@@ -632,14 +815,17 @@ class DynaQ(DQN):
                 inputs = self.policy.features(state, self._dataset_actions(data["action"][rows]), shown)
                 reward = self._tensor(data["reward"][rows])
                 terminated = self._tensor(data["terminated"][rows])
-                with th.no_grad():
-                    values = _of_what_goes_on(self.q_net_target(inputs), terminated)
-                losses.append(self._q_update(inputs, reward + self.gamma * values)[0])
-                model_losses.append(self.world_model.update(inputs, reward, rows))
+                weight = self._tensor(data["weight"][rows]) if "weight" in data else None
+                if self._learns_values:
+                    values = _of_what_goes_on(self._values_of_inputs(inputs), terminated)
+                    target = values if self.planning == "decision_time" else reward + self.gamma * values
+                    losses.append(self._q_update(inputs, target, weight)[0])
+                model_losses.append(self.world_model.update(inputs, reward, rows, weight))
                 n_updates += 1
                 if n_updates % self.target_update_interval == 0:
                     self._sync_target()
-            result = {"loss": _mean(losses), "model_loss": _mean(model_losses)}
+            means = {"loss": losses, "model_loss": model_losses}
+            result = {name: _mean(values) for name, values in means.items() if values}
             for name, value in {"epoch": epoch, **result}.items():
                 self.logger.record(f"pretrain/{name}", value)
             self.logger.dump(step=n_updates)
@@ -692,8 +878,7 @@ class DynaQ(DQN):
             action[explore] = self._random_action(decisions.take(explore))
         if not explore.all():
             others = decisions.take(~explore) if explore.any() else decisions
-            curious = self.exploration_bonus > 0 and not deterministic
-            action[~explore] = self.policy.greedy(others, self._bonus(others) if curious else None)
+            action[~explore] = self.policy.greedy(others, 0.0 if deterministic else self.exploration_bonus)
         return (action if layout.is_batch(observation) else action[0]), state
 
     def q_values(self, observation: Mapping[str, Any]) -> np.ndarray:
@@ -708,10 +893,6 @@ class DynaQ(DQN):
     def reward_spread(self, observation: Mapping[str, Any]) -> np.ndarray:
         """The world model's doubt about :meth:`predict_reward`, a standard deviation, (n, k); 0 where it has none."""
         return self._imagine(self.policy.layout.read(observation))[1].cpu().numpy()
-
-    def _bonus(self, decisions: DecisionBatch) -> th.Tensor:
-        """What exploration adds to the Q-values, (n, k)."""
-        return self.exploration_bonus * self._imagine(decisions)[1]
 
     def _imagine(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor]:
         """Mean and spread of the world model's rewards, (n, k) each."""
@@ -752,13 +933,17 @@ class DynaQ(DQN):
         """Change the environment, see SB3; candidate ids must name the same actions.
 
         Raises:
-            ValueError: If the environment's table of actions is another one.
+            ValueError: If the environment shows something else than what the agent reads, or its table of actions is
+                another one, but for rows added at its end.
         """
         env = self._wrap_env(env, self.verbose)
         _refuse_normalised_observations(env)
+        _refuse_other_observations(self.reads, what_is_read(env), "`env`")
         table = table_of(env)
         if self.action_table is not None and table is not None and table is not self.action_table.values:
-            self._check_table(ActionTable(table), self.action_table.sha256)
+            self.policy.action_table = self.action_table = self._grown_table(ActionTable(table), self.action_table)
+            # Ids may name more actions than before.
+            self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
         self._find_pair_features()
 
@@ -766,6 +951,7 @@ class DynaQ(DQN):
         self._check_arguments()
         if self.env is not None:
             _refuse_normalised_observations(self.env)
+            self.reads = what_is_read(self.env)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._planner = make_planning_source(self.planning_source)
@@ -786,6 +972,7 @@ class DynaQ(DQN):
                 **self.policy_kwargs,
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
+        self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
         self._kept_values = TargetValues(self.buffer_size, self.device)
         self._squared_error = SquaredError()
         self._create_aliases()
@@ -816,11 +1003,13 @@ class DynaQ(DQN):
         return [o for o in (self.policy.optimizer, self.world_model.optimizer) if o is not None]
 
     def _check_arguments(self) -> None:
-        if self.world_model_name not in WORLD_MODELS:
-            raise ValueError(
-                f"`world_model` must be one of {WORLD_MODELS}, got {self.world_model_name!r}"
-                f"{best_match(self.world_model_name, WORLD_MODELS)}."
-            )
+        for name, value, known in (
+            ("world_model", self.world_model_name, WORLD_MODELS),
+            ("planning", self.planning, PLANNING),
+            ("bootstrap", self.bootstrap, BOOTSTRAPS),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {known}, got {value!r}{best_match(value, known)}.")
         if self.relabel and self.world_model_name == "gaussian_process":
             raise ValueError(
                 '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
@@ -832,11 +1021,6 @@ class DynaQ(DQN):
             )
         if not 0 <= self.exploration_bonus < np.inf:
             raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {self.exploration_bonus}.")
-        if self.bootstrap not in BOOTSTRAPS:
-            raise ValueError(
-                f"`bootstrap` must be one of {BOOTSTRAPS}, got {self.bootstrap!r}"
-                f"{best_match(self.bootstrap, BOOTSTRAPS)}."
-            )
         if not 0 <= self.gamma <= 1 or (self.bootstrap == "same_action" and self.gamma == 1):
             raise ValueError(
                 f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
@@ -883,8 +1067,22 @@ class DynaQ(DQN):
                 f"got {len(table)} rows. Pass the whole table, or lower the bound of the space."
             )
         if saved.get("sha256"):
-            self._check_table(table, str(saved["sha256"]))
+            self._check_table(table, str(saved["sha256"]), int(saved["rows"] or 0))
         return table
+
+    def _grown_table(self, table: ActionTable, known: ActionTable) -> ActionTable:
+        """The table, which begins as the known one."""
+        self._check_table(table, known.sha256, len(known))
+        return table
+
+    @staticmethod
+    def _check_table(table: ActionTable, sha256: str, n: int) -> None:
+        if len(table) < n or table.sha256_of_first(n) != sha256:
+            raise ValueError(
+                f"`action_features` must begin with the {n} rows of the table that the agent was trained with (sha256 "
+                f"{sha256[:12]}...), got {table.values.shape} of others: ids would name other actions. Pass the table "
+                "of the training run, with new actions at its end, or train a new agent."
+            )
 
     def _find_pair_features(self) -> None:
         """Tell the replay whom to ask about pairs that nobody was shown: the argument's function, or the environment's.
@@ -904,17 +1102,9 @@ class DynaQ(DQN):
             raise ValueError(
                 '`planning_source="crossed"` imagines pairs that nobody was shown, and of an observation with `pairs` '
                 f"someone must know them, but {lacking}. It needs observations of ids, and an environment with a "
-                "method `pair_features(applicant_ids, job_ids) -> (n, p)` or `DynaQ(pair_features=function)`. Without, use "
+                "method `pair_features(applicant_ids, job_ids) -> (n, p)` or `DynaQ(pair_features=function)`. Without, "
+                "use "
                 '`planning_source="visited"` or "candidates".'
-            )
-
-    @staticmethod
-    def _check_table(table: ActionTable, sha256: str) -> None:
-        if table.sha256 != sha256:
-            raise ValueError(
-                f"`action_features` must be the table that the agent was trained with (sha256 {sha256[:12]}...), got "
-                f"{table.values.shape} with {table.sha256[:12]}...: ids would name other actions. Pass the table of "
-                "the training run, or train a new agent."
             )
 
     def _sync_target(self) -> None:
@@ -933,8 +1123,43 @@ class DynaQ(DQN):
     ) -> None:
         """Save the agent without its replay, as SB3; a table of actions by path and checksum only."""
         if self.action_table is not None:
-            self._action_table_reference = {"path": self.action_table.path, "sha256": self.action_table.sha256}
+            table = self.action_table
+            self._action_table_reference = {"path": table.path, "sha256": table.sha256, "rows": len(table)}
         super().save(path, exclude, include)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | VectorEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> DynaQ:
+        """Load what :meth:`save` wrote, as SB3.
+
+        The environment may show another number of candidates than in training, and more actions, at the end of its
+        table.
+
+        Args:
+            path: The zip.
+            env: Where it is to act, or to learn on.
+            device: Where networks are computed.
+            custom_objects: In place of what was saved, by name.
+            **kwargs: Further arguments of SB3's `load`, or of the class.
+
+        Raises:
+            ValueError: If the environment shows something else than what the agent reads, or names other actions.
+        """
+        if env is not None:
+            env = as_vec_env(env)
+            if isinstance(path, (str, Path)):
+                with open_path(path, "r", suffix="zip") as file, zipfile.ZipFile(file) as archive:
+                    reads = json.loads(archive.read("data")).get("reads", {})
+                _refuse_other_observations(reads, what_is_read(env), f"{path}: `env`")
+            spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
+            custom_objects = {**spaces_of_env, **(custom_objects or {})}
+        return super().load(path, env=env, device=device, custom_objects=custom_objects, **kwargs)
 
     def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
         """Save the replay to an .npz file, without pickle."""
@@ -975,6 +1200,7 @@ class DynaQ(DQN):
         own = [
             "action_features",
             "pair_features",
+            "_validity",
             "action_table",
             "anchors",
             "_rngs",
@@ -1005,6 +1231,16 @@ def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in info["reward_weights"].items()}
 
 
+def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults with other values, dictionaries entry by entry."""
+    both = {
+        name: _merged(defaults[name], value)
+        for name, value in overrides.items()
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+    }
+    return {**defaults, **overrides, **both}
+
+
 def _mean(values: list[th.Tensor]) -> float:
     return float(th.stack(values).mean())
 
@@ -1023,6 +1259,13 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
             f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,){also}, lacks {missing}, "
             f"got {sorted(dataset)}."
         )
+    optional = ("terminated", "weight")
+    if unknown := sorted(set(dataset) - {*needed, *optional}):
+        known = (*needed, *optional)
+        raise ValueError(
+            f"`dataset` may have the entries {known}, got {unknown[0]!r} too{best_match(unknown[0], known)}. Leave out "
+            "what is not to be learned from."
+        )
     data = {key: np.asanyarray(dataset[key]) for key in needed}
     n = len(data["reward"]) if data["reward"].ndim else 0
     data["reward"] = np.asarray(data["reward"], np.float32)
@@ -1032,11 +1275,13 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
             f"`dataset['terminated']` must be True or False (or 1 or 0), got {terminated.reshape(-1)[:3]}."
         )
     data["terminated"] = terminated.astype(bool)
+    if "weight" in dataset:
+        data["weight"] = np.asarray(dataset["weight"], np.float32)
     shapes: dict[str, tuple[int, ...]] = {
         "state": (n, policy.features.state_dim),
         "action": (n, policy.features.action_dim),
     }
-    shapes |= {"reward": (n,), "terminated": (n,)}
+    shapes |= {key: (n,) for key in ("reward", "terminated", "weight") if key in data}
     if n_pairs:
         shapes["pairs"] = (n, n_pairs)
     if policy.layout.uses_ids and data["action"].ndim == 1 and np.issubdtype(data["action"].dtype, np.integer):
@@ -1047,6 +1292,10 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
         if not np.isfinite(data[key]).all():
             row = int(np.argwhere(~np.isfinite(data[key]))[0][0])
             raise ValueError(f"`dataset[{key!r}]` must be finite, row {row} is not. Leave such rows out.")
+    if "weight" in data:
+        if data["weight"].min() < 0 or not data["weight"].any():
+            raise ValueError("`dataset['weight']` must hold numbers of 0 or more, and not 0 alone.")
+        data["weight"] = data["weight"] / data["weight"].mean()
     return data
 
 
@@ -1058,6 +1307,16 @@ def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
     except ImportError as error:
         raise ImportError('`progress_bar=True` needs tqdm: pip install "stable-baselines3[extra]".') from error
     return tqdm(epochs, desc="pretrain")
+
+
+def _refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any], where: str) -> None:
+    """Refuse an environment that shows something else than what an agent reads; both as :func:`what_is_read`."""
+    for name in reads:
+        if shown.get(name) != reads[name]:
+            raise ValueError(
+                f"{where} must show what the agent was trained to read: its {name} is {reads[name]}, the environment's "
+                f"{shown.get(name)}. Make the environment with the arguments of training, or train a new agent."
+            )
 
 
 def _refuse_normalised_observations(env: VecEnv) -> None:

@@ -42,7 +42,12 @@ class SquaredError:
         return type(self), ()  # a copy has memory of its own
 
     def __call__(
-        self, network: nn.Module, optimizer: th.optim.Optimizer, inputs: th.Tensor, target: th.Tensor
+        self,
+        network: nn.Module,
+        optimizer: th.optim.Optimizer,
+        inputs: th.Tensor,
+        target: th.Tensor,
+        weight: th.Tensor | None = None,
     ) -> tuple[th.Tensor, th.Tensor]:
         """Gradients take the place of the former ones, mostly in the same tensors where they are written out.
 
@@ -51,15 +56,16 @@ class SquaredError:
             optimizer: Of its parameters.
             inputs: (n, d).
             target: (n,) what the values are to be.
+            weight: (n,) how much each error counts; None for 1.
 
         Returns:
             The error and the values (n,), detached, both of before the step that the optimiser is to make.
         """
         layers = _plain_layers(network, optimizer)
-        if layers is not None and _is_plain_batch(inputs, target, layers):
+        if layers is not None and weight is None and _is_plain_batch(inputs, target, layers):
             return self._written_out(layers, inputs, target)
         values = network(inputs)
-        loss = F.mse_loss(values, target)
+        loss = F.mse_loss(values, target) if weight is None else (weight * (values - target).square()).mean()
         drop_gradients(optimizer)
         loss.backward()
         return loss.detach(), values.detach()

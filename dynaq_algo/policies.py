@@ -22,8 +22,8 @@ class CandidatePolicy(BasePolicy):
     """Q-values of the candidates in a Dict observation; the greedy policy takes the best that the mask allows.
 
     The observation has an entry `candidates`: features, Box (k, d_a), or ids, integer Box (k,), which name rows of a
-    table. An entry `pairs` (k, p) holds numbers of each (state, candidate) pair. Every other entry but `action_mask` (k,),
-    flattened in key order, is the state.
+    table. An entry `pairs` (k, p) holds numbers of each (state, candidate) pair. Every other entry but `action_mask`
+    (k,), flattened in key order, is the state.
 
     Args:
         observation_space: See :class:`~dynaq_algo.features.CandidateLayout`.
@@ -68,6 +68,7 @@ class CandidatePolicy(BasePolicy):
         self.features_name = features
         self.features_kwargs = dict(features_kwargs or {})
         self.prior = None if prior is None else list(prior)
+        self._plan: tuple[Any, float | None] | None = None
         self.features = make_features(features, self.layout, action_table, **self.features_kwargs)
         self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
         self.q_net_target = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
@@ -87,26 +88,46 @@ class CandidatePolicy(BasePolicy):
             candidates = self.action_table.rows(candidates)
         return th.as_tensor(candidates, device=self.device)
 
-    def q_values(self, decisions: DecisionBatch) -> th.Tensor:
-        """(n, k) of n decisions, masked candidates included."""
-        state = th.as_tensor(decisions.state, device=self.device)
-        return self.q_net.score(state, self.action_features(decisions.candidates), self.tensor(decisions.pairs))
+    def plan_with(self, world_model: nn.Module, gamma: float | None) -> None:
+        """Take the world model for bonuses and, with `gamma`, for planning at decision time.
+
+        Args:
+            world_model: With `score(state, candidates, pairs, with_spread)`; it is not part of the policy's own state.
+            gamma: Q-values then are the model's rewards plus `gamma` times what the Q-network says of the future. None
+                for a Q-network that says all.
+        """
+        # In a tuple, so that its weights do not count as the policy's own.
+        self._plan = (world_model, gamma)
+
+    def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
+        """(n, k) of n decisions, masked candidates included, plus `bonus` times the world model's spread."""
+        state, pairs = th.as_tensor(decisions.state, device=self.device), self.tensor(decisions.pairs)
+        seen = state, self.action_features(decisions.candidates), pairs
+        if self._plan is None:
+            return self.q_net.score(*seen)
+        model, gamma = self._plan
+        if gamma is None:
+            values = self.q_net.score(*seen)
+            return values + bonus * model.score(*seen)[1] if bonus else values
+        reward, spread = model.score(*seen, with_spread=bonus > 0)
+        values = reward + gamma * self.q_net.score(*seen) if gamma else reward
+        return values + bonus * spread if bonus else values
 
     def tensor(self, array: np.ndarray | None) -> th.Tensor | None:
         """An array on the policy's device; None stays None."""
         return None if array is None else th.as_tensor(array, device=self.device)
 
-    def greedy(self, decisions: DecisionBatch, bonus: th.Tensor | None = None) -> np.ndarray:
-        """The allowed candidate of the highest Q-value (plus `bonus` (n, k)) in each row, (n,) int64.
+    def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
+        """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.
 
-        The first among equals.
+        `bonus` times the world model's spread is added, see :meth:`q_values`.
 
         Raises:
             ValueError: If a row allows no candidate.
         """
         check_mask(decisions.mask)
         with th.no_grad():
-            q_values = self.q_values(decisions) + (0.0 if bonus is None else bonus)
+            q_values = self.q_values(decisions, bonus)
             mask = None if decisions.mask is None else th.as_tensor(decisions.mask, device=self.device)
             return masked(q_values, mask).argmax(dim=1).cpu().numpy()
 

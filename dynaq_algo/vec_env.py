@@ -10,13 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-__all__ = ["GymnasiumVecEnv", "as_vec_env", "attribute_of", "make_sb3_vec_env", "table_of"]
+__all__ = ["GymnasiumVecEnv", "as_vec_env", "attribute_of", "make_sb3_vec_env", "table_of", "what_is_read"]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -282,6 +283,30 @@ def attribute_of(env: VecEnv, name: str) -> Any:
     """An attribute of the environments, asked of the first one: it is the same in all. None where there is none."""
     # An environment in another process ends with it if it is asked for what it lacks.
     return env.get_attr(name, indices=0)[0] if env.has_attr(name) else None
+
+
+def what_is_read(env: VecEnv) -> dict[str, Any]:
+    """What an agent on these environments reads of an observation, in plain JSON.
+
+    Returns:
+        `observation`: `"ids"` or `"features"`; `entries`: the others, by name with their shapes; `pairs`: the names of
+        the numbers of a pair where the environments tell them (`pair_feature_names`), else how many; `job_fields` where
+        they tell them. Numbers of candidates and of actions are not among it: they may change.
+    """
+    space = env.observation_space
+    if not isinstance(space, spaces.Dict) or "candidates" not in space.spaces:
+        return {}
+    candidates, pairs = space["candidates"], space.spaces.get("pairs")
+    read: dict[str, Any] = {"observation": "ids" if len(candidates.shape or ()) == 1 else "features"}
+    others = {"candidates", "pairs", "action_mask"}
+    read["entries"] = {key: list(part.shape or ()) for key, part in space.spaces.items() if key not in others}
+    if pairs is not None:
+        names = attribute_of(env, "pair_feature_names")
+        read["pairs"] = list(names) if names else (pairs.shape or (0, 0))[1]
+    fields = attribute_of(env, "job_fields")
+    if fields is not None:
+        read["job_fields"] = list(fields)
+    return read
 
 
 def _spec_of(env_id: str) -> EnvSpec:

@@ -63,9 +63,12 @@ class WorldModel(nn.Module):
         return _mean_and_spread([member(inputs) for member in self.members])
 
     def score(
-        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
     ) -> tuple[th.Tensor, th.Tensor]:
-        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each."""
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each.
+
+        The spread costs nothing here, `with_spread` or not.
+        """
         return _mean_and_spread([member.score(state, candidates, pairs) for member in self.members])  # type: ignore[operator]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
@@ -75,21 +78,26 @@ class WorldModel(nn.Module):
     def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
         """Told of new transitions, (n, d_s), (n, d_a), (n, p) and (n,); it waits for :meth:`update`."""
 
-    def update(self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray) -> th.Tensor:
+    def update(
+        self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
+    ) -> th.Tensor:
         """One optimiser step on real transitions.
 
         Args:
             inputs: (n, output_dim) of the chosen pairs.
             reward: (n,) that was earned.
             serial: (n,) numbers of the transitions, which fix each member's share of the data.
+            weight: (n,) how much each counts; None for 1.
 
         Returns:
             The mean squared error, averaged over members, before the step.
         """
         if len(self.members) == 1:
-            error, _ = self._squared_error(self.members[0], self.optimizer, inputs, reward)
+            error, _ = self._squared_error(self.members[0], self.optimizer, inputs, reward, weight)
         else:
             errors = th.stack([(member(inputs) - reward).square() for member in self.members])
+            if weight is not None:
+                errors = errors * weight
             weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
             # The sum over members: each learns as fast as it would alone.
             drop_gradients(self.optimizer)

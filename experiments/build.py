@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import jobrec_gym
@@ -133,10 +133,15 @@ def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:
     return _instantiate(cfg.algo, env=env)
 
 
+def algorithm_class(cfg: DictConfig) -> Any:
+    """The class of ``cfg.algo``, whose target is the class or a class method that makes one, such as ``DynaQ.plus``."""
+    target = get_object(cfg.algo._target_)
+    return target if isinstance(target, type) else target.__self__
+
+
 def load_algorithm(cfg: DictConfig, path: Path, env: VectorEnv) -> Any:
     """The saved algorithm of a run; only what acts, without its replay."""
-    algorithm: Any = get_class(cfg.algo._target_)
-    return algorithm.load(path, env=env)
+    return algorithm_class(cfg).load(path, env=env)
 
 
 def _instantiate(cfg: DictConfig, **objects: Any) -> Any:

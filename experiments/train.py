@@ -19,12 +19,13 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
+from dynaq_algo import Bandit
 from experiments.build import (
+    algorithm_class,
     build_algorithm,
     build_env,
     build_market,
@@ -35,7 +36,6 @@ from experiments.build import (
 )
 from experiments.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.evaluation import HeldOutEvaluation, Truth
-from experiments.opponents import Recommender
 from experiments.progress import LearningProgress
 from experiments.recording import InteractionRecorder, LearningCurve, keep_rows, rows_until
 from experiments.runs import (
@@ -234,9 +234,9 @@ def _check(cfg: DictConfig) -> None:
     at = cfg.evaluation.at
     if not OmegaConf.is_list(at) or not all(isinstance(point, int | float) for point in at):
         raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
-    algorithm = get_class(cfg.algo._target_)
+    algorithm = algorithm_class(cfg)
     for name, value, method in (
-        ("pretrain.epochs", None if issubclass(algorithm, Recommender) else cfg.pretrain.epochs or None, "pretrain"),
+        ("pretrain.epochs", None if issubclass(algorithm, Bandit) else cfg.pretrain.epochs or None, "pretrain"),
         ("checkpoint_interval", cfg.checkpoint_interval, "save_checkpoint"),
     ):
         if value is not None and not hasattr(algorithm, method):
@@ -250,14 +250,21 @@ def _pretraining_data(cfg: DictConfig, market: LabourMarket, env: InteractionRec
     options = cfg.pretrain
     if options.epochs == 0:
         return None
-    if issubclass(get_class(cfg.algo._target_), Recommender):
-        _log.info("%s learns nothing: pre-training is left out.", cfg.algo._target_.rpartition(".")[2])
+    if issubclass(algorithm_class(cfg), Bandit):
+        _log.info("%s learns nothing from a data set: pre-training is left out.", cfg.algo._target_.rpartition(".")[2])
         return None
     if options.dataset is not None:
         pairs = load_dataset(options.dataset, market)
     else:
         pairs = cosine_pairs(market, options.n_pairs, options.seed, cfg.env.split, cfg.env.job_split, options.scale)
-    return to_pretrain(pairs, market, env.unwrapped.action_features, ids=cfg.env.observation == "ids")
+    shows_pairs = "pairs" in env.single_observation_space.spaces  # type: ignore[attr-defined]
+    return to_pretrain(
+        pairs,
+        market,
+        env.unwrapped.action_features,
+        ids=cfg.env.observation == "ids",
+        pair_features=env.unwrapped.pair_features if shows_pairs else None,
+    )
 
 
 def _pretrain(cfg: DictConfig, model: Any, dataset: dict[str, Any] | None, record: Path) -> None:
@@ -324,8 +331,7 @@ def _under_other_truths(cfg: DictConfig, market: LabourMarket, model: Any) -> di
 
 
 def _load_checkpoint(cfg: DictConfig, folder: Path, env: InteractionRecorder) -> Any:
-    algorithm: Any = get_class(cfg.algo._target_)
-    model = algorithm.load_checkpoint(folder / CHECKPOINT, env)
+    model = algorithm_class(cfg).load_checkpoint(folder / CHECKPOINT, env)
     keep_rows(folder / METRICS, model.num_timesteps)
     model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
     return model

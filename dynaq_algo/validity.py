@@ -1,0 +1,48 @@
+"""How many of the transitions of a learning phase mean something, and what is said where few do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["NothingLearned", "Validity"]
+
+
+class NothingLearned(RuntimeError):
+    """Not one transition of a whole learning phase meant anything, so nothing was learned."""
+
+
+class Validity:
+    """Counts the transitions whose `info["transition_valid"]` is False: their rewards are not to be learned from."""
+
+    def __init__(self) -> None:
+        self.n = self.n_invalid = 0
+
+    def count(self, infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Count one step of n environments in; returns which of its transitions are valid, bool (n,)."""
+        valid = np.array([info.get("transition_valid", True) for info in infos], dtype=bool)
+        self.n += len(valid)
+        self.n_invalid += int((~valid).sum())
+        return valid
+
+    def report(self) -> None:
+        """Warn where some were not valid; called at the end of a learning phase.
+
+        Raises:
+            NothingLearned: If none was.
+        """
+        if not self.n_invalid:
+            return
+        why = "Each step's info says why; of a language model's feedback it is `feedback/status`."
+        if self.n_invalid == self.n:
+            raise NothingLearned(
+                f'None of the {self.n:,} transitions was valid (`info["transition_valid"]`): nothing was learned. {why}'
+            )
+        warnings.warn(
+            f'{self.n_invalid:,} of {self.n:,} transitions were not valid (`info["transition_valid"]`) and were left '
+            f"out. {why}",
+            stacklevel=3,
+        )
