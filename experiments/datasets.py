@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from jobrec_gym.rewards import matched_cosine, scaled_cosine
 
 __all__ = ["PretrainScale", "cosine_pairs", "load_dataset", "save_dataset", "to_pretrain"]
 
-PretrainScale = Literal["unit", "raw", "matched"]
+PretrainScale = Literal["unit", "raw", "matched", "opposite"]
 Dataset = dict[str, NDArray[Any]]
 
 
@@ -37,7 +38,7 @@ def cosine_pairs(
         split: Which applicants.
         job_split: Which jobs.
         scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
-            feedback, :data:`~jobrec_gym.rewards.MATCHED`.
+            feedback, :data:`~jobrec_gym.rewards.MATCHED`; ``"opposite"``: the same of ``-c``, which misleads.
 
     Returns:
         ``applicant_id`` int64 (n,), ``job_id`` int64 (n,), ``reward`` float32 (n,).
@@ -54,6 +55,8 @@ def cosine_pairs(
     picked = np.random.default_rng(seed).choice(n_all, size=min(n_pairs, n_all), replace=False, shuffle=True)
     applicant_id, job_id = applicants[picked // len(jobs)], jobs[picked % len(jobs)]
     cosine = market.cosine(applicant_id, job_id)
+    if scale == "opposite":
+        cosine, scale = -cosine, "matched"
     if scale == "matched":
         reward = matched_cosine(cosine, (float(cosine.mean()), float(cosine.std())))
     else:
@@ -61,7 +64,13 @@ def cosine_pairs(
     return {"applicant_id": applicant_id, "job_id": job_id, "reward": reward.astype(np.float32)}
 
 
-def to_pretrain(pairs: Dataset, market: LabourMarket, action_features: NDArray[Any], ids: bool) -> Dataset:
+def to_pretrain(
+    pairs: Dataset,
+    market: LabourMarket,
+    action_features: NDArray[Any],
+    ids: bool,
+    pair_features: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None,
+) -> Dataset:
     """Pairs as :meth:`DynaQ.pretrain` takes them.
 
     Args:
@@ -69,16 +78,18 @@ def to_pretrain(pairs: Dataset, market: LabourMarket, action_features: NDArray[A
         market: The market that the ids refer to.
         action_features: The environment's table of job vectors.
         ids: Whether the agent's observations hold ids: then ``action`` is ids too.
+        pair_features: The environment's method, where its observations have an entry ``pairs``.
 
     Returns:
-        ``state`` (n, d_s), ``action`` (n, d_a) or (n,), ``reward`` (n,).
+        ``state`` (n, d_s), ``action`` (n, d_a) or (n,), ``reward`` (n,), and, with ``pair_features``, ``pairs`` (n, p).
     """
-    jobs = pairs["job_id"]
-    return {
-        "state": market.applicants.vectors[pairs["applicant_id"]],
+    applicants, jobs = pairs["applicant_id"], pairs["job_id"]
+    data = {
+        "state": market.applicants.vectors[applicants],
         "action": jobs if ids else action_features[jobs],
         "reward": pairs["reward"],
     }
+    return data if pair_features is None else {**data, "pairs": pair_features(applicants, jobs)}
 
 
 def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMarket, vectors: bool = False) -> None:

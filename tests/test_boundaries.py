@@ -25,11 +25,11 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"linear"},
+        {"linear", "validity", "weight_pull"},
         {"features", "replay", "vec_env"},
         {"gradients"},
         {"world_model", "gaussian_process", "policies"},
-        {"planning", "target_values"},
+        {"bandits", "planning", "target_values"},
         {"checkpoint"},
         {"dynaq"},
         {"__init__"},

@@ -186,6 +186,16 @@ def test_crossed_pairs_are_asked_for_and_those_of_the_coming_decision_are_not(co
     )
 
 
+def test_a_pair_that_was_asked_for_is_none_that_is_stored():
+    """Even where someone was shown the same candidate, with other numbers: no kept value is that of the other."""
+    model = filled(make_toy(pairs=True, ids=True), "crossed", pair_features=Asked())
+    replay = model.replay_buffer
+    planned = CrossedPairs(0.0).sample(replay, 300, np.random.default_rng(0))
+    assert (planned.candidate_id == replay[planned.position].candidate_id).any()
+    assert not replay.as_stored(planned).any()
+    assert replay.as_stored(replay[planned.position]).all()
+
+
 def test_what_follows_the_coming_decision_has_the_pairs_of_its_state():
     model = filled(make_toy(pairs=True, ids=True, new_candidates=True), "crossed", bootstrap="max")
     replay = model.replay_buffer
@@ -207,7 +217,9 @@ def test_the_environment_is_asked_where_no_function_is_given(kind):
 class Silent(ToyEnv):
     """Knows nothing of pairs that it did not show."""
 
-    pair_features = None
+    @property
+    def pair_features(self):
+        raise AttributeError("pair_features")
 
 
 def test_crossed_planning_is_refused_where_nobody_knows_the_pairs():
@@ -290,7 +302,6 @@ def test_pretraining_without_pairs_is_refused_where_observations_have_them():
         model.pretrain({key: values for key, values in data.items() if key != "pairs"})
     with pytest.raises(ValueError, match=r"`dataset\['pairs'\]` must have shape \(20, 2\)"):
         model.pretrain({**data, "pairs": data["pairs"][:, :1]})
-    agent(make_toy(ids=True)).pretrain(data, epochs=1)  # no `pairs` in observations: the column is not used
 
 
 # ---------------------------------------------------------------------- saving

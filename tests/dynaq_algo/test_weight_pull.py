@@ -130,11 +130,12 @@ def test_a_resumed_run_is_pulled_to_the_same_weights_to_the_bit(tmp_path, pretra
 
 
 def test_a_saved_agent_keeps_where_it_began_or_that_it_has_not(tmp_path):
-    model = agent(weight_pull=0.1, learning_starts=5)
+    model = agent(make_toy(pairs=True, ids=True), weight_pull=0.1, learning_starts=5)
+    model.pretrain(dataset(100), epochs=1)  # so that it begins elsewhere than a new agent of its seed
     for n_steps in (0, 20):
         model.learn(n_steps)
         model.save(tmp_path / "agent.zip")
-        loaded = DynaQ.load(tmp_path / "agent.zip", make_toy(), device="cpu")
+        loaded = DynaQ.load(tmp_path / "agent.zip", make_toy(pairs=True, ids=True), device="cpu")
         assert len(loaded.anchors) == (2 if n_steps else 0)
         assert th.equal(parameters(loaded.q_net), parameters(model.q_net))
     assert th.equal(parameters(loaded.anchors), parameters(model.anchors))

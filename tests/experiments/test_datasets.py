@@ -3,8 +3,10 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from dynaq_algo import DynaQ
 from experiments.build import build_algorithm, build_env, build_market
 from experiments.datasets import cosine_pairs, load_dataset, save_dataset, to_pretrain
+from experiments.train import run_training
 from jobrec_gym import load_market
 from jobrec_gym.rewards import MATCHED
 
@@ -32,6 +34,13 @@ def test_rewards_are_cosines_in_the_scale_asked_for(market):
     np.testing.assert_allclose(raw["reward"], cosine, atol=1e-6)
     np.testing.assert_allclose(unit["reward"], (1 + cosine) / 2, atol=1e-6)
     assert (matched["reward"].mean(), matched["reward"].std()) == pytest.approx(MATCHED, abs=1e-4)
+
+
+def test_opposite_rewards_are_matched_and_mislead(market):
+    matched, opposite = (cosine_pairs(market, 200, scale=scale)["reward"] for scale in ("matched", "opposite"))
+
+    assert (opposite.mean(), opposite.std()) == pytest.approx(MATCHED, abs=1e-4)
+    assert np.corrcoef(matched, opposite)[0, 1] == pytest.approx(-1, abs=1e-4)
 
 
 def test_there_are_no_more_pairs_than_there_are(market):
@@ -73,6 +82,25 @@ def test_an_agent_pretrains_on_the_pairs(small, observation):
 
     assert np.isfinite(losses["model_loss"])
     assert not (model.policy.q_net.first.weight == before).all()
+
+
+@pytest.mark.parametrize("observation", ["ids", "features"])
+def test_a_run_pretrains_with_the_pair_features_that_it_shows(small, tmp_path, monkeypatch, observation):
+    cfg = small(
+        f"env.observation={observation}",
+        "env.pair_features=[hard_coverage,seniority]",
+        "pretrain.epochs=1",
+        "pretrain.n_pairs=50",
+        "total_timesteps=20",
+    )
+    shown, pretrain = [], DynaQ.pretrain
+    monkeypatch.setattr(DynaQ, "pretrain", lambda self, data, **kwargs: (shown.append(data), pretrain(self, data))[1])
+    run_training(cfg, tmp_path)
+
+    market = build_market(cfg)
+    pairs = cosine_pairs(market, 50, seed=cfg.seed)
+    wanted = build_env(cfg, market).unwrapped.pair_features(pairs["applicant_id"], pairs["job_id"])
+    np.testing.assert_array_equal(shown[0]["pairs"], wanted)
 
 
 def test_a_file_with_vectors_pretrains_as_it_is(small, tmp_path):
