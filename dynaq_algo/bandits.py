@@ -44,7 +44,7 @@ class Bandit:
     """Plays the candidate of the highest score and learns from each reward; a subclass says how.
 
     A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. Its arguments but `env`
-    must be plain JSON; it hands them to :meth:`__init__` by name.
+    must be plain JSON; it hands them to the constructor by name.
 
     Args:
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
@@ -59,12 +59,12 @@ class Bandit:
     ):
         self.env = as_vec_env(env)
         self.gamma = gamma
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)  # Gymnasium takes Python's numbers only
         self.layout = CandidateLayout(self.env.observation_space, self.env.action_space)
         self.num_timesteps = 0
         self.logger = Logger(None, [])
         self.rng = np.random.default_rng(seed)
-        self._arguments = {"gamma": gamma, "seed": seed, **arguments}
+        self._arguments = {"gamma": gamma, "seed": self.seed, **arguments}
         self._last_obs: Any = None
 
     def q_values(self, observation: Obs) -> NDArray[np.floating]:
@@ -175,7 +175,7 @@ class Bandit:
             "rng": self.rng.bit_generator.state,
         }
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(_ARGUMENTS, json.dumps(content))
+            archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))  # numpy's numbers, too
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
                 np.savez(file, **self.get_learned())  # type: ignore[arg-type]
 

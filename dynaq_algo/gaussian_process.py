@@ -473,7 +473,7 @@ class GaussianProcess(nn.Module):
         return known.take(slice(0, self._n_used))
 
     def _put(self, slot: int) -> None:
-        """Bring what is compared of a pair to the features of now; one by one, so that it is always equal to the bit."""
+        """Bring what is compared of a pair to the features of now; one by one, so that it is equal to the bit."""
         raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
