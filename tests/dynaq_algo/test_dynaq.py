@@ -16,6 +16,7 @@ from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv
 from dynaq_algo.features import PairNetwork
+from dynaq_algo.validity import NothingLearned
 
 
 def agent(env=None, **kwargs):
@@ -479,11 +480,13 @@ def test_global_seeds_do_not_change_a_run():
 
 def test_invalid_transitions_are_left_out_of_replay():
     model = agent(make_toy(invalid=True), learning_starts=10)
-    model.learn(20)
+    with pytest.warns(UserWarning, match="12 of 20 transitions were not valid"):
+        model.learn(20)
     assert len(model.replay_buffer) == 8  # steps 2 and 4 of each of 4 episodes
-    # Nothing valid yet: no update, no error.
+    # Nothing valid: no update, and it says so.
     empty = agent(make_toy(invalid=True, max_episode_steps=1), learning_starts=2)
-    empty.learn(10)
+    with pytest.raises(NothingLearned, match="None of the 10 transitions was valid"):
+        empty.learn(10)
     assert (len(empty.replay_buffer), empty._n_updates) == (0, 0)
 
 
