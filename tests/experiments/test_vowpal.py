@@ -22,8 +22,27 @@ def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path):
 def test_it_plays_allowed_candidates_only_and_gives_probabilities(run, small):
     cfg = small("algo=vw", "env.repeats=false", "env.max_episode_steps=5")
     model = build.build_algorithm(cfg, build.build_env(cfg, build.build_market(cfg)))
-    obs, _ = model.env.reset(seed=0)
+    obs = model.env.reset()
 
     np.testing.assert_allclose(model.q_values(obs).sum(axis=1), 1.0, atol=1e-5)
     summary = run("algo=vw", "env.repeats=false", "env.max_episode_steps=5")
     assert summary["interactions"] == 30
+
+
+def test_what_is_observed_teaches_the_same_whatever_was_drawn_before(small):
+    """Of a batch in which some transitions mean nothing, the others are learned as they are."""
+    cfg = small("algo=vw", "env.n_envs=4")
+    market = build.build_market(cfg)
+    both = [build.build_algorithm(cfg, build.build_env(cfg, market)) for _ in range(2)]
+    obs = both[0].env.reset()
+    valid = np.array([False, True, False, True])
+    part = {key: values[valid] for key, values in obs.items()}
+    actions = np.array([0, 1, 2, 3])[valid]
+
+    both[0].explore(obs)  # what was drawn is not what was answered
+    for model in both:
+        for _ in range(5):
+            model.observe(part, actions, np.array([1.0, -1.0]))
+    np.testing.assert_array_equal(both[0].q_values(obs), both[1].q_values(obs))
+    both[1].observe(part, actions, np.array([-1.0, 1.0]))
+    assert (both[0].q_values(obs) != both[1].q_values(obs)).any()
