@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
-import json
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,6 @@ from stable_baselines3 import DQN
 from stable_baselines3.common import utils
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -54,6 +51,8 @@ BOOTSTRAPS = ("same_action", "max", "double")
 WORLD_MODELS = ("network", "gaussian_process")
 PLANNING = ("background", "decision_time")
 WINDOW = 1_000
+# Arguments of SB3's DQN.
+NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
 
 @contextmanager
@@ -231,17 +230,13 @@ class DynaQ(DQN):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
-        if (
-            refused := {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
-            & kwargs.keys()
-        ):
+        if refused := NOT_OURS & kwargs.keys():
             raise ValueError(
                 f"{sorted(refused)} are not arguments of DynaQ: it has a compact replay of its own and one-step "
                 "targets. Set `buffer_size`."
             )
-        known = [*inspect.signature(DynaQ).parameters, *inspect.signature(DQN).parameters]
-        if unknown := [name for name in kwargs if name not in known]:
-            raise TypeError(f"DynaQ has no argument {unknown[0]!r}{best_match(unknown[0], known)}.")
+        known = {*inspect.signature(DynaQ).parameters, *inspect.signature(DQN).parameters} - NOT_OURS - {"kwargs"}
+        _refuse_unknown_arguments("DynaQ", kwargs, known)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -314,6 +309,9 @@ class DynaQ(DQN):
             "trust": 0.0,
             "state": 0.15,
             "same_state": 0.2,
+            # What the pairs' numbers say of a job and a pair is not peculiar to them.
+            "same_action": 0.11 if has_pairs else 0.15,
+            "same_pair": 0.15 if has_pairs else 0.2,
         }
         arguments: dict[str, Any] = {
             "policy": "CandidatePolicy",
@@ -327,6 +325,10 @@ class DynaQ(DQN):
             "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
             "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
         }
+        if overrides.get("world_model", "gaussian_process") != "gaussian_process":
+            del arguments["world_model_kwargs"]  # those of a Gaussian process
+        if overrides.get("world_model", arguments["world_model"]) != arguments["world_model"]:
+            del arguments["world_model_kwargs"]  # another model has other arguments
         return cls(env=vec_env, seed=seed, **_merged(arguments, overrides))
 
     # ------------------------------------------------------------------ learning
@@ -354,7 +356,8 @@ class DynaQ(DQN):
             batch, reward = self._batch(transitions), self._tensor(self._normalised(transitions.reward))
 
             if self._learns_values:
-                target = self._targets(batch, reward, self._target_values(transitions, batch, imagined=False))
+                target_values = self._target_values(transitions, batch, imagined=False)
+                target = self._targets(batch, reward if self.planning == "background" else None, target_values)
                 loss, q_values = self._q_update(batch.inputs, target)
                 self._pull_back("q_net")
                 losses.append(loss)
@@ -376,20 +379,22 @@ class DynaQ(DQN):
 
     @denormals_flushed()
     def plan(self, batch_size: int) -> list[th.Tensor]:
-        """`planning_steps` optimiser steps on imagined rewards; returns their losses."""
-        if self.planning_steps == 0:
+        """`planning_steps` optimiser steps on imagined pairs; returns their losses, none where nothing is to learn."""
+        if self.planning_steps == 0 or not self._learns_values:
             return []
         self._drop_anchor()
         pairs = self._planner.sample(self.replay_buffer, self.planning_steps * batch_size, self._rngs["planning"])
         planned = self._batch(pairs)
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
-        imagined, target_values = self._imagined_rewards(planned.pairs), self._target_values(pairs, planned)
+        imagined = self._imagined_rewards(planned.pairs) if self.planning == "background" else None
+        target_values = self._target_values(pairs, planned)
         self._n_planning_updates += self.planning_steps
         if planned.following is None:
             targets: Iterable[th.Tensor] = self._targets(planned, imagined, target_values).split(batch_size)
         else:  # the Q-network of each step chooses what follows
-            parts = planned.split(batch_size), imagined.split(batch_size), target_values.split(batch_size)
-            targets = itertools.starmap(self._targets, zip(*parts, strict=True))
+            rewards = [None] * self.planning_steps if imagined is None else imagined.split(batch_size)
+            parts = zip(planned.split(batch_size), rewards, target_values.split(batch_size), strict=True)
+            targets = itertools.starmap(self._targets, parts)
         steps = zip(planned.inputs.split(batch_size), targets, strict=True)
         losses = []
         for inputs, target in steps:
@@ -458,18 +463,18 @@ class DynaQ(DQN):
         return th.nn.ModuleDict({name: Anchor(net) for name, net in networks.items() if [*net.parameters()]})
 
     @th.no_grad()
-    def _targets(self, batch: Batch, reward: th.Tensor, target_values: th.Tensor) -> th.Tensor:
+    def _targets(self, batch: Batch, reward: th.Tensor | None, target_values: th.Tensor) -> th.Tensor:
         """`reward + gamma * next value`, (n,); the next value alone where the Q-network learns the future alone.
 
         Args:
             batch: n transitions.
-            reward: (n,) earned or imagined.
+            reward: (n,) earned or imagined; None for the next value alone.
             target_values: Of the same transitions, see :meth:`_target_values`.
         """
         if batch.following is not None:
             best = batch.following.scores(self._values(self.q_net)).argmax(dim=1, keepdim=True)
             target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.following.terminated)
-        return target_values if self.planning == "decision_time" else reward + self.gamma * target_values
+        return target_values if reward is None else reward + self.gamma * target_values
 
     @th.no_grad()
     def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
@@ -669,13 +674,17 @@ class DynaQ(DQN):
         assert self._last_obs is not None  # set by _setup_learn
         obs = layout.read(self._last_obs)  # type: ignore[arg-type]
         replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
+        self._take_note(infos)
+        self._last_obs = new_obs
+
+    def _take_note(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Of one step of all environments: what is valid, the latest weights of the reward, and its components."""
         for info, is_valid in zip(infos, self._validity.count(infos), strict=True):
             if is_valid:
                 if self.relabel:
-                    replay_buffer.weights = _reward_weights(info)
+                    self.replay_buffer.weights = _reward_weights(info)
                 for name, value in info.get("reward_components", {}).items():
                     self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
-        self._last_obs = new_obs
 
     def observe(
         self,
@@ -689,8 +698,9 @@ class DynaQ(DQN):
         """Learn from answers that were given outside of :meth:`learn`, one after the other.
 
         Each is stored, counts as an interaction, and is followed by the updates that `learn` would make with
-        `train_freq=1`. A set of another number of candidates than in training is stored with the chosen one first: what
-        is missing repeats it, what is too much is left out.
+        `train_freq=1`. Nothing is stored if one of a batch is refused. A set of another number of candidates than in
+        training is stored with the chosen one first, then those that the mask allows: what is missing repeats the first
+        one, what is too much is left out.
 
         Args:
             observation: One observation or a batch of n.
@@ -701,13 +711,13 @@ class DynaQ(DQN):
             info: Of each answer, as an environment gives it; `transition_valid` False leaves one out.
 
         Raises:
-            ValueError: If numbers of rows differ, an action names no candidate, a reward is not finite, or `next_obs`
-                is missing.
+            ValueError: If numbers of rows differ, an action names no candidate, an id no action, a number is not
+                finite, or `next_obs` is missing.
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
                 f"`next_obs` must be given where gamma is above 0 (it is {self.gamma}): the value of an action is also "
-                "what may follow. Pass the observation after the answer, or `terminated=True` with any."
+                "what may follow. Pass the observation after the answer; where `terminated` is True, any will do."
             )
         layout = self.policy.layout
         decisions = layout.read(observation)
@@ -715,20 +725,29 @@ class DynaQ(DQN):
         n, k = decisions.candidates.shape[:2]
         actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
         infos = [info or {}] * n if info is None or isinstance(info, Mapping) else list(info)
-        ends = np.broadcast_to(np.reshape(np.asarray(terminated, bool), -1), n)
-        for name, size in {"action": len(actions), "reward": len(rewards), "next_obs": len(following.state)}.items():
+        ends = np.reshape(np.asarray(terminated, bool), -1)
+        ends = np.repeat(ends, n) if len(ends) == 1 else ends
+        sizes = {"action": len(actions), "reward": len(rewards), "next_obs": len(following.state)}
+        for name, size in {**sizes, "terminated": len(ends), "info": len(infos)}.items():
             if size != n:
                 raise ValueError(f"`{name}` must have {n} rows, as `observation` has, got {size}.")
-        if not np.issubdtype(actions.dtype, np.integer) or not ((actions >= 0) & (actions < k)).all():
-            raise ValueError(f"`action` must be integers in [0, {k}), the candidates of `observation`, got {actions}.")
-        if not np.isfinite(rewards).all():
-            raise ValueError(f"`reward` must be finite, got {rewards}. Leave answers without a reward out.")
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"`action` must be integers, indices of candidates, got {actions.dtype}.")
+        if (bad := (actions < 0) | (actions >= k)).any():
+            row = bad.argmax()
+            raise ValueError(f"`action` must be in [0, {k}), the candidates shown, row {row} is {actions[row]}.")
+        if (bad := ~np.isfinite(rewards)).any():
+            row = bad.argmax()
+            raise ValueError(f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one.")
+        self._refuse_unusable("observation", decisions)
+        self._refuse_unusable("next_obs", following)
         if not hasattr(self, "_logger"):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, "DynaQ_observe")
         for i in range(n):
             row = np.array([i])
             obs, at = self._as_in_training(decisions.take(row), actions[i])
             then, _ = self._as_in_training(following.take(row), 0)
+            self._take_note([infos[i]])
             self._see(obs)
             self.replay_buffer.add(obs, then, at, rewards[row], ends[row], [infos[i]])
             self.num_timesteps += 1
@@ -741,9 +760,23 @@ class DynaQ(DQN):
         k, wanted = decision.candidates.shape[1], self.policy.layout.n_candidates
         if k == wanted:
             return decision, np.array([action])
-        columns = np.array([action, *(column for column in range(k) if column != action), *[action] * wanted][:wanted])
+        allowed = np.ones(k, bool) if decision.mask is None else decision.mask[0]
+        others = sorted((column for column in range(k) if column != action), key=lambda column: not allowed[column])
+        columns = np.array([action, *others, *[action] * wanted][:wanted])
         parts = (None if part is None else part[:, columns] for part in decision[1:])
         return DecisionBatch(decision.state, *parts), np.array([0])  # type: ignore[arg-type]
+
+    def _refuse_unusable(self, name: str, decisions: DecisionBatch) -> None:
+        """Refuse decisions that nothing can be learned from: one bad number would spoil all that is known."""
+        entries = {"state": decisions.state, "candidates": decisions.candidates, "pairs": decisions.pairs}
+        for entry, values in entries.items():
+            if values is not None and not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise ValueError(
+                    f"`{name}` must hold finite numbers, row {row} does not (in its {entry}). Leave such answers out."
+                )
+        if self.action_table is not None:
+            self.action_table.check(decisions.candidates)
 
     def dump_logs(self) -> None:
         """Write the log, with the mean of each reward component over the last 1,000 transitions."""
@@ -770,7 +803,7 @@ class DynaQ(DQN):
         Args:
             dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,),
                 `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool and `weight` (n,):
-                how much each row counts, in units of their mean.
+                how much each row counts, in units of their mean. Entries whose names begin with `info:` are left alone.
             epochs: Passes over the data, each in a new order.
             batch_size: Pairs in each update; that of learning by default.
             progress_bar: Show one, with SB3's extra dependencies.
@@ -933,29 +966,37 @@ class DynaQ(DQN):
         """Change the environment, see SB3; candidate ids must name the same actions.
 
         Raises:
-            ValueError: If the environment shows something else than what the agent reads, or its table of actions is
-                another one, but for rows added at its end.
+            ValueError: If the environment shows something else than what the agent reads, another number of candidates,
+                or its table of actions is another one, but for rows added at its end.
         """
         env = self._wrap_env(env, self.verbose)
         _refuse_normalised_observations(env)
-        _refuse_other_observations(self.reads, what_is_read(env), "`env`")
-        table = table_of(env)
-        if self.action_table is not None and table is not None and table is not self.action_table.values:
-            self.policy.action_table = self.action_table = self._grown_table(ActionTable(table), self.action_table)
+        _refuse_other_observations(self.reads, what_is_read(env))
+        if env.action_space != self.action_space:
+            raise ValueError(
+                f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
+                f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
+            )
+        table, values = self.action_table, table_of(env)
+        if table is not None and values is not None and values is not table.values:
+            table = self._grown_table(ActionTable(values), table)
             # Ids may name more actions than before.
             self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
+        self.policy.action_table = self.action_table = table
         self._find_pair_features()
 
     def _setup_model(self) -> None:
         self._check_arguments()
+        layout = CandidateLayout(self.observation_space, self.action_space)
         if self.env is not None:
             _refuse_normalised_observations(self.env)
-            self.reads = what_is_read(self.env)
+            shown = what_is_read(self.env)
+            _refuse_other_observations(self.reads, shown)
+            self.reads = shown
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._planner = make_planning_source(self.planning_source)
-        layout = CandidateLayout(self.observation_space, self.action_space)
         self.action_table = self._find_action_table() if layout.uses_ids else None
         self.replay_buffer = CandidateReplay(
             self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs, layout.n_pairs
@@ -1010,6 +1051,14 @@ class DynaQ(DQN):
         ):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {known}, got {value!r}{best_match(value, known)}.")
+        model_class = GaussianProcess if self.world_model_name == "gaussian_process" else WorldModel
+        for name, made, given in (
+            ("policy_kwargs", self.policy_class, self.policy_kwargs),
+            ("world_model_kwargs", model_class, self.world_model_kwargs),
+        ):
+            parameters = inspect.signature(made).parameters
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+                _refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, {*parameters})
         if self.relabel and self.world_model_name == "gaussian_process":
             raise ValueError(
                 '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
@@ -1153,10 +1202,7 @@ class DynaQ(DQN):
         """
         if env is not None:
             env = as_vec_env(env)
-            if isinstance(path, (str, Path)):
-                with open_path(path, "r", suffix="zip") as file, zipfile.ZipFile(file) as archive:
-                    reads = json.loads(archive.read("data")).get("reads", {})
-                _refuse_other_observations(reads, what_is_read(env), f"{path}: `env`")
+            # Its own spaces in place of the saved ones, which SB3 would want to be equal; _setup_model compares.
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
         return super().load(path, env=env, device=device, custom_objects=custom_objects, **kwargs)
@@ -1221,6 +1267,11 @@ def _of_what_goes_on(values: th.Tensor, terminated: th.Tensor) -> th.Tensor:
     return values.masked_fill(terminated | (values == -th.inf), 0.0)
 
 
+def _refuse_unknown_arguments(whose: str, given: Iterable[str], known: set[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"{whose} has no argument {unknown[0]!r}{best_match(unknown[0], sorted(known))}.")
+
+
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:
     if "reward_weights" not in info or "reward_components" not in info:
         raise ValueError(
@@ -1260,11 +1311,11 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
             f"got {sorted(dataset)}."
         )
     optional = ("terminated", "weight")
-    if unknown := sorted(set(dataset) - {*needed, *optional}):
+    if unknown := sorted(key for key in {*dataset} - {*needed, *optional} if not key.startswith("info:")):
         known = (*needed, *optional)
         raise ValueError(
             f"`dataset` may have the entries {known}, got {unknown[0]!r} too{best_match(unknown[0], known)}. Leave out "
-            "what is not to be learned from."
+            "what is not to be learned from, or begin its name with `info:`."
         )
     data = {key: np.asanyarray(dataset[key]) for key in needed}
     n = len(data["reward"]) if data["reward"].ndim else 0
@@ -1309,13 +1360,13 @@ def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
     return tqdm(epochs, desc="pretrain")
 
 
-def _refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any], where: str) -> None:
+def _refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
     """Refuse an environment that shows something else than what an agent reads; both as :func:`what_is_read`."""
     for name in reads:
         if shown.get(name) != reads[name]:
             raise ValueError(
-                f"{where} must show what the agent was trained to read: its {name} is {reads[name]}, the environment's "
-                f"{shown.get(name)}. Make the environment with the arguments of training, or train a new agent."
+                f"`env` must show what the agent was trained to read: `{name}` was {reads[name]!r}, and is "
+                f"{shown.get(name)!r} here. Make the environment with the arguments of training, or train a new agent."
             )
 
 

@@ -92,6 +92,10 @@ def to_pretrain(
     return data if pair_features is None else {**data, "pairs": pair_features(applicants, jobs)}
 
 
+_ABOUT = "info:"
+"""Stands before the names of entries that tell where rows come from, which ``DynaQ.pretrain`` leaves alone."""
+
+
 def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMarket, vectors: bool = False) -> None:
     """Writes an npz file, whole or not at all.
 
@@ -103,7 +107,8 @@ def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMar
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {**pairs, "market": np.array(market.fingerprint())}
+    about = {"applicant_id": pairs["applicant_id"], "job_id": pairs["job_id"], "market": market.fingerprint()}
+    content = {"reward": pairs["reward"], **{_ABOUT + key: np.asarray(value) for key, value in about.items()}}
     if vectors:
         whole = to_pretrain(pairs, market, market.jobs.vectors, ids=False)
         content |= {key: whole[key].astype(np.float16) for key in ("state", "action")}
@@ -121,7 +126,8 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            content = {key: file[key] for key in ("applicant_id", "job_id", "reward", "market")}
+            content = {key: file[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
+            content["reward"] = file["reward"]
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(
             f"`pretrain.dataset`: {os.fspath(path)} is no data set: {error}. "

@@ -23,7 +23,7 @@ SMALL = [
     "evaluation.at=[0,10]",
     "evaluation.interval=20",
 ]
-SMALL_DYNAQ = [*SMALL, "algo.policy_kwargs.net_arch=[8]", "algo.learning_starts=8", "algo.batch_size=8"]
+SMALL_DYNAQ = [*SMALL, "++algo.policy_kwargs.net_arch=[8]", "++algo.learning_starts=8", "++algo.batch_size=8"]
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def small(config):
     """Composes a run of a second: ``small("algo=random", "seed=1")``."""
 
     def composed(*overrides):
-        learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=dynaq_plus", "algo=reward_model")
+        learned = ("algo=dynaq", "algo=dynaq_noplan", "algo=dynaq_plus", "algo=dynaq_tuned", "algo=reward_model")
         plain = any(item.startswith("algo=") and item not in learned for item in overrides)
         # The recorded market has the size that it has, and that of a release has no `n_jobs`.
         other = {"market=recorded", "experiment=llm_demo", "setting=recorded", "setting=onet"}
