@@ -327,8 +327,6 @@ class DynaQ(DQN):
         }
         if overrides.get("world_model", "gaussian_process") != "gaussian_process":
             del arguments["world_model_kwargs"]  # those of a Gaussian process
-        if overrides.get("world_model", arguments["world_model"]) != arguments["world_model"]:
-            del arguments["world_model_kwargs"]  # another model has other arguments
         return cls(env=vec_env, seed=seed, **_merged(arguments, overrides))
 
     # ------------------------------------------------------------------ learning
