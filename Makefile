@@ -20,10 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## From nothing: train, evaluate and report, small
-	$(BIN)/python -m experiments.train experiment=demo
-	$(BIN)/python -m experiments.evaluate run=runs/demo
-	$(BIN)/python -m experiments.report runs=runs/demo
+demo: install  ## From nothing: the best agent learns, beside cosine and the plain algorithm; a figure, a report
+	$(BIN)/python -m experiments.demo
 
 llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
 	$(BIN)/python -m experiments.llm_demo

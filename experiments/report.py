@@ -24,7 +24,7 @@ from experiments.study import probability_of_improvement
 from experiments.tables import COLUMNS, Spread, format_number, format_table, held_out_table, mean_and_spread
 from experiments.wording import agent_in_words, command_of, task_in_words
 
-__all__ = ["write_report"]
+__all__ = ["read_study", "write_report"]
 
 Groups = Mapping[str, Sequence[Run]]
 
@@ -105,7 +105,7 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(paths, "runs")
         unfinished = unfinished_runs(paths, len(runs))
         folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
-        study = _study(Path(paths)) if isinstance(paths, str) else None
+        study = read_study(Path(paths)) if isinstance(paths, str) else None
         page = write_report(runs, folder, cfg.title, unfinished, study)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
@@ -131,7 +131,7 @@ def write_report(
         folder: Made if it is not there.
         title: Of the page.
         unfinished: What to say of runs that are not in it.
-        study: What ``experiments.coldstart`` found out from these runs: ``name``, ``in_words``, ``tables`` (``header``
+        study: What :func:`read_study` found beside these runs: ``name``, ``in_words``, ``tables`` (``header``
             and ``rows``) and ``png``, base64.
 
     Returns:
@@ -663,12 +663,13 @@ def _applicants(groups: Groups, folder: Path) -> Section:
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def _study(folder: Path) -> dict[str, Any] | None:
-    """What ``experiments.coldstart`` left in a folder of runs, if it did."""
-    if not (folder / COLDSTART).is_file() or not (folder / COLDSTART_FIGURE).is_file():
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """What ``experiments.coldstart`` or ``experiments.demo`` left in a folder of runs; ``None`` if neither did."""
+    if not (folder / COLDSTART).is_file():
         return None
-    png = base64.b64encode((folder / COLDSTART_FIGURE).read_bytes()).decode()
-    return {**json.loads((folder / COLDSTART).read_text()), "png": png}
+    study = json.loads((folder / COLDSTART).read_text())
+    figure = folder / study.get("figure", COLDSTART_FIGURE)
+    return {**study, "png": base64.b64encode(figure.read_bytes()).decode()} if figure.is_file() else None
 
 
 def _headline(groups: Groups, first: Run) -> str:

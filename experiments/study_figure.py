@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
@@ -16,7 +19,7 @@ from experiments.study import Study, mean_interval
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["MOST_DRAWN", "plot_levels", "plot_settings", "spread"]
+__all__ = ["MOST_DRAWN", "plot_learning", "plot_levels", "plot_settings", "spread"]
 
 MOST_DRAWN = 6
 """More lines than that cannot be told apart at the size of a README."""
@@ -26,6 +29,7 @@ COLOURS = ("#000000", "#c8500a", "#0072b2", "#00805c", "#a03078", "#8a6a00")
 
 _WIDTH, _HEIGHT, _DPI = 8.0, 2.9, 200  # inches; shown 800 pixels wide a point of type is 1.4 pixels
 _SIZE = 10.0
+_CAPTION = 118  # letters a line
 
 
 def plot_settings(studies: Mapping[str, Study], labels: Mapping[str, str], drawn: Sequence[str], path: Path) -> None:
@@ -88,6 +92,28 @@ def plot_levels(
         for axes in (left, right):
             axes.set_xlabel(axis)
         _label_ends(figure, [left])
+        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        plt.close(figure)
+
+
+def plot_learning(scores: Mapping[str, pd.Series], caption: str, path: Path) -> None:
+    """The score of single runs over interactions.
+
+    Args:
+        scores: Of each learner, at most :data:`MOST_DRAWN`, by interactions.
+        caption: Below the axes.
+        path: Of the PNG.
+    """
+    with plt.rc_context({"font.size": _SIZE}):
+        figure, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT + 1.0), layout="constrained")
+        for (name, curve), colour in zip(scores.items(), COLOURS, strict=False):
+            axes.plot(curve.index, curve, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+        axes.set_ylabel("score on held-out applicants")
+        axes.set_xlabel("interactions")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        _frame(axes, "y")
+        figure.supxlabel(fill(caption, _CAPTION), x=0.01, ha="left", fontsize=_SIZE - 1.5, color="#555555")
+        _label_ends(figure, [axes])
         figure.savefig(path, dpi=_DPI, metadata={"Software": None})
         plt.close(figure)
 

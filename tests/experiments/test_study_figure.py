@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
@@ -10,7 +11,7 @@ from matplotlib.text import Text
 
 from experiments import study_figure
 from experiments.study import Study
-from experiments.study_figure import plot_levels, plot_settings, spread
+from experiments.study_figure import plot_learning, plot_levels, plot_settings, spread
 
 NAMES = [f"learner_{i}" for i in range(6)]
 LABELS = {name: f"label {name[-1]}" for name in NAMES}
@@ -95,3 +96,19 @@ def test_levels_are_the_horizontal_axis(study, figures, tmp_path):
     assert [text.get_text() for text in left.get_xticklabels()] == ["0 %", "50 %"]
     assert left.get_xlabel() == right.get_xlabel() == "corrupted answers"
     assert len(labels_of(left)) == 2
+
+
+def test_single_runs_are_drawn_over_interactions_with_the_caption_below(figures, tmp_path):
+    curves = {name: pd.Series([0.1 * i, 0.2 * i], [0, 1_000]) for i, name in enumerate(LABELS.values())}
+
+    plot_learning(curves, "A caption of its own.", tmp_path / "figure.png")
+
+    (figure,) = figures
+    (axes,) = figure.axes
+    lines, texts = axes.get_lines(), labels_of(axes)
+    for (name, curve), line, text in zip(curves.items(), lines, texts, strict=True):
+        assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 1_000], list(curve))
+        assert (text.get_text(), text.get_color()) == (name, line.get_color())
+        assert text.xy == (1_000, curve.iloc[-1])
+    assert "A caption of its own." in [text.get_text() for text in figure.texts]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -1,0 +1,170 @@
+"""``python -m experiments.demo``: the best agent learns, beside cosine and the note's plain algorithm."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from experiments.progress import Progress
+from experiments.report import read_study, write_report
+from experiments.runs import COLDSTART, Run, RunError, read_run, write_json
+from experiments.study import Table
+from experiments.study_figure import plot_learning
+from experiments.study_runs import StudyRun, compose_runs, read_learner, run_all
+from experiments.tables import format_table
+
+__all__ = ["LEARNERS", "in_a_sentence"]
+
+LEARNERS = ("dynaq_plus", "cosine", "dynaq")
+"""Who is shown; each has its run in a folder of its own name."""
+
+_SETTING = "profile"
+_EARLY = [0, 20, 50]
+_INTERVAL = 100
+_IN_TABLE = (*_EARLY, 100, 400)
+_FIGURE = "learning.png"
+_SCORE = "held_out/score"
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="demo")
+def main(cfg: DictConfig) -> None:
+    """Trains what is not trained yet, draws and reports it, and says in a sentence what came out."""
+    folder = Path(cfg.folder)
+    try:
+        _train(_runs(cfg, folder), cfg.n_jobs)
+        runs = {name: read_run(folder / name) for name in LEARNERS}
+        scores = {name: run.metrics.set_index("interactions")[_SCORE] for name, run in runs.items()}
+        table, sentence, caption = _table(runs, scores), in_a_sentence(scores), _caption(runs["cosine"])
+        plot_learning(scores, caption, folder / _FIGURE)
+        header, rows = table
+        write_json(
+            folder / COLDSTART,
+            {
+                "name": "demo",
+                "command": " ".join(["python -m experiments.demo", *HydraConfig.get().overrides.task]),
+                "in_words": f"{sentence} {caption}",
+                "tables": [{"header": header, "rows": rows}],
+                "figure": _FIGURE,
+            },
+        )
+        page = write_report(list(runs.values()), folder / "report", _title(), study=read_study(folder))
+    except RunError as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: what is finished is kept, and the same command goes on.") from None
+    print(f"figure  {folder / _FIGURE}\nreport  {page}\n\n{format_table(*table)}\n\n{sentence}")
+
+
+def in_a_sentence(scores: Mapping[str, pd.Series]) -> str:
+    """What became of each learner, in figures.
+
+    Args:
+        scores: Of each of :data:`LEARNERS`, by interactions, from before the first one to the end.
+
+    Example:
+        >>> ends = {"dynaq_plus": [0.47, 0.69], "cosine": [0.43, 0.43], "dynaq": [0.0, 0.36]}
+        >>> print(in_a_sentence({name: pd.Series(values, [0, 1_000]) for name, values in ends.items()}))
+        dynaq_plus rises from 0.47 to 0.69 in 1,000 interactions and ends above cosine, which stays at 0.43; dynaq rises
+        from 0.00 to 0.36.
+    """
+    best, cosine, plain = LEARNERS
+    # As they are written: two that look equal are called equal.
+    ours, its = (round(float(scores[name].iloc[-1]), 2) for name in (best, cosine))
+    side = "above" if ours > its else "below" if ours < its else "level with"
+    return (
+        f"{_moves(best, scores[best])} in {scores[best].index[-1]:,} interactions and ends {side} {cosine}, which "
+        f"stays at {its:.2f}; {_moves(plain, scores[plain])}."
+    )
+
+
+def _moves(name: str, scores: pd.Series) -> str:
+    start, end = (round(float(scores.iloc[place]), 2) for place in (0, -1))
+    if start == end:
+        return f"{name} stays at {end:.2f}"
+    return f"{name} {'rises' if end > start else 'falls'} from {start:.2f} to {end:.2f}"
+
+
+def _runs(cfg: DictConfig, folder: Path) -> list[StudyRun]:
+    """The run of each learner.
+
+    Raises:
+        RunError: If an option is out of range, or ``common`` does not compose.
+    """
+    for name, value in (("interactions", cfg.interactions), ("n_jobs", cfg.n_jobs)):
+        if not isinstance(value, int) or value < 1:
+            raise RunError(f"`{name}` must be 1 or more, got {value!r}.")
+    overrides = [
+        f"setting={_SETTING}",
+        f"total_timesteps={cfg.interactions}",
+        f"evaluation.at={_EARLY}",
+        f"evaluation.interval={_INTERVAL}",
+        *cfg.common,
+    ]
+    runs = []
+    for name in LEARNERS:
+        (run,) = compose_runs(read_learner(name), _SETTING, overrides, [cfg.seed], folder, path=None)
+        runs.append(replace(run, folder=folder / name))
+    return runs
+
+
+def _train(runs: list[StudyRun], n_jobs: int) -> None:
+    """Trains those that are not finished.
+
+    Raises:
+        RunError: If one of them fails.
+    """
+    missing = [run for run in runs if not run.finished]
+    if not missing:
+        print("all runs are finished already: nothing to train", file=sys.stderr)
+        return
+    interactions = f"{missing[0].cfg.total_timesteps:,} interactions each"
+    print(f"training {', '.join(run.folder.name for run in missing)}: {interactions}", file=sys.stderr)
+    failed = []
+    with Progress(len(runs), "demo", "run", done=len(runs) - len(missing)) as progress:
+
+        def done(run: StudyRun, error: str | None) -> None:
+            progress.update()
+            if error is not None:
+                failed.append(f"{run.folder.name} failed: {error}")
+
+        # The last one takes the longest, so it begins first.
+        run_all(missing[::-1], n_jobs, done)
+    if failed:
+        raise RunError("; ".join(failed))
+
+
+def _table(runs: Mapping[str, Run], scores: Mapping[str, pd.Series]) -> Table:
+    """Score of each learner after some interactions and at the end, and what it missed on the way."""
+    end = scores[LEARNERS[0]].index[-1]
+    points = [*(point for point in _IN_TABLE if point < end), end]
+    rows = []
+    for name, run in runs.items():
+        regret = run.summary["online"]["cumulative_regret"]
+        rows.append([name, *(f"{scores[name][point]:.2f}" for point in points), f"{regret:.0f}"])
+    return ["score after", *(f"{point:,}" for point in points), "regret"], rows
+
+
+def _caption(run: Run) -> str:
+    """What the score is; random and oracle are the same for every run."""
+    random, oracle = (run.summary["references"][who]["mean_reward"] for who in ("random", "oracle"))
+    return (
+        f"One run each, setting={_SETTING}, seed {run.summary['seed']}. The score is that of the greedy choice on "
+        f"applicants from whom no agent learns: 0 is a random choice (mean reward {random:.2f}), 1 is the oracle "
+        f"({oracle:.2f})."
+    )
+
+
+def _title() -> str:
+    best, *others = LEARNERS
+    return f"Demo: {best} beside {' and '.join(others)}"
+
+
+if __name__ == "__main__":
+    main()
