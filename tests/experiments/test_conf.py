@@ -106,6 +106,15 @@ def test_hybrid_offline_goes_on_learning_from_feedback(run):
     assert summary["online"]["cumulative_reward"] == pytest.approx(summary["online"]["cumulative_expected_reward"])
 
 
+@pytest.mark.parametrize(("experiment", "reward"), [("hybrid_offline", "Feedback"), ("hybrid", "Hybrid")])
+def test_strategies_that_begin_with_cosine_play_the_tuned_agent_of_the_note(config, experiment, reward):
+    strategy, tuned = config("train", f"experiment={experiment}"), config("train", "algo=dynaq_tuned")
+
+    assert strategy.algo == tuned.algo
+    assert strategy.pretrain == tuned.pretrain, "it stands in both, so that another algo= is pre-trained too"
+    assert strategy.reward._target_ == f"jobrec_gym.Vector{reward}Reward"
+
+
 @pytest.mark.parametrize("algo", [name for name in options("algo") if name != "own"])
 def test_every_algorithm_runs(run, algo):
     assert run(f"algo={algo}")["interactions"] == 30
