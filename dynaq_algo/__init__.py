@@ -8,6 +8,7 @@ from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.planning import CandidatePairs, CrossedPairs, PlanningSource, VisitedPairs
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay
+from dynaq_algo.validity import NothingLearned
 from dynaq_algo.vec_env import GymnasiumVecEnv, make_sb3_vec_env
 from dynaq_algo.world_model import WorldModel
 
@@ -26,6 +27,7 @@ __all__ = [
     "GymnasiumVecEnv",
     "InteractionFeatures",
     "LinearBandit",
+    "NothingLearned",
     "PairFeatures",
     "PlanningSource",
     "VisitedPairs",

@@ -274,12 +274,20 @@ class ActionTable:
         Raises:
             ValueError: If an id names no row.
         """
+        self.check(ids)
+        return np.asarray(self.values[ids], np.float32)
+
+    def check(self, ids: np.ndarray) -> None:
+        """Refuse ids (...) that name no row.
+
+        Raises:
+            ValueError: If there is one.
+        """
         if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
             raise ValueError(
                 f"Ids must be in [0, {len(self)}), the rows of `action_features`, got {ids.min()} to {ids.max()}. "
                 "Pass the table that the environment's ids refer to."
             )
-        return np.asarray(self.values[ids], np.float32)
 
     @property
     def sha256(self) -> str:

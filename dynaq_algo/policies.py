@@ -142,6 +142,19 @@ class CandidatePolicy(BasePolicy):
         action = self.greedy(self.layout.read(observation))
         return (action if self.layout.is_batch(observation) else action[0]), state
 
+    def save(self, path: str) -> None:
+        """Save the policy by itself, see SB3.
+
+        Raises:
+            ValueError: If it plans at decision time: the world model is the agent's.
+        """
+        if self._plan is not None and self._plan[1] is not None:
+            raise ValueError(
+                "A policy that plans at decision time cannot be saved by itself: its Q-values are rewards of a world "
+                "model that belongs to the agent. Save the agent, `model.save(path)`."
+            )
+        super().save(path)
+
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""
         if self.training != mode:

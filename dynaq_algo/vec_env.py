@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -267,7 +268,7 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
     if isinstance(env, VectorEnv):
         return GymnasiumVecEnv(env)
     if isinstance(env, gym.Env):
-        return DummyVecEnv([lambda: Monitor(env)])
+        return DummyVecEnv([lambda: env if is_wrapped(env, Monitor) else Monitor(env)])
     raise TypeError(
         f"`env` must be a Gymnasium environment or its id, a Gymnasium VectorEnv or an SB3 VecEnv, got "
         f"{type(env).__name__}."
@@ -289,17 +290,23 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
     """What an agent on these environments reads of an observation, in plain JSON.
 
     Returns:
-        `observation`: `"ids"` or `"features"`; `entries`: the others, by name with their shapes; `pairs`: the names of
-        the numbers of a pair where the environments tell them (`pair_feature_names`), else how many; `job_fields` where
-        they tell them. Numbers of candidates and of actions are not among it: they may change.
+        `observation`: `"ids"` or `"features"`; `candidate_dim`: of features, how many numbers a candidate has;
+        `entries`: the others, by name with the shape of a Box, or what else they are; `pairs`: the names of the numbers
+        of a pair where the environments tell them (`pair_feature_names`), else how many, None where there are none;
+        `job_fields` where they tell them. Numbers of candidates and of actions are not among it: they may change.
     """
     space = env.observation_space
     if not isinstance(space, spaces.Dict) or "candidates" not in space.spaces:
         return {}
     candidates, pairs = space["candidates"], space.spaces.get("pairs")
-    read: dict[str, Any] = {"observation": "ids" if len(candidates.shape or ()) == 1 else "features"}
+    _, *behind = candidates.shape or ()
     others = {"candidates", "pairs", "action_mask"}
-    read["entries"] = {key: list(part.shape or ()) for key, part in space.spaces.items() if key not in others}
+    read: dict[str, Any] = {
+        "observation": "features" if behind else "ids",
+        "candidate_dim": behind[0] if behind else None,
+        "entries": {key: _kind_of(part) for key, part in space.spaces.items() if key not in others},
+        "pairs": None,
+    }
     if pairs is not None:
         names = attribute_of(env, "pair_feature_names")
         read["pairs"] = list(names) if names else (pairs.shape or (0, 0))[1]
@@ -307,6 +314,11 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
     if fields is not None:
         read["job_fields"] = list(fields)
     return read
+
+
+def _kind_of(space: spaces.Space) -> list[int] | str:
+    """The shape of a Box, whose bounds nobody reads; of any other space all there is."""
+    return list(space.shape) if isinstance(space, spaces.Box) else str(space)
 
 
 def _spec_of(env_id: str) -> EnvSpec:
