@@ -199,6 +199,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._problem.action_features
 
     @property
+    def job_fields(self) -> tuple[str, ...]:
+        """What a job's vector has behind hard and soft skills, see the argument; empty where there is nothing."""
+        return self._problem.job_fields
+
+    @property
     def pair_feature_names(self) -> tuple[str, ...]:
         """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
         return self._problem.pair_values.names

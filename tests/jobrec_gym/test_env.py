@@ -151,6 +151,13 @@ def test_features_are_the_rows_that_ids_name():
         assert (right["candidates"] == info["candidate_ids"]).all()
 
 
+@pytest.mark.parametrize("job_fields", [(), ("title", "experience")])
+def test_it_tells_what_a_jobs_vector_has_behind_the_skills(job_fields):
+    single = gym.make("JobRec-v0", **SMALL, job_fields=list(job_fields))
+    vector = gym.make_vec("JobRec-v0", 2, **SMALL, job_fields=list(job_fields))
+    assert single.get_wrapper_attr("job_fields") == vector.unwrapped.job_fields == job_fields
+
+
 def test_an_observation_belongs_to_the_caller(market):
     env = make(market=market)
     obs, info = env.reset(seed=0)
