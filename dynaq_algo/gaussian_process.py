@@ -305,7 +305,7 @@ class GaussianProcess(nn.Module):
         self._put(slot)
         parts = self._known.take(slice(slot, slot + 1))
         covariance = self._kernel(parts, self._used(th.float64))[0]
-        covariance[slot] = 0.0  # it is not among what is known
+        # Its own place counts for nothing: the inverse is 0 there.
         column = self._inverse[: self._n_used, : self._n_used] @ covariance
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
