@@ -40,7 +40,8 @@ def scores(folder, name):
 
 
 def test_make_demo_is_the_command():
-    recipe = subprocess.run(["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--dry-run", "--no-print-directory", "demo"]  # as within `make test`, which would be named
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert recipe.splitlines()[-1] == ".venv/bin/python -m experiments.demo"
 
