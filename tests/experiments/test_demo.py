@@ -40,7 +40,7 @@ def scores(folder, name):
 
 
 def test_make_demo_is_the_command():
-    command = ["make", "--dry-run", "--no-print-directory", "demo"]  # as within `make test`, which would be named
+    command = ["make", "--dry-run", "--no-print-directory", "demo"]  # within `make test`, make would name its folder
     recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert recipe.splitlines()[-1] == ".venv/bin/python -m experiments.demo"
