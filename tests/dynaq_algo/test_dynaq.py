@@ -96,6 +96,36 @@ def test_an_unknown_policy_is_refused_with_a_suggestion():
         DynaQ("CandidatesPolicy", make_toy())
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"planing_steps": 3}, r"DynaQ has no argument 'planing_steps': did you mean 'planning_steps'\?"),
+        ({"exploration_final_epsilon": 0.1}, r"DynaQ has no argument .*did you mean 'exploration_final_eps'\?"),
+        ({"zzz": 1}, r"DynaQ has no argument 'zzz'\.$"),
+        ({"n_step": 3}, r"DynaQ has no argument 'n_step'"),
+        ({"policy_kwargs": {"net_arhc": [8]}}, r"CandidatePolicy, by `policy_kwargs`, .*did you mean 'net_arch'\?"),
+        ({"world_model_kwargs": {"n_member": 2}}, r"WorldModel, by `world_model_kwargs`, .*did you mean 'n_members'\?"),
+        (
+            {"world_model": "gaussian_process", "world_model_kwargs": {"nose": 2}},
+            r"GaussianProcess, by `world_model_kwargs`, has no argument 'nose': did you mean 'noise'\?",
+        ),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_a_suggestion(kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        agent(**kwargs)
+
+
+def test_a_policy_of_ones_own_may_take_other_arguments():
+    class Mine(CandidatePolicy):
+        def __init__(self, *args, colour, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.colour = colour
+
+    model = DynaQ(Mine, make_toy(), policy_kwargs={"colour": "red", "net_arch": [8]})
+    assert (model.policy.colour, model.policy.net_arch) == ("red", [8])
+
+
 def test_an_environment_without_candidates_is_refused():
     with pytest.raises(ValueError, match="must be `Dict"):
         DynaQ("CandidatePolicy", "CartPole-v1")
@@ -688,6 +718,51 @@ def test_a_broken_data_set_is_refused_by_its_key(change, message):
     data = {key: value for key, value in {**dataset(10), **change}.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         agent().pretrain(data)
+
+
+@pytest.mark.parametrize("world_model", [{}, {"n_members": 3}], ids=["one", "ensemble"])
+def test_a_weight_says_how_much_a_row_counts(world_model):
+    data, kwargs = dataset(60), {"world_model_kwargs": world_model, "gamma": 0.5}
+    models = [agent(**kwargs) for _ in range(3)]
+    ones, heavy = np.ones(60), np.where(np.arange(60) < 30, 1.0, 0.0)
+    losses = [
+        model.pretrain({**data, **extra}, epochs=3)
+        for model, extra in zip(models, ({}, {"weight": 7 * ones}, {"weight": heavy}), strict=True)
+    ]
+    # It is in units of its mean, so that equal ones are none.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] != pytest.approx(losses[0], rel=1e-2)
+    np.testing.assert_allclose(parameters(models[1].q_net), parameters(models[0].q_net), atol=1e-4)
+
+
+def test_rows_of_weight_zero_teach_nothing():
+    data = dataset(60)
+    other = {**data, "reward": np.where(np.arange(60) < 30, data["reward"], 100.0)}
+    models = [agent(gamma=0.0) for _ in range(2)]
+    for model, rows in zip(models, (data, other), strict=True):
+        model.pretrain({**rows, "weight": np.arange(60) < 30}, epochs=3)
+    np.testing.assert_array_equal(parameters(models[0].q_net), parameters(models[1].q_net))
+    np.testing.assert_array_equal(parameters(models[0].world_model), parameters(models[1].world_model))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"wieght": np.ones(400)}, r"got 'wieght' too: did you mean 'weight'\?"),
+        ({"pairs": np.ones((400, 2))}, r"may have the entries .*got 'pairs' too"),
+        ({"weight": np.ones(399)}, r"\['weight'\]` must have shape \(400,\)"),
+        ({"weight": np.ones((400, 1))}, r"\['weight'\]` must have shape \(400,\)"),
+        ({"weight": np.r_[np.nan, np.ones(399)]}, r"\['weight'\]` must be finite, row 0"),
+        ({"weight": np.r_[-1.0, np.ones(399)]}, "must hold numbers of 0 or more"),
+        ({"weight": np.zeros(400)}, "not 0 alone"),
+    ],
+)
+def test_what_a_data_set_must_not_have_is_refused_by_its_key(entries, message):
+    model = agent()
+    before = parameters(model.q_net)
+    with pytest.raises(ValueError, match=message):
+        model.pretrain({**dataset(), **entries})
+    assert th.equal(before, parameters(model.q_net))
 
 
 # ---------------------------------------------------------------------- all together
