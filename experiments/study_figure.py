@@ -183,7 +183,14 @@ def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
                 color=line.get_color(),
                 va="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0, 0.5),  # from where the label begins: it would cross the others
+                    "color": line.get_color(),
+                    "linewidth": 0.6,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                },
             )
             written.append((axes, text))
     # The layout makes room for the labels first; only then is it known how many points lie between two ends.
