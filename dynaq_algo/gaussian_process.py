@@ -106,8 +106,9 @@ class GaussianProcess(nn.Module):
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
         spike: Prior probability of the factor 1, above 0 and below 1.
-        fit_scales: Whether scales and noise are fitted to the rewards, each time twice as many pairs are known, from 20
-            on: the maximum of the posterior, for a log-normal prior around the given ones.
+        fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
+            doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
+            stays 0.
 
     Raises:
         ValueError: If a number is out of range, a part unknown, or the features are others.
@@ -156,6 +157,11 @@ class GaussianProcess(nn.Module):
         self.scales = {**DEFAULT_SCALES, **(scales or {})}
         if not all(0 <= scale < np.inf for scale in self.scales.values()):
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
+        if fit_scales and not any(self.scales.values()):
+            raise ValueError(
+                "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, got 0 "
+                "for all. Give one a scale, or say `fit_scales=False`."
+            )
         if not 0 < noise < np.inf or max_pairs < 1:
             raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
         if not 0 < spike < 1:

@@ -443,6 +443,7 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
         ({"scales": {"simlarity": 1.0}}, "did you mean 'similarity'"),
         ({"scales": {"state": -1.0}}, "0 or more"),
         ({"scales": {"state": np.nan}}, "0 or more"),
+        ({"scales": dict.fromkeys(DEFAULT_SCALES, 0), "fit_scales": True}, "`scales` must leave a part above 0"),
         ({"noise": 0.0}, "`noise` must be above 0"),
         ({"max_pairs": 0}, "`max_pairs` 1 or more"),
         ({"spike": 1.0}, "`spike` must be a probability"),
