@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -178,12 +180,5 @@ OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, r
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
 OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
-OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
-OmegaConf.register_new_resolver("mul", lambda *factors: _product(factors), replace=True)
-
-
-def _product(factors: Sequence[int]) -> int:
-    product = 1
-    for factor in factors:
-        product *= factor
-    return product
+OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # lists, too
+OmegaConf.register_new_resolver("mul", lambda *factors: reduce(operator.mul, factors), replace=True)
