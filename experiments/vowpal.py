@@ -21,7 +21,7 @@ class VowpalWabbit(Recommender):
     """``cb_explore_adf`` of Vowpal Wabbit (SquareCB by default) on applicant x job interactions.
 
     A 768 x 768 interaction has more features than a cold start has numbers, so applicants and jobs are given by their
-    first principal components, and the cosine is given beside them.
+    first principal components. The cosine is given beside them, and so are the numbers `pairs` of an observation.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped in its rewards.
@@ -114,11 +114,16 @@ class VowpalWabbit(Recommender):
         cosine = (np.einsum("nd,nkd->nk", states, jobs) - mean) / spread
         left = (states - self._means[0]) @ self._axes[0] * 4
         right = (jobs - self._means[1]) @ self._axes[1] * 4
-        for state, candidates, nearness in zip(left, right, cosine, strict=True):
-            shared = "shared |s " + _numbers(state)
+        pairs = self.layout.read(obs).pairs
+        if pairs is None:
+            pairs = np.zeros((*cosine.shape, 0))
+        for state, *of_candidates in zip(left, right, cosine, pairs, strict=True):
             yield [
-                shared,
-                *(f"|a {_numbers(job)} |c cosine:{near:.4f}" for job, near in zip(candidates, nearness, strict=True)),
+                "shared |s " + _numbers(state),
+                *(
+                    f"|a {_numbers(job)} |c cosine:{near:.4f} |p {_numbers(numbers)}"
+                    for job, near, numbers in zip(*of_candidates, strict=True)
+                ),
             ]
 
 

@@ -46,3 +46,18 @@ def test_what_is_observed_teaches_the_same_whatever_was_drawn_before(small):
     np.testing.assert_array_equal(both[0].q_values(obs), both[1].q_values(obs))
     both[1].observe(part, actions, np.array([-1.0, 1.0]))
     assert (both[0].q_values(obs) != both[1].q_values(obs)).any()
+
+
+def test_it_learns_from_pair_features(small):
+    """Candidates that differ in nothing else: the one whose numbers earned a reward becomes the likeliest."""
+    cfg = small("algo=vw", "env.pair_features=all")
+    model = build.build_algorithm(cfg, build.build_env(cfg, build.build_market(cfg)))
+    obs = dict(model.env.reset())
+    obs["candidates"] = np.broadcast_to(obs["candidates"][:, :1], obs["candidates"].shape)
+    obs["pairs"] = np.zeros_like(obs["pairs"])
+    obs["pairs"][:, 3, 0] = 1.0
+
+    for _ in range(20):
+        model.observe(obs, np.full(len(obs["pairs"]), 3), np.ones(len(obs["pairs"])))
+        model.observe(obs, np.full(len(obs["pairs"]), 4), -np.ones(len(obs["pairs"])))
+    assert (model.q_values(obs).argmax(axis=1) == 3).all()
