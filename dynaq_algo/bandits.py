@@ -29,6 +29,7 @@ from dynaq_algo.features import (
 )
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.policies import check_mask
+from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import as_vec_env, table_of
 
 __all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
@@ -135,6 +136,9 @@ class Bandit:
             tb_log_name: Not used.
             reset_num_timesteps: False goes on where the environments stand, and counts on.
             progress_bar: Show one, with SB3's extra dependencies.
+
+        Raises:
+            NothingLearned: If no transition was valid; where some were not, one warning says how many.
         """
         is_new = self._last_obs is None
         if reset_num_timesteps:
@@ -147,13 +151,14 @@ class Bandit:
         if is_new or reset_num_timesteps:
             self._last_obs = self.env.reset()
         callback.on_training_start({"total_timesteps": until, "self": self}, {})
+        validity = Validity()
         goes_on = True
         while goes_on and self.num_timesteps < until:
             callback.on_rollout_start()
             obs = self._last_obs
             actions, _ = self.predict(obs)
             self._last_obs, rewards, dones, infos = self.env.step(actions)  # names that SB3's callbacks look for
-            valid = np.array([info.get("transition_valid", True) for info in infos], dtype=bool)
+            valid = validity.count(infos)
             if valid.all():
                 self.observe(obs, actions, rewards)
             elif valid.any():
@@ -163,6 +168,7 @@ class Bandit:
             goes_on = bool(callback.on_step())
             callback.on_rollout_end()
         callback.on_training_end()
+        validity.report()
         return self
 
     def save(self, path: str | PathLike[str]) -> None:

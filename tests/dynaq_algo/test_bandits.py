@@ -15,6 +15,7 @@ from toy import N_ACTIONS, N_CANDIDATES, N_PAIRS, ToyEnv, ToyVectorEnv, action_t
 
 from dynaq_algo import Bandit, DynaQ, GaussianProcessBandit, LinearBandit
 from dynaq_algo.features import SeenActions, SeenPairs
+from dynaq_algo.validity import NothingLearned
 
 CLASSES = {
     "linear": (LinearBandit, {}),
@@ -302,7 +303,8 @@ def test_invalid_transitions_are_left_out(name, n_envs, monkeypatch):
         key: np.stack([env.unwrapped._obs()[key] for env in bandit.env.envs]) for key in ("candidates", "user")
     }
     before = {key: values.copy() for key, values in bandit._last_obs.items()}
-    bandit.learn(4, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match="2 of 4 transitions were not valid"):
+        bandit.learn(4, reset_num_timesteps=False)
 
     if n_envs == 1:  # steps 2 and 4 of the episode
         assert [len(np.atleast_1d(reward)) for _, _, reward in seen] == [1, 1]
@@ -310,6 +312,13 @@ def test_invalid_transitions_are_left_out(name, n_envs, monkeypatch):
         assert [len(reward) for _, _, reward in seen] == [1, 1]
         np.testing.assert_array_equal(seen[0][0]["candidates"], before["candidates"][1:])
         np.testing.assert_array_equal(seen[1][0]["candidates"], before["candidates"][:1])
+
+
+@both
+def test_a_learning_phase_in_which_nothing_was_valid_is_refused(name):
+    bandit = make(name, make_toy(ids=True, invalid=True, max_episode_steps=1))
+    with pytest.raises(NothingLearned, match="None of the 5 transitions was valid"):
+        bandit.learn(5)
 
 
 @both
