@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from dynaq_algo import Bandit
+from dynaq_algo import Bandit, NothingLearned
 from experiments.build import (
     algorithm_class,
     build_algorithm,
@@ -310,6 +310,9 @@ def _learn(
             reset_num_timesteps=begun == 0,
         )
     except (FeedbackError, ModelUnusable, ReplayMiss) as error:
+        raise RunError(str(error)) from error
+    except NothingLearned as error:
+        _refuse_mostly_failed(curve.asked)  # it knows more of the cause
         raise RunError(str(error)) from error
     except BudgetReached as reached:
         # A clean end: what was learned is kept, and what was answered is in the cache.

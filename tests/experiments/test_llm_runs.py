@@ -114,7 +114,8 @@ def test_a_key_on_the_command_line_is_refused_before_it_is_written(command, tmp_
 
 def test_failures_are_left_out_of_replay_and_counted(run, tmp_path):
     with serving(lambda body, number: says("Not APPLY") if number % 4 == 3 else decides("save")) as fake:
-        summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.concurrency=1"))
+        with pytest.warns(UserWarning, match="of 30 transitions were not valid"):
+            summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.concurrency=1"))
         failed = summary["feedback"]["failures"]
         assert 0 < failed < 15
         # The others are paid 0.5 each, and a failure nothing.
