@@ -1309,7 +1309,7 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
             f"got {sorted(dataset)}."
         )
     optional = ("terminated", "weight")
-    if unknown := sorted(key for key in {*dataset} - {*needed, *optional} if not key.startswith("info:")):
+    if unknown := [key for key in dataset if key not in (*needed, *optional) and not str(key).startswith("info:")]:
         known = (*needed, *optional)
         raise ValueError(
             f"`dataset` may have the entries {known}, got {unknown[0]!r} too{best_match(unknown[0], known)}. Leave out "

@@ -750,6 +750,7 @@ def test_rows_of_weight_zero_teach_nothing(n_members):
     ("entries", "message"),
     [
         ({"wieght": np.ones(400)}, r"got 'wieght' too: did you mean 'weight'\?"),
+        ({5: np.ones(400)}, "got 5 too"),
         ({"pairs": np.ones((400, 2))}, r"may have the entries .*got 'pairs' too"),
         ({"weight": np.ones(399)}, r"\['weight'\]` must have shape \(400,\)"),
         ({"weight": np.ones((400, 1))}, r"\['weight'\]` must have shape \(400,\)"),
