@@ -299,13 +299,13 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"{card['market']['n_jobs']:,} jobs; means over seeds {seeds}. Scores are of {card['n_held_out']:,} sets of "
         "candidates of held-out applicants: 0 is a random choice, 1 the oracle.",
         _what_is_shown(card),
-        "## Of what rewards consist",
+        "## What rewards consist of",
         *_variance_tables(by_seed),
         "## Ranking without learning",
         *_ranking_tables(by_seed),
         "## Supervised learners",
-        "They see what any learner sees, and are told one noisy reward of each of so many random pairs of training "
-        "applicants and jobs. None has a prior. The Gaussian process is exact at every size.",
+        "They see what any learner sees. Of random pairs of training applicants and jobs, as many as a column says, "
+        "they are told one noisy reward each. None has a prior. The Gaussian process is exact at every size.",
         markdown_table(
             ["score after", *(f"{size:,} pairs" for size in card["n_pairs"])],
             [
@@ -370,7 +370,8 @@ def _variance_tables(by_seed: Sequence[Mapping[str, Any]]) -> list[str]:
     utilities = [of["utility"] for of in by_seed]
     rows = [[part, _mean([utility["parts"][part] for utility in utilities])] for part in utilities[0]["parts"]]
     rows.append(["covariances of the parts", _mean([utility["covariances"] for utility in utilities])])
-    noise = f"An answer adds noise of {_mean([utility['noise'] for utility in utilities])} of this variance."
+    share = _mean([utility["noise"] for utility in utilities])
+    noise = f"The noise of one answer has {share} times the variance of the utility."
     return [*tables, markdown_table(["planted utility", "share of its variance"], rows), noise]
 
 
