@@ -44,8 +44,8 @@ _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 class Bandit:
     """Plays the candidate of the highest score and learns from each reward; a subclass says how.
 
-    A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. Its arguments but `env`
-    must be plain JSON; it hands them to the constructor by name.
+    A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. It hands all of its
+    arguments but `env` to this constructor by name. They are saved as JSON, so they must be plain values.
 
     Args:
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
@@ -192,7 +192,8 @@ class Bandit:
         Args:
             path: The zip.
             env: Any that the constructor takes, with any number of candidates.
-            **arguments: In place of those that were saved, or were not, as `action_features`. A `seed` gives new draws.
+            **arguments: They replace saved ones, or add what is never saved, such as `action_features`. With a `seed`
+                it draws anew.
 
         Raises:
             ValueError: If it was saved by another class, or reads other observations than the environment's.

@@ -191,7 +191,7 @@ def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids:
 
 @lru_cache(maxsize=16)
 def _skills_had(market: LabourMarket, block: str) -> _SkillIndex:
-    """Who of the applicants has what; shared by all that play on a market, and no part of any of them."""
+    """Which applicant lists which skill. Kept for a market, so that no environment holds, copies or pickles it."""
     return _SkillIndex(getattr(market.applicants, f"{block}_skills"))
 
 
