@@ -159,8 +159,8 @@ class GaussianProcess(nn.Module):
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
         if fit_scales and not any(self.scales.values()):
             raise ValueError(
-                "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, got 0 "
-                "for all. Give one a scale, or say `fit_scales=False`."
+                "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, got "
+                "0 for all. Give one a scale, or say `fit_scales=False`."
             )
         if not 0 < noise < np.inf or max_pairs < 1:
             raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
