@@ -549,7 +549,9 @@ class DynaQ(DQN):
     def _score_new_transitions(self) -> None:
         """Let the world model predict rewards that it has not been trained on, then tell it."""
         replay = self.replay_buffer
-        n_new = min(replay.n_added - self._n_scored, len(replay), WINDOW)
+        # A network learns the others by replay.
+        most = len(replay) if self.world_model.optimizer is None else WINDOW
+        n_new = min(replay.n_added - self._n_scored, len(replay), most)
         self._n_scored = replay.n_added
         if n_new > 0:
             newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
@@ -1011,6 +1013,9 @@ class DynaQ(DQN):
                 **self.policy_kwargs,
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
+        if self.planning == "decision_time":
+            for network in (self.policy.q_net, self.policy.q_net_target):
+                network.begin_at_zero()
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
         self._kept_values = TargetValues(self.buffer_size, self.device)
         self._squared_error = SquaredError()

@@ -736,11 +736,19 @@ class PairNetwork(nn.Module):
         for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
             layers += [nn.Linear(size_in, size_out), activation_fn()]
         self.rest = nn.Sequential(*layers[:-1])
-        self.prior = None
+        self.prior = None if prior is None else nn.Parameter(prior_weights(prior, features))
         if prior is not None:
-            self.prior = nn.Parameter(prior_weights(prior, features))
-            for parameter in layers[-2].parameters():
-                nn.init.zeros_(parameter)
+            self._silence_layers()
+
+    def begin_at_zero(self) -> None:
+        """Say 0 of every pair, until it learns: the prior's weights, too, become 0."""
+        self._silence_layers()
+        if self.prior is not None:
+            nn.init.zeros_(self.prior)
+
+    def _silence_layers(self) -> None:
+        for parameter in self.rest[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """Inputs (n, output_dim) of pairs -> (n,)."""

@@ -256,3 +256,18 @@ def test_a_policy_that_plans_is_not_saved_without_its_model(tmp_path):
 def test_a_way_of_planning_that_is_none_is_refused_with_a_suggestion():
     with pytest.raises(ValueError, match=r"`planning` must be one of .*did you mean 'decision_time'"):
         DynaQ("CandidatePolicy", make_toy(), planning="decisiontime")
+
+
+def test_the_future_begins_at_zero_whatever_the_prior_says():
+    learner = agent(gamma=0.9, policy_kwargs={**BLOCKWISE, "prior": [0.5]})
+    obs, _ = make_toy().reset(seed=0)
+
+    assert np.abs(learner.predict_reward(obs)).max() > 0
+    np.testing.assert_array_equal(learner.q_values(obs), learner.predict_reward(obs))
+
+
+def test_a_gaussian_process_hears_of_every_answer_that_came_before_the_first_training():
+    learner = agent(gamma=0.0, learning_starts=1_200).learn(1_201)
+
+    assert learner.replay_buffer.n_added == 1_201
+    assert float(learner.world_model.get_extra_state()["count"].sum()) == 1_201
