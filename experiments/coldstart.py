@@ -37,7 +37,7 @@ from experiments.study_runs import (
 )
 from experiments.tables import format_table
 
-__all__ = ["level_table"]
+__all__ = ["level_table", "plan_of"]
 
 
 class Plan(NamedTuple):
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
     try:
-        plan = _plan(cfg)
+        plan = plan_of(cfg)
         n_failed = _run_missing(plan, cfg.n_jobs)
         _tell(plan, cfg)
     except RunError as error:
@@ -71,7 +71,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {n_failed} runs failed, see above; the tables are of the other learners.")
 
 
-def _plan(cfg: DictConfig) -> Plan:
+def plan_of(cfg: DictConfig) -> Plan:
     """Who is compared where; what cannot be is left out with a line.
 
     Raises:
@@ -83,7 +83,7 @@ def _plan(cfg: DictConfig) -> Plan:
     names = [str(name) for name in cfg.settings]  # 0.5 is the name of a level
     require_known("settings", names, known, "conf/setting")
     settings = {name: variants.get(name, [f"setting={name}"]) for name in names}
-    only_in: dict[str, list[str]] = OmegaConf.to_container(cfg.only_in)  # type: ignore[assignment]
+    only_in: dict[str, list[str]] = OmegaConf.to_container(cfg.only_in, resolve=True)  # type: ignore[assignment]
     require_known("only_in", only_in, known, "conf/setting")
     for names in only_in.values():
         require_known("only_in", names, [*known_learners(), *learners], "conf/learner")

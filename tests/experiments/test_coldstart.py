@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build, train
+from hydra import compose, initialize_config_dir
+
+from experiments import build, coldstart, train
 
 ROOT = Path(build.__file__).parents[1]
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32"]
@@ -113,6 +115,15 @@ def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp
     numbers = json.loads((tmp_path / "study" / "vectors" / "coldstart.json").read_text())
     assert list(numbers["scores"]) == ["random", "mine"]
     assert (tmp_path / "study" / "vectors" / "mine" / "seed-1" / "model.zip").is_file()
+
+
+def test_who_takes_part_in_a_setting_may_be_said_once_for_several():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plan = coldstart.plan_of(compose("coldstart", ["preset=ablation"]))
+
+    in_sparse = {learner for setting, learner in plan.runs if setting == "sparse"}
+    assert in_sparse == {learner for setting, learner in plan.runs if setting == "misled"}
+    assert "dynaq_plus_trust" in in_sparse < {learner for setting, learner in plan.runs if setting == "vectors"}
 
 
 def test_a_study_at_levels_tells_each(tmp_path):
