@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -254,6 +255,29 @@ def test_the_figures_of_the_model_card_stand_on_the_results_page():
 
     assert len(figures) > 20
     assert figures <= set(re.findall(figure, results))
+
+
+TABLE_OF_RESULTS = re.compile(r"<!-- results: (?P<file>\S+) (?P<number>\d+) -->\n+(?P<table>(?:\|[^\n]*\n)+)")
+
+
+def tables_of_results():
+    """Tables of pages that a results file holds: the page, the file, the table there, and the lines here."""
+    for page in PAGES:
+        for match in TABLE_OF_RESULTS.finditer(page.read_text()):
+            lines = [[cell.strip(" *`") for cell in line.strip("|").split("|")] for line in match["table"].splitlines()]
+            yield page, ROOT / "docs/results" / match["file"], int(match["number"]), lines
+
+
+def test_tables_of_pages_say_what_their_results_file_says():
+    compared = 0
+    for page, file, number, (header, _, *rows) in tables_of_results():
+        table = json.loads(file.read_text())["tables"][number]
+        said = {row[0]: dict(zip(table["header"], row, strict=True)) for row in table["rows"]}
+        for name, *cells in rows:
+            for column, cell in zip(header[1:], cells, strict=True):
+                assert cell == said[name][column], f"{page.name}: {name}, {column}"
+                compared += 1
+    assert compared > 50
 
 
 def wrapper_rows():
