@@ -819,8 +819,7 @@ class DynaQ(DQN):
         if not self._learns_values and self.world_model.optimizer is None:
             raise ValueError(
                 '`pretrain` has no network to train with `planning="decision_time"`, gamma 0 and a Gaussian process. '
-                "Tell "
-                "it answers by `observe`, or what is known beforehand by `policy_kwargs={'prior': [...]}`."
+                "Tell it answers by `observe`, or what is known beforehand by `policy_kwargs={'prior': [...]}`."
             )
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
@@ -871,10 +870,8 @@ class DynaQ(DQN):
         n, layout = len(data["reward"]), self.policy.layout
         for rows in np.array_split(np.linspace(0, n - 1, min(n, 20_000), dtype=np.int64), 20):
             if len(rows):
-                actions, pairs = (
-                    np.asarray(data[key][rows, None], np.float32) if key in data and not is_known else None
-                    for key, is_known in (("action", layout.uses_ids), ("pairs", False))
-                )
+                actions = None if layout.uses_ids else np.asarray(data["action"][rows, None], np.float32)
+                pairs = np.asarray(data["pairs"][rows, None], np.float32) if layout.n_pairs else None
                 self.policy.features.see(actions, pairs)
 
     def _dataset_actions(self, actions: np.ndarray) -> th.Tensor:
@@ -1155,8 +1152,7 @@ class DynaQ(DQN):
                 '`planning_source="crossed"` imagines pairs that nobody was shown, and of an observation with `pairs` '
                 f"someone must know them, but {lacking}. It needs observations of ids, and an environment with a "
                 "method `pair_features(applicant_ids, job_ids) -> (n, p)` or `DynaQ(pair_features=function)`. Without, "
-                "use "
-                '`planning_source="visited"` or "candidates".'
+                'use `planning_source="visited"` or "candidates".'
             )
 
     def _sync_target(self) -> None:

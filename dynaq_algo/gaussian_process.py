@@ -232,21 +232,16 @@ class GaussianProcess(nn.Module):
         self._refresh()
         numbers = None if pairs is None else pairs.unsqueeze(0)
         parts = self._parts(state.unsqueeze(0), candidates.unsqueeze(0), numbers).to(th.float64)
-        mean, _ = self._posterior(parts, with_spread=False)
-        covariance = self._kernel(parts, parts.one_by_one())
         known = self._kernel(parts, self._used(th.float64))
-        covariance = covariance - known @ self._inverse[: self._n_used, : self._n_used] @ known.T
-        left = self._left_of_prior(parts, known)
+        mean, left = self._mean(parts, known)
+        explained = known @ self._inverse[: self._n_used, : self._n_used] @ known.T
+        covariance = self._kernel(parts, parts.one_by_one()) - explained
         return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
 
     def _posterior(self, parts: _Parts, with_spread: bool) -> tuple[th.Tensor, th.Tensor]:
         """Mean and standard deviation (n,) of the expected reward of pairs."""
         cross = self._kernel(parts, self._used(parts.prior.dtype))
-        alpha = self._alpha[: self._n_used].to(cross.dtype)
-        factor, doubt = self.factor()
-        by_reward, by_prior = (cross @ alpha).unbind(dim=1)
-        left = parts.prior - by_prior
-        mean = by_reward + factor * left
+        mean, left = self._mean(parts, cross)
         if not with_spread:
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
@@ -254,13 +249,18 @@ class GaussianProcess(nn.Module):
             known = cross.double()
             explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
             variance = variance - explained.to(mean.dtype)
-        if doubt:
+        if doubt := self.factor()[1]:
             variance = variance + doubt**2 * left.square()
         return mean, variance.clamp_min(0.0).sqrt()
 
-    def _left_of_prior(self, parts: _Parts, known: th.Tensor) -> th.Tensor:
-        """The prior mean (n,) less what is known of it through other pairs: what the factor still moves."""
-        return parts.prior - known @ self._alpha[: self._n_used, 1]
+    def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean reward (n,) of pairs, and what the factor still moves in it: the prior mean less what is known of it.
+
+        `cross` (n, m) are their covariances with what is known.
+        """
+        by_reward, by_prior = (cross @ self._alpha[: self._n_used].to(cross.dtype)).unbind(dim=1)
+        left = parts.prior - by_prior
+        return by_reward + self.factor()[0] * left, left
 
     # ------------------------------------------------------------------ learning
 
