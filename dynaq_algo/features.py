@@ -293,11 +293,14 @@ class ActionTable:
     def sha256(self) -> str:
         """Checksum over type, shape and values; read once, in pieces."""
         if self._sha256 is None:
-            self._sha256 = self.sha256_of_first(len(self))
+            self._sha256 = self._checksum(len(self))
         return self._sha256
 
     def sha256_of_first(self, n: int) -> str:
         """The checksum that a table of the first n rows would have."""
+        return self.sha256 if n == len(self) else self._checksum(n)
+
+    def _checksum(self, n: int) -> str:
         digest = hashlib.sha256(f"{self.values.dtype.str} {(n, self.dim)}".encode())
         for start in range(0, n, 65_536):
             digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)]).data)
