@@ -30,7 +30,7 @@ from dynaq_algo.features import (
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.policies import check_mask
 from dynaq_algo.validity import Validity
-from dynaq_algo.vec_env import as_vec_env, table_of
+from dynaq_algo.vec_env import as_vec_env, pair_sample_of, table_of
 
 __all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
 
@@ -282,6 +282,8 @@ class _VectorBandit(Bandit):
             self.table = ActionTable(source)
         feature_class, blocks = features
         self.features = make_features(feature_class, self.layout, self.table, n_blocks=blocks)  # type: ignore[assignment]
+        if (sample := pair_sample_of(self.env, self.layout.n_pairs)) is not None:
+            self.features.fit_pairs(sample)
 
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
@@ -534,8 +536,6 @@ class GaussianProcessBandit(_VectorBandit):
         scales: Prior standard deviations of parts.
         noise: Standard deviation of a reward around its mean.
         max_pairs: Distinct pairs that are kept.
-        spike_slab: Whether a factor of the prior mean is learned.
-        spike: Prior probability that this factor is 1.
         fit_scales: Whether scales and noise are fitted.
         n_blocks: How many similarities, of equal parts of the vectors.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
@@ -556,8 +556,6 @@ class GaussianProcessBandit(_VectorBandit):
         scales: Mapping[str, float] | None = None,
         noise: float = 0.3,
         max_pairs: int = 2_000,
-        spike_slab: bool = False,
-        spike: float = 0.5,
         fit_scales: bool = False,
         n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
@@ -571,8 +569,6 @@ class GaussianProcessBandit(_VectorBandit):
             "scales": dict(scales or {}),
             "noise": noise,
             "max_pairs": max_pairs,
-            "spike_slab": spike_slab,
-            "spike": spike,
             "fit_scales": fit_scales,
         }
         super().__init__(

@@ -41,7 +41,7 @@ from dynaq_algo.policies import CandidatePolicy, check_mask, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.validity import Validity
-from dynaq_algo.vec_env import GymnasiumVecEnv, as_vec_env, attribute_of, table_of, what_is_read
+from dynaq_algo.vec_env import GymnasiumVecEnv, as_vec_env, attribute_of, pair_sample_of, table_of, what_is_read
 from dynaq_algo.weight_pull import Anchor
 from dynaq_algo.world_model import WorldModel
 
@@ -306,7 +306,7 @@ class DynaQ(DQN):
             "constant": 1.0,
             "similarity": 0.03,
             "pairs": 0.1,
-            "trust": 0.0,
+            "trust": 2.0,  # the prior may be wrong, and its sign
             "state": 0.15,
             "same_state": 0.2,
             # What the pairs' numbers say of a job and a pair is not peculiar to them.
@@ -322,7 +322,7 @@ class DynaQ(DQN):
             "exploration_final_eps": 0.0,
             "exploration_bonus": 0.5 if has_pairs else 1.0,
             "world_model": "gaussian_process",
-            "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
+            "world_model_kwargs": {"noise": 0.3, "scales": scales},
             "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
         }
         if overrides.get("world_model", "gaussian_process") != "gaussian_process":
@@ -1010,6 +1010,8 @@ class DynaQ(DQN):
                 **self.policy_kwargs,
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
+        if self.env is not None and (sample := pair_sample_of(self.env, layout.n_pairs)) is not None:
+            self.policy.features.fit_pairs(sample)
         if self.planning == "decision_time":
             for network in (self.policy.q_net, self.policy.q_net_target):
                 network.begin_at_zero()

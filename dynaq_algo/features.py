@@ -41,6 +41,9 @@ CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs"
 # Pairs that a network is asked about at a time: what lies between its layers then stays in the processor's cache.
 PIECE = 1_024
 
+NO_SPREAD = 1e-6
+"""A standard deviation up to which numbers do not vary: it is what rounding leaves."""
+
 
 class DecisionBatch(NamedTuple):
     """n decisions, each between k candidates.
@@ -354,6 +357,9 @@ class PairFeatures:
     def fit(self, actions: np.ndarray) -> None:
         """Learn what can be learned from actions alone, (n, d_a), before any interaction; nothing by default."""
 
+    def fit_pairs(self, pairs: np.ndarray) -> None:
+        """Learn the scale of `pairs` from a sample of them, (n, p), before any interaction; nothing by default."""
+
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from what is about to be decided on; nothing by default.
 
@@ -445,8 +451,10 @@ class BlockwiseFeatures(InteractionFeatures):
     lie ten deviations from the mean, and one bad answer to it would turn the whole slope.
 
     Mean and deviation of actions come from the table of all actions where there is one (:meth:`fit`), else from the
-    distinct ones, up to 1,024, among the first 20,000 candidates seen (:meth:`see`); those of `pairs` from the first
-    20,000 pairs seen. They are taken anew whenever twice as much was seen. Before that, means are 0 and deviations 1.
+    distinct ones, up to 1,024, among the first 20,000 candidates seen (:meth:`see`); those of `pairs` from a sample
+    that the environment gives (:meth:`fit_pairs`), else from the first 20,000 pairs seen. They are taken anew whenever
+    twice as much was seen. Before that, the mean action is 0, and the `pairs` of a decision are standardised among
+    themselves.
 
     Args:
         state_dim: d_s.
@@ -501,6 +509,10 @@ class BlockwiseFeatures(InteractionFeatures):
         self._has_table = True
         self._scale_to(actions[:, : self.shared_dim])
 
+    def fit_pairs(self, pairs: np.ndarray) -> None:
+        """Take mean and deviation of `pairs` from a sample (n, p), in place of what is seen later."""
+        self._pairs.fit(pairs)
+
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
         """Take means and deviations anew where twice as much was seen as last time."""
         if candidates is not None and not self._has_table:
@@ -512,9 +524,16 @@ class BlockwiseFeatures(InteractionFeatures):
             self.version += 1
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
-        """Standardised numbers (..., p) of pairs, x beyond a deviation or two drawn in by 2 tanh(x / 2)."""
-        standardised = (pairs - self._pairs.mean.to(pairs.device)) / self._pairs.deviation.to(pairs.device)
-        return 2 * th.tanh(standardised / 2)
+        """Standardised numbers (..., p) of pairs, x beyond a deviation or two drawn in by 2 tanh(x / 2).
+
+        Before any was seen, those of a decision, (n, k, p), are standardised among its own k.
+        """
+        mean, deviation = self._pairs.mean.to(pairs.device), self._pairs.deviation.to(pairs.device)
+        if self._pairs.is_empty and pairs.ndim > 2:
+            mean = pairs.mean(dim=-2, keepdim=True)
+            deviation = pairs.std(dim=-2, keepdim=True, correction=0)
+            deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)
+        return 2 * th.tanh((pairs - mean) / deviation / 2)
 
     def centred(self, vectors: th.Tensor) -> th.Tensor:
         """Vectors (..., shared_dim), see :meth:`shared`, less the mean action."""
@@ -554,8 +573,7 @@ class BlockwiseFeatures(InteractionFeatures):
         self._deviation = th.ones(self.n_blocks)
         similarities = self.of_blocks(*(th.as_tensor(np.asarray(actions[rows], np.float32)) for rows in (left, right)))
         deviation = similarities.std(dim=0)
-        # Below that it is what rounding leaves of cosines that do not vary.
-        self._deviation = th.where(deviation > 1e-6, deviation, 1.0)
+        self._deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)
 
 
 class SeenActions:
@@ -627,9 +645,19 @@ class SeenPairs:
         self._due = 1
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return self._count == 0
+
+    @property
     def is_full(self) -> bool:
         """Whether nothing more is counted."""
         return self._count >= self.CAPACITY
+
+    def fit(self, pairs: np.ndarray) -> None:
+        """Take mean and deviation of a sample (n, p), n of 1 or more; nothing more is counted."""
+        self.add(pairs)
+        self._count = self.CAPACITY
 
     def add(self, pairs: np.ndarray) -> bool:
         """Count pairs (n, p) in; returns whether mean and deviation were taken anew, at twice as many as last time."""
@@ -642,7 +670,7 @@ class SeenPairs:
         self._due = 2 * self._count
         mean, square = self._sums / self._count
         deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
-        deviation[deviation < 1e-6] = 1.0
+        deviation[deviation <= NO_SPREAD] = 1.0
         self.mean, self.deviation = (th.as_tensor(values, dtype=th.float32) for values in (mean, deviation))
         return True
 

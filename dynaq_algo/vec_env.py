@@ -18,7 +18,15 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-__all__ = ["GymnasiumVecEnv", "as_vec_env", "attribute_of", "make_sb3_vec_env", "table_of", "what_is_read"]
+__all__ = [
+    "GymnasiumVecEnv",
+    "as_vec_env",
+    "attribute_of",
+    "make_sb3_vec_env",
+    "pair_sample_of",
+    "table_of",
+    "what_is_read",
+]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -278,6 +286,14 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
 def table_of(env: VecEnv) -> np.ndarray | None:
     """The environments' attribute `action_features`; None where there is none."""
     return attribute_of(env, "action_features")
+
+
+def pair_sample_of(env: VecEnv, n_pairs: int) -> np.ndarray | None:
+    """The environments' attribute `pair_sample`, (n, n_pairs) float32; None where there is none of that size."""
+    sample = attribute_of(env, "pair_sample") if n_pairs else None
+    if sample is None or np.ndim(sample) != 2 or not len(sample) or np.shape(sample)[1] != n_pairs:
+        return None
+    return np.asarray(sample, np.float32)
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:

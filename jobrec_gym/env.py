@@ -226,6 +226,14 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
+    def pair_sample(self) -> NDArray[np.float32]:
+        """Pair features (n, p) of what 1,000 fixed episodes would show, at most 20,000 pairs: how they are spread.
+
+        No episode is played for it. Without ``pair_features=`` there are no rows.
+        """
+        return self._problem.pair_sample()
+
+    @property
     def recommendations(self) -> Recommendations:
         """What the last step recommended (one row, ``made`` False after a reset), for reward wrappers."""
         self._check_started()

@@ -27,7 +27,10 @@ Observation = Literal["features", "ids"]
 Resample = Literal["episode", "step"]
 Ids = NDArray[np.int64]
 
-_APPLICANT, _CANDIDATES, _INTERACTION = 1, 2, 3
+_APPLICANT, _CANDIDATES, _INTERACTION, _SAMPLE = 1, 2, 3, 4
+
+# What a sample of pair features is taken from.
+_SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
 
 
 class Recommendations(NamedTuple):
@@ -151,6 +154,17 @@ class RecommendationProblem:
     def pairs(self, applicant_ids: Ids, candidate_ids: Ids) -> NDArray[np.float32] | None:
         """Pair features (n, k, p) of applicants (n,) who are shown jobs (n, k); ``None`` where none are observed."""
         return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
+
+    def pair_sample(self) -> NDArray[np.float32]:
+        """Pair features (n, p) of the candidates of 1,000 fixed episodes, at most 20,000 pairs; no rows without any."""
+        names = self.pair_values.names
+        if not names:
+            return np.zeros((0, 0), np.float32)
+        n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
+        episodes = hash64(_SAMPLE, np.arange(n))
+        applicant_ids = self.applicants(episodes)
+        candidate_ids = self.candidates(applicant_ids, episodes, np.zeros(n, np.int64))[:, :_SAMPLED_PAIRS]
+        return self.pair_values(applicant_ids[:, None], candidate_ids).reshape(-1, len(names))
 
     def observe(
         self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids, pairs: NDArray[np.float32] | None

@@ -173,6 +173,14 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
+    def pair_sample(self) -> NDArray[np.float32]:
+        """Pair features (n, p) of what 1,000 fixed episodes would show, at most 20,000 pairs: how they are spread.
+
+        No episode is played for it. Without ``pair_features=`` there are no rows.
+        """
+        return self._problem.pair_sample()
+
+    @property
     def recommendations(self) -> Recommendations:
         """What the last step recommended, a row an environment, for reward wrappers; none is made after a reset."""
         self._check_ready()

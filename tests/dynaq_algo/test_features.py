@@ -403,6 +403,36 @@ def test_pairs_are_standardised_by_what_was_seen_at_each_doubling():
     th.testing.assert_close(inputs[:, -2:], features.scaled(pairs))
 
 
+def test_before_any_was_seen_pairs_of_a_decision_are_standardised_among_themselves():
+    features = blockwise_with_pairs()
+    pairs = th.rand(3, 50, 2) * th.tensor([1.0, 1e3]) + 5
+    scaled = features.scaled(pairs)
+    wanted = (pairs - pairs.mean(dim=1, keepdim=True)) / pairs.std(dim=1, keepdim=True, correction=0)
+    th.testing.assert_close(scaled, 2 * th.tanh(wanted / 2))
+    th.testing.assert_close(features.scaled(pairs[1:2]), scaled[1:2])  # whatever is asked beside it
+    th.testing.assert_close(features.scaled(th.ones(1, 1, 2)), th.zeros(1, 1, 2))
+    assert features.version == 0
+
+    features.see(None, pairs.numpy() - 5)
+    assert features.scaled(pairs)[..., 0].min() > 1
+
+
+def test_a_sample_of_pairs_settles_their_scale():
+    rng = np.random.default_rng(0)
+    sample, seen = rng.normal([3.0, -1.0], [0.5, 20.0], size=(30, 2)).astype(np.float32), rng.random((2, 5, 2))
+    features = blockwise_with_pairs()
+    features.fit(rng.random((9, 4)).astype(np.float32))
+    assert not features.settled
+    features.fit_pairs(sample)
+    assert features.settled
+    features.see(None, seen.astype(np.float32))
+    wanted = 2 * np.tanh((sample - sample.mean(axis=0)) / sample.std(axis=0) / 2)
+    np.testing.assert_allclose(features.scaled(th.as_tensor(sample)), wanted, atol=1e-5)
+    other = blockwise_with_pairs()
+    other.set_state(features.get_state())
+    assert th.equal(other.scaled(th.as_tensor(sample)), features.scaled(th.as_tensor(sample)))
+
+
 def test_a_pair_far_out_is_drawn_in_and_keeps_its_order():
     features = blockwise_with_pairs()
     rare = np.zeros((1, 200, 2), np.float32)

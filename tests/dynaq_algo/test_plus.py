@@ -9,7 +9,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toy import ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import BlockwiseFeatures, DynaQ, GaussianProcess, WorldModel
+from dynaq_algo import BlockwiseFeatures, DynaQ, GaussianProcess, GaussianProcessBandit, LinearBandit, WorldModel
 
 # Three numbers cannot be cut into two blocks.
 ONE_BLOCK = {"features_kwargs": {"n_blocks": 1}, "prior": [0.1]}
@@ -27,9 +27,8 @@ def test_it_is_the_class_with_the_settings_that_its_page_names():
     assert (model.exploration_initial_eps, model.exploration_final_eps) == (0.0, 0.0)
     assert isinstance(model.policy.features, BlockwiseFeatures)
     assert isinstance(model.world_model, GaussianProcess)
-    assert model.world_model.spike_slab
     # Each number of the settings reaches the model, and the others keep their defaults.
-    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.1, "trust": 0.0, "state": 0.15, "same_state": 0.2}
+    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.1, "trust": 2.0, "state": 0.15, "same_state": 0.2}
     assert scales.items() <= model.world_model.scales.items()
     assert model.world_model.scales["bilinear"] == GaussianProcess(model.policy.features).scales["bilinear"]
     assert (model.world_model.noise, model.world_model.prior.tolist()) == (0.3, pytest.approx([0.1]))
@@ -60,7 +59,7 @@ def test_dictionaries_are_set_entry_by_entry():
         policy_kwargs={"net_arch": [8]},
     )
     assert (model.seed, model.gamma) == (3, 0.5)
-    assert (model.world_model.noise, model.world_model.spike_slab) == (0.1, True)
+    assert model.world_model.noise == 0.1
     assert (model.world_model.scales["constant"], model.world_model.scales["state"]) == (0.5, 0.15)
     assert (model.policy.net_arch, model.policy.features_name) == ([8], "blockwise")
     # What one agent was given is not the next one's.
@@ -119,6 +118,29 @@ def test_without_a_table_similarities_are_centred_on_the_candidates_seen(n_envs)
     state, action = th.as_tensor(actions[:100]), th.as_tensor(actions[100:])
     similarities = [features.similarities(state, action).numpy().ravel() for features in (seen, known)]
     assert np.corrcoef(*similarities)[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(
+    "features_of",
+    [
+        lambda env: plus(env).policy.features,
+        lambda env: GaussianProcessBandit(env, n_blocks=1, prior=[0.1]).features,
+        lambda env: LinearBandit(env).features,
+    ],
+    ids=["plus", "Gaussian process", "linear"],
+)
+def test_the_scale_of_pairs_comes_from_the_environments_sample(features_of):
+    sample = np.random.default_rng(0).normal([3.0, -1.0], [0.5, 20.0], size=(50, 2)).astype(np.float32)
+
+    def learned(offered):
+        env = make_toy(pairs=True)
+        env.unwrapped.pair_sample = offered
+        return features_of(env)._pairs
+
+    np.testing.assert_allclose(learned(sample).mean, sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(learned(sample.tolist()).deviation, sample.std(axis=0), rtol=1e-5)
+    for of_other_pairs in (sample[:, :1], sample[:0], None, 3.0):
+        assert learned(of_other_pairs).is_empty
 
 
 def test_the_first_decision_is_centred_already():

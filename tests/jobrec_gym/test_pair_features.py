@@ -151,6 +151,44 @@ def test_pairs_are_the_same_in_whatever_chunk_they_stand(monkeypatch, market):
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "n_rows"),
+    [
+        ({"market": "default", "num_candidates": 20}, 20_000),
+        ({"market": "default", "num_candidates": 500}, 20_000),
+        ({"num_candidates": 1}, 1_000),
+    ],
+)
+def test_a_sample_says_how_pairs_are_spread_and_plays_nothing(kwargs, n_rows):
+    env, twin = make(**kwargs), make(**kwargs)
+    for one in (env, twin):
+        one.reset(seed=3)
+    sample = env.unwrapped.pair_sample
+    assert (sample.shape, sample.dtype) == ((n_rows, 3), np.float32)
+    np.testing.assert_array_equal(env.step(0)[0]["pairs"], twin.step(0)[0]["pairs"])
+    np.testing.assert_array_equal(env.unwrapped.pair_sample, sample)
+    envs = gym.make_vec(
+        "JobRec-v0",
+        num_envs=2,
+        vectorization_mode="vector_entry_point",
+        **{**SMALL, "pair_features": NAMES, **kwargs},
+    )
+    np.testing.assert_array_equal(envs.unwrapped.pair_sample, sample)
+
+    if n_rows == 20_000:
+        rng, market = np.random.default_rng(0), env.unwrapped.market
+        rows = (rng.choice(side.rows("train"), 20_000) for side in (market.applicants, market.jobs))
+        every = env.unwrapped.pair_features(*rows)
+        np.testing.assert_allclose(sample.mean(axis=0), every.mean(axis=0), rtol=0.15)
+        np.testing.assert_allclose(sample.std(axis=0), every.std(axis=0), rtol=0.15)
+
+
+def test_a_sample_is_of_what_the_sampler_shows_and_empty_without_pair_features():
+    near, uniform = (make(candidate_sampler=name).unwrapped.pair_sample for name in ("retrieval", "uniform"))
+    assert near[:, 0].mean() > 2 * uniform[:, 0].mean()
+    assert len(gym.make("JobRec-v0").unwrapped.pair_sample) == 0
+
+
 def test_an_algorithm_finds_the_method_through_sb3():
     DummyVecEnv = pytest.importorskip("stable_baselines3.common.vec_env", reason="needs the extra 'algo'").DummyVecEnv
     env = DummyVecEnv([make])
