@@ -536,6 +536,8 @@ class GaussianProcessBandit(_VectorBandit):
         scales: Prior standard deviations of parts.
         noise: Standard deviation of a reward around its mean.
         max_pairs: Distinct pairs that are kept.
+        spike_slab: Whether a factor of the prior mean is learned.
+        spike: Prior probability that this factor is 1.
         fit_scales: Whether scales and noise are fitted.
         n_blocks: How many similarities, of equal parts of the vectors.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
@@ -556,6 +558,8 @@ class GaussianProcessBandit(_VectorBandit):
         scales: Mapping[str, float] | None = None,
         noise: float = 0.3,
         max_pairs: int = 2_000,
+        spike_slab: bool = False,
+        spike: float = 0.5,
         fit_scales: bool = False,
         n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
@@ -569,6 +573,8 @@ class GaussianProcessBandit(_VectorBandit):
             "scales": dict(scales or {}),
             "noise": noise,
             "max_pairs": max_pairs,
+            "spike_slab": spike_slab,
+            "spike": spike,
             "fit_scales": fit_scales,
         }
         super().__init__(

@@ -306,7 +306,7 @@ class DynaQ(DQN):
             "constant": 1.0,
             "similarity": 0.03,
             "pairs": 0.1,
-            "trust": 2.0,  # the prior may be wrong, and its sign
+            "trust": 0.0,
             "state": 0.15,
             "same_state": 0.2,
             # What the pairs' numbers say of a job and a pair is not peculiar to them.
@@ -322,7 +322,7 @@ class DynaQ(DQN):
             "exploration_final_eps": 0.0,
             "exploration_bonus": 0.5 if has_pairs else 1.0,
             "world_model": "gaussian_process",
-            "world_model_kwargs": {"noise": 0.3, "scales": scales},
+            "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
             "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
         }
         if overrides.get("world_model", "gaussian_process") != "gaussian_process":

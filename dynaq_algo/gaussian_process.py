@@ -91,6 +91,12 @@ class GaussianProcess(nn.Module):
     of a known pair, whose rewards are averaged, and a forgotten pair are one update of rank one each. The latest
     `max_pairs` pairs are kept. All is computed anew only where the scale of the features changes.
 
+    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1
+    (the prior mean is right) beside a uniform slab from -1.5 to 2 (Mitchell and Beauchamp, 1988). The factor's
+    posterior is exact on a grid, of the likelihood to the power of one half, so that a few unlucky answers do not turn
+    it. Where rewards vary more than `noise` says, the power is less by as much: it is `noise` squared over twice the
+    variance of the rewards. The factor's variance is part of the spread.
+
     It has no optimiser: a transition is learned when :meth:`observe` has seen it once.
 
     Args:
@@ -99,6 +105,8 @@ class GaussianProcess(nn.Module):
         scales: In place of those in :data:`DEFAULT_SCALES`; 0 leaves a part out.
         noise: Standard deviation of a reward around its mean, above 0.
         max_pairs: Distinct pairs that are kept.
+        spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
+        spike: Prior probability of the factor 1, above 0 and below 1.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
             stays 0.
@@ -123,8 +131,9 @@ class GaussianProcess(nn.Module):
     _known_single: _Parts
     _totals: th.Tensor
     _counts: th.Tensor
-    _alpha: th.Tensor  # (n,): the inverse times mean rewards less their prior means
+    _alpha: th.Tensor  # (n, 2): the inverse times mean rewards, and times prior means
     _inverse: th.Tensor
+    _factor: tuple[float, float] | None
     _fit_due: int
 
     def __init__(
@@ -134,6 +143,8 @@ class GaussianProcess(nn.Module):
         scales: Mapping[str, float] | None = None,
         noise: float = 0.3,
         max_pairs: int = 2_000,
+        spike_slab: bool = False,
+        spike: float = 0.5,
         fit_scales: bool = False,
     ):
         super().__init__()
@@ -154,19 +165,47 @@ class GaussianProcess(nn.Module):
             )
         if not 0 < noise < np.inf or max_pairs < 1:
             raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
+        if not 0 < spike < 1:
+            raise ValueError(f"`spike` must be a probability above 0 and below 1, got {spike}.")
         self.features = features
         self.noise = noise
         self.max_pairs = max_pairs
+        self.spike_slab = spike_slab
         self.fit_scales = fit_scales
         self._expected = dict(self.scales), noise
         weights = [0.0] * features.n_similarities if prior is None else prior
         self.register_buffer("prior", prior_weights(weights, features), persistent=False)
+        grid = th.arange(-30, 41, dtype=th.float64) / 20  # -1.5 to 2
+        slab = th.full_like(grid, (1 - spike) / len(grid))
+        self._factors = grid, (slab + spike * (grid == 1)).log()
         self._forget_all()
 
     @property
     def n_pairs(self) -> int:
         """Distinct pairs that it knows."""
         return len(self._slots)
+
+    def factor(self) -> tuple[float, float]:
+        """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
+        if not self.spike_slab:
+            return 1.0, 0.0
+        if self._factor is None:
+            known = self._counts[: self._n_used] > 0
+            prior = self._known.prior[: self._n_used] * known
+            by_reward, by_prior = (prior @ self._alpha[: self._n_used]).tolist()
+            grid, log_prior = self._factors
+            log_likelihood = grid * by_reward - 0.5 * grid.square() * by_prior
+            weights = (log_prior + self._tempered(known) * log_likelihood).softmax(dim=0)
+            mean = float(weights @ grid)
+            self._factor = mean, float((weights @ (grid - mean).square()).sqrt())
+        return self._factor
+
+    def _tempered(self, known: th.Tensor) -> float:
+        """The power of the likelihood in the factor, given which of the places are `known`."""
+        rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
+        if len(rewards) < 2:
+            return 0.5
+        return 0.5 * min(1.0, self.noise**2 / max(float(rewards.var()), 1e-12))
 
     # ------------------------------------------------------------------ prediction
 
@@ -203,13 +242,15 @@ class GaussianProcess(nn.Module):
         numbers = None if pairs is None else pairs.unsqueeze(0)
         parts = self._parts(state.unsqueeze(0), candidates.unsqueeze(0), numbers).to(th.float64)
         known = self._kernel(parts, self._used(th.float64))
+        mean, left = self._mean(parts, known)
         explained = known @ self._inverse[: self._n_used, : self._n_used] @ known.T
-        return self._mean(parts, known), self._kernel(parts, parts.one_by_one()) - explained
+        covariance = self._kernel(parts, parts.one_by_one()) - explained
+        return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
 
     def _posterior(self, parts: _Parts, with_spread: bool) -> tuple[th.Tensor, th.Tensor]:
         """Mean and standard deviation (n,) of the expected reward of pairs."""
         cross = self._kernel(parts, self._used(parts.prior.dtype))
-        mean = self._mean(parts, cross)
+        mean, left = self._mean(parts, cross)
         if not with_spread:
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
@@ -217,11 +258,18 @@ class GaussianProcess(nn.Module):
             known = cross.double()
             explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
             variance = variance - explained.to(mean.dtype)
+        if doubt := self.factor()[1]:
+            variance = variance + doubt**2 * left.square()
         return mean, variance.clamp_min(0.0).sqrt()
 
-    def _mean(self, parts: _Parts, cross: th.Tensor) -> th.Tensor:
-        """Mean reward (n,) of pairs, whose covariances with what is known are `cross` (n, m)."""
-        return parts.prior + cross @ self._alpha[: self._n_used].to(cross.dtype)
+    def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean reward (n,) of pairs, and what the factor still moves in it: the prior mean less what is known of it.
+
+        `cross` (n, m) are their covariances with what is known.
+        """
+        by_reward, by_prior = (cross @ self._alpha[: self._n_used].to(cross.dtype)).unbind(dim=1)
+        left = parts.prior - by_prior
+        return by_reward + self.factor()[0] * left, left
 
     # ------------------------------------------------------------------ learning
 
@@ -251,6 +299,7 @@ class GaussianProcess(nn.Module):
     def _learn(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: float) -> None:
         raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
         key = raw.cpu().numpy().tobytes()
+        self._factor = None
         slot = self._slots.get(key)
         if slot is not None:  # other rewards of a known pair make its mean surer
             total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
@@ -258,7 +307,7 @@ class GaussianProcess(nn.Module):
             steadier = self.noise**2 * (1 / count - 1 / self._counts[slot].item())
             self._totals[slot], self._counts[slot] = total, count
             column = self._inverse[: self._n_used, slot].clone()
-            self._alpha[: self._n_used] += column * moved
+            self._alpha[: self._n_used, 0] += column * moved
             self._move(column, -steadier / (1 + steadier * column[slot]), self._alpha[slot])
             return
         if len(self._slots) == self.max_pairs:
@@ -275,13 +324,14 @@ class GaussianProcess(nn.Module):
         column = self._inverse[: self._n_used, : self._n_used] @ covariance
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
+        new = th.stack([self._totals.new_tensor(reward), parts.prior[0]])
         self._totals[slot], self._counts[slot] = reward, 1.0
-        self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - (reward - parts.prior[0]))
+        self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - new)
 
     def _move(self, column: th.Tensor, size: th.Tensor, step: th.Tensor) -> None:
-        """An update of rank one: `size` times the column's outer product, and times its product with `step` ()."""
+        """An update of rank one: `size` times the column's outer product, and times its product with `step` (2,)."""
         n = self._n_used
-        self._alpha[:n] += column * (size * step)
+        self._alpha[:n] += th.outer(column, size * step)
         self._inverse[:n, :n].addr_(column, size * column)
 
     def _forget(self) -> int:
@@ -305,6 +355,7 @@ class GaussianProcess(nn.Module):
 
     def _solve(self) -> None:
         """The posterior from what is known, not from the one before."""
+        self._factor = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
         self._inverse.zero_()
         self._alpha.zero_()
@@ -314,15 +365,17 @@ class GaussianProcess(nn.Module):
         covariance = self._kernel(parts, parts) + th.diag(self.noise**2 / self._counts[rows])
         inverse = th.cholesky_inverse(th.linalg.cholesky(covariance))
         self._inverse[rows.unsqueeze(1), rows] = inverse
-        self._alpha[rows] = inverse @ (self._totals[rows] / self._counts[rows] - parts.prior)
+        values = th.stack([self._totals[rows] / self._counts[rows], parts.prior], dim=1)
+        self._alpha[rows] = inverse @ values
 
     def _fit(self) -> None:
-        """Scales and noise of the highest posterior density, given the latest pairs."""
+        """Scales and noise of the highest posterior density, given the latest pairs and the factor of the prior."""
         rows = th.as_tensor(list(self._slots.values())[-_MOST_FITTED:], device=self.prior.device)
         parts = self._known.take(rows)
         kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._expected[0][name]}
         counts = self._counts[rows]
-        surprise = self._totals[rows] / counts - parts.prior
+        factor = 1.0 if self.scales["trust"] else self.factor()[0]
+        surprise = self._totals[rows] / counts - factor * parts.prior
         expected, noise = self._expected
         centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
         offset = th.zeros_like(centre, requires_grad=True)
@@ -467,6 +520,7 @@ class GaussianProcess(nn.Module):
         self._slots = {}
         self._n_used = 0
         self._version = features.version
+        self._factor = None
         self._fit_due = 20
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
@@ -476,7 +530,7 @@ class GaussianProcess(nn.Module):
         self._raw = empty(2 * features.shared_dim + features.n_pairs, dtype=th.float32)
         self._known = _Parts(*(empty(*shape) for shape in shapes))
         self._known_single = _Parts(*(empty(*shape, dtype=th.float32) for shape in shapes))
-        self._totals, self._counts, self._alpha = empty(), empty(), empty()
+        self._totals, self._counts, self._alpha = empty(), empty(), empty(2)
         self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -515,6 +569,7 @@ class GaussianProcess(nn.Module):
         """Moves to another device with all that is known."""
         state = self.get_extra_state() if self.n_pairs else None
         super()._apply(fn, recurse)
+        self._factors = tuple(part.to(self.prior.device) for part in self._factors)  # type: ignore[assignment]
         if state is None:
             self._forget_all()
         else:

@@ -23,7 +23,7 @@ CLASSES = {
     "linear_ts": (LinearBandit, {"exploration": "thompson", "alpha": 0.3}),
     "gp": (GaussianProcessBandit, {"n_blocks": 1, "prior": [0.0]}),
     "gp_ts": (GaussianProcessBandit, {"n_blocks": 1, "prior": None, "exploration": "thompson", "alpha": 0.3}),
-    "gp_all": (GaussianProcessBandit, {"n_blocks": 3, "prior": [0.1] * 3, "fit_scales": True}),
+    "gp_all": (GaussianProcessBandit, {"n_blocks": 3, "prior": [0.1] * 3, "spike_slab": True, "fit_scales": True}),
 }
 each = pytest.mark.parametrize("name", CLASSES)
 both = pytest.mark.parametrize("name", ["linear", "gp"])
@@ -577,7 +577,7 @@ class Flat(gym.Env):
         (LinearBandit, {}),
         (LinearBandit, {"similarities": "blocks", "cosine_prior": 0.1}),
         (LinearBandit, {"exploration": "thompson"}),
-        (GaussianProcessBandit, {"fit_scales": True}),
+        (GaussianProcessBandit, {"spike_slab": True, "fit_scales": True}),
         (GaussianProcessBandit, {"exploration": "thompson"}),
     ],
 )

@@ -72,7 +72,7 @@ def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
 def rebuilt(model):
     """The same model, its posterior computed at once from what it knows."""
     other = GaussianProcess(model.features, scales=model.scales, noise=model.noise, max_pairs=model.max_pairs)
-    other.prior = model.prior
+    other.prior, other.spike_slab = model.prior, model.spike_slab
     other.set_extra_state(model.get_extra_state())
     other._solve()
     return other
@@ -152,14 +152,17 @@ def test_what_was_tried_is_known_best_and_the_latest_pairs_are_kept():
 def test_a_prior_that_rewards_contradict_is_let_go():
     asked = Pairs(300)
     fits = asked.similarities.sum(dim=1)
-    assured, doubting = (GaussianProcess(asked.features, [-0.1, -0.1], {"trust": trust}) for trust in (0.0, 2.0))
-    for model in (assured, doubting):
+    assured, doubting, judging = (
+        GaussianProcess(asked.features, [-0.1, -0.1], {"trust": trust}, spike_slab=slab)
+        for trust, slab in ((0.0, False), (3.0, False), (0.0, True))
+    )
+    for model in (assured, doubting, judging):
         model.observe(*asked.of(slice(0, 40)), fits[:40] * 0.1)
 
     def likeness(model):
         return np.corrcoef(asked.ask(model)[0][250:], fits[250:])[0, 1]
 
-    assert likeness(assured) < 0 < 0.8 < likeness(doubting)
+    assert likeness(assured) < 0 < 0.8 < min(likeness(doubting), likeness(judging))
 
 
 # ---------------------------------------------------------------------- updates of rank one
@@ -184,6 +187,7 @@ def assert_equal_posteriors(one, other, asked, tolerance=1e-9):
     used = slice(0, one._n_used)
     assert (one._inverse[used, used] - other._inverse[used, used]).abs().max() <= tolerance
     assert (one._alpha[used] - other._alpha[used]).abs().max() <= tolerance
+    assert abs(one.factor()[0] - other.factor()[0]) + abs(one.factor()[1] - other.factor()[1]) <= tolerance
     for i in range(3):
         pairs = None if asked.pairs is None else asked.pairs[:9]
         for mine, theirs in zip(
@@ -197,7 +201,7 @@ def assert_equal_posteriors(one, other, asked, tolerance=1e-9):
 @pytest.mark.parametrize(("p", "max_pairs"), [(0, 2_000), (3, 2_000), (3, 60)])
 def test_a_thousand_updates_of_rank_one_equal_the_posterior_computed_at_once(p, max_pairs):
     asked = Pairs(400, p)
-    kwargs = {"prior": PRIOR, "scales": SCALES, "max_pairs": max_pairs}
+    kwargs = {"prior": PRIOR, "scales": SCALES, "max_pairs": max_pairs, "spike_slab": True}
     model = GaussianProcess(asked.features, **kwargs)
     for answers, reward in history(asked, 1_000, latest=min(max_pairs, 400)):
         model.observe(*answers, reward)
@@ -274,7 +278,7 @@ def test_what_is_known_is_computed_anew_where_the_scale_of_features_changes():
 @pytest.mark.parametrize("fitted", [False, True])
 def test_its_state_restores_it_to_the_bit(fitted):
     asked = Pairs(40, 3)
-    kwargs = {"prior": PRIOR + PAIRS_PRIOR, "max_pairs": 25, "fit_scales": fitted}
+    kwargs = {"prior": PRIOR + PAIRS_PRIOR, "max_pairs": 25, "spike_slab": True, "fit_scales": fitted}
     model, other = (GaussianProcess(asked.features, **kwargs) for _ in range(2))
     for row in range(30):
         model.observe(*asked.of([row]), asked.state[[row], 0])
@@ -284,7 +288,7 @@ def test_its_state_restores_it_to_the_bit(fitted):
 
     assert (model.scales != {**DEFAULT_SCALES}) == (model.noise != 0.3) == fitted
     for _ in range(2):
-        assert (model.scales, model.noise) == (other.scales, other.noise)
+        assert (model.scales, model.noise, model.factor()) == (other.scales, other.noise, other.factor())
         for before, after in zip(asked.ask(model), asked.ask(other), strict=True):
             np.testing.assert_array_equal(before, after)
         for one in (model, other):
@@ -302,7 +306,65 @@ def test_its_state_is_a_copy():
         assert th.equal(part, before)
 
 
-# ---------------------------------------------------------------------- fitted scales
+# ---------------------------------------------------------------------- a factor of the prior, fitted scales
+
+
+@pytest.mark.parametrize(
+    ("spike", "sign", "noise"),
+    [(0.5, 1.0, 0.3), (0.2, -1.0, 0.3), (0.9, 0.3, 0.3), (0.5, -4.0, 1.2)],
+    ids=["right", "contrary", "weak", "louder than thought"],
+)
+def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike, sign, noise):
+    asked = Pairs(30, 3)
+    prior = np.array(PRIOR + PAIRS_PRIOR)
+    rng = np.random.default_rng(4)
+    rows = [*range(20), *range(6)]
+    means = np.asarray(asked.inputs[:, -5:]) @ prior
+    reward = sign * means[rows] + noise * rng.normal(size=len(rows))
+    scales = {**SCALES, "trust": 0.0}
+    model = GaussianProcess(asked.features, prior, scales, noise=0.4, spike_slab=True, spike=spike)
+    for i, row in enumerate(rows):
+        model.observe(*asked.of([row]), th.as_tensor(reward[[i]]))
+
+    parts = model._parts(asked.state, asked.action.unsqueeze(1), asked.pairs.unsqueeze(1)).to(th.float64)
+    kernel = model._kernel(parts, parts).numpy()
+    k = kernel[np.ix_(rows, rows)] + 0.4**2 * np.eye(len(rows))
+    grid = np.linspace(-1.5, 2.0, 71)
+    of_pairs = [reward[[i for i, other in enumerate(rows) if other == row]].mean() for row in range(20)]
+    power = min(0.5, 0.4**2 / (2 * np.var(of_pairs, ddof=1)))
+    assert (power < 0.1) == (noise > 1)
+    log = [
+        power * multivariate_normal(f * means[rows], k).logpdf(reward)
+        + np.log((1 - spike) / 71 + spike * (abs(f - 1) < 1e-9))
+        for f in grid
+    ]
+    weights = np.exp(log - np.max(log))
+    weights /= weights.sum()
+    mean = weights @ grid
+    deviation = np.sqrt(weights @ (grid - mean) ** 2)
+    assert model.factor() == pytest.approx((mean, deviation), abs=1e-5)
+    assert mean < 0.9 if sign < 1 else mean > 0.9
+    assert deviation > 0.01
+
+    cross, left = kernel[:, rows] @ np.linalg.inv(k), means - kernel[:, rows] @ np.linalg.inv(k) @ means[rows]
+    posterior = kernel - cross @ kernel[rows] + deviation**2 * np.outer(left, left)
+    wanted = mean * left + cross @ reward
+    for got, spread in (asked.ask(model), model(asked.inputs)):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+        np.testing.assert_allclose(spread, np.sqrt(np.diag(posterior)), atol=1e-4)
+    asked.state[20:] = asked.state[20]
+    joint_mean, joint = model.joint(asked.state[20], asked.action[20:], asked.pairs[20:])
+    np.testing.assert_allclose(joint.diagonal().sqrt(), asked.ask(model)[1][20:], atol=1e-4)
+    np.testing.assert_allclose(joint_mean, asked.ask(model)[0][20:], atol=1e-4)
+
+
+def test_the_factor_is_one_and_sure_without_a_spike_and_the_spikes_before_any_reward():
+    asked = Pairs(5)
+    assert GaussianProcess(asked.features, PRIOR).factor() == (1.0, 0.0)
+    mean, deviation = GaussianProcess(asked.features, PRIOR, spike_slab=True, spike=0.75).factor()
+    grid = np.linspace(-1.5, 2.0, 71)
+    assert mean == pytest.approx(0.75 + 0.25 * 0.25)
+    assert deviation**2 == pytest.approx(0.75 * (1 - mean) ** 2 + 0.25 * np.mean((grid - mean) ** 2))
 
 
 def log_density(model, asked, rows, reward):
@@ -353,7 +415,7 @@ def test_a_part_that_is_left_out_stays_out_of_the_fit():
 def test_vectors_of_nothing_and_of_one_kind_are_finite():
     features = BlockwiseFeatures(4, 4, n_blocks=2)
     features.fit(np.ones((30, 4), np.float32))  # one job, thirty times: less their mean they are 0
-    model = GaussianProcess(features, prior=PRIOR, fit_scales=True)
+    model = GaussianProcess(features, prior=PRIOR, spike_slab=True, fit_scales=True)
     state, action = th.rand(40, 4), th.ones(40, 4)
     action[20:, :2] = 0.0  # a block without skills
     model.observe(state, action, None, th.rand(40))
@@ -391,6 +453,7 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
         ({"scales": dict.fromkeys(DEFAULT_SCALES, 0), "fit_scales": True}, "`scales` must leave a part above 0"),
         ({"noise": 0.0}, "`noise` must be above 0"),
         ({"max_pairs": 0}, "`max_pairs` 1 or more"),
+        ({"spike": 1.0}, "`spike` must be a probability"),
         ({"prior": [1.0]}, "each of the 2 similarities"),
         ({"prior": [1.0, np.inf]}, "`prior` must hold finite weights"),
     ],

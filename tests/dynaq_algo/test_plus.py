@@ -27,8 +27,9 @@ def test_it_is_the_class_with_the_settings_that_its_page_names():
     assert (model.exploration_initial_eps, model.exploration_final_eps) == (0.0, 0.0)
     assert isinstance(model.policy.features, BlockwiseFeatures)
     assert isinstance(model.world_model, GaussianProcess)
+    assert model.world_model.spike_slab
     # Each number of the settings reaches the model, and the others keep their defaults.
-    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.1, "trust": 2.0, "state": 0.15, "same_state": 0.2}
+    scales = {"constant": 1.0, "similarity": 0.03, "pairs": 0.1, "trust": 0.0, "state": 0.15, "same_state": 0.2}
     assert scales.items() <= model.world_model.scales.items()
     assert model.world_model.scales["bilinear"] == GaussianProcess(model.policy.features).scales["bilinear"]
     assert (model.world_model.noise, model.world_model.prior.tolist()) == (0.3, pytest.approx([0.1]))
@@ -59,7 +60,7 @@ def test_dictionaries_are_set_entry_by_entry():
         policy_kwargs={"net_arch": [8]},
     )
     assert (model.seed, model.gamma) == (3, 0.5)
-    assert model.world_model.noise == 0.1
+    assert (model.world_model.noise, model.world_model.spike_slab) == (0.1, True)
     assert (model.world_model.scales["constant"], model.world_model.scales["state"]) == (0.5, 0.15)
     assert (model.policy.net_arch, model.policy.features_name) == ([8], "blockwise")
     # What one agent was given is not the next one's.
