@@ -13,12 +13,15 @@ from jobrec_gym.market import (
     LabourMarket,
     MarketError,
     SkillLists,
+    checks,
     compose_block,
     compose_vectors,
     load_market,
     register_market_source,
+    sources,
     write_vectors,
 )
+from jobrec_gym.market import vectors as vectors_module
 
 
 def replaced(market, side, **changes):
@@ -62,7 +65,7 @@ def test_composing_in_chunks_changes_no_bit(monkeypatch):
     skills = SkillLists.from_rows(rng.choice(50, size=rng.integers(0, 6), replace=False) for _ in range(100))
     vectors = rng.normal(size=(50, 8)).astype(np.float32)
     whole = compose_block(vectors, skills)
-    monkeypatch.setattr(jobrec_gym.market, "_COMPOSE_CHUNK", 7)
+    monkeypatch.setattr(vectors_module, "_COMPOSE_CHUNK", 7)
     assert (compose_block(vectors, skills) == whole).all()
 
 
@@ -89,9 +92,9 @@ def test_a_market_is_saved_in_half_precision(market, tmp_path):
 
 def test_opening_a_large_market_reads_none_of_its_tables(market, tmp_path, monkeypatch):
     market.save(tmp_path / "market")
-    monkeypatch.setattr(jobrec_gym.market, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(checks, "_CHECKED_BYTES", 0)
     monkeypatch.setattr(np, "unique", lambda *_, **__: pytest.fail("keys were read"))
-    monkeypatch.setattr(jobrec_gym.market, "_check_lengths", lambda *_: pytest.fail("vectors were read"))
+    monkeypatch.setattr(checks, "check_lengths", lambda *_: pytest.fail("vectors were read"))
     assert len(LabourMarket.load(tmp_path / "market").jobs) == 60
 
 
@@ -205,7 +208,7 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 
 def test_a_source_can_be_registered(market, monkeypatch):
-    monkeypatch.setattr(jobrec_gym.market, "_SOURCES", dict(jobrec_gym.market._SOURCES))
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
     monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda path: replaced(market, "jobs"), raising=False)
     register_market_source("mine", "jobrec_gym.market:_made_here")
     assert load_market("mine:/somewhere").to_spec() == "mine:/somewhere"

@@ -1,0 +1,347 @@
+"""A labour market: applicants and jobs, their vectors and splits, and :func:`load_market`, which finds one again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market.checks import check_population, check_word_vectors, check_words
+from jobrec_gym.market.folder import read_header, read_tables, write_market, write_tables
+from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
+from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
+from jobrec_gym.market.vectors import gathered, row_products
+
+__all__ = ["LabourMarket", "load_market"]
+
+
+class LabourMarket:
+    """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
+
+    Deep copies return the market itself. A market loaded from a path pickles as that path. Tables are not copied: the
+    market sees them read-only, and who made them should leave them alone.
+
+    Args:
+        name: A short name.
+        applicants: Those who are recommended something.
+        jobs: What can be recommended.
+        vocabulary: The words that the tables refer to.
+        title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
+        experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
+        text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
+        spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
+
+    Attributes:
+        folder: Where a saved market lies; ``None`` for one in memory.
+        job_vectors_sha256: SHA-256 of a saved market's job vectors, taken when they were written: what was computed
+            from them (an index) is known to be of these.
+
+    Raises:
+        MarketError: For an empty side, repeated keys, ids without a word, or vectors that are not finite, not of unit
+            length or of another size.
+    """
+
+    name: str
+    applicants: Population
+    jobs: Population
+    vocabulary: Vocabulary
+    title_vectors: NDArray[np.floating] | None
+    experience_vectors: NDArray[np.floating] | None
+    text_blocks: frozenset[str]
+    folder: Path | None
+    job_vectors_sha256: str | None
+
+    def __init__(
+        self,
+        name: str,
+        applicants: Population,
+        jobs: Population,
+        vocabulary: Vocabulary,
+        *,
+        title_vectors: NDArray[np.floating] | None = None,
+        experience_vectors: NDArray[np.floating] | None = None,
+        text_blocks: Iterable[str] = (),
+        spec: MarketSpec | None = None,
+    ):
+        for side, population in (("applicants", applicants), ("jobs", jobs)):
+            check_population(side, population)
+        if applicants.vectors.shape[1] != jobs.vectors.shape[1]:
+            raise MarketError(
+                f"`applicants` and `jobs` must have vectors of one size, got {applicants.vectors.shape[1]} and "
+                f"{jobs.vectors.shape[1]}: encode both with the same encoder."
+            )
+        fields = {
+            "name": name,
+            "applicants": read_only(applicants),
+            "jobs": read_only(jobs),
+            "vocabulary": vocabulary,
+            "title_vectors": None if title_vectors is None else view(title_vectors),
+            "experience_vectors": None if experience_vectors is None else view(experience_vectors),
+            "text_blocks": frozenset(text_blocks),
+            "folder": None,
+            "job_vectors_sha256": None,
+            "_spec": spec,
+            "_action_features": {},
+        }
+        for key, value in fields.items():
+            object.__setattr__(self, key, value)
+        for side, population in (("applicants", applicants), ("jobs", jobs)):
+            check_words(side, population, vocabulary)
+        check_word_vectors("title_vectors", title_vectors, vocabulary.titles, self.block_dim)
+        check_word_vectors("experience_vectors", experience_vectors, vocabulary.experiences, self.block_dim)
+
+    def __setattr__(self, key: str, value: object) -> None:
+        raise AttributeError(f"a LabourMarket is frozen, `{key}` cannot be set; build a new one.")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LabourMarket:
+        return self
+
+    def __copy__(self) -> LabourMarket:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., LabourMarket], tuple[Any, ...]]:
+        if self._spec is not None:
+            return load_market, (self._spec,)
+        made = partial(
+            LabourMarket,
+            title_vectors=self.title_vectors,
+            experience_vectors=self.experience_vectors,
+            text_blocks=self.text_blocks,
+        )
+        return made, (self.name, self.applicants, self.jobs, self.vocabulary)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabourMarket({self.name!r}, applicants={len(self.applicants):,}, jobs={len(self.jobs):,}, "
+            f"block_dim={self.block_dim})"
+        )
+
+    _spec: MarketSpec | None
+    _action_features: dict[tuple[str, ...], NDArray[np.floating]]
+
+    @property
+    def block_dim(self) -> int:
+        """Size of one block of a vector (384 for all-MiniLM-L6-v2)."""
+        return self.applicants.vectors.shape[1] // 2
+
+    def applicant(self, applicant_id: int) -> Profile:
+        """The words of an applicant."""
+        return self._profile(self.applicants, int(applicant_id))
+
+    def job(self, job_id: int) -> Profile:
+        """The words of a job."""
+        return self._profile(self.jobs, int(job_id))
+
+    def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
+        families = np.append(np.asarray(self.vocabulary.occupation_families, dtype=np.int64), -1)
+        return families[population.occupation_ids[ids]]
+
+    def action_features(self, job_fields: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Table of job vectors, one row a job.
+
+        Args:
+            job_fields: Blocks to append behind ``hard | soft``: ``"title"``, ``"experience"``, in this order of the
+                argument.
+
+        Returns:
+            float (n_jobs, (2 + len(job_fields)) * block_dim), read-only. The appended blocks have unit length each.
+
+        Raises:
+            ValueError: For an unknown field, or one that this market has no vectors of.
+        """
+        fields = tuple(job_fields)
+        if not fields:
+            return self.jobs.vectors
+        if fields not in self._action_features:
+            blocks = {
+                "title": (self.title_vectors, self.jobs.title_ids),
+                "experience": (self.experience_vectors, self.jobs.experience_ids),
+            }
+            parts = [self.jobs.vectors]
+            for field in fields:
+                if field not in blocks or fields.count(field) > 1:
+                    raise ValueError(f"`job_fields` must be distinct entries of {tuple(blocks)}, got {fields}.")
+                vectors, ids = blocks[field]
+                if vectors is None:
+                    raise ValueError(f"`job_fields` names {field!r}, but market {self.name!r} has no {field} vectors.")
+                parts.append(vectors[ids])
+            table = np.concatenate(parts, axis=1)
+            table.flags.writeable = False
+            self._action_features[fields] = table
+        return self._action_features[fields]
+
+    def cosine(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Cosine similarity of pairs, in [-1, 1].
+
+        Args:
+            applicant_ids: Integers (n,).
+            job_ids: Integers (n,).
+
+        Returns:
+            float32 (n,); the same to the bit whether a pair is asked alone or in a batch.
+        """
+        return self.cosine_of(gathered(self.applicants.vectors, applicant_ids), job_ids)
+
+    def cosine_of(self, vectors: NDArray[np.float32], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
+        """:meth:`cosine` where the applicants' vectors are at hand already.
+
+        Args:
+            vectors: float32 (n, 2 * block_dim), of unit length.
+            job_ids: Integers (n,).
+
+        Returns:
+            float32 (n,).
+        """
+        return row_products(vectors, gathered(self.jobs.vectors, job_ids))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in the market, as hex: equal for equal words and vectors."""
+        digest = hashlib.sha256(json.dumps(self.vocabulary.as_lists()).encode())
+        for array in self._arrays():
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def to_spec(self) -> MarketSpec:
+        """How :func:`load_market` finds this market again, in plain JSON.
+
+        Raises:
+            ValueError: For a market made in memory, which has no place to be found at.
+        """
+        if self._spec is None:
+            raise ValueError(
+                f"market {self.name!r} was made in memory and cannot be written down: save it first, "
+                "`market = market.save(path)`, and pass the market that `save` returns (or the path)."
+            )
+        return copy.deepcopy(self._spec)  # the caller's to change; this one is what pickles go by
+
+    @classmethod
+    def from_spec(cls, spec: MarketSpec) -> LabourMarket:
+        """The market that :meth:`to_spec` described."""
+        return load_market(spec)
+
+    def save(self, path: str | os.PathLike[str], dtype: str | None = None) -> LabourMarket:
+        """Writes the market to a folder: ``market.json`` and one ``.npy`` a table, so that each is memory-mapped.
+
+        The folder appears whole or not at all; an existing market there is replaced. No pickle.
+
+        Args:
+            path: The folder.
+            dtype: ``"float16"`` halves the vectors of applicants and jobs, ``"float32"``; ``None`` keeps theirs.
+
+        Returns:
+            The saved market, memory-mapped from the folder.
+        """
+        write_market(self, path, dtype)
+        return self.load(path)
+
+    def write_tables(self, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None) -> None:
+        """Writes all but the vectors of applicants and jobs into a folder where these lie already.
+
+        Args:
+            folder: From :func:`~jobrec_gym.market.market_folder`.
+            job_vectors_sha256: What :func:`~jobrec_gym.market.write_vectors` returned for ``jobs.npy``.
+            made_from: What the market was made from, plain JSON, for a maker that wants to know it again.
+        """
+        write_tables(self, folder, job_vectors_sha256, made_from)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LabourMarket:
+        """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
+
+        Raises:
+            MarketError: If the folder holds no market of this format.
+        """
+        folder = Path(path).absolute()
+        header = read_header(folder)
+        try:
+            market = cls(**read_tables(folder, header), spec=absolute(os.fspath(path)))
+            object.__setattr__(market, "folder", folder)
+            object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
+            return market
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise MarketError(f"{folder} is not a whole market: {error!r}; save it again.") from error
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        arrays = []
+        for population in (self.applicants, self.jobs):
+            arrays += [population.vectors, *population.tables().values()]
+        return arrays + [table for table in (self.title_vectors, self.experience_vectors) if table is not None]
+
+    def _profile(self, population: Population, row: int) -> Profile:
+        words = self.vocabulary
+        occupation = int(population.occupation_ids[row])
+        family = -1 if occupation < 0 else words.occupation_families[occupation]
+        return Profile(
+            key=str(population.keys[row]),
+            title=words.titles[population.title_ids[row]],
+            hard_skills=tuple(words.hard_skills[skill] for skill in population.hard_skills[row]),
+            soft_skills=tuple(words.soft_skills[skill] for skill in population.soft_skills[row]),
+            seniority=int(population.seniority[row]),
+            experience=words.experiences[population.experience_ids[row]],
+            occupation=None if occupation < 0 else words.occupations[occupation],
+            family=None if family < 0 else words.families[family],
+        )
+
+
+def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: Any) -> LabourMarket:
+    """Opens a market by name, by path or by scheme.
+
+    Args:
+        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (the part of it whose
+            every pair was put to a language model), the folder of a saved market,
+            ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, jsonl, parquet, dynaq-json``, a dictionary
+            ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
+        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
+
+    Returns:
+        The market. Equal calls share one object while it is among the last eight and the files that it came from have
+        not changed. Paths are recorded as absolute ones.
+
+    Raises:
+        MarketError: If there is no such source, or what is there is not a market.
+    """
+    if isinstance(source, LabourMarket):
+        if kwargs:
+            raise ValueError(f"keywords {sorted(kwargs)} have no meaning for a market that is already loaded.")
+        return source
+    if isinstance(source, Mapping):
+        merged = {**source, **kwargs}
+        if "source" not in merged:
+            raise MarketError(f"a market given as a dictionary needs the entry 'source', got {sorted(merged)}.")
+        return load_market(merged.pop("source"), **merged)
+    if not isinstance(source, (str, os.PathLike)):
+        raise MarketError(f"`market` must be a name, a path, a dictionary or a LabourMarket, got {source!r}.")
+    text = absolute(os.fspath(source))
+    kwargs = {key: plain_option(value) for key, value in kwargs.items()}
+    try:
+        options = json.dumps(kwargs, sort_keys=True)
+    except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again
+        return _open(text, kwargs, recorded=False)
+    return _load_cached(text, options, file_states([text, *kwargs.values()]))
+
+
+@lru_cache(maxsize=8)
+def _load_cached(source: str, options: str, files: tuple[Any, ...]) -> LabourMarket:
+    return _open(source, json.loads(options), recorded=True)
+
+
+def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarket:
+    load = find_loader(source)
+    if load is None:
+        if kwargs:
+            raise MarketError(f"keywords {sorted(kwargs)} have no meaning for the saved market {source!r}.")
+        return LabourMarket.load(source)
+    market: LabourMarket = load(**kwargs)
+    if recorded:
+        object.__setattr__(market, "_spec", {"source": source, **kwargs} if kwargs else source)
+    return market

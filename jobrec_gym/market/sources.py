@@ -1,0 +1,102 @@
+"""Where markets come from: names, schemes and paths, and the loaders behind them, imported when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobrec_gym.market.folder import HEADER, is_saved_market
+from jobrec_gym.market.tables import MarketError
+
+__all__ = ["MarketSpec", "absolute", "file_states", "find_loader", "plain_option", "register_market_source"]
+
+MarketSpec = str | dict[str, Any]
+
+_SOURCES: dict[str, str] = {
+    "default": "jobrec_gym.loaders.generated:load_default",
+    "recorded": "jobrec_gym.loaders.recorded:load_recorded",
+    "onet": "jobrec_gym.loaders.onet:load_onet",
+    "esco": "jobrec_gym.loaders.esco:load_esco",
+    "csv": "jobrec_gym.loaders.tables:load_csv",
+    "jsonl": "jobrec_gym.loaders.tables:load_jsonl",
+    "parquet": "jobrec_gym.loaders.tables:load_parquet",
+    "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
+}
+_WITHOUT_PATH = {"default", "recorded"}
+
+
+def register_market_source(scheme: str, entry_point: str) -> None:
+    """Adds a source to :func:`~jobrec_gym.market.load_market`.
+
+    Args:
+        scheme: What stands before the colon in ``load_market("SCHEME:PATH")``, or the whole name for a source without a
+            path.
+        entry_point: ``"module:function"``, imported when first used. The function takes the path (if there is one) and
+            the keywords of :func:`~jobrec_gym.market.load_market`, and returns a
+            :class:`~jobrec_gym.market.LabourMarket`.
+    """
+    _SOURCES[scheme] = entry_point
+
+
+def find_loader(source: str) -> Callable[..., Any] | None:
+    """What makes the market of a source of :func:`register_market_source`, but for its keywords.
+
+    Returns:
+        ``None`` for the folder of a saved market.
+
+    Raises:
+        MarketError: If there is no such source.
+    """
+    scheme, colon, path = source.partition(":")
+    if scheme in _SOURCES and (colon or scheme in _WITHOUT_PATH):
+        if colon and not path:
+            raise MarketError(f"market {source!r} lacks a path: write '{scheme}:PATH'.")
+        module, _, function = _SOURCES[scheme].partition(":")
+        load: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return partial(load, path) if colon else load
+    if is_saved_market(source):
+        return None
+    names = [name if name in _WITHOUT_PATH else f"{name}:PATH" for name in _SOURCES]
+    near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
+    hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
+    what = "unknown market scheme" if colon else "unknown market"
+    raise MarketError(f'{what} "{source}":{hint} It must be the folder of a saved market or one of {", ".join(names)}.')
+
+
+def absolute(source: str) -> str:
+    """The source with its path made absolute, so that a worker in another folder finds it too."""
+    scheme, colon, path = source.partition(":")
+    if colon and scheme in _SOURCES:
+        return f"{scheme}:{Path(path).absolute()}" if path else source
+    return str(Path(source).absolute()) if Path(source).exists() and source not in _SOURCES else source
+
+
+def plain_option(value: Any) -> Any:
+    """A keyword's value as plain JSON has it, where it has one."""
+    if isinstance(value, os.PathLike):
+        return str(Path(value).absolute())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def file_states(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
+    """State of the files that options name, and of those in the folders that they name: equal while nothing changes."""
+    found = []
+    for option in options:
+        if isinstance(option, str):
+            for text in filter(None, (option, option.partition(":")[2])):
+                path = Path(text)
+                with contextlib.suppress(OSError, ValueError):
+                    # A saved market is written whole, so its header speaks for it; an index may join it at any time.
+                    saved = is_saved_market(path)
+                    for file in (path / HEADER,) if saved else (path, *(path.iterdir() if path.is_dir() else ())):
+                        state = file.stat()
+                        found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(sorted(found))
