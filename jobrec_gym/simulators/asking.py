@@ -11,17 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from jobrec_gym.simulators.budget import Budget, BudgetReached
+from jobrec_gym.simulators.arguments import AskingMode, CacheMode, Calls, Retries, Sampling
+from jobrec_gym.simulators.budget import BudgetReached, Ledger
 from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, ShortAnswer
 from jobrec_gym.simulators.completion import CallFailed, ChatModel, ModelUnusable
 from jobrec_gym.simulators.prompts import Prompt
 
-__all__ = ["Asker", "AskingMode", "CacheMode", "Limits", "Outcome", "Question", "ReplayMiss", "Usage"]
+__all__ = ["Asker", "Outcome", "Question", "ReplayMiss", "Usage"]
 
-AskingMode = Literal["decision", "probability"]
-CacheMode = Literal["record", "replay", "replay_strict"]
 Question = tuple[str, str]
 """An applicant's and a job's document, encoded."""
 
@@ -34,25 +33,6 @@ _log = logging.getLogger(__name__)
 
 class ReplayMiss(LookupError):
     """A pair that strict replay does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long and how often to try.
-
-    Attributes:
-        concurrency: Calls at a time.
-        timeout: Seconds for one call.
-        batch_timeout: Seconds for a whole batch; what is not answered by then has failed.
-        max_retries: Further tries after 429, 5xx and time-outs.
-        retry_wait: Seconds before the first of them, doubled each time; a server's own wish counts if it is longer.
-    """
-
-    concurrency: int = 8
-    timeout: float = 60.0
-    batch_timeout: float = 600.0
-    max_retries: int = 3
-    retry_wait: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +89,14 @@ class Asker:
         prompt: The template.
         persona: The temperament's text.
         decisions: The closed set, in the order in which it is listed.
-        sampling: ``temperature``, ``seed``, ``max_tokens``.
-        repeat: Another number asks the same question anew and keeps the answer beside the first.
-        extra_body: Further entries of each request, for a local server.
+        sampling: What a request says beside its messages, the length of an answer included.
         prices: Dollars per token in and out, ``None`` for the model's list price.
         cache: Where answers are kept.
         cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, a miss has status ``not_recorded``;
             ``"replay_strict"`` raises on a miss.
-        budget: The caps.
-        limits: Patience.
+        ledger: The caps, and what was spent.
+        calls: How many at a time, and how long each may take.
+        retries: How often to try again.
     """
 
     def __init__(
@@ -130,29 +109,30 @@ class Asker:
         prompt: Prompt,
         persona: str,
         decisions: Sequence[str],
-        sampling: Mapping[str, Any],
-        repeat: int,
-        extra_body: Mapping[str, Any] | None,
-        prices: tuple[float, float] | None,
+        sampling: Sampling,
+        prices: Sequence[float] | None,
         cache: AnswerCache,
         cache_mode: CacheMode,
-        budget: Budget,
-        limits: Limits,
+        ledger: Ledger,
+        calls: Calls,
+        retries: Retries,
     ):
         self._prompt = prompt
         self._persona = persona
         self._decisions = tuple(decisions)
         self._cache = cache
         self._cache_mode = cache_mode
-        self._budget = budget
-        self._limits = limits
+        self._ledger = ledger
+        self._calls = calls
+        self._retries = retries
         self._mode = mode
         self._connect = {"model": model, "api_base": api_base, "api_key": api_key, "prices": prices}
-        self._sampling = {key: value for key, value in sampling.items() if value is not None}
-        self._extra_body = dict(extra_body or {})
+        said = {key: getattr(sampling, key) for key in ("temperature", "seed", "max_tokens")}
+        self._sampling = {key: value for key, value in said.items() if value is not None}
+        self._extra_body = dict(sampling.extra_body or {})
         keyed = self._sampling | ({"decisions": list(self._decisions)} if mode == "decision" else {})
         keyed |= {"extra_body": self._extra_body} if self._extra_body else {}
-        keyed |= {"repeat": repeat} if repeat else {}
+        keyed |= {"repeat": sampling.repeat} if sampling.repeat else {}
         self._key_parts = {
             "model": model,
             "api_base": api_base or "",
@@ -240,15 +220,15 @@ class Asker:
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
         chat = self._model()
         owner = uuid.uuid4().hex
-        deadline = time.monotonic() + self._limits.batch_timeout
-        pool = ThreadPoolExecutor(min(self._limits.concurrency, len(missing)), thread_name_prefix="ask")
+        deadline = time.monotonic() + self._calls.batch_timeout
+        pool = ThreadPoolExecutor(min(self._calls.concurrency, len(missing)), thread_name_prefix="ask")
         try:
             futures = {
                 key: pool.submit(self._ask_one, chat, key, question, owner, deadline)
                 for key, question in missing.items()
             }
-            wait(futures.values(), timeout=self._limits.batch_timeout, return_when=FIRST_EXCEPTION)
-            late = Outcome("timeout", reason=f"not answered in the batch's {self._limits.batch_timeout:g} seconds")
+            wait(futures.values(), timeout=self._calls.batch_timeout, return_when=FIRST_EXCEPTION)
+            late = Outcome("timeout", reason=f"not answered in the batch's {self._calls.batch_timeout:g} seconds")
             for future in futures.values():
                 if future.done() and (error := future.exception()) is not None:
                     raise error
@@ -270,10 +250,11 @@ class Asker:
                     options["extra_body"] = self._extra_body
                 chat = ChatModel(**self._connect, options=options)  # type: ignore[arg-type]
                 listed = self._connect["prices"] is None
-                if self._budget.caps["usd"] is not None and listed and (chat.prices is None or not max(chat.prices)):
+                if self._ledger.caps["usd"] is not None and listed and (chat.prices is None or not max(chat.prices)):
                     raise ValueError(
-                        f"`max_usd` needs a price, and none is listed for model {chat.model!r}: give `prices`, the "
-                        "dollars per token in and out ((0, 0) for a free model), or cap `max_tokens` instead."
+                        f"`max_usd` needs a price, and none is listed for model {chat.model!r}: give "
+                        "`budget.prices`, the dollars per token in and out ((0, 0) for a free model), or cap "
+                        "`budget.max_tokens` instead."
                     )
                 self._chat = chat
             return self._chat
@@ -281,7 +262,7 @@ class Asker:
     def _ask_one(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
         """Asks, unless another thread or process does; runs in a thread."""
         pause, longest = _POLL_SECONDS
-        while key not in self._cache.claim([key], owner, self._limits.timeout + _LEASE_SLACK):
+        while key not in self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK):
             found = self._cache.in_short([key])
             if found:
                 return Outcome(found[key].status, found[key], cached=True)
@@ -302,14 +283,14 @@ class Asker:
         """Calls, with retries, and keeps what came."""
         messages = self._prompt.messages(*question, persona=self._persona, decisions=self._decisions)
         most_tokens, most_cost = chat.bounds(messages)
-        pause = self._limits.retry_wait
-        for left in range(self._limits.max_retries, -1, -1):
+        pause = self._retries.wait
+        for left in range(self._retries.attempts, -1, -1):
             reservation = self._reserve(key, owner, most_tokens, most_cost, deadline)
             if isinstance(reservation, BudgetReached):
                 return Outcome("budget", reason=str(reservation), budget=reservation)
             tokens, cost = most_tokens, most_cost  # what counts if no bill ever comes
             try:
-                completion = chat.complete(messages, self._limits.timeout)
+                completion = chat.complete(messages, self._calls.timeout)
                 if completion.tokens is not None:
                     tokens, cost = completion.tokens, completion.cost_usd
             except ModelUnusable:
@@ -326,12 +307,12 @@ class Asker:
             else:
                 return self._keep(key, question, self._parse(completion.choice), tokens, cost)
             finally:
-                self._budget.settle(reservation, tokens=tokens, cost_usd=cost)
+                self._ledger.settle(reservation, tokens=tokens, cost_usd=cost)
                 with self._lock:
                     self._counts["calls"] += 1
                     self._counts["tokens"] += tokens
                     self._cost_usd += cost
-            self._cache.claim([key], owner, delay + self._limits.timeout + _LEASE_SLACK)
+            self._cache.claim([key], owner, delay + self._calls.timeout + _LEASE_SLACK)
             time.sleep(delay)
             pause *= 2
         raise AssertionError("the last try returns")
@@ -340,11 +321,11 @@ class Asker:
         """A reservation, waiting while calls under way may yet turn out cheaper than their bounds."""
         while True:
             try:
-                return self._budget.reserve(tokens=tokens, cost_usd=cost, seconds=self._limits.timeout + _LEASE_SLACK)
+                return self._ledger.reserve(tokens=tokens, cost_usd=cost, seconds=self._calls.timeout + _LEASE_SLACK)
             except BudgetReached as reached:
                 if not reached.pending or time.monotonic() > deadline:
                     return reached
-            self._cache.claim([key], owner, self._limits.timeout + _LEASE_SLACK)
+            self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK)
             time.sleep(_POLL_SECONDS[0])
 
     def _parse(self, choice: Mapping[str, Any]) -> Any:

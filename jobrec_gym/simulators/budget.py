@@ -1,4 +1,4 @@
-"""Hard caps on calls, tokens and dollars, held across all processes that share a cache."""
+"""The ledger behind the caps on calls, tokens and dollars, held across all processes that share a cache."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from jobrec_gym.simulators.arguments import Budget
 from jobrec_gym.simulators.cache import AnswerCache
 
-__all__ = ["Budget", "BudgetReached", "Spending"]
+__all__ = ["BudgetReached", "Ledger", "Spending"]
+
+_NO_CAPS = Budget()
+_ARGUMENTS = {"calls": "budget.max_calls", "tokens": "budget.max_tokens", "usd": "max_usd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class BudgetReached(RuntimeError):
     def __init__(self, limit: str, cap: float, spent: Spending, pending: bool = False):
         super().__init__(
             f"the budget of {cap:g} {limit} is reached: {spent.calls} calls, {spent.tokens} tokens and "
-            f"${spent.cost_usd:.4f} are spent or reserved. What was answered is kept; raise `max_{limit}` to go on."
+            f"${spent.cost_usd:.4f} are spent or reserved. What was answered is kept; raise "
+            f"`{_ARGUMENTS[limit]}` to go on."
         )
         self.limit = limit
         self.cap = cap
@@ -50,18 +55,16 @@ class BudgetReached(RuntimeError):
         return type(self), (self.limit, self.cap, self.spent, self.pending)
 
 
-class Budget:
-    """Caps on what may be spent; the ledger is in the cache's file, so processes that share it share the caps.
+class Ledger:
+    """What was spent, in the cache's file, and the caps on it: processes that share the file share the caps.
 
     A call is reserved at an upper bound before it is sent, and settled at its real figures. The reservation of a
     process that was killed counts on at its bound: the caps are never passed.
 
     Args:
         path: The cache's SQLite file.
-        max_calls: Most calls, ``None`` for no cap.
-        max_tokens: Most tokens.
-        max_usd: Most dollars.
-        name: Budgets of one name in one file are one.
+        budget: The caps on calls and tokens; ledgers of one name in one file are one.
+        max_usd: Most dollars, ``None`` for no cap.
 
     Raises:
         ValueError: For a negative cap.
@@ -70,17 +73,17 @@ class Budget:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        *,
-        max_calls: int | None = None,
-        max_tokens: int | None = None,
+        budget: Budget = _NO_CAPS,
         max_usd: float | None = None,
-        name: str = "default",
     ):
-        self.caps: dict[str, float | None] = {"calls": max_calls, "tokens": max_tokens, "usd": max_usd}
-        for limit, cap in self.caps.items():
-            if cap is not None and not cap >= 0:
-                raise ValueError(f"`max_{limit}` must be at least 0, or None for no cap, got {cap}.")
-        self.name = name
+        if max_usd is not None and not max_usd >= 0:
+            raise ValueError(f"`max_usd` must be at least 0, or None for no cap, got {max_usd}.")
+        self.caps: dict[str, float | None] = {
+            "calls": budget.max_calls,
+            "tokens": budget.max_tokens,
+            "usd": max_usd,
+        }
+        self.name = budget.name
         self._cache = AnswerCache(path)
 
     @property

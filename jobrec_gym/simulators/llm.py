@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.rewards import CosineRewardModel
-from jobrec_gym.simulators.asking import Asker, AskingMode, CacheMode, Limits, Outcome, Question, ReplayMiss, Usage
+from jobrec_gym.simulators.arguments import (
+    AskingMode,
+    Budget,
+    CacheMode,
+    Calls,
+    Elicitation,
+    Retries,
+    Sampling,
+    check_choice,
+    given,
+    plain,
+    thresholds,
+    unknown_argument,
+)
+from jobrec_gym.simulators.asking import Asker, Outcome, Question, ReplayMiss, Usage
 from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, SimulatorSpec, decision_rewards
-from jobrec_gym.simulators.budget import Budget, BudgetReached, Spending
+from jobrec_gym.simulators.budget import BudgetReached, Ledger, Spending
 from jobrec_gym.simulators.cache import AnswerCache, ShortAnswer
 from jobrec_gym.simulators.completion import ModelUnusable
 from jobrec_gym.simulators.memory import FeedbackMemory, merged
@@ -36,43 +51,37 @@ from jobrec_gym.simulators.prompts import (
 __all__ = [
     "QUANTILES",
     "BoundLLMSimulator",
+    "Budget",
     "BudgetReached",
     "Calibration",
+    "Calls",
+    "Elicitation",
     "FeedbackError",
     "LLMSimulator",
     "ModelUnusable",
     "ReplayMiss",
+    "Retries",
+    "Sampling",
     "Usage",
 ]
 
 Ids = NDArray[np.int64]
-OnBudget = Literal["raise", "cosine", "stop"]
-OnFailure = Literal["raise", "cosine", "skip"]
 
 QUANTILES = (0.60, 0.85, 0.95)
 """Shares of pairs below click, save and apply; those of :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
 
 _CALIBRATION_PAIRS = 100
 _CALIBRATION_STREAM = 0x4C4C
-_OF_THE_CALL = {
-    "best_of",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "messages",
-    "model",
-    "n",
-    "n_predict",
-    "n_probs",
-    "response_format",
-    "seed",
-    "stream",
-    "temperature",
-    "top_logprobs",
-}
 _DOCUMENTS_KEPT = 8_192
 _NO_ANSWER = ShortAnswer("", "", np.nan, "")
 _ANSWER_TOKENS = {"decision": 160, "probability": 16}
+_VALUES: dict[str, type[Any]] = {
+    "elicitation": Elicitation,
+    "sampling": Sampling,
+    "budget": Budget,
+    "calls": Calls,
+    "retries": Retries,
+}
 
 
 class FeedbackError(RuntimeError):
@@ -120,10 +129,12 @@ class Calibration:
             ValueError: If it is not one.
         """
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**(fields | {"thresholds": _thresholds(fields["thresholds"])}))
+            kept = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**(kept | {"thresholds": thresholds(kept["thresholds"])}))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"`calibration` {os.fspath(path)!r} is not a calibration ({error}).") from error
+            raise ValueError(
+                f"`elicitation.calibration` {os.fspath(path)!r} is not a calibration ({error})."
+            ) from error
 
 
 class LLMSimulator:
@@ -135,6 +146,9 @@ class LLMSimulator:
     ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``, ``budget`` or
     ``not_recorded`` (not kept) it was.
 
+    What belongs together is told in values, each given as itself or as its plain mapping:
+    ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
+
     Args:
         model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
         api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``; for ``openai/`` models by default that of
@@ -145,40 +159,21 @@ class LLMSimulator:
             ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
             which small models need.
         persona: A name of :data:`~jobrec_gym.simulators.prompts.PERSONAS` or a text of one's own.
-        prompt: A shipped template's version or the path of one's own; ``None`` for the mode's.
-        temperature: Of sampling; left out, with a warning, where the model has none.
-        seed: Of sampling; the same.
-        max_answer_tokens: Length of an answer; ``None`` for the mode's.
-        decisions: The closed set in the order in which it is listed.
-        calibration: ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
-            market at the first use, drawn by a fixed seed and cut at :data:`QUANTILES`; a path of a
-            :class:`Calibration`; or three rising numbers.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes that name it.
             ``None``: as long as this object lives.
         cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, and a miss has status
             ``not_recorded``; ``"replay_strict"`` raises :class:`ReplayMiss`.
-        max_calls: Hard cap on calls, retries included, of all processes and runs that share the cache.
-        max_tokens: Hard cap on tokens in and out.
-        max_usd: Hard cap on dollars.
-        budget_name: Caps of one name in one cache are one ledger.
-        on_budget: A cap reached: ``"raise"`` :class:`FeedbackError`; ``"cosine"`` pays the cosine on the scale
-            ``"matched"``, with status ``cosine:budget``; ``"stop"`` raises :class:`BudgetReached`, which
-            ``experiments`` takes for a clean end.
-        on_failure: No answer: ``"raise"`` :class:`FeedbackError`; ``"cosine"``; ``"skip"`` pays 0.0 and marks the
-            transition invalid.
-        concurrency: Calls at a time.
-        timeout: Seconds for one call.
-        batch_timeout: Seconds for a batch, retries and waits included.
-        max_retries: Further tries after 429, 5xx and time-outs, nothing else.
-        retry_wait: Seconds before the first of them, doubled each time.
-        prices: Dollars per token in and out; ``None`` takes litellm's list.
-        extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
-        repeat: Another number asks the same questions anew and keeps the answers beside the first.
+        max_usd: Hard cap on dollars, of all processes and runs that share the cache.
+        elicitation: The template, the order of the decisions, and where probabilities are cut.
+        sampling: Temperature, seed, length of an answer, and what else a request says.
+        budget: Caps on calls and tokens, prices, and what a cap does that is reached.
+        calls: How many at a time, and how long each may take.
+        retries: How often a failed call is tried again, and what a recommendation without an answer earns.
 
     Raises:
-        ValueError: For an unknown mode, policy or decision, a template that is not there, or what would get around a
-            cap or write a key down.
+        ValueError: For an unknown mode, policy, decision or entry of a value, a template that is not there, or what
+            would get around a cap or write a key down.
 
     Example:
         >>> simulator = LLMSimulator("openai/gpt-4o-mini", persona="selective", cache="answers.sqlite", max_usd=1.0)
@@ -193,128 +188,67 @@ class LLMSimulator:
         api_key: str | None = None,
         mode: AskingMode = "decision",
         persona: str = "neutral",
-        prompt: str | None = None,
-        temperature: float | None = 0.0,
-        seed: int | None = 0,
-        max_answer_tokens: int | None = None,
-        decisions: Sequence[str] = DECISIONS,
-        calibration: str | os.PathLike[str] | Sequence[float] = "auto",
         rewards: Mapping[str, float] | None = None,
         cache: str | os.PathLike[str] | None = None,
         cache_mode: CacheMode = "record",
-        max_calls: int | None = None,
-        max_tokens: int | None = None,
         max_usd: float | None = None,
-        budget_name: str = "default",
-        on_budget: OnBudget = "raise",
-        on_failure: OnFailure = "skip",
-        concurrency: int = 8,
-        timeout: float = 60.0,
-        batch_timeout: float = 600.0,
-        max_retries: int = 3,
-        retry_wait: float = 1.0,
-        prices: Sequence[float] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        repeat: int = 0,
+        elicitation: Elicitation | Mapping[str, Any] = Elicitation(),
+        sampling: Sampling | Mapping[str, Any] = Sampling(),
+        budget: Budget | Mapping[str, Any] = Budget(),
+        calls: Calls | Mapping[str, Any] = Calls(),
+        retries: Retries | Mapping[str, Any] = Retries(),
     ):
-        for name, value, allowed in (
-            ("mode", mode, get_args(AskingMode)),
-            ("cache_mode", cache_mode, get_args(CacheMode)),
-            ("on_budget", on_budget, get_args(OnBudget)),
-            ("on_failure", on_failure, get_args(OnFailure)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
-        for name, number, least in (
-            ("concurrency", concurrency, 1),
-            ("max_retries", max_retries, 0),
-            ("retry_wait", retry_wait, 0),
-            ("max_answer_tokens", max_answer_tokens if max_answer_tokens is not None else 1, 1),
-        ):
-            if not number >= least:
-                raise ValueError(f"`{name}` must be at least {least}, got {number}.")
-        for name, number in (("timeout", timeout), ("batch_timeout", batch_timeout)):
-            if not number > 0:
-                raise ValueError(f"`{name}` is in seconds and must be above 0, got {number}.")
-        if sorted(decisions) != sorted(DECISIONS):
-            raise ValueError(f"`decisions` must be {DECISIONS} in any order, got {tuple(decisions)}.")
-        if prices is not None and (len(prices) != 2 or not min(prices) >= 0):
-            raise ValueError(f"`prices` must be dollars per token in and out, got {prices}.")
-        if not isinstance(calibration, (str, os.PathLike)):
-            calibration = _thresholds(calibration)
-        self._prompt = load_prompt(prompt or _default_prompt(mode))
-        api_base = _checked_address(model, api_base)
-        _check_extra_body(extra_body)
-        self.rewards = decision_rewards(rewards)
-        self.mode = mode
+        check_choice("mode", mode, get_args(AskingMode))
+        check_choice("cache_mode", cache_mode, get_args(CacheMode))
         self.model = model
+        self.mode = mode
+        self.rewards = decision_rewards(rewards)
+        names = _argument_names()
+        asked = given("elicitation", Elicitation, elicitation, names)
+        self._prompt = load_prompt(asked.prompt or f"{mode}-v1")
+        self.elicitation = replace(asked, prompt=asked.prompt or f"{mode}-v1")
+        drawn = given("sampling", Sampling, sampling, names)
+        self.sampling = replace(drawn, max_tokens=drawn.max_tokens or _ANSWER_TOKENS[mode])
+        self.budget = given("budget", Budget, budget, names)
+        self.calls = given("calls", Calls, calls, names)
+        self.retries = given("retries", Retries, retries, names)
         self._api_key = api_key
-        self._options: dict[str, Any] = {
+        self._arguments: dict[str, Any] = {
             "model": model,
-            "api_base": api_base,
+            "api_base": _checked_address(model, api_base),
             "mode": mode,
             "persona": persona,
-            "prompt": prompt or _default_prompt(mode),
-            "temperature": temperature,
-            "seed": seed,
-            "max_answer_tokens": max_answer_tokens or _ANSWER_TOKENS[mode],
-            "decisions": list(decisions),
-            "calibration": os.fspath(calibration) if isinstance(calibration, os.PathLike) else calibration,
-            "rewards": dict(self.rewards),
+            "rewards": self.rewards,
             "cache": None if cache is None else str(Path(cache).absolute()),
             "cache_mode": cache_mode,
-            "max_calls": max_calls,
-            "max_tokens": max_tokens,
             "max_usd": max_usd,
-            "budget_name": budget_name,
-            "on_budget": on_budget,
-            "on_failure": on_failure,
-            "concurrency": concurrency,
-            "timeout": timeout,
-            "batch_timeout": batch_timeout,
-            "max_retries": max_retries,
-            "retry_wait": retry_wait,
-            "prices": None if prices is None else list(prices),
-            "extra_body": None if extra_body is None else dict(extra_body),
-            "repeat": repeat,
+            **{name: getattr(self, name) for name in _VALUES},
         }
-        self._prepare()
+        self._connect()
 
-    def _prepare(self) -> None:
-        options = self._options
-        path = options["cache"]
+    def _connect(self) -> None:
+        path = self._arguments["cache"]
         if path is None:
             scratch = tempfile.TemporaryDirectory(prefix="jobrec-answers-")
             weakref.finalize(self, scratch.cleanup)
             path = str(Path(scratch.name) / "answers.sqlite")
-        self.budget = Budget(
-            path,
-            max_calls=options["max_calls"],
-            max_tokens=options["max_tokens"],
-            max_usd=options["max_usd"],
-            name=options["budget_name"],
-        )
+        self.ledger = Ledger(path, self.budget, self._arguments["max_usd"])
         self.cache = AnswerCache(path)
         self._asker = Asker(
-            model=options["model"],
-            api_base=options["api_base"],
+            model=self.model,
+            api_base=self._arguments["api_base"],
             api_key=self._api_key,
-            mode=options["mode"],
+            mode=self.mode,
             prompt=self._prompt,
             persona=self.persona,
-            decisions=options["decisions"],
-            sampling={
-                "temperature": options["temperature"],
-                "seed": options["seed"],
-                "max_tokens": options["max_answer_tokens"],
-            },
-            repeat=options["repeat"],
-            extra_body=options["extra_body"],
-            prices=None if options["prices"] is None else tuple(options["prices"]),
+            decisions=self.elicitation.decisions,
+            sampling=self.sampling,
+            prices=self.budget.prices,
             cache=self.cache,
-            cache_mode=options["cache_mode"],
-            budget=self.budget,
-            limits=Limits(*(options[name] for name in Limits.__slots__)),
+            cache_mode=self._arguments["cache_mode"],
+            ledger=self.ledger,
+            calls=self.calls,
+            retries=self.retries,
         )
 
     @property
@@ -325,7 +259,7 @@ class LLMSimulator:
     @property
     def spent(self) -> Spending:
         """What the ledger of the budget has, over all processes and runs that share it."""
-        return self.budget.spent
+        return self.ledger.spent
 
     def key(self, applicant: Mapping[str, Any], job: Mapping[str, Any]) -> str:
         """The cache's key of a pair of documents."""
@@ -354,11 +288,12 @@ class LLMSimulator:
         Args:
             applicants: n documents, see :func:`~jobrec_gym.simulators.prompts.applicant_document`.
             jobs: n documents.
-            thresholds: Where probabilities are cut; ``None`` for those of ``calibration``, or, where that is
-                ``"auto"``, for no decisions: the answers then have probabilities only and reward 0.0.
+            thresholds: Where probabilities are cut; ``None`` for those of ``elicitation.calibration``, or, where
+                that is ``"auto"``, for no decisions: the answers then have probabilities only and reward 0.0.
 
         Raises:
-            FeedbackError: As ``on_failure`` and ``on_budget`` say; with ``"cosine"``, which needs a market, too.
+            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say; with ``"cosine"``, which needs a
+                market, too.
         """
         questions = [
             (encode_document(applicant), encode_document(job)) for applicant, job in zip(applicants, jobs, strict=True)
@@ -379,7 +314,7 @@ class LLMSimulator:
             market: Whose pairs are asked, of all splits, drawn by a fixed seed.
             n_pairs: How many.
             quantiles: Shares of them below click, save and apply.
-            path: JSON file to keep it in, for ``calibration=``.
+            path: JSON file to keep it in, for ``elicitation.calibration``.
 
         Raises:
             ValueError: In mode ``"decision"``.
@@ -412,9 +347,9 @@ class LLMSimulator:
                 "calibration",
                 f"{self.model!r} gives too many of {n_pairs} pairs the same probability to cut them into decisions, at "
                 f"{tuple(float(cut) for cut in cuts)}: it cannot judge them in this way. Give thresholds of your own "
-                "as `calibration`, or take another model or prompt.",
+                "as `elicitation.calibration`, or take another model or prompt.",
             )
-        made = Calibration(_thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
+        made = Calibration(thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
         if path is not None:
             made.save(path)
         return made
@@ -422,7 +357,7 @@ class LLMSimulator:
     @property
     def pays_cosine(self) -> bool:
         """Whether a policy pays the cosine in place of an answer."""
-        return "cosine" in (self._options["on_failure"], self._options["on_budget"])
+        return "cosine" in (self.retries.on_failure, self.budget.on_reached)
 
     @property
     def prompt_version(self) -> str:
@@ -432,25 +367,25 @@ class LLMSimulator:
     @property
     def persona(self) -> str:
         """The temperament's text."""
-        return PERSONAS.get(self._options["persona"], self._options["persona"])
+        return PERSONAS.get(self._arguments["persona"], self._arguments["persona"])
 
     def given_thresholds(self) -> tuple[float, float, float] | None:
-        """The thresholds that ``calibration`` names; ``None`` for ``"auto"`` and in mode ``"decision"``.
+        """The thresholds that ``elicitation.calibration`` names; ``None`` for ``"auto"`` and in mode ``"decision"``.
 
         Raises:
             ValueError: If the file is of another model, prompt or persona.
         """
-        calibration = self._options["calibration"]
+        calibration = self.elicitation.calibration
         if self.mode == "decision" or calibration == "auto":
             return None
-        if not isinstance(calibration, str):
-            return _thresholds(calibration)
+        if not isinstance(calibration, (str, os.PathLike)):
+            return thresholds(calibration)
         kept = Calibration.load(calibration)
         own = (self.model, self.prompt_version, self.persona)
         if (kept.model, kept.prompt, kept.persona) != own:
             raise ValueError(
-                f"`calibration` {calibration!r} was made for model {kept.model!r}, prompt {kept.prompt!r} and persona "
-                f"{kept.persona!r}, not for {own}: calibrate again, probabilities have another zero point."
+                f"`elicitation.calibration` {calibration!r} was made for model {kept.model!r}, prompt {kept.prompt!r} "
+                f"and persona {kept.persona!r}, not for {own}: calibrate again, probabilities have another zero point."
             )
         return kept.thresholds
 
@@ -525,42 +460,54 @@ class LLMSimulator:
 
     def _failed(self, outcome: Outcome, cosine: float | None) -> tuple[str, float]:
         """Status and reward of a recommendation without an answer, by the policies."""
-        policy = self._options["on_failure"] if outcome.budget is None else self._options["on_budget"]
+        policy = self.retries.on_failure if outcome.budget is None else self.budget.on_reached
         if policy == "stop" and outcome.budget is not None:
             raise outcome.budget
         if policy == "cosine" and cosine is not None:
             return COSINE_INSTEAD + outcome.status, float(cosine)
         if policy == "skip":
             return outcome.status, 0.0
-        name = "on_failure" if outcome.budget is None else "on_budget"
+        name = "retries.on_failure" if outcome.budget is None else "budget.on_reached"
         raise FeedbackError(
             outcome.status,
             f"no feedback from {self.model!r}: {outcome.status}. {outcome.reason} (What was answered is kept; "
             f"`{name}` says what else to do than to stop.)",
         )
 
-    def changed(self, **options: Any) -> LLMSimulator:
-        """The same simulator, its key too, but for some keywords."""
-        return type(self)(**{**self._options, "api_key": self._api_key, **options})
+    def changed(self, **arguments: Any) -> LLMSimulator:
+        """The same simulator, its key too, but for some arguments.
+
+        Example:
+            >>> simulator.changed(sampling=dataclasses.replace(simulator.sampling, repeat=1))
+        """
+        return type(self)(**{**self._arguments, "api_key": self._api_key, **arguments})
 
     def to_spec(self) -> SimulatorSpec:
-        """The simulator in plain JSON, without the key."""
-        return {"type": "llm", **self._options}
+        """The simulator in plain JSON, without the key; each value is a mapping of its fields."""
+        return {"type": "llm", **plain(self._arguments)}
 
     @classmethod
     def from_spec(cls, spec: SimulatorSpec) -> LLMSimulator:
-        """The simulator that :meth:`to_spec` described."""
-        return cls(**{key: value for key, value in spec.items() if key != "type"})
+        """The simulator that :meth:`to_spec` described.
+
+        Raises:
+            ValueError: For an entry that is no argument.
+        """
+        arguments = {name: entry for name, entry in spec.items() if name != "type"}
+        for name in arguments:
+            if name not in _argument_names():
+                raise unknown_argument(name, _argument_names())
+        return cls(**arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         # Threads, connections and the key stay behind; another process takes the key from its environment.
-        return {"options": self._options}
+        return {"arguments": self._arguments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state["options"])  # type: ignore[misc]
+        self.__init__(**state["arguments"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"LLMSimulator({self.model!r}, mode={self.mode!r}, prompt={self._options['prompt']!r})"
+        return f"LLMSimulator({self.model!r}, mode={self.mode!r}, prompt={self.elicitation.prompt!r})"
 
 
 class BoundLLMSimulator:
@@ -600,8 +547,8 @@ class BoundLLMSimulator:
         """Asks a batch, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; equal pairs are asked once.
 
         Raises:
-            FeedbackError: As ``on_failure`` and ``on_budget`` say.
-            BudgetReached: With ``on_budget="stop"``.
+            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say.
+            BudgetReached: With ``budget.on_reached="stop"``.
             ReplayMiss: In strict replay.
         """
         applicant_ids, job_ids = _checked_ids(applicant_ids, job_ids, self.market)
@@ -669,23 +616,8 @@ def _checked_address(model: str, api_base: str | None) -> str | None:
     return api_base
 
 
-def _check_extra_body(extra_body: Mapping[str, Any] | None) -> None:
-    """Refuses entries that are the simulator's own, which would get around caps, or that look like a key."""
-    names = {name.lower() for name in extra_body or ()}
-    if taken := sorted(names & _OF_THE_CALL):
-        raise ValueError(f"`extra_body` must not set {taken}, which the simulator sets itself.")
-    if keys := sorted(name for name in names if any(word in name for word in ("key", "authorization", "password"))):
-        raise ValueError(f"`extra_body` is written down and must not hold {keys}: give `api_key`.")
-
-
-def _default_prompt(mode: AskingMode) -> str:
-    return f"{mode}-v1"
-
-
-def _thresholds(values: ArrayLike) -> tuple[float, float, float]:
-    cuts = np.asarray(values, dtype=np.float64)
-    if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
-        raise ValueError(
-            f'`calibration` must be "auto", a path, or {len(DECISIONS) - 1} rising probabilities, got {values!r}.'
-        )
-    return float(cuts[0]), float(cuts[1]), float(cuts[2])
+@cache
+def _argument_names() -> tuple[str, ...]:
+    """All arguments, and the fields of those that are values, as ``argument.field``."""
+    fields_of = (f"{name}.{field.name}" for name, kind in _VALUES.items() for field in fields(kind))
+    return (*inspect.signature(LLMSimulator).parameters, *fields_of)

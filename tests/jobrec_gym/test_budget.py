@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobrec_gym.simulators.budget import Budget, BudgetReached, Spending
+from jobrec_gym.simulators.arguments import Budget
+from jobrec_gym.simulators.budget import BudgetReached, Ledger, Spending
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,65 +17,71 @@ def path(tmp_path):
 
 
 def test_without_caps_it_only_counts(path):
-    budget = Budget(path)
+    ledger = Ledger(path)
     for _ in range(3):
-        budget.settle(budget.reserve(tokens=500, cost_usd=1.0), tokens=100, cost_usd=0.25)
-    assert budget.spent == Spending(3, 300, 0.75)
+        ledger.settle(ledger.reserve(tokens=500, cost_usd=1.0), tokens=100, cost_usd=0.25)
+    assert ledger.spent == Spending(3, 300, 0.75)
 
 
 @pytest.mark.parametrize(
-    ("caps", "limit"), [({"max_calls": 2}, "calls"), ({"max_tokens": 299}, "tokens"), ({"max_usd": 0.29}, "usd")]
+    ("caps", "limit", "argument"),
+    [
+        ({"budget": Budget(max_calls=2)}, "calls", "budget.max_calls"),
+        ({"budget": Budget(max_tokens=299)}, "tokens", "budget.max_tokens"),
+        ({"max_usd": 0.29}, "usd", "max_usd"),
+    ],
 )
-def test_a_call_that_could_pass_a_cap_is_not_reserved(path, caps, limit):
-    budget = Budget(path, **caps)
+def test_a_call_that_could_pass_a_cap_is_not_reserved(path, caps, limit, argument):
+    ledger = Ledger(path, **caps)
     for _ in range(2):
-        budget.settle(budget.reserve(tokens=100, cost_usd=0.1), tokens=100, cost_usd=0.1)
+        ledger.settle(ledger.reserve(tokens=100, cost_usd=0.1), tokens=100, cost_usd=0.1)
     with pytest.raises(
-        BudgetReached, match=rf"budget of .* {limit} is reached: 2 calls, 200 tokens.*`max_{limit}`"
+        BudgetReached, match=rf"budget of .* {limit} is reached: 2 calls, 200 tokens.*`{argument}`"
     ) as caught:
-        budget.reserve(tokens=100, cost_usd=0.1)
+        ledger.reserve(tokens=100, cost_usd=0.1)
     assert (caught.value.limit, caught.value.spent.calls) == (limit, 2)
-    assert budget.spent.calls == 2
+    assert ledger.spent.calls == 2
 
 
 def test_a_cap_may_be_met_exactly(path):
-    budget = Budget(path, max_tokens=100)
-    budget.reserve(tokens=100, cost_usd=0.0)
+    ledger = Ledger(path, Budget(max_tokens=100))
+    ledger.reserve(tokens=100, cost_usd=0.0)
 
 
 def test_an_open_reservation_counts_at_its_bound_and_a_cancelled_one_not(path):
-    budget = Budget(path, max_tokens=100)
-    first = budget.reserve(tokens=80, cost_usd=0.0)
+    ledger = Ledger(path, Budget(max_tokens=100))
+    first = ledger.reserve(tokens=80, cost_usd=0.0)
     with pytest.raises(BudgetReached):
-        Budget(path, max_tokens=100).reserve(tokens=30, cost_usd=0.0)
-    budget.cancel(first)
-    assert budget.spent == Spending()
-    budget.reserve(tokens=30, cost_usd=0.0)
+        Ledger(path, Budget(max_tokens=100)).reserve(tokens=30, cost_usd=0.0)
+    ledger.cancel(first)
+    assert ledger.spent == Spending()
+    ledger.reserve(tokens=30, cost_usd=0.0)
 
 
 def test_a_reservation_is_settled_once(path):
-    budget = Budget(path)
-    first = budget.reserve(tokens=1, cost_usd=0.0)
-    budget.settle(first, tokens=1, cost_usd=0.0)
-    for verb in (lambda: budget.settle(first, tokens=9, cost_usd=0.0), lambda: budget.cancel(first)):
+    ledger = Ledger(path)
+    first = ledger.reserve(tokens=1, cost_usd=0.0)
+    ledger.settle(first, tokens=1, cost_usd=0.0)
+    for verb in (lambda: ledger.settle(first, tokens=9, cost_usd=0.0), lambda: ledger.cancel(first)):
         with pytest.raises(ValueError, match="`reservation` 1 is not open"):
             verb()
-    assert budget.spent.tokens == 1
+    assert ledger.spent.tokens == 1
 
 
-def test_budgets_of_other_names_do_not_count_together(path):
-    Budget(path, name="a").reserve(tokens=1, cost_usd=0.0)
-    assert Budget(path, name="b").spent == Spending()
+def test_ledgers_of_other_names_do_not_count_together(path):
+    Ledger(path, Budget(name="a")).reserve(tokens=1, cost_usd=0.0)
+    assert Ledger(path, Budget(name="b")).spent == Spending()
 
 
 def test_a_cap_holds_across_two_processes(path):
     code = """
 import sys
-from jobrec_gym.simulators.budget import Budget, BudgetReached
-budget, made = Budget(sys.argv[1], max_calls=25), 0
+from jobrec_gym.simulators.arguments import Budget
+from jobrec_gym.simulators.budget import BudgetReached, Ledger
+ledger, made = Ledger(sys.argv[1], Budget(max_calls=25)), 0
 try:
     while True:
-        budget.reserve(tokens=1, cost_usd=0.0)
+        ledger.reserve(tokens=1, cost_usd=0.0)
         made += 1
 except BudgetReached:
     print(made)
@@ -86,7 +93,7 @@ except BudgetReached:
 
 def test_a_negative_cap_is_refused(path):
     with pytest.raises(ValueError, match="`max_usd` must be at least 0"):
-        Budget(path, max_usd=-1.0)
+        Ledger(path, max_usd=-1.0)
 
 
 def test_the_error_reaches_another_process_whole():

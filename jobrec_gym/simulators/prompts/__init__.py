@@ -81,12 +81,14 @@ def load_prompt(name: str) -> Prompt:
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
     else:
-        raise ValueError(f"`prompt` must be one of {tuple(shipped)} or the path of a template, got {name!r}.")
+        raise ValueError(
+            f"`elicitation.prompt` must be one of {tuple(shipped)} or the path of a template, got {name!r}."
+        )
     system, separator, user = text.partition(_SEPARATOR)
     missing = [word for word in ("$applicant", "$job") if word not in user]
     if not separator or missing:
         raise ValueError(
-            f"`prompt` {name!r} must have a line '--- user' and behind it $applicant and $job; "
+            f"`elicitation.prompt` {name!r} must have a line '--- user' and behind it $applicant and $job; "
             f"it lacks {missing or ['--- user']}."
         )
     return Prompt(Path(name).stem, system.strip(), user.strip())

@@ -1,0 +1,270 @@
+"""What an :class:`~jobrec_gym.simulators.llm.LLMSimulator` is told, in values that hold what belongs together.
+
+Each is given as itself or as its plain mapping: ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = [
+    "AskingMode",
+    "Budget",
+    "CacheMode",
+    "Calls",
+    "Elicitation",
+    "OnFailure",
+    "OnReached",
+    "Retries",
+    "Sampling",
+    "check_choice",
+    "given",
+    "plain",
+    "thresholds",
+    "unknown_argument",
+]
+
+AskingMode = Literal["decision", "probability"]
+CacheMode = Literal["record", "replay", "replay_strict"]
+OnReached = Literal["raise", "cosine", "stop"]
+OnFailure = Literal["raise", "cosine", "skip"]
+
+Value = TypeVar("Value")
+
+_OF_THE_CALL = {
+    "best_of",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "n_predict",
+    "n_probs",
+    "response_format",
+    "seed",
+    "stream",
+    "temperature",
+    "top_logprobs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Elicitation:
+    """How a decision is drawn out of the model.
+
+    Attributes:
+        prompt: A shipped template's version or the path of one's own; ``None`` for the mode's.
+        decisions: The closed set in the order in which it is listed.
+        calibration: Mode ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
+            market at the first use, drawn by a fixed seed and cut at :data:`~jobrec_gym.simulators.llm.QUANTILES`; a
+            path of a :class:`~jobrec_gym.simulators.llm.Calibration`; or three rising numbers.
+
+    Raises:
+        ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, or thresholds that fall.
+    """
+
+    prompt: str | None = None
+    decisions: Sequence[str] = DECISIONS
+    calibration: str | os.PathLike[str] | Sequence[float] = "auto"
+
+    def __post_init__(self) -> None:
+        if sorted(self.decisions) != sorted(DECISIONS):
+            raise ValueError(f"`elicitation.decisions` must be {DECISIONS} in any order, got {tuple(self.decisions)}.")
+        object.__setattr__(self, "decisions", tuple(self.decisions))
+        cut = self.calibration
+        kept = os.fspath(cut) if isinstance(cut, (str, os.PathLike)) else thresholds(cut)
+        object.__setattr__(self, "calibration", kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What a request says beside its messages; all of it is part of what an answer is kept under.
+
+    Attributes:
+        temperature: Left out, with a warning, where the model has none; ``None`` for the provider's.
+        seed: The same.
+        max_tokens: Length of an answer; ``None`` for the mode's.
+        extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
+        repeat: Another number asks the same questions anew and keeps the answers beside the first.
+
+    Raises:
+        ValueError: For a length below 1, or an extra entry that would get around a cap or write a key down.
+    """
+
+    temperature: float | None = 0.0
+    seed: int | None = 0
+    max_tokens: int | None = None
+    extra_body: Mapping[str, Any] | None = None
+    repeat: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            _check_at_least("sampling.max_tokens", self.max_tokens, 1)
+        names = {name.lower() for name in self.extra_body or ()}
+        if taken := sorted(names & _OF_THE_CALL):
+            raise ValueError(f"`sampling.extra_body` must not set {taken}, which the simulator sets itself.")
+        if keys := sorted(name for name in names if any(word in name for word in ("key", "authorization", "password"))):
+            raise ValueError(f"`sampling.extra_body` is written down and must not hold {keys}: give `api_key`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard caps beside ``max_usd``, on what all processes and runs spend that share a cache.
+
+    Attributes:
+        max_calls: Most calls, retries included; ``None`` for no cap.
+        max_tokens: Most tokens, in and out; ``None`` for no cap.
+        prices: Dollars per token in and out, which ``max_usd`` is counted with; ``None`` takes litellm's list.
+        name: Caps of one name in one cache are one ledger.
+        on_reached: ``"raise"`` :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the
+            scale ``"matched"``, with status ``cosine:budget``; ``"stop"`` raises
+            :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ``experiments`` takes for a clean end.
+
+    Raises:
+        ValueError: For a negative cap or price, or another policy.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    prices: Sequence[float] | None = None
+    name: str = "default"
+    on_reached: OnReached = "raise"
+
+    def __post_init__(self) -> None:
+        for name in ("max_calls", "max_tokens"):
+            cap = getattr(self, name)
+            if cap is not None and not cap >= 0:
+                raise ValueError(f"`budget.{name}` must be at least 0, or None for no cap, got {cap}.")
+        if self.prices is not None:
+            if len(self.prices) != 2 or not min(self.prices) >= 0:
+                raise ValueError(f"`budget.prices` must be dollars per token in and out, got {self.prices}.")
+            object.__setattr__(self, "prices", tuple(self.prices))
+        check_choice("budget.on_reached", self.on_reached, get_args(OnReached))
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How calls are made.
+
+    Attributes:
+        concurrency: Calls at a time.
+        timeout: Seconds for one call.
+        batch_timeout: Seconds for a batch, retries and waits included; what is not answered by then has failed.
+
+    Raises:
+        ValueError: For none at a time, or no time.
+    """
+
+    concurrency: int = 8
+    timeout: float = 60.0
+    batch_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        _check_at_least("calls.concurrency", self.concurrency, 1)
+        for name in ("timeout", "batch_timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`calls.{name}` is in seconds and must be above 0, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """What is done about a call that failed.
+
+    Attributes:
+        attempts: Further tries after 429, 5xx and time-outs, nothing else.
+        wait: Seconds before the first of them, doubled each time; a server's own wish counts if it is longer.
+        on_failure: What a recommendation without an answer earns: ``"raise"``
+            :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the scale ``"matched"``;
+            ``"skip"`` pays 0.0 and marks the transition invalid.
+
+    Raises:
+        ValueError: For a negative number, or another policy.
+    """
+
+    attempts: int = 3
+    wait: float = 1.0
+    on_failure: OnFailure = "skip"
+
+    def __post_init__(self) -> None:
+        _check_at_least("retries.attempts", self.attempts, 0)
+        _check_at_least("retries.wait", self.wait, 0)
+        check_choice("retries.on_failure", self.on_failure, get_args(OnFailure))
+
+
+def given(argument: str, kind: type[Value], value: Value | Mapping[str, Any], arguments: Sequence[str]) -> Value:
+    """The value of an argument that was given as itself or as its plain mapping.
+
+    Args:
+        argument: Its name.
+        kind: Its class.
+        value: What was given.
+        arguments: All names that a near miss may mean, the fields of values as ``argument.field``.
+
+    Raises:
+        ValueError: If it is neither, or the mapping has an entry that is no field.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"`{argument}` must be {kind.__name__}(...) or its fields as a mapping, got {value!r}.")
+    for name in value:
+        if f"{argument}.{name}" not in arguments:
+            raise unknown_argument(f"{argument}.{name}", arguments)
+    return kind(**value)
+
+
+def plain(value: Any) -> Any:
+    """A value, or an argument that is none, as plain JSON has it."""
+    if isinstance(value, (Elicitation, Sampling, Budget, Calls, Retries)):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
+    """The error for a name that is none of the arguments, with those whose last part is near its own."""
+    parts: dict[str, list[str]] = {}
+    for argument in arguments:
+        parts.setdefault(argument.rpartition(".")[2], []).append(f"`{argument}`")
+    whose, _, part = name.rpartition(".")
+    near = difflib.get_close_matches(part, parts, n=1)
+    hint = f" did you mean {' or '.join(parts[near[0]])}?" if near else ""
+    beside = [argument for argument in arguments if argument.rpartition(".")[0] == whose]
+    return ValueError(f"`{name}` is no argument of LLMSimulator:{hint} There are {', '.join(beside)}.")
+
+
+def thresholds(values: ArrayLike) -> tuple[float, float, float]:
+    """Three rising probabilities, from which on a pair is a click, a save, an apply.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    cuts = np.asarray(values, dtype=np.float64)
+    if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
+        raise ValueError(
+            f'`elicitation.calibration` must be "auto", a path, or {len(DECISIONS) - 1} rising probabilities, got '
+            f"{values!r}."
+        )
+    return float(cuts[0]), float(cuts[1]), float(cuts[2])
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises a ``ValueError`` that names the argument unless its value is among those that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+
+
+def _check_at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
