@@ -107,10 +107,12 @@ def all_imports(package: str) -> dict[str, set[str]]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that cannot be put in an order in which each names earlier ones only; some of them are in a circle."""
-    left = {name: set(named) for name, named in graph.items()}
-    while free := {name for name, named in left.items() if not named & left.keys()}:
-        left = {name: named for name, named in left.items() if name not in free}
+    """Modules in a circle, and those on the way from one to another."""
+    left = dict(graph)
+    while ends := left.keys() - {name for name, named in left.items() if named & left.keys()} or (
+        left.keys() - {name for named in left.values() for name in named}
+    ):
+        left = {name: named for name, named in left.items() if name not in ends}
     return sorted(left)
 
 
