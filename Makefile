@@ -24,7 +24,7 @@ demo: install  ## From nothing: the best agent learns, beside cosine and the pla
 	$(BIN)/python -m experiments.demo
 
 llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
-	$(BIN)/python -m experiments.llm_demo
+	$(BIN)/python -m experiments.llm.demo
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 2

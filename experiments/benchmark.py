@@ -24,8 +24,8 @@ from experiments.benchmarks.memory import memory_rows
 from experiments.benchmarks.rows import Row
 from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
 from experiments.benchmarks.startup import startup_rows
-from experiments.runs import commit_of_checkout, write_json
-from experiments.tables import format_table, markdown_table
+from experiments.runs.folders import commit_of_checkout, write_json
+from experiments.runs.tables import format_table, markdown_table
 
 __all__ = ["machine", "table"]
 

@@ -13,8 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments.progress import Progress
-from experiments.runs import (
+from experiments.runs.folders import (
     COLDSTART,
     COLDSTART_FIGURE,
     COLDSTART_TABLE,
@@ -22,9 +21,10 @@ from experiments.runs import (
     commit_of_checkout,
     write_json,
 )
-from experiments.study import IN_WORDS, Study, Table, interval_cell, mean_interval
-from experiments.study_figure import MOST_DRAWN, plot_levels, plot_settings
-from experiments.study_runs import (
+from experiments.runs.progress import Progress
+from experiments.runs.tables import format_table
+from experiments.studies.figure import MOST_DRAWN, plot_levels, plot_settings
+from experiments.studies.runs import (
     Learner,
     StudyRun,
     compose_runs,
@@ -35,7 +35,7 @@ from experiments.study_runs import (
     require_known,
     run_all,
 )
-from experiments.tables import format_table
+from experiments.studies.study import IN_WORDS, Study, Table, interval_cell, mean_interval
 
 __all__ = ["level_table", "plan_of"]
 

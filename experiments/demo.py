@@ -12,13 +12,13 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.progress import Progress
-from experiments.report import read_study, write_report
-from experiments.runs import COLDSTART, Run, RunError, read_run, write_json
-from experiments.study import Table
-from experiments.study_figure import plot_learning
-from experiments.study_runs import StudyRun, compose_runs, read_learner, run_all
-from experiments.tables import format_table
+from experiments.pages.page import read_study, write_report
+from experiments.runs.folders import COLDSTART, Run, RunError, read_run, write_json
+from experiments.runs.progress import Progress
+from experiments.runs.tables import format_table
+from experiments.studies.figure import plot_learning
+from experiments.studies.runs import StudyRun, compose_runs, read_learner, run_all
+from experiments.studies.study import Table
 
 __all__ = ["LEARNERS", "in_a_sentence"]
 

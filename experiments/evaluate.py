@@ -9,15 +9,11 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import build_env, build_market, build_truth, load_algorithm
-from experiments.grouping import group_runs
-from experiments.progress import tracked
-from experiments.runs import EVALUATION, MODEL, Run, RunError, find_runs, unfinished_runs, write_json
-from experiments.tables import format_table, held_out_table, mean_and_spread
-from experiments.train import build_evaluation
-from jobrec_gym import LabourMarket
-
-__all__ = ["evaluate_run", "load_run"]
+from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
+from experiments.runs.grouping import group_runs
+from experiments.runs.progress import tracked
+from experiments.runs.saved import evaluate_run
+from experiments.runs.tables import format_table, held_out_table, mean_and_spread
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -64,46 +60,6 @@ def main(cfg: DictConfig) -> None:
             for label, members in groups.items()
         }
         write_json(Path(paths) / EVALUATION, {"agents": whole, "references": results[0]["references"]})
-
-
-def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
-    """Loads the agent of a run, evaluates it, and writes ``evaluation.json`` beside it.
-
-    Args:
-        run: A finished run.
-        changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
-
-    Returns:
-        What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
-
-    Raises:
-        RunError: If there is no saved agent.
-    """
-    cfg, market, model = load_run(run, changes)
-    evaluation = build_evaluation(cfg, market, build_truth(cfg, market))
-    settings: Any = OmegaConf.to_container(cfg.evaluation)
-    result = {
-        "evaluation": {key: settings[key] for key in changes},
-        "held_out": evaluation.with_return(model),
-        "references": evaluation.references(),
-        "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
-    }
-    write_json(run.folder / EVALUATION, result)
-    return result
-
-
-def load_run(run: Run, changes: dict[str, Any]) -> tuple[DictConfig, LabourMarket, Any]:
-    """The config of a run with some entries of ``evaluation`` replaced (``None`` keeps one), its market, its agent.
-
-    Raises:
-        RunError: If there is no saved agent.
-    """
-    saved = run.file(MODEL)
-    cfg = OmegaConf.create(run.config)
-    kept = {key: value for key, value in changes.items() if value is not None}
-    cfg.evaluation = OmegaConf.merge(cfg.evaluation, kept)
-    market = build_market(cfg)
-    return cfg, market, load_algorithm(cfg, saved, build_env(cfg, market))
 
 
 if __name__ == "__main__":

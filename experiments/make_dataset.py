@@ -8,12 +8,12 @@ import hydra
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.build import build_env, build_market, build_single_env
-from experiments.datasets import cosine_pairs, save_dataset
-from experiments.episodes import record_episodes, save_minari
-from experiments.evaluate import load_run
-from experiments.opponents import CosineRecommender
-from experiments.runs import RunError, read_run
+from experiments.learners.opponents import CosineRecommender
+from experiments.runs.build import build_env, build_market, build_single_env
+from experiments.runs.datasets import cosine_pairs, save_dataset
+from experiments.runs.episodes import record_episodes, save_minari
+from experiments.runs.folders import RunError, read_run
+from experiments.runs.saved import load_run
 
 __all__: list[str] = []
 
@@ -50,7 +50,7 @@ def write_pairs(cfg: DictConfig) -> None:
 
 
 def write_episodes(cfg: DictConfig) -> None:
-    """A Minari data set of episodes with the propensity of each action; see :class:`experiments.episodes.Episode`."""
+    """A Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`."""
     if cfg.behaviour in ("random", "cosine"):
         played, market, model = cfg, build_market(cfg), None
         if cfg.behaviour == "cosine":

@@ -31,7 +31,7 @@ from omegaconf import OmegaConf
 
 import dynaq_algo
 import jobrec_gym
-from experiments import build  # noqa: F401  # registers the resolvers of conf/
+from experiments.runs import build  # noqa: F401  # registers the resolvers of conf/
 from jobrec_gym import wrappers
 
 ROOT = Path(__file__).parents[1]

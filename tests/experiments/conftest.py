@@ -8,9 +8,9 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from hydra import compose, initialize_config_dir
 
-from experiments import build, train
+from experiments.runs import build, training
 
-CONF = Path(build.__file__).parents[1] / "conf"
+CONF = Path(build.__file__).parents[2] / "conf"
 
 SMALL = [
     "market.n_jobs=60",
@@ -59,6 +59,6 @@ def run(small, tmp_path):
     """Runs in a folder of the test: ``run("algo=random")`` returns the summary; ``folder=`` names it."""
 
     def ran(*overrides, folder="run"):
-        return train.run_training(small(*overrides), tmp_path / folder, list(overrides))
+        return training.run_training(small(*overrides), tmp_path / folder, list(overrides))
 
     return ran

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build
-from experiments.train import build_evaluation
+from experiments.runs import build
+from experiments.runs.build import build_evaluation
 
 
 def test_with_the_prior_it_begins_as_cosine_and_without_knows_nothing(run, small):

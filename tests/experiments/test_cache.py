@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*overrides):
-    command = [sys.executable, "-m", "experiments.cache", *overrides]
+    command = [sys.executable, "-m", "experiments.llm.cache", *overrides]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -12,9 +12,10 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from hydra import compose, initialize_config_dir
 
-from experiments import build, coldstart, train
+from experiments import coldstart
+from experiments.runs import build, training
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32"]
 
 LAB = '''
@@ -79,14 +80,14 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     folder = tmp_path / "study" / "vectors" / "linucb" / "seed-1"
     assert {"config.yaml", "metrics.csv", "model.zip", "train.log"} < {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "summary.json").read_text())
-    alone = train.run_training(config("train", *summary["overrides"]), tmp_path / "alone")
+    alone = training.run_training(config("train", *summary["overrides"]), tmp_path / "alone")
     assert alone["held_out"] == summary["held_out"]
     assert alone["online"] == summary["online"]
 
     report = [sys.executable, "-m", "experiments.report", f"runs={tmp_path / 'study'}"]
     assert subprocess.run(report, cwd=ROOT, capture_output=True).returncode == 0
     assert "The cold start: compare" in (tmp_path / "study" / "report" / "report.html").read_text()
-    quadrants = ["-m", "experiments.quadrants", f"runs={tmp_path / 'study' / 'vectors'}", "n_pairs=16"]
+    quadrants = ["-m", "experiments.studies.quadrants", f"runs={tmp_path / 'study' / 'vectors'}", "n_pairs=16"]
     done = subprocess.run([sys.executable, *quadrants], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "study" / "vectors" / "quadrants.json").read_text())["scores"]

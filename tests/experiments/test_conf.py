@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from experiments import build
+from experiments.runs import build
 
-CONF = Path(build.__file__).parents[1] / "conf"
+CONF = Path(build.__file__).parents[2] / "conf"
 
 
 def options(group):

@@ -4,9 +4,9 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from dynaq_algo import DynaQ
-from experiments.build import build_algorithm, build_env, build_market
-from experiments.datasets import cosine_pairs, load_dataset, save_dataset, to_pretrain
-from experiments.train import run_training
+from experiments.runs.build import build_algorithm, build_env, build_market
+from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset, to_pretrain
+from experiments.runs.training import run_training
 from jobrec_gym import load_market
 from jobrec_gym.rewards import MATCHED
 

@@ -12,11 +12,11 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build
 from experiments.demo import LEARNERS, in_a_sentence
-from experiments.runs import read_run
+from experiments.runs import build
+from experiments.runs.folders import read_run
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=64"]
 
 

@@ -4,9 +4,9 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments import make_dataset
-from experiments.build import build_env, build_market, build_single_env
-from experiments.episodes import record_episodes, save_minari
-from experiments.opponents import CosineRecommender
+from experiments.learners.opponents import CosineRecommender
+from experiments.runs.build import build_env, build_market, build_single_env
+from experiments.runs.episodes import record_episodes, save_minari
 
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "n_episodes=3"]
 

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.evaluate import evaluate_run
-from experiments.grouping import group_runs
-from experiments.runs import RunError, find_runs, folder_name, is_finished, unfinished_runs, write_json
+from experiments.runs.folders import RunError, find_runs, folder_name, is_finished, unfinished_runs, write_json
+from experiments.runs.grouping import group_runs
+from experiments.runs.saved import evaluate_run
 
 
 @pytest.mark.parametrize("algo", ["dynaq", "random", "cosine", "oracle"])

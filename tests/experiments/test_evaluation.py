@@ -3,8 +3,9 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.build import build_env, build_market, build_truth
-from experiments.evaluation import (
+from experiments.learners.opponents import CosineRecommender, OracleRecommender, RandomRecommender
+from experiments.runs.build import build_env, build_evaluation, build_market, build_truth
+from experiments.runs.evaluation import (
     HeldOutEvaluation,
     HeldOutPairs,
     choice_metrics,
@@ -15,8 +16,6 @@ from experiments.evaluation import (
     random_metrics,
     ranking_metrics,
 )
-from experiments.opponents import CosineRecommender, OracleRecommender, RandomRecommender
-from experiments.train import build_evaluation
 
 # Two applicants with three candidates each; job 9 could have been shown too.
 PAIRS = HeldOutPairs(

@@ -3,9 +3,9 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build
-from experiments.flat_dqn import _flat
-from experiments.train import build_evaluation
+from experiments.learners.flat_dqn import _flat
+from experiments.runs import build
+from experiments.runs.build import build_evaluation
 
 
 def test_it_sees_the_whole_observation_and_is_evaluated_on_the_environments_own(run, small, tmp_path):

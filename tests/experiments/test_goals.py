@@ -10,13 +10,13 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from omegaconf import OmegaConf
 
-from experiments import build
-from experiments.goals import BEFORE, EVERYWHERE, GOALS, PRIOR_MISLEADS, SPARSE, judge, read_studies
-from experiments.runs import RunError
-from experiments.study import Study
-from experiments.study_runs import known_learners
+from experiments.runs import build
+from experiments.runs.folders import RunError
+from experiments.studies.goals import BEFORE, EVERYWHERE, GOALS, PRIOR_MISLEADS, SPARSE, judge, read_studies
+from experiments.studies.runs import known_learners
+from experiments.studies.study import Study
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 POINTS = (0, 20, 50, 100, 200, 400, 800, 1500)
 SEEDS = [200, 201, 202, 203]
 
@@ -149,7 +149,10 @@ def test_the_command_prints_verdicts_and_the_command_that_makes_what_is_missing(
     (tmp_path / "profile" / "coldstart.json").write_text(json.dumps(reached["profile"].to_json()))
 
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.goals", f"folder={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "experiments.studies.goals", f"folder={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 0, done.stderr

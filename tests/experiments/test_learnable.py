@@ -8,10 +8,11 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build, learnable
-from experiments.runs import RunError
+from experiments.runs import build
+from experiments.runs.folders import RunError
+from experiments.studies import learnable
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 SIZES = [
     "market.n_jobs=200",
     "market.n_applicants=200",
@@ -160,7 +161,7 @@ def test_a_release_without_its_path_is_asked_for(config):
 
 def test_the_command_prints_and_writes_the_card_that_its_seed_gives(cfg_of, tmp_path):
     of_board = ["setting=board", *SIZES[1:]]
-    command = [sys.executable, "-m", "experiments.learnable", f"folder={tmp_path}", *of_board]
+    command = [sys.executable, "-m", "experiments.studies.learnable", f"folder={tmp_path}", *of_board]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "board/learnable.md").read_text()

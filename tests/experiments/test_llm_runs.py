@@ -18,15 +18,16 @@ if find_spec("litellm") is None:
 
 from fake_llm import decides, fails, leans, says, serving, sleeps
 
-from experiments import build, llm_check
-from experiments.recording import LearningCurve, read_rows
-from experiments.runs import RunError
-from experiments.serve_llm import serve
-from experiments.weights import SMOLLM2, fetch_smollm2
+from experiments.llm import check
+from experiments.llm.serve import serve
+from experiments.llm.weights import SMOLLM2, fetch_smollm2
+from experiments.runs import build
+from experiments.runs.folders import RunError
+from experiments.runs.recording import LearningCurve, read_rows
 from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 
 
 def decide_by_text(body, number):
@@ -69,7 +70,7 @@ def test_a_run_says_what_it_asked_and_a_second_one_asks_nothing(run, tmp_path, r
 
 def test_a_budget_that_is_reached_ends_the_run_with_everything_saved(run, tmp_path):
     with serving(decide_by_text) as fake:
-        summary = run("reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.max_calls=12"))
+        summary = run("reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.budget.max_calls=12"))
         assert fake.calls == 12
         assert summary["stopped"]["limit"] == "calls"
         assert summary["stopped"]["spent"]["calls"] == 12
@@ -79,15 +80,17 @@ def test_a_budget_that_is_reached_ends_the_run_with_everything_saved(run, tmp_pa
         last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
         assert last["interactions"] == summary["interactions"]
         # With a higher cap the same run replays what was paid and goes on.
-        more = run("reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.max_calls=100"), folder="more")
+        more = run(
+            "reward=llm", "env.resample=step", *llm(fake, tmp_path, "simulator.budget.max_calls=100"), folder="more"
+        )
         assert more["interactions"] == 30
         assert more["stopped"] is None
         assert len(set(fake.asked())) == fake.calls
 
 
 def test_a_budget_that_shall_raise_raises(run, tmp_path):
-    with serving(decide_by_text) as fake, pytest.raises(RunError, match="on_budget"):
-        run("reward=llm", *llm(fake, tmp_path, "simulator.max_calls=5", "simulator.on_budget=raise"))
+    with serving(decide_by_text) as fake, pytest.raises(RunError, match="`budget.on_reached`"):
+        run("reward=llm", *llm(fake, tmp_path, "simulator.budget.max_calls=5", "simulator.budget.on_reached=raise"))
 
 
 def test_a_run_without_feedback_is_not_finished(run, tmp_path):
@@ -206,7 +209,7 @@ def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
 
 
 def sizes(**changes):
-    return llm_check._Sizes(**({"matches": 20, "sample": 20, "repeats": 10, "attacked": 1, "swaps": 3} | changes))
+    return check._Sizes(**({"matches": 20, "sample": 20, "repeats": 10, "attacked": 1, "swaps": 3} | changes))
 
 
 def test_the_check_of_a_model_that_obeys_orders_says_so():
@@ -215,7 +218,7 @@ def test_the_check_of_a_model_that_obeys_orders_says_so():
 
     market = load_market("recorded")
     with serving(obeys) as fake:
-        result = llm_check.check_simulator(LLMSimulator("openai/fake", api_base=fake.api_base), market, sizes(), 0)
+        result = check.check_simulator(LLMSimulator("openai/fake", api_base=fake.api_base), market, sizes(), 0)
         assert fake.calls > 100
     assert result["separation"]["auc"] == 0.5
     assert result["decisions"]["shares"]["ignore"] == 1.0
@@ -231,10 +234,10 @@ def test_the_check_keeps_to_the_budget(tmp_path):
     market = load_market("recorded")
     with serving(decide_by_text) as fake:
         options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite"}
-        llm_check.check_simulator(LLMSimulator("openai/fake", **options), market, sizes(), 0)
+        check.check_simulator(LLMSimulator("openai/fake", **options), market, sizes(), 0)
         calls = fake.calls
-        full = LLMSimulator("openai/fake", max_calls=calls, on_budget="raise", **options)
-        again = llm_check.check_simulator(full, market, sizes(), 0)
+        full = LLMSimulator("openai/fake", budget={"max_calls": calls, "on_reached": "raise"}, **options)
+        again = check.check_simulator(full, market, sizes(), 0)
         assert fake.calls == calls
     assert again["cost"]["calls"] == 0
 
@@ -249,9 +252,9 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
     market = load_market("recorded")
     with serving(wavers) as fake:
         simulator = LLMSimulator(
-            "openai/fake", api_base=fake.api_base, mode="probability", calibration=(0.15, 0.5, 0.8)
+            "openai/fake", api_base=fake.api_base, mode="probability", elicitation={"calibration": (0.15, 0.5, 0.8)}
         )
-        result = llm_check.check_simulator(simulator, market, sizes(), 0)
+        result = check.check_simulator(simulator, market, sizes(), 0)
     assert result["option_order"]["same_decision"] == 0.0
     assert result["option_order"]["probability_change"] > 0.5
     assert result["repeats"]["probability_change"] > 0
@@ -262,36 +265,36 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
 def test_the_check_of_failures_counts_them():
     with serving(fails(400)) as fake:
         simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
-        result = llm_check.check_simulator(simulator, load_market("recorded"), sizes(), 0)
+        result = check.check_simulator(simulator, load_market("recorded"), sizes(), 0)
     assert result["decisions"]["failures"] == {"rejected": 20}
     assert result["separation"]["auc"] is None
-    assert llm_check._table(result)
+    assert check._table(result)
 
 
 def test_the_check_of_a_simulator_that_cannot_be_asked_of_other_texts_leaves_that_open():
     from jobrec_gym import RuleSimulator
 
-    result = llm_check.check_simulator(RuleSimulator(seed=0), load_market("recorded"), sizes(matches=None), 0)
+    result = check.check_simulator(RuleSimulator(seed=0), load_market("recorded"), sizes(matches=None), 0)
     assert result["separation"]["auc"] > 0.9
     assert result["injection"] is None
-    assert any(row[0].startswith("AUC") for row in llm_check._table(result))
+    assert any(row[0].startswith("AUC") for row in check._table(result))
 
 
 def test_auc_counts_ties_half():
-    assert llm_check.auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
+    assert check.auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
 
 
 def test_matches_and_mismatches_are_what_they_are_called():
     market = load_market("recorded")
     families = np.array(market.vocabulary.occupation_families)
-    applicants, jobs = llm_check.own_occupation(market)
+    applicants, jobs = check.own_occupation(market)
     assert len(applicants) == 120 * 2
     assert (market.applicants.occupation_ids[applicants] == market.jobs.occupation_ids[jobs]).all()
-    applicants, jobs = llm_check.mismatches(market)
+    applicants, jobs = check.mismatches(market)
     assert len(applicants) > 500
     assert (families[market.applicants.occupation_ids[applicants]] != families[market.jobs.occupation_ids[jobs]]).all()
     assert (market.applicants.seniority[applicants] == market.jobs.seniority[jobs]).all()
-    applicants, jobs = llm_check.neighbours(market)
+    applicants, jobs = check.neighbours(market)
     left, right = market.applicants.occupation_ids[applicants], market.jobs.occupation_ids[jobs]
     assert len(applicants) == 120 * 2
     assert (families[left] == families[right]).all() and (left != right).all()
@@ -313,23 +316,24 @@ def smollm2():
 
 def test_a_real_model_answers_in_both_modes_is_cached_and_keeps_to_its_budget(smollm2, tmp_path):
     market = load_market("recorded")
-    options = {"api_base": smollm2, "cache": tmp_path / "answers.sqlite", "concurrency": 2}
+    options = {"api_base": smollm2, "cache": tmp_path / "answers.sqlite", "calls": {"concurrency": 2}}
     pairs = np.arange(6), np.arange(6)
-    probable = LLMSimulator("openai/smollm2", mode="probability", calibration=(0.2, 0.5, 0.8), **options).bind(market)
+    asking = {"mode": "probability", "elicitation": {"calibration": (0.2, 0.5, 0.8)}}
+    probable = LLMSimulator("openai/smollm2", **asking, **options).bind(market)
     feedback = probable.feedback(*pairs)
     assert set(feedback.status) == {"ok"}
     assert ((feedback.probability > 0) & (feedback.probability < 1)).all()
     assert (feedback.tokens > 200).all()
     again = LLMSimulator(
         "openai/smollm2",
-        mode="probability",
-        calibration=(0.2, 0.5, 0.8),
         cache_mode="replay_strict",
+        **asking,
         **options,
     ).bind(market)
     np.testing.assert_array_equal(again.feedback(*pairs).probability, feedback.probability)
     assert again.usage.calls == 0
-    decided = LLMSimulator("openai/smollm2", max_calls=probable.usage.calls + 2, on_budget="cosine", **options)
+    budget = {"max_calls": probable.usage.calls + 2, "on_reached": "cosine"}
+    decided = LLMSimulator("openai/smollm2", budget=budget, **options)
     feedback = decided.bind(market).feedback(*pairs)
     assert decided.usage.calls == 2
     assert (feedback.status == "cosine:budget").sum() == 4
@@ -342,7 +346,7 @@ def test_a_real_model_trains_a_run(run, smollm2, tmp_path):
         "total_timesteps=12",
         "simulator.model=openai/smollm2",
         f"simulator.api_base={smollm2}",
-        "simulator.calibration=[0.4,0.5,0.6]",
+        "simulator.elicitation.calibration=[0.4,0.5,0.6]",
         f"simulator.cache={tmp_path / 'answers.sqlite'}",
     )
     assert summary["feedback"]["calls"] >= 5

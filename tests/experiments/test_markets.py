@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import train
+from experiments.runs import training
 from jobrec_gym import load_market
 
 SHARED = Path(os.environ.get("JOBREC_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -26,7 +26,7 @@ SHORT = [
 @pytest.fixture
 def run_on(config, tmp_path):
     def ran(*overrides):
-        return train.run_training(config("train", *SHORT, *overrides), tmp_path / overrides[0], list(overrides))
+        return training.run_training(config("train", *SHORT, *overrides), tmp_path / overrides[0], list(overrides))
 
     return ran
 

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import progress
-from experiments.progress import LearningProgress, Progress, tracked
+from experiments.runs import progress
+from experiments.runs.progress import LearningProgress, Progress, tracked
 
 
 class Terminal(io.StringIO):

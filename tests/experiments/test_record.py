@@ -9,7 +9,7 @@ if find_spec("litellm") is None:
 
 from fake_llm import leans, says, serving
 
-from experiments.record import record_market
+from experiments.llm.record import record_market
 from jobrec_gym import LLMSimulator, RecordedSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.recorded import Recording
@@ -36,7 +36,7 @@ def test_a_market_is_asked_once_and_answers_as_the_model_did(market, tmp_path):
         np.testing.assert_array_equal(recording.probability, again.probability)
         rows, columns = np.divmod(np.arange(48), 8)
         live = LLMSimulator(
-            "openai/fake", persona="selective", calibration=recording.thresholds.tolist(), **options
+            "openai/fake", persona="selective", elicitation={"calibration": recording.thresholds.tolist()}, **options
         ).bind(market)
         said = live.feedback(rows, columns)
     recording.save(tmp_path / "recording.npz")
@@ -62,7 +62,7 @@ def test_the_file_can_be_read_without_this_package(market, tmp_path):
 
 def test_a_pair_without_an_answer_stays_open(market, tmp_path):
     with serving(lambda body, number: says("hm") if number == 1 else lean_by_text(body, number)) as fake:
-        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, mode="probability", concurrency=1)
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, mode="probability", calls={"concurrency": 1})
         recording = record_market(simulator, market, QUANTILES)
     assert np.isnan(recording.probability).sum() == 1
     recording.save(tmp_path / "recording.npz")

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build
-from experiments.build import build_env
-from experiments.calibration import NOVELTY, draw_by_novelty, reward_calibration
-from experiments.new_applicants import OneApplicantEnv, adaptation
-from experiments.relearning import relearn
-from experiments.runs import RunError, read_run
+from experiments.runs import build
+from experiments.runs.build import build_env
+from experiments.runs.folders import RunError, read_run
+from experiments.studies.calibration import NOVELTY, draw_by_novelty, reward_calibration
+from experiments.studies.new_applicants import OneApplicantEnv, adaptation
+from experiments.studies.relearning import relearn
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 
 
 @pytest.fixture

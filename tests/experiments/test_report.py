@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.grouping import group_runs
-from experiments.plots import mean_line
-from experiments.report import truths_table, write_report
-from experiments.runs import RunError, find_runs
-from experiments.train import run_training
+from experiments.pages.page import truths_table, write_report
+from experiments.pages.plots import mean_line
+from experiments.runs.folders import RunError, find_runs
+from experiments.runs.grouping import group_runs
+from experiments.runs.training import run_training
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.report import write_report
-from experiments.runs import find_runs
-from experiments.train import run_training
+from experiments.pages.page import write_report
+from experiments.runs.folders import find_runs
+from experiments.runs.training import run_training
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("xllamacpp", reason="the extra local-llm is not installed")
 
-from experiments.serve_llm import serve
-from experiments.weights import SMOLLM2, fetch_smollm2
+from experiments.llm.serve import serve
+from experiments.llm.weights import SMOLLM2, fetch_smollm2
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_command_prints_its_address_and_ends_when_it_is_terminated(weights):
-    command = [sys.executable, "-m", "experiments.serve_llm", f"model={weights}", "port=0", "name=tiny"]
+    command = [sys.executable, "-m", "experiments.llm.serve", f"model={weights}", "port=0", "name=tiny"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
     )

@@ -9,11 +9,11 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from omegaconf import OmegaConf
 
-from experiments import build
+from experiments.runs import build
 
 SHARED = Path(os.environ.get("JOBREC_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 RELEASE = SHARED / "onet/db_29_3_text.zip"
-SETTINGS = sorted(path.stem for path in (Path(build.__file__).parents[1] / "conf/setting").glob("*.yaml"))
+SETTINGS = sorted(path.stem for path in (Path(build.__file__).parents[2] / "conf/setting").glob("*.yaml"))
 
 
 def composed(config, *overrides):

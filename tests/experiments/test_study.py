@@ -7,8 +7,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from scipy.stats import trim_mean
 
-from experiments.runs import RunError
-from experiments.study import Study, interval, mean_interval, paired_difference, probability_of_improvement
+from experiments.runs.folders import RunError
+from experiments.studies.study import Study, interval, mean_interval, paired_difference, probability_of_improvement
 
 
 def study(**scores):

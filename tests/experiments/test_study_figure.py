@@ -9,9 +9,9 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from experiments import study_figure
-from experiments.study import Study
-from experiments.study_figure import plot_learning, plot_levels, plot_settings, spread
+from experiments.studies import figure
+from experiments.studies.figure import plot_learning, plot_levels, plot_settings, spread
+from experiments.studies.study import Study
 
 NAMES = [f"learner_{i}" for i in range(6)]
 LABELS = {name: f"label {name[-1]}" for name in NAMES}
@@ -35,7 +35,7 @@ def study():
 def figures(monkeypatch):
     """Those that were drawn, kept for a look."""
     kept = []
-    monkeypatch.setattr(study_figure.plt, "close", kept.append)
+    monkeypatch.setattr(figure.plt, "close", kept.append)
     yield kept
     monkeypatch.undo()
     plt.close("all")

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from dynaq_algo import WorldModel
 from dynaq_algo.gaussian_process import DEFAULT_SCALES
-from experiments.build import build_algorithm, build_env, build_market
-from experiments.runs import RunError
-from experiments.study_runs import (
+from experiments.runs.build import build_algorithm, build_env, build_market
+from experiments.runs.folders import RunError
+from experiments.studies.runs import (
     CONF,
     Learner,
     compose_runs,

@@ -6,7 +6,7 @@ pytest.importorskip("sklearn", reason="needs the extra 'experiments'")
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from dynaq_algo.gaussian_process import DEFAULT_SCALES
-from experiments.supervised import SUPERVISED, BoostedTrees, GaussianProcessRegression, ShownPairs, Vectors
+from experiments.studies.supervised import SUPERVISED, BoostedTrees, GaussianProcessRegression, ShownPairs, Vectors
 from jobrec_gym import load_market
 
 

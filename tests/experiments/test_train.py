@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import build, train
-from experiments.recording import LearningCurve, rows_until
-from experiments.report import write_report
-from experiments.runs import RunError, find_runs, lock_run, unfinished_runs
+from experiments.pages.page import write_report
+from experiments.runs import build, training
+from experiments.runs.folders import RunError, find_runs, lock_run, unfinished_runs
+from experiments.runs.recording import LearningCurve, rows_until
 
-ROOT = Path(build.__file__).parents[1]
+ROOT = Path(build.__file__).parents[2]
 CLOCKS = ["seconds", "cpu_seconds"]
 
 
@@ -32,7 +32,7 @@ def no_training(monkeypatch):
     def refuse(*args):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train, "build_algorithm", refuse)
+    monkeypatch.setattr(training, "build_algorithm", refuse)
 
 
 def test_a_run_leaves_its_folder_and_nothing_else(run, tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_evaluations_change_nothing_in_what_is_learned(run):
 
 def test_a_finished_run_is_not_run_again(run, no_training, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_algorithm", build.build_algorithm)
+        patch.setattr(training, "build_algorithm", build.build_algorithm)
         first = run()
 
     assert run() == first
@@ -113,7 +113,7 @@ def test_a_finished_run_is_not_run_again(run, no_training, monkeypatch):
 
 def test_how_a_run_is_run_does_not_make_it_another(run, no_training, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_algorithm", build.build_algorithm)
+        patch.setattr(training, "build_algorithm", build.build_algorithm)
         first = run("progress_bar=false")
 
     assert run("progress_bar=null", "checkpoint_interval=10", "threads=2") == first
@@ -122,7 +122,7 @@ def test_how_a_run_is_run_does_not_make_it_another(run, no_training, monkeypatch
 @pytest.mark.parametrize("change", ["resume=false", "algo.gamma=0.5", "simulator.noise=0.1"])
 def test_another_config_or_the_wish_runs_again(run, no_training, monkeypatch, change):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_algorithm", build.build_algorithm)
+        patch.setattr(training, "build_algorithm", build.build_algorithm)
         run("algo=random")
 
     with pytest.raises(AssertionError, match="trained again"):
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, tmp
             run(*overrides, folder="cut")
     assert not (tmp_path / "cut" / "summary.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_algorithm", None)
+        patch.setattr(training, "build_algorithm", None)
         resumed = run(*overrides, folder="cut")
 
     assert without_wall_clock(resumed) == without_wall_clock(whole)
@@ -208,7 +208,7 @@ def test_a_config_that_cannot_be_built_leaves_the_finished_run(run, tmp_path, br
 
 def test_a_folder_in_use_is_left_alone_until_its_process_ends(run, tmp_path):
     folder = tmp_path / "run"
-    held = "import pathlib, sys; from experiments.runs import lock_run\n"
+    held = "import pathlib, sys; from experiments.runs.folders import lock_run\n"
     held += "with lock_run(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", held, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -256,13 +256,13 @@ def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
 def test_a_run_that_another_process_finishes_on_the_way_to_the_lock_is_not_made_again(run, monkeypatch):
     @contextmanager
     def late(folder):
-        monkeypatch.setattr(train, "lock_run", lock_run)
+        monkeypatch.setattr(training, "lock_run", lock_run)
         run("algo=random")
-        monkeypatch.setattr(train, "_run", lambda *args: pytest.fail("made again"))
+        monkeypatch.setattr(training, "_run", lambda *args: pytest.fail("made again"))
         with lock_run(folder):
             yield
 
-    monkeypatch.setattr(train, "lock_run", late)
+    monkeypatch.setattr(training, "lock_run", late)
 
     assert run("algo=random")["interactions"] == 30
 

@@ -4,8 +4,8 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 pytest.importorskip("vowpalwabbit", reason="needs the extra 'opponents'")
 
-from experiments import build
-from experiments.train import build_evaluation
+from experiments.runs import build
+from experiments.runs.build import build_evaluation
 
 
 def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path):

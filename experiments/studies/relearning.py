@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from experiments.build import build_algorithm, build_env, build_market, build_truth
-from experiments.evaluation import Truth
-from experiments.recording import Interactions
-from experiments.runs import Run, RunError, find_runs
+from experiments.runs.build import build_algorithm, build_env, build_market, build_truth
+from experiments.runs.evaluation import Truth
+from experiments.runs.folders import Run, RunError, find_runs
+from experiments.runs.recording import Interactions
 from jobrec_gym import LabourMarket
 
 __all__ = ["AtInteractions", "Relearned", "learners_of", "relearn"]

@@ -1,4 +1,4 @@
-"""``python -m experiments.compare_indexes``: libraries for nearest jobs, by size on disk, time and recall.
+"""``python -m experiments.benchmarks.indexes``: libraries for nearest jobs, by size on disk, time and recall.
 
 Measures those that are installed: ``pip install "jobrec-gym[index]" usearch hnswlib``.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.tables import format_table
+from experiments.runs.tables import format_table
 from jobrec_gym.job_index import JobIndex
 from jobrec_gym.market import LabourMarket, load_market
 
@@ -48,7 +48,7 @@ class Opponent(NamedTuple):
     build: Callable[[LabourMarket, Path], Search]
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="compare_indexes")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="compare_indexes")
 def main(cfg: DictConfig) -> None:
     """Builds each index over the default market and prints a row for it."""
     market = load_market("default", n_jobs=cfg.n_jobs, n_applicants=cfg.n_queries, dtype="float16")

@@ -17,14 +17,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import jobrec_gym
-from experiments.evaluation import Truth
-from experiments.recording import InteractionRecorder
-from experiments.runs import HOW_KEYS, RunError, folder_name
+from experiments.runs.evaluation import HeldOutEvaluation, Truth
+from experiments.runs.folders import HOW_KEYS, RunError, folder_name
+from experiments.runs.recording import InteractionRecorder
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 
 __all__ = [
     "build_algorithm",
     "build_env",
+    "build_evaluation",
     "build_market",
     "build_single_env",
     "build_truth",
@@ -102,6 +103,22 @@ def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) 
             "+simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
         )
     return truth
+
+
+def build_evaluation(cfg: DictConfig, market: LabourMarket, truth: Truth) -> HeldOutEvaluation:
+    """The held-out evaluation of ``cfg.evaluation``."""
+    options = {**env_options(cfg), "split": cfg.evaluation.split, "job_split": cfg.evaluation.job_split}
+    return HeldOutEvaluation(
+        market,
+        truth,
+        options,
+        n_pairs=cfg.evaluation.n_pairs,
+        n_episodes=cfg.evaluation.n_episodes,
+        max_episode_steps=cfg.env.max_episode_steps,
+        gamma=cfg.algo.gamma,
+        terminate_on=list(cfg.reward.get("terminate_on", ())),
+        seed=cfg.evaluation.seed,
+    )
 
 
 def refuse_keys(arguments: Sequence[str]) -> None:

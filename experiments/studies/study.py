@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rliable import metrics
 from scipy.stats import trim_mean
 
-from experiments.runs import RunError, read_run
+from experiments.runs.folders import RunError, read_run
 
 __all__ = [
     "IN_WORDS",

@@ -1,4 +1,4 @@
-"""``python -m experiments.quadrants runs=FOLDER``: saved learners on known and new applicants and jobs."""
+"""``python -m experiments.studies.quadrants runs=FOLDER``: saved learners on known and new applicants and jobs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from experiments.build import build_truth
-from experiments.evaluate import load_run
-from experiments.progress import tracked
-from experiments.relearning import learners_of
-from experiments.runs import Run, RunError, write_json
-from experiments.study import interval, interval_cell
-from experiments.tables import format_table
-from experiments.train import build_evaluation
+from experiments.runs.build import build_evaluation, build_truth
+from experiments.runs.folders import Run, RunError, write_json
+from experiments.runs.progress import tracked
+from experiments.runs.saved import load_run
+from experiments.runs.tables import format_table
+from experiments.studies.relearning import learners_of
+from experiments.studies.study import interval, interval_cell
 
 __all__ = ["QUADRANTS", "quadrant_scores"]
 
@@ -30,7 +29,7 @@ QUADRANTS = {
 """Known are those of the training splits; a learner has met only some of them."""
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="quadrants")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="quadrants")
 def main(cfg: DictConfig) -> None:
     """Evaluates each run four times, prints the IQM over seeds, and writes ``quadrants.json``."""
     torch.set_num_threads(cfg.threads)

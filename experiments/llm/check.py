@@ -1,11 +1,11 @@
-"""``python -m experiments.llm_check simulator=...``: what a simulator's feedback can be trusted for, table and JSON."""
+"""``python -m experiments.llm.check simulator=...``: what a simulator's feedback can be trusted for, table and JSON."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.attacks import ATTACKS
-from experiments.build import build_market, refuse_keys
-from experiments.runs import write_json
-from experiments.tables import format_table
+from experiments.llm.attacks import ATTACKS
+from experiments.runs.build import build_market, refuse_keys
+from experiments.runs.folders import write_json
+from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator
 from jobrec_gym.simulators.llm import BoundLLMSimulator
@@ -54,7 +54,7 @@ class _Sizes:
     swaps: int
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="llm_check")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="llm_check")
 def main(cfg: DictConfig) -> None:
     """Checks, prints the table and writes ``llm_check.json``."""
     market = build_market(cfg)
@@ -107,7 +107,7 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
         asked = _Asked(bound)
         mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
         repeated = _some((mixed[0], mixed[1]), sizes.repeats, rng)
-        result["repeats"] = asked.agreement(repeated, {"repeat": 1})
+        result["repeats"] = asked.agreement(repeated, asked.once_more())
         result["option_order"] = asked.agreement(repeated, asked.other_order())
         result["injection"] = asked.injection(_some(unlike, sizes.attacked, rng))
         result["identity"] = asked.identity(_some(matched, sizes.swaps, rng))
@@ -217,11 +217,15 @@ class _Asked:
             [job_document(self._market.job(int(row))) for row in pairs[1]],
         )
 
+    def once_more(self) -> dict[str, Any]:
+        """What changes so that the same is asked anew."""
+        return {"sampling": replace(self._simulator.sampling, repeat=1)}
+
     def other_order(self) -> dict[str, Any]:
         """What changes so that the options stand in another order."""
         if self._simulator.mode == "decision":
-            return {"decisions": DECISIONS[::-1]}
-        return {"prompt": "probability-v1-swapped"}
+            return {"elicitation": replace(self._simulator.elicitation, decisions=DECISIONS[::-1])}
+        return {"elicitation": replace(self._simulator.elicitation, prompt="probability-v1-swapped")}
 
     def agreement(self, pairs: Pairs, changes: dict[str, Any]) -> dict[str, Any]:
         """Whether pairs are decided alike when they are asked in another way, or again."""

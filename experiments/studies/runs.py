@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from threadpoolctl import threadpool_limits
 
-from experiments.runs import RunError, is_finished
-from experiments.train import run_training
+from experiments.runs.folders import RunError, is_finished
+from experiments.runs.training import run_training
 
 __all__ = [
     "CONF",
@@ -38,7 +38,7 @@ __all__ = [
     "run_all",
 ]
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 MISLED = "misled"
 """The setting in which every learner begins with its prior negated."""
 

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from experiments.study import interval
-from experiments.tables import Spread
+from experiments.runs.tables import Spread
+from experiments.studies.study import interval
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,4 +1,4 @@
-"""``python -m experiments.serve_llm model=PATH.gguf``: a local language model behind an OpenAI-compatible address."""
+"""``python -m experiments.llm.serve model=PATH.gguf``: a local language model behind an OpenAI-compatible address."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def _wait_until_ready(address: str) -> None:
     raise RuntimeError(f"the server at {address} was not ready in {_STARTUP_SECONDS:.0f} seconds.")
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="serve_llm")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="serve_llm")
 def main(cfg: DictConfig) -> None:
     """Serves until it is interrupted or terminated."""
     if cfg.model is None:
-        raise SystemExit("error: say which weights: python -m experiments.serve_llm model=PATH.gguf")
+        raise SystemExit("error: say which weights: python -m experiments.llm.serve model=PATH.gguf")
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -1,4 +1,4 @@
-"""``python -m experiments.goals folder=FOLDER``: what of its goals this project reaches, by the numbers of a study."""
+"""``python -m experiments.studies.goals folder=FOLDER``: which of its own goals this project reaches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.runs import COLDSTART, RunError
-from experiments.study import Study, paired_difference
-from experiments.tables import format_table
+from experiments.runs.folders import COLDSTART, RunError
+from experiments.runs.tables import format_table
+from experiments.studies.study import Study, paired_difference
 
 __all__ = ["BEFORE", "GOALS", "Goal", "Verdict", "command_of", "judge", "read_studies"]
 
@@ -66,7 +66,7 @@ class Verdict(NamedTuple):
     figures: str
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="goals")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="goals")
 def main(cfg: DictConfig) -> None:
     """Prints a verdict with its figures for each goal, and the command that makes what is missing."""
     folder = Path(cfg.folder)

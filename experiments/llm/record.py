@@ -1,8 +1,9 @@
-"""``python -m experiments.record``: puts every pair of a market to a language model and keeps what it said."""
+"""``python -m experiments.llm.record``: puts every pair of a market to a language model and keeps what it said."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import build_market, refuse_keys
-from experiments.progress import Progress
+from experiments.runs.build import build_market, refuse_keys
+from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
 from jobrec_gym.simulators.llm import FeedbackError
 from jobrec_gym.simulators.recorded import Recording
@@ -22,7 +23,7 @@ __all__ = ["record_market"]
 _ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabilities are kept
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="record")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="record")
 def main(cfg: DictConfig) -> None:
     """Records, writes the file and prints where it is and what it took."""
     market = build_market(cfg)
@@ -63,7 +64,7 @@ def record_market(
     """
     if simulator.mode != "probability":
         raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')
-    bound = simulator.changed(calibration=_ALL_APPLY).bind(market)
+    bound = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_ALL_APPLY)).bind(market)
     n, m = len(market.applicants), len(market.jobs)
     pairs = np.arange(n * m)
     probability = np.full(n * m, np.nan)

@@ -1,4 +1,4 @@
-"""``python -m experiments.learnable setting=NAME``: a card of a setting, what there is to learn and from how much."""
+"""``python -m experiments.studies.learnable setting=NAME``: what there is to learn in a setting, as a card."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from experiments.build import build_market, build_truth, env_options
-from experiments.evaluation import CosineTruth
-from experiments.progress import tracked
-from experiments.runs import RunError, commit_of_checkout, write_json
-from experiments.supervised import SUPERVISED, ShownPairs, Vectors
-from experiments.tables import markdown_table
+from experiments.runs.build import build_market, build_truth, env_options
+from experiments.runs.evaluation import CosineTruth
+from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.progress import tracked
+from experiments.runs.tables import markdown_table
+from experiments.studies.supervised import SUPERVISED, ShownPairs, Vectors
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 from jobrec_gym.metrics import normalised_score
 
@@ -56,7 +56,7 @@ class World(NamedTuple):
 
     Attributes:
         market: Where applicants and jobs come from.
-        truth: What recommendations are worth; see :class:`experiments.evaluation.Truth`.
+        truth: What recommendations are worth; see :class:`experiments.runs.evaluation.Truth`.
         told: n random pairs of training applicants and jobs, as the environment shows them.
         rewards: float64 (n,), what each earned once.
         shown: The candidates of m held-out applicants, k each, (m * k) pairs, as the environment shows them.
@@ -79,13 +79,13 @@ class World(NamedTuple):
         return normalised_score(earned, self.expected.mean(axis=1), self.expected.max(axis=1))
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="learnable")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="learnable")
 def main(cfg: DictConfig) -> None:
     """Makes the card, prints it, and writes it as ``learnable.md`` and ``learnable.json``."""
     hydra_config = HydraConfig.get()
     setting = hydra_config.runtime.choices["setting"]
     made_by = {
-        "command": " ".join(["python -m experiments.learnable", *hydra_config.overrides.task]),
+        "command": " ".join(["python -m experiments.studies.learnable", *hydra_config.overrides.task]),
         "commit": commit_of_checkout(),
         "setting": setting,
     }
@@ -245,7 +245,7 @@ def ranking_scores(world: World) -> dict[str, Any]:
 
 
 def supervised_scores(world: World, sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Scores of :data:`~experiments.supervised.SUPERVISED`, one for each number of noisy rewards that they are told."""
+    """Scores of :data:`~experiments.studies.supervised.SUPERVISED`, one for each number of noisy rewards told."""
     return {
         name: [
             world.score(

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.build import truth_spec
-from experiments.runs import HOW_KEYS, Run
+from experiments.runs.build import truth_spec
+from experiments.runs.folders import HOW_KEYS, Run
 
 __all__ = ["agent_in_words", "command_of", "reward_in_words", "simulator_in_words", "task_in_words"]
 

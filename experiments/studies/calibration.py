@@ -1,4 +1,4 @@
-"""``python -m experiments.calibration runs=FOLDER``: what world models know of pairs that are more or less new."""
+"""``python -m experiments.studies.calibration runs=FOLDER``: what world models know, by how new a pair is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from scipy.stats import norm
 
-from experiments.progress import tracked
-from experiments.relearning import Relearned, learners_of, relearn
-from experiments.runs import RunError, write_json
-from experiments.study import interval, interval_cell
-from experiments.tables import format_table
+from experiments.runs.folders import RunError, write_json
+from experiments.runs.progress import tracked
+from experiments.runs.tables import format_table
+from experiments.studies.relearning import Relearned, learners_of, relearn
+from experiments.studies.study import interval, interval_cell
 
 __all__ = ["NOVELTY", "draw_by_novelty", "reward_calibration"]
 
@@ -26,7 +26,7 @@ METRICS = ("r2", "coverage", "spread")
 _Z = float(norm.ppf(0.95))  # of a central 90 % interval
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="calibration")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="calibration")
 def main(cfg: DictConfig) -> None:
     """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
     results: dict[str, dict[str, dict[str, list[float]]]] = {}

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from experiments.evaluation import Metrics, Truth
+from experiments.runs.evaluation import Metrics, Truth
 from jobrec_gym.metrics import cumulative_regret
 
 __all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]

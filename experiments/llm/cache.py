@@ -1,4 +1,4 @@
-"""``python -m experiments.cache``: what a cache of a language model's answers holds and cost; export and import."""
+"""``python -m experiments.llm.cache``: what a cache of a language model's answers holds and cost; export and import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from experiments.tables import format_table
+from experiments.runs.tables import format_table
 from jobrec_gym.simulators.cache import AnswerCache
 
 __all__: list[str] = []
@@ -16,11 +16,11 @@ __all__: list[str] = []
 _COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "cost_usd")
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="cache")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="cache")
 def main(cfg: DictConfig) -> None:
     """Prints a row for each model and way of asking; moves answers in or out first, where that is asked for."""
     if cfg.path is None:
-        raise SystemExit("error: say which cache: python -m experiments.cache path=FILE.sqlite")
+        raise SystemExit("error: say which cache: python -m experiments.llm.cache path=FILE.sqlite")
     if cfg.import_from is None and not Path(cfg.path).is_file():
         raise SystemExit(f"error: `path` must be a cache that exists, got {cfg.path!r}.")
     try:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.runs import HOW_KEYS, Run
+from experiments.runs.folders import HOW_KEYS, Run
 
 __all__ = ["group_runs"]
 

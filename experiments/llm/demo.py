@@ -1,12 +1,12 @@
-"""``python -m experiments.llm_demo``: a small language model served here gives the feedback of 200 steps."""
+"""``python -m experiments.llm.demo``: a small language model served here gives the feedback of 200 steps."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from experiments.serve_llm import serve
-from experiments.weights import fetch_smollm2
+from experiments.llm.serve import serve
+from experiments.llm.weights import fetch_smollm2
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from experiments.opponents import Recommender
+from experiments.learners.opponents import Recommender
 
 __all__ = ["VowpalWabbit"]
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.new_applicants runs=FOLDER``: how fast a trained learner adapts to somebody new."""
+"""``python -m experiments.studies.new_applicants runs=FOLDER``: how fast a trained learner adapts to somebody new."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.build import build_env, env_options
-from experiments.evaluation import draw_pairs
-from experiments.progress import tracked
-from experiments.relearning import AtInteractions, Relearned, learners_of, relearn
-from experiments.runs import RunError, write_json
-from experiments.study import interval, interval_cell
-from experiments.tables import format_table
+from experiments.runs.build import build_env, env_options
+from experiments.runs.evaluation import draw_pairs
+from experiments.runs.folders import RunError, write_json
+from experiments.runs.progress import tracked
+from experiments.runs.tables import format_table
+from experiments.studies.relearning import AtInteractions, Relearned, learners_of, relearn
+from experiments.studies.study import interval, interval_cell
 from jobrec_gym import JobRecVectorEnv
 
 __all__ = ["OneApplicantEnv", "adaptation"]
@@ -45,7 +45,7 @@ class OneApplicantEnv(JobRecVectorEnv):
         return super().reset(seed=seed if self._own_seed is None else self._own_seed, options=options)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="new_applicants")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="new_applicants")
 def main(cfg: DictConfig) -> None:
     """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
     points = list(cfg.points)

@@ -1,0 +1,1 @@
+"""Opponents behind the verbs of an SB3 algorithm, one idea a file."""

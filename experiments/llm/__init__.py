@@ -1,0 +1,1 @@
+"""Language models as simulated applicants: checked, recorded, served, shown."""
