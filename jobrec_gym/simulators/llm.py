@@ -478,7 +478,9 @@ class LLMSimulator:
         """The same simulator, its key too, but for some arguments.
 
         Example:
-            >>> simulator.changed(sampling=dataclasses.replace(simulator.sampling, repeat=1))
+            >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))
+            >>> simulator.changed(sampling=replace(simulator.sampling, repeat=1)).sampling
+            Sampling(temperature=0.0, seed=7, max_tokens=160, extra_body=None, repeat=1)
         """
         return type(self)(**{**self._arguments, "api_key": self._api_key, **arguments})
 
