@@ -1,6 +1,6 @@
-"""Encodes the words of the embedded taxonomy into the vectors that are shipped with the package.
+"""``python -m experiments.make_vectors``: encodes the words of the embedded taxonomy into the vectors that are shipped.
 
-``python -m experiments.make_vectors`` writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead and
+It writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead and
 fails on a difference.
 """
 

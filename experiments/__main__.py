@@ -1,0 +1,77 @@
+"""``python -m experiments``: every command with one line; ``python -m experiments NAME ...`` runs it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["GROUPS", "main", "purpose_of"]
+
+GROUPS = {
+    "Learn and compare": ("demo", "train", "evaluate", "coldstart", "report"),
+    "Look closer at a study": (
+        "studies.goals",
+        "studies.learnable",
+        "studies.quadrants",
+        "studies.new_applicants",
+        "studies.calibration",
+    ),
+    "Simulate applicants by a language model": (
+        "llm.demo",
+        "llm.check",
+        "llm.record",
+        "llm.cache",
+        "llm.serve",
+        "llm.weights",
+    ),
+    "Make data": ("make_dataset", "make_vectors"),
+    "Measure speed and memory": ("benchmark", "benchmarks.indexes"),
+}
+"""Commands by what one wants to do; each is a module of this package."""
+
+_FOLDER = Path(__file__).parent
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Lists the commands, or runs one with the arguments behind its name.
+
+    Raises:
+        SystemExit: If there is no such command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    name, *rest = arguments
+    known = [command for commands in GROUPS.values() for command in commands]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SystemExit(f"error: there is no command {name!r}.{hint} python -m experiments lists them.")
+    sys.argv = [str(_file_of(name)), *rest]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+
+
+def purpose_of(name: str) -> str:
+    """What a command is for: the first line of its module, behind the colon. The module is not imported."""
+    documentation = ast.get_docstring(ast.parse(_file_of(name).read_text())) or ""
+    return documentation.partition("\n")[0].partition(": ")[2].rstrip(".").replace("``", "")
+
+
+def _file_of(name: str) -> Path:
+    return _FOLDER.joinpath(*name.split(".")).with_suffix(".py")
+
+
+def _overview() -> str:
+    width = 2 + max(len(command) for commands in GROUPS.values() for command in commands)
+    lines = ["python -m experiments NAME ...   (NAME --help says what can be set)"]
+    for group, commands in GROUPS.items():
+        lines += ["", group, *(f"  {command:{width}}{purpose_of(command)}" for command in commands)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
