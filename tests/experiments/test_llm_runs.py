@@ -99,7 +99,7 @@ def test_a_run_without_feedback_is_not_finished(run, tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "llm_check", "record"])
+@pytest.mark.parametrize("command", ["train", "llm.check", "llm.record"])
 def test_a_key_on_the_command_line_is_refused_before_it_is_written(command, tmp_path):
     line = [
         sys.executable,
@@ -118,7 +118,7 @@ def test_a_key_on_the_command_line_is_refused_before_it_is_written(command, tmp_
 def test_failures_are_left_out_of_replay_and_counted(run, tmp_path):
     with serving(lambda body, number: says("Not APPLY") if number % 4 == 3 else decides("save")) as fake:
         with pytest.warns(UserWarning, match="of 30 transitions were not valid"):
-            summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.concurrency=1"))
+            summary = run("reward=llm", "market.n_jobs=200", *llm(fake, tmp_path, "simulator.calls.concurrency=1"))
         failed = summary["feedback"]["failures"]
         assert 0 < failed < 15
         # The others are paid 0.5 each, and a failure nothing.
@@ -162,8 +162,8 @@ SWEEP = (
     "evaluation.interval=40",
     "evaluation.at=[0]",
     "algo.policy_kwargs.net_arch=[8]",
-    "simulator.concurrency=2",
-    "simulator.timeout=2",
+    "simulator.calls.concurrency=2",
+    "simulator.calls.timeout=2",
 )
 
 
