@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bounded", "hash64", "normal", "permute", "text_key", "uniform"]
+__all__ = ["bounded", "hash64", "normal", "permute", "rehash64", "text_key", "uniform"]
 
 U64 = NDArray[np.uint64]
 
@@ -44,8 +44,16 @@ def hash64(*parts: int | NDArray[np.integer]) -> U64:
             continue
         if state is None:
             state = np.full((1,), prefix, dtype=np.uint64)
-        state = _mix((state ^ _as_u64(part)) + _U_GOLDEN)
+        state = rehash64(state, part)
     return np.full((1,), prefix, dtype=np.uint64) if state is None else state
+
+
+def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
+    """Hashes one part more: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, where ``a`` and ``b`` stay."""
+    state = keys ^ _as_u64(part)
+    state += _U_GOLDEN
+    _mix_in_place(state, np.empty_like(state))
+    return state
 
 
 def uniform(keys: U64) -> NDArray[np.float64]:
@@ -131,12 +139,6 @@ def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
 
 def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
     return np.uint64(part & _MASK) if isinstance(part, int) else part.astype(np.uint64, copy=False)
-
-
-def _mix(x: U64) -> U64:
-    x = x.copy()
-    _mix_in_place(x, np.empty_like(x))
-    return x
 
 
 def _mix_in_place(x: U64, spare: U64) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
 from jobrec_gym.rendering import Scene, render_text
-from jobrec_gym.rewards import unit_cosine
+from jobrec_gym.rewards import Cosines, unit_cosine
 from jobrec_gym.screen import show
 
 __all__ = ["JobRecEnv"]
@@ -174,8 +175,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._mask: NDArray[np.int8]
         self._pairs: NDArray[np.float32] | None  # (1, k, p)
         self._recommended: NDArray[np.bool_]  # by job, whether it was in this episode; empty unless `repeats=False`
-        # What the last step recommended: a job, in which step of the episode; ``None`` after a reset.
-        self._last: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+        # What the last step recommended: a job, in which step of the episode, and their cosine; ``None`` after a reset.
+        self._last: tuple[NDArray[np.int64], int, Cosines] | None
         self._recommendation: Recommendations | None
         # Vectors that are observed for the whole episode.
         self._applicant_vectors: NDArray[np.float32]
@@ -239,11 +240,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._check_started()
         if self._recommendation is None:  # its key is hashed only where somebody asks
             if self._last is None:
-                self._recommendation = Recommendations(self._applicant_ids, _NO_JOB, self._episode, _NOT_MADE)
+                nothing = _NO_JOB, self._episode, _NOT_MADE, _NO_COSINE
+                self._recommendation = Recommendations(self._applicant_ids, *nothing)
             else:
-                job_ids, steps = self._last
-                keys = self._problem.interaction_keys(self._episode, steps)
-                self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE)
+                job_ids, step, cosine = self._last
+                # Of Python integers: arrays of one number take many times as long.
+                keys = partial(self._problem.interaction_keys, int(self._episode[0]), step)
+                self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE, cosine)
         return self._recommendation
 
     @property
@@ -251,6 +254,15 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Ids of the jobs that are shown now, (k,)."""
         self._check_started()
         return self._candidate_ids[0].copy()
+
+    def newly_shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Applicant (1,) and candidates (1, k) of an episode that begins with the next step, for reward wrappers.
+
+        ``None`` where there is none, or what is shown changes with each step, or is much.
+        """
+        if not self._problem.is_foreseeable or not self._started or self._steps[0]:
+            return None
+        return self._applicant_ids, self._candidate_ids
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are allowed now, (k,), in sb3-contrib's form."""
@@ -289,7 +301,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 'episode (repeats=False); choose where `info["action_mask"]` is 1.'
             )
         job_ids = self._candidate_ids[:, index]
-        self._last, self._recommendation = (job_ids, self._steps), None
+        raw = self.market.cosine_of(self._applicant_vectors, job_ids)
+        reward = unit_cosine(float(raw[0]))
+        self._last = job_ids, int(self._steps[0]), Cosines(raw, np.array([reward]))
+        self._recommendation = None
         self._steps = self._steps + 1
         self._shown = self._candidate_ids, self._mask, self._pairs
         if self._problem.resample == "step":
@@ -302,7 +317,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 self._mask = (~self._recommended[shown]).astype(np.int8)
             else:  # the same jobs as before, one fewer: no need to go through all that were recommended
                 self._mask = self._mask & (shown != job_ids[0])
-        reward = unit_cosine(float(self.market.cosine_of(self._applicant_vectors, job_ids)[0]))
         info = self._info()
         info["job_id"] = int(job_ids[0])
         info["reward/cosine"] = reward
@@ -456,4 +470,4 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
 
 _MADE, _NOT_MADE = np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
-_NO_JOB = np.zeros(1, dtype=np.int64)
+_NO_JOB, _NO_COSINE = np.zeros(1, dtype=np.int64), Cosines(np.zeros(1, dtype=np.float32), np.zeros(1))

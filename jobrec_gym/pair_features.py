@@ -20,6 +20,8 @@ Ids = NDArray[np.int64]
 _NOISE = text_key("pair_noise")
 _CHUNK = 1 << 15
 """Pairs that are computed together: bounds the memory where the whole catalogue is shown to many."""
+_TABLE_BYTES = 1 << 24
+"""Up to so many bytes there is a table of who has which skill."""
 
 
 def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
@@ -173,10 +175,7 @@ def _checked_ids(argument: str, ids: NDArray[np.integer], n_rows: int) -> Ids:
 def _coverage(market: LabourMarket, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
     if block in market.text_blocks:
         return _block_cosine(market, block, applicant_ids, job_ids)
-    asked: SkillLists = getattr(market.jobs, f"{block}_skills")
-    owner, skills = asked.flat(job_ids)
-    met = np.bincount(owner[_skills_had(market, block)(applicant_ids[owner], skills)], minlength=len(job_ids))
-    return met / np.maximum(asked.lengths(job_ids), 1)
+    return _skill_shares(market, block)(applicant_ids, job_ids)
 
 
 def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
@@ -190,20 +189,42 @@ def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids:
 
 
 @lru_cache(maxsize=16)
-def _skills_had(market: LabourMarket, block: str) -> _SkillIndex:
-    """Which applicant lists which skill. Kept for a market, so that no environment holds, copies or pickles it."""
-    return _SkillIndex(getattr(market.applicants, f"{block}_skills"))
+def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
+    """Who has which share of a job's skills. Kept for a market, so that no environment holds, copies or pickles it."""
+    return _SkillShares(getattr(market.applicants, f"{block}_skills"), getattr(market.jobs, f"{block}_skills"))
 
 
-class _SkillIndex:
-    """Answers whether a row lists a skill, for many (row, skill) at once."""
+class _SkillShares:
+    """Counts how many of a job's skills an applicant has, for many pairs at once.
 
-    def __init__(self, lists: SkillLists):
-        self._width = int(lists.ids.max(initial=0)) + 1
-        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
-        # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
-        self._codes = np.append(rows * self._width + lists.ids, np.iinfo(np.int64).max)
+    Small markets have a table of applicants by skills, and the jobs' lists in columns of one length; larger ones are
+    searched.
+    """
 
-    def __call__(self, rows: Ids, skills: NDArray[np.integer]) -> NDArray[np.bool_]:
-        codes = rows * self._width + skills
-        return (self._codes[np.searchsorted(self._codes, codes)] == codes) & (skills < self._width)
+    def __init__(self, had: SkillLists, asked: SkillLists):
+        self._asked = asked
+        self._n_asked = asked.lengths(np.arange(len(asked)))
+        self._width = int(max(had.ids.max(initial=-1), asked.ids.max(initial=-1))) + 2  # the last one nobody has
+        rows = np.repeat(np.arange(len(had)), np.diff(had.offsets))
+        codes = rows * self._width + had.ids
+        n_places = int(self._n_asked.max())
+        self._is_had: NDArray[np.uint8] | None = None
+        if max(len(had) * self._width, n_places * len(asked) * np.dtype(np.int32).itemsize) <= _TABLE_BYTES:
+            self._is_had = np.zeros(len(had) * self._width, dtype=np.uint8)
+            self._is_had[codes] = 1
+            places = np.arange(n_places)[:, None] < self._n_asked
+            self._places = np.full(places.shape, self._width - 1, dtype=np.int32)
+            self._places.T[places.T] = asked.ids
+        else:
+            # Rows ascend and ids ascend within a row, so the codes are sorted; the last one is larger than any.
+            self._codes = np.append(codes, np.iinfo(np.int64).max)
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        if self._is_had is None:
+            owner, skills = self._asked.flat(job_ids)
+            codes = applicant_ids[owner] * self._width + skills
+            met = np.bincount(owner[self._codes[np.searchsorted(self._codes, codes)] == codes], minlength=len(job_ids))
+        else:
+            places = self._places.take(job_ids, axis=1) + applicant_ids.astype(np.int64) * self._width
+            met = np.add.reduce(self._is_had.take(places), axis=0, dtype=np.int64)
+        return met / np.maximum(self._n_asked[job_ids], 1)

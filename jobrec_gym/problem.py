@@ -7,9 +7,9 @@ import dataclasses
 import enum
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
@@ -17,9 +17,10 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
-from jobrec_gym.counter_rng import bounded, hash64
+from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
+from jobrec_gym.rewards import Cosines
 
 __all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
 
@@ -29,11 +30,14 @@ Ids = NDArray[np.int64]
 
 _APPLICANT, _CANDIDATES, _INTERACTION, _SAMPLE = 1, 2, 3, 4
 
+_FORESEEN = 64
+"""Candidates up to which all of them are paid sooner together, when an episode begins, than a few one by one."""
+
 # What a sample of pair features is taken from.
 _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
 
 
-class Recommendations(NamedTuple):
+class Recommendations:
     """What was recommended in the last step, for reward wrappers; each array is (n,), n = 1 for a single environment.
 
     Attributes:
@@ -41,12 +45,36 @@ class Recommendations(NamedTuple):
         job_ids: What.
         interaction_keys: uint64, what reward noise is drawn from.
         made: bool; False for a row that was reset in this step instead.
+        cosine: Of applicant and job; means nothing where none is made.
     """
 
-    applicant_ids: Ids
-    job_ids: Ids
-    interaction_keys: NDArray[np.uint64]
-    made: NDArray[np.bool_]
+    __slots__ = ("_interaction_keys", "applicant_ids", "cosine", "job_ids", "made")
+
+    def __init__(
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | Callable[[], NDArray[np.uint64]],
+        made: NDArray[np.bool_],
+        cosine: Cosines,
+    ):
+        self.applicant_ids = applicant_ids
+        self.job_ids = job_ids
+        self.made = made
+        self.cosine = cosine
+        self._interaction_keys = interaction_keys
+
+    @property
+    def interaction_keys(self) -> NDArray[np.uint64]:
+        """Hashed when somebody asks."""
+        if callable(self._interaction_keys):
+            self._interaction_keys = self._interaction_keys()
+        return self._interaction_keys
+
+    def take(self, rows: NDArray[np.bool_]) -> Recommendations:
+        """Those of some rows (n,)."""
+        ids = self.applicant_ids[rows], self.job_ids[rows]
+        return Recommendations(*ids, self.interaction_keys[rows], self.made[rows], self.cosine.take(rows))
 
 
 class RecommendationProblem:
@@ -110,6 +138,11 @@ class RecommendationProblem:
         """Whether candidates are cheap enough to be drawn for episodes that may never begin."""
         return getattr(self.sampler, "is_cheap", False)
 
+    @property
+    def is_foreseeable(self) -> bool:
+        """Whether what an episode may recommend is known when it begins, and so little that all may be paid ahead."""
+        return self.resample == "episode" and self.num_candidates <= _FORESEEN
+
     def observation_space(self) -> spaces.Dict:
         """The space of one observation."""
         state_dim, action_dim = self.market.applicants.vectors.shape[1], self.action_features.shape[1]
@@ -139,9 +172,19 @@ class RecommendationProblem:
             steps = np.zeros_like(steps)
         return self.sampler.sample(applicant_ids, hash64(episodes, _CANDIDATES, steps))
 
-    def interaction_keys(self, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
+    def interaction_keys(
+        self, episodes: NDArray[np.uint64] | int, steps: NDArray[np.int64] | int
+    ) -> NDArray[np.uint64]:
         """What the reward noise of step number ``steps`` (n,), counted from 0, is drawn from; (n,)."""
         return hash64(episodes, _INTERACTION, steps)
+
+    def episode_keys(self, episodes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """What all interaction keys of the episodes (n,) begin with; (n,)."""
+        return hash64(episodes, _INTERACTION)
+
+    def keys_of_steps(self, episode_keys: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """:meth:`interaction_keys` where those of the episodes (n,) are at hand already."""
+        return rehash64(episode_keys, steps)
 
     def applicant_vectors(self, applicant_ids: Ids, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Vectors (..., 2 * block_dim) of applicants (...)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ __all__ = [
     "MATCHED",
     "CosineRewardModel",
     "CosineScale",
+    "Cosines",
     "FeedbackRewardModel",
     "HybridRewardModel",
     "RewardBatch",
@@ -28,6 +29,7 @@ __all__ = [
 
 CosineScale = Literal["unit", "raw", "matched"]
 Ids = NDArray[np.int64]
+Prepare = Callable[[Ids, Ids], None]
 
 MATCHED = (0.04, 0.28)
 """Mean and standard deviation of feedback on random pairs of the default market; the scale ``"matched"`` brings cosine
@@ -57,17 +59,48 @@ class RewardBatch:
     weights: Mapping[str, float] | None = None
 
 
+class Cosines(NamedTuple):
+    """Cosines of n recommendations, where they are known already.
+
+    Attributes:
+        raw: float32 (n,), the market's.
+        unit: float64 (n,), on the scale ``"unit"``.
+    """
+
+    raw: NDArray[np.float32]
+    unit: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.bool_]) -> Cosines:
+        """Those of some rows (n,)."""
+        return Cosines(self.raw[rows], self.unit[rows])
+
+
 class RewardModel(Protocol):
     """Pays for recommendations; knows nothing of environments."""
 
-    def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
+    def __call__(
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None,
+        cosine: Cosines | None = None,
+    ) -> RewardBatch:
         """Rewards a batch.
 
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
-            interaction_keys: (n,), what noise is drawn from.
+            interaction_keys: (n,), what noise is drawn from; may be ``None`` where nothing is drawn.
+            cosine: Of the pairs, from who knows it already.
         """
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn, as of :class:`~jobrec_gym.simulators.base.BoundSimulator`."""
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """That of a simulator that is asked, as of :class:`~jobrec_gym.simulators.base.BoundSimulator`."""
 
 
 class CosineRewardModel:
@@ -93,21 +126,48 @@ class CosineRewardModel:
         self.scale = scale
         self.matched = (float(mean), float(spread))
         self._source = _cosine_spread(market) if scale == "matched" else (0.0, 1.0)
+        self.draws = False
+        self.prepare = None
 
-    def reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Rewards of pairs (n,), float64 (n,)."""
-        cosine = self.market.cosine(applicant_ids, job_ids)
+    def reward(self, applicant_ids: Ids, job_ids: Ids, cosine: Cosines | None = None) -> NDArray[np.float64]:
+        """Rewards of pairs (n,), float64 (n,); ``cosine`` as in :class:`RewardModel`."""
+        if cosine is not None and self.scale == "unit":
+            return cosine.unit
+        raw = self.market.cosine(applicant_ids, job_ids) if cosine is None else cosine.raw
         if self.scale == "matched":
-            return matched_cosine(cosine, self._source, self.matched)
-        return scaled_cosine(cosine, self.scale)
+            return matched_cosine(raw, self._source, self.matched)
+        return scaled_cosine(raw, self.scale)
 
-    def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
+    def __call__(
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None,
+        cosine: Cosines | None = None,
+    ) -> RewardBatch:
         """See :class:`RewardModel`."""
-        reward = self.reward(applicant_ids, job_ids)
+        reward = self.reward(applicant_ids, job_ids, cosine)
         return RewardBatch(reward, {"cosine": reward}, np.ones(len(reward), dtype=bool))
 
 
-class FeedbackRewardModel:
+class _AskingModel:
+    """What reward models share that ask a simulator."""
+
+    def __init__(self, simulator: BoundSimulator):
+        self.simulator = simulator
+
+    @property
+    def draws(self) -> bool:
+        """See :class:`RewardModel`."""
+        return getattr(self.simulator, "draws", True)
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """See :class:`RewardModel`."""
+        return getattr(self.simulator, "prepare", None)
+
+
+class FeedbackRewardModel(_AskingModel):
     """The worth of a simulated applicant's decision.
 
     Args:
@@ -116,23 +176,29 @@ class FeedbackRewardModel:
     """
 
     def __init__(self, simulator: BoundSimulator, market: LabourMarket):
-        self.simulator = simulator
+        super().__init__(simulator)
         self.market = market
 
-    def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
+    def __call__(
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None,
+        cosine: Cosines | None = None,
+    ) -> RewardBatch:
         """See :class:`RewardModel`."""
         feedback = _ask(self.simulator, applicant_ids, job_ids, interaction_keys)
-        cosine = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit")
+        unit = scaled_cosine(self.market.cosine(applicant_ids, job_ids), "unit") if cosine is None else cosine.unit
         return RewardBatch(
             reward=feedback.reward,
-            components={"cosine": cosine, "feedback": feedback.reward},
+            components={"cosine": unit, "feedback": feedback.reward},
             valid=feedback.valid,
-            details=_details(feedback),
+            details=feedback.details,
             decision=feedback.decision,
         )
 
 
-class HybridRewardModel:
+class HybridRewardModel(_AskingModel):
     """``weight * cosine + (1 - weight) * feedback``.
 
     At weight 1 nobody is asked, and ``feedback`` is not among the components. A row whose feedback failed earns 0.0 and
@@ -155,11 +221,22 @@ class HybridRewardModel:
         cosine_scale: CosineScale = "unit",
         matched: tuple[float, float] = MATCHED,
     ):
-        self.simulator = simulator
+        super().__init__(simulator)
         self.cosine = CosineRewardModel(market, cosine_scale, matched)
         self.weight = weight
 
-    def __call__(self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> RewardBatch:
+    @property
+    def prepare(self) -> Prepare | None:
+        """See :class:`RewardModel`."""
+        return None if self.weight == 1 else super().prepare
+
+    def __call__(
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None,
+        cosine: Cosines | None = None,
+    ) -> RewardBatch:
         """See :class:`RewardModel`.
 
         Raises:
@@ -168,19 +245,20 @@ class HybridRewardModel:
         weight = float(self.weight)
         if not 0 <= weight <= 1:
             raise ValueError(f"`weight` must be in [0, 1], got {weight}.")
-        cosine = self.cosine.reward(applicant_ids, job_ids)
+        similarity = self.cosine.reward(applicant_ids, job_ids, cosine)
         weights = {"cosine": weight, "feedback": 1 - weight}
-        details: dict[str, NDArray[Any]] = {"reward/cosine_weight": np.full(len(cosine), weight)}
+        details: dict[str, NDArray[Any]] = {"reward/cosine_weight": np.full(len(similarity), weight)}
         if weight == 1:
-            valid = np.ones(len(cosine), dtype=bool)
-            return RewardBatch(cosine, {"cosine": cosine}, valid, details, weights=weights)
+            valid = np.ones(len(similarity), dtype=bool)
+            return RewardBatch(similarity, {"cosine": similarity}, valid, details, weights=weights)
         feedback = _ask(self.simulator, applicant_ids, job_ids, interaction_keys)
         valid = feedback.valid
+        reward = weight * similarity + (1 - weight) * feedback.reward
         return RewardBatch(
-            reward=np.where(valid, weight * cosine + (1 - weight) * feedback.reward, 0.0),
-            components={"cosine": cosine, "feedback": feedback.reward},
+            reward=reward if np.count_nonzero(valid) == len(valid) else np.where(valid, reward, 0.0),
+            components={"cosine": similarity, "feedback": feedback.reward},
             valid=valid,
-            details=details | _details(feedback),
+            details=details | feedback.details,
             decision=feedback.decision,
             weights=weights,
         )
@@ -214,18 +292,12 @@ def _cosine_spread(market: LabourMarket) -> tuple[float, float]:
     return float(cosine.mean()), float(cosine.std())
 
 
-def _ask(simulator: BoundSimulator, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64]) -> Feedback:
+def _ask(
+    simulator: BoundSimulator, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None
+) -> Feedback:
     feedback = simulator.feedback(applicant_ids, job_ids, interaction_keys)
     if len(feedback) != len(applicant_ids):
         raise ValueError(
             f"`simulator` must answer each recommendation once, got {len(feedback)} answers to {len(applicant_ids)}."
         )
     return feedback
-
-
-def _details(feedback: Feedback) -> dict[str, NDArray[Any]]:
-    return {
-        "feedback/decision": feedback.decision,
-        "feedback/status": feedback.status,
-        "feedback/reason": feedback.reason,
-    }

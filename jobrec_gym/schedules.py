@@ -74,8 +74,12 @@ class AnnealSchedule:
 
     def __call__(self, t: int) -> float:
         """The weight after ``t`` agent steps."""
-        # An array of one: numpy's powers of a lone scalar round differently.
-        return float(self.weights([t])[0])
+        if self.kind != "linear" or t <= 0 or t >= self._length:
+            # An array of one: numpy's powers of a lone scalar round differently.
+            return float(self.weights([t])[0])
+        x = t / self._length
+        weight = self.start * (1 - x) + self.end * x
+        return min(max(weight, min(self.start, self.end)), max(self.start, self.end))
 
     def weights(self, t: ArrayLike) -> NDArray[np.float64]:
         """The weights after each of ``t`` agent steps; float64 of the same shape.
@@ -86,12 +90,15 @@ class AnnealSchedule:
         t = np.asarray(t)
         if (t < 0).any():
             raise ValueError(f"`t` must not be negative, got {t.min()}.")
-        length = self.steps or self.switch_at or 1
-        x = np.minimum(t / length, 1.0)
+        x = np.minimum(t / self._length, 1.0)
         lowest, highest = sorted((self.start, self.end))
         between = np.clip(self._on_the_way(x), lowest, highest)
         # The ends themselves, whatever rounding makes of them on the way.
         return np.where(x < 1, np.where(x > 0, between, self.start), self.end)
+
+    @property
+    def _length(self) -> int:
+        return self.steps or self.switch_at or 1
 
     def to_spec(self) -> dict[str, Any]:
         """The schedule in plain JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.episodes import UpcomingEpisodes
 from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
-from jobrec_gym.rewards import scaled_cosine
+from jobrec_gym.rewards import Cosines, scaled_cosine
 
 __all__ = ["JobRecVectorEnv", "add_info"]
 
@@ -118,6 +119,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._recommendations: Recommendations | None
         self._ready = False
         self._episodes: NDArray[np.uint64]
+        self._episode_keys: NDArray[np.uint64]
         self._steps: NDArray[np.int64]
         self._ended: Mask
         self._applicant_ids: NDArray[np.int64]
@@ -126,14 +128,17 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         # Which jobs were recommended in the running episodes, a bit each, with `repeats=False`.
         self._recommended: NDArray[np.uint8]
         self._reset_rows: Mask
-        # What the last step recommended: applicants, jobs, episodes, steps before it, and which rows made one.
-        self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask]
+        # What the last step recommended: applicants, jobs, keys of episodes, steps before it, which rows made one, and
+        # cosines.
+        self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask, Cosines]
+        # Whether each row made a recommendation in the last step, and none was reset in it.
+        self._is_whole: bool
         # Vectors that are observed now: a step gathers those rows only that show something new.
         self._applicant_vectors: NDArray[np.float32]
         self._candidate_vectors: NDArray[np.float32] | None
         self._pairs: NDArray[np.float32] | None
-        # What each kept candidate would earn, where that is known ahead.
-        self._cosines: NDArray[np.float64] | None
+        # Of each kept candidate, where it is known ahead.
+        self._cosines: NDArray[np.float32] | None
 
     @property
     def market(self) -> LabourMarket:
@@ -185,10 +190,21 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """What the last step recommended, a row an environment, for reward wrappers; none is made after a reset."""
         self._check_ready()
         if self._recommendations is None:  # keys are hashed only where somebody asks
-            applicant_ids, job_ids, episodes, steps, made = self._last
-            keys = self._problem.interaction_keys(episodes, steps)
-            self._recommendations = Recommendations(applicant_ids, job_ids, keys, made)
+            applicant_ids, job_ids, episode_keys, steps, made, cosine = self._last
+            keys = partial(self._problem.keys_of_steps, episode_keys, steps)
+            self._recommendations = Recommendations(applicant_ids, job_ids, keys, made, cosine)
         return self._recommendations
+
+    def newly_shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Applicants (m,) and candidates (m, k) of episodes that begin with the next step, for reward wrappers.
+
+        ``None`` where there are none, or what is shown changes with each step, or is much.
+        """
+        if not self._problem.is_foreseeable or not self._ready:
+            return None
+        rows = self._steps == 0
+        rows &= ~self._ended
+        return (self._applicant_ids[rows], self._candidate_ids[rows]) if rows.any() else None
 
     @property
     def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
@@ -249,8 +265,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not all_made:
             job_ids[~made] = 0
         self._recommendations = None
-        self._last = self._applicant_ids.copy(), job_ids, self._episodes.copy(), self._steps.copy(), made
-        cosine = self._cosine(actions, job_ids)
+        raw = self._cosine(actions, job_ids)
+        cosine = scaled_cosine(raw, "unit")
+        cosines = Cosines(raw, cosine.copy())
+        self._last = self._applicant_ids.copy(), job_ids, self._episode_keys.copy(), self._steps.copy(), made, cosines
         if not all_made:  # next-step mode: these rows start anew and take no action
             cosine[~made] = 0.0
             self._start(~made)
@@ -265,13 +283,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
+        self._is_whole = all_made and not self._reset_rows.any()
         entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
         entries["reward_components"] = {"cosine": cosine}
-        if all_made and not self._reset_rows.any():
-            _add_full(infos, entries, made)
-        else:
-            for key, values in entries.items():
-                self.add_step_info(infos, key, values, made)
+        self.add_step_infos(infos, entries)
         return observations, cosine, terminated, truncated, infos
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
@@ -320,6 +335,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if (rows & ~final).any():
             add_info(infos, key, values, rows & ~final)
 
+    def add_step_infos(self, infos: dict[str, Any], entries: dict[str, Any]) -> None:
+        """:meth:`add_step_info` of several entries, by name, that each row has which recommended something."""
+        made = self._last[4]
+        if self._is_whole:
+            _add_full(infos, entries, made)
+        else:
+            for key, values in entries.items():
+                self.add_step_info(infos, key, values, made)
+
     def get_state(self) -> dict[str, Any]:
         """Where the environments stand; :meth:`set_state` continues from there to the bit."""
         self._check_ready()
@@ -353,6 +377,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._remember(np.array([row]), np.array([job_id]))
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
+        self._episode_keys = self._problem.episode_keys(self._episodes)
         self._masks = self._unrecommended(self._every)
         self._gather(self._every)
         self._nothing_recommended()
@@ -375,6 +400,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def _allocate(self) -> None:
         n, k = self.num_envs, self._k
         self._episodes = np.zeros(n, dtype=np.uint64)
+        self._episode_keys = np.zeros(n, dtype=np.uint64)
         self._steps = np.zeros(n, dtype=np.int64)
         self._ended = np.zeros(n, dtype=bool)
         self._applicant_ids = np.zeros(n, dtype=np.int64)
@@ -396,11 +422,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._cosines = None
         n_steps = np.inf if self.max_episode_steps is None else self.max_episode_steps
         if self._candidate_vectors is not None and k <= _PAID_AHEAD * n_steps:
-            self._cosines = np.zeros((n, k))
+            self._cosines = np.zeros((n, k), dtype=np.float32)
         self._ready = True
 
     def _start(self, rows: Mask) -> None:
-        self._episodes[rows], self._applicant_ids[rows], self._candidate_ids[rows] = self._upcoming.next(rows)
+        episodes, self._applicant_ids[rows], self._candidate_ids[rows] = self._upcoming.next(rows)
+        self._episodes[rows], self._episode_keys[rows] = episodes, self._problem.episode_keys(episodes)
         self._steps[rows] = 0
         self._ended[rows] = False
         self._masks[rows] = 1
@@ -409,7 +436,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _nothing_recommended(self) -> None:
         nothing = np.zeros(self.num_envs, dtype=np.int64)
-        self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool))
+        cosines = Cosines(nothing.astype(np.float32), nothing.astype(np.float64))
+        self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool), cosines)
 
     def _gather(self, rows: Mask) -> None:
         """Brings what is kept of some rows' vectors to what these rows show."""
@@ -426,7 +454,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if self._cosines is not None and candidates is not None:
             # Of a job's vector; what `job_fields` append stands behind it.
             jobs = candidates[..., : applicants.shape[-1]]
-            self._cosines[rows] = scaled_cosine(row_products(applicants[:, None], jobs), "unit")
+            self._cosines[rows] = row_products(applicants[:, None], jobs)
         self._refresh_pairs(rows)
 
     def _refresh_pairs(self, rows: Mask) -> None:
@@ -434,11 +462,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if self._pairs is not None:
             self._pairs[rows] = self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
 
-    def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Rewards of recommendations (n,); equal to the bit, whether they are known ahead or not."""
+    def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Cosines of recommendations (n,); equal to the bit, whether they are known ahead or not."""
         if self._cosines is not None:
             return self._cosines[self._rows, actions]
-        return scaled_cosine(self.market.cosine_of(self._applicant_vectors, job_ids), "unit")
+        return self.market.cosine_of(self._applicant_vectors, job_ids)
 
     def _advance(self, rows: Mask, job_ids: NDArray[np.int64]) -> None:
         if not self._problem.repeats:
@@ -487,6 +515,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         for key in ("_final_obs", "_final_info"):
             infos[key] = infos.get(key, np.zeros(self.num_envs, dtype=bool)) | rows
         self._reset_rows = self._reset_rows | rows
+        self._is_whole = False
 
     def _add_state_infos(self, infos: dict[str, Any], rows: Mask) -> None:
         add_info(infos, "applicant_id", self._applicant_ids, rows)
@@ -571,12 +600,12 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
 
 
 def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> None:
-    """:func:`add_info` of several new numeric entries that every row has."""
+    """:func:`add_info` of several entries that every row has."""
     for key, values in entries.items():
         if isinstance(values, dict):
             _add_full(infos.setdefault(key, {}), values, every)
         else:
-            infos[key] = values.copy()
+            infos[key] = values.astype(object) if values.dtype.kind == "U" else values.copy()
         infos[f"_{key}"] = every.copy()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,14 @@ from numpy.typing import NDArray
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.problem import Recommendations
-from jobrec_gym.rewards import CosineRewardModel, CosineScale, FeedbackRewardModel, HybridRewardModel, RewardModel
+from jobrec_gym.rewards import (
+    CosineRewardModel,
+    CosineScale,
+    FeedbackRewardModel,
+    HybridRewardModel,
+    RewardBatch,
+    RewardModel,
+)
 from jobrec_gym.schedules import AnnealSchedule, make_schedule
 from jobrec_gym.simulators.base import DECISIONS, SimulatorSpec, UserSimulator, make_simulator, simulator_spec
 from jobrec_gym.simulators.rules import RuleSimulator
@@ -36,134 +45,120 @@ __all__ = [
 Obs = dict[str, NDArray[Any]]
 
 
-class _RewardWrapper(gym.Wrapper[Obs, int, Obs, int]):
-    """Replaces the reward by that of a reward model and writes down how it came about."""
+class _Rewards(RecordConstructorArgs, abc.ABC):
+    """A reward wrapper, around one environment or many: who pays, and what ends an episode."""
 
-    def __init__(self, env: gym.Env[Obs, int], model: RewardModel, terminate_on: Sequence[str] = ()):
-        super().__init__(env)
+    def _begin(self, env: Any, model: RewardModel, **arguments: Any) -> None:
+        """In place of a constructor: ``arguments`` are those of the public class, in plain JSON."""
+        RecordConstructorArgs.__init__(self, **arguments)
+        self._wrap(env)
         _refuse_second(env)
+        self._base: Any = env.unwrapped
         self._model = model
-        self._terminate_on = _decisions(terminate_on)
-        self._sums: dict[str, float] = {}
-        self.unwrapped.wait_for_reward()  # type: ignore[attr-defined]
+        self._terminate_on: Sequence[str] = arguments.get("terminate_on", ())
+        self._sums: dict[str, Any] = {}
+
+    @abc.abstractmethod
+    def _wrap(self, env: Any) -> None:
+        """Calls the constructor of Gymnasium's wrapper."""
 
     @property
     def reward_model(self) -> RewardModel:
         """What pays."""
         return self._model
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
-        """Starts an episode and its sums."""
-        self._sums = {}
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
-        """Recommends, and pays what the reward model says."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        made: Recommendations = self.unwrapped.recommendations  # type: ignore[attr-defined]
-        if not made.made[0]:  # a wrapper beneath started a new episode instead
-            self._sums = {}
-            return obs, float(reward), terminated, truncated, info
-        batch = self._model(made.applicant_ids, made.job_ids, made.interaction_keys)
-        components = {name: float(values[0]) for name, values in batch.components.items()}
-        info.update({f"reward/{name}": value for name, value in components.items()})
-        info.update(
-            {key: values[0] if values.dtype == object else values[0].item() for key, values in batch.details.items()}
-        )
-        info["reward_components"] = components
-        if batch.weights is not None:
-            info["reward_weights"] = dict(batch.weights)
-        info["transition_valid"] = bool(info["transition_valid"] and batch.valid[0])
-        for name, value in components.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if self._terminate_on and batch.decision is not None:
-            terminated = terminated or batch.decision[0] in self._terminate_on
-        if terminated or truncated:
-            info.update({f"episode_sum/{name}": value for name, value in self._sums.items()})
-        reward = float(batch.reward[0])
-        self.unwrapped.show_reward(reward, info)  # type: ignore[attr-defined]
-        return obs, reward, terminated, truncated, info
-
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environment stands, in plain JSON."""
-        return {"sums": dict(self._sums)}
+        """This wrapper's own part of where the environment stands, in plain JSON; in arrays for a vector."""
+        return {"sums": {name: copy.copy(values) for name, values in self._sums.items()}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts this wrapper where :meth:`get_state` was called."""
-        self._sums = dict(state["sums"])
+        self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
+
+    def _prepare(self) -> None:
+        """Before a step: a simulator that computes ahead is told of episodes that begin."""
+        prepare = self._model.prepare
+        shown = None if prepare is None else self._base.newly_shown()
+        if prepare is not None and shown is not None:
+            prepare(*shown)
+
+    def _pay(self, made: Recommendations) -> RewardBatch:
+        """After a step: rewards of what it recommended."""
+        keys = made.interaction_keys if self._model.draws else None
+        return self._model(made.applicant_ids, made.job_ids, keys, made.cosine)
 
 
-class CosineReward(_RewardWrapper, RecordConstructorArgs):
-    """Pays the cosine similarity of applicant and job, in [0, 1] or raw.
-
-    ``info["reward/cosine"]`` has it, and the last ``info`` of an episode its sum, ``episode_sum/cosine``.
-
-    Args:
-        env: A ``JobRec-v0``, wrapped or not.
-        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
-            feedback.
-
-    Example:
-        >>> env = CosineReward(gym.make("JobRec-v0"), scale="raw")
-        >>> obs, info = env.reset(seed=0)
-        >>> reward = env.step(0)[1]
-    """
-
-    def __init__(self, env: gym.Env[Obs, int], scale: CosineScale = "unit"):
-        RecordConstructorArgs.__init__(self, scale=scale)
-        _RewardWrapper.__init__(self, env, CosineRewardModel(_market(env), scale))
+class _CosineRewards(_Rewards):
+    def __init__(self, env: Any, scale: CosineScale = "unit"):
+        self._begin(env, CosineRewardModel(_market(self, env), scale), scale=scale)
 
 
-class FeedbackReward(_RewardWrapper, RecordConstructorArgs):
-    """Pays what a simulated applicant's decision is worth.
-
-    ``info`` has ``reward/feedback``, ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and still
-    ``reward/cosine``; the last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
-
-    Args:
-        env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
-        terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
-            > 0: an agent then learns to put success off.
-
-    Raises:
-        ValueError: For an object that is no simulator, or an unknown decision.
-
-    Example:
-        >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))
-        >>> obs, info = env.reset(seed=0)
-        >>> env.step(0)[4]["feedback/decision"]
-        'ignore'
-    """
-
-    def __init__(
-        self, env: gym.Env[Obs, int], simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
-    ):
-        RecordConstructorArgs.__init__(
-            self, simulator=simulator_spec(simulator), terminate_on=list(_decisions(terminate_on))
-        )
-        market = _market(env)
+class _FeedbackRewards(_Rewards):
+    def __init__(self, env: Any, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()):
+        spec, decisions = simulator_spec(simulator), _decisions(terminate_on)
+        market = _market(self, env)
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
-        _RewardWrapper.__init__(self, env, model, terminate_on)
+        self._begin(env, model, simulator=spec, terminate_on=decisions)
 
 
-class LLMReward(FeedbackReward):
-    """:class:`FeedbackReward` from a language model: refuses the planted rules, which are none.
-
-    Args:
-        env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
-        terminate_on: Decisions that end the episode.
-
-    Raises:
-        ValueError: For a :class:`~jobrec_gym.simulators.rules.RuleSimulator`, and as :class:`FeedbackReward`.
-    """
-
-    def __init__(
-        self, env: gym.Env[Obs, int], simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
-    ):
+class _LLMRewards(_FeedbackRewards):
+    def __init__(self, env: Any, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()):
         _refuse_rules(simulator)
         super().__init__(env, simulator, terminate_on)
+
+
+class _HybridRewards(_Rewards):
+    def _begin_hybrid(
+        self,
+        env: Any,
+        simulator: UserSimulator | SimulatorSpec,
+        schedule: AnnealSchedule | dict[str, Any],
+        cosine_scale: CosineScale,
+        terminate_on: Sequence[str],
+        n_counted: int,
+        **arguments: Any,
+    ) -> None:
+        """``n_counted`` agent steps are made in one step of this wrapper."""
+        schedule = make_schedule(schedule)
+        spec, decisions = simulator_spec(simulator), _decisions(terminate_on)
+        market = _market(self, env)
+        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
+        self._annealing = _Annealing(schedule, n_counted)
+        arguments |= {"schedule": schedule.to_spec(), "cosine_scale": cosine_scale, "terminate_on": decisions}
+        self._begin(env, self._hybrid, simulator=spec, **arguments)
+
+    @property
+    def cosine_weight(self) -> float:
+        """Weight of the cosine reward in the next step."""
+        return self._annealing.weight
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Says how many agent steps were made over all environments; from then on the wrapper counts none itself."""
+        self._annealing.tell(total_steps)
+
+    def freeze(self, weight: float | None = None) -> None:
+        """Holds the weight, for evaluation: at ``weight``, or where it is. Steps are counted on."""
+        self._annealing.freeze(weight)
+
+    def unfreeze(self) -> None:
+        """Lets the schedule rule again."""
+        self._annealing.frozen = None
+
+    def get_state(self) -> dict[str, Any]:
+        """This wrapper's own part of where the environment stands, in plain JSON; in arrays for a vector."""
+        return {**super().get_state(), "annealing": self._annealing.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts this wrapper where :meth:`get_state` was called."""
+        super().set_state(state)
+        self._annealing.set_state(state["annealing"])
+
+    def _pay(self, made: Recommendations) -> RewardBatch:
+        self._hybrid.weight = self._annealing.weight
+        batch = super()._pay(made)
+        if len(made.made):
+            self._annealing.advance()
+        return batch
 
 
 class _Annealing:
@@ -201,30 +196,206 @@ class _Annealing:
         self.total_steps, self.told, self.frozen = state["total_steps"], state["told"], state["frozen"]
 
 
-class _HybridVerbs:
-    """What a hybrid wrapper offers to trainers, single and vector alike."""
+class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
+    """Replaces the reward by that of a reward model and writes down how it came about."""
 
-    _annealing: _Annealing
+    def _wrap(self, env: gym.Env[Obs, int]) -> None:
+        gym.Wrapper.__init__(self, env)
+        env.unwrapped.wait_for_reward()  # type: ignore[attr-defined]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
+        """Starts an episode and its sums."""
+        self._sums = {}
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        """Recommends, and pays what the reward model says."""
+        self._prepare()
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        made: Recommendations = self._base.recommendations
+        if not made.made[0]:  # a wrapper beneath started a new episode instead
+            self._sums = {}
+            return obs, float(reward), terminated, truncated, info
+        batch = self._pay(made)
+        components: dict[str, float] = {name: values.item() for name, values in batch.components.items()}
+        info.update({f"reward/{name}": value for name, value in components.items()})
+        info.update({key: values.item() for key, values in batch.details.items()})
+        info["reward_components"] = components
+        if batch.weights is not None:
+            info["reward_weights"] = dict(batch.weights)
+        info["transition_valid"] = bool(info["transition_valid"] and batch.valid[0])
+        for name, value in components.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if self._terminate_on and batch.decision is not None:
+            terminated = terminated or batch.decision[0] in self._terminate_on
+        if terminated or truncated:
+            info.update({f"episode_sum/{name}": value for name, value in self._sums.items()})
+        reward = batch.reward.item()
+        self._base.show_reward(reward, info)
+        return obs, reward, terminated, truncated, info
+
+
+class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
+    """The vector twin of :class:`_RewardWrapper`: asks the reward model once for all environments."""
+
+    def _wrap(self, env: gym.vector.VectorEnv) -> None:
+        gym.vector.VectorWrapper.__init__(self, env)
+
+    def _begin(self, env: Any, model: RewardModel, **arguments: Any) -> None:
+        super()._begin(env, model, **arguments)
+        self._resets_at_once = self.autoreset_mode is AutoresetMode.SAME_STEP
+        if self._terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
+            raise ValueError(
+                "`terminate_on` in same-step mode starts episodes whose observations no wrapper beneath has seen: put "
+                "observation wrappers outside of this one, or use another `autoreset_mode`."
+            )
 
     @property
-    def cosine_weight(self) -> float:
-        """Weight of the cosine reward in the next step."""
-        return self._annealing.weight
+    def autoreset_mode(self) -> AutoresetMode:
+        """When ended episodes begin anew; libraries such as TorchRL ask the outermost layer for it."""
+        mode: AutoresetMode = self._base.autoreset_mode
+        return mode
 
-    def set_total_steps(self, total_steps: int) -> None:
-        """Says how many agent steps were made over all environments; from then on the wrapper counts none itself."""
-        self._annealing.tell(total_steps)
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes and their sums."""
+        rows = slice(None) if options is None or "reset_mask" not in options else options["reset_mask"]
+        result = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list is allowed
+        for values in self._sums.values():
+            values[rows] = 0.0
+        return result
 
-    def freeze(self, weight: float | None = None) -> None:
-        """Holds the weight, for evaluation: at ``weight``, or where it is. Steps are counted on."""
-        self._annealing.freeze(weight)
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Recommends, and pays what the reward model says."""
+        self._prepare()
+        obs, _, terminated, truncated, infos = self.env.step(actions)
+        made: Recommendations = self._base.recommendations
+        rows = made.made
+        n_made = np.count_nonzero(rows)
+        every = n_made == self.num_envs
+        batch = self._pay(made if every else made.take(rows))
+        if not n_made:  # next-step mode, all of them start anew
+            return obs, np.zeros(self.num_envs), terminated, truncated, infos
 
-    def unfreeze(self) -> None:
-        """Lets the schedule rule again."""
-        self._annealing.frozen = None
+        def spread(values: NDArray[Any]) -> NDArray[Any]:
+            return values if every else _scattered(values, rows)
+
+        components = {name: spread(values) for name, values in batch.components.items()}
+        # What the environment pays itself is in its infos already.
+        new = {name: values for name, values in components.items() if values is not made.cosine.unit}
+        entries: dict[str, Any] = {f"reward/{name}": values for name, values in new.items()}
+        entries |= batch.details if every else {key: spread(values) for key, values in batch.details.items()}
+        entries |= {"reward_components": new, "transition_valid": spread(batch.valid)}
+        if batch.weights is not None:
+            entries["reward_weights"] = {name: rows * weight for name, weight in batch.weights.items()}
+        self._base.add_step_infos(infos, entries)
+        for name, values in components.items():
+            # Rows that recommend nothing add 0.0.
+            self._sums[name] = self._sums.get(name, 0.0) + values
+        if self._terminate_on and batch.decision is not None:
+            success = spread(_is_in(batch.decision, self._terminate_on))
+            if success.any():
+                begun = self._base.end_episodes(success, infos)
+                obs = begun if self._resets_at_once else obs
+                terminated = terminated | success
+        ended = terminated | truncated
+        if np.count_nonzero(ended):
+            for name, values in self._sums.items():
+                self._base.add_step_info(infos, f"episode_sum/{name}", values, ended)
+                values[ended] = 0.0
+        # A copy: the environment's own rewards may be among them.
+        return obs, spread(batch.reward).copy(), terminated, truncated, infos
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts this wrapper where :meth:`get_state` was called."""
+        super().set_state(state)
+        self._sums = {name: np.array(values, dtype=np.float64) for name, values in self._sums.items()}
 
 
-class HybridReward(_HybridVerbs, _RewardWrapper, RecordConstructorArgs):
+class CosineReward(_CosineRewards, _RewardWrapper):
+    """Pays the cosine similarity of applicant and job, in [0, 1] or raw.
+
+    ``info["reward/cosine"]`` has it, and the last ``info`` of an episode its sum, ``episode_sum/cosine``.
+
+    Args:
+        env: A ``JobRec-v0``, wrapped or not.
+        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
+            feedback.
+
+    Example:
+        >>> env = CosineReward(gym.make("JobRec-v0"), scale="raw")
+        >>> obs, info = env.reset(seed=0)
+        >>> reward = env.step(0)[1]
+    """
+
+
+class VectorCosineReward(_CosineRewards, _VectorRewardWrapper):
+    """Pays the cosine similarity in a vector environment; the twin of :class:`CosineReward`.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped or not.
+        scale: ``"unit"``, ``"raw"`` or ``"matched"``.
+    """
+
+
+class FeedbackReward(_FeedbackRewards, _RewardWrapper):
+    """Pays what a simulated applicant's decision is worth.
+
+    ``info`` has ``reward/feedback``, ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and still
+    ``reward/cosine``; the last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
+
+    Args:
+        env: A ``JobRec-v0``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
+            > 0: an agent then learns to put success off.
+
+    Raises:
+        ValueError: For an object that is no simulator, or an unknown decision.
+
+    Example:
+        >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))
+        >>> obs, info = env.reset(seed=0)
+        >>> env.step(0)[4]["feedback/decision"]
+        'ignore'
+    """
+
+
+class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
+    """Pays simulated decisions in a vector environment, asked once a step for all; the twin of :class:`FeedbackReward`.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        terminate_on: Decisions that end the episode.
+    """
+
+
+class LLMReward(_LLMRewards, FeedbackReward):
+    """:class:`FeedbackReward` from a language model: refuses the planted rules, which are none.
+
+    Args:
+        env: A ``JobRec-v0``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec.
+        terminate_on: Decisions that end the episode.
+
+    Raises:
+        ValueError: For a :class:`~jobrec_gym.simulators.rules.RuleSimulator`, and as :class:`FeedbackReward`.
+    """
+
+
+class VectorLLMReward(_LLMRewards, VectorFeedbackReward):
+    """The twin of :class:`LLMReward`.
+
+    Args:
+        env: A ``JobRecVectorEnv``, wrapped or not.
+        simulator: Who decides: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
+        terminate_on: Decisions that end the episode.
+    """
+
+
+class HybridReward(_HybridRewards, _RewardWrapper):
     """Pays ``w * cosine + (1 - w) * feedback``, with ``w`` on a schedule.
 
     The schedule counts agent steps over all environments: this wrapper's own times ``num_envs``, until a trainer says
@@ -258,180 +429,12 @@ class HybridReward(_HybridVerbs, _RewardWrapper, RecordConstructorArgs):
         terminate_on: Sequence[str] = (),
         num_envs: int = 1,
     ):
-        schedule = make_schedule(schedule)
         if num_envs < 1:
             raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
-        RecordConstructorArgs.__init__(
-            self,
-            simulator=simulator_spec(simulator),
-            schedule=schedule.to_spec(),
-            cosine_scale=cosine_scale,
-            terminate_on=list(_decisions(terminate_on)),
-            num_envs=num_envs,
-        )
-        market = _market(env)
-        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
-        self._annealing = _Annealing(schedule, num_envs)
-        _RewardWrapper.__init__(self, env, self._hybrid, terminate_on)
-
-    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
-        """Recommends, and pays at today's weight."""
-        self._hybrid.weight = self._annealing.weight
-        result = super().step(action)
-        if self.unwrapped.recommendations.made[0]:  # type: ignore[attr-defined]
-            self._annealing.advance()
-        return result
-
-    def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environment stands, in plain JSON."""
-        return {**super().get_state(), "annealing": self._annealing.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
-        super().set_state(state)
-        self._annealing.set_state(state["annealing"])
+        self._begin_hybrid(env, simulator, schedule, cosine_scale, terminate_on, num_envs, num_envs=num_envs)
 
 
-class _VectorRewardWrapper(gym.vector.VectorWrapper):
-    """The vector twin of :class:`_RewardWrapper`: asks the reward model once for all environments."""
-
-    def __init__(self, env: gym.vector.VectorEnv, model: RewardModel, terminate_on: Sequence[str] = ()):
-        super().__init__(env)
-        _refuse_second(env)
-        self._base: JobRecVectorEnv = env.unwrapped
-        self._resets_at_once = self.autoreset_mode is AutoresetMode.SAME_STEP
-        if terminate_on and self._resets_at_once and env.observation_space is not self._base.observation_space:
-            raise ValueError(
-                "`terminate_on` in same-step mode starts episodes whose observations no wrapper beneath has seen: put "
-                "observation wrappers outside of this one, or use another `autoreset_mode`."
-            )
-        self._model = model
-        self._terminate_on = _decisions(terminate_on)
-        self._sums: dict[str, NDArray[np.float64]] = {}
-
-    @property
-    def reward_model(self) -> RewardModel:
-        """What pays."""
-        return self._model
-
-    @property
-    def autoreset_mode(self) -> AutoresetMode:
-        """When ended episodes begin anew; libraries such as TorchRL ask the outermost layer for it."""
-        return self._base.autoreset_mode
-
-    def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes and their sums."""
-        rows = slice(None) if options is None or "reset_mask" not in options else options["reset_mask"]
-        result = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list is allowed
-        for values in self._sums.values():
-            values[rows] = 0.0
-        return result
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Recommends, and pays what the reward model says."""
-        obs, _, terminated, truncated, infos = self.env.step(actions)
-        made = self._base.recommendations
-        rows = made.made
-        batch = self._model(made.applicant_ids[rows], made.job_ids[rows], made.interaction_keys[rows])
-        components = {name: self._scatter(values, rows) for name, values in batch.components.items()}
-        for name, values in components.items():
-            self._base.add_step_info(infos, f"reward/{name}", values, rows)
-        for key, entry in batch.details.items():
-            self._base.add_step_info(infos, key, self._scatter(entry, rows), rows)
-        self._base.add_step_info(infos, "reward_components", components, rows)
-        if batch.weights is not None:
-            weights = {name: np.where(rows, weight, 0.0) for name, weight in batch.weights.items()}
-            self._base.add_step_info(infos, "reward_weights", weights, rows)
-        valid = self._scatter(batch.valid, rows)
-        self._base.add_step_info(infos, "transition_valid", valid, rows)
-        self._add_up(components, rows)
-        if self._terminate_on and batch.decision is not None:
-            success = self._scatter(np.isin(batch.decision, self._terminate_on), rows)
-            if success.any():
-                begun = self._base.end_episodes(success, infos)
-                obs = begun if self._resets_at_once else obs
-                terminated = terminated | success
-        ended = terminated | truncated
-        for name, sums in self._sums.items():
-            if ended.any():
-                self._base.add_step_info(infos, f"episode_sum/{name}", sums, ended)
-                sums[ended] = 0.0
-        return obs, self._scatter(batch.reward, rows), terminated, truncated, infos
-
-    def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environments stand."""
-        return {"sums": {name: values.copy() for name, values in self._sums.items()}}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
-        self._sums = {name: np.array(values, dtype=np.float64) for name, values in state["sums"].items()}
-
-    def _scatter(self, values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
-        """Spreads the entries of the marked rows over all rows; others are 0, False or ``None``."""
-        if rows.all():
-            return values
-        dtype = object if values.dtype.kind in "OU" else values.dtype
-        full = np.full(self.num_envs, None if dtype is object else 0, dtype=dtype)
-        full[rows] = values
-        return full
-
-    def _add_up(self, components: dict[str, NDArray[np.float64]], rows: NDArray[np.bool_]) -> None:
-        for name, values in components.items():
-            self._sums.setdefault(name, np.zeros(self.num_envs))[rows] += values[rows]
-
-
-class VectorCosineReward(_VectorRewardWrapper, RecordConstructorArgs):
-    """Pays the cosine similarity in a vector environment; the twin of :class:`CosineReward`.
-
-    Args:
-        env: A ``JobRecVectorEnv``, wrapped or not.
-        scale: ``"unit"``, ``"raw"`` or ``"matched"``.
-    """
-
-    def __init__(self, env: gym.vector.VectorEnv, scale: CosineScale = "unit"):
-        RecordConstructorArgs.__init__(self, scale=scale)
-        _VectorRewardWrapper.__init__(self, env, CosineRewardModel(_vector_market(env), scale))
-
-
-class VectorFeedbackReward(_VectorRewardWrapper, RecordConstructorArgs):
-    """Pays simulated decisions in a vector environment, asked once a step for all; the twin of :class:`FeedbackReward`.
-
-    Args:
-        env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
-        terminate_on: Decisions that end the episode.
-    """
-
-    def __init__(
-        self, env: gym.vector.VectorEnv, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
-    ):
-        RecordConstructorArgs.__init__(
-            self, simulator=simulator_spec(simulator), terminate_on=list(_decisions(terminate_on))
-        )
-        market = _vector_market(env)
-        model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
-        _VectorRewardWrapper.__init__(self, env, model, terminate_on)
-
-
-class VectorLLMReward(VectorFeedbackReward):
-    """The twin of :class:`LLMReward`.
-
-    Args:
-        env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
-        terminate_on: Decisions that end the episode.
-    """
-
-    def __init__(
-        self, env: gym.vector.VectorEnv, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()
-    ):
-        _refuse_rules(simulator)
-        super().__init__(env, simulator, terminate_on)
-
-
-class VectorHybridReward(_HybridVerbs, _VectorRewardWrapper, RecordConstructorArgs):
+class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
     """Pays cosine and feedback, annealed, in a vector environment; the twin of :class:`HybridReward`.
 
     All rows of a step have one weight: that after the steps before it, ``num_envs`` a vector step.
@@ -452,35 +455,7 @@ class VectorHybridReward(_HybridVerbs, _VectorRewardWrapper, RecordConstructorAr
         cosine_scale: CosineScale = "unit",
         terminate_on: Sequence[str] = (),
     ):
-        schedule = make_schedule(schedule)
-        RecordConstructorArgs.__init__(
-            self,
-            simulator=simulator_spec(simulator),
-            schedule=schedule.to_spec(),
-            cosine_scale=cosine_scale,
-            terminate_on=list(_decisions(terminate_on)),
-        )
-        market = _vector_market(env)
-        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
-        self._annealing = _Annealing(schedule, env.num_envs)
-        _VectorRewardWrapper.__init__(self, env, self._hybrid, terminate_on)
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Recommends, and pays at today's weight."""
-        self._hybrid.weight = self._annealing.weight
-        result = super().step(actions)
-        if self._base.recommendations.made.any():
-            self._annealing.advance()
-        return result
-
-    def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environments stand."""
-        return {**super().get_state(), "annealing": self._annealing.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
-        super().set_state(state)
-        self._annealing.set_state(state["annealing"])
+        self._begin_hybrid(env, simulator, schedule, cosine_scale, terminate_on, env.num_envs)
 
 
 class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordConstructorArgs):
@@ -500,7 +475,7 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
     def __init__(self, env: gym.Env[Obs, int]):
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
-        self._jobs = _market(env).jobs.vectors
+        self._jobs = _single_market(env).jobs.vectors
         self.action_space = spaces.Box(-1.0, 1.0, (self._jobs.shape[1],), np.float32)
 
     def action(self, action: NDArray[np.float32]) -> int:
@@ -510,7 +485,12 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
         return int(np.where(base.action_masks(), scores, -np.inf).argmax())
 
 
-def _market(env: gym.Env[Any, Any]) -> LabourMarket:
+def _market(wrapper: _Rewards, env: Any) -> LabourMarket:
+    """The market beneath, of an environment that the wrapper fits around."""
+    return _vector_market(env) if isinstance(wrapper, gym.vector.VectorEnv) else _single_market(env)
+
+
+def _single_market(env: gym.Env[Any, Any]) -> LabourMarket:
     if not isinstance(env.unwrapped, JobRecEnv):
         raise ValueError(f"`env` must be a JobRec-v0, wrapped or not, got {env.unwrapped}.")
     return env.unwrapped.market
@@ -528,7 +508,7 @@ def _vector_market(env: gym.vector.VectorEnv) -> LabourMarket:
 def _refuse_second(env: gym.Env[Any, Any] | gym.vector.VectorEnv) -> None:
     layer: Any = env
     while layer is not layer.unwrapped:
-        if isinstance(layer, (_RewardWrapper, _VectorRewardWrapper)):
+        if isinstance(layer, _Rewards):
             raise ValueError(
                 f"`env` has a reward wrapper already, {type(layer).__name__}: wrap the environment beneath it, "
                 "or `info` would explain two rewards as one."
@@ -545,7 +525,22 @@ def _refuse_rules(simulator: UserSimulator | SimulatorSpec) -> None:
         )
 
 
-def _decisions(terminate_on: Sequence[str]) -> tuple[str, ...]:
+def _decisions(terminate_on: Sequence[str]) -> list[str]:
     if not isinstance(terminate_on, (tuple, list)) or not set(terminate_on) <= set(DECISIONS):
         raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r}.")
-    return tuple(terminate_on)
+    return list(terminate_on)
+
+
+def _scattered(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
+    """Spreads the entries of the marked rows over all rows; others are 0, False or ``None``."""
+    dtype = object if values.dtype.kind in "OU" else values.dtype
+    full = np.full(len(rows), None if dtype is object else 0, dtype=dtype)
+    full[rows] = values
+    return full
+
+
+def _is_in(decision: NDArray[np.str_], decisions: Sequence[str]) -> NDArray[np.bool_]:
+    found = decision == decisions[0]
+    for other in decisions[1:]:
+        found |= decision == other
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ __all__ = [
     "DECISIONS",
     "DEFAULT_REWARDS",
     "BoundSimulator",
+    "CertainFeedback",
     "Feedback",
     "SimulatorSpec",
     "UserSimulator",
@@ -36,6 +38,10 @@ DECISIONS = ("ignore", "click", "save", "apply")
 """What an applicant can do with a recommendation, from the least to the most interested."""
 
 DEFAULT_REWARDS: Mapping[str, float] = {"apply": 1.0, "save": 0.5, "click": 0.0, "ignore": -0.1}
+
+_DECISIONS = np.array(DECISIONS)
+_DECISION_OBJECTS = _DECISIONS.astype(object)
+_MOST_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,10 +126,113 @@ class Feedback:
         valid = self.status == "ok"
         return valid if valid.all() else valid | np.char.startswith(self.status, COSINE_INSTEAD)
 
+    @property
+    def details(self) -> dict[str, NDArray[Any]]:
+        """What ``info`` tells beside the reward, by its key there."""
+        return {
+            "feedback/decision": self.decision,
+            "feedback/status": self.status,
+            "feedback/reason": self.reason,
+        }
+
+
+class CertainFeedback(Feedback):
+    """Answers by number, none of which can have gone wrong: nothing is checked, for the speed of the environment.
+
+    What is not told is in arrays that all such answers share, read-only ones. A copy is a plain :class:`Feedback`.
+
+    Args:
+        number: Integers (n,) in [0, 4), places in :data:`DECISIONS`.
+        rewards: float64 (4,), finite, what each decision is worth.
+        probability: float64 (n,), see :class:`Feedback`; NaN if not given.
+        cached: Whether the answers were known before.
+    """
+
+    __slots__ = ("_number",)
+    _number: NDArray[np.integer]
+
+    def __init__(
+        self,
+        number: NDArray[np.integer],
+        rewards: NDArray[np.float64],
+        probability: NDArray[np.float64] | None = None,
+        cached: bool = False,
+    ):
+        untold = _untold(len(number))
+        put = object.__setattr__
+        put(self, "decision", _DECISIONS[number])
+        put(self, "reward", rewards[number])
+        put(self, "status", untold.status)
+        put(self, "probability", untold.probability if probability is None else probability)
+        put(self, "reason", untold.reason)
+        put(self, "tokens", untold.tokens)
+        put(self, "cost_usd", untold.cost_usd)
+        put(self, "cached", untold.yes if cached else untold.no)
+        put(self, "_number", number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Feedback, tuple(getattr(self, name) for name in Feedback.__slots__)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """True for each."""
+        return _untold(len(self)).yes
+
+    @property
+    def details(self) -> dict[str, NDArray[Any]]:
+        """As of :class:`Feedback`, with texts as objects, the form that ``info`` has them in."""
+        untold = _untold(len(self))
+        return {
+            "feedback/decision": _DECISION_OBJECTS[self._number],
+            "feedback/status": untold.status_objects,
+            "feedback/reason": untold.reason,
+        }
+
+
+class _Untold(NamedTuple):
+    status: NDArray[np.str_]
+    status_objects: NDArray[np.object_]
+    probability: NDArray[np.float64]
+    reason: NDArray[np.object_]
+    tokens: NDArray[np.int64]
+    cost_usd: NDArray[np.float64]
+    no: NDArray[np.bool_]
+    yes: NDArray[np.bool_]
+
+
+def _untold(n: int) -> _Untold:
+    """What certain answers do not tell, read-only arrays (n,); those of batches of environments are kept."""
+    return _kept_untold(n) if n <= _MOST_KEPT else _new_untold(n)
+
+
+def _new_untold(n: int) -> _Untold:
+    untold = _Untold(
+        status=np.full(n, "ok"),
+        status_objects=np.full(n, "ok", object),
+        probability=np.full(n, np.nan),
+        reason=np.full(n, "", object),
+        tokens=np.zeros(n, np.int64),
+        cost_usd=np.zeros(n),
+        no=np.zeros(n, bool),
+        yes=np.ones(n, bool),
+    )
+    for values in untold:
+        values.flags.writeable = False
+    return untold
+
+
+_kept_untold = lru_cache(maxsize=64)(_new_untold)
+
 
 @runtime_checkable
 class BoundSimulator(Protocol):
-    """A simulator that knows its market."""
+    """A simulator that knows its market.
+
+    It may have two further attributes, for speed. ``draws = False`` says that no answer depends on
+    ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is told of episodes that
+    begin, of (m,) applicants and the (m, k) jobs that each of them is shown, and may compute ahead; ``prepare = None``
+    is the same as none.
+    """
 
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
@@ -181,7 +290,8 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
                 f"`simulator['type']` must be one of {tuple(_SIMULATORS)} or 'module:Class', got {name!r}."
             )
         module, _, attribute = entry_point.partition(":")
-        return getattr(importlib.import_module(module), attribute)(**options)
+        kind = getattr(importlib.import_module(module), attribute)
+        return kind.from_spec(simulator) if hasattr(kind, "from_spec") else kind(**options)
     if isinstance(simulator, type) or not isinstance(simulator, UserSimulator):
         raise ValueError(
             "`simulator` must have `bind(market)` (see UserSimulator) or be a dictionary with 'type', "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import index
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
+from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import LabourMarket, Population
 from jobrec_gym.pair_features import hard_coverage, seniority, soft_coverage
-from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
 
@@ -122,7 +123,7 @@ class RuleSimulator:
 
 
 class BoundRuleSimulator:
-    """The rules on one market; made by :meth:`RuleSimulator.bind`."""
+    """The rules on one market; made by :meth:`RuleSimulator.bind`. A copy is the object itself."""
 
     def __init__(self, market: LabourMarket, simulator: RuleSimulator):
         seed = simulator.seed
@@ -131,6 +132,7 @@ class BoundRuleSimulator:
         self.corruption = simulator.corruption
         self._weights = simulator.weights
         self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
+        self._kept = kept_pairs(self._utility, len(market.applicants), len(market.jobs))
         self._popularity = normal(hash64(seed, _POPULARITY, np.arange(len(market.jobs))))
         rows = np.arange(_SAMPLE_SIZE)
         applicants = bounded(hash64(seed, _SAMPLE, 0, rows), len(market.applicants))
@@ -142,7 +144,7 @@ class BoundRuleSimulator:
         self._scale = {}
         for part, values in self._parts(applicants, jobs).items():
             self._scale[part] = (values.mean(), values.std() or 1.0)
-        utility = self.utility(applicants, jobs)
+        utility = self._utility(applicants, jobs)
         self.thresholds = np.quantile(utility, QUANTILES)
         if not utility.std() > 0:
             raise ValueError(
@@ -161,10 +163,20 @@ class BoundRuleSimulator:
         Returns:
             float64 (n,).
         """
-        total = np.zeros(len(applicant_ids))
-        for term in self.terms(applicant_ids, job_ids).values():
-            total += term
-        return total
+        return self._kept(applicant_ids, job_ids)
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is noise or corruption to draw."""
+        return bool(self.noise or self.corruption)
+
+    @property
+    def prepare(self) -> Callable[[Ids, Ids], None] | None:
+        """Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
+
+        ``None`` where whole rows are kept.
+        """
+        return self._kept.prepare if isinstance(self._kept, PreparedPairs) else None
 
     def terms(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
         """What the utility is the sum of: its parts, each scaled and weighted.
@@ -192,7 +204,7 @@ class BoundRuleSimulator:
         """
         utility = self.utility(applicant_ids, job_ids)
         if interaction_keys is None:
-            if self.noise or self.corruption:
+            if self.draws:
                 raise ValueError(
                     "`interaction_keys` must be given where `noise` or `corruption` is above 0: both are drawn from "
                     "them."
@@ -204,7 +216,7 @@ class BoundRuleSimulator:
             corrupted = uniform(hash64(_CORRUPTION, interaction_keys)) < self.corruption
             anything = np.searchsorted(QUANTILES, uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
             decision = np.where(corrupted, anything, decision)
-        return Feedback.of(np.array(DECISIONS)[decision], self._rewards[decision])
+        return CertainFeedback(decision, self._rewards)
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Mean reward of pairs over noise and corruption, exact.
@@ -236,6 +248,15 @@ class BoundRuleSimulator:
         utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
         decision = np.searchsorted(self.thresholds, utility, side="right")
         return np.array(DECISIONS)[decision].reshape(applicant_ids.shape)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> BoundRuleSimulator:
+        return self
+
+    def _utility(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+        total = np.zeros(len(applicant_ids))
+        for term in self.terms(applicant_ids, job_ids).values():
+            total += term
+        return total
 
     def _parts(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
         market = self.market

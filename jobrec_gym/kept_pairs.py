@@ -1,0 +1,155 @@
+"""Values of (applicant, job) pairs that take long to compute: kept, in at most 64 MB, and equal to the bit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_BYTES", "KeptRows", "PreparedPairs", "kept_pairs"]
+
+Ids = NDArray[np.int64]
+Values = NDArray[np.float64]
+Compute = Callable[[Ids, Ids], Values]
+
+MAX_BYTES = 1 << 26
+"""What is kept of one market under one simulator, at most."""
+
+_PART = 1 << 11
+"""Pairs of rows that a call computes beside those that it misses: so few that it stays quick."""
+_SLOT_BITS = 20
+_FIBONACCI = np.uint64(0x9E3779B97F4A7C15)
+
+
+def kept_pairs(
+    compute: Compute, n_applicants: int, n_jobs: int, max_bytes: int = MAX_BYTES
+) -> KeptRows | PreparedPairs:
+    """Keeps the values of a function of pairs, in the way that suits the market's size.
+
+    Args:
+        compute: Takes ids (n,) of applicants and of jobs and returns float64 (n,), each value the same to the bit in
+            whatever batch it stands.
+        n_applicants: How many there are.
+        n_jobs: How many there are.
+        max_bytes: Up to so many bytes rows are kept.
+
+    Returns:
+        :class:`KeptRows` where all pairs fit, else :class:`PreparedPairs`.
+    """
+    if n_applicants * n_jobs * np.dtype(np.float64).itemsize <= max_bytes:
+        return KeptRows(compute, n_applicants, n_jobs)
+    return PreparedPairs(compute, n_jobs)
+
+
+class _Kept:
+    """What is shared by all who use it: a copy is the object itself, and a pickle holds no values."""
+
+    def __init__(self, *arguments: Any):
+        self._arguments = arguments
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Kept:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+
+class KeptRows(_Kept):
+    """Keeps rows: an applicant's values for all jobs, computed when the applicant is met again.
+
+    A row is computed in parts, a part in each call that misses it, so that no call is slow: one step of many
+    environments may meet many applicants.
+
+    Arguments are those of :func:`kept_pairs`.
+    """
+
+    def __init__(self, compute: Compute, n_applicants: int, n_jobs: int):
+        super().__init__(compute, n_applicants, n_jobs)
+        self._compute = compute
+        # Zeros take no memory before they are written.
+        self._rows = np.zeros((n_applicants, n_jobs))
+        # Of each row, how many of its first values are known; unsigned, so that no negative id is below it.
+        self._n_known = np.zeros(n_applicants, dtype=np.uint64)
+        self._is_met = np.zeros(n_applicants, dtype=np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept, once all applicants were met."""
+        return self._rows.nbytes
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
+        """Values (n,) of pairs."""
+        known = job_ids.astype(np.uint64) < self._n_known[applicant_ids]
+        if known.all():
+            return self._rows[applicant_ids, job_ids]
+        missed = ~known
+        values = np.empty(len(job_ids))
+        values[known] = self._rows[applicant_ids[known], job_ids[known]]
+        applicant_ids = applicant_ids[missed]
+        values[missed] = self._compute(applicant_ids, job_ids[missed])
+        self._extend(applicant_ids[self._is_met[applicant_ids]])
+        self._is_met[applicant_ids] = True
+        return values
+
+    def _extend(self, applicant_ids: Ids) -> None:
+        """Computes a part of the rows of some of the applicants."""
+        if not len(applicant_ids):
+            return
+        n_jobs = self._rows.shape[1]
+        owners = np.unique(applicant_ids)[: max(1, _PART // n_jobs)]
+        with self._lock:
+            begin = self._n_known[owners].astype(np.int64)
+            job_ids = begin[:, None] + np.arange(min(n_jobs, _PART))
+            inside = job_ids < n_jobs
+            rows, columns = np.broadcast_to(owners[:, None], job_ids.shape)[inside], job_ids[inside]
+            self._rows[rows, columns] = self._compute(rows, columns)
+            self._n_known[owners] = begin + inside.sum(axis=1)  # last: others read without the lock
+
+
+class PreparedPairs(_Kept):
+    """Keeps those pairs that were announced, the candidates of an episode that begins; others are computed.
+
+    Each has its slot in a table of 16 MB, where a later one may take its place.
+
+    Args:
+        compute: As of :func:`kept_pairs`.
+        n_jobs: How many there are.
+    """
+
+    def __init__(self, compute: Compute, n_jobs: int):
+        super().__init__(compute, n_jobs)
+        self._compute = compute
+        self._n_jobs = n_jobs
+        self._keys = np.zeros(1 << _SLOT_BITS, dtype=np.uint64)
+        self._values = np.zeros(1 << _SLOT_BITS)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return self._keys.nbytes + self._values.nbytes
+
+    def prepare(self, applicant_ids: Ids, job_ids: Ids) -> None:
+        """Computes the pairs of applicants (m,) with jobs (m, k), for calls that follow soon."""
+        owners, job_ids = np.repeat(applicant_ids, job_ids.shape[1]), job_ids.ravel()
+        values = self._compute(owners, job_ids)
+        keys, slots = self._places(owners, job_ids)
+        with self._lock:
+            self._keys[slots], self._values[slots] = keys, values
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
+        """Values (n,) of pairs."""
+        keys, slots = self._places(applicant_ids, job_ids)
+        with self._lock:
+            missed, values = self._keys[slots] != keys, self._values[slots]
+        if missed.any():
+            values[missed] = self._compute(applicant_ids[missed], job_ids[missed])
+        return values
+
+    def _places(self, applicant_ids: Ids, job_ids: Ids) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """A number of each pair, never 0, and its slot."""
+        keys = (applicant_ids.astype(np.int64) * self._n_jobs + job_ids).astype(np.uint64) + np.uint64(1)
+        return keys, (keys * _FIBONACCI) >> np.uint64(64 - _SLOT_BITS)
