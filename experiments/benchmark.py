@@ -5,25 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from experiments.benchmarks.answers import answer_rows
-from experiments.benchmarks.catalogue import catalogue_rows
-from experiments.benchmarks.environments import environment_rows
-from experiments.benchmarks.learning import learning_rows
-from experiments.benchmarks.memory import memory_rows
 from experiments.benchmarks.rows import Row
-from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
-from experiments.benchmarks.startup import startup_rows
 from experiments.runs.folders import commit_of_checkout, write_json
 from experiments.runs.tables import format_table, markdown_table
 
@@ -36,9 +28,14 @@ _VERDICTS = {True: "holds", False: "fails", None: ""}
 @hydra.main(version_base="1.3", config_path="../conf/benchmark", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    groups = _groups(cfg, folder)
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    names = ("seconds", "rounds", "replays", "transitions", "scaling", "catalogue")
+    groups = _groups(folder, **{name: options[name] for name in names})
     if unknown := sorted(set(cfg.groups) - set(groups)):
         raise SystemExit(f"error: `groups` must be of {list(groups)}, got {unknown}.")
     torch.set_num_threads(1)
@@ -59,23 +56,39 @@ def main(cfg: DictConfig) -> None:
     print(f"numbers  {folder / 'benchmark.json'}, {folder / 'benchmark.md'}")
 
 
-def _groups(cfg: DictConfig, folder: Path) -> dict[str, Callable[[], Iterator[Row]]]:
-    def scaling() -> Iterator[Row]:
-        sizes = list(cfg.scaling.jobs), list(cfg.scaling.transitions)
-        curves = measure_scaling(*sizes, seconds=cfg.seconds, folder=Path(cfg.catalogue.folder))
+def _groups(
+    folder: Path,
+    seconds: float,
+    rounds: int,
+    replays: Sequence[int],
+    transitions: int,
+    scaling: Mapping[str, Sequence[int]],
+    catalogue: Mapping[str, Any],
+) -> dict[str, Callable[[], Iterator[Row]]]:
+    """What there is to measure, by name."""
+    from experiments.benchmarks.answers import answer_rows
+    from experiments.benchmarks.catalogue import catalogue_rows
+    from experiments.benchmarks.environments import environment_rows
+    from experiments.benchmarks.learning import learning_rows
+    from experiments.benchmarks.memory import memory_rows
+    from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
+    from experiments.benchmarks.startup import startup_rows
+
+    markets = Path(catalogue["folder"])
+
+    def growth() -> Iterator[Row]:
+        curves = measure_scaling(scaling["jobs"], scaling["transitions"], seconds=seconds, folder=markets)
         plot_scaling(curves, folder / "scaling.png")
         yield from scaling_rows(curves)
 
     return {
-        "environments": lambda: environment_rows(cfg.seconds, cfg.rounds),
-        "learning": lambda: learning_rows(cfg.seconds, cfg.rounds, replays=list(cfg.replays)),
-        "memory": lambda: memory_rows(cfg.transitions),
-        "startup": lambda: startup_rows(cfg.rounds),
-        "answers": lambda: answer_rows(cfg.seconds),
-        "scaling": scaling,
-        "catalogue": lambda: catalogue_rows(
-            Path(cfg.catalogue.folder), cfg.catalogue.n_jobs, cfg.catalogue.n_applicants
-        ),
+        "environments": lambda: environment_rows(seconds, rounds),
+        "learning": lambda: learning_rows(seconds, rounds, replays=replays),
+        "memory": lambda: memory_rows(transitions),
+        "startup": lambda: startup_rows(rounds),
+        "answers": lambda: answer_rows(seconds),
+        "scaling": growth,
+        "catalogue": lambda: catalogue_rows(markets, catalogue["n_jobs"], catalogue["n_applicants"]),
     }
 
 

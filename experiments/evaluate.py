@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
 from experiments.runs.grouping import group_runs
 from experiments.runs.progress import tracked
-from experiments.runs.saved import evaluate_run
 from experiments.runs.tables import format_table, held_out_table, mean_and_spread
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates each run, writes ``evaluation.json`` into its folder and that of the runs, and prints the table."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
+    from experiments.runs.saved import evaluate_run
+
     torch.set_num_threads(cfg.threads)
     changes: dict[str, Any] = OmegaConf.to_container(cfg.evaluation, resolve=True)  # type: ignore[assignment]
     paths: Any = OmegaConf.to_container(cfg.run) if OmegaConf.is_list(cfg.run) else cfg.run

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.learners.opponents import CosineRecommender
-from experiments.runs.build import build_env, build_market, build_single_env
-from experiments.runs.datasets import cosine_pairs, save_dataset
+from experiments.runs.datasets import PretrainScale, cosine_pairs, save_dataset
 from experiments.runs.episodes import record_episodes, save_minari
 from experiments.runs.folders import RunError, read_run
-from experiments.runs.saved import load_run
+from jobrec_gym import LabourMarket
+from jobrec_gym.market import Split
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from experiments.runs.build import Task
+
+__all__ = ["write_episodes", "write_pairs"]
 
 FORMATS = ("npz", "minari")
 
@@ -25,48 +28,84 @@ def main(cfg: DictConfig) -> None:
     """Writes cosine rewards of pairs (``format=npz``), or a behaviour policy's episodes (``format=minari``)."""
     if cfg.format not in FORMATS:
         raise SystemExit(f"error: `format` must be one of {FORMATS}, got {cfg.format!r}.")
+    # Not at the top: `--help` is answered without torch.
+    from experiments.runs.build import build_task
+
     try:
+        task = build_task(cfg)
         if cfg.format == "npz":
-            write_pairs(cfg)
+            write_pairs(
+                task.market, cfg.output, cfg.n_pairs, cfg.seed, cfg.split, cfg.job_split, cfg.scale, vectors=cfg.vectors
+            )
         else:
-            write_episodes(cfg)
+            write_episodes(task, cfg.behaviour, cfg.dataset_id, cfg.n_episodes, cfg.epsilon, cfg.seed)
     except (ValueError, ImportError, RunError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
-def write_pairs(cfg: DictConfig) -> None:
+def write_pairs(
+    market: LabourMarket,
+    output: str,
+    n_pairs: int,
+    seed: int,
+    split: Split,
+    job_split: Split,
+    scale: PretrainScale,
+    *,
+    vectors: bool = False,
+) -> None:
     """An npz file with ``applicant_id``, ``job_id`` and ``reward``; the same bytes for the same options.
 
-    Rows are ids of the market, whose fingerprint stands beside them: a few hundred kB. ``vectors=true`` adds ``state``
-    and ``action`` in float16, so that the file works without the market: ``model.pretrain(np.load(path))``.
+    Rows are ids of the market, whose fingerprint stands beside them: a few hundred kB.
+
+    Args:
+        market: Whose pairs.
+        output: The file.
+        n_pairs: As the following, see :func:`~experiments.runs.datasets.cosine_pairs`.
+        seed: Of the draw.
+        split: Which applicants.
+        job_split: Which jobs.
+        scale: Of the rewards.
+        vectors: Also ``state`` and ``action`` in float16, so that the file works without the market:
+            ``model.pretrain(np.load(path))``.
     """
-    market = build_market(cfg)
-    pairs = cosine_pairs(market, cfg.n_pairs, cfg.seed, cfg.split, cfg.job_split, cfg.scale)
-    save_dataset(cfg.output, pairs, market, cfg.vectors)
+    pairs = cosine_pairs(market, n_pairs, seed, split, job_split, scale)
+    save_dataset(output, pairs, market, vectors)
     reward = pairs["reward"]
-    size = Path(cfg.output).stat().st_size / 1e6
-    print(f"{cfg.output}: {len(reward):,} pairs, reward {reward.mean():.3f} ± {reward.std():.3f}, {size:.1f} MB")
-    print(f"use it: python -m experiments.train experiment=hybrid_offline pretrain.dataset={cfg.output}")
+    size = Path(output).stat().st_size / 1e6
+    print(f"{output}: {len(reward):,} pairs, reward {reward.mean():.3f} ± {reward.std():.3f}, {size:.1f} MB")
+    print(f"use it: python -m experiments.train experiment=hybrid_offline pretrain.dataset={output}")
 
 
-def write_episodes(cfg: DictConfig) -> None:
-    """A Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`."""
-    if cfg.behaviour in ("random", "cosine"):
-        played, market, model = cfg, build_market(cfg), None
-        if cfg.behaviour == "cosine":
-            model = CosineRecommender(build_env(cfg, market))
-    else:
-        played, market, model = load_run(read_run(Path(cfg.behaviour)), {})
-    env = build_single_env(played, market)
-    episodes = tqdm(
-        record_episodes(env, model, cfg.n_episodes, cfg.epsilon, cfg.seed), total=cfg.n_episodes, desc="episodes"
-    )
-    share = "uniform" if model is None else f"epsilon-greedy, epsilon {cfg.epsilon}"
-    description = f"JobRec-v0 on {market!r}; behaviour policy {cfg.behaviour}, {share}; propensities in infos."
-    data = save_minari(cfg.dataset_id, episodes, env, str(cfg.behaviour), description)
+def write_episodes(
+    task: Task, behaviour: str, dataset_id: str, n_episodes: int, epsilon: float = 0.1, seed: int = 0
+) -> None:
+    """A Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`.
+
+    Args:
+        task: What is played, unless the behaviour is that of a run.
+        behaviour: ``"random"``, ``"cosine"``, or the folder of a run, which is played on its own task.
+        dataset_id: ``namespace/name-v0``.
+        n_episodes: How many.
+        epsilon: Share of uniform choices; of ``"random"``: all.
+        seed: Of episodes and choices.
+    """
+    from experiments.learners.opponents import CosineRecommender
+    from experiments.runs.saved import load_run
+
+    model = None
+    if behaviour == "cosine":
+        model = CosineRecommender(task.make_env())
+    elif behaviour != "random":
+        task, model = load_run(read_run(Path(behaviour)), {})
+    env = task.single_env()
+    episodes = tqdm(record_episodes(env, model, n_episodes, epsilon, seed), total=n_episodes, desc="episodes")
+    share = "uniform" if model is None else f"epsilon-greedy, epsilon {epsilon}"
+    description = f"JobRec-v0 on {task.market!r}; behaviour policy {behaviour}, {share}; propensities in infos."
+    data = save_minari(dataset_id, episodes, env, str(behaviour), description)
     size = data.storage.get_size()
-    print(f"{cfg.dataset_id}: {data.total_episodes:,} episodes, {data.total_steps:,} steps, {size:.1f} MB")
-    print(f'use it: minari.load_dataset("{cfg.dataset_id}")')
+    print(f"{dataset_id}: {data.total_episodes:,} episodes, {data.total_steps:,} steps, {size:.1f} MB")
+    print(f'use it: minari.load_dataset("{dataset_id}")')
 
 
 if __name__ == "__main__":

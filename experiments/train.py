@@ -10,19 +10,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.runs.build import refuse_keys, require_launcher
+from experiments.runs import resolvers  # noqa: F401  # conf/train.yaml needs them before `main` begins
+from experiments.runs.arguments import refuse_keys, require_launcher
 from experiments.runs.folders import RunError
 from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table
-from experiments.runs.training import in_words, run_training
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Trains, unless the run is finished; then prints what came out and where it is."""
+    # Not at the top, as in every command: `--help` is answered without torch.
+    from experiments.runs.build import build
+    from experiments.runs.training import in_words, run_training
+
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        summary = run_training(cfg, folder, list(hydra_config.overrides.task))
+        summary = run_training(build(cfg), folder, list(hydra_config.overrides.task))
     except RunError as error:
         if hydra_config.mode is RunMode.MULTIRUN:
             print(f"error: {error}", file=sys.stderr)

@@ -13,12 +13,11 @@ from typing import Any
 import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.llm.attacks import ATTACKS
-from experiments.runs.build import build_market, refuse_keys
+from experiments.runs.arguments import refuse_keys
 from experiments.runs.folders import write_json
 from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
@@ -57,8 +56,11 @@ class _Sizes:
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="llm_check")
 def main(cfg: DictConfig) -> None:
     """Checks, prints the table and writes ``llm_check.json``."""
-    market = build_market(cfg)
-    simulator = instantiate(cfg.simulator, _convert_="all")
+    # Not at the top: `--help` is answered without torch.
+    from experiments.runs.build import build_task
+
+    task = build_task(cfg)
+    market, simulator = task.market, task.make_simulator()
     sizes = _Sizes(cfg.n_matches, cfg.n_sample, cfg.n_repeats, cfg.n_attacked, cfg.n_swaps)
     try:
         result = check_simulator(simulator, market, sizes, cfg.seed)

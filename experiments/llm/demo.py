@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ _PORT = 18_111
 
 def main() -> None:
     """Serves, trains in a process of its own, and says what was asked; a second time nothing is asked."""
+    parser = argparse.ArgumentParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
+    parser.parse_known_args()  # answers --help; what else there is are overrides of experiments.train
     try:
         with serve(fetch_smollm2(), port=_PORT) as address:
             print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)

@@ -9,10 +9,9 @@ from typing import Any
 
 import hydra
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runs.build import build_market, refuse_keys
+from experiments.runs.arguments import refuse_keys
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
 from jobrec_gym.simulators.llm import FeedbackError
@@ -26,8 +25,11 @@ _ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabi
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="record")
 def main(cfg: DictConfig) -> None:
     """Records, writes the file and prints where it is and what it took."""
-    market = build_market(cfg)
-    simulator = instantiate(cfg.simulator, _convert_="all")
+    # Not at the top: `--help` is answered without torch.
+    from experiments.runs.build import build_task
+
+    task = build_task(cfg)
+    market, simulator = task.market, task.make_simulator()
     quantiles: Any = OmegaConf.to_container(cfg.quantiles)
     try:
         recording = record_market(simulator, market, quantiles, cfg.chunk)

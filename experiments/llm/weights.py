@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -45,8 +46,14 @@ def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
     return target
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fetches them, and prints where they lie."""
+    argparse.ArgumentParser(description=fetch_smollm2.__doc__).parse_args()
     try:
         print(fetch_smollm2())
     except RuntimeError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,12 @@
-"""Config to objects: market, environment, truth, algorithm. The config goes no further than this package."""
+"""A config becomes the run as it is to be. It is read here and once: nothing behind this module sees one."""
 
 from __future__ import annotations
 
-import operator
-import shlex
-import sys
-from collections.abc import Callable, Sequence
-from functools import reduce
-from importlib.util import find_spec
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
@@ -17,28 +14,372 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import jobrec_gym
+from dynaq_algo import Bandit
+from experiments.runs import resolvers  # noqa: F401  # configs cannot be resolved without them
 from experiments.runs.evaluation import HeldOutEvaluation, Truth
-from experiments.runs.folders import HOW_KEYS, RunError, folder_name
+from experiments.runs.folders import RunError
 from experiments.runs.recording import InteractionRecorder
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 
 __all__ = [
-    "build_algorithm",
-    "build_env",
-    "build_evaluation",
-    "build_market",
-    "build_single_env",
-    "build_truth",
-    "env_options",
-    "load_algorithm",
+    "Algorithm",
+    "EvaluationOptions",
+    "Pretraining",
+    "Setup",
+    "Task",
+    "build",
+    "build_seeds",
+    "build_task",
     "open_market",
-    "refuse_keys",
-    "require_launcher",
+    "picked",
+    "plain",
     "truth_spec",
 ]
 
-_LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
+Config = Mapping[str, Any]
+"""A resolved config, in plain dictionaries and lists."""
+
+T = TypeVar("T")
+
 _OF_THE_VECTOR = ("n_envs", "max_episode_steps")
+
+
+def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None) -> Setup:
+    """The run as a config says that it is to be.
+
+    Args:
+        cfg: A composed ``conf/train.yaml``, or the ``config.yaml`` of a finished run.
+        evaluation: Entries of its ``evaluation`` to replace.
+
+    Raises:
+        RunError: If it asks for what cannot be.
+    """
+    config = plain(cfg)
+    return Setup({**config, "evaluation": {**config["evaluation"], **(evaluation or {})}})
+
+
+def build_seeds(cfg: DictConfig, seeds: Sequence[int]) -> list[Setup]:
+    """The same run with other seeds: every other number that depends on the seed is an interpolation of it.
+
+    Raises:
+        RunError: If the config asks for what cannot be.
+    """
+    return [build(OmegaConf.merge(cfg, {"seed": seed})) for seed in seeds]  # type: ignore[arg-type]
+
+
+def build_task(cfg: DictConfig) -> Task:
+    """The task of a config that names no agent.
+
+    Raises:
+        RunError: If its market lies elsewhere and it does not say where.
+    """
+    return Task(plain(cfg))
+
+
+def plain(cfg: DictConfig | Config) -> dict[str, Any]:
+    """A config with everything resolved, in dictionaries and lists.
+
+    Raises:
+        RunError: If its market lies elsewhere and it does not say where.
+        MissingMandatoryValue: If another entry is missing.
+    """
+    if not isinstance(cfg, DictConfig):
+        return dict(cfg)
+    if "market" in cfg and OmegaConf.is_missing(cfg.market, "path"):
+        raise RunError("`market.path` must be given in this setting: market.path=FILE, the release or folder.")
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def picked(kind: Callable[..., T], cfg: DictConfig | Config, unresolved: Collection[str] = ()) -> T:
+    """A dataclass of plain values, of those entries of a config that its fields name.
+
+    Args:
+        kind: The dataclass.
+        cfg: Has the entries.
+        unresolved: Those whose interpolations are of another config, into which they go.
+    """
+    values = {field.name: cfg[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(
+        **{
+            name: OmegaConf.to_container(value, resolve=name not in unresolved) if OmegaConf.is_config(value) else value
+            for name, value in values.items()
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """What an agent learns from cosine rewards before its first interaction; see ``conf/train.yaml``.
+
+    Attributes:
+        epochs: How often it sees the pairs; 0 for no pre-training.
+        dataset: A file of ``experiments.make_dataset``; ``None``: pairs are drawn.
+        n_pairs: How many are drawn.
+        scale: Of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
+        seed: Of the draw.
+    """
+
+    epochs: int
+    dataset: str | None
+    n_pairs: int
+    scale: Any
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How an agent is evaluated on held-out applicants, and after which interactions; see ``conf/train.yaml``.
+
+    Attributes:
+        split: Which applicants.
+        job_split: Which jobs.
+        n_pairs: Fixed (applicant, candidate set) pairs.
+        n_episodes: Greedy episodes for the discounted return.
+        seed: Of pairs and episodes.
+        at: Interactions after which the learning curve gets a point.
+        interval: Further points, every so many interactions.
+    """
+
+    split: Any
+    job_split: Any
+    n_pairs: int
+    n_episodes: int
+    seed: int
+    at: Sequence[int]
+    interval: int
+
+
+class Algorithm:
+    """Who learns: a class with SB3's verbs, and the arguments that it is called with beside ``env``.
+
+    Its class is imported when it is first asked for, so that a run can be planned where the class cannot be imported.
+
+    Args:
+        spec: ``_target_``, the dotted path of the class or of a class method that makes one, such as
+            ``dynaq_algo.DynaQ.plus``; and its arguments.
+    """
+
+    def __init__(self, spec: Config):
+        self.spec = spec
+
+    @property
+    def target(self) -> str:
+        """The dotted path."""
+        return self.spec["_target_"]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.target.rpartition(".")[2]
+
+    @property
+    def gamma(self) -> float:
+        """Its discount."""
+        return self.spec["gamma"]
+
+    @property
+    def kind(self) -> Any:
+        """Its class."""
+        target = get_object(self.target)
+        return target if isinstance(target, type) else target.__self__
+
+    @property
+    def is_bandit(self) -> bool:
+        """Whether it learns from interactions alone, and nothing from a data set."""
+        return issubclass(self.kind, Bandit)
+
+    def make(self, env: VectorEnv) -> Any:
+        """A new one."""
+        return _make({"algo": self.spec}, "algo", env=env)
+
+    def load(self, path: Path, env: VectorEnv) -> Any:
+        """A saved one; only what acts, without its replay."""
+        return self.kind.load(path, env=env)
+
+    def load_checkpoint(self, path: Path, env: VectorEnv) -> Any:
+        """One that goes on where its checkpoint was written."""
+        return self.kind.load_checkpoint(path, env)
+
+
+class Task:
+    """What there is to do: a market, and environments on it under a reward, each made when it is asked for.
+
+    Args:
+        config: Has ``market`` and, as far as it is asked for them, ``simulator``, ``env`` and ``reward``.
+
+    Attributes:
+        config: As given.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    @cached_property
+    def market(self) -> LabourMarket:
+        """Where applicants and jobs come from."""
+        return _make(self.config, "market")
+
+    def make_simulator(self) -> Any:
+        """Who answers in training, tied to no market yet."""
+        return _make(self.config, "simulator")
+
+    @property
+    def n_envs(self) -> int:
+        """How many environments step together."""
+        return self.config["env"]["n_envs"]
+
+    @property
+    def max_episode_steps(self) -> int:
+        """How long an episode is."""
+        return self.config["env"]["max_episode_steps"]
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """What one environment is: the keywords of ``JobRec-v0`` but the market."""
+        return {key: value for key, value in self.config["env"].items() if key not in _OF_THE_VECTOR}
+
+    def make_bare_env(self, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv) -> JobRecVectorEnv:
+        """The environments without the reward of training."""
+        return make(
+            num_envs=self.n_envs,
+            max_episode_steps=self.max_episode_steps,
+            autoreset_mode="SameStep",
+            market=self.market,
+            **self.env_options,
+        )
+
+    def make_env(self, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv) -> InteractionRecorder:
+        """New training environments under the reward, recorded.
+
+        Args:
+            make: Makes the environments themselves.
+        """
+        return InteractionRecorder(_make(self.config, "reward", env=self.make_bare_env(make)))
+
+    def single_env(self) -> gym.Env[Any, Any]:
+        """One environment of those that :meth:`make_env` makes, as ``gym.make`` gives it, under the same reward."""
+        env = gym.make("JobRec-v0", market=self.market, max_episode_steps=self.max_episode_steps, **self.env_options)
+        # Every vector wrapper has a twin for single environments, of the same arguments.
+        reward = self.config["reward"]
+        twin = {**reward, "_target_": reward["_target_"].replace(".Vector", ".")}
+        return _make({"reward": twin}, "reward", env=env)
+
+
+class Setup(Task):
+    """The run as it is to be. What costs time is made when it is first asked for.
+
+    Before anything is made it can be sent to another process.
+
+    Args:
+        config: A resolved ``conf/train.yaml``.
+
+    Attributes:
+        config: As given; it is what a run's folder is known by.
+        seed: Of environments, exploration and networks.
+        total_timesteps: Interactions at the end.
+        pretraining: What comes before the first one.
+        evaluation_options: How and when the agent is evaluated.
+        algorithm: Who learns.
+        resume: Whether what is finished is kept, and an interrupted run goes on.
+        checkpoint_interval: Interactions between checkpoints; ``None`` for none.
+        progress_bar: Whether a bar is drawn; ``None``: on a terminal.
+        threads: Of torch.
+
+    Raises:
+        RunError: If the config asks for what cannot be.
+    """
+
+    def __init__(self, config: Config):
+        _check(config)
+        super().__init__(config)
+        self.seed: int = config["seed"]
+        self.total_timesteps: int = config["total_timesteps"]
+        self.pretraining = picked(Pretraining, config["pretrain"])
+        self.evaluation_options = picked(EvaluationOptions, config["evaluation"])
+        self.algorithm = Algorithm(config["algo"])
+        self.resume: bool = config["resume"]
+        self.checkpoint_interval: int | None = config["checkpoint_interval"]
+        self.progress_bar: bool | None = config["progress_bar"]
+        self.threads: int = config["threads"]
+
+    @cached_property
+    def env(self) -> InteractionRecorder:
+        """The environments that the agent learns in."""
+        return self.make_env()
+
+    @cached_property
+    def truth(self) -> Truth:
+        """Who knows what recommendations are worth, tied to the market.
+
+        Raises:
+            RunError: For a simulator that does not know its rewards without asking, such as a language model.
+        """
+        return self._truth(*(("evaluation",) if self.config["evaluation"]["simulator"] else ()), "simulator")
+
+    @cached_property
+    def evaluation(self) -> HeldOutEvaluation:
+        """The held-out evaluation by the run's truth."""
+        return self.evaluation_by(self.truth)
+
+    @property
+    def other_truths(self) -> Sequence[str]:
+        """Names of further truths that the agent is scored by at the end."""
+        return list(self.config["evaluation"]["also"])
+
+    def other_truth(self, name: str) -> Truth:
+        """One of :attr:`other_truths`, tied to the market.
+
+        Raises:
+            RunError: As for :attr:`truth`.
+        """
+        return self._truth("evaluation", "also", name)
+
+    def evaluation_by(self, truth: Truth) -> HeldOutEvaluation:
+        """The held-out evaluation by some truth."""
+        options = self.evaluation_options
+        return HeldOutEvaluation(
+            self.market,
+            truth,
+            {**self.env_options, "split": options.split, "job_split": options.job_split},
+            n_pairs=options.n_pairs,
+            n_episodes=options.n_episodes,
+            max_episode_steps=self.max_episode_steps,
+            gamma=self.algorithm.gamma,
+            terminate_on=self.config["reward"].get("terminate_on", ()),
+            seed=options.seed,
+        )
+
+    def require_verbs(self) -> None:
+        """Refuses an algorithm that cannot do what the run asks of it.
+
+        Raises:
+            RunError: If a method is missing.
+        """
+        algorithm, epochs = self.algorithm, self.pretraining.epochs
+        for name, value, method in (
+            ("pretrain.epochs", None if algorithm.is_bandit else epochs or None, "pretrain"),
+            ("checkpoint_interval", self.checkpoint_interval, "save_checkpoint"),
+        ):
+            if value is not None and not hasattr(algorithm.kind, method):
+                raise RunError(
+                    f"`{name}` is {value}, but {algorithm.target} has no `{method}`: leave it out, or choose "
+                    "algo=dynaq."
+                )
+
+    def _truth(self, *keys: str) -> Truth:
+        truth = _make(self.config, *keys).bind(self.market)
+        if not hasattr(truth, "expected_reward"):
+            target = reduce(lambda node, key: node[key], keys, self.config)["_target_"]
+            raise RunError(
+                f"`evaluation.simulator` is {target}, which would have to be asked of every held-out pair: "
+                "take +simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
+            )
+        return truth
+
+
+def truth_spec(config: Config) -> Any:
+    """What a resolved config says of the truth: ``evaluation.simulator``, or the one of training."""
+    return config["evaluation"]["simulator"] or config["simulator"]
 
 
 def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
@@ -46,156 +387,35 @@ def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
     return jobrec_gym.load_market(path if scheme is None else f"{scheme}:{path}", **kwargs)
 
 
-def build_market(cfg: DictConfig) -> LabourMarket:
-    """The market of ``cfg.market``."""
-    return instantiate(cfg.market, _convert_="all")
+def _check(config: Config) -> None:
+    """Refuses what cannot be, before anything is touched."""
+    for name, value, least in (
+        ("total_timesteps", config["total_timesteps"], 0),
+        ("pretrain.epochs", config["pretrain"]["epochs"], 0),
+        ("evaluation.interval", config["evaluation"]["interval"], 1),
+        ("checkpoint_interval", config["checkpoint_interval"], 1),
+    ):
+        optional = name == "checkpoint_interval"
+        if not (optional and value is None) and not (isinstance(value, int | float) and value >= least):
+            raise RunError(f"`{name}` must be {least} or more{' or null' if optional else ''}, got {value!r}.")
+    if config["reward"]["_target_"].endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
+        raise RunError(
+            "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."
+        )
+    at = config["evaluation"]["at"]
+    if not isinstance(at, list) or not all(isinstance(point, int | float) for point in at):
+        raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
 
 
-def env_options(cfg: DictConfig) -> dict[str, Any]:
-    """What ``cfg.env`` says of one environment: the keywords of ``JobRec-v0`` but the market."""
-    options: dict[str, Any] = OmegaConf.to_container(cfg.env, resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in options.items() if key not in _OF_THE_VECTOR}
-
-
-def build_env(
-    cfg: DictConfig, market: LabourMarket, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv
-) -> InteractionRecorder:
-    """The training environments of ``cfg.env`` under the reward of ``cfg.reward``, recorded."""
-    env = make(
-        num_envs=cfg.env.n_envs,
-        max_episode_steps=cfg.env.max_episode_steps,
-        autoreset_mode="SameStep",
-        market=market,
-        **env_options(cfg),
-    )
-    return InteractionRecorder(_instantiate(cfg.reward, env=env))
-
-
-def build_single_env(cfg: DictConfig, market: LabourMarket) -> gym.Env[Any, Any]:
-    """One environment of those that :func:`build_env` makes, as ``gym.make`` gives it, under the same reward."""
-    env = gym.make("JobRec-v0", market=market, max_episode_steps=cfg.env.max_episode_steps, **env_options(cfg))
-    # Every vector wrapper has a twin for single environments, of the same arguments.
-    twin = cfg.reward._target_.replace(".Vector", ".")
-    return _instantiate(OmegaConf.merge(cfg, {"reward": {"_target_": twin}}).reward, env=env)
-
-
-def truth_spec(cfg: Any) -> Any:
-    """What a config, composed or plain, says of the truth: ``evaluation.simulator``, or the one of training."""
-    return cfg["evaluation"]["simulator"] or cfg["simulator"]
-
-
-def build_truth(cfg: DictConfig, market: LabourMarket, name: str | None = None) -> Truth:
-    """Who knows what recommendations are worth, tied to the market.
+def _make(config: Config, *keys: str, **objects: Any) -> Any:
+    """What an entry with a ``_target_`` makes; what it holds that has one is made first.
 
     Args:
-        cfg: A composed ``conf/train.yaml``.
-        market: Whose recommendations.
-        name: An entry of ``cfg.evaluation.also``; ``None`` for the truth of the run.
-
-    Raises:
-        RunError: For a simulator that does not know its rewards without asking, such as a language model.
+        config: Has the entry.
+        keys: Where it is; an error says so.
+        **objects: Further arguments. They go around Hydra, which would copy them.
     """
-    spec = truth_spec(cfg) if name is None else cfg.evaluation.also[name]
-    truth = instantiate(spec, _convert_="all").bind(market)
-    if not hasattr(truth, "expected_reward"):
-        raise RunError(
-            f"`evaluation.simulator` is {spec._target_}, which would have to be asked of every held-out pair: take "
-            "+simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
-        )
-    return truth
-
-
-def build_evaluation(cfg: DictConfig, market: LabourMarket, truth: Truth) -> HeldOutEvaluation:
-    """The held-out evaluation of ``cfg.evaluation``."""
-    options = {**env_options(cfg), "split": cfg.evaluation.split, "job_split": cfg.evaluation.job_split}
-    return HeldOutEvaluation(
-        market,
-        truth,
-        options,
-        n_pairs=cfg.evaluation.n_pairs,
-        n_episodes=cfg.evaluation.n_episodes,
-        max_episode_steps=cfg.env.max_episode_steps,
-        gamma=cfg.algo.gamma,
-        terminate_on=list(cfg.reward.get("terminate_on", ())),
-        seed=cfg.evaluation.seed,
-    )
-
-
-def refuse_keys(arguments: Sequence[str]) -> None:
-    """Ends a command that was given a key: Hydra writes its overrides into several files before anything else.
-
-    Raises:
-        SystemExit: If an argument names ``api_key``.
-    """
-    if any("api_key" in argument.partition("=")[0].lower() for argument in arguments):
-        raise SystemExit(
-            "error: `api_key` would be written into the run's folder: set the provider's environment variable "
-            "(OPENAI_API_KEY, for instance) instead."
-        )
-
-
-def require_launcher(arguments: Sequence[str]) -> None:
-    """Ends a command that asks for a launcher whose plug-in is not installed: Hydra would not say how to get it.
-
-    Raises:
-        SystemExit: If it is missing.
-    """
-    for argument in arguments:
-        key, _, name = argument.partition("=")
-        extra = _LAUNCHER_EXTRAS.get(name) if key == "launcher" else None
-        if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
-            raise SystemExit(f'error: launcher={name} needs an extra: pip install "jobrec-gym[{extra}]".')
-
-
-def build_algorithm(cfg: DictConfig, env: VectorEnv) -> Any:
-    """The algorithm of ``cfg.algo`` on an environment: a :class:`DynaQ`, or an opponent with the same verbs."""
-    return _instantiate(cfg.algo, env=env)
-
-
-def algorithm_class(cfg: DictConfig) -> Any:
-    """The class of ``cfg.algo``, whose target is the class or a class method that makes one, such as ``DynaQ.plus``."""
-    target = get_object(cfg.algo._target_)
-    return target if isinstance(target, type) else target.__self__
-
-
-def load_algorithm(cfg: DictConfig, path: Path, env: VectorEnv) -> Any:
-    """The saved algorithm of a run; only what acts, without its replay."""
-    return algorithm_class(cfg).load(path, env=env)
-
-
-def _instantiate(cfg: DictConfig, **objects: Any) -> Any:
-    # Objects go around Hydra, which would copy them.
-    return instantiate(cfg, _convert_="all", _partial_=True)(**objects)
-
-
-def _sweep_folder(overrides: Sequence[str]) -> str:
-    return folder_name(overrides, exclude=("seed", "launcher", *HOW_KEYS))
-
-
-def _run_folder(override_dirname: str) -> str:
-    return folder_name(_split(override_dirname))
-
-
-def _python_here() -> str:
-    """The command that starts this interpreter in this folder."""
-    return f"env --chdir={shlex.quote(str(Path.cwd()))} {shlex.quote(sys.executable)}"
-
-
-def _split(override_dirname: str) -> list[str]:
-    """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
-    items: list[str] = []
-    for part in override_dirname.split(","):
-        if items and ("=" not in part or items[-1].count("[") > items[-1].count("]")):
-            items[-1] += f",{part}"
-        else:
-            items.append(part)
-    return [item for item in items if item]
-
-
-# Cached, so that each job of a sweep finds the name that the sweep began with.
-OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
-OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
-OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # lists, too
-OmegaConf.register_new_resolver("mul", lambda *factors: reduce(operator.mul, factors), replace=True)
+    entry = reduce(lambda node, key: node[key], keys, OmegaConf.create(dict(config)))
+    if not objects:
+        return instantiate(entry, _convert_="all")
+    return instantiate(entry, _convert_="all", _partial_=True)(**objects)

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "COLDSTART",
@@ -71,11 +73,15 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """The learning curve, one row a point."""
+        import pandas as pd  # where it is read: most commands read none
+
         return pd.read_csv(self.file(METRICS))
 
     @property
     def progress(self) -> pd.DataFrame:
         """The algorithm's own log; empty where it wrote none."""
+        import pandas as pd
+
         file = self.folder / PROGRESS
         return pd.read_csv(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
 

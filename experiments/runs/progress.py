@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self, TextIO, TypeVar
 
-from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-__all__ = ["LearningProgress", "Progress", "tracked"]
+__all__ = ["Progress", "tracked"]
 
 T = TypeVar("T")
 
@@ -107,39 +106,3 @@ def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.update()
-
-
-class LearningProgress(BaseCallback):
-    """Shows the interactions of a call of ``learn``, of any algorithm that calls SB3's callbacks.
-
-    Args:
-        total_timesteps: Interactions at the end, those before a checkpoint included.
-        what: The name of the work.
-        bar: As in :class:`Progress`.
-        write: As in :class:`Progress`.
-    """
-
-    def __init__(
-        self,
-        total_timesteps: int,
-        what: str = "learning",
-        bar: bool | None = None,
-        write: Callable[[str], None] | None = None,
-    ):
-        super().__init__()
-        self._options = (total_timesteps, what, bar, write)
-        self._progress: Progress | None = None
-
-    def _on_training_start(self) -> None:
-        total, what, bar, write = self._options
-        self._progress = Progress(total, what, "interaction", done=self.model.num_timesteps, bar=bar, write=write)
-
-    def _on_step(self) -> bool:
-        assert self._progress is not None, "learning begins first"
-        self._progress.reach(self.model.num_timesteps)
-        return True
-
-    def _on_training_end(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-            self._progress = None

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.runs.evaluation import Metrics, Truth
+from experiments.runs.progress import Progress
 from jobrec_gym.metrics import cumulative_regret
 
-__all__ = ["InteractionRecorder", "Interactions", "LearningCurve"]
+__all__ = ["InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
 
 Ids = NDArray[np.int64]
 
@@ -217,6 +218,42 @@ class LearningCurve(BaseCallback):
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
+
+
+class LearningProgress(BaseCallback):
+    """Shows the interactions of a call of ``learn``, of any algorithm that calls SB3's callbacks.
+
+    Args:
+        total_timesteps: Interactions at the end, those before a checkpoint included.
+        what: The name of the work.
+        bar: As in :class:`~experiments.runs.progress.Progress`.
+        write: As in :class:`~experiments.runs.progress.Progress`.
+    """
+
+    def __init__(
+        self,
+        total_timesteps: int,
+        what: str = "learning",
+        bar: bool | None = None,
+        write: Callable[[str], None] | None = None,
+    ):
+        super().__init__()
+        self._options = (total_timesteps, what, bar, write)
+        self._progress: Progress | None = None
+
+    def _on_training_start(self) -> None:
+        total, what, bar, write = self._options
+        self._progress = Progress(total, what, "interaction", done=self.model.num_timesteps, bar=bar, write=write)
+
+    def _on_step(self) -> bool:
+        assert self._progress is not None, "learning begins first"
+        self._progress.reach(self.model.num_timesteps)
+        return True
+
+    def _on_training_end(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
 
 def _now() -> NDArray[np.float64]:

@@ -10,12 +10,16 @@ __all__ = [
     "COLUMNS",
     "MAIN_COLUMNS",
     "Spread",
+    "Table",
     "format_number",
     "format_table",
     "held_out_table",
     "markdown_table",
     "mean_and_spread",
 ]
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
 
 Spread = tuple[float, float, int]
 """Mean, standard deviation over seeds, and how many seeds."""

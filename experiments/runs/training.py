@@ -16,21 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
-from dynaq_algo import Bandit, NothingLearned
-from experiments.runs.build import (
-    algorithm_class,
-    build_algorithm,
-    build_env,
-    build_evaluation,
-    build_market,
-    build_truth,
-)
+from dynaq_algo import NothingLearned
+from experiments.runs.build import Setup
 from experiments.runs.datasets import cosine_pairs, load_dataset, to_pretrain
-from experiments.runs.evaluation import HeldOutEvaluation, Truth
 from experiments.runs.folders import (
     CHECKPOINT,
     METRICS,
@@ -50,8 +41,7 @@ from experiments.runs.folders import (
     write_config,
     write_json,
 )
-from experiments.runs.progress import LearningProgress
-from experiments.runs.recording import InteractionRecorder, LearningCurve, keep_rows, rows_until
+from experiments.runs.recording import LearningCurve, LearningProgress, keep_rows, rows_until
 from jobrec_gym import BudgetReached, LabourMarket
 from jobrec_gym.simulators.llm import FeedbackError, ModelUnusable, ReplayMiss
 
@@ -63,49 +53,48 @@ _MOST_FAILURES = 0.5
 _log = logging.getLogger(__name__)
 
 
-def run_training(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Trains and evaluates the agent of a config, and leaves all there is to know in a folder.
+def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Trains and evaluates the agent of a run, and leaves all there is to know in a folder.
 
     Args:
-        cfg: A composed ``conf/train.yaml``.
+        setup: The run as it is to be.
         folder: Receives ``config.yaml``, ``metrics.csv``, ``progress.csv``, ``tensorboard/``, ``model.zip`` and, last,
             ``summary.json``. What an earlier run left there stays until this one is known to start.
         overrides: What the user changed, for the summary and the report.
 
     Returns:
-        The summary; that of the folder where this very run is finished and ``cfg.resume`` holds.
+        The summary; that of the folder where this very run is finished and ``setup.resume`` holds.
 
     Raises:
-        RunError: If the config asks for what cannot be, or another process is in the folder.
+        RunError: If it asks for what its algorithm cannot do, or another process is in the folder.
     """
-    _check(cfg)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if cfg.resume and is_finished(folder, config):
+    setup.require_verbs()
+    if setup.resume and is_finished(folder, setup.config):
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
     with lock_run(folder):
         # Another process may have finished it between that look and the lock.
-        if not (cfg.resume and is_finished(folder, config)):
-            _run(cfg, config, folder, overrides)
+        if not (setup.resume and is_finished(folder, setup.config)):
+            _run(setup, folder, overrides)
     return read_run(folder).summary
 
 
-def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
+def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
     """Trains and evaluates, in a folder that is locked."""
-    goes_on = bool(cfg.resume) and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
-    torch.set_num_threads(cfg.threads)
+    config = setup.config
+    goes_on = setup.resume and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
+    torch.set_num_threads(setup.threads)
     begun, commit = time.perf_counter(), commit_of_checkout()
-    market = build_market(cfg)
-    env = build_env(cfg, market)
-    truth = build_truth(cfg, market)
-    evaluation = build_evaluation(cfg, market, truth)
+    env, evaluation = setup.env, setup.evaluation
     if goes_on:
         (folder / SUMMARY).unlink(missing_ok=True)
         write_config(folder, config)
-        model = _load_checkpoint(cfg, folder, env)
+        model = setup.algorithm.load_checkpoint(folder / CHECKPOINT, env)
+        keep_rows(folder / METRICS, model.num_timesteps)
+        model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
     else:
-        model = build_algorithm(cfg, env)
-        dataset = _pretraining_data(cfg, market, env)
+        model = setup.algorithm.make(env)
+        dataset = _pretraining_data(setup)
         changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
         if changed:
             _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
@@ -113,8 +102,9 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
         clear_run(folder)
         write_config(folder, config)
         model.set_logger(_logger(folder))
-        _pretrain(cfg, model, dataset, folder / PRETRAIN)
-    curve, stopped = _learn(cfg, model, folder, env, truth, evaluation)
+        if dataset is not None:
+            _pretrain(model, dataset, setup, folder / PRETRAIN)
+    curve, stopped = _learn(setup, model, folder)
     last = curve.rows[-1]
     _refuse_mostly_failed(curve.asked)
 
@@ -122,14 +112,14 @@ def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: Seque
     summary = {
         "overrides": [item for item in overrides if not item.startswith("hydra")],
         "commit": commit,
-        "seed": cfg.seed,
+        "seed": setup.seed,
         "interactions": int(model.num_timesteps),
-        "market": _describe(market),
+        "market": _describe(setup.market),
         "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
         "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
-        "also": _under_other_truths(cfg, market, model),
+        "also": _under_other_truths(setup, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,
         "stopped": stopped,
@@ -162,95 +152,58 @@ def in_words(asked: Mapping[str, float]) -> str:
     return f"{words}, {asked['failures']:,} without an answer" if asked["failures"] else words
 
 
-def _check(cfg: DictConfig) -> None:
-    """Refuses what cannot be, before anything is touched."""
-    for name, value, least in (
-        ("total_timesteps", cfg.total_timesteps, 0),
-        ("pretrain.epochs", cfg.pretrain.epochs, 0),
-        ("evaluation.interval", cfg.evaluation.interval, 1),
-        ("checkpoint_interval", cfg.checkpoint_interval, 1),
-    ):
-        optional = name == "checkpoint_interval"
-        if not (optional and value is None) and not (isinstance(value, int | float) and value >= least):
-            raise RunError(f"`{name}` must be {least} or more{' or null' if optional else ''}, got {value!r}.")
-    if cfg.reward._target_.endswith("LLMReward") and cfg.simulator._target_.endswith("RuleSimulator"):
-        raise RunError(
-            "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."
-        )
-    at = cfg.evaluation.at
-    if not OmegaConf.is_list(at) or not all(isinstance(point, int | float) for point in at):
-        raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
-    algorithm = algorithm_class(cfg)
-    for name, value, method in (
-        ("pretrain.epochs", None if issubclass(algorithm, Bandit) else cfg.pretrain.epochs or None, "pretrain"),
-        ("checkpoint_interval", cfg.checkpoint_interval, "save_checkpoint"),
-    ):
-        if value is not None and not hasattr(algorithm, method):
-            raise RunError(
-                f"`{name}` is {value}, but {cfg.algo._target_} has no `{method}`: leave it out, or choose algo=dynaq."
-            )
-
-
-def _pretraining_data(cfg: DictConfig, market: LabourMarket, env: InteractionRecorder) -> dict[str, Any] | None:
-    """What the config says to pre-train on; ``None`` for nothing."""
-    options = cfg.pretrain
+def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
+    """What the run is to be pre-trained on; ``None`` for nothing."""
+    options, market, env = setup.pretraining, setup.market, setup.env
     if options.epochs == 0:
         return None
-    if issubclass(algorithm_class(cfg), Bandit):
-        _log.info("%s learns nothing from a data set: pre-training is left out.", cfg.algo._target_.rpartition(".")[2])
+    if setup.algorithm.is_bandit:
+        _log.info("%s learns nothing from a data set: pre-training is left out.", setup.algorithm.name)
         return None
+    shown = setup.env_options
     if options.dataset is not None:
         pairs = load_dataset(options.dataset, market)
     else:
-        pairs = cosine_pairs(market, options.n_pairs, options.seed, cfg.env.split, cfg.env.job_split, options.scale)
+        pairs = cosine_pairs(market, options.n_pairs, options.seed, shown["split"], shown["job_split"], options.scale)
     shows_pairs = "pairs" in env.single_observation_space.spaces  # type: ignore[attr-defined]
     return to_pretrain(
         pairs,
         market,
         env.unwrapped.action_features,
-        ids=cfg.env.observation == "ids",
+        ids=shown["observation"] == "ids",
         pair_features=env.unwrapped.pair_features if shows_pairs else None,
     )
 
 
-def _pretrain(cfg: DictConfig, model: Any, dataset: dict[str, Any] | None, record: Path) -> None:
-    """Pre-trains where there is something to, and writes down with what success."""
-    if dataset is None:
-        return
-    epochs = cfg.pretrain.epochs
-    losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(cfg))
+def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
+    """Pre-trains, and writes down with what success."""
+    epochs = setup.pretraining.epochs
+    losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(setup.progress_bar))
     write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
 
 
-def _learn(
-    cfg: DictConfig,
-    model: Any,
-    folder: Path,
-    env: InteractionRecorder,
-    truth: Truth,
-    evaluation: HeldOutEvaluation,
-) -> tuple[LearningCurve, dict[str, Any] | None]:
+def _learn(setup: Setup, model: Any, folder: Path) -> tuple[LearningCurve, dict[str, Any] | None]:
     """Learns online; returns the learning curve, and why it ended early if it did."""
     curve = LearningCurve(
         folder / METRICS,
-        env,
-        truth,
-        evaluation,
-        at=cfg.evaluation.at,
-        interval=cfg.evaluation.interval,
-        checkpoint_interval=cfg.checkpoint_interval,
+        setup.env,
+        setup.truth,
+        setup.evaluation,
+        at=setup.evaluation_options.at,
+        interval=setup.evaluation_options.interval,
+        checkpoint_interval=setup.checkpoint_interval,
         save_checkpoint=lambda: model.save_checkpoint(folder / CHECKPOINT),
     )
     begun = model.num_timesteps
     stopped = None
     callbacks: list[Any] = [curve]
-    if cfg.progress_bar is not False:
-        what = f"learning, seed {cfg.seed}"
-        callbacks.append(LearningProgress(cfg.total_timesteps, what, _draws_bar(cfg), _log.info))
+    if setup.progress_bar is not False:
+        what = f"learning, seed {setup.seed}"
+        callbacks.append(LearningProgress(setup.total_timesteps, what, _draws_bar(setup.progress_bar), _log.info))
     callback = CallbackList(callbacks)
     try:
         model.learn(
-            cfg.total_timesteps - begun,
+            setup.total_timesteps - begun,
             callback=callback,
             log_interval=_LOG_EPISODES,
             reset_num_timesteps=begun == 0,
@@ -270,20 +223,13 @@ def _learn(
     return curve, stopped
 
 
-def _under_other_truths(cfg: DictConfig, market: LabourMarket, model: Any) -> dict[str, Any]:
+def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
     """What the agent is worth by other signals than the run's own truth, by their names."""
     under = {}
-    for name in cfg.evaluation.also:
-        evaluation = build_evaluation(cfg, market, build_truth(cfg, market, name))
+    for name in setup.other_truths:
+        evaluation = setup.evaluation_by(setup.other_truth(name))
         under[name] = {"held_out": evaluation.with_return(model), "references": evaluation.references()}
     return under
-
-
-def _load_checkpoint(cfg: DictConfig, folder: Path, env: InteractionRecorder) -> Any:
-    model = algorithm_class(cfg).load_checkpoint(folder / CHECKPOINT, env)
-    keep_rows(folder / METRICS, model.num_timesteps)
-    model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
-    return model
 
 
 def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
@@ -299,8 +245,8 @@ def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
     return Logger(str(folder), [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))])
 
 
-def _draws_bar(cfg: DictConfig) -> bool:
-    return sys.stderr.isatty() if cfg.progress_bar is None else bool(cfg.progress_bar)
+def _draws_bar(wanted: bool | None) -> bool:
+    return sys.stderr.isatty() if wanted is None else wanted
 
 
 def _describe(market: LabourMarket) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from scipy.stats import norm
 
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
-from experiments.studies.relearning import Relearned, learners_of, relearn
-from experiments.studies.study import interval, interval_cell
+
+if TYPE_CHECKING:
+    from experiments.studies.relearning import Relearned
 
 __all__ = ["NOVELTY", "draw_by_novelty", "reward_calibration"]
 
@@ -23,12 +23,16 @@ NOVELTY = ("tried pair", "both met, not together", "met applicant, new job", "ne
 """Met are the applicants who came and the jobs that were recommended while learning."""
 
 METRICS = ("r2", "coverage", "spread")
-_Z = float(norm.ppf(0.95))  # of a central 90 % interval
+_Z = 1.6448536269514722  # of a central 90 % interval of the normal distribution
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="calibration")
 def main(cfg: DictConfig) -> None:
     """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
+    # Not at the top: `--help` is answered without torch.
+    from experiments.studies.relearning import learners_of, relearn
+    from experiments.studies.study import interval, interval_cell
+
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     try:
         chosen = [
@@ -72,7 +76,7 @@ def reward_calibration(trained: Relearned, n_pairs: int, seed: int = 0) -> dict[
         if not len(applicants):
             continue
         mean, spread = _predicted(trained, applicants, jobs)
-        expected = trained.truth.expected_reward(applicants, jobs)
+        expected = trained.setup.truth.expected_reward(applicants, jobs)
         error = expected - mean
         varies = float(np.square(expected - expected.mean()).sum())
         result[kind] = {
@@ -87,7 +91,7 @@ def draw_by_novelty(
     trained: Relearned, n_pairs: int, rng: np.random.Generator
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Applicant and job ids of up to ``n_pairs`` pairs of each kind of :data:`NOVELTY`."""
-    market, made = trained.market, trained.interactions
+    market, made = trained.setup.market, trained.interactions
     assert made is not None, "it learned from interactions"
     tried = np.unique(np.stack([made.applicant_ids, made.job_ids], axis=1), axis=0)
     met_applicants, met_jobs = np.unique(made.applicant_ids), np.unique(made.job_ids)
@@ -117,7 +121,7 @@ def _predicted(
     trained: Relearned, applicants: NDArray[np.int64], jobs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and spread (n,) of the rewards of pairs, each put to the agent as a decision with this one candidate."""
-    model, market = trained.model, trained.market
+    model, market = trained.model, trained.setup.market
     k = model.policy.layout.n_candidates
     shown = np.repeat(jobs[:, None], k, axis=1)
     obs = {

@@ -5,21 +5,21 @@ from __future__ import annotations
 import copy
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.runs.build import build_env, env_options
 from experiments.runs.evaluation import draw_pairs
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
-from experiments.studies.relearning import AtInteractions, Relearned, learners_of, relearn
-from experiments.studies.study import interval, interval_cell
 from jobrec_gym import JobRecVectorEnv
+
+if TYPE_CHECKING:
+    from experiments.studies.relearning import Relearned
 
 __all__ = ["OneApplicantEnv", "adaptation"]
 
@@ -48,6 +48,10 @@ class OneApplicantEnv(JobRecVectorEnv):
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="new_applicants")
 def main(cfg: DictConfig) -> None:
     """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
+    # Not at the top: `--help` is answered without torch.
+    from experiments.studies.relearning import learners_of, relearn
+    from experiments.studies.study import interval, interval_cell
+
     points = list(cfg.points)
     scores: dict[str, list[list[float]]] = {}
     try:
@@ -92,18 +96,20 @@ def adaptation(trained: Relearned, n_applicants: int, points: list[int], n_pairs
     Returns:
         (n_points,), over all applicants.
     """
-    cfg, market, truth = trained.cfg, trained.market, trained.truth
+    from experiments.studies.relearning import AtInteractions
+
+    setup, market = trained.setup, trained.setup.market
     new = np.random.default_rng(_SEED).permutation(market.applicants.rows("test"))[:n_applicants]
     gained, possible = np.zeros(len(points)), 0.0
     for number, applicant in enumerate(new.tolist()):
         make = functools.partial(OneApplicantEnv, applicant)
-        options = {**env_options(cfg), "split": "all"}
-        pairs = draw_pairs(market, truth, options, n_pairs, _SEED + number * n_pairs, make)
+        options = {**setup.env_options, "split": "all"}
+        pairs = draw_pairs(market, setup.truth, options, n_pairs, _SEED + number * n_pairs, make)
         mean = pairs.expected.mean(axis=1)
         possible += float((pairs.expected.max(axis=1) - mean).sum())
         old_env = trained.model.get_env()
         model = copy.deepcopy(trained.model, {id(old_env): old_env})
-        model.set_env(build_env(cfg, market, functools.partial(make, own_seed=number)))
+        model.set_env(setup.make_env(functools.partial(make, own_seed=number)))
 
         def score(now: int, model: Any = model, pairs: Any = pairs, mean: Any = mean) -> None:
             chosen = model.predict(pairs.obs, deterministic=True)[0]

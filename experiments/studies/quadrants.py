@@ -7,16 +7,11 @@ from typing import Any
 
 import hydra
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
-from experiments.runs.build import build_evaluation, build_truth
 from experiments.runs.folders import Run, RunError, write_json
 from experiments.runs.progress import tracked
-from experiments.runs.saved import load_run
 from experiments.runs.tables import format_table
-from experiments.studies.relearning import learners_of
-from experiments.studies.study import interval, interval_cell
 
 __all__ = ["QUADRANTS", "quadrant_scores"]
 
@@ -32,6 +27,12 @@ QUADRANTS = {
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="quadrants")
 def main(cfg: DictConfig) -> None:
     """Evaluates each run four times, prints the IQM over seeds, and writes ``quadrants.json``."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
+    from experiments.studies.relearning import learners_of
+    from experiments.studies.study import interval, interval_cell
+
     torch.set_num_threads(cfg.threads)
     scores: dict[str, dict[str, list[float]]] = {}
     try:
@@ -58,11 +59,13 @@ def quadrant_scores(run: Run, n_pairs: int | None) -> dict[str, float]:
     Raises:
         RunError: If there is no saved agent.
     """
+    from experiments.runs.saved import load_run
+
     scores = {}
     for name, splits in QUADRANTS.items():
         changes: dict[str, Any] = {**splits, "n_pairs": n_pairs, "n_episodes": 0}
-        cfg, market, model = load_run(run, changes)
-        score = build_evaluation(cfg, market, build_truth(cfg, market))(model)["score"]
+        setup, model = load_run(run, changes)
+        score = setup.evaluation(model)["score"]
         scores[name] = float("nan") if score is None else score
     return scores
 

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from experiments.runs.build import build_algorithm, build_env, build_market, build_truth
-from experiments.runs.evaluation import Truth
+from experiments.runs.build import Setup, build
 from experiments.runs.folders import Run, RunError, find_runs
 from experiments.runs.recording import Interactions
-from jobrec_gym import LabourMarket
 
 __all__ = ["AtInteractions", "Relearned", "learners_of", "relearn"]
 
@@ -24,16 +21,12 @@ class Relearned(NamedTuple):
     """An agent that was trained in this process.
 
     Attributes:
-        cfg: Its config.
-        market: Where it learned.
-        truth: What recommendations are worth there.
+        setup: Its run, with the market where it learned and the truth there.
         model: With its replay.
         interactions: What it was paid for; ``None`` if nothing.
     """
 
-    cfg: DictConfig
-    market: LabourMarket
-    truth: Truth
+    setup: Setup
     model: Any
     interactions: Interactions | None
 
@@ -44,16 +37,14 @@ def relearn(run: Run, interactions: int) -> Relearned:
     Raises:
         RunError: If it was pre-trained, which is not done again.
     """
-    cfg = OmegaConf.create(run.config)
-    if cfg.pretrain.epochs:
+    setup = build(run.config)
+    if setup.pretraining.epochs:
         raise RunError(f"{run.folder} was pre-trained: choose runs without `pretrain.epochs`.")
-    torch.set_num_threads(cfg.threads)
-    market = build_market(cfg)
-    env = build_env(cfg, market)
-    model = build_algorithm(cfg, env)
+    torch.set_num_threads(setup.threads)
+    model = setup.algorithm.make(setup.env)
     model.set_logger(Logger(None, []))
     model.learn(interactions, callback=AtInteractions([], lambda now: None))
-    return Relearned(cfg, market, build_truth(cfg, market), model, env.take())
+    return Relearned(setup, model, setup.env.take())
 
 
 def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tuple[str, list[Run]]]:

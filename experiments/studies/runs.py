@@ -17,10 +17,11 @@ from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from threadpoolctl import threadpool_limits
 
+from experiments.runs.build import Setup, build_seeds
 from experiments.runs.folders import RunError, is_finished
 from experiments.runs.training import run_training
 
@@ -71,18 +72,18 @@ class StudyRun:
 
     Attributes:
         folder: Where it belongs.
-        cfg: Its composed ``conf/train.yaml``.
+        setup: The run as it is to be.
         overrides: What it was composed from.
     """
 
     folder: Path
-    cfg: DictConfig = field(repr=False)
+    setup: Setup = field(repr=False)
     overrides: tuple[str, ...]
 
     @property
     def finished(self) -> bool:
         """Whether its folder holds what this very config gives."""
-        return is_finished(self.folder, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+        return is_finished(self.folder, self.setup.config)
 
 
 def known_learners() -> list[str]:
@@ -163,7 +164,7 @@ def compose_runs(
         path: Where a market lies that comes from elsewhere.
 
     Raises:
-        RunError: If the overrides do not compose, or the setting needs a ``path`` and there is none.
+        RunError: If the overrides do not compose or ask for what cannot be, or a ``path`` is needed and there is none.
     """
     misled = learner.misled if f"setting={MISLED}" in overrides else ()
     wanted = ("experiment=coldstart", "progress_bar=false", *overrides, *learner.overrides, *misled)
@@ -174,16 +175,14 @@ def compose_runs(
                 raise RunError("its market is not shipped: say path=FILE, or FOLDER, where it lies")
             wanted = (*wanted, f"market.path={_written(path)}")
             cfg.market.path = path
-        runs = []
-        for seed in seeds:
-            # Every other number that depends on the seed is an interpolation of it.
-            of_seed = OmegaConf.merge(cfg, {"seed": seed})
-            OmegaConf.to_container(of_seed, resolve=True, throw_on_missing=True)
-            place = folder / setting / learner.name / f"seed-{seed}"
-            runs.append(StudyRun(place, of_seed, (*wanted, f"seed={seed}")))  # type: ignore[arg-type]
+        setups = build_seeds(cfg, seeds)
     except (HydraException, OmegaConfBaseException) as error:
         raise RunError(one_line(error)) from error
-    return runs
+    place = folder / setting / learner.name
+    return [
+        StudyRun(place / f"seed-{seed}", setup, (*wanted, f"seed={seed}"))
+        for seed, setup in zip(seeds, setups, strict=True)
+    ]
 
 
 def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str | None], None]) -> None:
@@ -231,8 +230,8 @@ def _run(run: StudyRun) -> str | None:
     root.setLevel(logging.INFO)
     try:
         # Processes side by side share the cores.
-        with threadpool_limits(run.cfg.threads):
-            run_training(run.cfg, run.folder, run.overrides)
+        with threadpool_limits(run.setup.threads):
+            run_training(run.setup, run.folder, run.overrides)
     except RunError as error:
         _log.error("%s", error)
         return one_line(error)

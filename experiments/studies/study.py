@@ -12,6 +12,7 @@ from rliable import metrics
 from scipy.stats import trim_mean
 
 from experiments.runs.folders import RunError, read_run
+from experiments.runs.tables import Table
 
 __all__ = [
     "IN_WORDS",
@@ -36,9 +37,6 @@ IN_WORDS = (
 
 _SCORE, _REGRET, _CPU = "held_out/score", "online/cumulative_regret", "cpu_seconds"
 _BY_LEARNER = ("scores", "regret", "cpu_seconds")
-
-Table = tuple[list[str], list[list[str]]]
-"""Header and rows."""
 
 
 class WorstSeed(NamedTuple):

@@ -59,6 +59,6 @@ def run(small, tmp_path):
     """Runs in a folder of the test: ``run("algo=random")`` returns the summary; ``folder=`` names it."""
 
     def ran(*overrides, folder="run"):
-        return training.run_training(small(*overrides), tmp_path / folder, list(overrides))
+        return training.run_training(build.build(small(*overrides)), tmp_path / folder, list(overrides))
 
     return ran

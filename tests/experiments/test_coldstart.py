@@ -12,8 +12,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from hydra import compose, initialize_config_dir
 
-from experiments import coldstart
 from experiments.runs import build, training
+from experiments.studies.comparison import UNRESOLVED, Comparison, plan_of
 
 ROOT = Path(build.__file__).parents[2]
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "evaluation.n_pairs=32"]
@@ -80,7 +80,7 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     folder = tmp_path / "study" / "vectors" / "linucb" / "seed-1"
     assert {"config.yaml", "metrics.csv", "model.zip", "train.log"} < {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "summary.json").read_text())
-    alone = training.run_training(config("train", *summary["overrides"]), tmp_path / "alone")
+    alone = training.run_training(build.build(config("train", *summary["overrides"])), tmp_path / "alone")
     assert alone["held_out"] == summary["held_out"]
     assert alone["online"] == summary["online"]
 
@@ -120,7 +120,7 @@ def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp
 
 def test_who_takes_part_in_a_setting_may_be_said_once_for_several():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        plan = coldstart.plan_of(compose("coldstart", ["preset=ablation"]))
+        plan = plan_of(build.picked(Comparison, compose("coldstart", ["preset=ablation"]), UNRESOLVED))
 
     in_sparse = {learner for setting, learner in plan.runs if setting == "sparse"}
     assert in_sparse == {learner for setting, learner in plan.runs if setting == "misled"}

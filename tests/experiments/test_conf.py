@@ -158,7 +158,7 @@ def test_seeds_share_no_environment(config):
 
 
 def test_a_saved_market_is_opened_by_its_path(small, tmp_path):
-    market = build.build_market(small())
+    market = build.build(small()).market
     market.save(tmp_path / "market")
 
     opened = build.open_market(None, str(tmp_path / "market"))

@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from dynaq_algo import DynaQ
-from experiments.runs.build import build_algorithm, build_env, build_market
+from experiments.runs.build import build
 from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset, to_pretrain
 from experiments.runs.training import run_training
 from jobrec_gym import load_market
@@ -71,10 +71,9 @@ def test_a_file_of_another_market_is_refused(market, tmp_path):
 
 @pytest.mark.parametrize("observation", ["ids", "features"])
 def test_an_agent_pretrains_on_the_pairs(small, observation):
-    cfg = small(f"env.observation={observation}")
-    market = build_market(cfg)
-    env = build_env(cfg, market)
-    model = build_algorithm(cfg, env)
+    setup = build(small(f"env.observation={observation}"))
+    market, env = setup.market, setup.env
+    model = setup.algorithm.make(env)
     before = model.policy.q_net.first.weight.detach().clone()
 
     dataset = to_pretrain(cosine_pairs(market, 50), market, env.unwrapped.action_features, ids=observation == "ids")
@@ -93,29 +92,29 @@ def test_a_run_pretrains_with_the_pair_features_that_it_shows(small, tmp_path, m
         "pretrain.n_pairs=50",
         "total_timesteps=20",
     )
+    setup = build(cfg)
     shown, pretrain = [], DynaQ.pretrain
     monkeypatch.setattr(DynaQ, "pretrain", lambda self, data, **kwargs: (shown.append(data), pretrain(self, data))[1])
-    run_training(cfg, tmp_path)
+    run_training(setup, tmp_path)
 
-    market = build_market(cfg)
-    pairs = cosine_pairs(market, 50, seed=cfg.seed)
-    wanted = build_env(cfg, market).unwrapped.pair_features(pairs["applicant_id"], pairs["job_id"])
+    pairs = cosine_pairs(setup.market, 50, seed=setup.seed)
+    wanted = build(cfg).env.unwrapped.pair_features(pairs["applicant_id"], pairs["job_id"])
     np.testing.assert_array_equal(shown[0]["pairs"], wanted)
 
 
 def test_a_file_with_vectors_pretrains_as_it_is(small, tmp_path):
-    cfg = small("env.observation=features")
-    market = build_market(cfg)
+    setup = build(small("env.observation=features"))
+    market = setup.market
     save_dataset(tmp_path / "a.npz", cosine_pairs(market, 50), market, vectors=True)
 
     with np.load(tmp_path / "a.npz") as dataset:
-        losses = build_algorithm(cfg, build_env(cfg, market)).pretrain(dataset, epochs=1)
+        losses = setup.algorithm.make(setup.env).pretrain(dataset, epochs=1)
 
     assert np.isfinite(losses["loss"])
 
 
 def test_a_run_takes_the_file(run, small, tmp_path):
-    market = build_market(small())
+    market = build(small()).market
     save_dataset(tmp_path / "a.npz", cosine_pairs(market, 100), market)
 
     from_file = run(f"pretrain.dataset={tmp_path / 'a.npz'}", "pretrain.epochs=1", folder="file")

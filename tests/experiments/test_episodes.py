@@ -5,7 +5,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments import make_dataset
 from experiments.learners.opponents import CosineRecommender
-from experiments.runs.build import build_env, build_market, build_single_env
+from experiments.runs.build import build_task
 from experiments.runs.episodes import record_episodes, save_minari
 
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "n_episodes=3"]
@@ -13,12 +13,11 @@ SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "
 
 @pytest.fixture
 def world(config):
-    """A config of a Minari data set, and what it makes: ``world("env.repeats=false")``."""
+    """The task of a Minari data set, and its environment: ``world("env.repeats=false")``."""
 
     def made(*overrides):
-        cfg = config("make_dataset", "format=minari", *SIZES, *overrides)
-        market = build_market(cfg)
-        return cfg, market, build_single_env(cfg, market)
+        task = build_task(config("make_dataset", "format=minari", *SIZES, *overrides))
+        return task, task.single_env()
 
     return made
 
@@ -28,8 +27,8 @@ def propensities(episodes):
 
 
 def test_the_single_environment_pays_as_the_vector_does(world):
-    cfg, market, env = world()
-    envs = build_env(cfg, market)
+    task, env = world()
+    envs = task.make_env()
     env.reset(seed=3), envs.reset(seed=3)
 
     for action in (2, 0, 3):
@@ -39,15 +38,15 @@ def test_the_single_environment_pays_as_the_vector_does(world):
 
 
 def test_a_uniform_policy_has_equal_propensities(world):
-    *_, env = world()
+    _, env = world()
     episodes = list(record_episodes(env, None, n_episodes=3))
 
     np.testing.assert_array_equal(propensities(episodes), np.full(30, 0.25))
 
 
 def test_propensities_are_the_shares_in_which_actions_are_chosen(world):
-    cfg, market, env = world()
-    model = CosineRecommender(build_env(cfg, market))
+    task, env = world()
+    model = CosineRecommender(task.make_env())
     episodes = list(record_episodes(env, model, n_episodes=60, epsilon=0.4))
 
     found = propensities(episodes)
@@ -61,7 +60,7 @@ def test_propensities_are_the_shares_in_which_actions_are_chosen(world):
 
 
 def test_masked_jobs_are_not_chosen_and_have_no_share(world):
-    *_, env = world("env.repeats=false")
+    _, env = world("env.repeats=false")
     (episode,) = record_episodes(env, None, n_episodes=1)
 
     np.testing.assert_allclose(episode.infos["propensity"][1:], [1 / 4, 1 / 3, 1 / 2, 1])
@@ -70,7 +69,7 @@ def test_masked_jobs_are_not_chosen_and_have_no_share(world):
 
 
 def test_infos_of_a_step_stand_one_behind_it(world):
-    *_, env = world()
+    _, env = world()
     (episode,) = record_episodes(env, None, n_episodes=1, seed=5)
 
     candidates = episode.observations["candidates"]
@@ -82,7 +81,7 @@ def test_infos_of_a_step_stand_one_behind_it(world):
 
 
 def test_equal_seeds_give_equal_episodes(world):
-    *_, env = world()
+    _, env = world()
     same, again, other = (next(record_episodes(env, None, 1, seed=seed)) for seed in (0, 0, 1))
 
     assert (same.actions, same.rewards) == (again.actions, again.rewards)
@@ -91,7 +90,7 @@ def test_equal_seeds_give_equal_episodes(world):
 
 @pytest.mark.parametrize(("epsilon", "n_episodes"), [(0.0, 1), (1.1, 1), (0.1, 0)])
 def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes):
-    *_, env = world()
+    _, env = world()
     with pytest.raises(ValueError, match="`epsilon` must be in|`n_episodes` must be at least 1"):
         next(record_episodes(env, None, n_episodes, epsilon))
 
@@ -102,7 +101,7 @@ def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes
 def test_a_data_set_comes_back_with_its_environment(world, tmp_path, monkeypatch, observation):
     minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    _, _, env = world(f"env.observation={observation}", "env.pair_features=all")
+    _, env = world(f"env.observation={observation}", "env.pair_features=all")
     episodes = list(record_episodes(env, None, n_episodes=3, seed=7))
     save_minari("jobrec/test-v0", episodes, env, "random", "of a test")
 
@@ -129,13 +128,10 @@ def test_a_saved_run_is_a_behaviour_policy_on_its_own_market(run, config, tmp_pa
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     run(folder="saved")
     make_dataset.write_episodes(
-        config(
-            "make_dataset",
-            "format=minari",
-            "n_episodes=2",
-            f"behaviour={tmp_path / 'saved'}",
-            "dataset_id=jobrec/run-v0",
-        )
+        build_task(config("make_dataset", "format=minari")),
+        behaviour=str(tmp_path / "saved"),
+        dataset_id="jobrec/run-v0",
+        n_episodes=2,
     )
 
     data = minari.load_dataset("jobrec/run-v0")
@@ -145,7 +141,7 @@ def test_a_saved_run_is_a_behaviour_policy_on_its_own_market(run, config, tmp_pa
 
 
 def test_without_minari_the_extra_is_named(world, monkeypatch):
-    *_, env = world()
+    _, env = world()
     monkeypatch.setitem(__import__("sys").modules, "minari", None)
     with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[minari\]"'):
         save_minari("jobrec/test-v0", [], env, "random", "")

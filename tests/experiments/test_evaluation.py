@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.learners.opponents import CosineRecommender, OracleRecommender, RandomRecommender
-from experiments.runs.build import build_env, build_evaluation, build_market, build_truth
+from experiments.runs.build import build
 from experiments.runs.evaluation import (
     HeldOutEvaluation,
     HeldOutPairs,
@@ -31,9 +31,7 @@ PAIRS = HeldOutPairs(
 
 @pytest.fixture
 def world(small):
-    cfg = small("algo=random")
-    market = build_market(cfg)
-    return cfg, market, build_truth(cfg, market)
+    return build(small("algo=random"))
 
 
 def test_metrics_of_a_case_done_by_hand():
@@ -70,7 +68,7 @@ def test_outcomes_of_families_are_those_of_their_applicants():
 
 
 def test_exposure_names_the_jobs_that_are_recommended_most(world):
-    _, market, _ = world
+    market = world.market
 
     shown = exposure(PAIRS, np.array([1, 0]), market)  # job 1 twice
 
@@ -118,8 +116,7 @@ def test_nothing_is_scored_where_no_candidate_is_better_than_another():
 
 
 def test_what_random_gets_is_the_mean_over_random_rankings(world):
-    cfg, market, truth = world
-    pairs = build_evaluation(cfg, market, truth).pairs
+    pairs = world.evaluation.pairs
     rng = np.random.default_rng(0)
     draws = [ranking_metrics(pairs, rng.random(pairs.expected.shape)) for _ in range(1000)]
 
@@ -129,9 +126,7 @@ def test_what_random_gets_is_the_mean_over_random_rankings(world):
 
 
 def test_the_oracle_scores_one_and_random_none(world):
-    cfg, market, truth = world
-    evaluation = build_evaluation(cfg, market, truth)
-    env = build_env(cfg, market)
+    evaluation, env = world.evaluation, world.env
 
     oracle = evaluation.with_return(OracleRecommender(env, {"type": "rules"}))
     cosine = evaluation.with_return(CosineRecommender(env))
@@ -146,23 +141,21 @@ def test_the_oracle_scores_one_and_random_none(world):
 
 
 def test_a_random_recommender_scores_about_nothing(config):
-    cfg = config("train", "algo=random", "market.n_jobs=300", "market.n_applicants=200")
-    market = build_market(cfg)
-    evaluation = build_evaluation(cfg, market, build_truth(cfg, market))
+    setup = build(config("train", "algo=random", "market.n_jobs=300", "market.n_applicants=200"))
+    evaluation = setup.evaluation
 
     assert len(evaluation.pairs) >= 2000
-    assert evaluation(RandomRecommender(build_env(cfg, market), seed=3))["score"] == pytest.approx(0.0, abs=0.03)
+    assert evaluation(RandomRecommender(setup.env, seed=3))["score"] == pytest.approx(0.0, abs=0.03)
 
 
 def test_a_random_recommender_is_evaluated_by_its_seed_alone(world):
-    cfg, market, truth = world
-    evaluation = build_evaluation(cfg, market, truth)
-    played = RandomRecommender(build_env(cfg, market), seed=3)
+    evaluation = world.evaluation
+    played = RandomRecommender(world.make_env(), seed=3)
     obs = evaluation.pairs.obs
     draws = [played.predict(obs, deterministic=False)[0] for _ in range(2)]
 
     assert (draws[0] != draws[1]).any()
-    assert evaluation.with_return(played) == evaluation.with_return(RandomRecommender(build_env(cfg, market), seed=3))
+    assert evaluation.with_return(played) == evaluation.with_return(RandomRecommender(world.make_env(), seed=3))
 
 
 @pytest.mark.parametrize(("module", "name"), [("evaluation", "discounted_return"), ("recording", "cumulative_regret")])
@@ -170,13 +163,13 @@ def test_what_jobrec_gym_computes_is_not_computed_again(run, monkeypatch, module
     def refuse(*args):
         raise AssertionError(name)
 
-    monkeypatch.setattr(f"experiments.{module}.{name}", refuse)
+    monkeypatch.setattr(f"experiments.runs.{module}.{name}", refuse)
     with pytest.raises(AssertionError, match=name):
         run("algo=cosine")
 
 
 def test_pairs_are_the_same_for_all_and_hold_no_applicant_of_training(world):
-    _, market, truth = world
+    market, truth = world.market, world.truth
     options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
     first, second = (draw_pairs(market, truth, options, 100, seed=7) for _ in range(2))
 
@@ -188,10 +181,9 @@ def test_pairs_are_the_same_for_all_and_hold_no_applicant_of_training(world):
 
 
 def test_held_out_pairs_show_what_training_shows(small):
-    cfg = small("algo=random", "env.pair_features=[hard_coverage,seniority]", "env.pair_noise=0.3")
-    market = build_market(cfg)
-    shown, _ = build_env(cfg, market).reset(seed=0)
-    pairs = build_evaluation(cfg, market, build_truth(cfg, market)).pairs
+    setup = build(small("algo=random", "env.pair_features=[hard_coverage,seniority]", "env.pair_noise=0.3"))
+    shown, _ = setup.env.reset(seed=0)
+    pairs = setup.evaluation.pairs
 
     assert pairs.obs.keys() == shown.keys()
     assert pairs.obs["pairs"].shape == (*pairs.candidate_ids.shape, 2)
@@ -199,18 +191,16 @@ def test_held_out_pairs_show_what_training_shows(small):
 
 
 def test_the_return_of_a_constant_choice_is_a_geometric_sum(world):
-    cfg, market, truth = world
-    evaluation = build_evaluation(cfg, market, truth)
-    oracle = evaluation.references()["oracle"]["discounted_return"]
+    oracle = world.evaluation.references()["oracle"]["discounted_return"]
     options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
-    first = draw_pairs(market, truth, options, 16, seed=cfg.evaluation.seed)
+    first = draw_pairs(world.market, world.truth, options, 16, seed=world.evaluation_options.seed)
 
     expected = first.expected.max(axis=1).mean() * (1 - 0.9**10) / (1 - 0.9)
     assert oracle == pytest.approx(expected)
 
 
 def test_an_episode_that_ends_on_success_earns_no_more(world):
-    _, market, truth = world
+    market, truth = world.market, world.truth
     options = {"split": "test", "job_split": "train", "num_candidates": 5, "observation": "ids"}
     options |= {"repeats": True, "resample": "episode"}
     returns = [
@@ -223,13 +213,11 @@ def test_an_episode_that_ends_on_success_earns_no_more(world):
 
 
 def test_a_model_with_predict_alone_is_evaluated_by_its_choices(world):
-    cfg, market, truth = world
-
     class First:
         def predict(self, obs, deterministic):
             return np.zeros(len(obs["candidates"]), dtype=int), None
 
-    metrics = build_evaluation(cfg, market, truth).with_return(First())
+    metrics = world.evaluation.with_return(First())
 
     assert metrics["mean_reward"] is not None
     assert metrics["ndcg@10"] is None

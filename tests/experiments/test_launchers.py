@@ -20,11 +20,12 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from fake_llm import decides, serving, sleeps
 
-from experiments.runs import build, training
-from experiments.runs.build import require_launcher
+from experiments.runs import arguments, training
+from experiments.runs.arguments import require_launcher
+from experiments.runs.build import build
 from jobrec_gym.simulators.base import DECISIONS
 
-ROOT = Path(build.__file__).parents[2]
+ROOT = Path(training.__file__).parents[2]
 RUN = [
     "algo=random",
     "seed=0",
@@ -197,7 +198,7 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
     with serving(decide_by_text) as fake:
         here = [f"simulator.api_base={fake.api_base}", f"simulator.cache={tmp_path / 'whole.sqlite'}"]
         cfg = config("train", f"total_timesteps={LONG}", *RUN, *here)
-        whole = training.run_training(cfg, tmp_path / "whole")
+        whole = training.run_training(build(cfg), tmp_path / "whole")
         # The short run wanted nothing that the long one did not, and both together asked for no more.
         assert questions == set(fake.asked())
     assert sorted(resumed) == [SHORT, LONG]
@@ -236,7 +237,7 @@ def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_
     folder = run_folder(sweep, 600)
     # A run that had started anew would have removed the first of the two.
     assert len(list((folder / "tensorboard").iterdir())) == 2
-    whole = training.run_training(config("train", *small), tmp_path / "whole")
+    whole = training.run_training(build(config("train", *small)), tmp_path / "whole")
     resumed = summaries(sweep)[600]
     for key in ("held_out", "online"):
         assert resumed[key] == whole[key]
@@ -244,7 +245,7 @@ def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_
 
 @pytest.mark.parametrize("launcher", ["ray", "ray_cluster", "submitit", "submitit_local"])
 def test_a_launcher_whose_plug_in_is_missing_says_how_to_get_it(monkeypatch, launcher):
-    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r'pip install "jobrec-gym\[(ray|submitit)\]"'):
         require_launcher(["-m", f"launcher={launcher}", "seed=0,1"])
     require_launcher(["launcher=joblib", "seed=0"])

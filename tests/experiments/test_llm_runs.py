@@ -131,7 +131,7 @@ def test_the_truth_of_a_model_that_cannot_be_asked_of_all_is_planted(small, tmp_
         assert cfg.evaluation.simulator._target_ == "jobrec_gym.RuleSimulator"
         asked = small("reward=llm", *llm(fake, tmp_path), "evaluation.simulator=null")
         with pytest.raises(RunError, match=r"evaluation\.simulator"):
-            build.build_truth(asked, build.build_market(asked))
+            _ = build.build(asked).truth
         assert fake.calls == 0
 
 
@@ -141,8 +141,7 @@ def test_reward_llm_with_the_planted_truth_is_refused(run):
 
 
 def test_an_annealed_reward_is_told_the_interactions(small, tmp_path):
-    cfg = small("reward=hybrid", "env.n_envs=4", "reward.schedule.steps=100")
-    env = build.build_env(cfg, build.build_market(cfg))
+    env = build.build(small("reward=hybrid", "env.n_envs=4", "reward.schedule.steps=100")).env
     curve = LearningCurve(tmp_path / "m.csv", env, None, None, at=[], interval=10)
     curve._tell(25)
     assert env.env.cosine_weight == 0.75

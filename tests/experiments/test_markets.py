@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.runs import training
+from experiments.runs.build import build
 from jobrec_gym import load_market
 
 SHARED = Path(os.environ.get("JOBREC_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -26,7 +27,8 @@ SHORT = [
 @pytest.fixture
 def run_on(config, tmp_path):
     def ran(*overrides):
-        return training.run_training(config("train", *SHORT, *overrides), tmp_path / overrides[0], list(overrides))
+        setup = build(config("train", *SHORT, *overrides))
+        return training.run_training(setup, tmp_path / overrides[0], list(overrides))
 
     return ran
 

@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.runs import progress
-from experiments.runs.progress import LearningProgress, Progress, tracked
+from experiments.runs.progress import Progress, tracked
+from experiments.runs.recording import LearningProgress
 
 
 class Terminal(io.StringIO):
@@ -86,7 +87,7 @@ def test_a_run_shows_a_bar_if_it_is_wanted(run, algo, capsys):
 def test_a_run_writes_lines_into_its_log(run, monkeypatch, caplog):
     monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
 
-    with caplog.at_level(logging.INFO, logger="experiments.train"):
+    with caplog.at_level(logging.INFO, logger="experiments.runs.training"):
         run("algo=random", "progress_bar=null")
 
     lines = [record.message for record in caplog.records if record.message.startswith("learning, seed 0: ")]

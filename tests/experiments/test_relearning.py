@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.runs import build
-from experiments.runs.build import build_env
 from experiments.runs.folders import RunError, read_run
 from experiments.studies.calibration import NOVELTY, draw_by_novelty, reward_calibration
 from experiments.studies.new_applicants import OneApplicantEnv, adaptation
@@ -33,8 +32,8 @@ def trained(run, tmp_path):
 @pytest.mark.parametrize("algo", ["linucb", "dynaq_plus"])
 def test_it_is_the_agent_of_the_run(trained, small, tmp_path, algo):
     again = trained(f"algo={algo}")
-    env = build_env(again.cfg, again.market)
-    saved = build.load_algorithm(again.cfg, tmp_path / "run" / "model.zip", env)
+    env = again.setup.make_env()
+    saved = again.setup.algorithm.load(tmp_path / "run" / "model.zip", env)
     obs, _ = env.reset(seed=5)
 
     np.testing.assert_array_equal(again.model.q_values(obs), saved.q_values(obs))
@@ -47,8 +46,7 @@ def test_what_was_pretrained_is_refused(trained):
 
 
 def test_always_the_same_applicant_comes(small):
-    cfg = small()
-    env = build_env(cfg, build.build_market(cfg), functools.partial(OneApplicantEnv, 7))
+    env = build.build(small()).make_env(functools.partial(OneApplicantEnv, 7))
     _, infos = env.reset(seed=0)
     seen = {int(infos["applicant_id"][0])}
     for _ in range(25):
@@ -97,7 +95,7 @@ def test_the_commands_print_and_write(run, tmp_path):
         ("new_applicants", ["n_pairs=8", "n_applicants=2"]),
         ("calibration", ["n_pairs=8"]),
     ):
-        command = [sys.executable, "-m", f"experiments.{name}", *options, *further]
+        command = [sys.executable, "-m", f"experiments.studies.{name}", *options, *further]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "dynaq_plus" in done.stdout

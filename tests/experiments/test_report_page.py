@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.pages.page import write_report
+from experiments.runs.build import build
 from experiments.runs.folders import find_runs
 from experiments.runs.training import run_training
 
@@ -73,7 +74,7 @@ def page(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for reward in ("feedback", "hybrid"):
         overrides = ["experiment=strategies", f"reward={reward}", "total_timesteps=30"]
-        run_training(small(*overrides), folder / reward, overrides)
+        run_training(build(small(*overrides)), folder / reward, overrides)
     return write_report(find_runs(folder, "runs"), folder / "report")
 
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from dynaq_algo import WorldModel
 from dynaq_algo.gaussian_process import DEFAULT_SCALES
-from experiments.runs.build import build_algorithm, build_env, build_market
+from experiments.runs.build import build
 from experiments.runs.folders import RunError
 from experiments.studies.runs import (
     CONF,
@@ -38,7 +38,7 @@ def test_every_learner_is_a_run_that_can_be_composed_misled_too(conf, tmp_path, 
     learner = read_learner(name)
 
     assert learner.label
-    assert run_of(tmp_path, learner).cfg.seed == 7
+    assert run_of(tmp_path, learner).setup.seed == 7
     misled = run_of(tmp_path, learner, "misled")
     assert misled.overrides[-1 - len(learner.misled) : -1] == learner.misled
 
@@ -67,11 +67,9 @@ def test_a_run_of_a_seed_is_what_its_overrides_compose(config, tmp_path):
         first, second = compose_runs(read_learner("linucb"), "vectors", ["setting=vectors"], [3, 4], tmp_path, None)
 
     assert first.folder == tmp_path / "vectors" / "linucb" / "seed-3"
-    assert OmegaConf.to_container(second.cfg, resolve=True) == OmegaConf.to_container(
-        config("train", *second.overrides), resolve=True
-    )
-    assert (second.cfg.simulator.seed, second.cfg.algo.seed) == (4, 4)
-    assert first.cfg.evaluation.seed != second.cfg.evaluation.seed
+    assert second.setup.config == OmegaConf.to_container(config("train", *second.overrides), resolve=True)
+    assert (second.setup.config["simulator"]["seed"], second.setup.config["algo"]["seed"]) == (4, 4)
+    assert first.setup.evaluation_options.seed != second.setup.evaluation_options.seed
 
 
 def test_a_learner_that_is_another_one_changed_is_misled_as_that_one_is():
@@ -85,7 +83,9 @@ def test_a_learner_that_is_another_one_changed_is_misled_as_that_one_is():
 def test_only_in_misled_a_prior_is_negated(conf, tmp_path):
     learner = read_learner("linear_prior")
 
-    priors = {name: run_of(tmp_path, learner, name).cfg.algo.cosine_prior for name in ("vectors", "misled")}
+    priors = {
+        name: run_of(tmp_path, learner, name).setup.config["algo"]["cosine_prior"] for name in ("vectors", "misled")
+    }
 
     assert priors["misled"] == -priors["vectors"] != 0
 
@@ -93,15 +93,15 @@ def test_only_in_misled_a_prior_is_negated(conf, tmp_path):
 def test_a_class_of_ones_own_reaches_the_config_with_all_of_its_arguments(conf, tmp_path):
     given = {"alpha": 0.3, "note": "it's, [so]", "deep": {"sizes": [1, 2]}, "none": None, "on": True, "seed": "${seed}"}
 
-    algo = run_of(tmp_path, define_learner("mine", {"_target_": "lab.Mine", **given})).cfg.algo
+    algo = run_of(tmp_path, define_learner("mine", {"_target_": "lab.Mine", **given})).setup.config["algo"]
 
-    assert OmegaConf.to_container(algo, resolve=True) == {"_target_": "lab.Mine", "gamma": 0.9, **given, "seed": 7}
+    assert algo == {"_target_": "lab.Mine", "gamma": 0.9, **given, "seed": 7}
 
 
 def test_a_learner_of_ones_own_can_be_overrides_too(conf, tmp_path):
     learner = define_learner("bold", ["algo=linucb", "algo.alpha=2"])
 
-    assert run_of(tmp_path, learner).cfg.algo.alpha == 2
+    assert run_of(tmp_path, learner).setup.config["algo"]["alpha"] == 2
 
 
 @pytest.mark.parametrize("definition", [{"alpha": 1}, "lab.Mine", [1], None])
@@ -121,7 +121,7 @@ def test_a_setting_whose_market_lies_elsewhere_needs_a_path(conf, tmp_path):
     with pytest.raises(RunError, match="path=FILE"):
         run_of(tmp_path, read_learner("cosine"), "onet")
     given = compose_runs(read_learner("cosine"), "onet", ["setting=onet"], [0], tmp_path, "my release.zip")[0]
-    assert given.cfg.market.path == "my release.zip"
+    assert given.setup.config["market"]["path"] == "my release.zip"
     assert "market.path='my release.zip'" in given.overrides
 
 
@@ -133,8 +133,8 @@ def test_overrides_that_do_not_compose_are_told_in_one_line(conf, tmp_path):
 
 def test_memory_taken_away_and_a_network_as_model_reach_the_agent(small):
     def agent(learner):
-        cfg = small(*read_learner(learner).overrides)
-        return build_algorithm(cfg, build_env(cfg, build_market(cfg)))
+        setup = build(small(*read_learner(learner).overrides))
+        return setup.algorithm.make(setup.env)
 
     scales = agent("dynaq_plus_no_memory").world_model.scales
     assert (scales["same_pair"], scales["bilinear"]) == (0, DEFAULT_SCALES["bilinear"])

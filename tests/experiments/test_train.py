@@ -17,6 +17,7 @@ from experiments.runs.recording import LearningCurve, rows_until
 
 ROOT = Path(build.__file__).parents[2]
 CLOCKS = ["seconds", "cpu_seconds"]
+MAKE = build.Algorithm.make
 
 
 def without_wall_clock(summary):
@@ -32,7 +33,7 @@ def no_training(monkeypatch):
     def refuse(*args):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "build_algorithm", refuse)
+    monkeypatch.setattr(build.Algorithm, "make", refuse)
 
 
 def test_a_run_leaves_its_folder_and_nothing_else(run, tmp_path, monkeypatch):
@@ -105,7 +106,7 @@ def test_evaluations_change_nothing_in_what_is_learned(run):
 
 def test_a_finished_run_is_not_run_again(run, no_training, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_algorithm", build.build_algorithm)
+        patch.setattr(build.Algorithm, "make", MAKE)
         first = run()
 
     assert run() == first
@@ -113,7 +114,7 @@ def test_a_finished_run_is_not_run_again(run, no_training, monkeypatch):
 
 def test_how_a_run_is_run_does_not_make_it_another(run, no_training, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_algorithm", build.build_algorithm)
+        patch.setattr(build.Algorithm, "make", MAKE)
         first = run("progress_bar=false")
 
     assert run("progress_bar=null", "checkpoint_interval=10", "threads=2") == first
@@ -122,7 +123,7 @@ def test_how_a_run_is_run_does_not_make_it_another(run, no_training, monkeypatch
 @pytest.mark.parametrize("change", ["resume=false", "algo.gamma=0.5", "simulator.noise=0.1"])
 def test_another_config_or_the_wish_runs_again(run, no_training, monkeypatch, change):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_algorithm", build.build_algorithm)
+        patch.setattr(build.Algorithm, "make", MAKE)
         run("algo=random")
 
     with pytest.raises(AssertionError, match="trained again"):
@@ -155,7 +156,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, tmp
             run(*overrides, folder="cut")
     assert not (tmp_path / "cut" / "summary.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_algorithm", None)
+        patch.setattr(build.Algorithm, "make", None)
         resumed = run(*overrides, folder="cut")
 
     assert without_wall_clock(resumed) == without_wall_clock(whole)
@@ -230,7 +231,7 @@ def test_what_an_algorithm_cannot_do_is_refused(run):
 
 
 def test_who_learns_nothing_is_not_pretrained_and_says_so(run, caplog):
-    with caplog.at_level("INFO", logger="experiments.train"):
+    with caplog.at_level("INFO", logger="experiments.runs.training"):
         summary = run("experiment=hybrid_offline", "algo=random", "total_timesteps=30")
 
     assert summary["pretrain"] is None

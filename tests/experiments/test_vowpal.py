@@ -4,24 +4,22 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 pytest.importorskip("vowpalwabbit", reason="needs the extra 'opponents'")
 
-from experiments.runs import build
-from experiments.runs.build import build_evaluation
+from experiments.runs.build import build
 
 
 def test_it_learns_and_a_saved_one_acts_alike(run, small, tmp_path):
     overrides = ("algo=vw", "market.n_applicants=200", "total_timesteps=800", "evaluation.interval=800")
     summary = run(*overrides)
-    cfg = small(*overrides)
-    market = build.build_market(cfg)
-    again = build.load_algorithm(cfg, tmp_path / "run" / "model.zip", build.build_env(cfg, market))
+    setup = build(small(*overrides))
+    again = setup.algorithm.load(tmp_path / "run" / "model.zip", setup.env)
 
     assert summary["held_out"]["score"] > 0.05
-    assert build_evaluation(cfg, market, build.build_truth(cfg, market))(again)["score"] == summary["held_out"]["score"]
+    assert setup.evaluation(again)["score"] == summary["held_out"]["score"]
 
 
 def test_it_plays_allowed_candidates_only_and_gives_probabilities(run, small):
-    cfg = small("algo=vw", "env.repeats=false", "env.max_episode_steps=5")
-    model = build.build_algorithm(cfg, build.build_env(cfg, build.build_market(cfg)))
+    setup = build(small("algo=vw", "env.repeats=false", "env.max_episode_steps=5"))
+    model = setup.algorithm.make(setup.env)
     obs = model.env.reset()
 
     np.testing.assert_allclose(model.q_values(obs).sum(axis=1), 1.0, atol=1e-5)
@@ -31,9 +29,8 @@ def test_it_plays_allowed_candidates_only_and_gives_probabilities(run, small):
 
 def test_what_is_observed_teaches_the_same_whatever_was_drawn_before(small):
     """Of a batch in which some transitions mean nothing, the others are learned as they are."""
-    cfg = small("algo=vw", "env.n_envs=4")
-    market = build.build_market(cfg)
-    both = [build.build_algorithm(cfg, build.build_env(cfg, market)) for _ in range(2)]
+    setup = build(small("algo=vw", "env.n_envs=4"))
+    both = [setup.algorithm.make(setup.make_env()) for _ in range(2)]
     obs = both[0].env.reset()
     valid = np.array([False, True, False, True])
     part = {key: values[valid] for key, values in obs.items()}
@@ -50,8 +47,8 @@ def test_what_is_observed_teaches_the_same_whatever_was_drawn_before(small):
 
 def test_it_learns_from_pair_features(small):
     """Candidates that differ in nothing else: the one whose numbers earned a reward becomes the likeliest."""
-    cfg = small("algo=vw", "env.pair_features=all")
-    model = build.build_algorithm(cfg, build.build_env(cfg, build.build_market(cfg)))
+    setup = build(small("algo=vw", "env.pair_features=all"))
+    model = setup.algorithm.make(setup.env)
     obs = dict(model.env.reset())
     obs["candidates"] = np.broadcast_to(obs["candidates"][:, :1], obs["candidates"].shape)
     obs["pairs"] = np.zeros_like(obs["pairs"])

@@ -1,0 +1,36 @@
+"""What a command line must not say, looked at before Hydra sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+__all__ = ["refuse_keys", "require_launcher"]
+
+_LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
+
+
+def refuse_keys(arguments: Sequence[str]) -> None:
+    """Ends a command that was given a key: Hydra writes its overrides into several files before anything else.
+
+    Raises:
+        SystemExit: If an argument names ``api_key``.
+    """
+    if any("api_key" in argument.partition("=")[0].lower() for argument in arguments):
+        raise SystemExit(
+            "error: `api_key` would be written into the run's folder: set the provider's environment variable "
+            "(OPENAI_API_KEY, for instance) instead."
+        )
+
+
+def require_launcher(arguments: Sequence[str]) -> None:
+    """Ends a command that asks for a launcher whose plug-in is not installed: Hydra would not say how to get it.
+
+    Raises:
+        SystemExit: If it is missing.
+    """
+    for argument in arguments:
+        key, _, name = argument.partition("=")
+        extra = _LAUNCHER_EXTRAS.get(name) if key == "launcher" else None
+        if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
+            raise SystemExit(f'error: launcher={name} needs an extra: pip install "jobrec-gym[{extra}]".')

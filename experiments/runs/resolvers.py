@@ -1,0 +1,49 @@
+"""What ``conf/`` computes: Hydra's resolvers, registered by the import. It is light: commands begin with it."""
+
+from __future__ import annotations
+
+import operator
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from experiments.runs.folders import HOW_KEYS, folder_name
+
+__all__: list[str] = []
+
+
+def _sweep_folder(overrides: Sequence[str]) -> str:
+    return folder_name(overrides, exclude=("seed", "launcher", *HOW_KEYS))
+
+
+def _run_folder(override_dirname: str) -> str:
+    return folder_name(_split(override_dirname))
+
+
+def _python_here() -> str:
+    """The command that starts this interpreter in this folder."""
+    return f"env --chdir={shlex.quote(str(Path.cwd()))} {shlex.quote(sys.executable)}"
+
+
+def _split(override_dirname: str) -> list[str]:
+    """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
+    items: list[str] = []
+    for part in override_dirname.split(","):
+        if items and ("=" not in part or items[-1].count("[") > items[-1].count("]")):
+            items[-1] += f",{part}"
+        else:
+            items.append(part)
+    return [item for item in items if item]
+
+
+# Cached, so that each job of a sweep finds the name that the sweep began with.
+OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
+OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
+OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # lists, too
+OmegaConf.register_new_resolver("mul", lambda *factors: reduce(operator.mul, factors), replace=True)

@@ -1,0 +1,246 @@
+"""Learners side by side in some settings: the plan, the runs that are missing, and what is told of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from experiments.runs.folders import (
+    COLDSTART,
+    COLDSTART_FIGURE,
+    COLDSTART_TABLE,
+    RunError,
+    commit_of_checkout,
+    write_json,
+)
+from experiments.runs.progress import Progress
+from experiments.runs.tables import Table, format_table
+from experiments.studies.figure import MOST_DRAWN, plot_levels, plot_settings
+from experiments.studies.runs import (
+    Learner,
+    StudyRun,
+    compose_runs,
+    define_learner,
+    known_learners,
+    known_settings,
+    read_learner,
+    require_known,
+    run_all,
+)
+from experiments.studies.study import IN_WORDS, Study, interval_cell, mean_interval
+
+__all__ = ["UNRESOLVED", "Comparison", "Plan", "level_table", "plan_of", "run_missing", "tell"]
+
+UNRESOLVED = ("define", "variants")
+"""Options whose interpolations are of ``conf/train.yaml``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was asked for; see ``conf/coldstart.yaml``, whose entries these are."""
+
+    name: str
+    learners: list[str]
+    define: dict[str, Any]
+    settings: list[Any]
+    variants: dict[str, list[str]]
+    only_in: dict[str, list[str]]
+    seeds: list[int]
+    interactions: int | None
+    common: list[str]
+    path: str | None
+    reference: str | None
+    draw: list[str] | None
+    axis: str | None
+    folder: str
+    n_jobs: int
+    reps: int
+
+
+class Plan(NamedTuple):
+    """What is to be compared.
+
+    Attributes:
+        learners: By name, in the order of the tables.
+        settings: Overrides of each, by name.
+        runs: By setting and learner, one a seed.
+        points: Of each setting, the interactions after which its learners are scored.
+    """
+
+    learners: dict[str, Learner]
+    settings: dict[str, list[str]]
+    runs: dict[tuple[str, str], list[StudyRun]]
+    points: dict[str, list[int]]
+
+
+def plan_of(asked: Comparison) -> Plan:
+    """Who is compared where; what cannot be is left out with a line.
+
+    Raises:
+        RunError: If a name is unknown, or nothing is left.
+    """
+    learners = _learners(asked)
+    known = [*known_settings(), *asked.variants]
+    names = [str(name) for name in asked.settings]  # 0.5 is the name of a level
+    require_known("settings", names, known, "conf/setting")
+    settings = {name: asked.variants.get(name, [f"setting={name}"]) for name in names}
+    require_known("only_in", asked.only_in, known, "conf/setting")
+    for names in asked.only_in.values():
+        require_known("only_in", names, [*known_learners(), *learners], "conf/learner")
+    drawn = asked.draw or []
+    for argument, names in (("reference", [asked.reference] if asked.reference else []), ("draw", drawn)):
+        require_known(argument, names, list(learners), "`learners`")
+    if len(drawn) > MOST_DRAWN:
+        raise RunError(f"`draw` must name at most {MOST_DRAWN} learners, got {len(drawn)}.")
+    if not asked.seeds:
+        raise RunError("`seeds` must name at least one seed, such as seeds=[0,1,2], got none.")
+    if not isinstance(asked.n_jobs, int) or asked.n_jobs < 1:
+        raise RunError(f"`n_jobs` must be 1 or more, got {asked.n_jobs!r}.")
+    length = [] if asked.interactions is None else [f"total_timesteps={asked.interactions}"]
+    runs: dict[tuple[str, str], list[StudyRun]] = {}
+    points: dict[str, list[int]] = {}
+    for setting, overrides in settings.items():
+        # One error is that of the setting, or of what all have in common, where it meets every learner.
+        errors: dict[str, list[str]] = {}
+        for name in (name for name in learners if name in asked.only_in.get(setting, learners)):
+            every = [*overrides, *length, *asked.common]
+            try:
+                made = compose_runs(learners[name], setting, every, asked.seeds, Path(asked.folder), asked.path)
+            except RunError as error:
+                errors.setdefault(str(error), []).append(name)
+                continue
+            runs[setting, name] = made
+            end = made[0].setup.total_timesteps
+            points[setting] = sorted({point for point in made[0].setup.evaluation_options.at if point < end} | {end})
+        for message, names in errors.items():
+            whom = ", ".join(names) if setting in points else "every learner"
+            tqdm.write(f"{setting}: {whom} left out: {message}", file=sys.stderr)
+    if not runs:
+        raise RunError("there is nothing to compare: every learner is left out of every setting, see above.")
+    return Plan(learners, settings, runs, points)
+
+
+def _learners(asked: Comparison) -> dict[str, Learner]:
+    """The learners that are asked for, by name; who defines one wants to see it."""
+    definitions = asked.define
+    names = dict.fromkeys([*asked.learners, *definitions])
+    require_known("learners", names, [*known_learners(), *definitions], "conf/learner")
+    return {
+        name: define_learner(name, definitions[name]) if name in definitions else read_learner(name) for name in names
+    }
+
+
+def run_missing(plan: Plan, n_jobs: int) -> int:
+    """Runs what is not finished, and takes learners whose run failed out of the plan; returns how many runs failed."""
+    owners = {run.folder: key for key, runs in plan.runs.items() for run in runs}
+    missing = [run for runs in plan.runs.values() for run in runs if not run.finished]
+    if len(missing) < len(owners):
+        tqdm.write(f"{len(owners) - len(missing)} of {len(owners)} runs are finished already", file=sys.stderr)
+    n_failed = 0
+    with Progress(len(owners), "study", "run", done=len(owners) - len(missing)) as progress:
+
+        def done(run: StudyRun, error: str | None) -> None:
+            nonlocal n_failed
+            progress.update()
+            if error is not None:
+                n_failed += 1
+                # The first one of its learner is told: the other seeds fail for the same reason.
+                if plan.runs.pop(owners[run.folder], None) is not None:
+                    setting, name = owners[run.folder]
+                    tqdm.write(f"{setting}: {name} left out: {error}", file=sys.stderr)
+
+        run_all(missing, n_jobs, done)
+    if not plan.runs:
+        raise RunError("no learner finished its runs, see above.")
+    return n_failed
+
+
+def tell(plan: Plan, asked: Comparison, command: str) -> None:
+    """Prints the tables and writes numbers and figures, of the whole study and of each setting.
+
+    Args:
+        plan: Whose runs are finished.
+        asked: What it was made of.
+        command: That asked for it.
+    """
+    folder = Path(asked.folder)
+    made_by = {
+        "command": command,
+        "commit": commit_of_checkout(),
+        "name": asked.name,
+        "learners": {name: list(learner.overrides) for name, learner in plan.learners.items()},
+        "in_words": IN_WORDS,
+    }
+    studies: dict[str, Study] = {}
+    for setting, points in plan.points.items():
+        names = [name for name in plan.learners if (setting, name) in plan.runs]
+        if names:
+            folders = {name: folder / setting / name for name in names}
+            studies[setting] = Study.read(folders, asked.seeds, points, asked.reps)
+    tables = {setting: _tables(study, asked.reference) for setting, study in studies.items()}
+    labels = {name: learner.label for name, learner in plan.learners.items()}
+    present = [name for name in plan.learners if any(name in study.scores for study in studies.values())]
+    drawn = list(asked.draw or present[:MOST_DRAWN])
+    for setting, study in studies.items():
+        write_json(
+            folder / setting / COLDSTART,
+            {**made_by, "setting": setting, "overrides": plan.settings[setting], **study.to_json()},
+        )
+        plot_settings({setting: study}, labels, drawn, folder / setting / COLDSTART_FIGURE)
+    if asked.axis is None:
+        plot_settings(studies, labels, drawn, folder / COLDSTART_FIGURE)
+        shown = [(_named(setting, header), rows) for setting in tables for header, rows in tables[setting]]
+    else:
+        plot_levels(studies, asked.axis, labels, drawn, folder / COLDSTART_FIGURE)
+        shown = [level_table(studies, asked.axis)]
+    print("\n\n".join([*(format_table(*table) for table in shown), IN_WORDS]))
+    write_json(
+        folder / COLDSTART,
+        {
+            **made_by,
+            "settings": list(studies),
+            "seeds": asked.seeds,
+            "tables": [{"header": header, "rows": rows} for header, rows in shown],
+        },
+    )
+    rows = [{"setting": setting, **row} for setting, study in studies.items() for row in study.rows()]
+    pd.DataFrame(rows).to_csv(folder / COLDSTART_TABLE, index=False)
+    print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
+
+
+def _tables(study: Study, reference: str | None) -> list[Table]:
+    """Means, interquartile means, and differences from one learner: the first where another one is not there."""
+    names = list(study.scores)
+    tables = [study.table(), study.iqm_table()]
+    if len(names) > 1:
+        tables.append(study.difference_table(reference if reference in names else names[0]))
+    return tables
+
+
+def _named(setting: str, header: Sequence[str]) -> list[str]:
+    return [f"{setting}: {header[0]}", *header[1:]]
+
+
+def level_table(studies: Mapping[str, Study], axis: str) -> Table:
+    """Each learner's mean score at the end, and its regret, by level.
+
+    Args:
+        studies: By level.
+        axis: What the levels are of.
+    """
+    some = next(iter(studies.values()))
+    header = [f"mean score after {some.points[-1]:,}; {axis}", *studies, *(f"regret, {level}" for level in studies)]
+    rows = []
+    for learner in some.scores:
+        of_levels = [study for study in studies.values() if learner in study.scores]
+        scores = [interval_cell(mean_interval(study.scores[learner][:, -1], study.reps)) for study in of_levels]
+        regrets = [interval_cell(mean_interval(study.regret[learner], study.reps), ".0f") for study in of_levels]
+        if len(of_levels) == len(studies):
+            rows.append([learner, *scores, *regrets])
+    return header, rows
