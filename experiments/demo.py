@@ -6,19 +6,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from experiments.pages.page import read_study, write_report
 from experiments.runs.folders import COLDSTART, Run, RunError, read_run, write_json
 from experiments.runs.progress import Progress
-from experiments.runs.tables import format_table
-from experiments.studies.figure import plot_learning
-from experiments.studies.runs import StudyRun, compose_runs, read_learner, run_all
-from experiments.studies.study import Table
+from experiments.runs.tables import Table, format_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from experiments.studies.runs import StudyRun
 
 __all__ = ["LEARNERS", "in_a_sentence"]
 
@@ -36,9 +37,16 @@ _SCORE = "held_out/score"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="demo")
 def main(cfg: DictConfig) -> None:
     """Trains what is not trained yet, draws and reports it, and says in a sentence what came out."""
-    folder = Path(cfg.folder)
+    # Not at the top: `--help` is answered without torch.
+    from experiments.pages.page import write_report
+    from experiments.pages.sections.study import read_study
+    from experiments.studies.figure import plot_learning
+
+    folder, common = Path(cfg.folder), OmegaConf.to_container(cfg.common, resolve=True)
     try:
-        _train(_runs(cfg, folder), cfg.n_jobs)
+        for name in ("interactions", "n_jobs"):
+            _require_positive(name, cfg[name])
+        _train(_runs(folder, cfg.interactions, cfg.seed, common), cfg.n_jobs)
         runs = {name: read_run(folder / name) for name in LEARNERS}
         scores = {name: run.metrics.set_index("interactions")[_SCORE] for name, run in runs.items()}
         table, sentence, caption = _table(runs, scores), in_a_sentence(scores), _caption(runs["cosine"])
@@ -91,25 +99,29 @@ def _moves(name: str, scores: pd.Series) -> str:
     return f"{name} {'rises' if end > start else 'falls'} from {start:.2f} to {end:.2f}"
 
 
-def _runs(cfg: DictConfig, folder: Path) -> list[StudyRun]:
+def _require_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise RunError(f"`{name}` must be 1 or more, got {value!r}.")
+
+
+def _runs(folder: Path, interactions: int, seed: int, common: Any) -> list[StudyRun]:
     """The run of each learner.
 
     Raises:
-        RunError: If an option is out of range, or ``common`` does not compose.
+        RunError: If ``common`` does not compose.
     """
-    for name, value in (("interactions", cfg.interactions), ("n_jobs", cfg.n_jobs)):
-        if not isinstance(value, int) or value < 1:
-            raise RunError(f"`{name}` must be 1 or more, got {value!r}.")
+    from experiments.studies.runs import compose_runs, read_learner
+
     overrides = [
         f"setting={_SETTING}",
-        f"total_timesteps={cfg.interactions}",
+        f"total_timesteps={interactions}",
         f"evaluation.at={_EARLY}",
         f"evaluation.interval={_INTERVAL}",
-        *cfg.common,
+        *common,
     ]
     runs = []
     for name in LEARNERS:
-        (run,) = compose_runs(read_learner(name), _SETTING, overrides, [cfg.seed], folder, path=None)
+        (run,) = compose_runs(read_learner(name), _SETTING, overrides, [seed], folder, path=None)
         runs.append(replace(run, folder=folder / name))
     return runs
 
@@ -120,11 +132,13 @@ def _train(runs: list[StudyRun], n_jobs: int) -> None:
     Raises:
         RunError: If one of them fails.
     """
+    from experiments.studies.runs import run_all
+
     missing = [run for run in runs if not run.finished]
     if not missing:
         print("all runs are finished already: nothing to train", file=sys.stderr)
         return
-    interactions = f"{missing[0].cfg.total_timesteps:,} interactions each"
+    interactions = f"{missing[0].setup.total_timesteps:,} interactions each"
     print(f"training {', '.join(run.folder.name for run in missing)}: {interactions}", file=sys.stderr)
     failed = []
     with Progress(len(runs), "demo", "run", done=len(runs) - len(missing)) as progress:

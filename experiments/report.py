@@ -8,7 +8,6 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.pages.page import read_study, truths_table, write_report
 from experiments.runs.folders import RunError, find_runs, unfinished_runs
 from experiments.runs.grouping import group_runs
 from experiments.runs.tables import format_table
@@ -17,6 +16,11 @@ from experiments.runs.tables import format_table
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
     """Writes the report of some runs and prints where it is."""
+    # Not at the top: `--help` is answered without torch.
+    from experiments.pages.page import write_report
+    from experiments.pages.sections.held_out import truths_table
+    from experiments.pages.sections.study import read_study
+
     paths: Any = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else cfg.runs
     try:
         runs = find_runs(paths, "runs")

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from experiments.runs.intervals import interval
 from experiments.runs.tables import Spread
-from experiments.studies.study import interval
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.runs.build import truth_spec
 from experiments.runs.folders import HOW_KEYS, Run
 
-__all__ = ["agent_in_words", "command_of", "reward_in_words", "simulator_in_words", "task_in_words"]
+__all__ = ["agent_in_words", "command_of", "reward_in_words", "simulator_in_words", "task_in_words", "truth_in_a_word"]
 
 _OPPONENTS = {
     "RandomRecommender": "recommends any candidate",
@@ -85,6 +85,12 @@ def simulator_in_words(spec: Mapping[str, Any]) -> str:
     known = ", ".join(f"{key} {spec[key]}" for key in ("seed", "noise", "corruption") if spec.get(key) is not None)
     who = {"RuleSimulator": "the planted rules", "CosineTruth": "the cosine"}.get(name, name)
     return f"{who} ({known})" if known else who
+
+
+def truth_in_a_word(config: Mapping[str, Any]) -> str:
+    """What the truth of a run is called in a table: ``"planted"``."""
+    name: str = truth_spec(config)["_target_"].rpartition(".")[2]
+    return {"RuleSimulator": "planted", "RecordedSimulator": "recorded", "CosineTruth": "cosine"}.get(name, name)
 
 
 def command_of(runs: Sequence[Run]) -> str:

@@ -1,4 +1,6 @@
+import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -6,9 +8,13 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.pages.page import truths_table, write_report
+from experiments.pages import sections
+from experiments.pages.page import write_report
 from experiments.pages.plots import mean_line
-from experiments.runs.folders import RunError, find_runs
+from experiments.pages.sections.held_out import truths_table
+from experiments.pages.sections.study import read_study
+from experiments.runs.build import build
+from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE, RunError, find_runs
 from experiments.runs.grouping import group_runs
 from experiments.runs.training import run_training
 
@@ -19,8 +25,31 @@ def report(small, tmp_path_factory):
     for algo in ("dynaq", "random"):
         for seed in (0, 1):
             overrides = [f"algo={algo}", f"seed={seed}", "env.max_episode_steps=2"]
-            run_training(small(*overrides), folder / f"{algo}{seed}", overrides)
+            run_training(build(small(*overrides)), folder / f"{algo}{seed}", overrides)
     return write_report(find_runs(folder, "runs"), folder / "report")
+
+
+@pytest.fixture
+def drop_in(tmp_path, monkeypatch):
+    """Puts a file beside those of the report's sections: ``drop_in("name", "source")``."""
+    folder = tmp_path / "dropped"
+    folder.mkdir()
+    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(folder)])
+    names = []
+
+    def dropped(name, source):
+        names.append(name)
+        (folder / f"{name}.py").write_text(source)
+
+    yield dropped
+    for name in names:
+        sys.modules.pop(f"{sections.__name__}.{name}", None)
+        vars(sections).pop(name, None)
+
+
+def navigation(page):
+    """Anchors that a page names on top, and those of its headings."""
+    return re.findall(r'<a href="#([^"]+)"', page.partition("</nav>")[0]), re.findall(r'<h2 id="([^"]+)"', page)
 
 
 def test_the_page_needs_nothing_but_itself(report):
@@ -48,6 +77,89 @@ def test_the_page_says_what_cannot_be_told(report):
     assert "No language model was asked" in page
     assert "No reward here is annealed" in page
     assert "has a twin without planning" in page
+
+
+def test_sections_stand_in_their_order_on_the_page_and_in_the_navigation(report):
+    on_top, headings = navigation(report.read_text())
+
+    expected = ["learning", "held-out", "regret", "reward", "world-model", "planning", "jobs", "applicants"]
+    assert on_top == headings == ["run", *expected, "configs"]
+
+
+def test_a_section_without_data_is_in_neither_page_nor_navigation(run, tmp_path):
+    run("algo=random")
+
+    page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report").read_text()
+
+    on_top, headings = navigation(page)
+    assert on_top == headings == ["run", "learning", "held-out", "regret", "reward", "jobs", "applicants", "configs"]
+    facts = page.partition('<h2 id="learning">')[0]
+    for words in ("None of these agents has a world model.", "None of these agents plans.", "No language model was"):
+        assert words in facts
+
+
+SECONDS = """
+from experiments.pages.data import has_values
+from experiments.pages.section import Content, Section, Table
+
+
+def draw(data):
+    return Content("Since the run began.", [Table(["agent", "last"], [["all of them", "12.5 s"]], "A note on time.")])
+
+
+SECTION = Section("time", "Time & tide", 15, lambda data: has_values(data.metrics, COLUMN), draw, "No clock was read.")
+"""
+
+
+@pytest.mark.parametrize("column", ["interactions", "seconds_on_mars"])
+def test_a_file_in_the_folder_of_sections_is_a_section(run, tmp_path, drop_in, column):
+    run("algo=random")
+    drop_in("seconds", SECONDS.replace("COLUMN", repr(column)))
+
+    page = write_report(find_runs(tmp_path / "run", "runs"), tmp_path / "report").read_text()
+
+    on_top, headings = navigation(page)
+    if column == "interactions":
+        assert on_top == headings
+        assert headings[1:4] == ["learning", "time", "held-out"]
+        assert page.count("Time &amp; tide") == 2
+        assert "<td>12.5 s</td>" in page and "A note on time." in page and "No clock was read." not in page
+    else:
+        assert "time" not in on_top + headings
+        assert "Time &amp; tide" not in page and "12.5 s" not in page and "No clock was read." in page
+
+
+def test_a_file_of_sections_without_one_is_named(drop_in):
+    drop_in("empty", "SECTION = None")
+
+    with pytest.raises(TypeError, match=r"empty\.py .* must declare `SECTION`, a Section, got None"):
+        sections.all_sections()
+
+
+def test_two_sections_of_one_name_are_refused(drop_in):
+    drop_in("seconds", SECONDS.replace("COLUMN", "'x'").replace('"time"', '"regret"'))
+
+    with pytest.raises(ValueError, match=r"seconds\.py: a section named 'regret' is there already"):
+        sections.all_sections()
+
+
+def test_a_study_is_on_the_page_of_its_folder_and_not_on_that_of_one_setting(run, tmp_path):
+    run("algo=random")
+    runs = find_runs(tmp_path, "runs")
+    (tmp_path / COLDSTART_FIGURE).write_bytes(b"a picture")
+    setting = {"name": "quick", "in_words": "Means over seeds."}
+    study = {**setting, "tables": [{"header": ["learner", "20"], "rows": [["LinUCB", "0.5"]]}]}
+
+    pages = []
+    for told in (setting, study):
+        (tmp_path / COLDSTART).write_text(json.dumps(told))
+        pages.append(write_report(runs, tmp_path / "report", study=read_study(tmp_path)).read_text())
+
+    (without, _), (on_top, headings) = map(navigation, pages)
+    assert "study" not in without and "The cold start" not in pages[0]
+    assert on_top == headings and on_top[:3] == ["run", "study", "learning"]
+    assert ">The cold start</a>" in pages[1] and '<h2 id="study">The cold start: quick</h2>' in pages[1]
+    assert "<td>0.5</td>" in pages[1] and pages[1].count("Means over seeds.") == 1
 
 
 def test_every_picture_lies_beside_the_page_as_svg_and_png(report):
@@ -141,6 +253,14 @@ def test_the_headline_is_of_learners(run, tmp_path):
     assert re.search(r"The agent scores -?\d", page)
 
 
+def test_opponents_of_an_earlier_version_are_not_called_learners(run, tmp_path):
+    run("algo=oracle")
+    (found,) = find_runs(tmp_path, "runs")
+    found.config["algo"]["_target_"] = "experiments.opponents.OracleRecommender"
+
+    assert "scores" not in write_report([found], tmp_path / "report").read_text()
+
+
 def test_equal_numbers_are_called_equal(run, tmp_path):
     run()
     (found,) = find_runs(tmp_path, "runs")
@@ -168,7 +288,7 @@ def test_a_curve_that_is_gone_is_named(run, tmp_path):
 def test_agents_are_scored_by_every_signal(small, tmp_path):
     for reward in ("cosine", "feedback"):
         overrides = ["experiment=strategies", f"reward={reward}", "total_timesteps=10"]
-        run_training(small(*overrides), tmp_path / reward, overrides)
+        run_training(build(small(*overrides)), tmp_path / reward, overrides)
     runs = find_runs(tmp_path, "runs")
 
     header, rows = truths_table(group_runs(runs))

@@ -1,0 +1,94 @@
+"""What a section of the report is: its place, what it needs and what it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from experiments.pages.data import ReportData
+from experiments.pages.plots import Figure
+
+__all__ = ["Content", "Poster", "Section", "Table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+        header: Names of the columns; the first one is of words.
+        rows: Cells, as they are written.
+        note: Below it.
+        n_agents: So many rows are agents, what follows are references; ``None``: all are.
+        n_words: So many first columns are words and stand left.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    n_agents: int | None = None
+    n_words: int = 1
+
+
+class Poster(NamedTuple):
+    """A picture as wide as the page.
+
+    Attributes:
+        alt: What it shows, in words.
+        png: base64 of the PNG file.
+    """
+
+    alt: str
+    png: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What stands in a section.
+
+    Attributes:
+        words: What there is to know before one looks.
+        tables: Shown first.
+        figures: Shown behind; ``None`` where a figure has no data.
+        heading: In place of the section's title, which stays in the navigation.
+        poster: Above all else.
+    """
+
+    words: str = ""
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure | None] = ()
+    heading: str = ""
+    poster: Poster | None = None
+
+    @property
+    def pictures(self) -> list[Figure]:
+        """The figures that there is data for."""
+        return [figure for figure in self.figures if figure is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page. A file of :mod:`experiments.pages.sections` declares one under the name ``SECTION``.
+
+    Attributes:
+        name: Of its anchor.
+        title: Its heading, and what the navigation calls it.
+        order: Sections stand by rising order; the tens are taken, so that there is room between them.
+        needs: Whether there is anything to draw. Without, the section is in neither page nor navigation.
+        draw: Makes what stands in it, and writes its figures into the folder of the data.
+        without: A sentence under "What was run" that says why the section is missing; empty says nothing.
+
+    Example:
+        >>> from experiments.pages.data import has_values
+        >>> def draw(data):
+        ...     return Content("Seconds since the run began.", figures=[...])
+        >>> section = Section("time", "Time", 15, lambda data: has_values(data.metrics, "seconds"), draw)
+    """
+
+    name: str
+    title: str
+    order: int
+    needs: Callable[[ReportData], bool]
+    draw: Callable[[ReportData], Content]
+    without: str = ""

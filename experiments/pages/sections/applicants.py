@@ -1,0 +1,102 @@
+"""Who is served how well: outcomes by the applicant's family of occupations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.pages.data import REFERENCES, ReportData, outcomes_of
+from experiments.pages.plots import families
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import Spread, format_number, mean_and_spread
+
+__all__ = ["SECTION"]
+
+_FEW_PAIRS = 20  # a family with fewer held-out pairs is too small to be called best or worst served
+
+
+def _draw(data: ReportData) -> Content:
+    by_agent, references = _by_agent(data), data.first.summary["outcomes"]
+    sizes = {family: int(part["n_pairs"]) for family, part in references["oracle"]["by_family"].items()}
+    names = sorted(sizes, key=lambda family: -sizes[family])
+    rewards = {label: _spread(parts, names, "mean_reward") for label, parts in by_agent.items()}
+    scores = {label: _spread(parts, names, "score") for label, parts in by_agent.items()}
+    tables = []
+    if served := _served(scores, sizes):
+        tables.append(
+            Table(
+                ["agent", "worst served", "best served", "worst score", "best score", "gap"],
+                served,
+                f"Score within a family: 0 a random choice, 1 the best one, means over seeds; of families with at "
+                f"least {_FEW_PAIRS} held-out pairs.",
+                n_words=3,
+            )
+        )
+    tables.append(
+        Table(
+            ["family", "pairs", *by_agent, *REFERENCES],
+            [
+                [
+                    family,
+                    f"{sizes[family]:,}",
+                    *(format_number(rewards[label][family]) for label in by_agent),
+                    *(format_number(references[who]["by_family"][family]["mean_reward"]) for who in REFERENCES),
+                ]
+                for family in names
+            ],
+            "Mean expected reward of the greedy choice; agents: mean over seeds ± one standard deviation.",
+        )
+    )
+    figure = families(
+        data.folder,
+        "families",
+        "Mean reward by family",
+        "Grey bars go from what a random choice earns to what the best one would; markers are agents, means over "
+        "seeds. Families with the most held-out pairs stand on top.",
+        {
+            family: tuple(references[who]["by_family"][family]["mean_reward"] for who in ("random", "oracle"))
+            for family in names
+        },
+        rewards,
+    )
+    return Content(
+        "Outcomes on the held-out pairs by the applicant's family of occupations. Families differ in what the "
+        "candidates offer them, so an agent is to be judged between the two ends of a family's bar.",
+        tables,
+        [figure],
+    )
+
+
+def _by_agent(data: ReportData) -> dict[str, list[Mapping[str, Any]]]:
+    """Outcomes by family of each run that kept them, by group."""
+    kept = {
+        label: [part for run in members if (part := outcomes_of(run).get("by_family"))]
+        for label, members in data.groups.items()
+    }
+    return {label: parts for label, parts in kept.items() if parts}
+
+
+def _spread(parts: Sequence[Mapping[str, Any]], names: Sequence[str], key: str) -> dict[str, Spread | None]:
+    return mean_and_spread([{family: part.get(family, {}).get(key) for family in names} for part in parts])
+
+
+def _served(scores: Mapping[str, Mapping[str, Spread | None]], sizes: Mapping[str, int]) -> list[list[str]]:
+    """The worst and the best served family of each agent that has two of some size."""
+    rows = []
+    for label, by_family in scores.items():
+        means = {f: entry[0] for f, entry in by_family.items() if entry and sizes[f] >= _FEW_PAIRS}
+        if len(means) > 1:
+            worst, best = min(means, key=lambda f: means[f]), max(means, key=lambda f: means[f])
+            cells = [f"{value:.3f}" for value in (means[worst], means[best], means[best] - means[worst])]
+            rows.append([label, worst, best, *cells])
+    return rows
+
+
+SECTION = Section(
+    "applicants",
+    "Who is served how well",
+    90,
+    needs=lambda data: bool(_by_agent(data) and data.first.summary.get("outcomes")),
+    draw=_draw,
+    without="Runs of an earlier version kept no outcomes by family.",
+)

@@ -1,0 +1,80 @@
+"""The greedy agents on held-out applicants, beside three that learn nothing, and scored by every signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from experiments.pages.data import ReportData
+from experiments.pages.section import Content, Section, Table
+from experiments.pages.wording import truth_in_a_word
+from experiments.runs.folders import Run
+from experiments.runs.tables import COLUMNS, Spread, format_number, held_out_table, mean_and_spread
+
+__all__ = ["SECTION", "truths_table"]
+
+_SHOWN = tuple(name for name in COLUMNS if name not in ("coverage", "gini", "congestion"))  # those are of the jobs
+
+
+def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the scores of each group by each signal: its own truth and those of ``evaluation.also``.
+
+    No rows where no run was scored by another signal than its own.
+    """
+    rows: dict[str, dict[str, Spread | None]] = {}
+    cosine: dict[str, dict[str, Spread | None]] = {}
+    for label, members in groups.items():
+        truth = truth_in_a_word(members[0].config)
+        by_truth = [{truth: run.summary, **(run.summary.get("also") or {})} for run in members]
+        rows[label] = mean_and_spread(
+            [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_truth]
+        )
+        market = f"highest cosine, market {members[0].summary['market']['name']}"
+        known = cosine.setdefault(market, {})
+        known |= mean_and_spread([{name: part["references"]["cosine"]["score"] for name, part in by_truth[0].items()}])
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if len(names) < 2:
+        return [], []
+    return (
+        ["score by", *names],
+        [[agent, *(format_number(row.get(name)) for name in names)] for agent, row in (rows | cosine).items()],
+    )
+
+
+def _draw(data: ReportData) -> Content:
+    header, rows = held_out_table({**data.held_out, **data.references}, _SHOWN)
+    shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
+    same = all(run.summary["references"] == data.references for run in data.runs)
+    tables = [
+        Table(
+            ["agent", *(header[column] for column in shown[1:])],
+            [[row[column] for column in shown] for row in rows],
+            "Mean over seeds ± one standard deviation."
+            + ("" if same else " The runs differ in pairs or truth: random, cosine and oracle are of the first run."),
+            n_agents=len(data.groups),
+        )
+    ]
+    truths_header, truths_rows = truths_table(data.groups)
+    if truths_rows:
+        tables.append(
+            Table(
+                ["agent", *(f"score by {name}" for name in truths_header[1:])],
+                truths_rows,
+                "Scored by every signal: the same greedy agents, each signal taken as the truth. An agent scored by "
+                "what it was trained on alone proves little.",
+                n_agents=len(data.groups),
+            )
+        )
+    return Content(
+        "The greedy agents after training, beside three that learn "
+        "nothing: a random choice, the job of highest cosine, and the oracle.",
+        tables,
+    )
+
+
+SECTION = Section(
+    "held-out",
+    "Held-out applicants",
+    20,
+    needs=lambda data: any(entry.get(name) is not None for entry in data.held_out.values() for name in _SHOWN),
+    draw=_draw,
+)

@@ -1,0 +1,80 @@
+"""Which jobs are recommended: coverage, exposure and congestion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from experiments.pages.data import REFERENCES, ReportData, outcomes_of
+from experiments.pages.plots import lorenz_curves
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import COLUMNS, format_number
+
+__all__ = ["SECTION"]
+
+_EXPOSURE = ("coverage", "gini", "congestion")
+_SHOWN_JOBS, _JOB_ROWS = 5, 20  # of an agent, and of all
+
+
+def _draw(data: ReportData) -> Content:
+    exposures = _exposures(data)
+    tables = [
+        Table(
+            ["agent", *(COLUMNS[key] for key in _EXPOSURE)],
+            [
+                [label, *(format_number(entry.get(key)) for key in _EXPOSURE)]
+                for label, entry in {**data.held_out, **data.references}.items()
+            ],
+            "Coverage: share of the jobs that are recommended at all. Gini: 0 where all jobs are recommended equally "
+            "often, near 1 where always the same. Congestion: the chance that two recommendations are of the same job, "
+            "so that two applicants meet as rivals. A random choice shows how uneven chance alone is.",
+            n_agents=len(data.groups),
+        )
+    ]
+    n_jobs = min(_SHOWN_JOBS, max(1, _JOB_ROWS // len(data.groups)))
+    most = [
+        [label, str(place), job["title"], job["key"], f"{job['share']:.1%}"]
+        for label, parts in exposures.items()
+        for place, job in enumerate(parts[0]["most_recommended"][:n_jobs], start=1)
+    ]
+    if most:
+        note = "What the first seed of each agent recommends most often."
+        tables.append(Table(["agent", "place", "job", "key", "share of recommendations"], most, note, n_words=4))
+    shares = {label: np.mean([part["lorenz"] for part in parts], axis=0) for label, parts in exposures.items()}
+    for who in REFERENCES if shares else ():
+        if part := (data.first.summary.get("outcomes") or {}).get(who):
+            shares[who] = np.array(part["exposure"]["lorenz"])
+    figure = lorenz_curves(
+        data.folder,
+        "exposure",
+        "Exposure of jobs",
+        "Lorenz curves: what share of all recommendations the least recommended jobs get. The further below the "
+        "straight line, the fewer jobs get most of them. Mean over seeds.",
+        shares,
+    )
+    words = "Of the greedy choices on the held-out pairs."
+    if not shares:
+        words += " Runs of an earlier version kept no exposure: experiments.train resume=false makes them again."
+    return Content(words, tables, [figure])
+
+
+def _exposures(data: ReportData) -> dict[str, list[dict[str, Any]]]:
+    """Exposure of the jobs by each run that kept it, by group."""
+    kept = {
+        label: [part for run in members if (part := outcomes_of(run).get("exposure"))]
+        for label, members in data.groups.items()
+    }
+    return {label: parts for label, parts in kept.items() if parts}
+
+
+SECTION = Section(
+    "jobs",
+    "Which jobs are recommended",
+    80,
+    needs=lambda data: (
+        bool(_exposures(data))
+        or any(entry.get(key) is not None for entry in data.held_out.values() for key in _EXPOSURE)
+    ),
+    draw=_draw,
+)

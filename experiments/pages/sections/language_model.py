@@ -1,0 +1,104 @@
+"""What was asked of a language model, what it cost, and what a decision brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from experiments.pages.data import ReportData
+from experiments.pages.plots import curves
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import format_number, mean_and_spread
+
+__all__ = ["SECTION"]
+
+_HEADER = (
+    "agent",
+    "decisions",
+    "calls",
+    "known before",
+    "no answer",
+    "tokens",
+    "dollars",
+    "expected reward / decision",
+)
+_DECISIONS_ASKED = "decisions asked"
+_CURVES = (
+    (
+        "reward_by_decision",
+        "online/cumulative_expected_reward",
+        "Expected reward by feedback asked",
+        "expected reward, sum",
+        "Sum while learning, over the decisions asked for; its slope is what a decision brings.",
+    ),
+    (
+        "score_by_decision",
+        "held_out/score",
+        "Score by feedback asked",
+        "score",
+        "Held-out score over the decisions asked for, those known before included.",
+    ),
+)
+
+
+def _draw(data: ReportData) -> Content:
+    asked = {label: [_with_asked(table) for table in tables] for label, tables in data.metrics.items()}
+    return Content(
+        "What was asked of the language model in a run, mean over seeds: a decision that was known before costs "
+        "nothing.",
+        [Table(_HEADER, _rows(data))],
+        [
+            curves(
+                data.folder,
+                name,
+                title,
+                caption,
+                asked,
+                _DECISIONS_ASKED,
+                column,
+                y_label=label,
+                x_label=_DECISIONS_ASKED,
+            )
+            for name, column, title, label, caption in _CURVES
+        ],
+    )
+
+
+def _rows(data: ReportData) -> list[list[str]]:
+    """Of the agents for which a language model was asked."""
+    rows = []
+    for label, members in data.groups.items():
+        if any(run.summary.get("feedback") is None for run in members):
+            continue
+        entry = mean_and_spread([_asked(run.summary["feedback"], run.summary["online"]) for run in members])
+        if entry["decisions"] is None or not entry["decisions"][0]:
+            continue
+        whole = [
+            f"{part[0]:,.0f}"
+            for name in ("decisions", "calls", "cache_hits", "failures", "tokens")
+            if (part := entry[name]) is not None
+        ]
+        rows.append([label, *whole, format_number(entry["cost_usd"]), format_number(entry["reward"])])
+    return rows
+
+
+def _asked(feedback: Mapping[str, float], online: Mapping[str, float]) -> dict[str, float | None]:
+    return {**feedback, "reward": online["cumulative_expected_reward"] / max(feedback["decisions"], 1)}
+
+
+def _with_asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds how many decisions of a language model were asked for, where one was asked at all."""
+    if "feedback/decisions" not in table or not table["feedback/decisions"].any():
+        return table
+    return table.assign(**{_DECISIONS_ASKED: table["feedback/decisions"]})
+
+
+SECTION = Section(
+    "language-model",
+    "Feedback of a language model",
+    70,
+    needs=lambda data: bool(_rows(data)),
+    draw=_draw,
+    without="No language model was asked: these runs cost no calls and no dollars.",
+)

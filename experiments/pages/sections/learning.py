@@ -1,0 +1,45 @@
+"""Learning curves on applicants that an agent never meets while learning."""
+
+from __future__ import annotations
+
+from experiments.pages.data import REFERENCES, ReportData, has_values
+from experiments.pages.plots import curves
+from experiments.pages.section import Content, Section
+
+__all__ = ["SECTION"]
+
+_CURVES = (
+    ("held_out_score", "score", "score", "Where the greedy choice stands between random (0) and the oracle (1)."),
+    ("held_out_ndcg", "ndcg@10", "nDCG@10", "How well the agent orders all candidates."),
+    ("held_out_apply_rate", "apply_rate", "apply rate", "Share of greedy choices that would be applied to."),
+)
+
+
+def _draw(data: ReportData) -> Content:
+    return Content(
+        "How good the greedy agent is on applicants that it never meets while learning, by how many recommendations it "
+        "has learned from.",
+        figures=[
+            curves(
+                data.folder,
+                name,
+                f"Held out: {title}",
+                caption,
+                data.metrics,
+                "interactions",
+                f"held_out/{key}",
+                y_label=title,
+                references={who: data.references[who][key] for who in REFERENCES},
+            )
+            for name, key, title, caption in _CURVES
+        ],
+    )
+
+
+SECTION = Section(
+    "learning",
+    "Learning curves",
+    10,
+    needs=lambda data: has_values(data.metrics, *(f"held_out/{key}" for _, key, _, _ in _CURVES)),
+    draw=_draw,
+)

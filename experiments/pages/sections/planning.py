@@ -1,0 +1,121 @@
+"""Planning: each agent that plans, against the one that is equal but does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.pages.data import ReportData, flat_config, last_value
+from experiments.pages.plots import curves
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.folders import Run
+from experiments.runs.tables import format_number, mean_and_spread
+
+__all__ = ["SECTION"]
+
+_HEADER = (
+    "agent",
+    "planning steps",
+    "direct updates",
+    "planning updates",
+    "score",
+    "without planning",
+    "difference",
+)
+_CURVES = (
+    ("td_loss", "Q-network: direct updates", "On rewards that were paid.", "train/loss"),
+    (
+        "planning_loss",
+        "Q-network: planning updates",
+        "On rewards that the world model imagined.",
+        "train/planning_loss",
+    ),
+)
+
+
+def _draw(data: ReportData) -> Content:
+    planners = {label: members for label, members in data.groups.items() if _planning_steps(members)}
+    twins = {label: _without_planning(data, members) for label, members in planners.items()}
+    words = (
+        "Each row compares an agent with one that is equal but does not plan, seed by seed."
+        if any(twins.values())
+        else "No agent here has a twin without planning, so its effect cannot be told from these runs: add "
+        "algo.planning_steps=0,5 to the sweep, or algo=dynaq,dynaq_noplan at equal numbers of updates."
+    )
+    rows = [_row(data, label, twin) for label in planners for twin in twins[label] or [""]]
+    return Content(
+        words,
+        [Table(_HEADER, rows)],
+        [
+            curves(
+                data.folder,
+                name,
+                title,
+                caption,
+                data.progress,
+                "time/total_timesteps",
+                column,
+                y_label="squared TD error",
+                log=True,
+            )
+            for name, title, caption, column in _CURVES
+        ],
+    )
+
+
+def _row(data: ReportData, label: str, twin: str) -> list[str]:
+    """An agent that plans, beside the group that does not; ``""`` where there is none."""
+    members = data.groups[label]
+    updates = [
+        mean_and_spread([{"value": last_value(table, column)} for table in data.progress[label]])["value"]
+        for column in ("train/n_updates", "train/planning_updates")
+    ]
+    scores = {run.summary["seed"]: run.summary["held_out"]["score"] for run in data.groups[twin]} if twin else {}
+    differences = [
+        run.summary["held_out"]["score"] - scores[run.summary["seed"]]
+        for run in members
+        if scores.get(run.summary["seed"]) is not None and run.summary["held_out"]["score"] is not None
+    ]
+    return [
+        label,
+        str(_planning_steps(members)),
+        *("-" if entry is None else f"{entry[0]:,.0f}" for entry in updates),
+        format_number(data.held_out[label]["score"]),
+        twin or "-",
+        f"{np.mean(differences):+.3f}" if differences else "-",
+    ]
+
+
+def _planning_steps(members: Sequence[Run]) -> int:
+    """Of the runs of a group; 0 where an agent does not plan."""
+    return members[0].config["algo"].get("planning_steps") or 0
+
+
+def _without_planning(data: ReportData, members: Sequence[Run]) -> list[str]:
+    """Labels of the groups that are equal to one but do not plan, at the same or at an equal number of updates."""
+    differ = ("algo.planning_steps", "algo.gradient_steps")
+
+    def rest(run: Run) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in flat_config(run.config).items()
+            if key not in differ and key.rpartition(".")[2] != "seed"
+        }
+
+    return [
+        label
+        for label, others in data.groups.items()
+        if others[0].config["algo"].get("planning_steps") == 0 and rest(others[0]) == rest(members[0])
+    ]
+
+
+SECTION = Section(
+    "planning",
+    "Planning",
+    60,
+    needs=lambda data: any(_planning_steps(members) for members in data.groups.values()),
+    draw=_draw,
+    without="None of these agents plans.",
+)

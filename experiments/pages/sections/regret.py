@@ -1,0 +1,74 @@
+"""What learning cost: regret and the apply rate of all recommendations, exploration included."""
+
+from __future__ import annotations
+
+from experiments.pages.data import ReportData, has_values
+from experiments.pages.plots import curves
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import Spread, mean_and_spread
+
+__all__ = ["SECTION"]
+
+_REGRET, _RANDOM_REGRET = "online/cumulative_regret", "online/cumulative_random_regret"
+_APPLY_RATE = "online/apply_rate"
+_RANDOM = "a random choice"
+
+
+def _draw(data: ReportData) -> Content:
+    rows = _rows(data)
+    first = next(iter(data.metrics.values()))
+    random_too = {_RANDOM: [table.assign(**{_REGRET: table[_RANDOM_REGRET]}) for table in first]}
+    return Content(
+        "What learning cost: the expected reward of the best candidate less that of the recommended one, summed up "
+        "over all recommendations made while learning, exploration included.",
+        [Table(["agent", "reward, sum", "expected regret, sum", "regret / random's"], rows)] if rows else [],
+        [
+            curves(
+                data.folder,
+                "online_regret",
+                "Cumulative expected regret",
+                "Flat where nothing is missed any more; the dashed line would be a random choice's.",
+                data.metrics,
+                "interactions",
+                _REGRET,
+                y_label="cumulative regret",
+                extra=random_too,
+            ),
+            curves(
+                data.folder,
+                "online_apply_rate",
+                "Apply rate while learning",
+                "Share of recommendations that would be applied to without noise, since the point before.",
+                data.metrics,
+                "interactions",
+                _APPLY_RATE,
+                y_label="apply rate",
+            ),
+        ],
+    )
+
+
+def _rows(data: ReportData) -> list[list[str]]:
+    rows = []
+    for label, members in data.groups.items():
+        online = mean_and_spread([run.summary["online"] for run in members])
+        regret, random = online["cumulative_regret"], online["cumulative_random_regret"]
+        reward = online["cumulative_reward"]
+        if regret is None or random is None or reward is None or random[0] == 0:
+            continue
+        sums = [f"{entry[0]:,.0f}{_plus_minus(entry)}" for entry in (reward, regret)]
+        rows.append([label, *sums, f"{regret[0] / random[0]:.2f}"])
+    return rows
+
+
+def _plus_minus(entry: Spread) -> str:
+    return f" ± {entry[1]:,.0f}" if entry[2] > 1 else ""
+
+
+SECTION = Section(
+    "regret",
+    "Regret while learning",
+    30,
+    needs=lambda data: has_values(data.metrics, _REGRET, _APPLY_RATE),
+    draw=_draw,
+)

@@ -1,0 +1,43 @@
+"""The cold start: what the study found that made these runs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.pages.data import ReportData
+from experiments.pages.section import Content, Poster, Section, Table
+from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE
+
+__all__ = ["SECTION", "read_study"]
+
+
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """What ``experiments.coldstart`` or ``experiments.demo`` left in a folder of runs.
+
+    Returns:
+        ``name``, ``in_words``, ``png``, base64, and of a whole study ``tables`` (``header`` and ``rows`` of each);
+        ``None`` if neither command was there.
+    """
+    if not (folder / COLDSTART).is_file():
+        return None
+    study = json.loads((folder / COLDSTART).read_text())
+    figure = folder / study.get("figure", COLDSTART_FIGURE)
+    return {**study, "png": base64.b64encode(figure.read_bytes()).decode()} if figure.is_file() else None
+
+
+def _draw(data: ReportData) -> Content:
+    return Content(
+        heading=f"The cold start: {data.study['name']}",
+        poster=Poster("Scores of each learner", data.study["png"]),
+        tables=[
+            Table(table["header"], table["rows"], "" if number else data.study["in_words"])
+            for number, table in enumerate(data.study["tables"])
+        ],
+    )
+
+
+# The folder of one setting has its numbers, but no tables: those are of the whole study.
+SECTION = Section("study", "The cold start", 0, needs=lambda data: "tables" in data.study, draw=_draw)

@@ -1,0 +1,75 @@
+"""The world model: how well it predicts the reward of a recommendation before it is made."""
+
+from __future__ import annotations
+
+from experiments.pages.data import ReportData, last_value, outcomes_of
+from experiments.pages.plots import curves
+from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import format_number, mean_and_spread
+
+__all__ = ["SECTION"]
+
+
+def _draw(data: ReportData) -> Content:
+    return Content(
+        "How well the agent's model predicts the reward of a recommendation before it is made: 1 is perfect, 0 no "
+        "better than the mean, below 0 worse.",
+        [
+            Table(
+                ["agent", "R² while learning", "R² held out", "correlation held out"],
+                _rows(data),
+                "While learning: of the rewards that the agent was paid, each predicted before the model was trained "
+                "on it. Held out: of the expected rewards of all candidates under the truth, which is another signal "
+                "than a cosine that an agent may have been paid; there only the correlation says something.",
+            )
+        ],
+        [
+            curves(
+                data.folder,
+                "model_r2",
+                "R² of the world model",
+                "Of rewards predicted before the model was trained on them; below -1 cut off.",
+                data.progress,
+                "time/total_timesteps",
+                "train/model_r2",
+                y_label="R²",
+                limits=(-1.0, 1.02),
+            ),
+            curves(
+                data.folder,
+                "model_loss",
+                "Loss of the world model",
+                "Mean squared error of the reward, on replayed transitions.",
+                data.progress,
+                "time/total_timesteps",
+                "train/model_loss",
+                y_label="squared error",
+                log=True,
+            ),
+        ],
+    )
+
+
+def _rows(data: ReportData) -> list[list[str]]:
+    """Of the agents that have a world model."""
+    rows = []
+    for label, members in data.groups.items():
+        last = [last_value(table, "train/model_r2") for table in data.progress[label]]
+        held_out = [(outcomes_of(run).get("world_model") or {}) for run in members]
+        entries = [
+            mean_and_spread([{"value": value} for value in values])["value"]
+            for values in (last, *([part.get(key) for part in held_out] for key in ("r2", "correlation")))
+        ]
+        if any(entry is not None for entry in entries):
+            rows.append([label, *map(format_number, entries)])
+    return rows
+
+
+SECTION = Section(
+    "world-model",
+    "World model",
+    50,
+    needs=lambda data: bool(_rows(data)),
+    draw=_draw,
+    without="None of these agents has a world model.",
+)
