@@ -197,3 +197,69 @@ def test_no_private_names_of_gymnasium():
 def test_no_catch_all_modules():
     for package in (*LAYERS, "experiments"):
         assert not [path for path in modules(package) if path.stem in {"utils", "util", "common", "helpers", "misc"}]
+
+
+ROOMS = [{"runs"}, {"learners"}, {"pages"}, {"studies", "llm", "benchmarks"}, {"commands"}]
+"""Of `experiments`, in the order in which they may import each other; commands lie above them."""
+
+
+def room(module: str) -> int:
+    """Where a module of `experiments` stands in :data:`ROOMS`."""
+    parts = module.split(".")[1:]
+    name = parts[0] if parts and (ROOT / "experiments" / parts[0]).is_dir() else "commands"
+    found = [number for number, names in enumerate(ROOMS) if name in names]
+    assert found, f"{module} has no place in ROOMS: give it one"
+    return found[0]
+
+
+def test_a_room_of_experiments_imports_only_those_beneath_it():
+    graph = all_imports("experiments")
+    assert circle(graph) == []
+    for module, named in graph.items():
+        for name in named - {"experiments"}:
+            inside = name.split(".")[1] == module.split(".")[1]
+            assert inside or room(name) < room(module), f"{module} imports {name}, which is not beneath it"
+
+
+def is_command(path: Path) -> bool:
+    """Whether a file has a `main`, which it runs where it is the program."""
+    body = ast.parse(path.read_text()).body
+    mains = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    runs = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"]
+    return bool(mains) and any("main(" in ast.unparse(node) for node in runs)
+
+
+def test_only_commands_lie_at_the_top_of_experiments():
+    files = [path for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__"]
+    assert [path.name for path in files if not is_command(path)] == []
+
+
+def test_a_config_is_read_by_commands_and_by_nothing_behind_build():
+    readers = {}
+    for path in modules("experiments"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                if any(
+                    one.arg == "cfg" or (one.annotation and "DictConfig" in ast.unparse(one.annotation))
+                    for one in taken
+                ):
+                    readers.setdefault(dotted(path), set()).add(getattr(node, "name", "lambda"))
+    assert "main" in readers["experiments.train"] and "build" in readers.pop("experiments.runs.build")
+    assert {name: functions for name, functions in readers.items() if functions != {"main"}} == {}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_no_source_is_ignored_by_git():
+    kinds = {".py", ".yaml", ".toml", ".j2", ".txt", ".npz", ".json", ".typed"}
+    sources = [
+        str(path.relative_to(ROOT))
+        for folder in ("experiments", "jobrec_gym", "dynaq_algo", "tests", "conf")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in kinds and "__pycache__" not in path.parts
+    ]
+    assert len(sources) > 200
+    asked = subprocess.run(
+        ["git", "check-ignore", "--stdin"], cwd=ROOT, input="\n".join(sources), capture_output=True, text=True
+    )
+    assert asked.returncode == 1, f"ignored: {asked.stdout}{asked.stderr}"

@@ -30,8 +30,8 @@ _Z = 1.6448536269514722  # of a central 90 % interval of the normal distribution
 def main(cfg: DictConfig) -> None:
     """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
     # Not at the top: `--help` is answered without torch.
+    from experiments.runs.intervals import interval, interval_cell
     from experiments.studies.relearning import learners_of, relearn
-    from experiments.studies.study import interval, interval_cell
 
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     try:

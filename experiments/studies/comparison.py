@@ -19,6 +19,7 @@ from experiments.runs.folders import (
     commit_of_checkout,
     write_json,
 )
+from experiments.runs.intervals import interval_cell, mean_interval
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from experiments.studies.figure import MOST_DRAWN, plot_levels, plot_settings
@@ -33,7 +34,7 @@ from experiments.studies.runs import (
     require_known,
     run_all,
 )
-from experiments.studies.study import IN_WORDS, Study, interval_cell, mean_interval
+from experiments.studies.study import IN_WORDS, Study
 
 __all__ = ["UNRESOLVED", "Comparison", "Plan", "level_table", "plan_of", "run_missing", "tell"]
 

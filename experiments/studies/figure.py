@@ -14,7 +14,8 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from experiments.studies.study import Study, mean_interval
+from experiments.runs.intervals import mean_interval
+from experiments.studies.study import Study
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

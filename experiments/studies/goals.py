@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.runs.folders import COLDSTART, RunError
+from experiments.runs.intervals import paired_difference
 from experiments.runs.tables import format_table
-from experiments.studies.study import Study, paired_difference
+from experiments.studies.study import Study
 
 __all__ = ["BEFORE", "GOALS", "Goal", "Verdict", "command_of", "judge", "read_studies"]
 

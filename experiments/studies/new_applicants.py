@@ -49,8 +49,8 @@ class OneApplicantEnv(JobRecVectorEnv):
 def main(cfg: DictConfig) -> None:
     """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
     # Not at the top: `--help` is answered without torch.
+    from experiments.runs.intervals import interval, interval_cell
     from experiments.studies.relearning import learners_of, relearn
-    from experiments.studies.study import interval, interval_cell
 
     points = list(cfg.points)
     scores: dict[str, list[list[float]]] = {}

@@ -30,8 +30,8 @@ def main(cfg: DictConfig) -> None:
     # Not at the top: `--help` is answered without torch.
     import torch
 
+    from experiments.runs.intervals import interval, interval_cell
     from experiments.studies.relearning import learners_of
-    from experiments.studies.study import interval, interval_cell
 
     torch.set_num_threads(cfg.threads)
     scores: dict[str, dict[str, list[float]]] = {}

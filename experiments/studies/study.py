@@ -8,22 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rliable import metrics
-from scipy.stats import trim_mean
 
 from experiments.runs.folders import RunError, read_run
+from experiments.runs.intervals import interval, interval_cell, mean_interval, paired_difference
 from experiments.runs.tables import Table
 
-__all__ = [
-    "IN_WORDS",
-    "Study",
-    "WorstSeed",
-    "interval",
-    "interval_cell",
-    "mean_interval",
-    "paired_difference",
-    "probability_of_improvement",
-]
+__all__ = ["IN_WORDS", "Study", "WorstSeed"]
 
 WORST_FROM = 20
 """Interactions from which on the worst seed is looked for: no learner has done anything before."""
@@ -194,42 +184,3 @@ class Study:
                         "regret": self.regret[learner][row],
                         "cpu_seconds": self.cpu_seconds[learner][row],
                     }
-
-
-def mean_interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> NDArray[np.float64]:
-    """Mean over seeds and its 95 % bootstrap interval: (n_seeds, ...) to (3, ...), the mean, low and high."""
-    samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
-    low, high = np.quantile(samples.mean(axis=1), (0.025, 0.975), axis=0)
-    return np.stack([values.mean(axis=0), low, high])
-
-
-def paired_difference(
-    values: NDArray[np.float64], reference: NDArray[np.float64], reps: int, seed: int = 0
-) -> NDArray[np.float64]:
-    """:func:`mean_interval` of values less those of a reference, both (n_seeds, ...) with the same seeds in order.
-
-    What makes a seed easy or hard for both cancels out, so the interval is narrower than those of either.
-    """
-    return mean_interval(values - reference, reps, seed)
-
-
-def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[float, float, float]:
-    """Interquartile mean of values (n,), and its 95 % bootstrap interval."""
-    samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
-    low, high = np.quantile(trim_mean(samples, 0.25, axis=1), (0.025, 0.975))
-    return float(metrics.aggregate_iqm(values[:, None])), float(low), float(high)
-
-
-def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Share of the worlds in which our value lies above theirs, (n,) each in the same order, ties counted half.
-
-    A seed is a world of its own, with a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
-    "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, and are compared pair by pair.
-    """
-    return float(metrics.probability_of_improvement(ours[None], theirs[None]))
-
-
-def interval_cell(estimate: Sequence[float] | NDArray[np.float64], form: str = ".2f") -> str:
-    """A middle and its interval in a table."""
-    middle, low, high = (format(float(value), form) for value in estimate)
-    return f"{middle} [{low}, {high}]"

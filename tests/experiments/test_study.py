@@ -8,7 +8,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from scipy.stats import trim_mean
 
 from experiments.runs.folders import RunError
-from experiments.studies.study import Study, interval, mean_interval, paired_difference, probability_of_improvement
+from experiments.runs.intervals import interval, mean_interval, paired_difference, probability_of_improvement
+from experiments.studies.study import Study
 
 
 def study(**scores):

@@ -1,0 +1,56 @@
+"""Every command says at once what can be set."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+import experiments
+
+FOLDER = Path(experiments.__file__).parent
+
+ASK_EACH = """
+import contextlib, io, json, runpy, sys
+from hydra.core.global_hydra import GlobalHydra
+
+answers = {}
+for command in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    sys.argv = [command, "--help"]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    answers[command] = {"said": said.getvalue(), "torch": "torch" in sys.modules}
+    if "torch" in sys.modules:
+        break  # whoever comes behind it is not to blame
+print(json.dumps(answers))
+"""
+
+
+def commands():
+    """Modules with a `main` that is run."""
+    sources = {path: path.read_text() for path in sorted(FOLDER.rglob("*.py")) if path.name != "__main__.py"}
+    return [
+        f"experiments.{'.'.join(path.relative_to(FOLDER).with_suffix('').parts)}"
+        for path, text in sources.items()
+        if "\ndef main(" in text and '\nif __name__ == "__main__":' in text
+    ]
+
+
+def test_each_command_answers_help_without_torch():
+    names = commands()
+    assert len(names) > 15
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_EACH, json.dumps(names)], cwd=FOLDER.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+
+    assert [name for name, answer in answers.items() if answer["torch"]] == []
+    assert list(answers) == names
+    for name, answer in answers.items():
+        assert "== Config ==" in answer["said"] or "usage: " in answer["said"], name
