@@ -84,7 +84,7 @@ class KeptRows(_Kept):
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
         """Values (n,) of pairs."""
         known = job_ids.astype(np.uint64) < self._n_known[applicant_ids]
-        if known.all():
+        if np.count_nonzero(known) == len(known):  # many times as fast as `known.all()`
             return self._rows[applicant_ids, job_ids]
         missed = ~known
         values = np.empty(len(job_ids))

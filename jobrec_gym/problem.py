@@ -74,7 +74,7 @@ class Recommendations:
     def take(self, rows: NDArray[np.bool_]) -> Recommendations:
         """Those of some rows (n,)."""
         ids = self.applicant_ids[rows], self.job_ids[rows]
-        return Recommendations(*ids, self.interaction_keys[rows], self.made[rows], self.cosine.take(rows))
+        return Recommendations(*ids, lambda: self.interaction_keys[rows], self.made[rows], self.cosine.take(rows))
 
 
 class RecommendationProblem:

@@ -74,12 +74,14 @@ class AnnealSchedule:
 
     def __call__(self, t: int) -> float:
         """The weight after ``t`` agent steps."""
-        if self.kind != "linear" or t <= 0 or t >= self._length:
-            # An array of one: numpy's powers of a lone scalar round differently.
-            return float(self.weights([t])[0])
-        x = t / self._length
-        weight = self.start * (1 - x) + self.end * x
-        return min(max(weight, min(self.start, self.end)), max(self.start, self.end))
+        if t >= self._length:
+            return self.end
+        if self.kind == "linear" and t > 0:
+            x = t / self._length
+            weight = self.start * (1 - x) + self.end * x
+            return min(max(weight, min(self.start, self.end)), max(self.start, self.end))
+        # An array of one: numpy's powers of a lone scalar round differently.
+        return float(self.weights([t])[0])
 
     def weights(self, t: ArrayLike) -> NDArray[np.float64]:
         """The weights after each of ``t`` agent steps; float64 of the same shape.

@@ -284,8 +284,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
         self._is_whole = all_made and not self._reset_rows.any()
-        entries: dict[str, Any] = {"job_id": job_ids, "reward/cosine": cosine, "transition_valid": made}
-        entries["reward_components"] = {"cosine": cosine}
+        entries: dict[str, Any] = {"job_id": job_ids.copy(), "reward/cosine": cosine.copy()}
+        entries |= {"reward_components": {"cosine": cosine.copy()}, "transition_valid": made.copy()}
         self.add_step_infos(infos, entries)
         return observations, cosine, terminated, truncated, infos
 
@@ -336,7 +336,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             add_info(infos, key, values, rows & ~final)
 
     def add_step_infos(self, infos: dict[str, Any], entries: dict[str, Any]) -> None:
-        """:meth:`add_step_info` of several entries, by name, that each row has which recommended something."""
+        """:meth:`add_step_info` of several entries, by name, that each row has which recommended something.
+
+        Their arrays, of numbers or objects, are handed over: they must not be changed or given out elsewhere.
+        """
         made = self._last[4]
         if self._is_whole:
             _add_full(infos, entries, made)
@@ -501,8 +504,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._add_final(infos, ended)
             self._add_state_infos(infos["final_info"], ended)
             self._start(ended)
-        state = {"applicant_id": self._applicant_ids, "candidate_ids": self._candidate_ids, "action_mask": self._masks}
-        _add_full(infos, state, self._every)
+        ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
+        _add_full(infos, {**ids, "action_mask": self._masks.copy()}, self._every)
         return self._observe()
 
     def _add_final(self, infos: dict[str, Any], rows: Mask) -> None:
@@ -600,13 +603,13 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
 
 
 def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> None:
-    """:func:`add_info` of several entries that every row has."""
+    """:func:`add_info` of several entries that every row has, and whose arrays are handed over."""
     for key, values in entries.items():
         if isinstance(values, dict):
             _add_full(infos.setdefault(key, {}), values, every)
         else:
-            infos[key] = values.astype(object) if values.dtype.kind == "U" else values.copy()
-        infos[f"_{key}"] = every.copy()
+            infos[key] = values
+        infos["_" + key] = every.copy()
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:

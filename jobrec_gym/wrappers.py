@@ -24,6 +24,7 @@ from jobrec_gym.rewards import (
     HybridRewardModel,
     RewardBatch,
     RewardModel,
+    filled,
 )
 from jobrec_gym.schedules import AnnealSchedule, make_schedule
 from jobrec_gym.simulators.base import DECISIONS, SimulatorSpec, UserSimulator, make_simulator, simulator_spec
@@ -283,12 +284,13 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
 
         components = {name: spread(values) for name, values in batch.components.items()}
         # What the environment pays itself is in its infos already.
-        new = {name: values for name, values in components.items() if values is not made.cosine.unit}
-        entries: dict[str, Any] = {f"reward/{name}": values for name, values in new.items()}
+        new = {name: values.copy() for name, values in components.items() if values is not made.cosine.unit}
+        entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
         entries |= batch.details if every else {key: spread(values) for key, values in batch.details.items()}
-        entries |= {"reward_components": new, "transition_valid": spread(batch.valid)}
+        entries |= {"reward_components": new, "transition_valid": spread(batch.valid).copy()}
         if batch.weights is not None:
-            entries["reward_weights"] = {name: rows * weight for name, weight in batch.weights.items()}
+            weights = {name: filled(len(batch.reward), weight) for name, weight in batch.weights.items()}
+            entries["reward_weights"] = {name: spread(values) for name, values in weights.items()}
         self._base.add_step_infos(infos, entries)
         for name, values in components.items():
             # Rows that recommend nothing add 0.0.

@@ -128,11 +128,11 @@ class Feedback:
 
     @property
     def details(self) -> dict[str, NDArray[Any]]:
-        """What ``info`` tells beside the reward, by its key there."""
+        """What ``info`` tells beside the reward, by its key there: new arrays of objects (n,)."""
         return {
-            "feedback/decision": self.decision,
-            "feedback/status": self.status,
-            "feedback/reason": self.reason,
+            "feedback/decision": self.decision.astype(object),
+            "feedback/status": self.status.astype(object),
+            "feedback/reason": self.reason.copy(),
         }
 
 
@@ -180,12 +180,12 @@ class CertainFeedback(Feedback):
 
     @property
     def details(self) -> dict[str, NDArray[Any]]:
-        """As of :class:`Feedback`, with texts as objects, the form that ``info`` has them in."""
+        """As of :class:`Feedback`."""
         untold = _untold(len(self))
         return {
             "feedback/decision": _DECISION_OBJECTS[self._number],
-            "feedback/status": untold.status_objects,
-            "feedback/reason": untold.reason,
+            "feedback/status": untold.status_objects.copy(),
+            "feedback/reason": untold.reason.copy(),
         }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.market import LabourMarket, Population
 from jobrec_gym.simulators.asking import Usage
-from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
 
 __all__ = ["BoundRecordedSimulator", "RecordedSimulator", "Recording"]
@@ -98,7 +98,7 @@ class Recording:
 
     def decide(self, probability: NDArray[np.floating]) -> Ids:
         """Probabilities cut into indices of :data:`~jobrec_gym.simulators.base.DECISIONS`; NaN into any."""
-        return np.searchsorted(self.thresholds, np.nan_to_num(probability), side="right")
+        return self.thresholds.searchsorted(probability, side="right")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
@@ -160,6 +160,8 @@ class RecordedSimulator:
 class BoundRecordedSimulator:
     """A recording on one market; made by :meth:`RecordedSimulator.bind`."""
 
+    draws = False
+
     def __init__(self, market: LabourMarket, recording: Recording, rewards: Mapping[str, float]):
         self.market = market
         self.recording = recording
@@ -191,11 +193,11 @@ class BoundRecordedSimulator:
         Raises:
             ValueError: For a pair that was not recorded.
         """
-        applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
-        rows, columns = self._applicants[applicants], self._jobs[jobs]
-        unknown = (rows < 0) | (columns < 0)
-        if unknown.any():
+        rows, columns = self._applicants[applicant_ids], self._jobs[job_ids]
+        unknown = (rows | columns) < 0
+        if np.count_nonzero(unknown):
             where = tuple(np.argwhere(unknown)[0])
+            applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
             raise ValueError(
                 f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
                 'recorded: use market="recorded", where every pair was.'
@@ -210,6 +212,8 @@ class BoundRecordedSimulator:
         known = ~np.isnan(probability)
         decision = self.recording.decide(probability)
         self._n_answered += len(probability)
+        if np.count_nonzero(known) == len(known):
+            return CertainFeedback(decision, self._rewards, probability, cached=True)
         return Feedback.of(
             np.where(known, np.array(DECISIONS)[decision], ""),
             np.where(known, self._rewards[decision], 0.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from operator import index
 
@@ -123,7 +123,13 @@ class RuleSimulator:
 
 
 class BoundRuleSimulator:
-    """The rules on one market; made by :meth:`RuleSimulator.bind`. A copy is the object itself."""
+    """The rules on one market; made by :meth:`RuleSimulator.bind`. A copy is the object itself.
+
+    Attributes:
+        draws: Whether there is noise or corruption to draw.
+        prepare: Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`;
+            ``None`` where whole rows are kept.
+    """
 
     def __init__(self, market: LabourMarket, simulator: RuleSimulator):
         seed = simulator.seed
@@ -132,7 +138,9 @@ class BoundRuleSimulator:
         self.corruption = simulator.corruption
         self._weights = simulator.weights
         self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
+        self.draws = bool(self.noise or self.corruption)
         self._kept = kept_pairs(self._utility, len(market.applicants), len(market.jobs))
+        self.prepare = self._kept.prepare if isinstance(self._kept, PreparedPairs) else None
         self._popularity = normal(hash64(seed, _POPULARITY, np.arange(len(market.jobs))))
         rows = np.arange(_SAMPLE_SIZE)
         applicants = bounded(hash64(seed, _SAMPLE, 0, rows), len(market.applicants))
@@ -164,19 +172,6 @@ class BoundRuleSimulator:
             float64 (n,).
         """
         return self._kept(applicant_ids, job_ids)
-
-    @property
-    def draws(self) -> bool:
-        """Whether there is noise or corruption to draw."""
-        return bool(self.noise or self.corruption)
-
-    @property
-    def prepare(self) -> Callable[[Ids, Ids], None] | None:
-        """Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
-
-        ``None`` where whole rows are kept.
-        """
-        return self._kept.prepare if isinstance(self._kept, PreparedPairs) else None
 
     def terms(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
         """What the utility is the sum of: its parts, each scaled and weighted.
@@ -211,7 +206,7 @@ class BoundRuleSimulator:
                 )
         elif self.noise:
             utility = utility + self._noise_scale * normal(interaction_keys)
-        decision = np.searchsorted(self.thresholds, utility, side="right")
+        decision = self.thresholds.searchsorted(utility, side="right")
         if interaction_keys is not None and self.corruption:
             corrupted = uniform(hash64(_CORRUPTION, interaction_keys)) < self.corruption
             anything = np.searchsorted(QUANTILES, uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
