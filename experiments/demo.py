@@ -77,6 +77,7 @@ def in_a_sentence(scores: Mapping[str, pd.Series]) -> str:
         scores: Of each of :data:`LEARNERS`, by interactions, from before the first one to the end.
 
     Example:
+        >>> import pandas as pd
         >>> ends = {"dynaq_plus": [0.47, 0.69], "cosine": [0.43, 0.43], "dynaq": [0.0, 0.36]}
         >>> print(in_a_sentence({name: pd.Series(values, [0, 1_000]) for name, values in ends.items()}))
         dynaq_plus rises from 0.47 to 0.69 in 1,000 interactions and ends above cosine, which stays at 0.43; dynaq rises

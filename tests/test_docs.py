@@ -131,10 +131,11 @@ def commands(page):
 
 def config_of(module):
     """Folder and name of an entry point's primary config, or None if it has none."""
-    for node in ast.walk(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
+    file = ROOT / f"{module.replace('.', '/')}.py"
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
             given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-            return ROOT / "experiments" / given["config_path"], given["config_name"]
+            return file.parent / given["config_path"], given["config_name"]
     return None
 
 
