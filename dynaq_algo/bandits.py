@@ -19,18 +19,13 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from torch.nn import functional as F
 
-from dynaq_algo.features import (
-    ActionTable,
-    BlockwiseFeatures,
-    CandidateLayout,
-    DecisionBatch,
-    best_match,
-    make_features,
-)
+from dynaq_algo.action_table import ActionTable
+from dynaq_algo.arguments import refuse_other_choice
+from dynaq_algo.features import BlockwiseFeatures, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.policies import check_mask
+from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.validity import Validity
-from dynaq_algo.vec_env import as_vec_env, pair_sample_of, table_of
+from dynaq_algo.vec_env import as_vec_env, pair_sample_of, refuse_other_observations, table_of, what_is_read
 
 __all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
 
@@ -175,7 +170,7 @@ class Bandit:
         """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
         content = {
             "class": type(self).__name__,
-            "reads": self._reads(),
+            "reads": what_is_read(self.env),
             "arguments": self._arguments,
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
@@ -205,11 +200,7 @@ class Bandit:
             if content["class"] != cls.__name__:
                 raise ValueError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
             bandit = cls(env, **{**content["arguments"], **arguments})
-            if content["reads"] != bandit._reads():
-                raise ValueError(
-                    f"{path} reads observations of {content['reads']}, `env` gives {bandit._reads()}. Make the "
-                    "environment as it was in training."
-                )
+            refuse_other_observations(content["reads"], what_is_read(bandit.env))
             with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
                 bandit.set_learned(dict(arrays))
         bandit.num_timesteps = content["num_timesteps"]
@@ -241,11 +232,6 @@ class Bandit:
         """The `VecNormalize` around the environments, for SB3's callbacks; None where there is none."""
         return unwrap_vec_normalize(self.env)
 
-    def _reads(self) -> dict[str, Any]:
-        layout = self.layout
-        kind = "ids" if layout.uses_ids else f"features ({layout.action_dim})"
-        return {"candidates": kind, "state": layout.state_dim, "pairs": layout.n_pairs}
-
 
 class _VectorBandit(Bandit):
     """A bandit on the vectors of states and candidates, ids being looked up in a table.
@@ -265,11 +251,7 @@ class _VectorBandit(Bandit):
         seed: int | None,
         **arguments: Any,
     ):
-        if exploration not in get_args(Exploration):
-            raise ValueError(
-                f"`exploration` must be one of {get_args(Exploration)}, got {exploration!r}"
-                f"{best_match(exploration, get_args(Exploration))}."
-            )
+        refuse_other_choice("exploration", exploration, get_args(Exploration))
         super().__init__(env, gamma, seed, exploration=exploration, **arguments)
         self.table: ActionTable | None = None
         if self.layout.uses_ids:
@@ -387,11 +369,7 @@ class LinearBandit(_VectorBandit):
         gamma: float = 0.0,
         seed: int | None = None,
     ):
-        if similarities not in get_args(Similarities):
-            raise ValueError(
-                f"`similarities` must be one of {get_args(Similarities)}, got {similarities!r}"
-                f"{best_match(similarities, get_args(Similarities))}."
-            )
+        refuse_other_choice("similarities", similarities, get_args(Similarities))
         deviations = {"noise": noise, "prior_std": prior_std, "constant_std": constant_std, "pairs_std": pairs_std}
         for name, value in {"alpha": alpha, **deviations}.items():
             least = 0.0 if name == "alpha" else 1e-6
@@ -428,7 +406,7 @@ class LinearBandit(_VectorBandit):
         self._prior_mean[dim - len(prior) :] = prior
         self._prior_std = th.full((dim,), prior_std, dtype=th.float64)
         self._prior_std[0], self._prior_std[dim - n_pairs :] = constant_std, pairs_std
-        self._version = self.features.version
+        self._features_version = self.features.version
         # What was learned from, while its features may still change: chosen pairs and their rewards.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
         self._forget()
@@ -486,9 +464,9 @@ class LinearBandit(_VectorBandit):
 
     def _refresh(self) -> None:
         """Learn anew what was learned, where the scale of the features has changed."""
-        if self._version == self.features.version:
+        if self._features_version == self.features.version:
             return
-        self._version = self.features.version
+        self._features_version = self.features.version
         self._forget()
         for state, action, pairs, reward in self._rewards:
             numbers = None if pairs is None else pairs.view(1, 1, -1)
@@ -513,7 +491,7 @@ class LinearBandit(_VectorBandit):
         """Puts back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
         self._mean, self._covariance = (th.tensor(arrays[name]) for name in ("mean", "covariance"))
-        self._version = self.features.version
+        self._features_version = self.features.version
         seen = _tensors_of(arrays, "seen:")
         pairs = seen.get("pairs", [None] * len(seen.get("reward", [])))
         self._rewards = [

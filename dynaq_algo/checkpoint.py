@@ -6,9 +6,10 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import wrappers
@@ -20,12 +21,17 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
-if TYPE_CHECKING:
-    from dynaq_algo.dynaq import DynaQ
+__all__ = [
+    "DynaQCheckpoint",
+    "env_layers",
+    "existing_folder",
+    "new_folder",
+    "read_env_state",
+    "read_state",
+    "write_env_state",
+    "write_state",
+]
 
-__all__ = ["DynaQCheckpoint", "env_layers", "read_checkpoint", "read_env_state", "write_checkpoint", "write_env_state"]
-
-COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
 # Layers in which nothing changes as they run.
 STATELESS: tuple[type, ...] = (
     DummyVecEnv,
@@ -58,18 +64,28 @@ KNOWN_LAYERS: dict[type, tuple[str, ...]] = {
 }
 
 
+class SavesCheckpoints(Protocol):
+    """An agent that writes checkpoints."""
+
+    num_timesteps: int
+
+    def save_checkpoint(self, folder: str | PathLike[str]) -> None:
+        """Write one."""
+        ...
+
+
 class DynaQCheckpoint(BaseCallback):
     """Saves a checkpoint every `save_freq` transitions, always into the same folder.
 
     Args:
-        folder: See :meth:`DynaQ.save_checkpoint`.
+        folder: See :meth:`~dynaq_algo.dynaq.DynaQ.save_checkpoint`.
         save_freq: Transitions (of all environments together) between two checkpoints.
 
     Raises:
         ValueError: If `save_freq` is below 1.
     """
 
-    model: DynaQ
+    model: SavesCheckpoints  # type: ignore[assignment]
 
     def __init__(self, folder: str | PathLike[str], save_freq: int):
         super().__init__()
@@ -85,69 +101,52 @@ class DynaQCheckpoint(BaseCallback):
         return True
 
 
-def write_checkpoint(model: DynaQ, folder: str | PathLike[str]) -> None:
-    """Write everything beside `folder`, then put it in its place; see :meth:`DynaQ.save_checkpoint`."""
+@contextmanager
+def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
+    """An empty folder to write a checkpoint to, which takes the place of `folder` once all is written.
+
+    The old one is never lost, whenever writing ends; :func:`existing_folder` finds it.
+    """
     folder = Path(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    model.save(new / "model.zip")
-    model.replay_buffer.save(new / "replay.npz")
-    # Before the first reset there is nothing to keep of an environment.
-    running = model.env is not None and model._last_obs is not None
-    state = {
-        "n_envs": model.n_envs,
-        "counters": {name: getattr(model, name) for name in COUNTERS},
-        "reward_weights": model.replay_buffer.weights,
-        "target_values": model._kept_values.state(model.q_net_target, model.replay_buffer, model.bootstrap),
-        "rngs": {name: rng.bit_generator.state for name, rng in model._rngs.items()},
-        "running": running,
-        "env": read_env_state(model.env) if running and model.env is not None else None,
-    }
-    arrays: dict[str, np.ndarray] = {}
-    (new / "state.json").write_text(json.dumps(_pack(state, arrays, "state")))
-    np.savez(new / "state.npz", **arrays)  # type: ignore[arg-type]
+    yield new
     if folder.exists():
         folder.replace(old)
     new.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read_checkpoint(cls: type[DynaQ], folder: str | PathLike[str], env: Any, **kwargs: Any) -> DynaQ:
-    """Build the model anew and put everything back; see :meth:`DynaQ.load_checkpoint`."""
+def existing_folder(folder: str | PathLike[str]) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     folder = Path(folder)
     _restore_interrupted(folder)
     if not (folder / "state.json").exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint; write one by `model.save_checkpoint(folder)`.")
-    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
-        state = _unpack(json.loads((folder / "state.json").read_text()), arrays)
+    return folder
 
-    model = cls.load(folder / "model.zip", env=env, force_reset=False, **kwargs)
-    assert model.env is not None  # given
-    if model.n_envs != state["n_envs"]:
-        raise ValueError(f"`env` must hold {state['n_envs']} environments, as the saved run had, got {model.n_envs}.")
-    model.replay_buffer.load(folder / "replay.npz")
-    model.replay_buffer.weights = state["reward_weights"]
-    if "target_values" in state:
-        kept = state["target_values"]
-        model._kept_values.restore(kept, model.q_net_target, model.replay_buffer, model.bootstrap)
-    for name, value in state["counters"].items():
-        setattr(model, name, value)
-    for name, rng_state in state["rngs"].items():
-        model._rngs[name].bit_generator.state = rng_state
-    if state["running"] and state["env"] is None:
-        warnings.warn(
-            "The checkpoint holds no state of the environments, so new episodes begin and the run is not the same to "
-            "the bit. Give the environment `get_state() -> dict` and `set_state(dict)` (and run it in one process).",
-            stacklevel=3,
-        )
-        model._last_obs = None
-    elif state["running"]:
-        # The seeds that loading has left for the next reset belong to the beginning of the run.
-        model.env.unwrapped._reset_seeds()
-        write_env_state(model.env, state["env"])
-    return model
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write a nested state of numbers, strings, lists, dicts and arrays, without pickle.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    (folder / "state.json").write_text(json.dumps(_pack(state, arrays, "state")))
+    np.savez(folder / "state.npz", **arrays)  # type: ignore[arg-type]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What :func:`write_state` wrote."""
+    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+        return _unpack(json.loads((folder / "state.json").read_text()), arrays)
 
 
 def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:
@@ -209,7 +208,7 @@ def write_env_state(env: VecEnv, states: dict[str, Any]) -> None:
         warnings.warn(
             f"{unknown} keep no state that a checkpoint knows of; if anything changes in them as they run, the run is "
             "not the same to the bit. Give them `get_state() -> dict` and `set_state(dict)`.",
-            stacklevel=4,
+            stacklevel=3,
         )
     for path, layer, _ in layers:
         if hasattr(type(layer), "set_state"):

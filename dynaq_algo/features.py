@@ -1,68 +1,33 @@
-"""What a network sees of an observation: state, candidates, and the features of a (state, action) pair."""
+"""The features of (state, action) pairs: what a network or a Gaussian process sees of them."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.linear import linear_of_any_rows
+from dynaq_algo.action_table import ActionTable
+from dynaq_algo.arguments import best_match
+from dynaq_algo.layout import CandidateLayout
 
 __all__ = [
     "FEATURES",
-    "ActionTable",
     "BlockwiseFeatures",
-    "CandidateLayout",
     "ConcatFeatures",
-    "DecisionBatch",
     "DistinctPairs",
     "InteractionFeatures",
     "PairFeatures",
-    "PairNetwork",
     "SeenActions",
     "SeenPairs",
-    "best_match",
     "make_features",
     "prior_weights",
 ]
 
-CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
-
-# Pairs that a network is asked about at a time: what lies between its layers then stays in the processor's cache.
-PIECE = 1_024
-
 NO_SPREAD = 1e-6
 """A standard deviation up to which numbers do not vary: it is what rounding leaves."""
-
-
-class DecisionBatch(NamedTuple):
-    """n decisions, each between k candidates.
-
-    Attributes:
-        state: (n, d_s) float32.
-        candidates: (n, k, d_a) float32 features, or (n, k) int64 ids into an :class:`ActionTable`.
-        mask: (n, k) bool, True where a candidate may be chosen; None if all may.
-        pairs: (n, k, p) float32, numbers of each (state, candidate) pair; None where an observation has none.
-    """
-
-    state: np.ndarray
-    candidates: np.ndarray
-    mask: np.ndarray | None
-    pairs: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> DecisionBatch:
-        """The decisions of some rows, by index or by mask."""
-        return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
 class DistinctPairs(NamedTuple):
@@ -86,228 +51,6 @@ class DistinctPairs(NamedTuple):
         """Some of the n, in order; the vectors are those of all."""
         pairs = None if self.pairs is None else self.pairs[rows]
         return self._replace(state_row=self.state_row[rows], action_row=self.action_row[rows], pairs=pairs)
-
-
-class CandidateLayout:
-    """Reads Dict observations with a `candidates` entry.
-
-    Every entry but `candidates`, `pairs` and `action_mask`, flattened in the space's key order as
-    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state. The entry `pairs` holds numbers
-    of each (state, candidate) pair. A batch may have another number of candidates than the space.
-
-    Attributes:
-        n_candidates: k of the space.
-        n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
-        compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
-            where there is none. The others are context.
-
-    Args:
-        observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids; and
-            optionally `pairs`, a Box (k, p), and `action_mask` (k,).
-        action_space: Discrete(k), the index of the chosen candidate.
-
-    Raises:
-        ValueError: If the spaces are of another kind, or do not agree on k.
-
-    Example:
-        >>> space = spaces.Dict(user=spaces.Box(-1, 1, (3,)), candidates=spaces.Box(-1, 1, (5, 2)))
-        >>> layout = CandidateLayout(space, spaces.Discrete(5))
-        >>> layout.state_dim, layout.n_candidates, layout.uses_ids
-        (3, 5, False)
-    """
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space):
-        wanted = "`Dict(..., candidates=Box(k, d_a))` of features or `Dict(..., candidates=integer Box(k,))` of ids"
-        if not isinstance(observation_space, spaces.Dict):
-            raise ValueError(
-                f"The observation space must be {wanted}, got {observation_space}. "
-                "Wrap the observation, discrete features included, into a Dict, e.g. "
-                "`gym.wrappers.TransformObservation(env, lambda obs: {'state': obs, 'candidates': features}, "
-                "Dict(state=..., candidates=Box(-1, 1, (k, d_a))))`."
-            )
-        if CANDIDATES not in observation_space.spaces:
-            raise ValueError(
-                f"The observation space must have an entry `candidates`, {wanted}, "
-                f"got {sorted(observation_space.spaces)}. "
-                "For a fixed set of discrete actions, add their one-hot features: `candidates=Box(0, 1, (k, k))`."
-            )
-        candidates = observation_space[CANDIDATES]
-        integer = np.issubdtype(candidates.dtype or float, np.integer)
-        if (
-            not isinstance(candidates, spaces.Box)
-            or len(candidates.shape) not in (1, 2)
-            or (len(candidates.shape) == 1 and not integer)
-        ):
-            raise ValueError(
-                f"`candidates` must be a Box (k, d_a) of features or an integer Box (k,) of ids, got {candidates}. "
-                "Give one number per candidate as features of shape (k, 1)."
-            )
-        n_candidates = candidates.shape[0]
-        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0 or action_space.n != n_candidates:
-            raise ValueError(
-                f"The action space must be Discrete(k={n_candidates}), an index into `candidates` {candidates.shape}, "
-                f"got {action_space}. Make `candidates` and the action space agree; hide actions with `action_mask`."
-            )
-        mask = observation_space.spaces.get(ACTION_MASK)
-        if mask is not None and mask.shape != (n_candidates,):
-            raise ValueError(f"`action_mask` must have shape (k={n_candidates},), got {mask}.")
-
-        pairs = observation_space.spaces.get(PAIRS)
-        if pairs is not None and (
-            not isinstance(pairs, spaces.Box) or len(pairs.shape) != 2 or pairs.shape[0] != n_candidates
-        ):
-            raise ValueError(
-                f"`pairs` must be a Box (k={n_candidates}, p), numbers of each (state, candidate) pair, got {pairs}. "
-                "Give an entry of another meaning another name."
-            )
-
-        self.uses_ids = len(candidates.shape) == 1
-        self.has_mask = mask is not None
-        self.n_candidates = int(n_candidates)
-        self.n_pairs = 0 if pairs is None else int(pairs.shape[1])
-        self.action_dim = None if self.uses_ids else int(candidates.shape[1])
-        self._candidates_shape = candidates.shape
-        self._state_spaces = {
-            key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, PAIRS, ACTION_MASK)
-        }
-        for key, space in self._state_spaces.items():
-            if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-                raise ValueError(
-                    f"Entry `{key}` of the observation must be Box, Discrete, MultiDiscrete or MultiBinary, "
-                    f"got {space}. Encode it as numbers in an observation wrapper."
-                )
-        dims = {key: spaces.flatdim(space) for key, space in self._state_spaces.items()}
-        self.state_dim = sum(dims.values())
-        self.compared = slice(0, self.state_dim)
-        if APPLICANT in dims:
-            before = list(dims)[: list(dims).index(APPLICANT)]
-            start = sum(dims[key] for key in before)
-            self.compared = slice(start, start + dims[APPLICANT])
-
-    def is_batch(self, obs: Mapping[str, Any]) -> bool:
-        """Whether `obs` holds n observations, rather than one.
-
-        Raises:
-            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space, its
-                number apart.
-        """
-        if not isinstance(obs, Mapping):
-            raise ValueError(
-                f"An observation must be a dict with the entries {self._keys}, got {type(obs).__name__}. "
-                "Gymnasium's `env.reset()` returns `(obs, info)`: pass the first."
-            )
-        if missing := [key for key in self._keys if key not in obs]:
-            raise ValueError(f"The observation lacks {missing}; it must have the entries {self._keys}.")
-        shape = np.shape(obs[CANDIDATES])
-        behind, n_axes = self._candidates_shape[1:], len(self._candidates_shape)
-        if (
-            len(shape) in (n_axes, n_axes + 1)
-            and shape[len(shape) - n_axes + 1 :] == behind
-            and 0 not in shape[-n_axes:]
-        ):
-            return len(shape) > n_axes
-        wanted = ("k", *map(str, behind))
-        raise ValueError(
-            f"`candidates` must have shape ({', '.join(wanted)}{',' if not behind else ''}), or "
-            f"({', '.join(('n', *wanted))}) for a batch, with any k of 1 or more, got {shape}. "
-            + ("Pass ids, whole numbers." if self.uses_ids else "Pass features of as many numbers as in training.")
-        )
-
-    def read(self, obs: Mapping[str, Any]) -> DecisionBatch:
-        """State, candidates, mask and pairs of one observation (n = 1) or of a batch; may share memory with `obs`.
-
-        Raises:
-            ValueError: As for :meth:`is_batch`, or if another entry has another shape, or mask or pairs are of another
-                number of candidates.
-        """
-        batch = self.is_batch(obs)
-        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
-        candidates = candidates if batch else candidates[None]
-        n, k = candidates.shape[:2]
-        parts = [_flatten_batch(key, space, obs[key], n) for key, space in self._state_spaces.items()]
-        if len(parts) == 1:
-            state = parts[0]
-        else:
-            state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
-        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
-        pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
-        return DecisionBatch(state, candidates, mask, pairs)
-
-    @property
-    def _keys(self) -> list[str]:
-        optional = {PAIRS: self.n_pairs > 0, ACTION_MASK: self.has_mask}
-        return [*self._state_spaces, CANDIDATES, *(key for key, is_there in optional.items() if is_there)]
-
-
-class ActionTable:
-    """The features of every action that an id can name; may stay on disk.
-
-    Args:
-        values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
-
-    Attributes:
-        path: Where the table lies on disk (also of an `np.memmap`), or None.
-        dim: d_a.
-
-    Raises:
-        ValueError: If it is no two-dimensional table of numbers.
-    """
-
-    def __init__(self, values: np.ndarray | str | PathLike[str]):
-        if isinstance(values, (str, PathLike)):
-            values = np.load(values, mmap_mode="r", allow_pickle=False)
-        if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
-            found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-            raise ValueError(
-                "`action_features` must be an array (n_actions, d_a) of numbers or the path of an .npy file, "
-                f"got {found}."
-            )
-        self.values = values
-        self.dim = int(values.shape[1])
-        self.path = _memmap_path(values)
-        self._sha256: str | None = None
-
-    def __len__(self) -> int:
-        """Number of actions."""
-        return len(self.values)
-
-    def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Features (..., d_a) float32 of ids (...).
-
-        Raises:
-            ValueError: If an id names no row.
-        """
-        self.check(ids)
-        return np.asarray(self.values[ids], np.float32)
-
-    def check(self, ids: np.ndarray) -> None:
-        """Refuse ids (...) that name no row.
-
-        Raises:
-            ValueError: If there is one.
-        """
-        if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
-            raise ValueError(
-                f"Ids must be in [0, {len(self)}), the rows of `action_features`, got {ids.min()} to {ids.max()}. "
-                "Pass the table that the environment's ids refer to."
-            )
-
-    @property
-    def sha256(self) -> str:
-        """Checksum over type, shape and values; read once, in pieces."""
-        if self._sha256 is None:
-            self._sha256 = self._checksum(len(self))
-        return self._sha256
-
-    def sha256_of_first(self, n: int) -> str:
-        """The checksum that a table of the first n rows would have."""
-        return self.sha256 if n == len(self) else self._checksum(n)
-
-    def _checksum(self, n: int) -> str:
-        digest = hashlib.sha256(f"{self.values.dtype.str} {(n, self.dim)}".encode())
-        for start in range(0, n, 65_536):
-            digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)]).data)
-        return digest.hexdigest()
 
 
 class PairFeatures:
@@ -576,6 +319,67 @@ class BlockwiseFeatures(InteractionFeatures):
         self._deviation = th.where(deviation > NO_SPREAD, deviation, 1.0)
 
 
+FEATURES: dict[str, type[PairFeatures]] = {
+    "concat": ConcatFeatures,
+    "interaction": InteractionFeatures,
+    "blockwise": BlockwiseFeatures,
+}
+
+
+def make_features(
+    features: str | type[PairFeatures], layout: CandidateLayout, table: ActionTable | None = None, **kwargs: Any
+) -> PairFeatures:
+    """Features by name (a key of :data:`FEATURES`) or by class, fitted to the table of actions where there is one.
+
+    Args:
+        features: Name or class.
+        layout: Whose states, candidates and pairs they are of.
+        table: Features of every action, for id observations.
+        **kwargs: Further arguments of the class.
+
+    Raises:
+        ValueError: If there is no such name, or ids come without a table.
+    """
+    if isinstance(features, str):
+        if features not in FEATURES:
+            raise ValueError(
+                f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r}"
+                f"{best_match(features, FEATURES)}."
+            )
+        features = FEATURES[features]
+    action_dim = layout.action_dim if table is None else table.dim
+    if action_dim is None:
+        raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")
+    # Only where they say something: a class of one's own need not know of them.
+    if layout.n_pairs:
+        kwargs["n_pairs"] = layout.n_pairs
+    if layout.compared != slice(0, layout.state_dim):
+        kwargs["compared"] = layout.compared
+    made = features(layout.state_dim, action_dim, **kwargs)
+    if table is not None:
+        made.fit(table.values)
+    return made
+
+
+def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
+    """The weights of the similarities as a tensor, checked; 0 for the numbers of `pairs` where they are left out.
+
+    Raises:
+        ValueError: If there is not one finite weight for each similarity of the features, or none at all.
+    """
+    if not np.isfinite(prior).all():
+        raise ValueError(f"`prior` must hold finite weights, got {list(prior)}.")
+    n, n_pairs = features.n_similarities, features.n_pairs
+    if not n or len(prior) not in (n, n - n_pairs):
+        also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
+        raise ValueError(
+            f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
+            f"{type(features).__name__}{also}, got {list(prior)}. Features with similarities are 'blockwise' (one a "
+            "block)."
+        )
+    return th.tensor([float(weight) for weight in prior] + [0.0] * (n - len(prior)))
+
+
 class SeenActions:
     """The distinct actions, up to 1,024, among the first 20,000 that were shown.
 
@@ -685,221 +489,3 @@ class SeenPairs:
         self.mean, self.deviation = state["pairs_mean"].cpu(), state["pairs_deviation"].cpu()
         self._sums = state["pairs_sums"].cpu().numpy().copy()
         self._count, self._due = state["pairs_counts"].tolist()
-
-
-FEATURES: dict[str, type[PairFeatures]] = {
-    "concat": ConcatFeatures,
-    "interaction": InteractionFeatures,
-    "blockwise": BlockwiseFeatures,
-}
-
-
-def make_features(
-    features: str | type[PairFeatures], layout: CandidateLayout, table: ActionTable | None = None, **kwargs: Any
-) -> PairFeatures:
-    """Features by name (a key of :data:`FEATURES`) or by class, fitted to the table of actions where there is one.
-
-    Args:
-        features: Name or class.
-        layout: Whose states, candidates and pairs they are of.
-        table: Features of every action, for id observations.
-        **kwargs: Further arguments of the class.
-
-    Raises:
-        ValueError: If there is no such name, or ids come without a table.
-    """
-    if isinstance(features, str):
-        if features not in FEATURES:
-            raise ValueError(
-                f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r}"
-                f"{best_match(features, FEATURES)}."
-            )
-        features = FEATURES[features]
-    action_dim = layout.action_dim if table is None else table.dim
-    if action_dim is None:
-        raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")
-    # Only where they say something: a class of one's own need not know of them.
-    if layout.n_pairs:
-        kwargs["n_pairs"] = layout.n_pairs
-    if layout.compared != slice(0, layout.state_dim):
-        kwargs["compared"] = layout.compared
-    made = features(layout.state_dim, action_dim, **kwargs)
-    if table is not None:
-        made.fit(table.values)
-    return made
-
-
-class PairNetwork(nn.Module):
-    """An MLP from the features of a pair to one number.
-
-    There is no dropout and no normalisation: training and evaluation mode give the same numbers.
-
-    Args:
-        features: Size and make of the input.
-        net_arch: Sizes of the hidden layers.
-        activation_fn: Class of the activation between them.
-        prior: (features.n_similarities,) weights of the similarities that the network begins with: its output is their
-            weighted sum plus what the layers say, which is 0 at first. The weights are learned like all others. None
-            for no such sum, and an ordinary start.
-
-    Raises:
-        ValueError: If there is no hidden layer, or not one weight for each similarity.
-
-    Example:
-        >>> network = PairNetwork(ConcatFeatures(3, 2), [8])
-        >>> network(th.zeros(4, 5)).shape, network.score(th.zeros(4, 3), th.zeros(4, 6, 2)).shape
-        (torch.Size([4]), torch.Size([4, 6]))
-    """
-
-    def __init__(
-        self,
-        features: PairFeatures,
-        net_arch: Sequence[int],
-        activation_fn: type[nn.Module] = nn.ReLU,
-        prior: Sequence[float] | None = None,
-    ):
-        super().__init__()
-        if not net_arch or min(net_arch) < 1:
-            raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
-        self.features = features
-        self.first = nn.Linear(features.output_dim, net_arch[0])
-        layers: list[nn.Module] = [activation_fn()]
-        for size_in, size_out in zip(net_arch, [*net_arch[1:], 1], strict=True):
-            layers += [nn.Linear(size_in, size_out), activation_fn()]
-        self.rest = nn.Sequential(*layers[:-1])
-        self.prior = None if prior is None else nn.Parameter(prior_weights(prior, features))
-        if prior is not None:
-            self._silence_layers()
-
-    def begin_at_zero(self) -> None:
-        """Say 0 of every pair, until it learns: the prior's weights, too, become 0."""
-        self._silence_layers()
-        if self.prior is not None:
-            nn.init.zeros_(self.prior)
-
-    def _silence_layers(self) -> None:
-        for parameter in self.rest[-1].parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        """Inputs (n, output_dim) of pairs -> (n,)."""
-        return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
-
-    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        """Pairs -> (n,), or (n, k) where there are k actions a state.
-
-        With :attr:`PairFeatures.separable` features the first layer sees each state and each action once, however many
-        pairs they are in.
-        """
-        evaluate = self._of_pairs
-        if self.features.separable:
-            by_state, by_pair = self._halves()
-            # The layer's products take the place of the vectors.
-            by_states = linear_of_any_rows(pairs.state, by_state, self.first.bias)
-            by_actions = linear_of_any_rows(pairs.action, by_pair[:, : self.features.pair_dim])
-            pairs, evaluate = pairs._replace(state=by_states, action=by_actions), self._of_products
-        n = max(len(pairs.action_row), 1)
-        in_pieces = pairs.action.device.type == "cpu" and not th.is_grad_enabled()
-        size = max(1, PIECE * n // max(pairs.action_row.numel(), 1)) if in_pieces else n
-        if n <= size:
-            return evaluate(pairs)
-        return th.cat([evaluate(pairs.take(slice(start, start + size))) for start in range(0, n, size)])
-
-    def _of_products(self, pairs: DistinctPairs) -> th.Tensor:
-        hidden = _rows_of(pairs.action, pairs.action_row)
-        hidden += _rows_of(pairs.state, pairs.state_row)
-        if pairs.pairs is not None:
-            hidden += self.features.scaled(pairs.pairs) @ self._halves()[1][:, self.features.pair_dim :].T
-        return self.rest(hidden).squeeze(-1)
-
-    def _of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        if pairs.action_row.ndim == 1:
-            return self(self.features.of_pairs(pairs))
-        return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row], pairs.pairs)
-
-    def score(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
-        """States (n, d_s), candidates (n, k, d_a) and their pairs (n, k, p) -> (n, k).
-
-        The first layer is one weight, applied in two halves: the state's half once per row, not once per candidate.
-        """
-        by_state, by_pair = self._halves()
-        pair = self.features.of_action(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates, pairs)
-        hidden = linear_of_any_rows(pair, by_pair)
-        hidden = hidden + linear_of_any_rows(state, by_state, self.first.bias).unsqueeze(1)
-        return self._with_prior(self.rest(hidden).squeeze(-1), pair)
-
-    def _halves(self) -> tuple[th.Tensor, th.Tensor]:
-        """The first layer's weight for the state and for what depends on the action."""
-        state_dim = self.features.state_dim
-        return self.first.weight[:, :state_dim], self.first.weight[:, state_dim:]
-
-    def _with_prior(self, values: th.Tensor, inputs: th.Tensor) -> th.Tensor:
-        return values if self.prior is None else values + inputs[..., -len(self.prior) :] @ self.prior
-
-
-def _rows_of(table: th.Tensor, rows: th.Tensor) -> th.Tensor:
-    """`table[rows]`, of rows (...), but sooner."""
-    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, table.shape[-1])
-
-
-def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
-    """The weights of the similarities as a tensor, checked; 0 for the numbers of `pairs` where they are left out.
-
-    Raises:
-        ValueError: If there is not one finite weight for each similarity of the features, or none at all.
-    """
-    if not np.isfinite(prior).all():
-        raise ValueError(f"`prior` must hold finite weights, got {list(prior)}.")
-    n, n_pairs = features.n_similarities, features.n_pairs
-    if not n or len(prior) not in (n, n - n_pairs):
-        also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
-        raise ValueError(
-            f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
-            f"{type(features).__name__}{also}, got {list(prior)}. Features with similarities are 'blockwise' (one a "
-            "block)."
-        )
-    return th.tensor([float(weight) for weight in prior] + [0.0] * (n - len(prior)))
-
-
-def best_match(name: str, known: Any) -> str:
-    """The end of an error message: a suggestion for a misspelt name, or nothing."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {matches[0]!r}?" if matches else ""
-
-
-def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.ndarray:
-    """`gymnasium.spaces.flatten` of n values of an entry at once: (n, flatdim) float32."""
-    values, one = np.asarray(values), space.shape or ()
-    if values.shape != (n, *one) and not (n == 1 and values.shape == one):
-        raise ValueError(
-            f"`{key}` must have shape {one}, or {(n, *one)} where `candidates` are of {n} observations, got "
-            f"{values.shape}."
-        )
-    if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=np.float32)[values.reshape(n) - space.start]
-    if isinstance(space, spaces.MultiDiscrete):
-        sizes, start = space.nvec.reshape(-1), np.asarray(space.start).reshape(-1)
-        digits = values.reshape(n, len(sizes)) - start
-        return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
-    return values.astype(np.float32, copy=False).reshape(n, math.prod(one))
-
-
-def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An entry of the observation for each candidate, of this shape for a batch and the same without n for one."""
-    values = np.asarray(obs[key])
-    if values.shape not in ((shape,) if shape[0] != 1 else (shape, shape[1:])):
-        raise ValueError(
-            f"`{key}` must have shape {shape} where there are {shape[0]} observations of {shape[1]} candidates, got "
-            f"{values.shape}. Give one row for each of `candidates`."
-        )
-    return values.reshape(shape)
-
-
-def _memmap_path(values: np.ndarray) -> str | None:
-    """The file beneath an array, also where a view has hidden the memory map."""
-    base: Any = values
-    while base is not None:
-        if isinstance(base, np.memmap) and base.filename is not None:
-            return str(Path(base.filename).resolve())
-        base = getattr(base, "base", None)
-    return None

@@ -10,7 +10,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.features import BlockwiseFeatures, best_match, prior_weights
+from dynaq_algo.arguments import best_match
+from dynaq_algo.features import BlockwiseFeatures, prior_weights
 
 __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 
@@ -135,6 +136,7 @@ class GaussianProcess(nn.Module):
     _inverse: th.Tensor
     _factor: tuple[float, float] | None
     _fit_due: int
+    _features_version: int  # of which what is known was computed
 
     def __init__(
         self,
@@ -346,9 +348,11 @@ class GaussianProcess(nn.Module):
         return slot
 
     def _refresh(self) -> None:
-        """Compute all that is known anew where the scale of the features has changed."""
-        if self._version != self.features.version:
-            self._version = self.features.version
+        """Follow `prior` to another device; compute all that is known anew where the features have another scale."""
+        if self._totals.device != self.prior.device:
+            self.set_extra_state(self.get_extra_state())
+        if self._features_version != self.features.version:
+            self._features_version = self.features.version
             for slot in range(self._n_used):
                 self._put(slot)
             self._solve()
@@ -519,7 +523,7 @@ class GaussianProcess(nn.Module):
         features, device = self.features, self.prior.device
         self._slots = {}
         self._n_used = 0
-        self._version = features.version
+        self._features_version = features.version
         self._factor = None
         self._fit_due = 20
 
@@ -543,7 +547,7 @@ class GaussianProcess(nn.Module):
             "count": self._counts[:n].clone(),
             "inverse": self._inverse[:n, :n].clone(),
             "alpha": self._alpha[:n].clone(),
-            "version": th.tensor(self._version),
+            "version": th.tensor(self._features_version),
             "fit_due": th.tensor(self._fit_due),
             "scales": {**self.scales, "noise": self.noise},
         }
@@ -563,18 +567,7 @@ class GaussianProcess(nn.Module):
         self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
         for slot in range(n):
             self._put(slot)
-        self._version = version
-
-    def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> GaussianProcess:
-        """Moves to another device with all that is known."""
-        state = self.get_extra_state() if self.n_pairs else None
-        super()._apply(fn, recurse)
-        self._factors = tuple(part.to(self.prior.device) for part in self._factors)  # type: ignore[assignment]
-        if state is None:
-            self._forget_all()
-        else:
-            self.set_extra_state(state)
-        return self
+        self._features_version = version
 
 
 def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dynaq_algo.features import best_match
+from dynaq_algo.arguments import best_match
 from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "PlanningSource",
     "VisitedPairs",
     "make_planning_source",
+    "refuse_unknown_pairs",
 ]
 
 
@@ -150,6 +151,24 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
             f"{best_match(source, PLANNING_SOURCES)}."
         )
     return PLANNING_SOURCES[source]()
+
+
+def refuse_unknown_pairs(source: PlanningSource, replay: CandidateReplay) -> None:
+    """Refuse to cross states and candidates where an observation has `pairs` and nobody knows those of others.
+
+    Raises:
+        ValueError: If nobody does.
+    """
+    if not isinstance(source, CrossedPairs) or not replay.n_pairs:
+        return
+    if replay.pair_features is None or replay.candidates is not None:
+        lacking = "nobody answers" if replay.candidates is None else "candidates are features, not ids"
+        raise ValueError(
+            '`planning_source="crossed"` imagines pairs that nobody was shown, and of an observation with `pairs` '
+            f"someone must know them, but {lacking}. It needs observations of ids, and an environment with a "
+            "method `pair_features(applicant_ids, job_ids) -> (n, p)` or `DynaQ(pair_features=function)`. Without, "
+            'use `planning_source="visited"` or "candidates".'
+        )
 
 
 def _refuse_terminated(replay: CandidateReplay, source: str) -> None:

@@ -12,8 +12,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from dynaq_algo.features import ActionTable, CandidateLayout, DecisionBatch, PairFeatures, PairNetwork, make_features
-from dynaq_algo.world_model import make_optimizer
+from dynaq_algo.action_table import ActionTable
+from dynaq_algo.features import PairFeatures, make_features
+from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
+from dynaq_algo.networks import PairNetwork, make_optimizer
 
 __all__ = ["CandidatePolicy", "masked"]
 
@@ -26,7 +28,7 @@ class CandidatePolicy(BasePolicy):
     (k,), flattened in key order, is the state.
 
     Args:
-        observation_space: See :class:`~dynaq_algo.features.CandidateLayout`.
+        observation_space: See :class:`~dynaq_algo.layout.CandidateLayout`.
         action_space: Discrete(k).
         lr_schedule: Learning rate by progress remaining (1 to 0).
         action_table: Features of every id; for id observations only.
@@ -34,7 +36,7 @@ class CandidatePolicy(BasePolicy):
             :class:`~dynaq_algo.features.PairFeatures`.
         features_kwargs: Its further arguments, `n_blocks` for instance.
         prior: Weights of the similarities that the Q-network begins with, see
-            :class:`~dynaq_algo.features.PairNetwork`.
+            :class:`~dynaq_algo.networks.PairNetwork`.
         net_arch: Sizes of the hidden layers, [256, 256] by default.
         activation_fn: Class of the activation between layers.
         optimizer_class: Adam by default, fused where the device has it.
@@ -86,7 +88,7 @@ class CandidatePolicy(BasePolicy):
         if self.layout.uses_ids:
             assert self.action_table is not None  # checked in __init__
             candidates = self.action_table.rows(candidates)
-        return th.as_tensor(candidates, device=self.device)
+        return self.tensor(candidates)
 
     def plan_with(self, world_model: nn.Module, gamma: float | None) -> None:
         """Take the world model for bonuses and, with `gamma`, for planning at decision time.
@@ -101,8 +103,7 @@ class CandidatePolicy(BasePolicy):
 
     def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
         """(n, k) of n decisions, masked candidates included, plus `bonus` times the world model's spread."""
-        state, pairs = th.as_tensor(decisions.state, device=self.device), self.tensor(decisions.pairs)
-        seen = state, self.action_features(decisions.candidates), pairs
+        seen = self.tensors(decisions)
         if self._plan is None:
             return self.q_net.score(*seen)
         model, gamma = self._plan
@@ -113,9 +114,14 @@ class CandidatePolicy(BasePolicy):
         values = reward + gamma * self.q_net.score(*seen) if gamma else reward
         return values + bonus * spread if bonus else values
 
-    def tensor(self, array: np.ndarray | None) -> th.Tensor | None:
-        """An array on the policy's device; None stays None."""
-        return None if array is None else th.as_tensor(array, device=self.device)
+    def tensor(self, array: np.ndarray) -> th.Tensor:
+        """An array on the policy's device."""
+        return th.as_tensor(array, device=self.device)
+
+    def tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """States (n, d_s), candidates (n, k, d_a) and `pairs` (n, k, p) of n decisions; None where there are none."""
+        pairs = None if decisions.pairs is None else self.tensor(decisions.pairs)
+        return self.tensor(decisions.state), self.action_features(decisions.candidates), pairs
 
     def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
         """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.
@@ -128,7 +134,7 @@ class CandidatePolicy(BasePolicy):
         check_mask(decisions.mask)
         with th.no_grad():
             q_values = self.q_values(decisions, bonus)
-            mask = None if decisions.mask is None else th.as_tensor(decisions.mask, device=self.device)
+            mask = None if decisions.mask is None else self.tensor(decisions.mask)
             return masked(q_values, mask).argmax(dim=1).cpu().numpy()
 
     def predict(  # type: ignore[override]
@@ -194,17 +200,3 @@ class CandidatePolicy(BasePolicy):
 def masked(values: th.Tensor, mask: th.Tensor | None) -> th.Tensor:
     """Values (n, k) with -inf where the mask (n, k) forbids a candidate."""
     return values if mask is None else values.masked_fill(~mask, -th.inf)
-
-
-def check_mask(mask: np.ndarray | None) -> None:
-    """Refuse a decision without a choice.
-
-    Raises:
-        ValueError: If a row of the mask (n, k) allows nothing.
-    """
-    if mask is not None and not mask.any(axis=1).all():
-        row = int(np.flatnonzero(~mask.any(axis=1))[0])
-        raise ValueError(
-            f"`action_mask` must allow at least one candidate, row {row} allows none. "
-            "End the episode (terminated=True) when nothing is left to choose."
-        )

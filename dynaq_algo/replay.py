@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynaq_algo.features import DecisionBatch
+from dynaq_algo.layout import DecisionBatch
 
 __all__ = ["CandidateReplay", "InternedRows", "Transitions"]
 

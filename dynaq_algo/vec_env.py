@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "attribute_of",
     "make_sb3_vec_env",
     "pair_sample_of",
+    "refuse_normalised_observations",
+    "refuse_other_observations",
     "table_of",
     "what_is_read",
 ]
@@ -330,6 +332,34 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
     if fields is not None:
         read["job_fields"] = list(fields)
     return read
+
+
+def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+    """Refuse an environment that shows something else than what an agent reads; both as :func:`what_is_read`.
+
+    Raises:
+        ValueError: If it does.
+    """
+    for name in reads:
+        if shown.get(name) != reads[name]:
+            raise ValueError(
+                f"`env` must show what the agent was trained to read: `{name}` was {reads[name]!r}, and is "
+                f"{shown.get(name)!r} here. Make the environment with the arguments of training, or train a new agent."
+            )
+
+
+def refuse_normalised_observations(env: VecEnv) -> None:
+    """Refuse a `VecNormalize` that changes observations.
+
+    Raises:
+        ValueError: If it does.
+    """
+    normalize = unwrap_vec_normalize(env)
+    if normalize is not None and normalize.norm_obs:
+        raise ValueError(
+            "VecNormalize must be made with `norm_obs=False` here, got True: vectors are stored once by content, so "
+            "they must not change with running statistics. Normalise the environment's own vectors, or rewards only."
+        )
 
 
 def _kind_of(space: spaces.Space) -> list[int] | str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from torch import nn
 
-from dynaq_algo.features import DistinctPairs, PairFeatures, PairNetwork
-from dynaq_algo.gradients import SquaredError, drop_gradients
+from dynaq_algo.features import DistinctPairs, PairFeatures
+from dynaq_algo.networks import PairNetwork, make_optimizer, squared_error_step
 
-__all__ = ["WorldModel", "make_optimizer"]
+__all__ = ["RewardForecasts", "WorldModel"]
 
 
 class WorldModel(nn.Module):
@@ -56,7 +57,6 @@ class WorldModel(nn.Module):
             raise ValueError(f"`n_members` must be 1 or more, got {n_members}.")
         self.members = nn.ModuleList(PairNetwork(features, net_arch, activation_fn) for _ in range(n_members))
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)
-        self._squared_error = SquaredError()
 
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
         """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each; both cost the same."""
@@ -93,35 +93,45 @@ class WorldModel(nn.Module):
             The mean squared error, averaged over members, before the step.
         """
         if len(self.members) == 1:
-            error, _ = self._squared_error(self.members[0], self.optimizer, inputs, reward, weight)
-        else:
-            errors = th.stack([(member(inputs) - reward).square() for member in self.members])
-            if weight is not None:
-                errors = errors * weight
-            weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
-            # The sum over members: each learns as fast as it would alone.
-            drop_gradients(self.optimizer)
-            (weights * errors).mean(dim=1).sum().backward()
-            error = errors.mean()
+            return squared_error_step(self.members[0], self.optimizer, inputs, reward, weight)[0]
+        errors = th.stack([(member(inputs) - reward).square() for member in self.members])
+        if weight is not None:
+            errors = errors * weight
+        weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
+        self.optimizer.zero_grad()
+        # The sum over members: each learns as fast as it would alone.
+        (weights * errors).mean(dim=1).sum().backward()
         self.optimizer.step()
-        return error.detach()
+        return errors.mean().detach()
 
 
-def make_optimizer(
-    parameters: Any,
-    learning_rate: float,
-    optimizer_class: type[th.optim.Optimizer],
-    optimizer_kwargs: dict[str, Any] | None,
-) -> th.optim.Optimizer:
-    """An optimiser; Adam is fused where the device has it, which is a third faster on one thread."""
-    kwargs = dict(optimizer_kwargs or {})
-    parameters = list(parameters)
-    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not {"fused", "foreach"} & kwargs.keys():
-        try:
-            return optimizer_class(parameters, lr=learning_rate, fused=True, **kwargs)
-        except RuntimeError:  # this device has no fused kernel
-            pass
-    return optimizer_class(parameters, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
+class RewardForecasts:
+    """The latest rewards that were earned, and what was predicted of them before the model was trained on them.
+
+    Args:
+        size: How many are kept.
+
+    Example:
+        >>> forecasts = RewardForecasts(1_000)
+        >>> forecasts.add([0.0, 1.0], [0.0, 0.5])
+        >>> forecasts.r2()
+        0.5
+    """
+
+    def __init__(self, size: int):
+        self.earned: deque[float] = deque(maxlen=size)
+        self.predicted: deque[float] = deque(maxlen=size)
+
+    def add(self, earned: Iterable[float], predicted: Iterable[float]) -> None:
+        """Rewards, and what was predicted of each."""
+        self.earned.extend(earned)
+        self.predicted.extend(predicted)
+
+    def r2(self) -> float | None:
+        """Share of the variance that was predicted; None where there is none."""
+        earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))
+        spread = float(np.square(earned - earned.mean()).sum()) if len(earned) else 0.0
+        return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
 
 
 def _mean_and_spread(predictions: list[th.Tensor]) -> tuple[th.Tensor, th.Tensor]:

@@ -32,12 +32,11 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"linear", "validity", "weight_pull"},
-        {"features", "replay", "vec_env"},
-        {"gradients"},
-        {"world_model", "gaussian_process", "policies"},
-        {"bandits", "planning", "target_values"},
-        {"checkpoint"},
+        {"arguments", "validity", "weight_pull"},
+        {"layout", "action_table", "features", "replay", "vec_env"},
+        {"networks", "world_model", "gaussian_process", "policies"},
+        {"batches", "target_values", "planning", "bandits", "offline", "checkpoint"},
+        {"algorithm", "plus"},
         {"dynaq"},
         {"__init__"},
     ],
@@ -116,7 +115,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return sorted(left)
 
 
-@pytest.mark.parametrize("package", ["jobrec_gym"])
+@pytest.mark.parametrize("package", LAYERS)
 def test_no_circle(package):
     assert circle(all_imports(package)) == []
 
@@ -192,6 +191,59 @@ def test_no_private_names_of_gymnasium():
                     owner = owner.value
                 assert getattr(owner, "id", None) not in brought, f"{dotted(path)}: gymnasium's {node.attr}"
                 assert node.attr not in inherited, f"{dotted(path)}: {node.attr} is gymnasium's"
+
+
+SB3_EXTENSION_POINTS = {
+    # Methods of DQN that an algorithm overrides, extends or calls, as its own algorithms do.
+    *("_setup_model", "_setup_lr_schedule", "_create_aliases", "_convert_train_freq", "_wrap_env"),
+    *("_get_policy_from_name", "_on_step", "_sample_action", "_store_transition", "_update_info_buffer"),
+    *("_update_current_progress_remaining", "_update_learning_rate", "_excluded_save_params", "_get_torch_save_params"),
+    # What it leaves to an algorithm to count and to keep.
+    *("_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining", "_last_obs", "_logger"),
+    "_vec_normalize_env",
+    # Of a policy, and of a vector environment with seeds and options for its next reset.
+    *("_predict", "_get_constructor_parameters", "_dummy_schedule"),
+    *("_seeds", "_options", "_reset_seeds", "_reset_options", "_get_indices"),
+}
+"""Private names by which Stable-Baselines3 is extended; it has no public ones for them."""
+
+
+def test_no_private_names_of_torch_gymnasium_and_sb3():
+    """A private name is the package's own, an extension point of SB3, or a tuple's `_replace`."""
+    trees = {path: ast.parse(path.read_text()) for path in modules("dynaq_algo")}
+    own, used = {"_replace"}, {}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own |= {node.attr} if getattr(node.value, "id", None) == "self" else set()
+            if isinstance(node, ast.Attribute) and is_private(node.attr):
+                used.setdefault(node.attr, set()).add(dotted(path))
+            if isinstance(node, ast.Attribute):
+                assert not ast.unparse(node).startswith(("th.ops.", "torch.ops.")), f"{dotted(path)}: torch's operators"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                parts = [*(getattr(node, "module", None) or "").split("."), *(alias.name for alias in node.names)]
+                assert not any(map(is_private, parts)), f"{dotted(path)}: {ast.unparse(node)}"
+    assert {name: where for name, where in used.items() if name not in own | SB3_EXTENSION_POINTS} == {}
+    torch = pytest.importorskip("torch", reason="needs the extra 'algo'")
+    inherited = private_names_of(torch.nn.Module, torch.optim.Optimizer, gymnasium.Env)
+    assert "_apply" in inherited
+    assert own & (inherited - SB3_EXTENSION_POINTS) == set(), "a private method of theirs is overridden"
+    assert {name for name in SB3_EXTENSION_POINTS if name not in used and name not in own} == set(), "no longer used"
+
+
+def private_names_of(*classes: type) -> set[str]:
+    return {name for one in classes for name in dir(one) if is_private(name)}
+
+
+def test_no_branch_on_the_maker_of_a_processor():
+    for path in modules("dynaq_algo"):
+        text = path.read_text()
+        found = [word for word in ("cpuinfo", "platform", "AuthenticAMD", "GenuineIntel", "mkldnn") if word in text]
+        assert not found, f"{dotted(path)}: {found}"
 
 
 def test_no_catch_all_modules():

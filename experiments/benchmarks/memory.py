@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from dynaq_algo.features import CandidateLayout
+from dynaq_algo.layout import CandidateLayout
 from dynaq_algo.replay import CandidateReplay
 from dynaq_algo.target_values import TargetValues
 from experiments.benchmarks.rows import Row

@@ -439,7 +439,9 @@ def test_another_class_other_observations_or_another_file_are_refused(name, tmp_
     other = {"linear": GaussianProcessBandit, "gp": LinearBandit}[name]
     with pytest.raises(ValueError, match=f"holds a {type(bandit).__name__}: load it by {type(bandit).__name__}.load"):
         other.load(tmp_path / "bandit.zip", make_toy(ids=True))
-    with pytest.raises(ValueError, match=r"reads observations of .*'ids'.*`env` gives .*'features \(3\)'.*as it was"):
+    with pytest.raises(
+        ValueError, match=r"`env` must show .*`observation` was 'ids', and is 'features' here.*training"
+    ):
         type(bandit).load(tmp_path / "bandit.zip", make_toy())
     DynaQ("CandidatePolicy", make_toy(ids=True), device="cpu").save(tmp_path / "agent.zip")
     with pytest.raises(ValueError, match="holds no bandit"):

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv
-from dynaq_algo.features import PairNetwork
+from dynaq_algo.networks import PairNetwork
 from dynaq_algo.validity import NothingLearned
 
 
@@ -631,12 +631,12 @@ def test_r2_is_of_predictions_made_before_training_on_the_reward(monkeypatch):
     model.learn(60)
     # Scored before each update, every transition once.
     assert batches == list(range(30))
-    assert len(model._earned) == len(model._predicted) == 60
+    assert len(model.forecasts.earned) == len(model.forecasts.predicted) == 60
     rewards = model.replay_buffer[np.arange(60)].reward
-    np.testing.assert_array_equal(np.array(model._earned, np.float32), rewards)
-    earned, predicted = np.array(model._earned), np.array(model._predicted)
+    np.testing.assert_array_equal(np.array(model.forecasts.earned, np.float32), rewards)
+    earned, predicted = np.array(model.forecasts.earned), np.array(model.forecasts.predicted)
     r2 = 1 - ((earned - predicted) ** 2).sum() / ((earned - earned.mean()) ** 2).sum()
-    assert model._model_r2() == pytest.approx(r2)
+    assert model.forecasts.r2() == pytest.approx(r2)
 
 
 def test_callbacks_see_steps_and_may_stop():

@@ -7,19 +7,19 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynaq_algo.action_table import ActionTable
 from dynaq_algo.features import (
-    ActionTable,
     BlockwiseFeatures,
-    CandidateLayout,
     ConcatFeatures,
     DistinctPairs,
     InteractionFeatures,
-    PairNetwork,
     SeenActions,
     SeenPairs,
     make_features,
     prior_weights,
 )
+from dynaq_algo.layout import CandidateLayout
+from dynaq_algo.networks import PairNetwork
 
 
 def box(*shape, dtype=np.float32):
@@ -221,7 +221,7 @@ def test_pairs_are_scored_in_pieces_and_none_at_all(monkeypatch, features):
     network = PairNetwork(features, [8, 8])
     pairs = DistinctPairs(th.randn(3, 3), th.randint(3, (20, 1)), th.randn(4, 2), th.randint(4, (20, 5)))
     expected = network.of_pairs(pairs)
-    monkeypatch.setattr("dynaq_algo.features.PIECE", 12)
+    monkeypatch.setattr("dynaq_algo.networks.PIECE", 12)
     seen = []
     rest = network.rest.forward
     monkeypatch.setattr(network.rest, "forward", lambda hidden: (seen.append(len(hidden)), rest(hidden))[1])

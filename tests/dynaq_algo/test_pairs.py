@@ -9,7 +9,7 @@ from test_saving import StopAt, everything
 from toy import N_CANDIDATES, N_PAIRS, ToyEnv, ToyVectorEnv, action_table, applicant_table, make_toy, pair_table
 
 from dynaq_algo import DynaQ, GymnasiumVecEnv
-from dynaq_algo.features import DecisionBatch
+from dynaq_algo.layout import DecisionBatch
 from dynaq_algo.planning import CandidatePairs, CrossedPairs
 
 BLOCKWISE = {"net_arch": [16], "features": "blockwise", "features_kwargs": {"n_blocks": 1}}

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toy import D_ACTION, D_STATE, N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import DynaQ, GymnasiumVecEnv
-from dynaq_algo.features import ActionTable
+from dynaq_algo.action_table import ActionTable
 from dynaq_algo.vec_env import as_vec_env, what_is_read
 
 

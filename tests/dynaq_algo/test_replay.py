@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy import make_toy
 
 from dynaq_algo import DynaQ
-from dynaq_algo.features import DecisionBatch
+from dynaq_algo.layout import DecisionBatch
 from dynaq_algo.planning import CandidatePairs, CrossedPairs, VisitedPairs, make_planning_source
 from dynaq_algo.replay import CandidateReplay, InternedRows
 

@@ -183,7 +183,7 @@ def everything(model):
         found[name] = np.array(getattr(model, name))
     found["_episode_num"] = np.array(model._episode_num)
     found["returns"] = np.array([episode["r"] for episode in model.ep_info_buffer])
-    found["window"] = np.array([model._earned, model._predicted])
+    found["window"] = np.array([model.forecasts.earned, model.forecasts.predicted])
     found |= {f"rng.{name}": np.array(str(rng.bit_generator.state)) for name, rng in model._rngs.items()}
     return found
 

@@ -1,0 +1,155 @@
+"""The table of features that ids of actions name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ActionTable", "find_action_table"]
+
+
+class ActionTable:
+    """The features of every action that an id can name; may stay on disk.
+
+    Args:
+        values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
+
+    Attributes:
+        path: Where the table lies on disk (also of an `np.memmap`), or None.
+        dim: d_a.
+
+    Raises:
+        ValueError: If it is no two-dimensional table of numbers.
+    """
+
+    def __init__(self, values: np.ndarray | str | PathLike[str]):
+        if isinstance(values, (str, PathLike)):
+            values = np.load(values, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+            found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise ValueError(
+                "`action_features` must be an array (n_actions, d_a) of numbers or the path of an .npy file, "
+                f"got {found}."
+            )
+        self.values = values
+        self.dim = int(values.shape[1])
+        self.path = _memmap_path(values)
+        self._sha256: str | None = None
+
+    def __len__(self) -> int:
+        """Number of actions."""
+        return len(self.values)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Features (..., d_a) float32 of ids (...).
+
+        Raises:
+            ValueError: If an id names no row.
+        """
+        self.check(ids)
+        return np.asarray(self.values[ids], np.float32)
+
+    def check(self, ids: np.ndarray) -> None:
+        """Refuse ids (...) that name no row.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
+            raise ValueError(
+                f"Ids must be in [0, {len(self)}), the rows of `action_features`, got {ids.min()} to {ids.max()}. "
+                "Pass the table that the environment's ids refer to."
+            )
+
+    @property
+    def reference(self) -> dict[str, str | int | None]:
+        """What a saved agent holds of it, in plain JSON: where it lies, its checksum, and its number of rows."""
+        return {"path": self.path, "sha256": self.sha256, "rows": len(self)}
+
+    def check_beginning(self, reference: Mapping[str, Any]) -> None:
+        """Refuse to take the place of another table, unless this one begins with its rows.
+
+        Args:
+            reference: The other table's :attr:`reference`.
+
+        Raises:
+            ValueError: If this one is shorter, or begins otherwise.
+        """
+        n, sha256 = int(reference["rows"] or 0), str(reference["sha256"])
+        if len(self) < n or self.sha256_of_first(n) != sha256:
+            raise ValueError(
+                f"`action_features` must begin with the {n} rows of the table that the agent was trained with (sha256 "
+                f"{sha256[:12]}...), got {self.values.shape} of others: ids would name other actions. Pass the table "
+                "of the training run, with new actions at its end, or train a new agent."
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Checksum over type, shape and values; read once, in pieces."""
+        if self._sha256 is None:
+            self._sha256 = self._checksum(len(self))
+        return self._sha256
+
+    def sha256_of_first(self, n: int) -> str:
+        """The checksum that a table of the first n rows would have."""
+        return self.sha256 if n == len(self) else self._checksum(n)
+
+    def _checksum(self, n: int) -> str:
+        digest = hashlib.sha256(f"{self.values.dtype.str} {(n, self.dim)}".encode())
+        for start in range(0, n, 65_536):
+            digest.update(np.ascontiguousarray(self.values[start : min(start + 65_536, n)]).data)
+        return digest.hexdigest()
+
+
+def find_action_table(
+    given: np.ndarray | str | PathLike[str] | None,
+    of_environment: np.ndarray | None,
+    trained_with: Mapping[str, Any] | None,
+    largest_id: int,
+) -> ActionTable:
+    """The table that ids name: the given one, the environment's, or the one that a saved agent points to.
+
+    Args:
+        given: The argument `action_features`.
+        of_environment: The environment's attribute of that name.
+        trained_with: The :attr:`ActionTable.reference` of a saved agent; the table must begin with those rows.
+        largest_id: That the observation may hold.
+
+    Raises:
+        ValueError: If there is none, or it names other actions, or lacks a row.
+    """
+    saved = trained_with or {}
+    source: Any = given if given is not None else of_environment
+    if source is None and saved.get("path") and Path(str(saved["path"])).exists():
+        source = saved["path"]
+    if source is None:
+        where = f" The agent was trained with {saved['path']}, which is not there." if saved.get("path") else ""
+        raise ValueError(
+            "`candidates` are ids, so a table (n_actions, d_a) of their features is needed, and neither "
+            f"`action_features=` nor an attribute `action_features` of the environment gives one.{where} Pass "
+            "`action_features=` (an array or the path of an .npy file) or `env=`."
+        )
+    table = source if isinstance(source, ActionTable) else ActionTable(source)
+    if largest_id >= len(table):
+        raise ValueError(
+            f"`action_features` must have a row for every id that `candidates` may hold, 0 to {largest_id}, "
+            f"got {len(table)} rows. Pass the whole table, or lower the bound of the space."
+        )
+    if saved.get("sha256"):
+        table.check_beginning(saved)
+    return table
+
+
+def _memmap_path(values: np.ndarray) -> str | None:
+    """The file beneath an array, also where a view has hidden the memory map."""
+    base: Any = values
+    while base is not None:
+        if isinstance(base, np.memmap) and base.filename is not None:
+            return str(Path(base.filename).resolve())
+        base = getattr(base, "base", None)
+    return None

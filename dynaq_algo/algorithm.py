@@ -1,0 +1,597 @@
+"""An SB3 algorithm on candidate sets: environments, replay, rollouts, and saving; what it learns is a subclass's."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch as th
+from gymnasium.vector import VectorEnv
+from stable_baselines3 import DQN
+from stable_baselines3.common import utils
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
+from stable_baselines3.common.utils import LinearSchedule, should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv
+
+from dynaq_algo.action_table import ActionTable, find_action_table
+from dynaq_algo.arguments import best_match, refuse_unknown_arguments
+from dynaq_algo.checkpoint import (
+    existing_folder,
+    new_folder,
+    read_env_state,
+    read_state,
+    write_env_state,
+    write_state,
+)
+from dynaq_algo.layout import CandidateLayout, DecisionBatch
+from dynaq_algo.networks import PairNetwork, denormals_flushed
+from dynaq_algo.offline import Answers, OfflineBatch, OfflineData, passes
+from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.replay import CandidateReplay
+from dynaq_algo.validity import Validity
+from dynaq_algo.vec_env import (
+    GymnasiumVecEnv,
+    as_vec_env,
+    attribute_of,
+    refuse_normalised_observations,
+    refuse_other_observations,
+    table_of,
+    what_is_read,
+)
+
+__all__ = ["CandidateAlgorithm"]
+
+# Transitions whose reward components are logged as a mean.
+WINDOW = 1_000
+# Of the replay and the rollout, which a zip does not hold; a checkpoint does.
+COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
+# Arguments of SB3's DQN.
+NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
+
+
+class CandidateAlgorithm(DQN):
+    """Off-policy learning of what to choose from a set of candidates, as far as SB3, not the method, decides it.
+
+    It takes environments in all their forms, keeps a compact replay, collects rollouts, hands on what was told rather
+    than tried, and saves and loads. A subclass makes the policy in :meth:`_setup_model`, and defines :meth:`train`,
+    :meth:`_sample_action`, :meth:`_on_step`, :meth:`_count_transitions`, :meth:`_offline_update` and
+    :meth:`_optimizers`.
+
+    Args:
+        policy: As for :class:`~dynaq_algo.dynaq.DynaQ`, as all that follow.
+        env: Environment.
+        action_features: For id observations, where not the environment's.
+        pair_features: What `pairs` would be of pairs that nobody was shown, where not the environment's.
+        relabel: Whether rewards in replay follow the latest weights of their components.
+        gradient_steps: None for 1, with several environments -1.
+        policy_kwargs: Of the policy.
+        **kwargs: Further arguments of :class:`stable_baselines3.DQN`.
+
+    Raises:
+        ValueError: If an argument of SB3's has no meaning here.
+        TypeError: If an argument is unknown.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
+    policy: CandidatePolicy  # type: ignore[assignment]
+    replay_buffer: CandidateReplay  # type: ignore[assignment]
+    q_net: PairNetwork  # type: ignore[assignment]
+    q_net_target: PairNetwork  # type: ignore[assignment]
+    _n_scored: int
+
+    def __init__(
+        self,
+        policy: str | type[CandidatePolicy],
+        env: GymEnv | VectorEnv | str,
+        *,
+        action_features: np.ndarray | str | PathLike[str] | None,
+        pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
+        relabel: bool,
+        gradient_steps: int | None,
+        policy_kwargs: dict[str, Any] | None,
+        **kwargs: Any,
+    ):
+        if refused := NOT_OURS & kwargs.keys():
+            raise ValueError(
+                f"{sorted(refused)} are not arguments of {type(self).__name__}: it has a compact replay of its own and "
+                "one-step targets. Set `buffer_size`."
+            )
+        own = type(self).__mro__[: type(self).__mro__.index(DQN) + 1]
+        known = {name for one in own for name in inspect.signature(one).parameters}
+        refuse_unknown_arguments(type(self).__name__, kwargs, known - NOT_OURS - {"args", "kwargs"})
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,  # type: ignore[arg-type]
+            gradient_steps=1 if gradient_steps is None else gradient_steps,
+            policy_kwargs=dict(policy_kwargs or {}),
+            _init_setup_model=False,
+            **kwargs,
+        )
+        self.relabel = relabel
+        self.action_features = action_features
+        self.pair_features = pair_features
+        self.action_table: ActionTable | None = None
+        # What the environment shows, for a saved agent; see what_is_read.
+        self.reads: dict[str, Any] = {}
+        self._gradient_steps_by_default = gradient_steps is None
+        self._action_table_reference: dict[str, str | int | None] | None = None
+        self._validity = Validity()
+        self._component_windows: dict[str, deque[float]] = {}
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        """All but the networks."""
+        layout = CandidateLayout(self.observation_space, self.action_space)
+        if self.env is not None:
+            refuse_normalised_observations(self.env)
+            shown = what_is_read(self.env)
+            refuse_other_observations(self.reads, shown)
+            self.reads = shown
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        if layout.uses_ids:
+            shown_table = None if self.env is None else table_of(self.env)
+            largest_id = int(self.observation_space["candidates"].high.max())  # type: ignore[index]
+            self.action_table = find_action_table(
+                self.action_features, shown_table, self._action_table_reference, largest_id
+            )
+        self.replay_buffer = CandidateReplay(
+            self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs, layout.n_pairs
+        )
+        self._find_pair_features()
+        self._convert_train_freq()
+        if self._gradient_steps_by_default:
+            self.gradient_steps = 1 if self.n_envs == 1 else -1
+        self.exploration_schedule = LinearSchedule(
+            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
+        )
+        self._n_scored = self._rollout_steps = self._rollout_episodes = 0
+
+    def _find_pair_features(self) -> None:
+        """Tell the replay whom to ask about pairs that nobody was shown: the argument's function, or the environment's.
+
+        Without an environment, as of an agent that only predicts, nobody has to be there.
+        """
+        if self.env is not None and self.replay_buffer.n_pairs:
+            offered = attribute_of(self.env, "pair_features")
+            of_environment = offered if callable(offered) else None
+            self.replay_buffer.pair_features = of_environment if self.pair_features is None else self.pair_features
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Make the generators anew; a given seed is passed on to the environments, and no global state is touched."""
+        names = ("exploration", "replay", "planning", "pretrain", "weights")
+        streams = np.random.SeedSequence(seed).spawn(len(names))
+        self._rngs = {name: np.random.default_rng(stream) for name, stream in zip(names, streams, strict=True)}
+        if seed is not None and self.env is not None:
+            self.env.seed(seed)
+
+    @contextmanager
+    def _drawing_weights(self) -> Iterator[None]:
+        """Torch initialises layers from its global generator: lend it a seed and give it back as it was."""
+        with th.random.fork_rng(devices=[]):
+            th.default_generator.manual_seed(int(self._rngs["weights"].integers(2**63)))
+            yield
+
+    def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
+        """Change the environment, see SB3; candidate ids must name the same actions.
+
+        Raises:
+            ValueError: If the environment shows something else than what the agent reads, another number of candidates,
+                or its table of actions is another one, but for rows added at its end.
+        """
+        env = self._wrap_env(env, self.verbose)
+        refuse_normalised_observations(env)
+        refuse_other_observations(self.reads, what_is_read(env))
+        if env.action_space != self.action_space:
+            raise ValueError(
+                f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
+                f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
+            )
+        table, values = self.action_table, table_of(env)
+        if table is not None and values is not None and values is not table.values:
+            known, table = table, ActionTable(values)
+            table.check_beginning(known.reference)
+            # Ids may name more actions than before.
+            self.observation_space = self.policy.observation_space = env.observation_space
+        super().set_env(env, force_reset)
+        self.policy.action_table = self.action_table = table
+        self._find_pair_features()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, VectorEnv):
+            env = GymnasiumVecEnv(env, monitor=monitor_wrapper)
+        return DQN._wrap_env(env, verbose, monitor_wrapper)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(
+                f"`policy` must be one of {sorted(self.policy_aliases)} or a subclass of CandidatePolicy, got "
+                f"{policy_name!r}{best_match(policy_name, self.policy_aliases)}."
+            )
+        return self.policy_aliases[policy_name]
+
+    # ------------------------------------------------------------------ interaction
+
+    def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
+        """Interact and train, as :meth:`stable_baselines3.DQN.learn`.
+
+        A callback sees a step when it is complete (stored and counted), so one that returns False loses nothing: the
+        training that is due comes first when learning goes on with `reset_num_timesteps=False`.
+
+        Raises:
+            NothingLearned: If no transition was valid; where some were not, one warning says how many.
+        """
+        names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
+        kwargs = {"tb_log_name": type(self).__name__, **dict(zip(names, args, strict=False)), **kwargs}
+        if kwargs.get("reset_num_timesteps", True):
+            self._rollout_steps = self._rollout_episodes = 0
+        self._validity = Validity()
+        super().learn(total_timesteps, **kwargs)
+        self._validity.report()
+        return self
+
+    def collect_rollouts(  # type: ignore[override]
+        self,
+        env: VecEnv,
+        callback: Any,
+        train_freq: TrainFreq,
+        replay_buffer: CandidateReplay,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Interact until training is due, as SB3's, but callbacks see a step after it is stored, not before.
+
+        A rollout that a callback stopped is taken up where it was left.
+        """
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        continue_training = True
+        while continue_training and should_collect_more_steps(train_freq, self._rollout_steps, self._rollout_episodes):
+            self._see(self.policy.layout.read(self._last_obs))  # type: ignore[arg-type]
+            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+            new_obs, rewards, dones, infos = env.step(actions)
+
+            self.num_timesteps += env.num_envs
+            self._rollout_steps += 1
+            self._rollout_episodes += int(np.sum(dones))
+            logged_episodes = self._episode_num
+            self._episode_num += int(np.sum(dones))
+            self._update_info_buffer(infos, dones)
+            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._on_step()
+
+            callback.update_locals(locals())
+            continue_training = bool(callback.on_step())
+            if log_interval is not None and self._episode_num // log_interval > logged_episodes // log_interval:
+                self.dump_logs()
+        result = RolloutReturn(self._rollout_steps * env.num_envs, self._rollout_episodes, continue_training)
+        if continue_training:
+            callback.on_rollout_end()
+            self._rollout_steps = self._rollout_episodes = 0
+        return result
+
+    def _see(self, decisions: DecisionBatch) -> None:
+        """Show the features what is about to be decided, so that they know the scale of their inputs."""
+        candidates = None if self.policy.layout.uses_ids else decisions.candidates
+        self.policy.features.see(candidates, decisions.pairs)
+
+    def _store_transition(  # type: ignore[override]
+        self,
+        replay_buffer: CandidateReplay,
+        buffer_action: np.ndarray,
+        new_obs: Any,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one step; what follows a truncated step is its terminal observation, not the reset's."""
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & dones
+        layout = self.policy.layout
+        next_obs = layout.read(new_obs)
+        if truncated.any():
+            next_obs = DecisionBatch(*(None if part is None else part.copy() for part in next_obs))  # type: ignore[arg-type]
+            for i in np.flatnonzero(truncated):
+                final = layout.read(infos[i]["terminal_observation"])
+                for part, final_part in zip(next_obs, final, strict=True):
+                    if part is not None and final_part is not None:
+                        part[i] = final_part[0]
+        if self._vec_normalize_env is not None:
+            reward = self._vec_normalize_env.get_original_reward()
+        assert self._last_obs is not None  # set by _setup_learn
+        obs = layout.read(self._last_obs)  # type: ignore[arg-type]
+        replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
+        self._take_note(infos)
+        self._last_obs = new_obs
+
+    def _take_note(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Of one step of all environments: what is valid, the latest weights of the reward, and its components."""
+        for info, is_valid in zip(infos, self._validity.count(infos), strict=True):
+            if is_valid:
+                if self.relabel:
+                    self.replay_buffer.weights = _reward_weights(info)
+                for name, value in info.get("reward_components", {}).items():
+                    self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
+
+    # ------------------------------------------------------------------ what is told
+
+    def observe(
+        self,
+        observation: Mapping[str, Any],
+        action: np.ndarray | int,
+        reward: np.ndarray | float,
+        next_obs: Mapping[str, Any] | None = None,
+        terminated: np.ndarray | bool = False,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Learn from answers that were given outside of :meth:`learn`, one after the other.
+
+        Each is stored, counts as an interaction, and is followed by the updates that `learn` would make with
+        `train_freq=1`. Nothing is stored if one of a batch is refused. A set of another number of candidates than in
+        training is stored with the chosen one first, then those that the mask allows: what is missing repeats the first
+        one, what is too much is left out.
+
+        Args:
+            observation: One observation or a batch of n.
+            action: Index of the recommended candidate, () or (n,).
+            reward: What it earned, () or (n,).
+            next_obs: What followed; may be left out where gamma is 0.
+            terminated: Whether that ended the episode, () or (n,).
+            info: Of each answer, as an environment gives it; `transition_valid` False leaves one out.
+
+        Raises:
+            ValueError: If numbers of rows differ, an action names no candidate, an id no action, a number is not
+                finite, or `next_obs` is missing.
+        """
+        if next_obs is None and self.gamma > 0:
+            raise ValueError(
+                f"`next_obs` must be given where gamma is above 0 (it is {self.gamma}): the value of an action is also "
+                "what may follow. Pass the observation after the answer; where `terminated` is True, any will do."
+            )
+        layout = self.policy.layout
+        answers = Answers.read(layout, self.action_table, observation, action, reward, next_obs, terminated, info)
+        self._ensure_logger("observe")
+        for answer in answers.one_by_one(layout.n_candidates):
+            self._take_note(answer.infos)
+            self._see(answer.decisions)
+            self.replay_buffer.add(*answer)
+            self.num_timesteps += 1
+            self._count_transitions(1)
+            if self.num_timesteps > self.learning_starts:
+                self.train(self.gradient_steps if self.gradient_steps >= 0 else 1, self.batch_size)
+
+    def _count_transitions(self, n: int) -> None:
+        """Told that n more were made."""
+        raise NotImplementedError
+
+    @denormals_flushed()
+    def pretrain(
+        self,
+        dataset: Mapping[str, np.ndarray],
+        epochs: int = 10,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+    ) -> dict[str, float]:
+        """Train the Q-network and the world model on a data set, before or between calls of :meth:`learn`.
+
+        Targets are same-action, whatever `bootstrap` is, with s' = s: `r + gamma * Q_target(s, a)`, or r where
+        terminated. The target network is copied every `target_update_interval` updates and at the end.
+
+        Args:
+            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,),
+                `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool and `weight` (n,):
+                how much each row counts, in units of their mean. Entries whose names begin with `info:` are left alone.
+            epochs: Passes over the data, each in a new order.
+            batch_size: Pairs in each update; that of learning by default.
+            progress_bar: Show one, with SB3's extra dependencies.
+
+        Returns:
+            `loss` and `model_loss`, means over the last epoch, as far as there is a network of either; also logged by
+            epoch under `pretrain/`.
+
+        Raises:
+            ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if
+                there is no network that would learn from it.
+        """
+        if not self._optimizers:
+            raise ValueError(
+                '`pretrain` has no network to train with `planning="decision_time"`, gamma 0 and a Gaussian process. '
+                "Tell it answers by `observe`, or what is known beforehand by `policy_kwargs={'prior': [...]}`."
+            )
+        if self.gamma >= 1:
+            raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
+        batch_size = self.batch_size if batch_size is None else batch_size
+        if epochs < 1 or batch_size < 1:
+            raise ValueError(f"`epochs` and `batch_size` must be 1 or more, got {epochs} and {batch_size}.")
+        data = OfflineData(dataset, self.policy)
+        self._ensure_logger("pretrain")
+        rate = self.lr_schedule(self._current_progress_remaining)
+        for optimizer in self._optimizers:
+            utils.update_learning_rate(optimizer, rate)
+        data.show()
+        self.policy.set_training_mode(True)
+        rng = self._rngs["pretrain"]
+        means: dict[str, float] = {}
+        for epoch, n_updates, means in passes(data, epochs, batch_size, rng, self._offline_update, progress_bar):
+            for name, value in {"epoch": epoch, **means}.items():
+                self.logger.record(f"pretrain/{name}", value)
+            self.logger.dump(step=n_updates)
+        self._end_pretraining()
+        return means
+
+    @property
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        """Of the networks that learn."""
+        raise NotImplementedError
+
+    def _offline_update(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
+        """The update of this number from rows of a data set; returns losses by name."""
+        raise NotImplementedError
+
+    def _end_pretraining(self) -> None:
+        """Told that no more such updates come."""
+
+    def _ensure_logger(self, purpose: str) -> None:
+        """Make a logger where there is none yet; `learn` makes its own."""
+        if not hasattr(self, "_logger"):
+            self._logger = utils.configure_logger(
+                self.verbose, self.tensorboard_log, f"{type(self).__name__}_{purpose}"
+            )
+
+    def dump_logs(self) -> None:
+        """Write the log, with the mean of each reward component over the last 1,000 transitions."""
+        for name, values in self._component_windows.items():
+            if not np.isnan(values).all():
+                self.logger.record(f"reward/{name.removeprefix('reward/')}", float(np.nanmean(values)))
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ saving
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save the agent without its replay, as SB3; a table of actions by path and checksum only."""
+        if self.action_table is not None:
+            self._action_table_reference = self.action_table.reference
+        super().save(path, exclude, include)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | VectorEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load what :meth:`save` wrote, as SB3.
+
+        The environment may show another number of candidates than in training, and more actions, at the end of its
+        table.
+
+        Args:
+            path: The zip.
+            env: Where it is to act, or to learn on.
+            device: Where networks are computed.
+            custom_objects: In place of what was saved, by name.
+            **kwargs: Further arguments of SB3's `load`, or of the class.
+
+        Raises:
+            ValueError: If the environment shows something else than what the agent reads, or names other actions.
+        """
+        if env is not None:
+            env = as_vec_env(env)
+            # Its own spaces in place of the saved ones, which SB3 would want to be equal; _setup_model compares.
+            spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
+            custom_objects = {**spaces_of_env, **(custom_objects or {})}
+        return super().load(path, env=env, device=device, custom_objects=custom_objects, **kwargs)
+
+    def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
+        """Save the replay to an .npz file, without pickle."""
+        self.replay_buffer.save(path)
+
+    def load_replay_buffer(self, path: str | PathLike[str], truncate_last_traj: bool = True) -> None:  # type: ignore[override]
+        """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here."""
+        self.replay_buffer.load(path)
+        self._n_scored = self.replay_buffer.n_added
+
+    def save_checkpoint(self, folder: str | PathLike[str]) -> None:
+        """Save everything that :meth:`load_checkpoint` needs to go on as if nothing had happened.
+
+        The folder holds the model, the replay, random states, and what the environments answer to `get_state()`. It is
+        replaced as a whole; an old checkpoint is never lost.
+        """
+        # Before the first reset there is nothing to keep of an environment.
+        running = self.env is not None and self._last_obs is not None
+        with new_folder(folder) as new:
+            self.save(new / "model.zip")
+            self.replay_buffer.save(new / "replay.npz")
+            env = read_env_state(self.env) if running and self.env is not None else None
+            write_state(new, {**self._run_state(), "running": running, "env": env})
+
+    @classmethod
+    def load_checkpoint(cls, folder: str | PathLike[str], env: GymEnv | VectorEnv, **kwargs: Any) -> Self:
+        """Go on from a checkpoint: `learn(M, reset_num_timesteps=False)` then equals the run that was not stopped.
+
+        On CPU it is equal to the bit, if the environment offers `get_state() -> dict` and `set_state(dict)` and
+        `total_timesteps` is the same in sum. Otherwise it warns, and new episodes begin.
+
+        Args:
+            folder: Where :meth:`save_checkpoint` wrote.
+            env: A fresh environment of the same make.
+            **kwargs: For :meth:`load` (`device`, `action_features`, ...).
+
+        Raises:
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If `env` has another number of environments.
+        """
+        folder = existing_folder(folder)
+        state = read_state(folder)
+        model = cls.load(folder / "model.zip", env=env, force_reset=False, **kwargs)
+        assert model.env is not None  # given
+        if model.n_envs != state["n_envs"]:
+            raise ValueError(
+                f"`env` must hold {state['n_envs']} environments, as the saved run had, got {model.n_envs}."
+            )
+        model.replay_buffer.load(folder / "replay.npz")
+        model._set_run_state(state)
+        if state["running"] and state["env"] is None:
+            warnings.warn(
+                "The checkpoint holds no state of the environments, so new episodes begin and the run is not the same "
+                "to the bit. Give the environment `get_state() -> dict` and `set_state(dict)` (and run it in one "
+                "process).",
+                stacklevel=2,
+            )
+            model._last_obs = None
+        elif state["running"]:
+            # The seeds that loading has left for the next reset belong to the beginning of the run.
+            model.env.unwrapped._reset_seeds()
+            write_env_state(model.env, state["env"])
+        return model
+
+    def _run_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the model, the replay and the environments."""
+        return {
+            "n_envs": self.n_envs,
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "reward_weights": self.replay_buffer.weights,
+            "rngs": {name: rng.bit_generator.state for name, rng in self._rngs.items()},
+        }
+
+    def _set_run_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what :meth:`_run_state` gave; the replay is there already."""
+        self.replay_buffer.weights = state["reward_weights"]
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        for name, rng_state in state["rngs"].items():
+            self._rngs[name].bit_generator.state = rng_state
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["action_features", "pair_features", "action_table", "_validity", "_rngs"]
+        return [*super()._excluded_save_params(), *own]
+
+
+def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:
+    if "reward_weights" not in info or "reward_components" not in info:
+        raise ValueError(
+            '`relabel=True` needs a reward that is a weighted sum, with `info["reward_components"]` and '
+            '`info["reward_weights"]` (name -> number) in each step: wrap the environment in such a reward, '
+            "a HybridReward for instance, or leave `relabel` out."
+        )
+    return {name: float(weight) for name, weight in info["reward_weights"].items()}

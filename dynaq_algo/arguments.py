@@ -1,0 +1,82 @@
+"""Checks of arguments, and what is said of one that is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__all__ = ["best_match", "check_learning", "refuse_other_choice", "refuse_unknown_arguments", "refuse_unknown_kwargs"]
+
+
+def best_match(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: a suggestion for a misspelt name, or nothing."""
+    matches = difflib.get_close_matches(str(name), list(known), n=1)
+    return f": did you mean {matches[0]!r}?" if matches else ""
+
+
+def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value of an argument that is none of those known.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {known}, got {value!r}{best_match(value, known)}.")
+
+
+def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of arguments that are not known.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    known = sorted(known)
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"{whose} has no argument {unknown[0]!r}{best_match(unknown[0], known)}.")
+
+
+def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse names in the argument `name` that are no arguments of what is made from it, if it does not take any.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    parameters = inspect.signature(made).parameters
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+        refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, parameters)
+
+
+def check_learning(
+    *,
+    bootstrap: str,
+    gamma: float,
+    exploration_bonus: float,
+    weight_pull: float,
+    planning_steps: int,
+    batch_size: int,
+    target_update_interval: int,
+) -> None:
+    """Check the ranges of what :class:`~dynaq_algo.dynaq.DynaQ` learns by.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if not 0 <= weight_pull <= 1:
+        raise ValueError(
+            f"`weight_pull` must be a share in [0, 1], got {weight_pull}. Leave it out, or 0, for no pull."
+        )
+    if not 0 <= exploration_bonus < math.inf:
+        raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")
+    if not 0 <= gamma <= 1 or (bootstrap == "same_action" and gamma == 1):
+        raise ValueError(
+            f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
+            f'got {gamma}. Lower it, or use `bootstrap="max"`.'
+        )
+    counts = {"planning_steps": planning_steps, "batch_size": batch_size}
+    for name, count in {**counts, "target_update_interval": target_update_interval}.items():
+        least = 0 if name == "planning_steps" else 1
+        if count < least:
+            raise ValueError(f"`{name}` must be {least} or more, got {count}.")

@@ -1,0 +1,98 @@
+"""Transitions of the replay as tensors, every vector gathered once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+
+from dynaq_algo.features import DistinctPairs
+from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.replay import CandidateReplay, Transitions
+
+__all__ = ["Batch", "NextPairs", "gather", "gather_next"]
+
+
+class NextPairs(NamedTuple):
+    """What targets look at after each of n transitions.
+
+    Attributes:
+        pairs: The next states with the same actions, (n,), or with all next candidates, (n, k).
+        mask: (n, k) bool, which of the next candidates may be chosen; None for the same actions.
+        terminated: (n,) bool, whether nothing follows.
+    """
+
+    pairs: DistinctPairs
+    mask: th.Tensor | None
+    terminated: th.Tensor
+
+    def take(self, rows: slice) -> NextPairs:
+        """Of some of the transitions."""
+        return NextPairs(self.pairs.take(rows), None if self.mask is None else self.mask[rows], self.terminated[rows])
+
+
+class Batch(NamedTuple):
+    """n transitions as tensors.
+
+    Attributes:
+        pairs: The n pairs (s, a).
+        inputs: (n, output_dim) their features.
+        following: What may be chosen next, for `double`, which chooses as late as at the update.
+    """
+
+    pairs: DistinctPairs
+    inputs: th.Tensor
+    following: NextPairs | None = None
+
+    def split(self, size: int) -> list[Batch]:
+        """Consecutive batches of `size` transitions, without a copy."""
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.inputs), size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        following = None if self.following is None else self.following.take(rows)
+        return Batch(self.pairs.take(rows), self.inputs[rows], following)
+
+
+def gather(transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:
+    """Stored or imagined transitions as tensors, without what follows."""
+    pairs = _distinct(transitions.state_id, transitions.candidate_id, transitions.pairs, replay, policy)
+    return Batch(pairs, policy.features.of_pairs(pairs))
+
+
+def gather_next(
+    transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy, same_action: bool
+) -> NextPairs:
+    """What follows transitions, with the same action, or all next candidates."""
+    terminated = policy.tensor(transitions.terminated)
+    if same_action:
+        # How the numbers `pairs` would move with the state is not known, so those of the same action stay as they are.
+        shown, candidate_id = transitions.pairs, transitions.candidate_id
+        return NextPairs(_distinct(transitions.next_state_id, candidate_id, shown, replay, policy), None, terminated)
+    candidate_id, mask = replay.candidate_sets(transitions.position, following=True)
+    shown = replay.pair_sets(transitions.position, following=True)
+    pairs = _distinct(transitions.next_state_id[:, None], candidate_id, shown, replay, policy)
+    return NextPairs(pairs, policy.tensor(mask), terminated)
+
+
+def _distinct(
+    state_id: np.ndarray,
+    candidate_id: np.ndarray,
+    shown: np.ndarray | None,
+    replay: CandidateReplay,
+    policy: CandidatePolicy,
+) -> DistinctPairs:
+    """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once.
+
+    What was shown of pairs is (n, p) or (n, k, p).
+    """
+    (states, state_row), (actions, action_row) = (
+        np.unique(ids, return_inverse=True) for ids in (state_id, candidate_id)
+    )
+    return DistinctPairs(
+        policy.tensor(replay.state_rows(states)),
+        policy.tensor(state_row.reshape(state_id.shape)),
+        policy.action_features(replay.candidate_rows(actions)),
+        policy.tensor(action_row.reshape(candidate_id.shape)),
+        None if shown is None else policy.tensor(shown),
+    )

@@ -1,0 +1,227 @@
+"""What an observation says: the state, the candidates, which of them are allowed, and numbers of each pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+__all__ = ["PAIRS", "CandidateLayout", "DecisionBatch", "check_mask"]
+
+CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
+
+
+class DecisionBatch(NamedTuple):
+    """n decisions, each between k candidates.
+
+    Attributes:
+        state: (n, d_s) float32.
+        candidates: (n, k, d_a) float32 features, or (n, k) int64 ids into a table of actions.
+        mask: (n, k) bool, True where a candidate may be chosen; None if all may.
+        pairs: (n, k, p) float32, numbers of each (state, candidate) pair; None where an observation has none.
+    """
+
+    state: np.ndarray
+    candidates: np.ndarray
+    mask: np.ndarray | None
+    pairs: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> DecisionBatch:
+        """The decisions of some rows, by index or by mask."""
+        return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
+class CandidateLayout:
+    """Reads Dict observations with a `candidates` entry.
+
+    Every entry but `candidates`, `pairs` and `action_mask`, flattened in the space's key order as
+    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state. The entry `pairs` holds numbers
+    of each (state, candidate) pair. A batch may have another number of candidates than the space.
+
+    Attributes:
+        n_candidates: k of the space.
+        n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
+        compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
+            where there is none. The others are context.
+
+    Args:
+        observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids; and
+            optionally `pairs`, a Box (k, p), and `action_mask` (k,).
+        action_space: Discrete(k), the index of the chosen candidate.
+
+    Raises:
+        ValueError: If the spaces are of another kind, or do not agree on k.
+
+    Example:
+        >>> space = spaces.Dict(user=spaces.Box(-1, 1, (3,)), candidates=spaces.Box(-1, 1, (5, 2)))
+        >>> layout = CandidateLayout(space, spaces.Discrete(5))
+        >>> layout.state_dim, layout.n_candidates, layout.uses_ids
+        (3, 5, False)
+    """
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space):
+        wanted = "`Dict(..., candidates=Box(k, d_a))` of features or `Dict(..., candidates=integer Box(k,))` of ids"
+        if not isinstance(observation_space, spaces.Dict):
+            raise ValueError(
+                f"The observation space must be {wanted}, got {observation_space}. "
+                "Wrap the observation, discrete features included, into a Dict, e.g. "
+                "`gym.wrappers.TransformObservation(env, lambda obs: {'state': obs, 'candidates': features}, "
+                "Dict(state=..., candidates=Box(-1, 1, (k, d_a))))`."
+            )
+        if CANDIDATES not in observation_space.spaces:
+            raise ValueError(
+                f"The observation space must have an entry `candidates`, {wanted}, "
+                f"got {sorted(observation_space.spaces)}. "
+                "For a fixed set of discrete actions, add their one-hot features: `candidates=Box(0, 1, (k, k))`."
+            )
+        candidates = observation_space[CANDIDATES]
+        integer = np.issubdtype(candidates.dtype or float, np.integer)
+        if (
+            not isinstance(candidates, spaces.Box)
+            or len(candidates.shape) not in (1, 2)
+            or (len(candidates.shape) == 1 and not integer)
+        ):
+            raise ValueError(
+                f"`candidates` must be a Box (k, d_a) of features or an integer Box (k,) of ids, got {candidates}. "
+                "Give one number per candidate as features of shape (k, 1)."
+            )
+        n_candidates = candidates.shape[0]
+        if not isinstance(action_space, spaces.Discrete) or action_space.start != 0 or action_space.n != n_candidates:
+            raise ValueError(
+                f"The action space must be Discrete(k={n_candidates}), an index into `candidates` {candidates.shape}, "
+                f"got {action_space}. Make `candidates` and the action space agree; hide actions with `action_mask`."
+            )
+        mask = observation_space.spaces.get(ACTION_MASK)
+        if mask is not None and mask.shape != (n_candidates,):
+            raise ValueError(f"`action_mask` must have shape (k={n_candidates},), got {mask}.")
+
+        pairs = observation_space.spaces.get(PAIRS)
+        if pairs is not None and (
+            not isinstance(pairs, spaces.Box) or len(pairs.shape) != 2 or pairs.shape[0] != n_candidates
+        ):
+            raise ValueError(
+                f"`pairs` must be a Box (k={n_candidates}, p), numbers of each (state, candidate) pair, got {pairs}. "
+                "Give an entry of another meaning another name."
+            )
+
+        self.uses_ids = len(candidates.shape) == 1
+        self.has_mask = mask is not None
+        self.n_candidates = int(n_candidates)
+        self.n_pairs = 0 if pairs is None else int(pairs.shape[1])
+        self.action_dim = None if self.uses_ids else int(candidates.shape[1])
+        self._candidates_shape = candidates.shape
+        self._state_spaces = {
+            key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, PAIRS, ACTION_MASK)
+        }
+        for key, space in self._state_spaces.items():
+            if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+                raise ValueError(
+                    f"Entry `{key}` of the observation must be Box, Discrete, MultiDiscrete or MultiBinary, "
+                    f"got {space}. Encode it as numbers in an observation wrapper."
+                )
+        dims = {key: spaces.flatdim(space) for key, space in self._state_spaces.items()}
+        self.state_dim = sum(dims.values())
+        self.compared = slice(0, self.state_dim)
+        if APPLICANT in dims:
+            before = list(dims)[: list(dims).index(APPLICANT)]
+            start = sum(dims[key] for key in before)
+            self.compared = slice(start, start + dims[APPLICANT])
+
+    def is_batch(self, obs: Mapping[str, Any]) -> bool:
+        """Whether `obs` holds n observations, rather than one.
+
+        Raises:
+            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space, its
+                number apart.
+        """
+        if not isinstance(obs, Mapping):
+            raise ValueError(
+                f"An observation must be a dict with the entries {self._keys}, got {type(obs).__name__}. "
+                "Gymnasium's `env.reset()` returns `(obs, info)`: pass the first."
+            )
+        if missing := [key for key in self._keys if key not in obs]:
+            raise ValueError(f"The observation lacks {missing}; it must have the entries {self._keys}.")
+        shape = np.shape(obs[CANDIDATES])
+        behind, n_axes = self._candidates_shape[1:], len(self._candidates_shape)
+        if (
+            len(shape) in (n_axes, n_axes + 1)
+            and shape[len(shape) - n_axes + 1 :] == behind
+            and 0 not in shape[-n_axes:]
+        ):
+            return len(shape) > n_axes
+        wanted = ("k", *map(str, behind))
+        raise ValueError(
+            f"`candidates` must have shape ({', '.join(wanted)}{',' if not behind else ''}), or "
+            f"({', '.join(('n', *wanted))}) for a batch, with any k of 1 or more, got {shape}. "
+            + ("Pass ids, whole numbers." if self.uses_ids else "Pass features of as many numbers as in training.")
+        )
+
+    def read(self, obs: Mapping[str, Any]) -> DecisionBatch:
+        """State, candidates, mask and pairs of one observation (n = 1) or of a batch; may share memory with `obs`.
+
+        Raises:
+            ValueError: As for :meth:`is_batch`, or if another entry has another shape, or mask or pairs are of another
+                number of candidates.
+        """
+        batch = self.is_batch(obs)
+        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
+        candidates = candidates if batch else candidates[None]
+        n, k = candidates.shape[:2]
+        parts = [_flatten_batch(key, space, obs[key], n) for key, space in self._state_spaces.items()]
+        if len(parts) == 1:
+            state = parts[0]
+        else:
+            state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
+        mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
+        pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
+        return DecisionBatch(state, candidates, mask, pairs)
+
+    @property
+    def _keys(self) -> list[str]:
+        optional = {PAIRS: self.n_pairs > 0, ACTION_MASK: self.has_mask}
+        return [*self._state_spaces, CANDIDATES, *(key for key, is_there in optional.items() if is_there)]
+
+
+def check_mask(mask: np.ndarray | None) -> None:
+    """Refuse a decision without a choice.
+
+    Raises:
+        ValueError: If a row of the mask (n, k) allows nothing.
+    """
+    if mask is not None and not mask.any(axis=1).all():
+        row = int(np.flatnonzero(~mask.any(axis=1))[0])
+        raise ValueError(
+            f"`action_mask` must allow at least one candidate, row {row} allows none. "
+            "End the episode (terminated=True) when nothing is left to choose."
+        )
+
+
+def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.ndarray:
+    """`gymnasium.spaces.flatten` of n values of an entry at once: (n, flatdim) float32."""
+    values, one = np.asarray(values), space.shape or ()
+    if values.shape != (n, *one) and not (n == 1 and values.shape == one):
+        raise ValueError(
+            f"`{key}` must have shape {one}, or {(n, *one)} where `candidates` are of {n} observations, got "
+            f"{values.shape}."
+        )
+    if isinstance(space, spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[values.reshape(n) - space.start]
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, start = space.nvec.reshape(-1), np.asarray(space.start).reshape(-1)
+        digits = values.reshape(n, len(sizes)) - start
+        return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
+    return values.astype(np.float32, copy=False).reshape(n, math.prod(one))
+
+
+def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An entry of the observation for each candidate, of this shape for a batch and the same without n for one."""
+    values = np.asarray(obs[key])
+    if values.shape not in ((shape,) if shape[0] != 1 else (shape, shape[1:])):
+        raise ValueError(
+            f"`{key}` must have shape {shape} where there are {shape[0]} observations of {shape[1]} candidates, got "
+            f"{values.shape}. Give one row for each of `candidates`."
+        )
+    return values.reshape(shape)

@@ -1,0 +1,278 @@
+"""What an agent is told rather than tries: data sets to pre-train on, and answers given outside of `learn`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+from dynaq_algo.action_table import ActionTable
+from dynaq_algo.arguments import best_match
+from dynaq_algo.layout import CandidateLayout, DecisionBatch
+from dynaq_algo.policies import CandidatePolicy
+
+__all__ = ["Answers", "OfflineBatch", "OfflineData", "passes"]
+
+# Rows that are shown to the features before the first update.
+SHOWN_FIRST = 20_000
+
+
+class OfflineBatch(NamedTuple):
+    """n rows of a data set as tensors.
+
+    Attributes:
+        inputs: (n, output_dim) features of the pairs.
+        reward: (n,).
+        terminated: (n,) bool.
+        weight: (n,) how much each counts; None for all alike.
+        row: (n,) which rows they are.
+    """
+
+    inputs: th.Tensor
+    reward: th.Tensor
+    terminated: th.Tensor
+    weight: th.Tensor | None
+    row: np.ndarray
+
+
+class OfflineData:
+    """Logged pairs and their rewards, checked.
+
+    Args:
+        dataset: Columns by name, see :meth:`~dynaq_algo.dynaq.DynaQ.pretrain`.
+        policy: Whose pairs they are to be.
+
+    Raises:
+        ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any], policy: CandidatePolicy):
+        self.policy = policy
+        self.columns = _check_dataset(dataset, policy)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.columns["reward"])
+
+    def show(self) -> None:
+        """Show the features 20,000 rows, evenly spread, so that they know the scale of their inputs."""
+        layout, columns = self.policy.layout, self.columns
+        spread = np.linspace(0, len(self) - 1, min(len(self), SHOWN_FIRST), dtype=np.int64)
+        for rows in np.array_split(spread, 20):
+            if len(rows):
+                actions = None if layout.uses_ids else np.asarray(columns["action"][rows, None], np.float32)
+                pairs = np.asarray(columns["pairs"][rows, None], np.float32) if layout.n_pairs else None
+                self.policy.features.see(actions, pairs)
+
+    def shuffled(self, batch_size: int, rng: np.random.Generator) -> Iterator[OfflineBatch]:
+        """Every row once, in a new order, `batch_size` at a time."""
+        for rows in np.split(rng.permutation(len(self)), range(batch_size, len(self), batch_size)):
+            yield self._batch(rows)
+
+    def _batch(self, rows: np.ndarray) -> OfflineBatch:
+        columns, tensor = self.columns, self.policy.tensor
+        actions = columns["action"][rows]
+        inputs = self.policy.features(
+            tensor(np.asarray(columns["state"][rows], np.float32)),
+            self.policy.action_features(actions) if actions.ndim == 1 else tensor(actions.astype(np.float32)),
+            tensor(np.asarray(columns["pairs"][rows], np.float32)) if "pairs" in columns else None,
+        )
+        weight = tensor(columns["weight"][rows]) if "weight" in columns else None
+        return OfflineBatch(inputs, tensor(columns["reward"][rows]), tensor(columns["terminated"][rows]), weight, rows)
+
+
+class Answers(NamedTuple):
+    """n answers to recommendations, checked.
+
+    Attributes:
+        decisions: What was shown.
+        following: What was shown next.
+        action: (n,) the recommended candidates.
+        reward: (n,) what they earned.
+        terminated: (n,) bool.
+        infos: n of them.
+    """
+
+    decisions: DecisionBatch
+    following: DecisionBatch
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    infos: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(
+        cls,
+        layout: CandidateLayout,
+        table: ActionTable | None,
+        observation: Mapping[str, Any],
+        action: np.ndarray | int,
+        reward: np.ndarray | float,
+        next_obs: Mapping[str, Any] | None = None,
+        terminated: np.ndarray | bool = False,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> Answers:
+        """Of one observation or a batch, see :meth:`~dynaq_algo.dynaq.DynaQ.observe`; without `next_obs` nothing moves.
+
+        Raises:
+            ValueError: If numbers of rows differ, an action names no candidate, an id no action, or a number is not
+                finite.
+        """
+        decisions = layout.read(observation)
+        following = decisions if next_obs is None else layout.read(next_obs)
+        n, k = decisions.candidates.shape[:2]
+        actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
+        infos = [info or {}] * n if info is None or isinstance(info, Mapping) else list(info)
+        ends = np.reshape(np.asarray(terminated, bool), -1)
+        ends = np.repeat(ends, n) if len(ends) == 1 else ends
+        sizes = {"action": len(actions), "reward": len(rewards), "next_obs": len(following.state)}
+        for name, size in {**sizes, "terminated": len(ends), "info": len(infos)}.items():
+            if size != n:
+                raise ValueError(f"`{name}` must have {n} rows, as `observation` has, got {size}.")
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"`action` must be integers, indices of candidates, got {actions.dtype}.")
+        if (bad := (actions < 0) | (actions >= k)).any():
+            row = bad.argmax()
+            raise ValueError(f"`action` must be in [0, {k}), the candidates shown, row {row} is {actions[row]}.")
+        if (bad := ~np.isfinite(rewards)).any():
+            row = bad.argmax()
+            raise ValueError(f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one.")
+        for name, shown in {"observation": decisions, "next_obs": following}.items():
+            _refuse_unusable(name, shown, table)
+        return cls(decisions, following, actions, rewards, ends, infos)
+
+    def one_by_one(self, n_candidates: int) -> Iterator[Answers]:
+        """Each by itself, between as many candidates as in training.
+
+        Where another number was shown, the recommended one stands first, then those that the mask allows: what is
+        missing repeats the first one, what is too much is left out.
+        """
+        for i in range(len(self.reward)):
+            row = np.array([i])
+            decisions, action = _as_in_training(self.decisions.take(row), self.action[i], n_candidates)
+            following, _ = _as_in_training(self.following.take(row), 0, n_candidates)
+            yield Answers(decisions, following, action, self.reward[row], self.terminated[row], [self.infos[i]])
+
+
+def passes(
+    data: OfflineData,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    update: Callable[[OfflineBatch, int], Mapping[str, th.Tensor]],
+    progress_bar: bool = False,
+) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Pass over a data set, each time in a new order.
+
+    Args:
+        data: What is learned from.
+        epochs: How many passes.
+        batch_size: Rows in each update.
+        rng: Of the order.
+        update: Learns from a batch, given the number of this update, from 1 on; returns losses by name.
+        progress_bar: Show one.
+
+    Yields:
+        After each pass its number, that of updates so far, and the means of its losses.
+
+    Raises:
+        ImportError: If a progress bar cannot be shown.
+    """
+    n_updates = 0
+    for epoch in _progress(range(1, epochs + 1), progress_bar):
+        losses = []
+        for batch in data.shuffled(batch_size, rng):
+            n_updates += 1
+            losses.append(update(batch, n_updates))
+        yield epoch, n_updates, {name: float(th.stack([loss[name] for loss in losses]).mean()) for name in losses[0]}
+
+
+def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
+    if not progress_bar:
+        return epochs
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('`progress_bar=True` needs tqdm: pip install "stable-baselines3[extra]".') from error
+    return tqdm(epochs, desc="pretrain")
+
+
+def _as_in_training(decision: DecisionBatch, action: int, wanted: int) -> tuple[DecisionBatch, np.ndarray]:
+    """A decision (n = 1) between `wanted` candidates, and where the chosen one is then, (1,)."""
+    k = decision.candidates.shape[1]
+    if k == wanted:
+        return decision, np.array([action])
+    allowed = np.ones(k, bool) if decision.mask is None else decision.mask[0]
+    others = sorted((column for column in range(k) if column != action), key=lambda column: not allowed[column])
+    columns = np.array([action, *others, *[action] * wanted][:wanted])
+    parts = (None if part is None else part[:, columns] for part in decision[1:])
+    return DecisionBatch(decision.state, *parts), np.array([0])  # type: ignore[arg-type]
+
+
+def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | None) -> None:
+    """Refuse decisions that nothing can be learned from: one bad number would spoil all that is known."""
+    entries = {"state": decisions.state, "candidates": decisions.candidates, "pairs": decisions.pairs}
+    for entry, values in entries.items():
+        if values is not None and not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise ValueError(
+                f"`{name}` must hold finite numbers, row {row} does not (in its {entry}). Leave such answers out."
+            )
+    if table is not None:
+        table.check(decisions.candidates)
+
+
+def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[str, np.ndarray]:
+    """The columns of a data set for pretraining, checked, `terminated` filled in."""
+    if not isinstance(dataset, Mapping):
+        raise ValueError(
+            f"`dataset` must be a mapping with the entries state, action and reward, got {type(dataset).__name__}."
+        )
+    n_pairs = policy.layout.n_pairs
+    needed = ("state", "action", "reward", *(("pairs",) if n_pairs else ()))
+    if missing := [key for key in needed if key not in dataset]:
+        also = f", and pairs (n, {n_pairs}) as the observations have" if n_pairs else ""
+        raise ValueError(
+            f"`dataset` must have the entries state (n, d_s), action (n, d_a) and reward (n,){also}, lacks {missing}, "
+            f"got {sorted(dataset)}."
+        )
+    optional = ("terminated", "weight")
+    if unknown := [key for key in dataset if key not in (*needed, *optional) and not str(key).startswith("info:")]:
+        known = (*needed, *optional)
+        raise ValueError(
+            f"`dataset` may have the entries {known}, got {unknown[0]!r} too{best_match(unknown[0], known)}. Leave out "
+            "what is not to be learned from, or begin its name with `info:`."
+        )
+    data = {key: np.asanyarray(dataset[key]) for key in needed}
+    n = len(data["reward"]) if data["reward"].ndim else 0
+    data["reward"] = np.asarray(data["reward"], np.float32)
+    terminated = np.asarray(dataset.get("terminated", np.zeros(n, bool)))
+    if not np.isin(terminated, (0, 1)).all():
+        raise ValueError(
+            f"`dataset['terminated']` must be True or False (or 1 or 0), got {terminated.reshape(-1)[:3]}."
+        )
+    data["terminated"] = terminated.astype(bool)
+    if "weight" in dataset:
+        data["weight"] = np.asarray(dataset["weight"], np.float32)
+    shapes: dict[str, tuple[int, ...]] = {
+        "state": (n, policy.features.state_dim),
+        "action": (n, policy.features.action_dim),
+    }
+    shapes |= {key: (n,) for key in ("reward", "terminated", "weight") if key in data}
+    if n_pairs:
+        shapes["pairs"] = (n, n_pairs)
+    if policy.layout.uses_ids and data["action"].ndim == 1 and np.issubdtype(data["action"].dtype, np.integer):
+        shapes["action"] = (n,)
+    for key, shape in shapes.items():
+        if data[key].shape != shape or n == 0:
+            raise ValueError(f"`dataset[{key!r}]` must have shape {shape} with n >= 1, got {data[key].shape}.")
+        if not np.isfinite(data[key]).all():
+            row = int(np.argwhere(~np.isfinite(data[key]))[0][0])
+            raise ValueError(f"`dataset[{key!r}]` must be finite, row {row} is not. Leave such rows out.")
+    if "weight" in data:
+        if data["weight"].min() < 0 or not data["weight"].any():
+            raise ValueError("`dataset['weight']` must hold numbers of 0 or more, and not 0 alone.")
+        data["weight"] = data["weight"] / data["weight"].mean()
+    return data

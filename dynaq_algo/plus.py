@@ -1,0 +1,53 @@
+"""The numbers of `DynaQ.plus`; what each is for stands in docs/dynaq_plus.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["plus_arguments"]
+
+
+def plus_arguments(has_pairs: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :class:`~dynaq_algo.dynaq.DynaQ`.
+
+    Args:
+        has_pairs: Whether the observation has `pairs`.
+        overrides: Other arguments, dictionaries entry by entry.
+    """
+    scales = {
+        "constant": 1.0,
+        "similarity": 0.03,
+        "pairs": 0.1,
+        "trust": 0.0,
+        "state": 0.15,
+        "same_state": 0.2,
+        # What the pairs' numbers say of a job and a pair is not peculiar to them.
+        "same_action": 0.11 if has_pairs else 0.15,
+        "same_pair": 0.15 if has_pairs else 0.2,
+    }
+    arguments: dict[str, Any] = {
+        "policy": "CandidatePolicy",
+        "planning": "decision_time",
+        "gamma": 0.0,  # a recommendation changes neither the applicant nor what is shown next
+        "learning_starts": 0,  # the prior acts from the first interaction on
+        "exploration_initial_eps": 0.0,
+        "exploration_final_eps": 0.0,
+        "exploration_bonus": 0.5 if has_pairs else 1.0,
+        "world_model": "gaussian_process",
+        "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
+        "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
+    }
+    if overrides.get("world_model", "gaussian_process") != "gaussian_process":
+        del arguments["world_model_kwargs"]  # those of a Gaussian process
+    return _merged(arguments, overrides)
+
+
+def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults with other values, dictionaries entry by entry."""
+    both = {
+        name: _merged(defaults[name], value)
+        for name, value in overrides.items()
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+    }
+    return {**defaults, **overrides, **both}
