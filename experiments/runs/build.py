@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 import jobrec_gym
 from dynaq_algo import Bandit
 from experiments.runs import resolvers  # noqa: F401  # configs cannot be resolved without them
+from experiments.runs.datasets import PretrainScale
 from experiments.runs.evaluation import HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
 from experiments.runs.recording import InteractionRecorder
 from jobrec_gym import JobRecVectorEnv, LabourMarket
+from jobrec_gym.market import Split
 
 __all__ = [
     "Algorithm",
@@ -122,7 +124,7 @@ class Pretraining:
     epochs: int
     dataset: str | None
     n_pairs: int
-    scale: Any
+    scale: PretrainScale
     seed: int
 
 
@@ -140,8 +142,8 @@ class EvaluationOptions:
         interval: Further points, every so many interactions.
     """
 
-    split: Any
-    job_split: Any
+    split: Split
+    job_split: Split
     n_pairs: int
     n_episodes: int
     seed: int
