@@ -255,12 +255,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._check_started()
         return self._candidate_ids[0].copy()
 
-    def newly_shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Applicant (1,) and candidates (1, k) of an episode that begins with the next step, for reward wrappers.
+    def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Applicant (1,) and candidates (1, k) of an episode whose first step was the last one, for reward wrappers.
 
         ``None`` where there is none, or what is shown changes with each step, or is much.
         """
-        if not self._problem.is_foreseeable or not self._started or self._steps[0]:
+        if not self._problem.is_foreseeable or not self._started or self._steps[0] != 1:
             return None
         return self._applicant_ids, self._candidate_ids
 

@@ -18,9 +18,9 @@ Compute = Callable[[Ids, Ids], Values]
 MAX_BYTES = 1 << 26
 """What is kept of one market under one simulator, at most."""
 
-_PART = 1 << 11
+_LEAST_PART, _PART_OF_A_MISS = 256, 4
 """Pairs of rows that a call computes beside those that it misses: so few that it stays quick."""
-_SLOT_BITS = 20
+_SLOT_BITS = 16
 _FIBONACCI = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -100,10 +100,11 @@ class KeptRows(_Kept):
         if not len(applicant_ids):
             return
         n_jobs = self._rows.shape[1]
-        owners = np.unique(applicant_ids)[: max(1, _PART // n_jobs)]
+        part = _LEAST_PART + _PART_OF_A_MISS * len(applicant_ids)
+        owners = np.unique(applicant_ids)[: max(1, part // n_jobs)]
         with self._lock:
             begin = self._n_known[owners].astype(np.int64)
-            job_ids = begin[:, None] + np.arange(min(n_jobs, _PART))
+            job_ids = begin[:, None] + np.arange(min(n_jobs, part))
             inside = job_ids < n_jobs
             rows, columns = np.broadcast_to(owners[:, None], job_ids.shape)[inside], job_ids[inside]
             self._rows[rows, columns] = self._compute(rows, columns)
@@ -111,9 +112,9 @@ class KeptRows(_Kept):
 
 
 class PreparedPairs(_Kept):
-    """Keeps those pairs that were announced, the candidates of an episode that begins; others are computed.
+    """Keeps those pairs that were announced, the candidates of an episode that has begun; others are computed.
 
-    Each has its slot in a table of 16 MB, where a later one may take its place.
+    Each has its slot in a table of 1 MB, where a later one may take its place.
 
     Args:
         compute: As of :func:`kept_pairs`.

@@ -79,7 +79,7 @@ class AnnealSchedule:
         if self.kind == "linear" and t > 0:
             x = t / self._length
             weight = self.start * (1 - x) + self.end * x
-            return min(max(weight, min(self.start, self.end)), max(self.start, self.end))
+            return float(min(max(weight, min(self.start, self.end)), max(self.start, self.end)))
         # An array of one: numpy's powers of a lone scalar round differently.
         return float(self.weights([t])[0])
 

@@ -195,14 +195,14 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._recommendations = Recommendations(applicant_ids, job_ids, keys, made, cosine)
         return self._recommendations
 
-    def newly_shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Applicants (m,) and candidates (m, k) of episodes that begin with the next step, for reward wrappers.
+    def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Applicants (m,) and candidates (m, k) of episodes whose first step was the last one, for reward wrappers.
 
         ``None`` where there are none, or what is shown changes with each step, or is much.
         """
         if not self._problem.is_foreseeable or not self._ready:
             return None
-        rows = self._steps == 0
+        rows = self._steps == 1
         rows &= ~self._ended
         return (self._applicant_ids[rows], self._candidate_ids[rows]) if rows.any() else None
 

@@ -77,11 +77,11 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Before a step: a simulator that computes ahead is told of episodes that begin."""
+        """Before a step: a simulator that computes ahead is told of episodes that have begun, and go on."""
         prepare = self._model.prepare
-        shown = None if prepare is None else self._base.newly_shown()
-        if prepare is not None and shown is not None:
-            prepare(*shown)
+        begun = None if prepare is None else self._base.begun()
+        if prepare is not None and begun is not None:
+            prepare(*begun)
 
     def _pay(self, made: Recommendations) -> RewardBatch:
         """After a step: rewards of what it recommended."""

@@ -230,8 +230,8 @@ class BoundSimulator(Protocol):
 
     It may have two further attributes, for speed. ``draws = False`` says that no answer depends on
     ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is told of episodes that
-    begin, of (m,) applicants and the (m, k) jobs that each of them is shown, and may compute ahead; ``prepare = None``
-    is the same as none.
+    have made their first step, of (m,) applicants and the (m, k) jobs that each of them is shown, and may compute
+    ahead; ``prepare = None`` is the same as none.
     """
 
     def feedback(

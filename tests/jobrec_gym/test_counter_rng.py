@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrec_gym.counter_rng import bounded, hash64, normal, permute, text_key, uniform
+from jobrec_gym.counter_rng import bounded, hash64, normal, permute, rehash64, text_key, uniform
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -75,3 +75,12 @@ def test_keys_and_positions_broadcast_either_way():
     for n in (3, 5, 50):
         table = permute(keys[:, None], positions, n)
         np.testing.assert_array_equal(permute(keys, positions[:, None], n), table.T)
+
+
+def test_hashing_may_go_on_where_it_stopped():
+    episodes, steps = np.arange(5, dtype=np.uint64) * 7, np.arange(5)
+    np.testing.assert_array_equal(rehash64(hash64(episodes, 3), steps), hash64(episodes, 3, steps), strict=True)
+    np.testing.assert_array_equal(rehash64(hash64(9, 3), 4), hash64(9, 3, 4), strict=True)
+    kept = hash64(episodes, 3)
+    rehash64(kept, steps)
+    np.testing.assert_array_equal(kept, hash64(episodes, 3))
