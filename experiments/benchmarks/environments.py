@@ -12,12 +12,22 @@ from gymnasium.utils.performance import benchmark_init, benchmark_step
 from gymnasium.vector import VectorEnv
 
 from experiments.benchmarks.rows import Row, ratio_of
-from jobrec_gym import FeedbackReward, JobRecVectorEnv, RuleSimulator, VectorFeedbackReward
+from jobrec_gym import (
+    FeedbackReward,
+    JobRecVectorEnv,
+    RecordedSimulator,
+    RuleSimulator,
+    VectorCosineReward,
+    VectorFeedbackReward,
+    VectorHybridReward,
+)
 from jobrec_gym.env import JobRecEnv
 
 __all__ = ["environment_rows"]
 
 _ACTIONS = 64
+_MEETINGS = 3_000
+"""Steps of 64 environments after which the planted truth knows what each applicant thinks of each job."""
 
 
 def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
@@ -72,7 +82,35 @@ def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
     ratio, _, own_seconds = ratio_of(looped, rewarded, **timing)
     name, limit = "VectorFeedbackReward, 64 envs, ids", "SyncVectorEnv of FeedbackReward"
     yield Row(name, ratio, "x", limit, details={"steps_per_second": 64 / own_seconds})
+    yield from _reward_rows(timing)
     yield from _by_gymnasium(4 * seconds)
+
+
+def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
+    """What rewards leave of the bare environment's steps a second, once all applicants have been met."""
+    planted = _stepper(VectorFeedbackReward(_native(64, "ids"), RuleSimulator(seed=0)))
+    for _ in range(_MEETINGS):
+        planted()
+    half = {"steps": 1, "start": 0.5, "end": 0.5}  # both rewards in each step
+    bare = _stepper(_native(64, "ids"))
+    on_recorded = [_native(64, "ids", market="recorded", split="all", job_split="all") for _ in range(2)]
+    for name, rewarded, without in (
+        ("planted feedback", planted, bare),
+        ("cosine reward", _stepper(VectorCosineReward(_native(64, "ids"))), bare),
+        ("hybrid reward", _stepper(VectorHybridReward(_native(64, "ids"), RuleSimulator(seed=0), half)), bare),
+        (
+            "recorded feedback",
+            _stepper(VectorFeedbackReward(on_recorded[0], RecordedSimulator())),
+            _stepper(on_recorded[1]),
+        ),
+    ):
+        ratio, _, seconds = ratio_of(without, rewarded, **timing)
+        details = {"steps_per_second": 64 / seconds}
+        yield Row(f"steps a second with {name}, 64 envs, ids", ratio, "x", "without", 0.6, details=details)
+    one = JobRecEnv(observation="ids"), FeedbackReward(JobRecEnv(observation="ids"), RuleSimulator(seed=0))
+    ratio, _, seconds = ratio_of(*map(_with_resets, one), **timing)
+    details = {"steps_per_second": 1 / seconds}
+    yield Row("steps a second with planted feedback, one env, ids", ratio, "x", "without", 0.5, details=details)
 
 
 def _by_gymnasium(target: Any) -> Iterator[Row]:
@@ -85,8 +123,8 @@ def _by_gymnasium(target: Any) -> Iterator[Row]:
     yield Row("gymnasium.utils.performance.benchmark_init", own / other, "x", "CartPole-v1's", details=details)
 
 
-def _native(n: int, observation: str) -> VectorEnv:
-    return JobRecVectorEnv(n, observation=observation)  # type: ignore[arg-type]
+def _native(n: int, observation: str, **kwargs: Any) -> VectorEnv:
+    return JobRecVectorEnv(n, observation=observation, **kwargs)  # type: ignore[arg-type]
 
 
 def _looped(n: int, observation: str, *wrappers: Callable[..., gym.Wrapper[Any, Any, Any, Any]]) -> VectorEnv:
@@ -120,3 +158,18 @@ def _single(env_id: str, **kwargs: Any) -> Callable[[], Any]:
 
         return step
     return lambda: env.step(0)
+
+
+def _with_resets(env: gym.Env[Any, Any]) -> Callable[[], Any]:
+    """Steps of an environment, every tenth of which begins an episode."""
+    env.reset(seed=0)
+    number = 0
+
+    def step() -> None:
+        nonlocal number
+        number += 1
+        env.step(number % 10)
+        if number % 10 == 0:
+            env.reset()
+
+    return step

@@ -95,6 +95,9 @@ def test_every_group_measures_its_rows(tmp_path):
         goals["vector environment, 64 envs, features"] == 10
         and goals["planning update, ids, N = 5, 70 transitions"] == 1.4
     )
+    rewarded = {name: goal for name, goal in goals.items() if name.startswith("steps a second with")}
+    assert sorted(rewarded.values()) == [0.5, 0.6, 0.6, 0.6, 0.6]
+    assert rewarded["steps a second with planted feedback, one env, ids"] == 0.5
     # Of so small a replay nothing is judged.
     assert not any(row.goal for row in found if row.name.startswith("replay of"))
 
