@@ -221,7 +221,8 @@ class DynaQ(CandidateAlgorithm):
             ).to(self.device)
             self.world_model = self._make_world_model().to(self.device)
         self._create_aliases()  # q_net, q_net_target
-        self._kept_values = TargetValues(self.buffer_size, self.device)
+        draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
+        self._kept_values = TargetValues(self.buffer_size, self.device, draws)
         features = self.policy.features
         if self.env is not None and (sample := pair_sample_of(self.env, features.n_pairs)) is not None:
             features.fit_pairs(sample)

@@ -116,7 +116,8 @@ class CandidatePolicy(BasePolicy):
 
     def tensor(self, array: np.ndarray) -> th.Tensor:
         """An array on the policy's device."""
-        return th.as_tensor(array, device=self.device)
+        # That of a weight: `self.device` looks for one among all parameters, each time.
+        return th.as_tensor(array, device=self.q_net.first.weight.device)
 
     def tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and `pairs` (n, k, p) of n decisions; None where there are none."""

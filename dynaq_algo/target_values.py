@@ -13,24 +13,31 @@ from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
 
+# Entries of each parameter that are compared, about: a copy or a step changes nearly all of them.
+SAMPLE_SIZE = 512
+
 
 class TargetValues:
     """Values of the next step by a target network, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
-    kept until the network or the scale of its inputs changes, or the transition is overwritten.
+    kept until the network or the scale of its inputs changes, or the transition is overwritten. Where more draws are
+    expected until then than there are transitions, all are computed at once: states and candidates are in many
+    transitions, so that this is far cheaper than by and by.
 
     Args:
         capacity: Transitions in replay.
         device: Of the network.
+        expected_draws: Between two copies of the network.
     """
 
-    def __init__(self, capacity: int, device: th.device | str = "cpu"):
+    def __init__(self, capacity: int, device: th.device | str = "cpu", expected_draws: int = 0):
+        self.expected_draws = expected_draws
         self._values = th.zeros(capacity, device=device)
         # Which transition a value is of; -1 for none.
         self._serial = np.full(capacity, -1, np.int64)
         self._origin: tuple[Any, ...] = ()
-        self._parameters: list[th.Tensor] = []
+        self._sample = th.empty(0)
 
     @property
     def nbytes(self) -> int:
@@ -62,8 +69,10 @@ class TargetValues:
         as_stored = np.ones(len(position), bool)
         if imagined:
             as_stored = replay.as_stored(transitions, same_candidate=kind == "same_action")
-        missing = np.unique(position[as_stored & (self._serial[position] != transitions.serial)])
-        if len(missing):
+        if (as_stored & (self._serial[position] != transitions.serial)).any():
+            at_once = len(replay) <= self.expected_draws
+            wanted = np.arange(len(replay)) if at_once else np.unique(position[as_stored])
+            missing = wanted[self._serial[wanted] != replay.serials(wanted)]
             self._values[self._index(missing)] = evaluate(replay[missing])
             self._serial[missing] = replay.serials(missing)
         values = self._values.index_select(0, self._index(position))
@@ -96,10 +105,16 @@ class TargetValues:
     def _forget_if_changed(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
         """Forget if the network, the scale of its inputs, the replay or the kind is another one than last time."""
         origin = (replay, replay.n_loaded, network.features.version, kind)
-        # Compared number by number: whoever writes to a network need not say so.
-        if origin == self._origin and all(map(th.equal, network.parameters(), self._parameters)):
+        # Whoever writes to a network need not say so.
+        sample = th.cat([_sample_of(parameter.detach()) for parameter in network.parameters()])
+        if origin == self._origin and th.equal(sample, self._sample):
             return
-        self._origin, self._parameters = origin, [parameter.detach().clone() for parameter in network.parameters()]
+        self._origin, self._sample = origin, sample
         if replay.capacity != len(self._serial):
             self._values, self._serial = self._values.new_zeros(replay.capacity), np.zeros(replay.capacity, np.int64)
         self.forget()
+
+
+def _sample_of(parameter: th.Tensor) -> th.Tensor:
+    """Some entries, evenly spread; an odd distance, lest they all lie in a few columns."""
+    return parameter.reshape(-1)[:: parameter.numel() // SAMPLE_SIZE | 1]
