@@ -295,6 +295,18 @@ def test_its_state_restores_it_to_the_bit(fitted):
             one.observe(*asked.of(range(35, 40)), asked.state[35:40, 0])
 
 
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+def test_what_it_knows_follows_it_to_another_device():
+    asked = Pairs(30)
+    model = GaussianProcess(asked.features, PRIOR, spike_slab=True)
+    model.observe(asked.state[:20], asked.action[:20], None, th.randn(20))
+    mean, spread = asked.ask(model)
+    model.to("cuda")
+    moved = model.score(asked.state.cuda(), asked.action.unsqueeze(1).cuda())
+    for before, after in zip((mean, spread), moved, strict=True):
+        th.testing.assert_close(after[:, 0].cpu(), before, rtol=1e-4, atol=1e-5)
+
+
 def test_its_state_is_a_copy():
     asked = Pairs(10)
     model = GaussianProcess(asked.features)
