@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments.runs.folders import COLDSTART, RunError
+from experiments.runs.folders import COLDSTART, RunError, commit_of_checkout, write_json
 from experiments.runs.intervals import paired_difference
 from experiments.runs.tables import format_table
 from experiments.studies.study import Study
@@ -30,6 +30,7 @@ BEFORE = "before"
 EVERYWHERE = ("vectors", "profile", "profile_noisy", "board", "sparse", "generator", "onet", "recorded")
 PRIOR_MISLEADS = ("misled", "contrary")
 SPARSE = ("sparse", "sparse_tenth", "sparse_zero")
+VERDICTS = "goals.json"
 HOLDS, FAILS, MISSING = "holds", "fails", "missing"
 
 Studies = Mapping[str, Study]
@@ -69,13 +70,23 @@ class Verdict(NamedTuple):
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="goals")
 def main(cfg: DictConfig) -> None:
-    """Prints a verdict with its figures for each goal, and the command that makes what is missing."""
+    """Prints and writes a verdict with its figures for each goal, and says what makes what is missing."""
     folder = Path(cfg.folder)
     try:
         studies = read_studies(folder, None if cfg.before is None else Path(cfg.before), cfg.reps)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    print(format_table(Verdict._fields, [list(judge(goal, studies)) for goal in GOALS], left=4))
+    verdicts = [judge(goal, studies) for goal in GOALS]
+    print(format_table(Verdict._fields, [list(verdict) for verdict in verdicts], left=4))
+    rows = [[f"{name}: {what}", verdict, figures] for name, what, verdict, figures in verdicts]
+    write_json(
+        folder / VERDICTS,
+        {
+            "command": f"python -m experiments.studies.goals folder={folder}",
+            "commit": commit_of_checkout(),
+            "tables": [{"header": ["goal", "verdict", "figures"], "rows": rows}],
+        },
+    )
     lacking = dict.fromkeys(setting for goal in GOALS for setting, _ in _missing(goal, studies))
     if BEFORE in lacking:
         print(

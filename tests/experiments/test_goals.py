@@ -162,6 +162,11 @@ def test_the_command_prints_verdicts_and_the_command_that_makes_what_is_missing(
     last = done.stdout.splitlines()[-1]
     assert last.startswith("missing: python -m experiments.coldstart preset=full settings=[vectors,")
     assert "profile," not in last.replace("profile_noisy,", "")
+    (table,) = json.loads((tmp_path / "goals.json").read_text())["tables"]
+    names = [row[0] for row in table["rows"]]
+    assert table["header"] == ["goal", "verdict", "figures"] and len(set(names)) == len(names) == len(GOALS)
+    (figures,) = (figures for name, _, figures in table["rows"] if name.startswith("3 profile: without"))
+    assert figures in line
 
 
 def test_the_full_study_makes_what_goals_need_of_learners_that_there_are(config):
