@@ -24,7 +24,16 @@ from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["FIELDS", "load_csv", "load_jsonl", "load_parquet", "parse_json"]
+__all__ = [
+    "FIELDS",
+    "Table",
+    "load_csv",
+    "load_jsonl",
+    "load_parquet",
+    "parse_json",
+    "read_table",
+    "records_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +44,7 @@ _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
 _MAX_CELL = 1 << 30
+_ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 Columns = Mapping[str, Any]
 
@@ -92,7 +102,7 @@ def load_csv(
             f"`delimiter` must be one character, no quotation mark and no end of line, got {delimiter!r}."
         )
 
-    def read(file: Path) -> _Table:
+    def read(file: Path) -> Table:
         return _read_csv(file, delimiter)
 
     return _load(
@@ -182,15 +192,48 @@ def load_parquet(
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """A file's columns, and its rows with their numbers."""
+class Table:
+    """A file's columns, and its rows with their numbers.
+
+    Attributes:
+        file: What messages call it.
+        header: Names of the columns.
+        rows: Each with its number, which is 1 for the first below the header.
+    """
 
     file: str
     header: list[str]
     rows: list[tuple[int, dict[str, Any]]]
 
 
-def _read_csv(file: Path, delimiter: str) -> _Table:
+def read_table(source: str | os.PathLike[str], delimiter: str = ",") -> Table:
+    """A file of one side, read by its own scheme (``"csv:people.txt"``) or ending, whatever another file is.
+
+    Args:
+        source: A CSV file (``.csv``, ``.csv.gz``), JSON lines (``.jsonl``, ``.jsonl.gz``, ``.ndjson``) or Parquet
+            (``.parquet``).
+        delimiter: What separates the cells of a CSV file.
+
+    Raises:
+        MarketError: For another ending, or a file that is missing or cannot be read.
+        ImportError: For a Parquet file without pyarrow.
+    """
+    text = os.fspath(source)
+    scheme, colon, path = text.partition(":")
+    kind = scheme if colon and scheme in ("csv", "jsonl", "parquet") else None
+    file = Path(path if kind else text)
+    kind = kind or _ENDINGS.get(Path(file.stem if file.suffix == ".gz" else file.name).suffix.lower())
+    if kind is None:
+        raise MarketError(
+            f"{file} must end in {', '.join(_ENDINGS)} (or one of them and .gz), or be named with what it is, "
+            f"e.g. 'csv:{file}'."
+        )
+    if kind == "csv":
+        return _read_csv(file, delimiter)
+    return _read_jsonl(file) if kind == "jsonl" else _read_parquet(file)
+
+
+def _read_csv(file: Path, delimiter: str) -> Table:
     limit = csv.field_size_limit(_MAX_CELL)  # of the process: put back below
     try:
         reader = csv.reader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
@@ -209,10 +252,10 @@ def _read_csv(file: Path, delimiter: str) -> _Table:
         raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
     finally:
         csv.field_size_limit(limit)
-    return _Table(str(file), header, rows)
+    return Table(str(file), header, rows)
 
 
-def _read_jsonl(file: Path) -> _Table:
+def _read_jsonl(file: Path) -> Table:
     header: dict[str, None] = {}
     rows = []
     # Not splitlines: a JSON text may hold U+2028 and its kin.
@@ -224,10 +267,10 @@ def _read_jsonl(file: Path) -> _Table:
             raise MarketError(f"{file}, row {number}: must be a JSON object, got {type(row).__name__}.")
         header.update(dict.fromkeys(row))
         rows.append((number, row))
-    return _Table(str(file), list(header), rows)
+    return Table(str(file), list(header), rows)
 
 
-def _read_parquet(file: Path) -> _Table:
+def _read_parquet(file: Path) -> Table:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -240,7 +283,7 @@ def _read_parquet(file: Path) -> _Table:
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
     _check_header(file, table.column_names)
-    return _Table(str(file), list(table.column_names), list(enumerate(table.to_pylist(), start=1)))
+    return Table(str(file), list(table.column_names), list(enumerate(table.to_pylist(), start=1)))
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
@@ -298,7 +341,7 @@ class _Options:
 
 def _load(
     scheme: str,
-    read: Callable[[Path], _Table],
+    read: Callable[[Path], Table],
     options: _Options,
     path: str | os.PathLike[str],
     applicants: str | os.PathLike[str] | None,
@@ -313,10 +356,7 @@ def _load(
             "and "
             f"`n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
         )
-    if not isinstance(options.skill_separator, str) or not options.skill_separator:
-        raise MarketError(f"`skill_separator` must not be empty and be a text, got {options.skill_separator!r}.")
-    if options.columns is not None and not isinstance(options.columns, Mapping):
-        raise MarketError(f"`columns` must map fields to columns, `{{'hard': 'skills'}}`, got {options.columns!r}.")
+    _check_reading(options.columns, options.skill_separator)
     table = read(path)
     if not table.rows:
         raise MarketError(f"{path} has no rows.")
@@ -333,17 +373,49 @@ def _load(
 
     records = {}
     for side, some in tables.items():
-        fields = _columns_of(some, side, options.columns, options.role_column)
-        text = _text_fields(side, options.text_columns)
-        records[side] = [
-            _record(some.file, number, row, fields, text, options.skill_separator) for number, row in some.rows
-        ]
+        records[side] = records_of(
+            some, side, options.columns, options.text_columns, options.skill_separator, options.role_column
+        )
     if options.n_applicants is not None:
         records["applicants"] = _sampled(path, records["jobs"], options.n_applicants, assembly["seed"])
     return assemble_market(f"{scheme}:{path.name}", records["applicants"], records["jobs"], **assembly)
 
 
-def _by_role(table: _Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, _Table]:
+def records_of(
+    table: Table,
+    side: str,
+    columns: Columns | None = None,
+    text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    skill_separator: str = ";",
+    role_column: str | None = None,
+) -> list[Record]:
+    """What the rows of a table say of jobs or of applicants.
+
+    Args:
+        table: Its rows are all of one side.
+        side: ``"jobs"`` or ``"applicants"``.
+        columns: As in :func:`load_csv`, like the next two.
+        text_columns: Which fields are free text.
+        skill_separator: What separates skills in a cell.
+        role_column: A column that says what a row is, and is no field.
+
+    Raises:
+        MarketError: As :func:`load_csv`.
+    """
+    _check_reading(columns, skill_separator)
+    fields = _columns_of(table, side, columns, role_column)
+    text = _text_fields(side, text_columns)
+    return [_record(table.file, number, row, fields, text, skill_separator) for number, row in table.rows]
+
+
+def _check_reading(columns: Columns | None, skill_separator: str) -> None:
+    if not isinstance(skill_separator, str) or not skill_separator:
+        raise MarketError(f"`skill_separator` must not be empty and be a text, got {skill_separator!r}.")
+    if columns is not None and not isinstance(columns, Mapping):
+        raise MarketError(f"`columns` must map fields to columns, `{{'hard': 'skills'}}`, got {columns!r}.")
+
+
+def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, Table]:
     if column not in table.header:
         raise MarketError(no_such_column(table.file, column, table.header))
     if role_values is not None and not isinstance(role_values, Mapping):
@@ -367,11 +439,11 @@ def _by_role(table: _Table, column: str, role_values: Mapping[str, str] | None) 
     for side, some in rows.items():
         if not some:
             raise MarketError(f"{table.file} has no {side}: no row has {values[side]!r} in column {column!r}.")
-    return {side: _Table(table.file, table.header, some) for side, some in rows.items()}
+    return {side: Table(table.file, table.header, some) for side, some in rows.items()}
 
 
 def _columns_of(
-    table: _Table, side: str, columns: Columns | None, role_column: str | None
+    table: Table, side: str, columns: Columns | None, role_column: str | None
 ) -> dict[str, tuple[str, ...]]:
     """The file's columns of each field that it has."""
     columns = columns or {}
@@ -420,7 +492,7 @@ def _columns_of(
     return found
 
 
-def _refuse_near_misses(table: _Table, side: str, mapped: Set[str], used: Set[str | None]) -> None:
+def _refuse_near_misses(table: Table, side: str, mapped: Set[str], used: Set[str | None]) -> None:
     """Raises for a column like ``Hard`` or ``soft_``: by its name a field, and yet nobody would read it."""
     for name in table.header:
         field = name.casefold().strip(" \t_\ufeff\xa0")
