@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.market.checks import check_population, check_word_vectors, check_words
 from jobrec_gym.market.folder import read_header, read_tables, write_market, write_tables
+from jobrec_gym.market.keys import find_row
 from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
 from jobrec_gym.market.vectors import gathered, row_products
@@ -132,13 +133,36 @@ class LabourMarket:
         """Size of one block of a vector (384 for all-MiniLM-L6-v2)."""
         return self.applicants.vectors.shape[1] // 2
 
-    def applicant(self, applicant_id: int) -> Profile:
-        """The words of an applicant."""
-        return self._profile(self.applicants, int(applicant_id))
+    def applicant(self, applicant: int | str) -> Profile:
+        """The words of an applicant, by row or by key.
 
-    def job(self, job_id: int) -> Profile:
-        """The words of a job."""
-        return self._profile(self.jobs, int(job_id))
+        Args:
+            applicant: An integer is a row, a text is a key, also one that looks like a number: ``"5"`` is not row 5.
+
+        Returns:
+            A frozen profile. Its ``id`` is the row; :func:`~jobrec_gym.recommend.recommend` takes the profile itself.
+
+        Raises:
+            ValueError: For a row that is not there, an unknown key, or a key of several rows.
+            TypeError: For anything but an integer and a text.
+
+        Example:
+            >>> market = load_market("default")
+            >>> market.applicant(5).key, market.applicant("a6").id  # doctest: +SKIP
+        """
+        return self._profile(self.applicants, self.applicant_id(applicant))
+
+    def job(self, job: int | str) -> Profile:
+        """The words of a job, by row or by key; as :meth:`applicant`."""
+        return self._profile(self.jobs, self.job_id(job))
+
+    def applicant_id(self, applicant: int | str | Profile) -> int:
+        """The row of an applicant who is named by row, by key or by profile; errors as of :meth:`applicant`."""
+        return find_row("applicant", self.applicants.keys, applicant)
+
+    def job_id(self, job: int | str | Profile) -> int:
+        """The row of a job that is named by row, by key or by profile; errors as of :meth:`applicant`."""
+        return find_row("job", self.jobs.keys, job)
 
     def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
@@ -290,6 +314,7 @@ class LabourMarket:
             experience=words.experiences[population.experience_ids[row]],
             occupation=None if occupation < 0 else words.occupations[occupation],
             family=None if family < 0 else words.families[family],
+            id=row,
         )
 
 

@@ -55,6 +55,8 @@ class Profile:
         experience: Experience had or asked for, as a phrase; may be empty.
         occupation: The occupation's name, ``None`` where the source has none.
         family: The occupation's family, ``None`` where the source has none.
+        id: The row in the market's tables, which is what ``info`` and ``reset(options=...)`` name; -1 for a profile
+            that is in no market.
     """
 
     key: str
@@ -65,6 +67,7 @@ class Profile:
     experience: str
     occupation: str | None
     family: str | None
+    id: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,9 @@ from jobrec_gym.market import (
     sources,
     write_vectors,
 )
+from jobrec_gym.market import keys as keys_module
 from jobrec_gym.market import vectors as vectors_module
+from jobrec_gym.market.keys import find_rows
 
 
 def replaced(market, side, **changes):
@@ -280,3 +282,66 @@ def test_cosine_is_the_same_alone_and_in_a_batch(market):
     alone = [market.cosine(applicants[i : i + 1], jobs[i : i + 1])[0] for i in range(40)]
     assert (batch == alone).all()
     assert batch == pytest.approx((market.applicants.vectors[applicants] * market.jobs.vectors[jobs]).sum(1), abs=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------------- keys
+
+
+def with_keys(market, keys):
+    """The market with other keys of its first jobs."""
+    there = market.jobs.keys.astype("<U12")
+    there[: len(keys)] = keys
+    return replaced(market, "jobs", keys=there)
+
+
+def test_an_integer_is_a_row_and_a_text_is_a_key(market):
+    key = str(market.applicants.keys[3])
+    assert market.applicant(3) == market.applicant(np.int32(3)) == market.applicant(key)
+    assert market.applicant(key).id == market.applicant_id(key) == 3
+    assert market.job(str(market.jobs.keys[7])).id == market.job_id(market.job(7)) == 7
+
+
+def test_a_key_that_looks_like_a_number_is_a_key(market):
+    numbered = with_keys(market, ["5", "0", "5.0"])
+    assert [numbered.job(which).id for which in ("5", "0", "5.0", 5, 0)] == [0, 1, 2, 5, 0]
+    with pytest.raises(ValueError, match="there is no job with the key '7'"):
+        numbered.job("7")
+
+
+def test_an_unknown_key_is_refused_with_a_near_miss(market):
+    named = with_keys(market, ["nurse-berlin", "cook-hamburg"])
+    with pytest.raises(ValueError, match="no job with the key 'nurse-berln'. Did you mean 'nurse-berlin'?"):
+        named.job("nurse-berln")
+    with pytest.raises(ValueError, match="no applicant with the key 'zzz'. Keys are texts such as 'A0000000'"):
+        named.applicant("zzz")
+
+
+def test_a_near_miss_among_many_keys_is_found_without_comparing_all(monkeypatch):
+    keys = np.array([f"job-{number:06d}" for number in range(300)] + ["nurse-berlin"])
+    monkeypatch.setattr(keys_module, "_COMPARED", 10)
+    with pytest.raises(ValueError, match="Did you mean 'nurse-berlin'"):
+        find_rows("job", keys, ["job-000007", "nurse-berlxn"])
+
+
+def test_an_ambiguous_key_is_refused_with_both_rows(market, tmp_path, monkeypatch):
+    market.save(tmp_path / "market")
+    file = tmp_path / "market" / "tables" / "jobs-keys.npy"
+    keys = np.load(file)
+    keys[9] = keys[4]
+    np.save(file, keys)
+    monkeypatch.setattr(checks, "_CHECKED_BYTES", 0)  # a large market's keys are not read when it is opened
+    opened = LabourMarket.load(tmp_path / "market")
+    with pytest.raises(ValueError, match=f"key '{keys[4]}' is that of 2 jobs, rows 4 and 9: say the row"):
+        opened.job(str(keys[4]))
+    assert opened.job(9).id == 9
+
+
+def test_what_names_nobody_is_refused(market):
+    for which in (40, -1):
+        with pytest.raises(ValueError, match=rf"`applicant` must be a row in \[0, 40\), got {which}"):
+            market.applicant(which)
+    for which in (True, 2.0, None, ["A0000000"]):
+        with pytest.raises(TypeError, match="`job` must be a row .an integer. or a key .a text."):
+            market.job(which)
+    with pytest.raises(ValueError, match="'x' is of another market: row 3"):
+        market.applicant_id(dataclasses.replace(market.applicant(3), key="x"))

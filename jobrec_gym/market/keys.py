@@ -1,0 +1,92 @@
+"""Rows by the source's own keys: how an applicant or a job is named by a user."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market.tables import Profile
+
+__all__ = ["find_row", "find_rows"]
+
+_COMPARED = 2_000
+"""Keys that an unknown one is compared with for a near miss, the likest letter by letter; comparing a million takes
+minutes."""
+
+
+def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> int:
+    """The row that a user names.
+
+    Args:
+        side: ``"applicant"`` or ``"job"``, for messages.
+        keys: (n,), the keys of that side.
+        which: A row (any integer), a key (any text, ``"5"`` too), or a profile, whose row and key must fit.
+
+    Raises:
+        ValueError: For a row that is not there, an unknown key, or one of several rows.
+        TypeError: For anything else.
+    """
+    if isinstance(which, str):
+        return int(find_rows(side, keys, [which])[0])
+    if isinstance(which, Profile):
+        if not 0 <= which.id < len(keys) or str(keys[which.id]) != which.key:
+            raise ValueError(f"`{side}` {which.key!r} is of another market: row {which.id} of this one is another.")
+        return which.id
+    try:
+        row = operator.index(which)
+    except TypeError:
+        row = None
+    if row is None or isinstance(which, bool):
+        raise TypeError(f"`{side}` must be a row (an integer) or a key (a text), got {which!r}.")
+    if not 0 <= row < len(keys):
+        raise ValueError(
+            f"`{side}` must be a row in [0, {len(keys)}), got {row}; a key is a text, e.g. {str(keys[0])!r}."
+        )
+    return row
+
+
+def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArray[np.int64]:
+    """The rows of many keys at once.
+
+    Args:
+        side: As of :func:`find_row`.
+        keys: (n,).
+        asked: Keys, may repeat.
+
+    Returns:
+        int64, a row for each of ``asked``.
+
+    Raises:
+        ValueError: For an unknown key, with a near miss, or one of several rows, with the first two.
+    """
+    wanted = [str(key) for key in asked]
+    found: dict[str, list[int]] = {}
+    for row in np.flatnonzero(np.isin(keys, np.asarray(wanted, dtype=np.str_))).tolist():
+        found.setdefault(str(keys[row]), []).append(row)
+    for key in wanted:
+        rows = found.get(key)
+        if rows is None:
+            raise ValueError(f"there is no {side} with the key {key!r}.{_near_miss(keys, key)}")
+        if len(rows) > 1:
+            raise ValueError(
+                f"the key {key!r} is that of {len(rows)} {side}s, rows {rows[0]} and {rows[1]}: say the row, "
+                f"e.g. {rows[0]}."
+            )
+    return np.array([found[key][0] for key in wanted], dtype=np.int64)
+
+
+def _near_miss(keys: NDArray[np.str_], key: str) -> str:
+    likest: Any = keys
+    if len(keys) > _COMPARED:
+        letters = np.ascontiguousarray(keys).view(np.uint32).reshape(len(keys), -1)
+        same = (letters == np.array([key], dtype=keys.dtype).view(np.uint32)).sum(axis=1)
+        likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
+    near = difflib.get_close_matches(key, likest.tolist(), n=1)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" Keys are texts such as {str(keys[0])!r}; a row is an integer."
