@@ -18,6 +18,8 @@ Compute = Callable[[Ids, Ids], Values]
 MAX_BYTES = 1 << 26
 """What is kept of one market under one simulator, at most."""
 
+_VALUE_BYTES, _NOTE_BYTES = 8, 9
+"""What a kept pair takes, and what a row takes beside."""
 _LEAST_PART, _PART_OF_A_MISS = 256, 4
 """Pairs of rows that a call computes beside those that it misses: so few that it stays quick."""
 _SLOT_BITS = 16
@@ -39,7 +41,7 @@ def kept_pairs(
     Returns:
         :class:`KeptRows` where all pairs fit, else :class:`PreparedPairs`.
     """
-    if n_applicants * n_jobs * np.dtype(np.float64).itemsize <= max_bytes:
+    if n_applicants * (_VALUE_BYTES * n_jobs + _NOTE_BYTES) <= max_bytes:
         return KeptRows(compute, n_applicants, n_jobs)
     return PreparedPairs(compute, n_jobs)
 
@@ -79,7 +81,7 @@ class KeptRows(_Kept):
     @property
     def nbytes(self) -> int:
         """Bytes that are kept, once all applicants were met."""
-        return self._rows.nbytes
+        return self._rows.nbytes + self._n_known.nbytes + self._is_met.nbytes
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
         """Values (n,) of pairs."""

