@@ -10,6 +10,8 @@ import gymnasium as gym
 
 if TYPE_CHECKING:
     from jobrec_gym.env import JobRecEnv
+    from jobrec_gym.interactions import Interactions, ObservationForm
+    from jobrec_gym.loaders.interactions import load_interactions
     from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
     from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
     from jobrec_gym.schedules import AnnealSchedule
@@ -41,12 +43,14 @@ __all__ = [
     "FeedbackRewardModel",
     "HybridReward",
     "HybridRewardModel",
+    "Interactions",
     "JobRecEnv",
     "JobRecVectorEnv",
     "LLMReward",
     "LLMSimulator",
     "LabourMarket",
     "MarketError",
+    "ObservationForm",
     "Population",
     "Profile",
     "RecordedSimulator",
@@ -58,6 +62,7 @@ __all__ = [
     "VectorFeedbackReward",
     "VectorHybridReward",
     "VectorLLMReward",
+    "load_interactions",
     "load_market",
     "make_simulator",
     "register_market_source",
@@ -75,6 +80,8 @@ _MODULES = (
     "vector",
     "simulators.rules",
     "wrappers",
+    "interactions",
+    "loaders.interactions",
     "simulators.recorded",
     "simulators.llm",
 )

@@ -1,0 +1,551 @@
+"""What was recommended to whom and what became of it: a log on a market, and the forms that others read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.market import LabourMarket, Population, Split, gathered
+from jobrec_gym.pair_features import PairValues
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = ["Interactions", "LogError", "ObservationForm", "is_saved_log"]
+
+Ids = NDArray[np.int64]
+
+_FORMAT = "jobrec-interactions/1"
+_HEADER = "interactions.json"
+_ROWS = ("applicant_ids", "job_ids", "reward", "decision", "held_out", "time", "propensity")
+_SHOWN = ("shown_offsets", "shown_ids")
+_SIDES = ("applicants", "jobs")
+_BATCH = 1024
+
+
+class LogError(ValueError):
+    """A log cannot be read, or says too little for what is asked of it: the message names rows and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationForm:
+    """How a decision is shown to an agent: the arguments of ``JobRec-v0`` of these names.
+
+    Attributes:
+        observation: ``"features"`` or ``"ids"``.
+        job_fields: Further blocks of the jobs' vectors.
+        pair_features: Columns of the entry ``pairs``; none without any.
+        mask_in_observation: Whether there is an entry ``action_mask``; all that was shown is then allowed.
+        ask_pairs: Who answers for pairs, an environment's method ``pair_features``; ``None``: computed, without noise.
+
+    Raises:
+        ValueError: For another ``observation``; when called, for unknown fields or features.
+    """
+
+    observation: str = "features"
+    job_fields: tuple[str, ...] = ()
+    pair_features: tuple[str, ...] = ()
+    mask_in_observation: bool = False
+    ask_pairs: Callable[[Ids, Ids], NDArray[np.float32]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.observation not in ("features", "ids"):
+            raise ValueError(f"`observation` must be 'features' or 'ids', got {self.observation!r}.")
+
+    @classmethod
+    def of(cls, env: Any) -> ObservationForm:
+        """That of a ``JobRec-v0``, single or vector, wrapped or not."""
+        base = env.unwrapped
+        space = getattr(base, "single_observation_space", base.observation_space)
+        names = tuple(base.pair_feature_names)
+        return cls(
+            "ids" if len(space["candidates"].shape) == 1 else "features",
+            tuple(base.job_fields),
+            names,
+            "action_mask" in space.spaces,
+            base.pair_features if names else None,
+        )
+
+    @classmethod
+    def read_by(cls, agent: Any) -> ObservationForm:
+        """That which an agent was trained to read where it says so (``agent.reads``, as ``DynaQ``); else the default.
+
+        Raises:
+            ValueError: If it reads numbers of a pair whose names it does not know.
+        """
+        reads = getattr(agent, "reads", None) or {}
+        pairs = reads.get("pairs") or ()
+        if isinstance(pairs, int):
+            raise ValueError(
+                f"the agent reads {pairs} numbers of a pair and does not know their names: give the form, "
+                "`form=ObservationForm.of(env)`."
+            )
+        return cls(reads.get("observation", "features"), tuple(reads.get("job_fields") or ()), tuple(pairs))
+
+    def __call__(self, market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[Any]]:
+        """Observations of applicants (n,) who are shown jobs (n, k), equal to the environment's to the bit."""
+        seen: dict[str, NDArray[Any]] = {"applicant": gathered(market.applicants.vectors, applicant_ids)}
+        is_ids = self.observation == "ids"
+        seen["candidates"] = job_ids.copy() if is_ids else gathered(market.action_features(self.job_fields), job_ids)
+        if self.pair_features:
+            ask = PairValues(market, self.pair_features) if self.ask_pairs is None else self.ask_pairs
+            seen["pairs"] = ask(applicant_ids[:, None], job_ids)
+        if self.mask_in_observation:
+            seen["action_mask"] = np.ones(job_ids.shape, np.int8)
+        return seen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interactions:
+    """A log of n recommendations on a market, in the order in which it was written; read-only.
+
+    Made by :meth:`of`, by :func:`~jobrec_gym.loaders.interactions.load_interactions` or by
+    :func:`~jobrec_gym.recording.record_interactions`. A deep copy is the object itself.
+
+    Attributes:
+        market: What the ids are rows of.
+        applicant_ids: int64 (n,), to whom.
+        job_ids: int64 (n,), what was recommended.
+        reward: float64 (n,), what it earned; NaN where there is no answer.
+        decision: int8 (n,), place in :data:`~jobrec_gym.simulators.base.DECISIONS`; -1 where only a reward is known,
+            or no answer.
+        held_out: bool (n,), True for the test split: by default where the market holds the applicant out.
+        time: float64 (n,), when, in the log's own unit (dates are seconds since 1970); ``None`` where it does not say.
+        propensity: float64 (n,), with what chance this job was chosen of those shown; ``None`` where it does not say.
+        shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` where it does not say.
+        shown_ids: int64, the jobs that were shown, the recommended one among them.
+        folder: Where it is saved; ``None`` for one in memory.
+    """
+
+    market: LabourMarket
+    applicant_ids: Ids
+    job_ids: Ids
+    reward: NDArray[np.float64]
+    decision: NDArray[np.int8]
+    held_out: NDArray[np.bool_]
+    time: NDArray[np.float64] | None = None
+    propensity: NDArray[np.float64] | None = None
+    shown_offsets: Ids | None = None
+    shown_ids: Ids | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        market: LabourMarket,
+        applicant_ids: ArrayLike,
+        job_ids: ArrayLike,
+        reward: ArrayLike,
+        *,
+        decision: ArrayLike | None = None,
+        held_out: ArrayLike | None = None,
+        time: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        shown: ArrayLike | Sequence[ArrayLike] | None = None,
+    ) -> Interactions:
+        """A log from arrays (n,); ``shown`` is (n, k), or n arrays of any lengths.
+
+        Raises:
+            LogError: For arrays of other lengths, ids that name no row, a reward that is infinite, a propensity outside
+                of (0, 1], or a recommended job that was not shown.
+
+        Example:
+            >>> market = load_market("default")
+            >>> log = Interactions.of(market, [0, 0], [3, 4], [1.0, -0.1], shown=[[3, 4, 5]] * 2, propensity=[0.5, 0.2])
+            >>> len(log), log.chosen
+            (2, array([0, 1]))
+        """
+        applicants, jobs = (np.array(ids, dtype=np.int64).reshape(-1) for ids in (applicant_ids, job_ids))
+        n = len(applicants)
+        columns: dict[str, NDArray[Any] | None] = {
+            "job_ids": jobs,
+            "reward": np.array(reward, dtype=np.float64),
+            "decision": np.full(n, -1, np.int8) if decision is None else np.array(decision, dtype=np.int8),
+            "held_out": market.applicants.held_out[applicants] if held_out is None else np.array(held_out, dtype=bool),
+            "time": None if time is None else np.array(time, dtype=np.float64),
+            "propensity": None if propensity is None else np.array(propensity, dtype=np.float64),
+        }
+        for name, column in columns.items():
+            if column is not None and column.shape != (n,):
+                raise LogError(f"`{name}` must be ({n},), one for each of `applicant_ids`, got {column.shape}.")
+        if shown is not None:
+            sets = [np.array(jobs_shown, dtype=np.int64).reshape(-1) for jobs_shown in shown]  # type: ignore[union-attr]
+            if len(sets) != n:
+                raise LogError(f"`shown` must have {n} sets, one for each of `applicant_ids`, got {len(sets)}.")
+            lengths = [len(jobs_shown) for jobs_shown in sets]
+            columns["shown_offsets"] = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+            columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
+        log = cls(market, applicants, **columns)  # type: ignore[arg-type]
+        _check(log)
+        return log
+
+    def __post_init__(self) -> None:
+        for name in (*_ROWS, *_SHOWN):
+            column = getattr(self, name)
+            if column is not None:
+                column = column.view()
+                column.flags.writeable = False
+                object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.applicant_ids)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Interactions:
+        return self
+
+    def __repr__(self) -> str:
+        known = [name for name in ("time", "propensity") if getattr(self, name) is not None]
+        known += [] if self.shown_ids is None else ["shown"]
+        return f"Interactions(n={len(self):,}, people={len(self.people):,}, known={known}, market={self.market.name!r})"
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """(n,), whether there is an answer."""
+        return ~np.isnan(self.reward)
+
+    @property
+    def people(self) -> Ids:
+        """The applicants in it, ascending."""
+        return np.unique(self.applicant_ids)
+
+    @property
+    def sizes(self) -> Ids:
+        """(n,), how many jobs were shown.
+
+        Raises:
+            LogError: If the log does not say what was shown.
+        """
+        return np.diff(self._offsets())
+
+    @property
+    def chosen(self) -> Ids:
+        """(n,), the recommended job's place among those shown.
+
+        Raises:
+            LogError: If the log does not say what was shown.
+        """
+        offsets = self._offsets()
+        assert self.shown_ids is not None  # with its offsets
+        hits = np.flatnonzero(self.shown_ids == np.repeat(self.job_ids, np.diff(offsets)))
+        return hits - offsets[:-1]
+
+    def shown(self, row: int) -> Ids:
+        """The jobs that were shown in one row.
+
+        Raises:
+            LogError: If the log does not say what was shown.
+        """
+        offsets = self._offsets()
+        assert self.shown_ids is not None
+        return self.shown_ids[offsets[row] : offsets[row + 1]]
+
+    def sets(self, rows: NDArray[np.integer]) -> Ids:
+        """The jobs shown in rows (m,) of one size k, (m, k)."""
+        offsets = self._offsets()
+        assert self.shown_ids is not None
+        k = int(offsets[rows[0] + 1] - offsets[rows[0]])
+        return self.shown_ids[offsets[rows][:, None] + np.arange(k)]
+
+    def take(self, rows: NDArray[Any]) -> Interactions:
+        """Some rows, by number or by mask, in the order of ``rows``."""
+        numbers = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        columns: dict[str, Any] = {name: _rows(getattr(self, name), numbers) for name in _ROWS}
+        if self.shown_offsets is not None:
+            sets = [self.shown(row) for row in numbers.tolist()]
+            columns["shown_offsets"] = np.concatenate(([0], np.cumsum([len(jobs) for jobs in sets]))).astype(np.int64)
+            columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
+        return Interactions(self.market, **columns)
+
+    def split(self, split: Split) -> Interactions:
+        """The rows of a split: ``"train"``, ``"test"`` or ``"all"``."""
+        if split not in get_args(Split):
+            raise ValueError(f"`split` must be one of {get_args(Split)}, got {split!r}.")
+        return self if split == "all" else self.take(self.held_out == (split == "test"))
+
+    def on(self, market: LabourMarket) -> Interactions:
+        """The same log on another market that has these people and jobs, by their keys: one that has grown, say.
+
+        Raises:
+            LogError: If a key of the log is not there.
+        """
+        if market is self.market:
+            return self
+        found = {side: _rows_of(getattr(market, side), getattr(self.market, side).keys, side, self) for side in _SIDES}
+        columns = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN)}
+        columns["applicant_ids"] = found["applicants"][self.applicant_ids]
+        columns["job_ids"] = found["jobs"][self.job_ids]
+        if self.shown_ids is not None:
+            columns["shown_ids"] = found["jobs"][self.shown_ids]
+        return Interactions(market, **columns, folder=self.folder)
+
+    # ---------------------------------------------------------------------------------------------------------- forms
+
+    def observations(
+        self, form: ObservationForm = ObservationForm(), batch_size: int = _BATCH
+    ) -> Iterator[tuple[Ids, dict[str, NDArray[Any]]]]:
+        """Every row's decision as an agent sees it, in batches of one set size.
+
+        Args:
+            form: How it is shown.
+            batch_size: Most rows in a batch.
+
+        Yields:
+            Row numbers (m,), ascending within a size, and the observations, m of them.
+        """
+        sizes = self.sizes
+        for size in np.unique(sizes):
+            rows = np.flatnonzero(sizes == size)
+            for start in range(0, len(rows), batch_size):
+                some = rows[start : start + batch_size]
+                yield some, form(self.market, self.applicant_ids[some], self.sets(some))
+
+    def answers(
+        self, form: ObservationForm = ObservationForm()
+    ) -> Iterator[tuple[dict[str, NDArray[Any]], int, np.float32]]:
+        """Every answered decision in the order of the log, as ``observe`` of an agent takes it.
+
+        Yields:
+            One observation, the recommended job's place in it, and the reward, float32 as SB3's environments give it.
+
+        Example:
+            >>> for obs, action, reward in log.answers(ObservationForm.of(env)):  # doctest: +SKIP
+            ...     bandit.observe(obs, action, reward)
+        """
+        chosen = self.chosen
+        for row in np.flatnonzero(self.answered).tolist():
+            seen = form(self.market, self.applicant_ids[row : row + 1], self.shown(row)[None])
+            yield {key: values[0] for key, values in seen.items()}, int(chosen[row]), np.float32(self.reward[row])
+
+    def to_pretrain(self, form: ObservationForm = ObservationForm()) -> dict[str, NDArray[Any]]:
+        """The answered pairs as ``DynaQ.pretrain`` takes them.
+
+        Args:
+            form: How the agent is shown decisions.
+
+        Returns:
+            ``state`` (n, d_s), ``action`` (n, d_a), or (n,) ids, ``reward`` (n,) float32, and ``pairs`` (n, p) where
+            the form has them.
+        """
+        rows = np.flatnonzero(self.answered)
+        seen = form(self.market, self.applicant_ids[rows], self.job_ids[rows, None])
+        data = {"state": seen["applicant"], "action": seen["candidates"][:, 0]}
+        data["reward"] = self.reward[rows].astype(np.float32)
+        return data | ({"pairs": seen["pairs"][:, 0]} if "pairs" in seen else {})
+
+    def to_obp(self) -> dict[str, Any]:
+        """The answered rows as the Open Bandit Pipeline's ``bandit_feedback``, every job of the market an action.
+
+        Returns:
+            ``n_rounds``, ``n_actions``, ``context`` (n, d) the applicants, ``action_context`` (n_jobs, d), ``action``
+            (n,), ``position`` ``None``, ``reward`` (n,), ``pscore`` (n,) or ``None``, and ``expected_reward`` ``None``:
+            nobody knows it of a log.
+        """
+        rows = np.flatnonzero(self.answered)
+        return {
+            "n_rounds": len(rows),
+            "n_actions": len(self.market.jobs),
+            "context": gathered(self.market.applicants.vectors, self.applicant_ids[rows]),
+            "action_context": np.asarray(self.market.jobs.vectors, np.float32),
+            "action": self.job_ids[rows].copy(),
+            "position": None,
+            "reward": self.reward[rows].copy(),
+            "expected_reward": None,
+            "pscore": None if self.propensity is None else self.propensity[rows].copy(),
+        }
+
+    # ---------------------------------------------------------------------------------------------------------- files
+
+    def save(self, path: str | os.PathLike[str]) -> Interactions:
+        """Writes a folder: ``interactions.json`` and one ``.npy`` a column; no pickle. It appears whole or not at all.
+
+        People and jobs are written by their keys, so that the log is found again on a market that has grown. An
+        existing log there is replaced.
+
+        Returns:
+            The same log, which knows its folder.
+
+        Raises:
+            LogError: If ``path`` exists and is neither a saved log nor an empty folder.
+        """
+        folder = Path(path).absolute()
+        if folder.exists() and not is_saved_log(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise LogError(f"{folder} exists and is not a saved log; choose another path.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        columns = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN) if getattr(self, name) is not None}
+        jobs = self.job_ids if self.shown_ids is None else np.concatenate([self.job_ids, self.shown_ids])
+        for side, ids in (("applicants", self.applicant_ids), ("jobs", jobs)):
+            rows, places = np.unique(ids, return_inverse=True)
+            columns[f"{side}_keys"] = getattr(self.market, side).keys[rows]
+            if side == "applicants":
+                columns["applicant_ids"] = places
+            else:
+                columns["job_ids"] = places[: len(self)]
+                if self.shown_ids is not None:
+                    columns["shown_ids"] = places[len(self) :]
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new, old = Path(scratch) / "log", Path(scratch) / "old"
+            new.mkdir()
+            for name, column in columns.items():
+                np.save(new / f"{name}.npy", column, allow_pickle=False)
+            header = {"format": _FORMAT, "market": self.market.name, "n": len(self), "columns": sorted(columns)}
+            (new / _HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        fields = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN)}
+        return Interactions(self.market, **fields, folder=folder)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], market: LabourMarket) -> Interactions:
+        """Reads what :meth:`save` wrote.
+
+        Args:
+            path: The folder.
+            market: Where its people and jobs are, by their keys.
+
+        Raises:
+            LogError: If the folder holds no whole log, or the market lacks somebody or something in it.
+        """
+        folder = Path(path).absolute()
+        try:
+            header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"its format is {header['format']!r}, expected {_FORMAT!r}")
+            columns = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in header["columns"]}
+            keys = {side: columns.pop(f"{side}_keys") for side in _SIDES}
+            unknown = sorted(columns.keys() - {*_ROWS, *_SHOWN})
+            if unknown or any(columns[name].shape != (header["n"],) for name in columns.keys() - {*_SHOWN}):
+                raise ValueError(f"its columns do not fit together {unknown or ''}".rstrip())
+            for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
+                if name in columns:
+                    ids = columns[name]
+                    if len(ids) and not (ids.min() >= 0 and ids.max() < len(keys[side])):
+                        raise ValueError(f"`{name}` has ids that it has no keys of")
+                    columns[name] = ids.astype(np.int64)
+        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise LogError(f"{folder} holds no whole log: {error}; save it again.") from error
+        for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
+            if name in columns:
+                rows = _rows_of(getattr(market, side), keys[side], side, None)
+                if (rows < 0).any():
+                    _refuse_unknown(keys[side][rows < 0], side, market)
+                columns[name] = rows[columns[name]]
+        log = cls(market, **columns, folder=folder)
+        _check(log)
+        return log
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes a CSV file that :func:`~jobrec_gym.loaders.interactions.load_interactions` reads back the same.
+
+        People and jobs stand there by their keys, numbers with all their digits, and the split as a word.
+        """
+        applicants, jobs = self.market.applicants.keys, self.market.jobs.keys
+        answered = self.answered
+        header = ["applicant", "job", "decision", "reward", "split"]
+        optional = ("time", "propensity")
+        header += [name for name in optional if getattr(self, name) is not None]
+        header += [] if self.shown_ids is None else ["shown"]
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for row in range(len(self)):
+                cells = [
+                    applicants[self.applicant_ids[row]],
+                    jobs[self.job_ids[row]],
+                    DECISIONS[self.decision[row]] if self.decision[row] >= 0 else "",
+                    repr(float(self.reward[row])) if answered[row] else "",
+                    "test" if self.held_out[row] else "train",
+                ]
+                cells += [repr(float(getattr(self, name)[row])) for name in optional if getattr(self, name) is not None]
+                if self.shown_ids is not None:
+                    cells.append(json.dumps(jobs[self.shown(row)].tolist(), ensure_ascii=False))
+                writer.writerow(cells)
+
+    def _offsets(self) -> Ids:
+        if self.shown_offsets is None:
+            raise LogError(
+                "the log does not say what else was shown: give a column `shown`, the keys of the jobs that the person "
+                "could have been recommended."
+            )
+        return self.shown_offsets
+
+
+def is_saved_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder says that it holds a log."""
+    return (Path(path) / _HEADER).is_file()
+
+
+def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
+    return None if column is None else column[rows]
+
+
+def _check(log: Interactions) -> None:
+    for name, ids, n in (
+        ("applicant_ids", log.applicant_ids, len(log.market.applicants)),
+        ("job_ids", log.job_ids, len(log.market.jobs)),
+        ("shown", log.shown_ids, len(log.market.jobs)),
+    ):
+        if ids is not None and len(ids) and not (ids.min() >= 0 and ids.max() < n):
+            raise LogError(f"`{name}` must be rows of the market, in [0, {n}), got {ids.min()} to {ids.max()}.")
+    if np.isinf(log.reward).any():
+        raise LogError(
+            f"`reward` must be finite, or NaN for no answer; row {int(np.isinf(log.reward).argmax())} is not."
+        )
+    if ((log.decision < -1) | (log.decision >= len(DECISIONS))).any():
+        raise LogError(
+            f"`decision` must be a place in {DECISIONS}, or -1, got {log.decision.min()} to {log.decision.max()}."
+        )
+    if log.time is not None and not np.isfinite(log.time).all():
+        raise LogError(f"`time` must be finite; row {int((~np.isfinite(log.time)).argmax())} is not.")
+    if log.propensity is not None:
+        bad = ~((log.propensity > 0) & (log.propensity <= 1))
+        if bad.any():
+            row = int(bad.argmax())
+            raise LogError(f"`propensity` must be in (0, 1]; row {row} has {log.propensity[row]}.")
+    if log.shown_offsets is not None:
+        offsets = log.shown_offsets
+        assert log.shown_ids is not None
+        whole = len(offsets) == len(log) + 1 and offsets[0] == 0 and offsets[-1] == len(log.shown_ids)
+        if not whole or (np.diff(offsets) < 0).any():
+            raise LogError("`shown` is not whole: its offsets do not fit its ids.")
+        owner = np.repeat(np.arange(len(log)), np.diff(offsets))
+        found = np.bincount(owner[log.shown_ids == log.job_ids[owner]], minlength=len(log))
+        if (found != 1).any():
+            row = int((found != 1).argmax())
+            raise LogError(
+                f"`shown` must hold the recommended job once; row {row} recommends job {log.job_ids[row]} and was "
+                f"shown {log.shown(row).tolist()[:20]}."
+            )
+        pairs = owner * len(log.market.jobs) + log.shown_ids
+        if len(np.unique(pairs)) < len(pairs):
+            raise LogError("`shown` must hold distinct jobs in each row.")
+
+
+def _rows_of(population: Population, keys: NDArray[np.str_], side: str, log: Interactions | None) -> Ids:
+    """Row of each key (m,) in a population, -1 where there is none; of a log every key in use must be there."""
+    order = np.argsort(population.keys, kind="stable")
+    places = np.searchsorted(population.keys, keys, sorter=order).clip(max=len(order) - 1)
+    rows = np.where(population.keys[order[places]] == keys, order[places], -1).astype(np.int64)
+    if log is not None:
+        ids = log.applicant_ids if side == "applicants" else log.job_ids
+        if side == "jobs" and log.shown_ids is not None:
+            ids = np.concatenate([ids, log.shown_ids])
+        missing = np.unique(ids[rows[ids] < 0])
+        if len(missing):
+            _refuse_unknown(keys[missing], side, None)
+    return rows
+
+
+def _refuse_unknown(keys: NDArray[np.str_], side: str, market: LabourMarket | None) -> None:
+    of = "the market" if market is None else f"market {market.name!r}"
+    raise LogError(
+        f"{of} lacks {len(keys):,} of the log's {side}: {', '.join(map(repr, keys[:3].tolist()))}"
+        f"{', ...' if len(keys) > 3 else ''}. Give the market that the log is of."
+    )

@@ -1,0 +1,405 @@
+"""A log of recommendations and answers: CSV, JSON lines or Parquet on a market, or what was saved of one."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import logging
+import math
+import numbers
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.interactions import Interactions, LogError, is_saved_log
+from jobrec_gym.loaders.release import no_such_column
+from jobrec_gym.loaders.tables import Table, read_table
+from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.simulators.base import DECISIONS, decision_rewards
+
+__all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
+
+logger = logging.getLogger(__name__)
+
+LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split")
+"""What a row of a log can tell, see :func:`load_interactions`."""
+
+OnBad = Literal["raise", "skip"]
+Ids = Literal["key", "row"]
+_NAMED = 3  # bad rows of each kind that a message names
+
+_NOTHING = ("", "nan", "none", "null", "n/a", "-")
+
+
+def load_interactions(
+    source: str | os.PathLike[str],
+    market: LabourMarket,
+    columns: Mapping[str, str] | None = None,
+    *,
+    ids: Ids = "key",
+    decisions: Mapping[str, str] | None = None,
+    rewards: Mapping[str, float] | None = None,
+    separator: str = ";",
+    delimiter: str = ",",
+    split_by: Literal["time"] | None = None,
+    test_fraction: float = 0.3,
+    on_bad: OnBad = "raise",
+) -> Interactions:
+    """A log on a market, from a file or from a folder of :meth:`~jobrec_gym.interactions.Interactions.save`.
+
+    A row is one recommendation. It has ``applicant`` and ``job``, and ``decision``, ``reward`` or both; where both are
+    there, the reward is what it says. A row without either was not answered, and is kept as that. It may have ``time``
+    and ``posted`` (when the recommendation and the job's posting were made: numbers, or dates as ISO 8601 has them),
+    ``shown`` (all jobs that the person was shown, the recommended one among them), ``propensity`` (the chance with
+    which this one was chosen) and ``split`` (``train`` or ``test``).
+
+    Args:
+        source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file that ends like one of them, or a folder.
+        market: Where people and jobs are.
+        columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
+        ids: What ``applicant``, ``job`` and ``shown`` hold: the market's keys (``5`` is then the key ``"5"``, whatever
+            row that is), or its row numbers, from 0.
+        decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, ``{"applied": "apply"}``.
+        rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
+        separator: What separates the jobs in a cell of ``shown``; a cell may hold a JSON array as well.
+        delimiter: What separates cells of CSV.
+        split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which are, and
+            without one the market: interactions of its held-out applicants.
+        test_fraction: Share that ``"time"`` holds out.
+        on_bad: Whether rows that cannot be are an error, or are left out and counted.
+
+    Raises:
+        LogError: For a column that is missing, and for rows that cannot be: counted by kind, the first ones named. They
+            are those with an unknown person or job, a propensity outside of (0, 1], a time before the posting, and so
+            on, and what stands there twice: the same person, job and time, or, without times, the same in all.
+            ``on_bad`` does not help where no row is left, or nothing was answered.
+        MarketError: For a file that cannot be read.
+
+    Example:
+        >>> log = load_interactions("csv:log.csv", market, {"applicant": "user", "job": "item"})  # doctest: +SKIP
+    """
+    for name, value, allowed in (("ids", ids, get_args(Ids)), ("on_bad", on_bad, get_args(OnBad))):
+        if value not in allowed:
+            raise LogError(f"`{name}` must be one of {allowed}, got {value!r}.")
+    if split_by not in (None, "time"):
+        raise LogError(f"`split_by` must be 'time' or None, got {split_by!r}.")
+    if not 0 < test_fraction < 1:
+        raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction}.")
+    if is_saved_log(source):
+        log = Interactions.load(source, market)
+    else:
+        table = read_table(source, delimiter)
+        log = _read(table, market, columns or {}, ids, decisions, rewards, separator, on_bad)
+    if split_by == "time":
+        if log.time is None:
+            raise LogError('`split_by="time"` needs a column `time`, which the log does not have.')
+        latest = np.argsort(log.time, kind="stable")[len(log) - int(len(log) * test_fraction + 0.5) :]
+        held_out = np.zeros(len(log), dtype=bool)
+        held_out[latest] = True
+        log = _with_split(log, held_out)
+    return log
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+class _BadCell(Exception):
+    """A cell that cannot be: of which kind, and what is there."""
+
+    def __init__(self, kind: str, cell: Any):
+        super().__init__(kind, cell)
+        self.kind, self.cell = kind, cell
+
+
+@dataclass
+class _BadRows:
+    """Bad rows of a file by kind: how many, and the first ones."""
+
+    n: dict[str, int] = field(default_factory=dict)
+    first: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, row: int, cell: Any) -> None:
+        self.n[kind] = self.n.get(kind, 0) + 1
+        named = self.first.setdefault(kind, [])
+        if len(named) < _NAMED:
+            named.append(f"row {row} ({cell!r:.60})")
+
+    def text(self) -> str:
+        return "; ".join(
+            f"{kind}: {n:,}, {', '.join(self.first[kind])}{', ...' if n > _NAMED else ''}" for kind, n in self.n.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    applicant: int
+    job: int
+    decision: int
+    reward: float
+    time: float
+    shown: tuple[int, ...]
+    propensity: float
+    split: bool
+
+
+def _read(
+    table: Table,
+    market: LabourMarket,
+    columns: Mapping[str, str],
+    ids: Ids,
+    decisions: Mapping[str, str] | None,
+    rewards: Mapping[str, float] | None,
+    separator: str,
+    on_bad: OnBad,
+) -> Interactions:
+    names = _columns_of(table, columns)
+    places = [
+        _places(getattr(market, side)) if ids == "key" else range(len(getattr(market, side)))
+        for side in ("applicants", "jobs")
+    ]
+    words = _words(decisions)
+    worth = np.array([decision_rewards(rewards)[decision] for decision in DECISIONS])
+    find = _by_key if ids == "key" else _by_row
+
+    def row_of(cells: Mapping[str, Any]) -> _Row:
+        def cell(name: str) -> Any:
+            value = cells.get(names[name]) if name in names else None
+            return None if _is_nothing(value) else value
+
+        # A key may be any word, "none" too.
+        applicant = _found(find, places[0], cells.get(names["applicant"]), "unknown person")
+        job = _found(find, places[1], cells.get(names["job"]), "unknown job")
+        decision = _decision(cell("decision"), words)
+        reward = _number(cell("reward"), "reward that is no finite number")
+        if reward is None:
+            reward = math.nan if decision < 0 else float(worth[decision])
+        time = posted = None
+        if "time" in names:
+            time = _time(cell("time"), "no time")
+            if time is None:
+                raise _BadCell("no time", cells.get(names["time"]))
+        if "posted" in names:
+            posted = _time(cell("posted"), "posting time that is none")
+        if time is not None and posted is not None and time < posted:
+            raise _BadCell("time before the posting", cell("time"))
+        shown: tuple[int, ...] = ()
+        if "shown" in names:
+            listed = _listed(cell("shown"), separator)
+            shown = tuple(_found(find, places[1], one, "unknown job among those shown") for one in listed)
+            if len(set(shown)) < len(shown):
+                raise _BadCell("the same job shown twice", cell("shown"))
+            if job not in shown:
+                raise _BadCell("recommended job not among those shown", cell("job"))
+        propensity = math.nan
+        if "propensity" in names:
+            found = _number(cell("propensity"), "propensity outside of (0, 1]")
+            if found is None or not 0 < found <= 1:
+                raise _BadCell("propensity outside of (0, 1]", cells.get(names["propensity"]))
+            propensity = found
+        split = cell("split")
+        if "split" in names and split not in ("train", "test"):
+            raise _BadCell("split that is neither train nor test", cells.get(names["split"]))
+        return _Row(
+            applicant, job, decision, reward, math.nan if time is None else time, shown, propensity, split == "test"
+        )
+
+    rows: list[_Row] = []
+    bad, seen = _BadRows(), set()
+    for number, cells in table.rows:
+        try:
+            row = row_of(cells)
+            same = (row.applicant, row.job, row.time) if "time" in names else (*_parts(row), str(cells.get("posted")))
+            if same in seen:
+                raise _BadCell(
+                    "twice the same", f"{market.applicants.keys[row.applicant]}, {market.jobs.keys[row.job]}"
+                )
+            seen.add(same)
+            rows.append(row)
+        except _BadCell as error:
+            bad.add(error.kind, number, error.cell)
+    if bad.n:
+        n = sum(bad.n.values())
+        found = f"{table.file}: {n:,} of {len(table.rows):,} rows cannot be: {bad.text()}."
+        if on_bad == "raise" or not rows:
+            hint = ""
+            if any(kind.startswith("unknown") for kind in bad.n) and ids == "key":
+                hint = (
+                    " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
+                )
+            way_out = " `on_bad='skip'` leaves them out." if rows else " No row is left."
+            raise LogError(f"{found}{hint}{way_out}")
+        logger.warning("%s They were left out.", found)
+    if not rows:
+        raise LogError(f"{table.file} has no rows.")
+    return _assembled(table, market, rows, names)
+
+
+def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: Mapping[str, str]) -> Interactions:
+    reward = np.array([row.reward for row in rows])
+    n_silent = int(np.isnan(reward).sum())
+    if n_silent == len(rows):
+        raise LogError(
+            f"{table.file}: none of the {len(rows):,} rows has an answer (decision or reward), so nothing can be "
+            "learned or estimated from them."
+        )
+    if n_silent:
+        logger.warning("%s: %d of %d rows have no answer; they are kept as that.", table.file, n_silent, len(rows))
+    return Interactions.of(
+        market,
+        [row.applicant for row in rows],
+        [row.job for row in rows],
+        reward,
+        decision=[row.decision for row in rows],
+        held_out=[row.split for row in rows] if "split" in names else None,
+        time=[row.time for row in rows] if "time" in names else None,
+        propensity=[row.propensity for row in rows] if "propensity" in names else None,
+        shown=[row.shown for row in rows] if "shown" in names else None,
+    )
+
+
+def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
+    shown = None if log.shown_ids is None else [log.shown(row) for row in range(len(log))]
+    more = {name: getattr(log, name) for name in ("decision", "time", "propensity")}
+    return Interactions.of(
+        log.market, log.applicant_ids, log.job_ids, log.reward, held_out=held_out, shown=shown, **more
+    )
+
+
+def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
+    for name, column in columns.items():
+        if name not in LOG_FIELDS:
+            near = difflib.get_close_matches(str(name), LOG_FIELDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise LogError(f"`columns` may name {', '.join(map(repr, LOG_FIELDS))}, got {name!r}.{hint}")
+        if column not in table.header:
+            raise LogError(no_such_column(table.file, column, table.header))
+    found = {name: columns.get(name, name) for name in LOG_FIELDS if columns.get(name, name) in table.header}
+    for name in ("applicant", "job"):
+        if name not in found:
+            raise LogError(
+                f"{no_such_column(table.file, name, table.header)} Say which it is: `columns={{{name!r}: ...}}`."
+            )
+    if not found.keys() & {"decision", "reward"}:
+        raise LogError(
+            f"{no_such_column(table.file, 'decision', table.header)} A log needs 'decision', 'reward' or both: say "
+            "which columns they are, e.g. `columns={'reward': 'clicked'}`."
+        )
+    return found
+
+
+def _words(decisions: Mapping[str, str] | None) -> dict[str, int]:
+    places = {decision: place for place, decision in enumerate(DECISIONS)}
+    for word, decision in (decisions or {}).items():
+        if decision not in places:
+            raise LogError(f"`decisions[{word!r}]` must be one of {DECISIONS}, got {decision!r}.")
+    return places | {str(word): places[decision] for word, decision in (decisions or {}).items()}
+
+
+def _places(population: Population) -> dict[str, int]:
+    return {key: row for row, key in enumerate(population.keys.tolist())}
+
+
+def _parts(row: _Row) -> tuple[Any, ...]:
+    """All that a row says, for comparison: NaN stands for nothing and is equal to itself."""
+    numbers_ = (None if math.isnan(value) else value for value in (row.reward, row.propensity))
+    return row.applicant, row.job, row.decision, row.shown, row.split, *numbers_
+
+
+# ---------------------------------------------------------------------------------------------------------------- cells
+
+
+def _is_nothing(cell: Any) -> bool:
+    if isinstance(cell, float):
+        return math.isnan(cell)
+    return cell is None or (isinstance(cell, str) and cell.strip().casefold() in _NOTHING)
+
+
+def _found(find: Callable[[Any, Any], int | None], places: Any, cell: Any, kind: str) -> int:
+    row = None if cell is None else find(places, cell)
+    if row is None:
+        raise _BadCell(kind, cell)
+    return row
+
+
+def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
+    if isinstance(cell, bool) or not isinstance(cell, str | numbers.Real):
+        return None
+    text = str(cell).strip()
+    if text not in places and text.endswith(".0"):
+        text = text.removesuffix(".0")  # what a column of whole numbers with gaps becomes
+    return places.get(text)
+
+
+def _by_row(rows: range, cell: Any) -> int | None:
+    try:
+        value = math.nan if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(value) if value.is_integer() and int(value) in rows else None
+
+
+def _decision(cell: Any, words: Mapping[str, int]) -> int:
+    if cell is None:
+        return -1
+    word = str(cell).strip()
+    if word not in words:
+        raise _BadCell("unknown decision", cell)
+    return words[word]
+
+
+def _number(cell: Any, kind: str) -> float | None:
+    if cell is None:
+        return None
+    try:
+        value = math.nan if isinstance(cell, bool) and kind.startswith("propensity") else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise _BadCell(kind, cell)
+    return value
+
+
+def _time(cell: Any, kind: str) -> float | None:
+    """Seconds since 1970 of a date, which is of UTC where it does not say; a number is itself."""
+    if cell is None:
+        return None
+    try:
+        if isinstance(cell, str):
+            try:
+                value = float(cell)
+            except ValueError:
+                cell = datetime.datetime.fromisoformat(cell.strip())
+        if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
+            cell = datetime.datetime(cell.year, cell.month, cell.day)
+        if isinstance(cell, datetime.datetime):
+            zoned = cell if cell.tzinfo is not None else cell.replace(tzinfo=datetime.UTC)
+            value = zoned.timestamp()
+        elif not isinstance(cell, str):
+            value = math.nan if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        raise _BadCell(kind, cell) from None
+    if not math.isfinite(value):
+        raise _BadCell(kind, cell)
+    return value
+
+
+def _listed(cell: Any, separator: str) -> list[Any]:
+    if cell is None:
+        raise _BadCell("nothing shown", cell)
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            raise _BadCell("list of shown jobs that cannot be read", cell) from None
+    if isinstance(cell, str):
+        return [part.strip() for part in cell.split(separator) if part.strip()]
+    if isinstance(cell, numbers.Real) and not isinstance(cell, bool):
+        return [cell]
+    if not isinstance(cell, list):
+        raise _BadCell("list of shown jobs that cannot be read", cell)
+    return cell

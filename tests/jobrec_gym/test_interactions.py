@@ -1,0 +1,464 @@
+"""Logs: read, refused, saved, and handed to others."""
+
+import csv
+import datetime
+import json
+import logging
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import jobrec_gym  # noqa: F401  # registers the environment
+from jobrec_gym.interactions import Interactions, LogError, ObservationForm
+from jobrec_gym.loaders.interactions import load_interactions
+from jobrec_gym.market import MarketError, load_market
+
+HEADER = ["applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split"]
+GOOD = ["p1", "1", "apply", "1.0", "2026-03-01", "2026-02-01", "1;5;7", "0.5", "train"]
+COLUMNS = ("applicant_ids", "job_ids", "reward", "decision", "held_out", "time", "propensity", "shown_ids")
+SKILLS = ("sql", "python", "welding", "baking", "nursing", "law")
+
+
+def write(path, rows, header=None):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header or HEADER, *rows])
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Three people p1, p2, 1 and the jobs 7, 5, 3, 1, x: keys that look like numbers, and are no row numbers."""
+    jobs = [[key, f"{SKILLS[i]};{SKILLS[i + 1]}"] for i, key in enumerate(("7", "5", "3", "1", "x"))]
+    people = [[key, f"{SKILLS[i]};{SKILLS[i + 2]}"] for i, key in enumerate(("p1", "p2", "1"))]
+    write(tmp_path / "jobs.csv", jobs, ["key", "hard"])
+    write(tmp_path / "people.csv", people, ["key", "hard"])
+    options = {"encoder": "hashing", "cache_dir": False}
+    return load_market(f"csv:{tmp_path / 'jobs.csv'}", applicants=str(tmp_path / "people.csv"), **options)
+
+
+@pytest.fixture
+def log(market):
+    return Interactions.of(
+        market,
+        [0, 0, 5],
+        [3, 4, 3],
+        [1.0, -0.1, np.nan],
+        decision=[3, 0, -1],
+        time=[0.0, 1.0, 2.5],
+        propensity=[0.5, 0.2, 1 / 3],
+        shown=[[3, 4, 5], [3, 4, 5], [9, 3]],
+    )
+
+
+def assert_same(one, other):
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def test_a_row_is_read_with_all_that_it_says(shop, tmp_path):
+    log = load_interactions(f"csv:{write(tmp_path / 'log.csv', [GOOD])}", shop)
+
+    assert log.applicant_ids.tolist() == [0]
+    assert log.job_ids.tolist() == [3]
+    assert log.reward.tolist() == [1.0]
+    assert log.decision.tolist() == [3]
+    assert log.time.tolist() == [datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC).timestamp()]
+    assert log.shown(0).tolist() == [3, 1, 0]
+    assert log.chosen.tolist() == [0]
+    assert log.propensity.tolist() == [0.5]
+    assert log.held_out.tolist() == [False]
+
+
+@pytest.mark.parametrize(("cell", "row"), [("1", 2), ("p2", 1), (1, 2), (1.0, 2), ("1.0", 2)])
+def test_a_number_is_the_key_of_that_name_whatever_row_it_is(shop, tmp_path, cell, row):
+    file = tmp_path / "log.jsonl"
+    file.write_text(json.dumps({"applicant": cell, "job": 7, "reward": 1}))
+
+    log = load_interactions(file, shop)
+
+    assert (log.applicant_ids.tolist(), log.job_ids.tolist()) == ([row], [0])
+
+
+def test_row_numbers_are_read_where_the_log_is_said_to_hold_them(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["1", "3", "1", "3;4"]], ["applicant", "job", "reward", "shown"])
+
+    log = load_interactions(file, shop, ids="row")
+
+    assert (log.applicant_ids.tolist(), log.job_ids.tolist(), log.shown(0).tolist()) == ([1], [3], [3, 4])
+
+
+def test_own_columns_own_words_and_own_rewards(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", "applied"], ["p2", "x", "seen"]], ["user", "item", "what"])
+
+    log = load_interactions(
+        file,
+        shop,
+        {"applicant": "user", "job": "item", "decision": "what"},
+        decisions={"applied": "apply", "seen": "ignore"},
+        rewards={"ignore": -1.0},
+    )
+
+    assert log.reward.tolist() == [1.0, -1.0]
+
+
+def test_a_parquet_file_is_read_as_the_csv_is(shop, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow.parquet as pq
+
+    day = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    rows = {"applicant": ["p1"], "job": [1], "reward": [1.0], "time": [day], "shown": [[1, 5]], "propensity": [0.5]}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    other = write(tmp_path / "log.csv", [["p1", "1", "1", "2026-03-01T00:00:00Z", "1;5", ".5"]], list(rows))
+
+    assert_same(load_interactions(tmp_path / "log.parquet", shop), load_interactions(other, shop))
+
+
+def test_a_row_without_an_answer_is_kept_as_that_and_counted(shop, tmp_path, caplog):
+    file = write(tmp_path / "log.csv", [["p1", "x", "apply"], ["p2", "x", ""]], ["applicant", "job", "decision"])
+
+    with caplog.at_level(logging.WARNING):
+        log = load_interactions(file, shop)
+
+    assert log.answered.tolist() == [True, False]
+    assert "1 of 2 rows have no answer" in caplog.text
+
+
+def test_a_log_in_which_nothing_was_answered_says_so(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", ""], ["p2", "x", ""]], ["applicant", "job", "decision"])
+
+    with pytest.raises(LogError, match="none of the 2 rows has an answer"):
+        load_interactions(file, shop, on_bad="skip")
+
+
+def test_the_market_splits_a_log_unless_it_splits_itself_or_time_does(shop, tmp_path):
+    rows = [["p1", "x", "1", "3", "test"], ["p2", "x", "1", "2", "train"], ["1", "x", "1", "1", "train"]]
+    header = ["applicant", "job", "reward", "time", "split"]
+    file = write(tmp_path / "log.csv", rows, header)
+    bare = write(tmp_path / "bare.csv", [row[:4] for row in rows], header[:4])
+
+    assert load_interactions(file, shop).held_out.tolist() == [True, False, False]
+    assert load_interactions(bare, shop).held_out.tolist() == shop.applicants.held_out.tolist()
+    by_time = load_interactions(bare, shop, split_by="time", test_fraction=0.3)
+    assert by_time.held_out.tolist() == [True, False, False]
+    assert by_time.split("test").applicant_ids.tolist() == [0]
+    with pytest.raises(ValueError, match="`split` must be one of"):
+        by_time.split("tset")
+
+
+# ----------------------------------------------------------------------------------------------------------- bad rows
+
+
+def changed(**cells):
+    return [cells.get(name, cell) for name, cell in zip(HEADER, GOOD, strict=True)]
+
+
+BAD_ROWS = [
+    *(("unknown person", {"applicant": cell}) for cell in ("", "p9", "0", "P1", "1.5", "p1;p2", "nan")),
+    *(("unknown job", {"job": cell}) for cell in ("", "2", "0", "-1", "1.5", "1e0", "X")),
+    *(("unknown decision", {"decision": cell}) for cell in ("applied", "APPLY", "1", "apply;save", "true")),
+    *(("reward that is no finite number", {"reward": cell}) for cell in ("inf", "-inf", "1,5", "yes", "1e999")),
+    *(("no time", {"time": cell}) for cell in ("", "yesterday", "inf", "2026-13-01", "01.03.2026", "2026-02-30")),
+    *(("posting time that is none", {"posted": cell}) for cell in ("soon", "-inf", "2026-00-01")),
+    *(("time before the posting", {"time": cell}) for cell in ("2026-01-31", "2026-01-31T23:59:59Z", "0")),
+    *(
+        ("propensity outside of (0, 1]", {"propensity": cell})
+        for cell in ("", "0", "-0.5", "1.0000001", "50%", "inf", "0,5", "2")
+    ),
+    *(("nothing shown", {"shown": cell}) for cell in ("", "n/a")),
+    *(
+        ("unknown job among those shown", {"shown": cell})
+        for cell in ("1;5;6", "1,5,7", "[1, null]", "[1, [5]]", "1|5")
+    ),
+    *(("the same job shown twice", {"shown": cell}) for cell in ("1;5;1", "[1, 1.0]", "1;5;5")),
+    *(("recommended job not among those shown", {"shown": cell}) for cell in ("5;7", "[]", ";", '["x"]')),
+    *(("list of shown jobs that cannot be read", {"shown": cell}) for cell in ("[1, 5", "[1 5]")),
+    *(("split that is neither train nor test", {"split": cell}) for cell in ("", "validation", "Train")),
+]
+
+
+def test_there_are_fifty_kinds_of_bad_rows():
+    assert len({json.dumps(cells) for _, cells in BAD_ROWS}) == len(BAD_ROWS) >= 50
+
+
+@pytest.mark.parametrize(("kind", "cells"), BAD_ROWS, ids=lambda value: str(value))
+def test_a_row_that_cannot_be_is_counted_named_and_left_out_on_demand(shop, tmp_path, caplog, kind, cells):
+    other = changed(applicant="p2")
+    file = write(tmp_path / "log.csv", [GOOD, changed(**cells), other])
+
+    with pytest.raises(LogError) as caught:
+        load_interactions(file, shop)
+    message = str(caught.value)
+    assert f"log.csv: 1 of 3 rows cannot be: {kind}: 1, row 2 (" in message
+    assert "`on_bad='skip'` leaves them out" in message
+
+    with caplog.at_level(logging.WARNING):
+        log = load_interactions(file, shop, on_bad="skip")
+    assert log.applicant_ids.tolist() == [0, 1]
+    assert f"{kind}: 1" in caplog.text
+
+
+@pytest.mark.parametrize("without_time", [False, True])
+def test_what_stands_there_twice_is_counted(shop, tmp_path, without_time):
+    drop = HEADER.index("time")
+    rows = [GOOD, GOOD, changed(applicant="p2"), GOOD]
+    header = HEADER
+    if without_time:
+        rows = [[cell for place, cell in enumerate(row) if place != drop] for row in rows]
+        header = [name for name in HEADER if name != "time"]
+    file = write(tmp_path / "log.csv", rows, header)
+
+    with pytest.raises(LogError, match=r"2 of 4 rows cannot be: twice the same: 2, row 2 \('p1, 1'\), row 4"):
+        load_interactions(file, shop)
+
+
+def test_two_answers_at_one_time_are_twice_the_same_and_at_two_times_are_not(shop, tmp_path):
+    header = ["applicant", "job", "reward", "time"]
+    later = write(tmp_path / "later.csv", [["p1", "x", "1", "1"], ["p1", "x", "0", "2"]], header)
+    at_once = write(tmp_path / "at_once.csv", [["p1", "x", "1", "1"], ["p1", "x", "0", "1"]], header)
+
+    assert load_interactions(later, shop).reward.tolist() == [1.0, 0.0]
+    with pytest.raises(LogError, match="twice the same: 1, row 2"):
+        load_interactions(at_once, shop)
+
+
+def test_kinds_are_counted_apart_and_only_the_first_rows_are_named(shop, tmp_path):
+    rows = [*(changed(job=str(100 + i)) for i in range(5)), changed(propensity="2"), GOOD]
+    with pytest.raises(LogError) as caught:
+        load_interactions(write(tmp_path / "log.csv", rows), shop)
+
+    assert (
+        "6 of 7 rows cannot be: unknown job: 5, row 1 ('100'), row 2 ('101'), row 3 ('102'), ...; propensity outside "
+        "of (0, 1]: 1, row 6 ('2')."
+    ) in str(caught.value)
+    assert "say `ids='row'`" in str(caught.value)
+
+
+def test_no_row_that_can_be_is_an_error_even_where_bad_ones_are_skipped(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [changed(job="9")])
+    with pytest.raises(LogError, match=r"1 of 1 rows cannot be.*No row is left"):
+        load_interactions(file, shop, on_bad="skip")
+    with pytest.raises(LogError, match="has no rows"):
+        load_interactions(write(tmp_path / "empty.csv", []), shop)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        (["applicnt", "job", "reward"], {}, r"has no column 'applicant'. Did you mean 'applicnt'\?"),
+        (["applicant", "item", "reward"], {}, r"no column 'job'.*Say which it is: `columns=\{'job': ...\}`"),
+        (["applicant", "job", "clicked"], {}, "A log needs 'decision', 'reward' or both"),
+        (["applicant", "job", "reward"], {"jobs": "job"}, r"`columns` may name .*Did you mean 'job'\?"),
+        (["applicant", "job", "reward"], {"time": "when"}, "has no column 'when'"),
+    ],
+)
+def test_a_column_that_is_missing_is_named_with_the_way_out(shop, tmp_path, header, columns, message):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1"]], header)
+    with pytest.raises(LogError, match=message):
+        load_interactions(file, shop, columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_bad": "ignore"}, "`on_bad` must be one of"),
+        ({"ids": "keys"}, "`ids` must be one of"),
+        ({"split_by": "row"}, "`split_by` must be 'time' or None"),
+        ({"split_by": "time"}, "needs a column `time`"),
+        ({"test_fraction": 1.0}, r"`test_fraction` must be in \(0, 1\)"),
+        ({"decisions": {"yes": "applied"}}, r"`decisions\['yes'\]` must be one of"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(shop, tmp_path, arguments, message):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1"]], ["applicant", "job", "reward"])
+    with pytest.raises(LogError, match=message):
+        load_interactions(file, shop, **arguments)
+
+
+def test_a_file_that_is_not_there_or_of_no_kind_is_refused(shop, tmp_path):
+    with pytest.raises(MarketError, match="does not exist"):
+        load_interactions("csv:nowhere.csv", shop)
+    (tmp_path / "log.xyz").write_text("a")
+    with pytest.raises(MarketError, match="must end in"):
+        load_interactions(tmp_path / "log.xyz", shop)
+
+
+# --------------------------------------------------------------------------------------------------------- saved, given
+
+
+def test_a_saved_log_is_the_same_and_knows_its_folder(log, market, tmp_path):
+    saved = log.save(tmp_path / "log")
+
+    assert saved.folder == tmp_path / "log"
+    assert_same(load_interactions(tmp_path / "log", market), log)
+    assert_same(Interactions.load(tmp_path / "log", market), saved)
+
+
+def test_a_written_csv_is_read_back_the_same(log, market, tmp_path):
+    log.write_csv(tmp_path / "log.csv")
+    assert_same(load_interactions(tmp_path / "log.csv", market), log)
+
+
+def test_a_log_is_found_again_on_a_market_that_has_grown_by_a_job(shop, tmp_path):
+    log = load_interactions(write(tmp_path / "log.csv", [GOOD]), shop).save(tmp_path / "log")
+    jobs = (tmp_path / "jobs.csv").read_text().splitlines()
+    (tmp_path / "more.csv").write_text("\n".join([jobs[0], "new,law", *jobs[1:]]))
+    options = {"encoder": "hashing", "cache_dir": False}
+    grown = load_market(f"csv:{tmp_path / 'more.csv'}", applicants=str(tmp_path / "people.csv"), **options)
+
+    for moved in (Interactions.load(tmp_path / "log", grown), log.on(grown)):
+        assert grown.jobs.keys[moved.job_ids].tolist() == ["1"]
+        assert grown.jobs.keys[moved.shown(0)].tolist() == ["1", "5", "7"]
+
+
+def test_a_log_of_another_market_is_refused_by_name(log, shop, tmp_path):
+    log.save(tmp_path / "log")
+    with pytest.raises(LogError, match=r"lacks 2 of the log's applicants"):
+        Interactions.load(tmp_path / "log", shop)
+    with pytest.raises(LogError, match=r"lacks 2 of the log's applicants"):
+        log.on(shop)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("interactions.json", b"{"),
+        ("interactions.json", b'{"format": "jobrec-interactions/0", "columns": []}'),
+        ("job_ids.npy", b"junk"),
+        ("job_ids.npy", None),
+        ("applicants_keys.npy", None),
+    ],
+)
+def test_a_broken_folder_is_named(log, market, tmp_path, name, content):
+    log.save(tmp_path / "log")
+    if content is None:
+        (tmp_path / "log" / name).unlink()
+    else:
+        (tmp_path / "log" / name).write_bytes(content)
+    with pytest.raises(LogError, match="holds no whole log"):
+        Interactions.load(tmp_path / "log", market)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("job_ids", [0, 0, 7]), ("propensity", [0.5, 0.2, 2]), ("reward", [1, 1])]
+)
+def test_changed_columns_of_a_folder_are_refused(log, market, tmp_path, name, values):
+    log.save(tmp_path / "log")
+    np.save(tmp_path / "log" / f"{name}.npy", np.array(values))
+    with pytest.raises(LogError):
+        Interactions.load(tmp_path / "log", market)
+
+
+def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(LogError, match="is not a saved log"):
+        log.save(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"job_ids": [0, 1]}, "`job_ids` must be"),
+        ({"job_ids": [0, 10**6, 0]}, "`job_ids` must be rows of the market"),
+        ({"reward": [1, np.inf, 0]}, "`reward` must be finite"),
+        ({"propensity": [1, 0, 0.5]}, r"`propensity` must be in \(0, 1\]; row 1 has 0.0"),
+        ({"decision": [0, 1, 4]}, "`decision` must be a place"),
+        ({"time": [0, 1, np.nan]}, "`time` must be finite; row 2"),
+        ({"shown": [[3, 4], [3, 4], [4, 5]]}, "row 2 recommends job 3 and was shown"),
+        ({"shown": [[3, 4], [3, 4]]}, "`shown` must have 3 sets"),
+        ({"shown": [[3, 4], [3, 4, 5, 5], [3]]}, "distinct jobs"),
+    ],
+)
+def test_arrays_that_cannot_be_a_log_are_refused(market, changes, message):
+    arguments = {"job_ids": [3, 4, 3], "reward": [1, 0, 0], **changes}
+    with pytest.raises(LogError, match=message):
+        Interactions.of(market, [0, 0, 5], **arguments)
+
+
+def test_a_log_is_read_only(log):
+    with pytest.raises(ValueError, match="read-only"):
+        log.reward[0] = 0.0
+
+
+def test_what_was_shown_is_asked_of_a_log_that_does_not_say_it(market):
+    with pytest.raises(LogError, match="does not say what else was shown"):
+        Interactions.of(market, [0], [1], [1.0]).chosen  # noqa: B018
+
+
+# ---------------------------------------------------------------------------------------------------------------- forms
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"observation": "ids"},
+        {"observation": "ids", "pair_features": "all", "pair_noise": 0.2},
+        {"mask_in_observation": True, "job_fields": ["title"]},
+    ],
+    ids=str,
+)
+def test_a_logged_decision_is_shown_as_the_environment_shows_it_to_the_bit(market, options):
+    env = gym.make("JobRec-v0", market=market, num_candidates=4, **options)
+    obs, info = env.reset(seed=3)
+    shown = info["candidate_ids"]
+    log = Interactions.of(market, [info["applicant_id"]], shown[2:3], [0.5], shown=shown[None])
+
+    ((seen, action, reward),) = log.answers(ObservationForm.of(env))
+
+    assert (action, reward) == (2, np.float32(0.5))
+    assert seen.keys() == obs.keys()
+    for name, values in obs.items():
+        assert seen[name].dtype == values.dtype
+        np.testing.assert_array_equal(seen[name], values, err_msg=name)
+
+
+def test_observations_come_in_batches_of_one_size(log):
+    found = {tuple(rows.tolist()): obs["candidates"].shape for rows, obs in log.observations()}
+    dim = log.market.jobs.vectors.shape[1]
+    assert found == {(2,): (1, 2, dim), (0, 1): (2, 3, dim)}
+
+
+def test_pretraining_takes_the_answered_pairs(log):
+    data = log.to_pretrain(ObservationForm("ids", pair_features=("hard_coverage",)))
+
+    assert {name: values.shape for name, values in data.items()} == {
+        "state": (2, log.market.applicants.vectors.shape[1]),
+        "action": (2,),
+        "reward": (2,),
+        "pairs": (2, 1),
+    }
+    assert data["action"].tolist() == [3, 4]
+    assert data["reward"].tolist() == [1.0, np.float32(-0.1)]
+
+
+def test_the_open_bandit_pipelines_form_has_its_entries(log):
+    feedback = log.to_obp()
+
+    assert feedback.keys() == {
+        *("n_rounds", "n_actions", "context", "action_context", "action", "position", "reward", "expected_reward"),
+        "pscore",
+    }
+    assert (feedback["n_rounds"], feedback["n_actions"]) == (2, len(log.market.jobs))
+    assert feedback["context"].shape[0] == 2
+    assert feedback["pscore"].tolist() == [0.5, 0.2]
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="`observation` must be 'features' or 'ids'"):
+        ObservationForm("feature")
+
+
+def test_the_form_that_an_agent_reads_is_taken_from_it():
+    class Agent:
+        reads = {"observation": "ids", "pairs": ["seniority"], "job_fields": ["title"]}  # noqa: RUF012
+
+    assert ObservationForm.read_by(Agent()) == ObservationForm("ids", ("title",), ("seniority",))
+    assert ObservationForm.read_by(object()) == ObservationForm()
+    Agent.reads = {"observation": "ids", "pairs": 2}
+    with pytest.raises(ValueError, match="does not know their names"):
+        ObservationForm.read_by(Agent())
