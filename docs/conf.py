@@ -103,7 +103,8 @@ def fill_markers(app: Sphinx, docname: str, source: list[str]) -> None:
     def filled(match: re.Match[str]) -> str:
         if match["verb"] == "docstring":
             return docstring_as_markdown(_object(match["name"]))
-        return f"```{{eval-rst}}\n.. autoclass:: {match['name']}\n```"
+        # What it inherits from this project, and not what that inherits from Stable-Baselines3.
+        return f"```{{eval-rst}}\n.. autoclass:: {match['name']}\n   :inherited-members: DQN\n```"
 
     source[0] = _MARKER.sub(filled, source[0])
 
