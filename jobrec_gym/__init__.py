@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 if TYPE_CHECKING:
+    from jobrec_gym.candidates import LoggedCandidates
     from jobrec_gym.env import JobRecEnv
     from jobrec_gym.interactions import Interactions, ObservationForm
     from jobrec_gym.loaders.interactions import load_interactions
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from jobrec_gym.schedules import AnnealSchedule
     from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
     from jobrec_gym.simulators.llm import BudgetReached, LLMSimulator
+    from jobrec_gym.simulators.logged import LoggedSimulator
     from jobrec_gym.simulators.recorded import RecordedSimulator
     from jobrec_gym.simulators.rules import RuleSimulator
     from jobrec_gym.vector import JobRecVectorEnv
@@ -49,6 +51,8 @@ __all__ = [
     "LLMReward",
     "LLMSimulator",
     "LabourMarket",
+    "LoggedCandidates",
+    "LoggedSimulator",
     "MarketError",
     "ObservationForm",
     "Population",
@@ -82,6 +86,8 @@ _MODULES = (
     "wrappers",
     "interactions",
     "loaders.interactions",
+    "candidates",
+    "simulators.logged",
     "simulators.recorded",
     "simulators.llm",
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.counter_rng import hash64, permute
+from jobrec_gym.counter_rng import bounded, hash64, permute
+from jobrec_gym.interactions import Interactions, LogError
 from jobrec_gym.job_index import EXACT_UP_TO, JobSubset, open_index
 from jobrec_gym.market import LabourMarket
 
@@ -18,6 +20,7 @@ __all__ = [
     "AllCandidates",
     "BoundSampler",
     "CandidateSampler",
+    "LoggedCandidates",
     "MixedCandidates",
     "RetrievalCandidates",
     "UniformCandidates",
@@ -25,7 +28,7 @@ __all__ = [
 ]
 
 Ids = NDArray[np.int64]
-_DRAW, _SHUFFLE = 1, 2
+_DRAW, _SHUFFLE, _LOGGED = 1, 2, 3
 _MAX_CACHED_IDS = 1 << 21
 
 
@@ -109,6 +112,68 @@ class AllCandidates:
         return _BoundAll(job_ids)
 
 
+class LoggedCandidates:
+    """What a log says that the person was shown: one of their sets, drawn uniformly, in the order of the log.
+
+    Of a set that is larger than ``num_candidates`` the recommended job and the first others are shown. With ``n_drawn``
+    one job that the person was recommended is shown among as many that are drawn. Who is not in the log is shown drawn
+    jobs, which a :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer for.
+
+    Args:
+        interactions: The log.
+        n_drawn: How many jobs are drawn beside a recommended one, whatever ``num_candidates``; ``None`` shows what was
+            shown.
+
+    Raises:
+        LogError: When bound, if the log does not say what was shown, or a set is smaller than ``num_candidates`` or
+            holds a job that may not be shown.
+
+    Warns:
+        UserWarning: With ``n_drawn``: nobody was shown the drawn jobs.
+    """
+
+    def __init__(self, interactions: Interactions, n_drawn: int | None = None):
+        if n_drawn is not None:
+            if n_drawn < 1:
+                raise ValueError(f"`n_drawn` must be at least 1, got {n_drawn}.")
+            warnings.warn(
+                f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so that they were "
+                "not chosen says nothing about them: what is measured on them is no measure of recommendations.",
+                stacklevel=2,
+            )
+        self.interactions = interactions
+        self.n_drawn = n_drawn
+
+    def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
+        """See :class:`CandidateSampler`."""
+        log = self.interactions.on(market)
+        if self.n_drawn is not None:
+            if self.n_drawn >= len(job_ids):
+                raise LogError(
+                    f"`n_drawn` must be below the {len(job_ids)} jobs that may be shown, got {self.n_drawn}."
+                )
+            return _BoundDrawn(log, job_ids, self.n_drawn)
+        if log.shown_ids is None:
+            raise LogError(
+                "the log does not say what was shown: give its column `shown`, or show one recommended job among drawn "
+                "ones, `LoggedCandidates(log, n_drawn=9)`."
+            )
+        smallest = int(log.sizes.min())
+        if smallest < num_candidates:
+            raise LogError(
+                f"`num_candidates` must be at most {smallest}, the size of the log's smallest set, got "
+                f"{num_candidates}: nothing is added to what was shown. Show fewer, or take the rows of large sets, "
+                f"`log.take(log.sizes >= {num_candidates})`."
+            )
+        hidden = np.setdiff1d(log.shown_ids, job_ids)
+        if len(hidden):
+            raise LogError(
+                f"`job_split` leaves out {len(hidden)} of the jobs that were shown, such as "
+                f"{str(market.jobs.keys[hidden[0]])!r}: use job_split='all'."
+            )
+        return _BoundLogged(log, job_ids, num_candidates)
+
+
 SAMPLERS: dict[str, type[CandidateSampler]] = {
     "uniform": UniformCandidates,
     "retrieval": RetrievalCandidates,
@@ -182,6 +247,59 @@ class _BoundMixed:
         repeated = (drawn[:, :, None] == nearest[:, None, :]).any(axis=2)
         others = np.take_along_axis(drawn, np.argsort(repeated, axis=1, kind="stable"), axis=1)
         return _shuffled(np.concatenate([nearest, others[:, : self.num_candidates - nearest.shape[1]]], axis=1), keys)
+
+
+class _LoggedRows:
+    """The rows of a log by applicant."""
+
+    def __init__(self, log: Interactions):
+        self._order = np.argsort(log.applicant_ids, kind="stable")
+        self._people, self._first, self._n = np.unique(
+            log.applicant_ids[self._order], return_index=True, return_counts=True
+        )
+
+    def draw(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> tuple[Ids, NDArray[np.bool_]]:
+        """A row of each applicant (n,), and whether there is one."""
+        places = np.searchsorted(self._people, applicant_ids).clip(max=len(self._people) - 1)
+        rows = self._order[self._first[places] + bounded(hash64(keys, _LOGGED), self._n[places])]
+        return rows, self._people[places] == applicant_ids
+
+
+class _BoundLogged:
+    def __init__(self, log: Interactions, job_ids: Ids, num_candidates: int):
+        self.num_candidates = num_candidates
+        self._rows = _LoggedRows(log)
+        self._uniform = _BoundUniform(job_ids, num_candidates)
+        self._sets = np.stack([_cut(log.shown(row), log.job_ids[row], num_candidates) for row in range(len(log))])
+
+    def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
+        rows, is_logged = self._rows.draw(applicant_ids, keys)
+        return np.where(is_logged[:, None], self._sets[rows], self._uniform.sample(applicant_ids, keys))
+
+
+class _BoundDrawn:
+    def __init__(self, log: Interactions, job_ids: Ids, n_drawn: int):
+        self.num_candidates = n_drawn + 1
+        self._rows = _LoggedRows(log)
+        self._job_ids = log.job_ids
+        self._uniform = _BoundUniform(job_ids, self.num_candidates)
+
+    def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
+        rows, is_logged = self._rows.draw(applicant_ids, keys)
+        drawn = self._uniform.sample(applicant_ids, keys)
+        seen = np.where(is_logged, self._job_ids[rows], drawn[:, 0])
+        # The seen job takes its own place where it was drawn too, else the first one.
+        place = (drawn == seen[:, None]).argmax(axis=1)
+        drawn[np.arange(len(drawn)), place] = seen
+        return _shuffled(drawn, keys)
+
+
+def _cut(shown: Ids, recommended: int, k: int) -> Ids:
+    """The first k of a set, the recommended job among them."""
+    cut = shown[:k].copy()
+    if recommended not in cut:
+        cut[-1] = recommended
+    return cut
 
 
 class _NearestJobs:

@@ -263,6 +263,7 @@ _SIMULATORS: dict[str, str] = {
     "rules": "jobrec_gym.simulators.rules:RuleSimulator",
     "llm": "jobrec_gym.simulators.llm:LLMSimulator",
     "recorded": "jobrec_gym.simulators.recorded:RecordedSimulator",
+    "logged": "jobrec_gym.simulators.logged:LoggedSimulator",
 }
 
 
