@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
@@ -81,6 +82,17 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     A reset draws one 64-bit number, the episode's, from ``np_random``. The applicant is uniform over the split;
     candidates and reward noise are hashes of (episode, step), so equal seeds give equal episodes in single and
     vectorised environments, and the same ids on every platform.
+
+    ``reset(options=...)`` chooses what is drawn otherwise, for one episode:
+
+    | option | what it is |
+    |---|---|
+    | ``applicant_id`` | a row of the market's applicants |
+    | ``applicant_key`` | the source's own name of one, in place of ``applicant_id`` |
+    | ``candidate_ids`` | ``k`` distinct rows of its jobs; with ``resample="step"`` those of the first step |
+
+    They may be of another split: the ``info`` of that reset says so, ``applicant_in_split`` (bool) and
+    ``candidates_in_split`` (k,), where something was chosen. An unknown option is a ``ValueError``.
 
     ## Episode End
 
@@ -169,6 +181,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self.action_space = self._problem.action_space()
         self._k = self._problem.num_candidates
         self._episode: NDArray[np.uint64]
+        self._beginning: Beginning  # what of the episode was chosen, and not drawn
         self._steps: NDArray[np.int64]
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
@@ -272,10 +285,24 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Starts an episode with another applicant."""
+        """Starts an episode with another applicant.
+
+        Args:
+            seed: Of this and all episodes that follow.
+            options: ``applicant_id``, ``applicant_key``, ``candidate_ids``: what of this episode is chosen, and not
+                drawn.
+
+        Raises:
+            ValueError: For an unknown option, or one that names no applicant or not ``k`` distinct jobs; nothing has
+                changed then.
+        """
+        beginning = read_options(self._problem, options)
         super().reset(seed=seed)
-        self._start(int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True)))
+        number = int(self.np_random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
+        self._start(number, beginning=beginning)
         self._last_info = self._info()
+        for key, values in () if beginning is None else beginning.infos(self._problem):
+            self._last_info[key] = values[0] if values.ndim > 1 else bool(values[0])
         self._last_reward = None
         if self.render_mode == "human":
             self.render()
@@ -387,12 +414,14 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             "episode": int(self._episode[0]),
             "steps": int(self._steps[0]),
             "recommended": np.flatnonzero(self._recommended).tolist(),
+            "beginning": self._beginning.to_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts the environment where :meth:`get_state` was called."""
         self.np_random.bit_generator.state = state["np_random"]
-        self._start(state["episode"], state["steps"], state["recommended"])
+        beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints chose nothing
+        self._start(state["episode"], state["steps"], state["recommended"], beginning)
         self._last_info = self._info()
         self._last_reward = None
 
@@ -405,11 +434,13 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def spec(self, value: EnvSpec | None) -> None:
         self.__dict__["_spec"] = None if value is None else JobRecSpec.of(value)
 
-    def _start(self, episode: int, steps: int = 0, recommended: Sequence[int] = ()) -> None:
+    def _start(
+        self, episode: int, steps: int = 0, recommended: Sequence[int] = (), beginning: Beginning | None = None
+    ) -> None:
         self._episode = np.array([episode], dtype=np.uint64)
         self._steps = np.array([steps])
-        self._applicant_ids = self._problem.applicants(self._episode)
-        self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
+        self._beginning = _ALL_DRAWN if beginning is None else beginning
+        self._applicant_ids, self._candidate_ids = self._beginning.begin(self._problem, self._episode, self._steps)
         self._recommended = np.zeros(0 if self._problem.repeats else len(self.market.jobs), dtype=bool)
         self._mask = np.ones(self._k, dtype=np.int8)
         if not self._problem.repeats:
@@ -469,5 +500,6 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         }
 
 
+_ALL_DRAWN = Beginning()
 _MADE, _NOT_MADE = np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
 _NO_JOB, _NO_COSINE = np.zeros(1, dtype=np.int64), Cosines(np.zeros(1, dtype=np.float32), np.zeros(1))

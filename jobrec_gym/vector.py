@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.episodes import UpcomingEpisodes
 from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
@@ -125,6 +126,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
         self._masks: NDArray[np.int8]
+        # What was chosen of running episodes, by environment; all others are drawn.
+        self._beginnings: dict[int, Beginning] = {}
         # Which jobs were recommended in the running episodes, a bit each, with `repeats=False`.
         self._recommended: NDArray[np.uint8]
         self._reset_rows: Mask
@@ -228,21 +231,30 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
         Args:
             seed: Environment ``i`` is seeded with ``seed + i``, or with the i-th of a list.
-            options: ``{"reset_mask": bool (num_envs,)}`` resets the marked environments only.
+            options: ``{"reset_mask": bool (num_envs,)}`` resets the marked environments only. ``applicant_id`` and
+                ``applicant_key`` (num_envs,) and ``candidate_ids`` (num_envs, k) choose what is drawn otherwise, as in
+                :class:`~jobrec_gym.env.JobRecEnv`; entries of environments that are not reset are not read. Episodes
+                that follow are drawn again.
 
         Raises:
-            ValueError: For a mask of another shape or type, or one that marks nothing.
+            ValueError: For a mask of another shape or type, or one that marks nothing; and as
+                :meth:`~jobrec_gym.env.JobRecEnv.reset`.
         """
         rows = np.ones(self.num_envs, dtype=bool)
         if options is not None and "reset_mask" in options:
             rows = self._reset_mask(options["reset_mask"])
+        beginning = read_options(self._problem, options, rows)
         self._upcoming.seed(seed, rows)
         if not self._ready:
             self._allocate()
-        self._start(rows)
+        self._start(rows, beginning)
         self._nothing_recommended()
         infos: dict[str, Any] = {}
         self._add_state_infos(infos, rows)
+        for key, values in () if beginning is None else beginning.infos(self._problem):
+            every = np.zeros((self.num_envs, *values.shape[1:]), dtype=bool)
+            every[rows] = values
+            add_info(infos, key, every, rows)
         return self._observe(), infos
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Batch, NDArray[np.float64], Mask, Mask, dict[str, Any]]:
@@ -358,6 +370,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             "recommended": [
                 np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist() for bits in self._recommended
             ],
+            "beginnings": {str(row): beginning.to_state() for row, beginning in self._beginnings.items()},
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -380,6 +393,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._remember(np.array([row]), np.array([job_id]))
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
+        for name, chosen in state.get("beginnings", {}).items():  # older checkpoints chose nothing
+            row, beginning = int(name), Beginning.from_state(chosen)
+            here = slice(row, row + 1)
+            begun = beginning.begin(self._problem, self._episodes[here], self._steps[here])
+            self._applicant_ids[here], self._candidate_ids[here] = begun
+            self._beginnings[row] = beginning
         self._episode_keys = self._problem.episode_keys(self._episodes)
         self._masks = self._unrecommended(self._every)
         self._gather(self._every)
@@ -402,6 +421,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _allocate(self) -> None:
         n, k = self.num_envs, self._k
+        self._beginnings = {}
         self._episodes = np.zeros(n, dtype=np.uint64)
         self._episode_keys = np.zeros(n, dtype=np.uint64)
         self._steps = np.zeros(n, dtype=np.int64)
@@ -428,8 +448,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._cosines = np.zeros((n, k), dtype=np.float32)
         self._ready = True
 
-    def _start(self, rows: Mask) -> None:
+    def _start(self, rows: Mask, beginning: Beginning | None = None) -> None:
         episodes, self._applicant_ids[rows], self._candidate_ids[rows] = self._upcoming.next(rows)
+        if beginning is not None or self._beginnings:
+            for row in np.flatnonzero(rows).tolist():
+                self._beginnings.pop(row, None)
+        if beginning is not None:
+            begun = beginning.begin(self._problem, episodes, np.zeros(len(episodes), dtype=np.int64))
+            self._applicant_ids[rows], self._candidate_ids[rows] = begun
+            self._beginnings |= {row: beginning.take(place) for place, row in enumerate(np.flatnonzero(rows).tolist())}
         self._episodes[rows], self._episode_keys[rows] = episodes, self._problem.episode_keys(episodes)
         self._steps[rows] = 0
         self._ended[rows] = False

@@ -28,7 +28,7 @@ LAYERS = {
         {"picture"},
         {"screen"},
         {"problem"},
-        {"episodes"},
+        {"beginnings", "episodes"},
         {"env", "vector"},
         {"wrappers"},
         {"__init__", "__main__"},
