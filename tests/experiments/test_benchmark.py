@@ -93,7 +93,7 @@ def test_every_group_measures_its_rows(tmp_path):
     goals = {row.name: row.goal for row in found if row.goal is not None}
     assert (
         goals["vector environment, 64 envs, features"] == 10
-        and goals["planning update, ids, N = 5, 70 transitions"] == 1.4
+        and goals["planning update, ids, N = 5, 70 transitions"] == 1.6
     )
     rewarded = {name: goal for name, goal in goals.items() if name.startswith("steps a second with")}
     assert sorted(rewarded.values()) == [0.5, 0.6, 0.6, 0.6, 0.6]
