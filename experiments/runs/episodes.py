@@ -9,7 +9,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Episode", "record_episodes", "save_minari"]
+from jobrec_gym import Interactions, ObservationForm
+
+__all__ = ["Episode", "logged_episodes", "record_episodes", "save_minari"]
 
 Infos = dict[str, list[Any]]
 
@@ -18,7 +20,7 @@ class Episode(NamedTuple):
     """What happened in T steps, in Minari's order: ``observations[t]`` and ``infos[...][t]`` are those before step t.
 
     Attributes:
-        seed: Of its reset.
+        seed: Of its reset; of a logged one the row of the log.
         observations: T + 1 of each entry.
         actions: T.
         rewards: T.
@@ -62,6 +64,43 @@ def record_episodes(
     rng = np.random.default_rng(seed)
     for number in range(n_episodes):
         yield _play(env, model, 1.0 if model is None else epsilon, rng, seed + number)
+
+
+def logged_episodes(interactions: Interactions, env: gym.Env) -> Iterator[Episode]:
+    """The answered rows of a log as episodes of one step, which is what a log knows: who came again is not told.
+
+    Args:
+        interactions: Says what was shown.
+        env: A ``JobRec-v0`` on the same market, in whose form decisions are observed, with as many candidates as each
+            set of the log has.
+
+    Raises:
+        ValueError: For a set of another size, or an environment on another market.
+    """
+    base: Any = env.unwrapped
+    if base.market is not interactions.market:
+        raise ValueError("`env` must be on the log's market: gym.make('JobRec-v0', market=interactions.market, ...).")
+    k = int(base.action_space.n)
+    sizes = np.unique(interactions.sizes)
+    if set(sizes.tolist()) != {k}:
+        raise ValueError(
+            f"`env` has {k} candidates, but the log has sets of {sizes.tolist()}: make the environment with "
+            "`num_candidates` of one size, and take the rows of it, `log.take(log.sizes == k)`."
+        )
+    known = interactions.propensity
+    rows = np.flatnonzero(interactions.answered).tolist()
+    for number, (obs, action, reward) in zip(rows, interactions.answers(ObservationForm.of(env)), strict=True):
+        info = {
+            "applicant_id": int(interactions.applicant_ids[number]),
+            "candidate_ids": interactions.shown(number).copy(),
+            "action_mask": np.ones(k, np.int8),
+        }
+        observations = {key: [value, value] for key, value in obs.items()}
+        episode = Episode(number, observations, [action], [float(reward)], [False], [True], {})
+        _add_info(episode.infos, info, float("nan"))
+        propensity = float("nan") if known is None else float(known[number])
+        _add_info(episode.infos, {**info, "job_id": int(interactions.job_ids[number])}, propensity)
+        yield episode
 
 
 def _play(env: gym.Env, model: Any, epsilon: float, rng: np.random.Generator, seed: int) -> Episode:

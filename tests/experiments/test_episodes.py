@@ -6,7 +6,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from experiments import make_dataset
 from experiments.learners.opponents import CosineRecommender
 from experiments.runs.build import build_task
-from experiments.runs.episodes import record_episodes, save_minari
+from experiments.runs.episodes import logged_episodes, record_episodes, save_minari
+from jobrec_gym import Interactions
 
 SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=4", "n_episodes=3"]
 
@@ -93,6 +94,40 @@ def test_what_leaves_nothing_to_weigh_with_is_refused(world, epsilon, n_episodes
     _, env = world()
     with pytest.raises(ValueError, match="`epsilon` must be in|`n_episodes` must be at least 1"):
         next(record_episodes(env, None, n_episodes, epsilon))
+
+
+@pytest.mark.filterwarnings("ignore:`(code_permalink|author|author_email|eval_env)` is set to None")
+def test_a_log_is_a_data_set_of_episodes_of_one_step(world, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari", reason="needs the extra 'minari'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    task, env = world("env.pair_features=all")
+    sets = [[3, 4, 5, 6], [9, 8, 7, 6], [1, 2, 3, 4]]
+    log = Interactions.of(
+        task.market, [0, 1, 2], [4, 9, 1], [1.0, -0.1, np.nan], shown=sets, propensity=[0.5, 0.25, 0.25]
+    )
+    save_minari("jobrec/log-v0", logged_episodes(log, env), env, "people", "of a test")
+
+    data = minari.load_dataset("jobrec/log-v0")
+    assert (data.total_episodes, data.total_steps) == (2, 2)
+    first, second = data
+    assert (first.actions.tolist(), second.actions.tolist()) == ([1], [0])
+    assert (first.rewards.tolist(), second.rewards.tolist()) == ([1.0], [pytest.approx(-0.1)])
+    assert first.observations["candidates"].tolist() == [sets[0], sets[0]]
+    np.testing.assert_array_equal(
+        second.observations["pairs"][0], env.unwrapped.pair_features(np.full(4, 1), np.array(sets[1]))
+    )
+    assert first.infos["job_id"].tolist() == [-1, 4]
+    assert first.infos["propensity"][1] == 0.5
+
+
+def test_a_log_of_other_sets_or_of_another_market_is_refused(world):
+    task, env = world()
+    log = Interactions.of(task.market, [0], [4], [1.0], shown=[[3, 4, 5]])
+    with pytest.raises(ValueError, match=r"`env` has 4 candidates, but the log has sets of \[3\]"):
+        next(logged_episodes(log, env))
+    _, other = world("market.n_jobs=61")
+    with pytest.raises(ValueError, match="`env` must be on the log's market"):
+        next(logged_episodes(log, other))
 
 
 # Minari would like to know who the author is.
