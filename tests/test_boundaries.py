@@ -23,7 +23,7 @@ LAYERS = {
         {"rewards", "metrics", "pair_features"},
         {"interactions"},
         {"candidates"},
-        {"loaders", "simulators", "schedules"},
+        {"loaders", "off_policy", "simulators", "schedules"},
         {"rendering"},
         {"picture"},
         {"screen"},

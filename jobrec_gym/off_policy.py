@@ -1,0 +1,459 @@
+"""What a policy would have earned on a log: IPS, SNIPS, DM and DR, with intervals that resample people.
+
+The value is that of one step: a person of the log is shown one of its candidate sets, and the policy recommends a job.
+Dudík et al., "Doubly robust policy evaluation and learning", ICML 2011; self-normalised weights after Swaminathan and
+Joachims, NeurIPS 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.counter_rng import hash64
+from jobrec_gym.interactions import Interactions, LogError, ObservationForm
+from jobrec_gym.market import BLOCKS, LabourMarket, gathered, row_products
+from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
+
+__all__ = [
+    "METHODS",
+    "RELIABLE_FROM",
+    "Agent",
+    "Estimate",
+    "Method",
+    "NeverRecommended",
+    "Policy",
+    "PolicyFunction",
+    "RidgeRewards",
+    "action_probabilities",
+    "estimate",
+    "estimate_all",
+    "pair_numbers",
+]
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Method = Literal["ips", "snips", "dm", "dr"]
+RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
+PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+
+RELIABLE_FROM = 200
+"""Effective sample size from which on an estimate is called reliable."""
+
+_FOLD = 1
+_RESAMPLED = 1 << 22  # people drawn at once in a bootstrap
+_PAIRS = 1 << 14  # pairs whose vectors are looked up at once
+_NAMED = 10
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Who has a value for each candidate: ``DynaQ``, a bandit, or any other."""
+
+    def q_values(self, observation: Any) -> NDArray[np.floating]:
+        """Values (n, k) of a batch of n observations."""
+
+
+Policy = Agent | PolicyFunction | None
+"""An agent; a function of a batch of n observations that returns probabilities (n, k); or ``None``, uniform."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRecommended:
+    """A job that the policy favours and the log recommended to nobody, so that nothing is known of it.
+
+    Attributes:
+        job_id: Its row.
+        key: The market's own key.
+        title: Its title.
+        share: Of the policy's recommendations on the log.
+    """
+
+    job_id: int
+    key: str
+    title: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The one-step value of a policy on a log.
+
+    Attributes:
+        method: How it was estimated.
+        value: Mean reward of a recommendation.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Answered recommendations that it rests on.
+        n_people: People that it rests on.
+        effective_sample_size: How many recommendations by the policy itself the weighted ones are worth (Kish, 1965);
+            NaN where the log has no propensities.
+        reliable: Whether that is 200 or more. Below, the interval may be too narrow; without propensities, which DM can
+            do without, nobody can tell.
+        largest_weight: Of a recommendation, before clipping; NaN without propensities.
+        clipped: Share of the recommendations whose weight was clipped.
+        never_recommended_share: Share of the policy's recommendations that are of jobs which the log never recommended.
+        never_recommended: The ten of these jobs that the policy favours most.
+    """
+
+    method: Method
+    value: float
+    low: float
+    high: float
+    n: int
+    n_people: int
+    effective_sample_size: float
+    reliable: bool
+    largest_weight: float
+    clipped: float
+    never_recommended_share: float
+    never_recommended: tuple[NeverRecommended, ...]
+
+    def __str__(self) -> str:
+        size = f"effective sample size {self.effective_sample_size:,.0f} of {self.n:,}"
+        note = "" if self.reliable else ", not reliable"
+        return f"{self.method}: {self.value:.4f} [{self.low:.4f}, {self.high:.4f}] ({size}{note})"
+
+
+def estimate(
+    policy: Policy | NDArray[np.floating], interactions: Interactions, method: Method = "dr", **options: Any
+) -> Estimate:
+    """What a policy would have earned on a log, by one method; arguments and errors as :func:`estimate_all`.
+
+    Example:
+        >>> market = load_market("default")
+        >>> log = Interactions.of(market, [0, 1], [3, 4], [1.0, 0.0], shown=[[3, 4]] * 2, propensity=[0.5, 0.5])
+        >>> estimate(lambda obs: [[1.0, 0.0]] * 2, log, "ips").value
+        1.0
+    """
+    return estimate_all(policy, interactions, (method,), **options)[method]
+
+
+def estimate_all(
+    policy: Policy | NDArray[np.floating],
+    interactions: Interactions,
+    methods: Sequence[Method] = METHODS,
+    *,
+    epsilon: float = 0.0,
+    form: ObservationForm | None = None,
+    clip: float | None = None,
+    reward_model: RewardModel | None = None,
+    reward_features: RewardModel | None = None,
+    n_folds: int = 5,
+    level: float = 0.95,
+    n_resamples: int = 2_000,
+    seed: int = 0,
+) -> dict[Method, Estimate]:
+    """What a policy would have earned on a log, by several methods.
+
+    Rows without an answer are left out. ``ips`` weights each reward by what the policy's chance of the recommendation
+    is of the log's; ``snips`` divides by the sum of the weights in place of their number; ``dm`` takes the rewards of a
+    model; ``dr`` takes those and adds the weighted rest.
+
+    Args:
+        policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
+            probabilities (n, k); an array of them, for sets of one size; or ``None``, uniform.
+        interactions: The log. It says what was shown and, for all methods but ``"dm"``, with what propensity.
+        methods: Which of :data:`METHODS`.
+        epsilon: Share of an agent's choices that are uniform.
+        form: How the policy is shown decisions; by default as the agent says that it reads them.
+        clip: Largest weight; ``None`` clips none. Clipping narrows the interval and biases the value towards 0 for
+            ``ips``, towards the log's own for the others.
+        reward_model: Expected rewards of (applicants, jobs), ids (n, 1) and (n, k), as (n, k); in place of a ridge
+            regression.
+        reward_features: What the ridge regression reads of pairs, (n, k, p); :func:`pair_numbers` by default.
+        n_folds: Rewards of a person are predicted by a model of the people in the other folds.
+        level: Of the interval.
+        n_resamples: How often people are resampled.
+        seed: Of folds and resamples.
+
+    Returns:
+        Estimates by method.
+
+    Raises:
+        LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person.
+        ValueError: For an argument that cannot be, or probabilities that are none.
+    """
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"`method` must be one of {METHODS}, got {unknown[0]!r}.")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), got {level}.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"`clip` must be above 0 or None, got {clip}.")
+    if n_resamples < 1:
+        raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+    weighted = set(methods) - {"dm"}
+    if interactions.propensity is None and weighted:
+        raise LogError(
+            f"{sorted(weighted)} need the propensity of each recommendation, the chance with which the log's policy "
+            "made it, and the log has none: nothing says what the others of a set would have earned. Log propensities, "
+            'or take method="dm", which trusts its model alone.'
+        )
+    chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
+    answered = np.flatnonzero(interactions.answered)
+    if not len(answered):
+        raise LogError(f"none of the {len(interactions):,} rows of the log has an answer: nothing can be estimated.")
+    people, person = np.unique(interactions.applicant_ids[answered], return_inverse=True)
+    if len(people) < 2:
+        raise LogError("the log is of one person: an interval resamples people, and needs two or more.")
+    reward = interactions.reward[answered]
+    weights, largest, clipped, size = None, float("nan"), 0.0, float("nan")
+    if interactions.propensity is not None:
+        raw = chances.of_chosen[answered] / interactions.propensity[answered]
+        weights = raw if clip is None else np.minimum(raw, clip)
+        largest, clipped = float(raw.max()), float((raw > weights).mean())
+        squares = float(weights @ weights)
+        size = float(weights.sum()) ** 2 / squares if squares else 0.0
+    if set(methods) & {"dm", "dr"}:
+        expected, fitted = _modelled(interactions, chances, reward_model, reward_features, n_folds, seed)
+        expected, fitted = expected[answered], fitted[answered]
+    never = _never_recommended(interactions, chances)
+    result: dict[Method, Estimate] = {}
+    resampled = _Resampled(person, len(people), n_resamples, seed)
+    for method in methods:
+        over = np.ones(len(reward))
+        if method == "dm":
+            terms = expected
+        else:
+            assert weights is not None  # refused above
+            terms = weights * reward
+            if method == "snips":
+                over = weights
+            elif method == "dr":
+                terms = expected + weights * (reward - fitted)
+        value, values = resampled.ratio(terms, over)
+        low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+        result[method] = Estimate(
+            method,
+            value,
+            float(low),
+            float(high),
+            len(reward),
+            len(people),
+            size,
+            size >= RELIABLE_FROM,
+            largest,
+            clipped,
+            *never,
+        )
+    return result
+
+
+def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], epsilon: float = 0.0) -> Floats:
+    """With what chance a policy recommends each candidate.
+
+    Args:
+        policy: An agent, a function, or ``None``.
+        observation: A batch of n decisions with k candidates each.
+        epsilon: Share of an agent's choices that are uniform; without meaning for a function.
+
+    Returns:
+        float64 (n, k), rows sum to 1; 0 where ``action_mask`` is.
+
+    Raises:
+        ValueError: For another policy, a share outside of [0, 1], or numbers that are no probabilities.
+    """
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon}.")
+    n, k = observation["candidates"].shape[:2]
+    allowed = np.ones((n, k)) if "action_mask" not in observation else observation["action_mask"].astype(np.float64)
+    uniform = allowed / allowed.sum(axis=1, keepdims=True)
+    if policy is None:
+        return uniform
+    if isinstance(policy, Agent):
+        values = np.where(allowed > 0, np.asarray(policy.q_values(observation), np.float64).reshape(n, k), -np.inf)
+        greedy = np.zeros((n, k))
+        greedy[np.arange(n), values.argmax(axis=1)] = 1.0
+        return (1 - epsilon) * greedy + epsilon * uniform
+    if not callable(policy):
+        raise ValueError(f"`policy` must have `q_values`, be a function of observations, or None, got {policy!r}.")
+    if epsilon:
+        raise ValueError("`epsilon` is of agents with `q_values`; a function says the probabilities itself.")
+    return _checked(np.asarray(policy(observation), np.float64), (n, k))
+
+
+def pair_numbers(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
+    """What a ridge regression of rewards reads of pairs: cosines of the blocks, and all pair features.
+
+    Args:
+        market: Where the ids are rows.
+        applicant_ids: Ids of any shape.
+        job_ids: Ids of a shape that broadcasts with it.
+
+    Returns:
+        float32 (..., 2 + 3).
+    """
+    applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
+    shape, applicants, jobs = jobs.shape, applicants.ravel(), jobs.ravel()
+    values = np.empty((len(jobs), len(BLOCKS) + len(PAIR_FEATURES)), np.float32)
+    values[:, len(BLOCKS) :] = PairValues(market, tuple(PAIR_FEATURES))(applicants, jobs)
+    for start in range(0, len(jobs), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        left = gathered(market.applicants.vectors, applicants[part]).reshape(-1, len(BLOCKS), market.block_dim)
+        right = gathered(market.jobs.vectors, jobs[part]).reshape(-1, len(BLOCKS), market.block_dim)
+        values[part, : len(BLOCKS)] = row_products(left, right)
+    return values.reshape(*shape, -1)
+
+
+class RidgeRewards:
+    """Ridge regression of rewards on numbers of pairs, their squares and products.
+
+    Args:
+        numbers: float (n, p).
+        reward: float (n,).
+        penalty: Of a standardised weight.
+    """
+
+    def __init__(self, numbers: NDArray[np.floating], reward: Floats, penalty: float = 1.0):
+        wide: Floats = np.asarray(numbers, np.float64)
+        self._mean = wide.mean(axis=0)
+        spread = wide.std(axis=0)
+        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        columns = self._columns(wide)
+        self._centre = columns.mean(axis=0)
+        columns -= self._centre
+        gram = columns.T @ columns + penalty * np.eye(columns.shape[1])
+        self._constant = float(reward.mean())
+        self._weights = np.linalg.solve(gram, columns.T @ (reward - self._constant))
+
+    def __call__(self, numbers: NDArray[np.floating]) -> Floats:
+        """Expected rewards (n,) of pairs with numbers (n, p)."""
+        return self._constant + (self._columns(np.asarray(numbers, np.float64)) - self._centre) @ self._weights
+
+    def _columns(self, numbers: Floats) -> Floats:
+        standard = (numbers - self._mean) / self._spread
+        left, right = np.triu_indices(standard.shape[1])
+        return np.concatenate([standard, standard[:, left] * standard[:, right]], axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ behind it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chances:
+    """The policy's chances on a log, end to end like its sets: (total,), and those of the recommended jobs (n,)."""
+
+    flat: Floats
+    of_chosen: Floats
+    owner: Ids
+
+
+def _chances(
+    policy: Policy | NDArray[np.floating], log: Interactions, epsilon: float, form: ObservationForm | None
+) -> _Chances:
+    sizes, chosen = log.sizes, log.chosen
+    offsets = log.shown_offsets
+    assert offsets is not None  # it has sizes
+    flat = np.empty(int(offsets[-1]))
+    if isinstance(policy, np.ndarray):
+        if len(set(sizes.tolist())) != 1:
+            raise ValueError("`policy` as an array needs sets of one size; give a function of observations.")
+        flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
+    else:
+        shown_as = ObservationForm.read_by(policy) if form is None else form
+        for rows, observation in log.observations(shown_as):
+            chances = action_probabilities(policy, observation, epsilon)
+            flat[offsets[rows][:, None] + np.arange(chances.shape[1])] = chances
+    return _Chances(flat, flat[offsets[:-1] + chosen], np.repeat(np.arange(len(log)), sizes))
+
+
+def _checked(chances: Floats, shape: tuple[int, int]) -> Floats:
+    if chances.shape != shape:
+        raise ValueError(f"`policy` must give probabilities {shape}, a row a decision, got {chances.shape}.")
+    bad = ~((chances >= 0).all(axis=1) & (np.abs(chances.sum(axis=1) - 1) < 1e-6))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"`policy` must give rows of probabilities that sum to 1, row {row} is {chances[row][:20]}.")
+    return chances
+
+
+def _modelled(
+    log: Interactions,
+    chances: _Chances,
+    reward_model: RewardModel | None,
+    reward_features: RewardModel | None,
+    n_folds: int,
+    seed: int,
+) -> tuple[Floats, Floats]:
+    """Expected reward of the policy, and of what was recommended, in each row (n,)."""
+    assert log.shown_offsets is not None and log.shown_ids is not None  # it has chances
+    of_pairs = np.empty(len(log.shown_ids))
+    applicants, at = log.applicant_ids[chances.owner], log.shown_offsets[:-1] + log.chosen
+    if reward_model is not None:
+        for size in np.unique(log.sizes):
+            rows = np.flatnonzero(log.sizes == size)
+            values = np.asarray(reward_model(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
+            if values.shape != (len(rows), size) or not np.isfinite(values).all():
+                raise ValueError(
+                    f"`reward_model` must give finite rewards {(len(rows), int(size))}, got {values.shape}."
+                )
+            of_pairs[log.shown_offsets[rows][:, None] + np.arange(size)] = values
+    else:
+        if n_folds < 2:
+            raise ValueError(f"`n_folds` must be at least 2, got {n_folds}.")
+        people = log.people
+        fold_of = np.empty(len(people), np.int64)
+        # Equal shares in a hashed order, so that two people are in two folds.
+        fold_of[np.argsort(hash64(seed, _FOLD, people), kind="stable")] = np.arange(len(people)) % n_folds
+        folds = fold_of[np.searchsorted(people, log.applicant_ids)]
+        if reward_features is None:
+            numbers = pair_numbers(log.market, applicants, log.shown_ids)
+        else:
+            numbers = np.asarray(reward_features(applicants, log.shown_ids))
+        for fold in np.unique(folds):
+            others = np.flatnonzero((folds != fold) & log.answered)
+            own = folds[chances.owner] == fold
+            if not len(others):
+                raise LogError("all answers are of one person: a model of the others' rewards cannot be fitted.")
+            of_pairs[own] = RidgeRewards(numbers[at[others]], log.reward[others])(numbers[own])
+    expected: Floats = np.bincount(chances.owner, weights=chances.flat * of_pairs, minlength=len(log)).astype(float)
+    return expected, of_pairs[at]
+
+
+def _never_recommended(log: Interactions, chances: _Chances) -> tuple[float, tuple[NeverRecommended, ...]]:
+    assert log.shown_ids is not None
+    shares = np.bincount(log.shown_ids, weights=chances.flat, minlength=len(log.market.jobs)) / len(log)
+    shares[log.job_ids] = 0.0
+    best = np.argsort(-shares, kind="stable")[:_NAMED]
+    named = []
+    for row in best[shares[best] > 0].tolist():
+        job = log.market.job(row)
+        named.append(NeverRecommended(row, job.key, job.title, float(shares[row])))
+    return float(shares.sum()), tuple(named)
+
+
+class _Resampled:
+    """Bootstrap over people: each resample is a number of times for each of them."""
+
+    def __init__(self, person: Ids, n_people: int, n_resamples: int, seed: int):
+        self._person = person
+        self._n_people = n_people
+        rng = np.random.default_rng(seed)
+        at_once = max(1, _RESAMPLED // n_people)
+        times = np.empty((n_resamples, n_people), np.uint8 if n_people < 1 << 20 else np.uint16)
+        for start in range(0, n_resamples, at_once):
+            n = min(at_once, n_resamples - start)
+            drawn = rng.integers(n_people, size=(n, n_people)) + np.arange(n)[:, None] * n_people
+            times[start : start + n] = np.bincount(drawn.ravel(), minlength=n * n_people).reshape(n, n_people)
+        self._times = times
+
+    def ratio(self, terms: Floats, over: Floats) -> tuple[float, Floats]:
+        """``sum(terms) / sum(over)`` of rows (n,), and of each resample (n_resamples,); 0 where the second is 0."""
+        sums = np.stack([self._by_person(terms), self._by_person(over)], axis=1)
+        whole = sums.sum(axis=0)
+        resampled = np.concatenate(
+            [part.astype(np.float64) @ sums for part in np.array_split(self._times, max(1, self._times.size >> 23))]
+        )
+        values = np.divide(resampled[:, 0], resampled[:, 1], out=np.zeros(len(resampled)), where=resampled[:, 1] != 0)
+        return (float(whole[0] / whole[1]) if whole[1] else 0.0), values
+
+    def _by_person(self, values: Floats) -> Floats:
+        sums: Floats = np.bincount(self._person, weights=values, minlength=self._n_people).astype(np.float64)
+        return sums

@@ -1,0 +1,303 @@
+"""What a policy would have earned on a log: by hand on three rows, and beside the exact value of a planted market."""
+
+import numpy as np
+import pytest
+
+from jobrec_gym import Interactions, ObservationForm, RuleSimulator
+from jobrec_gym.counter_rng import hash64
+from jobrec_gym.interactions import LogError
+from jobrec_gym.off_policy import (
+    METHODS,
+    RELIABLE_FROM,
+    RidgeRewards,
+    action_probabilities,
+    estimate,
+    estimate_all,
+    pair_numbers,
+)
+
+JOBS = [[3, 4], [3, 4], [5, 3]]
+POLICY = np.array([[0.9, 0.1], [0.4, 0.6], [0.0, 1.0]])
+MODEL = {3: 0.5, 4: 0.25, 5: -1.0}
+
+
+def model(applicant_ids, job_ids):
+    return np.vectorize(MODEL.get)(job_ids) + 0.0 * applicant_ids
+
+
+@pytest.fixture
+def three(market):
+    """Recommended 3, 4, 3 with chances .5, .25, .8; worth 1, .5, -.1; the policy's chances are .9, .6, 1."""
+    return Interactions.of(market, [0, 1, 2], [3, 4, 3], [1.0, 0.5, -0.1], shown=JOBS, propensity=[0.5, 0.25, 0.8])
+
+
+WEIGHTS = np.array([0.9 / 0.5, 0.6 / 0.25, 1.0 / 0.8])
+REWARDS = np.array([1.0, 0.5, -0.1])
+EXPECTED = np.array([0.9 * 0.5 + 0.1 * 0.25, 0.4 * 0.5 + 0.6 * 0.25, 0.5])
+FITTED = np.array([0.5, 0.25, 0.5])
+BY_HAND = {
+    "ips": (1.8 * 1.0 + 2.4 * 0.5 + 1.25 * -0.1) / 3,
+    "snips": (1.8 * 1.0 + 2.4 * 0.5 + 1.25 * -0.1) / (1.8 + 2.4 + 1.25),
+    "dm": (0.475 + 0.35 + 0.5) / 3,
+    "dr": (0.475 + 1.8 * 0.5 + 0.35 + 2.4 * 0.25 + 0.5 + 1.25 * -0.6) / 3,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_rows_by_hand(three, method):
+    found = estimate(POLICY, three, method, reward_model=model)
+
+    assert found.value == pytest.approx(BY_HAND[method], abs=1e-12)
+    assert (found.method, found.n, found.n_people) == (method, 3, 3)
+    assert found.effective_sample_size == pytest.approx((1.8 + 2.4 + 1.25) ** 2 / (1.8**2 + 2.4**2 + 1.25**2))
+    assert found.largest_weight == pytest.approx(2.4)
+    assert not found.reliable
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_rows_by_hand_clipped(three, method):
+    clipped = np.minimum(WEIGHTS, 1.5)
+    by_hand = {
+        "ips": (clipped @ REWARDS) / 3,
+        "snips": (clipped @ REWARDS) / clipped.sum(),
+        "dm": EXPECTED.mean(),
+        "dr": (EXPECTED + clipped * (REWARDS - FITTED)).mean(),
+    }
+    found = estimate(POLICY, three, method, reward_model=model, clip=1.5)
+
+    assert found.value == pytest.approx(by_hand[method], abs=1e-12)
+    assert found.clipped == pytest.approx(2 / 3)
+    assert found.effective_sample_size == pytest.approx(clipped.sum() ** 2 / (clipped @ clipped))
+
+
+def test_an_interval_resamples_people_and_not_rows(market):
+    """Two people with one answer each, many times: resampling rows would find next to no spread."""
+    people = np.repeat([0, 1], 50)
+    log = Interactions.of(market, people, [3] * 100, people * 1.0, shown=[[3, 4]] * 100, propensity=[0.5] * 100)
+    found = estimate(None, log, "snips")
+
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+def test_the_interval_is_that_of_the_resamples(three):
+    found = estimate(POLICY, three, "ips", level=0.9, n_resamples=4000)
+    rng = np.random.default_rng(7)
+    values = (WEIGHTS * REWARDS)[rng.integers(3, size=(4000, 3))].mean(axis=1)
+    assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.05, 0.95]), abs=0.06)
+    again = estimate(POLICY, three, "ips", level=0.9, n_resamples=4000)
+    assert (again.low, again.high) == (found.low, found.high), "the same seed"
+
+
+def test_an_unanswered_row_is_left_out(market, three):
+    more = Interactions.of(
+        market,
+        [*three.applicant_ids, 3],
+        [*three.job_ids, 4],
+        [*three.reward, np.nan],
+        shown=[*JOBS, [4, 3]],
+        propensity=[*three.propensity, 0.01],
+    )
+    chances = np.concatenate([POLICY, [[1.0, 0.0]]])
+    for method in METHODS:
+        assert estimate(chances, more, method, reward_model=model).value == pytest.approx(BY_HAND[method])
+
+
+def test_sets_of_several_sizes_are_scored_each_in_its_own(market):
+    log = Interactions.of(
+        market, [0, 1, 2], [3, 4, 3], [1.0, 0.5, 0.0], shown=[[3, 4], [3, 4, 5, 6], [5, 3]], propensity=[0.5, 0.5, 0.5]
+    )
+    found = estimate(lambda obs: np.full(obs["candidates"].shape[:2], 1 / obs["candidates"].shape[1]), log, "ips")
+
+    assert found.value == pytest.approx((1.0 * 1.0 + 0.5 * 0.5 + 0.0) / 3)
+    assert estimate(None, log, "ips").value == found.value
+    with pytest.raises(ValueError, match="sets of one size"):
+        estimate(POLICY, log, "ips")
+
+
+# ------------------------------------------------------------------------------------------------------------- policies
+
+
+class Prefers:
+    """Likes jobs by a number; knows what it reads."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.reads = {"observation": "ids"}
+
+    def q_values(self, obs):
+        return self.values[obs["candidates"]]
+
+
+def test_an_agent_is_played_greedily_or_with_epsilon(three):
+    agent = Prefers([0, 0, 0, 1, 2, 3])
+    obs = next(three.observations(ObservationForm("ids")))[1]
+
+    assert action_probabilities(agent, obs).tolist() == [[0, 1], [0, 1], [1, 0]]
+    np.testing.assert_allclose(action_probabilities(agent, obs, 0.2), [[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    assert estimate(agent, three, "ips").value == pytest.approx(0.5 / 0.25 / 3)
+
+
+def test_what_is_masked_has_no_chance():
+    obs = {"candidates": np.array([[3, 4, 5]]), "action_mask": np.array([[1, 0, 1]], np.int8)}
+    assert action_probabilities(None, obs).tolist() == [[0.5, 0.0, 0.5]]
+    assert action_probabilities(Prefers([0, 0, 0, 1, 9, 2]), obs, 0.5).tolist() == [[0.25, 0.0, 0.75]]
+
+
+def test_what_the_policy_favours_and_nobody_was_recommended_is_named(market, three):
+    found = estimate(Prefers([0, 0, 0, 1, 2, 3]), three, "ips")
+
+    (job,) = found.never_recommended
+    assert (job.job_id, job.key, job.title) == (5, market.jobs.keys[5], market.job(5).title)
+    assert job.share == pytest.approx(1 / 3) == found.never_recommended_share
+    assert estimate(Prefers([0, 0, 0, 3, 2, 1]), three, "ips").never_recommended == ()
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("method", ["ips", "snips", "dr"])
+def test_a_log_without_propensities_is_refused_with_the_reason(market, method):
+    log = Interactions.of(market, [0, 1], [3, 4], [1.0, 0.0], shown=[[3, 4]] * 2)
+    with pytest.raises(LogError, match=r'need the propensity of each recommendation.*take method="dm"'):
+        estimate(None, log, method)
+    found = estimate(None, log, "dm", reward_model=model)
+    assert found.value == pytest.approx(0.375)
+    assert not found.reliable and np.isnan(found.effective_sample_size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shown": None}, "does not say what else was shown"),
+        ({"reward": [np.nan, np.nan]}, "none of the 2 rows of the log has an answer"),
+        ({"people": [0, 0]}, "the log is of one person"),
+    ],
+)
+def test_a_log_that_says_too_little_is_refused(market, changes, message):
+    shown = changes.get("shown", [[3, 4]] * 2)
+    reward = changes.get("reward", [1.0, 0.0])
+    log = Interactions.of(market, changes.get("people", [0, 1]), [3, 4], reward, shown=shown, propensity=[0.5, 0.5])
+    with pytest.raises(LogError, match=message):
+        estimate(None, log, "ips")
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        (None, {"method": "dre"}, "`method` must be one of"),
+        (None, {"clip": 0.0}, "`clip` must be above 0"),
+        (None, {"level": 95}, r"`level` must be in \(0, 1\)"),
+        (None, {"n_resamples": 0}, "`n_resamples` must be at least 1"),
+        (None, {"method": "dr", "n_folds": 1}, "`n_folds` must be at least 2"),
+        (None, {"method": "dm", "reward_model": lambda a, j: np.zeros(3)}, "`reward_model` must give finite rewards"),
+        (Prefers([0] * 9), {"epsilon": 2.0}, r"`epsilon` must be in \[0, 1\]"),
+        (lambda obs: POLICY, {"epsilon": 0.1}, "`epsilon` is of agents"),
+        (lambda obs: POLICY[:, :1], {}, r"must give probabilities \(3, 2\)"),
+        (lambda obs: POLICY * 2, {}, "sum to 1, row 0"),
+        (lambda obs: POLICY - [[0.0, 1.0]], {}, "sum to 1, row 0"),
+        ("cosine", {}, "`policy` must have `q_values`"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(three, policy, options, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(policy, three, **{"method": "ips", **options})
+
+
+# ------------------------------------------------------------------------------------------------------ the model of DM
+
+
+def test_a_ridge_regression_finds_a_square():
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(500, 3))
+    reward = 1 + numbers[:, 0] - numbers[:, 1] * numbers[:, 2] + 0.5 * numbers[:, 1] ** 2
+
+    fitted = RidgeRewards(numbers, reward, penalty=1e-6)
+    np.testing.assert_allclose(fitted(numbers[:7]), reward[:7], atol=1e-6)
+    flat = RidgeRewards(np.ones((5, 2)), np.arange(5.0))
+    assert flat(np.ones((1, 2))) == pytest.approx(2.0)
+
+
+def test_the_model_of_a_person_has_not_seen_them(market):
+    """One person's answers are absurd: their own model, fitted on the others, knows nothing of it."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(10), 20)
+    sets = np.stack([rng.permutation(60)[:4] for _ in people])
+    reward = np.where(people == 3, 1e6, 0.0)
+    log = Interactions.of(market, people, sets[:, 0], reward, shown=sets, propensity=[0.25] * 200)
+
+    first = np.zeros((200, 4))
+    first[:, 0] = 1.0
+    seen = []
+
+    def features(applicant_ids, job_ids):
+        seen.append(len(applicant_ids))
+        return pair_numbers(market, applicant_ids, job_ids)
+
+    found = estimate(first, log, "dm", reward_features=features, n_folds=10)
+    assert seen == [800]
+    # In nine of ten folds the person's rewards lift the mean; in their own they do not.
+    assert 0 < found.value < 1e6 * 0.1
+
+
+def test_pair_numbers_are_cosines_of_blocks_and_pair_features(market):
+    numbers = pair_numbers(market, np.array([[0], [1]]), np.array([[3, 4, 5]]))
+    dim = market.block_dim
+    hard = market.applicants.vectors[1, :dim] @ market.jobs.vectors[5, :dim]
+
+    assert numbers.shape == (2, 3, 5)
+    assert numbers[1, 2, 0] == pytest.approx(hard, abs=1e-6)
+    assert numbers[..., :2].sum(axis=-1) == pytest.approx(
+        market.applicants.vectors[:2] @ market.jobs.vectors[3:6].T, abs=1e-5
+    )
+    assert ((numbers[..., 2:] >= 0) & (numbers[..., 2:] <= 1)).all()
+
+
+# ----------------------------------------------------------------------------------------------------- a planted market
+
+
+@pytest.fixture(scope="module")
+def planted(market):
+    """A log of 8,000 by noisy cosine, and the exact value of a policy by what skills are shared."""
+    truth = RuleSimulator(seed=0, noise=0.5).bind(market)
+    rng = np.random.default_rng(1)
+    people = np.arange(8_000) % 40
+    sets = np.stack([rng.permutation(60)[:5] for _ in people])
+    numbers = pair_numbers(market, people[:, None], sets)
+
+    def softmax(scores):
+        chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return chances / chances.sum(axis=1, keepdims=True)
+
+    behaviour, policy = softmax(numbers[..., 0]), softmax(2 * numbers[..., 2:].sum(axis=-1))
+    chosen = (behaviour.cumsum(axis=1) > rng.random((8_000, 1))).argmax(axis=1)
+    rows = np.arange(8_000)
+    answers = truth.feedback(people, sets[rows, chosen], hash64(5, rows))
+    log = Interactions.of(
+        market, people, sets[rows, chosen], answers.reward, shown=sets, propensity=behaviour[rows, chosen]
+    )
+    return log, policy, float((policy * truth.expected_reward(people[:, None], sets)).sum(axis=1).mean()), truth
+
+
+@pytest.mark.parametrize("method", ["ips", "snips", "dr"])
+def test_the_exact_value_of_a_planted_market_is_inside_the_interval(planted, method):
+    log, policy, exact, _ = planted
+    found = estimate(policy, log, method)
+
+    assert found.reliable and found.effective_sample_size > RELIABLE_FROM
+    assert found.low < exact < found.high
+    assert found.value == pytest.approx(exact, abs=0.03)
+    assert abs(exact - log.reward.mean()) > 0.05, "the log's own value is another"
+
+
+def test_the_true_rewards_as_a_model_leave_no_error_to_dm_and_less_to_dr(planted):
+    log, policy, exact, truth = planted
+    found = estimate_all(policy, log, ("dm", "dr"), reward_model=truth.expected_reward)
+
+    assert found["dm"].value == pytest.approx(exact, abs=1e-9)
+    assert found["dr"].value == pytest.approx(exact, abs=0.015)
+
+
+def test_an_estimate_is_a_line(planted):
+    log, policy, *_ = planted
+    assert str(estimate(policy, log, "snips")).startswith("snips: 0.")
+    assert str(estimate(policy[:50], log.take(np.arange(50)), "snips")).endswith("not reliable)")
