@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobrec_gym.interactions import Interactions, ObservationForm
     from jobrec_gym.loaders.interactions import load_interactions
     from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
+    from jobrec_gym.recording import record_interactions
     from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
     from jobrec_gym.schedules import AnnealSchedule
     from jobrec_gym.simulators.base import Feedback, UserSimulator, make_simulator, register_simulator
@@ -69,6 +70,7 @@ __all__ = [
     "load_interactions",
     "load_market",
     "make_simulator",
+    "record_interactions",
     "register_market_source",
     "register_simulator",
 ]
@@ -88,6 +90,7 @@ _MODULES = (
     "loaders.interactions",
     "candidates",
     "simulators.logged",
+    "recording",
     "simulators.recorded",
     "simulators.llm",
 )

@@ -30,7 +30,7 @@ LAYERS = {
         {"problem"},
         {"beginnings", "episodes"},
         {"env", "vector"},
-        {"wrappers"},
+        {"recording", "wrappers"},
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [

@@ -1,0 +1,89 @@
+"""Writing a log: what a policy recommends in ``JobRec-v0``, with propensities, and what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from jobrec_gym.env import JobRecEnv
+from jobrec_gym.interactions import Interactions, LogError
+from jobrec_gym.off_policy import Policy, action_probabilities
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = ["record_interactions"]
+
+logger = logging.getLogger(__name__)
+
+
+def record_interactions(
+    env: gym.Env[Any, Any], policy: Policy = None, n: int = 1_000, *, epsilon: float = 0.1, seed: int = 0
+) -> Interactions:
+    """Plays a policy, and writes down what was shown, recommended and answered, and with what chance.
+
+    The environment is reset with ``seed`` once, and plays on from there. A row's time is its step, from 0. Where the
+    environment says that a transition is not valid, the row has no answer.
+
+    Args:
+        env: A ``JobRec-v0``, in its reward wrapper or not.
+        policy: An agent with ``q_values``, a function of a batch of observations that returns probabilities (n, k), or
+            ``None``, uniform.
+        n: How many recommendations.
+        epsilon: Share of an agent's choices that are uniform, so that every candidate has a chance.
+        seed: Of the environment, and of the choices.
+
+    Returns:
+        The log; ``save`` and ``write_csv`` keep it.
+
+    Raises:
+        ValueError: For another environment, ``n`` below 1, or a policy that is none.
+        LogError: If nothing was answered.
+
+    Example:
+        >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))
+        >>> log = record_interactions(env, n=20)
+        >>> len(log), log.propensity[0]
+        (20, np.float64(0.05))
+    """
+    base = env.unwrapped
+    if not isinstance(base, JobRecEnv):
+        raise ValueError(f"`env` must be a JobRec-v0, wrapped or not, got {base}.")
+    if operator.index(n) < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}.")
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[Any]] = {
+        name: [] for name in ("applicant_ids", "job_ids", "reward", "decision", "propensity", "shown")
+    }
+    obs, info = env.reset(seed=seed)
+    for _ in range(n):
+        allowed = info["action_mask"].astype(bool)
+        chances = action_probabilities(
+            policy,
+            {**{key: values[None] for key, values in obs.items()}, "action_mask": info["action_mask"][None]},
+            epsilon if hasattr(policy, "q_values") else 0.0,
+        )[0]
+        action = int(rng.choice(len(chances), p=chances / chances.sum()))
+        shown = info["candidate_ids"]
+        rows["propensity"].append(float(chances[action]))
+        rows["shown"].append(shown[allowed])
+        obs, reward, terminated, truncated, info = env.step(action)
+        decision = info.get("feedback/decision")
+        rows["applicant_ids"].append(info["applicant_id"])
+        rows["job_ids"].append(info["job_id"])
+        rows["reward"].append(float(reward) if info["transition_valid"] else np.nan)
+        rows["decision"].append(DECISIONS.index(decision) if decision in DECISIONS else -1)
+        if terminated or truncated:
+            obs, info = env.reset()
+    log = Interactions.of(base.market, time=np.arange(n, dtype=np.float64), **rows)
+    n_answered = int(log.answered.sum())
+    if not n_answered:
+        raise LogError(
+            f'none of the {n:,} recommendations was answered (`info["transition_valid"]` is False): there is nothing '
+            "to log; the info of a step says why, of feedback in `feedback/status`."
+        )
+    if n_answered < n:
+        logger.warning("%d of %d recommendations were not answered; they are kept as that.", n - n_answered, n)
+    return log
