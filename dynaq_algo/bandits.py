@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
 from dynaq_algo.arguments import refuse_other_choice
-from dynaq_algo.features import BlockwiseFeatures, make_features
+from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.validity import Validity
@@ -62,6 +62,11 @@ class Bandit:
         self.rng = np.random.default_rng(seed)
         self._arguments = {"gamma": gamma, "seed": self.seed, **arguments}
         self._last_obs: Any = None
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        """What it reads of an observation, see :func:`~dynaq_algo.vec_env.what_is_read`."""
+        return what_is_read(self.env)
 
     def q_values(self, observation: Obs) -> NDArray[np.floating]:
         """Scores (n, k) of one observation (n = 1) or a batch, masked candidates included."""
@@ -170,7 +175,7 @@ class Bandit:
         """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
         content = {
             "class": type(self).__name__,
-            "reads": what_is_read(self.env),
+            "reads": self.reads,
             "arguments": self._arguments,
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
@@ -200,7 +205,7 @@ class Bandit:
             if content["class"] != cls.__name__:
                 raise ValueError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
             bandit = cls(env, **{**content["arguments"], **arguments})
-            refuse_other_observations(content["reads"], what_is_read(bandit.env))
+            refuse_other_observations(content["reads"], bandit.reads)
             with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
                 bandit.set_learned(dict(arrays))
         bandit.num_timesteps = content["num_timesteps"]
@@ -253,7 +258,7 @@ class _VectorBandit(Bandit):
     ):
         refuse_other_choice("exploration", exploration, get_args(Exploration))
         super().__init__(env, gamma, seed, exploration=exploration, **arguments)
-        self.table: ActionTable | None = None
+        self.action_table: ActionTable | None = None
         if self.layout.uses_ids:
             source = table_of(self.env) if action_features is None else action_features
             if source is None:
@@ -261,17 +266,18 @@ class _VectorBandit(Bandit):
                     "`action_features` must be given where `candidates` are ids and the environment has no attribute "
                     "`action_features`: an array (n_actions, d_a) or the path of an .npy file."
                 )
-            self.table = ActionTable(source)
+            self.action_table = ActionTable(source)
         feature_class, blocks = features
-        self.features = make_features(feature_class, self.layout, self.table, n_blocks=blocks)  # type: ignore[assignment]
+        self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
         if (sample := pair_sample_of(self.env, self.layout.n_pairs)) is not None:
             self.features.fit_pairs(sample)
 
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
-        candidates = decisions.candidates if self.table is None else self.table.rows(decisions.candidates)
+        shown, table = decisions.candidates, self.action_table
+        candidates = th.as_tensor(shown) if table is None else candidates_of_ids(table, shown)
         pairs = None if decisions.pairs is None else th.as_tensor(decisions.pairs)
-        return th.as_tensor(decisions.state), th.as_tensor(candidates), pairs
+        return th.as_tensor(decisions.state), candidates, pairs
 
     def _answers(
         self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float
@@ -294,7 +300,7 @@ class _VectorBandit(Bandit):
         shown = (decisions.state, decisions.candidates, decisions.pairs)
         if not all(np.isfinite(part).all() for part in shown if part is not None):
             raise ValueError("`observation` must be finite: what is learned from it could not be taken back.")
-        self.features.see(None if self.table is not None else decisions.candidates, decisions.pairs)
+        self.features.see(None if self.action_table is not None else decisions.candidates, decisions.pairs)
         rows = np.arange(n)
         state, candidates, numbers = self._tensors(
             DecisionBatch(

@@ -22,6 +22,7 @@ __all__ = [
     "PairFeatures",
     "SeenActions",
     "SeenPairs",
+    "candidates_of_ids",
     "make_features",
     "prior_weights",
 ]
@@ -297,6 +298,13 @@ class BlockwiseFeatures(InteractionFeatures):
         s, a = (self.centred(vectors).unflatten(-1, (self.n_blocks, -1)) for vectors in (state, action))
         return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
 
+    def of_all(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """Similarities (n, k, n_blocks) of each of n states with each of k actions, of what is shared of both."""
+        s, a = (
+            F.normalize(self.centred(vectors).unflatten(-1, (self.n_blocks, -1)), dim=-1) for vectors in (state, action)
+        )
+        return th.einsum("nbd,kbd->nkb", s, a) / self._deviation.to(state.device)
+
     def get_state(self) -> dict[str, th.Tensor]:
         """What was seen, and the scale that came of it."""
         scale = {"centre": self._centre, "deviation": self._deviation, "version": th.tensor(self.version)}
@@ -359,6 +367,13 @@ def make_features(
     if table is not None:
         made.fit(table.values)
     return made
+
+
+def candidates_of_ids(table: ActionTable, ids: np.ndarray) -> th.Tensor:
+    """Features (n, k, d_a) of the candidates (n, k) of n decisions; rows that are all the same share their memory."""
+    if len(ids) > 1 and (ids == ids[0]).all():
+        return th.as_tensor(table.rows(ids[0])).expand(len(ids), -1, -1)
+    return th.as_tensor(table.rows(ids))
 
 
 def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:

@@ -36,6 +36,10 @@ _SAME = 1 - 1e-5
 _PIECE = 4_096
 """Pairs that are asked about at a time; bounds the memory of their covariances with what is known."""
 
+_MANY = 512
+"""Candidates from which the mean rewards of all are computed together, see :meth:`GaussianProcess._means_of_all`; for
+fewer there is little to gain."""
+
 _MOST_FITTED = 400
 """Pairs, the latest ones, that scales are fitted to: a fit costs the third power of their number."""
 
@@ -227,6 +231,9 @@ class GaussianProcess(nn.Module):
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each."""
         self._refresh()
         n, k = candidates.shape[:2]
+        if not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
+            mean = self._means_of_all(state, candidates[0], pairs)
+            return mean, th.zeros_like(mean)
         size = max(1, _PIECE // k)
         parts = [slice(start, start + size) for start in range(0, max(n, 1), size)]
         found = []
@@ -235,6 +242,47 @@ class GaussianProcess(nn.Module):
             found.append(self._posterior(self._parts(state[rows], candidates[rows], numbers), with_spread))
         mean, spread = (th.cat(part).view(n, k) for part in zip(*found, strict=True))
         return mean, spread
+
+    def _means_of_all(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None) -> th.Tensor:
+        """Mean rewards (n, k) of the same actions (k, d_a) in states (n, d_s), with numbers (n, k, p) of pairs.
+
+        A covariance is linear in an action's product with a known one, in that product's square, and in whether they
+        are the same one. These three are computed once for all states, and :meth:`_kernel` for no pair.
+        """
+        features, variance = self.features, {part: scale**2 for part, scale in self.scales.items()}
+        known, alpha = self._used(state.dtype), self._alpha[: self._n_used].to(state.dtype)
+        s, a = features.shared(state, action)
+        similarities = features.of_all(s, a)
+        scaled = similarities[..., :0] if pairs is None else features.scaled(pairs)
+        linear = th.cat([similarities, scaled], dim=-1)
+        prior = linear @ self.prior
+        theirs = [
+            variance["similarity"] * known.similarities,
+            variance["pairs"] * known.pairs,
+            variance["trust"] * known.prior.unsqueeze(1),
+        ]
+        found = th.cat([linear, prior.unsqueeze(-1)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
+
+        unit_s, unit_a = (F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a))
+        states = unit_s @ known.state.T
+        same_state = (states > _SAME).to(states.dtype)
+        of_state = variance["constant"] + variance["same_state"] * same_state + variance["state"] * states
+        found += (of_state @ alpha).unsqueeze(1)
+
+        def weights(of_states: th.Tensor) -> th.Tensor:
+            """(n, m) to (m, 2 n): what a number of an action and a known one is multiplied by, for each state."""
+            return (of_states.T.unsqueeze(-1) * alpha.unsqueeze(1)).flatten(1)
+
+        by_product = weights(variance["action"] + variance["bilinear"] * states)
+        by_square = weights(variance["quadratic"] * states.square())
+        by_same = weights(variance["same_action"] + variance["same_pair"] * same_state)
+        for rows in (slice(start, start + _PIECE) for start in range(0, len(unit_a), _PIECE)):
+            products = unit_a[rows] @ known.action.T
+            total = (products > _SAME).to(products.dtype) @ by_same
+            total.addmm_(products, by_product).addmm_(products.square_(), by_square)
+            found[:, rows] += total.unflatten(1, (-1, 2)).transpose(0, 1)
+        by_reward, by_prior = found.unbind(dim=-1)
+        return by_reward + self.factor()[0] * (prior - by_prior)
 
     def joint(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.features import PairFeatures, make_features
+from dynaq_algo.features import PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
 
@@ -122,7 +122,11 @@ class CandidatePolicy(BasePolicy):
     def tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and `pairs` (n, k, p) of n decisions; None where there are none."""
         pairs = None if decisions.pairs is None else self.tensor(decisions.pairs)
-        return self.tensor(decisions.state), self.action_features(decisions.candidates), pairs
+        if self.action_table is None:
+            candidates = self.tensor(decisions.candidates)
+        else:
+            candidates = candidates_of_ids(self.action_table, decisions.candidates).to(self.q_net.first.weight.device)
+        return self.tensor(decisions.state), candidates, pairs
 
     def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
         """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.

@@ -5,6 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
+from dynaq_algo.action_table import ActionTable
 from dynaq_algo.features import (
     BlockwiseFeatures,
     ConcatFeatures,
@@ -12,6 +13,7 @@ from dynaq_algo.features import (
     InteractionFeatures,
     SeenActions,
     SeenPairs,
+    candidates_of_ids,
     make_features,
 )
 from dynaq_algo.layout import CandidateLayout
@@ -259,3 +261,11 @@ def test_what_features_have_seen_is_restored_to_the_bit_and_goes_on_alike():
         second.see(*batch)
     assert first.version > int(kept["version"]) + 2
     assert all(th.equal(state[name], value) for name, value in kept.items()), "the state moved with the features"
+
+
+def test_candidates_that_are_the_same_for_all_are_gathered_once():
+    table = ActionTable(np.arange(12, dtype=np.float32).reshape(6, 2))
+    for ids, shared in (([[3, 1, 2]] * 4, True), ([[3, 1, 2], [3, 1, 0]], False), ([[5, 4]], False)):
+        found = candidates_of_ids(table, np.array(ids))
+        assert found.tolist() == table.values[np.array(ids)].tolist()
+        assert (found.stride(0) == 0) == shared

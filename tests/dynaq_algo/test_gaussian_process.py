@@ -9,7 +9,7 @@ import torch as th
 from scipy.stats import multivariate_normal
 from toy import D_ACTION, D_STATE, action_table, make_toy
 
-from dynaq_algo import DynaQ
+from dynaq_algo import DynaQ, gaussian_process
 from dynaq_algo.features import BlockwiseFeatures, InteractionFeatures
 from dynaq_algo.gaussian_process import DEFAULT_SCALES, GaussianProcess
 
@@ -67,6 +67,31 @@ def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
     inverse = np.linalg.inv(k[np.ix_(rows, rows)] + noise**2 * np.eye(len(rows)))
     cross = k[:, rows]
     return means + cross @ inverse @ (reward - means[rows]), k - cross @ inverse @ cross.T
+
+
+@pytest.mark.parametrize("p", [0, 3])
+@pytest.mark.parametrize("spike_slab", [False, True])
+def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone(monkeypatch, p, spike_slab):
+    known = Pairs(40, p)
+    prior = [*PRIOR, *PAIRS_PRIOR] if p else PRIOR
+    model = GaussianProcess(known.features, prior=prior, scales=SCALES, spike_slab=spike_slab)
+    model.observe(*known.of(slice(None)), th.linspace(-1, 1, 40))
+    # Among the catalogue are actions and states that are known, together and apart.
+    actions = th.cat([known.action[:20], Pairs(30, seed=1).action])
+    states = th.cat([known.state[:3], Pairs(2, seed=1).state])
+    numbers = th.as_tensor(np.random.default_rng(2).random((5, 50, p)), dtype=th.float32) if p else None
+    catalogue = actions.expand(5, -1, -1)
+    alone, _ = model.score(states, catalogue.clone(), numbers, with_spread=False)
+
+    monkeypatch.setattr(gaussian_process, "_MANY", 1)
+    monkeypatch.setattr(gaussian_process, "_PIECE", 16)
+    monkeypatch.setattr(model, "_kernel", lambda *_: pytest.fail("a covariance of each pair was computed"))
+    together, spread = model.score(states, catalogue, numbers, with_spread=False)
+    one, _ = model.score(states[:1], actions[None], None if numbers is None else numbers[:1], with_spread=False)
+
+    assert together.numpy() == pytest.approx(alone.numpy(), abs=2e-5) and alone.std() > 0.05
+    assert one.numpy() == pytest.approx(alone[:1].numpy(), abs=2e-5)
+    assert not spread.any()
 
 
 def rebuilt(model):
