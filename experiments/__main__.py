@@ -19,6 +19,7 @@ GROUPS = {
         "studies.quadrants",
         "studies.new_applicants",
         "studies.calibration",
+        "studies.coverage",
     ),
     "Simulate applicants by a language model": (
         "llm.demo",
