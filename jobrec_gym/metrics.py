@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "Ties",
+    "auc",
     "congestion",
     "coverage",
     "cumulative_regret",
@@ -19,37 +24,74 @@ __all__ = [
 ]
 
 
-def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int) -> NDArray[np.float64]:
+Ties = Literal["position", "mean"]
+"""What becomes of equal scores: the first one in the set comes first, or the mean over all their orders is taken."""
+
+
+def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
+    """Chance that a hit is scored above another candidate, a tie counting one half (Mann and Whitney, 1947).
+
+    Args:
+        scores: (n, m).
+        hits: bool (n, m).
+
+    Returns:
+        float64 (n,) in [0, 1]; NaN where all are hits or none is.
+
+    Example:
+        >>> auc([[3.0, 2.0, 2.0]], [[False, True, False]])
+        array([0.25])
+    """
+    scores, hits = _pair(scores, hits, 1)
+    is_hit = hits > 0
+    above = np.sign(scores[:, :, None] - scores[:, None, :]) / 2 + 0.5
+    compared = is_hit[:, :, None] & ~is_hit[:, None, :]
+    n = compared.sum(axis=(1, 2))
+    return np.divide((above * compared).sum(axis=(1, 2)), n, out=np.full(len(n), np.nan), where=n > 0)
+
+
+def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int, ties: Ties = "position") -> NDArray[np.float64]:
     """Normalised discounted cumulative gain of rankings (Järvelin and Kekäläinen, 2002).
 
     Args:
-        scores: (n, m), what the agent ranks m candidates by, highest first; ties by position.
+        scores: (n, m), what the agent ranks m candidates by, highest first.
         gains: (n, m), true worth; negative values count as 0.
         k: Cut-off, at least 1.
+        ties: See :data:`Ties`.
 
     Returns:
         float64 (n,) in [0, 1]; NaN where no candidate has a positive gain.
     """
     scores, gains = _pair(scores, gains, k)
     gains = np.maximum(gains, 0.0)
+    if _by_mean(ties):
+        ideal_gains, gains = gains, _mean_of_ties(scores, gains)
+    else:
+        ideal_gains = gains
     discounts = 1.0 / np.log2(np.arange(2, min(k, gains.shape[1]) + 2))
     ranked = np.take_along_axis(gains, _order(scores), axis=1)[:, : len(discounts)] @ discounts
-    ideal = -np.sort(-gains, axis=1)[:, : len(discounts)] @ discounts
+    ideal = -np.sort(-ideal_gains, axis=1)[:, : len(discounts)] @ discounts
     return np.divide(ranked, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0)
 
 
-def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int) -> NDArray[np.float64]:
+def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "position") -> NDArray[np.float64]:
     """Whether one of the k first is a hit.
 
     Args:
-        scores: (n, m), highest first; ties by position.
+        scores: (n, m), highest first.
         hits: bool (n, m).
         k: Cut-off, at least 1.
+        ties: See :data:`Ties`.
 
     Returns:
-        float64 (n,), 0 or 1; NaN where there is no hit to be found.
+        float64 (n,), 0 or 1, or the share of the orders of equal scores in which there is one; NaN where there is no
+        hit to be found.
     """
     scores, hits = _pair(scores, hits, k)
+    if _by_mean(ties):
+        return np.array(
+            [_expected_hit(*row, k) if (row[1] > 0).any() else np.nan for row in zip(scores, hits, strict=True)]
+        )
     found = np.take_along_axis(hits > 0, _order(scores), axis=1)[:, :k].any(axis=1)
     return np.where((hits > 0).any(axis=1), found.astype(np.float64), np.nan)
 
@@ -147,6 +189,28 @@ def congestion(counts: ArrayLike) -> float:
     counts = np.asarray(counts, dtype=np.float64)
     total = float(counts.sum())
     return float(counts @ (counts - 1)) / (total * (total - 1)) if total > 1 else float("nan")
+
+
+def _by_mean(ties: Ties) -> bool:
+    if ties not in get_args(Ties):
+        raise ValueError(f"`ties` must be one of {get_args(Ties)}, got {ties!r}.")
+    return ties == "mean"
+
+
+def _mean_of_ties(scores: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value replaced by the mean of those of equal score in its row: what is expected at any of their places."""
+    same = scores[:, :, None] == scores[:, None, :]
+    return (same * values[:, None, :]).sum(axis=2) / same.sum(axis=2)
+
+
+def _expected_hit(scores: NDArray[np.float64], hits: NDArray[np.float64], k: int) -> float:
+    """Chance that a hit is among the k first of one set, over all orders of equal scores."""
+    cut = -np.sort(-scores)[min(k, len(scores)) - 1]
+    if (hits[scores > cut] > 0).any():
+        return 1.0
+    tied = hits[scores == cut] > 0
+    places = min(k, len(scores)) - int((scores > cut).sum())
+    return 1.0 - math.comb(int((~tied).sum()), places) / math.comb(len(tied), places)
 
 
 def _order(scores: NDArray[np.float64]) -> NDArray[np.intp]:

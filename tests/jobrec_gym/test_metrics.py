@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jobrec_gym.metrics import (
+    auc,
     congestion,
     coverage,
     cumulative_regret,
@@ -99,3 +102,36 @@ def test_shapes_are_checked():
         mrr(SCORES, [[True, False, True]] * 2)
     with pytest.raises(ValueError, match="`k` must be at least 1, got 0"):
         ndcg_at_k(SCORES, GAINS, 0)
+
+
+# Few distinct scores, so that many are equal.
+tied_sets = st.integers(2, 5).flatmap(
+    lambda m: st.tuples(
+        st.lists(st.integers(0, 2), min_size=m, max_size=m), st.lists(st.integers(-1, 2), min_size=m, max_size=m)
+    )
+)
+
+
+@given(tied_sets, st.integers(1, 6))
+def test_ties_by_their_mean_are_the_mean_over_all_orders(tied, k):
+    scores, gains = (np.array(values, float) for values in tied)
+    hits = gains > 0
+    if not hits.any():
+        assert np.isnan(hit_rate_at_k([scores], [hits], k, ties="mean")).all()
+        return
+    orders = [np.array(order) for order in itertools.permutations(range(len(scores)))]
+    for metric, values in ((ndcg_at_k, gains), (hit_rate_at_k, hits)):
+        each = [metric([scores[order]], [values[order]], k)[0] for order in orders]
+        assert metric([scores], [values], k, ties="mean")[0] == pytest.approx(np.mean(each))
+    if not hits.all():
+        pairs = [(a > b) + (a == b) / 2 for a in scores[hits] for b in scores[~hits]]
+        assert auc([scores], [hits])[0] == pytest.approx(np.mean(pairs))
+
+
+def test_auc_has_no_meaning_for_one_kind():
+    assert np.isnan(auc([[1, 2], [1, 2]], [[True, True], [False, False]])).all()
+
+
+def test_an_unknown_treatment_of_ties_is_refused():
+    with pytest.raises(ValueError, match="`ties` must be one of"):
+        ndcg_at_k([[1.0]], [[1.0]], 1, ties="random")
