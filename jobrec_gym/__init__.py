@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobrec_gym.interactions import Interactions, ObservationForm
     from jobrec_gym.loaders.interactions import load_interactions
     from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
+    from jobrec_gym.recommendations import Recommendation, recommend, recommend_each
     from jobrec_gym.recording import record_interactions
     from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
     from jobrec_gym.schedules import AnnealSchedule
@@ -58,6 +59,7 @@ __all__ = [
     "ObservationForm",
     "Population",
     "Profile",
+    "Recommendation",
     "RecordedSimulator",
     "RewardBatch",
     "RewardModel",
@@ -70,6 +72,8 @@ __all__ = [
     "load_interactions",
     "load_market",
     "make_simulator",
+    "recommend",
+    "recommend_each",
     "record_interactions",
     "register_market_source",
     "register_simulator",
@@ -87,6 +91,7 @@ _MODULES = (
     "simulators.rules",
     "wrappers",
     "interactions",
+    "recommendations",
     "loaders.interactions",
     "candidates",
     "simulators.logged",

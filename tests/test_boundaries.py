@@ -23,7 +23,7 @@ LAYERS = {
         {"rewards", "metrics", "pair_features"},
         {"interactions"},
         {"candidates"},
-        {"loaders", "off_policy", "simulators", "schedules"},
+        {"loaders", "off_policy", "recommendations", "simulators", "schedules"},
         {"rendering"},
         {"picture"},
         {"screen"},
@@ -253,7 +253,7 @@ def test_no_catch_all_modules():
         assert not [path for path in modules(package) if path.stem in {"utils", "util", "common", "helpers", "misc"}]
 
 
-ROOMS = [{"runs"}, {"learners"}, {"pages"}, {"studies", "llm", "benchmarks"}, {"commands"}]
+ROOMS = [{"runs", "adapters"}, {"learners"}, {"pages"}, {"studies", "llm", "benchmarks"}, {"commands"}]
 """Of `experiments`, in the order in which they may import each other; commands lie above them."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -129,6 +130,11 @@ class LabourMarket:
     _action_features: dict[tuple[str, ...], NDArray[np.floating]]
 
     @property
+    def spec(self) -> MarketSpec | None:
+        """How :func:`load_market` finds this market again; ``None`` for one made in memory, see :meth:`to_spec`."""
+        return copy.deepcopy(self._spec)  # the caller's to change; this one is what pickles go by
+
+    @property
     def block_dim(self) -> int:
         """Size of one block of a vector (384 for all-MiniLM-L6-v2)."""
         return self.applicants.vectors.shape[1] // 2
@@ -140,7 +146,8 @@ class LabourMarket:
             applicant: An integer is a row, a text is a key, also one that looks like a number: ``"5"`` is not row 5.
 
         Returns:
-            A frozen profile. Its ``id`` is the row; :func:`~jobrec_gym.recommend.recommend` takes the profile itself.
+            A frozen profile. Its ``id`` is the row; :func:`~jobrec_gym.recommendations.recommend` takes the profile
+            itself.
 
         Raises:
             ValueError: For a row that is not there, an unknown key, or a key of several rows.
@@ -163,6 +170,66 @@ class LabourMarket:
     def job_id(self, job: int | str | Profile) -> int:
         """The row of a job that is named by row, by key or by profile; errors as of :meth:`applicant`."""
         return find_row("job", self.jobs.keys, job)
+
+    def with_applicants(
+        self,
+        rows: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
+        *,
+        columns: Mapping[str, Any] | None = None,
+        text_columns: Sequence[str] | None = None,
+        skill_separator: str | None = None,
+        encoder: Any = None,
+        cache_dir: str | bool | None = None,
+    ) -> LabourMarket:
+        """The same jobs for other people, without loading the market again: new people are encoded, jobs are not.
+
+        Args:
+            rows: Mappings like the rows of a file of applicants, ``{"key": "p1", "hard": ["SQL"], "seniority": 2}``,
+                or such a file, read by its own ending. They take the place of the market's applicants, row 0 is the
+                first; all are of the train split.
+            columns: Which entry holds what, as in :func:`~jobrec_gym.loaders.tables.load_csv`, like the other
+                arguments; ``None``, here and below, is as the market itself was loaded, where that is known.
+            text_columns: Which of ``"hard", "soft"`` hold free text.
+            skill_separator: What separates skills in a text.
+            encoder: That of the jobs, which a saved market does not know: the default one unless given.
+            cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+
+        Returns:
+            A market in memory. Its applicants have the vectors that they would have had in the file.
+
+        Raises:
+            MarketError: For a row that is wrong, or an encoder that is not the one of the jobs.
+
+        Example:
+            >>> market = load_market("csv:jobs.csv", applicants="people.csv", encoder="hashing")  # doctest: +SKIP
+            >>> market.with_applicants([{"key": "new", "hard": ["SQL", "Python"]}]).applicant("new")  # doctest: +SKIP
+        """
+        # By its name: what reads and encodes stands above a market.
+        newcomers = importlib.import_module("jobrec_gym.loaders.newcomers")
+        market: LabourMarket = newcomers.market_with_applicants(
+            self,
+            rows,
+            columns=columns,
+            text_columns=text_columns,
+            skill_separator=skill_separator,
+            encoder=encoder,
+            cache_dir=cache_dir,
+        )
+        return market
+
+    def replaced_applicants(self, applicants: Population, vocabulary: Vocabulary, **tables: Any) -> LabourMarket:
+        """The market with other applicants, in memory; jobs, and what was computed of them, stay.
+
+        Args:
+            applicants: Those in place of this market's.
+            vocabulary: This market's words, and any behind them.
+            **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words.
+        """
+        market = LabourMarket(self.name, applicants, self.jobs, vocabulary, **tables)
+        # An index of these jobs is found where it lies.
+        object.__setattr__(market, "folder", self.folder)
+        object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
+        return market
 
     def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
@@ -246,7 +313,7 @@ class LabourMarket:
                 f"market {self.name!r} was made in memory and cannot be written down: save it first, "
                 "`market = market.save(path)`, and pass the market that `save` returns (or the path)."
             )
-        return copy.deepcopy(self._spec)  # the caller's to change; this one is what pickles go by
+        return copy.deepcopy(self._spec)
 
     @classmethod
     def from_spec(cls, spec: MarketSpec) -> LabourMarket:

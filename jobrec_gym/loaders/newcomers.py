@@ -1,0 +1,195 @@
+"""New people on a market that is there: encoded like those it was loaded with, its jobs as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
+from jobrec_gym.loaders.assembly import Record, assemble_market
+from jobrec_gym.loaders.tables import Table, read_table, records_of
+from jobrec_gym.market import BLOCKS, LabourMarket, MarketError, Population, SkillLists, Vocabulary
+
+__all__ = ["market_with_applicants"]
+
+_LIKE = 0.995
+"""Cosine from which a job's vector, made anew of its skills, is the one that the market has: float16 and another
+processor change less, another encoder more."""
+
+_WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
+_READING = ("columns", "text_columns", "skill_separator", "encoder", "cache_dir")
+
+
+def market_with_applicants(
+    market: LabourMarket,
+    rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str],
+    **options: Any,
+) -> LabourMarket:
+    """What :meth:`~jobrec_gym.market.LabourMarket.with_applicants` does.
+
+    Args:
+        market: Whose jobs.
+        rows: Mappings, a table, or a file that is read by its ending.
+        **options: Those of the method; ``None`` is as the market was loaded.
+
+    Raises:
+        MarketError: As the method.
+    """
+    reading = {**_as_loaded(market), **{name: value for name, value in options.items() if value is not None}}
+    encoder = _encoder(reading["encoder"], reading["cache_dir"])
+    table = _table(rows)
+    if not table.rows:
+        raise MarketError(f"{table.file}: there is nobody; give at least one row.")
+    parts = reading["columns"], reading["text_columns"], reading["skill_separator"]
+    records = records_of(table, "applicants", *parts)
+    probe = _probe(market)
+    # The job comes along: what is made of its skills must be the vector that the market has.
+    new = assemble_market(table.file, records, [probe], encoder=encoder, test_fraction=0.0)
+    _check_encoder(market, new, probe)
+    return _joined(market, new)
+
+
+def _as_loaded(market: LabourMarket) -> dict[str, Any]:
+    """How the market's own applicants were read, as far as it is known where it came from."""
+    spec = market.spec
+    known = {key: value for key, value in spec.items() if key in _READING} if isinstance(spec, Mapping) else {}
+    return {
+        "columns": None,
+        "text_columns": sorted(market.text_blocks),
+        "skill_separator": ";",
+        "encoder": DEFAULT_ENCODER,
+        "cache_dir": None,
+        **known,
+    }
+
+
+def _encoder(encoder: str | os.PathLike[str] | Encoder, cache_dir: str | bool | None) -> Encoder:
+    if isinstance(encoder, str | os.PathLike):
+        return _kept_encoder(os.fspath(encoder), cache_dir)
+    return make_encoder(encoder, cache_dir)
+
+
+@lru_cache(maxsize=2)
+def _kept_encoder(encoder: str, cache_dir: str | bool | None) -> Encoder:
+    """Kept: a model is loaded for the first newcomer, and not for each."""
+    return make_encoder(encoder, cache_dir)
+
+
+def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str]) -> Table:
+    if isinstance(rows, Table):
+        return rows
+    if isinstance(rows, str | os.PathLike):
+        return read_table(rows)
+    if isinstance(rows, Mapping):
+        raise MarketError("`rows` must be a sequence of mappings, got one mapping: wrap it in a list.")
+    listed = list(rows)
+    header: dict[str, None] = {}
+    for number, row in enumerate(listed, start=1):
+        if not isinstance(row, Mapping):
+            raise MarketError(
+                f"`rows`, row {number}: must be a mapping such as {{'key': 'p1', 'hard': ['SQL']}}, got {row!r:.80}."
+            )
+        header.update(dict.fromkeys(row))
+    plain = [(number, {key: _plain(cell) for key, cell in row.items()}) for number, row in enumerate(listed, start=1)]
+    return Table("`rows`", list(header), plain)
+
+
+def _plain(cell: Any) -> Any:
+    """Lists are what files have; a tuple or an array says the same."""
+    if isinstance(cell, np.ndarray):
+        return cell.tolist()
+    return list(cell) if isinstance(cell, tuple | set | frozenset) else cell
+
+
+def _probe(market: LabourMarket) -> Record:
+    """A job whose vector shows which encoder made it: of the first ones that which has most skills."""
+    rows = np.arange(min(len(market.jobs), 64))
+    lengths = [getattr(market.jobs, f"{block}_skills").lengths(rows) for block in BLOCKS]
+    job = market.job(int(np.argmax(np.minimum(*lengths) * 1000 + sum(lengths))))
+    skills: dict[str, Sequence[str] | str] = {"hard": job.hard_skills, "soft": job.soft_skills}
+    texts = {block: "\n".join(skills[block]) if block in market.text_blocks else skills[block] for block in BLOCKS}
+    return Record(key=str(job.id), hard=texts["hard"], soft=texts["soft"], where=f"job {job.key!r}")
+
+
+def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> None:
+    """The encoder is that of the market: it makes a job's vector of the job's skills."""
+    there, made = market.jobs.vectors[int(probe.key)], new.jobs.vectors[0]
+    likeness = float(there.astype(np.float64) @ made.astype(np.float64)) if there.shape == made.shape else float("nan")
+    if not likeness > _LIKE:
+        raise MarketError(
+            f"`encoder` is not the one that market {market.name!r} was made with: of the skills of {probe.where} it "
+            f"makes a vector of {made.size} numbers whose cosine with the market's, of {there.size}, is "
+            f"{likeness:.3f} and not 1. Give the encoder of the jobs, `encoder=...`."
+        )
+
+
+def _joined(market: LabourMarket, new: LabourMarket) -> LabourMarket:
+    """The market with the applicants of another one; words that it lacks come behind its own."""
+    old_words, new_words = market.vocabulary, new.vocabulary
+    words: dict[str, tuple[str, ...]] = {}
+    places: dict[str, NDArray[np.int32]] = {}
+    for kind in (*_WORDS, "occupations"):
+        words[kind], places[kind] = _merged(getattr(old_words, kind), getattr(new_words, kind))
+    families = np.append(places["families"], -1)
+    n_old = len(old_words.occupations)
+    of_new = {
+        int(place): int(families[family])
+        for place, family in zip(places["occupations"], new_words.occupation_families, strict=True)
+    }
+    occupation_families = (
+        *old_words.occupation_families,
+        *(of_new[n] for n in range(n_old, len(words["occupations"]))),
+    )
+    people = new.applicants
+    occupations = np.append(places["occupations"], -1).astype(np.int32)
+    population = Population(
+        keys=people.keys,
+        vectors=people.vectors,
+        title_ids=places["titles"][people.title_ids],
+        experience_ids=places["experiences"][people.experience_ids],
+        occupation_ids=occupations[people.occupation_ids],
+        seniority=people.seniority,
+        hard_skills=_moved(people.hard_skills, places["hard_skills"]),
+        soft_skills=_moved(people.soft_skills, places["soft_skills"]),
+        held_out=np.zeros(len(people), dtype=bool),
+    )
+    return market.replaced_applicants(
+        population,
+        Vocabulary(**words, occupation_families=occupation_families),
+        title_vectors=_lengthened(market.title_vectors, new.title_vectors, places["titles"], len(words["titles"])),
+        experience_vectors=_lengthened(
+            market.experience_vectors, new.experience_vectors, places["experiences"], len(words["experiences"])
+        ),
+        text_blocks=market.text_blocks | new.text_blocks,
+    )
+
+
+def _merged(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """All words, the old ones first, and the place of each new one among them."""
+    known = {word: place for place, word in enumerate(old)}
+    places = np.array([known.setdefault(word, len(known)) for word in new], dtype=np.int32)
+    return tuple(known) if len(known) > len(old) else old, places
+
+
+def _moved(skills: SkillLists, places: NDArray[np.int32]) -> SkillLists:
+    """The same lists with other ids; within a list they ascend again."""
+    return SkillLists.from_rows(places[skills[row]].tolist() for row in range(len(skills)))
+
+
+def _lengthened(
+    old: NDArray[np.floating] | None, new: NDArray[np.floating] | None, places: NDArray[np.int32], n_words: int
+) -> NDArray[np.floating] | None:
+    """The market's table of a kind of words with rows for those that it lacked; zeros where they are not encoded."""
+    if old is None or n_words == len(old):
+        return old
+    table = np.zeros((n_words, old.shape[1]), dtype=old.dtype)
+    table[: len(old)] = old
+    if new is not None:
+        is_new = places >= len(old)
+        table[places[is_new]] = new[is_new]
+    return table

@@ -1,0 +1,326 @@
+"""The best jobs of a whole catalogue for an applicant, by an agent or by cosine."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.interactions import ObservationForm
+from jobrec_gym.job_index import EXACT_UP_TO, open_index
+from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
+from jobrec_gym.market.keys import find_rows
+from jobrec_gym.pair_features import PairValues
+
+__all__ = ["Agent", "Recommendation", "recommend", "recommend_each"]
+
+Ids = NDArray[np.int64]
+Observation = dict[str, NDArray[Any]]
+
+_RETRIEVED = 1_000
+"""Of a catalogue of more than :data:`~jobrec_gym.job_index.EXACT_UP_TO` jobs, so many nearest ones an agent scores."""
+_ASKED = 4_096
+"""Jobs that an agent is asked about at once; bounds the memory of their features."""
+_CHUNK = 16_384
+"""Jobs that are compared at once."""
+
+
+class Agent(Protocol):
+    """What scores candidates: ``DynaQ``, a bandit, or an object of one's own."""
+
+    def q_values(self, observation: Observation) -> NDArray[np.floating]:
+        """Scores of an observation's ``candidates``, (1, k) or (k,)."""
+
+
+Observed = str | Mapping[str, Any] | ObservationForm
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A job in an applicant's list.
+
+    Attributes:
+        rank: From 1.
+        job_id: The row in ``market.jobs``.
+        key: The source's own name of the job.
+        title: Its title, or the occupation where it has none.
+        score: What it is ranked by: the agent's value, or the cosine.
+        cosine: Similarity of the applicant's and the job's vectors, in [-1, 1].
+        shared: Skills that the job asks for and the applicant has, hard ones first. Free texts are no skills: they are
+            in neither list.
+        missing: Skills that the job asks for and the applicant has not.
+    """
+
+    rank: int
+    job_id: int
+    key: str
+    title: str
+    score: float
+    cosine: float
+    shared: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def recommend(
+    agent: Agent | Callable[[Observation], Any] | None,
+    market: LabourMarket,
+    applicant: int | str | Profile,
+    n: int = 10,
+    exclude: Iterable[int | str] = (),
+    observation: Observed | None = None,
+) -> list[Recommendation]:
+    """The ``n`` best jobs of the whole catalogue for one applicant.
+
+    Of a catalogue of up to 50,000 jobs every one is scored. Of a larger one the 1,000 nearest by cosine are found by an
+    index (:mod:`jobrec_gym.job_index`), and the agent ranks these; by cosine alone, the nearest are the answer.
+
+    Args:
+        agent: Who scores: an object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function of an
+            observation with a number a candidate; or ``None`` for the cosine. An observation is what ``JobRec-v0``
+            shows, with as many candidates as are asked about at once, whatever the number was in training.
+        market: Applicants and jobs.
+        applicant: A row (an integer), a key (a text), or what ``market.applicant`` returned. Somebody new comes by
+            ``market.with_applicants``.
+        n: How many; there are fewer where the catalogue has no more.
+        exclude: Jobs to leave out, by row or by key: those that were seen, say.
+        observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
+            ``observation``, ``job_fields``, ``pair_features``, ``pair_noise`` and ``mask_in_observation``. What is not
+            said is what the agent says itself (``agent.reads``, which ``DynaQ`` and the bandits keep in their file),
+            else the environment's default.
+
+    Returns:
+        The best first; jobs of equal score in the order of their rows.
+
+    Raises:
+        ValueError: For an unknown applicant or job, an ``n`` below 1, an agent that reads what a catalogue does not
+            tell or another catalogue than this one, or scores that are not a finite number a candidate.
+        TypeError: For an agent that is none.
+        ImportError: For more than 50,000 jobs without FAISS.
+
+    Example:
+        >>> market = load_market("default")
+        >>> [(job.rank, job.key) for job in recommend(None, market, 5, n=2, exclude=["J0000003"])]  # doctest: +SKIP
+    """
+    applicants = np.array([market.applicant_id(applicant)])
+    return next(recommend_each(agent, market, applicants, n, exclude, observation))
+
+
+def recommend_each(
+    agent: Agent | Callable[[Observation], Any] | None,
+    market: LabourMarket,
+    applicants: NDArray[np.integer],
+    n: int = 10,
+    exclude: Iterable[int | str] = (),
+    observation: Observed | None = None,
+    batch_size: int = 1,
+) -> Iterator[list[Recommendation]]:
+    """:func:`recommend` for many applicants, one after the other.
+
+    Args:
+        agent: As all that follow.
+        market: Applicants and jobs.
+        applicants: Rows of the market's applicants, (m,).
+        n: How many jobs for each.
+        exclude: Jobs to leave out for all.
+        observation: What the agent reads.
+        batch_size: Applicants that an agent is asked about at once, above 1 only if its ``q_values`` takes a batch of
+            so many observations and answers (batch_size, k), as ``DynaQ`` and the bandits do.
+    """
+    n, batch_size = _count("n", n), _count("batch_size", batch_size)
+    left_out = _job_ids(market, exclude)
+    scorer = None if agent is None else _Scorer(agent, market, _form(agent, market, observation))
+    return _lists(scorer, market, np.asarray(applicants, dtype=np.int64), n, left_out, batch_size)
+
+
+def _lists(
+    scorer: _Scorer | None, market: LabourMarket, applicants: Ids, n: int, left_out: Ids, batch_size: int
+) -> Iterator[list[Recommendation]]:
+    every = None
+    if len(market.jobs) <= EXACT_UP_TO:
+        every = np.delete(np.arange(len(market.jobs)), left_out)
+    size = batch_size if scorer is not None and not scorer.is_function and every is not None else 1
+    for start in range(0, len(applicants), size):
+        people = applicants[start : start + size]
+        jobs = every
+        if jobs is None:
+            jobs = _retrieved(market, int(people[0]), n if scorer is None else max(n, _RETRIEVED), left_out)
+        scores = _cosines(market, int(people[0]), jobs)[None] if scorer is None else scorer(people, jobs)
+        for person, values in zip(people.tolist(), scores, strict=True):
+            best = np.argsort(-values, kind="stable")[:n]
+            yield _explained(market, person, jobs[best], values[best])
+
+
+class _Scorer:
+    """An agent's values of the same jobs for some applicants."""
+
+    def __init__(self, agent: Any, market: LabourMarket, form: ObservationForm):
+        self.is_function = not hasattr(agent, "q_values")
+        if self.is_function and not callable(agent):
+            raise TypeError(
+                "`agent` must have `q_values(observation)`, or be a function of an observation, or None for cosine, "
+                f"got {agent!r:.80}."
+            )
+        self._ask: Callable[[Observation], Any] = agent if self.is_function else agent.q_values
+        self._market = market
+        self._form = form
+        if form.observation == "ids":
+            _check_catalogue(agent, market, form)
+
+    def __call__(self, people: Ids, jobs: Ids) -> NDArray[np.float64]:
+        """Scores (b, c) of applicants (b,) and jobs (c,)."""
+        parts = [jobs[start : start + _ASKED] for start in range(0, len(jobs), _ASKED)]
+        return np.concatenate([self._scored(people, part) for part in parts] or [np.empty((len(people), 0))], axis=1)
+
+    def _scored(self, people: Ids, jobs: Ids) -> NDArray[np.float64]:
+        seen = self._form(self._market, people, np.broadcast_to(jobs, (len(people), len(jobs))))
+        if len(people) == 1:  # as an environment shows it
+            seen = {key: values[0] for key, values in seen.items()}
+        scores = np.asarray(self._ask(seen), dtype=np.float64)
+        if scores.shape == (len(jobs),):
+            scores = scores[None]
+        if scores.shape != (len(people), len(jobs)) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"`agent` must give {(len(people), len(jobs))} finite numbers, one a candidate, got shape "
+                f"{scores.shape}, {int(np.isfinite(scores).sum())} of them finite."
+            )
+        return scores
+
+
+def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> ObservationForm:
+    """How a decision is shown to the agent."""
+    if isinstance(observation, ObservationForm):
+        return observation
+    given: dict[str, Any] = {"observation": observation} if isinstance(observation, str) else dict(observation or {})
+    known = ("observation", "job_fields", "pair_features", "pair_noise", "mask_in_observation")
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`observation` may say {known}, got {name!r}.{hint}")
+    reads = getattr(agent, "reads", None) or {}
+    if others := sorted(set(reads.get("entries", {})) - {"applicant"}):
+        raise ValueError(
+            f"`agent` also reads {others} of an observation, which a catalogue does not tell: pass a function of an "
+            "observation that adds them."
+        )
+    if isinstance(reads.get("pairs"), int) and "pair_features" not in given:
+        raise ValueError(
+            f"`agent` reads {reads['pairs']} numbers of a pair and does not know their names: say them, "
+            "`observation={'pair_features': [...]}`."
+        )
+    noise = given.pop("pair_noise", 0.0)
+    # Who has no mask in its observations leaves it alone.
+    form = ObservationForm(mask_in_observation=bool(reads))
+    if reads:
+        form = dataclasses.replace(
+            form,
+            observation=reads.get("observation", "features"),
+            job_fields=tuple(reads.get("job_fields") or ()),
+            pair_features=() if isinstance(reads.get("pairs"), int) else tuple(reads.get("pairs") or ()),
+        )
+    form = dataclasses.replace(form, **given)
+    if noise:
+        form = dataclasses.replace(form, ask_pairs=PairValues(market, form.pair_features, noise))
+    return form
+
+
+def _check_catalogue(agent: Any, market: LabourMarket, form: ObservationForm) -> None:
+    """Ids mean the same jobs to an agent with a table of its own (``agent.action_table.values``) and to the market."""
+    known = getattr(getattr(agent, "action_table", None), "values", None)
+    table = market.action_features(form.job_fields)
+    if known is not None and not _is_same(_Identity(known), _Identity(table)):
+        raise ValueError(
+            f"`agent` looks ids up in a table of {len(known):,} jobs, which is not that of this market, of "
+            f"{len(table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, ...))`. "
+            "That takes a catalogue that has grown at its end."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Identity:
+    """A table as the key of a cache: equal to itself alone."""
+
+    table: NDArray[np.floating]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.table is other.table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+
+@lru_cache(maxsize=4)
+def _is_same(left: _Identity, right: _Identity) -> bool:
+    """Whether two tables hold the same numbers; read once."""
+    if left.table.shape != right.table.shape:
+        return False
+    if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
+        return True  # the same memory, seen twice
+    starts = range(0, len(left.table), _CHUNK)
+    return all(np.array_equal(left.table[at : at + _CHUNK], right.table[at : at + _CHUNK]) for at in starts)
+
+
+def _retrieved(market: LabourMarket, applicant_id: int, n: int, left_out: Ids) -> Ids:
+    """The nearest jobs by the index, ascending, without those left out."""
+    vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
+    found = open_index(market).nearest(vector, min(n + len(left_out), len(market.jobs)))
+    return np.sort(found[~np.isin(found, left_out)][:n])
+
+
+def _cosines(market: LabourMarket, applicant_id: int, jobs: Ids) -> NDArray[np.float32]:
+    """As :meth:`LabourMarket.cosine`, of one applicant and some jobs (c,), each to the bit."""
+    vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
+    if len(jobs) < len(market.jobs):
+        return market.cosine_of(vector[None], jobs)
+    vectors, starts = market.jobs.vectors, range(0, len(jobs), _CHUNK)  # no need to copy what all of them are
+    return np.concatenate(
+        [row_products(vector, vectors[at : at + _CHUNK].astype(np.float32, copy=False)) for at in starts]
+    )
+
+
+def _explained(
+    market: LabourMarket, applicant_id: int, jobs: Ids, scores: NDArray[np.floating]
+) -> list[Recommendation]:
+    person = market.applicant(applicant_id)
+    listed = [block for block in BLOCKS if block not in market.text_blocks]
+    had = {block: frozenset(getattr(person, f"{block}_skills")) for block in listed}
+    cosines = market.cosine_of(market.applicants.vectors[applicant_id][None].astype(np.float32, copy=False), jobs)
+    found = []
+    for rank, (job_id, score, cosine) in enumerate(
+        zip(jobs.tolist(), scores.tolist(), cosines.tolist(), strict=True), 1
+    ):
+        job = market.job(job_id)
+        asked = [(block, skill) for block in listed for skill in getattr(job, f"{block}_skills")]
+        shared = tuple(skill for block, skill in asked if skill in had[block])
+        missing = tuple(skill for block, skill in asked if skill not in had[block])
+        title = job.title or job.occupation or ""
+        found.append(Recommendation(rank, job_id, job.key, title, score, cosine, shared, missing))
+    return found
+
+
+def _job_ids(market: LabourMarket, exclude: Iterable[int | str]) -> Ids:
+    """Rows of jobs that are named by row or by key, ascending and distinct."""
+    if isinstance(exclude, str):
+        raise TypeError(f"`exclude` must be a sequence of rows or keys, got the text {exclude!r}: write [{exclude!r}].")
+    named = list(exclude)
+    keys = [which for which in named if isinstance(which, str)]
+    rows = [market.job_id(which) for which in named if not isinstance(which, str)]
+    found = find_rows("job", market.jobs.keys, keys) if keys else np.empty(0, dtype=np.int64)
+    return np.unique(np.concatenate([found, np.array(rows, dtype=np.int64)]))
+
+
+def _count(argument: str, value: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(value, bool):
+        raise ValueError(f"`{argument}` must be a whole number of at least 1, got {value!r}.")
+    return count

@@ -1,0 +1,163 @@
+"""New people on a market that is there."""
+
+import dataclasses
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from jobrec_gym.encoders import HashingEncoder
+from jobrec_gym.job_index import index_file
+from jobrec_gym.loaders import newcomers
+from jobrec_gym.loaders.tables import FIELDS, load_csv
+from jobrec_gym.market import MarketError, load_market
+
+PEOPLE = [
+    {
+        "key": "p1",
+        "title": "analyst",
+        "hard": "SQL;Python",
+        "soft": "curiosity",
+        "seniority": 2,
+        "experience": "5 years",
+    },
+    {"key": "p2", "title": "nurse", "hard": "wound care", "soft": "empathy;calm", "seniority": 3, "experience": ""},
+    {"key": "7", "title": "cook", "hard": "food safety;Rust", "soft": "", "seniority": "", "experience": "5 years"},
+]
+
+
+def write_csv(path, rows):
+    lines = [",".join(rows[0]), *(",".join(str(cell) for cell in row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    jobs = [
+        {"key": "j1", "title": "data analyst", "hard": "SQL;hygiene", "soft": "calm;teamwork", "experience": "2 years"},
+        {"key": "j2", "title": "nurse", "hard": "wound care;hygiene", "soft": "empathy", "experience": ""},
+    ]
+    write_csv(tmp_path / "jobs.csv", jobs)
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    write_csv(tmp_path / "others.csv", [{"key": "x", "hard": "hygiene;baking"}])
+    return tmp_path
+
+
+@pytest.fixture
+def market(files):
+    return load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "others.csv"), encoder="hashing")
+
+
+def test_new_people_have_the_vectors_that_loading_them_from_a_file_gives(market, files):
+    loaded = load_csv(files / "jobs.csv", applicants=files / "people.csv", encoder="hashing")
+
+    for rows in (PEOPLE, [dict(row, hard=row["hard"].split(";")) for row in PEOPLE], files / "people.csv"):
+        new = market.with_applicants(rows)
+        assert np.array_equal(new.applicants.vectors, loaded.applicants.vectors)
+        assert [words(new.applicant(row)) for row in range(3)] == [words(loaded.applicant(row)) for row in range(3)]
+        for kind in ("title", "experience"):
+            tables = [getattr(one, f"{kind}_vectors")[getattr(one.applicants, f"{kind}_ids")] for one in (new, loaded)]
+            assert np.array_equal(*tables)
+
+
+def words(profile):
+    """What a profile says, its skills in any order: that of a vocabulary, which grows at its end."""
+    return dataclasses.replace(profile, hard_skills=set(profile.hard_skills), soft_skills=set(profile.soft_skills))
+
+
+def test_jobs_stay_as_they_are(market):
+    new = market.with_applicants(PEOPLE)
+
+    assert np.shares_memory(new.jobs.vectors, market.jobs.vectors)
+    assert [new.job(key) for key in ("j1", "j2")] == [market.job(key) for key in ("j1", "j2")]
+    assert new.applicant("7").id == 2 and len(market.applicants) == 1
+    assert (new.action_features(["title"]) == market.action_features(["title"])).all()
+
+
+def test_people_are_encoded_by_the_columns_that_the_market_was_loaded_by(files):
+    write_csv(files / "named.csv", [{"key": "x", "skills": "SQL|baking"}])
+    rename = (files / "jobs.csv").read_text().replace("hard", "skills").replace(";", "|")
+    (files / "jobs.csv").write_text(rename)
+    options = {"columns": {"hard": "skills"}, "skill_separator": "|", "encoder": "hashing"}
+    market = load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "named.csv"), **options)
+
+    assert np.array_equal(
+        market.with_applicants([{"key": "y", "skills": "SQL|baking"}]).applicants.vectors, market.applicants.vectors
+    )
+    other = market.with_applicants([{"key": "y", "hard": "SQL;baking"}], columns={}, skill_separator=";")
+    assert np.array_equal(other.applicants.vectors, market.applicants.vectors)
+
+
+def test_another_encoder_than_that_of_the_jobs_is_refused(market, tmp_path):
+    saved = market.save(tmp_path / "saved")  # which does not know how it was encoded
+
+    with pytest.raises(MarketError, match="`encoder` is not the one that market .* Give the encoder of the jobs"):
+        saved.with_applicants(PEOPLE, encoder=Reversed())
+    with pytest.raises(MarketError, match="a vector of 32 numbers whose cosine with the market's, of 768"):
+        saved.with_applicants(PEOPLE, encoder=HashingEncoder(16))
+    new = saved.with_applicants(PEOPLE, encoder="hashing")
+    assert np.array_equal(new.applicants.vectors, market.with_applicants(PEOPLE).applicants.vectors)
+    assert index_file(new) == index_file(saved) is not None
+
+
+class Reversed(HashingEncoder):
+    name = "reversed"
+
+    def encode(self, texts):
+        return super().encode(texts)[:, ::-1]
+
+
+def test_an_encoder_is_loaded_once_for_all_that_come(market, monkeypatch):
+    newcomers._kept_encoder.cache_clear()
+    made = []
+    monkeypatch.setattr(newcomers, "make_encoder", lambda *args: made.append(args) or HashingEncoder())
+    for row in PEOPLE:
+        market.with_applicants([row])
+    assert len(made) == 1
+    newcomers._kept_encoder.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([], "there is nobody"),
+        ({"key": "p", "hard": ["SQL"]}, "must be a sequence of mappings, got one mapping"),
+        ([{"key": "p", "hard": ["SQL"]}, ["SQL"]], "`rows`, row 2: must be a mapping"),
+        ([{"key": "p", "hard": [3]}], "`rows`, row 1, column 'hard': must list texts"),
+        ([{"key": "p", "hard": []}], "row 1 .key 'p'. has neither hard nor soft skills"),
+        ([{"key": "p", "hard": "a"}, {"key": "p", "hard": "b"}], "key 'p' of applicants appears twice"),
+        ([{"key": "p", "skils": "a"}], "column 'hard'"),
+    ],
+)
+def test_what_is_wrong_is_named(market, rows, complaint):
+    with pytest.raises(MarketError, match=complaint):
+        market.with_applicants(rows)
+
+
+def test_a_file_is_read_by_its_own_ending_whatever_the_jobs_are(market, tmp_path):
+    with (tmp_path / "people.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in PEOPLE)
+    expected = market.with_applicants(PEOPLE).applicants.vectors
+    assert np.array_equal(market.with_applicants(tmp_path / "people.jsonl").applicants.vectors, expected)
+    (tmp_path / "people.jsonl").rename(tmp_path / "people.txt")
+    with pytest.raises(
+        MarketError, match=r"people.txt must end in .csv, .jsonl, .ndjson, .parquet .or one of them and .gz., or be"
+    ):
+        market.with_applicants(tmp_path / "people.txt")
+    assert np.array_equal(market.with_applicants(f"jsonl:{tmp_path / 'people.txt'}").applicants.vectors, expected)
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'data'")
+    import pyarrow
+
+    columns = {name: [row[name] or None for row in PEOPLE] for name in FIELDS if name in PEOPLE[0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "people.parquet")
+    assert np.array_equal(market.with_applicants(tmp_path / "people.parquet").applicants.vectors, expected)
+
+
+def test_the_environment_plays_on_new_people(market):
+    env = gym.make("JobRec-v0", market=market.with_applicants(PEOPLE), job_split="all", num_candidates=2)
+
+    _, info = env.reset(seed=0, options={"applicant_key": "p2"})
+
+    assert info["applicant_id"] == 1 and info["applicant_in_split"] is True
