@@ -51,14 +51,18 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
     """The finished runs of each learner in a folder that ``experiments.coldstart`` left.
 
     Raises:
-        RunError: If there is no such folder, or a learner has no runs.
+        RunError: If there is no such folder, no learner in it, or a learner has no runs.
     """
     if folder is None:
         raise RunError(
             "`runs` must be given: the folder of a setting that experiments.coldstart left, e.g. "
             "runs=runs/coldstart/full/vectors."
         )
+    if not Path(folder).is_dir():
+        raise RunError(f"`runs`: there is no folder {folder}.")
     names = list(only) if only is not None else sorted(path.name for path in Path(folder).glob("*/"))
+    if not names:
+        raise RunError(f"`runs`: {folder} holds no learner: give the folder of a setting, which has one for each.")
     for name in names:
         yield name, find_runs(str(Path(folder) / name), "runs")
 

@@ -13,7 +13,7 @@ from experiments.runs import build
 from experiments.runs.folders import RunError, read_run
 from experiments.studies.calibration import NOVELTY, draw_by_novelty, reward_calibration
 from experiments.studies.new_applicants import OneApplicantEnv, adaptation
-from experiments.studies.relearning import relearn
+from experiments.studies.relearning import learners_of, relearn
 
 ROOT = Path(build.__file__).parents[2]
 
@@ -103,3 +103,10 @@ def test_the_commands_print_and_write(run, tmp_path):
         wrong = subprocess.run([*command[:3], "only=[cosine]"], cwd=ROOT, capture_output=True, text=True)
         assert wrong.returncode != 0
         assert "error: `runs` must be given" in wrong.stderr
+
+
+def test_a_folder_without_learners_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"`runs`: there is no folder .*missing"):
+        list(learners_of(str(tmp_path / "missing"), None))
+    with pytest.raises(RunError, match=r"`runs`: .* holds no learner: give the folder of a setting"):
+        list(learners_of(str(tmp_path), None))
