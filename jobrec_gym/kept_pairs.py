@@ -47,7 +47,7 @@ def kept_pairs(
 
 
 class _Kept:
-    """What is shared by all who use it: a copy is the object itself, and a pickle holds no values."""
+    """What is shared by all who use it: a deep copy is the object itself, and a pickle holds no values."""
 
     def __init__(self, *arguments: Any):
         self._arguments = arguments
