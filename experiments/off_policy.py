@@ -1,0 +1,89 @@
+"""``python -m experiments.off_policy log=FILE run=FOLDER``: what saved agents would have earned on a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.folders import RunError, commit_of_checkout, find_runs, write_json
+from experiments.runs.tables import Table, format_table
+
+if TYPE_CHECKING:
+    from jobrec_gym.off_policy import Estimate, Method
+
+__all__ = ["estimates_table"]
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="off_policy")
+def main(cfg: DictConfig) -> None:
+    """Estimates the one-step value of each run's agent and of a uniform choice, and writes ``off_policy.json``."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
+    from experiments.runs.saved import load_run
+    from jobrec_gym import ObservationForm, load_interactions
+    from jobrec_gym.off_policy import estimate_all
+
+    torch.set_num_threads(cfg.threads)
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    found: dict[str, dict[Method, Estimate]] = {}
+    try:
+        if cfg.log is None:
+            raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
+        runs = find_runs(options["run"], "run")
+        for run in runs:
+            setup, agent = load_run(run, {})
+            log = load_interactions(cfg.log, setup.market, options["columns"], ids=cfg.ids, on_bad=cfg.on_bad)
+            log = log.split(cfg.split)
+            how = {name: options[name] for name in ("clip", "n_folds", "level", "n_resamples", "seed")}
+            methods = options["methods"]
+            form = ObservationForm.of(setup.env)
+            found[str(run.folder)] = estimate_all(agent, log, methods, epsilon=cfg.epsilon, form=form, **how)
+            found.setdefault("uniform", {}).update(estimate_all(None, log, methods, form=form, **how))
+    except (RunError, ValueError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+    header, rows = estimates_table(found, cfg.level)
+    print(format_table(header, rows, left=2))
+    print(
+        f"\nThe log's own mean reward is {log.reward[log.answered].mean():.4f}, over {int(log.answered.sum()):,} "
+        "answers."
+    )
+    for name, methods_found in found.items():
+        one = next(iter(methods_found.values()))
+        if one.never_recommended:
+            favours = ", ".join(f"{job.key} ({job.share:.1%})" for job in one.never_recommended)
+            print(
+                f"{name}: {one.never_recommended_share:.1%} of its recommendations are of jobs that the log "
+                f"recommended to nobody: {favours}"
+            )
+    path = Path(cfg.folder) / "off_policy.json"
+    content = {"options": options, "commit": commit_of_checkout()}
+    write_json(path, {**content, "tables": [{"header": header, "rows": rows}]})
+    print(f"\nnumbers  {path}")
+
+
+def estimates_table(found: dict[str, dict[Method, Estimate]], level: float) -> Table:
+    """A row for each policy and method."""
+    header = ["policy", "method", "value", f"{level:.0%} interval", "effective size", "reliable", "largest weight"]
+    rows = []
+    for policy, methods in found.items():
+        for method, one in methods.items():
+            rows.append(
+                [
+                    policy,
+                    method,
+                    f"{one.value:.4f}",
+                    f"[{one.low:.4f}, {one.high:.4f}]",
+                    f"{one.effective_sample_size:,.0f}",
+                    "yes" if one.reliable else "no",
+                    f"{one.largest_weight:.1f}",
+                ]
+            )
+    return header, rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""``python -m experiments.replay log=FILE``: learners on a log's answers, scored on people that they never met."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.progress import Progress
+from experiments.runs.tables import Table, format_table
+
+if TYPE_CHECKING:
+    from jobrec_gym import Interactions
+
+__all__ = ["known_adapters", "read_log", "tables_of"]
+
+Scores = Mapping[str, Mapping[int, list[float]]]
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="replay")
+def main(cfg: DictConfig) -> None:
+    """Replays each learner, prints a table a metric, and writes ``replay.json``."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from experiments.learners.lexical import LEXICAL
+    from experiments.runs.build import build
+    from experiments.studies.replaying import LogSets, replay_learner, replay_scores
+    from experiments.studies.runs import known_learners, one_line, read_learner, require_known
+    from jobrec_gym import ObservationForm
+
+    torch.set_num_threads(cfg.threads)
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    points = sorted(set(options["points"]))
+    found: dict[str, Scores] = {}
+    try:
+        if not points or points[0] < 0:
+            raise RunError(f"`points` must be numbers of answers, such as [0,50,200], got {options['points']}.")
+        require_known("learners", options["learners"], known_learners(), "conf/learner")
+        require_known("rankings", options["rankings"], list(LEXICAL), "experiments.learners.lexical")
+        log = read_log(options)
+        form = ObservationForm("ids", pair_features=tuple(options["pair_features"]))
+        sets = LogSets.of(log, cfg.n_candidates, cfg.n_sets, form, cfg.k, cfg.hit_above, cfg.seed)
+        for name in options["rankings"]:
+            found[name] = replay_scores(LEXICAL[name](log.market), sets, len(points))
+        with Progress(len(options["learners"]) * cfg.n_folds, "replay", "fold") as progress:
+            for name in options["learners"]:
+                learner = read_learner(name)
+
+                def make(env: Any, fold: int, learner: Any = learner) -> Any:
+                    wanted = ["experiment=coldstart", *learner.overrides, f"seed={cfg.seed * cfg.n_folds + fold}"]
+                    return build(compose("train", wanted)).algorithm.make(env)
+
+                found[name] = replay_learner(make, log, sets, points, cfg.n_folds, cfg.seed, lambda: progress.update(1))
+    except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
+        raise SystemExit(f"error: {one_line(error)}") from error
+    tables = tables_of(found, points, cfg.reps)
+    for header, rows in tables:
+        print(format_table(header, rows), end="\n\n")
+    print(
+        f"{len(np.unique(sets.people)):,} people, {cfg.n_sets} sets of {cfg.n_candidates} answered jobs each; "
+        f"cross-validated over people in {cfg.n_folds} folds; in brackets: 95 % bootstrap intervals over people."
+    )
+    path = Path(cfg.folder) / "replay.json"
+    content = {"options": options, "commit": commit_of_checkout(), "points": points, "scores": found}
+    write_json(path, {**content, "tables": [{"header": header, "rows": rows} for header, rows in tables]})
+    print(f"\nnumbers  {path}")
+
+
+def read_log(options: Mapping[str, Any]) -> Interactions:
+    """The log that a command names: an adapter and where its set lies, or a file or folder on a market.
+
+    Args:
+        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids`` and ``on_bad``, as in
+            ``conf/replay.yaml``.
+
+    Raises:
+        RunError: If it says too little.
+        ValueError: If the log or the market cannot be read.
+    """
+    from jobrec_gym import load_interactions, load_market
+
+    log, adapters = options["log"], known_adapters()
+    if log is None:
+        raise RunError(
+            f"`log` must be given: log=FILE (csv, jsonl, parquet) or a saved folder, with source=..., or one of "
+            f"{', '.join(adapters)} with path=FOLDER."
+        )
+    if log in adapters:
+        if options["path"] is None:
+            raise RunError(f"`path` must be given with log={log}: path=FOLDER, where your copy of the set lies.")
+        return importlib.import_module(f"experiments.adapters.{log}").read(Path(options["path"]), options["encoder"])
+    is_file = Path(str(log).partition(":")[2] or log).exists() or Path(log).exists()
+    if not is_file:
+        near = difflib.get_close_matches(str(log), adapters, n=1)
+        hint = f" Did you mean log={near[0]}?" if near else ""
+        raise RunError(f"`log`: there is no file or folder {log!r}, and no adapter of that name.{hint}")
+    market = load_market(options["source"])
+    return load_interactions(log, market, options["columns"], ids=options["ids"], on_bad=options["on_bad"])
+
+
+def known_adapters() -> list[str]:
+    """Names of the modules of ``experiments.adapters``."""
+    import experiments.adapters
+
+    return sorted(module.name for module in pkgutil.iter_modules(experiments.adapters.__path__))
+
+
+def tables_of(found: Mapping[str, Scores], points: list[int], reps: int) -> list[Table]:
+    """A table a metric: a row for each who ranks, a column for each point, the mean over people and its interval."""
+    from experiments.runs.intervals import interval_cell, mean_interval
+
+    tables = []
+    for metric in next(iter(found.values())):
+        rows = []
+        for name, scores in found.items():
+            values = np.array([scores[metric][person] for person in sorted(scores[metric])])
+            rows.append([name, *(interval_cell(column, ".3f") for column in mean_interval(values, reps).T)])
+        tables.append(([f"{metric} after", *(f"{point:,} answers" for point in points)], rows))
+    return tables
+
+
+if __name__ == "__main__":
+    main()

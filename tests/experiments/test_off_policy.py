@@ -1,0 +1,57 @@
+"""The command that values saved agents on a log."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments import off_policy
+from experiments.runs.folders import read_run
+from experiments.runs.saved import load_run
+from jobrec_gym import ObservationForm, record_interactions
+from jobrec_gym.off_policy import estimate
+
+ROOT = Path(off_policy.__file__).parents[1]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.off_policy", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
+    run("algo=linear_blocks", folder="run")
+    setup, agent = load_run(read_run(tmp_path / "run"), {})
+    log = record_interactions(setup.single_env(), n=300)
+    log.write_csv(tmp_path / "log.csv")
+
+    done = command(
+        f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}", f"folder={tmp_path / 'out'}", "methods=[snips,dr]"
+    )
+
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "out" / "off_policy.json").read_text())["tables"][0]
+    assert [row[:2] for row in table["rows"]] == [
+        *([str(tmp_path / "run"), method] for method in ("snips", "dr")),
+        *(["uniform", method] for method in ("snips", "dr")),
+    ]
+    expected = estimate(agent, log, "snips", form=ObservationForm.of(setup.env))
+    assert table["rows"][0][2] == f"{expected.value:.4f}"
+    assert table["rows"][2][2] == f"{log.reward.mean():.4f}", "the log was written by a uniform choice"
+    assert f"The log's own mean reward is {log.reward.mean():.4f}, over 300 answers." in done.stdout
+
+
+def test_what_cannot_be_ends_in_one_line(run, tmp_path):
+    done = command()
+    assert (done.returncode, done.stderr.strip()[:27]) == (1, "error: `log` must be given:")
+    run("algo=random", folder="run")
+    (tmp_path / "log.csv").write_text("applicant,job,reward\nA0000000,J9999999,1\n")
+    done = command(f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert "1 of 1 rows cannot be: unknown job: 1, row 1 ('J9999999')" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

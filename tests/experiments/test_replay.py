@@ -1,0 +1,189 @@
+"""Learners on a log's answers: what is ranked, who is told what, and a real table where there is one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from dynaq_algo import LinearBandit
+from experiments import replay
+from experiments.adapters import avature
+from experiments.learners.lexical import LEXICAL, cosine_scores, tfidf_scores
+from experiments.runs.folders import RunError
+from experiments.studies.replaying import LogSets, folds_of, replay_learner, replay_scores
+from jobrec_gym import Interactions, ObservationForm, RuleSimulator, load_market
+
+ROOT = Path(replay.__file__).parents[1]
+AVATURE = ROOT.parent / "shared" / "data" / "avature"
+IDS = ObservationForm("ids")
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Thirty people, twelve answers each; the last person has two."""
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    people = np.repeat(np.arange(30), 12)
+    jobs = np.concatenate([np.random.default_rng(person).permutation(60)[:12] for person in range(30)])
+    people, jobs = np.append(people, [39, 39]), np.append(jobs, [0, 1])
+    return Interactions.of(market, people, jobs, RuleSimulator(seed=0).bind(market).feedback(people, jobs).reward)
+
+
+def sets_of(log, **changes):
+    options = {"n_candidates": 6, "n_sets": 4, "form": IDS, "k": 3, "hit_above": 0.0, "seed": 0, **changes}
+    return LogSets.of(log, **options)
+
+
+def answers_of(log):
+    """Reward of each (person, job)."""
+    rows = zip(log.applicant_ids.tolist(), log.job_ids.tolist(), log.reward.tolist(), strict=True)
+    return {(person, job): reward for person, job, reward in rows}
+
+
+def test_sets_are_of_answered_jobs_with_their_answers(log):
+    sets = sets_of(log)
+    answers = answers_of(log)
+
+    assert sets.sets.shape == (30 * 4, 6)
+    for person, jobs, rewards in zip(sets.people.tolist(), sets.sets.tolist(), sets.reward.tolist(), strict=True):
+        assert len(set(jobs)) == 6
+        assert rewards == [answers[person, job] for job in jobs]
+    assert 39 not in sets.people
+    with pytest.raises(RunError, match="nobody in the log has answered so many jobs: the most is 12"):
+        sets_of(log, n_candidates=13)
+
+
+def test_scores_are_means_over_the_sets_of_a_person():
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    sets = LogSets(
+        market,
+        np.array([3, 3, 5]),
+        np.array([[1, 2], [2, 3], [1, 2]]),
+        np.array([[1.0, 0], [0, 1], [0, 0]]),
+        IDS,
+        1,
+        0.0,
+    )
+    found = sets.score(np.array([[2.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
+
+    assert found == {"AUC": {3: 0.75}, "nDCG@1": {3: 0.75}, "hit@1": {3: 0.75}}, "a tie counts one half"
+
+
+def test_folds_are_of_people_and_equal(log):
+    folds = folds_of(np.arange(31), 5, seed=0)
+    assert sorted(np.bincount(folds).tolist()) == [6, 6, 6, 6, 7]
+    assert folds.tolist() != folds_of(np.arange(31), 5, seed=1).tolist()
+    with pytest.raises(RunError, match=r"`n_folds` must be in \[2, 3\]"):
+        folds_of(np.arange(3), 4, seed=0)
+
+
+class Spy(LinearBandit):
+    """Remembers whom it met and what it was told."""
+
+    def __init__(self, env, met):
+        super().__init__(env, alpha=0.3, cosine_prior=0.1, seed=0)
+        self.met = met
+
+    def observe(self, observation, action, reward):
+        super().observe(observation, action, reward)
+        job = observation["candidates"][np.arange(1), action]
+        self.met.append((observation["applicant"][0].tobytes(), int(job[0]), float(reward[0])))
+
+
+def test_a_learner_is_told_the_answers_of_others_alone(log):
+    met = {fold: [] for fold in range(3)}
+    sets = sets_of(log)
+    found = replay_learner(lambda env, fold: Spy(env, met[fold]), log, sets, [0, 5, 20], n_folds=3, seed=0)
+
+    people = np.arange(30)
+    folds = folds_of(people, 3, seed=0)
+    vectors = {log.market.applicants.vectors[person].tobytes(): person for person in people.tolist()}
+    answers = answers_of(log)
+    for fold, told in met.items():
+        assert len(told) == 20
+        assert all(folds[vectors[who]] != fold for who, _, _ in told)
+        assert all(np.float32(answers[vectors[who], job]) == reward for who, job, reward in told)
+    assert all(len(scores) == 3 for by_person in found.values() for scores in by_person.values())
+    assert found["AUC"].keys() == replay_scores(cosine_scores(log.market), sets, 3)["AUC"].keys()
+
+
+def test_before_any_answer_a_learner_with_cosine_as_its_prior_ranks_as_cosine(log):
+    sets = sets_of(log)
+    found = replay_learner(lambda env, fold: Spy(env, []), log, sets, [0], n_folds=3, seed=0)
+    assert found == replay_scores(cosine_scores(log.market), sets, 1)
+
+
+@pytest.mark.parametrize("name", LEXICAL)
+def test_words_in_common_rank_higher(name):
+    if name == "bm25":
+        pytest.importorskip("bm25s", reason="needs the extra 'lexical'")
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    scores = LEXICAL[name](market)(np.arange(40)[:, None], np.arange(60))
+
+    shared = np.array(
+        [[len({*market.applicant(i).hard_skills} & {*market.job(j).hard_skills}) for j in range(60)] for i in range(40)]
+    )
+    assert scores.shape == (40, 60)
+    assert scores[shared >= 3].mean() > scores[shared == 0].mean() + scores.std()
+    np.testing.assert_allclose(LEXICAL[name](market)(np.array([7]), np.array([9])), scores[7, 9])
+
+
+def test_tfidf_of_a_text_with_itself_is_one():
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    assert tfidf_scores(market)(np.array([0]), np.arange(60)).max() <= 1 + 1e-9
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.replay", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_the_command_replays_a_log_and_writes_its_tables(log, tmp_path):
+    saved = log.market.save(tmp_path / "market")
+    log.on(saved).write_csv(tmp_path / "log.csv")
+    done = command(
+        *(f"log={tmp_path / 'log.csv'}", f"source={tmp_path / 'market'}", f"folder={tmp_path / 'out'}"),
+        *("learners=[linear_greedy]", "rankings=[cosine]", "points=[0,10]", "n_candidates=6", "n_sets=2", "reps=50"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out" / "replay.json").read_text())
+    assert [table["header"] for table in content["tables"]] == [
+        [f"{metric} after", "0 answers", "10 answers"] for metric in ("AUC", "nDCG@10", "hit@10")
+    ]
+    assert [row[0] for row in content["tables"][0]["rows"]] == ["cosine", "linear_greedy"]
+    assert "30 people, 2 sets of 6 answered jobs each" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"log": None}, "`log` must be given"),
+        ({"log": "avatur"}, r"no adapter of that name. Did you mean log=avature\?"),
+        ({"log": "avature"}, "`path` must be given with log=avature"),
+    ],
+)
+def test_a_log_that_is_not_there_is_named(options, message):
+    with pytest.raises(RunError, match=message):
+        replay.read_log({"path": None, "encoder": "hashing", **options})
+
+
+def test_a_folder_that_is_no_avature_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"lacks queries.tsv, corpus_documents.tsv, annotations.tsv"):
+        avature.read(tmp_path)
+
+
+def test_avature_is_read_as_a_log():
+    if not AVATURE.is_dir():
+        pytest.skip("the Avature set is not beside the checkout")
+    log = avature.read(AVATURE, encoder="hashing")
+
+    assert len(log.people) == 105
+    assert len(log) == 105 * avature.N_NEAREST
+    assert len(log.market.jobs) == 2_619
+    assert 0.1 < log.reward.mean() < 0.5
