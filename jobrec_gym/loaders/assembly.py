@@ -24,7 +24,7 @@ from jobrec_gym.market import (
     compose_vectors,
 )
 
-__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market", "check_text", "whole_number"]
+__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market", "check_records", "check_text", "whole_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def assemble_market(
     sides = {"applicants": list(applicants), "jobs": list(jobs)}
     given = {"applicants": applicant_vectors, "jobs": job_vectors}
     for side, records in sides.items():
-        _check_records(name, side, records)
+        check_records(name, side, records)
 
     skills = {
         block: {side: [_skills(getattr(record, block)) for record in records] for side, records in sides.items()}
@@ -246,7 +246,8 @@ def check_text(text: str, place: str) -> None:
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_records(name: str, side: str, records: Sequence[Record]) -> None:
+def check_records(name: str, side: str, records: Sequence[Record]) -> None:
+    """Raises :class:`MarketError` unless there are records of a side, each with a key of its own and whole texts."""
     if not records:
         raise MarketError(f"{name}: there are no {side}; a market needs at least one row on each side.")
     first: dict[str, Record] = {}

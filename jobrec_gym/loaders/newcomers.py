@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
-from jobrec_gym.loaders.assembly import Record, assemble_market
+from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
 from jobrec_gym.loaders.tables import Table, read_table, records_of
 from jobrec_gym.market import BLOCKS, LabourMarket, MarketError, Population, SkillLists, Vocabulary
 
-__all__ = ["market_with_applicants"]
+__all__ = ["Newcomers", "newcomers_of"]
 
 _LIKE = 0.995
 """Cosine from which a job's vector, made anew of its skills, is the one that the market has: float16 and another
@@ -25,20 +26,51 @@ _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
 _READING = ("columns", "text_columns", "skill_separator", "encoder", "cache_dir")
 
 
-def market_with_applicants(
-    market: LabourMarket,
-    rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str],
-    **options: Any,
-) -> LabourMarket:
-    """What :meth:`~jobrec_gym.market.LabourMarket.with_applicants` does.
+@dataclass(frozen=True, slots=True, eq=False)
+class Newcomers:
+    """People who are read and checked, and not yet encoded; made by :func:`newcomers_of`.
+
+    Attributes:
+        market: Whose jobs they may be recommended.
+        name: Of the file or table that they come from.
+        records: What it says of each.
+        encoder: That of the market's jobs.
+    """
+
+    market: LabourMarket
+    name: str
+    records: Sequence[Record]
+    encoder: Encoder
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def on_market(self, rows: slice = slice(None)) -> LabourMarket:
+        """The market with some of them as its applicants: as many as are to be in memory.
+
+        Raises:
+            MarketError: For somebody without skills, or an encoder that is not the one of the jobs.
+        """
+        probe = _probe(self.market)
+        # The job comes along: what is made of its skills must be the vector that the market has.
+        new = assemble_market(self.name, self.records[rows], [probe], encoder=self.encoder, test_fraction=0.0)
+        _check_encoder(self.market, new, probe)
+        return _joined(self.market, new)
+
+
+def newcomers_of(
+    market: LabourMarket, rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str], **options: Any
+) -> Newcomers:
+    """Reads new people.
 
     Args:
         market: Whose jobs.
         rows: Mappings, a table, or a file that is read by its ending.
-        **options: Those of the method; ``None`` is as the market was loaded.
+        **options: Those of :meth:`~jobrec_gym.market.LabourMarket.with_applicants`; ``None`` is as the market was
+            loaded.
 
     Raises:
-        MarketError: As the method.
+        MarketError: For nobody, a row that is wrong, or a key that is there twice.
     """
     reading = {**_as_loaded(market), **{name: value for name, value in options.items() if value is not None}}
     encoder = _encoder(reading["encoder"], reading["cache_dir"])
@@ -47,11 +79,8 @@ def market_with_applicants(
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     parts = reading["columns"], reading["text_columns"], reading["skill_separator"]
     records = records_of(table, "applicants", *parts)
-    probe = _probe(market)
-    # The job comes along: what is made of its skills must be the vector that the market has.
-    new = assemble_market(table.file, records, [probe], encoder=encoder, test_fraction=0.0)
-    _check_encoder(market, new, probe)
-    return _joined(market, new)
+    check_records(table.file, "applicants", records)
+    return Newcomers(market, table.file, records, encoder)
 
 
 def _as_loaded(market: LabourMarket) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class LabourMarket:
         """
         # By its name: what reads and encodes stands above a market.
         newcomers = importlib.import_module("jobrec_gym.loaders.newcomers")
-        market: LabourMarket = newcomers.market_with_applicants(
+        read = newcomers.newcomers_of(
             self,
             rows,
             columns=columns,
@@ -215,6 +215,7 @@ class LabourMarket:
             encoder=encoder,
             cache_dir=cache_dir,
         )
+        market: LabourMarket = read.on_market()
         return market
 
     def replaced_applicants(self, applicants: Population, vocabulary: Vocabulary, **tables: Any) -> LabourMarket:

@@ -1,0 +1,43 @@
+"""``python -m experiments.rank run=FOLDER applicants=people.csv out=ranked.csv``: everybody's best jobs, in a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.folders import RunError
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="rank")
+def main(cfg: DictConfig) -> None:
+    """Ranks, writes the file and prints how many people are in it."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
+    from experiments.runs.ranking import Ranking, rank_people, ranking_of_run
+    from jobrec_gym.encoders import EncoderError
+
+    torch.set_num_threads(cfg.threads)
+    options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    try:
+        who: Ranking = ranking_of_run(options["run"], options.get("market"), options["agent"])
+        n_people = rank_people(
+            who,
+            options["out"],
+            applicants=options["applicants"],
+            reading=options["reading"],
+            split=options["split"],
+            n=options["n"],
+            exclude=options["exclude"],
+            resume=options["resume"],
+            progress_bar=options["progress_bar"],
+        )
+    except (RunError, EncoderError, ValueError, TypeError, LookupError, ImportError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{options['out']}: {n_people:,} people, up to {options['n']} of {len(who.market.jobs):,} jobs each")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Everybody's best jobs in a file: the same as one by one, by the file's own ending, and again after a kill."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.runs import ranking
+from experiments.runs.folders import RunError
+from experiments.runs.ranking import COLUMNS, Ranking, rank_people, ranking_of_run
+from jobrec_gym import load_market, recommend
+from jobrec_gym.market import MarketError
+
+ROOT = Path(__file__).parents[2]
+JOBS = [
+    {"key": f"j{number}", "title": title, "hard": skills, "soft": "teamwork"}
+    for number, (title, skills) in enumerate(
+        [
+            ("data analyst", ["SQL", "statistics"]),
+            ("nurse", ["wound care", "hygiene"]),
+            ("cook", ["knife skills", "hygiene"]),
+            ("developer", ["SQL", "Rust; unsafe"]),
+        ]
+    )
+]
+PEOPLE = [
+    {"key": "p1", "hard": ["SQL", "Python"], "soft": ["teamwork"]},
+    {"key": "7", "hard": ["hygiene"], "soft": ["calm"]},
+    {"key": "p3", "hard": ["Rust; unsafe"], "soft": []},
+]
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        writer.writerows(
+            [json.dumps(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows
+        )
+    return path
+
+
+def write_parquet(path, rows):
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    from pyarrow import Table, parquet
+
+    parquet.write_table(Table.from_pylist(rows), path)
+    return path
+
+
+WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+
+
+def read(path):
+    """Rows of a ranked file, lists as tuples."""
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        rows = parquet.read_table(path).to_pylist()
+    elif path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    else:
+        with path.open(newline="") as file:
+            rows = [{key: cell_of(key, cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+    return [{key: tuple(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
+
+
+def cell_of(column, cell):
+    if column in ("shared", "missing"):
+        return json.loads(cell) if cell.startswith("[") else [skill for skill in cell.split(";") if skill]
+    return {"rank": int, "job_id": int, "score": float, "cosine": float}.get(column, str)(cell)
+
+
+def one_by_one(agent, market, people, n, observation=None):
+    """The rows of a ranked file, by `recommend`."""
+    rows = []
+    for key in people:
+        for one in recommend(agent, market, key, n, observation=observation):
+            job = [one.rank, one.job_id, one.key, one.title, one.score, one.cosine, one.shared, one.missing]
+            rows.append(dict(zip(COLUMNS, [key, *job], strict=True)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("market")
+    jobs, others = write_jsonl(folder / "jobs.jsonl", JOBS), write_jsonl(folder / "others.jsonl", PEOPLE[:1])
+    return load_market(f"jsonl:{jobs}", applicants=str(others), encoder="hashing")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("out", WRITERS)
+def test_each_file_is_of_its_own_ending_whatever_the_jobs_are_in(market, tmp_path, kind, out):
+    people = WRITERS[kind](tmp_path / f"people.{kind}", PEOPLE)
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+
+    assert rank_people(Ranking(market), tmp_path / f"ranked.{out}", applicants=people, n=3) == 3
+
+    new = market.with_applicants(PEOPLE)
+    assert read(tmp_path / f"ranked.{out}") == one_by_one(None, new, ["p1", "7", "p3"], 3)
+    assert {path.name for path in tmp_path.iterdir()} == {people.name, f"ranked.{out}"}
+
+
+def test_other_endings_and_wrong_files_are_named(market, tmp_path):
+    people = write_csv(tmp_path / "people.csv", PEOPLE)
+    with pytest.raises(RunError, match=r"`out` must end in .csv, .jsonl, .parquet, got .*ranked.xlsx"):
+        rank_people(Ranking(market), tmp_path / "ranked.xlsx", applicants=people)
+    people.rename(tmp_path / "people.xls")
+    with pytest.raises(MarketError, match="people.xls must end in .csv"):
+        rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=tmp_path / "people.xls")
+    twice = write_csv(tmp_path / "people.csv", PEOPLE + PEOPLE[:1])
+    with pytest.raises(MarketError, match="key 'p1' of applicants appears twice: in .*row 1 and in .*row 4"):
+        rank_people(Ranking(market), tmp_path / "ranked.csv", applicants=twice)
+    assert not (tmp_path / "ranked.csv").exists()
+
+
+def test_the_agent_of_a_run_ranks_as_it_recommends(run, tmp_path):
+    run("algo=dynaq_plus", "env.pair_features=all", "reward=feedback")
+
+    who = ranking_of_run(tmp_path / "run")
+    rank_people(who, tmp_path / "ranked.jsonl", n=4, split="test")
+
+    keys = who.market.applicants.keys[who.market.applicants.rows("test")].tolist()
+    expected = one_by_one(who.agent, who.market, keys, 4, who.observation)
+    found = read(tmp_path / "ranked.jsonl")
+    assert [(row["applicant_key"], row["job_key"]) for row in found] == [
+        (row["applicant_key"], row["job_key"]) for row in expected
+    ]
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-5)
+    by_cosine = ranking_of_run(tmp_path / "run", agent="cosine")
+    assert by_cosine.agent is None and by_cosine.market is who.market
+
+
+def test_what_cannot_rank_is_refused(run, tmp_path):
+    run("algo=dqn", "env.observation=features", folder="runs/dqn")
+    run("algo=random", folder="runs/random")
+    with pytest.raises(RunError, match="FlatDQN, chooses from a set and gives jobs no values"):
+        ranking_of_run(tmp_path / "runs" / "dqn")
+    with pytest.raises(RunError, match=r"holds 2 runs; say which: .*dqn, .*random"):
+        ranking_of_run(tmp_path / "runs")
+    with pytest.raises(RunError, match="`agent` must be null, which is the run's, or cosine, got 'kosine'"):
+        ranking_of_run(None, agent="kosine")
+
+
+def test_the_jobs_of_a_run_may_be_others_where_its_agent_knows_them(run, tmp_path):
+    run("algo=dynaq_plus")
+    small = {"_target_": "jobrec_gym.load_market", "source": "default", "n_applicants": 40}
+
+    grown = ranking_of_run(tmp_path / "run", {**small, "n_jobs": 61})
+
+    assert len(grown.market.jobs) == 61 and recommend(grown.agent, grown.market, 0, n=61)[60].rank == 61
+    with pytest.raises(ValueError, match="must begin with the 60 rows of the table that the agent was trained with"):
+        ranking_of_run(tmp_path / "run", {**small, "n_jobs": 61, "seed": 1})
+
+
+class Stopped(Exception):
+    """In place of a kill."""
+
+
+def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    monkeypatch.setattr(ranking, "_WRITTEN", 3)
+    monkeypatch.setattr(ranking, "_PEOPLE", 11)
+    rank_people(Ranking(market), tmp_path / "whole.csv")
+    asked = []
+
+    def agent(seen):
+        asked.append(seen["applicant"].tobytes())
+        if len(asked) == 20:
+            raise Stopped
+        return seen["candidates"] @ seen["applicant"]
+
+    who = Ranking(market, agent, "features", "agent")
+    with pytest.raises(Stopped):
+        rank_people(who, tmp_path / "ranked.csv")
+    part = tmp_path / "ranked.csv.part"
+    assert part.exists() and not (tmp_path / "ranked.csv").exists()
+    n_kept = len(part.read_text().splitlines()) - 1
+    with part.open("a") as file:
+        file.write('["A00000')  # a kill tears a line
+    asked.clear()
+    asked.extend([b""] * 20)
+    rank_people(who, tmp_path / "ranked.csv")
+
+    assert 10 < n_kept < 20 and len(asked) - 20 == 40 - n_kept, "who was ranked is not ranked again"
+    assert not part.exists()
+    keys = [[row["applicant_key"], row["job_key"]] for row in read(tmp_path / "ranked.csv")]
+    assert keys == [[row["applicant_key"], row["job_key"]] for row in read(tmp_path / "whole.csv")]
+
+
+@pytest.mark.parametrize("changes", [{"n": 3}, {"exclude": [1]}, {"resume": False}, {"who": "another"}], ids=str)
+def test_another_ranking_does_not_go_on_from_it(tmp_path, monkeypatch, changes):
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    monkeypatch.setattr(ranking, "_WRITTEN", 3)
+    stop = [True]
+    asked = []
+
+    def agent(seen):
+        asked.append(seen)
+        if stop[0] and len(asked) == 20:
+            raise Stopped
+        return np.zeros(len(seen["candidates"]))
+
+    with pytest.raises(Stopped):
+        rank_people(Ranking(market, agent, "ids", "agent"), tmp_path / "ranked.csv")
+    asked.clear()
+    stop[0] = False
+    options = {key: value for key, value in changes.items() if key != "who"}
+    rank_people(Ranking(market, agent, "ids", changes.get("who", "agent")), tmp_path / "ranked.csv", **options)
+
+    assert len(asked) == 40
+    assert len(read(tmp_path / "ranked.csv")) == 40 * options.get("n", 10)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    market = load_market("default", n_jobs=60, n_applicants=40)
+    refused = []
+
+    def agent(seen):
+        if not refused:
+            with pytest.raises(RunError, match="another process writes .*ranked.csv.part"):
+                rank_people(Ranking(market), tmp_path / "ranked.csv")
+            refused.append(True)
+        return np.zeros(60)
+
+    rank_people(Ranking(market, agent), tmp_path / "ranked.csv")
+    assert refused
+
+
+def command(tmp_path, *overrides, **kwargs):
+    words = [sys.executable, "-m", "experiments.rank", "market=default", "market.n_jobs=500", *overrides]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
+    out = tmp_path / "ranked.csv"
+    overrides = ["market.n_applicants=6000", f"out={out}"]
+    killed = command(tmp_path, *overrides)
+    part = tmp_path / "ranked.csv.part"
+    while killed.poll() is None and not (part.exists() and part.stat().st_size > 100_000):
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    n_kept = len(part.read_bytes().split(b"\n")) - 2
+    assert 0 < n_kept < 6_000 and not out.exists()
+
+    said, errors = command(tmp_path, *overrides).communicate()
+
+    assert said == f"{out}: 6,000 people, up to 10 of 500 jobs each\n" and not errors
+    rows = read(out)
+    market = load_market("default", n_jobs=500, n_applicants=6_000)
+    assert [row["applicant_key"] for row in rows] == np.repeat(market.applicants.keys, 10).tolist()
+    assert [row["rank"] for row in rows] == [*range(1, 11)] * 6_000
+
+
+def test_the_command_ends_in_one_line_where_something_is_wrong(tmp_path):
+    process = command(tmp_path, "applicants=nobody.csv", f"out={tmp_path / 'ranked.csv'}")
+    said, errors = process.communicate()
+    assert process.returncode == 1 and said == "" and errors == "error: nobody.csv does not exist.\n"
