@@ -13,7 +13,7 @@ from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from jobrec_gym.market import Profile
-from jobrec_gym.rendering import Scene, standing
+from jobrec_gym.rendering import PAID_FOR, Scene, standing
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -183,7 +183,7 @@ def _empty_card(canvas: _Canvas, top: float, height: float) -> None:
 
 
 def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, height: float, scene: Scene) -> None:
-    """The candidates, best first: title, score as a bar and a number, cosine, and how many skills are shared."""
+    """The candidates, best first: action, title, score as a bar and a number, cosine, and number of shared skills."""
     canvas.box(left, top, width, height, _CARD, radius=8)
     x, end = left + _PAD, left + width - _PAD
     by_cosine = scene.scored_by == "cosine"
@@ -191,7 +191,8 @@ def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, hei
     score_end = cosine_end if by_cosine else cosine_end - 52
     bar = score_end - 50 - 118
     k = len(scene.candidate_ids)
-    canvas.text(x, top + 11, f"{k} CANDIDATE{'S' if k > 1 else ''}, BEST {scene.scored_by.upper()} FIRST", 11, _GREY)
+    heading = f"ACTION: {k} CANDIDATE{'S' if k > 1 else ''}, BEST {scene.scored_by.upper()} FIRST"
+    canvas.text(x, top + 11, heading, 11, _GREY)
     columns = [(score_end, scene.scored_by), (shared_end, "shared")] + ([] if by_cosine else [(cosine_end, "cosine")])
     for place, name in columns:
         canvas.text(place - canvas.length(name, 11), top + 11, name, 11, _GREY)
@@ -202,7 +203,6 @@ def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, hei
         canvas.text(x + 26, top + height - 8 - _LEAST_ROW, f"and {k - len(places)} more", 12, _GREY)
     tall = min(room / len(places), _TALLEST_ROW)
     cosines = scene.market.cosine(np.full(k, scene.applicant_id), scene.candidate_ids)
-    rank = {int(place): number for number, place in enumerate(scene.ranking, start=1)}
     low, high = min(0.0, float(scene.scores.min())), max(float(scene.scores.max()), 0.0)
     scale = 118 / max(high - low, 1e-9)
     for place in places:
@@ -214,8 +214,8 @@ def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, hei
         if recommended:
             canvas.box(left + 5, y, width - 10, tall, _GREEN_ROW, radius=4)
             canvas.box(left + 5, y, 4, tall, _GREEN, radius=2)
-        number = str(rank[place])
-        canvas.text(x + 18 - canvas.length(number, 11), middle - 7, number, 11, ink if recommended else _PALE)
+        action = str(place)  # what a person who chooses gives to `step`
+        canvas.text(x + 18 - canvas.length(action, 12), middle - 7.5, action, 12, ink)
         note = "" if allowed or recommended else "masked"
         title_room = bar - 12 - (x + 26) - (canvas.length(note, 11) + 10 if note else 0)
         title = canvas.cut(job.title or job.occupation or job.key, 13, title_room)
@@ -243,8 +243,7 @@ def _outcome_card(canvas: _Canvas, left: float, top: float, width: float, height
         canvas.text(x, top + 34, "no recommendation, no reward", 15, _PALE)
         return
     numbers = [("reward", scene.reward)]
-    names = ("cosine", "feedback")
-    numbers += [(f"{name} reward", float(info[f"reward/{name}"])) for name in names if f"reward/{name}" in info]
+    numbers += [(name, float(info[entry])) for entry, name in PAID_FOR.items() if entry in info]
     stop = end
     for name, value in reversed(numbers):
         label, wide = f"{value:.3f}", 27 if name == "reward" else 21
@@ -271,8 +270,8 @@ def _paid(info: Mapping[str, Any]) -> str:
     """How the reward came about."""
     weight = info.get("reward/cosine_weight")
     if weight is not None:
-        return f"reward = {weight:.2f} x cosine reward + {1 - weight:.2f} x feedback reward"
-    return "reward = feedback reward" if "reward/feedback" in info else "reward = cosine reward"
+        return f"reward = {weight:.2f} x scaled cosine + {1 - weight:.2f} x feedback"
+    return "reward = feedback" if "reward/feedback" in info else "reward = scaled cosine"
 
 
 class _Canvas:

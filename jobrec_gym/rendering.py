@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
 
-__all__ = ["Scene", "headline", "render_text", "standing"]
+__all__ = ["PAID_FOR", "Scene", "headline", "render_text", "standing"]
+
+PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback"}
+"""What is shown of the parts of a reward, by their entry of ``info``. A cosine is paid on another scale than its own,
+``(1 + c) / 2`` for instance: under one name the two numbers would contradict each other."""
 
 _SHOWN_CANDIDATES = 10
 _BOLD, _FAINT, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[0m"
@@ -107,14 +111,15 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
             listed("  shared:", [skill for skill in skills if skill in shared]),
             f"  {'   '.join(_rewards_in_words(scene))}",
         ]
-    lines.append(f"Candidates by {scene.scored_by}:")
+    lines.append(f"Candidates by {scene.scored_by}: each behind its [action]")
     places = scene.shown(_SHOWN_CANDIDATES)
+    digits = len(str(len(scene.candidate_ids) - 1))
     for place in places:
         job_id = int(scene.candidate_ids[place])
         profile = scene.market.job(job_id)
         recommended = job_id == scene.info.get("job_id")
         mark = ">" if recommended else " " if scene.allowed[place] else "x"
-        line = f" {mark} {scene.scores[place]:+.3f}  {profile.key}  {headline(profile)}"
+        line = f" {mark} [{place:>{digits}}] {scene.scores[place]:+.3f}  {profile.key}  {headline(profile)}"
         lines.append(paint(line, _BOLD + _GREEN if recommended else "" if scene.allowed[place] else _FAINT))
     hidden = len(scene.candidate_ids) - len(places)
     if hidden > 0:
@@ -139,8 +144,9 @@ def _rewards_in_words(scene: Scene) -> list[str]:
     info = scene.info
     parts = [f"decision {info['feedback/decision']}"] if info.get("feedback/decision") else []
     parts += [f"reward {scene.reward:.3f}"] if scene.reward is not None else []
-    names = ("reward/cosine", "reward/feedback", "reward/cosine_weight")
-    parts += [f"{name} {info[name]:.3f}" for name in names if name in info]
+    parts += [f"{PAID_FOR[name]} {info[name]:.3f}" for name in PAID_FOR if name in info]
+    if "reward/cosine_weight" in info:
+        parts.append(f"weight of cosine {info['reward/cosine_weight']:.3f}")
     if info.get("feedback/status", "ok") != "ok":
         parts.append(f"status {info['feedback/status']}")
     return parts

@@ -139,7 +139,7 @@ def rank_people(
     if applicants is None:
         rows = market.applicants.rows(split)
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
-        source = market.job_vectors_sha256 or market.fingerprint(), split
+        source: tuple[str, str] = market.job_vectors_sha256 or market.fingerprint(), split
     else:
         newcomers = newcomers_of(market, applicants, **(reading or {}))
         n_people = len(newcomers)
@@ -149,7 +149,7 @@ def rank_people(
             return new, np.arange(len(new.applicants))
 
         source = _sha256(applicants), repr(newcomers.records[0])
-    jobs = market.job_vectors_sha256 or hashlib.sha256(np.ascontiguousarray(market.jobs.vectors)).hexdigest()
+    jobs = market.job_vectors_sha256 or hashlib.sha256(market.jobs.vectors.tobytes()).hexdigest()
     task = [ranking.made_by, ranking.observation, jobs, source, n, list(exclude), dict(reading or {})]
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (

@@ -2,6 +2,7 @@ import builtins
 import dataclasses
 import importlib
 import itertools
+import re
 import sys
 import types
 
@@ -21,7 +22,13 @@ SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num
 
 def scores(text):
     """Numbers of the candidates' lines, in their order."""
-    return [float(line[3:9]) for line in text.splitlines() if line[3:4] in "+-" and line[:1] == " "]
+    return [score for _, _, score in candidates(text)]
+
+
+def candidates(text):
+    """Mark, action and score of each candidate's line, in their order."""
+    lines = [re.match(r" ([ >x]) \[ *(\d+)\] ([+-]\d+\.\d+)  ", line) for line in text.splitlines()]
+    return [(line[1], int(line[2]), float(line[3])) for line in lines if line]
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def test_text_names_the_applicant_the_job_and_the_candidates(market):
     text = env.render()
     job = market.job(after["job_id"])
     assert f"Recommended {job.key}: {job.title}" in text
-    assert f"reward/cosine {after['reward/cosine']:.3f}" in text
+    assert f"scaled cosine {after['reward/cosine']:.3f}" in text
     assert "... and 2 more" in text
     assert len(scores(text)) == 10
 
@@ -78,6 +85,31 @@ def test_the_recommended_job_is_shown_however_low_it_ranks():
     assert len(marked) == 1 and market.job(info["candidate_ids"][worst]).key in marked[0]
 
 
+def test_a_person_can_choose_by_the_action_that_is_shown(market):
+    env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
+    env.reset(seed=0)
+    text = env.render()
+    for line, (_, action, score) in zip(text.splitlines()[-11:-1], candidates(text), strict=True):
+        info = env.step(action)[4]
+        assert market.job(info["job_id"]).key in line
+        assert info["reward/cosine"] == pytest.approx((1 + score) / 2, abs=1e-3)
+        env.reset(seed=0)
+
+
+def test_a_picture_shows_actions_and_no_number_under_two_names():
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    from jobrec_gym.picture import _drawn
+
+    scene = scene_of(12, (0, 3))
+    written = [(text, x, y) for x, y, text, _, _ in _drawn(scene, "small")._texts]
+    texts = [text for text, _, _ in written]
+
+    actions = [int(text) for text, x, _ in written if text.isdigit() and x < 500]
+    assert sorted(actions) == list(range(12)), "each row begins with its action"
+    assert "ACTION: 12 CANDIDATES, BEST COSINE FIRST" in texts
+    assert "scaled cosine" in texts and "cosine reward" not in texts and texts.count("cosine") == 1
+
+
 def test_an_agents_values_rank_the_candidates():
     env = gym.make("JobRec-v0", render_mode="ansi", **SMALL)
     env.reset(seed=0)
@@ -85,10 +117,10 @@ def test_an_agents_values_rank_the_candidates():
 
     text = env.render()
 
-    assert "Candidates by Q:" in text
+    assert "Candidates by Q: each behind its [action]" in text
     assert scores(text) == [-0.0, *(-float(i) for i in range(1, 10))]
     env.unwrapped.rank_by(None)
-    assert "Candidates by cosine:" in env.render()
+    assert "Candidates by cosine: each" in env.render()
 
 
 def test_values_that_cannot_rank_are_refused():
@@ -118,7 +150,7 @@ def test_masked_candidates_stand_last_and_are_marked():
     env.step(1)
     env.step(2)
 
-    marks = [line[1] for line in env.render().splitlines() if line[3:4] in "+-"]
+    marks = [mark for mark, _, _ in candidates(env.render())]
 
     assert sorted(marks[:2]) == [" ", ">"] and marks[2:] == ["x", "x"]
 
@@ -135,8 +167,8 @@ def test_text_tells_the_decision_and_all_rewards():
 
     assert f"decision {info['feedback/decision']}" in text
     paid = 0.5 * info["reward/cosine"] + 0.5 * info["reward/feedback"]
-    assert f"reward {paid:.3f}   reward/cosine {info['reward/cosine']:.3f}" in text
-    assert f"reward/feedback {info['reward/feedback']:.3f}   reward/cosine_weight 0.500" in text
+    assert f"reward {paid:.3f}   scaled cosine {info['reward/cosine']:.3f}" in text
+    assert f"feedback {info['reward/feedback']:.3f}   weight of cosine 0.500" in text
 
 
 def test_skills_go_on_in_the_next_line_where_a_terminal_is_narrow():
