@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -56,7 +56,7 @@ class Profile:
         occupation: The occupation's name, ``None`` where the source has none.
         family: The occupation's family, ``None`` where the source has none.
         id: The row in the market's tables, which is what ``info`` and ``reset(options=...)`` name; -1 for a profile
-            that is in no market.
+            that is in no market. Profiles that differ in it alone are equal.
     """
 
     key: str
@@ -67,7 +67,7 @@ class Profile:
     experience: str
     occupation: str | None
     family: str | None
-    id: int = -1
+    id: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
