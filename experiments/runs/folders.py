@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -34,6 +34,7 @@ __all__ = [
     "find_runs",
     "folder_name",
     "is_finished",
+    "lock_file",
     "lock_run",
     "read_run",
     "unfinished_runs",
@@ -175,6 +176,19 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key])
 
 
+def lock_file(file: IO[Any], refusal: str) -> None:
+    """Keeps other processes out of an open file until it is closed; a kill lets them in.
+
+    Raises:
+        RunError: If another process holds it, with the words of ``refusal``; the file is closed then.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunError(refusal) from error
+
+
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run folder, which is made if it is not there; a kill lets them in.
@@ -184,10 +198,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process is in this folder: {folder}. Wait for it, or choose another.") from error
+        lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another.")
         # The file stays: whoever removed it could let two others in, each with a file of its own.
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import fcntl
 import hashlib
 import importlib
 import json
@@ -19,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from experiments.runs.build import Task
-from experiments.runs.folders import MODEL, RunError, find_runs
+from experiments.runs.folders import MODEL, RunError, find_runs, lock_file
 from experiments.runs.progress import Progress
 from experiments.runs.saved import load_run
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
@@ -181,11 +180,7 @@ class _Part:
     def __enter__(self) -> _Part:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a+", encoding="utf-8", newline="\n")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise RunError(f"another process writes {self.path}: wait for it, or choose another `out`.") from error
+        lock_file(self._file, f"another process writes {self.path}: wait for it, or choose another `out`.")
         self._file.seek(0)
         keeps = self._resume and self._file.readline() == self._head
         end = len(self._head) if keeps else 0
