@@ -1,4 +1,4 @@
-"""Every command says at once what can be set."""
+"""Every command is listed, and says at once what can be set."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 import experiments
+from experiments.__main__ import GROUPS, main, purpose_of
 
 FOLDER = Path(experiments.__file__).parent
 
@@ -54,3 +55,37 @@ def test_each_command_answers_help_without_torch():
     assert list(answers) == names
     for name, answer in answers.items():
         assert "== Config ==" in answer["said"] or "usage: " in answer["said"], name
+
+
+def test_every_command_is_listed_once_with_what_it_is_for(capsys):
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(f"experiments.{name}" for name in listed) == sorted(commands())
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40, "more than a screen"
+    for name in listed:
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert len(purpose_of(name)) > 10 and line.endswith(purpose_of(name)) and len(line) <= 120
+
+
+def test_an_unknown_command_is_refused_with_a_near_miss():
+    with pytest.raises(SystemExit, match=r"no command 'trian'\. Did you mean train\? python -m experiments lists them"):
+        main(["trian"])
+
+
+def test_a_command_gets_what_stands_behind_its_name():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "llm.cache", "path=nowhere.sqlite"],
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: `path` must be a cache that exists, got 'nowhere.sqlite'."
+
+
+def test_the_list_imports_none_of_the_commands():
+    code = (
+        "import sys; from experiments.__main__ import main; main([]); assert not {'torch', 'hydra'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=True, capture_output=True)
