@@ -24,11 +24,22 @@ from jobrec_gym.market import (
     compose_vectors,
 )
 
-__all__ = ["BlockVectors", "Record", "SplitBy", "assemble_market", "check_records", "check_text", "whole_number"]
+__all__ = [
+    "SPLITS",
+    "BlockVectors",
+    "Record",
+    "SplitBy",
+    "assemble_market",
+    "check_records",
+    "check_text",
+    "whole_number",
+]
 
 logger = logging.getLogger(__name__)
 
 SplitBy = Literal["row", "occupation"]
+SPLITS = ("train", "test")
+"""What a source's own split may say of a row."""
 
 _TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family")
 _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
@@ -48,6 +59,7 @@ class Record:
         occupation: The occupation's name.
         family: The occupation's family; has no meaning without an occupation, and is then left out.
         where: Where the record stands, for messages: ``"jobs.csv, row 3"``.
+        split: One of :data:`SPLITS`, where the source has a split of its own.
     """
 
     key: str
@@ -59,6 +71,7 @@ class Record:
     occupation: str | None = None
     family: str | None = None
     where: str = ""
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +122,7 @@ def assemble_market(
         progress: Show progress.
         test_fraction: Share of the rows of each side that is held out, in [0, 1): exact to half a row, and at least one
             row stays on each side of the split where there are two. Which rows depends on the seed and on all keys, not
-            on their order.
+            on their order. Records that have a ``split`` of their own are held out by that.
         split_by: ``"row"``, or ``"occupation"``: whole occupations are held out, the same on both sides.
         seed: Which rows are held out.
         applicant_vectors: Vectors of the applicants, where the source brings them along: nothing is encoded then.
@@ -120,7 +133,8 @@ def assemble_market(
     Raises:
         MarketError: For an empty side, a repeated or empty key, a row without any skill, a seniority outside 0 to 5,
             vectors that are not finite or of another shape, a text with half a character (a lone surrogate), or an
-            occupation that is missing where the split needs it. The message names the place. Likewise for a
+            occupation that is missing where the split needs it; for a ``split`` that only some rows of a side have, or
+            that stands beside ``split_by="occupation"``. The message names the place. Likewise for a
             ``test_fraction`` or ``seed`` that is no number.
         EncoderError: If the encoder cannot be had or answers wrongly.
     """
@@ -273,6 +287,8 @@ def check_records(name: str, side: str, records: Sequence[Record]) -> None:
                 f"{place} (key {record.key!r}) has seniority {record.seniority!r}; it must be 1 (entry) to 5 (lead), "
                 "or 0 where unknown."
             )
+        if record.split is not None and record.split not in SPLITS:
+            raise MarketError(f"{place} (key {record.key!r}) has split {record.split!r}; it must be one of {SPLITS}.")
 
 
 def _check_not_empty(records: Sequence[Record], hard: list[list[str]], soft: list[list[str]]) -> None:
@@ -386,11 +402,19 @@ def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) ->
 def _held_out(
     sides: Mapping[str, Sequence[Record]], test_fraction: float, split_by: SplitBy, seed: int
 ) -> dict[str, NDArray[np.bool_]]:
+    own = {side: mask for side, records in sides.items() if (mask := _own_split(side, records)) is not None}
     if split_by == "row":
         return {
-            side: _last_ranks([record.key for record in records], test_fraction, seed, _SPLIT_TAGS[side])
+            side: own[side]
+            if side in own
+            else _last_ranks([record.key for record in records], test_fraction, seed, _SPLIT_TAGS[side])
             for side, records in sides.items()
         }
+    if own:
+        raise MarketError(
+            f"`split_by={split_by!r}` and the split that {' and '.join(own)} have of their own both say which rows are "
+            "held out: leave one of them out."
+        )
     for side, records in sides.items():
         lacking = [record for record in records if not (record.occupation or "").strip()]
         if lacking:
@@ -412,6 +436,16 @@ def _held_out(
         if test_fraction > 0 and mask.all() == mask.any():
             logger.warning("all %d %s are of one split: their occupations fell to one side.", len(mask), side)
     return masks
+
+
+def _own_split(side: str, records: Sequence[Record]) -> NDArray[np.bool_] | None:
+    """Which rows the source itself holds out, None if it has no split of this side."""
+    lacking = [record for record in records if record.split is None]
+    if len(lacking) == len(records):
+        return None
+    if lacking:
+        raise MarketError(f"{_place(lacking[0])} has no split, and other {side} have one; it must be one of {SPLITS}.")
+    return np.asarray([record.split == "test" for record in records], dtype=np.bool_)
 
 
 def _last_ranks(keys: Sequence[str], fraction: float, seed: int, tag: int) -> NDArray[np.bool_]:

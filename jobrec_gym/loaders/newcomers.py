@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
-from jobrec_gym.loaders.tables import Table, read_table, records_of
+from jobrec_gym.loaders.tables import FIELDS, Table, read_table, records_of
 from jobrec_gym.market import BLOCKS, LabourMarket, MarketError, Population, SkillLists, Vocabulary
 
 __all__ = ["Newcomers", "newcomers_of"]
@@ -78,7 +78,8 @@ def newcomers_of(
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     parts = reading["columns"], reading["text_columns"], reading["skill_separator"]
-    records = records_of(table, "applicants", *parts)
+    # Nobody among them was learned from: they have no split, even where the file of the market's applicants has one.
+    records = records_of(table, "applicants", *parts, fields=[field for field in FIELDS if field != "split"])
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
 

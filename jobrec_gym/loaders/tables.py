@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
-from jobrec_gym.loaders.assembly import Record, SplitBy, assemble_market, check_text
+from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market, check_text
 from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError
@@ -37,7 +37,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family")
+FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split")
 """What a row can tell, see :class:`~jobrec_gym.loaders.assembly.Record`."""
 
 _SIDES = ("jobs", "applicants")
@@ -79,7 +79,8 @@ def load_csv(
             "applicants": {...}}`` where the sides differ. ``hard`` and ``soft`` may name several columns, which are
             joined. A mapped column must be there; of the others only one of ``hard`` and ``soft`` must. A column that
             differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a
-            row's key is its number.
+            row's key is its number. ``split`` says ``train`` or ``test`` of each row, in place of ``test_fraction``;
+            where rows of both sides are read, both have it or none has.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell. A cell may hold a JSON array as well.
@@ -376,9 +377,22 @@ def _load(
         records[side] = records_of(
             some, side, options.columns, options.text_columns, options.skill_separator, options.role_column
         )
+    _check_both_split(tables, records)
     if options.n_applicants is not None:
         records["applicants"] = _sampled(path, records["jobs"], options.n_applicants, assembly["seed"])
     return assemble_market(f"{scheme}:{path.name}", records["applicants"], records["jobs"], **assembly)
+
+
+def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequence[Record]]) -> None:
+    """Raises where one side's rows say which are held out and the other side's do not: it would be split by chance."""
+    with_split = [side for side, some in records.items() if some[0].split is not None]
+    without = [side for side in records if side not in with_split]
+    if with_split and without:
+        raise MarketError(
+            f"{tables[with_split[0]].file} says the split of the {with_split[0]}, and {tables[without[0]].file} has no "
+            f"column 'split' for the {without[0]}: give them one as well ('train' in every row holds nothing out), or "
+            "give it to neither."
+        )
 
 
 def records_of(
@@ -388,6 +402,7 @@ def records_of(
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     skill_separator: str = ";",
     role_column: str | None = None,
+    fields: Sequence[str] = FIELDS,
 ) -> list[Record]:
     """What the rows of a table say of jobs or of applicants.
 
@@ -398,14 +413,15 @@ def records_of(
         text_columns: Which fields are free text.
         skill_separator: What separates skills in a cell.
         role_column: A column that says what a row is, and is no field.
+        fields: Which are read; columns of the others are as good as not there.
 
     Raises:
         MarketError: As :func:`load_csv`.
     """
     _check_reading(columns, skill_separator)
-    fields = _columns_of(table, side, columns, role_column)
+    columns_of = _columns_of(table, side, columns, role_column, fields)
     text = _text_fields(side, text_columns)
-    return [_record(table.file, number, row, fields, text, skill_separator) for number, row in table.rows]
+    return [_record(table.file, number, row, columns_of, text, skill_separator) for number, row in table.rows]
 
 
 def _check_reading(columns: Columns | None, skill_separator: str) -> None:
@@ -443,9 +459,9 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
 
 
 def _columns_of(
-    table: Table, side: str, columns: Columns | None, role_column: str | None
+    table: Table, side: str, columns: Columns | None, role_column: str | None, fields: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The file's columns of each field that it has."""
+    """The file's columns of each of these fields that it has."""
     columns = columns or {}
     if set(columns) & set(_SIDES):
         _known("columns", columns, _SIDES)
@@ -454,7 +470,7 @@ def _columns_of(
             raise MarketError(f"`columns[{side!r}]` must map fields to columns, got {columns!r}.")
     _known("columns", columns, FIELDS)
     found: dict[str, tuple[str, ...]] = {}
-    for field in FIELDS:
+    for field in fields:
         names = columns.get(field, field)
         if not isinstance(names, str):
             if field not in _SKILL_FIELDS:
@@ -472,7 +488,8 @@ def _columns_of(
                 raise MarketError(no_such_column(table.file, name, table.header))
         if all(name in table.header for name in names):
             found[field] = names
-    _refuse_near_misses(table, side, {*columns}, {name for names in found.values() for name in names} | {role_column})
+    near = set(fields) - set(columns)
+    _refuse_near_misses(table, side, near, {name for names in found.values() for name in names} | {role_column})
     if not found.keys() & set(_SKILL_FIELDS):
         raise MarketError(
             f"{no_such_column(table.file, 'hard', table.header)} A file of {side} needs 'hard', 'soft' or both: say "
@@ -492,11 +509,11 @@ def _columns_of(
     return found
 
 
-def _refuse_near_misses(table: Table, side: str, mapped: Set[str], used: Set[str | None]) -> None:
+def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[str | None]) -> None:
     """Raises for a column like ``Hard`` or ``soft_``: by its name a field, and yet nobody would read it."""
     for name in table.header:
         field = name.casefold().strip(" \t_\ufeff\xa0")
-        if field not in FIELDS or field in mapped or name in used:
+        if field not in unmapped or name in used:
             continue
         for number, row in table.rows:
             # In JSON lines some rows may have the one name and some the other.
@@ -564,6 +581,7 @@ def _record(
         occupation=text("occupation") or None,
         family=text("family") or None,
         where=where,
+        split=_cell_split(text("split"), where, fields["split"][0]) if "split" in fields else None,
     )
 
 
@@ -627,6 +645,17 @@ def _cell_seniority(cell: Any, where: str, column: str) -> int:
             f"{cell!r:.80}."
         ) from None
     return int(value)
+
+
+def _cell_split(cell: str, where: str, column: str) -> str:
+    if cell not in SPLITS:
+        near = difflib.get_close_matches(cell.lower(), SPLITS, n=1)
+        raise MarketError(
+            f"{where}, column {column!r}: must be 'train' or 'test', got {cell!r:.80}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + " A column that says something else needs another name."
+        )
+    return cell
 
 
 def _sampled(path: Path, jobs: Sequence[Record], n: int, seed: int) -> list[Record]:

@@ -342,3 +342,14 @@ def test_half_a_character_is_refused_where_it_stands(field):
     rows = people(1, **{field: (text,) if field in ("hard", "soft") else text})
     with pytest.raises(MarketError, match=rf"people\.csv, row 1, '{field}': holds half a character.*'a\\ud800'"):
         assemble(rows)
+
+
+def test_a_record_says_train_or_test_or_nothing():
+    with pytest.raises(MarketError, match=r"has split 'dev'; it must be one of \('train', 'test'\)"):
+        assemble(people(2, split="dev"))
+
+
+def test_a_split_that_only_some_rows_have_is_refused():
+    some = [*people(1, split="test"), *people(2)[1:]]
+    with pytest.raises(MarketError, match=r"people\.csv, row 2 has no split, and other applicants have one"):
+        assemble(some)

@@ -161,3 +161,16 @@ def test_the_environment_plays_on_new_people(market):
     _, info = env.reset(seed=0, options={"applicant_key": "p2"})
 
     assert info["applicant_id"] == 1 and info["applicant_in_split"] is True
+
+
+def test_newcomers_have_no_split_even_where_the_market_was_loaded_with_one(tmp_path):
+    (tmp_path / "jobs.csv").write_text("key,hard,fold\nj1,SQL,test\nj2,baking,train\n")
+    (tmp_path / "people.csv").write_text("key,hard,fold\np1,SQL,test\np2,baking,test\n")
+    people = str(tmp_path / "people.csv")
+    market = load_market(
+        f"csv:{tmp_path / 'jobs.csv'}", applicants=people, columns={"split": "fold"}, encoder="hashing"
+    )
+
+    for rows in ([{"key": "p9", "hard": "SQL"}], [{"key": "p9", "hard": "SQL", "split": "cohort 3"}], people):
+        assert not market.with_applicants(rows).applicants.held_out.any()
+    assert market.applicants.held_out.all()

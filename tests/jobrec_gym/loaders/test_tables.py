@@ -526,3 +526,77 @@ def test_real_postings_load_as_free_text(people):
     assert market.job(3).title == "Temporary Painter"
     assert market.job(3).hard_skills[0].startswith("Responsibilities of selected candidates")
     assert market.jobs.held_out.sum() == round(0.3 * 1589)
+
+
+def with_split(rows, *split):
+    return [{**row, "split": name} for row, name in zip(rows, split, strict=True)]
+
+
+def test_a_column_split_says_which_rows_are_held_out(tmp_path):
+    jobs, people = with_split(JOBS, "test", "train", " test "), with_split(PEOPLE, "train", "train")
+    files = [
+        (load_csv, *(write_csv(tmp_path / f"{side}.csv", rows) for side, rows in (("jobs", jobs), ("people", people)))),
+        (
+            load_jsonl,
+            *(write_jsonl(tmp_path / f"{side}.jsonl", rows) for side, rows in (("jobs", jobs), ("people", people))),
+        ),
+    ]
+    for load, jobs_file, people_file in files:
+        market = load(jobs_file, applicants=people_file, encoder="hashing", test_fraction=0.9, seed=7)
+
+        assert market.jobs.held_out.tolist() == [True, False, True]
+        assert market.applicants.held_out.tolist() == [False, False]
+
+
+def test_the_split_of_a_parquet_file_may_have_a_name_of_its_own(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    files = []
+    for name, rows in (
+        ("jobs", with_split(JOBS, "test", "train", "train")),
+        ("people", with_split(PEOPLE, "test", "train")),
+    ):
+        plain = {field: [row[field] for row in rows] for field in ("key", "hard")}
+        files.append(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({**plain, "fold": [row["split"] for row in rows]}), files[-1])
+
+    market = load_parquet(files[0], applicants=files[1], columns={"split": "fold"}, encoder="hashing")
+
+    assert market.jobs.held_out.tolist() == [True, False, False]
+    assert market.applicants.held_out.tolist() == [True, False]
+
+
+def test_the_people_sampled_for_jobs_with_a_split_are_held_out_by_chance(load):
+    jobs = [{**row, "occupation": "cook"} for row in with_split(JOBS, "train", "train", "train")]
+    market = load(jobs, applicants=None, n_applicants=10, test_fraction=0.5)
+
+    assert not market.jobs.held_out.any()
+    assert market.applicants.held_out.sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("Train", r"jobs\.csv, row 2, column 'split': must be 'train' or 'test', got 'Train'\. Did you mean 'train'\?"),
+        ("testing", r"got 'testing'\. Did you mean 'test'\?"),
+        ("validation", r"got 'validation'\. A column that says something else needs another name"),
+        ("", r"row 2, column 'split': must be 'train' or 'test', got ''"),
+    ],
+)
+def test_another_word_for_a_split_is_refused(load, split, message):
+    with pytest.raises(MarketError, match=message):
+        load(with_split(JOBS, "train", split, "test"))
+
+
+def test_a_split_of_one_side_alone_is_refused(load):
+    with pytest.raises(
+        MarketError, match=r"jobs\.csv says the split of the jobs, and .*people\.csv has no column 'split'"
+    ):
+        load(with_split(JOBS, "train", "train", "test"))
+
+
+def test_two_ways_to_hold_rows_out_are_refused(load, people):
+    write_csv(people, with_split(PEOPLE, "train", "test"))
+    jobs = [{**row, "occupation": "cook"} for row in with_split(JOBS, "train", "train", "test")]
+
+    with pytest.raises(MarketError, match=r"split_by='occupation'` and the split that applicants and jobs have"):
+        load(jobs, split_by="occupation")
