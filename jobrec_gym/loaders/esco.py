@@ -71,7 +71,7 @@ def load_esco(
         relations: Which relations count: ``"essential"``, ``"optional"``, or both in a list.
         soft_skills: Preferred labels of skills that count as soft besides the transversal ones, e.g. ``["manage
             staff"]``; one may stand alone.
-        language: Language of the files, as in ``occupations_en.csv``.
+        language: Language of the files, as in ``occupations_en.csv``; ESCO is published in 28.
         n_applicants: How many people to sample.
         max_occupations: Take this many occupations, chosen by a hash of their URIs; ``None`` takes all.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; the whole of ESCO is about 15,000 short texts.
@@ -129,6 +129,7 @@ def read_esco(
         raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
     release = Release(path)
     skills_file, occupations_file = f"skills_{language}.csv", f"occupations_{language}.csv"
+    _check_language(release, language)
     labels, soft = {}, set()
     for row in release.rows(skills_file, ("conceptUri", "preferredLabel", "reuseLevel")):
         labels[row["conceptUri"]] = row["preferredLabel"].strip()
@@ -194,3 +195,16 @@ def read_esco(
         return occupations
     chosen = {row.key for row in sorted(occupations, key=lambda row: (text_key(row.key), row.key))[:max_occupations]}
     return [row for row in occupations if row.key in chosen]
+
+
+def _check_language(release: Release, language: str) -> None:
+    """Names the languages that a release has, where it has others only."""
+    if f"skills_{language}.csv" in release:
+        return
+    there = [name[len("skills_") : -len(".csv")] for name in release.named(r"skills_[a-z]{2,3}(-[a-z]+)?\.csv")]
+    if there:
+        choice = " or ".join(f'`language="{code}"`' for code in there)
+        file = f"skills_{language}.csv"
+        raise MarketError(
+            f"{release.path} lacks the file {file!r}{release.near(file)}; what is there is read by {choice}."
+        )

@@ -6,8 +6,9 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jobrec_gym.counter_rng import text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
@@ -28,6 +29,11 @@ _SOC = "O*NET-SOC Code"
 _SOFT_IN_HARD_GROUPS = {"2.B.4.e", "2.B.5.a", "2.B.5.d"}
 _HARD_GROUPS = ("2.B.3.", "2.B.4.", "2.B.5.", "2.A.1.e", "2.A.1.f")
 _SKILL_IMPORTANCE, _STYLE_IMPORTANCE = 3.0, 3.5
+
+# What O*NET 30.3 renamed (https://www.onetcenter.org/database.html, migration reference): the first name is the older.
+_SKILL_FILES = (("Skills.txt",), ("Essential Skills.txt", "Transferable Skills.txt"))
+_TECHNOLOGY_FILES = (("Technology Skills.txt",), ("Software Skills.txt",))
+_TECHNOLOGY_COLUMNS = {"Example": "Workplace Example", "Commodity Title": "Element Name"}
 
 _MAX_PRODUCTS = 20
 _MAX_TECHNOLOGY = 30
@@ -120,6 +126,8 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
       reported titles.
     * Ratings that O*NET recommends to suppress (too few answers) are left out.
+    * Releases before 30.3 and from 30.3 on are read alike: ``Skills.txt`` has become ``Essential Skills.txt`` and
+      ``Transferable Skills.txt``, ``Technology Skills.txt`` has become ``Software Skills.txt``.
 
     Raises:
         MarketError: As :func:`load_onet`.
@@ -129,12 +137,12 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     release = Release(path)
     hard: dict[str, list[str]] = defaultdict(list)
     soft: dict[str, list[str]] = defaultdict(list)
-    for code, ratings in _important(release, "Knowledge.txt", _SKILL_IMPORTANCE).items():
+    for code, ratings in _important(release, ("Knowledge.txt",), _SKILL_IMPORTANCE).items():
         hard[code] += [rating.name for rating in ratings]
-    for code, ratings in _important(release, "Skills.txt", _SKILL_IMPORTANCE).items():
+    for code, ratings in _important(release, _files(release, _SKILL_FILES), _SKILL_IMPORTANCE).items():
         hard[code] += [rating.name for rating in ratings if rating.is_hard]
         soft[code] += [rating.name for rating in ratings if not rating.is_hard][:_MAX_SOFT_OF_A_KIND]
-    for code, ratings in _important(release, "Work Styles.txt", _STYLE_IMPORTANCE).items():
+    for code, ratings in _important(release, ("Work Styles.txt",), _STYLE_IMPORTANCE).items():
         soft[code] += [rating.name for rating in ratings][:_MAX_SOFT_OF_A_KIND]
     for code, names in _technologies(release).items():
         hard[code] += names
@@ -187,8 +195,25 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     return _some(occupations, max_occupations)
 
 
-def _rows(release: Release, file: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    return release.rows(file, columns, delimiter="\t", quoted=False)
+def _rows(release: Release, file: str, columns: tuple[str, ...], **names: Any) -> list[dict[str, str]]:
+    return release.rows(file, columns, delimiter="\t", quoted=False, **names)
+
+
+def _files(release: Release, shapes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The files of a table that releases have in one shape or in another: those of the shape that this one has.
+
+    Raises:
+        MarketError: If it has files of both, or of none.
+    """
+    there = [shape for shape in shapes if any(file in release for file in shape)]
+    if len(there) > 1:
+        both = " and ".join(repr(next(file for file in shape if file in release)) for shape in there)
+        raise MarketError(f"{release.path} has {both}, which are of two releases. Leave one release.")
+    if not there:
+        older, newer = (" and ".join(map(repr, shape)) for shape in shapes)
+        hint = release.near(shapes[0][0])
+        raise MarketError(f"{release.path} lacks the file {older}{hint}; from O*NET 30.3 on it is called {newer}.")
+    return there[0]
 
 
 class _Rating(NamedTuple):
@@ -197,16 +222,19 @@ class _Rating(NamedTuple):
     excess: float
 
 
-def _important(release: Release, file: str, threshold: float) -> dict[str, list[_Rating]]:
+def _important(release: Release, files: Sequence[str], threshold: float) -> dict[str, list[_Rating]]:
     """Each occupation's elements rated at or above the threshold, those most above the element's average first."""
     columns = (_SOC, "Element ID", "Element Name", "Scale ID", "Data Value", "Recommend Suppress")
     rated = []
     values: dict[str, list[float]] = defaultdict(list)
-    for number, row in enumerate(_rows(release, file, columns), start=1):
-        if row["Scale ID"] == "IM" and row["Recommend Suppress"] != "Y":
-            value = _number(row["Data Value"], file, number, "Data Value")
-            values[row["Element ID"]].append(value)
-            rated.append((row[_SOC], row["Element ID"], row["Element Name"].strip(), value))
+    for file in files:
+        for number, row in enumerate(_rows(release, file, columns, optional=("Recommend Suppress",)), start=1):
+            if row["Scale ID"] == "IM" and row["Recommend Suppress"] != "Y":
+                value = _number(row["Data Value"], file, number, "Data Value")
+                values[row["Element ID"]].append(value)
+                rated.append((row[_SOC], row["Element ID"], row["Element Name"].strip(), value))
+    if not rated:
+        logger.info("%s: %s rates nothing by importance (scale IM); it is left out.", release.path, " and ".join(files))
     average = {element: sum(some) / len(some) for element, some in values.items()}
     chosen: dict[str, list[_Rating]] = defaultdict(list)
     for code, element, name, value in rated:
@@ -220,7 +248,8 @@ def _technologies(release: Release) -> dict[str, list[str]]:
     products: dict[str, list[tuple[bool, str]]] = defaultdict(list)
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     columns = (_SOC, "Example", "Commodity Title", "Hot Technology", "In Demand")
-    for row in _rows(release, "Technology Skills.txt", columns):
+    (file,) = _files(release, _TECHNOLOGY_FILES)
+    for row in _rows(release, file, columns, also_called=_TECHNOLOGY_COLUMNS):
         if "Y" in (row["Hot Technology"], row["In Demand"]):
             products[row[_SOC]].append((row["In Demand"] != "Y", row["Example"].strip()))
         else:

@@ -6,8 +6,9 @@ import csv
 import difflib
 import io
 import os
+import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,14 +48,35 @@ class Release:
     def __contains__(self, file: str) -> bool:
         return file.casefold() in self._files
 
+    def near(self, file: str) -> str:
+        """What a message on a missing file adds: `` (there is 'Skill.txt')``, or nothing where no name is like it."""
+        # "Software Skills.txt" is no misspelt "Skills.txt": these share .69 of their letters.
+        near = difflib.get_close_matches(file.casefold(), list(self._files), n=1, cutoff=0.8)
+        return f" (there is {PurePath(self._files[near[0]][0]).name!r})" if near else ""
+
+    def named(self, pattern: str) -> list[str]:
+        """Names of files, without folders, that a regular expression matches whole; sorted, and case does not count."""
+        names = {PurePath(found[0]).name for found in self._files.values()}
+        return sorted(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE))
+
     def rows(
-        self, file: str, columns: Sequence[str], *, delimiter: str = ",", quoted: bool = True
+        self,
+        file: str,
+        columns: Sequence[str],
+        *,
+        also_called: Mapping[str, str] | None = None,
+        optional: Sequence[str] = (),
+        delimiter: str = ",",
+        quoted: bool = True,
     ) -> list[dict[str, str]]:
         """Reads some columns of a UTF-8 table.
 
         Args:
             file: Its name, without folders.
             columns: Which columns; others are left out.
+            also_called: What some of ``columns`` are called in other releases, where the column of the first name is
+                not there; rows have the first name.
+            optional: Which of ``columns`` may be missing; their cells are then empty.
             delimiter: What separates cells.
             quoted: Whether quotation marks enclose cells, or are text.
 
@@ -66,9 +88,7 @@ class Release:
                 lacks cells; the message names file, row (1 is the first below the header) and column.
         """
         if file not in self:
-            near = difflib.get_close_matches(file.casefold(), list(self._files), n=1)
-            hint = f" (there is {PurePath(self._files[near[0]][0]).name!r})" if near else ""
-            raise MarketError(f"{self.path} lacks the file {file!r}{hint}.")
+            raise MarketError(f"{self.path} lacks the file {file!r}{self.near(file)}.")
         if len(same_name := self._files[file.casefold()]) > 1:
             raise MarketError(
                 f"{self.path} has {len(same_name)} files {file!r}, which may be of two releases: "
@@ -81,17 +101,21 @@ class Release:
         )
         try:
             header = next(reader, [])
+            places = {}
             for column in columns:
-                if column not in header:
+                name = column if column in header else (also_called or {}).get(column, column)
+                if name in header:
+                    places[column] = header.index(name)
+                elif column not in optional:
                     raise MarketError(no_such_column(file, column, header))
-            places = [header.index(column) for column in columns]
+            last, missing = max(places.values(), default=-1), dict.fromkeys(columns, "")
             rows = []
             for number, cells in enumerate(reader, start=1):
                 if not cells:
                     continue
-                if len(cells) <= max(places):
+                if len(cells) <= last:
                     raise MarketError(f"{file}, row {number}: {len(cells)} cells, expected {len(header)}.")
-                rows.append(dict(zip(columns, [cells[place] for place in places], strict=True)))
+                rows.append({**missing, **{column: cells[place] for column, place in places.items()}})
         except csv.Error as error:
             raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
         if not rows:

@@ -69,6 +69,35 @@ def test_transversal_skills_are_soft_and_the_others_hard(folder):
     assert (nurse.related, midwife.related, director.related) == (("o/2",), ("o/1",), ())
 
 
+def test_a_release_in_another_language_names_the_argument_that_reads_it(tmp_path):
+    german = {file.replace("_en", "_de"): rows for file, rows in tables().items()}
+    folder = write(tmp_path / "esco_de", german)
+    with pytest.raises(
+        MarketError, match=r"lacks the file 'skills_en\.csv' .*; what is there is read by `language=\"de\"`"
+    ):
+        read_esco(folder)
+    assert [row.name for row in read_esco(folder, language="de")] == ["nurse", "midwife, senior", "director"]
+    write(folder, {file.replace("_en", "_fr"): rows for file, rows in tables().items()})
+    with pytest.raises(MarketError, match=r'`language="de"` or `language="fr"`'):
+        read_esco(folder)
+
+
+def test_esco_1_2_is_read_like_earlier_releases(folder, tmp_path):
+    """It has labels beside URIs in the relations, NACE codes of occupations, and a folder for each language."""
+    content = tables()
+    content["occupations_en.csv"] = [
+        [*row, "naceCode" if n == 0 else "86.1"] for n, row in enumerate(tables()["occupations_en.csv"])
+    ]
+    content["occupationSkillRelations_en.csv"] = [
+        ["occupationUri", "occupationLabel", "relationType", "skillType", "skillUri", "skillLabel"],
+        *([row[0], "a name", *row[1:], "another"] for row in tables()["occupationSkillRelations_en.csv"][1:]),
+    ]
+    release = tmp_path / "esco_1_2"
+    write(release / "ESCO dataset - v1.2.0 - classification - en - csv", content)
+    write(release / "ESCO dataset - v1.2.0 - classification - bg - csv", {"occupations_bg.csv": [["conceptUri"]]})
+    assert read_esco(release) == read_esco(folder)
+
+
 def test_optional_relations_are_a_choice(folder):
     nurse, midwife, _ = read_esco(folder, relations=("essential", "optional"))
     assert nurse.soft == ("think quickly",), "by its reuse level"

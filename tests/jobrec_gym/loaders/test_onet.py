@@ -112,6 +112,52 @@ def test_columns_are_read_by_name(folder):
     assert read_onet(write(folder, content)) == before
 
 
+def as_of_30_3(content):
+    """The same release as O*NET has written it since 30.3."""
+    content = dict(content)
+    skills = content.pop("Skills.txt")
+    for name, group in (("Essential Skills.txt", "2.A"), ("Transferable Skills.txt", "2.B")):
+        content[name] = [skills[0], *(row for row in skills[1:] if row[1].startswith(group))]
+    header, *rows = content.pop("Technology Skills.txt")
+    renamed = {"Example": "Workplace Example", "Commodity Code": "Element ID", "Commodity Title": "Element Name"}
+    content["Software Skills.txt"] = [[renamed.get(name, name) for name in header], *rows]
+    content["Work Styles.txt"] = [row[:-1] for row in content["Work Styles.txt"]]
+    return content
+
+
+def test_a_release_of_30_3_gives_the_occupations_of_an_earlier_one(folder, tmp_path):
+    assert read_onet(write(tmp_path / "db_30_3", as_of_30_3(tables()))) == read_onet(folder)
+
+
+def test_work_styles_that_are_rated_by_impact_are_left_out_and_it_is_said(tmp_path, caplog):
+    content = as_of_30_3(tables())
+    header, *rows = content["Work Styles.txt"]
+    content["Work Styles.txt"] = [header, *([*row[:3], "WI", *row[4:]] for row in rows)]
+    caplog.set_level("INFO")
+    chief, nurse = read_onet(write(tmp_path / "db_30_3", content))
+    assert (chief.soft, nurse.soft) == (
+        ("Management of Personnel Resources", "Reading Comprehension"),
+        ("Service Orientation",),
+    )
+    assert "Work Styles.txt rates nothing by importance" in caplog.text
+
+
+def test_a_table_that_is_in_no_shape_there_is_named_in_both_shapes(folder, tmp_path):
+    (folder / "Skills.txt").unlink()
+    with pytest.raises(MarketError, match=r"lacks the file 'Skills\.txt'; from O\*NET 30\.3 on it is called 'Essen"):
+        read_onet(folder)
+    newer = write(tmp_path / "db_30_3", as_of_30_3(tables()))
+    (newer / "Transferable Skills.txt").unlink()
+    with pytest.raises(MarketError, match=r"lacks the file 'Transferable Skills\.txt'"):
+        read_onet(newer)
+
+
+def test_files_of_two_releases_in_one_folder_are_refused(folder):
+    write(folder, as_of_30_3(tables()))
+    with pytest.raises(MarketError, match=r"has 'Skills\.txt' and 'Essential Skills\.txt', which are of two releases"):
+        read_onet(folder)
+
+
 def test_occupations_are_jobs_and_people_are_sampled(folder):
     market = load_onet(folder, n_applicants=30, encoder="hashing")
     assert [market.job(i).key for i in range(2)] == [A, B]
