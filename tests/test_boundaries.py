@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"counter_rng", "kept_pairs", "progress"},
+        {"counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables"},
         {"market.checks", "market.keys", "market.vectors"},
         {"market.folder"},

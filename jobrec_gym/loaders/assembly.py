@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, text_key
-from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, make_encoder
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, encode_texts, make_encoder
 from jobrec_gym.market import (
     LabourMarket,
     MarketError,
@@ -108,7 +108,8 @@ def assemble_market(
     """Builds a market.
 
     A block is the unit-scaled mean of its skills' vectors; ``hard | soft`` is scaled to unit length as a whole, and one
-    empty block is zero. Distinct texts are encoded once. An empty title or experience has a zero row in its table; a
+    empty block is zero. Distinct texts are encoded once, long ones in pieces (see
+    :func:`~jobrec_gym.encoders.encode_texts`). An empty title or experience has a zero row in its table; a
     table without any text is left out.
 
     Args:
@@ -353,7 +354,7 @@ def _occupations(records: Sequence[Record]) -> tuple[list[str], list[str], list[
 def _encode(texts: Mapping[str, Sequence[str]], encoder: Encoder) -> dict[str, NDArray[np.float32]]:
     """The vector of each distinct text."""
     distinct = sorted({text for some in texts.values() for text in some})
-    vectors = np.asarray(encoder.encode(distinct), dtype=np.float32)
+    vectors = encode_texts(encoder, distinct)
     check_unit_rows(encoder.name, vectors, distinct)
     return dict(zip(distinct, vectors, strict=True))
 

@@ -20,6 +20,7 @@ from jobrec_gym.encoders import (
     HashingEncoder,
     SentenceTransformerEncoder,
     default_cache_dir,
+    encode_texts,
     make_encoder,
 )
 
@@ -370,3 +371,92 @@ def test_progress_can_be_silenced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     CachedEncoder(Counting(), tmp_path, batch_size=1, progress=False).encode(TEXTS)
     assert capsys.readouterr().err == ""
+
+
+# ---- long texts
+
+
+class Reading(Counting):
+    """Reads the first 20 words of a text and no more, as models do."""
+
+    max_tokens = 20
+
+    def encode(self, texts):
+        super().encode(texts)
+        return HashingEncoder(16).encode([" ".join(text.split()[:20]) for text in texts])
+
+    def count_tokens(self, texts):
+        return [len(text.split()) for text in texts]
+
+
+SENTENCES = [" ".join(f"word{n * 10 + i}" for i in range(10)) + "." for n in range(6)]
+LONG = " ".join(SENTENCES)
+
+
+def test_a_long_text_is_the_unit_scaled_mean_of_its_pieces(caplog):
+    encoder = Reading()
+    vector = encode_texts(encoder, ["welding", LONG])[1]
+    pieces = [" ".join(SENTENCES[n : n + 2]) for n in (0, 2, 4)]
+    assert encoder.asked == ["welding", *pieces]
+    mean = HashingEncoder(16).encode(pieces).mean(axis=0)
+    np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+    assert "1 of 2 texts are longer than the 20 tokens that counting reads, the longest 60" in caplog.text
+
+
+def test_what_stands_at_the_end_of_a_long_text_counts():
+    other = LONG.replace("word59", "nursing")
+    ours, theirs = encode_texts(Reading(), [LONG, other])
+    assert (ours != theirs).any()
+    assert (Reading().encode([LONG]) == Reading().encode([other])).all(), "read from its beginning it would not"
+
+
+def test_a_short_text_has_the_vector_of_the_encoder_to_the_bit(caplog):
+    short = [*TEXTS, SENTENCES[0] + " " + SENTENCES[1], TEXTS[0]]
+    alone = Reading().encode(short)
+    np.testing.assert_array_equal(encode_texts(Reading(), short), alone)
+    assert not caplog.text
+    np.testing.assert_array_equal(encode_texts(Reading(), [*short, LONG])[:-1], alone)
+
+
+def test_an_encoder_that_says_nothing_of_tokens_gets_texts_whole():
+    encoder = Counting()
+    encode_texts(encoder, [LONG])
+    assert encoder.asked == [LONG]
+
+
+def test_the_cache_holds_pieces_and_never_the_beginning_of_a_long_text(tmp_path):
+    CachedEncoder(Reading(), tmp_path).encode([LONG])  # as it was cached before there were pieces
+    cached = encode_texts(CachedEncoder(Reading(), tmp_path), [LONG])
+    np.testing.assert_array_equal(cached, encode_texts(Reading(), [LONG]))
+    again = Reading()
+    np.testing.assert_array_equal(encode_texts(CachedEncoder(again, tmp_path), [LONG]), cached)
+    assert not again.calls
+
+
+def test_a_cache_around_an_encoder_that_cannot_count_gives_it_texts_whole(tmp_path):
+    encoder = Counting()
+    encode_texts(CachedEncoder(encoder, tmp_path), [LONG])
+    assert encoder.asked == [LONG]
+
+
+@needs_model
+def test_the_default_encoder_reads_all_of_a_text_of_420_words(tmp_path, caplog):
+    text = " ".join(f"task {n} is done with care" for n in range(70))
+    other = text.rsplit(maxsplit=3)[0] + " welding heavy steel"
+    encoder = make_encoder(cache_dir=tmp_path)
+    ours, theirs = encode_texts(encoder, [text, other])
+    assert ours @ theirs < 0.9999
+    assert "2 of 2 texts are longer than the 254 tokens" in caplog.text
+    kept = encoder.encoder
+    assert max(kept.count_tokens([text])) > kept.max_tokens == 254
+    again = make_encoder(cache_dir=tmp_path)
+    np.testing.assert_array_equal(encode_texts(again, [text])[0], ours)
+    assert again.encoder._model is None, "what is cached is counted without the model"
+
+
+@needs_model
+def test_a_folder_of_a_model_says_how_much_it_reads():
+    minilm = SentenceTransformerEncoder()
+    folder = SentenceTransformerEncoder(str(encoders._default_folder()))
+    assert folder.max_tokens == minilm.max_tokens
+    assert folder.count_tokens(["welding", "arc welding"]) == minilm.count_tokens(["welding", "arc welding"]) == [1, 2]

@@ -1,0 +1,83 @@
+"""Long texts in pieces: windows that begin and end between sentences, and first sentences up to a length."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+
+__all__ = ["first_sentences", "windows"]
+
+# Behind a full stop, a question or exclamation mark and a space, behind their wide forms, and at the end of a line.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\s*\n\s*")  # noqa: RUF001
+_WORD_END = re.compile(r"\s+")
+
+TokenCount = Callable[[Sequence[str]], Sequence[int]]
+
+
+def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
+    """Cuts a text into as few windows as it needs, of about equal length, between sentences where these fit.
+
+    Args:
+        text: Any text.
+        count_tokens: Answers texts with their numbers of tokens.
+        max_tokens: What a window may hold, at least 1.
+
+    Returns:
+        The windows, in order and without white space around them; ``[text]`` where it fits into one.
+
+    Example:
+        >>> windows("One two. Three four. Five six.", lambda texts: [len(text.split()) for text in texts], 4)
+        ['One two. Three four.', 'Five six.']
+    """
+    if count_tokens([text])[0] <= max_tokens:
+        return [text]
+    parts = _fitting(_split(text, _SENTENCE_END), count_tokens, max_tokens)
+    total = sum(size for _, size in parts)
+    aim = total / -(-total // max_tokens)
+    found: list[str] = []
+    window, held = "", 0
+    for part, size in parts:
+        # Closed where the next part would not fit, or would make it longer by more than it now is too short.
+        if held and (held + size > max_tokens or held + size / 2 > aim):
+            found.append(window.strip())
+            window, held = "", 0
+        window, held = window + part, held + size
+    return [*found, window.strip()]
+
+
+def first_sentences(text: str, max_length: int) -> str:
+    """The beginning of a text, at most ``max_length`` characters, cut behind a sentence.
+
+    A text whose last sentence ends before half of that length is cut behind a word, and within one if need be.
+
+    Example:
+        >>> first_sentences("We bake. We sell what we bake.", 15)
+        'We bake.'
+    """
+    if len(text) <= max_length:
+        return text
+    for end in (_SENTENCE_END, _WORD_END):
+        cut = max((found.start() for found in end.finditer(text, 0, max_length + 1)), default=0)
+        if 2 * cut >= max_length:
+            return text[:cut].rstrip()
+    return text[:max_length].rstrip()
+
+
+def _split(text: str, end: re.Pattern[str]) -> list[str]:
+    """The parts of a text, which joined are the text; none is white space alone."""
+    cuts = [0, *(found.end() for found in end.finditer(text)), len(text)]
+    return [part for start, stop in itertools.pairwise(cuts) if (part := text[start:stop]).strip()]
+
+
+def _fitting(parts: Sequence[str], count_tokens: TokenCount, max_tokens: int) -> list[tuple[str, int]]:
+    """Parts with their sizes; one that is too long becomes its words, a word that is too long its halves."""
+    found: list[tuple[str, int]] = []
+    for part, size in zip(parts, count_tokens(parts), strict=True):
+        if size <= max_tokens or len(part) == 1:
+            found.append((part, size))
+            continue
+        words = _split(part, _WORD_END)
+        smaller = words if len(words) > 1 else [part[: len(part) // 2], part[len(part) // 2 :]]
+        found += _fitting(smaller, count_tokens, max_tokens)
+    return found

@@ -1,0 +1,55 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobrec_gym.pieces import first_sentences, windows
+
+
+def count_words(texts):
+    return [len(text.split()) for text in texts]
+
+
+def count_letters(texts):
+    return [len(text) for text in texts]
+
+
+def test_a_text_that_fits_is_its_own_window():
+    assert windows("  One two.  Three. ", count_words, 3) == ["  One two.  Three. "]
+
+
+def test_windows_end_with_sentences_where_these_fit():
+    text = "One two three. Four five! Six\nseven eight nine\nten"
+    assert windows(text, count_words, 5) == ["One two three. Four five!", "Six\nseven eight nine\nten"]
+
+
+def test_windows_are_of_about_equal_length():
+    text = " ".join(f"Word{n}." for n in range(9))
+    assert [len(window.split()) for window in windows(text, count_words, 8)] == [5, 4], "and not 8 and 1"
+
+
+def test_a_sentence_that_is_too_long_is_cut_between_words_and_a_word_within():
+    assert windows("one two three four five", count_words, 2) == ["one two", "three four", "five"]
+    assert windows("x" * 10, count_letters, 4) == ["xx", "xxx", "xx", "xxx"]
+    assert windows("一二三。四五六。", count_letters, 4) == ["一二三。", "四五六。"]
+
+
+@given(st.text(max_size=200), st.integers(1, 20))
+def test_windows_fit_and_lose_no_letter(text, limit):
+    found = windows(text, count_letters, limit)
+    assert "".join("".join(found).split()) == "".join(text.split())
+    assert all(len(window) <= limit for window in found)
+
+
+@given(st.text(max_size=100), st.integers(1, 60))
+def test_first_sentences_are_a_beginning_of_bounded_length(text, length):
+    found = first_sentences(text, length)
+    assert len(found) <= length
+    assert text.startswith(found)
+    assert len(text) > length or found == text
+
+
+def test_a_text_is_cut_behind_a_sentence_else_behind_a_word():
+    assert first_sentences("We bake. We sell what we bake.", 20) == "We bake. We sell"
+    assert first_sentences("We bake bread. We sell what we bake.", 20) == "We bake bread."
+    assert first_sentences("Tasks:\n- bake\n- sell bread", 14) == "Tasks:\n- bake"
+    assert first_sentences("x" * 30, 20) == "x" * 20
+    assert first_sentences("Cost 3.5 and more of it", 12) == "Cost 3.5 and", "a full stop within a number ends nothing"
