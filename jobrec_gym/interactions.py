@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import tempfile
@@ -162,12 +163,13 @@ class Interactions:
             >>> len(log), log.chosen
             (2, array([0, 1]))
         """
-        applicants, jobs = (np.array(ids, dtype=np.int64).reshape(-1) for ids in (applicant_ids, job_ids))
+        applicants, jobs = _row_numbers("applicant_ids", applicant_ids), _row_numbers("job_ids", job_ids)
         n = len(applicants)
+        _check_rows("applicant_ids", applicants, len(market.applicants))
         columns: dict[str, NDArray[Any] | None] = {
             "job_ids": jobs,
             "reward": np.array(reward, dtype=np.float64),
-            "decision": np.full(n, -1, np.int8) if decision is None else np.array(decision, dtype=np.int8),
+            "decision": np.full(n, -1, np.int8) if decision is None else np.array(decision, dtype=np.int64),
             "held_out": market.applicants.held_out[applicants] if held_out is None else np.array(held_out, dtype=bool),
             "time": None if time is None else np.array(time, dtype=np.float64),
             "propensity": None if propensity is None else np.array(propensity, dtype=np.float64),
@@ -176,7 +178,7 @@ class Interactions:
             if column is not None and column.shape != (n,):
                 raise LogError(f"`{name}` must be ({n},), one for each of `applicant_ids`, got {column.shape}.")
         if shown is not None:
-            sets = [np.array(jobs_shown, dtype=np.int64).reshape(-1) for jobs_shown in shown]  # type: ignore[union-attr]
+            sets = [_row_numbers("shown", jobs_shown) for jobs_shown in shown]  # type: ignore[union-attr]
             if len(sets) != n:
                 raise LogError(f"`shown` must have {n} sets, one for each of `applicant_ids`, got {len(sets)}.")
             lengths = [len(jobs_shown) for jobs_shown in sets]
@@ -184,7 +186,7 @@ class Interactions:
             columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
         log = cls(market, applicants, **columns)  # type: ignore[arg-type]
         _check(log)
-        return log
+        return dataclasses.replace(log, decision=log.decision.astype(np.int8))
 
     def __post_init__(self) -> None:
         for name in (*_ROWS, *_SHOWN):
@@ -486,14 +488,26 @@ def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
     return None if column is None else column[rows]
 
 
+def _row_numbers(name: str, ids: ArrayLike) -> Ids:
+    numbers = np.array(ids).reshape(-1)
+    if len(numbers) and numbers.dtype.kind not in "iu":
+        raise LogError(f"`{name}` must be rows of the market, whole numbers, got {numbers.dtype}.")
+    return numbers.astype(np.int64)
+
+
+def _check_rows(name: str, ids: Ids, n: int) -> None:
+    if len(ids) and not (ids.min() >= 0 and ids.max() < n):
+        raise LogError(f"`{name}` must be rows of the market, in [0, {n}), got {ids.min()} to {ids.max()}.")
+
+
 def _check(log: Interactions) -> None:
     for name, ids, n in (
         ("applicant_ids", log.applicant_ids, len(log.market.applicants)),
         ("job_ids", log.job_ids, len(log.market.jobs)),
         ("shown", log.shown_ids, len(log.market.jobs)),
     ):
-        if ids is not None and len(ids) and not (ids.min() >= 0 and ids.max() < n):
-            raise LogError(f"`{name}` must be rows of the market, in [0, {n}), got {ids.min()} to {ids.max()}.")
+        if ids is not None:
+            _check_rows(name, ids, n)
     if np.isinf(log.reward).any():
         raise LogError(
             f"`reward` must be finite, or NaN for no answer; row {int(np.isinf(log.reward).argmax())} is not."

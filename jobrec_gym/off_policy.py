@@ -50,6 +50,7 @@ _FOLD = 1
 _RESAMPLED = 1 << 22  # people drawn at once in a bootstrap
 _PAIRS = 1 << 14  # pairs whose vectors are looked up at once
 _NAMED = 10
+_ROUNDING = 1e-5  # of a number, the part that is rounding
 
 
 @runtime_checkable
@@ -268,9 +269,14 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     if policy is None:
         return uniform
     if isinstance(policy, Agent):
-        values = np.where(allowed > 0, np.asarray(policy.q_values(observation), np.float64).reshape(n, k), -np.inf)
+        values = np.asarray(policy.q_values(observation), np.float64)
+        if values.shape != (n, k) and not (n == 1 and values.shape == (k,)):
+            raise ValueError(f"`policy` must give values {(n, k)}, a row a decision, got {values.shape}.")
+        values = values.reshape(n, k)
+        if not np.isfinite(values[allowed > 0]).all():
+            raise ValueError("`policy` must give finite values, got some that are not: has its learning diverged?")
         greedy = np.zeros((n, k))
-        greedy[np.arange(n), values.argmax(axis=1)] = 1.0
+        greedy[np.arange(n), np.where(allowed > 0, values, -np.inf).argmax(axis=1)] = 1.0
         return (1 - epsilon) * greedy + epsilon * uniform
     if not callable(policy):
         raise ValueError(f"`policy` must have `q_values`, be a function of observations, or None, got {policy!r}.")
@@ -315,7 +321,8 @@ class RidgeRewards:
         wide: Floats = np.asarray(numbers, np.float64)
         self._mean = wide.mean(axis=0)
         spread = wide.std(axis=0)
-        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        # What differs by the rounding of float32 alone is equal: scaled up, it would say anything of other pairs.
+        self._spread = np.where(spread > _ROUNDING * np.abs(wide).max(axis=0), spread, 1.0)
         columns = self._columns(wide)
         self._centre = columns.mean(axis=0)
         columns -= self._centre

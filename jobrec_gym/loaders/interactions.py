@@ -11,6 +11,7 @@ import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -33,6 +34,7 @@ OnBad = Literal["raise", "skip"]
 Ids = Literal["key", "row"]
 _NAMED = 3  # bad rows of each kind that a message names
 
+_UNKNOWN_DECISION = "unknown decision"
 _NOTHING = ("", "nan", "none", "null", "n/a", "-")
 
 
@@ -64,20 +66,22 @@ def load_interactions(
         columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
         ids: What ``applicant``, ``job`` and ``shown`` hold: the market's keys (``5`` is then the key ``"5"``, whatever
             row that is), or its row numbers, from 0.
-        decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, ``{"applied": "apply"}``.
+        decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, ``{"applied": "apply"}``; an
+            empty cell is a word too, ``{"": "ignore"}``, and counts as no answer unless given.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         separator: What separates the jobs in a cell of ``shown``; a cell may hold a JSON array as well.
         delimiter: What separates cells of CSV.
         split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which are, and
             without one the market: interactions of its held-out applicants.
-        test_fraction: Share that ``"time"`` holds out.
+        test_fraction: Share that ``"time"`` holds out, but one row at least; one stays.
         on_bad: Whether rows that cannot be are an error, or are left out and counted.
 
     Raises:
-        LogError: For a column that is missing, and for rows that cannot be: counted by kind, the first ones named. They
-            are those with an unknown person or job, a propensity outside of (0, 1], a time before the posting, and so
-            on, and what stands there twice: the same person, job and time, or, without times, the same in all.
-            ``on_bad`` does not help where no row is left, or nothing was answered.
+        LogError: For a column that is missing, or nearly a field (``Propensity``) and not mapped; and for rows that
+            cannot be: counted by kind, the first ones named. They are those with an unknown person or job, a propensity
+            outside of (0, 1], a time before the posting, a number among dates, and so on, and what stands there twice:
+            the same person, job and time, or, without times, the same in all. ``on_bad`` does not help where no row is
+            left, or nothing was answered.
         MarketError: For a file that cannot be read.
 
     Example:
@@ -92,15 +96,19 @@ def load_interactions(
         raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction}.")
     if is_saved_log(source):
         log = Interactions.load(source, market)
+    elif Path(source).is_dir():
+        raise LogError(f"{source} is a folder and holds no saved log; give a file, or a folder that `log.save` wrote.")
     else:
+        if not isinstance(delimiter, str) or len(delimiter) != 1:
+            raise LogError(f"`delimiter` must be one character, got {delimiter!r}.")
         table = read_table(source, delimiter)
         log = _read(table, market, columns or {}, ids, decisions, rewards, separator, on_bad)
     if split_by == "time":
         if log.time is None:
             raise LogError('`split_by="time"` needs a column `time`, which the log does not have.')
-        latest = np.argsort(log.time, kind="stable")[len(log) - int(len(log) * test_fraction + 0.5) :]
+        n_latest = max(1, min(int(len(log) * test_fraction + 0.5), len(log) - 1))
         held_out = np.zeros(len(log), dtype=bool)
-        held_out[latest] = True
+        held_out[np.argsort(log.time, kind="stable")[-n_latest:]] = True
         log = _with_split(log, held_out)
     return log
 
@@ -122,9 +130,11 @@ class _BadRows:
 
     n: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)  # the first one of each kind
 
     def add(self, kind: str, row: int, cell: Any) -> None:
         self.n[kind] = self.n.get(kind, 0) + 1
+        self.cells.setdefault(kind, cell)
         named = self.first.setdefault(kind, [])
         if len(named) < _NAMED:
             named.append(f"row {row} ({cell!r:.60})")
@@ -165,6 +175,7 @@ def _read(
     words = _words(decisions)
     worth = np.array([decision_rewards(rewards)[decision] for decision in DECISIONS])
     find = _by_key if ids == "key" else _by_row
+    is_date: bool | None = None  # as the first row that can be has it
 
     def row_of(cells: Mapping[str, Any]) -> _Row:
         def cell(name: str) -> Any:
@@ -174,7 +185,7 @@ def _read(
         # A key may be any word, "none" too.
         applicant = _found(find, places[0], cells.get(names["applicant"]), "unknown person")
         job = _found(find, places[1], cells.get(names["job"]), "unknown job")
-        decision = _decision(cell("decision"), words)
+        decision = _decision(cells.get(names["decision"]), words) if "decision" in names else -1
         reward = _number(cell("reward"), "reward that is no finite number")
         if reward is None:
             reward = math.nan if decision < 0 else float(worth[decision])
@@ -187,9 +198,13 @@ def _read(
             posted = _time(cell("posted"), "posting time that is none")
         if time is not None and posted is not None and time < posted:
             raise _BadCell("time before the posting", cell("time"))
+        for name in ("time", "posted"):
+            given = cell(name)
+            if given is not None and is_date is not None and _is_date(given) != is_date:
+                raise _BadCell("number among dates" if is_date else "date among numbers", given)
         shown: tuple[int, ...] = ()
         if "shown" in names:
-            listed = _listed(cell("shown"), separator)
+            listed = _listed(cells.get(names["shown"]), separator, places[1])
             shown = tuple(_found(find, places[1], one, "unknown job among those shown") for one in listed)
             if len(set(shown)) < len(shown):
                 raise _BadCell("the same job shown twice", cell("shown"))
@@ -202,6 +217,7 @@ def _read(
                 raise _BadCell("propensity outside of (0, 1]", cells.get(names["propensity"]))
             propensity = found
         split = cell("split")
+        split = split.strip() if isinstance(split, str) else split
         if "split" in names and split not in ("train", "test"):
             raise _BadCell("split that is neither train nor test", cells.get(names["split"]))
         return _Row(
@@ -220,6 +236,9 @@ def _read(
                 )
             seen.add(same)
             rows.append(row)
+            times = [cells.get(names[name]) for name in ("time", "posted") if name in names]
+            if is_date is None and (known := [value for value in times if not _is_nothing(value)]):
+                is_date = _is_date(known[0])
         except _BadCell as error:
             bad.add(error.kind, number, error.cell)
     if bad.n:
@@ -227,10 +246,12 @@ def _read(
         found = f"{table.file}: {n:,} of {len(table.rows):,} rows cannot be: {bad.text()}."
         if on_bad == "raise" or not rows:
             hint = ""
-            if any(kind.startswith("unknown") for kind in bad.n) and ids == "key":
+            if any(kind.startswith(("unknown person", "unknown job")) for kind in bad.n) and ids == "key":
                 hint = (
                     " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
                 )
+            if _UNKNOWN_DECISION in bad.n:
+                hint += f" Decisions are {', '.join(DECISIONS)}; of other words say what they are, {_mapping(bad)}."
             way_out = " `on_bad='skip'` leaves them out." if rows else " No row is left."
             raise LogError(f"{found}{hint}{way_out}")
         logger.warning("%s They were left out.", found)
@@ -270,6 +291,13 @@ def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
     )
 
 
+def _mapping(bad: _BadRows) -> str:
+    """An example of ``decisions=`` with a word that is there."""
+    word = str(bad.cells[_UNKNOWN_DECISION]).strip()
+    near = difflib.get_close_matches(word.casefold(), DECISIONS, n=1)
+    return f"`decisions={{{word!r:.40}: {near[0] if near else 'apply'!r}}}`"
+
+
 def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     for name, column in columns.items():
         if name not in LOG_FIELDS:
@@ -289,6 +317,13 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
             f"{no_such_column(table.file, 'decision', table.header)} A log needs 'decision', 'reward' or both: say "
             "which columns they are, e.g. `columns={'reward': 'clicked'}`."
         )
+    for column in table.header:
+        name = column.casefold().strip(" \t_\ufeff\xa0")
+        if name in LOG_FIELDS and name not in found and column not in found.values():
+            raise LogError(
+                f"{table.file}: column {column!r} would not be read, since the field is called {name!r}: say "
+                f"`columns={{{name!r}: {column!r}}}` or rename the column."
+            )
     return found
 
 
@@ -344,12 +379,15 @@ def _by_row(rows: range, cell: Any) -> int | None:
 
 
 def _decision(cell: Any, words: Mapping[str, int]) -> int:
-    if cell is None:
+    """Place of a decision, -1 for none; the log's own words come first, since a user may map ``""`` or ``"none"``."""
+    word = "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
+    if word not in words and word.endswith(".0"):
+        word = word.removesuffix(".0")  # what a column of whole numbers with gaps becomes
+    if word in words:
+        return words[word]
+    if _is_nothing(cell):
         return -1
-    word = str(cell).strip()
-    if word not in words:
-        raise _BadCell("unknown decision", cell)
-    return words[word]
+    raise _BadCell(_UNKNOWN_DECISION, cell)
 
 
 def _number(cell: Any, kind: str) -> float | None:
@@ -388,8 +426,20 @@ def _time(cell: Any, kind: str) -> float | None:
     return value
 
 
-def _listed(cell: Any, separator: str) -> list[Any]:
-    if cell is None:
+def _is_date(cell: Any) -> bool:
+    """Whether a time is a date, and no number."""
+    if isinstance(cell, str):
+        try:
+            float(cell)
+        except ValueError:
+            return True
+        return False
+    return isinstance(cell, datetime.date)
+
+
+def _listed(cell: Any, separator: str, known: Any) -> list[Any]:
+    """The jobs in a cell; a word that else says nothing (``none``) may be the key of one."""
+    if _is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
         raise _BadCell("nothing shown", cell)
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:

@@ -201,6 +201,56 @@ def test_a_row_that_cannot_be_is_counted_named_and_left_out_on_demand(shop, tmp_
     assert f"{kind}: 1" in caplog.text
 
 
+@pytest.mark.parametrize(("word", "cell"), [("none", "none"), ("-", " - "), ("", ""), ("0", "0"), ("0", "0.0")])
+def test_a_word_that_else_says_nothing_is_a_decision_where_the_user_says_so(shop, tmp_path, word, cell):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1"], ["p2", "x", cell]], ["applicant", "job", "decision"])
+
+    log = load_interactions(file, shop, decisions={"1": "click", word: "ignore"})
+
+    assert log.reward.tolist() == [0.0, -0.1]
+
+
+def test_the_way_out_of_an_unknown_decision_is_to_say_what_it_means(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", "APPLY"], ["p2", "x", "save"]], ["applicant", "job", "decision"])
+
+    with pytest.raises(LogError, match=r"say what they are, `decisions=\{'APPLY': 'apply'\}`") as caught:
+        load_interactions(file, shop)
+    assert "looked up by the market's keys" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("times", "kind"),
+    [
+        (["2026-03-01", "20260302"], "number among dates: 1, row 2 ('20260302')"),
+        (["1772323200", "2026-03-02"], "date among numbers: 1, row 2 ('2026-03-02')"),
+    ],
+)
+def test_dates_and_numbers_are_not_compared(shop, tmp_path, times, kind):
+    rows = [[who, "x", "1", time] for who, time in zip(("p1", "p2"), times, strict=True)]
+    with pytest.raises(LogError) as caught:
+        load_interactions(write(tmp_path / "log.csv", rows, ["applicant", "job", "reward", "time"]), shop)
+    assert kind in str(caught.value)
+
+
+def test_a_job_called_none_may_be_all_that_was_shown(tmp_path):
+    (tmp_path / "jobs.csv").write_text("key,hard\nnone,law\n1,cooking\n")
+    (tmp_path / "people.csv").write_text("key,hard\nnan,law\n")
+    market = load_market(f"csv:{tmp_path / 'jobs.csv'}", applicants=str(tmp_path / "people.csv"), encoder="hashing")
+    file = write(tmp_path / "log.csv", [["nan", "none", "1", "none"]], ["applicant", "job", "reward", "shown"])
+
+    assert load_interactions(file, market).shown(0).tolist() == [0]
+
+
+@pytest.mark.parametrize(("n", "test_fraction", "n_test"), [(3, 0.01, 1), (3, 0.99, 2), (4, 0.5, 2)])
+def test_time_leaves_a_row_on_each_side(shop, tmp_path, n, test_fraction, n_test):
+    rows = [["p1", "x", "1", str(time)] for time in range(n)]
+    file = write(tmp_path / "log.csv", rows, ["applicant", "job", "reward", "time"])
+
+    held_out = load_interactions(file, shop, split_by="time", test_fraction=test_fraction).held_out
+
+    assert held_out.tolist() == [False] * (n - n_test) + [True] * n_test
+
+
 @pytest.mark.parametrize("without_time", [False, True])
 def test_what_stands_there_twice_is_counted(shop, tmp_path, without_time):
     drop = HEADER.index("time")
@@ -253,18 +303,28 @@ def test_no_row_that_can_be_is_an_error_even_where_bad_ones_are_skipped(shop, tm
         (["applicant", "job", "clicked"], {}, "A log needs 'decision', 'reward' or both"),
         (["applicant", "job", "reward"], {"jobs": "job"}, r"`columns` may name .*Did you mean 'job'\?"),
         (["applicant", "job", "reward"], {"time": "when"}, "has no column 'when'"),
+        (["applicant", "job", "reward", "Propensity"], {}, r"say `columns=\{'propensity': 'Propensity'\}` or rename"),
     ],
 )
 def test_a_column_that_is_missing_is_named_with_the_way_out(shop, tmp_path, header, columns, message):
-    file = write(tmp_path / "log.csv", [["p1", "x", "1"]], header)
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", "1"][: len(header)]], header)
     with pytest.raises(LogError, match=message):
         load_interactions(file, shop, columns)
+
+
+def test_a_column_that_is_nearly_a_field_may_be_mapped_or_stand_beside_it(shop, tmp_path):
+    header = ["applicant", "job", "reward", "Reward", "Time"]
+    file = write(tmp_path / "log.csv", [["p1", "x", "1", "2", "3"]], header)
+
+    assert load_interactions(file, shop, {"time": "Time"}).reward.tolist() == [1.0]
+    assert load_interactions(file, shop, {"time": "Time", "reward": "Reward"}).reward.tolist() == [2.0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"on_bad": "ignore"}, "`on_bad` must be one of"),
+        ({"delimiter": ";;"}, "`delimiter` must be one character"),
         ({"ids": "keys"}, "`ids` must be one of"),
         ({"split_by": "row"}, "`split_by` must be 'time' or None"),
         ({"split_by": "time"}, "needs a column `time`"),
@@ -281,6 +341,8 @@ def test_an_argument_that_cannot_be_is_named(shop, tmp_path, arguments, message)
 def test_a_file_that_is_not_there_or_of_no_kind_is_refused(shop, tmp_path):
     with pytest.raises(MarketError, match="does not exist"):
         load_interactions("csv:nowhere.csv", shop)
+    with pytest.raises(LogError, match="is a folder and holds no saved log"):
+        load_interactions(tmp_path, shop)
     (tmp_path / "log.xyz").write_text("a")
     with pytest.raises(MarketError, match="must end in"):
         load_interactions(tmp_path / "log.xyz", shop)
@@ -367,6 +429,10 @@ def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
         ({"reward": [1, np.inf, 0]}, "`reward` must be finite"),
         ({"propensity": [1, 0, 0.5]}, r"`propensity` must be in \(0, 1\]; row 1 has 0.0"),
         ({"decision": [0, 1, 4]}, "`decision` must be a place"),
+        ({"decision": [0, 1, 300]}, "`decision` must be a place"),
+        ({"applicant_ids": [0, 0, 10**6]}, "`applicant_ids` must be rows of the market, in"),
+        ({"job_ids": [3, 4, 3.5]}, "`job_ids` must be rows of the market, whole numbers, got float64"),
+        ({"job_ids": ["3", "4", "3"]}, "`job_ids` must be rows of the market, whole numbers"),
         ({"time": [0, 1, np.nan]}, "`time` must be finite; row 2"),
         ({"shown": [[3, 4], [3, 4], [4, 5]]}, "row 2 recommends job 3 and was shown"),
         ({"shown": [[3, 4], [3, 4]]}, "`shown` must have 3 sets"),
@@ -374,9 +440,9 @@ def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
     ],
 )
 def test_arrays_that_cannot_be_a_log_are_refused(market, changes, message):
-    arguments = {"job_ids": [3, 4, 3], "reward": [1, 0, 0], **changes}
+    arguments = {"applicant_ids": [0, 0, 5], "job_ids": [3, 4, 3], "reward": [1, 0, 0], **changes}
     with pytest.raises(LogError, match=message):
-        Interactions.of(market, [0, 0, 5], **arguments)
+        Interactions.of(market, **arguments)
 
 
 def test_a_log_is_read_only(log):

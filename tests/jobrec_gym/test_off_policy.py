@@ -16,6 +16,17 @@ from jobrec_gym.off_policy import (
     pair_numbers,
 )
 
+
+class Says:
+    """An agent that says the same, whatever it is shown."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def q_values(self, observation):
+        return self.values
+
+
 JOBS = [[3, 4], [3, 4], [5, 3]]
 POLICY = np.array([[0.9, 0.1], [0.4, 0.6], [0.0, 1.0]])
 MODEL = {3: 0.5, 4: 0.25, 5: -1.0}
@@ -196,6 +207,8 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         (lambda obs: POLICY * 2, {}, "sum to 1, row 0"),
         (lambda obs: POLICY - [[0.0, 1.0]], {}, "sum to 1, row 0"),
         ("cosine", {}, "`policy` must have `q_values`"),
+        (Says(np.full((3, 2), np.nan)), {}, "`policy` must give finite values"),
+        (Says(np.zeros(3)), {}, r"`policy` must give values \(3, 2\), a row a decision, got \(3,\)"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(three, policy, options, message):
@@ -215,6 +228,15 @@ def test_a_ridge_regression_finds_a_square():
     np.testing.assert_allclose(fitted(numbers[:7]), reward[:7], atol=1e-6)
     flat = RidgeRewards(np.ones((5, 2)), np.arange(5.0))
     assert flat(np.ones((1, 2))) == pytest.approx(2.0)
+
+
+def test_what_differs_by_rounding_alone_says_nothing_of_other_pairs():
+    """Two cosines that are equal but for float32: scaled to a standard deviation of 1, another would be a million."""
+    numbers = np.array([[0.70710677, 1e-7], [0.70710695, 1e-7], [0.70710677, 3e-7]], np.float32)
+    fitted = RidgeRewards(numbers, np.array([1.0, 0.0, 1.0]))
+
+    assert fitted([[0.1, 1e-7]]) == pytest.approx(fitted([[0.7, 1e-7]]))
+    assert fitted([[0.7, 3e-7]]) > fitted([[0.7, 1e-7]]), "small numbers count as any others"
 
 
 def test_the_model_of_a_person_has_not_seen_them(market):
