@@ -69,8 +69,9 @@ def write_report(
     groups = data.groups
     sections, without = [], []
     for section in all_sections():
-        if section.needs(data):
-            sections.append((section, section.draw(data)))
+        content = section.content(data)
+        if content is not None:
+            sections.append((section, content))
         elif section.without:
             without.append(section.without)
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(

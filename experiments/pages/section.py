@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from experiments.pages.data import ReportData
 from experiments.pages.plots import Figure
 
 __all__ = ["Content", "Poster", "Section", "Table"]
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +70,21 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class Section(Generic[Found]):
     """A part of the page. A file of :mod:`experiments.pages.sections` declares one under the name ``SECTION``.
 
     Attributes:
         name: Of its anchor.
         title: Its heading, and what the navigation calls it.
         order: Sections stand by rising order; the tens are taken, so that there is room between them.
-        needs: Whether there is anything to draw. Without, the section is in neither page nor navigation.
-        draw: Makes what stands in it, and writes its figures into the folder of the data.
+        needs: Finds what is to be drawn. Where that is nothing (None, False, or empty), the section is in neither page
+            nor navigation.
+        draw: Makes what stands in it, given what ``needs`` found, and writes its figures into the folder of the data.
         without: A sentence under "What was run" that says why the section is missing; empty says nothing.
 
     Example:
         >>> from experiments.pages.data import has_values
-        >>> def draw(data):
+        >>> def draw(data, found):
         ...     return Content("Seconds since the run began.", figures=[...])
         >>> section = Section("time", "Time", 15, lambda data: has_values(data.metrics, "seconds"), draw)
     """
@@ -89,6 +92,11 @@ class Section:
     name: str
     title: str
     order: int
-    needs: Callable[[ReportData], bool]
-    draw: Callable[[ReportData], Content]
+    needs: Callable[[ReportData], Found | None]
+    draw: Callable[[ReportData, Found], Content]
     without: str = ""
+
+    def content(self, data: ReportData) -> Content | None:
+        """What stands in it; ``None`` where there is nothing to draw. What it needs is found once."""
+        found = self.needs(data)
+        return self.draw(data, found) if found else None

@@ -11,6 +11,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from experiments.pages import sections
 from experiments.pages.page import write_report
 from experiments.pages.plots import mean_line
+from experiments.pages.section import Section
 from experiments.pages.sections.held_out import truths_table
 from experiments.pages.sections.study import read_study
 from experiments.runs.build import build
@@ -103,7 +104,8 @@ from experiments.pages.data import has_values
 from experiments.pages.section import Content, Section, Table
 
 
-def draw(data):
+def draw(data, found):
+    assert found is True
     return Content("Since the run began.", [Table(["agent", "last"], [["all of them", "12.5 s"]], "A note on time.")])
 
 
@@ -127,6 +129,17 @@ def test_a_file_in_the_folder_of_sections_is_a_section(run, tmp_path, drop_in, c
     else:
         assert "time" not in on_top + headings
         assert "Time &amp; tide" not in page and "12.5 s" not in page and "No clock was read." in page
+
+
+def test_what_a_section_needs_is_found_once_and_handed_to_what_draws():
+    looked = []
+
+    def section(found):
+        return Section("time", "Time", 15, lambda data: looked.append(data) or found, lambda data, seen: (data, seen))
+
+    assert section(rows := [["all", "12.5 s"]]).content("the data") == ("the data", rows)
+    assert section([]).content("the data") is section(None).content("the data") is None
+    assert looked == ["the data"] * 3
 
 
 def test_a_file_of_sections_without_one_is_named(drop_in):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from experiments.pages.section import Section
 
 __all__ = ["all_sections"]
 
 
-def all_sections() -> list[Section]:
+def all_sections() -> list[Section[Any]]:
     """The ``SECTION`` of each file of this folder, in the order of the page.
 
     Raises:
         TypeError: If a file declares none.
         ValueError: If two have one name, which is an anchor of the page.
     """
-    found: dict[str, Section] = {}
+    found: dict[str, Section[Any]] = {}
     for module in pkgutil.iter_modules(__path__):
         section = getattr(importlib.import_module(f"{__name__}.{module.name}"), "SECTION", None)
         if not isinstance(section, Section):

@@ -15,8 +15,8 @@ __all__ = ["SECTION"]
 _FEW_PAIRS = 20  # a family with fewer held-out pairs is too small to be called best or worst served
 
 
-def _draw(data: ReportData) -> Content:
-    by_agent, references = _by_agent(data), data.first.summary["outcomes"]
+def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]]) -> Content:
+    references = data.first.summary["outcomes"]
     sizes = {family: int(part["n_pairs"]) for family, part in references["oracle"]["by_family"].items()}
     names = sorted(sizes, key=lambda family: -sizes[family])
     rewards = {label: _spread(parts, names, "mean_reward") for label, parts in by_agent.items()}
@@ -68,7 +68,9 @@ def _draw(data: ReportData) -> Content:
 
 
 def _by_agent(data: ReportData) -> dict[str, list[Mapping[str, Any]]]:
-    """Outcomes by family of each run that kept them, by group."""
+    """Outcomes by family of each run that kept them, by group; none without those of the references."""
+    if not data.first.summary.get("outcomes"):
+        return {}
     kept = {
         label: [part for run in members if (part := outcomes_of(run).get("by_family"))]
         for label, members in data.groups.items()
@@ -96,7 +98,7 @@ SECTION = Section(
     "applicants",
     "Who is served how well",
     90,
-    needs=lambda data: bool(_by_agent(data) and data.first.summary.get("outcomes")),
+    needs=_by_agent,
     draw=_draw,
     without="Runs of an earlier version kept no outcomes by family.",
 )

@@ -40,7 +40,12 @@ def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[l
     )
 
 
-def _draw(data: ReportData) -> Content:
+def _known(data: ReportData) -> set[str]:
+    """The metrics that some agent has a value of."""
+    return {name for entry in data.held_out.values() for name in _SHOWN if entry.get(name) is not None}
+
+
+def _draw(data: ReportData, known: set[str]) -> Content:
     header, rows = held_out_table({**data.held_out, **data.references}, _SHOWN)
     shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
     same = all(run.summary["references"] == data.references for run in data.runs)
@@ -75,6 +80,6 @@ SECTION = Section(
     "held-out",
     "Held-out applicants",
     20,
-    needs=lambda data: any(entry.get(name) is not None for entry in data.held_out.values() for name in _SHOWN),
+    needs=_known,
     draw=_draw,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,15 +17,33 @@ _EXPOSURE = ("coverage", "gini", "congestion")
 _SHOWN_JOBS, _JOB_ROWS = 5, 20  # of an agent, and of all
 
 
-def _draw(data: ReportData) -> Content:
-    exposures = _exposures(data)
+class _Found(NamedTuple):
+    rows: dict[str, list[str]]  # the metrics of each agent and reference, as they are written
+    exposures: dict[str, list[dict[str, Any]]]  # exposure of the jobs by each run that kept it, by group
+
+
+def _found(data: ReportData) -> _Found | None:
+    """None where neither metrics nor outcomes say which jobs any agent recommends."""
+    exposures = {
+        label: [part for run in members if (part := outcomes_of(run).get("exposure"))]
+        for label, members in data.groups.items()
+    }
+    exposures = {label: parts for label, parts in exposures.items() if parts}
+    rows = {
+        label: [format_number(entry.get(key)) for key in _EXPOSURE]
+        for label, entry in {**data.held_out, **data.references}.items()
+    }
+    if not exposures and all(entry == "-" for label in data.held_out for entry in rows[label]):
+        return None
+    return _Found(rows, exposures)
+
+
+def _draw(data: ReportData, found: _Found) -> Content:
+    exposures = found.exposures
     tables = [
         Table(
             ["agent", *(COLUMNS[key] for key in _EXPOSURE)],
-            [
-                [label, *(format_number(entry.get(key)) for key in _EXPOSURE)]
-                for label, entry in {**data.held_out, **data.references}.items()
-            ],
+            [[label, *row] for label, row in found.rows.items()],
             "Coverage: share of the jobs that are recommended at all. Gini: 0 where all jobs are recommended equally "
             "often, near 1 where always the same. Congestion: the chance that two recommendations are of the same job, "
             "so that two applicants meet as rivals. A random choice shows how uneven chance alone is.",
@@ -59,22 +77,10 @@ def _draw(data: ReportData) -> Content:
     return Content(words, tables, [figure])
 
 
-def _exposures(data: ReportData) -> dict[str, list[dict[str, Any]]]:
-    """Exposure of the jobs by each run that kept it, by group."""
-    kept = {
-        label: [part for run in members if (part := outcomes_of(run).get("exposure"))]
-        for label, members in data.groups.items()
-    }
-    return {label: parts for label, parts in kept.items() if parts}
-
-
 SECTION = Section(
     "jobs",
     "Which jobs are recommended",
     80,
-    needs=lambda data: (
-        bool(_exposures(data))
-        or any(entry.get(key) is not None for entry in data.held_out.values() for key in _EXPOSURE)
-    ),
+    needs=_found,
     draw=_draw,
 )

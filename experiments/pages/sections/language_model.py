@@ -42,12 +42,12 @@ _CURVES = (
 )
 
 
-def _draw(data: ReportData) -> Content:
+def _draw(data: ReportData, rows: list[list[str]]) -> Content:
     asked = {label: [_with_asked(table) for table in tables] for label, tables in data.metrics.items()}
     return Content(
         "What was asked of the language model in a run, mean over seeds: a decision that was known before costs "
         "nothing.",
-        [Table(_HEADER, _rows(data))],
+        [Table(_HEADER, rows)],
         [
             curves(
                 data.folder,
@@ -98,7 +98,7 @@ SECTION = Section(
     "language-model",
     "Feedback of a language model",
     70,
-    needs=lambda data: bool(_rows(data)),
+    needs=_rows,
     draw=_draw,
     without="No language model was asked: these runs cost no calls and no dollars.",
 )

@@ -15,7 +15,12 @@ _CURVES = (
 )
 
 
-def _draw(data: ReportData) -> Content:
+def _known(data: ReportData) -> list[tuple[str, str, str, str]]:
+    """The curves that there are values for."""
+    return [curve for curve in _CURVES if has_values(data.metrics, f"held_out/{curve[1]}")]
+
+
+def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
     return Content(
         "How good the greedy agent is on applicants that it never meets while learning, by how many recommendations it "
         "has learned from.",
@@ -31,7 +36,7 @@ def _draw(data: ReportData) -> Content:
                 y_label=title,
                 references={who: data.references[who][key] for who in REFERENCES},
             )
-            for name, key, title, caption in _CURVES
+            for name, key, title, caption in known
         ],
     )
 
@@ -40,6 +45,6 @@ SECTION = Section(
     "learning",
     "Learning curves",
     10,
-    needs=lambda data: has_values(data.metrics, *(f"held_out/{key}" for _, key, _, _ in _CURVES)),
+    needs=_known,
     draw=_draw,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,12 @@ _CURVES = (
 )
 
 
-def _draw(data: ReportData) -> Content:
-    planners = {label: members for label, members in data.groups.items() if _planning_steps(members)}
+def _planners(data: ReportData) -> dict[str, Sequence[Run]]:
+    """The groups whose agents plan."""
+    return {label: members for label, members in data.groups.items() if _planning_steps(members)}
+
+
+def _draw(data: ReportData, planners: Mapping[str, Sequence[Run]]) -> Content:
     twins = {label: _without_planning(data, members) for label, members in planners.items()}
     words = (
         "Each row compares an agent with one that is equal but does not plan, seed by seed."
@@ -115,7 +119,7 @@ SECTION = Section(
     "planning",
     "Planning",
     60,
-    needs=lambda data: any(_planning_steps(members) for members in data.groups.values()),
+    needs=_planners,
     draw=_draw,
     without="None of these agents plans.",
 )

@@ -14,7 +14,7 @@ _APPLY_RATE = "online/apply_rate"
 _RANDOM = "a random choice"
 
 
-def _draw(data: ReportData) -> Content:
+def _draw(data: ReportData, found: bool) -> Content:
     rows = _rows(data)
     first = next(iter(data.metrics.values()))
     random_too = {_RANDOM: [table.assign(**{_REGRET: table[_RANDOM_REGRET]}) for table in first]}

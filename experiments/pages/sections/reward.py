@@ -29,14 +29,19 @@ _CURVES = (
 )
 
 
-def _draw(data: ReportData) -> Content:
-    annealed = has_values(data.metrics, "online/cosine_weight")
+def _known(data: ReportData) -> list[tuple[str, str, str, str, str]]:
+    """The curves that there are values for."""
+    return [curve for curve in _CURVES if has_values(data.metrics, f"online/{curve[1]}")]
+
+
+def _draw(data: ReportData, known: list[tuple[str, str, str, str, str]]) -> Content:
+    annealed = any(column == "cosine_weight" for _, column, *_ in known)
     return Content(
         "Means since the point before, exploration included."
         + ("" if annealed else " No reward here is annealed, so there is no weight over time."),
         figures=[
             curves(data.folder, name, title, caption, data.metrics, "interactions", f"online/{column}", y_label=label)
-            for name, column, title, label, caption in _CURVES
+            for name, column, title, label, caption in known
         ],
     )
 
@@ -45,6 +50,6 @@ SECTION = Section(
     "reward",
     "What the reward is made of",
     40,
-    needs=lambda data: has_values(data.metrics, *(f"online/{column}" for _, column, *_ in _CURVES)),
+    needs=_known,
     draw=_draw,
 )

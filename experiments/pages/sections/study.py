@@ -28,16 +28,21 @@ def read_study(folder: Path) -> dict[str, Any] | None:
     return {**study, "png": base64.b64encode(figure.read_bytes()).decode()} if figure.is_file() else None
 
 
-def _draw(data: ReportData) -> Content:
+def _tables(data: ReportData) -> list[dict[str, Any]]:
+    """Those of a whole study; the folder of one setting has its numbers, but no tables."""
+    tables: list[dict[str, Any]] = data.study.get("tables", [])
+    return tables
+
+
+def _draw(data: ReportData, tables: list[dict[str, Any]]) -> Content:
     return Content(
         heading=f"The cold start: {data.study['name']}",
         poster=Poster("Scores of each learner", data.study["png"]),
         tables=[
             Table(table["header"], table["rows"], "" if number else data.study["in_words"])
-            for number, table in enumerate(data.study["tables"])
+            for number, table in enumerate(tables)
         ],
     )
 
 
-# The folder of one setting has its numbers, but no tables: those are of the whole study.
-SECTION = Section("study", "The cold start", 0, needs=lambda data: "tables" in data.study, draw=_draw)
+SECTION = Section("study", "The cold start", 0, needs=_tables, draw=_draw)

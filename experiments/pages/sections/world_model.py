@@ -10,14 +10,14 @@ from experiments.runs.tables import format_number, mean_and_spread
 __all__ = ["SECTION"]
 
 
-def _draw(data: ReportData) -> Content:
+def _draw(data: ReportData, rows: list[list[str]]) -> Content:
     return Content(
         "How well the agent's model predicts the reward of a recommendation before it is made: 1 is perfect, 0 no "
         "better than the mean, below 0 worse.",
         [
             Table(
                 ["agent", "R² while learning", "R² held out", "correlation held out"],
-                _rows(data),
+                rows,
                 "While learning: of the rewards that the agent was paid, each predicted before the model was trained "
                 "on it. Held out: of the expected rewards of all candidates under the truth, which is another signal "
                 "than a cosine that an agent may have been paid; there only the correlation says something.",
@@ -69,7 +69,7 @@ SECTION = Section(
     "world-model",
     "World model",
     50,
-    needs=lambda data: bool(_rows(data)),
+    needs=_rows,
     draw=_draw,
     without="None of these agents has a world model.",
 )
