@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
             reading=options["reading"],
             split=options["split"],
             n=options["n"],
-            exclude=options["exclude"],
+            exclude=options["exclude"] or [],
             resume=options["resume"],
             progress_bar=options["progress_bar"],
         )

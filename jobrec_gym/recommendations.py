@@ -309,6 +309,8 @@ def _job_ids(market: LabourMarket, exclude: Iterable[int | str]) -> Ids:
     """Rows of jobs that are named by row or by key, ascending and distinct."""
     if isinstance(exclude, str):
         raise TypeError(f"`exclude` must be a sequence of rows or keys, got the text {exclude!r}: write [{exclude!r}].")
+    if not isinstance(exclude, Iterable):
+        raise TypeError(f"`exclude` must be a sequence of rows or keys, () for none, got {exclude!r}.")
     named = list(exclude)
     keys = [which for which in named if isinstance(which, str)]
     rows = [market.job_id(which) for which in named if not isinstance(which, str)]

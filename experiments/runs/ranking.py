@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from experiments.runs.build import Task
 from experiments.runs.folders import MODEL, RunError, find_runs, lock_file
@@ -36,6 +37,8 @@ _PAIRS = 16_384
 """Pairs of applicant and job that an agent is asked about at once."""
 _WRITTEN = 100
 """People whose lists are written together: a kill loses no more."""
+_HASHED = 1 << 16
+"""Rows of a table that are hashed at once."""
 _SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
 
 
@@ -129,7 +132,8 @@ def rank_people(
         How many people are in the file.
 
     Raises:
-        RunError: For another ending, or if another process writes the same file.
+        RunError: For another ending, if there is nobody in the split, if ``out`` is the file of people itself or a
+            folder, or if another process writes the same file.
         ValueError: For a file of people that is wrong, and as :func:`jobrec_gym.recommend`.
     """
     out = Path(out)
@@ -137,9 +141,13 @@ def rank_people(
     market = ranking.market
     if applicants is None:
         rows = market.applicants.rows(split)
+        if not len(rows):
+            raise RunError(f"`split`: market {market.name!r} has no applicants of split={split}; take split=all.")
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
-        source: tuple[str, str] = market.job_vectors_sha256 or market.fingerprint(), split
+        source: tuple[str, str] = _digest([market.applicants.keys, market.applicants.vectors]), split
     else:
+        if out.exists() and out.samefile(_file_of(applicants)):
+            raise RunError(f"`out` is the file of people, {out}: give it another name.")
         newcomers = newcomers_of(market, applicants, **(reading or {}))
         n_people = len(newcomers)
 
@@ -148,7 +156,7 @@ def rank_people(
             return new, np.arange(len(new.applicants))
 
         source = _sha256(applicants), repr(newcomers.records[0])
-    jobs = market.job_vectors_sha256 or hashlib.sha256(market.jobs.vectors.tobytes()).hexdigest()
+    jobs = _digest_of_jobs(market)
     task = [ranking.made_by, ranking.observation, jobs, source, n, list(exclude), dict(reading or {})]
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (
@@ -240,6 +248,8 @@ def _writer(out: Path) -> Callable[[Path, Iterator[dict[str, Any]]], None]:
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if out.suffix not in writers:
         raise RunError(f"`out` must end in {', '.join(writers)}, got {str(out)!r}.")
+    if out.is_dir():
+        raise RunError(f"`out`: {out} is a folder; name a file in it.")
     if out.suffix == ".parquet":
         _parquet()
     return writers[out.suffix]
@@ -266,7 +276,8 @@ def _write_csv(out: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def _cell(skills: Sequence[str]) -> str:
     """A list of skills as a file of people has it, read back by ``load_csv``."""
-    return json.dumps(skills, ensure_ascii=False) if any(";" in skill for skill in skills) else ";".join(skills)
+    is_ambiguous = any(";" in skill or skill.startswith("[") for skill in skills)
+    return json.dumps(skills, ensure_ascii=False) if is_ambiguous else ";".join(skills)
 
 
 def _write_jsonl(out: Path, rows: Iterator[dict[str, Any]]) -> None:
@@ -296,9 +307,30 @@ def _parquet() -> tuple[Any, Any]:
         raise ImportError('a .parquet file needs pyarrow: pip install "jobrec-gym[data]".') from error
 
 
-def _sha256(source: str | os.PathLike[str]) -> str:
-    """Of a file's content, its scheme left out."""
+def _file_of(source: str | os.PathLike[str]) -> Path:
+    """A file, its scheme left out."""
     text = os.fspath(source)
-    path = Path(text) if Path(text).exists() else Path(text.partition(":")[2])
-    with path.open("rb") as file:
+    return Path(text) if Path(text).exists() else Path(text.partition(":")[2])
+
+
+def _sha256(source: str | os.PathLike[str]) -> str:
+    """Of a file's content."""
+    with _file_of(source).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_jobs(market: LabourMarket) -> str:
+    """Of all that a list says of jobs: a saved market knows that of their vectors, whose skills are theirs."""
+    jobs, words = market.jobs, market.vocabulary
+    arrays = [jobs.keys, jobs.title_ids, jobs.occupation_ids]
+    known = market.job_vectors_sha256
+    return _digest(arrays if known else [*arrays, jobs.vectors], known, words.titles, words.occupations)
+
+
+def _digest(arrays: Iterable[NDArray[Any]], *words: Any) -> str:
+    digest = hashlib.sha256(json.dumps(words).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        for start in range(0, len(array), _HASHED):  # a part of a memory-mapped table at a time
+            digest.update(np.ascontiguousarray(array[start : start + _HASHED]).tobytes())
+    return digest.hexdigest()

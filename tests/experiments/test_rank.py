@@ -226,6 +226,67 @@ def test_another_ranking_does_not_go_on_from_it(tmp_path, monkeypatch, changes):
     assert len(read(tmp_path / "ranked.csv")) == 40 * options.get("n", 10)
 
 
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize(
+    ("jobs", "people"),
+    [
+        (JOBS, [{**PEOPLE[0], "hard": ["hygiene"]}, *PEOPLE[1:]]),
+        (JOBS, [{**PEOPLE[0], "key": "another"}, *PEOPLE[1:]]),
+        ([{**JOBS[0], "key": "another"}, *JOBS[1:]], PEOPLE),
+        ([{**JOBS[0], "title": "another"}, *JOBS[1:]], PEOPLE),
+    ],
+    ids=["skills of people", "keys of people", "keys of jobs", "titles of jobs"],
+)
+def test_a_ranking_of_other_people_or_jobs_does_not_go_on_from_it(tmp_path, monkeypatch, saved, jobs, people):
+    def load(name, jobs, people):
+        (tmp_path / name).mkdir()
+        files = write_jsonl(tmp_path / name / "jobs.jsonl", jobs), write_jsonl(tmp_path / name / "them.jsonl", people)
+        market = load_market(f"jsonl:{files[0]}", applicants=str(files[1]), encoder="hashing")
+        return market.save(tmp_path / name / "market") if saved else market
+
+    def stop(*args):
+        raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(ranking, "_write_csv", stop)
+        rank_people(Ranking(load("before", JOBS, PEOPLE)), tmp_path / "ranked.csv")
+    rank_people(Ranking(load("after", jobs, people)), tmp_path / "ranked.csv")
+    rank_people(Ranking(load("anew", jobs, people)), tmp_path / "anew.csv")
+
+    assert (tmp_path / "ranked.csv").read_text() == (tmp_path / "anew.csv").read_text()
+
+
+def test_the_file_of_people_is_not_written_over(market, tmp_path):
+    people = write_csv(tmp_path / "people.csv", PEOPLE)
+    before = people.read_text()
+
+    for applicants in (people, f"csv:{tmp_path / '.' / 'people.csv'}"):
+        with pytest.raises(RunError, match=r"`out` is the file of people, .*people.csv: give it another name"):
+            rank_people(Ranking(market), people, applicants=applicants)
+    assert people.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"people.csv"}
+
+
+def test_a_folder_and_an_empty_split_are_refused_before_anybody_is_ranked(market, tmp_path):
+    (tmp_path / "ranked.csv").mkdir()
+    with pytest.raises(RunError, match=r"ranked.csv is a folder; name a file in it"):
+        rank_people(Ranking(market), tmp_path / "ranked.csv")
+    with pytest.raises(RunError, match=r"has no applicants of split=test; take split=all"):
+        rank_people(Ranking(market), tmp_path / "other.csv", split="test")
+    assert {path.name for path in tmp_path.iterdir()} == {"ranked.csv"}
+
+
+def test_a_skill_that_looks_like_a_list_is_read_back(tmp_path):
+    jobs = [{**JOBS[0], "hard": ["[C]", "SQL"]}, *JOBS[1:]]
+    files = write_jsonl(tmp_path / "jobs.jsonl", jobs), write_jsonl(tmp_path / "them.jsonl", PEOPLE)
+    rank_people(
+        Ranking(load_market(f"jsonl:{files[0]}", applicants=str(files[1]), encoder="hashing")), tmp_path / "ranked.csv"
+    )
+
+    row = next(row for row in read(tmp_path / "ranked.csv") if row["job_key"] == "j0")
+    assert (row["shared"], row["missing"]) == (("SQL", "teamwork"), ("[C]",))
+
+
 def test_two_processes_do_not_write_one_file(tmp_path):
     market = load_market("default", n_jobs=60, n_applicants=40)
     refused = []

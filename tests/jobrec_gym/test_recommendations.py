@@ -72,6 +72,8 @@ def test_excluded_jobs_are_named_by_rows_and_keys(market):
         recommend(None, market, WHO, exclude=["J000000x"])
     with pytest.raises(TypeError, match="`exclude` must be a sequence of rows or keys, got the text 'J0000001'"):
         recommend(None, market, WHO, exclude="J0000001")
+    with pytest.raises(TypeError, match=r"`exclude` must be a sequence of rows or keys, \(\) for none, got None"):
+        recommend(None, market, WHO, exclude=None)
 
 
 def test_there_are_no_more_than_the_catalogue_has(market):
