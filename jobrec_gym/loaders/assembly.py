@@ -19,6 +19,7 @@ from jobrec_gym.market import (
     MarketError,
     Population,
     SkillLists,
+    Texts,
     Vocabulary,
     compose_block,
     compose_vectors,
@@ -41,7 +42,7 @@ SplitBy = Literal["row", "occupation"]
 SPLITS = ("train", "test")
 """What a source's own split may say of a row."""
 
-_TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family")
+_TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family", "description")
 _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
 
 
@@ -58,6 +59,7 @@ class Record:
         experience: A phrase or a text on experience.
         occupation: The occupation's name.
         family: The occupation's family; has no meaning without an occupation, and is then left out.
+        description: What the source says in whole sentences, for language models to read; no vector is made of it.
         where: Where the record stands, for messages: ``"jobs.csv, row 3"``.
         split: One of :data:`SPLITS`, where the source has a split of its own.
     """
@@ -72,6 +74,7 @@ class Record:
     family: str | None = None
     where: str = ""
     split: str | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +215,7 @@ def assemble_market(
             hard_skills=lists["hard"][side],
             soft_skills=lists["soft"][side],
             held_out=held_out[side],
+            descriptions=_descriptions(records),
         )
     logger.info(
         "%s: %d applicants, %d jobs, %d hard and %d soft skills",
@@ -306,6 +310,11 @@ def _place(record: Record) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _descriptions(records: Sequence[Record]) -> Texts | None:
+    texts = [record.description.strip() for record in records]
+    return Texts.from_rows(texts) if any(texts) else None
 
 
 def _skills(skills: Sequence[str] | str) -> list[str]:

@@ -187,6 +187,7 @@ def _joined(market: LabourMarket, new: LabourMarket) -> LabourMarket:
         hard_skills=_moved(people.hard_skills, places["hard_skills"]),
         soft_skills=_moved(people.soft_skills, places["soft_skills"]),
         held_out=np.zeros(len(people), dtype=bool),
+        descriptions=people.descriptions,
     )
     return market.replaced_applicants(
         population,

@@ -37,7 +37,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split")
+FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split", "description")
 """What a row can tell, see :class:`~jobrec_gym.loaders.assembly.Record`."""
 
 _SIDES = ("jobs", "applicants")
@@ -80,7 +80,8 @@ def load_csv(
             joined. A mapped column must be there; of the others only one of ``hard`` and ``soft`` must. A column that
             differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a
             row's key is its number. ``split`` says ``train`` or ``test`` of each row, in place of ``test_fraction``;
-            where rows of both sides are read, both have it or none has.
+            where rows of both sides are read, both have it or none has. ``description`` is a text for language models
+            to read, of which no vector is made; ``text_columns`` with ``columns={"hard": "description"}`` makes one.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell. A cell may hold a JSON array as well.
@@ -582,6 +583,9 @@ def _record(
         family=text("family") or None,
         where=where,
         split=_cell_split(text("split"), where, fields["split"][0]) if "split" in fields else None,
+        description=_cell_free_text(row.get(fields["description"][0]), where, fields["description"][0])
+        if "description" in fields
+        else "",
     )
 
 

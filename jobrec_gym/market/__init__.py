@@ -11,6 +11,7 @@ from jobrec_gym.market.tables import (
     Profile,
     SkillLists,
     Split,
+    Texts,
     Vocabulary,
 )
 from jobrec_gym.market.vectors import compose_block, compose_vectors, gathered, row_products
@@ -25,6 +26,7 @@ __all__ = [
     "Profile",
     "SkillLists",
     "Split",
+    "Texts",
     "Vocabulary",
     "compose_block",
     "compose_vectors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market.tables import ROW_TABLES, MarketError, Population, Vocabulary
+from jobrec_gym.market.tables import ROW_TABLES, MarketError, Population, Texts, Vocabulary
 
 __all__ = ["check_lengths", "check_population", "check_word_vectors", "check_words"]
 
@@ -24,12 +24,14 @@ def check_population(side: str, population: Population) -> None:
         raise MarketError(f"`{side}` vectors must be (n, 2 * block_dim), got shape {population.vectors.shape}.")
     for key, table in {"vectors": population.vectors, **population.tables()}.items():
         if not key.endswith(("_offsets", "_ids")) or key in ROW_TABLES:
-            if len(table) != n:
+            if len(table) != n and key != "description_bytes":
                 raise MarketError(f"`{side}.{key}` must have one entry for each of the {n} keys, got {len(table)}.")
         elif key.endswith("_offsets") and len(table) != n + 1:
             raise MarketError(f"`{side}.{key}` must have {n + 1} entries for {n} keys, got {len(table)}.")
     if _is_large_and_mapped(population):
         return  # checked when it was saved; reading large tables whole would load them
+    if population.descriptions is not None:
+        _check_texts(side, population.descriptions)
     keys, counts = np.unique(population.keys, return_counts=True)
     if len(keys) < n:
         raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
@@ -39,6 +41,20 @@ def check_population(side: str, population: Population) -> None:
             f"`{side}` row {row} has seniority {population.seniority[row]}; it must be 1 to 5, 0 if unknown."
         )
     check_lengths(side, population.vectors, 0, population.keys)
+
+
+def _check_texts(side: str, texts: Texts) -> None:
+    offsets, n_bytes = texts.offsets, len(texts.data)
+    if offsets[0] != 0 or offsets[-1] != n_bytes or (np.diff(offsets) < 0).any():
+        raise MarketError(f"`{side}.description_offsets` must ascend from 0 to the {n_bytes} bytes of the texts.")
+    try:
+        bytes(texts.data).decode()
+    except UnicodeDecodeError as error:
+        raise MarketError(f"`{side}.description_bytes` must be UTF-8: {error}.") from None
+    # A text begins with a character, not within one.
+    begins = offsets[:-1][offsets[:-1] < n_bytes]
+    if (texts.data[begins] & 0xC0 == 0x80).any():
+        raise MarketError(f"`{side}.description_offsets` must not cut a character.")
 
 
 def _is_large_and_mapped(population: Population) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.checks import check_lengths
-from jobrec_gym.market.tables import TABLE_KEYS, MarketError, Population, Vocabulary
+from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 
 __all__ = [
     "HEADER",
@@ -128,6 +128,7 @@ def write_tables(
     market: MarketTables, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None
 ) -> None:
     """Writes all but the vectors of both sides, see :meth:`~jobrec_gym.market.LabourMarket.write_tables`."""
+    described = [side for side in _SIDES if getattr(market, side).descriptions is not None]
     header = {
         "format": _FORMAT,
         "name": market.name,
@@ -135,6 +136,7 @@ def write_tables(
         "job_vectors_sha256": job_vectors_sha256,
         "made_from": made_from,
         "vocabulary": market.vocabulary.as_lists(),
+        **({"described": described} if described else {}),
     }
     (folder / _TABLES).mkdir()
     for side in _SIDES:
@@ -158,7 +160,8 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
             {
                 # Plain views: an entry of a `np.memmap` costs three times that of an array.
                 key: _memory_mapped(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
-                for key in TABLE_KEYS
+                for key in (*TABLE_KEYS, *DESCRIPTION_KEYS)
+                if key in TABLE_KEYS or side in header.get("described", ())
             },
         )
         for side in _SIDES

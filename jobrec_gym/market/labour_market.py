@@ -382,6 +382,7 @@ class LabourMarket:
             experience=words.experiences[population.experience_ids[row]],
             occupation=None if occupation < 0 else words.occupations[occupation],
             family=None if family < 0 else words.families[family],
+            description="" if population.descriptions is None else population.descriptions[row],
             id=row,
         )
 

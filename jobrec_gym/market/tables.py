@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BLOCKS",
+    "DESCRIPTION_KEYS",
     "ROW_TABLES",
     "SENIORITY_LEVELS",
     "TABLE_KEYS",
@@ -20,6 +21,7 @@ __all__ = [
     "Profile",
     "SkillLists",
     "Split",
+    "Texts",
     "Vocabulary",
     "read_only",
     "view",
@@ -35,7 +37,10 @@ ROW_TABLES = ("keys", "title_ids", "experience_ids", "occupation_ids", "seniorit
 """Tables of a :class:`Population` with one entry a row."""
 
 TABLE_KEYS = (*ROW_TABLES, *(f"{block}_{part}" for block in BLOCKS for part in ("offsets", "ids")))
-"""All tables of a :class:`Population` but the vectors, as :meth:`Population.tables` names them."""
+"""Tables of every :class:`Population` but the vectors, as :meth:`Population.tables` names them."""
+
+DESCRIPTION_KEYS = ("description_offsets", "description_bytes")
+"""Two more, of a population whose source describes it."""
 
 
 class MarketError(ValueError):
@@ -55,6 +60,8 @@ class Profile:
         experience: Experience had or asked for, as a phrase; may be empty.
         occupation: The occupation's name, ``None`` where the source has none.
         family: The occupation's family, ``None`` where the source has none.
+        description: What the source says of it in whole sentences; may be empty. No vector is made of it: language
+            models read it.
         id: The row in the market's tables, which is what ``info`` and ``reset(options=...)`` name; -1 for a profile
             that is in no market. Profiles that differ in it alone are equal.
     """
@@ -67,6 +74,7 @@ class Profile:
     experience: str
     occupation: str | None
     family: str | None
+    description: str = field(default="", kw_only=True)
     id: int = field(default=-1, compare=False)
 
 
@@ -125,6 +133,36 @@ class SkillLists:
         return SkillLists(offsets, self.flat(rows)[1])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """One text a row, stored end to end, so that those of a million rows are memory-mapped.
+
+    Attributes:
+        offsets: int64 (n + 1,), where each row's text begins.
+        data: uint8 (total,), UTF-8.
+    """
+
+    offsets: NDArray[np.int64]
+    data: NDArray[np.uint8]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[str]) -> Texts:
+        """Packs an iterable of texts."""
+        encoded = [row.encode() for row in rows]
+        offsets = np.concatenate(([0], np.cumsum([len(text) for text in encoded]))).astype(np.int64)
+        return cls(offsets, np.frombuffer(b"".join(encoded), dtype=np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def take(self, rows: NDArray[np.integer]) -> Texts:
+        """The texts of some rows, in the order of ``rows``."""
+        return Texts.from_rows(self[row] for row in rows.tolist())
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """The words that tables refer to by id.
@@ -166,6 +204,7 @@ class Population:
         hard_skills: Hard skills of each row.
         soft_skills: Soft skills of each row.
         held_out: bool (n,), True for the test split.
+        descriptions: What the source says of each row in whole sentences; ``None`` where it describes none.
     """
 
     keys: NDArray[np.str_]
@@ -177,6 +216,7 @@ class Population:
     hard_skills: SkillLists
     soft_skills: SkillLists
     held_out: NDArray[np.bool_]
+    descriptions: Texts | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -200,14 +240,17 @@ class Population:
         if held_out is not None:
             taken["held_out"] = held_out
         hard, soft = self.hard_skills.take(rows), self.soft_skills.take(rows)
-        return Population(vectors=self.vectors[rows], hard_skills=hard, soft_skills=soft, **taken)
+        texts = None if self.descriptions is None else self.descriptions.take(rows)
+        return Population(vectors=self.vectors[rows], hard_skills=hard, soft_skills=soft, descriptions=texts, **taken)
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """All arrays but the vectors, by the names of :data:`TABLE_KEYS`."""
+        """All arrays but the vectors, by the names of :data:`TABLE_KEYS` and, where described, the further ones."""
         tables = {key: getattr(self, key) for key in ROW_TABLES}
         for block in BLOCKS:
             skills: SkillLists = getattr(self, f"{block}_skills")
             tables |= {f"{block}_offsets": skills.offsets, f"{block}_ids": skills.ids}
+        if self.descriptions is not None:
+            tables |= dict(zip(DESCRIPTION_KEYS, (self.descriptions.offsets, self.descriptions.data), strict=True))
         return tables
 
     @classmethod
@@ -215,7 +258,8 @@ class Population:
         """The population that :meth:`tables` and the vectors describe."""
         hard, soft = (SkillLists(tables[f"{block}_offsets"], tables[f"{block}_ids"]) for block in BLOCKS)
         rows = {key: tables[key] for key in ROW_TABLES}
-        return cls(vectors=vectors, hard_skills=hard, soft_skills=soft, **rows)
+        texts = Texts(*(tables[key] for key in DESCRIPTION_KEYS)) if DESCRIPTION_KEYS[0] in tables else None
+        return cls(vectors=vectors, hard_skills=hard, soft_skills=soft, descriptions=texts, **rows)
 
 
 def read_only(population: Population) -> Population:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import tempfile
 import weakref
@@ -41,6 +42,7 @@ from jobrec_gym.simulators.cache import AnswerCache, ShortAnswer
 from jobrec_gym.simulators.completion import ModelUnusable
 from jobrec_gym.simulators.memory import FeedbackMemory, merged
 from jobrec_gym.simulators.prompts import (
+    MAX_DESCRIPTION,
     PERSONAS,
     applicant_document,
     encode_document,
@@ -64,6 +66,8 @@ __all__ = [
     "Sampling",
     "Usage",
 ]
+
+logger = logging.getLogger(__name__)
 
 Ids = NDArray[np.int64]
 
@@ -599,14 +603,26 @@ class _Documents:
     """Encoded documents of a market's rows; the latest ones are kept, since cleaning texts costs more than a replay."""
 
     def __init__(self, market: LabourMarket):
+        self._told = False
         keep = lru_cache(maxsize=_DOCUMENTS_KEPT)
-        self._applicant = keep(lambda row: encode_document(applicant_document(market.applicant(row))))
-        self._job = keep(lambda row: encode_document(job_document(market.job(row))))
+        self._applicant = keep(lambda row: self._encoded(applicant_document(market.applicant(row))))
+        self._job = keep(lambda row: self._encoded(job_document(market.job(row))))
 
     def questions(self, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
         """The questions of n pairs."""
         pairs = zip(applicant_ids.tolist(), job_ids.tolist(), strict=True)
         return [(self._applicant(applicant), self._job(job)) for applicant, job in pairs]
+
+    def _encoded(self, document: Mapping[str, Any]) -> str:
+        length = len(document.get("description", ""))
+        if length > MAX_DESCRIPTION and not self._told:
+            self._told = True
+            logger.warning(
+                "%s has descriptions that are longer than %d characters, one has %d: of each the model is told the "
+                "first sentences up to that length.",
+                *(self._market.name, MAX_DESCRIPTION, length),
+            )
+        return encode_document(document)
 
 
 def _checked_address(model: str, api_base: str | None) -> str | None:

@@ -21,6 +21,7 @@ if importlib.util.find_spec("litellm") is None:
 from fake_llm import DROPS, decides, fails, leans, says, serving, sleeps, trickles
 
 import jobrec_gym
+from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
 from jobrec_gym.simulators.cache import AnswerCache
 from jobrec_gym.simulators.llm import (
@@ -135,6 +136,21 @@ def test_a_call_that_can_never_succeed_raises_whatever_the_policy(market, code):
     with serving(fails(code)) as fake, pytest.raises(ModelUnusable, match="openai/fake"):
         simulator(fake, retries={"on_failure": "cosine"}).bind(market).feedback(*ids((0, 0)))
     assert fake.calls == 1
+
+
+def test_a_vacancy_of_6_000_characters_is_told_up_to_a_sentence_and_it_is_said_once(caplog):
+    text = " ".join(f"Sentence {n} says what is done." for n in range(200))
+    rows = [{"key": f"j{n}", "hard": ("SQL",), "description": f"Job {n}. {text}"} for n in range(3)]
+    jobs, people = ([Record(**row) for row in some] for some in (rows, [{"key": "p", "hard": ("SQL",)}]))
+    described = assemble_market("described", people, jobs, encoder="hashing")
+    with serving(decides("apply")) as fake:
+        simulator(fake).bind(described).feedback(*ids((0, 0), (0, 1), (0, 2)))
+        told = fake.asked()
+    assert len(told) == 3
+    assert all("Sentence 110 says what is done." in text and "Sentence 130" not in text for text in told)
+    said = [record.getMessage() for record in caplog.records if "descriptions" in record.getMessage()]
+    assert len(said) == 1
+    assert "described has descriptions that are longer than 4000 characters" in said[0]
 
 
 def test_a_missing_key_is_told_before_a_call(market, monkeypatch):

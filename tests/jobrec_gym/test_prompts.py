@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jobrec_gym import Profile
 from jobrec_gym.simulators.prompts import (
+    MAX_DESCRIPTION,
     PERSONAS,
     PROTECTED,
     applicant_document,
@@ -67,6 +68,37 @@ def test_neither_the_key_nor_a_protected_attribute_is_told():
     for document in (applicant_document(PROFILE), job_document(PROFILE)):
         assert not set(document) & {*PROTECTED, "key"}
         assert "Jane" not in encode_document(document)
+
+
+LONG = " ".join(f"Sentence {n} says what is done." for n in range(300))
+
+
+def test_a_description_is_told_up_to_the_end_of_a_sentence():
+    job = Profile("k", "cook", ("grilling",), (), 0, "", None, None, description=LONG)
+    for document in (applicant_document(job), job_document(job)):
+        told = json.loads(encode_document(document))
+        assert told["hard_skills"] == ["grilling"]
+        assert LONG.startswith(told["description"])
+        assert MAX_DESCRIPTION - 40 < len(told["description"]) <= MAX_DESCRIPTION
+        assert told["description"].endswith("is done.")
+
+
+def test_a_long_free_text_is_told_as_the_description_and_not_as_an_entry_of_a_list():
+    job = job_document(Profile("k", "cook", (LONG,), ("patience",), 0, "", None, None))
+    assert job == {"title": "cook", "soft_skills": ["patience"], "description": LONG}
+    described = Profile("k", "cook", (LONG,), ("patience",), 0, "", None, None, description=LONG)
+    assert job_document(described) == job, "and once, where it is the description too"
+    other = Profile("k", "cook", (LONG,), (), 0, "", None, None, description="We cook.")
+    assert job_document(other) == {"title": "cook", "hard_skills": [LONG], "description": "We cook."}
+
+
+def test_documents_without_a_description_are_as_they_were():
+    short = Profile("k", "cook", ("grills over an open fire",), (), 2, "", None, None)
+    assert encode_document(job_document(short)) == (
+        '{"title":"cook","seniority":"junior","hard_skills":["grills over an open fire"]}'
+    )
+    listed = Profile("k", "cook", (LONG, "grilling"), (), 0, "", None, None)
+    assert "description" not in job_document(listed), "long entries of a list are cut, and told as they were"
 
 
 def test_what_the_source_does_not_say_is_left_out():

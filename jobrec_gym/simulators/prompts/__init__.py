@@ -11,9 +11,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from jobrec_gym.market import SENIORITY_LEVELS, Profile
+from jobrec_gym.market import BLOCKS, SENIORITY_LEVELS, Profile
+from jobrec_gym.pieces import first_sentences
 
 __all__ = [
+    "MAX_DESCRIPTION",
     "PERSONAS",
     "PROTECTED",
     "Prompt",
@@ -33,6 +35,9 @@ PERSONAS: Mapping[str, str] = {
 
 PROTECTED = ("name", "age", "sex", "gender", "pronouns", "nationality", "photo", "address")
 """Attributes of a person that no document carries unless it is asked to."""
+
+MAX_DESCRIPTION = 4_000
+"""How many characters of a description a model is told, cut behind a sentence."""
 
 _MAX_TEXT = 1_200
 _MAX_ENTRY = 120
@@ -100,18 +105,25 @@ def applicant_document(profile: Profile) -> dict[str, Any]:
 
 
 def job_document(profile: Profile) -> dict[str, Any]:
-    """What a model is told of a job."""
+    """What a model is told of a job: what it asks for, and its description.
+
+    A description is cut to :data:`MAX_DESCRIPTION` characters, behind a sentence. Where the source has none and a block
+    is one free text that is too long for an entry of a list, that text is the description.
+    """
     return _document(profile, {"title": profile.title})
 
 
 def encode_document(document: Mapping[str, Any]) -> str:
     """A document as one line of JSON that cannot close a tag: ``<``, ``>`` and ``&`` are escaped.
 
-    Texts are cleaned by :func:`clean_text`; a list keeps its first 24 entries, each cut to 120 characters.
+    Texts are cleaned by :func:`clean_text`; a list keeps its first 24 entries, each cut to 120 characters, and
+    ``description`` its first :data:`MAX_DESCRIPTION` characters, up to the end of a sentence.
     """
     clean: dict[str, Any] = {}
     for key, value in document.items():
-        if isinstance(value, (list, tuple)):
+        if key == "description" and isinstance(value, str):
+            clean[key] = clean_text(first_sentences(value, MAX_DESCRIPTION), MAX_DESCRIPTION)
+        elif isinstance(value, (list, tuple)):
             clean[key] = [clean_text(str(entry), _MAX_ENTRY) for entry in value[:_MAX_ENTRIES]]
         else:
             clean[key] = clean_text(value, _MAX_TEXT) if isinstance(value, str) else value
@@ -138,10 +150,16 @@ def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
 
 
 def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
+    blocks: dict[str, list[str]] = {block: list(getattr(profile, f"{block}_skills")) for block in BLOCKS}
+    texts = [block for block, skills in blocks.items() if len(skills) == 1 and len(skills[0]) > _MAX_ENTRY]
+    description = profile.description or "\n".join(blocks[block][0] for block in texts)
+    for block in texts:
+        if blocks[block][0] in description:  # told there, and not the beginning of it here as well
+            del blocks[block]
     document: dict[str, Any] = {
         **head,
         "seniority": SENIORITY_LEVELS[profile.seniority - 1] if profile.seniority else "",
-        "hard_skills": list(profile.hard_skills),
-        "soft_skills": list(profile.soft_skills),
+        **{f"{block}_skills": skills for block, skills in blocks.items()},
+        "description": description,
     }
     return {key: value for key, value in document.items() if value}

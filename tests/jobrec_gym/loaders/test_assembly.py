@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import random
 
 import numpy as np
@@ -54,6 +56,38 @@ def test_words_arrive_in_the_profiles():
     job = market.job(8)
     assert (job.key, job.title, job.seniority, job.experience) == ("j8", "Job 3", 2, "3 to 5 years")
     assert (job.occupation, job.family) == ("occupation 1", "family 1")
+
+
+def test_descriptions_are_kept_row_by_row_and_no_vector_is_made_of_them():
+    plain = assemble()
+    texts = {"description": " We weld.\n\nNaïve? 溶接. "}
+    described = assemble(jobs=[postings()[0], *(dataclasses.replace(job, **texts) for job in postings()[1:])])
+    assert described.job(0).description == ""
+    assert described.job(1).description == described.job(19).description == "We weld.\n\nNaïve? 溶接."
+    assert described.applicants.descriptions is None
+    np.testing.assert_array_equal(described.jobs.vectors, plain.jobs.vectors)
+    assert described.fingerprint() != plain.fingerprint()
+    assert described.jobs.take(np.array([3, 0])).descriptions[1] == ""
+
+
+def test_a_market_without_descriptions_has_the_fingerprint_and_the_files_that_it_always_had(tmp_path):
+    plain = assemble(postings(3), postings(3))
+    assert plain.fingerprint() == assemble(postings(3, description=" "), postings(3)).fingerprint()
+    saved = plain.save(tmp_path / "market")
+    assert not list(saved.folder.rglob("*description*"))
+    assert "described" not in json.loads((saved.folder / "market.json").read_text())
+
+
+def test_descriptions_are_saved_and_loaded(tmp_path):
+    market = assemble(people(3, description="I weld."), postings(4))
+    saved = market.save(tmp_path / "market")
+    assert saved.fingerprint() == market.fingerprint()
+    assert [saved.applicant(row).description for row in range(3)] == ["I weld."] * 3
+    assert saved.job(0).description == ""
+    offsets = saved.folder / "tables" / "applicants-description_offsets.npy"
+    np.save(offsets, np.array([0, 7, 6, 21]))
+    with pytest.raises(MarketError, match="`applicants.description_offsets` must ascend from 0 to the 21 bytes"):
+        LabourMarket.load(saved.folder)
 
 
 def test_a_block_is_the_unit_mean_of_its_skills():

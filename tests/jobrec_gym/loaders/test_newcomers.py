@@ -50,6 +50,16 @@ def market(files):
     return load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "others.csv"), encoder="hashing")
 
 
+def test_new_people_bring_their_descriptions_and_jobs_keep_theirs(files):
+    write_csv(files / "described.csv", [{"key": "j", "hard": "SQL", "description": "We query."}])
+    market = load_market(f"csv:{files / 'described.csv'}", applicants=str(files / "others.csv"), encoder="hashing")
+    new = market.with_applicants(
+        [{"key": "p", "hard": ["SQL"], "description": "I query."}, {"key": "q", "hard": ["R"]}]
+    )
+    assert [new.applicant(row).description for row in (0, 1)] == ["I query.", ""]
+    assert new.job(0).description == market.job(0).description == "We query."
+
+
 def test_new_people_have_the_vectors_that_loading_them_from_a_file_gives(market, files):
     loaded = load_csv(files / "jobs.csv", applicants=files / "people.csv", encoder="hashing")
 
