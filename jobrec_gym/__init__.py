@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from jobrec_gym.env import JobRecEnv
     from jobrec_gym.interactions import Interactions, ObservationForm
     from jobrec_gym.loaders.interactions import load_interactions
-    from jobrec_gym.market import LabourMarket, MarketError, Population, Profile, load_market, register_market_source
+    from jobrec_gym.market import (
+        ContextField,
+        LabourMarket,
+        MarketError,
+        Population,
+        Profile,
+        load_market,
+        register_market_source,
+    )
     from jobrec_gym.recommendations import Recommendation, recommend, recommend_each
     from jobrec_gym.recording import record_interactions
     from jobrec_gym.rewards import CosineRewardModel, FeedbackRewardModel, HybridRewardModel, RewardBatch, RewardModel
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnealSchedule",
     "BudgetReached",
+    "ContextField",
     "CosineReward",
     "CosineRewardModel",
     "EmbeddingAction",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import hash64, normal, text_key
 from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
 
-__all__ = ["PAIR_FEATURES", "PairValues", "hard_coverage", "seniority", "soft_coverage"]
+__all__ = ["PAIR_FEATURES", "PairValues", "context_fit", "hard_coverage", "seniority", "soft_coverage"]
 
 Ids = NDArray[np.int64]
 
@@ -53,12 +53,41 @@ def seniority(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray
     return np.where(known, 1 - np.abs(levels[0] - levels[1]) / 4, 0.5)
 
 
+def context_fit(market: LabourMarket, name: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    """How well a field of the market's context fits, see :class:`~jobrec_gym.market.context.ContextField`.
+
+    Args:
+        market: Has the field.
+        name: Of the field.
+        applicant_ids: (n,), valid.
+        job_ids: (n,), valid.
+
+    Returns:
+        float64 (n,) in [0, 1], .5 where it is unknown on one side.
+    """
+    table = market.context[name]
+    if table.kind == "set":
+        lists = table.lists()
+        known = (lists[0].lengths(applicant_ids) > 0) & (lists[1].lengths(job_ids) > 0)
+        return np.where(known, _context_shares(market, name)(applicant_ids, job_ids), 0.5)
+    columns = table.columns()
+    had, asked = columns[0][applicant_ids], columns[1][job_ids]
+    if table.kind in ("category", "flag"):
+        return np.where((had >= 0) & (asked >= 0), had == asked, 0.5)
+    if table.kind == "number":
+        distance, spread = np.abs(had - asked), _spread(market, name)
+        fit = np.exp(-distance / spread) if spread else (distance == 0).astype(np.float64)
+    else:
+        fit = (had >= asked if table.kind == "at_least" else had <= asked).astype(np.float64)
+    return np.where(np.isnan(had) | np.isnan(asked), 0.5, fit)
+
+
 PAIR_FEATURES: Mapping[str, Callable[[LabourMarket, Ids, Ids], NDArray[np.float64]]] = {
     "hard_coverage": hard_coverage,
     "soft_coverage": soft_coverage,
     "seniority": seniority,
 }
-"""What can be asked for by name."""
+"""What can be asked for by name of every market; a market's context fields are asked for in the same way."""
 
 
 class PairValues:
@@ -66,7 +95,9 @@ class PairValues:
 
     Args:
         market: Where applicants and jobs come from.
-        pair_features: Distinct entries of :data:`PAIR_FEATURES`, in the order of the columns, or ``"all"``.
+        pair_features: Distinct names, in the order of the columns: entries of :data:`PAIR_FEATURES` and fields of the
+            market's context. ``"all"`` is all of these but the fields that are not
+            :attr:`shown <jobrec_gym.market.context.ContextTable.shown>`.
         pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
             It is a hash of feature, applicant and job, so that a pair's value is wrong in the same way each time,
             whatever else is shown.
@@ -86,13 +117,13 @@ class PairValues:
 
     def __init__(self, market: LabourMarket, pair_features: Sequence[str], pair_noise: float = 0.0):
         self.market = market
-        self.names = _checked_names(pair_features)
+        self.names = _checked_names(pair_features, market)
         if not pair_noise >= 0 or not math.isfinite(pair_noise):
             raise ValueError(f"`pair_noise` must be a finite number of at least 0, got {pair_noise}.")
         if pair_noise and not self.names:
             raise ValueError(
                 f"`pair_noise` is {pair_noise}, but there is nothing to blur: name features by `pair_features=`, one "
-                f"or more of {tuple(PAIR_FEATURES)}."
+                f"or more of {_known_names(market)}."
             )
         self.noise = float(pair_noise)
 
@@ -124,7 +155,7 @@ class PairValues:
         if not self.names:
             raise ValueError(
                 "`pair_features` of this environment is empty, it knows nothing of pairs: make it with "
-                f'`pair_features=`, one or more of {tuple(PAIR_FEATURES)}, or "all".'
+                f'`pair_features=`, one or more of {_known_names(self.market)}, or "all".'
             )
         applicants = _checked_ids("applicant_ids", applicant_ids, len(self.market.applicants))
         jobs = _checked_ids("job_ids", job_ids, len(self.market.jobs))
@@ -138,17 +169,24 @@ class PairValues:
         return self(applicants, jobs)
 
     def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        values = PAIR_FEATURES[name](self.market, applicant_ids, job_ids)
+        if name in PAIR_FEATURES:
+            values = PAIR_FEATURES[name](self.market, applicant_ids, job_ids)
+        else:
+            values = context_fit(self.market, name, applicant_ids, job_ids)
         if self.noise:
             # By name and not by column: what is shown beside a feature changes nothing in it.
             values = values + self.noise * normal(hash64(_NOISE, text_key(name), applicant_ids, job_ids))
         return np.clip(values, 0.0, 1.0)
 
 
-def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    known = tuple(PAIR_FEATURES)
+def _known_names(market: LabourMarket) -> tuple[str, ...]:
+    return (*PAIR_FEATURES, *market.context)
+
+
+def _checked_names(names: Sequence[str], market: LabourMarket) -> tuple[str, ...]:
+    known = _known_names(market)
     if isinstance(names, str) and names == "all":
-        return known
+        return tuple(name for name in known if name in PAIR_FEATURES or market.context[name].shown)
     if isinstance(names, str) or not isinstance(names, Sequence):
         example = names if isinstance(names, str) else known[0]
         raise ValueError(f'`pair_features` must be a sequence of names, e.g. [{example!r}], or "all", got {names!r}.')
@@ -192,6 +230,20 @@ def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids:
 def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
     """Who has which share of a job's skills. Kept for a market, so that no environment holds, copies or pickles it."""
     return _SkillShares(getattr(market.applicants, f"{block}_skills"), getattr(market.jobs, f"{block}_skills"))
+
+
+@lru_cache(maxsize=16)
+def _context_shares(market: LabourMarket, name: str) -> _SkillShares:
+    """As :func:`_skill_shares`, of a set of the market's context."""
+    return _SkillShares(*market.context[name].lists())
+
+
+@lru_cache(maxsize=16)
+def _spread(market: LabourMarket, name: str) -> float:
+    """Standard deviation of the jobs' known numbers; 0 where there are none."""
+    _, jobs = market.context[name].columns()
+    known = jobs[~np.isnan(jobs)]
+    return float(known.std()) if len(known) else 0.0
 
 
 class _SkillShares:

@@ -13,7 +13,7 @@ from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from jobrec_gym.market import Profile
-from jobrec_gym.rendering import PAID_FOR, Scene, standing
+from jobrec_gym.rendering import PAID_FOR, Scene, context_in_words, standing
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -114,8 +114,8 @@ def _profile_card(
         y += 24
     occupation = profile.occupation if profile.occupation != profile.title and profile.title else None
     about = ", ".join(part for part in (occupation, standing(profile)) if part)
-    if about:
-        canvas.text(left, y, canvas.cut(about, 12, right - left), 12, _GREY)
+    for line in filter(None, (about, context_in_words(profile))):
+        canvas.text(left, y, canvas.cut(line, 12, right - left), 12, _GREY)
         y += 19
     y += 5
     rows = int((top + height - 8 - y) // (_CHIP_HEIGHT + _CHIP_GAP))

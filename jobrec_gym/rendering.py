@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
+from jobrec_gym.market import SENIORITY_LEVELS, ContextValue, LabourMarket, Profile
 
-__all__ = ["PAID_FOR", "Scene", "headline", "render_text", "standing"]
+__all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
 
 PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback"}
 """What is shown of the parts of a reward, by their entry of ``info``. A cosine is paid on another scale than its own,
@@ -130,14 +130,28 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
 
 
 def headline(profile: Profile) -> str:
-    """Title, level and experience of a profile, as far as its source has them."""
-    return ", ".join(part for part in (profile.title or profile.occupation or profile.key, standing(profile)) if part)
+    """Title, level, experience and context of a profile, as far as its source has them."""
+    parts = (profile.title or profile.occupation or profile.key, standing(profile), context_in_words(profile))
+    return ", ".join(part for part in parts if part)
 
 
 def standing(profile: Profile) -> str:
     """Level and experience of a profile, as far as its source has them."""
     level = SENIORITY_LEVELS[profile.seniority - 1] if profile.seniority else ""
     return ", ".join(part for part in (level, profile.experience) if part)
+
+
+def context_in_words(profile: Profile) -> str:
+    """What is known of a profile beside its skills: ``place: Hamburg, remote: yes``; empty where nothing is."""
+    return ", ".join(f"{name}: {_in_words(value)}" for name, value in profile.context.items())
+
+
+def _in_words(value: ContextValue) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
+    return value if isinstance(value, str) else " / ".join(value)
 
 
 def _rewards_in_words(scene: Scene) -> list[str]:

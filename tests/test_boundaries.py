@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
+        {"sharing"},
         {"counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables"},
+        {"market.context"},
         {"market.checks", "market.keys", "market.vectors"},
         {"market.folder"},
         {"market.sources"},
@@ -34,10 +36,11 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"arguments", "validity", "weight_pull"},
+        {"arguments", "plain_data", "validity", "weight_pull"},
+        {"agent_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"networks", "world_model", "gaussian_process", "policies"},
-        {"batches", "target_values", "planning", "bandits", "offline", "checkpoint"},
+        {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},
         {"dynaq"},
         {"__init__"},
@@ -286,6 +289,18 @@ def is_command(path: Path) -> bool:
 def test_only_commands_lie_at_the_top_of_experiments():
     files = [path for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__"]
     assert [path.name for path in files if not is_command(path)] == []
+
+
+def test_a_command_and_its_config_have_one_name():
+    configs = set()
+    for path in modules("experiments"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
+                given = {one.arg: ast.literal_eval(one.value) for one in node.keywords}
+                assert given["config_name"] == path.stem, dotted(path)
+                configs.add((path.parent / given["config_path"] / f"{path.stem}.yaml").resolve())
+    assert all(path.is_file() for path in configs)
+    assert set((ROOT / "conf").glob("*.yaml")) == {path for path in configs if path.parent.name == "conf"}
 
 
 def test_a_config_is_read_by_commands_and_by_nothing_behind_build():

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.counter_rng import bounded, hash64, uniform
+from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
 from jobrec_gym.market import (
+    ContextTable,
     LabourMarket,
     MarketError,
     Population,
@@ -33,6 +34,7 @@ from jobrec_gym.market import (
 from jobrec_gym.progress import steps
 
 __all__ = [
+    "CONTEXT",
     "VECTORS_FILE",
     "OccupationTable",
     "SampledRows",
@@ -53,7 +55,7 @@ VECTORS_FILE = "vectors.npz"
 TEST_FRACTION = 0.3
 
 # Every random number of a generated market is hash64(seed, one of these, row, ...).
-_APPLICANT, _JOB, _OCCUPATION = 1, 2, 3
+_APPLICANT, _JOB, _OCCUPATION, _CONTEXT = 1, 2, 3, 4
 _PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
     11
 )
@@ -65,6 +67,15 @@ _EXTRA_SOFT_SKILLS = 2
 _HARD_ASKED, _SOFT_ASKED = (4, 8), (2, 4)
 # Seniority: the occupation's typical level, or one beside it.
 _SENIORITY_STEPS = np.array([-1, -1, 0, 0, 0, 0, 0, 0, 1, 1])
+
+CONTEXT = ("place", "pay")
+"""Fields of a generated market's context: one of six places, and thousands a year, wished or offered."""
+
+_PLACES = ("Gdansk", "Hamburg", "Leeds", "Lyon", "Porto", "Turin")
+_PLACE_SHARES = (0.3, 0.2, 0.15, 0.15, 0.1, 0.1)
+# Pay: by level, by family, and by the row.
+_PLACE, _PAY, _FAMILY_PAY = range(3)
+_LEAST_PAY, _PAY_PER_LEVEL, _PAY_OF_FAMILIES, _PAY_SPREAD = 22.0, 1.3, (0.8, 1.3), 0.12
 
 _YEARS = ("less than 1 year", "1 to 2 years", "3 to 5 years", "6 to 10 years", "more than 10 years")
 _CHUNK = 16_384
@@ -129,6 +140,7 @@ def load_default(
     split_by: SplitBy = "row",
     dtype: Precision = "float32",
     folder: str | os.PathLike[str] | None = None,
+    context: Sequence[str] = (),
 ) -> LabourMarket:
     """The default market: a generated market over the embedded taxonomy.
 
@@ -140,18 +152,22 @@ def load_default(
         dtype: In which vectors are kept; ``"float16"`` halves them. They are composed in float32 either way.
         folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
             larger than memory. ``None`` makes it in memory.
+        context: Which of :data:`CONTEXT` are :attr:`shown <jobrec_gym.market.context.ContextTable.shown>`, ``"all"``
+            for all. The others are there too, for who asks for them by name, and change nothing else.
 
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
 
     Raises:
-        MarketError: For an impossible size, or a ``folder`` that holds something other than this market.
+        MarketError: For an impossible size, a field that it does not have, or a ``folder`` that holds something other
+            than this market.
     """
     for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MarketError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
     if dtype not in get_args(Precision):
         raise MarketError(f"`dtype` must be one of {get_args(Precision)}, got {dtype!r}.")
+    shown = _shown(context)
     taxonomy = load_taxonomy()
     words = _word_vectors()
     if folder is None:
@@ -161,8 +177,16 @@ def load_default(
             for start, chunk in _composed(words, rows):
                 vectors[start : start + len(chunk)] = chunk
             populations[side] = rows.to_population(keys, vectors)
-        return _market(taxonomy, words, populations)
-    made_from = {"n_jobs": n_jobs, "n_applicants": n_applicants, "seed": seed, "split_by": split_by, "dtype": dtype}
+        return _market(taxonomy, words, populations, seed, shown)
+    made_from: dict[str, Any] = {
+        "n_jobs": n_jobs,
+        "n_applicants": n_applicants,
+        "seed": seed,
+        "split_by": split_by,
+        "dtype": dtype,
+    }
+    if shown:
+        made_from["context"] = list(shown)
     if not Path(folder).exists() or is_empty(Path(folder)):
         with market_folder(folder) as new:
             _write(new, taxonomy, words, made_from)
@@ -243,7 +267,8 @@ def _write(
         chunks = (chunk for _, chunk in _composed(words, rows, f"making {side}"))
         sums[side] = write_vectors(file, chunks, shape, made_from["dtype"])
         populations[side] = rows.to_population(keys, np.load(file, mmap_mode="r"))
-    _market(taxonomy, words, populations).write_tables(new, sums["jobs"], made_from)
+    market = _market(taxonomy, words, populations, made_from["seed"], made_from.get("context", ()))
+    market.write_tables(new, sums["jobs"], made_from)
 
 
 def _sides(
@@ -257,7 +282,11 @@ def _sides(
 
 
 def _market(
-    taxonomy: Taxonomy, words: Mapping[str, NDArray[np.float16]], populations: Mapping[str, Population]
+    taxonomy: Taxonomy,
+    words: Mapping[str, NDArray[np.float16]],
+    populations: Mapping[str, Population],
+    seed: int,
+    shown: Sequence[str],
 ) -> LabourMarket:
     return LabourMarket(
         "default",
@@ -266,7 +295,39 @@ def _market(
         taxonomy.vocabulary,
         title_vectors=words["titles"],
         experience_vectors=words["experiences"],
+        context=_sample_context(taxonomy.occupations, populations, seed, shown),
     )
+
+
+def _shown(context: Sequence[str]) -> tuple[str, ...]:
+    """The fields that are shown, each once, in the order of :data:`CONTEXT`."""
+    if isinstance(context, str) and context == "all":
+        return CONTEXT
+    if isinstance(context, str) or not isinstance(context, Sequence) or not set(context) <= set(CONTEXT):
+        raise MarketError(f'`context` must list names of {CONTEXT}, or be "all", got {context!r}.')
+    return tuple(name for name in CONTEXT if name in context)
+
+
+def _sample_context(
+    occupations: OccupationTable, populations: Mapping[str, Population], seed: int, shown: Sequence[str]
+) -> dict[str, ContextTable]:
+    """Place and pay of both sides. Row ``i`` depends on the seed, on ``i`` and on the row's occupation and level."""
+    low, high = _PAY_OF_FAMILIES
+    drawn = hash64(seed, _CONTEXT, _FAMILY_PAY, np.arange(int(occupations.family_ids.max()) + 1))
+    of_family = low + (high - low) * uniform(drawn)
+    places, pay = {}, {}
+    for side, number in (("applicants", _APPLICANT), ("jobs", _JOB)):
+        rows = populations[side]
+        keys = hash64(seed, _CONTEXT, number, np.arange(len(rows)))
+        chance = uniform(hash64(keys, _PLACE))
+        places[side] = np.searchsorted(np.cumsum(_PLACE_SHARES)[:-1], chance, side="right").astype(np.int32)
+        level = _LEAST_PAY * _PAY_PER_LEVEL ** rows.seniority.astype(np.float64)
+        usual = level * of_family[occupations.family_ids[rows.occupation_ids]]
+        pay[side] = np.round(usual * np.exp(_PAY_SPREAD * normal(hash64(keys, _PAY))))
+    return {
+        "place": ContextTable("category", **places, words=_PLACES, shown="place" in shown),
+        "pay": ContextTable("number", **pay, shown="pay" in shown),
+    }
 
 
 def _keys(prefix: str, n: int) -> NDArray[np.str_]:

@@ -41,6 +41,7 @@ def load_recorded() -> LabourMarket:
         default.vocabulary,
         title_vectors=default.title_vectors,
         experience_vectors=default.experience_vectors,
+        context={name: table.take(applicant_rows, job_rows) for name, table in default.context.items()},
     )
     found = texts_sha256(market)
     if found != _TEXTS_SHA256:

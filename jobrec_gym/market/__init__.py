@@ -1,5 +1,6 @@
 """The labour market: frozen tables of applicants and jobs, and where they come from."""
 
+from jobrec_gym.market.context import ContextField, ContextTable, ContextValue
 from jobrec_gym.market.folder import is_empty, market_folder, read_header, write_vectors
 from jobrec_gym.market.labour_market import LabourMarket, load_market
 from jobrec_gym.market.sources import MarketSpec, register_market_source
@@ -19,6 +20,9 @@ from jobrec_gym.market.vectors import compose_block, compose_vectors, gathered, 
 __all__ = [
     "BLOCKS",
     "SENIORITY_LEVELS",
+    "ContextField",
+    "ContextTable",
+    "ContextValue",
     "LabourMarket",
     "MarketError",
     "MarketSpec",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market.tables import ROW_TABLES, MarketError, Population, Texts, Vocabulary
+from jobrec_gym.market.context import UNKNOWN, ContextKind, ContextTable, check_context_name
+from jobrec_gym.market.tables import ROW_TABLES, MarketError, Population, SkillLists, Texts, Vocabulary
 
-__all__ = ["check_lengths", "check_population", "check_word_vectors", "check_words"]
+__all__ = ["check_context", "check_lengths", "check_population", "check_word_vectors", "check_words"]
 
 _CHECKED_BYTES = 1 << 26  # of vectors; larger ones were checked when they were written
 _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
@@ -93,6 +96,30 @@ def check_words(side: str, population: Population, words: Vocabulary) -> None:
                 f"`{side}.{key}` must be in [{least}, {len(names)}), which are the words that the vocabulary has, "
                 f"got {ids.min()} to {ids.max()}."
             )
+
+
+def check_context(name: str, table: ContextTable, applicants: Population, jobs: Population) -> None:
+    """A field of the context has an entry a row on both sides, and holds what its kind can."""
+    check_context_name(name)
+    if table.kind not in get_args(ContextKind):
+        raise MarketError(f"`context[{name!r}]` must be of a kind of {get_args(ContextKind)}, got {table.kind!r}.")
+    for side, population in (("applicants", applicants), ("jobs", jobs)):
+        place, n, entries = f"`context[{name!r}].{side}`", len(population), getattr(table, side)
+        if isinstance(entries, SkillLists) != (table.kind == "set"):
+            raise MarketError(f"{place} must be {'lists' if table.kind == 'set' else 'an array'}, got {entries!r:.80}.")
+        if len(entries) != n:
+            raise MarketError(f"{place} must have one entry for each of the {n} {side}, got {len(entries)}.")
+        if _is_large_and_mapped(population):
+            continue  # as above
+        values = entries.ids if isinstance(entries, SkillLists) else entries
+        if table.kind in ("number", "at_least", "at_most"):
+            if values.dtype.kind != "f" or np.isinf(values).any():
+                raise MarketError(f"{place} must be finite floats, NaN where unknown, got {values.dtype}.")
+            continue
+        least = 0 if table.kind == "set" else UNKNOWN
+        beyond = 2 if table.kind == "flag" else len(table.words)
+        if values.dtype.kind != "i" or (len(values) and not least <= values.min() <= values.max() < beyond):
+            raise MarketError(f"{place} must be integers in [{least}, {beyond}), got others, of {values.dtype}.")
 
 
 def check_word_vectors(

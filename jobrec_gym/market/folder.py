@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.checks import check_lengths
+from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 
 __all__ = [
@@ -34,7 +35,7 @@ _FORMAT = "jobrec-market/2"
 HEADER = "market.json"
 _TABLES = "tables"
 _WRITE_CHUNK = 16_384
-_SIDES = ("applicants", "jobs")
+_SIDES: tuple[Side, ...] = ("applicants", "jobs")
 _WORD_VECTORS = ("title_vectors", "experience_vectors")
 
 
@@ -48,6 +49,7 @@ class MarketTables(Protocol):
     title_vectors: NDArray[np.floating] | None
     experience_vectors: NDArray[np.floating] | None
     text_blocks: frozenset[str]
+    context: Mapping[str, ContextTable]
 
 
 @contextlib.contextmanager
@@ -137,11 +139,18 @@ def write_tables(
         "made_from": made_from,
         "vocabulary": market.vocabulary.as_lists(),
         **({"described": described} if described else {}),
+        "context": [
+            {"name": name, "kind": table.kind, "words": table.words, "shown": table.shown}
+            for name, table in market.context.items()
+        ],
     }
     (folder / _TABLES).mkdir()
     for side in _SIDES:
         for key, table in getattr(market, side).tables().items():
             np.save(folder / _TABLES / f"{side}-{key}.npy", table, allow_pickle=False)
+        for number, context in enumerate(market.context.values()):
+            for key, table in context.arrays(side).items():
+                np.save(_context_file(folder, number, side, key), table, allow_pickle=False)
     for field in _WORD_VECTORS:
         if getattr(market, field) is not None:
             np.save(folder / f"{field}.npy", getattr(market, field))
@@ -174,6 +183,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "name": header["name"],
         "vocabulary": Vocabulary(**words),
         "text_blocks": frozenset(header["text_blocks"]),
+        "context": _read_context(folder, header.get("context", ())),  # earlier markets have none
     }
 
 
@@ -201,6 +211,27 @@ def is_saved_market(path: str | os.PathLike[str]) -> bool:
 def is_empty(folder: Path) -> bool:
     """Whether a folder is there and holds nothing."""
     return folder.is_dir() and not any(folder.iterdir())
+
+
+def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str, ContextTable]:
+    found = {}
+    for number, field in enumerate(fields):
+        sides = {
+            side: ContextTable.from_arrays(
+                {
+                    key: _memory_mapped(_context_file(folder, number, side, key)).view(np.ndarray)
+                    for key in ContextTable.array_names(field["kind"])
+                }
+            )
+            for side in _SIDES
+        }
+        found[field["name"]] = ContextTable(field["kind"], **sides, words=tuple(field["words"]), shown=field["shown"])
+    return found
+
+
+def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
+    """By its number: a field's name may hold what no file name may."""
+    return folder / _TABLES / f"context-{number}-{side}-{key}.npy"
 
 
 def _memory_mapped(file: Path) -> NDArray[Any]:

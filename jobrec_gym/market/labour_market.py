@@ -10,12 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market.checks import check_population, check_word_vectors, check_words
+from jobrec_gym.market.checks import check_context, check_population, check_word_vectors, check_words
+from jobrec_gym.market.context import ContextTable, ContextValue, Side
 from jobrec_gym.market.folder import read_header, read_tables, write_market, write_tables
 from jobrec_gym.market.keys import find_row
 from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
@@ -39,6 +41,8 @@ class LabourMarket:
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
         experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
+        context: What is known of both sides beside these, by name, such as their places; see
+            :class:`~jobrec_gym.market.context.ContextTable`. Each is a pair feature.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
 
     Attributes:
@@ -58,6 +62,7 @@ class LabourMarket:
     title_vectors: NDArray[np.floating] | None
     experience_vectors: NDArray[np.floating] | None
     text_blocks: frozenset[str]
+    context: Mapping[str, ContextTable]
     folder: Path | None
     job_vectors_sha256: str | None
 
@@ -71,6 +76,7 @@ class LabourMarket:
         title_vectors: NDArray[np.floating] | None = None,
         experience_vectors: NDArray[np.floating] | None = None,
         text_blocks: Iterable[str] = (),
+        context: Mapping[str, ContextTable] | None = None,
         spec: MarketSpec | None = None,
     ):
         for side, population in (("applicants", applicants), ("jobs", jobs)):
@@ -88,6 +94,7 @@ class LabourMarket:
             "title_vectors": None if title_vectors is None else view(title_vectors),
             "experience_vectors": None if experience_vectors is None else view(experience_vectors),
             "text_blocks": frozenset(text_blocks),
+            "context": MappingProxyType({name: table.read_only() for name, table in (context or {}).items()}),
             "folder": None,
             "job_vectors_sha256": None,
             "_spec": spec,
@@ -99,6 +106,8 @@ class LabourMarket:
             check_words(side, population, vocabulary)
         check_word_vectors("title_vectors", title_vectors, vocabulary.titles, self.block_dim)
         check_word_vectors("experience_vectors", experience_vectors, vocabulary.experiences, self.block_dim)
+        for field, table in self.context.items():
+            check_context(field, table, applicants, jobs)
 
     def __setattr__(self, key: str, value: object) -> None:
         raise AttributeError(f"a LabourMarket is frozen, `{key}` cannot be set; build a new one.")
@@ -117,6 +126,7 @@ class LabourMarket:
             title_vectors=self.title_vectors,
             experience_vectors=self.experience_vectors,
             text_blocks=self.text_blocks,
+            context=dict(self.context),
         )
         return made, (self.name, self.applicants, self.jobs, self.vocabulary)
 
@@ -178,6 +188,7 @@ class LabourMarket:
         columns: Mapping[str, Any] | None = None,
         text_columns: Sequence[str] | None = None,
         skill_separator: str | None = None,
+        context: Mapping[str, Any] | None = None,
         encoder: Any = None,
         cache_dir: str | bool | None = None,
     ) -> LabourMarket:
@@ -191,6 +202,8 @@ class LabourMarket:
                 arguments; ``None``, here and below, is as the market itself was loaded, where that is known.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: What separates skills in a text.
+            context: Which entries hold the market's context fields, as in
+                :func:`~jobrec_gym.loaders.tables.load_csv`; what a row does not say of one is unknown.
             encoder: That of the jobs, which a saved market does not know: the default one unless given.
             cache_dir: Where vectors are kept between runs; ``False`` keeps none.
 
@@ -212,6 +225,7 @@ class LabourMarket:
             columns=columns,
             text_columns=text_columns,
             skill_separator=skill_separator,
+            context=context,
             encoder=encoder,
             cache_dir=cache_dir,
         )
@@ -224,7 +238,8 @@ class LabourMarket:
         Args:
             applicants: Those in place of this market's.
             vocabulary: This market's words, and any behind them.
-            **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words.
+            **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words, and the ``context``
+                of these applicants.
         """
         market = LabourMarket(self.name, applicants, self.jobs, vocabulary, **tables)
         # An index of these jobs is found where it lies.
@@ -296,11 +311,18 @@ class LabourMarket:
         return row_products(vectors, gathered(self.jobs.vectors, job_ids))
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything in the market, as hex: equal for equal words and vectors."""
+        """SHA-256 of everything in the market, as hex: equal for equal words, vectors and context that is shown."""
         digest = hashlib.sha256(json.dumps(self.vocabulary.as_lists()).encode())
         for array in self._arrays():
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
+        for name, table in sorted(self.context.items()):
+            if table.shown:
+                digest.update(json.dumps([name, table.kind, table.words]).encode())
+                for side in ("applicants", "jobs"):
+                    for array in table.arrays(side).values():
+                        digest.update(f"{array.dtype}{array.shape}".encode())
+                        digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def to_spec(self) -> MarketSpec:
@@ -369,6 +391,11 @@ class LabourMarket:
             arrays += [population.vectors, *population.tables().values()]
         return arrays + [table for table in (self.title_vectors, self.experience_vectors) if table is not None]
 
+    def _context_of(self, side: Side, row: int) -> dict[str, ContextValue]:
+        """What is known and shown of a row beside its skills."""
+        values = {name: table.value(side, row) for name, table in self.context.items() if table.shown}
+        return {name: value for name, value in values.items() if value is not None}
+
     def _profile(self, population: Population, row: int) -> Profile:
         words = self.vocabulary
         occupation = int(population.occupation_ids[row])
@@ -383,6 +410,7 @@ class LabourMarket:
             occupation=None if occupation < 0 else words.occupations[occupation],
             family=None if family < 0 else words.families[family],
             description="" if population.descriptions is None else population.descriptions[row],
+            context=self._context_of("applicants" if population is self.applicants else "jobs", row),
             id=row,
         )
 

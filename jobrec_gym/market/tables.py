@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -62,6 +62,8 @@ class Profile:
         family: The occupation's family, ``None`` where the source has none.
         description: What the source says of it in whole sentences; may be empty. No vector is made of it: language
             models read it.
+        context: What else is known and shown of it, by field, such as ``{"place": "Berlin"}``; see
+            :class:`~jobrec_gym.market.context.ContextField`.
         id: The row in the market's tables, which is what ``info`` and ``reset(options=...)`` name; -1 for a profile
             that is in no market. Profiles that differ in it alone are equal.
     """
@@ -75,6 +77,7 @@ class Profile:
     occupation: str | None
     family: str | None
     description: str = field(default="", kw_only=True)
+    context: Mapping[str, str | float | bool | tuple[str, ...]] = field(default_factory=dict, hash=False, kw_only=True)
     id: int = field(default=-1, compare=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import LabourMarket, Population
-from jobrec_gym.pair_features import hard_coverage, seniority, soft_coverage
+from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
@@ -52,20 +53,24 @@ class RuleSimulator:
       similarity shows;
     * ``popularity``: a standard normal number of the job, the same for everyone.
 
+    A field of the market's context, such as ``place``, is a further part where it has a weight, ``weights={"place":
+    1.0}``: how well it fits, see :func:`~jobrec_gym.pair_features.context_fit`.
+
     The utility is cut at its 60 %, 85 % and 95 % quantiles of the same sample into ignore, click, save and apply.
 
     Args:
         seed: Which truth: taste, popularity and the sample.
         noise: Standard deviation of a normal number added to the utility at each interaction, in standard deviations of
             the utility; 0 makes every answer certain.
-        weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`.
+        weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`, and of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         corruption: Chance, 0 to 1, that an answer has nothing to do with the pair: it is then ignore, click, save or
             apply by the shares that these have over random pairs.
 
     Raises:
-        ValueError: For a negative noise, a corruption that is no chance, an unknown weight or decision, or weights that
-            are not finite or all 0; when bound, for a market on which the utility does not vary.
+        ValueError: For a negative noise, a corruption that is no chance, an unknown decision, or weights that are not
+            finite or all 0; when bound, for a weight of what the market does not have, or for a market on which the
+            utility does not vary.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
@@ -85,13 +90,10 @@ class RuleSimulator:
             raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption}.")
         if not noise >= 0 or not math.isfinite(noise):
             raise ValueError(f"`noise` must be a finite number of at least 0, got {noise}.")
-        unknown = set(weights or ()) - set(DEFAULT_WEIGHTS)
-        if unknown:
-            raise ValueError(f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, got {sorted(unknown)}.")
         self.seed = index(seed)
         self.noise = float(noise)
         self.corruption = float(corruption)
-        self.weights = {part: float((weights or {}).get(part, default)) for part, default in DEFAULT_WEIGHTS.items()}
+        self.weights = {part: float(weight) for part, weight in {**DEFAULT_WEIGHTS, **(weights or {})}.items()}
         self.rewards = decision_rewards(rewards)
         if not all(map(math.isfinite, self.weights.values())) or not any(self.weights.values()):
             raise ValueError(f"`weights` must be finite and not all 0, got {self.weights}.")
@@ -137,6 +139,7 @@ class BoundRuleSimulator:
         self.noise = simulator.noise
         self.corruption = simulator.corruption
         self._weights = simulator.weights
+        self._context = _weighted_context(market, simulator.weights)
         self._rewards = np.array([simulator.rewards[decision] for decision in DECISIONS])
         self.draws = bool(self.noise or self.corruption)
         self._kept = kept_pairs(self._utility, len(market.applicants), len(market.jobs))
@@ -181,7 +184,7 @@ class BoundRuleSimulator:
             job_ids: (n,).
 
         Returns:
-            float64 (n,) by the part's name, in the order of :data:`DEFAULT_WEIGHTS`.
+            float64 (n,) by the part's name, in the order of :data:`DEFAULT_WEIGHTS`, then of the market's context.
         """
         terms = {}
         for part, values in self._parts(applicant_ids, job_ids).items():
@@ -261,6 +264,7 @@ class BoundRuleSimulator:
             "seniority": seniority(market, applicant_ids, job_ids),
             "taste": np.einsum("ij,ij->i", self._applicant_taste[applicant_ids], self._job_taste[job_ids]),
             "popularity": self._popularity[job_ids],
+            **{name: context_fit(market, name, applicant_ids, job_ids) for name in self._context},
         }
 
 
@@ -274,6 +278,24 @@ def _bind(
     corruption: float,
 ) -> BoundRuleSimulator:
     return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption))
+
+
+def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tuple[str, ...]:
+    """The fields of the market's context that have a weight, in the market's order.
+
+    Raises:
+        ValueError: For a weight of what the market does not have.
+    """
+    known = (*DEFAULT_WEIGHTS, *market.context)
+    unknown = sorted(set(weights) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, or of the context of market {market.name!r}, "
+            f"{tuple(market.context)}; got {unknown}.{hint}"
+        )
+    return tuple(name for name in market.context if weights.get(name))
 
 
 def _project(population: Population, seed: int, side: int) -> NDArray[np.float64]:

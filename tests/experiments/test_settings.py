@@ -68,6 +68,18 @@ def test_misled_is_world_by_world_the_setting_of_vectors(config):
     assert composed(config, "setting=misled", "seed=7") == composed(config, "setting=vectors", "seed=7")
 
 
+def test_placed_is_profile_where_place_counts_and_is_shown(config):
+    profile, placed = (composed(config, f"setting={name}") for name in ("profile", "placed"))
+
+    truth = profile["simulator"] | {"weights": {"place": 1.0}}
+    assert placed == profile | {
+        "market": profile["market"] | {"context": ["place"]},
+        "simulator": truth,
+        "reward": profile["reward"] | {"simulator": truth},
+        "env": profile["env"] | {"pair_features": [*profile["env"]["pair_features"], "place"]},
+    }
+
+
 def test_profile_shows_three_numbers_of_a_pair_and_blurs_them_on_request(config):
     vectors, profile, noisy = (composed(config, f"setting={name}") for name in ("vectors", "profile", "profile_noisy"))
     shown = {"pair_features": ["hard_coverage", "soft_coverage", "seniority"]}

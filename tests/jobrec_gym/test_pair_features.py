@@ -383,7 +383,7 @@ def test_an_agents_values_are_drawn_from_the_pairs_of_the_decision():
     ("kwargs", "message"),
     [
         ({"pair_features": ["hard_covrage"]}, "must be names of .*got 'hard_covrage'. Did you mean \"hard_coverage\"?"),
-        ({"pair_features": ["pay", "seniority"]}, r"must be names of \('hard_coverage', .*got 'pay'\.$"),
+        ({"pair_features": ["sun", "seniority"]}, r"must be names of \('hard_coverage', .*'pay'\), got 'sun'\.$"),
         ({"pair_features": [3]}, "must be names of .*got 3"),
         (
             {"pair_features": "seniority"},

@@ -180,7 +180,6 @@ def test_specs_round_trip():
         ({"noise": -1}, "`noise` must be a finite number of at least 0, got -1"),
         ({"noise": float("nan")}, "`noise`"),
         ({"corruption": 1.1}, "`corruption` must be a chance, 0 to 1, got 1.1"),
-        ({"weights": {"pay": 1}}, r"`weights` must name parts of .*got \['pay'\]"),
         ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "not all 0"),
         ({"weights": {"taste": float("nan")}}, "`weights` must be finite"),
         ({"rewards": {"like": 1}}, r"`rewards` must map decisions of .*\['like'\]"),
@@ -190,6 +189,13 @@ def test_specs_round_trip():
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RuleSimulator(**kwargs)
+
+
+def test_a_weight_of_what_a_market_does_not_have_is_named(market):
+    with pytest.raises(
+        ValueError, match=r"`weights` must name parts of .*\('place', 'pay'\); got \['plaec'\].*'place'"
+    ):
+        RuleSimulator(weights={"plaec": 1}).bind(market)
 
 
 def test_a_simulator_is_recognised_or_refused():

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from jobrec_gym.market import BLOCKS, SENIORITY_LEVELS, Profile
+from jobrec_gym.market import BLOCKS, SENIORITY_LEVELS, ContextValue, Profile
 from jobrec_gym.pieces import first_sentences
 
 __all__ = [
@@ -100,7 +100,10 @@ def load_prompt(name: str) -> Prompt:
 
 
 def applicant_document(profile: Profile) -> dict[str, Any]:
-    """What a model is told of an applicant: work only, neither the source's key nor anything of :data:`PROTECTED`."""
+    """What a model is told of an applicant: work only, neither the source's key nor anything of :data:`PROTECTED`.
+
+    What the market shows of the context stands behind the skills, here and for jobs.
+    """
     return _document(profile, {"occupation": profile.title, "experience": profile.experience})
 
 
@@ -162,4 +165,12 @@ def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
         **{f"{block}_skills": skills for block, skills in blocks.items()},
         "description": description,
     }
-    return {key: value for key, value in document.items() if value}
+    context = {name: _plain(value) for name, value in profile.context.items() if name.casefold() not in PROTECTED}
+    return {key: value for key, value in document.items() if value} | context
+
+
+def _plain(value: ContextValue) -> Any:
+    """As JSON has it; a whole number without its ``.0``."""
+    if isinstance(value, tuple):
+        return list(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

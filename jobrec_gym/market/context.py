@@ -1,0 +1,200 @@
+"""What a market knows of both sides beside skills: place, pay, whatever its source has; and how each is compared."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market.tables import MarketError, SkillLists, view
+
+__all__ = [
+    "RESERVED_NAMES",
+    "UNKNOWN",
+    "ContextField",
+    "ContextKind",
+    "ContextTable",
+    "ContextValue",
+    "Side",
+    "check_context_name",
+]
+
+ContextKind = Literal["category", "number", "flag", "set", "at_least", "at_most"]
+"""How the values of two sides are compared, see :class:`ContextField`."""
+
+ContextValue = str | float | bool | tuple[str, ...]
+"""A value of a category, a number, a flag, a set."""
+
+Side = Literal["applicants", "jobs"]
+
+RESERVED_NAMES = frozenset(
+    (
+        *("hard_coverage", "soft_coverage", "seniority", "all"),
+        *("hard_skills", "soft_skills", "taste", "popularity"),
+        *("key", "title", "hard", "soft", "experience", "occupation", "family", "description", "split"),
+    )
+)
+"""What is the name of something else already, of a column, a pair feature or a part of the planted utility."""
+
+UNKNOWN = -1
+"""Place of a category, and value of a flag, that is not known."""
+
+
+class ContextField(NamedTuple):
+    """What is compared, and in which columns it stands.
+
+    Attributes:
+        kind: ``"category"`` and ``"flag"``: 1 if both are equal, else 0. ``"set"``: the share of what the job asks for
+            that the applicant has. ``"number"``: ``exp(-|x - y| / s)``, where s is the standard deviation of the jobs.
+            ``"at_least"``: 1 if the applicant's number is at least the job's, such as years of experience.
+            ``"at_most"``: 1 if it is at most the job's, such as a wished pay. What is unknown on one side fits by .5.
+        applicants: Their column; ``None``: the one with the field's name.
+        jobs: Theirs.
+    """
+
+    kind: ContextKind
+    applicants: str | None = None
+    jobs: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContextTable:
+    """One field of a market's context, on both sides; row ``i`` is that of the population.
+
+    Attributes:
+        kind: See :class:`ContextField`.
+        applicants: (n_applicants,). A category: int32 places in ``words``, -1 where unknown. A flag: int8, 1 or 0, -1
+            where unknown. A number: float64, NaN where unknown. A set: lists of places in ``words``, empty where
+            unknown.
+        jobs: (n_jobs,), likewise.
+        words: What categories and sets refer to.
+        shown: Whether it is part of what rows say: of ``"all"`` pair features, pictures, documents and the market's
+            fingerprint. A field that is not is there for those who ask for it by name.
+    """
+
+    kind: ContextKind
+    applicants: NDArray[Any] | SkillLists
+    jobs: NDArray[Any] | SkillLists
+    words: tuple[str, ...] = ()
+    shown: bool = True
+
+    @classmethod
+    def of(
+        cls, kind: ContextKind, applicants: Iterable[ContextValue | None], jobs: Iterable[ContextValue | None]
+    ) -> ContextTable:
+        """The table of values of both sides; ``None`` is unknown.
+
+        Words that differ only by case or spaces are one, so that ``berlin`` is ``Berlin``.
+        """
+        sides = [list(applicants), list(jobs)]
+        words = _with_words((), (value for rows in sides for value in rows))
+        packed = [_packed(kind, rows, words) for rows in sides]
+        return cls(kind, packed[0], packed[1], words)
+
+    def with_applicants(self, values: Iterable[ContextValue | None]) -> ContextTable:
+        """The same jobs for other applicants; words that are new come behind those that are there."""
+        rows = list(values)
+        words = _with_words(self.words, rows)
+        return replace(self, applicants=_packed(self.kind, rows, words), words=words)
+
+    def take(self, applicant_rows: NDArray[np.integer], job_rows: NDArray[np.integer]) -> ContextTable:
+        """Some of the rows of both sides, in this order."""
+        taken = [
+            table.take(rows) if isinstance(table, SkillLists) else table[rows]
+            for table, rows in ((self.applicants, applicant_rows), (self.jobs, job_rows))
+        ]
+        return replace(self, applicants=taken[0], jobs=taken[1])
+
+    def read_only(self) -> ContextTable:
+        """The table over read-only views of its arrays; nothing is copied."""
+        sides = [
+            self.from_arrays({key: view(array) for key, array in self.arrays(side).items()}) for side in get_args(Side)
+        ]
+        return replace(self, applicants=sides[0], jobs=sides[1])
+
+    def columns(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Applicants and jobs of a kind that is no set."""
+        return cast("NDArray[Any]", self.applicants), cast("NDArray[Any]", self.jobs)
+
+    def lists(self) -> tuple[SkillLists, SkillLists]:
+        """Applicants and jobs of a set."""
+        return cast("SkillLists", self.applicants), cast("SkillLists", self.jobs)
+
+    def value(self, side: Side, row: int) -> ContextValue | None:
+        """What is known of a row; ``None`` where nothing is."""
+        table = getattr(self, side)
+        if isinstance(table, SkillLists):
+            return tuple(self.words[place] for place in table[row].tolist()) or None
+        value = table[row].item()
+        if self.kind == "category":
+            return None if value == UNKNOWN else self.words[value]
+        if self.kind == "flag":
+            return None if value == UNKNOWN else bool(value)
+        return None if np.isnan(value) else value
+
+    def arrays(self, side: Side) -> dict[str, NDArray[Any]]:
+        """What :meth:`from_arrays` makes the side's table of."""
+        table = getattr(self, side)
+        return {"offsets": table.offsets, "ids": table.ids} if isinstance(table, SkillLists) else {"values": table}
+
+    @staticmethod
+    def array_names(kind: ContextKind) -> tuple[str, ...]:
+        """Names of the arrays of :meth:`arrays`."""
+        return ("offsets", "ids") if kind == "set" else ("values",)
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any] | SkillLists:
+        """The table of a side."""
+        return arrays["values"] if "values" in arrays else SkillLists(arrays["offsets"], arrays["ids"])
+
+
+def check_context_name(name: Any) -> None:
+    """Refuses a name that is no text, or that of something else.
+
+    Raises:
+        MarketError: If it is.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise MarketError(f"`context` must name its fields by texts, e.g. 'place', got {name!r}.")
+    if name in RESERVED_NAMES:
+        raise MarketError(f"`context` must not name a field {name!r}, which is something else already: rename it.")
+
+
+def _with_words(words: Sequence[str], values: Iterable[ContextValue | None]) -> tuple[str, ...]:
+    """The words, and behind them those of the values that are none of them; of spellings the first in order."""
+    known = {_folded(word): word for word in words}
+    new: dict[str, str] = {}
+    for value in values:
+        for word in (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ():
+            key, spelling = _folded(word), _cleaned(word)
+            if key not in known:
+                new[key] = min(spelling, new.get(key, spelling))
+    return (*words, *sorted(new.values()))
+
+
+def _folded(word: str) -> str:
+    return _cleaned(word).casefold()
+
+
+def _cleaned(word: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", word).split())
+
+
+def _packed(
+    kind: ContextKind, values: Sequence[ContextValue | None], words: Sequence[str]
+) -> NDArray[Any] | SkillLists:
+    if kind == "flag":
+        return np.asarray([UNKNOWN if value is None else int(value) for value in values], dtype=np.int8)  # type: ignore[arg-type]
+    if kind in ("category", "set"):
+        places = {_folded(word): place for place, word in enumerate(words)}
+        if kind == "set":
+            return SkillLists.from_rows([places[_folded(word)] for word in value or ()] for value in values)  # type: ignore[union-attr]
+        return np.asarray(
+            [UNKNOWN if value is None else places[_folded(value)] for value in values],  # type: ignore[arg-type]
+            dtype=np.int32,
+        )
+    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
