@@ -12,10 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"sharing"},
         {"counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables"},
-        {"market.context"},
         {"market.checks", "market.keys", "market.vectors"},
         {"market.folder"},
         {"market.sources"},
@@ -36,11 +34,10 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"arguments", "plain_data", "validity", "weight_pull"},
-        {"agent_file"},
+        {"arguments", "validity", "weight_pull"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"networks", "world_model", "gaussian_process", "policies"},
-        {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
+        {"batches", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},
         {"dynaq"},
         {"__init__"},

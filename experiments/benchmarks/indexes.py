@@ -48,7 +48,7 @@ class Opponent(NamedTuple):
     build: Callable[[LabourMarket, Path], Search]
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="compare_indexes")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="indexes")
 def main(cfg: DictConfig) -> None:
     """Builds each index over the default market and prints a row for it."""
     market = load_market("default", n_jobs=cfg.n_jobs, n_applicants=cfg.n_queries, dtype="float16")

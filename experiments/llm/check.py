@@ -53,9 +53,9 @@ class _Sizes:
     swaps: int
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="llm_check")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
-    """Checks, prints the table and writes ``llm_check.json``."""
+    """Checks, prints the table and writes ``check.json``."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.build import build_task
 
@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> None:
         result = check_simulator(simulator, market, sizes, cfg.seed)
     except (ValueError, RuntimeError, LookupError) as error:
         raise SystemExit(f"error: {error}") from error
-    path = Path(HydraConfig.get().runtime.output_dir) / "llm_check.json"
+    path = Path(HydraConfig.get().runtime.output_dir) / "check.json"
     write_json(path, result)
     print(f"{result['simulator']} on market {market.name!r}\n")
     print(format_table(["measure", "value", "n"], _table(result)))

@@ -78,7 +78,7 @@ def _wait_until_ready(address: str) -> None:
     raise RuntimeError(f"the server at {address} was not ready in {_STARTUP_SECONDS:.0f} seconds.")
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="serve_llm")
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="serve")
 def main(cfg: DictConfig) -> None:
     """Serves until it is interrupted or terminated."""
     if cfg.model is None:
