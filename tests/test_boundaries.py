@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
+        {"sharing"},
         {"counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables"},
+        {"market.context"},
         {"market.checks", "market.keys", "market.vectors"},
         {"market.folder"},
         {"market.sources"},
@@ -34,10 +36,11 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"arguments", "validity", "weight_pull"},
+        {"arguments", "plain_data", "validity", "weight_pull"},
+        {"agent_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"networks", "world_model", "gaussian_process", "policies"},
-        {"batches", "target_values", "planning", "bandits", "offline", "checkpoint"},
+        {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},
         {"dynaq"},
         {"__init__"},
