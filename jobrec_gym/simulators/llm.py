@@ -603,6 +603,7 @@ class _Documents:
     """Encoded documents of a market's rows; the latest ones are kept, since cleaning texts costs more than a replay."""
 
     def __init__(self, market: LabourMarket):
+        self._market = market
         self._told = False
         keep = lru_cache(maxsize=_DOCUMENTS_KEPT)
         self._applicant = keep(lambda row: self._encoded(applicant_document(market.applicant(row))))
