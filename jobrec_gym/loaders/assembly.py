@@ -6,7 +6,7 @@ import logging
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import hash64, text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, encode_texts, make_encoder
 from jobrec_gym.market import (
+    ContextTable,
+    ContextValue,
     LabourMarket,
     MarketError,
     Population,
@@ -24,6 +26,7 @@ from jobrec_gym.market import (
     compose_block,
     compose_vectors,
 )
+from jobrec_gym.market.context import ContextKind
 
 __all__ = [
     "SPLITS",
@@ -43,6 +46,7 @@ SPLITS = ("train", "test")
 """What a source's own split may say of a row."""
 
 _TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family", "description")
+_SIDES = ("applicants", "jobs")
 _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
 
 
@@ -62,6 +66,7 @@ class Record:
         description: What the source says in whole sentences, for language models to read; no vector is made of it.
         where: Where the record stands, for messages: ``"jobs.csv, row 3"``.
         split: One of :data:`SPLITS`, where the source has a split of its own.
+        context: What it says beside skills, by name; ``None`` where it does not.
     """
 
     key: str
@@ -75,6 +80,7 @@ class Record:
     where: str = ""
     split: str | None = None
     description: str = ""
+    context: Mapping[str, ContextValue | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +113,7 @@ def assemble_market(
     job_vectors: BlockVectors | None = None,
     title_vectors: Mapping[str, NDArray[np.floating]] | None = None,
     experience_vectors: Mapping[str, NDArray[np.floating]] | None = None,
+    context: Mapping[str, ContextKind] | None = None,
 ) -> LabourMarket:
     """Builds a market.
 
@@ -133,6 +140,7 @@ def assemble_market(
         job_vectors: Vectors of the jobs, likewise.
         title_vectors: Known vectors of titles, by text. Given, no title is encoded: others have a zero row.
         experience_vectors: Known vectors of experience, likewise.
+        context: Kinds of the records' :attr:`Record.context`, by name.
 
     Raises:
         MarketError: For an empty side, a repeated or empty key, a row without any skill, a seniority outside 0 to 5,
@@ -238,6 +246,10 @@ def assemble_market(
         experience_vectors=_text_table(
             experiences, known if experience_vectors is None else experience_vectors, block_dim
         ),
+        context={
+            name: ContextTable.of(kind, *([record.context.get(name) for record in sides[side]] for side in _SIDES))
+            for name, kind in (context or {}).items()
+        },
         text_blocks=[
             block for block in ("hard", "soft") if any(isinstance(getattr(record, block), str) for record in everyone)
         ],
@@ -277,10 +289,10 @@ def check_records(name: str, side: str, records: Sequence[Record]) -> None:
         # numpy's fixed-width texts drop trailing NULs.
         if record.key.endswith("\0"):
             raise MarketError(f"{place} has key {record.key!r}, which ends in a NUL character.")
-        for field in _TEXT_FIELDS:
-            value = getattr(record, field) or ()
+        for text_field in _TEXT_FIELDS:
+            value = getattr(record, text_field) or ()
             for text in (value,) if isinstance(value, str) else value:
-                check_text(text, f"{place}, {field!r}")
+                check_text(text, f"{place}, {text_field!r}")
         if (other := first.setdefault(record.key, record)) is not record:
             raise MarketError(f"key {record.key!r} of {side} appears twice: in {_place(other)} and in {place}.")
         if (

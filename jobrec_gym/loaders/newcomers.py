@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
 from jobrec_gym.loaders.tables import FIELDS, Table, read_table, records_of
-from jobrec_gym.market import BLOCKS, LabourMarket, MarketError, Population, SkillLists, Vocabulary
+from jobrec_gym.market import (
+    BLOCKS,
+    ContextField,
+    ContextTable,
+    LabourMarket,
+    MarketError,
+    Population,
+    SkillLists,
+    Vocabulary,
+)
+from jobrec_gym.market.context import Context, context_fields
 
 __all__ = ["Newcomers", "newcomers_of"]
 
@@ -23,7 +33,7 @@ _LIKE = 0.995
 processor change less, another encoder more."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
-_READING = ("columns", "text_columns", "skill_separator", "encoder", "cache_dir")
+_READING = ("columns", "text_columns", "skill_separator", "context", "encoder", "cache_dir")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +65,11 @@ class Newcomers:
         # The job comes along: what is made of its skills must be the vector that the market has.
         new = assemble_market(self.name, self.records[rows], [probe], encoder=self.encoder, test_fraction=0.0)
         _check_encoder(self.market, new, probe)
-        return _joined(self.market, new)
+        context = {
+            name: table.with_applicants(record.context.get(name) for record in self.records[rows])
+            for name, table in self.market.context.items()
+        }
+        return _joined(self.market, new, context)
 
 
 def newcomers_of(
@@ -79,7 +93,9 @@ def newcomers_of(
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     parts = reading["columns"], reading["text_columns"], reading["skill_separator"]
     # Nobody among them was learned from: they have no split, even where the file of the market's applicants has one.
-    records = records_of(table, "applicants", *parts, fields=[field for field in FIELDS if field != "split"])
+    fields = [field for field in FIELDS if field != "split"]
+    context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
+    records = records_of(table, "applicants", *parts, fields=fields, context=context)
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
 
@@ -92,9 +108,29 @@ def _as_loaded(market: LabourMarket) -> dict[str, Any]:
         "columns": None,
         "text_columns": sorted(market.text_blocks),
         "skill_separator": ";",
+        "context": None,
         "encoder": DEFAULT_ENCODER,
         "cache_dir": None,
         **known,
+    }
+
+
+def _context_fields(
+    market: LabourMarket, context: Context | Sequence[str] | None, is_asked: bool, header: Sequence[str]
+) -> dict[str, ContextField]:
+    """The fields of the market's context that are read, of the market's kinds: those asked for, or those there."""
+    # A generated market was told which of its fields to show, and not where they stand.
+    told = context_fields(context if isinstance(context, Mapping) or is_asked else None)  # type: ignore[arg-type]
+    if strange := [name for name in told if name not in market.context]:
+        raise MarketError(
+            f"`context` must name fields that the jobs of market {market.name!r} have, {tuple(market.context)}, got "
+            f"{strange}."
+        )
+    columns = {name: told[name].applicants if name in told else None for name in market.context}
+    return {
+        name: ContextField(table.kind, columns[name])
+        for name, table in market.context.items()
+        if (is_asked and name in told) or (columns[name] or name) in header
     }
 
 
@@ -158,8 +194,8 @@ def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> No
         )
 
 
-def _joined(market: LabourMarket, new: LabourMarket) -> LabourMarket:
-    """The market with the applicants of another one; words that it lacks come behind its own."""
+def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, ContextTable]) -> LabourMarket:
+    """The market with the applicants of another one and their context; words that it lacks come behind its own."""
     old_words, new_words = market.vocabulary, new.vocabulary
     words: dict[str, tuple[str, ...]] = {}
     places: dict[str, NDArray[np.int32]] = {}
@@ -197,6 +233,7 @@ def _joined(market: LabourMarket, new: LabourMarket) -> LabourMarket:
             market.experience_vectors, new.experience_vectors, places["experiences"], len(words["experiences"])
         ),
         text_blocks=market.text_blocks | new.text_blocks,
+        context=context,
     )
 
 

@@ -22,7 +22,8 @@ from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market, check_text
 from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.release import no_such_column
-from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
+from jobrec_gym.market.context import Context, ContextKind, context_fields
 
 __all__ = [
     "FIELDS",
@@ -43,6 +44,10 @@ FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation
 _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
+_FLAGS = {
+    **dict.fromkeys(("true", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "n", "0", "0.0"), False),
+}
 _MAX_CELL = 1 << 30
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
@@ -60,6 +65,7 @@ def load_csv(
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     skill_separator: str = ";",
     delimiter: str = ",",
+    context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | bool | None = None,
     test_fraction: float = 0.3,
@@ -86,6 +92,11 @@ def load_csv(
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell. A cell may hold a JSON array as well.
         delimiter: What separates cells.
+        context: What else both sides have, by a name of your own, and how it is compared: ``{"place": "category",
+            "salary": "number", "remote": "flag", "languages": "set"}``, see
+            :class:`~jobrec_gym.market.context.ContextField`. The columns are named like the field; where they are not,
+            ``("number", "wanted_salary", "salary")`` is the kind, the applicants' column and the jobs'. Of a category
+            the two columns will do, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; ``"hashing"`` needs no torch.
         cache_dir: Where vectors are kept between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.
@@ -110,7 +121,7 @@ def load_csv(
     return _load(
         "csv",
         read,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator),
+        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
         path,
         applicants,
         encoder=encoder,
@@ -131,6 +142,7 @@ def load_jsonl(
     columns: Columns | None = None,
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     skill_separator: str = ";",
+    context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | bool | None = None,
     test_fraction: float = 0.3,
@@ -144,7 +156,7 @@ def load_jsonl(
     return _load(
         "jsonl",
         _read_jsonl,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator),
+        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
         path,
         applicants,
         encoder=encoder,
@@ -165,6 +177,7 @@ def load_parquet(
     columns: Columns | None = None,
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
     skill_separator: str = ";",
+    context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | bool | None = None,
     test_fraction: float = 0.3,
@@ -179,7 +192,7 @@ def load_parquet(
     return _load(
         "parquet",
         _read_parquet,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator),
+        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
         path,
         applicants,
         encoder=encoder,
@@ -339,6 +352,7 @@ class _Options:
     columns: Columns | None
     text_columns: Sequence[str] | Mapping[str, Sequence[str]]
     skill_separator: str
+    context: Context | None
 
 
 def _load(
@@ -359,6 +373,12 @@ def _load(
             f"`n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
         )
     _check_reading(options.columns, options.skill_separator)
+    context = context_fields(options.context)
+    if context and options.n_applicants is not None:
+        raise MarketError(
+            f"{path}: `context` compares both sides, and of people that `n_applicants` samples nothing is known but "
+            "skills: give the file of the applicants as `applicants=`."
+        )
     table = read(path)
     if not table.rows:
         raise MarketError(f"{path} has no rows.")
@@ -376,12 +396,19 @@ def _load(
     records = {}
     for side, some in tables.items():
         records[side] = records_of(
-            some, side, options.columns, options.text_columns, options.skill_separator, options.role_column
+            some,
+            side,
+            options.columns,
+            options.text_columns,
+            options.skill_separator,
+            options.role_column,
+            context=context,
         )
     _check_both_split(tables, records)
     if options.n_applicants is not None:
         records["applicants"] = _sampled(path, records["jobs"], options.n_applicants, assembly["seed"])
-    return assemble_market(f"{scheme}:{path.name}", records["applicants"], records["jobs"], **assembly)
+    kinds = {name: field.kind for name, field in context.items()}
+    return assemble_market(f"{scheme}:{path.name}", records["applicants"], records["jobs"], context=kinds, **assembly)
 
 
 def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequence[Record]]) -> None:
@@ -404,6 +431,7 @@ def records_of(
     skill_separator: str = ";",
     role_column: str | None = None,
     fields: Sequence[str] = FIELDS,
+    context: Mapping[str, ContextField] | None = None,
 ) -> list[Record]:
     """What the rows of a table say of jobs or of applicants.
 
@@ -415,6 +443,7 @@ def records_of(
         skill_separator: What separates skills in a cell.
         role_column: A column that says what a row is, and is no field.
         fields: Which are read; columns of the others are as good as not there.
+        context: From :func:`~jobrec_gym.market.context.context_fields`.
 
     Raises:
         MarketError: As :func:`load_csv`.
@@ -422,7 +451,24 @@ def records_of(
     _check_reading(columns, skill_separator)
     columns_of = _columns_of(table, side, columns, role_column, fields)
     text = _text_fields(side, text_columns)
-    return [_record(table.file, number, row, columns_of, text, skill_separator) for number, row in table.rows]
+    told = _context_columns(table, side, context or {})
+    return [_record(table.file, number, row, columns_of, text, skill_separator, told) for number, row in table.rows]
+
+
+def _context_columns(
+    table: Table, side: str, context: Mapping[str, ContextField]
+) -> dict[str, tuple[ContextKind, str]]:
+    """Kind and column of each field of the context."""
+    found: dict[str, tuple[ContextKind, str]] = {}
+    for name, field in context.items():
+        column = (field.applicants if side == "applicants" else field.jobs) or name
+        if column not in table.header:
+            raise MarketError(
+                f"{no_such_column(table.file, column, table.header)} `context` compares {name!r} of both sides: say "
+                f"the kind and both columns, `context={{{name!r}: ({field.kind!r}, 'of applicants', 'of jobs')}}`."
+            )
+        found[name] = (field.kind, column)
+    return found
 
 
 def _check_reading(columns: Columns | None, skill_separator: str) -> None:
@@ -554,6 +600,7 @@ def _record(
     fields: Mapping[str, tuple[str, ...]],
     text_fields: Sequence[str],
     separator: str,
+    context: Mapping[str, tuple[ContextKind, str]],
 ) -> Record:
     where = f"{file}, row {number}"
 
@@ -586,6 +633,10 @@ def _record(
         description=_cell_free_text(row.get(fields["description"][0]), where, fields["description"][0])
         if "description" in fields
         else "",
+        context={
+            name: _cell_context(row.get(column), kind, where, column, separator)
+            for name, (kind, column) in context.items()
+        },
     )
 
 
@@ -649,6 +700,38 @@ def _cell_seniority(cell: Any, where: str, column: str) -> int:
             f"{cell!r:.80}."
         ) from None
     return int(value)
+
+
+def _cell_context(cell: Any, kind: ContextKind, where: str, column: str, separator: str) -> ContextValue | None:
+    """A value of the context; ``None`` where nothing is said."""
+    if kind == "set":
+        return tuple(_cell_skills(cell, where, column, separator)) or None
+    if kind == "category" and isinstance(cell, list):
+        raise MarketError(
+            f"{where}, column {column!r}: lists several, {cell!r:.80}, and a category has one: say "
+            f'`context={{{column!r}: "set"}}`.'
+        )
+    if kind == "category":
+        return _cell_text(cell, where, column) or None
+    if _is_missing(cell):
+        return None
+    if kind == "flag":
+        word = str(cell).strip().casefold()
+        if word not in _FLAGS:
+            raise MarketError(
+                f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}."
+            )
+        return _FLAGS[word]
+    try:
+        value = float("nan" if isinstance(cell, bool) else cell)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise MarketError(
+            f"{where}, column {column!r}: must be a plain number such as 45000, without currency or thousands' "
+            f"separators, or empty; got {cell!r:.80}."
+        )
+    return value
 
 
 def _cell_split(cell: str, where: str, column: str) -> str:

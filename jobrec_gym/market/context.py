@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from jobrec_gym.market.tables import MarketError, SkillLists, view
 __all__ = [
     "RESERVED_NAMES",
     "UNKNOWN",
+    "Context",
     "ContextField",
     "ContextKind",
     "ContextTable",
     "ContextValue",
     "Side",
     "check_context_name",
+    "context_fields",
 ]
 
 ContextKind = Literal["category", "number", "flag", "set", "at_least", "at_most"]
@@ -28,6 +31,10 @@ ContextKind = Literal["category", "number", "flag", "set", "at_least", "at_most"
 
 ContextValue = str | float | bool | tuple[str, ...]
 """A value of a category, a number, a flag, a set."""
+
+Context = Mapping[str, str | Sequence[str | None]]
+"""What a loader is told of each field: its kind, ``"category"``; or the columns of applicants and of jobs, and it is a
+category; or kind and columns, as of :class:`ContextField`."""
 
 Side = Literal["applicants", "jobs"]
 
@@ -162,6 +169,42 @@ def check_context_name(name: Any) -> None:
         raise MarketError(f"`context` must name its fields by texts, e.g. 'place', got {name!r}.")
     if name in RESERVED_NAMES:
         raise MarketError(f"`context` must not name a field {name!r}, which is something else already: rename it.")
+
+
+def context_fields(context: Context | None) -> dict[str, ContextField]:
+    """What a loader is told of the context, field by field.
+
+    Raises:
+        MarketError: For a name that is taken, an unknown kind, or what is no such mapping.
+    """
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise MarketError(f"`context` must map names to kinds, such as {{'place': 'category'}}, got {context!r:.80}.")
+    kinds = get_args(ContextKind)
+    found = {}
+    for name, told in context.items():
+        check_context_name(name)
+        parts = (told,) if isinstance(told, str) else tuple(told) if isinstance(told, Sequence) else ()
+        if len(parts) == 2 and parts[0] in kinds:
+            raise MarketError(
+                f"`context[{name!r}]` is {told!r}, where two texts are the columns of applicants and of jobs: say "
+                f"{(parts[0], parts[1], parts[1])!r} for a kind and two columns of one name."
+            )
+        kind, *columns = ("category", *parts) if len(parts) == 2 else parts or (None,)
+        if kind not in kinds or len(columns) not in (0, 2) or not all(_is_column(column) for column in columns):
+            near = difflib.get_close_matches(str(kind), kinds, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near and kind not in kinds else ""
+            raise MarketError(
+                f"`context[{name!r}]` must be one of {kinds}; or two columns, of applicants and of jobs; or kind and "
+                f"columns, such as ('number', 'wanted_salary', 'salary'); got {told!r}.{hint}"
+            )
+        found[name] = ContextField(cast("ContextKind", kind), *columns)
+    return found
+
+
+def _is_column(column: Any) -> bool:
+    return column is None or (isinstance(column, str) and bool(column))
 
 
 def _with_words(words: Sequence[str], values: Iterable[ContextValue | None]) -> tuple[str, ...]:
