@@ -13,7 +13,7 @@ __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
     "Learn and compare": ("demo", "train", "evaluate", "coldstart", "rank", "report"),
-    "Learn from a log, and judge by it": ("replay", "off_policy"),
+    "Learn from a log, and judge by it": ("learn", "replay", "off_policy"),
     "Look closer at a study": (
         "studies.goals",
         "studies.learnable",

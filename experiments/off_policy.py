@@ -36,7 +36,8 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(options["run"], "run")
         for run in runs:
             setup, agent = load_run(run, {})
-            log = load_interactions(cfg.log, setup.market, options["columns"], ids=cfg.ids, on_bad=cfg.on_bad)
+            reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
+            log = load_interactions(cfg.log, setup.market, **reading)
             log = log.split(cfg.split)
             how = {name: options[name] for name in ("clip", "n_folds", "level", "n_resamples", "seed")}
             methods = options["methods"]

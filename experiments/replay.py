@@ -82,8 +82,8 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
     """The log that a command names: an adapter and where its set lies, or a file or folder on a market.
 
     Args:
-        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids`` and ``on_bad``, as in
-            ``conf/replay.yaml``.
+        options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids``, ``decisions``, ``rewards`` and
+            ``on_bad``, as in ``conf/replay.yaml``.
 
     Raises:
         RunError: If it says too little.
@@ -107,7 +107,8 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
         hint = f" Did you mean log={near[0]}?" if near else ""
         raise RunError(f"`log`: there is no file or folder {log!r}, and no adapter of that name.{hint}")
     market = load_market(options["source"])
-    return load_interactions(log, market, options["columns"], ids=options["ids"], on_bad=options["on_bad"])
+    reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
+    return load_interactions(log, market, **reading)
 
 
 def known_adapters() -> list[str]:

@@ -24,6 +24,11 @@ def main(cfg: DictConfig) -> None:
     paths: Any = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else cfg.runs
     try:
         runs = find_runs(paths, "runs")
+        if told := [run.folder for run in runs if "held_out" not in run.summary]:
+            raise RunError(
+                f"{told[0]} has learned from a log, so that it has no scores: python -m experiments.off_policy says "
+                "what it would have earned on another one."
+            )
         unfinished = unfinished_runs(paths, len(runs))
         folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
         study = read_study(Path(paths)) if isinstance(paths, str) else None

@@ -1,0 +1,153 @@
+"""``python -m experiments.learn log=FILE``: an agent, new or that of a run, that has learned from a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.folders import (
+    MODEL,
+    SUMMARY,
+    RunError,
+    clear_run,
+    commit_of_checkout,
+    find_runs,
+    lock_run,
+    write_config,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from experiments.runs.build import Setup
+    from jobrec_gym import Interactions
+
+__all__ = ["learn_from_log"]
+
+_MOST_SHOWN = 20
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="learn")
+def main(cfg: DictConfig) -> None:
+    """Tells an agent a log's answers, and writes it where ``rank`` and ``off_policy`` find it."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from experiments.studies.runs import one_line
+
+    torch.set_num_threads(cfg.threads)
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        summary = learn_from_log(options)
+    except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
+        raise SystemExit(f"error: {one_line(error)}") from error
+    folder = options["folder"]
+    print(f"{summary['agent']} has learned from {summary['interactions']:,} answers of {summary['n_people']:,} people")
+    print(f"\nrun       {folder}\nrank      python -m experiments.rank run={folder} out=ranked.csv")
+    print(f"judge     python -m experiments.off_policy run={folder} log=... (of answers that it has not seen)")
+
+
+def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes an agent, or takes that of a run, tells it the answers in their order, and leaves it in a run folder.
+
+    Args:
+        options: As in ``conf/learn.yaml``.
+
+    Returns:
+        The summary of the folder. It has no scores: a log does not know what was not recommended.
+
+    Raises:
+        RunError: If it says too little, or the agent cannot be told answers.
+        ValueError: If the log or the market cannot be read.
+    """
+    from dynaq_algo import Bandit
+    from experiments.runs.saved import load_run
+    from jobrec_gym import ObservationForm, load_interactions, load_market
+
+    if options["log"] is None:
+        raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
+    folder = Path(options["folder"])
+    if options["run"] is None:
+        market, run = load_market(options["source"]), None
+    else:
+        (run,) = _one(find_runs(options["run"], "run"))
+        if folder.exists() and folder.samefile(run.folder):
+            raise RunError(f"`folder` is that of the run, {folder}: choose another one, so that the run stays.")
+        setup, agent = load_run(run, {})
+        market = setup.market
+    reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
+    log = load_interactions(options["log"], market, **reading).split(options["split"])
+    if not log.answered.any():
+        raise RunError(f"`split`: no answer of the log is of split={options['split']}; take split=all.")
+    with lock_run(folder):
+        log.save(folder / "log")
+        if run is None:
+            setup = _setup(options, len(market.jobs), folder / "log")
+            agent = setup.algorithm.make(setup.env)
+        # A bandit that learns nothing, such as the cosine, inherits one that does nothing.
+        if getattr(type(agent), "observe", Bandit.observe) is Bandit.observe:
+            raise RunError(
+                f"{setup.algorithm.target} cannot be told answers: it has no `observe` of its own. Take "
+                "agent=linear_blocks or agent=dynaq_plus, say."
+            )
+        for answer in _with_sets(log).answers(ObservationForm.of(setup.env)):
+            agent.observe(*answer)
+        # Only now: a config that cannot be built destroys nothing.
+        clear_run(folder)
+        write_config(folder, setup.config)
+        agent.save(folder / MODEL)
+        summary = {
+            "agent": setup.algorithm.name,
+            "log": str(options["log"]),
+            "run": None if run is None else str(run.folder),
+            "commit": commit_of_checkout(),
+            "seed": setup.seed,
+            "interactions": int(log.answered.sum()),
+            "n_people": len(log.people),
+        }
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _one(runs: list[Any]) -> list[Any]:
+    if len(runs) != 1:
+        raise RunError(f"`run` holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}.")
+    return runs
+
+
+def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
+    """A new run on the log's market, whose answers are those of the log."""
+    from hydra import compose
+
+    from experiments.runs.build import build, plain
+    from experiments.studies.runs import known_learners, read_learner, require_known
+
+    require_known("agent", [options["agent"]], known_learners(), "conf/learner")
+    shown = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", "env.split=all", "env.job_split=all"]
+    pairs = [f"env.pair_features=[{','.join(options['pair_features'])}]"] if options["pair_features"] else []
+    learner = read_learner(options["agent"])
+    config = plain(compose("train", [*learner.overrides, *shown, *pairs, f"seed={options['seed']}"]))
+    market = {"_target_": "jobrec_gym.load_market", "source": options["source"]}
+    simulator = {"_target_": "jobrec_gym.LoggedSimulator", "interactions": str(log)}
+    reward = {**config["reward"], "simulator": simulator}
+    return build({**config, "market": market, "simulator": simulator, "reward": reward})
+
+
+def _with_sets(log: Interactions) -> Interactions:
+    """The log itself, or, where it does not say what was shown, with the recommended job alone."""
+    from jobrec_gym import Interactions
+
+    if log.shown_ids is not None:
+        return log
+    return Interactions.of(
+        log.market, log.applicant_ids, log.job_ids, log.reward, held_out=log.held_out, shown=log.job_ids[:, None]
+    )
+
+
+if __name__ == "__main__":
+    main()

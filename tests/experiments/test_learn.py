@@ -1,0 +1,158 @@
+"""The command that tells an agent a log: what it leaves is what the library would have made."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from hydra import initialize_config_dir
+
+from experiments import learn
+from experiments.learn import learn_from_log
+from experiments.runs.folders import RunError, read_run
+from experiments.runs.saved import load_run
+from jobrec_gym import (
+    FeedbackReward,
+    Interactions,
+    ObservationForm,
+    RuleSimulator,
+    load_interactions,
+    load_market,
+    record_interactions,
+)
+
+ROOT = Path(learn.__file__).parents[1]
+OPTIONS = {
+    "columns": None,
+    "ids": "key",
+    "decisions": None,
+    "rewards": None,
+    "on_bad": "raise",
+    "split": "all",
+    "run": None,
+    "agent": "linear_blocks",
+    "pair_features": [],
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A saved market and two logs of it."""
+    folder = tmp_path_factory.mktemp("shop")
+    market = load_market("default", n_jobs=40, n_applicants=30).save(folder / "market")
+    shown = {"split": "all", "job_split": "all", "num_candidates": 4, "max_episode_steps": 2}
+    env = FeedbackReward(gym.make("JobRec-v0", market=market, **shown), RuleSimulator(seed=0, noise=0.5))
+    for seed, name in enumerate(("first", "second")):
+        record_interactions(env, n=50, seed=seed).write_csv(folder / f"{name}.csv")
+    return folder
+
+
+@pytest.fixture
+def told(shop, tmp_path):
+    """Learns as the command does: ``told(log="second", agent="dynaq_plus")`` returns the folder."""
+
+    def learned(folder="learned", log="first", **options):
+        given = {"log": str(shop / f"{log}.csv"), "source": str(shop / "market"), "folder": str(tmp_path / folder)}
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            learn_from_log({**OPTIONS, **given, **options})
+        return tmp_path / folder
+
+    return learned
+
+
+def values_of(agent, market):
+    form = ObservationForm("ids", pair_features=tuple(getattr(agent, "reads", {}).get("pairs") or ()))
+    return agent.q_values(form(market, np.arange(30), np.broadcast_to(np.arange(40), (30, 40))))
+
+
+@pytest.mark.parametrize("options", [{}, {"agent": "dynaq_plus", "pair_features": ["hard_coverage"]}], ids=str)
+def test_the_agent_is_the_one_that_was_told_the_answers_one_by_one(shop, told, options):
+    run = read_run(told(**options))
+    setup, agent = load_run(run, {})
+    by_hand = setup.algorithm.make(setup.env)
+    untaught = values_of(by_hand, setup.market)
+    log = load_interactions(shop / "first.csv", setup.market)
+    for answer in log.answers(ObservationForm.of(setup.env)):
+        by_hand.observe(*answer)
+
+    np.testing.assert_array_equal(values_of(agent, setup.market), values_of(by_hand, setup.market))
+    assert not np.allclose(untaught, values_of(agent, setup.market))
+    assert (run.summary["interactions"], run.summary["n_people"]) == (50, len(log.people))
+
+
+def test_the_agent_of_a_run_goes_on_with_another_log(shop, told):
+    first = told()
+    second = told("second", log="second", run=str(first))
+    before, (setup, agent) = read_run(first), load_run(read_run(second), {})
+
+    _, by_hand = load_run(before, {})
+    for answer in load_interactions(shop / "second.csv", setup.market).answers(ObservationForm.of(setup.env)):
+        by_hand.observe(*answer)
+    np.testing.assert_array_equal(values_of(agent, setup.market), values_of(by_hand, setup.market))
+    assert read_run(second).config == before.config
+    with pytest.raises(RunError, match="`folder` is that of the run"):
+        told("second", run=str(second))
+
+
+def test_only_rows_of_the_split_are_learned_from_and_kept(shop, told):
+    folder = told(split="train")
+    market = load_market(str(shop / "market"))
+    log = load_interactions(shop / "first.csv", market)
+
+    kept = Interactions.load(folder / "log", market)
+    assert len(kept) == read_run(folder).summary["interactions"] == int((~log.held_out).sum()) < len(log)
+
+
+def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
+    market = load_market(str(shop / "market"))
+    log = load_interactions(shop / "first.csv", market)
+    Interactions.of(market, log.applicant_ids, log.job_ids, log.reward, time=log.time).write_csv(tmp_path / "bare.csv")
+
+    _, bare = load_run(read_run(told("bare", log=str(tmp_path / "bare.csv").removesuffix(".csv"))), {})
+    _, whole = load_run(read_run(told()), {})
+    np.testing.assert_allclose(values_of(bare, market), values_of(whole, market), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agent": "cosine"}, r"cannot be told answers: it has no `observe` of its own. Take agent=linear_blocks"),
+        ({"agent": "linear_block"}, r"linear_blocks"),
+        ({"log": None}, "`log` must be given"),
+        ({"log": "nowhere"}, "does not exist"),
+        ({"run": "nowhere"}, "there is no folder nowhere"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_learned_leaves_an_earlier_run_as_it_was(shop, told, options, message):
+    folder = told()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    given = {**options, "log": options.get("log", "first")}
+    if given["log"] is None:
+        with pytest.raises(RunError, match=message):
+            learn_from_log({**OPTIONS, "log": None, "source": "default", "folder": str(folder)})
+    else:
+        with pytest.raises((RunError, ValueError), match=message):
+            told(**given)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_the_command_says_what_it_did_and_the_report_that_there_are_no_scores(shop, tmp_path):
+    words = [f"log={shop / 'first.csv'}", f"source={shop / 'market'}", f"folder={tmp_path / 'learned'}"]
+    done = subprocess.run([sys.executable, "-m", "experiments.learn", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n_people = json.loads((tmp_path / "learned" / "summary.json").read_text())["n_people"]
+    assert done.stdout.startswith(f"LinearBandit has learned from 50 answers of {n_people} people\n")
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "experiments.report", f"runs={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert "has learned from a log, so that it has no scores" in refused.stderr
