@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jobrec_gym.sharing import Shared
 
 __all__ = ["MAX_BYTES", "KeptRows", "PreparedPairs", "kept_pairs"]
 
@@ -46,12 +47,11 @@ def kept_pairs(
     return PreparedPairs(compute, n_jobs)
 
 
-class _Kept:
+class _Kept(Shared):
     """What is shared by all who use it: a deep copy is the object itself, and a pickle holds no values."""
 
     def __init__(self, *arguments: Any):
         self._arguments = arguments
-        self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Kept:
         return self
@@ -91,26 +91,28 @@ class KeptRows(_Kept):
         missed = ~known
         values = np.empty(len(job_ids))
         values[known] = self._rows[applicant_ids[known], job_ids[known]]
-        applicant_ids = applicant_ids[missed]
-        values[missed] = self._compute(applicant_ids, job_ids[missed])
-        self._extend(applicant_ids[self._is_met[applicant_ids]])
+        applicant_ids, job_ids = applicant_ids[missed], job_ids[missed]
+        again = applicant_ids[self._is_met[applicant_ids]]
+        values[missed] = self._computed_with_rows(applicant_ids, job_ids, again)
         self._is_met[applicant_ids] = True
         return values
 
-    def _extend(self, applicant_ids: Ids) -> None:
-        """Computes a part of the rows of some of the applicants."""
-        if not len(applicant_ids):
-            return
-        n_jobs = self._rows.shape[1]
-        part = _LEAST_PART + _PART_OF_A_MISS * len(applicant_ids)
-        owners = np.unique(applicant_ids)[: max(1, part // n_jobs)]
-        with self._lock:
+    def _computed_with_rows(self, applicant_ids: Ids, job_ids: Ids, again: Ids) -> Values:
+        """Values (n,) of pairs, and a part of the rows of some applicants: together, as a call has its own price."""
+        if not len(again):
+            return self._compute(applicant_ids, job_ids)
+        n, n_jobs = len(job_ids), self._rows.shape[1]
+        part = _LEAST_PART + _PART_OF_A_MISS * len(again)
+        owners = np.unique(again)[: max(1, part // n_jobs)]
+        with self.lock:
             begin = self._n_known[owners].astype(np.int64)
-            job_ids = begin[:, None] + np.arange(min(n_jobs, part))
-            inside = job_ids < n_jobs
-            rows, columns = np.broadcast_to(owners[:, None], job_ids.shape)[inside], job_ids[inside]
-            self._rows[rows, columns] = self._compute(rows, columns)
+            columns = begin[:, None] + np.arange(min(n_jobs, part))
+            inside = columns < n_jobs
+            rows, columns = np.broadcast_to(owners[:, None], columns.shape)[inside], columns[inside]
+            values = self._compute(np.concatenate([applicant_ids, rows]), np.concatenate([job_ids, columns]))
+            self._rows[rows, columns] = values[n:]
             self._n_known[owners] = begin + inside.sum(axis=1)  # last: others read without the lock
+        return values[:n]
 
 
 class PreparedPairs(_Kept):
@@ -140,13 +142,13 @@ class PreparedPairs(_Kept):
         owners, job_ids = np.repeat(applicant_ids, job_ids.shape[1]), job_ids.ravel()
         values = self._compute(owners, job_ids)
         keys, slots = self._places(owners, job_ids)
-        with self._lock:
+        with self.lock:
             self._keys[slots], self._values[slots] = keys, values
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
         """Values (n,) of pairs."""
         keys, slots = self._places(applicant_ids, job_ids)
-        with self._lock:
+        with self.lock:
             missed, values = self._keys[slots] != keys, self._values[slots]
         if missed.any():
             values[missed] = self._compute(applicant_ids[missed], job_ids[missed])

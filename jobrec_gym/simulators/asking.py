@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 import uuid
 from collections import Counter
@@ -13,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.arguments import AskingMode, CacheMode, Calls, Retries, Sampling
 from jobrec_gym.simulators.budget import BudgetReached, Ledger
 from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, ShortAnswer
@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
     cost_usd: float = 0.0
 
 
-class Asker:
+class Asker(Shared):
     """Puts pairs to one model in one way.
 
     Args:
@@ -142,7 +142,6 @@ class Asker:
             "sampling": json.dumps(keyed, sort_keys=True),
         }
         self._key_of = KeyMaker(**self._key_parts)
-        self._lock = threading.Lock()
         self._chat: ChatModel | None = None
         self._counts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -151,7 +150,7 @@ class Asker:
     @property
     def usage(self) -> Usage:
         """What was done so far."""
-        with self._lock:
+        with self.lock:
             counts = self._counts
             return Usage(counts["calls"], counts["hits"], counts["tokens"], self._cost_usd, dict(self._failures))
 
@@ -209,7 +208,7 @@ class Asker:
 
     def _count(self, hits: int, outcomes: Iterable[tuple[str, str]]) -> None:
         """Counts what was known, and of some outcomes, status and reason each, the failed ones."""
-        with self._lock:
+        with self.lock:
             self._counts["hits"] += hits
             for status, reason in outcomes:
                 if status != "ok":
@@ -238,7 +237,7 @@ class Asker:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _model(self) -> ChatModel:
-        with self._lock:
+        with self.lock:
             if self._chat is None:
                 from jobrec_gym.simulators.answers import response_format
 
@@ -308,7 +307,7 @@ class Asker:
                 return self._keep(key, question, self._parse(completion.choice), tokens, cost)
             finally:
                 self._ledger.settle(reservation, tokens=tokens, cost_usd=cost)
-                with self._lock:
+                with self.lock:
                     self._counts["calls"] += 1
                     self._counts["tokens"] += tokens
                     self._cost_usd += cost

@@ -146,9 +146,8 @@ class AnswerCache:
         self.path = str(Path(path).absolute())
         self._connections = threading.local()
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with self.transaction() as connection:
-            # Files of earlier releases lack it; to make it there would keep all others from writing meanwhile.
-            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers_in_short'").fetchone()
+        # Files of earlier releases lack it; to make it there would keep all others from writing meanwhile.
+        known = self._connection().execute("SELECT 1 FROM sqlite_master WHERE name = 'answers_in_short'").fetchone()
         # By itself SQLite would take the table, a page of text for each row.
         index = "" if known is None else "INDEXED BY answers_in_short"
         self._select_in_short = f"SELECT key, status, decision, probability, reason FROM answers {index}"
@@ -271,10 +270,10 @@ class AnswerCache:
 
     def close(self) -> None:
         """Closes this thread's connection; the next use opens one again."""
-        connection = getattr(self._connections, "open", None)
-        if connection is not None and self._connections.process == os.getpid():
-            connection.close()
-        self._connections.open = None
+        held: _Held | None = getattr(self._connections, "held", None)
+        if held is not None and held.process == os.getpid():
+            held.connection.close()
+        self._connections.held = None
 
     def __reduce__(self) -> tuple[type[AnswerCache], tuple[str]]:
         return type(self), (self.path,)
@@ -288,10 +287,10 @@ class AnswerCache:
         return rows
 
     def _connection(self) -> sqlite3.Connection:
-        # A connection must not be carried through a fork.
-        if getattr(self._connections, "open", None) is None or self._connections.process != os.getpid():
-            self._connections.open, self._connections.process = _connect(self.path), os.getpid()
-        return self._connections.open
+        held: _Held | None = getattr(self._connections, "held", None)
+        if held is None or held.process != os.getpid():
+            held = self._connections.held = _Held(_connect(self.path), os.getpid())
+        return held.connection
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -310,9 +309,10 @@ def _connect(path: str) -> sqlite3.Connection:
     try:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        with _transaction(connection):
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        with _transaction(connection) if version == 0 else contextlib.nullcontext():
+            # Another process may have made it meanwhile.
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -328,6 +328,21 @@ def _connect(path: str) -> sqlite3.Connection:
             "the release that wrote it and import the export here, or choose another file."
         )
     return connection
+
+
+_inherited: list[sqlite3.Connection] = []
+"""The parent's connections in a forked process, which must neither use nor close them: its transactions would break."""
+
+
+class _Held:
+    """A connection of one thread, and the process that opened it."""
+
+    def __init__(self, connection: sqlite3.Connection, process: int):
+        self.connection, self.process = connection, process
+
+    def __del__(self) -> None:
+        if self.process != os.getpid():
+            _inherited.append(self.connection)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobrec_gym.sharing import Shared
+
 __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
 
 _log = logging.getLogger(__name__)
 
-_import_lock = threading.Lock()
+_importing = Shared()
 _TOKENS_OF_A_MESSAGE = 8  # what a chat template puts around each
 
 
@@ -198,7 +201,7 @@ def _import_litellm() -> Any:
     # Without these it fetches a price list and reads .env of the working folder.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    with _import_lock:
+    with _importing.lock:
         try:
             import litellm
         except ImportError as error:
@@ -209,6 +212,18 @@ def _import_litellm() -> Any:
             if logging.getLogger(name).level == logging.NOTSET:
                 logging.getLogger(name).setLevel(logging.WARNING)
     return litellm
+
+
+def _forget_connections() -> None:
+    """In a forked process: litellm's open connections are the parent's, whose answers would come to whoever reads."""
+    litellm = sys.modules.get("litellm")
+    clients = getattr(litellm, "in_memory_llm_clients_cache", None)
+    if clients is not None:
+        clients.flush_cache()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
 
 
 def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.rewards import CosineRewardModel
+from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.arguments import (
     AskingMode,
     Budget,
@@ -233,9 +235,9 @@ class LLMSimulator:
     def _connect(self) -> None:
         path = self._arguments["cache"]
         if path is None:
-            scratch = tempfile.TemporaryDirectory(prefix="jobrec-answers-")
-            weakref.finalize(self, scratch.cleanup)
-            path = str(Path(scratch.name) / "answers.sqlite")
+            scratch = tempfile.mkdtemp(prefix="jobrec-answers-")
+            weakref.finalize(self, _remove, scratch, os.getpid())
+            path = str(Path(scratch) / "answers.sqlite")
         self.ledger = Ledger(path, self.budget, self._arguments["max_usd"])
         self.cache = AnswerCache(path)
         self._asker = Asker(
@@ -512,18 +514,25 @@ class LLMSimulator:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state["arguments"])  # type: ignore[misc]
 
+    def __deepcopy__(self, memo: dict[int, object]) -> LLMSimulator:
+        return self  # threads may share it, and a copy by its state would lack the key
+
     def __repr__(self) -> str:
         return f"LLMSimulator({self.model!r}, mode={self.mode!r}, prompt={self.elicitation.prompt!r})"
 
 
-class BoundLLMSimulator:
-    """A language model on one market; made by :meth:`LLMSimulator.bind`."""
+class BoundLLMSimulator(Shared):
+    """A language model on one market; made by :meth:`LLMSimulator.bind`.
+
+    Threads may share one, and a copy is the object itself. A pickle holds what this process was told, and no key.
+    """
 
     def __init__(self, simulator: LLMSimulator, market: LabourMarket):
         self.simulator = simulator
         self.market = market
         self._thresholds = simulator.given_thresholds()
         self._no_thresholds: BudgetReached | None = None
+        self._calibrating = Shared()
         self._n_decisions = 0
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
@@ -538,14 +547,19 @@ class BoundLLMSimulator:
     def thresholds(self) -> tuple[float, float, float] | None:
         """Where probabilities are cut; asks for the calibration where that is ``"auto"``. ``None`` in mode decision."""
         if self._thresholds is None and self.simulator.mode == "probability":
-            if self._no_thresholds is not None:
-                raise self._no_thresholds
-            try:
-                self._thresholds = self.simulator.calibrate(self.market).thresholds
-            except BudgetReached as reached:
-                self._no_thresholds = reached
-                raise
+            with self._calibrating.lock:
+                if self._thresholds is None:
+                    self._thresholds = self._calibrated()
         return self._thresholds
+
+    def _calibrated(self) -> tuple[float, float, float]:
+        if self._no_thresholds is not None:
+            raise self._no_thresholds
+        try:
+            return self.simulator.calibrate(self.market).thresholds
+        except BudgetReached as reached:
+            self._no_thresholds = reached
+            raise
 
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
@@ -558,7 +572,8 @@ class BoundLLMSimulator:
             ReplayMiss: In strict replay.
         """
         applicant_ids, job_ids = _checked_ids(applicant_ids, job_ids, self.market)
-        self._n_decisions += len(job_ids)
+        with self.lock:
+            self._n_decisions += len(job_ids)
         try:
             thresholds = self.thresholds
         except BudgetReached as reached:  # within the calibration: no decision can be made
@@ -577,6 +592,12 @@ class BoundLLMSimulator:
     def _instead(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64] | None:
         """What a policy pays (n,) in place of an answer, if one does."""
         return self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> BoundLLMSimulator:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_n_decisions": 0}  # `usage` is of one process
 
 
 def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tuple[Ids, Ids]:
@@ -597,6 +618,12 @@ def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tupl
                 f"{ids[name].min()} to {ids[name].max()}."
             )
     return ids["applicant_ids"], ids["job_ids"]
+
+
+def _remove(folder: str, process: int) -> None:
+    """Removes a folder in the process that made it; a forked one leaves it to that."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Documents:
@@ -624,6 +651,9 @@ class _Documents:
                 *(self._market.name, MAX_DESCRIPTION, length),
             )
         return encode_document(document)
+
+    def __reduce__(self) -> tuple[type[_Documents], tuple[LabourMarket]]:
+        return type(self), (self._market,)
 
 
 def _checked_address(model: str, api_base: str | None) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.base import Feedback
 
 __all__ = ["FeedbackMemory", "merged"]
@@ -15,8 +18,10 @@ _DENSE_PAIRS = 1 << 24
 """Up to so many pairs a table finds an answer (64 MiB at the most, touched where asked); above it a dictionary."""
 
 
-class FeedbackMemory:
+class FeedbackMemory(Shared):
     """Answers of a market's pairs, found by their ids; for answers that do not change.
+
+    Threads may share one. A pickle holds the answers, and nothing of the pairs that are not known.
 
     Args:
         n_applicants: Of the market.
@@ -24,7 +29,7 @@ class FeedbackMemory:
     """
 
     def __init__(self, n_applicants: int, n_jobs: int):
-        self._n_jobs = n_jobs
+        self._n_applicants, self._n_jobs = n_applicants, n_jobs
         self._place: NDArray[np.int32] | dict[int, int]
         if n_applicants * n_jobs <= _DENSE_PAIRS:
             # One more than the place, so that a table that nobody has touched says 0: nothing is known.
@@ -46,7 +51,7 @@ class FeedbackMemory:
 
     def take(self, places: Ids) -> Feedback:
         """The answers at places (n,): nothing is spent on them, and all were known."""
-        kept = self._answers
+        kept = self._answers  # once: another thread may put a longer table in its place
         return Feedback.of(
             kept.decision[places],
             kept.reward[places],
@@ -59,19 +64,38 @@ class FeedbackMemory:
         """Keeps the answers (n,) whose status is ``ok``; others may come out differently the next time."""
         pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
         pairs, rows = np.unique(pairs, return_index=True)
-        new = (feedback.status[rows] == "ok") & (self.find(pairs // self._n_jobs, pairs % self._n_jobs) < 0)
-        pairs, rows = pairs[new], rows[new]
+        with self.lock:
+            new = (feedback.status[rows] == "ok") & (self.find(pairs // self._n_jobs, pairs % self._n_jobs) < 0)
+            self._append(pairs[new], rows[new], feedback)
+
+    def _append(self, pairs: Ids, rows: Ids, feedback: Feedback) -> None:
+        """Keeps rows (n,) of some feedback as the answers of n new pairs."""
         needed = self._size + len(pairs)
         if needed > len(self._answers):
             self._answers = _resized(self._answers, max(64, needed, 2 * self._size))
         for name in ("decision", "reward", "probability", "reason"):
             getattr(self._answers, name)[self._size : needed] = getattr(feedback, name)[rows]
         places = np.arange(self._size, needed)
+        self._size = needed
+        # Last: others look here without the lock, and must find what a place names.
         if isinstance(self._place, dict):
             self._place.update(zip(pairs.tolist(), (places + 1).tolist(), strict=True))
         else:
             self._place[pairs] = places + 1
-        self._size = needed
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            if isinstance(self._place, dict):
+                pairs = np.fromiter(self._place, np.int64, len(self._place))
+            else:
+                pairs = np.flatnonzero(self._place)
+            applicants, jobs = pairs // self._n_jobs, pairs % self._n_jobs
+            known = self.take(self.find(applicants, jobs))
+        return {"sizes": (self._n_applicants, self._n_jobs), "known": (applicants, jobs, known)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(*state["sizes"])  # type: ignore[misc]
+        self.add(*state["known"])
 
 
 def merged(known: NDArray[np.bool_], remembered: Feedback, fresh: Feedback) -> Feedback:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.asking import Usage
 from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
@@ -157,7 +158,7 @@ class RecordedSimulator:
         return "RecordedSimulator()" if self.recording is None else f"RecordedSimulator({self.recording!r})"
 
 
-class BoundRecordedSimulator:
+class BoundRecordedSimulator(Shared):
     """A recording on one market; made by :meth:`RecordedSimulator.bind`."""
 
     draws = False
@@ -211,7 +212,8 @@ class BoundRecordedSimulator:
         probability = self.probabilities(applicant_ids, job_ids)
         known = ~np.isnan(probability)
         decision = self.recording.decide(probability)
-        self._n_answered += len(probability)
+        with self.lock:
+            self._n_answered += len(probability)
         if np.count_nonzero(known) == len(known):
             return CertainFeedback(decision, self._rewards, probability, cached=True)
         return Feedback.of(
