@@ -317,6 +317,12 @@ class CandidateAlgorithm(DQN):
         self._take_note(infos)
         self._last_obs = new_obs
 
+    def _normalised(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards (n,) in the scale of learning."""
+        if self._vec_normalize_env is None:
+            return reward
+        return self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
+
     def _take_note(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Of one step of all environments: what is valid, the latest weights of the reward, and its components."""
         for info, is_valid in zip(infos, self._validity.count(infos), strict=True):

@@ -8,7 +8,19 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["best_match", "check_learning", "refuse_other_choice", "refuse_unknown_arguments", "refuse_unknown_kwargs"]
+__all__ = [
+    "BOOTSTRAPS",
+    "PLANNING",
+    "best_match",
+    "check_learning",
+    "refuse_other_choice",
+    "refuse_unknown_arguments",
+    "refuse_unknown_kwargs",
+]
+
+
+BOOTSTRAPS = ("same_action", "max", "double")
+PLANNING = ("background", "decision_time")
 
 
 def best_match(name: str, known: Iterable[str]) -> str:
@@ -51,6 +63,7 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
 
 def check_learning(
     *,
+    planning: str,
     bootstrap: str,
     gamma: float,
     exploration_bonus: float,
@@ -59,11 +72,13 @@ def check_learning(
     batch_size: int,
     target_update_interval: int,
 ) -> None:
-    """Check the ranges of what :class:`~dynaq_algo.dynaq.DynaQ` learns by.
+    """Check what :class:`~dynaq_algo.dynaq.DynaQ` learns by.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a choice is unknown, or a number out of range.
     """
+    refuse_other_choice("planning", planning, PLANNING)
+    refuse_other_choice("bootstrap", bootstrap, BOOTSTRAPS)
     if not 0 <= weight_pull <= 1:
         raise ValueError(
             f"`weight_pull` must be a share in [0, 1], got {weight_pull}. Leave it out, or 0, for no pull."

@@ -11,7 +11,7 @@ from dynaq_algo.features import DistinctPairs
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay, Transitions
 
-__all__ = ["Batch", "NextPairs", "gather", "gather_next"]
+__all__ = ["Batch", "NextPairs", "gather", "gather_alone", "gather_next"]
 
 
 class NextPairs(NamedTuple):
@@ -58,6 +58,15 @@ def gather(transitions: Transitions, replay: CandidateReplay, policy: CandidateP
     """Stored or imagined transitions as tensors, without what follows."""
     pairs = _distinct(transitions.state_id, transitions.candidate_id, transitions.pairs, replay, policy)
     return Batch(pairs, policy.features.of_pairs(pairs))
+
+
+def gather_alone(
+    transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy
+) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+    """States (n, d_s), chosen actions (n, d_a) and `pairs` (n, p) of a few transitions, a row each."""
+    state = policy.tensor(replay.state_rows(transitions.state_id))
+    action = policy.action_features(replay.candidate_rows(transitions.candidate_id))
+    return state, action, None if transitions.pairs is None else policy.tensor(transitions.pairs)
 
 
 def gather_next(

@@ -15,27 +15,24 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import polyak_update
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, refuse_other_choice, refuse_unknown_kwargs
-from dynaq_algo.batches import Batch, NextPairs, gather, gather_next
-from dynaq_algo.features import DistinctPairs
+from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs
+from dynaq_algo.batches import Batch, gather_alone
+from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.layout import PAIRS, DecisionBatch, check_mask
-from dynaq_algo.networks import PairNetwork, denormals_flushed, squared_error_step
-from dynaq_algo.offline import OfflineBatch
+from dynaq_algo.layout import PAIRS
+from dynaq_algo.networks import denormals_flushed, squared_error_step
+from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
 from dynaq_algo.plus import plus_arguments
-from dynaq_algo.policies import CandidatePolicy, masked
+from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.vec_env import as_vec_env, pair_sample_of
-from dynaq_algo.weight_pull import Anchor
-from dynaq_algo.world_model import RewardForecasts, WorldModel
+from dynaq_algo.weight_pull import anchors_of
+from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
 
 __all__ = ["DynaQ"]
 
-BOOTSTRAPS = ("same_action", "max", "double")
-WORLD_MODELS = {"network": WorldModel, "gaussian_process": GaussianProcess}
-PLANNING = ("background", "decision_time")
 WINDOW = 1_000  # transitions that `train/model_r2` is of
 
 
@@ -219,39 +216,24 @@ class DynaQ(CandidateAlgorithm):
                 action_table=self.action_table,
                 **self.policy_kwargs,
             ).to(self.device)
-            self.world_model = self._make_world_model().to(self.device)
+            rate = self.lr_schedule(1)
+            world_model = make_world_model(self.world_model_name, self.policy, rate, self.world_model_kwargs)
+            self.world_model = world_model.to(self.device)
         self._create_aliases()  # q_net, q_net_target
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
         self._kept_values = TargetValues(self.buffer_size, self.device, draws)
         features = self.policy.features
         if self.env is not None and (sample := pair_sample_of(self.env, features.n_pairs)) is not None:
             features.fit_pairs(sample)
-        if self.planning == "decision_time":
-            for network in (self.q_net, self.q_net_target):
-                network.begin_at_zero()
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
         # Of a loaded agent only their shapes: the values follow.
         self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
 
-    def _make_world_model(self) -> WorldModel | GaussianProcess:
-        policy, given = self.policy, self.world_model_kwargs
-        if self.world_model_name == "gaussian_process":
-            return GaussianProcess(policy.features, **{"prior": policy.prior, **given})  # type: ignore[arg-type]
-        shared = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn}
-        return WorldModel(policy.features, **{**shared, "learning_rate": self.lr_schedule(1), **given})
-
     def _check_arguments(self) -> None:
-        refuse_other_choice("world_model", self.world_model_name, tuple(WORLD_MODELS))
-        refuse_other_choice("planning", self.planning, PLANNING)
-        refuse_other_choice("bootstrap", self.bootstrap, BOOTSTRAPS)
+        check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel)
         refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
-        refuse_unknown_kwargs("world_model_kwargs", WORLD_MODELS[self.world_model_name], self.world_model_kwargs)
-        if self.relabel and self.world_model_name == "gaussian_process":
-            raise ValueError(
-                '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
-                'was earned, got True. Use `world_model="network"`.'
-            )
         check_learning(
+            planning=self.planning,
             bootstrap=self.bootstrap,
             gamma=self.gamma,
             exploration_bonus=self.exploration_bonus,
@@ -292,7 +274,7 @@ class DynaQ(CandidateAlgorithm):
             explore = self._rngs["exploration"].random(len(explore)) < self.exploration_rate
         action = np.empty(len(explore), np.int64)
         if explore.any():
-            action[explore] = self._random_action(decisions.take(explore))
+            action[explore] = decisions.take(explore).any_action(self._rngs["exploration"])
         if not explore.all():
             others = decisions.take(~explore) if explore.any() else decisions
             action[~explore] = self.policy.greedy(others, 0.0 if deterministic else self.exploration_bonus)
@@ -321,16 +303,10 @@ class DynaQ(CandidateAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         obs: Any = self._last_obs
         if self.num_timesteps < learning_starts:
-            action = self._random_action(self.policy.layout.read(obs))
+            action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
         else:
             action, _ = self.predict(obs, deterministic=False)
         return action, action
-
-    def _random_action(self, decisions: DecisionBatch) -> np.ndarray:
-        """Uniform among the candidates that the mask allows, (n,)."""
-        check_mask(decisions.mask)
-        draws = self._rngs["exploration"].random(decisions.candidates.shape[:2])
-        return (draws if decisions.mask is None else np.where(decisions.mask, draws, -1.0)).argmax(axis=1)
 
     def _on_step(self) -> None:
         """After each vector step: copy the target network when its interval has passed, and lower epsilon."""
@@ -404,7 +380,8 @@ class DynaQ(CandidateAlgorithm):
         # Neither the world model nor the target network changes within the planning steps: one pass of each serves all.
         imagined: Any = [None] * self.planning_steps
         if self.planning == "background":
-            imagined = self._imagined_rewards(batch.pairs).split(batch_size)
+            with th.no_grad():
+                imagined = self.world_model.of_pairs(batch.pairs).split(batch_size)
         target_values = self._target_values(transitions, batch).split(batch_size)
         losses = []
         for step, reward, values in zip(batch.split(batch_size), imagined, target_values, strict=True):
@@ -417,11 +394,7 @@ class DynaQ(CandidateAlgorithm):
 
     def _batch(self, transitions: Transitions) -> Batch:
         """Transitions as tensors, with what may be chosen next where the Q-network chooses as late as at the update."""
-        batch = gather(transitions, self.replay_buffer, self.policy)
-        return batch._replace(following=self._following(transitions)) if self.bootstrap == "double" else batch
-
-    def _following(self, transitions: Transitions) -> NextPairs:
-        return gather_next(transitions, self.replay_buffer, self.policy, self.bootstrap == "same_action")
+        return gather_for(self.bootstrap, transitions, self.replay_buffer, self.policy)
 
     @th.no_grad()
     def _targets(self, batch: Batch, reward: th.Tensor | None, target_values: th.Tensor) -> th.Tensor:
@@ -433,8 +406,7 @@ class DynaQ(CandidateAlgorithm):
             target_values: Of the same transitions, see :meth:`_target_values`.
         """
         if batch.following is not None:
-            best = masked(self._values(self.q_net)(batch.following.pairs), batch.following.mask).argmax(1, keepdim=True)
-            target_values = _of_what_goes_on(target_values.gather(1, best).squeeze(1), batch.following.terminated)
+            target_values = chosen_values(batch.following, target_values, self.policy)
         return target_values if reward is None else reward + self.gamma * target_values
 
     @th.no_grad()
@@ -451,7 +423,7 @@ class DynaQ(CandidateAlgorithm):
             choose, the values (n, k) of all next candidates.
         """
         if batch.following is not None:
-            return masked(self._values(self.q_net_target)(batch.following.pairs), batch.following.mask)
+            return values_to_choose_from(batch.following, self.policy)
         if self.planning == "decision_time":  # the model's part changes with every reward: nothing to keep
             return self._next_values(transitions)
         return self._kept_values.of(
@@ -459,23 +431,7 @@ class DynaQ(CandidateAlgorithm):
         )
 
     def _next_values(self, transitions: Transitions) -> th.Tensor:
-        """Q_target of the same action, or the highest that is allowed, (n,)."""
-        following = self._following(transitions)
-        values = masked(self._values(self.q_net_target)(following.pairs), following.mask)
-        return _of_what_goes_on(values if values.ndim == 1 else values.amax(dim=1), following.terminated)
-
-    def _values(self, network: PairNetwork) -> Callable[[DistinctPairs], th.Tensor]:
-        """Q by the Q-network or its target: of pairs, (n,) or (n, k)."""
-        if self.planning == "background":
-            return network.of_pairs
-        return lambda pairs: self._imagined_rewards(pairs) + self.gamma * network.of_pairs(pairs)
-
-    @th.no_grad()
-    def _imagined_rewards(self, pairs: DistinctPairs) -> th.Tensor:
-        """What the world model says (n,) or (n, k) of pairs."""
-        if isinstance(self.world_model, WorldModel) and self.policy.features.separable:
-            return self.world_model.of_pairs(pairs)
-        return self.world_model(self.policy.features.of_pairs(pairs), with_spread=False)[0]
+        return next_values(transitions, self.replay_buffer, self.policy, self.bootstrap)
 
     @property
     def _learns_values(self) -> bool:
@@ -501,22 +457,12 @@ class DynaQ(CandidateAlgorithm):
         n_new = min(replay.n_added - self._n_scored, len(replay), most)
         self._n_scored = replay.n_added
         if n_new > 0:
-            newest = np.arange(replay.n_added - n_new, replay.n_added) % replay.capacity
-            new = replay[newest[replay.usable(newest)]]
-            state = policy.tensor(replay.state_rows(new.state_id))
-            action = policy.action_features(replay.candidate_rows(new.candidate_id))
-            pairs = None if new.pairs is None else policy.tensor(new.pairs)
-            reward = policy.tensor(self._normalised(new.reward))
+            new = replay.newest(n_new)
+            alone, reward = gather_alone(new, replay, policy), policy.tensor(self._normalised(new.reward))
             with th.no_grad():
-                predicted, _ = self.world_model(policy.features(state, action, pairs), with_spread=False)
-                self.world_model.observe(state, action, pairs, reward)
+                predicted, _ = self.world_model(policy.features(*alone), with_spread=False)
+                self.world_model.observe(*alone, reward)
             self.forecasts.add(reward.tolist(), predicted.tolist())
-
-    def _normalised(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards (n,) in the scale of learning."""
-        if self._vec_normalize_env is None:
-            return reward
-        return self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
 
     def _drop_anchor(self) -> None:
         """Keep where the weights are when learning begins."""
@@ -525,22 +471,16 @@ class DynaQ(CandidateAlgorithm):
             self._is_anchored = True
 
     def _pull_back(self, network: str) -> None:
-        """After an update of `q_net` or `world_model`: a share of the way back; a Gaussian process has no weights."""
+        """After an update of `q_net` or `world_model`: a share of the way back."""
         if self.weight_pull and network in self.anchors:
             self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
 
     def _make_anchors(self) -> th.nn.ModuleDict:
-        networks = {"q_net": self.q_net, "world_model": self.world_model}
-        return th.nn.ModuleDict({name: Anchor(net) for name, net in networks.items() if [*net.parameters()]})
+        return anchors_of({"q_net": self.q_net, "world_model": self.world_model})
 
     def _offline_update(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
-        """One update of each network that there is; returns losses by name."""
-        inputs, reward, losses = batch.inputs, batch.reward, {}
-        if self._learns_values:
-            future = self._values_of_inputs(inputs).masked_fill(batch.terminated, 0.0)
-            target = future if self.planning == "decision_time" else reward + self.gamma * future
-            losses["loss"], _ = self._q_update(inputs, target, batch.weight)
-        losses["model_loss"] = self.world_model.update(inputs, reward, batch.row, batch.weight)
+        update_values = self._q_update if self._learns_values else None
+        losses = offline_update(batch, self.policy, self.world_model, self.gamma, update_values)
         if number % self.target_update_interval == 0:
             self._sync_target()
         return losses
@@ -548,14 +488,6 @@ class DynaQ(CandidateAlgorithm):
     def _end_pretraining(self) -> None:
         self._sync_target()
         self._is_anchored = False  # learning begins anew, from here
-
-    @th.no_grad()
-    def _values_of_inputs(self, inputs: th.Tensor) -> th.Tensor:
-        """Q by the target network, (n,), of inputs (n, output_dim)."""
-        future = self.q_net_target(inputs)
-        if self.planning == "background":
-            return future
-        return self.world_model(inputs, with_spread=False)[0] + self.gamma * future
 
     def _sync_target(self) -> None:
         self.q_net_target.load_state_dict(self.q_net.state_dict())
@@ -579,8 +511,3 @@ class DynaQ(CandidateAlgorithm):
         optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
         anchors = ["anchors"] if self._is_anchored else []
         return ["policy", "policy.optimizer", "world_model", *optimizer, *anchors], []
-
-
-def _of_what_goes_on(values: th.Tensor, terminated: th.Tensor) -> th.Tensor:
-    """Values (n,) of the next step, 0 where terminated, or where nothing is left to choose."""
-    return values.masked_fill(terminated | (values == -th.inf), 0.0)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.arguments import best_match
-from dynaq_algo.features import BlockwiseFeatures, prior_weights
+from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 
 __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 
@@ -283,6 +283,10 @@ class GaussianProcess(nn.Module):
             found[:, rows] += total.unflatten(1, (-1, 2)).transpose(0, 1)
         by_reward, by_prior = found.unbind(dim=-1)
         return by_reward + self.factor()[0] * (prior - by_prior)
+
+    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
+        """Mean reward of pairs, (n,) or (n, k)."""
+        return self(self.features.of_pairs(pairs), with_spread=False)[0]
 
     def joint(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None

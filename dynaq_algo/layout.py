@@ -33,6 +33,16 @@ class DecisionBatch(NamedTuple):
         """The decisions of some rows, by index or by mask."""
         return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
+    def any_action(self, rng: np.random.Generator) -> np.ndarray:
+        """Uniform among the candidates that the mask allows, (n,).
+
+        Raises:
+            ValueError: If a row allows none.
+        """
+        check_mask(self.mask)
+        draws = rng.random(self.candidates.shape[:2])
+        return (draws if self.mask is None else np.where(self.mask, draws, -1.0)).argmax(axis=1)
+
 
 class CandidateLayout:
     """Reads Dict observations with a `candidates` entry.

@@ -10,10 +10,12 @@ import torch as th
 
 from dynaq_algo.action_table import ActionTable
 from dynaq_algo.arguments import best_match
+from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
 from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.world_model import WorldModel
 
-__all__ = ["Answers", "OfflineBatch", "OfflineData", "passes"]
+__all__ = ["Answers", "OfflineBatch", "OfflineData", "offline_update", "passes"]
 
 # Rows that are shown to the features before the first update.
 SHOWN_FIRST = 20_000
@@ -114,7 +116,7 @@ class Answers(NamedTuple):
         terminated: np.ndarray | bool = False,
         info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Answers:
-        """Of one observation or a batch, see :meth:`~dynaq_algo.dynaq.DynaQ.observe`; without `next_obs` nothing moves.
+        """Of one observation or a batch, as `observe` of an agent takes them; without `next_obs` nothing moves.
 
         Raises:
             ValueError: If numbers of rows differ, an action names no candidate, an id no action, or a number is not
@@ -139,8 +141,9 @@ class Answers(NamedTuple):
         if (bad := ~np.isfinite(rewards)).any():
             row = bad.argmax()
             raise ValueError(f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one.")
-        for name, shown in {"observation": decisions, "next_obs": following}.items():
-            _refuse_unusable(name, shown, table)
+        _refuse_unusable("observation", decisions, table)
+        if next_obs is not None:
+            _refuse_unusable("next_obs", following, table)
         return cls(decisions, following, actions, rewards, ends, infos)
 
     def one_by_one(self, n_candidates: int) -> Iterator[Answers]:
@@ -187,6 +190,36 @@ def passes(
             n_updates += 1
             losses.append(update(batch, n_updates))
         yield epoch, n_updates, {name: float(th.stack([loss[name] for loss in losses]).mean()) for name in losses[0]}
+
+
+def offline_update(
+    batch: OfflineBatch,
+    policy: CandidatePolicy,
+    world_model: WorldModel | GaussianProcess,
+    gamma: float,
+    update_values: Callable[[th.Tensor, th.Tensor, th.Tensor | None], tuple[th.Tensor, th.Tensor]] | None,
+) -> dict[str, th.Tensor]:
+    """One update of each network from rows of a data set, with s' = s and the same action.
+
+    Args:
+        batch: n rows.
+        policy: With the target network.
+        world_model: Learns the rewards.
+        gamma: Discount.
+        update_values: Moves the Q-network, given inputs, targets (n,) and weights, and returns its loss and values;
+            None where it has nothing to learn.
+
+    Returns:
+        `loss`, where the Q-network learns, and `model_loss`.
+    """
+    losses = {}
+    if update_values is not None:
+        with th.no_grad():
+            future = policy.values_of_inputs(policy.q_net_target, batch.inputs).masked_fill(batch.terminated, 0.0)
+        target = future if policy.plans_at_decision_time else batch.reward + gamma * future
+        losses["loss"], _ = update_values(batch.inputs, target, batch.weight)
+    losses["model_loss"] = world_model.update(batch.inputs, batch.reward, batch.row, batch.weight)
+    return losses
 
 
 def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.features import PairFeatures, candidates_of_ids, make_features
+from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
 
@@ -95,11 +95,35 @@ class CandidatePolicy(BasePolicy):
 
         Args:
             world_model: With `score(state, candidates, pairs, with_spread)`; it is not part of the policy's own state.
-            gamma: Q-values then are the model's rewards plus `gamma` times what the Q-network says of the future. None
-                for a Q-network that says all.
+            gamma: Q-values then are the model's rewards plus `gamma` times what the Q-network says of the future, which
+                begins at 0. None for a Q-network that says all.
         """
         # In a tuple, so that its weights do not count as the policy's own.
         self._plan = (world_model, gamma)
+        if self.plans_at_decision_time:
+            self.q_net.begin_at_zero()
+            self.q_net_target.begin_at_zero()
+
+    @property
+    def plans_at_decision_time(self) -> bool:
+        """Whether the Q-network says the future alone, see :meth:`plan_with`."""
+        return self._plan is not None and self._plan[1] is not None
+
+    def values_of_pairs(self, network: PairNetwork, pairs: DistinctPairs) -> th.Tensor:
+        """Q of pairs, (n,) or (n, k), by the Q-network or its target."""
+        values = network.of_pairs(pairs)
+        if self._plan is None:
+            return values
+        model, gamma = self._plan
+        return values if gamma is None else model.of_pairs(pairs) + gamma * values
+
+    def values_of_inputs(self, network: PairNetwork, inputs: th.Tensor) -> th.Tensor:
+        """Q of features (n, output_dim) of pairs, (n,), by the Q-network or its target."""
+        values = network(inputs)
+        if self._plan is None:
+            return values
+        model, gamma = self._plan
+        return values if gamma is None else model(inputs, with_spread=False)[0] + gamma * values
 
     def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
         """(n, k) of n decisions, masked candidates included, plus `bonus` times the world model's spread."""
@@ -159,7 +183,7 @@ class CandidatePolicy(BasePolicy):
         Raises:
             ValueError: If it plans at decision time: the world model is the agent's.
         """
-        if self._plan is not None and self._plan[1] is not None:
+        if self.plans_at_decision_time:
             raise ValueError(
                 "A policy that plans at decision time cannot be saved by itself: its Q-values are rewards of a world "
                 "model that belongs to the agent. Save the agent, `model.save(path)`."

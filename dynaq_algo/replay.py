@@ -221,6 +221,11 @@ class CandidateReplay:
             pairs=None if self._pairs is None else self._pairs.rows(index)[np.arange(len(index)), action],
         )
 
+    def newest(self, n: int) -> Transitions:
+        """The last n that were stored, as far as they can be drawn."""
+        index = np.arange(self.n_added - n, self.n_added) % self.capacity
+        return self[index[self.usable(index)]]
+
     def serials(self, index: np.ndarray) -> np.ndarray:
         """Numbers (n,) of the transitions at positions (n,), in the order of storing."""
         newest = (self.n_added - 1) % self.capacity

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch as th
 from torch import nn
 
-__all__ = ["Anchor"]
+__all__ = ["Anchor", "anchors_of"]
 
 
 class Anchor(nn.ParameterList):
@@ -35,3 +37,8 @@ class Anchor(nn.ParameterList):
         """Move each weight a share (0 to 1) of its way back: `p -= share * (p - p0)`."""
         for weight, beginning in zip(network.parameters(), self, strict=True):
             weight.lerp_(beginning, share)
+
+
+def anchors_of(networks: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """An :class:`Anchor` of each network that has weights, by its name; a Gaussian process has none."""
+    return nn.ModuleDict({name: Anchor(network) for name, network in networks.items() if [*network.parameters()]})

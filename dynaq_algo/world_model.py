@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from torch import nn
 
+from dynaq_algo.arguments import refuse_other_choice, refuse_unknown_kwargs
 from dynaq_algo.features import DistinctPairs, PairFeatures
+from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.networks import PairNetwork, make_optimizer, squared_error_step
+from dynaq_algo.policies import CandidatePolicy
 
-__all__ = ["RewardForecasts", "WorldModel"]
+__all__ = ["WORLD_MODELS", "RewardForecasts", "WorldModel", "check_world_model", "make_world_model"]
 
 
 class WorldModel(nn.Module):
@@ -55,6 +58,7 @@ class WorldModel(nn.Module):
         super().__init__()
         if n_members < 1:
             raise ValueError(f"`n_members` must be 1 or more, got {n_members}.")
+        self.features = features
         self.members = nn.ModuleList(PairNetwork(features, net_arch, activation_fn) for _ in range(n_members))
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)
 
@@ -72,7 +76,9 @@ class WorldModel(nn.Module):
         return _mean_and_spread([member.score(state, candidates, pairs) for member in self.members])  # type: ignore[operator]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        """Mean of the members' rewards for pairs of separable features, see :meth:`PairNetwork.of_pairs`."""
+        """Mean of the members' rewards for pairs, (n,) or (n, k), see :meth:`PairNetwork.of_pairs`."""
+        if not self.features.separable:
+            return self(self.features.of_pairs(pairs))[0]
         return _mean_and_spread([member.of_pairs(pairs) for member in self.members])[0]  # type: ignore[operator]
 
     def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
@@ -132,6 +138,45 @@ class RewardForecasts:
         earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))
         spread = float(np.square(earned - earned.mean()).sum()) if len(earned) else 0.0
         return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
+
+
+WORLD_MODELS: dict[str, type[WorldModel] | type[GaussianProcess]] = {
+    "network": WorldModel,
+    "gaussian_process": GaussianProcess,
+}
+
+
+def check_world_model(name: str, given: Iterable[str], relabel: bool) -> None:
+    """Check the name of a world model, the names of its further arguments, and that it can learn relabelled rewards.
+
+    Raises:
+        ValueError: If the name is unknown, or rewards are to be relabelled and each is learned once.
+        TypeError: If an argument is unknown.
+    """
+    refuse_other_choice("world_model", name, tuple(WORLD_MODELS))
+    refuse_unknown_kwargs("world_model_kwargs", WORLD_MODELS[name], given)
+    if relabel and name == "gaussian_process":
+        raise ValueError(
+            '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
+            'was earned, got True. Use `world_model="network"`.'
+        )
+
+
+def make_world_model(
+    name: str, policy: CandidatePolicy, learning_rate: float, given: Mapping[str, Any]
+) -> WorldModel | GaussianProcess:
+    """A world model of what a policy values.
+
+    Args:
+        name: A key of :data:`WORLD_MODELS`.
+        policy: Whose features, and, unless given, prior or make of the networks.
+        learning_rate: Of the networks' optimiser.
+        given: Further arguments.
+    """
+    if name == "gaussian_process":
+        return GaussianProcess(policy.features, **{"prior": policy.prior, **given})  # type: ignore[arg-type]
+    shared = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn, "learning_rate": learning_rate}
+    return WorldModel(policy.features, **{**shared, **given})
 
 
 def _mean_and_spread(predictions: list[th.Tensor]) -> tuple[th.Tensor, th.Tensor]:

@@ -13,7 +13,7 @@ from test_saving import KINDS, StopAt, everything
 from toy import ToyEnv, action_table, make_toy
 
 from dynaq_algo import DynaQ
-from dynaq_algo.dynaq import BOOTSTRAPS
+from dynaq_algo.arguments import BOOTSTRAPS
 
 BLOCKWISE = {"features": "blockwise", "features_kwargs": {"n_blocks": 1}, "net_arch": [16]}
 MODELS = {

@@ -1,0 +1,44 @@
+"""What a target adds to a reward: the target network's value of the next step, by each kind of bootstrap."""
+
+from __future__ import annotations
+
+import torch as th
+
+from dynaq_algo.batches import Batch, NextPairs, gather, gather_next
+from dynaq_algo.policies import CandidatePolicy, masked
+from dynaq_algo.replay import CandidateReplay, Transitions
+
+__all__ = ["chosen_values", "gather_for", "next_values", "values_to_choose_from"]
+
+
+def gather_for(bootstrap: str, transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:
+    """Transitions as tensors, with what may be chosen next for `"double"`, which chooses as late as at the update."""
+    batch = gather(transitions, replay, policy)
+    if bootstrap != "double":
+        return batch
+    return batch._replace(following=gather_next(transitions, replay, policy, same_action=False))
+
+
+def next_values(
+    transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy, bootstrap: str
+) -> th.Tensor:
+    """Q_target of the same action, or the highest that is allowed, (n,); 0 where nothing follows."""
+    following = gather_next(transitions, replay, policy, bootstrap == "same_action")
+    values = masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
+    return _of_what_goes_on(values if values.ndim == 1 else values.amax(dim=1), following.terminated)
+
+
+def values_to_choose_from(following: NextPairs, policy: CandidatePolicy) -> th.Tensor:
+    """Q_target of all next candidates, (n, k), -inf where one is not allowed; `"double"` has yet to choose."""
+    return masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
+
+
+def chosen_values(following: NextPairs, values: th.Tensor, policy: CandidatePolicy) -> th.Tensor:
+    """Those of the values (n, k) that the online network chooses (van Hasselt et al., 2016), (n,); 0 as above."""
+    online = masked(policy.values_of_pairs(policy.q_net, following.pairs), following.mask)
+    return _of_what_goes_on(values.gather(1, online.argmax(1, keepdim=True)).squeeze(1), following.terminated)
+
+
+def _of_what_goes_on(values: th.Tensor, terminated: th.Tensor) -> th.Tensor:
+    """Values (n,) of the next step, 0 where terminated, or where nothing is left to choose."""
+    return values.masked_fill(terminated | (values == -th.inf), 0.0)
