@@ -1,0 +1,414 @@
+"""A cell's value: lists of skills in whatever form, texts, levels of seniority, and what stands for nothing."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import difflib
+import math
+import numbers
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobrec_gym.loaders.assembly import check_text
+from jobrec_gym.loaders.reading import parse_json
+from jobrec_gym.market import MarketError
+
+__all__ = ["NULL_WORDS", "SENIORITY_WORDS", "CellReader", "CellRules", "has_column", "is_nothing", "normal_form"]
+
+NULL_WORDS = frozenset(
+    ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "\\n")
+)
+"""Words that stand for nothing, in lower case; ``\\n`` is what databases write, a backslash and a letter."""
+
+SENIORITY_WORDS = {
+    **dict.fromkeys(("intern", "internship", "trainee", "apprentice", "apprenticeship", "student"), 1),
+    **dict.fromkeys(("entry", "beginner", "graduate", "graduate entry"), 1),
+    **dict.fromkeys(("junior", "jr", "jr.", "associate"), 2),
+    **dict.fromkeys(("mid", "middle", "medior", "intermediate", "experienced", "professional"), 3),
+    **dict.fromkeys(("senior", "sr", "sr.", "mid senior"), 4),
+    **dict.fromkeys(("lead", "principal", "staff", "manager", "head", "director", "executive", "chief", "c"), 5),
+    **dict.fromkeys(("not applicable", "not specified", "unspecified", "unknown", "any"), 0),
+}
+"""Levels by the usual English words, in lower case, without hyphens and a closing ``level``; 0 is unknown."""
+
+_SEPARATOR = ";"
+_BULLETS = "•·▪●◦‣"
+_FULL_WIDTH = "\uff5c\uff1b\u3001\uff0c"  # bar, semicolon, enumeration comma, comma
+_ARABIC = "\u061b\u060c"  # semicolon, comma
+_OTHER_SEPARATORS = (*_BULLETS, "|", "\n", *_FULL_WIDTH, *_ARABIC, "\t", " / ", ",")
+_BULLET = re.compile(rf"(?:[{_BULLETS}]|[-*\u2013\u2014](?=\s))\s*")
+_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(nan|None))\s*(,?)""", re.DOTALL)
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_MANY = 0.25
+_WORDS_OF_A_SKILL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class CellRules:
+    """What cells mean.
+
+    Attributes:
+        skill_separator: What separates skills; ``None`` is ``;``, and a warning where another one is likely.
+        null_values: Words that stand for nothing, whatever their case; ``None`` is :data:`NULL_WORDS`.
+        seniority_values: Levels, 1 to 5, by the source's words, ``None`` or 0 for unknown; they come before
+            :data:`SENIORITY_WORDS`.
+
+    Raises:
+        MarketError: For what is none of these.
+    """
+
+    skill_separator: str | None = None
+    null_values: Collection[str] | None = None
+    seniority_values: Mapping[str, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.skill_separator is not None and (not isinstance(self.skill_separator, str) or not self.skill_separator):
+            raise MarketError(f"`skill_separator` must not be empty and be a text, got {self.skill_separator!r}.")
+        words = self.null_values
+        if words is not None and (
+            isinstance(words, str)
+            or not isinstance(words, Collection)
+            or not all(isinstance(word, str) for word in words)
+        ):
+            raise MarketError(f"`null_values` must list texts, such as ['N/A', '-'], got {words!r}.")
+        if self.seniority_values is not None and not isinstance(self.seniority_values, Mapping):
+            raise MarketError(
+                f"`seniority_values` must map words to levels, {{'Director': 5}}, got {self.seniority_values!r}."
+            )
+        for word, level in (self.seniority_values or {}).items():
+            if level is not None and (isinstance(level, bool) or level not in range(6)):
+                raise MarketError(
+                    f"`seniority_values[{word!r}]` must be 1 (entry) to 5 (lead), or 0 for unknown, got {level!r}."
+                )
+
+
+def normal_form(text: str) -> str:
+    """The text in Unicode's normal form C: ``é`` is one character, however it was typed."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
+    """Whether a cell says nothing: it is empty, no number, or one of the words (in lower case)."""
+    if isinstance(cell, str):
+        stripped = cell.strip()
+        return not stripped or stripped.casefold() in words
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def has_column(header: Collection[str], column: str) -> bool:
+    """Whether a header has a column, or the column of objects in which ``skills.name`` is an entry."""
+    return column in header or _split(header, column) is not None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of a column of skills: cells that are texts, what is in them, and how many words."""
+
+    n: int = 0
+    separated: int = 0
+    n_words: int = 0
+    n_parts: int = 0
+    other: Counter[str] = field(default_factory=Counter)
+    other_parts: Counter[str] = field(default_factory=Counter)
+
+
+class CellReader:
+    """Reads the cells of one table.
+
+    Args:
+        file: What messages call it.
+        rules: What its cells mean.
+        header: Names of its columns.
+
+    Attributes:
+        counts: What was left out, by kind.
+    """
+
+    def __init__(self, file: str, rules: CellRules, header: Collection[str] = ()):
+        self.counts: Counter[str] = Counter()
+        self._file, self._rules, self._header = file, rules, frozenset(header)
+        words = rules.null_values
+        self._nothing = NULL_WORDS if words is None else frozenset(word.strip().casefold() for word in words)
+        self._levels = {
+            **SENIORITY_WORDS,
+            **{_level_word(str(word)): level or 0 for word, level in (rules.seniority_values or {}).items()},
+        }
+        self._separator = rules.skill_separator or _SEPARATOR
+        self._seen: dict[str, _Seen] = {}
+        self._paths: dict[str, tuple[str, list[str]] | None] = {}
+        self._entries: dict[str, Counter[str]] = {}
+        self._found: set[str] = set()
+
+    def cell(self, row: Mapping[str, Any], column: str, where: str) -> Any:
+        """What a row has in a column, or in the entry ``skills.name`` of a column of objects; a list of lists is one.
+
+        Raises:
+            MarketError: Where the column holds something else than objects.
+        """
+        if column in self._header or column in row:
+            return row.get(column)
+        if column not in self._paths:
+            self._paths[column] = _split(self._header, column)
+        path = self._paths[column]
+        if path is None:
+            return None
+        return self._entry(row.get(path[0]), path[1], where, column)
+
+    def is_nothing(self, cell: Any) -> bool:
+        """Whether a cell says nothing."""
+        return is_nothing(cell, self._nothing)
+
+    def key(self, cell: Any, where: str, column: str) -> str:
+        """A row's key: any word, also one that stands for nothing elsewhere."""
+        return "" if is_nothing(cell, ()) else self._text(cell, where, column)
+
+    def text(self, cell: Any, where: str, column: str) -> str:
+        """One text, empty where the cell says nothing; :class:`MarketError` for a list or an object."""
+        return "" if self.is_nothing(cell) else self._text(cell, where, column)
+
+    def free_text(self, cell: Any, where: str, column: str) -> str:
+        """One text, a list's entries beneath each other."""
+        if isinstance(cell, list):
+            return "\n".join(self._listed(cell, where, column))
+        return self.text(cell, where, column)
+
+    def skills(self, cell: Any, where: str, column: str) -> Iterator[str]:
+        """The skills of a cell: a list, or a text that is one as JSON, Python or a database writes it, or is cut.
+
+        Raises:
+            MarketError: For anything else, and for what begins like a JSON array and is none.
+        """
+        if self.is_nothing(cell):
+            return
+        if isinstance(cell, str):
+            cell = _list_in_text(cell.strip(), where, column)
+        if isinstance(cell, str):
+            check_text(cell, f"{where}, column {column!r}")
+            yield from self._cut(normal_form(cell), column)
+        elif isinstance(cell, list):
+            yield from self._listed(cell, where, column)
+        else:
+            raise MarketError(
+                f"{where}, column {column!r}: must be a list of skills, got {cell!r:.80}{_way_to_entry(cell, column)}."
+            )
+
+    def seniority(self, cell: Any, where: str, column: str) -> int:
+        """A level from 1 to 5, 0 where the cell says nothing; :class:`MarketError` for what is none."""
+        if self.is_nothing(cell):
+            return 0
+        word = str(cell)
+        try:
+            if isinstance(cell, bool):
+                raise ValueError
+            value = float(cell)  # 3.0 is what an integer column with gaps becomes
+            word = str(int(value)) if value.is_integer() else word
+            known = self._levels.get(_level_word(word))
+            if known is None and (not value.is_integer() or not 1 <= value <= 5):
+                raise ValueError
+            return int(value) if known is None else known
+        except (TypeError, ValueError, OverflowError):  # the last for an integer beyond any float
+            if isinstance(cell, str) and (known := self._levels.get(_level_word(cell))) is not None:
+                return known
+            near = difflib.get_close_matches(_level_word(word), list(self._levels), n=1)
+            raise MarketError(
+                f"{where}, column {column!r}: must be a whole number from 1 (entry) to 5 (lead), or empty; got "
+                f"{cell!r:.80}.{f' Did you mean {near[0]!r}?' if near else ''} Say what other words mean, e.g. "
+                f"`seniority_values={{{word[:40]!r}: 3}}`."
+            ) from None
+
+    def finish(self) -> None:
+        """To be called when all rows are read.
+
+        Raises:
+            MarketError: For an entry ``skills.name`` that no object had.
+
+        Warns:
+            UserWarning: Where another separator or free text is likely.
+        """
+        for column, entries in self._entries.items():
+            if column not in self._found and entries:
+                near = difflib.get_close_matches(column.rpartition(".")[2], list(entries), n=1)
+                raise MarketError(
+                    f"{self._file}: no object has the entry that column {column!r} names."
+                    f"{f' Did you mean {near[0]!r}?' if near else ''} They have {', '.join(map(repr, entries))}."
+                )
+        if self._rules.skill_separator is None:
+            for column, seen in self._seen.items():
+                if doubt := _doubt(column, seen):
+                    warnings.warn(f"{self._file}: {doubt}", UserWarning, stacklevel=2)
+
+    def _text(self, cell: Any, where: str, column: str) -> str:
+        if isinstance(cell, str):
+            check_text(cell, f"{where}, column {column!r}")
+            return normal_form(cell.strip())
+        if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
+            return str(cell)
+        raise MarketError(
+            f"{where}, column {column!r}: must be a text or a number, got {cell!r:.80}{_way_to_entry(cell, column)}."
+        )
+
+    def _cut(self, text: str, column: str) -> Iterator[str]:
+        parts = [part.strip() for part in text.split(self._separator)]
+        if self._separator == "\n":
+            parts = [_BULLET.sub("", part, count=1) if _BULLET.match(part) else part for part in parts]
+        found = [part for part in parts if part and part.casefold() not in self._nothing]
+        seen = self._seen.setdefault(column, _Seen())
+        seen.n += 1
+        seen.separated += self._separator in text
+        seen.n_words += len(text.split())
+        seen.n_parts += len(found)
+        for other in _OTHER_SEPARATORS:
+            if other in text:
+                seen.other[other] += 1
+                seen.other_parts[other] += text.count(other)
+        yield from found
+
+    def _listed(self, cell: Sequence[Any], where: str, column: str) -> list[str]:
+        found = []
+        for skill in cell:
+            if self.is_nothing(skill):
+                self.counts["nulls in lists"] += not isinstance(skill, str) or bool(skill.strip())
+                continue
+            if not isinstance(skill, str):
+                raise MarketError(
+                    f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them"
+                    f"{_way_to_entry(skill, column)}."
+                )
+            check_text(skill, f"{where}, column {column!r}")
+            found.append(normal_form(skill.strip()))
+        return found
+
+    def _entry(self, value: Any, path: Sequence[str], where: str, column: str) -> Any:
+        if not path or self.is_nothing(value):
+            return None if self.is_nothing(value) else value
+        if isinstance(value, str):
+            value = _objects_in_text(value.strip())
+        if isinstance(value, list):
+            found: list[Any] = []
+            for one in value:
+                entry = self._entry(one, path, where, column)
+                found += entry if isinstance(entry, list) else [entry]
+            return found
+        if not isinstance(value, Mapping):
+            raise MarketError(f"{where}, column {column!r}: must hold objects with {path[0]!r}, got {value!r:.80}.")
+        self._entries.setdefault(column, Counter()).update(map(str, value))
+        if path[0] in value:
+            self._found.add(column)
+        return self._entry(value.get(path[0]), path[1:], where, column)
+
+
+# ------------------------------------------------------------------------------------------------------- lists in texts
+
+
+def _list_in_text(text: str, where: str, column: str) -> Any:
+    """A cell's list where its text is one; else the text."""
+    if text[0] not in _BRACKETS:
+        return text
+    listed: Any = None
+    if text[0] != "[":
+        listed = _python_list(text)
+        if listed is None and text[0] == "{":
+            listed = _database_list(text)
+            listed = _objects_in_text(text) if listed is None else listed
+        return text if listed is None else listed
+    try:
+        return parse_json(text, f"{where}, column {column!r}", "begins like a JSON array and is none")
+    except MarketError:
+        listed = _python_list(text)
+        listed = _objects_in_text(text) if listed is None else listed
+        if isinstance(listed, str):
+            raise
+        return listed
+
+
+def _python_list(text: str) -> list[str | None] | None:
+    """What Python or numpy writes of a list, tuple, set or array of texts; ``None`` for anything else."""
+    if text[-1] != _BRACKETS[text[0]]:
+        return None
+    place, end = 1, len(text[:-1].rstrip())
+    found: list[str | None] = []
+    while place < end:
+        item = _ITEM.match(text, place, end)
+        if item is None:
+            return None
+        try:
+            found.append(None if item[1] is None else ast.literal_eval(item[1]))
+        except (ValueError, SyntaxError):
+            return None
+        place = item.end()
+    return found
+
+
+def _database_list(text: str) -> list[str | None] | None:
+    """What a database writes of an array, ``{SQL,"Power BI",NULL}``; ``None`` for anything else."""
+    inside = text[1:-1]
+    if text[-1] != "}" or "{" in inside or "}" in inside or ":" in inside or "\n" in inside:
+        return None
+    try:
+        (cells,) = csv.reader([inside], doublequote=False, escapechar="\\", strict=True) if inside.strip() else ([],)
+    except (csv.Error, ValueError):
+        return None
+    return [None if cell == "NULL" else cell for cell in cells]
+
+
+def _objects_in_text(text: str) -> Any:
+    """The objects that a text holds as JSON or as Python writes them; else the text."""
+    if text[0] in "[{":
+        try:
+            return parse_json(text, "")
+        except MarketError:
+            try:
+                return ast.literal_eval(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                pass
+    return text
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _split(header: Collection[str], column: str) -> tuple[str, list[str]] | None:
+    """The column and the path of an entry ``skills.name``; the name of a column may have dots itself."""
+    parts = column.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        if (name := ".".join(parts[:n])) in header:
+            return name, parts[n:]
+    return None
+
+
+def _way_to_entry(value: Any, column: str) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return ""
+    names = [str(name) for name in value]
+    return f"; say which entry of the object is meant, e.g. `columns={{'hard': {f'{column}.{names[0]}'!r}}}`"
+
+
+def _level_word(word: str) -> str:
+    text = " ".join(re.sub(r"[-_/]", " ", word.casefold()).split())
+    return text.removesuffix(" level")
+
+
+def _doubt(column: str, seen: _Seen) -> str | None:
+    """What may be misread in a column, with the argument that settles it."""
+    if not seen.n_parts:
+        return None
+    as_it_is = f"`skill_separator={_SEPARATOR!r}` says that all is as it should be"
+    other, n_other = max(seen.other.items(), key=lambda item: item[1], default=(",", 0))
+    many = n_other >= _MANY * seen.n and seen.separated * 20 < n_other
+    if seen.n_words / (seen.n_parts + (seen.other_parts[other] if many else 0)) > _WORDS_OF_A_SKILL:
+        return (
+            f"the cells of column {column!r} have {seen.n_words / seen.n:.0f} words each and look like free text: name "
+            f"their field in `text_columns`; {as_it_is}."
+        )
+    if many:
+        return (
+            f"of {seen.n:,} cells in column {column!r} {n_other:,} have {other!r} and {seen.separated or 'none'} the "
+            f"separator {_SEPARATOR!r}: say `skill_separator={other!r}` if that separates skills; {as_it_is}."
+        )
+    return None

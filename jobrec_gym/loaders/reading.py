@@ -1,0 +1,697 @@
+"""A file's rows: CSV, JSON or Parquet, as all loaders of tables read them."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO, overload
+
+import numpy as np
+
+from jobrec_gym.loaders.files import (
+    DEFAULT_MAX_BYTES,
+    check_encoding,
+    check_exists,
+    decoding,
+    encoding_of,
+    open_bytes,
+    open_text,
+    readable_size,
+)
+from jobrec_gym.market import MarketError
+
+__all__ = [
+    "Block",
+    "Reading",
+    "Rows",
+    "Table",
+    "csv_blocks",
+    "json_rows",
+    "kind_of",
+    "parquet_blocks",
+    "parse_json",
+    "read_sides",
+    "read_table",
+]
+
+_KINDS = ("csv", "json", "jsonl", "parquet")
+_ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+_PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_DELIMITERS = (",", ";", "\t", "|")
+_SIDES = ("jobs", "applicants")
+_MAX_CELL = 1 << 30
+_ROWS = 256
+_LINES = 1 << 14
+"""Characters, like the rows above so few that what is made of them is still near the processor when it is let go."""
+_PIECE = 1 << 20
+_SAMPLE = 1 << 16
+_LARGE = 1 << 20
+"""Bytes from which a file of CSV is worth the import of pyarrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file becomes rows.
+
+    Attributes:
+        delimiter: What separates the cells of CSV; ``None`` finds it.
+        encoding: Of text; ``None`` is UTF-8, or what a byte order mark says.
+        max_bytes: What a packed file may unpack to.
+
+    Raises:
+        MarketError: For what is none of these.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    def __post_init__(self) -> None:
+        delimiter = self.delimiter
+        if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"'):
+            raise MarketError(
+                f"`delimiter` must be one character, no quotation mark and no end of line, or None, got {delimiter!r}."
+            )
+        check_encoding(self.encoding)
+        if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 1:
+            raise MarketError(f"`max_bytes` must be a whole number of at least 1, got {self.max_bytes!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of a file, by column.
+
+    Attributes:
+        columns: Of each column of the header its cells: a list, or an array of pyarrow.
+        n_rows: How many there are.
+    """
+
+    columns: list[Any]
+    n_rows: int
+
+
+class Rows(Sequence[tuple[int, dict[str, Any]]]):
+    """The rows of blocks, each with its number from 1; a row is made a mapping when it is asked for.
+
+    Args:
+        header: Names of the columns.
+        blocks: The rows.
+    """
+
+    def __init__(self, header: Sequence[str], blocks: Sequence[Block]):
+        self._header, self._blocks = list(header), list(blocks)
+        self._n = sum(block.n_rows for block in self._blocks)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        for block in self._blocks:
+            for cells in zip(*map(_cells, block.columns), strict=True):
+                number += 1
+                yield number, dict(zip(self._header, cells, strict=True))
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, dict[str, Any]]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, dict[str, Any]]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[int, dict[str, Any]] | list[tuple[int, dict[str, Any]]]:
+        places = range(self._n)[index]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        number = places + 1
+        for block in self._blocks:
+            if places < block.n_rows:
+                return number, {
+                    name: _cells(column[places : places + 1])[0]
+                    for name, column in zip(self._header, block.columns, strict=True)
+                }
+            places -= block.n_rows
+        raise IndexError(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file's columns, and its rows with their numbers.
+
+    Attributes:
+        file: What messages call it.
+        header: Names of the columns.
+        rows: Each with its number, which is 1 for the first below the header.
+    """
+
+    file: str
+    header: list[str]
+    rows: Sequence[tuple[int, dict[str, Any]]]
+
+
+def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tuple[str, Path]:
+    """What kind a file is, and where: by its scheme (``"csv:people.txt"``) or ending, whatever another file is.
+
+    Args:
+        source: The file; ``~`` is the home folder.
+        otherwise: The kind of one with neither scheme nor known ending.
+
+    Returns:
+        ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``, and the path without the scheme.
+
+    Raises:
+        MarketError: Where nothing says what it is.
+    """
+    text = os.fspath(source)
+    scheme, colon, path = text.partition(":")
+    if colon and scheme in _KINDS:
+        return scheme, Path(path).expanduser()
+    file = Path(text).expanduser()
+    name = Path(file.stem if file.suffix.lower() in _PACKED_ENDINGS else file.name)
+    kind = _ENDINGS.get(name.suffix.lower(), otherwise)
+    if kind is None:
+        raise MarketError(
+            f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}), or be named "
+            f"with what it is, e.g. 'csv:{file}'."
+        )
+    return kind, file
+
+
+def read_table(
+    source: str | os.PathLike[str],
+    reading: Reading | None = None,
+    *,
+    kind: str | None = None,
+    side: str | None = None,
+) -> Table:
+    """A file's table.
+
+    Args:
+        source: A file of CSV, JSON or Parquet, packed or not.
+        reading: How it is read.
+        kind: What it is; by default its scheme or ending says so, see :func:`kind_of`.
+        side: ``"jobs"`` or ``"applicants"``: which list is meant where a JSON object holds several.
+
+    Raises:
+        MarketError: For a file that is missing or cannot be read; the message names the place.
+        ImportError: For a Parquet file without pyarrow.
+    """
+    tables = read_sides(source, reading, kind=kind)
+    if side in tables or len(tables) == 1:
+        return tables[side] if side in tables else next(iter(tables.values()))
+    raise MarketError(
+        f"{kind_of(source, kind or 'json')[1]} is one JSON object with the lists "
+        f"{' and '.join(map(repr, tables))}, and only one is wanted: write it to a file of its own."
+    )
+
+
+def read_sides(
+    source: str | os.PathLike[str], reading: Reading | None = None, *, kind: str | None = None
+) -> dict[str, Table]:
+    """The tables of a file by name: the lists of one JSON object, ``{"jobs": [...], "applicants": [...]}``.
+
+    Arguments and errors as of :func:`read_table`.
+
+    Returns:
+        Any other file is one table, with an empty name.
+    """
+    reading = reading or Reading()
+    if kind is None:
+        kind, file = kind_of(source)
+    else:
+        file = Path(source).expanduser()
+    if kind == "csv":
+        layout = _layout(file, reading)
+        return {"": Table(str(file), layout.header, Rows(layout.header, list(_blocks(file, reading, layout))))}
+    if kind == "parquet":
+        header, blocks = parquet_blocks(file, reading)
+        return {"": Table(str(file), header, Rows(header, list(blocks)))}
+    rows = list(json_rows(file, reading))
+    if len(rows) == 1 and (lists := _lists(rows[0][1])):
+        return {
+            name: _json_table(f"{file}, {name!r}", list(enumerate(entries, start=1))) for name, entries in lists.items()
+        }
+    return {"": _json_table(str(file), rows)}
+
+
+# ------------------------------------------------------------------------------------------------------------------ csv
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Of a file of CSV: what separates its cells, its header, and whether a line ``sep=;`` stands above it."""
+
+    delimiter: str
+    header: list[str]
+    sep_line: bool
+
+
+def csv_blocks(file: Path, reading: Reading, with_pyarrow: bool | None = None) -> Iterator[Block]:
+    """The rows of a file of CSV as texts, some at a time, so that no more of them need be in memory.
+
+    Args:
+        file: Where.
+        reading: How.
+        with_pyarrow: Whether pyarrow reads what it reads as the standard library does, which then reads the rest;
+            ``None`` is for large files, where it is installed. The rows are the same.
+
+    Raises:
+        MarketError: For what cannot be read; the message names row (1 is the first below the header) or line.
+    """
+    return _blocks(file, reading, _layout(file, reading), with_pyarrow)
+
+
+def _blocks(file: Path, reading: Reading, layout: _Layout, with_pyarrow: bool | None = None) -> Iterator[Block]:
+    if with_pyarrow is None:
+        with_pyarrow = file.stat().st_size >= _LARGE and importlib.util.find_spec("pyarrow") is not None
+    n_rows = 0
+    if with_pyarrow:
+        try:
+            for block in _pyarrow_csv(file, reading, layout):
+                yield block
+                n_rows += block.n_rows
+        except (ValueError, OSError):
+            pass  # The standard library reads on from there, or says what is wrong.
+        else:
+            return
+    yield from _standard_csv(file, reading, layout, n_rows)
+
+
+def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -> Iterator[Block]:
+    width = len(layout.header)
+    number = 0
+    with (
+        decoding(file, reading.encoding, reading.max_bytes),
+        open_text(file, reading.encoding, reading.max_bytes) as text,
+    ):
+        if layout.sep_line:
+            text.readline()
+        reader = csv.reader(text, delimiter=layout.delimiter, strict=True)
+        try:
+            _next_rows(reader, 1)  # the header
+            while True:
+                rows = _next_rows(reader, _ROWS)
+                for place, cells in enumerate(rows, start=number + 1):
+                    if len(cells) != width:
+                        raise MarketError(
+                            f"{file}, row {place}: {len(cells)} cells, expected {width} as in the header."
+                        )
+                kept = rows[max(0, skipped - number) :]
+                number += len(rows)
+                if kept:
+                    yield Block([list(column) for column in zip(*kept, strict=True)], len(kept))
+                if len(rows) < _ROWS:
+                    return
+        except csv.Error as error:
+            raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+
+
+def _next_rows(reader: Any, n: int) -> list[list[str]]:
+    """Up to ``n`` rows of a reader; those of blank lines, which have no cells, are none."""
+    limit = csv.field_size_limit(_MAX_CELL)  # of the process: put back below
+    try:
+        return list(islice(filter(None, reader), n))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Block]:
+    """The same rows by pyarrow; ValueError for anything that it would read otherwise."""
+    pyarrow, arrow_csv = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.csv")
+    with open_bytes(file, reading.max_bytes) as raw:
+        encoding = encoding_of(file, raw.peek(4096), reading.encoding)  # type: ignore[attr-defined]
+        if encoding.lower() not in ("utf-8", "utf8", "utf-8-sig") or not layout.delimiter.isascii():
+            raise ValueError("another encoding")
+        if encoding == "utf-8-sig":
+            raw.read(3)
+        if layout.sep_line:
+            raw.readline()
+        with arrow_csv.open_csv(
+            _WellQuoted(raw, layout.delimiter),
+            read_options=arrow_csv.ReadOptions(block_size=4 * _PIECE),
+            parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(layout.header, pyarrow.string()), null_values=[], strings_can_be_null=False
+            ),
+        ) as batches:
+            if batches.schema.names != layout.header:
+                raise ValueError("another header")
+            for batch in batches:
+                if batch.num_rows:
+                    yield Block(batch.columns, batch.num_rows)
+
+
+class _WellQuoted(io.RawIOBase):
+    """Gives a stream's bytes as long as every quotation mark opens a cell, closes one, or is doubled within.
+
+    Where one stands elsewhere, readers of CSV differ.
+    """
+
+    def __init__(self, stream: Any, delimiter: str):
+        self._stream = stream
+        self._edges = np.zeros(256, dtype=bool)
+        self._edges[[*delimiter.encode(), 10, 13, 34]] = True
+        self._before, self._open, self._closed_last = 10, False, False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._stream.read(size)
+        if size == 0:
+            return data
+        if not data:
+            if self._open:
+                raise ValueError("a quotation that does not end")
+            return data
+        codes = np.frombuffer(data, dtype=np.uint8)
+        if self._closed_last and not self._edges[codes[0]]:
+            raise ValueError("text behind a quotation")
+        marks = np.flatnonzero(codes == 34)
+        opening, closing = marks[int(self._open) :: 2], marks[1 - int(self._open) :: 2]
+        before = codes[opening - 1]
+        if len(opening) and opening[0] == 0:
+            before[0] = self._before
+        after = codes[np.minimum(closing + 1, len(codes) - 1)]
+        if not self._edges[before].all() or not self._edges[after].all():
+            raise ValueError("a quotation mark within a cell")
+        self._closed_last = bool(len(closing) and closing[-1] == len(codes) - 1)
+        self._open ^= len(marks) % 2 == 1
+        self._before = int(codes[-1])
+        return data
+
+
+def _layout(file: Path, reading: Reading) -> _Layout:
+    """Finds the delimiter in the first lines, and reads the header."""
+    where = file, reading.encoding, reading.max_bytes
+    with decoding(*where), open_text(*where) as text:
+        sample = text.read(_SAMPLE)
+        whole = len(sample) < _SAMPLE
+    said = re.match(r'"?sep=([^\r\n"])"?(?:\r\n|\r|\n)', sample)
+    if said:
+        sample = sample[said.end() :]
+    delimiter = reading.delimiter or (said[1] if said else _found_delimiter(file, sample, whole))
+    with decoding(*where), open_text(*where) as text:
+        if said:
+            text.readline()
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            header = next(iter(_next_rows(reader, 1)), [])
+        except csv.Error as error:
+            raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+    _check_header(file, header)
+    return _Layout(delimiter, header, bool(said))
+
+
+def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
+    """The one that cuts the header, and every row that is seen into as many cells."""
+    widths = {delimiter: _widths(sample, delimiter, whole) for delimiter in _DELIMITERS}
+    cutting = {delimiter: some for delimiter, some in widths.items() if some and some[0] > 1}
+    if len(cutting) <= 1:
+        return next(iter(cutting), ",")
+    even = [delimiter for delimiter, some in cutting.items() if len(some) > 1 and len(set(some)) == 1]
+    if len(even) == 1:
+        return even[0]
+    first = sample.splitlines()[0]
+    among = even or list(cutting)
+    raise MarketError(
+        f"{file}: its cells may be separated by {' or by '.join(map(repr, among))}, which all cut the header "
+        f"{first!r:.80}: say which does, e.g. `delimiter={among[0]!r}`."
+    )
+
+
+def _widths(sample: str, delimiter: str, whole: bool) -> list[int]:
+    """How many cells the rows of a sample have; of one that is cut off the last is left out."""
+    widths = []
+    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
+    try:
+        widths = [len(cells) for cells in reader if cells]
+    except csv.Error:
+        return widths
+    return widths if whole else widths[:-1]
+
+
+def _check_header(file: Path, header: Sequence[str]) -> None:
+    repeated = next((name for name, n in Counter(header).items() if n > 1), None)
+    if repeated is not None:
+        raise MarketError(f"{file}: column {repeated!r} appears twice in the header.")
+
+
+# ----------------------------------------------------------------------------------------------------------------- json
+
+
+class _Repeated(Exception):
+    """A JSON object that has a name twice."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Repeated(next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1))
+    return found
+
+
+_decoder = json.JSONDecoder()
+_careful_decoder = json.JSONDecoder(object_pairs_hook=_distinct)
+_space = re.compile(r"[ \t\r\n]*")
+
+
+def parse_json(text: str, where: str, complaint: str = "no JSON") -> Any:
+    """A JSON text's value; :class:`MarketError` names the place where it is none or an object repeats a name."""
+    try:
+        return _careful_decoder.decode(text)
+    except _Repeated as error:
+        raise MarketError(f"{where}: {error.args[0]!r} appears twice in one JSON object.") from None
+    except ValueError as error:  # also for an integer of too many digits
+        raise MarketError(f"{where}: {complaint}: {error}.") from error
+    except RecursionError:
+        raise MarketError(f"{where}: holds brackets in brackets too deep to read.") from None
+
+
+def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
+    """The values of a JSON file, one at a time: those of lines, of one array, or one after another.
+
+    Args:
+        file: Where.
+        reading: How.
+
+    Yields:
+        The number of each, from 1, and the value. In a file of one value a line, the number is that of the line.
+
+    Raises:
+        MarketError: For what is no JSON, or an object that has a name twice.
+    """
+    with decoding(file, reading.encoding, reading.max_bytes):
+        with open_text(file, reading.encoding, reading.max_bytes, newline="\n") as text:
+            first = ""
+            while not first and (line := text.readline(_SAMPLE)):
+                first = line.lstrip()
+            in_array = first.startswith("[")
+            if not in_array and not first.endswith("\n"):
+                first += text.readline()
+        with open_text(file, reading.encoding, reading.max_bytes, newline="\n") as text:
+            if not in_array and _is_one_value(first):
+                yield from _by_line(file, text)
+            else:
+                yield from _one_after_another(file, text, in_array)
+
+
+def _is_one_value(line: str) -> bool:
+    """Whether a line is a JSON text, or nothing that one begins with."""
+    try:
+        return not line[_decoder.raw_decode(line)[1] :].strip()
+    except (ValueError, RecursionError):
+        return not line.startswith("{")
+
+
+def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
+    number, plain = 1, True
+    while piece := text.read(_LINES):
+        piece += text.readline()
+        # Not splitlines: a JSON text may hold U+2028 and its kin.
+        lines = piece.removesuffix("\n").split("\n")
+        values = _plain_values(piece, lines, number) if plain else None
+        plain = values is not None
+        if values is None:
+            values = [
+                (place, parse_json(line, f"{file}, row {place}"))
+                for place, line in enumerate(lines, start=number)
+                if line.strip()
+            ]
+        yield from values
+        number += len(lines)
+
+
+def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, Any]] | None:
+    """The values of lines by the quickest way; ``None`` where something may be wrong with one of them."""
+    values = []
+    decode = _decoder.raw_decode
+    for place, line in enumerate(lines, start=number):
+        try:
+            value, end = decode(line)
+        except (ValueError, RecursionError):
+            if line.strip():
+                return None
+            continue
+        if end < len(line) and line[end:].strip(" \t\r"):
+            return None
+        values.append((place, value))
+    # Of two equal names in one object only one is left: then there are more names than were found.
+    n_names = sum(len(value) for _, value in values if isinstance(value, dict))
+    if piece.count(":") == n_names:
+        return values
+    is_spaced = any(spaced in piece for spaced in (" :", "\t:", "\r:"))
+    return None if is_spaced or piece.count('":') != n_names else values
+
+
+def _one_after_another(file: Path, text: TextIO, in_array: bool) -> Iterator[tuple[int, Any]]:
+    """The entries of an array, or values that spread over lines."""
+    window = _Window(text)
+    number = 0
+    if in_array:
+        window.next_character()
+        window.place += 1
+    while True:
+        character = window.next_character()
+        if in_array and character == "]":
+            window.place += 1
+            if window.next_character():
+                raise MarketError(f"{file}: holds more behind the end of its array, after row {number}.")
+            return
+        if not character and not in_array:
+            return
+        number += 1
+        if in_array and number > 1:
+            if character != ",":
+                raise MarketError(f"{file}, row {number}: no JSON: expected ',' or the end of the array.")
+            window.place += 1
+            window.next_character()
+        yield number, window.value(f"{file}, row {number}")
+
+
+class _Window:
+    """A part of a text that moves on, as far as the next JSON value needs."""
+
+    def __init__(self, text: TextIO):
+        self._text, self._part, self.place = text, "", 0
+
+    def next_character(self) -> str:
+        """The one that comes next but for blanks, which are passed; empty at the end."""
+        while True:
+            self.place = _space.match(self._part, self.place).end()  # type: ignore[union-attr]
+            if self.place < len(self._part):
+                return self._part[self.place]
+            if not self._moved():
+                return ""
+
+    def value(self, where: str) -> Any:
+        while True:
+            try:
+                value, end = _careful_decoder.raw_decode(self._part, self.place)
+                if end < len(self._part) or not self._moved():  # a number may go on
+                    self.place = end
+                    return value
+                continue
+            except _Repeated as error:
+                raise MarketError(f"{where}: {error.args[0]!r} appears twice in one JSON object.") from None
+            except RecursionError:
+                raise MarketError(f"{where}: holds brackets in brackets too deep to read.") from None
+            except json.JSONDecodeError as error:
+                problem = error.msg
+                place = len(self._part) if problem.startswith("Unterminated") else error.pos
+            except ValueError as error:  # an integer of too many digits
+                problem, place = str(error), 0
+            # What is wrong near the end of the part may only be cut off.
+            if place < len(self._part) - 16 or not self._moved():
+                raise MarketError(f"{where}: no JSON: {problem}.")
+
+    def _moved(self) -> bool:
+        """Whether there was more of the text; the part then begins at the place."""
+        rest = self._part[self.place :]
+        more = self._text.read(max(_PIECE, len(rest)))
+        self._part, self.place = rest + more, 0
+        return bool(more)
+
+
+def _lists(value: Any) -> dict[str, list[Any]]:
+    """The lists of rows that one JSON object holds in place of rows: of both sides by name, or its only entry."""
+    if not isinstance(value, dict):
+        return {}
+    named = {name: entries for name, entries in value.items() if name in _SIDES and _is_rows(entries)}
+    if not named and len(value) == 1:
+        named = {name: entries for name, entries in value.items() if _is_rows(entries) and entries}
+    return named
+
+
+def _is_rows(entries: Any) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+
+
+def _json_table(file: str, rows: list[tuple[int, Any]]) -> Table:
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise MarketError(f"{file}, row {number}: must be a JSON object, got {type(row).__name__}.")
+    return Table(file, list(dict.fromkeys(name for _, row in rows for name in row)), rows)
+
+
+# -------------------------------------------------------------------------------------------------------------- parquet
+
+
+def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Block]]:
+    """The header of a Parquet file, and its rows some thousand at a time.
+
+    Raises:
+        MarketError: For what is no Parquet, two columns of one name, or more than ``max_bytes`` of values.
+        ImportError: Without pyarrow.
+    """
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ImportError(f'{file} needs pyarrow: pip install "jobrec-gym[data]".') from error
+    check_exists(file)
+    try:
+        # Not read_table: that would take a folder name like `side=jobs` for a partition.
+        opened = parquet.ParquetFile(file)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
+    header = list(opened.schema_arrow.names)
+    _check_header(file, header)
+    return header, _parquet_rows(file, opened, reading.max_bytes)
+
+
+def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
+    n_bytes = 0
+    try:
+        for batch in opened.iter_batches():
+            n_bytes += batch.nbytes
+            if n_bytes > max_bytes:
+                raise MarketError(
+                    f"{file} unpacks to more than {readable_size(max_bytes)}: say `max_bytes={max_bytes * 4}` or more "
+                    "if it may be that large."
+                )
+            yield Block(batch.columns, batch.num_rows)
+    except MarketError:
+        raise
+    except (OSError, ValueError) as error:
+        raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
+
+
+def _cells(column: Any) -> list[Any]:
+    found: list[Any] = column if isinstance(column, list) else column.to_pylist()
+    return found
