@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3 import DQN
 from stable_baselines3.common import utils
@@ -24,7 +25,9 @@ from stable_baselines3.common.utils import LinearSchedule, should_collect_more_s
 from stable_baselines3.common.vec_env import VecEnv
 
 from dynaq_algo.action_table import ActionTable, find_action_table
+from dynaq_algo.agent_file import REMADE, AgentFileError, building, read_agent, reading, write_agent
 from dynaq_algo.arguments import best_match, refuse_unknown_arguments
+from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
     new_folder,
@@ -36,6 +39,7 @@ from dynaq_algo.checkpoint import (
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
 from dynaq_algo.networks import PairNetwork, denormals_flushed
 from dynaq_algo.offline import Answers, OfflineBatch, OfflineData, passes
+from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay
 from dynaq_algo.validity import Validity
@@ -55,6 +59,15 @@ __all__ = ["CandidateAlgorithm"]
 WINDOW = 1_000
 # Of the replay and the rollout, which a zip does not hold; a checkpoint does.
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
+# Never in a file of an agent: of `env`, SB3 would make an environment of the name that stood there.
+NEVER_SAVED = {"env", "policy", "device", "replay_buffer"}
+# Of what an agent cannot be built without; a constructor checks ranges.
+KINDS: dict[Any, tuple[str, ...]] = {
+    spaces.Space: ("observation_space", "action_space"),
+    dict: ("policy_kwargs", "replay_buffer_kwargs"),
+    int: ("verbose", "n_envs", "num_timesteps", "buffer_size", "batch_size", "learning_starts", "gradient_steps"),
+    int | float: ("gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction"),
+}
 # Arguments of SB3's DQN.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
@@ -82,6 +95,8 @@ class CandidateAlgorithm(DQN):
         TypeError: If an argument is unknown.
     """
 
+    # What has tensors in a file; a subclass with further networks adds their names.
+    saved_networks: ClassVar[frozenset[str]] = frozenset({"policy", "world_model", "anchors"})
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
     policy: CandidatePolicy  # type: ignore[assignment]
     replay_buffer: CandidateReplay  # type: ignore[assignment]
@@ -472,10 +487,24 @@ class CandidateAlgorithm(DQN):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Save the agent without its replay, as SB3; a table of actions by path and checksum only."""
+        """Save the agent without its replay, as SB3, but as JSON and tensors; a table of actions by path and checksum.
+
+        Args:
+            path: The zip.
+            exclude: Names of attributes to leave out. What can be written only as code, such as a function for a
+                learning rate or a class of one's own, must be left out; it is given back by
+                `load(path, custom_objects={...})`.
+            include: Names to write although SB3 leaves them out.
+
+        Raises:
+            ValueError: If an attribute is code; the message names it.
+        """
         if self.action_table is not None:
             self._action_table_reference = self.action_table.reference
-        super().save(path, exclude, include)
+        params = self.get_parameters()
+        unsaved = {*self._excluded_save_params(), *(name.split(".")[0] for name in params)} - set(include or ())
+        data = {name: value for name, value in vars(self).items() if name not in unsaved}
+        write_agent(path, type(self).__name__, data, params, set(exclude or ()))
 
     @classmethod
     def load(  # type: ignore[override]
@@ -484,9 +513,10 @@ class CandidateAlgorithm(DQN):
         env: GymEnv | VectorEnv | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
+        max_bytes: int = MAX_BYTES,
         **kwargs: Any,
     ) -> Self:
-        """Load what :meth:`save` wrote, as SB3.
+        """Load what :meth:`save` wrote, as SB3. Nothing in the file is executed.
 
         The environment may show another number of candidates than in training, and more actions, at the end of its
         table.
@@ -495,10 +525,13 @@ class CandidateAlgorithm(DQN):
             path: The zip.
             env: Where it is to act, or to learn on.
             device: Where networks are computed.
-            custom_objects: In place of what was saved, by name.
+            custom_objects: In place of what was saved, by name; also what was left out because it is code.
+            max_bytes: What the file may unpack to, 2 GiB by default.
             **kwargs: Further arguments of SB3's `load`, or of the class.
 
         Raises:
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If it is no agent of this version, is not whole, was changed, or holds code.
             ValueError: If the environment shows something else than what the agent reads, or names other actions.
         """
         if env is not None:
@@ -506,27 +539,73 @@ class CandidateAlgorithm(DQN):
             # Its own spaces in place of the saved ones, which SB3 would want to be equal; _setup_model compares.
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
-        return super().load(path, env=env, device=device, custom_objects=custom_objects, **kwargs)
+        data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
+        shown = path if isinstance(path, (str, PathLike)) else "the file"
+        cls._check_attributes(shown, data)
+        # SB3 then reads its tensors, and unpickles nothing: every attribute is given.
+        with building(str(shown)):
+            return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
+
+    @classmethod
+    def _check_attributes(cls, shown: Any, data: Mapping[str, Any]) -> None:
+        """Refuse attributes that are no state of an agent.
+
+        Raises:
+            AgentFileError: If there is one.
+        """
+        if wrong := [name for name in data if hasattr(cls, name) or name in NEVER_SAVED]:
+            raise AgentFileError(f"{shown} sets `{wrong[0]}`, which is no argument of an agent. Save the agent again.")
+        policy = data.get("policy_class")
+        if not (isinstance(policy, type) and issubclass(policy, CandidatePolicy)):
+            raise AgentFileError(f"{shown}: `policy_class` must be a CandidatePolicy, got {policy!r:.80}.")
+        for kind, names in KINDS.items():
+            for name in names:
+                if not isinstance(data.get(name), kind) or isinstance(data[name], bool):
+                    raise AgentFileError(
+                        f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again."
+                    )
 
     def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
         """Save the replay to an .npz file, without pickle."""
         self.replay_buffer.save(path)
 
-    def load_replay_buffer(self, path: str | PathLike[str], truncate_last_traj: bool = True) -> None:  # type: ignore[override]
-        """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here."""
-        self.replay_buffer.load(path)
+    def load_replay_buffer(  # type: ignore[override]
+        self, path: str | PathLike[str], truncate_last_traj: bool = True, max_bytes: int = MAX_ARRAY_BYTES
+    ) -> None:
+        """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here.
+
+        The whole file is checked first. One that is refused leaves the replay as it is.
+
+        Args:
+            path: The file.
+            truncate_last_traj: SB3's; not used.
+            max_bytes: What the file may unpack to, 16 GiB by default.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If it is no replay, is not whole, was changed, or holds numbers that are not finite.
+            ValueError: If it is of another layout, or its ids name no action.
+        """
+        self.replay_buffer.load(path, max_bytes, None if self.action_table is None else len(self.action_table))
         self._n_scored = self.replay_buffer.n_added
 
-    def save_checkpoint(self, folder: str | PathLike[str]) -> None:
+    def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Save everything that :meth:`load_checkpoint` needs to go on as if nothing had happened.
 
         The folder holds the model, the replay, random states, and what the environments answer to `get_state()`. It is
         replaced as a whole; an old checkpoint is never lost.
+
+        Args:
+            folder: Where to.
+            exclude: See :meth:`save`.
+
+        Raises:
+            ValueError: As for :meth:`save`.
         """
         # Before the first reset there is nothing to keep of an environment.
         running = self.env is not None and self._last_obs is not None
         with new_folder(folder) as new:
-            self.save(new / "model.zip")
+            self.save(new / "model.zip", exclude)
             self.replay_buffer.save(new / "replay.npz")
             env = read_env_state(self.env) if running and self.env is not None else None
             write_state(new, {**self._run_state(), "running": running, "env": env})
@@ -545,6 +624,7 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             FileNotFoundError: If there is no checkpoint.
+            AgentFileError: If it is not whole, was changed, or is of another version.
             ValueError: If `env` has another number of environments.
         """
         folder = existing_folder(folder)
@@ -555,8 +635,9 @@ class CandidateAlgorithm(DQN):
             raise ValueError(
                 f"`env` must hold {state['n_envs']} environments, as the saved run had, got {model.n_envs}."
             )
-        model.replay_buffer.load(folder / "replay.npz")
-        model._set_run_state(state)
+        model.load_replay_buffer(folder / "replay.npz")
+        with reading(str(folder), "checkpoint"):
+            model._set_run_state(state)
         if state["running"] and state["env"] is None:
             warnings.warn(
                 "The checkpoint holds no state of the environments, so new episodes begin and the run is not the same "
@@ -590,7 +671,7 @@ class CandidateAlgorithm(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         own = ["action_features", "pair_features", "action_table", "_validity", "_rngs"]
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), *own, *REMADE]
 
 
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import gymnasium as gym
@@ -20,10 +22,13 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
+from dynaq_algo.agent_file import AgentFileError, building, reading, write_whole, written_by
 from dynaq_algo.arguments import refuse_other_choice
+from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
+from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import as_vec_env, pair_sample_of, refuse_other_observations, table_of, what_is_read
 
@@ -33,6 +38,7 @@ Obs = Mapping[str, NDArray[Any]]
 Exploration = Literal["ucb", "thompson"]
 Similarities = Literal["cosine", "blocks"]
 
+FORMAT = "dynaq-bandit/1"
 _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 
 
@@ -174,43 +180,72 @@ class Bandit:
     def save(self, path: str | PathLike[str]) -> None:
         """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
         content = {
+            "format": FORMAT,
+            "written_by": written_by(),
             "class": type(self).__name__,
             "reads": self.reads,
             "arguments": self._arguments,
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
         }
-        with zipfile.ZipFile(path, "w") as archive:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))  # numpy's numbers, too
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
                 np.savez(file, **self.get_learned())  # type: ignore[arg-type]
+        write_whole(Path(path), buffer)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], env: gym.Env | VectorEnv | VecEnv | str, **arguments: Any) -> Self:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        env: gym.Env | VectorEnv | VecEnv | str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        **arguments: Any,
+    ) -> Self:
         """What :meth:`save` wrote, on an environment of the same observations; it goes on with the same draws.
+
+        Nothing in the file is executed.
 
         Args:
             path: The zip.
             env: Any that the constructor takes, with any number of candidates.
+            max_bytes: What the file may unpack to, 2 GiB by default.
             **arguments: They replace saved ones, or add what is never saved, such as `action_features`. With a `seed`
                 it draws anew.
 
         Raises:
-            ValueError: If it was saved by another class, or reads other observations than the environment's.
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If it was saved by another class, is not whole or was changed.
+            ValueError: If it reads other observations than the environment's.
         """
-        with zipfile.ZipFile(path) as archive:
+        shown = str(path)
+        with reading(shown, "bandit"), zipfile.ZipFile(path) as archive:
             if _ARGUMENTS not in archive.namelist():
-                raise ValueError(f"{path} holds no bandit: load it by the class that saved it (`DynaQ.load`, say).")
+                raise AgentFileError(f"{path} holds no bandit: load it by the class that saved it (`DynaQ.load`, say).")
+            if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+                raise AgentFileError(
+                    f"{path} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the file."
+                )
             content = json.loads(archive.read(_ARGUMENTS))
+            if content.get("format", FORMAT) != FORMAT:
+                raise AgentFileError(f"{path} has the format {content['format']!r:.40}, this version reads {FORMAT!r}.")
             if content["class"] != cls.__name__:
-                raise ValueError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
-            bandit = cls(env, **{**content["arguments"], **arguments})
-            refuse_other_observations(content["reads"], bandit.reads)
-            with archive.open(_LEARNED) as file, np.load(file, allow_pickle=False) as arrays:
-                bandit.set_learned(dict(arrays))
-        bandit.num_timesteps = content["num_timesteps"]
-        if "seed" not in arguments:
-            bandit.rng.bit_generator.state = content["rng"]
+                raise AgentFileError(f"{path} holds a {content['class']}: load it by {content['class']}.load.")
+            given, reads = dict(content["arguments"]), dict(content["reads"])
+            learned = read_arrays(io.BytesIO(archive.read(_LEARNED)), shown, "bandit", max_bytes)
+            for name, array in learned.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise AgentFileError(f"{path}: `{name}` must be finite. The file was changed: take a copy.")
+        with building(shown):
+            bandit = cls(env, **{**given, **arguments})
+        refuse_other_observations(reads, bandit.reads)
+        with reading(shown, "bandit"):
+            bandit.set_learned(learned)
+            bandit.num_timesteps = int(content["num_timesteps"])
+            if "seed" not in arguments:
+                bandit.rng.bit_generator.state = content["rng"]
         return bandit
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
@@ -496,7 +531,10 @@ class LinearBandit(_VectorBandit):
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Puts back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
-        self._mean, self._covariance = (th.tensor(arrays[name]) for name in ("mean", "covariance"))
+        mean, covariance = (th.tensor(arrays[name]) for name in ("mean", "covariance"))
+        if (mean.shape, covariance.shape) != (self._mean.shape, self._covariance.shape):
+            raise ValueError(f"`mean` must be of {len(self._mean)} features, got {tuple(mean.shape)}")
+        self._mean, self._covariance = mean, covariance
         self._features_version = self.features.version
         seen = _tensors_of(arrays, "seen:")
         pairs = seen.get("pairs", [None] * len(seen.get("reward", [])))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
+from dynaq_algo.agent_file import AgentFileError, reading, written_by
+from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
 __all__ = [
@@ -31,6 +34,8 @@ __all__ = [
     "write_env_state",
     "write_state",
 ]
+
+FORMAT = "dynaq-checkpoint/2"
 
 # Layers in which nothing changes as they run.
 STATELESS: tuple[type, ...] = (
@@ -69,7 +74,7 @@ class SavesCheckpoints(Protocol):
 
     num_timesteps: int
 
-    def save_checkpoint(self, folder: str | PathLike[str]) -> None:
+    def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Write one."""
         ...
 
@@ -80,6 +85,7 @@ class DynaQCheckpoint(BaseCallback):
     Args:
         folder: See :meth:`~dynaq_algo.dynaq.DynaQ.save_checkpoint`.
         save_freq: Transitions (of all environments together) between two checkpoints.
+        exclude: See :meth:`~dynaq_algo.dynaq.DynaQ.save`.
 
     Raises:
         ValueError: If `save_freq` is below 1.
@@ -87,17 +93,21 @@ class DynaQCheckpoint(BaseCallback):
 
     model: SavesCheckpoints  # type: ignore[assignment]
 
-    def __init__(self, folder: str | PathLike[str], save_freq: int):
+    def __init__(self, folder: str | PathLike[str], save_freq: int, exclude: Iterable[str] | None = None):
         super().__init__()
         if save_freq < 1:
             raise ValueError(f"`save_freq` must be 1 or more, got {save_freq}.")
         self.folder = Path(folder)
         self.save_freq = save_freq
+        self.exclude = exclude if exclude is None else list(exclude)
 
     def _on_step(self) -> bool:
         now = self.model.num_timesteps
         if now // self.save_freq > (now - self.training_env.num_envs) // self.save_freq:
-            self.model.save_checkpoint(self.folder)
+            if self.exclude is None:
+                self.model.save_checkpoint(self.folder)
+            else:
+                self.model.save_checkpoint(self.folder, self.exclude)
         return True
 
 
@@ -139,14 +149,31 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         ValueError: If it holds anything else.
     """
     arrays: dict[str, np.ndarray] = {}
-    (folder / "state.json").write_text(json.dumps(_pack(state, arrays, "state")))
+    text = json.dumps(_pack(state, arrays, "state"))
+    said = {"format": FORMAT, "written_by": written_by(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    (folder / "state.json").write_text(json.dumps(said)[:-1] + f', "state": {text}}}')
     np.savez(folder / "state.npz", **arrays)  # type: ignore[arg-type]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What :func:`write_state` wrote."""
-    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
-        return _unpack(json.loads((folder / "state.json").read_text()), arrays)
+    """What :func:`write_state` wrote.
+
+    Raises:
+        AgentFileError: If it is not whole, was changed, or is of another version.
+    """
+    file = folder / "state.json"
+    with reading(str(file), "checkpoint"):
+        said = json.loads(file.read_text())
+        if said.get("format") != FORMAT:
+            raise AgentFileError(
+                f"{folder} is a checkpoint of the format {said.get('format')!r:.40}, this version ({written_by()}) "
+                f"reads {FORMAT!r}. Go on by the version that wrote it, or begin anew (of a run: resume=false)."
+            )
+        state = said["state"]
+        if hashlib.sha256(json.dumps(state).encode()).hexdigest() != said["sha256"]:
+            raise AgentFileError(f"{file} was changed after it was written. Begin anew (of a run: resume=false).")
+        found: dict[str, Any] = _unpack(state, read_arrays(folder / "state.npz", str(folder / "state.npz"), "state"))
+        return found
 
 
 def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:

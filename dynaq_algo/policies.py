@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
+from dynaq_algo.agent_file import AgentFileError, building, reading
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
+from dynaq_algo.plain_data import NotPlain, from_json, to_json
 
 __all__ = ["CandidatePolicy", "masked"]
+
+FORMAT = "dynaq-policy/2"
 
 
 class CandidatePolicy(BasePolicy):
@@ -178,17 +184,43 @@ class CandidatePolicy(BasePolicy):
         return (action if self.layout.is_batch(observation) else action[0]), state
 
     def save(self, path: str) -> None:
-        """Save the policy by itself, see SB3.
+        """Save the policy by itself, see SB3, but as JSON and tensors.
 
         Raises:
-            ValueError: If it plans at decision time: the world model is the agent's.
+            ValueError: If it plans at decision time: the world model is the agent's; or if an argument is code, such
+                as a class of one's own.
         """
         if self.plans_at_decision_time:
             raise ValueError(
                 "A policy that plans at decision time cannot be saved by itself: its Q-values are rewards of a world "
                 "model that belongs to the agent. Save the agent, `model.save(path)`."
             )
-        super().save(path)
+        data = {name: value for name, value in self._get_constructor_parameters().items() if name != "lr_schedule"}
+        try:
+            arguments = json.dumps(to_json(data))
+        except NotPlain as error:
+            raise ValueError(
+                f"A policy is saved as JSON and tensors, and this one holds {error}. Keep `policy.state_dict()`, and "
+                "load that into a policy of the same arguments."
+            ) from error
+        th.save({"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}, path)
+
+    @classmethod
+    def load(cls, path: str, device: th.device | str = "auto") -> Self:
+        """Load what :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises:
+            AgentFileError: If it is no policy of this version, is not whole, or holds code.
+        """
+        with building(str(path)):
+            saved = th.load(path, map_location=get_device(device), weights_only=True)
+            if saved["format"] != FORMAT:
+                raise AgentFileError(f"{path} has the format {saved['format']!r:.80}, this version reads {FORMAT!r}.")
+            with reading(str(path)):
+                arguments = from_json(json.loads(saved["data"]))
+            policy = cls(lr_schedule=cls._dummy_schedule, **arguments)
+            policy.load_state_dict(saved["state_dict"])
+        return policy.to(get_device(device))
 
     def set_training_mode(self, mode: bool) -> None:
         """Training or evaluation mode of the Q-network; its target never trains."""

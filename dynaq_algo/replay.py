@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from dynaq_algo.agent_file import AgentFileError, reading, written_by
+from dynaq_algo.array_file import MAX_ARRAY_BYTES, read_arrays
 from dynaq_algo.layout import DecisionBatch
 
 __all__ = ["CandidateReplay", "InternedRows", "Transitions"]
 
 COMPONENT = "component:"
+FORMAT = "dynaq-replay/1"
 
 
 class Transitions(NamedTuple):
@@ -315,44 +318,83 @@ class CandidateReplay:
             arrays |= {f"{name}:rows": table.rows[: table.n_used], f"{name}:counts": table.counts[: table.n_used]}
             arrays[f"{name}:free"] = table.free_places()
         arrays["n_added"] = np.array(self.n_added)
+        arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
         # Opened here: given a name without its suffix numpy would write to another one.
         with open(path, "wb") if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:  # noqa: PTH123
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def load(self, path: str | PathLike[str]) -> None:
-        """Read what :meth:`save` wrote.
+    def load(
+        self, path: str | PathLike[str], max_bytes: int = MAX_ARRAY_BYTES, n_actions: int | None = None
+    ) -> None:
+        """Read what :meth:`save` wrote. All of it is checked first; a file that is refused changes nothing.
+
+        Args:
+            path: The file.
+            max_bytes: What it may unpack to.
+            n_actions: How many actions candidate ids can name, where they are ids and that is known.
 
         Raises:
+            FileNotFoundError: If there is no such file.
+            AgentFileError: If it is no replay, is not whole, was changed, or holds numbers that are not finite.
             ValueError: If the file is of another layout, or holds more than `capacity` transitions.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            tables = self._tables()
-            found = {
-                name.removesuffix(":rows"): arrays[name].shape[1] for name in arrays.files if name.endswith(":rows")
-            }
-            wanted = {name: table.rows.shape[1] for name, table in tables.items()}
-            size = len(arrays["reward"])
-            # A ring that has gone round must keep its length: positions are counted modulo the capacity.
-            fits = size == self.capacity or (size == int(arrays["n_added"]) and size < self.capacity)
-            if found != wanted or not fits:
-                raise ValueError(
-                    f"{path} holds {size} transitions of row sizes {found}, this replay takes {self.capacity} of "
-                    f"{wanted}. "
-                    "Build it with the `buffer_size` and the spaces of the run that saved it."
-                )
-            self._forget()
-            for name, ring in self._rings().items():
-                ring[:size] = arrays[name]
-            self._components = {}
-            for name in arrays.files:
-                if name.startswith(COMPONENT):
-                    values = self._components[name.removeprefix(COMPONENT)] = np.full(self.capacity, np.nan, np.float32)
-                    values[:size] = arrays[name]
-            for name, table in tables.items():
-                free = arrays[f"{name}:free"] if f"{name}:free" in arrays.files else None
-                table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"], free)
-            self.n_added = int(arrays["n_added"])
-            self.n_loaded += 1
+        shown = str(path)
+        arrays = read_arrays(path, shown, "replay", max_bytes)
+        with reading(shown, "replay"):
+            self._check(shown, arrays, n_actions)
+        size = len(arrays["reward"])
+        self._forget()
+        for name, ring in self._rings().items():
+            ring[:size] = arrays[name]
+        self._components = {}
+        for name, found in arrays.items():
+            if name.startswith(COMPONENT):
+                values = self._components[name.removeprefix(COMPONENT)] = np.full(self.capacity, np.nan, np.float32)
+                values[:size] = found
+        for name, table in self._tables().items():
+            table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"], arrays.get(f"{name}:free"))
+        self.n_added = int(arrays["n_added"])
+        self.n_loaded += 1
+
+    def _check(self, shown: str, arrays: Mapping[str, np.ndarray], n_actions: int | None) -> None:
+        """Refuse what :meth:`save` cannot have written for a replay like this one."""
+        if (found_format := str(arrays.get("format", FORMAT))) != FORMAT:
+            raise AgentFileError(f"{shown} has the format {found_format!r:.40}, this version reads {FORMAT!r}.")
+        tables, rings = self._tables(), self._rings()
+        found = {name.removesuffix(":rows"): arrays[name].shape[1] for name in arrays if name.endswith(":rows")}
+        wanted = {name: table.rows.shape[1] for name, table in tables.items()}
+        size = len(arrays["reward"])
+        # A ring that has gone round must keep its length: positions are counted modulo the capacity.
+        n_added = int(arrays["n_added"])
+        fits = size == self.capacity <= n_added or size == n_added < self.capacity
+        if found != wanted or not fits:
+            raise AgentFileError(
+                f"{shown} holds {size} transitions of row sizes {found}, this replay takes {self.capacity} of "
+                f"{wanted}. "
+                "Build it with the `buffer_size` and the spaces of the run that saved it."
+            )
+        components = {name: np.zeros(0, np.float32) for name in arrays if name.startswith(COMPONENT)}
+        for name, ring in {**rings, **components}.items():
+            if arrays[name].shape != (size,) or arrays[name].dtype != ring.dtype:
+                _refuse(shown, name, f"must be {size} values of {ring.dtype}")
+        for name, table in tables.items():
+            _check_table(shown, name, table.rows.dtype, arrays)
+        if not np.isfinite(arrays["reward"]).all():
+            _refuse(shown, "reward", "must be finite")
+        if size and int(arrays["action"].max()) >= self.n_candidates:
+            _refuse(shown, "action", f"must be below {self.n_candidates}, the number of candidates")
+        if size and int(arrays["action"].min()) < 0:
+            _refuse(shown, "action", "must be 0 or more")
+        referred = {"states": ("state_id", "next_state_id"), "sets": ("set_id", "next_set_id")}
+        if self._pairs is not None:
+            referred["pairs"] = ("pairs_id", "next_pairs_id")
+        for name, columns in referred.items():
+            _check_references(shown, name, np.concatenate([arrays[column] for column in columns]), arrays)
+        members = arrays["sets:rows"][arrays["sets:counts"] > 0, : self.n_candidates].reshape(-1)
+        if self.candidates is not None:
+            _check_references(shown, "candidates", members, arrays)
+        elif len(members) and not 0 <= members.min() <= members.max() < (n_actions or np.inf):
+            _refuse(shown, "sets:rows", f"must name actions in [0, {n_actions or 'n_actions'}), the rows of the table")
 
     def _look_up(self, obs: DecisionBatch, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """State and set ids (n,), one reference added to each; what an environment showed last is not hashed again."""
@@ -695,6 +737,35 @@ class _LastSeen:
         held = self.ids[self.ids >= 0]
         self.ids[:] = -1
         return held
+
+
+def _check_table(shown: str, name: str, dtype: np.dtype[Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Rows of a saved table, their counts of references, and the places that are free."""
+    rows, counts = arrays[f"{name}:rows"], arrays[f"{name}:counts"]
+    if rows.ndim != 2 or rows.dtype != dtype:
+        _refuse(shown, f"{name}:rows", f"must be rows of {dtype}")
+    if counts.shape != rows.shape[:1] or counts.dtype != np.int32 or (counts < 0).any():
+        _refuse(shown, f"{name}:counts", f"must be {len(rows)} numbers of 0 or more")
+    free = arrays.get(f"{name}:free")
+    # Each free place once: in what order they are taken is kept, and must come to an end.
+    if free is not None and not np.array_equal(np.sort(free), np.flatnonzero(counts == 0)):
+        _refuse(shown, f"{name}:free", "must be the places that nobody refers to")
+    if rows.dtype.kind == "f" and not np.isfinite(rows[counts > 0]).all():
+        row = int(np.flatnonzero((counts > 0) & ~np.isfinite(rows).all(axis=1))[0])
+        _refuse(shown, f"{name}:rows", f"must be finite, row {row} is not")
+
+
+def _check_references(shown: str, name: str, ids: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    """What is referred to is there, as often as the table counts."""
+    counts = arrays[f"{name}:counts"]
+    if len(ids) and not 0 <= ids.min() <= ids.max() < len(counts):
+        _refuse(shown, name, f"has {len(counts)} rows, and others are referred to")
+    if not np.array_equal(np.bincount(ids, minlength=len(counts)), counts):
+        _refuse(shown, f"{name}:counts", "must be how often each row is referred to")
+
+
+def _refuse(shown: str, name: str, what: str) -> NoReturn:
+    raise AgentFileError(f"{shown}: `{name}` {what}. The file was changed: take a copy, or begin without it.")
 
 
 def _take(obs: DecisionBatch, rows: np.ndarray) -> DecisionBatch:

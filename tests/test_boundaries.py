@@ -38,12 +38,13 @@ LAYERS = {
     "dynaq_algo": [
         {"arguments", "plain_data", "validity", "weight_pull"},
         {"agent_file"},
+        {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"networks", "world_model", "gaussian_process", "policies"},
         {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},
         {"dynaq"},
-        {"__init__"},
+        {"__init__", "__main__"},
     ],
 }
 HEAVY = {"torch", "sentence_transformers", "litellm", "pandas", "pyarrow", "stable_baselines3", "hydra", "PIL", "faiss"}

@@ -1,0 +1,297 @@
+"""The zip of a saved agent: SB3's layout, its arguments as JSON and its tensors; nothing in it is executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
+
+from dynaq_algo.plain_data import MAX_BYTES, TYPE, NotPlain, from_json, to_json
+
+__all__ = [
+    "REMADE",
+    "AgentFileError",
+    "building",
+    "convert_agent",
+    "read_agent",
+    "reading",
+    "write_agent",
+    "write_whole",
+    "written_by",
+]
+
+FORMAT = "dynaq-agent/2"
+FORMAT_ENTRY = "dynaq_algo_format.json"
+DATA, VARIABLES = "data", "pytorch_variables.pth"
+LEFT_OUT = "left out"
+PICKLED = ":serialized:"
+
+REMADE = ("lr_schedule", "exploration_schedule")
+"""Attributes that are made of others as an agent is built."""
+
+File = str | PathLike[str] | io.BufferedIOBase
+
+
+class AgentFileError(ValueError):
+    """A file of an agent is not what it should be; one line says which, what is wrong and what to do."""
+
+
+def written_by() -> str:
+    """What this project's files say of who wrote them."""
+    try:
+        return f"dynaq_algo {metadata.version('jobrec-gym')}"
+    except metadata.PackageNotFoundError:  # from a folder of sources
+        return "dynaq_algo"
+
+
+def write_agent(
+    path: File, kind: str, data: Mapping[str, Any], params: Mapping[str, Any], left_out: Collection[str]
+) -> None:
+    """Write the zip of an agent; a file appears whole or not at all.
+
+    Args:
+        path: Where to; a path without a suffix gets `.zip`, as SB3 has it.
+        kind: The name of the agent's class.
+        data: Its attributes by name.
+        params: State dictionaries by name.
+        left_out: Names of attributes that are not to be written. Of one that could not have been, the file says so.
+
+    Raises:
+        ValueError: If another attribute cannot be written as JSON.
+    """
+    plain = {}
+    for name, value in data.items():
+        try:
+            encoded = to_json(value)
+        except NotPlain as error:
+            if name not in left_out:
+                raise ValueError(
+                    f"`{name}` holds {error}, and an agent is saved as JSON and tensors. Save without it, "
+                    f'`save(path, exclude=["{name}"])`, and give it back when loading, '
+                    f'`load(path, custom_objects={{"{name}": ...}})`.'
+                ) from error
+            plain[name] = {TYPE: LEFT_OUT}
+        else:
+            if name not in left_out:
+                plain[name] = encoded
+    buffer = io.BytesIO()
+    save_to_zip_file(buffer, data=plain, params=dict(params), pytorch_variables={})
+    with zipfile.ZipFile(buffer, "a") as archive:
+        content = {"format": FORMAT, "class": kind, "written_by": written_by()}
+        archive.writestr(FORMAT_ENTRY, json.dumps(content))
+    if not isinstance(path, (str, PathLike)):
+        path.write(buffer.getbuffer())
+        return
+    write_whole(Path(path) if Path(path).suffix else Path(f"{fspath(path)}.zip"), buffer)
+
+
+def write_whole(place: Path, buffer: io.BytesIO) -> None:
+    """Write a file that appears whole or not at all; its folder is made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
+        try:
+            scratch.write(buffer.getbuffer())
+            scratch.flush()
+            Path(scratch.name).chmod(0o644)
+            Path(scratch.name).replace(place)
+        except BaseException:
+            Path(scratch.name).unlink(missing_ok=True)
+            raise
+
+
+def read_agent(
+    path: File,
+    networks: Collection[str],
+    custom_objects: Mapping[str, Any] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[dict[str, Any], io.BytesIO]:
+    """Read and check the zip of an agent, but for its tensors, which SB3 reads by `weights_only`.
+
+    Args:
+        path: The zip; a path may lack its suffix.
+        networks: What may have tensors in it.
+        custom_objects: In place of what was saved, by name; of these nothing is read.
+        max_bytes: What is in it may take so much memory.
+
+    Returns:
+        Its attributes by name, and the zip in memory, as it was checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AgentFileError: If it is no agent of this version, or not whole, or larger.
+    """
+    shown = fspath(path) if isinstance(path, (str, PathLike)) else "the file"
+    with reading(shown), _opened(path) as file, zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+            raise AgentFileError(
+                f"{shown} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the file."
+            )
+        if DATA not in names:
+            raise AgentFileError(
+                f"{shown} holds no agent, or not a whole one. Save it again by `model.save(path)`, or take a copy."
+            )
+        content = {name: archive.read(name) for name in names}  # its checksum is compared
+        data = json.loads(content[DATA])
+        if not isinstance(data, dict):
+            raise AgentFileError(f"{shown} holds no agent: its `{DATA}` is no dictionary.")
+        said = json.loads(content.get(FORMAT_ENTRY, b"{}"))
+        found = said.get("format") if isinstance(said, dict) else None
+    if found is None:
+        raise AgentFileError(
+            f"{shown} is an agent of an earlier version or of another library, with pickled Python in it that loading "
+            "would run. If it is your own, convert it once: python -m dynaq_algo convert OLD.zip NEW.zip"
+        )
+    if found != FORMAT:
+        raise AgentFileError(
+            f"{shown} has the format {found!r}, written by {said.get('written_by')!r}; this version ({written_by()}) "
+            f"reads {FORMAT!r}. Load it by the version that wrote it."
+        )
+    for name, entry in content.items():
+        if name.endswith(".pth") and name != VARIABLES:
+            if name.split(".")[0] not in networks:
+                raise AgentFileError(f"{shown} holds tensors of {name[:80]!r}, which no agent has. Save it again.")
+            _check_tensors(shown, name, entry, max_bytes)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, entry in content.items():
+            if name != VARIABLES:  # there are none; what stood there would be set whatever its name
+                archive.writestr(name, entry)
+    buffer.seek(0)
+    return _attributes(shown, data, custom_objects or {}, max_bytes), buffer
+
+
+@contextmanager
+def reading(shown: str, what: str = "agent") -> Iterator[None]:
+    """What goes wrong while a file is read becomes one line that names it.
+
+    Args:
+        shown: Its name.
+        what: What it should be.
+
+    Raises:
+        AgentFileError: In place of what zipfile, json and torch raise.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except AgentFileError:
+        raise
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+        *(RuntimeError, NotImplementedError, RecursionError, MemoryError, OverflowError),
+    ) as error:
+        raise AgentFileError(
+            f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or take a copy."
+        ) from error
+
+
+@contextmanager
+def building(shown: str) -> Iterator[None]:
+    """What goes wrong while an agent is built of what was read becomes one line that names the file.
+
+    What a constructor or an environment refuses (`ValueError`) says itself what to do.
+
+    Raises:
+        AgentFileError: In place of what torch raises, and of what comes of arguments of another kind.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise AgentFileError(
+            f"{shown} holds more than tensors where tensors should be, and nothing else is loaded: {_line(error)}. "
+            "Save the agent again where it was trained."
+        ) from error
+    except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        raise AgentFileError(
+            f"{shown} describes another agent than its tensors are of, or was changed: {_line(error)}. Save it again, "
+            "or take a copy."
+        ) from error
+
+
+def convert_agent(old: str | PathLike[str], new: str | PathLike[str], exclude: Collection[str] = ()) -> None:
+    """Rewrite an agent of an earlier version, whose arguments are pickled Python, as this version writes it.
+
+    This runs what is in the old file: only for a file of your own, or where nothing else is at stake.
+
+    Args:
+        old: The zip.
+        new: Where to.
+        exclude: Names of what cannot be written without code; `load` then takes it as `custom_objects`.
+
+    Raises:
+        ValueError: If something else cannot be written.
+    """
+    data, params, _ = load_from_zip_file(Path(old), device="cpu")
+    data = data or {}
+    kept = {name: value for name, value in data.items() if name not in REMADE}
+    write_agent(new, "DynaQ", kept, params, exclude)
+
+
+@contextmanager
+def _opened(path: File) -> Iterator[Any]:
+    if not isinstance(path, (str, PathLike)):
+        yield path
+        return
+    place = Path(path)
+    if not place.exists():
+        place = Path(f"{fspath(path)}.zip")
+    if not place.exists():
+        raise FileNotFoundError(f"There is no agent at {fspath(path)}; one is written by `model.save(path)`.")
+    with place.open("rb") as file:
+        yield file
+
+
+def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> None:
+    """What torch wrote is a zip itself, which must not unpack to more than it is."""
+    with reading(shown), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+            raise AgentFileError(
+                f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know it."
+            )
+
+
+def _attributes(
+    shown: str, data: Mapping[str, Any], custom_objects: Mapping[str, Any], max_bytes: int
+) -> dict[str, Any]:
+    found = {}
+    for name, value in data.items():
+        if name in custom_objects:
+            found[name] = custom_objects[name]
+        elif isinstance(value, dict) and PICKLED in value:
+            raise AgentFileError(
+                f"{shown}: `{name}` is pickled Python, which is not loaded. If the file is your own, convert it once: "
+                "python -m dynaq_algo convert OLD.zip NEW.zip"
+            )
+        elif isinstance(value, dict) and value.get(TYPE) == LEFT_OUT:
+            raise AgentFileError(
+                f"{shown} was saved without `{name}`, which is code: give it back, "
+                f'`load(path, custom_objects={{"{name}": ...}})`.'
+            )
+        else:
+            try:
+                found[name] = from_json(value, max_bytes)
+            except NotPlain as error:
+                raise AgentFileError(
+                    f"{shown}: `{name}` cannot be taken: {error}. Save the agent again, or give "
+                    f'`custom_objects={{"{name}": ...}}`.'
+                ) from error
+    return found
+
+
+def _line(error: BaseException) -> str:
+    """The beginning of what an error says, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{'...' if len(text) > 160 else ''}"

@@ -1,0 +1,68 @@
+"""Arrays of a file that may be from others: checked before memory is taken, without pickle."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from os import PathLike
+from typing import IO, Any
+
+import numpy as np
+
+from dynaq_algo.agent_file import AgentFileError, reading
+
+__all__ = ["MAX_ARRAY_BYTES", "read_arrays"]
+
+MAX_ARRAY_BYTES = 1 << 34
+"""What a file of arrays may take of memory, by default."""
+
+
+def read_arrays(
+    file: str | PathLike[str] | IO[bytes], shown: str, what: str, max_bytes: int = MAX_ARRAY_BYTES
+) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name.
+
+    Args:
+        file: Where it is, or an open file that can be sought in.
+        shown: Its name in messages.
+        what: What it is in messages, such as "replay".
+        max_bytes: Of all arrays together.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AgentFileError: If it is none, is not whole, was changed, holds objects or is larger.
+    """
+    with reading(shown, what), zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > max_bytes:
+            raise AgentFileError(
+                f"{shown} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the file."
+            )
+        found = {}
+        for entry in entries:
+            with archive.open(entry) as content:
+                _check_header(shown, entry, content)
+            with archive.open(entry) as content:
+                found[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+        return found
+
+
+def _check_header(shown: str, entry: zipfile.ZipInfo, content: Any) -> None:
+    """An array is as large as its header says: numpy takes the memory before it reads.
+
+    Raises:
+        AgentFileError: If it is not, or of objects.
+    """
+    head = io.BytesIO(content.read(min(entry.file_size, 1 << 16)))
+    version = np.lib.format.read_magic(head)
+    if version not in ((1, 0), (2, 0)):
+        raise AgentFileError(f"{shown}: {entry.filename} is written in a version of numpy's format that is not read.")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    if dtype.hasobject:
+        raise AgentFileError(f"{shown}: {entry.filename} holds Python objects, which are not loaded.")
+    if math.prod(shape) * dtype.itemsize != entry.file_size - head.tell():
+        raise AgentFileError(
+            f"{shown}: {entry.filename} is not as large as its header says, {shape} of {dtype}. Take a copy."
+        )
