@@ -1,0 +1,85 @@
+"""``python -m experiments.frame run=FOLDER out=frame.png``: a picture of a step, its candidates ranked by an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.folders import RunError, find_runs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["draw_step"]
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="frame")
+def main(cfg: DictConfig) -> None:
+    """Draws the step and writes the picture."""
+    # Not at the top: `--help` is answered without torch.
+    import torch
+
+    torch.set_num_threads(cfg.threads)
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    out = Path(options["out"])
+    try:
+        if out.suffix != ".png":
+            raise RunError(f"`out` must end in .png, got {str(out)!r}.")
+        frame = draw_step(options)
+    except (RunError, ValueError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+    from PIL import Image  # drawing needs it, and has said so where it is missing
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Its colours are few: a palette takes a third of the bytes.
+    Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
+    print(f"picture  {out}, {frame.shape[1]} x {frame.shape[0]}")
+
+
+def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The picture behind a step in which an agent recommends greedily, (height, width, 3).
+
+    Args:
+        options: As in ``conf/frame.yaml``.
+
+    Raises:
+        RunError: If there is not one run, or its agent gives candidates no values.
+        ValueError: For an unknown applicant, or more candidates than there are jobs.
+        ImportError: Without Pillow.
+    """
+    from hydra import compose
+
+    from experiments.runs.build import build
+    from experiments.runs.saved import load_run
+
+    if options["run"] is None:
+        setup = build(compose("train", ["algo=dynaq_plus"]))
+        agent = setup.algorithm.make(setup.env)
+        agent.learn(options["total_timesteps"])
+    else:
+        runs = find_runs(options["run"], "run")
+        if len(runs) != 1:
+            raise RunError(f"`run` holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}.")
+        setup, agent = load_run(runs[0], {})
+    if not hasattr(agent, "q_values"):
+        raise RunError(f"{setup.algorithm.target} gives candidates no values to rank them by: take another run.")
+    drawn = {
+        "num_candidates": options["num_candidates"],
+        "render_mode": "rgb_array",
+        "render_size": options["size"],
+    }
+    env = build({**setup.config, "env": {**setup.config["env"], **drawn}}).single_env()
+    env.unwrapped.rank_by(agent.q_values)  # type: ignore[attr-defined]
+    who = {} if options["applicant"] is None else {"applicant_key": str(options["applicant"])}
+    obs, _ = env.reset(seed=options["seed"], options=who)
+    env.step(int(agent.q_values(obs).argmax()))
+    return env.render()  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()
