@@ -14,7 +14,7 @@ import re
 import tempfile
 import unicodedata
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ __all__ = [
     "default_cache_dir",
     "encode_texts",
     "make_encoder",
+    "pieces_of_long",
 ]
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def make_encoder(
     return CachedEncoder(made, cache_dir, batch_size=batch_size, progress=progress)
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None) -> Vectors:
     """Encodes texts of any length: one that is longer than what the encoder reads counts as its pieces.
 
     The pieces are windows of about equal length that begin and end between sentences, see
@@ -158,12 +159,14 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
     Args:
         encoder: One without ``max_tokens`` is trusted to read texts of any length.
         texts: (n,) texts; may repeat, may be none.
+        pieces: From :func:`pieces_of_long`, where they are known already.
 
     Returns:
         float32 (n, dim), unit rows.
     """
     distinct, rows = _distinct(texts)
-    pieces = _pieces_of_long(encoder, distinct)
+    if pieces is None:
+        pieces = pieces_of_long(encoder, distinct)
     if not pieces:
         return np.asarray(encoder.encode(texts), dtype=np.float32)
     # A long text itself is never encoded, so that no cache holds a vector of its beginning for it.
@@ -180,8 +183,13 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Vectors:
     return pooled[rows]
 
 
-def _pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
-    """The pieces of those texts that are longer than what the encoder reads."""
+def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
+    """The pieces of those texts that are longer than what the encoder reads, by text; a line says how many these are.
+
+    Args:
+        encoder: One without ``max_tokens`` and ``count_tokens`` reads all.
+        texts: (n,) texts.
+    """
     # A token has at least a byte. Most texts are short by that alone, and no model is loaded to count theirs.
     sizes = {text: size for text in texts if (size := _n_bytes(text)) > _SHORT}
     max_tokens: int | None = getattr(encoder, "max_tokens", None) if sizes else None

@@ -16,7 +16,7 @@ LAYERS = {
         {"counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables"},
         {"market.context"},
-        {"market.checks", "market.keys", "market.vectors"},
+        {"market.checks", "market.keys", "market.summary", "market.vectors"},
         {"market.folder"},
         {"market.sources"},
         {"market.labour_market"},

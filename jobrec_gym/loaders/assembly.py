@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, text_key
-from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, encode_texts, make_encoder
+from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, check_unit_rows, encode_texts, make_encoder, pieces_of_long
 from jobrec_gym.market import (
     ContextTable,
     ContextValue,
@@ -113,6 +113,7 @@ def assemble_market(
     job_vectors: BlockVectors | None = None,
     title_vectors: Mapping[str, NDArray[np.floating]] | None = None,
     experience_vectors: Mapping[str, NDArray[np.floating]] | None = None,
+    left_out: Sequence[str] = (),
     context: Mapping[str, ContextKind] | None = None,
 ) -> LabourMarket:
     """Builds a market.
@@ -140,6 +141,7 @@ def assemble_market(
         job_vectors: Vectors of the jobs, likewise.
         title_vectors: Known vectors of titles, by text. Given, no title is encoded: others have a zero row.
         experience_vectors: Known vectors of experience, likewise.
+        left_out: What of the source is not among the records, a phrase each, for the market's summary.
         context: Kinds of the records' :attr:`Record.context`, by name.
 
     Raises:
@@ -193,7 +195,7 @@ def assemble_market(
     if experience_vectors is None and to_encode:
         texts["experience"] = [experience for experience in experiences if experience]
     if any(texts.values()):
-        known = _encode(texts, make_encoder(encoder, cache_dir, batch_size, device, progress))
+        known, cut = _encode(texts, make_encoder(encoder, cache_dir, batch_size, device, progress))
         block_dim = len(next(iter(known.values())))
         tables = {block: _table(words[block], known, block_dim) for block in words}
         for side in to_encode:
@@ -201,7 +203,7 @@ def assemble_market(
                 *(compose_block(tables[block], lists[block][side]) for block in ("hard", "soft"))
             )
     else:
-        known = {}
+        known, cut = {}, ()
         block_dim = blocks["jobs"].hard.shape[1]
     held_out = _held_out(sides, test_fraction, split_by, seed)
     title_ids, experience_ids = _places(titles), _places(experiences)
@@ -250,6 +252,8 @@ def assemble_market(
             name: ContextTable.of(kind, *([record.context.get(name) for record in sides[side]] for side in _SIDES))
             for name, kind in (context or {}).items()
         },
+        left_out=left_out,
+        cut=cut,
         text_blocks=[
             block for block in ("hard", "soft") if any(isinstance(getattr(record, block), str) for record in everyone)
         ],
@@ -372,12 +376,16 @@ def _occupations(records: Sequence[Record]) -> tuple[list[str], list[str], list[
 # -------------------------------------------------------------------------------------------------------------- vectors
 
 
-def _encode(texts: Mapping[str, Sequence[str]], encoder: Encoder) -> dict[str, NDArray[np.float32]]:
-    """The vector of each distinct text."""
+def _encode(
+    texts: Mapping[str, Sequence[str]], encoder: Encoder
+) -> tuple[dict[str, NDArray[np.float32]], tuple[str, ...]]:
+    """The vector of each distinct text, and what is to be said of long ones."""
     distinct = sorted({text for some in texts.values() for text in some})
-    vectors = encode_texts(encoder, distinct)
+    pieces = pieces_of_long(encoder, distinct)
+    vectors = encode_texts(encoder, distinct, pieces)
     check_unit_rows(encoder.name, vectors, distinct)
-    return dict(zip(distinct, vectors, strict=True))
+    cut = (f"{len(pieces)} of {len(distinct)} texts, which are encoded in pieces",) if pieces else ()
+    return dict(zip(distinct, vectors, strict=True)), cut
 
 
 def _table(words: Sequence[str], known: Mapping[str, NDArray[np.floating]], dim: int) -> NDArray[np.float32]:

@@ -84,9 +84,7 @@ def load_esco(
         MarketError: For a missing file or column, or an unknown skill or ISCO group; the message names file, row and
             column.
     """
-    occupations = read_esco(
-        path, relations=relations, soft_skills=soft_skills, language=language, max_occupations=max_occupations
-    )
+    occupations, left_out = _read(path, relations, soft_skills, language, max_occupations)
     return assemble_market(
         f"esco:{Path(path).name}",
         applicants_of(occupations, n_applicants, seed),
@@ -96,6 +94,7 @@ def load_esco(
         test_fraction=test_fraction,
         split_by=split_by,
         seed=seed,
+        left_out=left_out,
     )
 
 
@@ -118,6 +117,17 @@ def read_esco(
     Raises:
         MarketError: As :func:`load_esco`.
     """
+    return _read(path, relations, soft_skills, language, max_occupations)[0]
+
+
+def _read(
+    path: str | os.PathLike[str],
+    relations: Relation | Sequence[Relation],
+    soft_skills: str | Sequence[str],
+    language: str,
+    max_occupations: int | None,
+) -> tuple[list[Occupation], list[str]]:
+    """The occupations, and a phrase on those that are left out."""
     # One text is one relation or skill, not a sequence of letters.
     relations = (relations,) if isinstance(relations, str) else relations
     soft_skills = (soft_skills,) if isinstance(soft_skills, str) else soft_skills
@@ -191,10 +201,12 @@ def read_esco(
         "%s: %d occupations, %d of them with soft skills; %d without any skill are left out.",
         *(release.path, len(occupations), sum(bool(row.soft) for row in occupations), len(rows) - len(occupations)),
     )
+    n_bare = len(rows) - len(occupations)
+    left_out = [f"{n_bare} of {len(rows)} occupations, without any skill"] if n_bare else []
     if max_occupations is None:
-        return occupations
+        return occupations, left_out
     chosen = {row.key for row in sorted(occupations, key=lambda row: (text_key(row.key), row.key))[:max_occupations]}
-    return [row for row in occupations if row.key in chosen]
+    return [row for row in occupations if row.key in chosen], left_out
 
 
 def _check_language(release: Release, language: str) -> None:

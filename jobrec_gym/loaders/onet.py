@@ -99,7 +99,7 @@ def load_onet(
         MarketError: For a missing file or column, or ratings that are no numbers; the message names file, row and
             column.
     """
-    occupations = read_onet(path, max_occupations=max_occupations)
+    occupations, left_out = _read(path, max_occupations)
     return assemble_market(
         f"onet:{Path(path).name}",
         applicants_of(occupations, n_applicants, seed),
@@ -109,6 +109,7 @@ def load_onet(
         test_fraction=test_fraction,
         split_by=split_by,
         seed=seed,
+        left_out=left_out,
     )
 
 
@@ -132,6 +133,11 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     Raises:
         MarketError: As :func:`load_onet`.
     """
+    return _read(path, max_occupations)[0]
+
+
+def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[list[Occupation], list[str]]:
+    """The occupations, and a phrase on those that are left out."""
     if max_occupations is not None and whole_number("max_occupations", max_occupations) < 1:
         raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
     release = Release(path)
@@ -192,7 +198,9 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
         )
     if not occupations:
         raise MarketError(f"{release.path}: no occupation has both hard and soft skills.")
-    return _some(occupations, max_occupations)
+    n_unrated = len(everything) - len(occupations)
+    left_out = [f"{n_unrated} of {len(everything)} occupations, not rated for both"] if n_unrated else []
+    return _some(occupations, max_occupations), left_out
 
 
 def _rows(release: Release, file: str, columns: tuple[str, ...], **names: Any) -> list[dict[str, str]]:

@@ -37,6 +37,7 @@ _TABLES = "tables"
 _WRITE_CHUNK = 16_384
 _SIDES: tuple[Side, ...] = ("applicants", "jobs")
 _WORD_VECTORS = ("title_vectors", "experience_vectors")
+_NOTES = ("left_out", "cut")
 
 
 class MarketTables(Protocol):
@@ -50,6 +51,8 @@ class MarketTables(Protocol):
     experience_vectors: NDArray[np.floating] | None
     text_blocks: frozenset[str]
     context: Mapping[str, ContextTable]
+    left_out: tuple[str, ...]
+    cut: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -138,6 +141,7 @@ def write_tables(
         "job_vectors_sha256": job_vectors_sha256,
         "made_from": made_from,
         "vocabulary": market.vocabulary.as_lists(),
+        **{name: value for name in _NOTES if (value := getattr(market, name))},
         **({"described": described} if described else {}),
         "context": [
             {"name": name, "kind": table.kind, "words": table.words, "shown": table.shown}
@@ -184,6 +188,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "vocabulary": Vocabulary(**words),
         "text_blocks": frozenset(header["text_blocks"]),
         "context": _read_context(folder, header.get("context", ())),  # earlier markets have none
+        **{name: header.get(name, ()) for name in _NOTES},
     }
 
 

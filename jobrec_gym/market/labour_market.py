@@ -21,6 +21,7 @@ from jobrec_gym.market.context import ContextTable, ContextValue, Side
 from jobrec_gym.market.folder import read_header, read_tables, write_market, write_tables
 from jobrec_gym.market.keys import find_row
 from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
+from jobrec_gym.market.summary import summarise
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
 from jobrec_gym.market.vectors import gathered, row_products
 
@@ -41,6 +42,8 @@ class LabourMarket:
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
         experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
+        left_out: What of its source is not in it, a phrase each, such as ``"3 jobs without skills"``.
+        cut: What of it was too long to be read whole, likewise.
         context: What is known of both sides beside these, by name, such as their places; see
             :class:`~jobrec_gym.market.context.ContextTable`. Each is a pair feature.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
@@ -63,6 +66,8 @@ class LabourMarket:
     experience_vectors: NDArray[np.floating] | None
     text_blocks: frozenset[str]
     context: Mapping[str, ContextTable]
+    left_out: tuple[str, ...]
+    cut: tuple[str, ...]
     folder: Path | None
     job_vectors_sha256: str | None
 
@@ -77,6 +82,8 @@ class LabourMarket:
         experience_vectors: NDArray[np.floating] | None = None,
         text_blocks: Iterable[str] = (),
         context: Mapping[str, ContextTable] | None = None,
+        left_out: Iterable[str] = (),
+        cut: Iterable[str] = (),
         spec: MarketSpec | None = None,
     ):
         for side, population in (("applicants", applicants), ("jobs", jobs)):
@@ -95,6 +102,8 @@ class LabourMarket:
             "experience_vectors": None if experience_vectors is None else view(experience_vectors),
             "text_blocks": frozenset(text_blocks),
             "context": MappingProxyType({name: table.read_only() for name, table in (context or {}).items()}),
+            "left_out": tuple(left_out),
+            "cut": tuple(cut),
             "folder": None,
             "job_vectors_sha256": None,
             "_spec": spec,
@@ -127,6 +136,8 @@ class LabourMarket:
             experience_vectors=self.experience_vectors,
             text_blocks=self.text_blocks,
             context=dict(self.context),
+            left_out=self.left_out,
+            cut=self.cut,
         )
         return made, (self.name, self.applicants, self.jobs, self.vocabulary)
 
@@ -246,6 +257,14 @@ class LabourMarket:
         object.__setattr__(market, "folder", self.folder)
         object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
         return market
+
+    def summary(self) -> str:
+        """What was understood of the source, in five lines: rows, skills a row, left out, cut, and the first job.
+
+        Example:
+            >>> print(load_market("default").summary())  # doctest: +SKIP
+        """
+        return summarise(self)
 
     def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
