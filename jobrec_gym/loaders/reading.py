@@ -45,6 +45,11 @@ __all__ = [
 ]
 
 _KINDS = ("csv", "json", "jsonl", "parquet")
+_DOCUMENTS = {
+    "json-resume": "jobrec_gym.loaders.resumes:read_resumes",
+    "job-posting": "jobrec_gym.loaders.postings:read_postings",
+}
+"""Kinds that only a scheme names, and who reads them: files, or folders of files."""
 _ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -173,14 +178,15 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
         otherwise: The kind of one with neither scheme nor known ending.
 
     Returns:
-        ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``, and the path without the scheme.
+        ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"json-resume"`` or ``"job-posting"``, and the path without
+        the scheme.
 
     Raises:
         MarketError: Where nothing says what it is.
     """
     text = os.fspath(source)
     scheme, colon, path = text.partition(":")
-    if colon and scheme in _KINDS:
+    if colon and scheme in (*_KINDS, *_DOCUMENTS):
         return scheme, Path(path).expanduser()
     file = Path(text).expanduser()
     name = Path(file.stem if file.suffix.lower() in _PACKED_ENDINGS else file.name)
@@ -236,6 +242,9 @@ def read_sides(
         kind, file = kind_of(source)
     else:
         file = Path(source).expanduser()
+    if kind in _DOCUMENTS:
+        module, _, function = _DOCUMENTS[kind].partition(":")
+        return {"": getattr(importlib.import_module(module), function)(file, reading)}
     if kind == "csv":
         layout = _layout(file, reading)
         return {"": Table(str(file), layout.header, Rows(layout.header, list(_blocks(file, reading, layout))))}

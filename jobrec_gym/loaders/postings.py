@@ -1,0 +1,358 @@
+"""JobPosting of schema.org (https://schema.org/JobPosting): JSON-LD, alone or in HTML pages, as the rows of a table."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from jobrec_gym.loaders.documents import describe_instead, files_of
+from jobrec_gym.loaders.files import decoding, open_text
+from jobrec_gym.loaders.reading import Reading, Table, json_rows
+from jobrec_gym.market import MarketError
+
+__all__ = ["POSTING_COLUMNS", "html_text", "read_postings"]
+
+POSTING_COLUMNS = (
+    *("key", "title", "hard", "experience", "occupation", "description"),
+    *("place", "region", "country", "remote", "salary", "currency", "company", "employment_type", "industry"),
+    *("posted", "valid_through", "url"),
+)
+"""What a posting's row tells: fields of a market, and columns for its context."""
+
+_JSON_ENDINGS = (".json", ".jsonld", ".jsonl", ".ndjson", ".json.gz", ".jsonld.gz", ".jsonl.gz")
+_PAGE_ENDINGS = (".html", ".htm", ".xhtml", ".html.gz")
+_IN_A_YEAR = {"HOUR": 2080, "DAY": 260, "WEEK": 52, "MONTH": 12, "YEAR": 1}
+_VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
+_SEPARATORS = ("\n", ";", "•", "·", "|", ",")
+_MAX_SKILL = 6  # words: a longer part of a text is a sentence and no skill
+_BLOCKS = {"p", "br", "li", "ul", "ol", "div", "tr", "table", "section", "article", "header", "dd", "dt", "hr"} | {
+    f"h{level}" for level in range(1, 7)
+}
+_BREAKING = re.compile(r"<(?:p|br|li|div|h[1-6])\b", re.IGNORECASE)
+_LEFT_OUT = {"script", "style"}
+
+
+def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:
+    """The jobs of a file of JSON-LD, of an HTML page that has some, or of a folder of both.
+
+    * Found wherever they stand: alone, in lists, in ``@graph``, in an ``ItemList``, in the scripts
+      ``application/ld+json`` of a page. What a posting names by ``@id`` is looked up in its file.
+    * ``key``: the first of ``identifier``, ``@id`` and ``url`` that tells all postings apart; else the file's name and
+      a number. ``title``, ``occupation`` (``relevantOccupation`` or ``occupationalCategory``), ``experience``.
+    * ``hard``: ``skills``, a list or a text that separates short parts. A posting without any has its description as
+      one free text in their place; a line says how many have.
+    * ``description``: as text, without its HTML; responsibilities and qualifications stand behind it where it does not
+      hold them.
+    * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (the middle of the range, in a year
+      of 2,080 hours), ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``, ``valid_through`` and
+      ``url``.
+
+    Args:
+        path: A file or a folder.
+        reading: How files are read.
+
+    Raises:
+        MarketError: For a file that cannot be read, and a file or folder without any posting.
+    """
+    place = Path(path).expanduser()
+    reading = reading or Reading()
+    found: list[tuple[str, dict[str, Any]]] = []
+    for file in files_of(place, (*_JSON_ENDINGS, *_PAGE_ENDINGS)):
+        nodes = list(_postings(file, reading))
+        stem = file.name.partition(".")[0]
+        found += [(stem if len(nodes) == 1 else f"{stem}-{number}", node) for number, node in enumerate(nodes, start=1)]
+    if not found:
+        raise MarketError(
+            f'{place} has no JobPosting of schema.org: neither JSON-LD with "@type": "JobPosting" nor a page with '
+            "such a script. Microdata and RDFa are not read."
+        )
+    keys = _keys(found)
+    rows = [
+        (number, {"key": key, **_row(node)}) for number, (key, (_, node)) in enumerate(zip(keys, found, strict=True), 1)
+    ]
+    describe_instead(place, [row for _, row in rows])
+    return Table(str(place), list(POSTING_COLUMNS), rows)
+
+
+def html_text(text: str) -> str:
+    r"""The text of a piece of HTML: a line a paragraph or entry of a list, without tags; other text stays.
+
+    Example:
+        >>> html_text("<p>We bake &amp; sell.</p><ul><li>bread<li>cakes</ul>")
+        'We bake & sell.\nbread\ncakes'
+    """
+    if "<" not in text and "&lt;" in text:  # escaped twice, as many sites have it
+        text = html.unescape(text)
+    parser = _Text()
+    # Where tags break lines, line breaks don't.
+    parser.feed(" ".join(text.split()) if _BREAKING.search(text) else text)
+    parser.close()
+    lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _postings(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
+    """Its postings, with what they name by ``@id`` put in its place."""
+    if file.name.lower().endswith(_PAGE_ENDINGS):
+        values = list(_scripts(file, reading))
+    else:
+        values = [value for _, value in json_rows(file, reading)]
+    nodes = [_plain(value) for value in values]
+    known = {node["@id"]: node for node in _objects(nodes) if isinstance(node.get("@id"), str) and len(node) > 1}
+    for node in _objects(nodes):
+        if _is_posting(node):
+            yield {name: _resolved(value, known) for name, value in node.items()}
+
+
+def _scripts(file: Path, reading: Reading) -> Iterator[Any]:
+    page = _Scripts()
+    with (
+        decoding(file, reading.encoding, reading.max_bytes),
+        open_text(file, reading.encoding, reading.max_bytes) as stream,
+    ):
+        page.feed(stream.read())
+    page.close()
+    for number, script in enumerate(page.scripts, start=1):
+        text = script.strip().removeprefix("<!--").removesuffix("-->").strip()
+        text = text.removeprefix("//<![CDATA[").removesuffix("//]]>").strip().rstrip(";")
+        if not text:
+            continue
+        try:
+            # Sites write line breaks into texts, which strict JSON does not allow.
+            yield json.loads(text, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise MarketError(f"{file}, script {number} of application/ld+json: no JSON: {error}.") from None
+
+
+class _Scripts(HTMLParser):
+    """Collects the scripts of JSON-LD of a page."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=False)
+        self.scripts: list[str] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        kind = (dict(attrs).get("type") or "").partition(";")[0].strip().lower()
+        if tag == "script" and kind == "application/ld+json":
+            self._inside = True
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.scripts[-1] += data
+
+
+class _Text(HTMLParser):
+    """Collects the text of HTML, with a line break at each block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._left_out = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._left_out += tag in _LEFT_OUT
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._left_out -= tag in _LEFT_OUT and self._left_out > 0
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._left_out:
+            self.parts.append(data)
+
+
+# ---------------------------------------------------------------------------------------------------------------- nodes
+
+
+def _plain(value: Any) -> Any:
+    """A value with the names of schema.org without its address, and ``{"@value": x}`` as x."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        if "@value" in value:
+            return value["@value"]
+        return {_VOCABULARY.sub("", str(name)): _plain(entry) for name, entry in value.items()}
+    return value
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a value, at any depth, in the order of the file."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            value = list(value.values())
+        if isinstance(value, list):
+            waiting += reversed(value)
+
+
+def _is_posting(node: Mapping[str, Any]) -> bool:
+    kinds = node.get("@type")
+    return any(
+        _VOCABULARY.sub("", str(kind)) == "JobPosting" for kind in (kinds if isinstance(kinds, list) else [kinds])
+    )
+
+
+def _resolved(value: Any, known: Mapping[str, Any], depth: int = 0) -> Any:
+    if isinstance(value, list):
+        return [_resolved(entry, known, depth) for entry in value]
+    if isinstance(value, dict):
+        # A ring of references ends somewhere.
+        if depth < 4 and len(value) == 1 and value.get("@id") in known:
+            return _resolved(known[value["@id"]], known, depth + 1)
+        return {name: _resolved(entry, known, depth) for name, entry in value.items()}
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------------------- rows
+
+
+def _keys(found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    by_field = (
+        [_text(node.get("identifier"), "value", "@id", "name") for _, node in found],
+        [_text(node.get("@id")) for _, node in found],
+        [_text(node.get("url")) for _, node in found],
+    )
+    for keys in by_field:
+        if all(keys) and len(set(keys)) == len(keys):
+            return keys
+    # Two files of one name may differ by their ending.
+    names: dict[str, int] = {}
+    keys = []
+    for name, _ in found:
+        names[name] = names.get(name, 0) + 1
+        keys.append(name if names[name] == 1 else f"{name} ({names[name]})")
+    return keys
+
+
+def _row(node: Mapping[str, Any]) -> dict[str, Any]:
+    address = _address(node.get("jobLocation"))
+    salary, currency = _salary(node.get("baseSalary") or node.get("estimatedSalary"), node.get("salaryCurrency"))
+    occupation = _text(node.get("relevantOccupation"), "name") or _text(node.get("occupationalCategory"), "name")
+    kinds = [kind.upper() for kind in _texts(node.get("jobLocationType"))]
+    return {
+        "title": html_text(_text(node.get("title")) or _text(node.get("name"))),
+        "hard": _skills(node.get("skills")),
+        "experience": _experience(node.get("experienceRequirements")),
+        "occupation": occupation,
+        "description": _description(node),
+        "place": _text(address.get("addressLocality")),
+        "region": _text(address.get("addressRegion"), "name"),
+        "country": _text(address.get("addressCountry"), "name"),
+        "remote": True if "TELECOMMUTE" in kinds else False if node.get("jobLocation") else None,
+        "salary": salary,
+        "currency": currency,
+        "company": _text(node.get("hiringOrganization"), "name"),
+        "employment_type": _texts(node.get("employmentType")),
+        "industry": _text(node.get("industry"), "name"),
+        "posted": _text(node.get("datePosted"))[:10],
+        "valid_through": _text(node.get("validThrough"))[:10],
+        "url": _text(node.get("url")),
+    }
+
+
+def _skills(value: Any) -> list[str]:
+    found: dict[str, None] = {}
+    for text in _texts(value, "name", "termCode"):
+        text = html_text(text)
+        parts = [text]
+        for separator in _SEPARATORS:
+            some = [part.strip(" \t-*•·") for part in text.split(separator)]
+            if len(some) > 1 and all(len(part.split()) <= _MAX_SKILL for part in some):
+                parts = some
+                break
+        found.update(dict.fromkeys(part for part in parts if part))
+    return list(found)
+
+
+def _description(node: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    for name in ("description", "responsibilities", "qualifications"):
+        for text in map(html_text, _texts(node.get(name), "name", "description")):
+            if text and not any(text in part for part in parts):
+                parts.append(text)
+    return "\n".join(parts)
+
+
+def _experience(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, dict):
+        months = _number(value.get("monthsOfExperience"))
+        if months is not None:
+            years, rest = divmod(int(months), 12)
+            return f"{years} years" if years > 1 and not rest else "1 year" if months == 12 else f"{int(months)} months"
+    return html_text(_text(value, "name", "description"))
+
+
+def _address(value: Any) -> Mapping[str, Any]:
+    """That of the first place; an address may be a text, which is then the locality."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, dict):
+        address = value.get("address", value)
+        if isinstance(address, list):
+            address = address[0] if address else {}
+        return address if isinstance(address, dict) else {"addressLocality": address}
+    return {"addressLocality": value}
+
+
+def _salary(value: Any, currency: Any) -> tuple[float | None, str]:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, dict):
+        return _number(value), _text(currency)
+    currency = _text(value.get("currency")) or _text(currency)
+    amount = value.get("value", value)
+    if not isinstance(amount, dict):
+        amount = {"value": amount, "unitText": value.get("unitText")}
+    ends = [end for name in ("minValue", "maxValue") if (end := _number(amount.get(name))) is not None]
+    middle = _number(amount.get("value"))
+    if middle is None and ends:
+        middle = sum(ends) / len(ends)
+    if middle is None:
+        return None, currency
+    unit = (_text(amount.get("unitText")) or _text(value.get("unitText"))).upper()
+    return middle * _IN_A_YEAR.get(unit, 1), currency
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value.replace(",", "") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _texts(value: Any, *fields: str) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text for entry in values if (text := _text(entry, *fields))]
+
+
+def _text(value: Any, *fields: str) -> str:
+    """A text or number as a text, that of an object's first field that has one; empty for anything else."""
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    if isinstance(value, dict):
+        return next((text for field in fields if (text := _text(value.get(field)))), "")
+    if isinstance(value, bool) or value is None:
+        return ""
+    return str(value).strip() if isinstance(value, (str, int, float)) else ""

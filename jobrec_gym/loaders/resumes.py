@@ -1,0 +1,196 @@
+"""JSON Resume (https://jsonresume.org/schema): people, one file or a folder of them, as the rows of a table."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobrec_gym.loaders.documents import describe_instead, files_of
+from jobrec_gym.loaders.reading import Reading, Table, json_rows
+from jobrec_gym.market import MarketError
+
+__all__ = ["RESUME_COLUMNS", "read_resumes"]
+
+RESUME_COLUMNS = (
+    *("key", "title", "hard", "soft", "experience", "description"),
+    *("place", "region", "country", "languages", "degrees", "years", "updated"),
+)
+"""What a résumé's row tells: fields of a market, and columns for its context."""
+
+_ENDINGS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
+_SECTIONS = ("basics", "work", "skills", "education", "projects", "volunteer", "languages")
+# A group of skills of this name lists soft skills, as people and their tools write it.
+_SOFT = re.compile(r"\b(soft|personal|interpersonal|social|people|transferable)\b|^communication$", re.IGNORECASE)
+_DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
+
+
+def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:
+    """The people of a file of JSON Resume, or of a folder of such files.
+
+    * ``key``: the file's name without its ending, with the number of the résumé where a file has several. Names,
+      addresses and e-mails are not read.
+    * ``title``: ``basics.label``, else the latest position. ``hard``: the names and keywords of ``skills``; those of a
+      group called soft, personal, social or the like are ``soft``. Somebody who lists none has the description as one
+      free text in their place; a line says how many have.
+    * ``description``: the summary, then each position with its summary and highlights, and projects.
+    * ``experience`` and ``years``: how long all work took together; work that goes on ends with the latest date in the
+      résumé.
+    * For the context: ``place``, ``region`` and ``country`` of ``basics.location``, ``languages``, ``degrees``, and
+      ``updated``, the date of ``meta.lastModified``.
+
+    Args:
+        path: A JSON file of one résumé or a list of them, JSON lines, or a folder of such files. Other JSON files in a
+            folder are passed over.
+        reading: How files are read.
+
+    Raises:
+        MarketError: For a file that cannot be read or holds no résumé, and a folder without any.
+    """
+    place = Path(path).expanduser()
+    files = files_of(place, _ENDINGS)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for file in files:
+        found = [value for _, value in json_rows(file, reading or Reading())]
+        if len(found) == 1 and isinstance(found[0], list):
+            found = found[0]
+        resumes = [value for value in found if _is_resume(value)]
+        if len(files) == 1 and len(resumes) < len(found):
+            raise MarketError(
+                f"{file}: holds what is no résumé of JSON Resume; one has some of {', '.join(map(repr, _SECTIONS))}, "
+                "see https://jsonresume.org/schema."
+            )
+        stem = file.name.partition(".")[0]
+        for number, resume in enumerate(resumes, start=1):
+            key = stem if len(resumes) == 1 else f"{stem}-{number}"
+            rows.append((len(rows) + 1, {"key": key, **_row(resume)}))
+    if not rows:
+        raise MarketError(f"{place} has no file of JSON Resume (they end in {', '.join(_ENDINGS)}).")
+    describe_instead(place, [row for _, row in rows])
+    return Table(str(place), list(RESUME_COLUMNS), rows)
+
+
+def _is_resume(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(value.get(name), (list, Mapping)) for name in _SECTIONS)
+
+
+def _row(resume: Mapping[str, Any]) -> dict[str, Any]:
+    basics = _object(resume.get("basics"))
+    location = _object(basics.get("location"))
+    work = sorted(_objects(resume.get("work")), key=_ends, reverse=True)
+    hard, soft = _skills(_objects(resume.get("skills")))
+    months = _months(work, _latest(resume))
+    positions = [_text(job.get("position")) for job in work]
+    return {
+        "title": _text(basics.get("label")) or next(filter(None, positions), ""),
+        "hard": hard,
+        "soft": soft,
+        "experience": "" if months is None else _phrase(months),
+        "description": _description(basics, work, _objects(resume.get("projects"))),
+        "place": _text(location.get("city")),
+        "region": _text(location.get("region")),
+        "country": _text(location.get("countryCode")),
+        "languages": _named(resume.get("languages"), "language"),
+        "degrees": _named(resume.get("education"), "studyType"),
+        "years": None if months is None else round(months / 12, 1),
+        "updated": _text(_object(resume.get("meta")).get("lastModified"))[:10],
+    }
+
+
+def _skills(groups: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Hard and soft skills, each once, in the order in which they stand."""
+    hard: dict[str, None] = {}
+    soft: dict[str, None] = {}
+    for group in groups:
+        name, keywords = _text(group.get("name")), [_text(word) for word in _list(group.get("keywords"))]
+        is_soft = bool(_SOFT.search(name))
+        # "Soft skills" is the heading of a list, "Web development" a skill as well.
+        named = [] if is_soft and keywords else [name]
+        (soft if is_soft else hard).update(dict.fromkeys(word for word in (*named, *keywords) if word))
+    return list(hard), list(soft)
+
+
+def _description(
+    basics: Mapping[str, Any], work: Sequence[Mapping[str, Any]], projects: Sequence[Mapping[str, Any]]
+) -> str:
+    parts = [_text(basics.get("summary"))]
+    for job in work:
+        parts.append(_sentence(job.get("position")))
+        parts += [_text(job.get("summary")), *map(_text, _list(job.get("highlights")))]
+    for project in projects:
+        parts.append(_sentence(project.get("name")))
+        parts += [_text(project.get("description")), *map(_text, _list(project.get("highlights")))]
+    return "\n".join(part for part in parts if part)
+
+
+def _sentence(value: Any) -> str:
+    text = _text(value)
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _months(work: Sequence[Mapping[str, Any]], latest: int | None) -> int | None:
+    """How many months the spans of work cover together; ``None`` where no date is known."""
+    covered: set[int] = set()
+    for job in work:
+        start, end = _month(job.get("startDate")), _month(job.get("endDate"))
+        if end is None and not job.get("endDate"):
+            end = latest
+        if start is not None and end is not None:
+            covered.update(range(start, end))
+    return len(covered) or None
+
+
+def _latest(resume: Mapping[str, Any]) -> int | None:
+    return max((month for text in _dates(resume) if (month := _month(text)) is not None), default=None)
+
+
+def _dates(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name in ("startDate", "endDate", "date", "releaseDate", "lastModified"):
+                yield inner
+            else:
+                yield from _dates(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _dates(inner)
+
+
+def _month(value: Any) -> int | None:
+    """A date, ``2020-03-01``, ``2020-03`` or ``2020``, as a count of months."""
+    found = _DATE.match(_text(value))
+    return int(found[1]) * 12 + int(found[2] or 1) - 1 if found else None
+
+
+def _ends(job: Mapping[str, Any]) -> tuple[int, int]:
+    """For sorting: work that goes on counts as the latest."""
+    end = _month(job.get("endDate"))
+    return 10**6 if end is None else end, _month(job.get("startDate")) or 0
+
+
+def _phrase(months: int) -> str:
+    years = months // 12
+    return "less than 1 year" if years == 0 else "1 year" if years == 1 else f"{years} years"
+
+
+def _named(values: Any, field: str) -> list[str]:
+    return list(dict.fromkeys(text for value in _objects(values) if (text := _text(value.get(field)))))
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; a text among them is one with that name, as exporters write it."""
+    return [entry if isinstance(entry, Mapping) else {"name": entry, "language": entry} for entry in _list(value)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""

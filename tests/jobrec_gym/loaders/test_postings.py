@@ -1,0 +1,211 @@
+"""Jobs as schema.org's JobPosting writes them."""
+
+import json
+
+import pytest
+
+from jobrec_gym.loaders.postings import POSTING_COLUMNS, html_text, read_postings
+from jobrec_gym.market import MarketError
+
+BAKER = {
+    "@context": "https://schema.org/",
+    "@type": "JobPosting",
+    "title": "Baker &amp; seller",
+    "description": "<p>We bake.</p><ul><li>knead</li><li>sell</li></ul>",
+    "identifier": {"@type": "PropertyValue", "name": "Bakery", "value": "b-1"},
+    "datePosted": "2026-01-18",
+    "validThrough": "2026-03-18T00:00",
+    "employmentType": ["FULL_TIME", "CONTRACTOR"],
+    "hiringOrganization": {"@type": "Organization", "name": "Bakery"},
+    "jobLocation": {
+        "@type": "Place",
+        "address": {
+            "@type": "PostalAddress",
+            "addressLocality": "Leeds",
+            "addressRegion": "Yorkshire",
+            "addressCountry": {"@type": "Country", "name": "GB"},
+        },
+    },
+    "baseSalary": {
+        "@type": "MonetaryAmount",
+        "currency": "GBP",
+        "value": {"@type": "QuantitativeValue", "minValue": 10, "maxValue": "12.00", "unitText": "HOUR"},
+    },
+    "skills": ["kneading", {"@type": "DefinedTerm", "name": "food safety"}],
+    "qualifications": "A clean hand.",
+    "experienceRequirements": {"@type": "OccupationalExperienceRequirements", "monthsOfExperience": "24"},
+    "relevantOccupation": {"@type": "Occupation", "name": "baker"},
+    "industry": "Food",
+    "url": "https://example.org/jobs/1",
+}
+
+
+def write(path, value):
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def rows(path):
+    table = read_postings(path)
+    assert table.header == list(POSTING_COLUMNS)
+    assert all(list(row) == table.header for _, row in table.rows)
+    return [row for _, row in table.rows]
+
+
+def posting(**changes):
+    return {**BAKER, **changes}
+
+
+def page(*scripts):
+    parts = "".join(f'<script type="application/ld+json">{script}</script>' for script in scripts)
+    return f"<!doctype html><html><head><script>var a = '<p>';</script>{parts}</head><body><p>Apply!</body></html>"
+
+
+def test_a_posting_is_read_by_the_documented_rules(tmp_path):
+    (baker,) = rows(write(tmp_path / "baker.json", BAKER))
+    assert baker == {
+        "key": "b-1",
+        "title": "Baker & seller",
+        "hard": ["kneading", "food safety"],
+        "experience": "2 years",
+        "occupation": "baker",
+        "description": "We bake.\nknead\nsell\nA clean hand.",
+        "place": "Leeds",
+        "region": "Yorkshire",
+        "country": "GB",
+        "remote": False,
+        "salary": 22_880.0,
+        "currency": "GBP",
+        "company": "Bakery",
+        "employment_type": ["FULL_TIME", "CONTRACTOR"],
+        "industry": "Food",
+        "posted": "2026-01-18",
+        "valid_through": "2026-03-18",
+        "url": "https://example.org/jobs/1",
+    }
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda job: [{"@type": "Organization"}, job],
+        lambda job: {"@context": "https://schema.org", "@graph": [{"@type": "WebPage"}, job]},
+        lambda job: {"@type": "ItemList", "itemListElement": [{"@type": "ListItem", "position": 1, "item": job}]},
+        lambda job: {**job, "@type": ["JobPosting", "Thing"]},
+        lambda job: {**job, "@type": "https://schema.org/JobPosting"},
+        lambda job: {f"schema:{name}" if name[0] != "@" else name: value for name, value in job.items()},
+    ],
+)
+def test_a_posting_is_found_wherever_json_ld_has_it(tmp_path, shape):
+    plain = rows(write(tmp_path / "a.json", BAKER))
+    assert rows(write(tmp_path / "b.jsonld", shape(BAKER))) == plain
+
+
+def test_what_is_named_by_its_id_is_looked_up(tmp_path):
+    graph = [
+        posting(jobLocation={"@id": "#here"}, hiringOrganization={"@id": "#ring"}),
+        {"@id": "#here", "@type": "Place", "address": {"addressLocality": "York"}},
+        {"@id": "#ring", "name": "Ring", "parentOrganization": {"@id": "#ring"}},
+    ]
+    (row,) = rows(write(tmp_path / "a.json", {"@graph": graph}))
+    assert (row["place"], row["company"]) == ("York", "Ring")
+
+
+def test_postings_of_a_page_are_those_of_its_scripts(tmp_path):
+    plain = rows(write(tmp_path / "a.json", BAKER))
+    commented = f"<!-- {json.dumps(BAKER)} -->"
+    assert rows(write(tmp_path / "b.html", page(json.dumps({"@type": "WebSite"}), commented))) == plain
+    broken_lines = json.dumps(BAKER).replace("We bake.", "We\nbake.")
+    (row,) = rows(write(tmp_path / "c.html", page(broken_lines)))
+    assert row["description"].startswith("We bake.")
+    two = rows(write(tmp_path / "d.html", page(json.dumps(BAKER), json.dumps(posting(identifier="b-2")))))
+    assert [row["key"] for row in two] == ["b-1", "b-2"]
+
+
+def test_a_folder_holds_files_and_pages(tmp_path):
+    write(tmp_path / "a.json", BAKER)
+    write(tmp_path / "b.html", page(json.dumps(posting(identifier="b-2"))))
+    write(tmp_path / "c.html", page())
+    write(tmp_path / "d.txt", "nothing")
+    assert [row["key"] for row in rows(tmp_path)] == ["b-1", "b-2"]
+
+
+def test_a_key_tells_postings_apart(tmp_path):
+    lines = [posting(), posting(url="https://example.org/jobs/2")]
+    many = write(tmp_path / "many.jsonl", "\n".join(map(json.dumps, lines)))
+    assert [row["key"] for row in rows(many)] == ["https://example.org/jobs/1", "https://example.org/jobs/2"]
+    alike = write(tmp_path / "alike.json", [BAKER, BAKER])
+    assert [row["key"] for row in rows(alike)] == ["alike-1", "alike-2"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "a.json", BAKER)
+    write(folder / "a.jsonld", BAKER)
+    assert [row["key"] for row in rows(folder)] == ["a", "a (2)"]
+
+
+@pytest.mark.parametrize(
+    ("skills", "read"),
+    [
+        ("SQL, Python; R", ["SQL, Python", "R"]),
+        ("SQL, Python", ["SQL", "Python"]),
+        ("<ul><li>SQL</li><li>team, work</li></ul>", ["SQL", "team, work"]),
+        ("- SQL\n- Python", ["SQL", "Python"]),
+        ("You bake, and you have baked for others in a shop", ["You bake, and you have baked for others in a shop"]),
+        ("You bake.", ["You bake."]),
+    ],
+)
+def test_skills_in_a_text_are_separated_where_they_are_short(tmp_path, skills, read):
+    (row,) = rows(write(tmp_path / "a.json", posting(skills=skills)))
+    assert row["hard"] == read
+
+
+def test_a_posting_without_skills_has_its_description_as_one_free_text(tmp_path, caplog):
+    (row,) = rows(write(tmp_path / "a.json", posting(skills=None)))
+    assert row["hard"] == [row["description"]]
+    assert "1 of 1 list no skills" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("salary", "amount"),
+    [
+        ({"currency": "EUR", "value": {"value": 4_000, "unitText": "MONTH"}}, 48_000),
+        ({"currency": "EUR", "minValue": "40,000", "maxValue": 50_000, "unitText": "YEAR"}, 45_000),
+        ({"currency": "EUR", "value": 45_000}, 45_000),
+        ("30000", 30_000),
+        ("by agreement", None),
+        ({"value": {"minValue": float("inf")}}, None),
+        (None, None),
+    ],
+)
+def test_a_salary_is_of_a_year(tmp_path, salary, amount):
+    assert rows(write(tmp_path / "a.json", posting(baseSalary=salary)))[0]["salary"] == amount
+
+
+@pytest.mark.parametrize(
+    ("location", "kind", "place", "remote"),
+    [
+        ([{"address": {"addressLocality": "Rome"}}, {"address": {}}], None, "Rome", False),
+        ({"address": "Rome, Italy"}, None, "Rome, Italy", False),
+        ("Rome", None, "Rome", False),
+        (None, "TELECOMMUTE", "", True),
+        (None, None, "", None),
+    ],
+)
+def test_a_place_may_be_written_in_many_ways(tmp_path, location, kind, place, remote):
+    (row,) = rows(write(tmp_path / "a.json", posting(jobLocation=location, jobLocationType=kind)))
+    assert (row["place"], row["remote"]) == (place, remote)
+
+
+def test_text_of_html():
+    assert html_text("plain, a < b") == "plain, a < b"
+    assert html_text("&lt;p&gt;We bake&lt;/p&gt;") == "We bake"
+    assert html_text("a<br>b<style>p {}</style> <b>c</b>") == "a\nb c"
+
+
+def test_what_holds_no_posting_is_refused(tmp_path):
+    with pytest.raises(MarketError, match=r"a\.html has no JobPosting of schema\.org: .* Microdata and RDFa are not"):
+        read_postings(write(tmp_path / "a.html", page()))
+    with pytest.raises(MarketError, match=r"b\.html, script 1 of application/ld\+json: no JSON"):
+        read_postings(write(tmp_path / "b.html", page('{"@type": "JobPosting"')))
+    with pytest.raises(MarketError, match=r"c\.json has no JobPosting"):
+        read_postings(write(tmp_path / "c.json", {"title": "a job"}))
