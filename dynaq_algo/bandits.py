@@ -28,6 +28,7 @@ from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
+from dynaq_algo.offline import Answers
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import as_vec_env, pair_sample_of, refuse_other_observations, table_of, what_is_read
@@ -91,8 +92,8 @@ class Bandit:
             reward: What it earned, () or (n,).
 
         Raises:
-            ValueError: If there is not one of both for each observation, an action is no candidate, or a reward not
-                finite.
+            ValueError: If there is not one of both for each observation, an action names no candidate, an id no action,
+                or a number is not finite.
         """
 
     def predict(
@@ -260,8 +261,14 @@ class Bandit:
         self.logger = logger
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
-        """Go on in another environment of the same observations."""
-        self.env = as_vec_env(env)
+        """Go on in another environment of the same observations.
+
+        Raises:
+            ValueError: If it shows something else than what this one reads.
+        """
+        env = as_vec_env(env)
+        refuse_other_observations(self.reads, what_is_read(env))
+        self.env = env
         self._last_obs = None
 
     def get_env(self) -> VecEnv:
@@ -321,22 +328,9 @@ class _VectorBandit(Bandit):
 
         Takes the scale of the features from what was shown.
         """
-        decisions = self.layout.read(observation)
-        n, k = decisions.candidates.shape[:2]
-        chosen, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
-        if len(chosen) != n or len(rewards) != n:
-            raise ValueError(
-                f"`action` and `reward` must be one for each of {n} observations, got {len(chosen)} and {len(rewards)}."
-            )
-        if not np.issubdtype(chosen.dtype, np.integer) or not ((chosen >= 0) & (chosen < k)).all():
-            raise ValueError(f"`action` must be indices of candidates, whole numbers in [0, {k}), got {action}.")
-        if not np.isfinite(rewards).all():
-            raise ValueError(f"`reward` must be finite, got {reward}. Leave out what was not answered.")
-        shown = (decisions.state, decisions.candidates, decisions.pairs)
-        if not all(np.isfinite(part).all() for part in shown if part is not None):
-            raise ValueError("`observation` must be finite: what is learned from it could not be taken back.")
+        answers = Answers.read(self.layout, self.action_table, observation, action, reward)
+        decisions, chosen, rows = answers.decisions, answers.action, np.arange(len(answers.action))
         self.features.see(None if self.action_table is not None else decisions.candidates, decisions.pairs)
-        rows = np.arange(n)
         state, candidates, numbers = self._tensors(
             DecisionBatch(
                 decisions.state,
@@ -345,7 +339,7 @@ class _VectorBandit(Bandit):
                 None if decisions.pairs is None else decisions.pairs[rows, chosen][:, None],
             )
         )
-        return state, candidates[:, 0], None if numbers is None else numbers[:, 0], th.as_tensor(rewards)
+        return state, candidates[:, 0], None if numbers is None else numbers[:, 0], th.as_tensor(answers.reward)
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
         """The scale of the features."""

@@ -443,6 +443,10 @@ def test_another_class_other_observations_or_another_file_are_refused(name, tmp_
         ValueError, match=r"`env` must show .*`observation` was 'ids', and is 'features' here.*training"
     ):
         type(bandit).load(tmp_path / "bandit.zip", make_toy())
+    with pytest.raises(ValueError, match=r"`env` must show .*`observation` was 'ids', and is 'features' here"):
+        bandit.set_env(make_toy())
+    assert bandit.reads["observation"] == "ids"
+    bandit.set_env(make_toy(ids=True))
     DynaQ("CandidatePolicy", make_toy(ids=True), device="cpu").save(tmp_path / "agent.zip")
     with pytest.raises(ValueError, match="holds no bandit"):
         type(bandit).load(tmp_path / "agent.zip", make_toy(ids=True))
@@ -491,17 +495,21 @@ def test_ids_need_a_table_of_the_environment_or_given(name, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"action": [0, 1]}, "one for each of 3 observations, got 2 and 3"),
-        ({"reward": 1.0}, "one for each of 3 observations, got 3 and 1"),
+        ({"action": [0, 1]}, "`action` must have 3 rows, as `observation` has, got 2"),
+        ({"reward": 1.0}, "`reward` must have 3 rows, as `observation` has, got 1"),
         (
             {"action": [0, 1, N_CANDIDATES]},
-            rf"`action` must be indices of candidates, whole numbers in \[0, {N_CANDIDATES}\)",
+            rf"`action` must be in \[0, {N_CANDIDATES}\), the candidates shown, row 2 is {N_CANDIDATES}",
         ),
-        ({"action": [0, -1, 1]}, "`action` must be indices"),
-        ({"action": [0.0, 1.0, 1.0]}, "`action` must be indices"),
-        ({"reward": [0.0, np.nan, 1.0]}, "`reward` must be finite.*Leave out"),
-        ({"user": np.full((3, 3), np.nan, np.float32)}, "`observation` must be finite"),
-        ({"pairs": np.full((3, 4, N_PAIRS), np.inf, np.float32)}, "`observation` must be finite"),
+        ({"action": [0, -1, 1]}, rf"`action` must be in \[0, {N_CANDIDATES}\), the candidates shown, row 1 is -1"),
+        ({"action": [0.0, 1.0, 1.0]}, "`action` must be integers, indices of candidates, got float64"),
+        ({"reward": [0.0, np.nan, 1.0]}, "`reward` must be finite, row 1 is nan.*Leave out"),
+        ({"user": np.full((3, 3), np.nan, np.float32)}, "`observation` must hold finite numbers, row 0.*in its state"),
+        (
+            {"pairs": np.full((3, 4, N_PAIRS), np.inf, np.float32)},
+            "`observation` must hold finite numbers, row 0.*in its pairs",
+        ),
+        ({"candidates": np.full((3, N_CANDIDATES), -1)}, r"Ids must be in \[0, 12\)"),
     ],
 )
 def test_what_is_no_answer_is_refused_and_teaches_nothing(name, changed, message):
