@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import warnings
 from functools import lru_cache
 from typing import Protocol
@@ -134,8 +135,8 @@ class LoggedCandidates:
 
     def __init__(self, interactions: Interactions, n_drawn: int | None = None):
         if n_drawn is not None:
-            if n_drawn < 1:
-                raise ValueError(f"`n_drawn` must be at least 1, got {n_drawn}.")
+            if not isinstance(n_drawn, numbers.Integral) or n_drawn < 1:
+                raise ValueError(f"`n_drawn` must be at least 1, a whole number, got {n_drawn!r}.")
             warnings.warn(
                 f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so that they were "
                 "not chosen says nothing about them: what is measured on them is no measure of recommendations.",

@@ -7,6 +7,7 @@ Joachims, NeurIPS 2015.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -364,8 +365,11 @@ def _chances(
             raise ValueError("`policy` as an array needs sets of one size; give a function of observations.")
         flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
     else:
-        shown_as = ObservationForm.read_by(policy) if form is None else form
-        for rows, observation in log.observations(shown_as):
+        if form is None:
+            # An agent that tells what it reads may need a mask, and leaves it alone where it has none in observations.
+            is_told = bool(getattr(policy, "reads", None))
+            form = dataclasses.replace(ObservationForm.read_by(policy), mask_in_observation=is_told)
+        for rows, observation in log.observations(form):
             chances = action_probabilities(policy, observation, epsilon)
             flat[offsets[rows][:, None] + np.arange(chances.shape[1])] = chances
     return _Chances(flat, flat[offsets[:-1] + chosen], np.repeat(np.arange(len(log)), sizes))

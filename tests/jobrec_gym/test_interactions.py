@@ -324,7 +324,6 @@ def test_a_column_that_is_nearly_a_field_may_be_mapped_or_stand_beside_it(shop, 
     ("arguments", "message"),
     [
         ({"on_bad": "ignore"}, "`on_bad` must be one of"),
-        ({"delimiter": ";;"}, "`delimiter` must be one character"),
         ({"ids": "keys"}, "`ids` must be one of"),
         ({"split_by": "row"}, "`split_by` must be 'time' or None"),
         ({"split_by": "time"}, "needs a column `time`"),
@@ -336,6 +335,12 @@ def test_an_argument_that_cannot_be_is_named(shop, tmp_path, arguments, message)
     file = write(tmp_path / "log.csv", [["p1", "x", "1"]], ["applicant", "job", "reward"])
     with pytest.raises(LogError, match=message):
         load_interactions(file, shop, **arguments)
+
+
+def test_a_delimiter_is_one_character(shop, tmp_path):
+    file = write(tmp_path / "log.csv", [["p1", "x", "1"]], ["applicant", "job", "reward"])
+    with pytest.raises(ValueError, match="`delimiter` must be one character"):
+        load_interactions(file, shop, delimiter=";;")
 
 
 def test_a_file_that_is_not_there_or_of_no_kind_is_refused(shop, tmp_path):

@@ -157,6 +157,8 @@ def test_a_log_that_does_not_say_what_was_shown_names_the_other_way(market):
         LoggedCandidates(log).bind(market, market.jobs.rows(), 3)
     with pytest.raises(ValueError, match="`n_drawn` must be at least 1"):
         LoggedCandidates(log, n_drawn=0)
+    with pytest.raises(ValueError, match="`n_drawn` must be at least 1, a whole number, got 2.5"):
+        LoggedCandidates(log, n_drawn=2.5)
 
 
 def test_an_environment_plays_a_log(log, market):

@@ -154,6 +154,18 @@ def test_what_is_masked_has_no_chance():
     assert action_probabilities(Prefers([0, 0, 0, 1, 9, 2]), obs, 0.5).tolist() == [[0.25, 0.0, 0.75]]
 
 
+def test_an_agent_that_says_what_it_reads_is_shown_a_mask(three):
+    shown = []
+
+    class Wary(Prefers):
+        def q_values(self, obs):
+            shown.append(obs["action_mask"].tolist())
+            return super().q_values(obs)
+
+    estimate(Wary([0, 0, 0, 1, 2, 3]), three, "ips")
+    assert shown == [[[1, 1]] * 3]
+
+
 def test_what_the_policy_favours_and_nobody_was_recommended_is_named(market, three):
     found = estimate(Prefers([0, 0, 0, 1, 2, 3]), three, "ips")
 
