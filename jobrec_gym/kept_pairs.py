@@ -23,6 +23,8 @@ _VALUE_BYTES, _NOTE_BYTES = 8, 9
 """What a kept pair takes, and what a row takes beside."""
 _LEAST_PART, _PART_OF_A_MISS = 256, 4
 """Pairs of rows that a call computes beside those that it misses: so few that it stays quick."""
+_WHOLE_ROW = 4_096
+"""Jobs up to which a row is computed at once, in a third of a millisecond: parts would each pay a call's own price."""
 _SLOT_BITS = 16
 _FIBONACCI = np.uint64(0x9E3779B97F4A7C15)
 
@@ -63,8 +65,8 @@ class _Kept(Shared):
 class KeptRows(_Kept):
     """Keeps rows: an applicant's values for all jobs, computed when the applicant is met again.
 
-    A row is computed in parts, a part in each call that misses it, so that no call is slow: one step of many
-    environments may meet many applicants.
+    A call computes one row, or a few short ones; a long row is computed in parts, a part in each call that misses it.
+    So no call is slow, though one step of many environments may meet many applicants.
 
     Arguments are those of :func:`kept_pairs`.
     """
@@ -102,7 +104,7 @@ class KeptRows(_Kept):
         if not len(again):
             return self._compute(applicant_ids, job_ids)
         n, n_jobs = len(job_ids), self._rows.shape[1]
-        part = _LEAST_PART + _PART_OF_A_MISS * len(again)
+        part = max(_LEAST_PART + _PART_OF_A_MISS * len(again), n_jobs if n_jobs <= _WHOLE_ROW else 0)
         owners = np.unique(again)[: max(1, part // n_jobs)]
         with self.lock:
             begin = self._n_known[owners].astype(np.int64)

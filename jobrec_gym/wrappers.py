@@ -157,8 +157,7 @@ class _HybridRewards(_Rewards):
     def _pay(self, made: Recommendations) -> RewardBatch:
         self._hybrid.weight = self._annealing.weight
         batch = super()._pay(made)
-        if len(made.made):
-            self._annealing.advance()
+        self._annealing.advance()
         return batch
 
 
@@ -274,29 +273,23 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         made: Recommendations = self._base.recommendations
         rows = made.made
         n_made = np.count_nonzero(rows)
-        every = n_made == self.num_envs
-        batch = self._pay(made if every else made.take(rows))
         if not n_made:  # next-step mode, all of them start anew
             return obs, np.zeros(self.num_envs), terminated, truncated, infos
-
-        def spread(values: NDArray[Any]) -> NDArray[Any]:
-            return values if every else _scattered(values, rows)
-
-        components = {name: spread(values) for name, values in batch.components.items()}
+        every = n_made == self.num_envs
+        batch = self._pay(made) if every else _over_all(self._pay(made.take(rows)), rows)
         # What the environment pays itself is in its infos already.
-        new = {name: values.copy() for name, values in components.items() if values is not made.cosine.unit}
+        new = {name: values.copy() for name, values in batch.components.items() if values is not made.cosine.unit}
         entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
-        entries |= batch.details if every else {key: spread(values) for key, values in batch.details.items()}
-        entries |= {"reward_components": new, "transition_valid": spread(batch.valid).copy()}
+        entries |= batch.details
+        entries["reward_components"], entries["transition_valid"] = new, batch.valid.copy()
         if batch.weights is not None:
-            weights = {name: filled(len(batch.reward), weight) for name, weight in batch.weights.items()}
-            entries["reward_weights"] = {name: spread(values) for name, values in weights.items()}
+            entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         self._base.add_step_infos(infos, entries)
-        for name, values in components.items():
+        for name, values in batch.components.items():
             # Rows that recommend nothing add 0.0.
             self._sums[name] = self._sums.get(name, 0.0) + values
         if self._terminate_on and batch.decision is not None:
-            success = spread(_is_in(batch.decision, self._terminate_on))
+            success = _is_in(batch.decision, self._terminate_on)
             if success.any():
                 begun = self._base.end_episodes(success, infos)
                 obs = begun if self._resets_at_once else obs
@@ -307,7 +300,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
                 self._base.add_step_info(infos, f"episode_sum/{name}", values, ended)
                 values[ended] = 0.0
         # A copy: the environment's own rewards may be among them.
-        return obs, spread(batch.reward).copy(), terminated, truncated, infos
+        return obs, batch.reward.copy(), terminated, truncated, infos
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts this wrapper where :meth:`get_state` was called."""
@@ -531,6 +524,18 @@ def _decisions(terminate_on: Sequence[str]) -> list[str]:
     if not isinstance(terminate_on, (tuple, list)) or not set(terminate_on) <= set(DECISIONS):
         raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r}.")
     return list(terminate_on)
+
+
+def _over_all(batch: RewardBatch, rows: NDArray[np.bool_]) -> RewardBatch:
+    """Rewards of the marked rows as those of all rows; what others have means nothing."""
+    return RewardBatch(
+        reward=_scattered(batch.reward, rows),
+        components={name: _scattered(values, rows) for name, values in batch.components.items()},
+        valid=_scattered(batch.valid, rows),
+        details={key: _scattered(values, rows) for key, values in batch.details.items()},
+        decision=None if batch.decision is None else _scattered(batch.decision, rows),
+        weights=batch.weights,
+    )
 
 
 def _scattered(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:

@@ -27,7 +27,7 @@ __all__ = ["environment_rows"]
 
 _ACTIONS = 64
 _MEETINGS = 3_000
-"""Steps of 64 environments after which the planted truth knows what each applicant thinks of each job."""
+"""Steps of 64 environments after which the planted truth knows what nearly every applicant thinks of each job."""
 
 
 def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:

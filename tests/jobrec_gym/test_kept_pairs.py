@@ -65,6 +65,21 @@ def test_a_row_is_computed_when_its_applicant_is_met_again_and_never_after():
     assert compute.n_pairs == 2 + N_JOBS
 
 
+def test_a_row_of_some_thousand_jobs_is_known_once_its_applicant_was_met_again():
+    compute = Counted()
+    kept = kept_pairs(compute, N_APPLICANTS, 4_000)
+    everyone = np.arange(N_APPLICANTS), np.full(N_APPLICANTS, 9)
+    kept(*everyone)
+    for number in range(N_APPLICANTS):  # a row in a call: one step of many environments may meet them all again
+        before = compute.n_pairs
+        np.testing.assert_array_equal(kept(*everyone), Counted()(*everyone))
+        assert compute.n_pairs - before == N_APPLICANTS - number + 4_000
+    everything = np.repeat(np.arange(N_APPLICANTS), 4_000), np.tile(np.arange(4_000), N_APPLICANTS)
+    before = compute.n_pairs
+    np.testing.assert_array_equal(kept(*everything), Counted()(*everything))
+    assert compute.n_pairs == before
+
+
 def test_a_call_computes_little_beside_what_it_misses():
     """However many jobs there are, and however many applicants are met."""
     compute = Counted()
