@@ -106,7 +106,7 @@ class LogSets:
         """So many sets of each person who has answered ``n_candidates`` jobs or more.
 
         Raises:
-            RunError: If nobody has.
+            RunError: If nobody has, or no set has both hits and others.
         """
         answered = {person: jobs for person, jobs in answered_jobs(log).items() if len(jobs) >= n_candidates}
         if not answered:
@@ -118,7 +118,15 @@ class LogSets:
         people = np.repeat(np.array(sorted(answered)), n_sets)
         keys = hash64(seed, _SCORED, people, np.tile(np.arange(n_sets), len(answered)))
         sets = _BoundAnswered(answered, n_candidates).sample(people, keys)
-        return cls(log.market, people, sets, _mean_rewards(log, people, sets), form, k, hit_above)
+        reward = _mean_rewards(log, people, sets)
+        n_hits = (reward > hit_above).sum(axis=1)
+        if not ((n_hits > 0) & (n_hits < n_candidates)).any():
+            raise RunError(
+                f"no set of answered jobs holds both a hit (a reward above `hit_above`={hit_above}) and others, "
+                f"so that there is nothing to rank: rewards are {reward.min():g} to {reward.max():g}. A log of hits "
+                "alone does not say what people did not want."
+            )
+        return cls(log.market, people, sets, reward, form, k, hit_above)
 
     def take(self, rows: NDArray[np.bool_]) -> LogSets:
         """Some of the sets."""
@@ -227,6 +235,7 @@ def _env_of(log: Interactions, people: Ids, sets: LogSets) -> VectorEnv:
         title_vectors=market.title_vectors,
         experience_vectors=market.experience_vectors,
         text_blocks=market.text_blocks,
+        context={name: table.take(people, np.arange(len(market.jobs))) for name, table in market.context.items()},
     )
     known = log.take(np.isin(log.applicant_ids, people) & log.answered).on(theirs)
     env = JobRecVectorEnv(

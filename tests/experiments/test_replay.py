@@ -57,6 +57,30 @@ def test_sets_are_of_answered_jobs_with_their_answers(log):
         sets_of(log, n_candidates=13)
 
 
+@pytest.mark.parametrize("rewards", [{"reward": 1.0}, {"reward": -0.1}], ids=str)
+def test_a_log_in_which_everything_or_nothing_is_a_hit_is_refused(log, rewards):
+    same = Interactions.of(log.market, log.applicant_ids, log.job_ids, np.full(len(log), rewards["reward"]))
+    with pytest.raises(
+        RunError, match=r"no set of answered jobs holds both a hit .* rewards are .*A log of hits alone"
+    ):
+        sets_of(same)
+
+
+def test_learners_are_shown_what_the_market_knows_of_both_sides(log):
+    form = ObservationForm("ids", pair_features=("place",))
+    seen = []
+
+    def make(env, fold):
+        seen.append(env.unwrapped.pair_features(np.arange(3), np.arange(3)))
+        return LinearBandit(env, seed=fold)
+
+    replay_learner(make, log, sets_of(log, form=form), [0, 5], n_folds=2, seed=0)
+    folds = folds_of(np.arange(30), 2, 0)
+    for fold, values in enumerate(seen):
+        others = np.flatnonzero(folds != fold)[:3]
+        np.testing.assert_array_equal(values, form(log.market, others, np.arange(3)[:, None])["pairs"][:, 0])
+
+
 def test_scores_are_means_over_the_sets_of_a_person():
     market = load_market("default", n_jobs=60, n_applicants=40)
     sets = LogSets(
