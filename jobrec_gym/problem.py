@@ -114,7 +114,8 @@ class RecommendationProblem:
         if not isinstance(sampler, AllCandidates) and not 1 <= num_candidates <= n_jobs:
             raise ValueError(
                 f"`num_candidates` must be in [1, n_jobs={n_jobs}], got {num_candidates}; n_jobs counts the jobs of "
-                f"`job_split={job_split!r}`."
+                f"`job_split={job_split!r}`: {_sizes(self.market.jobs.held_out)}. Show at most "
+                f"`num_candidates={n_jobs}`, or choose from all jobs by `job_split='all'`."
             )
         self.sampler = sampler.bind(self.market, self.job_ids, int(num_candidates))
         self.num_candidates = int(self.sampler.num_candidates)
@@ -280,6 +281,12 @@ def _plain(value: Any) -> Any:
         with contextlib.suppress(ValueError):
             return value.to_spec()
     return value
+
+
+def _sizes(held_out: NDArray[np.bool_]) -> str:
+    """How many rows each split has, in words."""
+    n_test = int(np.count_nonzero(held_out))
+    return f"there are {len(held_out) - n_test:,} of train, {n_test:,} of test, {len(held_out):,} in all"
 
 
 def _split_rows(market: LabourMarket, name: str, side: str, split: Split) -> Ids:

@@ -19,7 +19,16 @@ from jobrec_gym.loaders.assembly import check_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
 
-__all__ = ["NULL_WORDS", "SENIORITY_WORDS", "CellReader", "CellRules", "has_column", "is_nothing", "normal_form"]
+__all__ = [
+    "NULL_WORDS",
+    "SENIORITY_WORDS",
+    "CellReader",
+    "CellRules",
+    "has_column",
+    "is_nothing",
+    "list_in_text",
+    "normal_form",
+]
 
 NULL_WORDS = frozenset(
     ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "\\n")
@@ -187,7 +196,7 @@ class CellReader:
         if self.is_nothing(cell):
             return
         if isinstance(cell, str):
-            cell = _list_in_text(cell.strip(), where, column)
+            cell = list_in_text(cell.strip(), where, column)
         if isinstance(cell, str):
             check_text(cell, f"{where}, column {column!r}")
             yield from self._cut(normal_form(cell), column)
@@ -306,8 +315,12 @@ class CellReader:
 # ------------------------------------------------------------------------------------------------------- lists in texts
 
 
-def _list_in_text(text: str, where: str, column: str) -> Any:
-    """A cell's list where its text is one; else the text."""
+def list_in_text(text: str, where: str, column: str) -> Any:
+    """A cell's list where its text is one, as JSON, Python or a database writes it; else the text.
+
+    Raises:
+        MarketError: For what begins like a JSON array and is none; the message names the place.
+    """
     if text[0] not in _BRACKETS:
         return text
     listed: Any = None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.loaders.assembly import BlockVectors, Record, SplitBy, assemble_market, check_text
-from jobrec_gym.loaders.tables import parse_json
+from jobrec_gym.loaders.reading import Reading, json_rows
 from jobrec_gym.market import LabourMarket, MarketError
 
 __all__ = ["COLLECTIONS", "load_dynaq_json"]
@@ -207,16 +207,7 @@ def _find(folder: Path, collection: str, name: str | None) -> Path:
 
 
 def _read(file: Path) -> list[_Document]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MarketError(f"{file} cannot be read: {error}.") from error
-    rows: list[tuple[int, Any]]
-    if text.lstrip().startswith("["):
-        rows = list(enumerate(parse_json(text, str(file)), start=1))
-    else:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        rows = [(number, parse_json(line, f"{file}, row {number}")) for number, line in lines]
+    rows = list(json_rows(file, Reading()))
     if not rows:
         raise MarketError(f"{file} has no rows.")
     for number, row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import json
 import logging
 import math
 import numbers
@@ -18,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.interactions import Interactions, LogError, is_saved_log
+from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form
+from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
+from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
-from jobrec_gym.loaders.tables import Table, read_table
-from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.market import LabourMarket, MarketError, Population
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
 __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
@@ -35,7 +36,6 @@ Ids = Literal["key", "row"]
 _NAMED = 3  # bad rows of each kind that a message names
 
 _UNKNOWN_DECISION = "unknown decision"
-_NOTHING = ("", "nan", "none", "null", "n/a", "-")
 
 
 def load_interactions(
@@ -47,7 +47,9 @@ def load_interactions(
     decisions: Mapping[str, str] | None = None,
     rewards: Mapping[str, float] | None = None,
     separator: str = ";",
-    delimiter: str = ",",
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
     split_by: Literal["time"] | None = None,
     test_fraction: float = 0.3,
     on_bad: OnBad = "raise",
@@ -69,8 +71,12 @@ def load_interactions(
         decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, ``{"applied": "apply"}``; an
             empty cell is a word too, ``{"": "ignore"}``, and counts as no answer unless given.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        separator: What separates the jobs in a cell of ``shown``; a cell may hold a JSON array as well.
-        delimiter: What separates cells of CSV.
+        separator: What separates the jobs in a cell of ``shown``; a cell may hold a list as JSON or Python
+            writes it as well.
+        delimiter: What separates cells of CSV; by default it is found, as by
+            :func:`~jobrec_gym.loaders.tables.load_table`, which has the next two as well.
+        encoding: Of text; by default UTF-8, or what a byte order mark says.
+        max_bytes: What a packed file may unpack to.
         split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which are, and
             without one the market: interactions of its held-out applicants.
         test_fraction: Share that ``"time"`` holds out, but one row at least; one stays.
@@ -99,9 +105,7 @@ def load_interactions(
     elif Path(source).is_dir():
         raise LogError(f"{source} is a folder and holds no saved log; give a file, or a folder that `log.save` wrote.")
     else:
-        if not isinstance(delimiter, str) or len(delimiter) != 1:
-            raise LogError(f"`delimiter` must be one character, got {delimiter!r}.")
-        table = read_table(source, delimiter)
+        table = read_table(source, Reading(delimiter, encoding, max_bytes))
         log = _read(table, market, columns or {}, ids, decisions, rewards, separator, on_bad)
     if split_by == "time":
         if log.time is None:
@@ -180,7 +184,7 @@ def _read(
     def row_of(cells: Mapping[str, Any]) -> _Row:
         def cell(name: str) -> Any:
             value = cells.get(names[name]) if name in names else None
-            return None if _is_nothing(value) else value
+            return None if is_nothing(value) else value
 
         # A key may be any word, "none" too.
         applicant = _found(find, places[0], cells.get(names["applicant"]), "unknown person")
@@ -237,7 +241,7 @@ def _read(
             seen.add(same)
             rows.append(row)
             times = [cells.get(names[name]) for name in ("time", "posted") if name in names]
-            if is_date is None and (known := [value for value in times if not _is_nothing(value)]):
+            if is_date is None and (known := [value for value in times if not is_nothing(value)]):
                 is_date = _is_date(known[0])
         except _BadCell as error:
             bad.add(error.kind, number, error.cell)
@@ -348,12 +352,6 @@ def _parts(row: _Row) -> tuple[Any, ...]:
 # ---------------------------------------------------------------------------------------------------------------- cells
 
 
-def _is_nothing(cell: Any) -> bool:
-    if isinstance(cell, float):
-        return math.isnan(cell)
-    return cell is None or (isinstance(cell, str) and cell.strip().casefold() in _NOTHING)
-
-
 def _found(find: Callable[[Any, Any], int | None], places: Any, cell: Any, kind: str) -> int:
     row = None if cell is None else find(places, cell)
     if row is None:
@@ -367,7 +365,7 @@ def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
     text = str(cell).strip()
     if text not in places and text.endswith(".0"):
         text = text.removesuffix(".0")  # what a column of whole numbers with gaps becomes
-    return places.get(text)
+    return places.get(text, places.get(normal_form(text)))
 
 
 def _by_row(rows: range, cell: Any) -> int | None:
@@ -385,7 +383,7 @@ def _decision(cell: Any, words: Mapping[str, int]) -> int:
         word = word.removesuffix(".0")  # what a column of whole numbers with gaps becomes
     if word in words:
         return words[word]
-    if _is_nothing(cell):
+    if is_nothing(cell):
         return -1
     raise _BadCell(_UNKNOWN_DECISION, cell)
 
@@ -439,12 +437,12 @@ def _is_date(cell: Any) -> bool:
 
 def _listed(cell: Any, separator: str, known: Any) -> list[Any]:
     """The jobs in a cell; a word that else says nothing (``none``) may be the key of one."""
-    if _is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
+    if is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
         raise _BadCell("nothing shown", cell)
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
+    if isinstance(cell, str):
         try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
+            cell = list_in_text(cell.strip(), "", "shown")
+        except MarketError:
             raise _BadCell("list of shown jobs that cannot be read", cell) from None
     if isinstance(cell, str):
         return [part.strip() for part in cell.split(separator) if part.strip()]

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder, make_encoder
 from jobrec_gym.loaders.assembly import Record, assemble_market, check_records
-from jobrec_gym.loaders.tables import FIELDS, Table, read_table, records_of
+from jobrec_gym.loaders.cells import CellRules
+from jobrec_gym.loaders.reading import Table, read_table
+from jobrec_gym.loaders.tables import FIELDS, records_of
 from jobrec_gym.market import (
     BLOCKS,
     ContextField,
@@ -33,7 +35,8 @@ _LIKE = 0.995
 processor change less, another encoder more."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
-_READING = ("columns", "text_columns", "skill_separator", "context", "encoder", "cache_dir")
+_CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "context")
+_READING = (*_CELLS, "encoder", "cache_dir")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +94,13 @@ def newcomers_of(
     table = _table(rows)
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
-    parts = reading["columns"], reading["text_columns"], reading["skill_separator"]
+    rules = CellRules(reading["skill_separator"], reading["null_values"], reading["seniority_values"])
     # Nobody among them was learned from: they have no split, even where the file of the market's applicants has one.
     fields = [field for field in FIELDS if field != "split"]
     context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
-    records = records_of(table, "applicants", *parts, fields=fields, context=context)
+    records = records_of(
+        table, "applicants", reading["columns"], reading["text_columns"], rules, fields=fields, context=context
+    )
     check_records(table.file, "applicants", records)
     return Newcomers(market, table.file, records, encoder)
 
@@ -107,7 +112,9 @@ def _as_loaded(market: LabourMarket) -> dict[str, Any]:
     return {
         "columns": None,
         "text_columns": sorted(market.text_blocks),
-        "skill_separator": ";",
+        "skill_separator": None,
+        "null_values": None,
+        "seniority_values": None,
         "context": None,
         "encoder": DEFAULT_ENCODER,
         "cache_dir": None,

@@ -1,40 +1,26 @@
-"""A user's own jobs and applicants: CSV, JSON lines or Parquet, two files or one."""
+"""A user's own jobs and applicants: CSV, JSON or Parquet, two files or one."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
-import importlib
-import io
-import json
 import logging
 import math
-import numbers
 import os
-import zlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
-from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market, check_text
+from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
+from jobrec_gym.loaders.cells import CellReader, CellRules, has_column
+from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
+from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
 
-__all__ = [
-    "FIELDS",
-    "Table",
-    "load_csv",
-    "load_jsonl",
-    "load_parquet",
-    "parse_json",
-    "read_table",
-    "records_of",
-]
+__all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_parquet", "load_table", "records_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +34,29 @@ _FLAGS = {
     **dict.fromkeys(("true", "yes", "y", "1", "1.0"), True),
     **dict.fromkeys(("false", "no", "n", "0", "0.0"), False),
 }
-_MAX_CELL = 1 << 30
-_ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 Columns = Mapping[str, Any]
+OnEmpty = Literal["raise", "skip"]
+_Value = TypeVar("_Value")
 
 
-def load_csv(
+def load_table(
     path: str | os.PathLike[str],
     *,
+    kind: str | None = None,
     applicants: str | os.PathLike[str] | None = None,
     role_column: str | None = None,
     role_values: Mapping[str, str] | None = None,
     n_applicants: int | None = None,
     columns: Columns | None = None,
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    skill_separator: str = ";",
-    delimiter: str = ",",
+    skill_separator: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    null_values: Collection[str] | None = None,
+    seniority_values: Mapping[str, int | None] | None = None,
+    on_empty: OnEmpty = "raise",
     context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
     cache_dir: str | bool | None = None,
@@ -72,26 +64,42 @@ def load_csv(
     split_by: SplitBy = "row",
     seed: int = 0,
 ) -> LabourMarket:
-    """A market from CSV files (UTF-8, with a header; ``.gz`` too).
+    """A market from files of rows: CSV with a header, JSON (lines, an array, objects) or Parquet.
+
+    A file may be packed by gzip, bz2, xz, zstd or zip, whatever it is called. Texts are brought to Unicode's normal
+    form C. A ``UserWarning`` names the argument that settles it where a file may be misread.
 
     Args:
-        path: The jobs; or jobs and applicants, with ``role_column``.
-        applicants: The file of the applicants.
+        path: The jobs; or jobs and applicants, with ``role_column`` or in one JSON object, ``{"jobs": [...],
+            "applicants": [...]}``.
+        kind: ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``; by default what the file's name says.
+        applicants: The file of the applicants, read by its own ending or scheme, ``"csv:people.txt"``; without one it
+            is like that of the jobs.
         role_column: The column that says what a row is.
         role_values: What stands there, ``{"jobs": "job", "applicants": "applicant"}`` unless given.
         n_applicants: For jobs without applicants: sample this many people from the jobs' occupations (nobody among them
             is real). Needs an occupation for every job, and skills in lists.
         columns: Which column holds which of :data:`FIELDS`; by default each is named like its field. ``{"jobs": {...},
             "applicants": {...}}`` where the sides differ. ``hard`` and ``soft`` may name several columns, which are
-            joined. A mapped column must be there; of the others only one of ``hard`` and ``soft`` must. A column that
-            differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a
-            row's key is its number. ``split`` says ``train`` or ``test`` of each row, in place of ``test_fraction``;
-            where rows of both sides are read, both have it or none has. ``description`` is a text for language models
-            to read, of which no vector is made; ``text_columns`` with ``columns={"hard": "description"}`` makes one.
+            joined. Where a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped column must be
+            there; of the others only one of ``hard`` and ``soft`` must. A column that differs from a field only by case
+            or spaces (``Hard``) is refused until it is mapped. Without a key column a row's key is its number.
+            ``split`` says ``train`` or ``test`` of each row, in place of ``test_fraction``; where rows of both sides
+            are read, both have it or none has. ``description`` is a text for language models to read, of which no
+            vector is made; ``text_columns`` with ``columns={"hard": "description"}`` makes one.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
-        skill_separator: What separates skills in a cell. A cell may hold a JSON array as well.
-        delimiter: What separates cells.
+        skill_separator: What separates skills in a cell, ``;`` unless given. A cell may hold a list as JSON, Python
+            or a database writes it as well.
+        delimiter: What separates the cells of CSV: by default that of ``, ; | tab`` which cuts the header and the rows
+            alike, or what a first line ``sep=;`` says.
+        encoding: Of text: by default UTF-8, or what a byte order mark says.
+        max_bytes: What a packed file may unpack to.
+        null_values: Words that stand for nothing, whatever their case, in place of
+            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Nothing in a list of skills is left out and counted.
+        seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``; the
+            usual English ones are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
+        on_empty: Whether rows without skills are an error, or are left out and counted.
         context: What else both sides have, by a name of your own, and how it is compared: ``{"place": "category",
             "salary": "number", "remote": "flag", "languages": "set"}``, see
             :class:`~jobrec_gym.market.context.ContextField`. The columns are named like the field; where they are not,
@@ -110,305 +118,123 @@ def load_csv(
     Example:
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
-    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
+    reading = Reading(delimiter, encoding, max_bytes)
+    rules = CellRules(skill_separator, null_values, seniority_values)
+    if on_empty not in get_args(OnEmpty):
+        raise MarketError(f"`on_empty` must be 'raise' or 'skip', got {on_empty!r}.")
+    _check_columns(columns)
+    if role_values is not None and role_column is None:
+        raise MarketError("`role_values` has no meaning without `role_column`.")
+    fields = context_fields(context)
+    if fields and n_applicants is not None:
         raise MarketError(
-            f"`delimiter` must be one character, no quotation mark and no end of line, got {delimiter!r}."
+            f"{path}: `context` compares both sides, and of people that `n_applicants` samples nothing is known but "
+            "skills: give the file of the applicants as `applicants=`."
         )
-
-    def read(file: Path) -> Table:
-        return _read_csv(file, delimiter)
-
-    return _load(
-        "csv",
-        read,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
-        path,
-        applicants,
+    kind, file = (kind, Path(path).expanduser()) if kind else kind_of(path)
+    tables = _tables(file, kind, reading, applicants, role_column, role_values, n_applicants)
+    records = {}
+    left_out: list[str] = []
+    for side, table in tables.items():
+        told = records_of(table, side, columns, text_columns, rules, role_column, context=fields, left_out=left_out)
+        records[side] = _with_skills(table.file, side, told, on_empty, left_out)
+    _check_both_split(tables, records)
+    if n_applicants is not None:
+        records["applicants"] = _sampled(file, records["jobs"], n_applicants, seed)
+    return assemble_market(
+        f"{kind}:{file.name}",
+        records["applicants"],
+        records["jobs"],
+        context={name: field.kind for name, field in fields.items()},
         encoder=encoder,
         cache_dir=cache_dir,
         test_fraction=test_fraction,
         split_by=split_by,
         seed=seed,
+        left_out=left_out,
     )
 
 
-def load_jsonl(
-    path: str | os.PathLike[str],
-    *,
-    applicants: str | os.PathLike[str] | None = None,
-    role_column: str | None = None,
-    role_values: Mapping[str, str] | None = None,
-    n_applicants: int | None = None,
-    columns: Columns | None = None,
-    text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    skill_separator: str = ";",
-    context: Context | None = None,
-    encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
-    cache_dir: str | bool | None = None,
-    test_fraction: float = 0.3,
-    split_by: SplitBy = "row",
-    seed: int = 0,
-) -> LabourMarket:
-    """A market from JSON lines (``.gz`` too): one object a line, skills as arrays of texts.
+def load_csv(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
+    """A market from CSV files. Arguments and errors as of :func:`load_table`.
 
-    Arguments and errors as in :func:`load_csv`.
+    Example:
+        >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})  # doctest: +SKIP
     """
-    return _load(
-        "jsonl",
-        _read_jsonl,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
-        path,
-        applicants,
-        encoder=encoder,
-        cache_dir=cache_dir,
-        test_fraction=test_fraction,
-        split_by=split_by,
-        seed=seed,
-    )
+    return load_table(path, kind="csv", **options)
 
 
-def load_parquet(
-    path: str | os.PathLike[str],
-    *,
-    applicants: str | os.PathLike[str] | None = None,
-    role_column: str | None = None,
-    role_values: Mapping[str, str] | None = None,
-    n_applicants: int | None = None,
-    columns: Columns | None = None,
-    text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    skill_separator: str = ";",
-    context: Context | None = None,
-    encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
-    cache_dir: str | bool | None = None,
-    test_fraction: float = 0.3,
-    split_by: SplitBy = "row",
-    seed: int = 0,
-) -> LabourMarket:
-    """A market from Parquet files, skills as lists of texts. Arguments and errors as in :func:`load_csv`.
+def load_json(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
+    """A market from JSON: lines, one array, objects one after another, or one object with a list of each side.
+
+    Skills are arrays of texts, or of objects with ``columns={"hard": "skills.name"}``. Arguments and errors as of
+    :func:`load_table`.
+    """
+    return load_table(path, kind="json", **options)
+
+
+def load_jsonl(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
+    """A market from JSON lines: one object a line; as :func:`load_json`."""
+    return load_table(path, kind="jsonl", **options)
+
+
+def load_parquet(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
+    """A market from Parquet files, skills as lists of texts or objects. Arguments and errors as of :func:`load_table`.
 
     Raises:
         ImportError: If pyarrow is not installed.
     """
-    return _load(
-        "parquet",
-        _read_parquet,
-        _Options(role_column, role_values, n_applicants, columns, text_columns, skill_separator, context),
-        path,
-        applicants,
-        encoder=encoder,
-        cache_dir=cache_dir,
-        test_fraction=test_fraction,
-        split_by=split_by,
-        seed=seed,
-    )
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A file's columns, and its rows with their numbers.
-
-    Attributes:
-        file: What messages call it.
-        header: Names of the columns.
-        rows: Each with its number, which is 1 for the first below the header.
-    """
-
-    file: str
-    header: list[str]
-    rows: list[tuple[int, dict[str, Any]]]
-
-
-def read_table(source: str | os.PathLike[str], delimiter: str = ",") -> Table:
-    """A file of one side, read by its own scheme (``"csv:people.txt"``) or ending, whatever another file is.
-
-    Args:
-        source: A CSV file (``.csv``, ``.csv.gz``), JSON lines (``.jsonl``, ``.jsonl.gz``, ``.ndjson``) or Parquet
-            (``.parquet``).
-        delimiter: What separates the cells of a CSV file.
-
-    Raises:
-        MarketError: For another ending, or a file that is missing or cannot be read.
-        ImportError: For a Parquet file without pyarrow.
-    """
-    text = os.fspath(source)
-    scheme, colon, path = text.partition(":")
-    kind = scheme if colon and scheme in ("csv", "jsonl", "parquet") else None
-    file = Path(path if kind else text)
-    kind = kind or _ENDINGS.get(Path(file.stem if file.suffix == ".gz" else file.name).suffix.lower())
-    if kind is None:
-        raise MarketError(
-            f"{file} must end in {', '.join(_ENDINGS)} (or one of them and .gz), or be named with what it is, "
-            f"e.g. 'csv:{file}'."
-        )
-    if kind == "csv":
-        return _read_csv(file, delimiter)
-    return _read_jsonl(file) if kind == "jsonl" else _read_parquet(file)
-
-
-def _read_csv(file: Path, delimiter: str) -> Table:
-    limit = csv.field_size_limit(_MAX_CELL)  # of the process: put back below
-    try:
-        reader = csv.reader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
-        header = next(reader, [])
-        _check_header(file, header)
-        rows = []
-        number = 0
-        for cells in reader:
-            if not cells:  # a blank line
-                continue
-            number += 1
-            if len(cells) != len(header):
-                raise MarketError(f"{file}, row {number}: {len(cells)} cells, expected {len(header)} as in the header.")
-            rows.append((number, dict(zip(header, cells, strict=True))))
-    except csv.Error as error:
-        raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
-    finally:
-        csv.field_size_limit(limit)
-    return Table(str(file), header, rows)
-
-
-def _read_jsonl(file: Path) -> Table:
-    header: dict[str, None] = {}
-    rows = []
-    # Not splitlines: a JSON text may hold U+2028 and its kin.
-    for number, line in enumerate(_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{file}, row {number}")
-        if not isinstance(row, dict):
-            raise MarketError(f"{file}, row {number}: must be a JSON object, got {type(row).__name__}.")
-        header.update(dict.fromkeys(row))
-        rows.append((number, row))
-    return Table(str(file), list(header), rows)
-
-
-def _read_parquet(file: Path) -> Table:
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ImportError(f'{file} needs pyarrow: pip install "jobrec-gym[data]".') from error
-    if not file.is_file():
-        raise MarketError(f"{file} does not exist.")
-    try:
-        # Not read_table: that would take a folder name like `side=jobs` for a partition.
-        table = parquet.ParquetFile(file).read()
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
-    _check_header(file, table.column_names)
-    return Table(str(file), list(table.column_names), list(enumerate(table.to_pylist(), start=1)))
-
-
-def _check_header(file: Path, header: Sequence[str]) -> None:
-    if len(set(header)) < len(header):
-        repeated = next(name for name in header if header.count(name) > 1)
-        raise MarketError(f"{file}: column {repeated!r} appears twice in the header.")
-
-
-def parse_json(text: str, where: str, complaint: str = "no JSON") -> Any:
-    """A JSON text's value; :class:`MarketError` names the place where it is none or an object repeats a name."""
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = next(name for name in names if names.count(name) > 1)
-            raise MarketError(f"{where}: {repeated!r} appears twice in one JSON object.")
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=distinct)
-    except MarketError:
-        raise
-    except ValueError as error:  # also for an integer of too many digits
-        raise MarketError(f"{where}: {complaint}: {error}.") from error
-    except RecursionError:
-        raise MarketError(f"{where}: holds brackets in brackets too deep to read.") from None
-
-
-def _text(file: Path) -> str:
-    if not file.is_file():
-        raise MarketError(f"{file} does not exist.")
-    try:
-        data = file.read_bytes()
-        return (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise MarketError(f"{file}, near line {line}: not UTF-8 ({error.reason}); save it as UTF-8.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise MarketError(f"{file} cannot be read: {error}.") from error
+    return load_table(path, kind="parquet", **options)
 
 
 # ------------------------------------------------------------------------------------------------------------- building
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    role_column: str | None
-    role_values: Mapping[str, str] | None
-    n_applicants: int | None
-    columns: Columns | None
-    text_columns: Sequence[str] | Mapping[str, Sequence[str]]
-    skill_separator: str
-    context: Context | None
-
-
-def _load(
-    scheme: str,
-    read: Callable[[Path], Table],
-    options: _Options,
-    path: str | os.PathLike[str],
+def _tables(
+    file: Path,
+    kind: str,
+    reading: Reading,
     applicants: str | os.PathLike[str] | None,
-    **assembly: Any,
-) -> LabourMarket:
-    path = Path(path)
-    sources = {"applicants": applicants, "role_column": options.role_column, "n_applicants": options.n_applicants}
+    role_column: str | None,
+    role_values: Mapping[str, str] | None,
+    n_applicants: int | None,
+) -> dict[str, Table]:
+    """The table of each side that is in a file."""
+    sources = {"applicants": applicants, "role_column": role_column, "n_applicants": n_applicants}
     given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
+    tables: dict[str, Table] = {}
+    if not given and kind in ("json", "jsonl"):
+        tables = {side: table for side, table in read_sides(file, reading, kind=kind).items() if side in _SIDES}
+    if len(given) != 1 and len(tables) != len(_SIDES):
         raise MarketError(
-            f"{path}: give exactly one of `applicants` (their file), `role_column` (jobs and applicants in one file) "
-            "and "
-            f"`n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
+            f"{file}: give exactly one of `applicants` (their file), `role_column` (jobs and applicants in one file) "
+            f"and `n_applicants` (people sampled from the jobs' occupations), got {given or 'none'}."
         )
-    _check_reading(options.columns, options.skill_separator)
-    context = context_fields(options.context)
-    if context and options.n_applicants is not None:
-        raise MarketError(
-            f"{path}: `context` compares both sides, and of people that `n_applicants` samples nothing is known but "
-            "skills: give the file of the applicants as `applicants=`."
-        )
-    table = read(path)
-    if not table.rows:
-        raise MarketError(f"{path} has no rows.")
-    if options.role_column is not None:
-        tables = _by_role(table, options.role_column, options.role_values)
-    else:
-        tables = {"jobs": table}
-        if applicants is not None:
-            tables["applicants"] = read(Path(applicants))
-            if not tables["applicants"].rows:
-                raise MarketError(f"{applicants} has no rows.")
-    if options.role_values is not None and options.role_column is None:
-        raise MarketError("`role_values` has no meaning without `role_column`.")
+    if not tables:
+        tables = {"jobs": read_table(file, reading, kind=kind, side="jobs")}
+    if applicants is not None:
+        their_kind, their_file = kind_of(applicants, otherwise=kind)
+        tables["applicants"] = read_table(their_file, reading, kind=their_kind, side="applicants")
+    for table in tables.values():
+        if not table.rows:
+            raise MarketError(f"{table.file} has no rows.")
+    return tables if role_column is None else _by_role(tables["jobs"], role_column, role_values)
 
-    records = {}
-    for side, some in tables.items():
-        records[side] = records_of(
-            some,
-            side,
-            options.columns,
-            options.text_columns,
-            options.skill_separator,
-            options.role_column,
-            context=context,
-        )
-    _check_both_split(tables, records)
-    if options.n_applicants is not None:
-        records["applicants"] = _sampled(path, records["jobs"], options.n_applicants, assembly["seed"])
-    kinds = {name: field.kind for name, field in context.items()}
-    return assemble_market(f"{scheme}:{path.name}", records["applicants"], records["jobs"], context=kinds, **assembly)
+
+def _with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, left_out: list[str]) -> list[Record]:
+    """Those that have skills; the others are an error, or are left out."""
+    empty = [record for record in records if not record.hard and not record.soft]
+    if not empty:
+        return records
+    first = f"{empty[0].where} (key {empty[0].key!r}) has neither hard nor soft skills"
+    if len(empty) == len(records):
+        raise MarketError(f"{first}, nor has any of the {len(records):,} {side}: is it another column, `columns=...`?")
+    if on_empty == "raise":
+        more = f", like {len(empty):,} of {len(records):,} {side}" if len(empty) > 1 else ""
+        raise MarketError(f"{first}{more}; give it one, or leave such rows out by `on_empty='skip'`.")
+    left_out.append(f"{len(empty):,} of {len(records):,} {side}, which have no skills")
+    logger.warning("%s: left out %s.", file, left_out[-1])
+    return [record for record in records if record.hard or record.soft]
 
 
 def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequence[Record]]) -> None:
@@ -428,31 +254,41 @@ def records_of(
     side: str,
     columns: Columns | None = None,
     text_columns: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    skill_separator: str = ";",
+    rules: CellRules | None = None,
     role_column: str | None = None,
     fields: Sequence[str] = FIELDS,
     context: Mapping[str, ContextField] | None = None,
+    left_out: list[str] | None = None,
 ) -> list[Record]:
     """What the rows of a table say of jobs or of applicants.
 
     Args:
         table: Its rows are all of one side.
         side: ``"jobs"`` or ``"applicants"``.
-        columns: As in :func:`load_csv`, like the next two.
+        columns: As in :func:`load_table`, like the next.
         text_columns: Which fields are free text.
-        skill_separator: What separates skills in a cell.
+        rules: What cells mean.
         role_column: A column that says what a row is, and is no field.
         fields: Which are read; columns of the others are as good as not there.
         context: From :func:`~jobrec_gym.market.context.context_fields`.
+        left_out: What of the cells is left out is added here, a phrase each.
 
     Raises:
-        MarketError: As :func:`load_csv`.
+        MarketError: As :func:`load_table`.
     """
-    _check_reading(columns, skill_separator)
+    _check_columns(columns)
     columns_of = _columns_of(table, side, columns, role_column, fields)
     text = _text_fields(side, text_columns)
     told = _context_columns(table, side, context or {})
-    return [_record(table.file, number, row, columns_of, text, skill_separator, told) for number, row in table.rows]
+    cells = CellReader(table.file, rules or CellRules(), table.header)
+    records = [_record(table.file, number, row, cells, columns_of, text, told) for number, row in table.rows]
+    cells.finish()
+    phrases = [f"{n:,} {what} of {side}" for what, n in cells.counts.items()]
+    if phrases:
+        logger.warning("%s: left out %s.", table.file, ", ".join(phrases))
+    if left_out is not None:
+        left_out += phrases
+    return records
 
 
 def _context_columns(
@@ -462,7 +298,7 @@ def _context_columns(
     found: dict[str, tuple[ContextKind, str]] = {}
     for name, field in context.items():
         column = (field.applicants if side == "applicants" else field.jobs) or name
-        if column not in table.header:
+        if not has_column(table.header, column):
             raise MarketError(
                 f"{no_such_column(table.file, column, table.header)} `context` compares {name!r} of both sides: say "
                 f"the kind and both columns, `context={{{name!r}: ({field.kind!r}, 'of applicants', 'of jobs')}}`."
@@ -471,9 +307,7 @@ def _context_columns(
     return found
 
 
-def _check_reading(columns: Columns | None, skill_separator: str) -> None:
-    if not isinstance(skill_separator, str) or not skill_separator:
-        raise MarketError(f"`skill_separator` must not be empty and be a text, got {skill_separator!r}.")
+def _check_columns(columns: Columns | None) -> None:
     if columns is not None and not isinstance(columns, Mapping):
         raise MarketError(f"`columns` must map fields to columns, `{{'hard': 'skills'}}`, got {columns!r}.")
 
@@ -531,9 +365,9 @@ def _columns_of(
         else:
             names = (names,)
         for name in names:
-            if name not in table.header and field in columns:
+            if not has_column(table.header, name) and field in columns:
                 raise MarketError(no_such_column(table.file, name, table.header))
-        if all(name in table.header for name in names):
+        if all(has_column(table.header, name) for name in names):
             found[field] = names
     near = set(fields) - set(columns)
     _refuse_near_misses(table, side, near, {name for names in found.values() for name in names} | {role_column})
@@ -597,24 +431,30 @@ def _record(
     file: str,
     number: int,
     row: Mapping[str, Any],
+    cells: CellReader,
     fields: Mapping[str, tuple[str, ...]],
     text_fields: Sequence[str],
-    separator: str,
     context: Mapping[str, tuple[ContextKind, str]],
 ) -> Record:
     where = f"{file}, row {number}"
 
+    def of(field: str, read: Callable[[Any, str, str], _Value], otherwise: _Value) -> _Value:
+        if field not in fields:
+            return otherwise
+        column = fields[field][0]
+        return read(cells.cell(row, column, where), where, column)
+
     def text(field: str) -> str:
-        return _cell_text(row.get(fields[field][0]), where, fields[field][0]) if field in fields else ""
+        return of(field, cells.text, "")
 
     def skills(field: str) -> tuple[str, ...] | str:
-        names = fields.get(field, ())
+        found = [(name, cells.cell(row, name, where)) for name in fields.get(field, ())]
         if field in text_fields:
-            texts = [_cell_free_text(row.get(name), where, name) for name in names]
+            texts = [cells.free_text(cell, where, name) for name, cell in found]
             return "\n".join(part for part in texts if part)
-        return tuple(skill for name in names for skill in _cell_skills(row.get(name), where, name, separator))
+        return tuple(skill for name, cell in found for skill in cells.skills(cell, where, name))
 
-    key = text("key") if "key" in fields else str(number)
+    key = of("key", cells.key, str(number))
     if not key:
         raise MarketError(f"{where}, column {fields['key'][0]!r}: is empty; every row needs a key of its own.")
     return Record(
@@ -622,98 +462,32 @@ def _record(
         title=text("title"),
         hard=skills("hard"),
         soft=skills("soft"),
-        seniority=_cell_seniority(row.get(fields["seniority"][0]), where, fields["seniority"][0])
-        if "seniority" in fields
-        else 0,
+        seniority=of("seniority", cells.seniority, 0),
         experience=text("experience"),
         occupation=text("occupation") or None,
         family=text("family") or None,
         where=where,
         split=_cell_split(text("split"), where, fields["split"][0]) if "split" in fields else None,
-        description=_cell_free_text(row.get(fields["description"][0]), where, fields["description"][0])
-        if "description" in fields
-        else "",
+        description=of("description", cells.free_text, ""),
         context={
-            name: _cell_context(row.get(column), kind, where, column, separator)
+            name: _cell_context(cells, cells.cell(row, column, where), kind, where, column)
             for name, (kind, column) in context.items()
         },
     )
 
 
-def _is_missing(cell: Any) -> bool:
-    return (
-        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
-    )
-
-
-def _cell_text(cell: Any, where: str, column: str) -> str:
-    if _is_missing(cell):
-        return ""
-    if isinstance(cell, str):
-        check_text(cell, f"{where}, column {column!r}")
-        return cell.strip()
-    if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
-        return str(cell)
-    raise MarketError(f"{where}, column {column!r}: must be a text or a number, got {cell!r:.80}.")
-
-
-def _cell_free_text(cell: Any, where: str, column: str) -> str:
-    if isinstance(cell, list):
-        return "\n".join(_skill_texts(cell, where, column))
-    return _cell_text(cell, where, column)
-
-
-def _cell_skills(cell: Any, where: str, column: str, separator: str) -> Iterator[str]:
-    if _is_missing(cell):
-        return
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
-        cell = parse_json(cell, f"{where}, column {column!r}", "begins like a JSON array and is none")
-    if isinstance(cell, str):
-        check_text(cell, f"{where}, column {column!r}")
-        yield from (skill for part in cell.split(separator) if (skill := part.strip()))
-    elif isinstance(cell, list):
-        yield from _skill_texts(cell, where, column)
-    else:
-        raise MarketError(f"{where}, column {column!r}: must be a list of skills, got {cell!r:.80}.")
-
-
-def _skill_texts(cell: Sequence[Any], where: str, column: str) -> list[str]:
-    for skill in cell:
-        if not isinstance(skill, str):
-            raise MarketError(f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them.")
-        check_text(skill, f"{where}, column {column!r}")
-    return [stripped for skill in cell if (stripped := skill.strip())]
-
-
-def _cell_seniority(cell: Any, where: str, column: str) -> int:
-    if _is_missing(cell):
-        return 0
-    try:
-        if isinstance(cell, bool):
-            raise ValueError
-        value = float(cell)  # 3.0 is what an integer column with gaps becomes
-        if not value.is_integer() or not 1 <= value <= 5:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):  # the last for an integer beyond any float
-        raise MarketError(
-            f"{where}, column {column!r}: must be a whole number from 1 (entry) to 5 (lead), or empty; got "
-            f"{cell!r:.80}."
-        ) from None
-    return int(value)
-
-
-def _cell_context(cell: Any, kind: ContextKind, where: str, column: str, separator: str) -> ContextValue | None:
+def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, column: str) -> ContextValue | None:
     """A value of the context; ``None`` where nothing is said."""
     if kind == "set":
-        return tuple(_cell_skills(cell, where, column, separator)) or None
+        return tuple(cells.skills(cell, where, column)) or None
     if kind == "category" and isinstance(cell, list):
         raise MarketError(
             f"{where}, column {column!r}: lists several, {cell!r:.80}, and a category has one: say "
             f'`context={{{column!r}: "set"}}`.'
         )
     if kind == "category":
-        return _cell_text(cell, where, column) or None
-    if _is_missing(cell):
+        return cells.text(cell, where, column) or None
+    if cells.is_nothing(cell):
         return None
     if kind == "flag":
         word = str(cell).strip().casefold()

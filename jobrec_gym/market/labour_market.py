@@ -440,8 +440,8 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     Args:
         source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (the part of it whose
             every pair was put to a language model), the folder of a saved market,
-            ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, jsonl, parquet, dynaq-json``, a dictionary
-            ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
+            ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet, json-resume, job-posting,
+            dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
         **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
 
     Returns:
@@ -463,7 +463,7 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     if not isinstance(source, (str, os.PathLike)):
         raise MarketError(f"`market` must be a name, a path, a dictionary or a LabourMarket, got {source!r}.")
     text = absolute(os.fspath(source))
-    kwargs = {key: plain_option(value) for key, value in kwargs.items()}
+    kwargs = {key: plain_option(key, value) for key, value in kwargs.items()}
     try:
         options = json.dumps(kwargs, sort_keys=True)
     except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again

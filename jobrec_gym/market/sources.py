@@ -26,11 +26,16 @@ _SOURCES: dict[str, str] = {
     "onet": "jobrec_gym.loaders.onet:load_onet",
     "esco": "jobrec_gym.loaders.esco:load_esco",
     "csv": "jobrec_gym.loaders.tables:load_csv",
+    "json": "jobrec_gym.loaders.tables:load_json",
     "jsonl": "jobrec_gym.loaders.tables:load_jsonl",
     "parquet": "jobrec_gym.loaders.tables:load_parquet",
+    "json-resume": "jobrec_gym.loaders.resumes:load_json_resume",
+    "job-posting": "jobrec_gym.loaders.postings:load_job_posting",
     "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
 }
 _WITHOUT_PATH = {"default", "recorded"}
+_PATHS = {"applicants"}
+"""Keywords of sources that name a file."""
 
 
 def register_market_source(scheme: str, entry_point: str) -> None:
@@ -68,21 +73,42 @@ def find_loader(source: str) -> Callable[..., Any] | None:
     near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
     hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
     what = "unknown market scheme" if colon else "unknown market"
-    raise MarketError(f'{what} "{source}":{hint} It must be the folder of a saved market or one of {", ".join(names)}.')
+    looked = "" if colon or Path(source).is_absolute() else f" (looked in {Path.cwd()})"
+    raise MarketError(
+        f'{what} "{source}":{hint} It must be the folder of a saved market{looked} or one of {", ".join(names)}.'
+    )
+
+
+_met: dict[str, str] = {}
+"""Folders of markets by the relative path under which they were first met, for who goes to another folder since."""
 
 
 def absolute(source: str) -> str:
-    """The source with its path made absolute, so that a worker in another folder finds it too."""
+    """The source with its path made absolute, so that a worker in another folder finds it too; ``~`` is expanded.
+
+    A relative path that is not there is the folder that it was when it was first met.
+    """
     scheme, colon, path = source.partition(":")
     if colon and scheme in _SOURCES:
-        return f"{scheme}:{Path(path).absolute()}" if path else source
-    return str(Path(source).absolute()) if Path(source).exists() and source not in _SOURCES else source
+        return f"{scheme}:{Path(path).expanduser().absolute()}" if path else source
+    if source in _SOURCES:
+        return source
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home, or what can be no path
+        folder = Path(source).expanduser()
+        if folder.exists():
+            _met.setdefault(source, str(folder.absolute()))
+            return str(folder.absolute())
+    return _met.get(source, source)
 
 
-def plain_option(value: Any) -> Any:
-    """A keyword's value as plain JSON has it, where it has one."""
+def plain_option(name: str, value: Any) -> Any:
+    """A keyword's value as plain JSON has it, where it has one; paths are absolute."""
     if isinstance(value, os.PathLike):
-        return str(Path(value).absolute())
+        return str(Path(value).expanduser().absolute())
+    if name in _PATHS and isinstance(value, str):
+        scheme, colon, path = value.partition(":")
+        prefix, path = (f"{scheme}:", path) if colon and scheme in _SOURCES else ("", value)
+        return f"{prefix}{Path(path).expanduser().absolute()}"
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -153,7 +153,7 @@ def test_a_file_is_read_by_its_own_ending_whatever_the_jobs_are(market, tmp_path
     assert np.array_equal(market.with_applicants(tmp_path / "people.jsonl").applicants.vectors, expected)
     (tmp_path / "people.jsonl").rename(tmp_path / "people.txt")
     with pytest.raises(
-        MarketError, match=r"people.txt must end in .csv, .jsonl, .ndjson, .parquet .or one of them and .gz., or be"
+        MarketError, match=r"people.txt must end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet .or one of them and"
     ):
         market.with_applicants(tmp_path / "people.txt")
     assert np.array_equal(market.with_applicants(f"jsonl:{tmp_path / 'people.txt'}").applicants.vectors, expected)

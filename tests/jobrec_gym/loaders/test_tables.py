@@ -296,7 +296,12 @@ def test_a_file_without_skill_columns_says_how_to_map_them(load):
         ({"skill_separator": 1}, "`skill_separator` must not be empty and be a text, got 1"),
         ({"delimiter": ";;"}, "`delimiter` must be one character, .*got ';;'"),
         ({"delimiter": '"'}, "`delimiter` must be one character, no quotation mark"),
-        ({"delimiter": None}, "`delimiter` must be one character, .*got None"),
+        ({"delimiter": 1}, "`delimiter` must be one character, .*got 1"),
+        ({"encoding": "latin-17"}, "`encoding` must be the name of an encoding such as 'cp1252', got 'latin-17'"),
+        ({"max_bytes": 0}, "`max_bytes` must be a whole number of at least 1, got 0"),
+        ({"null_values": "none"}, "`null_values` must list texts"),
+        ({"seniority_values": {"a": 9}}, r"`seniority_values\['a'\]` must be 1 \(entry\) to 5"),
+        ({"on_empty": "drop"}, "`on_empty` must be 'raise' or 'skip', got 'drop'"),
         ({"test_fraction": "0.3"}, r"`test_fraction` must be a number in \[0, 1\), got '0\.3'"),
         ({"seed": 1.5}, r"`seed` must be a whole number, got 1\.5"),
         ({"seed": None}, "`seed` must be a whole number, got None"),
@@ -307,7 +312,7 @@ def test_options_are_checked(load, options, message):
         load(JOBS, **options)
 
 
-@pytest.mark.parametrize("cell", ["6", "0", "2.5", "senior", "nan?"])
+@pytest.mark.parametrize("cell", ["6", "0", "2.5", "senior?", "nan?"])
 def test_seniority_names_row_and_column(load, cell):
     rows = [dict(row) for row in JOBS]
     rows[1]["seniority"] = cell
@@ -361,10 +366,10 @@ def test_a_malformed_csv_names_the_place(tmp_path, people, text, message):
     [
         ("", r"jobs\.jsonl has no rows"),
         ('{"key": 1, "hard": ["a"]}\nno', r"jobs\.jsonl, row 2: no JSON"),
-        ("[1]", r"jobs\.jsonl, row 1: must be a JSON object, got list"),
+        ("[1]", r"jobs\.jsonl, row 1: must be a JSON object, got int"),
         ('{"key": 1, "hard": {"a": 1}}', r"jobs\.jsonl, row 1, column 'hard': must be a list of skills"),
         ('{"key": [1], "hard": ["a"]}', r"jobs\.jsonl, row 1, column 'key': must be a text or a number"),
-        ('{"key": 1, "hard": [null]}', r"jobs\.jsonl, row 1, column 'hard': must list texts, got None"),
+        ('{"key": 1, "hard": [null]}', r"jobs\.jsonl, row 1 \(key '1'\) has neither hard nor soft skills"),
         ('{"key": 1, "hard": ["a"], "seniority": true}', r"row 1, column 'seniority': must be a whole number"),
         ('{"key": 1, "hard": ["a"], "seniority": 1' + "0" * 400 + "}", r"row 1, column 'seniority': must be a whole"),
         ('{"key": 1, "hard": ["a"], "seniority": 1' + "0" * 5000 + "}", r"jobs\.jsonl, row 1: no JSON: .*limit"),

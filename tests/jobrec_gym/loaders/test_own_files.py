@@ -1,0 +1,236 @@
+"""Markets of files of the kinds that people have: each is read, or doubted, or refused with the way out."""
+
+import gzip
+import json
+import logging
+import pickle
+import subprocess
+import sys
+
+import gymnasium as gym
+import pytest
+
+import jobrec_gym  # noqa: F401  # registers the environment
+from jobrec_gym.interactions import LogError
+from jobrec_gym.loaders.interactions import load_interactions
+from jobrec_gym.market import MarketError, load_market
+
+PEOPLE = "key,hard\np1,SQL;R\np2,nursing\n"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Writes jobs and people and loads them."""
+
+    def load(jobs, name="jobs.csv", people=PEOPLE, people_name="people.csv", **options):
+        for file, text in ((name, jobs), (people_name, people)):
+            if text is not None:
+                text = text if isinstance(text, str | bytes) else json.dumps(text)
+                (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        if people is not None:
+            options = {"applicants": str(tmp_path / people_name), **options}
+        scheme = options.pop("scheme", "csv" if ".csv" in name else "json")
+        return load_market(f"{scheme}:{tmp_path / name}", encoder="hashing", cache_dir=False, **options)
+
+    return load
+
+
+def skills(market):
+    return [market.job(row).hard_skills for row in range(len(market.jobs))]
+
+
+# ---- separators and lists
+
+
+def test_commas_between_skills_are_doubted_and_said(load):
+    jobs = 'key,hard\na,"SQL, Python, R"\nb,"SQL, nursing"\nc,R\n'
+    with pytest.warns(UserWarning, match=r"jobs\.csv: of 3 cells in column 'hard' 2 have ','.*`skill_separator=','`"):
+        assert skills(load(jobs))[0] == ("SQL, Python, R",)
+    people = "key,hard\np1,SQL\n"
+    market = load(jobs, people=people, skill_separator=",")
+    assert skills(market) == [("Python", "R", "SQL"), ("SQL", "nursing"), ("R",)]
+    assert skills(load(jobs, people=people, skill_separator=";"))[2] == ("R",), "who says so is believed"
+
+
+def test_lists_as_pandas_and_databases_write_them_are_lists(load):
+    jobs = "key,hard\na,\"['SQL', 'R']\"\nb,\"{SQL,R}\"\nc,\"('SQL', 'R')\"\n"
+    assert skills(load(jobs)) == [("R", "SQL")] * 3
+
+
+def test_a_file_in_another_language_of_spreadsheets_is_the_same_market(load):
+    plain = load("key,hard,title\na,SQL;R,cook\nb,R,\n")
+    for text in (
+        'sep=;\r\nkey;hard;title\r\na;"SQL;R";cook\r\nb;R;\r\n',
+        "key\thard\ttitle\na\tSQL;R\tcook\nb\tR\t\n",
+        "\ufefftitle|key|hard\ncook|a|SQL;R\n|b|R\n",
+        gzip.compress(b"key,hard,title\na,SQL;R,cook\nb,R,\n"),
+        "key,hard,title\na,SQL;R,cook\nb,R,N/A\n".encode("utf-16"),
+    ):
+        assert load(text).fingerprint() == plain.fingerprint()
+
+
+def test_accents_are_one_character_however_they_were_typed(load):
+    market = load("key,hard\na,caf\u00e9\nb,cafe\u0301\n")
+    assert skills(market) == [("caf\u00e9",)] * 2
+
+
+# ---- JSON and objects
+
+OBJECTS = [
+    {"key": "a", "skills": [{"name": "SQL", "level": 3}, {"name": None}], "at": {"title": "analyst"}},
+    {"key": "b", "skills": [{"name": "R"}], "at": None},
+]
+COLUMNS = {"jobs": {"hard": "skills.name", "title": "at.title"}}
+
+
+def test_objects_are_columns_and_nulls_in_lists_are_counted(load, caplog):
+    with caplog.at_level(logging.WARNING):
+        market = load(OBJECTS, "jobs.json", columns=COLUMNS)
+    assert skills(market) == [("SQL",), ("R",)]
+    assert (market.job(0).title, market.job(1).title) == ("analyst", "")
+    assert "jobs.json: left out 1 nulls in lists of jobs" in caplog.text
+    assert market.left_out == ("1 nulls in lists of jobs",)
+
+
+def test_objects_of_parquet_are_those_of_json(load, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'data'")
+    parquet.write_table(pyarrow.Table.from_pylist(OBJECTS), tmp_path / "x.parquet")
+    data = (tmp_path / "x.parquet").read_bytes()
+    market = load(data, "jobs.parquet", scheme="parquet", columns=COLUMNS)
+    assert market.fingerprint() == load(OBJECTS, "jobs.json", columns=COLUMNS).fingerprint()
+
+
+def test_an_entry_that_is_no_column_is_named(load):
+    with pytest.raises(MarketError, match=r"no object has the entry .*'skills\.nmae' names\. Did you mean 'name'"):
+        load(OBJECTS, "jobs.json", columns={"jobs": {"hard": "skills.nmae"}})
+    with pytest.raises(MarketError, match=r"has no column 'skill\.name'"):
+        load(OBJECTS, "jobs.json", columns={"jobs": {"hard": "skill.name"}})
+
+
+def test_one_object_with_both_sides_is_a_market(load, tmp_path):
+    jobs = [{"key": "a", "hard": ["SQL"]}, {"key": "b", "hard": ["R"]}]
+    people = [{"key": "p", "hard": ["SQL"]}]
+    both = {"jobs": jobs, "applicants": people}
+    market = load(both, "all.json", people=None)
+    assert (len(market.jobs), len(market.applicants)) == (2, 1)
+    apart = load(jobs, "jobs.json", people=people, people_name="people.json")
+    assert apart.fingerprint() == market.fingerprint()
+    same = load({"jobs": jobs}, "jobs.json", applicants=str(tmp_path / "all.json"))
+    assert same.fingerprint() == market.fingerprint()
+    with pytest.raises(MarketError, match="give exactly one of `applicants`"):
+        load({"jobs": jobs}, "jobs.json", people=None)
+
+
+def test_each_file_is_read_by_its_own_scheme_or_ending(load, tmp_path):
+    jobs = '{"key": "a", "hard": ["SQL"]}\n{"key": "b", "hard": ["R"]}\n'
+    market = load(jobs, "jobs.jsonl")
+    assert len(market.applicants) == 2
+    by_scheme = load(jobs, "jobs.jsonl", people_name="people.txt", applicants=f"csv:{tmp_path / 'people.txt'}")
+    assert by_scheme.fingerprint() == market.fingerprint()
+
+
+# ---- seniority, nothing, empty rows
+
+
+def test_words_of_seniority_are_levels_and_others_are_told(load):
+    jobs = "key,hard,seniority\na,SQL,Entry level\nb,R,Mid-Senior level\nc,R,Fachkraft\n"
+    with pytest.raises(MarketError, match=r"row 3, column 'seniority'.*`seniority_values=\{'Fachkraft': 3\}`"):
+        load(jobs)
+    market = load(jobs, seniority_values={"Fachkraft": 3, "mid-senior level": 5})
+    assert [market.job(row).seniority for row in range(3)] == [1, 5, 3]
+    assert market.with_applicants([{"hard": "SQL", "seniority": "Fachkraft"}]).applicant(0).seniority == 3
+
+
+def test_words_for_nothing_are_nothing_unless_they_are_something(load):
+    jobs = "key,title,hard\nNA,None,SQL\nb,-,n/a;R\n"
+    market = load(jobs)
+    assert [(market.job(row).key, market.job(row).title) for row in range(2)] == [("NA", ""), ("b", "")]
+    assert skills(market) == [("SQL",), ("R",)]
+    assert load(jobs, null_values=["-"]).job("NA").title == "None"
+
+
+def test_rows_without_skills_are_one_error_or_are_left_out_and_counted(load, caplog):
+    jobs = "key,hard\n" + "".join(f"j{row},{'SQL' if row in (5, 50) else 'NaN'}\n" for row in range(100))
+    with pytest.raises(MarketError, match=r"row 1 \(key 'j0'\).*like 98 of 100 jobs.*`on_empty='skip'`"):
+        load(jobs)
+    with caplog.at_level(logging.WARNING):
+        market = load(jobs, on_empty="skip")
+    assert market.jobs.keys.tolist() == ["j5", "j50"]
+    assert "left out 98 of 100 jobs, which have no skills" in caplog.text
+    assert market.left_out == ("98 of 100 jobs, which have no skills",)
+
+
+def test_nobody_is_left_out_of_a_side_that_has_no_skills_at_all(load):
+    with pytest.raises(MarketError, match=r"nor has any of the 2 jobs: is it another column"):
+        load("key,hard\na,\nb,-\n", on_empty="skip")
+
+
+# ---- paths
+
+
+def test_a_relative_path_is_found_again_from_another_folder(load, tmp_path, monkeypatch):
+    load("key,hard\na,SQL\nb,R\n").save(tmp_path / "mk")
+    monkeypatch.chdir(tmp_path)
+    env = gym.make("JobRec-v0", market="mk", split="all", job_split="all", num_candidates=2)
+    market = load_market("csv:jobs.csv", applicants="people.csv", encoder="hashing", cache_dir=False)
+    assert market.to_spec()["applicants"] == str(tmp_path / "people.csv")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert gym.make(env.spec).unwrapped.market.fingerprint() == env.unwrapped.market.fingerprint()
+    assert load_market(market.to_spec()).fingerprint() == market.fingerprint()
+    code = f"import pickle; print(pickle.loads({pickle.dumps(load_market('mk'))!r}).name)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == market.name
+
+
+def test_a_market_that_is_nowhere_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MarketError, match=rf'unknown market "km".*\(looked in {tmp_path}\)'):
+        load_market("km")
+
+
+def test_the_home_folder_is_found_in_every_path(load, tmp_path, monkeypatch):
+    market = load("key,hard\na,SQL\nb,R\n")
+    market.save(tmp_path / "mk")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same = load_market("csv:~/jobs.csv", applicants="~/people.csv", encoder="hashing", cache_dir=False)
+    assert same.fingerprint() == load_market("~/mk").fingerprint() == market.fingerprint()
+    assert same.to_spec()["source"] == f"csv:{tmp_path / 'jobs.csv'}"
+
+
+# ---- splits too small
+
+
+def test_a_split_too_small_says_how_large_each_is_and_how_to_show_fewer(load):
+    market = load("key,hard\na,SQL\nb,R\nc,R;SQL\n")
+    with pytest.raises(ValueError, match=r"2 of train, 1 of test, 3 in all.*`num_candidates=2`.*`job_split='all'`"):
+        gym.make("JobRec-v0", market=market)
+
+
+# ---- logs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "applicant;job;decision\np1;a;apply\np2;b;\n",
+        "sep=\t\napplicant\tjob\tdecision\np1\ta\tapply\np2\tb\tN/A\n".encode("utf-16"),
+        gzip.compress(b"applicant,job,decision\np1,a,apply\np2,b,<NA>\n"),
+    ],
+)
+def test_a_log_is_read_like_any_other_table(load, tmp_path, text):
+    market = load("key,hard\na,SQL\nb,R\n")
+    (tmp_path / "log.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    log = load_interactions(f"csv:{tmp_path / 'log.csv'}", market)
+    assert (log.applicant_ids.tolist(), log.job_ids.tolist(), log.decision.tolist()) == ([0, 1], [0, 1], [3, -1])
+
+
+def test_a_log_takes_lists_as_python_writes_them_and_json_arrays(load, tmp_path):
+    market = load("key,hard\na,SQL\nb,R\n")
+    rows = [{"applicant": "p1", "job": "a", "decision": "apply", "shown": "['a', 'b']"}]
+    (tmp_path / "log.json").write_text(json.dumps(rows, indent=1))
+    assert load_interactions(tmp_path / "log.json", market).shown(0).tolist() == [0, 1]
+    rows[0]["shown"] = "['a', b]"
+    (tmp_path / "log.json").write_text(json.dumps(rows))
+    with pytest.raises(LogError, match="list of shown jobs that cannot be read"):
+        load_interactions(tmp_path / "log.json", market)
