@@ -159,6 +159,8 @@ class LoggedCandidates:
                 "the log does not say what was shown: give its column `shown`, or show one recommended job among drawn "
                 "ones, `LoggedCandidates(log, n_drawn=9)`."
             )
+        if not len(log):
+            raise LogError("the log has no rows, so that there is nothing to show; was `take` or `split` given others?")
         smallest = int(log.sizes.min())
         if smallest < num_candidates:
             raise LogError(

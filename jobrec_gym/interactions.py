@@ -256,7 +256,14 @@ class Interactions:
         return self.shown_ids[offsets[rows][:, None] + np.arange(k)]
 
     def take(self, rows: NDArray[Any]) -> Interactions:
-        """Some rows, by number or by mask, in the order of ``rows``."""
+        """Some rows, by number or by mask, in the order of ``rows``.
+
+        Raises:
+            LogError: For a mask of another length.
+        """
+        mask = np.asarray(rows)
+        if mask.dtype == bool and mask.shape != (len(self),):
+            raise LogError(f"`rows` as a mask must be ({len(self)},), one for each row of the log, got {mask.shape}.")
         numbers = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
         columns: dict[str, Any] = {name: _rows(getattr(self, name), numbers) for name in _ROWS}
         if self.shown_offsets is not None:

@@ -450,6 +450,13 @@ def test_arrays_that_cannot_be_a_log_are_refused(market, changes, message):
         Interactions.of(market, **arguments)
 
 
+def test_rows_are_taken_by_number_or_by_a_mask_of_the_logs_length(log):
+    mask = np.arange(len(log)) == 1
+    assert_same(log.take(mask), log.take([1]))
+    with pytest.raises(LogError, match=rf"`rows` as a mask must be \({len(log)},\), one for each row"):
+        log.take(mask[:2])
+
+
 def test_a_log_is_read_only(log):
     with pytest.raises(ValueError, match="read-only"):
         log.reward[0] = 0.0

@@ -161,6 +161,11 @@ def test_a_log_that_does_not_say_what_was_shown_names_the_other_way(market):
         LoggedCandidates(log, n_drawn=2.5)
 
 
+def test_a_log_without_rows_shows_nothing(log, market):
+    with pytest.raises(LogError, match="the log has no rows"):
+        LoggedCandidates(log.take([])).bind(market, market.jobs.rows(), 2)
+
+
 def test_an_environment_plays_a_log(log, market):
     env = gym.make(
         "JobRec-v0",
