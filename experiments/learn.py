@@ -95,6 +95,11 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{setup.algorithm.target} cannot be told answers: it has no `observe` of its own. Take "
                 "agent=linear_blocks or agent=dynaq_plus, say."
             )
+        if not isinstance(agent, Bandit) and agent.gamma > 0:
+            raise RunError(
+                f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not know what came after an "
+                "answer: take one with gamma 0, such as agent=dynaq_plus."
+            )
         for answer in _with_sets(log).answers(ObservationForm.of(setup.env)):
             agent.observe(*answer)
         # Only now: a config that cannot be built destroys nothing.

@@ -124,6 +124,10 @@ def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
     ("options", "message"),
     [
         ({"agent": "cosine"}, r"cannot be told answers: it has no `observe` of its own. Take agent=linear_blocks"),
+        (
+            {"agent": "dynaq"},
+            "DynaQ has a gamma of 0.9, and a log does not know what came after an answer: take one with",
+        ),
         ({"agent": "linear_block"}, r"linear_blocks"),
         ({"log": None}, "`log` must be given"),
         ({"log": "nowhere"}, "does not exist"),
