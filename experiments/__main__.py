@@ -30,7 +30,7 @@ GROUPS = {
         "llm.serve",
         "llm.weights",
     ),
-    "Make data": ("make_dataset", "make_vectors"),
+    "Make data": ("look", "make_dataset", "make_vectors"),
     "Measure speed and memory": ("benchmark", "benchmarks.indexes"),
 }
 """Commands by what one wants to do; each is a module of this package."""

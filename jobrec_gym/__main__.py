@@ -1,14 +1,17 @@
-"""What is installed: ``python -m jobrec_gym`` prints versions, registered environments and extras found."""
+"""What is installed, and what a file holds: ``python -m jobrec_gym``, and ``python -m jobrec_gym look FILE``."""
 
+import argparse
 import platform
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import gymnasium as gym
 
-__all__ = ["extras_found", "requirements_by_extra", "summary"]
+from jobrec_gym.loaders.look import look
+
+__all__ = ["command_line", "extras_found", "main", "requirements_by_extra", "summary"]
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]*)\])?.*;.*\bextra\s*==\s*[\"'](?P<extra>[\w-]+)[\"']")
 _DISTRIBUTION = "jobrec-gym"
@@ -93,5 +96,31 @@ def _requires() -> list[str]:
         return []
 
 
+def command_line() -> argparse.ArgumentParser:
+    """What may stand behind ``python -m jobrec_gym``."""
+    parser = argparse.ArgumentParser(prog="python -m jobrec_gym", description="What is installed; what a file holds.")
+    commands = parser.add_subparsers(dest="command")
+    looking = commands.add_parser("look", help="what a file of jobs or people holds, and the call that loads it")
+    looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO or a saved market")
+    looking.add_argument("applicants", nargs="?", help="the file of the applicants, where the first has the jobs")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints what is installed, or what a file of jobs or people holds.
+
+    Raises:
+        SystemExit: For a file that cannot be read.
+    """
+    given = command_line().parse_args(arguments)
+    if given.command is None:
+        print(summary())  # noqa: T201
+        return
+    try:
+        print(look(given.path, given.applicants))  # noqa: T201
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
 if __name__ == "__main__":
-    print(summary())  # noqa: T201
+    main()

@@ -30,9 +30,11 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 import dynaq_algo
+import dynaq_algo.__main__
 import jobrec_gym
 from experiments.runs import build  # noqa: F401  # registers the resolvers of conf/
 from jobrec_gym import wrappers
+from jobrec_gym.__main__ import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -186,6 +188,10 @@ def check_command(words):
         case ["python", "-m", "pip", "install", *arguments]:
             named = re.findall(r"\[([\w,-]+)\]", " ".join(arguments))
             assert {extra for names in named for extra in names.split(",")} <= EXTRAS.keys()
+        case ["python", "-m", "jobrec_gym", *arguments]:
+            command_line().parse_args(arguments)
+        case ["python", "-m", "dynaq_algo", *arguments]:
+            dynaq_algo.__main__.command_line().parse_args(arguments)
         case ["python", "-m", module]:
             assert importlib.util.find_spec(f"{module}.__main__")
         case ["python", "-", *_]:

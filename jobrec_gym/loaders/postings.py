@@ -14,9 +14,10 @@ from typing import Any
 from jobrec_gym.loaders.documents import describe_instead, files_of
 from jobrec_gym.loaders.files import decoding, open_text
 from jobrec_gym.loaders.reading import Reading, Table, json_rows
-from jobrec_gym.market import MarketError
+from jobrec_gym.loaders.tables import load_table
+from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["POSTING_COLUMNS", "html_text", "read_postings"]
+__all__ = ["POSTING_COLUMNS", "html_text", "load_job_posting", "read_postings"]
 
 POSTING_COLUMNS = (
     *("key", "title", "hard", "experience", "occupation", "description"),
@@ -36,6 +37,23 @@ _BLOCKS = {"p", "br", "li", "ul", "ol", "div", "tr", "table", "section", "articl
 }
 _BREAKING = re.compile(r"<(?:p|br|li|div|h[1-6])\b", re.IGNORECASE)
 _LEFT_OUT = {"script", "style"}
+
+
+def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
+    """A market of jobs from schema.org's JobPosting; what is read of them: :func:`read_postings`.
+
+    Args:
+        path: Of the jobs.
+        **options: As of :func:`~jobrec_gym.loaders.tables.load_table`: ``applicants`` or ``n_applicants``, and such as
+            ``context={"place": "category", "salary": ("number", "wanted_salary", "salary")}``.
+
+    Raises:
+        MarketError: As :func:`read_postings` and :func:`~jobrec_gym.loaders.tables.load_table`.
+
+    Example:
+        >>> load_job_posting("jobs/", applicants="json-resume:people/")  # doctest: +SKIP
+    """
+    return load_table(path, kind="job-posting", **options)
 
 
 def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:

@@ -10,9 +10,10 @@ from typing import Any
 
 from jobrec_gym.loaders.documents import describe_instead, files_of
 from jobrec_gym.loaders.reading import Reading, Table, json_rows
-from jobrec_gym.market import MarketError
+from jobrec_gym.loaders.tables import load_table
+from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["RESUME_COLUMNS", "read_resumes"]
+__all__ = ["RESUME_COLUMNS", "load_json_resume", "read_resumes"]
 
 RESUME_COLUMNS = (
     *("key", "title", "hard", "soft", "experience", "description"),
@@ -25,6 +26,30 @@ _SECTIONS = ("basics", "work", "skills", "education", "projects", "volunteer", "
 # A group of skills of this name lists soft skills, as people and their tools write it.
 _SOFT = re.compile(r"\b(soft|personal|interpersonal|social|people|transferable)\b|^communication$", re.IGNORECASE)
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
+
+
+def load_json_resume(
+    path: str | os.PathLike[str], *, jobs: str | os.PathLike[str] | None = None, **options: Any
+) -> LabourMarket:
+    """A market of people from JSON Resume, and of jobs from another file; what is read of people: :func:`read_resumes`.
+
+    Args:
+        path: Of the people.
+        jobs: The file of the jobs, read by its own ending or scheme. Without one the people are what is recommended,
+            and ``applicants`` says to whom.
+        **options: As of :func:`~jobrec_gym.loaders.tables.load_table`, such as ``context={"place": "category"}``.
+
+    Raises:
+        MarketError: As :func:`read_resumes` and :func:`~jobrec_gym.loaders.tables.load_table`.
+
+    Example:
+        >>> load_json_resume("people/", jobs="job-posting:jobs/")  # doctest: +SKIP
+    """
+    if jobs is None:
+        return load_table(path, kind="json-resume", **options)
+    if "applicants" in options:
+        raise MarketError(f"{path}: with `jobs` its people are the applicants: leave `applicants` out.")
+    return load_table(jobs, applicants=f"json-resume:{os.fspath(path)}", **options)
 
 
 def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:

@@ -42,7 +42,7 @@ class LabourMarket:
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
         experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
-        left_out: What of its source is not in it, a phrase each, such as ``"3 jobs without skills"``.
+        left_out: What of its source is not in it, a phrase each, such as ``"3 of 9 jobs, which have no skills"``.
         cut: What of it was too long to be read whole, likewise.
         context: What is known of both sides beside these, by name, such as their places; see
             :class:`~jobrec_gym.market.context.ContextTable`. Each is a pair feature.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jobrec_gym.loaders.postings import POSTING_COLUMNS, html_text, read_postings
-from jobrec_gym.market import MarketError
+from jobrec_gym.market import MarketError, load_market
 
 BAKER = {
     "@context": "https://schema.org/",
@@ -200,6 +200,40 @@ def test_text_of_html():
     assert html_text("plain, a < b") == "plain, a < b"
     assert html_text("&lt;p&gt;We bake&lt;/p&gt;") == "We bake"
     assert html_text("a<br>b<style>p {}</style> <b>c</b>") == "a\nb c"
+
+
+def test_postings_and_resumes_are_the_two_sides_of_a_market(tmp_path):
+    jobs, people = tmp_path / "jobs", tmp_path / "people"
+    for folder in (jobs, people):
+        folder.mkdir()
+    for n, place in enumerate(("Leeds", "York", "Leeds")):
+        address = {"address": {"addressLocality": place}}
+        write(jobs / f"{n}.json", posting(identifier=f"b-{n}", jobLocation=address))
+        resume = {"basics": {"label": "Baker", "location": {"city": place}}, "skills": [{"name": "kneading"}]}
+        write(people / f"p{n}.json", resume)
+    options = {"encoder": "hashing", "context": {"place": "category"}}
+    market = load_market(f"job-posting:{jobs}", applicants=f"json-resume:{people}", **options)
+    assert market.job("b-1").context == {"place": "York"}
+    assert market.applicant("p2").context == {"place": "Leeds"}
+    assert market.job(0).hard_skills == ("food safety", "kneading")
+    assert market.job(0).description.startswith("We bake.")
+    turned = load_market(f"json-resume:{people}", jobs=f"job-posting:{jobs}", **options)
+    assert turned.fingerprint() == market.fingerprint()
+    found = load_market(f"json-resume:{people}", applicants=f"job-posting:{jobs}", encoder="hashing")
+    assert found.job("p0").title == "Baker", "people are recommended to jobs"
+    with pytest.raises(MarketError, match="with `jobs` its people are the applicants: leave `applicants` out"):
+        load_market(f"json-resume:{people}", jobs=f"job-posting:{jobs}", applicants="x.csv")
+
+
+def test_people_of_a_table_are_shown_postings(tmp_path):
+    write(tmp_path / "a.json", BAKER)
+    write(tmp_path / "people.csv", "key,hard\np,kneading\n")
+    market = load_market(
+        f"job-posting:{tmp_path / 'a.json'}", applicants=str(tmp_path / "people.csv"), encoder="hashing"
+    )
+    assert market.applicant("p").hard_skills == ("kneading",)
+    new = market.with_applicants(f"json-resume:{write(tmp_path / 'q.json', {'skills': ['baking']})}")
+    assert new.applicant("q").hard_skills == ("baking",)
 
 
 def test_what_holds_no_posting_is_refused(tmp_path):

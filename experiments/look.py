@@ -1,0 +1,25 @@
+"""``python -m experiments.look path=FILE``: what a file of jobs or people holds, and the call that loads it."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from jobrec_gym.loaders.look import look
+
+__all__: list[str] = []
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="look")
+def main(cfg: DictConfig) -> None:
+    """Prints it."""
+    if cfg.path is None:
+        raise SystemExit("error: say which file: python -m experiments.look path=FILE")
+    try:
+        print(look(cfg.path, cfg.applicants))
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What a person is told of a file, and the call that is printed."""
+
+import json
+
+import pytest
+
+from jobrec_gym.__main__ import main
+from jobrec_gym.loaders.look import find_columns, look
+from jobrec_gym.market import MarketError, load_market
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def told(*paths):
+    """What is told, and the call at its end."""
+    text = look(*paths)
+    return text, text[text.index("load_market(") :]
+
+
+def run(call):
+    """The market of a printed call, without an encoder to load."""
+    return eval(f"{call.rstrip()[:-1].rstrip().rstrip(',')}, encoder='hashing')", {"load_market": load_market})
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    return write(
+        tmp_path / "jobs.csv",
+        "Job ID,JobTitle,Required Skills,Location,Salary,Posted",
+        '1,Analyst,"SQL, Python, Excel",Leeds,40000,x',
+        '2,Nurse,"wound care, first aid",York,35000,y',
+        '3,Cook,"grilling, hygiene",Leeds,,z',
+    )
+
+
+@pytest.fixture
+def people(tmp_path):
+    return write(
+        tmp_path / "people.csv",
+        "candidate_id,headline,skills,city,expected_salary",
+        'p1,Data person,"SQL, Python",Leeds,41000',
+        'p2,Chef,"grilling, baking",York,30000',
+    )
+
+
+def test_columns_are_found_by_their_usual_names():
+    header = ["JobTitle", "job-id", "Tech Skills", "Soft_Skills", "job description", "Something"]
+    assert find_columns(header) == {
+        "key": "job-id",
+        "title": "JobTitle",
+        "hard": "Tech Skills",
+        "soft": "Soft_Skills",
+        "description": "job description",
+    }
+    assert find_columns(["skills", "hard_skills"]) == {"hard": "hard_skills"}, "the likeliest name wins"
+
+
+def test_a_table_is_told_column_by_column_with_the_summary_of_its_rows(jobs):
+    text, call = told(jobs)
+    assert f"{jobs}: csv, 3 rows, 6 columns" in text
+    assert [" ".join(line.split()) for line in text.split("\n")[1:7]] == [
+        "Job ID key 1",
+        "JobTitle title Analyst",
+        "Required Skills hard SQL, Python, Excel",
+        "Location context: place Leeds",
+        "Salary context: salary 40000",
+        "Posted x",
+    ]
+    assert "skills a row: jobs 2.3 hard (2 to 3) and no soft" in text
+    assert "first of the jobs: '1'; Analyst; hard: Excel, Python, SQL" in text
+    assert 'skill_separator=","' in call and 'applicants="..."' in call
+
+
+def test_the_printed_call_of_two_files_loads_them(jobs, people):
+    text, call = told(jobs, people)
+    market = run(call)
+    assert market.job("1").hard_skills == ("Excel", "Python", "SQL")
+    assert market.applicant("p1").hard_skills == ("Python", "SQL")
+    assert market.applicant("p2").context == {"place": "York", "salary": 30_000.0}
+    assert market.job("3").context == {"place": "Leeds"}
+    assert "2 applicants (1 train, 1 test)" in text
+
+
+def test_the_call_of_one_file_is_whole_but_for_the_applicants(jobs, people):
+    call = told(jobs)[1].replace('"..."', repr(str(people)))
+    with pytest.raises(MarketError, match="people.csv has no column 'Job ID'"):
+        run(call)
+    assert run(told(jobs, people)[1]).jobs.keys.tolist() == ["1", "2", "3"]
+
+
+def test_a_text_that_is_no_list_is_read_as_free_text(tmp_path):
+    long = "You plan, bake, and sell what we make for people who come by in the morning"
+    file = write(tmp_path / "jobs.csv", "id,title,skills", *(f'{n},Baker,"{long}, {n}"' for n in range(4)))
+    assert 'text_columns=["hard"]' in told(file)[1]
+    listed = write(tmp_path / "listed.csv", "id,title,skills", *(f'{n},Baker,"bake|sell"' for n in range(4)))
+    assert 'skill_separator="|"' in told(listed)[1]
+    plain = write(tmp_path / "plain.csv", "id,title,skills", *(f"{n},Baker,bake;sell" for n in range(4)))
+    assert "skill_separator" not in told(plain)[1] and "text_columns" not in told(plain)[1]
+
+
+def test_a_description_stands_in_for_skills_that_few_rows_list(tmp_path):
+    rows = [
+        json.dumps({"title": "Cook", "skills": ["grilling"] if n == 0 else [], "summary": "We grill."})
+        for n in range(5)
+    ]
+    text, call = told(write(tmp_path / "jobs.jsonl", *rows))
+    assert "! 'skills': empty in 4 of 5 rows; the free text 'summary' is taken" in text
+    assert 'columns={"hard": "summary", "description": "summary"}' in call
+
+
+def test_rows_without_skills_are_counted_and_left_out_by_the_call(tmp_path):
+    file = write(tmp_path / "jobs.csv", "id,skills", "1,SQL", "2,", "3,R")
+    text, call = told(file)
+    assert "! 1 of 3 rows have no skills" in text
+    assert "left out: 1 of 3 jobs, which have no skills" in text
+    assert 'on_empty="skip"' in call
+
+
+def test_a_column_that_is_not_what_its_name_says_is_let_go(tmp_path):
+    file = write(tmp_path / "jobs.csv", "id,level,skills", "1,blue,SQL", "1,red,R")
+    text, call = told(file)
+    assert "! 'level' is not taken as seniority:" in text
+    assert "! 'id' is not taken as key:" in text
+    assert '"level"' not in call and '"id"' not in call
+
+
+def test_a_table_without_anything_like_skills_says_how_to_name_them(tmp_path):
+    with pytest.raises(MarketError, match=r"no column looks like skills .* It has 'a', 'b'\. Say which it is: `load_m"):
+        look(write(tmp_path / "x.csv", "a,b", "1,2"))
+
+
+def test_documents_are_known_by_what_they_hold(tmp_path):
+    people, jobs = tmp_path / "people", tmp_path / "jobs"
+    for folder in (people, jobs):
+        folder.mkdir()
+    write(people / "anna.json", json.dumps({"basics": {"label": "Cook"}, "skills": [{"name": "grilling"}]}))
+    write(jobs / "a.json", json.dumps({"@type": "JobPosting", "title": "Cook", "skills": "grilling, baking"}))
+    text, call = told(jobs, people)
+    assert "job-posting, 1 jobs" in text and "json-resume, 1 applicants" in text
+    assert run(call).applicant("anna").title == "Cook"
+    text, call = told(people / "anna.json")
+    assert f'"json-resume:{people / "anna.json"}"' in call and 'jobs="..."' in call
+    assert "skills a row: applicants 1.0 hard" in text and "first of the applicants: 'anna'; Cook" in text
+
+
+def test_a_saved_market_tells_its_summary(jobs, people, tmp_path):
+    market = run(told(jobs, people)[1]).save(tmp_path / "market")
+    assert look(tmp_path / "market") == f'{market.summary()}\n\nload_market("{tmp_path / "market"}")'
+
+
+def test_a_file_of_applicants_is_no_market(jobs, tmp_path):
+    with pytest.raises(MarketError, match="is a folder and holds neither a release"):
+        (tmp_path / "empty").mkdir()
+        look(tmp_path / "empty")
+    with pytest.raises(MarketError, match="is a market of its own and no file of applicants"):
+        look(jobs, "onet:db.zip")
+
+
+def test_the_command_prints_it_and_names_what_is_wrong_in_a_line(jobs, capsys):
+    main(["look", str(jobs)])
+    assert capsys.readouterr().out == f"{look(jobs)}\n"
+    with pytest.raises(SystemExit, match="error: .*nothing.csv does not exist"):
+        main(["look", "nothing.csv"])
