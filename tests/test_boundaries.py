@@ -296,10 +296,11 @@ def test_a_command_and_its_config_have_one_name():
     configs = set()
     for path in modules("experiments"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
-                given = {one.arg: ast.literal_eval(one.value) for one in node.keywords}
-                assert given["config_name"] == path.stem, dotted(path)
-                configs.add((path.parent / given["config_path"] / f"{path.stem}.yaml").resolve())
+            for decorator in node.decorator_list if getattr(node, "name", "") == "main" else ():
+                given = {one.arg: ast.unparse(one.value).strip("'") for one in getattr(decorator, "keywords", ())}
+                if "config_name" in given:
+                    assert given["config_name"] == path.stem, dotted(path)
+                    configs.add((path.parent / given["config_path"] / f"{path.stem}.yaml").resolve())
     assert all(path.is_file() for path in configs)
     assert set((ROOT / "conf").glob("*.yaml")) == {path for path in configs if path.parent.name == "conf"}
 

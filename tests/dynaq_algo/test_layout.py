@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dynaq_algo.layout import CandidateLayout
+from dynaq_algo.layout import CandidateLayout, DecisionBatch
 
 
 def box(*shape, dtype=np.float32):
@@ -166,3 +166,14 @@ def test_mask_and_pairs_must_be_of_the_candidates_that_are_shown(key, shape, mes
         layout.read({name: np.ones(size) for name, size in obs.items()})
     with pytest.raises(ValueError, match=r"lacks \['pairs'\]"):
         layout.read({name: np.ones(obs[name]) for name in ("candidates", "applicant", "action_mask")})
+
+
+def test_any_action_is_uniform_among_those_allowed():
+    mask = np.tile([True, False, True], (3_000, 1))
+    decisions = DecisionBatch(np.zeros((3_000, 1)), np.zeros((3_000, 3)), mask)
+    shares = np.bincount(decisions.any_action(np.random.default_rng(0)), minlength=3) / 3_000
+    np.testing.assert_allclose(shares, [0.5, 0, 0.5], atol=0.03)
+    shares = np.bincount(decisions._replace(mask=None).any_action(np.random.default_rng(0)), minlength=3) / 3_000
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
+    with pytest.raises(ValueError, match="must allow at least one candidate, row 1 allows none"):
+        decisions._replace(mask=mask & (np.arange(3_000) != 1)[:, None]).any_action(np.random.default_rng(0))

@@ -259,6 +259,19 @@ def test_components_are_kept_beside_the_reward_and_nan_where_missing():
     np.testing.assert_array_equal(components["b"], np.array([np.nan, np.nan, 3], np.float32))
 
 
+def test_the_newest_are_the_last_stored_in_order_less_those_that_are_not_to_be_learned_from():
+    replay = CandidateReplay(4, D, K, 2)
+    for number in range(6):
+        obs, info = (
+            decisions([number], [[1, 2, 3]]),
+            {"reward_components": {"a": 1.0, **({} if number == 4 else {"b": 1})}},
+        )
+        replay.add(obs, obs, np.array([0]), np.array([float(number)]), np.array([False]), [info])
+    np.testing.assert_array_equal(replay.newest(3).reward, [3, 4, 5])
+    replay.weights = {"a": 1.0, "b": 1.0}  # number 4 lacks a component that counts
+    np.testing.assert_array_equal(replay.newest(4).serial, [2, 3, 5])
+
+
 def test_planning_on_candidates_draws_only_allowed_ones_that_were_not_chosen():
     replay = CandidateReplay(4, D, K, 2)
     obs = decisions([1], [[10, 20, 30]], [[True, True, False]])
