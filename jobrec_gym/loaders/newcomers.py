@@ -160,6 +160,8 @@ def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str]) -
         return read_table(rows)
     if isinstance(rows, Mapping):
         raise MarketError("`rows` must be a sequence of mappings, got one mapping: wrap it in a list.")
+    if hasattr(rows, "iterrows"):
+        raise MarketError("`rows` must be a sequence of mappings, got a DataFrame: give `frame.to_dict('records')`.")
     listed = list(rows)
     header: dict[str, None] = {}
     for number, row in enumerate(listed, start=1):

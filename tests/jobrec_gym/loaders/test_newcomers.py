@@ -184,3 +184,14 @@ def test_newcomers_have_no_split_even_where_the_market_was_loaded_with_one(tmp_p
     for rows in ([{"key": "p9", "hard": "SQL"}], [{"key": "p9", "hard": "SQL", "split": "cohort 3"}], people):
         assert not market.with_applicants(rows).applicants.held_out.any()
     assert market.applicants.held_out.all()
+
+
+def test_a_data_frame_comes_as_its_rows(market):
+    pandas = pytest.importorskip("pandas", reason="needs the extra 'experiments'")
+    frame = pandas.DataFrame(
+        [{"key": "p8", "hard": "SQL", "seniority": None}, {"key": "p9", "hard": None, "soft": "calm"}]
+    )
+
+    with pytest.raises(MarketError, match=r"got a DataFrame: give `frame.to_dict\('records'\)`"):
+        market.with_applicants(frame)
+    assert market.with_applicants(frame.to_dict("records")).applicants.keys.tolist() == ["p8", "p9"]
