@@ -1,29 +1,42 @@
-"""``python -m dynaq_algo convert OLD.zip NEW.zip``: an agent of an earlier version, as this one writes it.
-
-The arguments of an earlier agent are pickled Python. Converting it runs what is in it: only for a file of your own, or
-where nothing else is at stake.
-"""
+"""``python -m dynaq_algo convert OLD.zip NEW.zip``: an agent of an earlier version, as this one writes it."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from dynaq_algo.agent_file import convert_agent
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 
-def main(arguments: list[str]) -> None:
+def command_line() -> argparse.ArgumentParser:
+    """What ``python -m dynaq_algo`` takes."""
+    parser = argparse.ArgumentParser(prog="python -m dynaq_algo", description="What can be done with saved agents.")
+    convert = parser.add_subparsers(dest="what", required=True).add_parser(
+        "convert",
+        help="rewrite an agent of an earlier version as JSON and tensors",
+        description="Rewrite an agent of an earlier version as JSON and tensors. Its arguments are pickled Python, and "
+        "this runs what is in them: only for a file of your own, or where nothing else is at stake.",
+    )
+    convert.add_argument("old", help="the zip")
+    convert.add_argument("new", help="where to")
+    convert.add_argument(
+        "--exclude", nargs="*", default=[], help="arguments that are code; `load` takes them as custom_objects"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Convert, and say so."""
-    if len(arguments) != 3 or arguments[0] != "convert":
-        raise SystemExit(f"usage: python -m dynaq_algo convert OLD.zip NEW.zip\n\n{__doc__}")
-    _, old, new = arguments
+    given = command_line().parse_args(arguments)
     try:
-        convert_agent(old, new)
+        convert_agent(given.old, given.new, given.exclude)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    sys.stdout.write(f"{new}: what {old} holds, as JSON and tensors\n")
+    sys.stdout.write(f"{given.new}: what {given.old} holds, as JSON and tensors\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

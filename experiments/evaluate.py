@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     paths: Any = OmegaConf.to_container(cfg.run) if OmegaConf.is_list(cfg.run) else cfg.run
     try:
         runs = find_runs(paths, "run")
-        results = [evaluate_run(run, changes) for run in tracked(runs, "evaluation", "run")]
+        results = [evaluate_run(run, changes, cfg.trust) for run in tracked(runs, "evaluation", "run")]
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
     groups = group_runs(runs)

@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
                 task.market, cfg.output, cfg.n_pairs, cfg.seed, cfg.split, cfg.job_split, cfg.scale, vectors=cfg.vectors
             )
         else:
-            write_episodes(task, cfg.behaviour, cfg.dataset_id, cfg.n_episodes, cfg.epsilon, cfg.seed)
+            write_episodes(task, cfg.behaviour, cfg.dataset_id, cfg.n_episodes, cfg.epsilon, cfg.seed, cfg.trust)
     except (ValueError, ImportError, RunError) as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -78,7 +78,13 @@ def write_pairs(
 
 
 def write_episodes(
-    task: Task, behaviour: str, dataset_id: str, n_episodes: int, epsilon: float = 0.1, seed: int = 0
+    task: Task,
+    behaviour: str,
+    dataset_id: str,
+    n_episodes: int,
+    epsilon: float = 0.1,
+    seed: int = 0,
+    trust: bool = False,
 ) -> None:
     """A Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`.
 
@@ -89,6 +95,7 @@ def write_episodes(
         n_episodes: How many.
         epsilon: Share of uniform choices; of ``"random"``: all.
         seed: Of episodes and choices.
+        trust: Of a run, as of :func:`~experiments.runs.saved.load_run`.
     """
     from experiments.learners.opponents import CosineRecommender
     from experiments.runs.saved import load_run
@@ -97,7 +104,7 @@ def write_episodes(
     if behaviour == "cosine":
         model = CosineRecommender(task.make_env())
     elif behaviour != "random":
-        task, model = load_run(read_run(Path(behaviour)), {})
+        task, model = load_run(read_run(Path(behaviour)), {}, trust)
     env = task.single_env()
     episodes = tqdm(record_episodes(env, model, n_episodes, epsilon, seed), total=n_episodes, desc="episodes")
     share = "uniform" if model is None else f"epsilon-greedy, epsilon {epsilon}"

@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
             raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
         runs = find_runs(options["run"], "run")
         for run in runs:
-            setup, agent = load_run(run, {})
+            setup, agent = load_run(run, {}, cfg.trust)
             reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
             log = load_interactions(cfg.log, setup.market, **reading)
             log = log.split(cfg.split)

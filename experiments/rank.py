@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     try:
-        who: Ranking = ranking_of_run(options["run"], options.get("market"), options["agent"])
+        who: Ranking = ranking_of_run(options["run"], options.get("market"), options["agent"], options["trust"])
         n_people = rank_people(
             who,
             options["out"],

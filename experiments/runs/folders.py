@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metr
 CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOCK = ".lock"
+RUN_FORMAT = "jobrec-run/1"
 
 HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")
 """Entries of a config that say how to run, and change nothing in what comes out."""
@@ -73,18 +74,24 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """The learning curve, one row a point."""
-        import pandas as pd  # where it is read: most commands read none
+        """The learning curve, one row a point.
 
-        return pd.read_csv(self.file(METRICS))
+        Raises:
+            RunError: If it is gone or no table.
+        """
+        return _table(self.file(METRICS))
 
     @property
     def progress(self) -> pd.DataFrame:
-        """The algorithm's own log; empty where it wrote none."""
-        import pandas as pd
+        """The algorithm's own log; empty where it wrote none.
+
+        Raises:
+            RunError: If it is no table.
+        """
+        import pandas as pd  # where it is read: most commands read none
 
         file = self.folder / PROGRESS
-        return pd.read_csv(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
+        return _table(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
 
     def file(self, name: str) -> Path:
         """A file that every finished run has.
@@ -102,14 +109,15 @@ def read_run(folder: Path) -> Run:
     """Opens a finished run.
 
     Raises:
-        RunError: If the folder holds none.
+        RunError: If the folder holds none, or a file of it is not whole or of another version.
     """
-    try:
-        summary = json.loads((folder / SUMMARY).read_text())
-        config = yaml.safe_load((folder / CONFIG).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{folder} holds no finished run: {error}.") from error
-    return Run(folder, config, summary)
+    summary = _read_mapping(folder / SUMMARY, json.loads)
+    if (found := summary.get("format", RUN_FORMAT)) != RUN_FORMAT:
+        raise RunError(
+            f"{folder / SUMMARY} has the format {found!r:.40}, this version reads {RUN_FORMAT!r}: read it by the "
+            "version that wrote it, which it says in `versions`, or run it again with resume=false."
+        )
+    return Run(folder, _read_mapping(folder / CONFIG, yaml.safe_load), summary)
 
 
 def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None, name: str) -> list[Run]:
@@ -259,10 +267,49 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     return name or "default"
 
 
+def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A file of a finished run.
+
+    Raises:
+        RunError: If it is gone, not whole, or holds something else than named entries.
+    """
+    try:
+        content = parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise RunError(f"{file.parent} holds no finished run: there is no {file.name}.") from error
+        why = " ".join(str(error).split())[:160]
+        raise RunError(
+            f"{file.parent} holds no finished run: {file} is not whole, or was changed: {why}. Run it again with "
+            "resume=false."
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(
+            f"{file.parent} holds no finished run: {file} must hold named entries, got {content!r:.40}. Run it again "
+            "with resume=false."
+        )
+    return content
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """A table of a run.
+
+    Raises:
+        RunError: If it is none.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(file)
+    except (OSError, ValueError, pd.errors.ParserError) as error:  # an empty one is a ValueError
+        why = " ".join(str(error).split())[:160]
+        raise RunError(f"{file} is no whole table: {why}. Run it again with resume=false.") from error
+
+
 def _read_config(folder: Path) -> dict[str, Any] | None:
     try:
         there = yaml.safe_load((folder / CONFIG).read_text())
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     return there if isinstance(there, dict) else None
 

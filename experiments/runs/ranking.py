@@ -22,6 +22,7 @@ from experiments.runs.build import Task
 from experiments.runs.folders import MODEL, RunError, find_runs, lock_file
 from experiments.runs.progress import Progress
 from experiments.runs.saved import load_run
+from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.market import Split
@@ -60,7 +61,10 @@ class Ranking:
 
 
 def ranking_of_run(
-    folder: str | os.PathLike[str] | None, market: Mapping[str, Any] | None = None, agent: str | None = None
+    folder: str | os.PathLike[str] | None,
+    market: Mapping[str, Any] | None = None,
+    agent: str | None = None,
+    trust: bool = False,
 ) -> Ranking:
     """The agent of a finished run, on the run's market.
 
@@ -69,9 +73,10 @@ def ranking_of_run(
         market: An entry ``market`` of a config, in place of the run's: a catalogue that has grown, say. Without it and
             without a run, it is the default market.
         agent: ``"cosine"`` takes the market of the run alone.
+        trust: As of :func:`~experiments.runs.saved.load_run`.
 
     Raises:
-        RunError: If there is not one run, or its agent scores nothing.
+        RunError: If it is not trusted, there is not one run, or its agent scores nothing.
         ValueError: If its agent reads other jobs than the market's.
     """
     if agent not in (None, "cosine"):
@@ -84,9 +89,10 @@ def ranking_of_run(
             f"`run`: {folder} holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}."
         )
     (run,) = runs
+    require_trust(run.config, run.folder, trust)
     if market is not None:
         run = dataclasses.replace(run, config={**run.config, "market": dict(market)})
-    setup, model = load_run(run, {})
+    setup, model = load_run(run, {}, trust=True)
     if agent == "cosine":
         return Ranking(setup.market)
     # A flattened observation has so many candidates and no more.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.runs.evaluation import Metrics, Truth
+from experiments.runs.folders import RunError
 from experiments.runs.progress import Progress
 from jobrec_gym.metrics import cumulative_regret
 
@@ -344,17 +345,24 @@ def keep_rows(path: Path, interactions: int) -> None:
 
 
 def rows_until(path: Path, column: str, last: float) -> list[list[str]]:
-    """The header of a table and its whole rows up to where a column passes ``last``; empty if nothing was written."""
-    with path.open(newline="") as file:
-        lines = file.read().splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()  # a kill cut it short
-    header, *rows = list(csv.reader(lines)) or [[]]
-    if not header:
-        return []
-    at = header.index(column) if column in header else None
-    whole = (row for row in rows if len(row) == len(header))
-    return [header, *(row for row in whole if at is None or float(row[at] or 0) <= last)]
+    """The header of a table and its whole rows up to where a column passes ``last``; empty if nothing was written.
+
+    Raises:
+        RunError: If it is no table.
+    """
+    try:
+        with path.open(newline="") as file:
+            lines = file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # a kill cut it short
+        header, *rows = list(csv.reader(lines)) or [[]]
+        if not header:
+            return []
+        at = header.index(column) if column in header else None
+        whole = (row for row in rows if len(row) == len(header))
+        return [header, *(row for row in whole if at is None or float(row[at] or 0) <= last)]
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"{path} is no whole table: {error}. Run it from its beginning with resume=false.") from error
 
 
 def _passed(interval: int | None, written: int, now: int) -> bool:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.build import Setup, build
-from experiments.runs.folders import EVALUATION, MODEL, Run, write_json
+from experiments.runs.folders import EVALUATION, MODEL, Run, RunError, write_json
+from experiments.runs.trust import require_trust
 
 __all__ = ["evaluate_run", "load_run"]
 
 
-def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
+def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict[str, Any]:
     """Loads the agent of a run, evaluates it, and writes ``evaluation.json`` beside it.
 
     Args:
         run: A finished run.
         changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
+        trust: As of :func:`load_run`.
 
     Returns:
         What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
-        RunError: If there is no saved agent.
+        RunError: As of :func:`load_run`.
     """
-    setup, model = load_run(run, changes)
+    setup, model = load_run(run, changes, trust)
     evaluation = setup.evaluation
     result = {
         "evaluation": {key: setup.config["evaluation"][key] for key in changes},
@@ -35,12 +38,22 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def load_run(run: Run, changes: dict[str, Any]) -> tuple[Setup, Any]:
+def load_run(run: Run, changes: dict[str, Any], trust: bool = False) -> tuple[Setup, Any]:
     """A run as it was set up, with some entries of ``evaluation`` replaced (``None`` keeps one), and its agent.
 
+    Args:
+        run: A finished run.
+        changes: Entries to replace.
+        trust: Whether what is no part of this project may be imported and run, and files of other libraries loaded.
+
     Raises:
-        RunError: If there is no saved agent.
+        RunError: If there is no saved agent or it is not whole, or it or the config could run code of others and is
+            not trusted.
     """
     saved = run.file(MODEL)
+    require_trust(run.config, run.folder, trust)
     setup = build(run.config, evaluation={key: value for key, value in changes.items() if value is not None})
-    return setup, setup.algorithm.load(saved, setup.env)
+    try:
+        return setup, setup.algorithm.load(saved, setup.env)
+    except AgentFileError as error:
+        raise RunError(f"{error} Or run it again with resume=false.") from error

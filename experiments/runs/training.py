@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
 from dynaq_algo import NothingLearned
+from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.build import Setup
 from experiments.runs.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.runs.folders import (
@@ -28,6 +29,7 @@ from experiments.runs.folders import (
     MODEL,
     PRETRAIN,
     PROGRESS,
+    RUN_FORMAT,
     SUMMARY,
     TENSORBOARD,
     RunError,
@@ -89,7 +91,10 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
     if goes_on:
         (folder / SUMMARY).unlink(missing_ok=True)
         write_config(folder, config)
-        model = setup.algorithm.load_checkpoint(folder / CHECKPOINT, env)
+        try:
+            model = setup.algorithm.load_checkpoint(folder / CHECKPOINT, env)
+        except AgentFileError as error:
+            raise RunError(f"{error} Run it from its beginning with resume=false.") from error
         keep_rows(folder / METRICS, model.num_timesteps)
         model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
     else:
@@ -110,6 +115,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
 
     model.save(folder / MODEL)
     summary = {
+        "format": RUN_FORMAT,
         "overrides": [item for item in overrides if not item.startswith("hydra")],
         "commit": commit,
         "seed": setup.seed,

@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
             if run.summary["seed"] in cfg.seeds
         ]
         for learner, run in tracked(chosen, "calibration", "run"):
-            trained = relearn(run, cfg.interactions)
+            trained = relearn(run, cfg.interactions, cfg.trust)
             if not hasattr(trained.model, "predict_reward"):
                 raise RunError(f"learner {learner!r} has no world model: name others by `only`.")
             for kind, values in reward_calibration(trained, cfg.n_pairs).items():

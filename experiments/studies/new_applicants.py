@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
                 raise RunError(f"learner {learner!r} has no finished run of seeds {list(cfg.seeds)}.")
             chosen += of_seeds
         for learner, run in tracked(chosen, "new applicants", "run"):
-            values = adaptation(relearn(run, cfg.interactions), cfg.n_applicants, points, cfg.n_pairs)
+            values = adaptation(relearn(run, cfg.interactions, cfg.trust), cfg.n_applicants, points, cfg.n_pairs)
             scores.setdefault(learner, []).append(values.tolist())
     except RunError as error:
         raise SystemExit(f"error: {error}") from error

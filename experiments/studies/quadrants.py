@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         chosen = [(learner, run) for learner, runs in learners_of(cfg.runs, cfg.only) for run in runs]
         for learner, run in tracked(chosen, "quadrants", "run"):
             by_quadrant = scores.setdefault(learner, {name: [] for name in QUADRANTS})
-            for name, score in quadrant_scores(run, cfg.n_pairs).items():
+            for name, score in quadrant_scores(run, cfg.n_pairs, cfg.trust).items():
                 by_quadrant[name].append(score)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
@@ -53,18 +53,18 @@ def main(cfg: DictConfig) -> None:
     print(f"\nnumbers  {path}")
 
 
-def quadrant_scores(run: Run, n_pairs: int | None) -> dict[str, float]:
+def quadrant_scores(run: Run, n_pairs: int | None, trust: bool = False) -> dict[str, float]:
     """Normalised score of a run's agent in each of :data:`QUADRANTS`.
 
     Raises:
-        RunError: If there is no saved agent.
+        RunError: As of :func:`~experiments.runs.saved.load_run`.
     """
     from experiments.runs.saved import load_run
 
     scores = {}
     for name, splits in QUADRANTS.items():
         changes: dict[str, Any] = {**splits, "n_pairs": n_pairs, "n_episodes": 0}
-        setup, model = load_run(run, changes)
+        setup, model = load_run(run, changes, trust)
         score = setup.evaluation(model)["score"]
         scores[name] = float("nan") if score is None else score
     return scores

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Logger
 from experiments.runs.build import Setup, build
 from experiments.runs.folders import Run, RunError, find_runs
 from experiments.runs.recording import Interactions
+from experiments.runs.trust import require_trust
 
 __all__ = ["AtInteractions", "Relearned", "learners_of", "relearn"]
 
@@ -31,12 +32,18 @@ class Relearned(NamedTuple):
     interactions: Interactions | None
 
 
-def relearn(run: Run, interactions: int) -> Relearned:
+def relearn(run: Run, interactions: int, trust: bool = False) -> Relearned:
     """Trains the agent of a finished run again, for so many interactions: equal seeds make it the same agent.
 
+    Args:
+        run: A finished run.
+        interactions: How many.
+        trust: As of :func:`~experiments.runs.saved.load_run`.
+
     Raises:
-        RunError: If it was pre-trained, which is not done again.
+        RunError: If it was pre-trained, which is not done again, or its config could run code of others.
     """
+    require_trust(run.config, run.folder, trust, loads_agent=False)
     setup = build(run.config)
     if setup.pretraining.epochs:
         raise RunError(f"{run.folder} was pre-trained: choose runs without `pretrain.epochs`.")

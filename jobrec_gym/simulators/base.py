@@ -277,7 +277,7 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
 
     Args:
         simulator: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` with a registered name or
-            ``"module:Class"``.
+            ``"module:Class"``. Its module is imported; it is called only if it is a class with ``bind``.
 
     Raises:
         ValueError: If it is neither.
@@ -290,8 +290,7 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             raise ValueError(
                 f"`simulator['type']` must be one of {tuple(_SIMULATORS)} or 'module:Class', got {name!r}."
             )
-        module, _, attribute = entry_point.partition(":")
-        kind = getattr(importlib.import_module(module), attribute)
+        kind = _class_of(entry_point)
         return kind.from_spec(simulator) if hasattr(kind, "from_spec") else kind(**options)
     if isinstance(simulator, type) or not isinstance(simulator, UserSimulator):
         raise ValueError(
@@ -299,6 +298,25 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             f"got {simulator!r}."
         )
     return simulator
+
+
+def _class_of(entry_point: str) -> Any:
+    """The class of ``"module:Class"``, before anything of it is called: a spec may be somebody else's.
+
+    Raises:
+        ValueError: If it cannot be imported or is no class with ``bind``.
+    """
+    module, _, attribute = entry_point.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"`simulator['type']`: {entry_point!r} cannot be imported: {error}.") from error
+    if not isinstance(kind, type) or not callable(getattr(kind, "bind", None)):
+        raise ValueError(
+            f"`simulator['type']` must be a class with `bind(market)` (see UserSimulator), got {entry_point!r}, which "
+            f"is {'a class without it' if isinstance(kind, type) else 'no class'} and is not called."
+        )
+    return kind
 
 
 def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | SimulatorSpec:

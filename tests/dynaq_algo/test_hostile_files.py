@@ -321,8 +321,9 @@ def test_an_older_agent_is_refused_with_the_command_that_converts_it(tmp_path, c
     obs, _ = make_toy().reset(seed=3)
     np.testing.assert_array_equal(loaded.q_values(obs), model.q_values(obs))
     assert loaded.num_timesteps == 20
-    with pytest.raises(SystemExit, match="usage"):
+    with pytest.raises(SystemExit):
         main([])
+    assert "usage" in capsys.readouterr().err
     (tmp_path / "no.zip").write_bytes(b"no")
     with pytest.raises(SystemExit, match="error"):
         main(["convert", str(tmp_path / "no.zip"), str(tmp_path / "new.zip")])
@@ -332,7 +333,7 @@ def test_what_an_older_agent_has_of_code_is_left_out_when_it_is_converted(tmp_pa
     save_to_zip_file(tmp_path / "old.zip", data={"learning_rate": lambda progress: 1e-3, "gamma": 0.5}, params={})
     with pytest.raises(ValueError, match="`learning_rate` holds"):
         convert_agent(tmp_path / "old.zip", tmp_path / "new.zip")
-    convert_agent(tmp_path / "old.zip", tmp_path / "new.zip", exclude=["learning_rate"])
+    main(["convert", str(tmp_path / "old.zip"), str(tmp_path / "new.zip"), "--exclude", "learning_rate"])
     assert json.loads(entries(tmp_path / "new.zip")["data"])["gamma"] == 0.5
 
 

@@ -149,7 +149,7 @@ def test_what_cannot_rank_is_refused(run, tmp_path):
     run("algo=dqn", "env.observation=features", folder="runs/dqn")
     run("algo=random", folder="runs/random")
     with pytest.raises(RunError, match="FlatDQN, chooses from a set and gives jobs no values"):
-        ranking_of_run(tmp_path / "runs" / "dqn")
+        ranking_of_run(tmp_path / "runs" / "dqn", trust=True)
     with pytest.raises(RunError, match=r"holds 2 runs; say which: .*dqn, .*random"):
         ranking_of_run(tmp_path / "runs")
     with pytest.raises(RunError, match="`agent` must be null, which is the run's, or cosine, got 'kosine'"):

@@ -1,0 +1,89 @@
+"""What the config of a run folder may name, which may be somebody else's: nothing but parts of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.folders import RunError
+
+__all__ = ["OURS", "require_trust"]
+
+_OTHERS_FILES = {
+    "experiments.learners.flat_dqn.FlatDQN": "Stable-Baselines3 pickles its arguments, and loading them runs what is "
+    "in them",
+    "experiments.learners.vowpal.VowpalWabbit": "Vowpal Wabbit reads options of its command line from its model",
+}
+"""Learners of this project whose files are other libraries', by why loading one is not reading data."""
+
+OURS = frozenset(
+    {
+        *("dynaq_algo.DynaQ", "dynaq_algo.DynaQ.plus", "dynaq_algo.LinearBandit", "dynaq_algo.GaussianProcessBandit"),
+        *(f"experiments.learners.opponents.{name}Recommender" for name in ("Cosine", "Oracle", "Popularity", "Random")),
+        *("experiments.runs.build.open_market", "experiments.runs.evaluation.CosineTruth", "jobrec_gym.load_market"),
+        *(f"jobrec_gym.{name}Simulator" for name in ("LLM", "Logged", "Recorded", "Rule")),
+        *(f"jobrec_gym.Vector{name}Reward" for name in ("Cosine", "Feedback", "Hybrid", "LLM")),
+        "jobrec_gym.AnnealSchedule",
+        *(f"jobrec_gym.candidates.{name}Candidates" for name in ("All", "Mixed", "Retrieval", "Uniform")),
+        *_OTHERS_FILES,
+    }
+)
+"""What a config may make without being trusted: all that ``conf/`` names. Their arguments are plain values."""
+
+_MOST_ENTRIES = 20_000
+"""In a file of a few lines YAML can repeat an entry beyond counting."""
+
+_MODULES = ("jobrec_gym.", "experiments.", "dynaq_algo.")
+
+
+def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_agent: bool = True) -> None:
+    """Refuses a run whose config or agent could run code of others, unless it is trusted.
+
+    Args:
+        config: Of the run.
+        folder: Where it is, for messages.
+        trust: Whether the user said that it may.
+        loads_agent: Whether its agent is to be loaded, too.
+
+    Raises:
+        RunError: If it is not trusted and names what is no part of this project, or its agent is no data.
+    """
+    if trust:
+        return
+    way_out = "If the run is your own, or of somebody you trust, say trust=true; see docs/security.md."
+    for number, (key, value) in enumerate(_entries(config)):
+        if number > _MOST_ENTRIES:
+            raise RunError(f"{folder}: its config has more than {_MOST_ENTRIES:,} entries, and no run has. {way_out}")
+        if key.rpartition(".")[2] == "_target_" and value not in OURS:
+            raise RunError(
+                f"{folder}: its config names `{key}` = {str(value)!r:.80}, which is no part of this project: making it "
+                f"would run it. {way_out}"
+            )
+        is_type = key.rpartition(".")[2] == "type" and isinstance(value, str) and ":" in value
+        if is_type and not value.startswith(_MODULES):
+            raise RunError(
+                f"{folder}: its config names `{key}` = {value!r:.80}, which is no part of this project: importing it "
+                f"would run it. {way_out}"
+            )
+        if isinstance(value, str) and "${" in value:
+            raise RunError(
+                f"{folder}: its config computes `{key}` = {value!r:.80}, and that of a finished run is plain values. "
+                f"{way_out}"
+            )
+    target = config.get("algo", {}).get("_target_") if isinstance(config.get("algo"), Mapping) else None
+    if loads_agent and target in _OTHERS_FILES:
+        raise RunError(f"{folder}: its agent is a file of another library: {_OTHERS_FILES[target]}. {way_out}")
+
+
+def _entries(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry of a nested config with its dotted key; keys count as texts, too."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"{path}.<key>", key
+            yield from _entries(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _entries(item, f"{path}.{number}")
+    else:
+        yield path, value
