@@ -1,0 +1,28 @@
+"""What a file holds, by the command of experiments."""
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.look import main
+from jobrec_gym.loaders.look import look
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    (tmp_path / "jobs.csv").write_text("id,job_title,skills\n1,Cook,grilling;baking\n2,Baker,baking\n")
+    return tmp_path / "jobs.csv"
+
+
+def test_the_command_prints_what_the_package_tells(config, jobs, capsys):
+    main(config("look", f"path={jobs}"))
+    assert capsys.readouterr().out == f"{look(str(jobs))}\n"
+    main(config("look", f"path={jobs}", f"applicants={jobs}"))
+    assert "2 applicants (1 train, 1 test)" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_said_in_a_line(config, jobs):
+    with pytest.raises(SystemExit, match="error: say which file: python -m experiments.look path=FILE"):
+        main(config("look"))
+    with pytest.raises(SystemExit, match="error: .*no.csv does not exist"):
+        main(config("look", f"path={jobs.parent / 'no.csv'}"))
