@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.rows import Row
+from experiments.runs.command import command
 from experiments.runs.folders import commit_of_checkout, write_json
 from experiments.runs.tables import format_table, markdown_table
 
@@ -25,7 +25,7 @@ _PACKAGES = ("gymnasium", "numpy", "torch", "stable-baselines3")
 _VERDICTS = {True: "holds", False: "fails", None: ""}
 
 
-@hydra.main(version_base="1.3", config_path="../conf/benchmark", config_name="benchmark")
+@command(config_path="../conf/benchmark", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
     # Not at the top: `--help` is answered without torch.

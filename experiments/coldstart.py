@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="coldstart")
+@command(config_path="../conf", config_name="coldstart")
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
     # Not at the top: `--help` is answered without torch.

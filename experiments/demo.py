@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import COLDSTART, Run, RunError, read_run, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -34,7 +34,7 @@ _FIGURE = "learning.png"
 _SCORE = "held_out/score"
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="demo")
+@command(config_path="../conf", config_name="demo")
 def main(cfg: DictConfig) -> None:
     """Trains what is not trained yet, draws and reports it, and says in a sentence what came out."""
     # Not at the top: `--help` is answered without torch.

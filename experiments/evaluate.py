@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
 from experiments.runs.grouping import group_runs
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table, held_out_table, mean_and_spread
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@command(config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluates each run, writes ``evaluation.json`` into its folder and that of the runs, and prints the table."""
     # Not at the top: `--help` is answered without torch.

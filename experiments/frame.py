@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_step"]
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="frame")
+@command(config_path="../conf", config_name="frame")
 def main(cfg: DictConfig) -> None:
     """Draws the step and writes the picture."""
     # Not at the top: `--help` is answered without torch.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import (
     MODEL,
     SUMMARY,
@@ -30,7 +30,7 @@ __all__ = ["learn_from_log"]
 _MOST_SHOWN = 20
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="learn")
+@command(config_path="../conf", config_name="learn")
 def main(cfg: DictConfig) -> None:
     """Tells an agent a log's answers, and writes it where ``rank`` and ``off_policy`` find it."""
     # Not at the top: `--help` is answered without torch.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from jobrec_gym.loaders.look import look
 
 __all__: list[str] = []
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="look")
+@command(config_path="../conf", config_name="look")
 def main(cfg: DictConfig) -> None:
     """Prints it."""
     if cfg.path is None:

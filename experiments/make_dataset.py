@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from experiments.runs.command import command
 from experiments.runs.datasets import PretrainScale, cosine_pairs, save_dataset
 from experiments.runs.episodes import record_episodes, save_minari
 from experiments.runs.folders import RunError, read_run
@@ -23,7 +23,7 @@ __all__ = ["write_episodes", "write_pairs"]
 FORMATS = ("npz", "minari")
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="make_dataset")
+@command(config_path="../conf", config_name="make_dataset")
 def main(cfg: DictConfig) -> None:
     """Writes cosine rewards of pairs (``format=npz``), or a behaviour policy's episodes (``format=minari``)."""
     if cfg.format not in FORMATS:

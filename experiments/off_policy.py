@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, find_runs, write_json
 from experiments.runs.tables import Table, format_table
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["estimates_table"]
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="off_policy")
+@command(config_path="../conf", config_name="off_policy")
 def main(cfg: DictConfig) -> None:
     """Estimates the one-step value of each run's agent and of a uniform choice, and writes ``off_policy.json``."""
     # Not at the top: `--help` is answered without torch.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="rank")
+@command(config_path="../conf", config_name="rank")
 def main(cfg: DictConfig) -> None:
     """Ranks, writes the file and prints how many people are in it."""
     # Not at the top: `--help` is answered without torch.

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -25,7 +25,7 @@ __all__ = ["known_adapters", "read_log", "tables_of"]
 Scores = Mapping[str, Mapping[int, list[float]]]
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="replay")
+@command(config_path="../conf", config_name="replay")
 def main(cfg: DictConfig) -> None:
     """Replays each learner, prints a table a metric, and writes ``replay.json``."""
     # Not at the top: `--help` is answered without torch.

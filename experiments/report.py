@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs, unfinished_runs
 from experiments.runs.grouping import group_runs
 from experiments.runs.tables import format_table
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="report")
+@command(config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
     """Writes the report of some runs and prints where it is."""
     # Not at the top: `--help` is answered without torch.

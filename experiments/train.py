@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.runs import resolvers  # noqa: F401  # conf/train.yaml needs them before `main` begins
 from experiments.runs.arguments import refuse_keys, require_launcher
+from experiments.runs.command import command
 from experiments.runs.folders import RunError
 from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@command(config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Trains, unless the run is finished; then prints what came out and where it is."""
     # Not at the top, as in every command: `--help` is answered without torch.

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.tables import format_table
 from jobrec_gym.job_index import JobIndex
 from jobrec_gym.market import LabourMarket, load_market
@@ -48,7 +48,7 @@ class Opponent(NamedTuple):
     build: Callable[[LabourMarket, Path], Search]
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="indexes")
+@command(config_path="../../conf", config_name="indexes")
 def main(cfg: DictConfig) -> None:
     """Builds each index over the default market and prints a row for it."""
     market = load_market("default", n_jobs=cfg.n_jobs, n_applicants=cfg.n_queries, dtype="float16")

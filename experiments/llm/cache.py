@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.tables import format_table
 from jobrec_gym.simulators.cache import AnswerCache
 
@@ -16,7 +16,7 @@ __all__: list[str] = []
 _COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "cost_usd")
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="cache")
+@command(config_path="../../conf", config_name="cache")
 def main(cfg: DictConfig) -> None:
     """Prints a row for each model and way of asking; moves answers in or out first, where that is asked for."""
     if cfg.path is None:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 
 from experiments.llm.attacks import ATTACKS
 from experiments.runs.arguments import refuse_keys
+from experiments.runs.command import command
 from experiments.runs.folders import write_json
 from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
@@ -53,7 +53,7 @@ class _Sizes:
     swaps: int
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="check")
+@command(config_path="../../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
     """Checks, prints the table and writes ``check.json``."""
     # Not at the top: `--help` is answered without torch.

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.arguments import refuse_keys
+from experiments.runs.command import command
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
 from jobrec_gym.simulators.llm import FeedbackError
@@ -22,7 +22,7 @@ __all__ = ["record_market"]
 _ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabilities are kept
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="record")
+@command(config_path="../../conf", config_name="record")
 def main(cfg: DictConfig) -> None:
     """Records, writes the file and prints where it is and what it took."""
     # Not at the top: `--help` is answered without torch.

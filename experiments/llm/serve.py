@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
+
+from experiments.runs.command import command
 
 __all__ = ["serve"]
 
@@ -78,7 +79,7 @@ def _wait_until_ready(address: str) -> None:
     raise RuntimeError(f"the server at {address} was not ready in {_STARTUP_SECONDS:.0f} seconds.")
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="serve")
+@command(config_path="../../conf", config_name="serve")
 def main(cfg: DictConfig) -> None:
     """Serves until it is interrupted or terminated."""
     if cfg.model is None:

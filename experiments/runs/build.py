@@ -235,10 +235,14 @@ class Task:
         """How long an episode is."""
         return self.config["env"]["max_episode_steps"]
 
-    @property
+    @cached_property
     def env_options(self) -> dict[str, Any]:
-        """What one environment is: the keywords of ``JobRec-v0`` but the market."""
-        return {key: value for key, value in self.config["env"].items() if key not in _OF_THE_VECTOR}
+        """What one environment is: the keywords of ``JobRec-v0`` but the market; what has a ``_target_`` is made."""
+        return {
+            key: _make(self.config, "env", key) if isinstance(value, dict) and "_target_" in value else value
+            for key, value in self.config["env"].items()
+            if key not in _OF_THE_VECTOR
+        }
 
     def make_bare_env(self, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv) -> JobRecVectorEnv:
         """The environments without the reward of training."""
@@ -370,10 +374,12 @@ class Setup(Task):
 
     def _truth(self, *keys: str) -> Truth:
         truth = _make(self.config, *keys).bind(self.market)
-        if not hasattr(truth, "expected_reward"):
+        lacking = [name for name in ("expected_reward", "decisions") if not hasattr(truth, name)]
+        if lacking:
             target = reduce(lambda node, key: node[key], keys, self.config)["_target_"]
             raise RunError(
-                f"`evaluation.simulator` is {target}, which would have to be asked of every held-out pair: "
+                f"`evaluation.simulator` is {target}, which would have to be asked of every held-out pair, since it "
+                f"has no {' and no '.join(f'`{name}(applicant_ids, job_ids)`' for name in lacking)}: "
                 "take +simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
             )
         return truth

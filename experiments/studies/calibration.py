@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
@@ -26,7 +26,7 @@ METRICS = ("r2", "coverage", "spread")
 _Z = 1.6448536269514722  # of a central 90 % interval of the normal distribution
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="calibration")
+@command(config_path="../../conf", config_name="calibration")
 def main(cfg: DictConfig) -> None:
     """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
     # Not at the top: `--help` is answered without torch.

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import commit_of_checkout, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -33,7 +33,7 @@ _SETS, _ANSWERS = 1, 2
 _SAVED_EVERY = 25
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="coverage")
+@command(config_path="../../conf", config_name="coverage")
 def main(cfg: DictConfig) -> None:
     """Estimates a policy's value on many planted logs, prints how often it is in the interval, and writes the JSON."""
     folder = Path(cfg.folder)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import COLDSTART, RunError, commit_of_checkout, write_json
 from experiments.runs.intervals import paired_difference
 from experiments.runs.tables import format_table
@@ -68,7 +68,7 @@ class Verdict(NamedTuple):
     figures: str
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="goals")
+@command(config_path="../../conf", config_name="goals")
 def main(cfg: DictConfig) -> None:
     """Prints and writes a verdict with its figures for each goal, and says what makes what is missing."""
     folder = Path(cfg.folder)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 
 CARD, CARD_TEXT = "learnable.json", "learnable.md"
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="learnable")
+@command(config_path="../../conf", config_name="learnable")
 def main(cfg: DictConfig) -> None:
     """Makes the card, prints it, and writes it as ``learnable.md`` and ``learnable.json``."""
     # Not at the top: `--help` is answered without torch.

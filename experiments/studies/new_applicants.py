@@ -7,11 +7,11 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.evaluation import draw_pairs
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import tracked
@@ -45,7 +45,7 @@ class OneApplicantEnv(JobRecVectorEnv):
         return super().reset(seed=seed if self._own_seed is None else self._own_seed, options=options)
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="new_applicants")
+@command(config_path="../../conf", config_name="new_applicants")
 def main(cfg: DictConfig) -> None:
     """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
     # Not at the top: `--help` is answered without torch.

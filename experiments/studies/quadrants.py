@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 
+from experiments.runs.command import command
 from experiments.runs.folders import Run, RunError, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
@@ -24,7 +24,7 @@ QUADRANTS = {
 """Known are those of the training splits; a learner has met only some of them."""
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="quadrants")
+@command(config_path="../../conf", config_name="quadrants")
 def main(cfg: DictConfig) -> None:
     """Evaluates each run four times, prints the IQM over seeds, and writes ``quadrants.json``."""
     # Not at the top: `--help` is answered without torch.

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from threadpoolctl import threadpool_limits
 
 from experiments.runs.build import Setup, build_seeds
+from experiments.runs.command import in_one_line
 from experiments.runs.folders import RunError, is_finished
 from experiments.runs.training import run_training
 
@@ -117,14 +118,14 @@ def define_learner(name: str, definition: Any) -> Learner:
 
     Example:
         >>> define_learner("mine", {"_target_": "lab.Mine", "alpha": 0.3}).overrides
-        ('algo=own', 'algo._target_=lab.Mine', '++algo.alpha=0.3')
+        ('algo=custom', 'algo._target_=lab.Mine', '++algo.alpha=0.3')
     """
     if isinstance(definition, list) and all(isinstance(item, str) for item in definition):
         return Learner(name, tuple(definition), name)
     if isinstance(definition, dict) and isinstance(definition.get("_target_"), str):
         target = definition["_target_"]
         others = [f"++algo.{key}={_written(value)}" for key, value in definition.items() if key != "_target_"]
-        return Learner(name, ("algo=own", f"algo._target_={target}", *others), name)
+        return Learner(name, ("algo=custom", f"algo._target_={target}", *others), name)
     raise RunError(
         f"`define.{name}` must be {{_target_: package.Class, ...}} or a list of overrides of experiments.train, "
         f"got {definition!r}."
@@ -177,7 +178,7 @@ def compose_runs(
             cfg.market.path = path
         setups = build_seeds(cfg, seeds)
     except (HydraException, OmegaConfBaseException) as error:
-        raise RunError(one_line(error)) from error
+        raise RunError(in_one_line(error)) from error
     place = folder / setting / learner.name
     return [
         StudyRun(place / f"seed-{seed}", setup, (*wanted, f"seed={seed}"))

@@ -71,7 +71,7 @@ def test_what_depends_on_the_seed_follows_it(small):
 
 
 def test_a_learner_that_cannot_be_imported_here_can_be_planned(small):
-    setup = build(small("algo=own", "algo._target_=no_such_lab.Mine"))
+    setup = build(small("algo=custom", "algo._target_=no_such_lab.Mine"))
 
     assert (setup.algorithm.name, setup.algorithm.gamma) == ("Mine", 0.9)
     with pytest.raises(Exception, match="no_such_lab"):
@@ -86,7 +86,7 @@ def test_what_is_missing_is_named(small):
     with pytest.raises(RunError, match=r"`market\.path` must be given in this setting: market\.path=FILE"):
         build(small("setting=onet"))
     with pytest.raises(MissingMandatoryValue, match=r"algo\._target_"):
-        build(small("algo=own"))
+        build(small("algo=custom"))
 
 
 def test_what_cannot_be_made_is_told_with_its_place_in_the_config(small):

@@ -133,7 +133,7 @@ def test_a_study_at_levels_tells_each(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(f"{share} %" in done.stdout.splitlines()[0] for share in (0, 10, 25, 50))
     levels = {share: json.loads((tmp_path / f"{share} %" / "coldstart.json").read_text()) for share in (0, 50)}
-    assert levels[50]["overrides"] == ["setting=vectors", "+simulator.corruption=0.5"]
+    assert levels[50]["overrides"] == ["setting=vectors", "simulator.corruption=0.5"]
     # Corruption changes what is answered, not what is best: cosine's choices are worth the same share of it.
     assert levels[50]["scores"]["cosine"] == pytest.approx(np.array(levels[0]["scores"]["cosine"]))
     assert (tmp_path / "coldstart.png").stat().st_size > 1_000

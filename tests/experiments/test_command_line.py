@@ -1,0 +1,228 @@
+"""What a command line can say: classes of one's own, and errors of one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from hydra.errors import HydraException
+from omegaconf import MissingMandatoryValue
+
+import experiments
+from experiments.runs.arguments import add_own_arguments
+from experiments.runs.build import build
+from experiments.runs.command import in_one_line
+from experiments.runs.folders import RunError
+
+ROOT = Path(experiments.__file__).parents[1]
+
+LAB = """
+import numpy as np
+
+from jobrec_gym import Feedback, load_market
+
+
+class Simulator:
+    def __init__(self, alpha=0.1):
+        self.alpha = alpha
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        return Feedback.of(["save"] * len(job_ids), np.full(len(job_ids), self.alpha))
+
+
+class Oracle(Simulator):
+    def expected_reward(self, applicant_ids, job_ids):
+        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+        return job_ids % 7 * self.alpha
+
+    def decisions(self, applicant_ids, job_ids):
+        return np.full(np.broadcast_shapes(np.shape(applicant_ids), np.shape(job_ids)), "save")
+
+
+class FirstJobs:
+    def __init__(self, step=1):
+        self.step = step
+
+    def bind(self, market, job_ids, num_candidates):
+        self.job_ids, self.num_candidates = job_ids, num_candidates
+        return self
+
+    def sample(self, applicant_ids, keys):
+        return np.tile(self.job_ids[np.arange(self.num_candidates) * self.step], (len(keys), 1))
+
+
+class Learner:
+    def __init__(self, env, gamma, seed, alpha=0.0):
+        self.env, self.alpha = env, alpha
+
+
+def market(n=60):
+    return load_market("default", n_jobs=n, n_applicants=40)
+"""
+OWN = [
+    "market=custom",
+    "market._target_=cli_lab.market",
+    "market.n=80",
+    "simulator=custom",
+    "simulator._target_=cli_lab.Oracle",
+    "simulator.alpha=0.3",
+    "env.candidate_sampler._target_=cli_lab.FirstJobs",
+    "env.candidate_sampler.step=2",
+    "algo=custom",
+    "algo._target_=cli_lab.Learner",
+    "algo.alpha=0.7",
+]
+SMALL = ["env.num_candidates=5", "evaluation.n_pairs=16", "evaluation.n_episodes=4", "total_timesteps=10"]
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A package of one's own that can be imported."""
+    (tmp_path / "cli_lab.py").write_text(LAB)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("cli_lab", None)
+
+
+def said_by(*arguments, folder, command="train"):
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{command}", f"hydra.run.dir={folder / 'run'}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    return done
+
+
+def test_market_simulator_sampler_and_algorithm_may_be_ones_own(lab, config):
+    setup = build(config("train", *SMALL, *add_own_arguments(OWN)))
+
+    assert len(setup.market.jobs) == 80
+    assert setup.make_simulator().alpha == 0.3
+    env = setup.make_env()
+    _, infos = env.reset(seed=0)
+    shown = setup.market.jobs.rows("train")[:10:2]
+    assert (infos["candidate_ids"] == shown).all()
+    _, reward, *_ = env.step(np.zeros(1, int))
+    assert reward == pytest.approx([0.3])
+    assert setup.algorithm.make(env).alpha == 0.7
+    assert setup.evaluation.pairs.expected.max() > 0
+    single = setup.single_env()
+    assert (single.reset(seed=0)[1]["candidate_ids"] == shown).all()
+
+
+@pytest.mark.parametrize("group", ["market", "simulator", "env", "algo"])
+def test_a_class_of_ones_own_has_to_be_named(config, group):
+    with pytest.raises((MissingMandatoryValue, RunError)) as caught:
+        build(config("train", f"{group}=custom"))
+    place = "env.candidate_sampler" if group == "env" else group
+    assert in_one_line(caught.value) == f"`{place}._target_` must be given, {place}._target_=..."
+
+
+def test_a_simulator_that_knows_no_truth_is_told_what_it_lacks(lab, config):
+    setup = build(
+        config("train", *SMALL, *add_own_arguments(["simulator=custom", "simulator._target_=cli_lab.Simulator"]))
+    )
+    with pytest.raises(RunError, match=r"cli_lab.Simulator.*has no `expected_reward.*and no `decisions.*=rules"):
+        _ = setup.truth
+
+
+def test_arguments_are_added_for_classes_that_the_command_line_names_alone():
+    given = ["simulator._target_=a.B", "simulator.x=1", "simulators.x=1", "+simulator.y=2", "seed=1", "-m"]
+
+    assert add_own_arguments(given) == [
+        "++simulator._target_=a.B",
+        "++simulator.x=1",
+        "simulators.x=1",
+        "+simulator.y=2",
+        "seed=1",
+        "-m",
+    ]
+    assert add_own_arguments(["simulator.x=1", "+a._target_=b.C", "a.x=1"]) == [
+        "simulator.x=1",
+        "+a._target_=b.C",
+        "a.x=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "simulator.noize=1",
+            "Could not override 'simulator.noize': there is no such entry. Did you mean simulator.noise? There are "
+            "_target_, seed, noise, corruption, weights, rewards; +simulator.noize=... adds one.",
+        ),
+        ("n_jobs=3", "Could not override 'n_jobs': there is no such entry. Did you mean market.n_jobs? There are seed"),
+        ("algoo=dynaq", "Could not override 'algoo': there is no such entry. Did you mean algo? There are seed, "),
+        ("seed.x=3", "Could not override 'seed.x': there is no such entry."),
+        ("algo=dynak", "there is no algo=dynak. Did you mean algo=dynaq? There are cosine, custom, dqn, "),
+        ("env.pair_features=[a=b]", "'env.pair_features=[a=b]' cannot be read: "),
+        ("+seed=3", "Could not append to config. An item is already at 'seed'. Either remove + prefix: 'seed=3'"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_told_in_one_line_with_what_may_be_meant(config, override, said):
+    with pytest.raises(HydraException) as caught:
+        config("train", override)
+    line = in_one_line(caught.value)
+    assert line.startswith(said) and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["simulator.corruption=2"], "`simulator`: `corruption` must be a chance, 0 to 1, got 2."),
+        (["+simulator.corupt=1"], "`simulator`: RuleSimulator.__init__() got an unexpected keyword argument 'corupt'. "
+         "Did you mean corruption? There are seed, noise, weights, rewards, corruption."),
+        (["simulator._target_=no_lab.Mine"], "`simulator`: there is no no_lab.Mine to be imported: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
+    with pytest.raises(HydraException) as caught:
+        build(config("train", *overrides)).make_simulator()
+    line = in_one_line(caught.value)
+    assert line.startswith(said) and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "said"),
+    [
+        ("train", "env.candidate_samplr=mixed", "Did you mean env.candidate_sampler?"),  # before the command
+        ("train", "market.context=[town]", "error: `market`: `context` must list names of ('place', 'pay')"),  # in it
+        ("coldstart", "learnrs=[cosine]", "Did you mean learners?"),
+    ],
+)
+def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
+    done = said_by(argument, *(SMALL if command == "train" else ()), folder=tmp_path, command=command)
+
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_an_error_of_ones_own_code_is_told_from_the_command_on(lab):
+    (lab / "cli_lab.py").write_text(LAB.replace("self.alpha = alpha", "self.alpha = alpha.upper()"))
+    broken = ["simulator=custom", "simulator._target_=cli_lab.Oracle", "algo=random", *SMALL]
+    done = said_by(*broken, folder=lab)
+    assert done.stderr.splitlines()[-1] == (
+        "error: `reward.simulator`: AttributeError: 'float' object has no attribute 'upper' "
+        "(HYDRA_FULL_ERROR=1 shows where)"
+    )
+    (lab / "cli_lab.py").write_text(LAB.replace("job_ids % 7", "job_ids.no_such_thing"))
+    done = said_by(*broken, folder=lab)
+    assert "no_such_thing" in done.stderr.splitlines()[-1]
+    assert "hydra/_internal" not in done.stderr
+
+
+def test_every_command_with_a_config_is_made_so():
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        assert "@hydra.main(" not in path.read_text(), f"{path}: use experiments.runs.command.command"
