@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 LAUNCHERS := .venv-launchers
 ECOSYSTEM := .venv-ecosystem
 
-.PHONY: help install demo llm-demo test test-launchers test-ecosystem lint docs dist-check check clean
+.PHONY: help install demo llm-demo test test-files test-launchers test-ecosystem lint docs dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -28,6 +28,9 @@ llm-demo: install  ## A small language model on this machine gives the feedback;
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 2
+
+test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep their meaning and in ways that do not
+	JOBREC_FILES=1000 $(BIN)/python -m pytest tests/jobrec_gym/loaders/test_mutations.py
 
 test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its own
 	test -x $(LAUNCHERS)/bin/python || $(PYTHON) -m venv $(LAUNCHERS)
