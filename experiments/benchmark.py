@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
     options: Any = OmegaConf.to_container(cfg, resolve=True)
-    names = ("seconds", "rounds", "replays", "transitions", "scaling", "catalogue")
+    names = ("seconds", "rounds", "replays", "transitions", "scaling", "catalogue", "files")
     groups = _groups(folder, **{name: options[name] for name in names})
     if unknown := sorted(set(cfg.groups) - set(groups)):
         raise SystemExit(f"error: `groups` must be of {list(groups)}, got {unknown}.")
@@ -64,11 +64,13 @@ def _groups(
     transitions: int,
     scaling: Mapping[str, Sequence[int]],
     catalogue: Mapping[str, Any],
+    files: Mapping[str, Any],
 ) -> dict[str, Callable[[], Iterator[Row]]]:
     """What there is to measure, by name."""
     from experiments.benchmarks.answers import answer_rows
     from experiments.benchmarks.catalogue import catalogue_rows
     from experiments.benchmarks.environments import environment_rows
+    from experiments.benchmarks.files import file_rows
     from experiments.benchmarks.learning import learning_rows
     from experiments.benchmarks.memory import memory_rows
     from experiments.benchmarks.scaling import measure_scaling, plot_scaling, scaling_rows
@@ -89,6 +91,7 @@ def _groups(
         "answers": lambda: answer_rows(seconds),
         "scaling": growth,
         "catalogue": lambda: catalogue_rows(markets, catalogue["n_jobs"], catalogue["n_applicants"]),
+        "files": lambda: file_rows(Path(files["folder"]), files["n_rows"], rounds),
     }
 
 

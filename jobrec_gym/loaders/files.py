@@ -77,12 +77,14 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
         for magic, what in _NO_TABLE:
             if head.startswith(magic):
                 raise MarketError(f"{file} is {what.format(file=file)}.")
+        if kind is None:
+            return file.open("rb")
         inner = _opened(file, kind)
     except MarketError:
         raise
     except _UNREADABLE as error:
         raise MarketError(f"{file} cannot be read: {error}.") from error
-    return io.BufferedReader(_Bounded(file, inner, max_bytes if kind else None), 1 << 20)
+    return io.BufferedReader(_Bounded(file, inner, max_bytes), 1 << 20)
 
 
 def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "") -> TextIO:
@@ -98,8 +100,12 @@ def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "
         MarketError: As :func:`open_bytes`. Reading may raise UnicodeDecodeError, see :func:`decoding`.
     """
     stream = open_bytes(file, max_bytes)
-    head = cast(io.BufferedReader, stream).peek(4096)
-    return io.TextIOWrapper(stream, encoding_of(file, head, encoding), newline=newline)
+    try:
+        name = encoding_of(file, cast(io.BufferedReader, stream).peek(4096), encoding)
+    except MarketError:
+        stream.close()
+        raise
+    return io.TextIOWrapper(stream, name, newline=newline)
 
 
 @contextlib.contextmanager
@@ -192,7 +198,7 @@ def readable_size(n_bytes: int) -> str:
 class _Bounded(io.RawIOBase):
     """What a stream gives, up to a bound; what goes wrong in it is a :class:`MarketError` that names the file."""
 
-    def __init__(self, file: Path, inner: Any, limit: int | None):
+    def __init__(self, file: Path, inner: Any, limit: int):
         self._file, self._inner, self._limit, self._n = file, inner, limit, 0
 
     def readable(self) -> bool:
@@ -204,7 +210,7 @@ class _Bounded(io.RawIOBase):
         except _UNREADABLE as error:
             raise MarketError(f"{self._file} cannot be read: {error}.") from error
         self._n += len(data)
-        if self._limit is not None and self._n > self._limit:
+        if self._n > self._limit:
             raise MarketError(
                 f"{self._file} unpacks to more than {readable_size(self._limit)}: say "
                 f"`max_bytes={self._limit * 4}` or more if it may be that large."
@@ -218,7 +224,7 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _opened(file: Path, kind: str | None) -> Any:
+def _opened(file: Path, kind: str) -> Any:
     if kind == "gzip":
         return gzip.open(file, "rb")
     if kind == "bz2":
@@ -227,15 +233,11 @@ def _opened(file: Path, kind: str | None) -> Any:
         return lzma.open(file, "rb")
     if kind == "zip":
         return _only_member(file)
-    if kind == "zstd":
-        try:
-            pyarrow = importlib.import_module("pyarrow")
-        except ImportError as error:
-            raise ImportError(
-                f'{file} is packed by zstd, which needs pyarrow: pip install "jobrec-gym[data]".'
-            ) from error
-        return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file), "rb"), "zstd")
-    return file.open("rb", buffering=0)
+    try:
+        pyarrow = importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise ImportError(f'{file} is packed by zstd and needs pyarrow: pip install "jobrec-gym[data]".') from error
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file), "rb"), "zstd")
 
 
 def _only_member(file: Path) -> Any:

@@ -353,7 +353,7 @@ def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Bloc
             raw.readline()
         with arrow_csv.open_csv(
             _WellQuoted(raw, layout.delimiter),
-            read_options=arrow_csv.ReadOptions(block_size=4 * _PIECE),
+            read_options=arrow_csv.ReadOptions(block_size=_PIECE),
             parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(layout.header, pyarrow.string()), null_values=[], strings_can_be_null=False
