@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.cache_folder import default_cache_dir
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.pieces import windows
 from jobrec_gym.progress import steps
@@ -212,12 +213,6 @@ def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str
 def _n_bytes(text: str) -> int:
     # Tokenizers take letters with accents, ligatures and syllables apart.
     return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode("utf-8", "surrogatepass"))
-
-
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` where that is not set."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "jobrec_gym"
 
 
 class SentenceTransformerEncoder:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "jobrec_gym": [
         {"sharing"},
-        {"counter_rng", "kept_pairs", "pieces", "progress"},
-        {"market.tables"},
+        {"cache_folder", "counter_rng", "kept_pairs", "pieces", "progress"},
+        {"market.tables", "market.verified"},
         {"market.context"},
         {"market.checks", "market.keys", "market.summary", "market.vectors"},
         {"market.folder"},

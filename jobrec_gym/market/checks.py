@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market.context import UNKNOWN, ContextKind, ContextTable, check_context_name
+from jobrec_gym.market.context import UNKNOWN, ContextKind, ContextTable, Side, check_context_name
 from jobrec_gym.market.tables import ROW_TABLES, MarketError, Population, SkillLists, Texts, Vocabulary
 
-__all__ = ["check_context", "check_lengths", "check_population", "check_word_vectors", "check_words"]
+__all__ = [
+    "check_content",
+    "check_context",
+    "check_lengths",
+    "check_population",
+    "check_saved",
+    "check_saved_context",
+    "check_saved_words",
+    "check_word_vectors",
+    "check_words",
+]
 
 _CHECKED_BYTES = 1 << 26  # of vectors; larger ones were checked when they were written
+_CHECKED_ROWS = 16_384  # of vectors at once
+_KINDS = {"keys": ("U", "texts"), "held_out": ("b", "booleans")}
+_INTEGERS = ("i", "integers")  # what other columns hold, of any size
 _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
 
 
@@ -33,17 +46,87 @@ def check_population(side: str, population: Population) -> None:
             raise MarketError(f"`{side}.{key}` must have {n + 1} entries for {n} keys, got {len(table)}.")
     if _is_large_and_mapped(population):
         return  # checked when it was saved; reading large tables whole would load them
+    _check_rows(side, population)
+    check_lengths(side, population.vectors, 0, population.keys)
+
+
+def _check_rows(side: str, population: Population) -> None:
+    """Distinct keys, whole texts and known levels."""
     if population.descriptions is not None:
         _check_texts(side, population.descriptions)
     keys, counts = np.unique(population.keys, return_counts=True)
-    if len(keys) < n:
+    if len(keys) < len(population):
         raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
     if not ((population.seniority >= 0) & (population.seniority <= 5)).all():
         row = int(np.flatnonzero((population.seniority < 0) | (population.seniority > 5))[0])
         raise MarketError(
             f"`{side}` row {row} has seniority {population.seniority[row]}; it must be 1 to 5, 0 if unknown."
         )
-    check_lengths(side, population.vectors, 0, population.keys)
+
+
+def check_saved(side: str, population: Population, words: Vocabulary) -> None:
+    """What a file says of a population can be looked up: types, offsets and ranges, also of a large one.
+
+    Looked at each time that a market is opened: it reads all tables but the vectors.
+    """
+    if population.vectors.dtype.kind != "f":
+        raise MarketError(f"`{side}` vectors must be floats, got {population.vectors.dtype}.")
+    for key, table in population.tables().items():
+        kind, name = ("u", "bytes") if key == "description_bytes" else _KINDS.get(key, _INTEGERS)
+        if table.ndim != 1 or table.dtype.kind != kind or (kind == "u" and table.itemsize != 1):
+            raise MarketError(f"`{side}.{key}` must be one column of {name}, got {table.dtype} {table.shape}.")
+    if len(population.seniority) and not 0 <= population.seniority.min() <= population.seniority.max() <= 5:
+        raise MarketError(f"`{side}.seniority` must be 1 to 5, 0 if unknown, got others.")
+    _check_ids(side, population, words)
+    for key, lists in (("hard_skills", population.hard_skills), ("soft_skills", population.soft_skills)):
+        _check_lists(f"`{side}.{key}`", lists)
+
+
+def _check_lists(place: str, lists: SkillLists) -> None:
+    """Lists end to end: none begins before the one before it ends, and none outside of the ids."""
+    offsets, n = lists.offsets, len(lists.ids)
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != n or (offsets[1:] < offsets[:-1]).any():
+        raise MarketError(f"{place}.offsets must ascend from 0 to {n}, the number of ids.")
+
+
+def check_saved_context(name: str, table: ContextTable) -> None:
+    """The same of a field of the context."""
+    if wrong := {type(word) for word in table.words} - {str}:
+        raise MarketError(f"`context[{name!r}]` must have texts for words, got {sorted(map(str, wrong))}.")
+    for side in get_args(Side):
+        place, entries = f"`context[{name!r}].{side}`", getattr(table, side)
+        columns = (entries.offsets, entries.ids) if isinstance(entries, SkillLists) else (entries,)
+        if any(column.ndim != 1 for column in columns):
+            raise MarketError(f"{place} must be one column.")
+        _check_entries(place, table, entries)
+        if isinstance(entries, SkillLists):
+            _check_lists(place, entries)
+
+
+def check_saved_words(words: Vocabulary) -> None:
+    """Words are texts, and each occupation has a family that is there, or none."""
+    for key, values in words.as_lists().items():
+        wanted = int if key == "occupation_families" else str
+        if wrong := set(map(type, values)) - {wanted}:
+            raise MarketError(f"`vocabulary.{key}` must hold {wanted.__name__}, got {sorted(map(str, wrong))}.")
+    families = words.occupation_families
+    if len(families) not in (0, len(words.occupations)) or not all(
+        -1 <= family < len(words.families) for family in families
+    ):
+        raise MarketError(
+            f"`vocabulary.occupation_families` must have one of [-1, {len(words.families)}) for each of the "
+            f"{len(words.occupations)} occupations, got {len(families)} of others."
+        )
+
+
+def check_content(side: str, population: Population) -> None:
+    """What :func:`check_population` leaves out of a large and memory-mapped one: keys, texts, and each vector."""
+    if not _is_large_and_mapped(population):
+        return
+    _check_rows(side, population)
+    for start in range(0, len(population), _CHECKED_ROWS):
+        stop = start + _CHECKED_ROWS
+        check_lengths(side, population.vectors[start:stop], start, population.keys[start:stop])
 
 
 def _check_texts(side: str, texts: Texts) -> None:
@@ -82,8 +165,11 @@ def check_lengths(
 
 def check_words(side: str, population: Population, words: Vocabulary) -> None:
     """Every id has a word."""
-    if _is_large_and_mapped(population):
-        return  # as above
+    if not _is_large_and_mapped(population):  # as above
+        _check_ids(side, population, words)
+
+
+def _check_ids(side: str, population: Population, words: Vocabulary) -> None:
     for key, ids, least, names in (
         ("title_ids", population.title_ids, 0, words.titles),
         ("experience_ids", population.experience_ids, 0, words.experiences),
@@ -109,17 +195,20 @@ def check_context(name: str, table: ContextTable, applicants: Population, jobs: 
             raise MarketError(f"{place} must be {'lists' if table.kind == 'set' else 'an array'}, got {entries!r:.80}.")
         if len(entries) != n:
             raise MarketError(f"{place} must have one entry for each of the {n} {side}, got {len(entries)}.")
-        if _is_large_and_mapped(population):
-            continue  # as above
-        values = entries.ids if isinstance(entries, SkillLists) else entries
-        if table.kind in ("number", "at_least", "at_most"):
-            if values.dtype.kind != "f" or np.isinf(values).any():
-                raise MarketError(f"{place} must be finite floats, NaN where unknown, got {values.dtype}.")
-            continue
-        least = 0 if table.kind == "set" else UNKNOWN
-        beyond = 2 if table.kind == "flag" else len(table.words)
-        if values.dtype.kind != "i" or (len(values) and not least <= values.min() <= values.max() < beyond):
-            raise MarketError(f"{place} must be integers in [{least}, {beyond}), got others, of {values.dtype}.")
+        if not _is_large_and_mapped(population):  # as above
+            _check_entries(place, table, entries)
+
+
+def _check_entries(place: str, table: ContextTable, entries: NDArray[Any] | SkillLists) -> None:
+    values = entries.ids if isinstance(entries, SkillLists) else entries
+    if table.kind in ("number", "at_least", "at_most"):
+        if values.dtype.kind != "f" or np.isinf(values).any():
+            raise MarketError(f"{place} must be finite floats, NaN where unknown, got {values.dtype}.")
+        return
+    least = 0 if table.kind == "set" else UNKNOWN
+    beyond = 2 if table.kind == "flag" else len(table.words)
+    if values.dtype.kind != "i" or (len(values) and not least <= values.min() <= values.max() < beyond):
+        raise MarketError(f"{place} must be integers in [{least}, {beyond}), got others, of {values.dtype}.")
 
 
 def check_word_vectors(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +21,21 @@ from numpy.typing import NDArray
 from jobrec_gym.market.checks import check_lengths
 from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
+from jobrec_gym.market.verified import array_digest, remember
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay
+    fcntl = None
 
 __all__ = [
     "HEADER",
     "MarketTables",
+    "check_digests",
     "is_empty",
     "is_saved_market",
+    "market_files",
     "market_folder",
     "read_header",
     "read_tables",
@@ -34,6 +47,7 @@ __all__ = [
 _FORMAT = "jobrec-market/2"
 HEADER = "market.json"
 _TABLES = "tables"
+_OLD, _LOCK = "old", ".lock"
 _WRITE_CHUNK = 16_384
 _SIDES: tuple[Side, ...] = ("applicants", "jobs")
 _WORD_VECTORS = ("title_vectors", "experience_vectors")
@@ -59,29 +73,35 @@ class MarketTables(Protocol):
 def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty folder to write a market into; when the block ends well, it takes the place of ``path``.
 
-    ``path`` appears whole or not at all; an existing market there is replaced.
+    ``path`` appears whole or not at all; an existing market there is replaced. Whenever a kill comes, the old market or
+    the new one is there for who opens ``path`` next, see :func:`is_saved_market`.
 
     Raises:
         MarketError: If ``path`` exists and is neither a saved market nor an empty folder, or is a mount point.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(folder)
     if folder.exists() and not is_saved_market(folder) and not is_empty(folder):
         raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
     if folder.is_mount():
         raise MarketError(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        new, old = Path(scratch) / "market", Path(scratch) / "old"
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+        new, old = Path(scratch) / "market", Path(scratch) / _OLD
+        with _held(Path(scratch), folder.name):
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+    # Its writer need not read it again to know that it is whole.
+    if is_saved_market(folder):
+        remember(folder, market_files(folder, read_header(folder)))
 
 
 def write_market(market: MarketTables, path: str | os.PathLike[str], dtype: str | None = None) -> None:
@@ -92,7 +112,7 @@ def write_market(market: MarketTables, path: str | os.PathLike[str], dtype: str 
             vectors = getattr(market, side).vectors
             chunks = (vectors[start : start + _WRITE_CHUNK] for start in range(0, len(vectors), _WRITE_CHUNK))
             sums[side] = write_vectors(new / f"{side}.npy", chunks, vectors.shape, dtype or vectors.dtype)
-        write_tables(market, new, sums["jobs"])
+        write_tables(market, new, sums["jobs"], applicant_vectors_sha256=sums["applicants"])
 
 
 def write_vectors(
@@ -130,12 +150,35 @@ def write_vectors(
 
 
 def write_tables(
-    market: MarketTables, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None
+    market: MarketTables,
+    folder: Path,
+    job_vectors_sha256: str,
+    made_from: Mapping[str, Any] | None = None,
+    applicant_vectors_sha256: str | None = None,
 ) -> None:
     """Writes all but the vectors of both sides, see :meth:`~jobrec_gym.market.LabourMarket.write_tables`."""
+    applicants = applicant_vectors_sha256 or array_digest(_memory_mapped(folder / "applicants.npy"))
+    files = {"applicants.npy": applicants, "jobs.npy": job_vectors_sha256}
+
+    def write(file: Path, table: NDArray[Any]) -> None:
+        np.save(file, table, allow_pickle=False)
+        files[file.relative_to(folder).as_posix()] = array_digest(table)
+
+    (folder / _TABLES).mkdir()
+    for side in _SIDES:
+        for key, table in getattr(market, side).tables().items():
+            write(folder / _TABLES / f"{side}-{key}.npy", table)
+        for number, context in enumerate(market.context.values()):
+            for key, table in context.arrays(side).items():
+                write(_context_file(folder, number, side, key), table)
+    for field in _WORD_VECTORS:
+        if getattr(market, field) is not None:
+            write(folder / f"{field}.npy", getattr(market, field))
     described = [side for side in _SIDES if getattr(market, side).descriptions is not None]
     header = {
         "format": _FORMAT,
+        "written_by": _written_by(),
+        "files": files,
         "name": market.name,
         "text_blocks": sorted(market.text_blocks),
         "job_vectors_sha256": job_vectors_sha256,
@@ -148,17 +191,9 @@ def write_tables(
             for name, table in market.context.items()
         ],
     }
-    (folder / _TABLES).mkdir()
-    for side in _SIDES:
-        for key, table in getattr(market, side).tables().items():
-            np.save(folder / _TABLES / f"{side}-{key}.npy", table, allow_pickle=False)
-        for number, context in enumerate(market.context.values()):
-            for key, table in context.arrays(side).items():
-                np.save(_context_file(folder, number, side, key), table, allow_pickle=False)
-    for field in _WORD_VECTORS:
-        if getattr(market, field) is not None:
-            np.save(folder / f"{field}.npy", getattr(market, field))
-    (folder / HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(header, ensure_ascii=False).encode()
+    # In front of the text that it is of, so that nobody has to write JSON anew to compare it.
+    (folder / HEADER).write_bytes(_digest_of(text) + text[1:])
 
 
 def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +214,11 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         )
         for side in _SIDES
     }
+    listed = header.get("files")  # earlier markets have no digests
     for field in _WORD_VECTORS:
         file = folder / f"{field}.npy"
-        tables[field] = _memory_mapped(file) if file.is_file() else None
+        is_there = file.is_file() if listed is None else file.name in listed
+        tables[field] = _memory_mapped(file) if is_there else None
     words = {key: tuple(values) for key, values in header["vocabulary"].items()}
     return tables | {
         "name": header["name"],
@@ -196,21 +233,65 @@ def read_header(folder: Path) -> dict[str, Any]:
     """What ``market.json`` of a saved market says.
 
     Raises:
-        MarketError: If the folder holds no market of this format.
+        MarketError: If the folder holds no market of this format, or the file was changed.
     """
     try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        text = (folder / HEADER).read_bytes()
+        header: dict[str, Any] = json.loads(text)
         found = header["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MarketError(f"{folder} holds no saved market: {error!r}.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MarketError(f"{folder} holds no saved market: {error!r:.200}.") from error
     if found != _FORMAT:
-        raise MarketError(f"{folder / HEADER} has format {found!r}, expected {_FORMAT!r}; save the market again.")
+        raise MarketError(
+            f"{folder / HEADER} has format {found!r:.40}, expected {_FORMAT!r}; save the market again, by the version "
+            f"that wrote it ({header.get('written_by', 'not said')!s:.40})."
+        )
+    names = header.get("files", {})
+    if not (isinstance(names, dict) and isinstance(header.get("name"), str)) or any(
+        name.startswith(("/", "\\")) or ".." in name for name in names
+    ):
+        raise MarketError(f"{folder / HEADER} names files elsewhere, or no market; save the market again.")
+    beginning = len(_digest_of(b"{"))
+    if "sha256" in header and text[:beginning] != _digest_of(b"{" + text[beginning:]):
+        raise MarketError(f"{folder / HEADER} was changed after it was written; save the market again, or take a copy.")
     return header
 
 
+def market_files(folder: Path, header: Mapping[str, Any]) -> list[Path]:
+    """All files that a saved market is made of, ``market.json`` first."""
+    listed = header.get("files")
+    if listed is None:
+        names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.npy"))
+    else:
+        names = [str(name) for name in listed]
+    return [folder / HEADER, *(folder / name for name in names)]
+
+
+def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
+    """Every array is the one that was written.
+
+    Raises:
+        MarketError: If one is not, or the market is one of those that have no digests.
+        OSError, ValueError: If one cannot be read.
+    """
+    listed = header.get("files")
+    if listed is None:
+        raise MarketError(f"{folder} was saved before markets had digests, so it cannot be verified; save it again.")
+    for name, sha256 in listed.items():
+        if array_digest(_memory_mapped(folder / name)) != sha256:
+            raise MarketError(
+                f"{folder / name} was changed after it was written; save the market again, or take a copy. "
+                "`LabourMarket.load(path, verify=False)` opens it all the same."
+            )
+
+
 def is_saved_market(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a market."""
-    return (Path(path) / HEADER).is_file()
+    """Whether a folder says that it holds a market; one that a kill left beside its place is put back first."""
+    folder = Path(path)
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            _clear_leftovers(folder)
+    return (folder / HEADER).is_file()
 
 
 def is_empty(folder: Path) -> bool:
@@ -237,6 +318,46 @@ def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str
 def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
     """By its number: a field's name may hold what no file name may."""
     return folder / _TABLES / f"context-{number}-{side}-{key}.npy"
+
+
+def _digest_of(text: bytes) -> bytes:
+    """What stands in front of a header instead of its bracket."""
+    return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '
+
+
+def _written_by() -> str:
+    try:
+        return f"jobrec-gym {metadata.version('jobrec-gym')}"
+    except metadata.PackageNotFoundError:  # from a folder of sources
+        return "jobrec-gym"
+
+
+@contextlib.contextmanager
+def _held(scratch: Path, name: str) -> Iterator[None]:
+    """Marks a scratch folder as that of a living process, for a market of this name: the lock goes with the process."""
+    if fcntl is None:
+        yield
+        return
+    with (scratch / f"{_LOCK}-new").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(name)
+        file.flush()
+        Path(file.name).rename(scratch / _LOCK)  # appears locked
+        yield
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Removes scratch folders of dead writers; an old market that one of them had moved away is put back."""
+    if fcntl is None or not folder.name or not folder.parent.is_dir():
+        return
+    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.read() != folder.name:  # of a market whose name begins with this one's
+                continue
+            if not folder.exists() and (scratch / _OLD).is_dir():
+                (scratch / _OLD).rename(folder)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _memory_mapped(file: Path) -> NDArray[Any]:

@@ -16,14 +16,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.market.checks import check_context, check_population, check_word_vectors, check_words
+from jobrec_gym.market.checks import (
+    check_content,
+    check_context,
+    check_population,
+    check_saved,
+    check_saved_context,
+    check_saved_words,
+    check_word_vectors,
+    check_words,
+)
 from jobrec_gym.market.context import ContextTable, ContextValue, Side
-from jobrec_gym.market.folder import read_header, read_tables, write_market, write_tables
+from jobrec_gym.market.folder import (
+    check_digests,
+    is_saved_market,
+    market_files,
+    read_header,
+    read_tables,
+    write_market,
+    write_tables,
+)
 from jobrec_gym.market.keys import find_row
 from jobrec_gym.market.sources import MarketSpec, absolute, file_states, find_loader, plain_option
 from jobrec_gym.market.summary import summarise
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
 from jobrec_gym.market.vectors import gathered, row_products
+from jobrec_gym.market.verified import is_remembered, remember
 
 __all__ = ["LabourMarket", "load_market"]
 
@@ -388,21 +406,44 @@ class LabourMarket:
         write_tables(self, folder, job_vectors_sha256, made_from)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LabourMarket:
+    def load(cls, path: str | os.PathLike[str], verify: bool | None = None) -> LabourMarket:
         """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
 
+        Types, offsets and ranges are checked each time. The first time that the files are seen, by their sizes, times
+        and inodes, each array is also compared with its digest; that they are whole is then remembered in the cache.
+
+        Args:
+            path: The folder.
+            verify: True compares digests now; False does not compare them. None: where that is not remembered.
+
         Raises:
-            MarketError: If the folder holds no market of this format.
+            MarketError: If the folder holds no market of this format, is not whole, or was changed.
         """
         folder = Path(path).absolute()
+        is_saved_market(folder)  # puts back what a kill left beside its place
         header = read_header(folder)
         try:
-            market = cls(**read_tables(folder, header), spec=absolute(os.fspath(path)))
+            tables = read_tables(folder, header)
+            check_saved_words(tables["vocabulary"])
+            for side in ("applicants", "jobs"):
+                check_saved(side, tables[side], tables["vocabulary"])
+            for field, table in tables["context"].items():
+                check_saved_context(field, table)
+            market = cls(**tables, spec=absolute(os.fspath(path)))
+            files = market_files(folder, header)
+            if verify or (verify is None and not is_remembered(folder, files)):
+                for side in ("applicants", "jobs"):
+                    check_content(side, tables[side])
+                if verify or "files" in header:
+                    check_digests(folder, header)
+                remember(folder, files)
             object.__setattr__(market, "folder", folder)
             object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
             return market
-        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise MarketError(f"{folder} is not a whole market: {error!r}; save it again.") from error
+        except MarketError as error:
+            raise MarketError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+        except (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise MarketError(f"{folder} is not a whole market: {error!r:.200}; save it again.") from error
 
     def _arrays(self) -> list[NDArray[Any]]:
         arrays = []
@@ -442,7 +483,8 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
             every pair was put to a language model), the folder of a saved market,
             ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet, json-resume, job-posting,
             dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
-        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``.
+        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``; of a saved market
+            ``verify``, see :meth:`LabourMarket.load`.
 
     Returns:
         The market. Equal calls share one object while it is among the last eight and the files that it came from have
@@ -479,9 +521,9 @@ def _load_cached(source: str, options: str, files: tuple[Any, ...]) -> LabourMar
 def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarket:
     load = find_loader(source)
     if load is None:
-        if kwargs:
-            raise MarketError(f"keywords {sorted(kwargs)} have no meaning for the saved market {source!r}.")
-        return LabourMarket.load(source)
+        if others := kwargs.keys() - {"verify"}:
+            raise MarketError(f"keywords {sorted(others)} have no meaning for the saved market {source!r}.")
+        return LabourMarket.load(source, **kwargs)
     market: LabourMarket = load(**kwargs)
     if recorded:
         object.__setattr__(market, "_spec", {"source": source, **kwargs} if kwargs else source)

@@ -1,0 +1,14 @@
+"""Where this package keeps what it need not compute again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["default_cache_dir"]
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` where that is not set."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "jobrec_gym"
