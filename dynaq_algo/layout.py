@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from gymnasium import spaces
@@ -169,12 +169,16 @@ class CandidateLayout:
             + ("Pass ids, whole numbers." if self.uses_ids else "Pass features of as many numbers as in training.")
         )
 
-    def read(self, obs: Mapping[str, Any]) -> DecisionBatch:
+    def read(self, obs: Mapping[str, Any], finite: bool = True) -> DecisionBatch:
         """State, candidates, mask and pairs of one observation (n = 1) or of a batch; may share memory with `obs`.
+
+        Args:
+            obs: One observation or a batch.
+            finite: Refuse numbers that are not finite: no choice between them means anything.
 
         Raises:
             ValueError: As for :meth:`is_batch`, or if another entry has another shape, or mask or pairs are of another
-                number of candidates.
+                number of candidates, or an entry holds a number that is not finite.
         """
         batch = self.is_batch(obs)
         candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
@@ -187,7 +191,22 @@ class CandidateLayout:
             state = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.float32)
         mask = _of_each(obs, ACTION_MASK, (n, k)).astype(bool) if self.has_mask else None
         pairs = _of_each(obs, PAIRS, (n, k, self.n_pairs)).astype(np.float32, copy=False) if self.n_pairs else None
+        if finite and not all(
+            part is None or part.dtype.kind != "f" or np.isfinite(part).all() for part in (state, candidates, pairs)
+        ):
+            self._name_not_finite(obs, n)
         return DecisionBatch(state, candidates, mask, pairs)
+
+    def _name_not_finite(self, obs: Mapping[str, Any], n: int) -> NoReturn:
+        for key in self._keys:
+            rows = np.asarray(obs[key]).reshape(n, -1)
+            if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+                row = int(np.argwhere(~np.isfinite(rows))[0][0])
+                raise ValueError(
+                    f"`{key}` of the observation must hold finite numbers, "
+                    f"{'it' if n == 1 else f'row {row}'} does not. Give what is not known a number of its own, 0 say."
+                )
+        raise ValueError("The observation must hold numbers that are finite in float32, got larger ones.")
 
     @property
     def _keys(self) -> list[str]:

@@ -122,8 +122,8 @@ class Answers(NamedTuple):
             ValueError: If numbers of rows differ, an action names no candidate, an id no action, or a number is not
                 finite.
         """
-        decisions = layout.read(observation)
-        following = decisions if next_obs is None else layout.read(next_obs)
+        decisions = layout.read(observation, finite=False)
+        following = decisions if next_obs is None else layout.read(next_obs, finite=False)
         n, k = decisions.candidates.shape[:2]
         actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
         infos = [info or {}] * n if info is None or isinstance(info, Mapping) else list(info)

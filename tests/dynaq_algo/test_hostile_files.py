@@ -630,3 +630,30 @@ def test_a_truncated_bandit_or_one_that_is_too_large_is_named(tmp_path, share):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(AgentFileError, match=r"bandit\.zip"):
         GaussianProcessBandit.load(path, make_toy())
+
+
+# ---------------------------------------------------------------------- observations
+
+
+@pytest.mark.parametrize("key", ["user", "candidates"])
+def test_an_observation_that_is_no_number_is_refused_by_its_entry_and_nothing_is_stored(key, monkeypatch):
+    model = agent().learn(10)
+    bandit = LinearBandit(make_toy(), seed=0)
+    obs, _ = make_toy().reset(seed=0)
+    obs[key].reshape(-1)[0] = np.nan
+    for deterministic in (True, False):
+        for one in (model, bandit):
+            with pytest.raises(ValueError, match=f"`{key}` of the observation must hold finite numbers"):
+                one.predict(obs, deterministic=deterministic)
+    before = content_of(model)
+    step = type(make_toy().unwrapped).step
+
+    def broken(self, action):
+        shown, *others = step(self, action)
+        shown[key].reshape(-1)[0] = np.nan
+        return shown, *others
+
+    monkeypatch.setattr(type(make_toy().unwrapped), "step", broken)
+    with pytest.raises(ValueError, match=f"`{key}` of the observation must hold finite numbers"):
+        model.learn(5, reset_num_timesteps=False)
+    assert content_of(model) == before

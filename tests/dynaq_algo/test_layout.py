@@ -177,3 +177,29 @@ def test_any_action_is_uniform_among_those_allowed():
     np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
     with pytest.raises(ValueError, match="must allow at least one candidate, row 1 allows none"):
         decisions._replace(mask=mask & (np.arange(3_000) != 1)[:, None]).any_action(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("key", ["user", "candidates", "pairs"])
+@pytest.mark.parametrize("n", [None, 3])
+def test_a_number_that_is_not_finite_is_refused_by_its_entry(key, value, n):
+    space = spaces.Dict(
+        user=spaces.Box(-1, 1, (3,)), candidates=spaces.Box(-1, 1, (4, 2)), pairs=spaces.Box(-1, 1, (4, 2))
+    )
+    layout = CandidateLayout(space, spaces.Discrete(4))
+    obs = {name: np.zeros(((n,) if n else ()) + entry.shape, np.float32) for name, entry in space.items()}
+    layout.read(obs)
+    obs[key].reshape(-1)[-1] = value
+    place = "row 2" if n else "it"
+    with pytest.raises(ValueError, match=f"`{key}` of the observation must hold finite numbers, {place} does not"):
+        layout.read(obs)
+    assert layout.read(obs, finite=False).state.shape == (n or 1, 3)
+
+
+def test_numbers_that_overflow_in_float32_are_refused():
+    space = spaces.Dict(user=spaces.Box(-np.inf, np.inf, (3,), np.float64), candidates=spaces.Box(0, 9, (4,), np.int64))
+    layout = CandidateLayout(space, spaces.Discrete(4))
+    obs = {"user": np.array([1e30, 0, 0]), "candidates": np.arange(4)}
+    assert layout.read(obs).state[0, 0] == np.float32(1e30)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="finite in float32"):
+        layout.read({**obs, "user": np.array([1e300, 0, 0])})
