@@ -46,9 +46,24 @@ def fails(status: int, **headers: str) -> Reply:
     return {"status": status, "headers": headers}
 
 
+def errs(status: int, message: str, code: str | None = None) -> Reply:
+    """An error of the server in its own words, with a code."""
+    return {"status": status, "error": {"message": message, "type": code, "code": code}}
+
+
+def sends(body: Any) -> Reply:
+    """A reply of any form."""
+    return {"status": 200, "body": body}
+
+
 def sleeps(seconds: float, then: Reply) -> Reply:
     """A reply that comes late."""
     return {**then, "sleep": seconds}
+
+
+def waits(event: threading.Event, then: Reply) -> Reply:
+    """A reply that comes when something has happened, or after a minute."""
+    return {**then, "waits": event}
 
 
 def trickles(seconds: float, then: Reply) -> Reply:
@@ -111,6 +126,8 @@ class FakeLLM:
         try:
             reply = self._script(body, number)
             time.sleep(reply.get("sleep", 0.0))
+            if "waits" in reply:
+                reply["waits"].wait(60.0)
             self._send(handler, body, reply)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up
@@ -124,14 +141,19 @@ class FakeLLM:
             handler.close_connection = True
             handler.connection.close()
             return
-        if reply["status"] == 200:
+        answer: Any
+        if "body" in reply:
+            answer = reply["body"]
+        elif "error" in reply:
+            answer = {"error": reply["error"]}
+        elif reply["status"] == 200:
             tokens_in, tokens_out = reply["tokens"] or (0, 0)
             usage = {
                 "prompt_tokens": tokens_in,
                 "completion_tokens": tokens_out,
                 "total_tokens": tokens_in + tokens_out,
             }
-            answer: dict[str, Any] = {
+            answer = {
                 "id": "fake",
                 "object": "chat.completion",
                 "created": 0,

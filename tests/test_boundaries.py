@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"sharing"},
+        {"credentials", "sharing"},
         {"cache_folder", "counter_rng", "kept_pairs", "pieces", "progress"},
         {"market.tables", "market.verified"},
         {"market.context"},

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jobrec_gym.credentials import mask
 
 __all__ = ["ParsedAnswer", "parse_decision", "parse_probability", "response_format"]
 
 _MAX_REASON = 200
+_MAX_TOLD = 120
 _WORDS = ("Yes", "No")
+_FENCED = re.compile(r"\s*```[ ]*[a-zA-Z]*\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -20,7 +26,7 @@ Form = TypeVar("Form", bound=BaseModel)
 class _Decision(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: str = Field(max_length=_MAX_REASON)
+    reason: str
     decision: Literal["ignore", "click", "save", "apply"]
 
 
@@ -38,13 +44,15 @@ class ParsedAnswer:
         status: ``ok``, ``refusal``, ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` or ``no_logprobs``.
         decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`; "" without one.
         probability: ``P(Yes) / (P(Yes) + P(No))``; NaN without one.
-        reason: In the model's words; may be empty.
+        reason: In the model's words, or, where they are no answer, what came instead; may be empty.
+        kept: Whether the same question would bring the same. Not so where a change of the server would mend it.
     """
 
     status: str
     decision: str = ""
     probability: float = math.nan
     reason: str = ""
+    kept: bool = True
 
 
 def response_format(mode: Literal["decision", "probability"], decisions: Sequence[str]) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
     answer = _checked(choice, _Decision)
     if isinstance(answer, ParsedAnswer):
         return answer
-    return ParsedAnswer("ok", decision=answer.decision, reason=answer.reason)
+    return ParsedAnswer("ok", decision=answer.decision, reason=mask(answer.reason)[:_MAX_REASON])
 
 
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
@@ -90,6 +98,8 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     if isinstance(answer, ParsedAnswer):
         return answer
     mass = dict.fromkeys(_WORDS, 0.0)
+    if not choice.get("logprobs"):
+        return ParsedAnswer("no_logprobs", reason="the server sent no token probabilities", kept=False)
     try:
         for alternative in _alternatives_at_value((choice.get("logprobs") or {}).get("content") or ()):
             word = alternative["token"].strip(' "')
@@ -106,18 +116,54 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
 def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer:
     """The answer in its form, or what is wrong with it."""
     message = choice.get("message") or {}
+    content = message.get("content") or ""
+    content = _text(content) if isinstance(content, str) else ""
+    said = bool(content.strip())
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        return ParsedAnswer("refusal", reason=str(message.get("refusal") or "")[:_MAX_REASON])
+        return ParsedAnswer("refusal", reason=mask(_text(message.get("refusal") or ""))[:_MAX_REASON])
     if choice.get("finish_reason") == "length":
-        return ParsedAnswer("truncated")
+        longer = "the limit of tokens was used up: raise `sampling.max_tokens`"
+        return ParsedAnswer("truncated", reason=f"{longer}; {_what_came(message)}", kept=said)
+    if not said:
+        return ParsedAnswer("bad_json", reason=_what_came(message), kept=False)
+    fenced = _FENCED.fullmatch(content)
     try:
-        return form.model_validate_json(message.get("content") or "")
+        return form.model_validate_json(fenced[1] if fenced else content)
     except ValidationError as error:
         faults = error.errors()
     if faults[0]["type"] == "json_invalid":
-        return ParsedAnswer("bad_json")
+        return ParsedAnswer("bad_json", reason=_what_came(message), kept=not _has_an_answer_within(content))
     foreign = all(fault["type"] == "literal_error" and isinstance(fault["input"], str) for fault in faults)
-    return ParsedAnswer("foreign_word" if foreign else "wrong_schema")
+    return ParsedAnswer("foreign_word" if foreign else "wrong_schema", reason=_what_came(message))
+
+
+def _what_came(message: Mapping[str, Any]) -> str:
+    """What a message says in place of an answer, bounded, without keys."""
+    content = message.get("content")
+    if content:
+        whole = " ".join(mask(_text(content)).split())
+        return f"what came: {whole[:_MAX_TOLD]}{'...' if len(whole) > _MAX_TOLD else ''}"
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if thought:
+        return f"no content came, only {len(str(thought)):,} characters of reasoning: let the model think less, or not"
+    return "no content came"
+
+
+def _text(value: Any) -> str:
+    """As text that can be written down: JSON may escape halves of characters."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _has_an_answer_within(content: str) -> bool:
+    """Whether a text has a JSON object and words around it: a server that kept to the schema would not let them by.
+
+    It is not read: what words mean around an answer nobody knows.
+    """
+    begin, end = content.find("{"), content.rfind("}")
+    try:
+        return isinstance(json.loads(content[begin : end + 1]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _alternatives_at_value(tokens: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -6,6 +6,8 @@ Each is given as itself or as its plain mapping: ``retries=Retries(attempts=5)``
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.simulators.base import DECISIONS
 
 __all__ = [
@@ -96,9 +99,11 @@ class Sampling:
         max_tokens: Length of an answer; ``None`` for the mode's.
         extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
         repeat: Another number asks the same questions anew and keeps the answers beside the first.
+        max_completion_tokens: The length under the name that some deployments want, in place of ``max_tokens``.
 
     Raises:
-        ValueError: For a length below 1, or an extra entry that would get around a cap or write a key down.
+        ValueError: For a number that is none, a length below 1 or told twice, or an extra entry that would get around a
+            cap or write a key down.
     """
 
     temperature: float | None = 0.0
@@ -106,15 +111,27 @@ class Sampling:
     max_tokens: int | None = None
     extra_body: Mapping[str, Any] | None = None
     repeat: int = 0
+    max_completion_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None:
-            _check_at_least("sampling.max_tokens", self.max_tokens, 1)
-        names = {name.lower() for name in self.extra_body or ()}
+        # One form for each number: what is written down is what answers are kept under, and 0 and 0.0 are one.
+        if self.temperature is not None:
+            _put(self, "temperature", _number("sampling.temperature", self.temperature) + 0.0)
+        if self.seed is not None:
+            _put(self, "seed", _whole("sampling.seed", self.seed))
+        _put(self, "repeat", _whole("sampling.repeat", self.repeat))
+        for name in ("max_tokens", "max_completion_tokens"):
+            if getattr(self, name) is not None:
+                _put(self, name, _whole(f"sampling.{name}", getattr(self, name), 1))
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError(
+                "`sampling.max_tokens` and `sampling.max_completion_tokens` are two names of one length: give one, "
+                f"got {self.max_tokens} and {self.max_completion_tokens}."
+            )
+        names = {str(name).lower() for name in self.extra_body or ()}
         if taken := sorted(names & _OF_THE_CALL):
             raise ValueError(f"`sampling.extra_body` must not set {taken}, which the simulator sets itself.")
-        if keys := sorted(name for name in names if any(word in name for word in ("key", "authorization", "password"))):
-            raise ValueError(f"`sampling.extra_body` is written down and must not hold {keys}: give `api_key`.")
+        refuse_credentials(self.extra_body, "sampling.extra_body", "give `api_key`", sent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +160,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("max_calls", "max_tokens"):
             cap = getattr(self, name)
-            if cap is not None and not cap >= 0:
-                raise ValueError(f"`budget.{name}` must be at least 0, or None for no cap, got {cap}.")
+            if cap is not None:
+                _put(self, name, _whole(f"budget.{name}", cap, 0))
         if self.prices is not None:
             if len(self.prices) != 2 or not min(self.prices) >= 0:
                 raise ValueError(f"`budget.prices` must be dollars per token in and out, got {self.prices}.")
@@ -170,7 +187,7 @@ class Calls:
     batch_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        _check_at_least("calls.concurrency", self.concurrency, 1)
+        _put(self, "concurrency", _whole("calls.concurrency", self.concurrency, 1))
         for name in ("timeout", "batch_timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`calls.{name}` is in seconds and must be above 0, got {getattr(self, name)}.")
@@ -196,8 +213,9 @@ class Retries:
     on_failure: OnFailure = "skip"
 
     def __post_init__(self) -> None:
-        _check_at_least("retries.attempts", self.attempts, 0)
-        _check_at_least("retries.wait", self.wait, 0)
+        _put(self, "attempts", _whole("retries.attempts", self.attempts, 0))
+        if not _number("retries.wait", self.wait) >= 0:
+            raise ValueError(f"`retries.wait` must be at least 0, got {self.wait}.")
         check_choice("retries.on_failure", self.on_failure, get_args(OnFailure))
 
 
@@ -265,6 +283,25 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
 
 
-def _check_at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+def _put(value: object, name: str, entry: object) -> None:
+    """Sets a field of a frozen value, where it is made."""
+    object.__setattr__(value, name, entry)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
+    return float(value)
+
+
+def _whole(name: str, value: Any, least: int | None = None) -> int:
+    """A number without fraction as an int, whatever its type.
+
+    Raises:
+        ValueError: If it is none, or below the least one.
+    """
+    is_whole = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    if not is_whole or value != int(value) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"`{name}` must be a whole number{bound}, got {value!r}.")
+    return int(value)

@@ -9,13 +9,14 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from jobrec_gym.credentials import mask
 from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.arguments import AskingMode, CacheMode, Calls, Retries, Sampling
 from jobrec_gym.simulators.budget import BudgetReached, Ledger
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, ShortAnswer
+from jobrec_gym.simulators.cache import AnswerStore, CachedAnswer, KeyMaker, ShortAnswer
 from jobrec_gym.simulators.completion import CallFailed, ChatModel, ModelUnusable
 from jobrec_gym.simulators.prompts import Prompt
 
@@ -111,7 +112,7 @@ class Asker(Shared):
         decisions: Sequence[str],
         sampling: Sampling,
         prices: Sequence[float] | None,
-        cache: AnswerCache,
+        cache: AnswerStore,
         cache_mode: CacheMode,
         ledger: Ledger,
         calls: Calls,
@@ -126,8 +127,9 @@ class Asker(Shared):
         self._calls = calls
         self._retries = retries
         self._mode = mode
+        self._api_key = api_key
         self._connect = {"model": model, "api_base": api_base, "api_key": api_key, "prices": prices}
-        said = {key: getattr(sampling, key) for key in ("temperature", "seed", "max_tokens")}
+        said = {key: getattr(sampling, key) for key in ("temperature", "seed", "max_tokens", "max_completion_tokens")}
         self._sampling = {key: value for key, value in said.items() if value is not None}
         self._extra_body = dict(sampling.extra_body or {})
         keyed = self._sampling | ({"decisions": list(self._decisions)} if mode == "decision" else {})
@@ -219,11 +221,12 @@ class Asker(Shared):
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
         chat = self._model()
         owner = uuid.uuid4().hex
+        hopeless: list[ModelUnusable] = []
         deadline = time.monotonic() + self._calls.batch_timeout
         pool = ThreadPoolExecutor(min(self._calls.concurrency, len(missing)), thread_name_prefix="ask")
         try:
             futures = {
-                key: pool.submit(self._ask_one, chat, key, question, owner, deadline)
+                key: pool.submit(self._ask_unless, hopeless, chat, key, question, owner, deadline)
                 for key, question in missing.items()
             }
             wait(futures.values(), timeout=self._calls.batch_timeout, return_when=FIRST_EXCEPTION)
@@ -258,8 +261,18 @@ class Asker(Shared):
                 self._chat = chat
             return self._chat
 
+    def _ask_unless(self, hopeless: list[ModelUnusable], *of_question: Any) -> Outcome:
+        """Asks, unless another question of the batch showed that no call can succeed; runs in a thread."""
+        if hopeless:
+            raise hopeless[0]
+        try:
+            return self._ask_one(*of_question)
+        except ModelUnusable as error:
+            hopeless.append(error)
+            raise
+
     def _ask_one(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
-        """Asks, unless another thread or process does; runs in a thread."""
+        """Asks, unless another thread or process does."""
         pause, longest = _POLL_SECONDS
         while key not in self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK):
             found = self._cache.in_short([key])
@@ -304,7 +317,10 @@ class Asker(Shared):
                     return Outcome(failure.status, reason=failure.reason)
                 delay = max(pause, failure.wait)
             else:
-                return self._keep(key, question, self._parse(completion.choice), tokens, cost)
+                parsed = self._parse(completion.choice)
+                if not parsed.kept:
+                    return Outcome(parsed.status, reason=parsed.reason, tokens=tokens, cost_usd=cost)
+                return self._keep(key, question, parsed, tokens, cost)
             finally:
                 self._ledger.settle(reservation, tokens=tokens, cost_usd=cost)
                 with self.lock:
@@ -316,8 +332,8 @@ class Asker(Shared):
             pause *= 2
         raise AssertionError("the last try returns")
 
-    def _reserve(self, key: str, owner: str, tokens: int, cost: float, deadline: float) -> int | BudgetReached:
-        """A reservation, waiting while calls under way may yet turn out cheaper than their bounds."""
+    def _reserve(self, key: str, owner: str, tokens: int, cost: float, deadline: float) -> Any:
+        """A reservation, or ``BudgetReached``; waits while calls under way may turn out cheaper than their bounds."""
         while True:
             try:
                 return self._ledger.reserve(tokens=tokens, cost_usd=cost, seconds=self._calls.timeout + _LEASE_SLACK)
@@ -330,7 +346,8 @@ class Asker(Shared):
     def _parse(self, choice: Mapping[str, Any]) -> Any:
         from jobrec_gym.simulators.answers import parse_decision, parse_probability
 
-        return (parse_decision if self._mode == "decision" else parse_probability)(choice)
+        parsed = (parse_decision if self._mode == "decision" else parse_probability)(choice)
+        return replace(parsed, reason=mask(parsed.reason, self._api_key))
 
     def _keep(self, key: str, question: Question, parsed: Any, tokens: int, cost: float) -> Outcome:
         answer = CachedAnswer(
@@ -347,7 +364,7 @@ class Asker(Shared):
         )
         self._cache.put(answer)
         # Whoever was first counts, here and in every replay.
-        kept = self._cache.get([key])[key]
+        kept = self._cache.get([key]).get(key, answer)
         said = ShortAnswer(kept.status, kept.decision, kept.probability, kept.reason)
         return Outcome(kept.status, said, tokens=kept.tokens, cost_usd=kept.cost_usd)
 

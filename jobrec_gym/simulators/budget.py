@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from jobrec_gym.simulators.arguments import Budget
-from jobrec_gym.simulators.cache import AnswerCache
+from jobrec_gym.simulators.cache import AnswerStore, CapReached
+from jobrec_gym.simulators.stores import open_cache
 
 __all__ = ["BudgetReached", "Ledger", "Spending"]
 
@@ -56,14 +56,14 @@ class BudgetReached(RuntimeError):
 
 
 class Ledger:
-    """What was spent, in the cache's file, and the caps on it: processes that share the file share the caps.
+    """What was spent, beside the answers of a cache, and the caps on it: who shares the cache shares the caps.
 
     A call is reserved at an upper bound before it is sent, and settled at its real figures. The reservation of a
     process that was killed counts on at its bound: the caps are never passed.
 
     Args:
-        path: The cache's SQLite file.
-        budget: The caps on calls and tokens; ledgers of one name in one file are one.
+        cache: The cache, or where it is.
+        budget: The caps on calls and tokens; ledgers of one name in one cache are one.
         max_usd: Most dollars, ``None`` for no cap.
 
     Raises:
@@ -72,7 +72,7 @@ class Ledger:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        cache: str | os.PathLike[str] | AnswerStore,
         budget: Budget = _NO_CAPS,
         max_usd: float | None = None,
     ):
@@ -84,15 +84,14 @@ class Ledger:
             "usd": max_usd,
         }
         self.name = budget.name
-        self._cache = AnswerCache(path)
+        self._cache = open_cache(cache)
 
     @property
     def spent(self) -> Spending:
         """What was spent, open reservations included."""
-        with self._cache.transaction() as connection:
-            return self._spent(connection)
+        return Spending(*self._cache.spent(self.name))
 
-    def reserve(self, *, tokens: int, cost_usd: float, seconds: float = 60.0) -> int:
+    def reserve(self, *, tokens: int, cost_usd: float, seconds: float = 60.0) -> Any:
         """Reserves one call at upper bounds of its tokens and dollars.
 
         Args:
@@ -102,59 +101,33 @@ class Ledger:
                 died, and counts at its bounds for good.
 
         Returns:
-            A number for :meth:`settle` or :meth:`cancel`.
+            What :meth:`settle` and :meth:`cancel` take.
 
         Raises:
             BudgetReached: If a cap could be passed.
         """
-        with self._cache.transaction() as connection:
-            spent, open_ = self._spent(connection), self._under_way(connection)
-            after = {"calls": spent.calls + 1, "tokens": spent.tokens + tokens, "usd": spent.cost_usd + cost_usd}
-            open_bounds = {"calls": 0, "tokens": open_.tokens, "usd": open_.cost_usd}
-            for limit, cap in self.caps.items():
-                if cap is not None and after[limit] > cap:
-                    raise BudgetReached(limit, cap, spent, after[limit] - open_bounds[limit] <= cap)
-            row = (self.name, tokens, cost_usd, time.time() + seconds)
-            done = connection.execute(
-                "INSERT INTO calls (budget, tokens, cost_usd, settled, until) VALUES (?, ?, ?, 0, ?)", row
-            )
-            return int(done.lastrowid or 0)
+        made = self._cache.reserve(self.name, self.caps, tokens=tokens, cost_usd=cost_usd, seconds=seconds)
+        if isinstance(made, CapReached):
+            raise BudgetReached(made.limit, self.caps[made.limit] or 0, Spending(*made.spent), made.pending)
+        return made
 
-    def settle(self, reservation: int, *, tokens: int, cost_usd: float) -> None:
+    def settle(self, reservation: Any, *, tokens: int, cost_usd: float) -> None:
         """Puts the real figures of a call, failed or not, in place of the reserved ones.
 
         Raises:
             ValueError: If there is no such open reservation.
         """
-        with self._cache.transaction() as connection:
-            done = connection.execute(
-                "UPDATE calls SET tokens = ?, cost_usd = ?, settled = 1 WHERE id = ? AND settled = 0",
-                (tokens, cost_usd, reservation),
-            )
-            self._check(done.rowcount, reservation)
+        self._check(self._cache.settle(reservation, tokens=tokens, cost_usd=cost_usd), reservation)
 
-    def cancel(self, reservation: int) -> None:
+    def cancel(self, reservation: Any) -> None:
         """Takes a reservation back whose call was never sent.
 
         Raises:
             ValueError: If there is no such open reservation.
         """
-        with self._cache.transaction() as connection:
-            done = connection.execute("DELETE FROM calls WHERE id = ? AND settled = 0", (reservation,))
-            self._check(done.rowcount, reservation)
-
-    def _spent(self, connection: Any) -> Spending:
-        query = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE budget = ?"
-        return Spending(*connection.execute(query, (self.name,)).fetchone())
-
-    def _under_way(self, connection: Any) -> Spending:
-        query = (
-            "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls "
-            "WHERE budget = ? AND settled = 0 AND until > ?"
-        )
-        return Spending(*connection.execute(query, (self.name, time.time())).fetchone())
+        self._check(self._cache.cancel(reservation), reservation)
 
     @staticmethod
-    def _check(changed: int, reservation: int) -> None:
-        if not changed:
+    def _check(was_open: bool, reservation: Any) -> None:
+        if not was_open:
             raise ValueError(f"`reservation` {reservation} is not open: it was settled or cancelled before.")

@@ -1,22 +1,44 @@
-"""What a language model answered, kept by content in one SQLite file that many processes share."""
+"""What a language model answered, kept by content: what all caches do, and the one that is an SQLite file."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-__all__ = ["AnswerCache", "CachedAnswer", "KeyMaker", "ShortAnswer", "cache_key"]
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = [
+    "KEPT_STATUSES",
+    "Account",
+    "AnswerCache",
+    "AnswerStore",
+    "CacheUnusable",
+    "CachedAnswer",
+    "CapReached",
+    "KeyMaker",
+    "ShortAnswer",
+    "answer_of",
+    "cache_key",
+    "file_system_of",
+]
+
+KEPT_STATUSES = ("ok", "refusal", "truncated", "bad_json", "wrong_schema", "foreign_word", "no_logprobs")
+"""Of answers that are kept: what a model said, not whether it could be reached."""
 
 _VERSION = 1
 _SCHEMA = """
@@ -24,9 +46,9 @@ CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, api_base TEXT NOT NULL, mode TEXT NOT NULL, prompt TEXT NOT NULL,
     persona TEXT NOT NULL, sampling TEXT NOT NULL, applicant TEXT NOT NULL, job TEXT NOT NULL, status TEXT NOT NULL,
     decision TEXT NOT NULL, probability REAL, reason TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL, crc INTEGER
 ) WITHOUT ROWID;
-CREATE INDEX answers_in_short ON answers (key, status, decision, probability, reason);
+CREATE INDEX answers_in_short ON answers (key, status, decision, probability, reason, crc);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY, budget TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
@@ -35,10 +57,17 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
 """
 _KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applicant", "job")
+_GROUPED = ("model", "api_base", "mode", "prompt", "persona")
 _DOCUMENTS_KEPT = 8_192
 _PATIENCE = 30.0
 """Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
+_MOST_TOKENS = 1 << 40
+_NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
+"""Kinds of file systems on which SQLite's write-ahead log, which is shared memory, does not hold across machines."""
+
+_log = logging.getLogger(__name__)
+_warned_of: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +121,38 @@ class ShortAnswer(NamedTuple):
 _COLUMNS = tuple(field.name for field in fields(CachedAnswer))
 
 
+class CacheUnusable(OSError):
+    """A cache that cannot be opened, read or written; the message says which, why, and what to do."""
+
+
+class Account(NamedTuple):
+    """What was spent under the name of a budget, or is reserved.
+
+    Attributes:
+        calls: How many.
+        tokens: In and out.
+        cost_usd: Dollars.
+    """
+
+    calls: int
+    tokens: int
+    cost_usd: float
+
+
+class CapReached(NamedTuple):
+    """Why a call was not reserved.
+
+    Attributes:
+        limit: ``calls``, ``tokens`` or ``usd``.
+        spent: Until now, open calls at their upper bounds.
+        pending: Whether it may yet fit, when calls that are under way turn out below their bounds.
+    """
+
+    limit: str
+    spent: Account
+    pending: bool
+
+
 def cache_key(
     *, model: str, api_base: str, mode: str, prompt: str, persona: str, sampling: str, applicant: str, job: str
 ) -> str:
@@ -132,56 +193,44 @@ class KeyMaker:
         return keys
 
 
-class AnswerCache:
-    """Answers by their key; safe for many threads and processes, and for a kill in the middle of a write.
+class AnswerStore(ABC):
+    """A cache of answers and the ledger beside it, shared by all processes that name it.
 
-    Args:
-        path: The SQLite file; made, with its folder, where it is not there.
+    Answers by their key, the first of a key stays; claims, by which a question is asked once; and calls, reserved at
+    an upper bound before they are sent, so that no cap is passed. Safe for many threads and processes, and for a kill
+    at any moment. This class has what is not storage.
 
-    Raises:
-        ValueError: If the file is something else, or was written by another version.
+    Attributes:
+        path: Which one.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = str(Path(path).absolute())
-        self._connections = threading.local()
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        # Files of earlier releases lack it; to make it there would keep all others from writing meanwhile.
-        known = self._connection().execute("SELECT 1 FROM sqlite_master WHERE name = 'answers_in_short'").fetchone()
-        # By itself SQLite would take the table, a page of text for each row.
-        index = "" if known is None else "INDEXED BY answers_in_short"
-        self._select_in_short = f"SELECT key, status, decision, probability, reason FROM answers {index}"
+    path: str
 
+    @abstractmethod
     def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
-        """The answers that are known, by key."""
-        return {row[0]: _answer(row) for row in self._rows(f"SELECT {', '.join(_COLUMNS)} FROM answers", keys)}
+        """The answers that are known, by key; a damaged one is not."""
 
-    def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
-        """The answers that are known, by key, without what they depend on, which :meth:`get` reads too."""
-        return {
-            key: ShortAnswer(status, decision, math.nan if probability is None else probability, reason)
-            for key, status, decision, probability, reason in self._rows(self._select_in_short, keys)
-        }
-
+    @abstractmethod
     def columns_in_short(self, keys: Sequence[str]) -> tuple[tuple[Any, ...], ...] | None:
         """Status, decision, probability (or ``None``) and reason, (n,) each, of n >= 1 keys.
 
         Returns:
             ``None`` if a key is not known.
         """
-        found = {row[0]: row for row in self._rows(self._select_in_short, keys)}
-        try:
-            _, *columns = zip(*[found[key] for key in keys], strict=True)
-        except KeyError:
-            return None
-        return tuple(columns)
 
-    def put(self, answer: CachedAnswer) -> None:
-        """Keeps an answer; one that is there already stays. At return it survives a kill of the process."""
-        with self.transaction() as connection:
-            _insert(connection, answer)
-            connection.execute("DELETE FROM claims WHERE key = ?", (answer.key,))
+    @abstractmethod
+    def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
+        """The answers that are known, by key, without what they depend on, which :meth:`get` reads too."""
 
+    @abstractmethod
+    def answers(self) -> Iterator[CachedAnswer]:
+        """All answers, ordered by key, but for damaged ones."""
+
+    @abstractmethod
+    def put_all(self, answers: Sequence[CachedAnswer]) -> int:
+        """Keeps answers, all or none, but for those that are there already; returns how many were new."""
+
+    @abstractmethod
     def claim(self, keys: Sequence[str], owner: str, seconds: float) -> set[str]:
         """Takes on the asking of those keys that are neither answered nor claimed by another, for some seconds.
 
@@ -193,41 +242,67 @@ class AnswerCache:
         Returns:
             The keys that are the owner's to ask.
         """
-        now = time.time()
-        mine = set()
-        with self.transaction() as connection:
-            for key in dict.fromkeys(keys):
-                if connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
-                    continue
-                taken = connection.execute(
-                    "INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
-                    "until = excluded.until WHERE claims.owner = excluded.owner OR claims.until <= ?",
-                    (key, owner, now + seconds, now),
-                )
-                if taken.rowcount:
-                    mine.add(key)
-        return mine
 
+    @abstractmethod
     def release(self, keys: Sequence[str], owner: str) -> None:
         """Gives claims back, so that others may ask."""
-        with self.transaction() as connection:
-            connection.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
+
+    @abstractmethod
+    def spent(self, budget: str) -> Account:
+        """What was spent under a budget's name, open reservations at their bounds included."""
+
+    @abstractmethod
+    def reserve(
+        self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float
+    ) -> Any:
+        """Reserves one call.
+
+        Args:
+            budget: Whose caps they are.
+            caps: Most ``calls``, ``tokens`` and ``usd``; ``None`` for no cap.
+            tokens: Upper bound.
+            cost_usd: Upper bound.
+            seconds: How long the call may be under way; a reservation that is open for longer counts on for good.
+
+        Returns:
+            A reservation for :meth:`settle` or :meth:`cancel`, or :class:`CapReached`.
+        """
+
+    @abstractmethod
+    def settle(self, reservation: Any, *, tokens: int, cost_usd: float) -> bool:
+        """Puts real figures in place of reserved ones; false if the reservation is not open."""
+
+    @abstractmethod
+    def cancel(self, reservation: Any) -> bool:
+        """Takes a reservation back; false if it is not open."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes what this thread has open; the next use opens it again."""
+
+    def put(self, answer: CachedAnswer) -> None:
+        """Keeps an answer; one that is there already stays. At return it survives a kill of the process."""
+        self.put_all([answer])
 
     def summary(self) -> list[dict[str, Any]]:
         """For each model and way of asking: ``answers``, ``by_status``, ``tokens``, ``mean_tokens``, ``cost_usd``."""
         groups: dict[tuple[str, ...], dict[str, Any]] = {}
-        names = ("model", "api_base", "mode", "prompt", "persona")
-        for *group, status, n, tokens, cost in self._connection().execute(
-            f"SELECT {', '.join(names)}, status, COUNT(*), SUM(tokens), SUM(cost_usd) FROM answers "
-            f"GROUP BY {', '.join(names)}, status ORDER BY {', '.join(names)}, status"
-        ):
+        for *group, status, n, tokens, cost in self._groups():
             empty = {"answers": 0, "by_status": {}, "tokens": 0, "cost_usd": 0.0}
-            entry = groups.setdefault(tuple(group), dict(zip(names, group, strict=True)) | empty)
+            entry = groups.setdefault(tuple(group), dict(zip(_GROUPED, group, strict=True)) | empty)
             entry["answers"] += n
-            entry["by_status"][status] = n
+            entry["by_status"][status] = entry["by_status"].get(status, 0) + n
             entry["tokens"] += tokens
             entry["cost_usd"] += cost
         return [entry | {"mean_tokens": entry["tokens"] / entry["answers"]} for entry in groups.values()]
+
+    def _groups(self) -> Iterable[Sequence[Any]]:
+        """Model and way of asking, status, how many, their tokens and dollars; in order, and in any number of rows."""
+        rows = (
+            [*(getattr(each, name) for name in _GROUPED), each.status, 1, each.tokens, each.cost_usd]
+            for each in self.answers()
+        )
+        return sorted(rows, key=lambda row: row[: len(_GROUPED) + 1])
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Writes all answers, ordered by key, to a ``.jsonl`` or ``.parquet`` file; returns how many.
@@ -236,13 +311,11 @@ class AnswerCache:
             ValueError: For another ending.
             ImportError: For parquet without the extra ``data``.
         """
-        rows = [
-            asdict(_answer(row))
-            for row in self._connection().execute(f"SELECT {', '.join(_COLUMNS)} FROM answers ORDER BY key")
-        ]
+        ending = _ending(path)
+        rows = [asdict(answer) for answer in self.answers()]
         for row in rows:
-            row["probability"] = None if math.isnan(row["probability"]) else row["probability"]
-        if _ending(path) == ".parquet":
+            row["probability"] = _or_none(row["probability"])
+        if ending == ".parquet":
             arrow, parquet = _parquet()
             parquet.write_table(arrow.Table.from_pylist(rows, schema=_parquet_schema(arrow)), path)
         else:
@@ -264,9 +337,140 @@ class AnswerCache:
         else:
             with Path(path).open(encoding="utf-8") as file:
                 rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
-        answers = [_checked(row, number, path) for number, row in enumerate(rows, start=1)]
+        return self.put_all([_checked(row, number, path) for number, row in enumerate(rows, start=1)])
+
+    def __reduce__(self) -> tuple[type[AnswerStore], tuple[str]]:
+        return type(self), (self.path,)
+
+
+class AnswerCache(AnswerStore):
+    """The cache that is one SQLite file, for the processes of one machine.
+
+    A file that cannot be written can be read.
+
+    Args:
+        path: The file; made, with its folder, where it is not there.
+
+    Raises:
+        ValueError: If the file is something else, or was written by another version.
+        CacheUnusable: If it can be neither read nor made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = str(Path(path).absolute())
+        self._connections = threading.local()
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        _warn_of_network(self.path)
+        # Files of earlier releases lack one or both; to make them there would keep all others from writing meanwhile.
+        schema = dict(self._select("SELECT name, sql FROM sqlite_master"))
+        self._has_crc = "crc INTEGER" in (schema.get("answers") or "")
+        # By itself SQLite would take the table, a page of text for each row.
+        index = "INDEXED BY answers_in_short" if "answers_in_short" in schema else ""
+        crc = "crc" if self._has_crc else "NULL"
+        self._select_in_short = f"SELECT key, status, decision, probability, reason, {crc} FROM answers {index}"
+        self._select_whole = f"SELECT {', '.join(_COLUMNS)}, {crc} FROM answers"
+
+    def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
+        """See :meth:`AnswerStore.get`."""
+        return {row[0]: _answer(row[:-1]) for row in self._rows(self._select_whole, keys) if _is_whole(row)}
+
+    def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
+        """See :meth:`AnswerStore.in_short`."""
+        return {
+            key: ShortAnswer(status, decision, math.nan if probability is None else probability, reason)
+            for key, status, decision, probability, reason, crc in self._rows(self._select_in_short, keys)
+            if _is_sound(key, status, decision, probability, reason, crc)
+        }
+
+    def columns_in_short(self, keys: Sequence[str]) -> tuple[tuple[Any, ...], ...] | None:
+        """See :meth:`AnswerStore.columns_in_short`."""
+        found = {row[0]: row[1:5] for row in self._rows(self._select_in_short, keys) if _is_sound(*row)}
+        try:
+            return tuple(zip(*[found[key] for key in keys], strict=True))
+        except KeyError:
+            return None
+
+    def answers(self) -> Iterator[CachedAnswer]:
+        """See :meth:`AnswerStore.answers`."""
+        damaged = 0
+        for row in self._select(f"{self._select_whole} ORDER BY key"):
+            if _is_whole(row):
+                yield _answer(row[:-1])
+            else:
+                damaged += 1
+        if damaged:
+            _log.warning("%s has %d damaged answers, which are left out.", self.path, damaged)
+
+    def put_all(self, answers: Sequence[CachedAnswer]) -> int:
+        """See :meth:`AnswerStore.put_all`; a damaged answer gives way."""
+        new = 0
         with self.transaction() as connection:
-            return sum(_insert(connection, answer) for answer in answers)
+            for answer in answers:
+                if self._insert(connection, "IGNORE", answer):
+                    new += 1
+                elif not self.in_short([answer.key]):
+                    self._mend(connection, answer)
+                connection.execute("DELETE FROM claims WHERE key = ?", (answer.key,))
+        return new
+
+    def claim(self, keys: Sequence[str], owner: str, seconds: float) -> set[str]:
+        """See :meth:`AnswerStore.claim`; claims expire by this machine's clock."""
+        now = time.time()
+        mine = set()
+        with self.transaction() as connection:
+            known = self.in_short(keys)
+            for key in dict.fromkeys(keys):
+                if key in known:
+                    continue
+                taken = connection.execute(
+                    "INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
+                    "until = excluded.until WHERE claims.owner = excluded.owner OR claims.until <= ?",
+                    (key, owner, now + seconds, now),
+                )
+                if taken.rowcount:
+                    mine.add(key)
+        return mine
+
+    def release(self, keys: Sequence[str], owner: str) -> None:
+        """See :meth:`AnswerStore.release`."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
+
+    def spent(self, budget: str) -> Account:
+        """See :meth:`AnswerStore.spent`."""
+        return self._calls("budget = ?", budget)
+
+    def reserve(
+        self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float
+    ) -> int | CapReached:
+        """See :meth:`AnswerStore.reserve`."""
+        with self.transaction() as connection:
+            spent = self.spent(budget)
+            open_ = self._calls("budget = ? AND settled = 0 AND until > ?", budget, time.time())
+            after = {"calls": spent.calls + 1, "tokens": spent.tokens + tokens, "usd": spent.cost_usd + cost_usd}
+            open_bounds = {"calls": 0, "tokens": open_.tokens, "usd": open_.cost_usd}
+            for limit, cap in caps.items():
+                if cap is not None and after[limit] > cap:
+                    return CapReached(limit, spent, after[limit] - open_bounds[limit] <= cap)
+            done = connection.execute(
+                "INSERT INTO calls (budget, tokens, cost_usd, settled, until) VALUES (?, ?, ?, 0, ?)",
+                (budget, tokens, cost_usd, time.time() + seconds),
+            )
+            return int(done.lastrowid or 0)
+
+    def settle(self, reservation: int, *, tokens: int, cost_usd: float) -> bool:
+        """See :meth:`AnswerStore.settle`."""
+        statement = "UPDATE calls SET tokens = ?, cost_usd = ?, settled = 1 WHERE id = ? AND settled = 0"
+        with self.transaction() as connection:
+            return bool(connection.execute(statement, (tokens, cost_usd, reservation)).rowcount)
+
+    def cancel(self, reservation: int) -> bool:
+        """See :meth:`AnswerStore.cancel`."""
+        with self.transaction() as connection:
+            return bool(connection.execute("DELETE FROM calls WHERE id = ? AND settled = 0", (reservation,)).rowcount)
 
     def close(self) -> None:
         """Closes this thread's connection; the next use opens one again."""
@@ -275,28 +479,63 @@ class AnswerCache:
             held.connection.close()
         self._connections.held = None
 
-    def __reduce__(self) -> tuple[type[AnswerCache], tuple[str]]:
-        return type(self), (self.path,)
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A block that writes all or nothing, alone among all processes that use the file."""
+        connection = self._connection()
+        try:
+            with _transaction(connection):
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self.path, error) from error
+
+    def _groups(self) -> Iterable[Sequence[Any]]:
+        names = ", ".join(_GROUPED)
+        return self._select(
+            f"SELECT {names}, status, COUNT(*), SUM(tokens), SUM(cost_usd) FROM answers "
+            f"GROUP BY {names}, status ORDER BY {names}, status"
+        )
+
+    def _calls(self, where: str, *values: Any) -> Account:
+        columns = "COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
+        return Account(*self._select(f"SELECT {columns} FROM calls WHERE {where}", values)[0])
+
+    def _insert(self, connection: sqlite3.Connection, otherwise: str, answer: CachedAnswer) -> int:
+        values: dict[str, Any] = {name: getattr(answer, name) for name in _COLUMNS} | {"created": time.time()}
+        values["probability"] = _or_none(answer.probability)
+        if self._has_crc:
+            values["crc"] = _crc(*(values[name] for name in ("key", *ShortAnswer._fields)))
+        places = ",".join("?" * len(values))
+        return connection.execute(
+            f"INSERT OR {otherwise} INTO answers ({', '.join(values)}) VALUES ({places})", list(values.values())
+        ).rowcount
+
+    def _mend(self, connection: sqlite3.Connection, answer: CachedAnswer) -> None:
+        """Puts an answer in the place of a damaged one, or, where only the index is damaged, has that made anew."""
+        if "INDEXED" in self._select_in_short:
+            connection.execute("REINDEX answers_in_short")
+        if not self.in_short([answer.key]):
+            self._insert(connection, "REPLACE", answer)
 
     def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         wanted, rows = list(dict.fromkeys(keys)), []
         for start in range(0, len(wanted), _BATCH):
             part = wanted[start : start + _BATCH]
-            places = ",".join("?" * len(part))
-            rows += self._connection().execute(f"{select} WHERE key IN ({places})", part).fetchall()
+            rows += self._select(f"{select} WHERE key IN ({','.join('?' * len(part))})", part)
         return rows
 
+    def _select(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection().execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self.path, error) from error
+
     def _connection(self) -> sqlite3.Connection:
+        # A connection must not be carried through a fork.
         held: _Held | None = getattr(self._connections, "held", None)
         if held is None or held.process != os.getpid():
             held = self._connections.held = _Held(_connect(self.path), os.getpid())
         return held.connection
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A block that writes all or nothing, alone among all processes that use the file."""
-        with _transaction(self._connection()) as connection:
-            yield connection
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -304,22 +543,19 @@ def _connect(path: str) -> sqlite3.Connection:
 
     Raises:
         ValueError: If the file is something else, or was written by another version.
+        CacheUnusable: If it can be neither read nor made.
     """
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+    connection = None
     try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        with _transaction(connection) if version == 0 else contextlib.nullcontext():
-            # Another process may have made it meanwhile.
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        version = _prepare(connection)
+    except sqlite3.OperationalError as error:
+        if connection is not None:
+            connection.close()
+        connection, version = _connect_to_unwritable(path, error)
     except sqlite3.DatabaseError as error:
-        connection.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise
+        if connection is not None:
+            connection.close()
         raise ValueError(f"{path} is not a cache of answers ({error}): choose another file.") from error
     if version not in (0, _VERSION):
         connection.close()
@@ -328,6 +564,88 @@ def _connect(path: str) -> sqlite3.Connection:
             "the release that wrote it and import the export here, or choose another file."
         )
     return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> int:
+    """Makes what a new file lacks; returns the version that it had."""
+    _write_ahead(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version == 0:
+        with _transaction(connection):
+            # Another process may have made it meanwhile.
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+    return version
+
+
+def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple[sqlite3.Connection, int]:
+    """A connection that only reads, to a whole file in a place where SQLite cannot make the files that it needs beside.
+
+    Raises:
+        CacheUnusable: If there is no such file.
+    """
+    wal = Path(f"{path}-wal")
+    try:
+        is_writable = os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK)
+        if is_writable or not Path(path).is_file():
+            raise _unusable(path, reason)
+        if wal.exists() and wal.stat().st_size:
+            raise CacheUnusable(
+                f"the cache {path} cannot be read where it cannot be written: {wal.name} beside it has answers that "
+                "are not in the file yet. Open it once in a place where it can be written (python -m "
+                "experiments.llm.cache path=FILE), then copy it."
+            )
+        connection = sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True, isolation_level=None)
+        return connection, int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from reason
+
+
+def _unusable(path: str, error: Exception) -> CacheUnusable:
+    """What an error of SQLite or of the file system means to whoever named the place."""
+    said = str(error)
+    if "full" in said or "No space" in said:
+        way_out = "make room and start again; what was answered is kept"
+    elif "malformed" in said or "corrupt" in said:
+        way_out = "it is damaged: take a copy, or export what can be read and import it into a new file"
+    elif "locked" in said or "busy" in said:
+        way_out = (
+            "another process holds it for too long; on several machines take a cache on a server (docs/cluster.md)"
+        )
+    else:
+        way_out = "name a place by `cache` that can be read and written"
+    return CacheUnusable(f"the cache {path} cannot be used ({said}): {way_out}.")
+
+
+def _warn_of_network(path: str) -> None:
+    """Says once that a file is where other machines may write it, which SQLite does not bear."""
+    try:
+        kind = file_system_of(path, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return
+    if kind.removeprefix("fuse.") in _NETWORK and path not in _warned_of:
+        _warned_of.add(path)
+        _log.warning(
+            "the cache %s is on a network file system (%s). Used from several machines at once, an SQLite file there "
+            "can be damaged: take a cache on a server, cache=redis://HOST:6379/0, see docs/cluster.md.",
+            path,
+            kind,
+        )
+
+
+def file_system_of(path: str, mounts: str) -> str:
+    """The kind of file system that a path is on, by the text of Linux's ``mountinfo``; "" if it does not say."""
+    found, longest = "", -1
+    for line in mounts.splitlines():
+        fields_, _, more = line.partition(" - ")
+        place = fields_.split(" ")[4].encode().decode("unicode_escape")
+        inside = place == "/" or path == place or path.startswith(f"{place}/")
+        if inside and len(place) >= longest:  # of two at one place the later one lies above
+            found, longest = more.split(" ")[0], len(place)
+    return found
 
 
 _inherited: list[sqlite3.Connection] = []
@@ -370,15 +688,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
     connection.execute("COMMIT")
 
 
-def _insert(connection: sqlite3.Connection, answer: CachedAnswer) -> int:
-    values = [getattr(answer, name) for name in _COLUMNS]  # SQLite keeps NaN as NULL
-    places = ",".join("?" * (len(_COLUMNS) + 1))
-    done = connection.execute(
-        f"INSERT OR IGNORE INTO answers ({', '.join(_COLUMNS)}, created) VALUES ({places})", [*values, time.time()]
-    )
-    return done.rowcount
-
-
 def _json(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode()
 
@@ -388,6 +697,52 @@ def _answer(row: Sequence[Any]) -> CachedAnswer:
     if values["probability"] is None:
         values["probability"] = math.nan
     return CachedAnswer(**values)
+
+
+def _or_none(probability: float) -> float | None:
+    return None if math.isnan(probability) else float(probability)
+
+
+def _crc(key: str, status: str, decision: str, probability: float | None, reason: str) -> int:
+    """A checksum of what was said, so that a flipped bit of a file is found."""
+    return zlib.crc32(f"{key}\n{status}\n{decision}\n{probability!r}\n{reason}".encode(errors="replace"))
+
+
+def _is_sound(key: Any, status: Any, decision: Any, probability: Any, reason: Any, crc: Any) -> bool:
+    """Whether a row is what was written; of earlier releases, which wrote no checksum, whether it is an answer."""
+    if crc is not None:
+        return crc == _crc(key, status, decision, probability, reason)
+    return isinstance(reason, str) and _fault(status, decision, probability) is None
+
+
+def _is_whole(row: Sequence[Any]) -> bool:
+    """The same of a row with all that an answer depends on."""
+    values = dict(zip((*_COLUMNS, "crc"), row, strict=True))
+    sound = _is_sound(*(values[name] for name in ("key", *ShortAnswer._fields, "crc")))
+    return sound and values["key"] == cache_key(**{name: values[name] for name in _KEYED})
+
+
+def answer_of(text: str, key: str) -> CachedAnswer | None:
+    """The answer that is written as a JSON object; ``None`` if it is none, or not the one of that key."""
+    try:
+        row = json.loads(text)
+        return _checked(row, 1, key) if row["key"] == key else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _fault(status: Any, decision: Any, probability: Any) -> tuple[str, str] | None:
+    """Which column of an answer is wrong, and what it must be."""
+    if status not in KEPT_STATUSES:
+        return "status", f"must be one of {KEPT_STATUSES}"
+    has_probability = probability is not None and not isinstance(probability, str) and not math.isnan(probability)
+    if isinstance(probability, str) or (has_probability and not 0 <= probability <= 1):
+        return "probability", "must be in [0, 1], or nothing"
+    if decision not in (*DECISIONS, ""):
+        return "decision", f"must be one of {DECISIONS}, or ''"
+    if status == "ok" and not decision and not has_probability:
+        return "decision", f"must be one of {DECISIONS} where there is no probability"
+    return None
 
 
 def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:
@@ -414,6 +769,11 @@ def _checked(row: Any, number: int, path: str | os.PathLike[str]) -> CachedAnswe
     ]
     if wrong:
         raise ValueError(f"{where} has entries of a wrong type: {wrong}.")
+    for name, most in (("tokens", _MOST_TOKENS), ("cost_usd", math.inf)):
+        if not 0 <= row[name] <= most or not math.isfinite(row[name]) or (name == "tokens" and row[name] % 1):
+            raise ValueError(f"{where}, column `{name}`, must be a number of at least 0, got {row[name]!r}.")
+    if fault := _fault(row["status"], row["decision"], row["probability"]):
+        raise ValueError(f"{where}, column `{fault[0]}`, {fault[1]}, got {row[fault[0]]!r}.")
     if row["key"] != cache_key(**{name: row[name] for name in _KEYED}):
         raise ValueError(f"{where} has a key that is not that of its content: the file was changed.")
     return _answer([row[name] for name in _COLUMNS])

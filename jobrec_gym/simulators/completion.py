@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobrec_gym.credentials import mask
 from jobrec_gym.sharing import Shared
 
 __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
@@ -19,10 +22,15 @@ _log = logging.getLogger(__name__)
 
 _importing = Shared()
 _TOKENS_OF_A_MESSAGE = 8  # what a chat template puts around each
+_MAX_REASON = 300
+_MOST_TOKENS = 1 << 40
+"""No call takes more: a number above it is none."""
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+_OUT_OF_MONEY = re.compile(r"\b(insufficient_quota|billing_hard_limit_reached|billing_not_active)\b")
 
 
 class ModelUnusable(RuntimeError):
-    """No call can succeed: a missing key, an unknown model, a parameter that the provider does not have."""
+    """No call can succeed: a missing key, an unknown model, no money, a parameter that the provider does not have."""
 
 
 class CallFailed(Exception):
@@ -34,7 +42,7 @@ class CallFailed(Exception):
         again: Whether it is worth another try.
         billed: Whether it may be on a bill: a call that was sent, and not refused.
         wait: Seconds that the server asks to wait, 0 if it does not say.
-        reason: In the server's words.
+        reason: In the server's words, bounded, without keys.
     """
 
     def __init__(self, status: str, reason: str, *, again: bool = False, billed: bool = False, wait: float = 0.0):
@@ -68,7 +76,8 @@ class ChatModel:
         model: litellm's name, e.g. ``openai/gpt-4o-mini``.
         api_base: Address of a local server; ``None`` for the provider's own.
         api_key: The key; ``None`` takes the provider's environment variable. With an ``api_base`` none is needed.
-        options: Further keywords of each call: sampling, ``response_format``, ``logprobs``, ``extra_body``.
+        options: Further keywords of each call: sampling, ``response_format``, ``logprobs``, ``extra_body``; the length
+            of an answer as ``max_tokens`` or ``max_completion_tokens``.
         prices: Dollars per token in and out; ``None`` takes litellm's list.
 
     Raises:
@@ -96,7 +105,7 @@ class ChatModel:
     def bounds(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, float]:
         """Upper bounds of what a call takes: tokens (no token is shorter than a byte) and dollars."""
         tokens_in = sum(len(each["content"].encode()) + _TOKENS_OF_A_MESSAGE for each in messages)
-        tokens_out = int(self._options["max_tokens"])
+        tokens_out = int(next(self._options[name] for name in _LENGTHS if name in self._options))
         price_in, price_out = self.prices or (0.0, 0.0)
         return tokens_in + tokens_out, tokens_in * price_in + tokens_out * price_out
 
@@ -124,20 +133,22 @@ class ChatModel:
                 **self._options,
             ).model_dump()
 
+        plain: Any = None
+        failure: Exception | None = None
         try:
             plain = _within(timeout, call)
-        except CallFailed:
-            raise
+        except CallFailed as failed:
+            failure = failed
         except Exception as error:
-            raise _sorted_out(self._litellm, error, self.model) from error
-        usage = plain.get("usage") or {}
-        tokens_in, tokens_out = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            failure = _sorted_out(self._litellm, error, self.model, self._api_key)
+        if failure is not None:
+            # Not within the handler: what litellm raised may hold the key, and would be part of the traceback.
+            raise failure
+        try:
+            choice, (tokens_in, tokens_out) = _choice_of(plain), _tokens_of(plain)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise CallFailed("bad_response", f"not the form of a chat completion: {error}", billed=True) from None
         price_in, price_out = self.prices or (0.0, 0.0)
-        choice = dict((plain.get("choices") or [{}])[0])
-        message = dict(choice.get("message") or {})
-        # litellm moves what is not in every provider's answers.
-        message["refusal"] = (message.get("provider_specific_fields") or {}).get("refusal")
-        choice["message"] = message
         if choice.get("finish_reason") == "error":
             raise CallFailed("server_error", "the server ended the answer with an error", billed=True)
         cost = tokens_in * price_in + tokens_out * price_out
@@ -167,14 +178,37 @@ class ChatModel:
         supported = self._litellm.get_supported_openai_params(model=self.model)
         if supported is None:  # not on litellm's list
             return
-        needed = {"response_format", "logprobs", "top_logprobs"} & self._options.keys()
+        needed = {"response_format", "logprobs", "top_logprobs", "max_completion_tokens"} & self._options.keys()
         if missing := sorted(needed - set(supported)):
             raise ModelUnusable(
-                f"model {self.model!r} has no {' and no '.join(missing)}, which this `mode` needs: take another `mode` "
-                "or another model."
+                f"model {self.model!r} has no {' and no '.join(missing)}, which this `mode` or `sampling` needs: take "
+                "another, or another model."
             )
         if dropped := sorted({"seed", "temperature"} & self._options.keys() - set(supported)):
             _log.warning("model %r has no %s: left out of its calls.", self.model, " and no ".join(dropped))
+
+
+def _choice_of(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The first choice of a completion, its message a mapping with an entry ``refusal``."""
+    choice = dict(plain["choices"][0])
+    message = dict(choice.get("message") or {})
+    # litellm moves what is not in every provider's answers.
+    message["refusal"] = (message.get("provider_specific_fields") or {}).get("refusal")
+    return choice | {"message": message}
+
+
+def _tokens_of(plain: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens in and out, 0 where the server does not say.
+
+    Raises:
+        ValueError: For what is no count.
+    """
+    usage = plain.get("usage") or {}
+    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count <= _MOST_TOKENS:
+            raise ValueError(f"`usage` must have counts of tokens, got {str(count)[:40]}")
+    return int(counts[0]), int(counts[1])
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
@@ -209,9 +243,20 @@ def _import_litellm() -> Any:
         litellm.suppress_debug_info = True
         # Two lines a call otherwise, wherever the root logger shows INFO.
         for name in ("LiteLLM", "httpx"):
-            if logging.getLogger(name).level == logging.NOTSET:
-                logging.getLogger(name).setLevel(logging.WARNING)
+            logger = logging.getLogger(name)
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.WARNING)
+            if _masked not in logger.filters:
+                logger.addFilter(_masked)
+    # What it warns of, an answer of another form than it should have, has a status here; the warning would repeat it.
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     return litellm
+
+
+def _masked(record: logging.LogRecord) -> bool:
+    """Keeps keys out of what a library logs; its tracebacks, which hold requests, are left out."""
+    record.msg, record.args, record.exc_info, record.exc_text = mask(record.getMessage()), (), None, None
+    return True
 
 
 def _forget_connections() -> None:
@@ -226,13 +271,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_connections)
 
 
-def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
+def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None) -> Exception:
     """What an exception of litellm means for the caller."""
     known = litellm.exceptions
-    reason = " ".join(str(error).split())[:300]
+    said = " ".join(str(error).split()).partition(" Traceback (most recent call last)")[0]
+    reason = mask(said, api_key)[:_MAX_REASON]
     code = getattr(error, "status_code", None)
     if isinstance(error, known.Timeout):
         return CallFailed("timeout", reason, again=True, billed=True)
+    if _OUT_OF_MONEY.search(str(error)) or _has_code(error, "insufficient_quota"):
+        return ModelUnusable(f"model {model!r} cannot be asked, the account has no money left: {reason}")
     if isinstance(error, known.RateLimitError):
         return CallFailed("rate_limit", reason, again=True, wait=_retry_after(error))
     if isinstance(error, known.ContentPolicyViolationError):
@@ -249,6 +297,15 @@ def _sorted_out(litellm: Any, error: Exception, model: str) -> Exception:
             return CallFailed("server_error", reason, again=True, wait=_retry_after(error))
         return CallFailed("bad_response", reason, billed=True)
     return CallFailed("rejected", reason)
+
+
+def _has_code(error: BaseException | None, code: str) -> bool:
+    """Whether an error, or what it came from, has such a code of the provider."""
+    while error is not None:
+        if getattr(error, "code", None) == code:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _has_cause(error: BaseException | None, *names: str) -> bool:

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64
+from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.sharing import Shared
@@ -40,7 +40,7 @@ from jobrec_gym.simulators.arguments import (
 from jobrec_gym.simulators.asking import Asker, Outcome, Question, ReplayMiss, Usage
 from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.budget import BudgetReached, Ledger, Spending
-from jobrec_gym.simulators.cache import AnswerCache, ShortAnswer
+from jobrec_gym.simulators.cache import AnswerStore, ShortAnswer
 from jobrec_gym.simulators.completion import ModelUnusable
 from jobrec_gym.simulators.memory import FeedbackMemory, merged
 from jobrec_gym.simulators.prompts import (
@@ -51,6 +51,7 @@ from jobrec_gym.simulators.prompts import (
     job_document,
     load_prompt,
 )
+from jobrec_gym.simulators.stores import cache_place, open_cache
 
 __all__ = [
     "QUANTILES",
@@ -148,9 +149,10 @@ class LLMSimulator:
 
     A pair is asked once: answers are kept by content, and a pair's answer does not change within a cache. What goes
     wrong is never a silent number: ``Feedback.status`` says which of ``refusal``, ``truncated``, ``bad_json``,
-    ``wrong_schema``, ``foreign_word``, ``no_logprobs`` (kept like an answer: the same question would bring the same),
-    ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``, ``budget`` or
-    ``not_recorded`` (not kept) it was.
+    ``wrong_schema``, ``foreign_word``, ``no_logprobs`` (kept like an answer: the same question would bring the same;
+    but not where the server is why, such as an empty message or words around the JSON), ``rate_limit``,
+    ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``, ``budget`` or ``not_recorded`` (not
+    kept) it was.
 
     What belongs together is told in values, each given as itself or as its plain mapping:
     ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
@@ -166,8 +168,9 @@ class LLMSimulator:
             which small models need.
         persona: A name of :data:`~jobrec_gym.simulators.prompts.PERSONAS` or a text of one's own.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes that name it.
-            ``None``: as long as this object lives.
+        cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes of one machine that
+            name it; or, for many machines, ``"redis://HOST:6379/0"``, see
+            :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. ``None``: as long as this object lives.
         cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, and a miss has status
             ``not_recorded``; ``"replay_strict"`` raises :class:`ReplayMiss`.
         max_usd: Hard cap on dollars, of all processes and runs that share the cache.
@@ -214,7 +217,8 @@ class LLMSimulator:
         self._prompt = load_prompt(asked.prompt or f"{mode}-v1")
         self.elicitation = replace(asked, prompt=asked.prompt or f"{mode}-v1")
         drawn = given("sampling", Sampling, sampling, names)
-        self.sampling = replace(drawn, max_tokens=drawn.max_tokens or _ANSWER_TOKENS[mode])
+        has_length = drawn.max_tokens is not None or drawn.max_completion_tokens is not None
+        self.sampling = drawn if has_length else replace(drawn, max_tokens=_ANSWER_TOKENS[mode])
         self.budget = given("budget", Budget, budget, names)
         self.calls = given("calls", Calls, calls, names)
         self.retries = given("retries", Retries, retries, names)
@@ -225,11 +229,14 @@ class LLMSimulator:
             "mode": mode,
             "persona": persona,
             "rewards": self.rewards,
-            "cache": None if cache is None else str(Path(cache).absolute()),
+            "cache": None if cache is None else cache_place(cache),
             "cache_mode": cache_mode,
             "max_usd": max_usd,
             **{name: getattr(self, name) for name in _VALUES},
         }
+        refuse_credentials(
+            plain(self._arguments), "", "give `api_key`, or the provider's environment variable", sent=True
+        )
         self._connect()
 
     def _connect(self) -> None:
@@ -238,8 +245,8 @@ class LLMSimulator:
             scratch = tempfile.mkdtemp(prefix="jobrec-answers-")
             weakref.finalize(self, _remove, scratch, os.getpid())
             path = str(Path(scratch) / "answers.sqlite")
-        self.ledger = Ledger(path, self.budget, self._arguments["max_usd"])
-        self.cache = AnswerCache(path)
+        self.cache: AnswerStore = open_cache(path)
+        self.ledger = Ledger(self.cache, self.budget, self._arguments["max_usd"])
         self._asker = Asker(
             model=self.model,
             api_base=self._arguments["api_base"],
@@ -486,7 +493,7 @@ class LLMSimulator:
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))
             >>> simulator.changed(sampling=replace(simulator.sampling, repeat=1)).sampling
-            Sampling(temperature=0.0, seed=7, max_tokens=160, extra_body=None, repeat=1)
+            Sampling(temperature=0.0, seed=7, max_tokens=160, extra_body=None, repeat=1, max_completion_tokens=None)
         """
         return type(self)(**{**self._arguments, "api_key": self._api_key, **arguments})
 
@@ -660,9 +667,7 @@ def _checked_address(model: str, api_base: str | None) -> str | None:
     """The address that calls will go to, which is part of what answers are kept under."""
     if api_base is None and (model.startswith("openai/") or "/" not in model):
         api_base = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or None
-    if api_base is not None and "@" in urlsplit(api_base).netloc:
-        raise ValueError("`api_base` must not hold a user or a password, since it is written down: give `api_key`.")
-    return api_base
+    return None if api_base is None else api_base.rstrip("/")
 
 
 @cache

@@ -1,9 +1,13 @@
 import json
 import math
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobrec_gym.simulators.answers import parse_decision, parse_probability
+from jobrec_gym.simulators.cache import KEPT_STATUSES
 
 
 def choice(content, finish="stop", tokens=None, **message):
@@ -50,11 +54,89 @@ def test_free_text_is_bad_json(text):
         '{"decision": "apply"}',
         '{"reason": "", "decision": "apply", "score": "1"}',
         '{"reason": "", "decision": 1}',
-        json.dumps({"reason": "x" * 201, "decision": "apply"}),
     ],
 )
 def test_another_shape_is_a_wrong_schema(content):
     assert parse_decision(choice(content)).status == "wrong_schema"
+
+
+def test_a_reason_that_is_too_long_is_cut():
+    answer = parse_decision(decision("save", reason="x" * 2_000))
+    assert (answer.status, answer.decision, answer.reason) == ("ok", "save", "x" * 200)
+
+
+@pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```", "\n ``` JSON \n{}\n ``` \n"])
+def test_json_in_a_fence_is_read(fence):
+    for text, parse in (
+        ('{"reason": "fits", "decision": "save"}', parse_decision),
+        ('{"apply": "Yes"}', parse_probability),
+    ):
+        assert parse(choice(fence.replace("{}", text))).status in ("ok", "no_logprobs")
+    assert parse_decision(choice(fence.replace("{}", "save"))).status == "bad_json"
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "reason", "kept"),
+    [
+        (
+            choice('{"reason": "", "decision": "save"} Hope it helps!'),
+            "bad_json",
+            r"what came: \{.*Hope it helps!",
+            False,
+        ),
+        (choice('Sure: {"reason": "", "decision": "save"}'), "bad_json", "what came: Sure", False),
+        (choice("I would save it " * 50), "bad_json", r"^what came: I would save it .{100,120}\.\.\.$", True),
+        (choice(None, reasoning_content="Let me think."), "bad_json", "only 13 characters of reasoning", False),
+        (choice("", reasoning="Let me think."), "bad_json", "only 13 characters of reasoning", False),
+        (choice("  "), "bad_json", "no content came|what came", False),
+        (
+            choice(None, finish="length", reasoning_content="Let"),
+            "truncated",
+            r"`sampling\.max_tokens`.* 3 char",
+            False,
+        ),
+        (choice('{"reason": "it', finish="length"), "truncated", r"`sampling\.max_tokens`.*what came: \{", True),
+        (choice('{"reason": "", "decision": "buy"}'), "foreign_word", "what came: .*buy", True),
+        (choice('{"decision": 1}'), "wrong_schema", "what came", True),
+        (choice([1]), "bad_json", "what came", False),
+    ],
+)
+def test_a_failure_says_what_came_and_is_kept_unless_a_change_of_the_server_mends_it(broken, status, reason, kept):
+    answer = parse_decision(broken)
+    assert (answer.status, answer.kept) == (status, kept)
+    assert re.search(reason, answer.reason) and len(answer.reason) < 300
+
+
+def test_an_answer_without_token_probabilities_is_not_kept_and_one_with_others_is():
+    assert not parse_probability(choice('{"apply": "Yes"}')).kept
+    assert parse_probability(choice('{"apply": "Yes"}', tokens=[('{"apply":"', {}), ("Yes", {"Maybe": 1.0})])).kept
+
+
+def test_what_a_model_says_comes_without_keys():
+    key = "sk-proj-AbCdEf0123456789abcdef"
+    for said in (decision("save", key), choice(key), choice(None, refusal=key), choice(key, finish="length")):
+        assert key not in parse_decision(said).reason and "***" in parse_decision(said).reason
+
+
+def test_half_a_character_can_be_written_down():
+    for said in (choice('{"reason": "\ud800", "decision": "save"}'), choice("\ud800"), choice(None, refusal="\ud800")):
+        parse_decision(said).reason.encode()
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(
+    content=json_like | st.text().map(lambda text: f'{{"apply": "Yes"}} {text}'), finish=json_like, logprobs=json_like
+)
+def test_no_content_breaks_the_reading(content, finish, logprobs):
+    for parse in (parse_decision, parse_probability):
+        answer = parse({"message": {"content": content}, "finish_reason": finish, "logprobs": logprobs})
+        assert answer.status in KEPT_STATUSES and len(answer.reason) < 300
 
 
 def test_a_refusal_and_a_cut_are_told_apart_from_an_answer():

@@ -2,20 +2,27 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, KeyMaker, cache_key
+from jobrec_gym.simulators import cache as cache_module
+from jobrec_gym.simulators.budget import Ledger
+from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, CacheUnusable, KeyMaker, cache_key, file_system_of
+from jobrec_gym.simulators.llm import LLMSimulator
 
 ROOT = Path(__file__).parents[2]
 CONTENT = {
@@ -227,6 +234,14 @@ def test_answers_travel_in_a_file(cache, tmp_path, ending):
         (lambda row: row | {"job": "forged"}, r"row 2 has a key that is not that of its content"),
         (lambda row: {key: row[key] for key in row if key != "reason"}, "row 2 must have the entries"),
         (lambda row: row | {"tokens": "many"}, r"row 2 has entries of a wrong type: \['tokens'\]"),
+        (lambda row: row | {"decision": "apply2"}, r"row 2, column `decision`, must be one of .*, got 'apply2'"),
+        (lambda row: row | {"decision": "", "probability": None}, r"row 2, column `decision`, .* no probability"),
+        (lambda row: row | {"probability": -5.5}, r"row 2, column `probability`, must be in \[0, 1\].* got -5.5"),
+        (lambda row: row | {"status": "great"}, r"row 2, column `status`, must be one of .*'great'"),
+        (lambda row: row | {"cost_usd": -1}, r"row 2, column `cost_usd`, must be a number of at least 0, got -1"),
+        (lambda row: row | {"cost_usd": math.inf}, r"row 2, column `cost_usd`"),
+        (lambda row: row | {"tokens": 10**30}, r"row 2, column `tokens`"),
+        (lambda row: row | {"tokens": 0.5}, r"row 2, column `tokens`"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_imported(cache, tmp_path, damage, message):
@@ -249,6 +264,196 @@ def test_a_line_that_is_not_json_and_an_unknown_ending_are_named(cache, tmp_path
         cache.import_(tmp_path / "a.jsonl")
     with pytest.raises(ValueError, match=r"`path` must end in \.jsonl or \.parquet"):
         cache.export(tmp_path / "a.csv")
+
+
+def flip(path, before, after):
+    """Puts other bytes into a closed file, wherever these stand; how often they did."""
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data.replace(before, after))
+    return data.count(before)
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "after"),
+    [("decision", b"apply", b"appdy"), ("reason", b"fits well", b"fits welm"), ("status", b"refusal", b"refusam")],
+)
+@pytest.mark.parametrize("where", ["everywhere", "index", "table"])
+def test_a_flipped_bit_is_a_miss_and_the_next_answer_mends_it(tmp_path, column, before, after, where):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    status, decision = ("refusal", "") if column == "status" else ("ok", "apply")
+    first, other = answer(status=status, decision=decision, reason="fits well"), answer(job="x", reason="other")
+    cache.put(first)
+    cache.put(other)
+    cache._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cache.close()
+    if where == "everywhere":
+        assert flip(cache.path, before, after) == 2
+    else:
+        data = Path(cache.path).read_bytes()
+        # The table's row has the documents behind; the index has not.
+        at = (
+            data.rfind(before)
+            if (b"busy" in data[data.rfind(before) - 200 : data.rfind(before)]) == (where == "table")
+            else data.find(before)
+        )
+        Path(cache.path).write_bytes(data[:at] + after + data[at + len(before) :])
+    assert cache.get([other.key])[other.key] == other
+    assert first.key not in cache.get([first.key]) or first.key not in cache.in_short([first.key])
+    if where != "table":
+        assert cache.in_short([first.key]) == {} and cache.columns_in_short([other.key, first.key]) is None
+        assert cache.claim([first.key, other.key], "me", 60) == {first.key}
+    cache.put(first)
+    assert cache.in_short([first.key])[first.key].decision == decision
+    if where != "table":  # where what was said is whole, it stays
+        assert cache.get([first.key]) == {first.key: first}
+        assert cache._connection().execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    cache.close()
+
+
+def test_a_damaged_answer_is_not_exported(tmp_path, caplog):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    cache.put(answer(decision="apply"))
+    cache.put(answer(job="x"))
+    with cache.transaction() as connection:
+        connection.execute("UPDATE answers SET decision = 'appdy' WHERE decision = 'apply'")
+    assert cache.export(tmp_path / "a.jsonl") == 1
+    assert "1 damaged answers" in caplog.text
+    cache.close()
+
+
+def test_a_file_of_before_the_checksum_is_read_and_a_row_that_is_no_decision_is_a_miss(tmp_path):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    with cache.transaction() as connection:
+        connection.execute("DROP INDEX answers_in_short")
+        connection.execute("ALTER TABLE answers DROP COLUMN crc")
+        connection.execute("CREATE INDEX answers_in_short ON answers (key, status, decision, probability, reason)")
+    cache.close()
+    old = AnswerCache(cache.path)
+    first, second = answer(), answer(job="x", decision="apply")
+    old.put(first)
+    old.put(second)
+    assert old.get([first.key, second.key]) == {first.key: first, second.key: second}
+    with old.transaction() as connection:
+        connection.execute("UPDATE answers SET decision = 'appdy' WHERE decision = 'apply'")
+    assert old.in_short([first.key, second.key]).keys() == {first.key}
+    old.put(second)
+    assert old.in_short([second.key])[second.key].decision == "apply"
+    old.close()
+
+
+def as_nobody(work):
+    """Whether work returned something true in a forked process that owns nothing."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65_534)
+            os._exit(0 if work() else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def readable():
+    """A folder that everybody can read and only its owner can write."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def refused(verb, message):
+    with pytest.raises(CacheUnusable, match=message):
+        verb()
+    return True
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_a_file_that_cannot_be_written_is_read_and_says_so_when_it_is_written(readable, folder_too):
+    cache = AnswerCache(readable / "answers.sqlite")
+    cache.put(answer())
+    cache.close()
+    Path(cache.path).chmod(0o444)
+    readable.chmod(0o555 if folder_too else 0o777)
+
+    def work():
+        other = AnswerCache(cache.path)
+        known = other.in_short([answer().key])[answer().key].decision == "save"
+        return known and Ledger(other).spent.calls == 0 and refused(lambda: other.put(answer(job="x")), cache.path)
+
+    assert as_nobody(work)
+
+
+def test_a_simulator_replays_a_file_that_cannot_be_written(readable, market):
+    made = LLMSimulator("openai/x", cache=readable / "answers.sqlite", api_base="http://127.0.0.1:9/v1")
+    made.cache.put(answer())
+    made.cache.close()
+    readable.chmod(0o555)
+
+    def work():
+        replay = LLMSimulator("openai/x", cache=made.cache.path, cache_mode="replay", api_base="http://127.0.0.1:9/v1")
+        said = replay.bind(market).feedback(np.array([0]), np.array([0]))
+        return said.status[0] == "not_recorded" and replay.spent.calls == 0
+
+    assert as_nobody(work)
+
+
+def test_a_file_whose_log_is_not_written_back_is_not_read_without_it(readable):
+    cache = AnswerCache(readable / "answers.sqlite")
+    cache.put(answer())
+    copy = readable / "copy" / "answers.sqlite"
+    copy.parent.mkdir()
+    for ending in ("", "-wal"):
+        shutil.copy(f"{cache.path}{ending}", f"{copy}{ending}")
+    copy.parent.chmod(0o555)
+    assert as_nobody(lambda: refused(lambda: AnswerCache(copy), "answers.sqlite-wal beside it has answers"))
+    copy.parent.chmod(0o755)
+    cache.close()
+
+
+def test_a_place_that_cannot_be_made_or_written_is_named(readable, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert refused(lambda: AnswerCache(tmp_path / "file" / "answers.sqlite"), f"{tmp_path}/file/answers.sqlite cannot")
+    assert refused(lambda: AnswerCache(tmp_path), f"{tmp_path} cannot be used .*`cache`")
+    for place in (readable / "a.sqlite", readable / "deep" / "a.sqlite"):
+        assert as_nobody(lambda place=place: refused(lambda: AnswerCache(place), f"{place} cannot be used .*`cache`"))
+
+
+def test_a_file_cut_short_says_that_it_is_damaged(tmp_path):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    for number in range(50):
+        cache.put(answer(job=f"{number}" * 200))
+    cache._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cache.close()
+    data = Path(cache.path).read_bytes()
+    Path(cache.path).write_bytes(data[: len(data) // 2])
+    with pytest.raises((CacheUnusable, ValueError), match=r"answers\.sqlite .*(damaged|not a cache)"):
+        list(AnswerCache(cache.path).answers())
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+30 22 0:40 / /home rw - nfs4 server:/home rw,vers=4.2
+31 30 8:2 / /home/me/fast\\040disk rw - xfs /dev/sdb rw
+32 22 0:41 / /lustre rw shared:1 - lustre x rw
+"""
+
+
+def test_the_kind_of_file_system_is_that_of_the_mount_within(tmp_path, monkeypatch, caplog):
+    for path, kind in {
+        "/a": "ext4", "/home/me/a": "nfs4", "/home/me/fast disk/a": "xfs", "/homes/a": "ext4", "/lustre/a": "lustre"
+    }.items():  # fmt: skip
+        assert file_system_of(path, MOUNTS) == kind
+
+
+def test_a_file_on_a_network_file_system_is_warned_of_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache_module, "file_system_of", lambda path, mounts: "nfs4")
+    for _ in range(2):
+        AnswerCache(tmp_path / "answers.sqlite").close()
+    assert caplog.text.count("network file system (nfs4)") == 1 and "redis://" in caplog.text
 
 
 def test_the_summary_tells_what_was_asked_and_what_it_cost(cache):

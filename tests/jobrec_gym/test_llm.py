@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ import pytest
 
 if importlib.util.find_spec("litellm") is None:
     pytest.skip('needs the extra "llm"', allow_module_level=True)
-from fake_llm import DROPS, decides, fails, leans, says, serving, sleeps, trickles
+from fake_llm import DROPS, decides, errs, fails, leans, says, sends, serving, sleeps, trickles, waits
 
 import jobrec_gym
 from jobrec_gym.loaders.assembly import Record, assemble_market
+from jobrec_gym.simulators import asking
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
 from jobrec_gym.simulators.cache import AnswerCache
 from jobrec_gym.simulators.llm import (
@@ -45,7 +47,7 @@ COOK, CHEF = {"occupation": "cook"}, {"title": "chef"}
 def simulator(fake, **options):
     """A simulator that asks a fake server, impatiently."""
     impatient = {
-        "calls": {"timeout": 5.0, "batch_timeout": 20.0} | options.pop("calls", {}),
+        "calls": {"timeout": 120.0, "batch_timeout": 300.0} | options.pop("calls", {}),
         "retries": {"wait": 0.01} | options.pop("retries", {}),
     }
     return LLMSimulator("openai/fake", api_base=fake.api_base, **impatient, **options)
@@ -131,6 +133,142 @@ def test_a_server_that_asks_to_wait_is_waited_for(market):
     assert time.perf_counter() - begun >= 0.4
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        errs(429, "You exceeded your current quota, please check your plan", "insufficient_quota"),
+        errs(429, '{"error": "insufficient_quota"}'),
+    ],
+)
+def test_an_account_without_money_is_asked_once(market, reply):
+    with serving(reply) as fake, pytest.raises(ModelUnusable, match="no money left"):
+        simulator(fake, calls={"concurrency": 1}).bind(market).feedback(*ids((0, 0), (0, 1), (0, 2)))
+    assert fake.calls == 1
+
+
+def completion(**changes):
+    """A whole completion, but for what is changed."""
+    message = {"role": "assistant", "content": json.dumps({"reason": "", "decision": "save"})}
+    body = {"id": "fake", "object": "chat.completion", "created": 0, "model": "fake", "usage": None}
+    return sends(body | {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]} | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"usage": {"prompt_tokens": n, "completion_tokens": 1, "total_tokens": 1}}
+            for n in (10**30, -5, "many", 1.5)
+        ),
+        {"usage": "many"},
+        {"usage": [1]},
+        *({"choices": [{"index": 0, "finish_reason": "stop", "message": m}]} for m in ("apply", ["apply"], 5)),
+        {"choices": "apply"},
+        {"choices": []},
+        {"choices": ["apply"]},
+        {"choices": None},
+    ],
+    ids=str,
+)
+def test_what_is_no_chat_completion_is_a_bad_response(market, changes):
+    with serving(completion(**changes)) as fake:
+        bound = simulator(fake, calls={"timeout": 60.0}).bind(market)
+        feedback = bound.feedback(*ids((0, 0)))
+        assert (feedback.status[0], fake.calls, bound.usage.calls) == ("bad_response", 1, 1)
+        assert bound.simulator.spent.tokens > 0  # it may be on the bill
+        bound.feedback(*ids((0, 0)))
+        assert fake.calls == 2
+
+
+def test_a_mended_server_is_asked_again_and_the_reason_says_what_came(market):
+    thinks = says(None, reasoning_content="Let me think about it.")
+    with serving(lambda body, number: thinks if number == 1 else decides("save")) as fake:
+        bound = simulator(fake).bind(market)
+        first, second, third = (bound.feedback(*ids((0, 0))) for _ in range(3))
+        assert (first.status[0], first.reason[0]) == (
+            "bad_json",
+            "no content came, only 22 characters of reasoning: let the model think less, or not",
+        )
+        assert first.tokens[0] == 110 and bound.simulator.spent.tokens == 220
+        assert second.decision[0] == third.decision[0] == "save" and fake.calls == 2
+
+
+def test_the_length_is_told_under_the_name_that_the_deployment_wants(market):
+    with serving(decides("save")) as fake:
+        simulator(fake, sampling={"max_completion_tokens": 300}).bind(market).feedback(*ids((0, 0)))
+        simulator(fake).bind(market).feedback(*ids((0, 0)))
+        assert [(each.get("max_completion_tokens"), each.get("max_tokens")) for each in fake.requests] == [
+            (300, None),
+            (None, 160),
+        ]
+        # It is part of what a call is reserved at.
+        capped = simulator(fake, sampling={"max_completion_tokens": 10**6}, budget={"max_tokens": 10**6})
+        with pytest.raises(FeedbackError, match="budget"):
+            capped.bind(market).feedback(*ids((0, 1)))
+    with pytest.raises(ValueError, match=r"two names of one length.* got 5 and 6"):
+        Sampling(max_tokens=5, max_completion_tokens=6)
+
+
+KEY = "q7Zp3Lw9Xk2Vt8Rb5Nc1"
+
+
+@pytest.mark.parametrize("on_failure", ["skip", "raise"])
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (errs(401, f"Incorrect API key provided: {KEY}"), ModelUnusable),
+        (errs(400, f"bad header Authorization: Bearer {KEY}"), FeedbackError),
+        (errs(400, f"key {KEY[:12]}... of project"), FeedbackError),
+        (says(f"you sent {KEY}"), FeedbackError),
+        (says(None, refusal=f"you sent {KEY}"), FeedbackError),
+        (completion(choices=f"you sent {KEY}"), FeedbackError),
+        (completion(usage={"prompt_tokens": KEY, "completion_tokens": 1, "total_tokens": 1}), FeedbackError),
+    ],
+)
+def test_a_server_that_echoes_the_key_does_not_get_it_anywhere(
+    market, tmp_path, caplog, capfd, recwarn, reply, error, on_failure
+):
+    path = tmp_path / "answers.sqlite"
+    with serving(reply) as fake, caplog.at_level("DEBUG"):
+        made = simulator(fake, api_key=KEY, cache=path, retries={"on_failure": on_failure}, calls={"timeout": 60.0})
+        env = jobrec_gym.LLMReward(gym.make("JobRec-v0", market=market), made)
+        env.reset(seed=0)
+        told = ""
+        try:
+            told = repr(env.step(0))
+        except error as raised:
+            told = "".join(traceback.format_exception(raised))
+            assert on_failure == "raise" or error is ModelUnusable
+            assert KEY not in repr(raised.__context__)
+        assert fake.keys[0] == f"Bearer {KEY}"
+    told += caplog.text + "".join(capfd.readouterr()) + "".join(str(each.message) for each in recwarn)
+    told += json.dumps(made.to_spec()) + repr(made) + repr(pickle.dumps(made))
+    for file in tmp_path.rglob("*"):
+        told += file.read_bytes().decode("latin-1")
+    for start in range(len(KEY) - 7):
+        assert KEY[start : start + 8].lower() not in told.lower()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": {"extra_body": {"metadata": {"headers": [{"X-Api-Key": KEY}]}}}},
+        {"sampling": {"extra_body": {"token": KEY}}},
+        {"api_base": f"https://host/v1?api_key={KEY}"},
+        {"api_base": f"https://user:{KEY}@host/v1"},
+        {"persona": "use sk-proj-AbCdEf0123456789abcdef"},
+        {"model": "openai/sk-proj-AbCdEf0123456789abcdef"},
+        {"budget": {"name": "sk-proj-AbCdEf0123456789abcdef"}},
+        {"cache": f"redis://:{KEY}@host:6379/0"},
+    ],
+    ids=str,
+)
+def test_a_key_among_the_arguments_is_refused_and_not_repeated(options):
+    with pytest.raises(ValueError, match=r"written down") as caught:
+        LLMSimulator(**{"model": "openai/x"} | options)
+    assert KEY not in str(caught.value) and "sk-proj" not in str(caught.value)
+
+
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_a_call_that_can_never_succeed_raises_whatever_the_policy(market, code):
     with serving(fails(code)) as fake, pytest.raises(ModelUnusable, match="openai/fake"):
@@ -159,26 +297,34 @@ def test_a_missing_key_is_told_before_a_call(market, monkeypatch):
         LLMSimulator("openai/gpt-4o-mini").bind(market).feedback(*ids((0, 0)))
 
 
-def test_a_batch_ends_at_its_time_out_and_later_answers_are_kept(market):
-    with serving(lambda body, number: sleeps(0.0 if number == 1 else 1.0, decides("apply"))) as fake:
-        bound = simulator(fake, calls={"concurrency": 1, "batch_timeout": 0.5}).bind(market)
-        begun = time.perf_counter()
+def test_a_batch_ends_at_its_time_out_and_later_answers_are_kept(market, monkeypatch):
+    second, release = threading.Event(), threading.Event()
+
+    def script(body, number):
+        if number == 2:
+            second.set()
+            return waits(release, decides("apply"))
+        return decides("apply")
+
+    # The batch's time is over when the second call is under way.
+    monkeypatch.setattr(asking, "wait", lambda futures, timeout, return_when: second.wait(120.0))
+    with serving(script) as fake:
+        bound = simulator(fake, calls={"concurrency": 1}).bind(market)
         feedback = bound.feedback(*ids((0, 0), (0, 1), (0, 2)))
-        assert time.perf_counter() - begun < 0.9
         assert feedback.status.tolist() == ["ok", "timeout", "timeout"]
-        time.sleep(1.2)
-        # The second call was under way, the third was never sent.
+        release.set()
+        # The second call's answer is waited for, the third was never sent.
+        monkeypatch.undo()
         assert bound.feedback(*ids((0, 1))).status[0] == "ok"
         assert fake.calls == 2
 
 
 def test_the_time_out_is_of_the_whole_call_however_it_trickles(market):
-    with serving(trickles(3.0, decides("apply"))) as fake:
-        begun = time.perf_counter()
+    # Each byte comes in time, and the whole in two minutes.
+    with serving(trickles(120.0, decides("apply"))) as fake:
         bound = simulator(fake, calls={"timeout": 0.4}, retries={"attempts": 1}).bind(market)
         assert bound.feedback(*ids((0, 0))).status[0] == "timeout"
-        assert time.perf_counter() - begun < 2.0
-        assert fake.calls == 2
+        assert bound.usage.calls == 2
 
 
 def test_an_answer_that_cannot_be_read_is_asked_once_and_may_be_on_the_bill(market):
@@ -289,9 +435,12 @@ def test_a_cap_in_dollars_holds_and_needs_a_price(market):
 
 
 def test_a_call_that_timed_out_counts_at_its_upper_bound(market):
-    with serving(sleeps(1.0, decides("apply"))) as fake:
+    arrived, release = threading.Event(), threading.Event()
+    with serving(lambda body, number: arrived.set() or waits(release, decides("apply"))) as fake:
         bound = simulator(fake, calls={"timeout": 0.2}, retries={"attempts": 0}).bind(market)
         bound.feedback(*ids((0, 0)))
+        assert arrived.wait(120.0)
+        release.set()
         sent = sum(len(message["content"].encode()) for message in fake.requests[0]["messages"])
         assert bound.simulator.spent.tokens >= sent
 
@@ -334,7 +483,8 @@ def test_threads_in_flight_ask_once(market):
 
 
 def test_a_vector_step_asks_for_all_at_once_and_not_more_than_allowed_at_a_time(market):
-    with serving(sleeps(0.1, decides("save"))) as fake:
+    four = threading.Barrier(4)  # nobody is answered before four have asked
+    with serving(lambda body, number: four.wait(120.0) >= 0 and decides("save")) as fake:
         env = jobrec_gym.VectorLLMReward(
             gym.make_vec("JobRec-v0", num_envs=12, vectorization_mode="vector_entry_point", market=market),
             simulator(fake, calls={"concurrency": 4}),
@@ -771,6 +921,43 @@ def test_answers_of_earlier_releases_are_found(monkeypatch, arguments, key):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
     assert LLMSimulator("openai/x", **arguments).key(COOK, CHEF) == key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"sampling": {"temperature": 0}}, {"sampling": {"temperature": 0.0}}),
+        ({"sampling": {"temperature": -0.0}}, {"sampling": {"temperature": np.float32(0)}}),
+        ({"sampling": {"seed": 0}}, {"sampling": {"seed": 0.0}}),
+        ({"sampling": {"seed": np.int64(3), "max_tokens": 160.0}}, {"sampling": {"seed": 3}}),
+        ({"api_base": "http://host/v1"}, {"api_base": "http://host/v1/"}),
+        ({"api_base": "http://host/v1//"}, {"api_base": "http://host/v1"}),
+    ],
+    ids=str,
+)
+def test_equal_ways_of_asking_have_equal_keys(one, other):
+    keys = {LLMSimulator("openai/x", **options).key(COOK, CHEF) for options in (one, other)}
+    assert len(keys) == 1
+    json.dumps(LLMSimulator("openai/x", **one).to_spec())
+
+
+def test_a_number_that_is_none_is_refused():
+    for sampling in (
+        {"seed": 0.5},
+        {"seed": True},
+        {"temperature": math.inf},
+        {"temperature": "hot"},
+        {"max_tokens": 1.5},
+    ):
+        with pytest.raises(ValueError, match=f"`sampling.{next(iter(sampling))}` must be a (whole|finite) number"):
+            Sampling(**sampling)
+    for value, options in (
+        (Retries, {"attempts": math.inf}),
+        (Budget, {"max_calls": True}),
+        (Calls, {"concurrency": 1.5}),
+    ):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            value(**options)
 
 
 def test_the_environment_goes_through_its_spec(market, tmp_path):
