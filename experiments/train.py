@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.runs import resolvers  # noqa: F401  # conf/train.yaml needs them before `main` begins
-from experiments.runs.arguments import refuse_keys, require_launcher
+from experiments.runs.arguments import require_launcher
 from experiments.runs.command import command
 from experiments.runs.folders import RunError
 from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table
@@ -54,6 +54,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    refuse_keys(sys.argv[1:])
     require_launcher(sys.argv[1:])
     main()

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from experiments.runs.command import command
 from experiments.runs.tables import format_table
-from jobrec_gym.simulators.cache import AnswerCache
+from jobrec_gym.simulators.stores import is_server, open_cache
 
 __all__: list[str] = []
 
@@ -20,11 +20,13 @@ _COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "co
 def main(cfg: DictConfig) -> None:
     """Prints a row for each model and way of asking; moves answers in or out first, where that is asked for."""
     if cfg.path is None:
-        raise SystemExit("error: say which cache: python -m experiments.llm.cache path=FILE.sqlite")
-    if cfg.import_from is None and not Path(cfg.path).is_file():
+        raise SystemExit(
+            "error: say which cache: python -m experiments.llm.cache path=FILE.sqlite or redis://HOST:6379/0"
+        )
+    if cfg.import_from is None and not is_server(cfg.path) and not Path(cfg.path).is_file():
         raise SystemExit(f"error: `path` must be a cache that exists, got {cfg.path!r}.")
     try:
-        cache = AnswerCache(cfg.path)
+        cache = open_cache(cfg.path)
         if cfg.import_from is not None:
             print(f"{cache.import_(cfg.import_from):,} new answers from {cfg.import_from}")
         if cfg.export_to is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.llm.attacks import ATTACKS
-from experiments.runs.arguments import refuse_keys
 from experiments.runs.command import command
 from experiments.runs.folders import write_json
 from experiments.runs.tables import format_table
@@ -355,5 +353,4 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    refuse_keys(sys.argv[1:])
     main()

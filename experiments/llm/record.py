@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.runs.arguments import refuse_keys
 from experiments.runs.command import command
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
@@ -89,5 +87,4 @@ def record_market(
 
 
 if __name__ == "__main__":
-    refuse_keys(sys.argv[1:])
     main()

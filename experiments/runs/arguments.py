@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-__all__ = ["add_own_arguments", "refuse_keys", "require_launcher"]
+__all__ = ["add_own_arguments", "require_launcher"]
 
 _LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
 
@@ -26,19 +26,6 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
         if key.endswith("._target_") and key[0] not in "+~-"
     )
     return [f"++{argument}" if "=" in argument and argument.startswith(places) else argument for argument in arguments]
-
-
-def refuse_keys(arguments: Sequence[str]) -> None:
-    """Ends a command that was given a key: Hydra writes its overrides into several files before anything else.
-
-    Raises:
-        SystemExit: If an argument names ``api_key``.
-    """
-    if any("api_key" in argument.partition("=")[0].lower() for argument in arguments):
-        raise SystemExit(
-            "error: `api_key` would be written into the run's folder: set the provider's environment variable "
-            "(OPENAI_API_KEY, for instance) instead."
-        )
 
 
 def require_launcher(arguments: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from experiments.runs import resolvers  # noqa: F401  # configs cannot be resolv
 from experiments.runs.datasets import PretrainScale
 from experiments.runs.evaluation import HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
+from experiments.runs.keys import WAY_OUT, key_in_config
 from experiments.runs.recording import InteractionRecorder
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
@@ -397,6 +398,8 @@ def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
 
 def _check(config: Config) -> None:
     """Refuses what cannot be, before anything is touched."""
+    if (place := key_in_config(config)) is not None:
+        raise RunError(f"`{place}` looks like a key, which would be written into the run's folder: {WAY_OUT}.")
     for name, value, least in (
         ("total_timesteps", config["total_timesteps"], 0),
         ("pretrain.epochs", config["pretrain"]["epochs"], 0),

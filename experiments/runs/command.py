@@ -27,6 +27,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs.arguments import add_own_arguments
+from experiments.runs.keys import refuse_keys
 
 __all__ = ["command", "in_one_line"]
 
@@ -65,6 +66,7 @@ def command(config_path: str, config_name: str) -> Callable[[Callable[[DictConfi
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is not None:
                 return task(cfg)
+            refuse_keys(sys.argv[1:])
             sys.argv[1:] = add_own_arguments(sys.argv[1:])
             if os.environ.get(_FULL_ERROR) == "1":
                 return as_command(task)()
