@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -125,12 +127,12 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
         ValueError: If there is no such file, or it was made for another market.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             content = {key: file[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
             content["reward"] = file["reward"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"`pretrain.dataset`: {os.fspath(path)} is no data set: {error}. "
+            f"`pretrain.dataset`: {os.fspath(path)} is no whole data set: {error}. "
             "Make one: python -m experiments.make_dataset."
         ) from error
     if str(content.pop("market")) != market.fingerprint():

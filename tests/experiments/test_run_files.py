@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.runs import build, training
+from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset
 from experiments.runs.folders import RunError, find_runs, is_finished, read_run
 from experiments.runs.recording import keep_rows
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
+from jobrec_gym import load_market
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,13 @@ def test_a_checkpoint_that_is_not_whole_is_named_with_the_way_out(small, tmp_pat
     training.write_config(tmp_path, setup.config)
     with pytest.raises(RunError, match=r"state\.json.*Run it from its beginning with resume=false"):
         training.run_training(setup, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_truncated_data_set_is_named(tmp_path, share):
+    market = load_market("default", n_jobs=30, n_applicants=20)
+    save_dataset(tmp_path / "pairs.npz", cosine_pairs(market, 50, seed=0), market)
+    file = tmp_path / "pairs.npz"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ValueError, match=r"pairs\.npz is no whole data set: .*Make one"):
+        load_dataset(file, market)
