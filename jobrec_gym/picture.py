@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.market import Profile
 from jobrec_gym.rendering import PAID_FOR, Scene, context_in_words, standing
+from jobrec_gym.shown_text import as_text
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -57,6 +58,7 @@ _MARGIN, _GAP, _PAD = 14, 10, 14
 _LEFT, _OUTCOME = 372, 92
 _CHIP_HEIGHT, _CHIP_GAP, _CHIP_INDENT = 19, 4, 66
 _MOST_ROWS, _LEAST_ROW, _TALLEST_ROW = 20, 18, 38
+_MOST_LETTERS, _MOST_SKILLS = 200, 100  # more than fit anywhere
 _SMOOTH = (
     2  # all is drawn so many times larger and scaled down: Pillow smooths no edges, and spaces small letters badly
 )
@@ -143,10 +145,12 @@ def _chips(
     if not skills:
         canvas.text(left + _CHIP_INDENT, top + 2, "none", 12, _PALE)
         return 1
-    texts = [canvas.cut(skill, 12, right - left - _CHIP_INDENT - 14) for skill in skills]
+    texts = [canvas.cut(skill, 12, right - left - _CHIP_INDENT - 14) for skill in skills[:_MOST_SKILLS]]
+    widths = [canvas.length(text, 12) + 14 for text in texts]
     for n in range(len(texts), -1, -1):
-        shown = texts[:n] + ([f"+{len(texts) - n} more"] if n < len(texts) else [])
-        places = _flow([canvas.length(text, 12) + 14 for text in shown], left + _CHIP_INDENT, right)
+        shown = texts[:n] + ([f"+{len(skills) - n} more"] if n < len(skills) else [])
+        rest = [canvas.length(text, 12) + 14 for text in shown[n:]]
+        places = _flow([*widths[:n], *rest], left + _CHIP_INDENT, right)
         if places[-1][1] < max(rows, 1):
             break
     for number, (text, (x, row)) in enumerate(zip(shown, places, strict=True)):
@@ -161,7 +165,7 @@ def _chips(
 def _rows_of_chips(canvas: _Canvas, left: int, right: int, skills: Sequence[str]) -> int:
     """How many rows all of some skills would take."""
     room = right - left - _CHIP_INDENT
-    widths = [min(canvas.length(skill, 12) + 14, room) for skill in skills]
+    widths = [min(canvas.length(skill, 12) + 14, room) for skill in skills[:_MOST_SKILLS]]
     return _flow(widths, left + _CHIP_INDENT, right)[-1][1] + 1 if skills else 1
 
 
@@ -307,16 +311,22 @@ class _Canvas:
 
     def cut(self, text: str, size: int, room: float) -> str:
         """A line that fits, with an ellipsis where something is left out."""
+        text = _writable(text, self._font)
         if self.length(text, size) <= room:
             return text
-        while text and self.length(f"{text}...", size) > room:
-            text = text[:-1]
-        return text.rstrip(" ,") + "..."
+        fits, too_long = 0, len(text)
+        while fits + 1 < too_long:  # a shorter beginning is never wider
+            middle = (fits + too_long) // 2
+            if self.length(f"{text[:middle]}...", size) <= room:
+                fits = middle
+            else:
+                too_long = middle
+        return text[:fits].rstrip(" ,") + "..."
 
     def wrapped(self, text: str, size: int, room: float, n_lines: int) -> list[str]:
         """At most so many lines that fit; the last one is cut where the text is longer."""
         lines: list[str] = []
-        words = text.split()
+        words = _writable(text, self._font).split()
         while words and len(lines) < n_lines - 1:
             n = len(words)
             while n > 1 and self.length(" ".join(words[:n]), size) > room:
@@ -359,16 +369,27 @@ def _font(image_font: Any, size: float) -> Any:
 
 @lru_cache(maxsize=4096)
 def _writable(text: str, image_font: Any) -> str:
-    """A text in the letters that Pillow's own font has: without accents, and "?" for what it cannot write."""
-    return "".join(_letters(letter, image_font) for letter in text)
+    """A text in the letters that Pillow's own font has: without accents, and "?" for what it cannot write.
+
+    It is on one line, and of bounded length. What is written so is written so again.
+    """
+    whole = unicodedata.normalize("NFC", as_text(text, _MOST_LETTERS))
+    return "".join(_letters(letter, image_font) for letter in whole)
 
 
 @lru_cache(maxsize=4096)
 def _letters(letter: str, image_font: Any) -> str:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return ""  # an accent on its own, or what joins the parts of an emoji
     font = _font(image_font, 12.0)
-    absent = bytes(font.getmask("\uffff"))
     plain = _SPELT.get(letter) or letter
     for spelling in (plain, unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()):
-        if spelling and all(bytes(font.getmask(part)) != absent for part in spelling):
+        if spelling and all(bytes(font.getmask(part)) != _absent(image_font) for part in spelling):
             return spelling
     return "?"
+
+
+@lru_cache(maxsize=1)
+def _absent(image_font: Any) -> bytes:
+    """What the font draws for a letter that it lacks."""
+    return bytes(_font(image_font, 12.0).getmask("\uffff"))

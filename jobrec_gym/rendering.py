@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, ContextValue, LabourMarket, Profile
+from jobrec_gym.shown_text import as_text
 
 __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
 
@@ -18,6 +19,7 @@ PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback"}
 ``(1 + c) / 2`` for instance: under one name the two numbers would contradict each other."""
 
 _SHOWN_CANDIDATES = 10
+_SHOWN_SKILLS = 100
 _BOLD, _FAINT, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[0m"
 
 
@@ -90,28 +92,33 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
     paint = _painter(colours)
     applicant, job = scene.applicant, scene.job
     shared = scene.shared(job) if job is not None else frozenset()
+    green = {as_text(skill) for skill in shared}
 
     def listed(label: str, skills: Sequence[str]) -> str:
-        rows = _broken([f"{skill}," for skill in skills[:-1]] + list(skills[-1:]), len(label) + 1, width)
+        words = [f"{as_text(skill)}," for skill in skills[:_SHOWN_SKILLS]]
+        hidden = len(skills) - len(words)
+        rows = _broken([*words, f"and {hidden:,} more,"] if hidden else words, len(label) + 1, width)
+        if rows:
+            rows[-1][-1] = rows[-1][-1].removesuffix(",")
         painted = [
-            " ".join(paint(word, _GREEN) if word.rstrip(",") in shared else word for word in row) for row in rows
+            " ".join(paint(word, _GREEN) if word.removesuffix(",") in green else word for word in row) for row in rows
         ]
         return f"{label} " + f"\n{' ' * (len(label) + 1)}".join(painted or ["none"])
 
     lines = [
-        paint(f"Applicant {applicant.key}: {headline(applicant)}", _BOLD),
+        paint(f"Applicant {as_text(applicant.key)}: {headline(applicant)}", _BOLD),
         listed("  hard skills:", applicant.hard_skills),
         listed("  soft skills:", applicant.soft_skills),
     ]
     if job is not None:
         skills = job.hard_skills + job.soft_skills
         lines += [
-            paint(f"Recommended {job.key}: {headline(job)}", _BOLD + _GREEN),
+            paint(f"Recommended {as_text(job.key)}: {headline(job)}", _BOLD + _GREEN),
             listed("  asks for:", skills),
             listed("  shared:", [skill for skill in skills if skill in shared]),
             f"  {'   '.join(_rewards_in_words(scene))}",
         ]
-    lines.append(f"Candidates by {scene.scored_by}: each behind its [action]")
+    lines.append(f"Candidates by {as_text(scene.scored_by)}: each behind its [action]")
     places = scene.shown(_SHOWN_CANDIDATES)
     digits = len(str(len(scene.candidate_ids) - 1))
     for place in places:
@@ -119,7 +126,7 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
         profile = scene.market.job(job_id)
         recommended = job_id == scene.info.get("job_id")
         mark = ">" if recommended else " " if scene.allowed[place] else "x"
-        line = f" {mark} [{place:>{digits}}] {scene.scores[place]:+.3f}  {profile.key}  {headline(profile)}"
+        line = f" {mark} [{place:>{digits}}] {scene.scores[place]:+.3f}  {as_text(profile.key)}  {headline(profile)}"
         lines.append(paint(line, _BOLD + _GREEN if recommended else "" if scene.allowed[place] else _FAINT))
     hidden = len(scene.candidate_ids) - len(places)
     if hidden > 0:
@@ -130,20 +137,20 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
 
 
 def headline(profile: Profile) -> str:
-    """Title, level, experience and context of a profile, as far as its source has them."""
-    parts = (profile.title or profile.occupation or profile.key, standing(profile), context_in_words(profile))
+    """Title, level, experience and context of a profile, as far as its source has them; each is of bounded length."""
+    parts = (as_text(profile.title or profile.occupation or profile.key), standing(profile), context_in_words(profile))
     return ", ".join(part for part in parts if part)
 
 
 def standing(profile: Profile) -> str:
     """Level and experience of a profile, as far as its source has them."""
     level = SENIORITY_LEVELS[profile.seniority - 1] if profile.seniority else ""
-    return ", ".join(part for part in (level, profile.experience) if part)
+    return ", ".join(part for part in (level, as_text(profile.experience or "")) if part)
 
 
 def context_in_words(profile: Profile) -> str:
     """What is known of a profile beside its skills: ``place: Hamburg, remote: yes``; empty where nothing is."""
-    return ", ".join(f"{name}: {_in_words(value)}" for name, value in profile.context.items())
+    return ", ".join(f"{as_text(name)}: {as_text(_in_words(value))}" for name, value in profile.context.items())
 
 
 def _in_words(value: ContextValue) -> str:
@@ -156,13 +163,13 @@ def _in_words(value: ContextValue) -> str:
 
 def _rewards_in_words(scene: Scene) -> list[str]:
     info = scene.info
-    parts = [f"decision {info['feedback/decision']}"] if info.get("feedback/decision") else []
+    parts = [f"decision {as_text(str(info['feedback/decision']))}"] if info.get("feedback/decision") else []
     parts += [f"reward {scene.reward:.3f}"] if scene.reward is not None else []
     parts += [f"{PAID_FOR[name]} {info[name]:.3f}" for name in PAID_FOR if name in info]
     if "reward/cosine_weight" in info:
         parts.append(f"weight of cosine {info['reward/cosine_weight']:.3f}")
     if info.get("feedback/status", "ok") != "ok":
-        parts.append(f"status {info['feedback/status']}")
+        parts.append(f"status {as_text(str(info['feedback/status']))}")
     return parts
 
 

@@ -37,7 +37,9 @@ def show(scene: Scene, screen: Any = None, size: RenderSize = "small") -> Any:
         terminal = sys.stdout.isatty()
         width = shutil.get_terminal_size().columns if terminal else None
         text = render_text(scene, colours=terminal and "NO_COLOR" not in os.environ, width=width)
-        print(f"{text}\n")  # noqa: T201
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        # Letters that the terminal has no code for are spelt.
+        print(f"{text.encode(encoding, 'backslashreplace').decode(encoding)}\n")  # noqa: T201
         return None
     if screen is None:
         return display(picture, display_id=True)

@@ -15,6 +15,7 @@ from experiments.pages.data import ReportData, flat_config
 from experiments.pages.sections import all_sections
 from experiments.pages.wording import agent_in_words, command_of, task_in_words
 from experiments.runs.folders import Run
+from jobrec_gym.shown_text import without_commands
 
 __all__ = ["write_report"]
 
@@ -74,7 +75,7 @@ def write_report(
             sections.append((section, content))
         elif section.without:
             without.append(section.without)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_text).from_string(
         (files("experiments.pages") / "templates" / "report.html.j2").read_text()
     )
     page = folder / "report.html"
@@ -105,6 +106,11 @@ def write_report(
         )
     )
     return page
+
+
+def _as_text(value: Any) -> Any:
+    """What a name or a config says, with nothing in it that a browser obeys; what the template itself makes stays."""
+    return without_commands(value) if type(value) is str else value
 
 
 def _headline(groups: Groups, first: Run) -> str:

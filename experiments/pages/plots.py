@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from experiments.runs.intervals import interval
 from experiments.runs.tables import Spread
+from jobrec_gym.shown_text import as_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -31,6 +32,7 @@ _DASHES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX*"
 _WIDTH, _HEIGHT = 5.4, 3.3
 _LEGEND_LINE = 0.19
+_FAMILY_LETTERS = 50
 _MARKED = 40  # longer curves have no markers
 _REPS = 1_000
 _STYLE: dict[Any, Any] = {
@@ -44,6 +46,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "jobrec-gym",  # the same runs give the same file
 }
 
@@ -203,7 +206,7 @@ def families(
             # Side by side, for agents that are equal.
             at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
             axes.plot(values, at, style["marker"], color=style["color"], markersize=5, label=label)
-        axes.set_yticks(rows, list(ranges))
+        axes.set_yticks(rows, [_short(as_text(family), _FAMILY_LETTERS) for family in ranges])
         axes.set_ylim(-0.7, len(ranges) - 0.3)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("mean expected reward")
@@ -250,7 +253,7 @@ def _page(n_labels: int, height: float = _HEIGHT) -> tuple[Canvas, Axes]:
 def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
     """Beneath the axes, where it hides no curve, one label a line: labels may be long."""
     handles, labels = axes.get_legend_handles_labels()
-    shown = [_short(str(label)) for label in labels]
+    shown = [_short(as_text(str(label))) for label in labels]
     columns = 1 if max(map(len, shown)) > 22 else 2 if max(map(len, shown)) > 14 else 3
     rows = -(-n_labels // columns)
     width, height = figure.get_size_inches()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from jobrec_gym.shown_text import as_text
+
 __all__ = [
     "COLUMNS",
     "MAIN_COLUMNS",
@@ -42,11 +44,20 @@ COLUMNS = {
 }
 """Metrics on held-out applicants and what they are called in a table."""
 
+_WIDEST = 300
+
 MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as their widest entry; the first `left` hold words and stand left, the others right."""
+    """Columns as wide as their widest entry; the first `left` hold words and stand left, the others right.
+
+    Names of others are shown as text on one line, see :func:`jobrec_gym.shown_text.as_text`.
+    """
+    header, rows = (
+        [as_text(cell, _WIDEST) for cell in header],
+        [[as_text(cell, _WIDEST) for cell in line] for line in rows],
+    )
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = [
         "  ".join(

@@ -17,6 +17,7 @@ from experiments.pages.sections.study import read_study
 from experiments.runs.build import build
 from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE, RunError, find_runs
 from experiments.runs.grouping import group_runs
+from experiments.runs.tables import format_table
 from experiments.runs.training import run_training
 
 
@@ -241,6 +242,33 @@ def test_names_of_runs_cannot_write_into_the_page(run, tmp_path):
 
     assert "<script>x" not in page
     assert "&lt;script&gt;x" in page
+
+
+def test_what_a_market_or_a_run_is_called_is_shown_as_text_of_bounded_length(run, tmp_path):
+    hostile = r"$\frac{$ " + "\x1b[2J\u202e\nforged"
+    run("algo=random", folder="a")
+    run("algo=cosine", folder="b")
+    file = tmp_path / "a" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["overrides"] = ["algo=random", f"+note={hostile}"]
+    summary["outcomes"]["agent"]["exposure"]["most_recommended"][0]["title"] = f"{hostile}{'x' * 200_000}"
+    for part in summary["outcomes"].values():
+        part["by_family"] = {f"{hostile}{'y' * 2_000} {name}": row for name, row in part["by_family"].items()}
+    file.write_text(json.dumps(summary))
+    (tmp_path / "b").rename(tmp_path / "z")
+
+    page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report", f"Title {hostile}").read_text()
+
+    text = re.sub(r"data:image/[a-z+]+;base64,[^\"]+", "", page)
+    assert r"$\frac{$ \x1b[2J\u202e" in text and "x" * 200 not in text and "y" * 200 not in text
+    assert "\x1b" not in text and "\u202e" not in text
+
+
+def test_a_table_for_a_terminal_shows_names_as_text_on_one_line():
+    table = format_table(["agent", "score"], [["a\nb\x1b[31m", "1"], ["x" * 5_000, "2"]])
+
+    assert table.splitlines()[2].startswith("a b\\x1b[31m ") and len(table.splitlines()) == 4
+    assert max(map(len, table.splitlines())) < 400
 
 
 def test_curves_of_runs_that_log_at_other_steps_meet_on_their_common_range():

@@ -181,7 +181,53 @@ def test_skills_go_on_in_the_next_line_where_a_terminal_is_narrow():
     assert "".join(wide).replace(" ", "") == "".join(narrow).replace(" ", "")
 
 
+@pytest.mark.parametrize("letter", ["x", "e\u0301", "\U0001f469\u200d\U0001f52c", "\x1b"])
+def test_text_is_of_bounded_length_whatever_a_market_says(letter):
+    scene = scene_of(5, (0,))
+    short, long = (
+        render_text(dataclasses.replace(scene, market=renamed(scene.market, letter * n))) for n in (150, 20_000)
+    )
+    assert len(long) <= len(short) + 20 and max(map(len, long.splitlines())) < 20_000
+
+
+def test_text_obeys_nothing_that_a_market_says():
+    scene = scene_of(5, (0,))
+    plain, hostile = (
+        render_text(dataclasses.replace(scene, market=renamed(scene.market, words)))
+        for words in ("Clerk", "Clerk\r\n\u2028 > [ 0] +1.000  forged\x1b[2J\u202e\u2066\x07\x9b")
+    )
+    assert plain.count("\n") == hostile.count("\n")
+    assert "Clerk > [ 0] +1.000 forged\\x1b[2J\\u202e\\u2066\\x07\\x9b" in hostile
+    assert len(candidates(hostile)) == 5 and all(letter.isprintable() for letter in hostile.replace("\n", ""))
+
+
+def test_a_list_of_skills_says_how_many_more_there_are():
+    scene = scene_of(5, (0,))
+    applicant = scene.market.applicant(scene.applicant_id)
+    many = dataclasses.replace(applicant, hard_skills=tuple(f"skill {number}" for number in range(1_234)))
+    market = types.SimpleNamespace(applicant=lambda row: many, job=scene.market.job)
+    (line,) = [
+        line
+        for line in render_text(dataclasses.replace(scene, market=market)).splitlines()
+        if line.startswith("  hard skills:")
+    ]
+    assert line.endswith(" skill 98, skill 99, and 1,134 more")
+
+
 # ---------------------------------------------------------------------------------------------------------- human mode
+
+
+def test_a_terminal_that_lacks_a_letter_gets_it_spelt(monkeypatch):
+    import io
+
+    from jobrec_gym.screen import show
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    scene = scene_of(5, (0,))
+    show(dataclasses.replace(scene, market=renamed(scene.market, "Żółw")))
+    out.seek(0)
+    assert "\\u017b\\xf3\\u0142w" in out.read()
 
 
 def test_human_mode_prints_each_step(capsys):
@@ -316,6 +362,10 @@ TROUBLE = {
     "long words": (20, (3, 4), {"words": LONG}),
     "one long word": (20, (3, 4), {"words": LONG.replace(" ", "")}),
     "no answer": (5, (0, 1), {"status": "timeout", "reason": LONG * 3}),
+    "thousands of letters": (20, (3, 4), {"words": "x" * 2_000}),
+    "a heap of accents": (20, (3, 4), {"words": "a" + "\u0301" * 2_000}),
+    "emoji": (20, (3, 4), {"words": "\U0001f469\u200d\U0001f52c" * 700}),
+    "orders to a screen": (20, (3, 4), {"words": "\x1b[2J\r\u202eApplicant\n > [ 0] +1.000  forged"}),
 }
 
 
@@ -343,6 +393,25 @@ def test_nothing_is_cut_or_written_over_something_else(name, size):
         assert x1 <= u0 + 0.5 or u1 <= x0 + 0.5 or y1 <= v0 + 0.5 or v1 <= y0 + 0.5, (first, second)
 
 
+@pytest.mark.parametrize("letter", ["x", "a\u0301", "\U0001f469\u200d\U0001f52c", "word "])
+def test_a_picture_of_thousands_of_letters_measures_no_more_than_one_of_many(letter, monkeypatch):
+    pytest.importorskip("PIL", reason="needs the extra 'render'")
+    from jobrec_gym import picture
+
+    measured = []
+    length = picture._Canvas.length
+    monkeypatch.setattr(
+        picture._Canvas, "length", lambda self, text, size: measured.append(len(text)) or length(self, text, size)
+    )
+    scene = scene_of(20, (3, 4))
+    work = []
+    for n in (200, 20_000):
+        measured.clear()
+        picture._drawn(dataclasses.replace(scene, market=renamed(scene.market, letter * n)), "small")
+        work.append((len(measured), sum(min(size, 300) for size in measured)))
+    assert work[1][0] <= work[0][0] * 1.1 and work[1][1] <= work[0][1] * 1.1
+
+
 def test_letters_that_the_font_lacks_are_written_plainly():
     pytest.importorskip("PIL", reason="needs the extra 'render'")
     from PIL import ImageFont
@@ -350,6 +419,7 @@ def test_letters_that_the_font_lacks_are_written_plainly():
     from jobrec_gym.picture import _writable
 
     assert _writable("Krankenschwester für Łódź — naïve 看", ImageFont) == "Krankenschwester fur Lodz - naive ?"
+    assert _writable("fu\u0308r \U0001f469\u200d\U0001f52c", ImageFont) == "fur ??"
 
 
 def test_a_video_is_recorded(tmp_path):

@@ -9,6 +9,7 @@ from experiments.pages.data import REFERENCES, ReportData, outcomes_of
 from experiments.pages.plots import families
 from experiments.pages.section import Content, Section, Table
 from experiments.runs.tables import Spread, format_number, mean_and_spread
+from jobrec_gym.shown_text import as_text
 
 __all__ = ["SECTION"]
 
@@ -37,7 +38,7 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
             ["family", "pairs", *by_agent, *REFERENCES],
             [
                 [
-                    family,
+                    as_text(family),
                     f"{sizes[family]:,}",
                     *(format_number(rewards[label][family]) for label in by_agent),
                     *(format_number(references[who]["by_family"][family]["mean_reward"]) for who in REFERENCES),

@@ -10,6 +10,7 @@ from experiments.pages.data import REFERENCES, ReportData, outcomes_of
 from experiments.pages.plots import lorenz_curves
 from experiments.pages.section import Content, Section, Table
 from experiments.runs.tables import COLUMNS, format_number
+from jobrec_gym.shown_text import as_text
 
 __all__ = ["SECTION"]
 
@@ -52,7 +53,7 @@ def _draw(data: ReportData, found: _Found) -> Content:
     ]
     n_jobs = min(_SHOWN_JOBS, max(1, _JOB_ROWS // len(data.groups)))
     most = [
-        [label, str(place), job["title"], job["key"], f"{job['share']:.1%}"]
+        [label, str(place), as_text(str(job["title"])), as_text(str(job["key"])), f"{job['share']:.1%}"]
         for label, parts in exposures.items()
         for place, job in enumerate(parts[0]["most_recommended"][:n_jobs], start=1)
     ]
