@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,12 +65,14 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     Raises:
         ValueError: For an unknown key, with a near miss, or one of several rows, with the first two.
     """
-    wanted = [str(key) for key in asked]
+    # Loaders bring keys to normal form C; what is typed may have another.
+    wanted = {key: (key, unicodedata.normalize("NFC", key)) for key in map(str, asked)}
     found: dict[str, list[int]] = {}
-    for row in np.flatnonzero(np.isin(keys, np.asarray(wanted, dtype=np.str_))).tolist():
+    forms = [form for some in wanted.values() for form in some]
+    for row in np.flatnonzero(np.isin(keys, np.asarray(forms, dtype=np.str_))).tolist():
         found.setdefault(str(keys[row]), []).append(row)
-    for key in wanted:
-        rows = found.get(key)
+    for key, (written, normal) in wanted.items():
+        rows = found[key] = found.get(written, found.get(normal))
         if rows is None:
             raise ValueError(f"there is no {side} with the key {key!r}.{_near_miss(keys, key)}")
         if len(rows) > 1:

@@ -69,6 +69,8 @@ def find_loader(source: str) -> Callable[..., Any] | None:
         return partial(load, path) if colon else load
     if is_saved_market(source):
         return None
+    if kind := _kind_of_file(source):
+        return find_loader(f"{kind}:{source}")
     names = [name if name in _WITHOUT_PATH else f"{name}:PATH" for name in _SOURCES]
     near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
     hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
@@ -77,6 +79,19 @@ def find_loader(source: str) -> Callable[..., Any] | None:
     raise MarketError(
         f'{what} "{source}":{hint} It must be the folder of a saved market{looked} or one of {", ".join(names)}.'
     )
+
+
+def _kind_of_file(source: str) -> str | None:
+    """The scheme of a file that is named without one, by its ending; ``None`` where the source names no file.
+
+    Raises:
+        MarketError: For a file whose ending says nothing.
+    """
+    with contextlib.suppress(OSError, ValueError):  # what can be no path
+        if Path(source).is_file():
+            kind: str = importlib.import_module("jobrec_gym.loaders.reading").kind_of(source)[0]
+            return kind
+    return None
 
 
 _met: dict[str, str] = {}

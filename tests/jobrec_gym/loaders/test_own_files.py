@@ -234,3 +234,22 @@ def test_a_log_takes_lists_as_python_writes_them_and_json_arrays(load, tmp_path)
     (tmp_path / "log.json").write_text(json.dumps(rows))
     with pytest.raises(LogError, match="list of shown jobs that cannot be read"):
         load_interactions(tmp_path / "log.json", market)
+
+
+# ---- names
+
+
+def test_a_file_needs_no_scheme_where_its_ending_says_what_it_is(load, tmp_path, monkeypatch):
+    market = load("key,hard\na,SQL\nb,R\n")
+    monkeypatch.chdir(tmp_path)
+    plain = load_market("jobs.csv", applicants="people.csv", encoder="hashing", cache_dir=False)
+    assert plain.fingerprint() == market.fingerprint()
+    assert pickle.loads(pickle.dumps(plain)) is plain
+    (tmp_path / "jobs.txt").write_text("key,hard\na,SQL\n")
+    with pytest.raises(MarketError, match=r"jobs\.txt must end in \.csv.*e\.g\. 'csv:.*jobs\.txt'; .* look "):
+        load_market("jobs.txt")
+
+
+def test_a_key_is_found_however_its_accents_are_typed(load):
+    market = load("key,hard\ncaf\u00e9,SQL\nb,R\n")
+    assert market.job("cafe\u0301").id == market.job("caf\u00e9").id == 0
