@@ -87,11 +87,13 @@ def _kind_of_file(source: str) -> str | None:
     Raises:
         MarketError: For a file whose ending says nothing.
     """
+    is_file = False
     with contextlib.suppress(OSError, ValueError):  # what can be no path
-        if Path(source).is_file():
-            kind: str = importlib.import_module("jobrec_gym.loaders.reading").kind_of(source)[0]
-            return kind
-    return None
+        is_file = Path(source).is_file()
+    if not is_file:
+        return None
+    kind: str = importlib.import_module("jobrec_gym.loaders.reading").kind_of(source)[0]
+    return kind
 
 
 _met: dict[str, str] = {}
