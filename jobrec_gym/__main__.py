@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.look import look
 
 __all__ = ["command_line", "extras_found", "main", "requirements_by_extra", "summary"]
@@ -76,7 +77,7 @@ def summary() -> str:
     for extra, (there, missing) in extras_found(_requires(), _version).items():
         if missing:
             named = ", ".join(missing if len(missing) <= _MANY else [*missing[:3], f"{len(missing) - 3} more"])
-            lines.append(f'  {extra:<12} no   lacks {named}: pip install "{_DISTRIBUTION}[{extra}]"')
+            lines.append(f"  {extra:<12} no   lacks {named}: {install_command(extra)}")
         else:
             lines.append(f"  {extra:<12} yes  {', '.join(there) if len(there) <= _MANY else f'{len(there)} packages'}")
     return "\n".join(lines)

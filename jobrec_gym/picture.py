@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.market import Profile
 from jobrec_gym.rendering import PAID_FOR, Scene, context_in_words, standing
 from jobrec_gym.shown_text import as_text
@@ -358,7 +359,7 @@ def _pillow() -> tuple[Any, Any, Any]:
         return tuple(importlib.import_module(f"PIL.{name}") for name in ("Image", "ImageDraw", "ImageFont"))  # type: ignore[return-value]
     except ImportError as error:
         raise DependencyNotInstalled(
-            'Pillow is not installed, run `pip install "jobrec-gym[render]"` for render_mode="rgb_array".'
+            f'Pillow is not installed, run `{install_command("render")}` for render_mode="rgb_array".'
         ) from error
 
 

@@ -41,5 +41,5 @@ envs.reset(seed=0)
 envs.step(envs.action_space.sample())
 
 shown = subprocess.run([sys.executable, "-m", "jobrec_gym"], capture_output=True, text=True, check=True).stdout
-assert 'lacks stable-baselines3, torch: pip install "jobrec-gym[algo]"' in shown
+assert 'lacks stable-baselines3, torch: pip install "jobrec-gym[algo] @ file:///' in shown
 print(shown)

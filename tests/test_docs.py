@@ -239,7 +239,7 @@ def test_links_inside_the_project_lead_somewhere(page):
 
 @every_page
 def test_extras_that_a_page_names_are_there(page):
-    for names in re.findall(r"jobrec-gym\[([\w,-]+)\]", page.read_text()):
+    for names in re.findall(r"pip install [^`\n]*\.\[([\w,-]+)\]", page.read_text()):
         assert set(names.split(",")) <= EXTRAS.keys()
 
 

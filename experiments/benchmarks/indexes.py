@@ -1,6 +1,6 @@
 """``python -m experiments.benchmarks.indexes``: libraries for nearest jobs, by size on disk, time and recall.
 
-Measures those that are installed: ``pip install "jobrec-gym[index]" usearch hnswlib``.
+Measures those that are installed: ``pip install -e ".[index]" usearch hnswlib``.
 """
 
 from __future__ import annotations

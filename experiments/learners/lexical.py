@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym import LabourMarket, Profile
+from jobrec_gym.extras import install_command
 
 __all__ = ["LEXICAL", "PairScores", "bm25_scores", "cosine_scores", "tfidf_scores"]
 
@@ -50,7 +51,7 @@ def bm25_scores(market: LabourMarket) -> PairScores:
     try:
         import bm25s
     except ImportError as error:
-        raise ImportError('BM25 needs the library bm25s: pip install "jobrec-gym[lexical]".') from error
+        raise ImportError(f"BM25 needs the library bm25s: {install_command('lexical')}.") from error
     index = bm25s.BM25()
     index.index([_words(_text(market.job(row))) for row in range(len(market.jobs))], show_progress=False)
 

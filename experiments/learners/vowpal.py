@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from experiments.learners.opponents import Recommender
+from jobrec_gym.extras import install_command
 
 __all__ = ["VowpalWabbit"]
 
@@ -50,7 +51,7 @@ class VowpalWabbit(Recommender):
         try:
             from vowpalwabbit import Workspace
         except ImportError as error:
-            raise ImportError('Vowpal Wabbit needs an extra: pip install "jobrec-gym[opponents]"') from error
+            raise ImportError(f"Vowpal Wabbit needs an extra: {install_command('opponents')}") from error
         self._arguments_of_vw = (
             f"--cb_explore_adf {exploration} --interactions sa --learning_rate {learning_rate} --quiet "
             f"--random_seed {seed}"

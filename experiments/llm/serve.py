@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
+from jobrec_gym.extras import install_command
 
 __all__ = ["serve"]
 
@@ -49,7 +50,7 @@ def serve(
     try:
         from xllamacpp import CommonParams, Server
     except ImportError as error:
-        raise ImportError('serving a local model needs an extra: pip install "jobrec-gym[local-llm]"') from error
+        raise ImportError(f"serving a local model needs an extra: {install_command('local-llm')}") from error
     params = CommonParams()
     params.model.path = str(path)
     params.model_alias = {name or path.stem}

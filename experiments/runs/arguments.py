@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from jobrec_gym.extras import install_command
+
 __all__ = ["add_own_arguments", "require_launcher"]
 
 _LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
@@ -38,4 +40,4 @@ def require_launcher(arguments: Sequence[str]) -> None:
         key, _, name = argument.partition("=")
         extra = _LAUNCHER_EXTRAS.get(name) if key == "launcher" else None
         if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
-            raise SystemExit(f'error: launcher={name} needs an extra: pip install "jobrec-gym[{extra}]".')
+            raise SystemExit(f"error: launcher={name} needs an extra: {install_command(extra)}.")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym import Interactions, ObservationForm
+from jobrec_gym.extras import install_command
 
 __all__ = ["Episode", "logged_episodes", "record_episodes", "save_minari"]
 
@@ -160,7 +161,7 @@ def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, poli
         import minari
         from minari.data_collector import EpisodeBuffer
     except ImportError as error:
-        raise ImportError('`format=minari` needs Minari: pip install "jobrec-gym[minari]".') from error
+        raise ImportError(f"`format=minari` needs Minari: {install_command('minari')}.") from error
     if dataset_id in minari.list_local_datasets():
         raise ValueError(
             f"`dataset_id`: there is a data set {dataset_id} already. Delete it: minari delete {dataset_id}."

@@ -24,6 +24,7 @@ from experiments.runs.progress import Progress
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
+from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.market import Split
 
@@ -310,7 +311,7 @@ def _parquet() -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise ImportError('a .parquet file needs pyarrow: pip install "jobrec-gym[data]".') from error
+        raise ImportError(f"a .parquet file needs pyarrow: {install_command('data')}.") from error
 
 
 def _file_of(source: str | os.PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.market import MarketError
 
 __all__ = [
@@ -236,7 +237,7 @@ def _opened(file: Path, kind: str) -> Any:
     try:
         pyarrow = importlib.import_module("pyarrow")
     except ImportError as error:
-        raise ImportError(f'{file} is packed by zstd and needs pyarrow: pip install "jobrec-gym[data]".') from error
+        raise ImportError(f"{file} is packed by zstd and needs pyarrow: {install_command('data')}.") from error
     return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file), "rb"), "zstd")
 
 

@@ -18,6 +18,7 @@ from typing import Any, TextIO, overload
 
 import numpy as np
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.files import (
     DEFAULT_MAX_BYTES,
     check_encoding,
@@ -672,7 +673,7 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise ImportError(f'{file} needs pyarrow: pip install "jobrec-gym[data]".') from error
+        raise ImportError(f"{file} needs pyarrow: {install_command('data')}.") from error
     check_exists(file)
     try:
         # Not read_table: that would take a folder name like `side=jobs` for a partition.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from jobrec_gym.extras import install_command
 from jobrec_gym.simulators.base import DECISIONS
 
 __all__ = [
@@ -791,7 +792,7 @@ def _parquet() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError('parquet needs an extra: pip install "jobrec-gym[data]"; or choose .jsonl.') from error
+        raise ImportError(f"parquet needs an extra: {install_command('data')}; or choose .jsonl.") from error
     return pyarrow, pyarrow.parquet
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobrec_gym.credentials import mask
+from jobrec_gym.extras import install_command
 from jobrec_gym.sharing import Shared
 
 __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
@@ -239,7 +240,7 @@ def _import_litellm() -> Any:
         try:
             import litellm
         except ImportError as error:
-            raise ImportError('a language model needs an extra: pip install "jobrec-gym[llm]"') from error
+            raise ImportError(f"a language model needs an extra: {install_command('llm')}") from error
         litellm.suppress_debug_info = True
         # Two lines a call otherwise, wherever the root logger shows INFO.
         for name in ("LiteLLM", "httpx"):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from jobrec_gym.credentials import mask
+from jobrec_gym.extras import install_command
 from jobrec_gym.simulators.cache import (
     Account,
     AnswerStore,
@@ -390,5 +391,5 @@ def _import_redis() -> Any:
     try:
         import redis
     except ImportError as error:
-        raise ImportError('a cache on a server needs an extra: pip install "jobrec-gym[redis]"') from error
+        raise ImportError(f"a cache on a server needs an extra: {install_command('redis')}") from error
     return redis

@@ -178,5 +178,5 @@ def test_a_saved_run_is_a_behaviour_policy_on_its_own_market(run, config, tmp_pa
 def test_without_minari_the_extra_is_named(world, monkeypatch):
     _, env = world()
     monkeypatch.setitem(__import__("sys").modules, "minari", None)
-    with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[minari\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".+\[minari\]"'):
         save_minari("jobrec/test-v0", [], env, "random", "")

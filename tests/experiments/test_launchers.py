@@ -246,6 +246,6 @@ def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_
 @pytest.mark.parametrize("launcher", ["ray", "ray_cluster", "submitit", "submitit_local"])
 def test_a_launcher_whose_plug_in_is_missing_says_how_to_get_it(monkeypatch, launcher):
     monkeypatch.setattr(arguments, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r'pip install "jobrec-gym\[(ray|submitit)\]"'):
+    with pytest.raises(SystemExit, match=r'pip install -e ".+\[(ray|submitit)\]"'):
         require_launcher(["-m", f"launcher={launcher}", "seed=0,1"])
     require_launcher(["launcher=joblib", "seed=0"])

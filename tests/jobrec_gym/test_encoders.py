@@ -163,7 +163,7 @@ def test_cache_dir_false_keeps_nothing(monkeypatch, tmp_path):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[embed\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".+\[embed\]"'):
         make_encoder(cache_dir=False).encode(["welding"])
 
 

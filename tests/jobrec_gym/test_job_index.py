@@ -96,7 +96,7 @@ def test_up_to_a_size_the_search_is_exact_and_needs_no_library(catalogue, unopen
     job_ids = catalogue.jobs.rows("all")
     exact = make_sampler("retrieval").bind(catalogue, job_ids, 20).sample(APPLICANTS, KEYS)
     assert recall(catalogue, exact, job_ids, 20) == 1.0
-    with pytest.raises(ImportError, match=r'among 3,000 .* pip install "jobrec-gym\[index\]"'):
+    with pytest.raises(ImportError, match=r'among 3,000 .* pip install -e ".+\[index\]"'):
         RETRIEVAL.bind(catalogue, job_ids, 20)
 
 

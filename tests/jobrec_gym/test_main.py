@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from jobrec_gym.__main__ import extras_found, requirements_by_extra, summary
+from jobrec_gym.extras import install_command
 
 REQUIRES = [
     "gymnasium<2,>=1.1.1",
@@ -36,7 +37,7 @@ def test_an_extra_is_there_when_each_of_its_packages_is():
 def test_a_missing_extra_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("jobrec_gym.__main__._requires", lambda: ["no-such-package; extra == 'llm'"])
 
-    assert 'llm          no   lacks no-such-package: pip install "jobrec-gym[llm]"' in summary()
+    assert f"llm          no   lacks no-such-package: {install_command('llm')}" in summary()
 
 
 def test_much_that_is_missing_is_counted(monkeypatch):

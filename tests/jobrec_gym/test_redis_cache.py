@@ -288,7 +288,7 @@ def test_a_server_that_is_not_there_is_named(monkeypatch):
 
 def test_without_the_client_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImportError, match=r'pip install "jobrec-gym\[redis\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".+\[redis\]"'):
         open_cache("redis://127.0.0.1:1")
 
 

@@ -454,7 +454,7 @@ def test_frames_are_collected_by_gymnasiums_own_wrapper():
 def test_without_pillow_the_way_out_is_named(without_pillow):
     env = gym.make("JobRec-v0", render_mode="rgb_array", **SMALL)
     env.reset(seed=0)
-    with pytest.raises(gym.error.DependencyNotInstalled, match=r'pip install "jobrec-gym\[render\]"'):
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r'pip install -e ".+\[render\]"'):
         env.render()
 
 

@@ -74,7 +74,7 @@ def test_a_file_that_is_not_packed_has_no_bound(rows_of):
 def test_zstd_without_pyarrow_says_what_to_install(rows_of, monkeypatch):
     data = zstd(CSV)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r'jobs\.csv is packed by zstd.*pip install "jobrec-gym\[data\]"'):
+    with pytest.raises(ImportError, match=r'jobs\.csv is packed by zstd.*pip install -e ".+\[data\]"'):
         rows_of(data)
 
 
