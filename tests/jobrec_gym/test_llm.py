@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import json
 import math
@@ -12,6 +13,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty
 
 import gymnasium as gym
 import numpy as np
@@ -496,9 +498,26 @@ def test_a_vector_step_asks_for_all_at_once_and_not_more_than_allowed_at_a_time(
         assert len(set(fake.asked())) == fake.calls
 
 
+PATIENT = {"concurrency": 2, "timeout": 600.0, "batch_timeout": 3_000.0}
+
+
+def results_of(processes, queue):
+    """What each process puts into a queue, however long that takes; a process that dies before is an error."""
+    for process in processes:
+        process.start()
+    results = []
+    while len(results) < len(processes):
+        with contextlib.suppress(Empty):
+            results.append(queue.get(timeout=1))
+        assert not any(process.exitcode for process in processes)
+    for process in processes:
+        process.join()
+    return results
+
+
 def ask_in_process(api_base, path, first, queue):
     market = jobrec_gym.load_market("default", n_jobs=60, n_applicants=40)
-    bound = LLMSimulator("openai/fake", api_base=api_base, cache=path, calls={"concurrency": 2}).bind(market)
+    bound = LLMSimulator("openai/fake", api_base=api_base, cache=path, calls=PATIENT).bind(market)
     order = np.roll(np.arange(len(GRID[0])), first)
     feedback = bound.feedback(GRID[0][order], GRID[1][order])
     queue.put((bound.usage.calls, feedback.decision[np.argsort(order)].tolist()))
@@ -510,11 +529,7 @@ def test_eight_processes_on_one_cache_ask_each_pair_once(tmp_path):
     with serving(lambda body, number: sleeps(0.02, decide_by_text(body, number))) as fake:
         arguments = [(fake.api_base, str(tmp_path / "answers.sqlite"), 3 * first, queue) for first in range(8)]
         processes = [context.Process(target=ask_in_process, args=each) for each in arguments]
-        for process in processes:
-            process.start()
-        results = [queue.get(timeout=100) for _ in processes]
-        for process in processes:
-            process.join()
+        results = results_of(processes, queue)
         assert fake.calls == len(GRID[0]) == sum(calls for calls, _ in results)
         assert len(set(fake.asked())) == fake.calls
     assert all(decisions == results[0][1] for _, decisions in results)
@@ -528,7 +543,7 @@ def spend_in_process(api_base, path, persona, queue):
         cache=path,
         persona=persona,
         budget={"max_calls": 30, "on_reached": "stop"},
-        calls={"concurrency": 2},
+        calls=PATIENT,
     ).bind(market)
     try:
         bound.feedback(*GRID)
@@ -545,11 +560,7 @@ def test_a_budget_is_held_across_two_processes(tmp_path):
         processes = [
             context.Process(target=spend_in_process, args=(fake.api_base, path, persona, queue)) for persona in "ab"
         ]
-        for process in processes:
-            process.start()
-        ends = [queue.get(timeout=100) for _ in processes]
-        for process in processes:
-            process.join()
+        ends = results_of(processes, queue)
         # Two times 24 pairs are wanted and 30 calls allowed: at least one process hits the cap, none passes it.
         assert "calls" in ends
         assert fake.calls == 30
@@ -561,7 +572,7 @@ import numpy as np
 import jobrec_gym
 from jobrec_gym import LLMSimulator
 market = jobrec_gym.load_market("default", n_jobs=60, n_applicants=40)
-calls = {"concurrency": 2, "timeout": 2.0}
+calls = {"concurrency": 2, "timeout": 600.0, "batch_timeout": 3_000.0}
 bound = LLMSimulator("openai/fake", api_base=sys.argv[1], cache=sys.argv[2], calls=calls).bind(market)
 pairs = [(a, j) for a in range(4) for j in range(6)]
 for applicant, job in pairs:
@@ -579,6 +590,8 @@ def test_after_a_kill_nothing_answered_is_paid_again_and_nothing_is_lost(tmp_pat
             time.sleep(0.01)
         first.send_signal(signal.SIGKILL)
         first.wait()
+        with AnswerCache(path).transaction() as connection:
+            connection.execute("UPDATE claims SET until = 0")  # as they lapse, but at once
         kept = {row["key"] for row in exported(path, tmp_path)}
         asked = fake.calls
         assert len(kept) >= 10
