@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import datetime
 import difflib
 import math
 import numbers
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobrec_gym.loaders.assembly import check_text
+from jobrec_gym.loaders.documents import BREAKING_TAG, html_text
 from jobrec_gym.loaders.reading import parse_json
 from jobrec_gym.market import MarketError
 
@@ -54,6 +56,19 @@ _OTHER_SEPARATORS = (*_BULLETS, "|", "\n", *_FULL_WIDTH, *_ARABIC, "\t", " / ", 
 _BULLET = re.compile(rf"(?:[{_BULLETS}]|[-*\u2013\u2014](?=\s))\s*")
 _ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(nan|None))\s*(,?)""", re.DOTALL)
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_MARKUP = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|hr|i|li|ol|p|span|strong|table|td|th|tr|u|ul)\b[^<>]*>"
+    r"|&(?:amp|lt|gt|quot|apos|nbsp|bull|middot|[mn]dash|[lr][sd]quo|hellip|[aeioun](?:acute|grave|circ|uml|tilde)"
+    r"|ccedil|szlig|#\d+|#x[\da-f]+);",
+    re.IGNORECASE,
+)
+"""Tags and entities of HTML that no text has by chance: ``R&D;`` is none."""
+_FLAGS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0", "ja", "oui", "si", "s\u00ed"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0", "nein", "non"), False),
+}
+_THOUSANDS = {".": ",", ",": "."}
+_GROUPED = re.compile(r"[+-]?\d{1,3}\.\d{3}")
 _MANY = 0.25
 _WORDS_OF_A_SKILL = 6
 
@@ -67,6 +82,8 @@ class CellRules:
         null_values: Words that stand for nothing, whatever their case; ``None`` is :data:`NULL_WORDS`.
         seniority_values: Levels, 1 to 5, by the source's words, ``None`` or 0 for unknown; they come before
             :data:`SENIORITY_WORDS`.
+        decimal: ``"."`` or ``","``: what stands before the decimals of a number in a text; the other one and spaces
+            separate thousands. ``None``: a point, nothing separates thousands, and a warning where a point may.
 
     Raises:
         MarketError: For what is none of these.
@@ -75,6 +92,7 @@ class CellRules:
     skill_separator: str | None = None
     null_values: Collection[str] | None = None
     seniority_values: Mapping[str, int | None] | None = None
+    decimal: str | None = None
 
     def __post_init__(self) -> None:
         if self.skill_separator is not None and (not isinstance(self.skill_separator, str) or not self.skill_separator):
@@ -90,6 +108,8 @@ class CellRules:
             raise MarketError(
                 f"`seniority_values` must map words to levels, {{'Director': 5}}, got {self.seniority_values!r}."
             )
+        if self.decimal not in (None, *_THOUSANDS):
+            raise MarketError(f"`decimal` must be '.', ',' or None, got {self.decimal!r}.")
         for word, level in (self.seniority_values or {}).items():
             if level is not None and (isinstance(level, bool) or level not in range(6)):
                 raise MarketError(
@@ -127,6 +147,18 @@ class _Seen:
     other_parts: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class _SeenTexts:
+    """Of a column: cells beyond ASCII and those decoded wrongly; numbers, with a point, and with one for thousands."""
+
+    n: int = 0
+    broken: int = 0
+    example: str = ""
+    n_numbers: int = 0
+    with_point: int = 0
+    grouped: int = 0
+
+
 class CellReader:
     """Reads the cells of one table.
 
@@ -150,6 +182,7 @@ class CellReader:
         }
         self._separator = rules.skill_separator or _SEPARATOR
         self._seen: dict[str, _Seen] = {}
+        self._texts: dict[str, _SeenTexts] = {}
         self._paths: dict[str, tuple[str, list[str]] | None] = {}
         self._entries: dict[str, Counter[str]] = {}
         self._found: set[str] = set()
@@ -198,8 +231,7 @@ class CellReader:
         if isinstance(cell, str):
             cell = list_in_text(cell.strip(), where, column)
         if isinstance(cell, str):
-            check_text(cell, f"{where}, column {column!r}")
-            yield from self._cut(normal_form(cell), column)
+            yield from self._cut(cell, where, column)
         elif isinstance(cell, list):
             yield from self._listed(cell, where, column)
         else:
@@ -231,6 +263,51 @@ class CellReader:
                 f"`seniority_values={{{word[:40]!r}: 3}}`."
             ) from None
 
+    def flag(self, cell: Any, where: str, column: str) -> bool | None:
+        """Yes or no, ``None`` where the cell says nothing; :class:`MarketError` for what is neither."""
+        if self.is_nothing(cell):
+            return None
+        word = str(cell).strip().casefold()
+        if word not in _FLAGS:
+            raise MarketError(
+                f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}. Where it "
+                "has more than two values it is a 'category'."
+            )
+        return _FLAGS[word]
+
+    def number(self, cell: Any, where: str, column: str) -> float | None:
+        """A finite number, ``None`` where the cell says nothing; :class:`MarketError` for what is none."""
+        if self.is_nothing(cell):
+            return None
+        try:
+            value = float("nan" if isinstance(cell, bool) else self._plain_number(cell, column))
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if not math.isfinite(value):
+            separators = "`decimal='.'` or `decimal=','` reads thousands' separators as well; "
+            raise MarketError(
+                f"{where}, column {column!r}: must be a plain number such as 45000, without currency or thousands' "
+                f"separators, or empty; {'' if self._rules.decimal else separators}got {cell!r:.80}."
+            )
+        return value
+
+    def _plain_number(self, cell: Any, column: str) -> Any:
+        if not isinstance(cell, str):
+            return cell
+        text, decimal = cell.strip(), self._rules.decimal
+        if decimal is None:
+            seen = self._texts.setdefault(column, _SeenTexts())
+            seen.n_numbers += 1
+            seen.with_point += "." in text
+            seen.grouped += _GROUPED.fullmatch(text) is not None
+            return text
+        thousands = rf"[{re.escape(_THOUSANDS[decimal])} \xa0\u202f']"
+        if re.fullmatch(rf"[+-]?\d{{1,3}}(?:{thousands}\d{{3}})+(?:{re.escape(decimal)}\d+)?", text):
+            text = re.sub(thousands, "", text)
+        elif _THOUSANDS[decimal] in text:
+            return math.nan
+        return text.replace(decimal, ".")
+
     def finish(self) -> None:
         """To be called when all rows are read.
 
@@ -238,7 +315,7 @@ class CellReader:
             MarketError: For an entry ``skills.name`` that no object had.
 
         Warns:
-            UserWarning: Where another separator or free text is likely.
+            UserWarning: Where another separator, free text, another encoding or a number written otherwise is likely.
         """
         for column, entries in self._entries.items():
             if column not in self._found and entries:
@@ -247,6 +324,9 @@ class CellReader:
                     f"{self._file}: no object has the entry that column {column!r} names."
                     f"{f' Did you mean {near[0]!r}?' if near else ''} They have {', '.join(map(repr, entries))}."
                 )
+        for column, texts in self._texts.items():
+            for complaint in filter(None, (_doubt_of_letters(column, texts), _doubt_of_numbers(column, texts))):
+                warnings.warn(f"{self._file}: {complaint}", UserWarning, stacklevel=2)
         if self._rules.skill_separator is None:
             for column, seen in self._seen.items():
                 if doubt := _doubt(column, seen):
@@ -254,16 +334,39 @@ class CellReader:
 
     def _text(self, cell: Any, where: str, column: str) -> str:
         if isinstance(cell, str):
-            check_text(cell, f"{where}, column {column!r}")
-            return normal_form(cell.strip())
+            text = self._normal(cell, where, column)
+            return (html_text(text) if _MARKUP.search(text) else text).strip()
+        if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:
+            return str(int(cell))  # what an integer column with gaps becomes
         if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
             return str(cell)
+        if isinstance(cell, datetime.date):
+            return cell.isoformat()
         raise MarketError(
             f"{where}, column {column!r}: must be a text or a number, got {cell!r:.80}{_way_to_entry(cell, column)}."
         )
 
-    def _cut(self, text: str, column: str) -> Iterator[str]:
-        parts = [part.strip() for part in text.split(self._separator)]
+    def _normal(self, cell: str, where: str, column: str) -> str:
+        """The text in normal form, and heeded where it may have been decoded wrongly."""
+        if cell.isascii():
+            return cell
+        check_text(cell, f"{where}, column {column!r}")
+        seen = self._texts.setdefault(column, _SeenTexts())
+        seen.n += 1
+        if _is_broken(cell):
+            seen.broken += 1
+            seen.example = seen.example or cell
+        return normal_form(cell)
+
+    def _cut(self, cell: str, where: str, column: str) -> Iterator[str]:
+        text = self._normal(cell, where, column)
+        lines = [text]
+        if _MARKUP.search(text) and not _MARKUP.search(self._separator):
+            is_list = BREAKING_TAG.search(text) is not None
+            text = html_text(text)
+            lines = text.split("\n") if is_list else [text]
+            text = self._separator.join(lines)
+        parts = [part.strip() for line in lines for part in line.split(self._separator)]
         if self._separator == "\n":
             parts = [_BULLET.sub("", part, count=1) if _BULLET.match(part) else part for part in parts]
         found = [part for part in parts if part and part.casefold() not in self._nothing]
@@ -289,8 +392,8 @@ class CellReader:
                     f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them"
                     f"{_way_to_entry(skill, column)}."
                 )
-            check_text(skill, f"{where}, column {column!r}")
-            found.append(normal_form(skill.strip()))
+            text = self._normal(skill, where, column)
+            found.append((html_text(text) if _MARKUP.search(text) else text).strip())
         return found
 
     def _entry(self, value: Any, path: Sequence[str], where: str, column: str) -> Any:
@@ -405,6 +508,35 @@ def _way_to_entry(value: Any, column: str) -> str:
 def _level_word(word: str) -> str:
     text = " ".join(re.sub(r"[-_/]", " ", word.casefold()).split())
     return text.removesuffix(" level")
+
+
+def _is_broken(text: str) -> bool:
+    """Whether a text seems to be UTF-8 that was decoded as something else, or has lost letters."""
+    if "\ufffd" in text or any("\x80" <= letter <= "\x9f" for letter in text):
+        return True
+    try:
+        text.replace("\xa0", " ").encode("cp1252").decode()
+    except ValueError:
+        return False
+    return True
+
+
+def _doubt_of_letters(column: str, seen: _SeenTexts) -> str | None:
+    if not seen.broken or 2 * seen.broken < seen.n:
+        return None
+    return (
+        f"{seen.broken:,} cells of column {column!r} seem to be decoded wrongly, such as {seen.example!r:.60}: say "
+        "another `encoding`, or leave it out where it was said; a file that was saved so must be saved anew."
+    )
+
+
+def _doubt_of_numbers(column: str, seen: _SeenTexts) -> str | None:
+    if not seen.grouped or seen.grouped < seen.with_point or seen.grouped < _MANY * seen.n_numbers:
+        return None
+    return (
+        f"{seen.grouped:,} of {seen.n_numbers:,} numbers in column {column!r} are written like '50.000' and are read "
+        "as 50: say `decimal=','` if the point separates thousands; `decimal='.'` says that all is as it should be."
+    )
 
 
 def _doubt(column: str, seen: _Seen) -> str | None:

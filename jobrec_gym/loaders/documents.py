@@ -1,15 +1,25 @@
-"""What readers of documents share: the files of a folder, and a text in place of skills that nobody listed."""
+"""What readers of documents share: a folder's files, the text of HTML, and a text in place of skills nobody listed."""
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_instead", "files_of"]
+__all__ = ["BREAKING_TAG", "describe_instead", "files_of", "html_text"]
 
 logger = logging.getLogger(__name__)
+
+_BLOCKS = {"p", "br", "li", "ul", "ol", "div", "tr", "table", "section", "article", "header", "dd", "dt", "hr"} | {
+    f"h{level}" for level in range(1, 7)
+}
+BREAKING_TAG = re.compile(r"<(?:p|br|li|div|h[1-6])\b", re.IGNORECASE)
+"""A tag that begins a new line."""
+_LEFT_OUT = {"script", "style"}
 
 
 def files_of(place: Path, endings: Sequence[str]) -> list[Path]:
@@ -29,3 +39,43 @@ def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
             "%s: %d of %d list no skills; the description stands in their place, as one free text.",
             *(place, len(without), len(rows)),
         )
+
+
+def html_text(text: str) -> str:
+    r"""The text of a piece of HTML: a line a paragraph or entry of a list, without tags; other text stays.
+
+    Example:
+        >>> html_text("<p>We bake &amp; sell.</p><ul><li>bread<li>cakes</ul>")
+        'We bake & sell.\nbread\ncakes'
+    """
+    if "<" not in text and "&lt;" in text:  # escaped twice, as many sites have it
+        text = html.unescape(text)
+    parser = _Text()
+    # Where tags break lines, line breaks don't.
+    parser.feed(" ".join(text.split()) if BREAKING_TAG.search(text) else text)
+    parser.close()
+    lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+class _Text(HTMLParser):
+    """Collects the text of HTML, with a line break at each block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._left_out = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._left_out += tag in _LEFT_OUT
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._left_out -= tag in _LEFT_OUT and self._left_out > 0
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._left_out:
+            self.parts.append(data)

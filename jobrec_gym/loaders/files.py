@@ -15,7 +15,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TextIO, cast
 
 from jobrec_gym.extras import install_command
@@ -42,6 +42,7 @@ _PACKED = (
     (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
     (re.compile(rb"PK(\x03\x04|\x05\x06)"), "zip"),
 )
+_TAR = re.compile(rb".{257}ustar", re.DOTALL)
 _NO_TABLE = (
     (b"PAR1", "a Parquet file: name it 'parquet:{file}'"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook of Excel: save the sheet as CSV (UTF-8)"),
@@ -85,7 +86,13 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
         raise
     except _UNREADABLE as error:
         raise MarketError(f"{file} cannot be read: {error}.") from error
-    return io.BufferedReader(_Bounded(file, inner, max_bytes), 1 << 20)
+    stream = io.BufferedReader(_Bounded(file, inner, max_bytes), 1 << 20)
+    try:
+        _check_unpacked(file, stream.peek(512))
+    except MarketError:
+        stream.close()
+        raise
+    return stream
 
 
 def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "") -> TextIO:
@@ -241,12 +248,22 @@ def _opened(file: Path, kind: str) -> Any:
     return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file), "rb"), "zstd")
 
 
+def _check_unpacked(file: Path, head: bytes) -> None:
+    """Raises :class:`MarketError` where what is in a packed file is no text either."""
+    inner = "tar" if _TAR.match(head) else next((name for magic, name in _PACKED if magic.match(head)), None)
+    if inner is not None:
+        raise MarketError(f"{file} holds another packed file ({inner}): unpack it and name the file in it.")
+    for magic, what in _NO_TABLE:
+        if head.startswith(magic):
+            raise MarketError(f"{file} holds {what.format(file='...')}.")
+
+
 def _only_member(file: Path) -> Any:
     archive = zipfile.ZipFile(file)
     names = [member.filename for member in archive.infolist() if not member.is_dir()]
     if any(name.startswith(("xl/", "word/")) for name in names):
         raise MarketError(f"{file} is a document of Office: save the sheet as CSV (UTF-8).")
-    members = [name for name in names if not name.startswith("__MACOSX/")]
+    members = [name for name in names if not name.startswith("__MACOSX/") and not PurePath(name).name.startswith(".")]
     if len(members) != 1:
         listed = ", ".join(map(repr, members[:5])) + (", ..." if len(members) > 5 else "")
         raise MarketError(

@@ -308,8 +308,9 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
             near = difflib.get_close_matches(str(name), LOG_FIELDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise LogError(f"`columns` may name {', '.join(map(repr, LOG_FIELDS))}, got {name!r}.{hint}")
-        if column not in table.header:
+        if normal_form(column) not in table.header:
             raise LogError(no_such_column(table.file, column, table.header))
+    columns = {name: normal_form(column) for name, column in columns.items()}
     found = {name: columns.get(name, name) for name in LOG_FIELDS if columns.get(name, name) in table.header}
     for name in ("applicant", "job"):
         if name not in found:

@@ -35,7 +35,7 @@ _LIKE = 0.995
 processor change less, another encoder more."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
-_CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "context")
+_CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "context")
 _READING = (*_CELLS, "encoder", "cache_dir")
 
 
@@ -94,7 +94,7 @@ def newcomers_of(
     table = _table(rows)
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
-    rules = CellRules(reading["skill_separator"], reading["null_values"], reading["seniority_values"])
+    rules = CellRules(*(reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")))
     # Nobody among them was learned from: they have no split, even where the file of the market's applicants has one.
     fields = [field for field in FIELDS if field != "split"]
     context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
@@ -115,6 +115,7 @@ def _as_loaded(market: LabourMarket) -> dict[str, Any]:
         "skill_separator": None,
         "null_values": None,
         "seniority_values": None,
+        "decimal": None,
         "context": None,
         "encoder": DEFAULT_ENCODER,
         "cache_dir": None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -11,13 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from jobrec_gym.loaders.documents import describe_instead, files_of
+from jobrec_gym.loaders.documents import describe_instead, files_of, html_text
 from jobrec_gym.loaders.files import decoding, open_text
 from jobrec_gym.loaders.reading import Reading, Table, json_rows
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["POSTING_COLUMNS", "html_text", "load_job_posting", "read_postings"]
+__all__ = ["POSTING_COLUMNS", "load_job_posting", "read_postings"]
 
 POSTING_COLUMNS = (
     *("key", "title", "hard", "experience", "occupation", "description"),
@@ -32,11 +31,6 @@ _IN_A_YEAR = {"HOUR": 2080, "DAY": 260, "WEEK": 52, "MONTH": 12, "YEAR": 1}
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words: a longer part of a text is a sentence and no skill
-_BLOCKS = {"p", "br", "li", "ul", "ol", "div", "tr", "table", "section", "article", "header", "dd", "dt", "hr"} | {
-    f"h{level}" for level in range(1, 7)
-}
-_BREAKING = re.compile(r"<(?:p|br|li|div|h[1-6])\b", re.IGNORECASE)
-_LEFT_OUT = {"script", "style"}
 
 
 def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
@@ -98,23 +92,6 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     return Table(str(place), list(POSTING_COLUMNS), rows)
 
 
-def html_text(text: str) -> str:
-    r"""The text of a piece of HTML: a line a paragraph or entry of a list, without tags; other text stays.
-
-    Example:
-        >>> html_text("<p>We bake &amp; sell.</p><ul><li>bread<li>cakes</ul>")
-        'We bake & sell.\nbread\ncakes'
-    """
-    if "<" not in text and "&lt;" in text:  # escaped twice, as many sites have it
-        text = html.unescape(text)
-    parser = _Text()
-    # Where tags break lines, line breaks don't.
-    parser.feed(" ".join(text.split()) if _BREAKING.search(text) else text)
-    parser.close()
-    lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
-    return "\n".join(line for line in lines if line)
-
-
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
@@ -171,29 +148,6 @@ class _Scripts(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside:
             self.scripts[-1] += data
-
-
-class _Text(HTMLParser):
-    """Collects the text of HTML, with a line break at each block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._left_out = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._left_out += tag in _LEFT_OUT
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._left_out -= tag in _LEFT_OUT and self._left_out > 0
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._left_out:
-            self.parts.append(data)
 
 
 # ---------------------------------------------------------------------------------------------------------------- nodes

@@ -9,8 +9,9 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -170,6 +171,10 @@ class Table:
     header: list[str]
     rows: Sequence[tuple[int, dict[str, Any]]]
 
+    def filled(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows but for those of empty cells only, which spreadsheets write below a table."""
+        return ((number, row) for number, row in self.rows if not row or any(cell != "" for cell in row.values()))
+
 
 def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tuple[str, Path]:
     """What kind a file is, and where: by its scheme (``"csv:people.txt"``) or ending, whatever another file is.
@@ -265,10 +270,11 @@ def read_sides(
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Of a file of CSV: what separates its cells, its header, and whether a line ``sep=;`` stands above it."""
+    """Of a file of CSV: what separates cells, its header (normal, and as written), and if ``sep=;`` stands above."""
 
     delimiter: str
     header: list[str]
+    written: list[str]
     sep_line: bool
 
 
@@ -319,9 +325,7 @@ def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -
                 rows = _next_rows(reader, _ROWS)
                 for place, cells in enumerate(rows, start=number + 1):
                     if len(cells) != width:
-                        raise MarketError(
-                            f"{file}, row {place}: {len(cells)} cells, expected {width} as in the header."
-                        )
+                        _drop_unnamed(file, place, cells, layout)
                 kept = rows[max(0, skipped - number) :]
                 number += len(rows)
                 if kept:
@@ -330,6 +334,25 @@ def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -
                     return
         except csv.Error as error:
             raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+
+
+def _drop_unnamed(file: Path, row: int, cells: list[str], layout: _Layout) -> None:
+    """Drops the empty cells behind those of the header, as spreadsheets write them; in place.
+
+    Raises:
+        MarketError: For a row of fewer cells, or one that says something there.
+    """
+    width = len(layout.header)
+    if len(cells) > width and not any(map(str.strip, cells[width:])):
+        del cells[width:]
+        return
+    message = f"{file}, row {row}: {len(cells)} cells, expected {width} as in the header"
+    if len(cells) < width:
+        raise MarketError(f"{message}.")
+    raise MarketError(
+        f"{message}: a cell that holds {layout.delimiter!r} must stand in quotation marks, and every column with "
+        "something in it needs a name."
+    )
 
 
 def _next_rows(reader: Any, n: int) -> list[list[str]]:
@@ -357,10 +380,10 @@ def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Bloc
             read_options=arrow_csv.ReadOptions(block_size=_PIECE),
             parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(layout.header, pyarrow.string()), null_values=[], strings_can_be_null=False
+                column_types=dict.fromkeys(layout.written, pyarrow.string()), null_values=[], strings_can_be_null=False
             ),
         ) as batches:
-            if batches.schema.names != layout.header:
+            if _normal(batches.schema.names) != layout.header:
                 raise ValueError("another header")
             for batch in batches:
                 if batch.num_rows:
@@ -425,8 +448,11 @@ def _layout(file: Path, reading: Reading) -> _Layout:
             header = next(iter(_next_rows(reader, 1)), [])
         except csv.Error as error:
             raise MarketError(f"{file}, line {reader.line_num}: {error}.") from error
+    written, header = header, _normal(header)
+    while header and not header[-1].strip():  # Spreadsheets write empty columns at the end.
+        header.pop()
     _check_header(file, header)
-    return _Layout(delimiter, header, bool(said))
+    return _Layout(delimiter, header, written, bool(said))
 
 
 def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
@@ -455,6 +481,11 @@ def _widths(sample: str, delimiter: str, whole: bool) -> list[int]:
     except csv.Error:
         return widths
     return widths if whole else widths[:-1]
+
+
+def _normal(header: Iterable[str]) -> list[str]:
+    """Names of columns in Unicode's normal form C, like the texts below them."""
+    return [unicodedata.normalize("NFC", name) for name in header]
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
@@ -657,7 +688,13 @@ def _json_table(file: str, rows: list[tuple[int, Any]]) -> Table:
     for number, row in rows:
         if not isinstance(row, dict):
             raise MarketError(f"{file}, row {number}: must be a JSON object, got {type(row).__name__}.")
-    return Table(file, list(dict.fromkeys(name for _, row in rows for name in row)), rows)
+    header = list(dict.fromkeys(name for _, row in rows for name in row))
+    normal = _normal(header)
+    if normal != header:
+        _check_header(Path(file), normal)
+        names = dict(zip(header, normal, strict=True))
+        rows = [(number, {names[name]: value for name, value in row.items()}) for number, row in rows]
+    return Table(file, normal, rows)
 
 
 # -------------------------------------------------------------------------------------------------------------- parquet
@@ -681,6 +718,7 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
     header = list(opened.schema_arrow.names)
+    header = _normal(header)
     _check_header(file, header)
     return header, _parquet_rows(file, opened, reading.max_bytes)
 
@@ -695,11 +733,24 @@ def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
                     f"{file} unpacks to more than {readable_size(max_bytes)}: say `max_bytes={max_bytes * 4}` or more "
                     "if it may be that large."
                 )
-            yield Block(batch.columns, batch.num_rows)
+            yield Block([_decoded(column) for column in batch.columns], batch.num_rows)
     except MarketError:
         raise
     except (OSError, ValueError) as error:
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
+
+
+def _decoded(column: Any) -> Any:
+    """A column of bytes, or of lists of them, as UTF-8, which some writers leave unsaid; others stay as they are."""
+    pyarrow = importlib.import_module("pyarrow")
+    kinds = {pyarrow.binary(): pyarrow.string(), pyarrow.large_binary(): pyarrow.large_string()}
+    text = kinds.get(column.type)
+    if text is None and pyarrow.types.is_list(column.type) and column.type.value_type in kinds:
+        text = pyarrow.list_(kinds[column.type.value_type])
+    try:
+        return column if text is None else column.cast(text)
+    except ValueError:
+        return column
 
 
 def _cells(column: Any) -> list[Any]:

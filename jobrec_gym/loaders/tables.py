@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
-from jobrec_gym.loaders.cells import CellReader, CellRules, has_column
+from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
@@ -30,10 +29,6 @@ FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation
 _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
 _ROLE_VALUES = {"jobs": "job", "applicants": "applicant"}
-_FLAGS = {
-    **dict.fromkeys(("true", "yes", "y", "1", "1.0"), True),
-    **dict.fromkeys(("false", "no", "n", "0", "0.0"), False),
-}
 
 Columns = Mapping[str, Any]
 OnEmpty = Literal["raise", "skip"]
@@ -56,6 +51,7 @@ def load_table(
     max_bytes: int = DEFAULT_MAX_BYTES,
     null_values: Collection[str] | None = None,
     seniority_values: Mapping[str, int | None] | None = None,
+    decimal: str | None = None,
     on_empty: OnEmpty = "raise",
     context: Context | None = None,
     encoder: str | os.PathLike[str] | Encoder = DEFAULT_ENCODER,
@@ -99,6 +95,8 @@ def load_table(
             :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Nothing in a list of skills is left out and counted.
         seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``; the
             usual English ones are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
+        decimal: ``"."`` or ``","``, what stands before the decimals of numbers of the ``context``; then ``50,000`` or
+            ``50.000`` has thousands. By default a point, and thousands are not separated.
         on_empty: Whether rows without skills are an error, or are left out and counted.
         context: What else both sides have, by a name of your own, and how it is compared: ``{"place": "category",
             "salary": "number", "remote": "flag", "languages": "set"}``, see
@@ -119,7 +117,7 @@ def load_table(
         >>> market = load_csv("jobs.csv", applicants="people.csv", columns={"hard": "skills"})
     """
     reading = Reading(delimiter, encoding, max_bytes)
-    rules = CellRules(skill_separator, null_values, seniority_values)
+    rules = CellRules(skill_separator, null_values, seniority_values, decimal)
     if on_empty not in get_args(OnEmpty):
         raise MarketError(f"`on_empty` must be 'raise' or 'skip', got {on_empty!r}.")
     _check_columns(columns)
@@ -281,7 +279,9 @@ def records_of(
     text = _text_fields(side, text_columns)
     told = _context_columns(table, side, context or {})
     cells = CellReader(table.file, rules or CellRules(), table.header)
-    records = [_record(table.file, number, row, cells, columns_of, text, told) for number, row in table.rows]
+    records = [_record(table.file, number, row, cells, columns_of, text, told) for number, row in table.filled()]
+    if not records:
+        raise MarketError(f"{table.file} has no rows.")
     cells.finish()
     phrases = [f"{n:,} {what} of {side}" for what, n in cells.counts.items()]
     if phrases:
@@ -297,7 +297,7 @@ def _context_columns(
     """Kind and column of each field of the context."""
     found: dict[str, tuple[ContextKind, str]] = {}
     for name, field in context.items():
-        column = (field.applicants if side == "applicants" else field.jobs) or name
+        column = normal_form((field.applicants if side == "applicants" else field.jobs) or name)
         if not has_column(table.header, column):
             raise MarketError(
                 f"{no_such_column(table.file, column, table.header)} `context` compares {name!r} of both sides: say "
@@ -313,6 +313,7 @@ def _check_columns(columns: Columns | None) -> None:
 
 
 def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, Table]:
+    column = normal_form(column)
     if column not in table.header:
         raise MarketError(no_such_column(table.file, column, table.header))
     if role_values is not None and not isinstance(role_values, Mapping):
@@ -322,7 +323,7 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
         raise MarketError(f"`role_values` must give {_SIDES} a value each, got {values}.")
     side_of = {value: side for side, value in values.items()}
     rows: dict[str, list[tuple[int, dict[str, Any]]]] = {side: [] for side in _SIDES}
-    for number, row in table.rows:
+    for number, row in table.filled():
         role = row.get(column)
         role = role.strip() if isinstance(role, str) else role
         if not isinstance(role, Hashable) or role not in side_of:
@@ -364,6 +365,7 @@ def _columns_of(
             names = tuple(names)
         else:
             names = (names,)
+        names = tuple(map(normal_form, names))
         for name in names:
             if not has_column(table.header, name) and field in columns:
                 raise MarketError(no_such_column(table.file, name, table.header))
@@ -487,25 +489,7 @@ def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, c
         )
     if kind == "category":
         return cells.text(cell, where, column) or None
-    if cells.is_nothing(cell):
-        return None
-    if kind == "flag":
-        word = str(cell).strip().casefold()
-        if word not in _FLAGS:
-            raise MarketError(
-                f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}."
-            )
-        return _FLAGS[word]
-    try:
-        value = float("nan" if isinstance(cell, bool) else cell)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise MarketError(
-            f"{where}, column {column!r}: must be a plain number such as 45000, without currency or thousands' "
-            f"separators, or empty; got {cell!r:.80}."
-        )
-    return value
+    return cells.flag(cell, where, column) if kind == "flag" else cells.number(cell, where, column)
 
 
 def _cell_split(cell: str, where: str, column: str) -> str:

@@ -72,9 +72,10 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     for row in np.flatnonzero(np.isin(keys, np.asarray(forms, dtype=np.str_))).tolist():
         found.setdefault(str(keys[row]), []).append(row)
     for key, (written, normal) in wanted.items():
-        rows = found[key] = found.get(written, found.get(normal))
+        rows = found.get(written, found.get(normal))
         if rows is None:
             raise ValueError(f"there is no {side} with the key {key!r}.{_near_miss(keys, key)}")
+        found[key] = rows
         if len(rows) > 1:
             raise ValueError(
                 f"the key {key!r} is that of {len(rows)} {side}s, rows {rows[0]} and {rows[1]}: say the row, "

@@ -137,7 +137,7 @@ def test_several_values_are_no_category(tmp_path):
         load_jsonl(tmp_path / "x.jsonl", applicants=tmp_path / "x.jsonl", context={"place": "category"}, **HASHING)
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", "45,000", "45k", "1e999"])
+@pytest.mark.parametrize("number", ["inf", "45,000", "45k", "1e999"])
 def test_what_is_no_plain_number_is_refused(files, number):
     path, options = files
     path.write_text(JOBS.replace("60000.5", f'"{number}"'))

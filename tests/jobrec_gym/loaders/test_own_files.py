@@ -1,5 +1,6 @@
 """Markets of files of the kinds that people have: each is read, or doubted, or refused with the way out."""
 
+import datetime
 import gzip
 import json
 import logging
@@ -253,3 +254,87 @@ def test_a_file_needs_no_scheme_where_its_ending_says_what_it_is(load, tmp_path,
 def test_a_key_is_found_however_its_accents_are_typed(load):
     market = load("key,hard\ncaf\u00e9,SQL\nb,R\n")
     assert market.job("cafe\u0301").id == market.job("caf\u00e9").id == 0
+
+
+# ---- what spreadsheets, web pages and databases leave in files
+
+
+def test_what_a_spreadsheet_leaves_empty_is_nothing(load):
+    plain = load("key,hard\na,SQL\nb,R\n").fingerprint()
+    for text in ("key,hard,,\na,SQL,,\nb,R,,\n", "key,hard\na,SQL,,\nb,R\n", "key,hard\na,SQL\n,\nb,R\n,\n,\n"):
+        assert load(text).fingerprint() == plain
+    with pytest.raises(MarketError, match=r"row 1: 3 cells, expected 2 as in the header: a cell that holds ','"):
+        load("key,hard,\na,SQL,Python\nb,R,\n")
+    with pytest.raises(MarketError, match=r"jobs\.csv has no rows"):
+        load("key,hard\n,\n")
+
+
+def test_html_in_cells_is_text(load):
+    text = 'key,title,hard,description\na,R&amp;D,"<ul><li>SQL</li><li>R &amp; S</li></ul>",<p>We <b>bake</b>.</p>\n'
+    job = load(f"{text}b,Profit&Loss;x < y,R&D;AT&T,\n").job(0)
+    assert (job.title, job.hard_skills, job.description) == ("R&D", ("R & S", "SQL"), "We bake.")
+    market = load("key,title,hard\na,Profit&Loss;x < y,R&D;SQL\nb,,R<br>SQL\n")
+    assert market.job(0).title == "Profit&Loss;x < y"
+    assert skills(market) == [("R&D", "SQL"), ("R", "SQL")]
+    said = "key,hard\na,R<br>SQL\nb,R\n"
+    assert skills(load(said, people=said, skill_separator="<br>"))[0] == ("R", "SQL")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("key,hard\na,caf\u00e9\nb,R\n".encode(), {"encoding": "cp1252"}),
+        ("key,hard\na,C\u2019s\nb,R\n".encode("cp1252"), {"encoding": "latin-1"}),
+        ("key,hard\na,caf\ufffd\nb,R\n".encode(), {}),
+    ],
+)
+def test_letters_that_were_decoded_wrongly_are_doubted(load, text, options):
+    with pytest.warns(UserWarning, match=r"jobs\.csv: 1 cells of column 'hard' seem to be decoded wrongly.*`encoding`"):
+        load(text, **options)
+    assert load("key,hard\na,caf\u00e9 \u2013 \u00c9\u00a0!\nb,R\n")
+
+
+def test_a_point_that_may_separate_thousands_is_doubted_and_said(load):
+    jobs = "key;hard;salary\na;SQL;50.000\nb;R;45.500\n"
+    people = "key;hard;salary\np1;SQL;48000\n"
+    context = {"salary": "number"}
+
+    def salaries(jobs, **options):
+        table = load(jobs, people=people, context=context, **options).context["salary"]
+        return [table.value("jobs", row) for row in range(2)]
+
+    with pytest.warns(UserWarning, match=r"2 of 2 numbers in column 'salary' .*`decimal=','`"):
+        assert salaries(jobs) == [50, 45.5]
+    assert salaries(jobs, decimal=",") == [50_000, 45_500]
+    assert salaries(jobs, decimal=".") == [50, 45.5]
+    assert salaries("key;hard;salary\na;SQL;1.234,5\nb;R;1 000\n", decimal=",") == [1234.5, 1000]
+    assert salaries('key;hard;salary\na;SQL;"1,234.5"\nb;R;-2e3\n', decimal=".") == [1234.5, -2000]
+    for cell in ("1,5", "12,34", "$5"):
+        with pytest.raises(MarketError, match="must be a plain number"):
+            salaries(f'key;hard;salary\na;SQL;"{cell}"\nb;R;1\n', decimal=".")
+    with pytest.raises(MarketError, match=r"`decimal` must be '\.', ',' or None, got ';'"):
+        load(jobs, decimal=";")
+
+
+def test_keys_of_numbers_are_those_of_a_column_without_gaps(load):
+    market = load([{"key": 5.0, "hard": ["SQL"]}, {"key": "06", "hard": ["R"]}], "jobs.json")
+    assert market.jobs.keys.tolist() == ["5", "06"]
+
+
+def test_dates_and_bytes_of_parquet_are_texts(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"key": [b"a", b"b"], "title": [datetime.date(2020, 1, 2)] * 2, "hard": [[b"SQL"], [b"caf\xc3\xa9"]]}
+    parquet.write_table(pa.table(columns), tmp_path / "jobs.parquet")
+    people = str(tmp_path / "jobs.parquet")
+    market = load_market(f"parquet:{people}", applicants=people, encoder="hashing", cache_dir=False)
+    assert (market.jobs.keys.tolist(), market.job(0).title) == (["a", "b"], "2020-01-02")
+    assert skills(market) == [("SQL",), ("caf\u00e9",)]
+
+
+def test_a_column_is_found_however_its_accents_are_typed(load):
+    for written, said in (("F\u00e4higkeit", "Fa\u0308higkeit"), ("Fa\u0308higkeit", "F\u00e4higkeit")):
+        text = f"key,{written}\na,SQL\nb,R\n"
+        assert skills(load(text, people=text, columns={"hard": said})) == [("SQL",), ("R",)]
+        rows = [{"key": "a", written: ["SQL"]}]
+        assert skills(load(rows, "jobs.json", people=text, columns={"hard": said})) == [("SQL",)]

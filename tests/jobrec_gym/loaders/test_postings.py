@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from jobrec_gym.loaders.postings import POSTING_COLUMNS, html_text, read_postings
+from jobrec_gym.loaders.documents import html_text
+from jobrec_gym.loaders.postings import POSTING_COLUMNS, read_postings
 from jobrec_gym.market import MarketError, load_market
 
 BAKER = {

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -107,6 +108,22 @@ def test_an_archive_of_several_files_names_them(rows_of):
     with pytest.raises(MarketError, match=r"holds 2 files \('a\.csv', 'b\.csv'\), expected one: unpack it"):
         rows_of(zipped(CSV, "a.csv", "b.csv"), "jobs.csv.zip")
     assert rows_of(zipped(CSV, "in/a.csv", "__MACOSX/in/._a.csv"), "jobs.csv.zip") == ROWS
+    assert rows_of(zipped(CSV, "in/a.csv", "in/.DS_Store"), "jobs.csv.zip") == ROWS
+
+
+def test_a_packed_file_in_a_packed_file_is_named(rows_of):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("jobs.csv"))
+    for data, kind in (
+        (gzip.compress(gzip.compress(CSV)), "gzip"),
+        (zipped(zipped(CSV)), "zip"),
+        (archive.getvalue(), "tar"),
+    ):
+        with pytest.raises(MarketError, match=rf"jobs\.csv holds another packed file \({kind}\): unpack it"):
+            rows_of(data)
+    with pytest.raises(MarketError, match=r"jobs\.csv holds a PDF"):
+        rows_of(gzip.compress(b"%PDF-1.7\n"))
 
 
 @pytest.mark.parametrize(

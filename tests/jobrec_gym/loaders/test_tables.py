@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -454,8 +455,11 @@ def test_the_csv_limit_of_the_process_is_put_back(load):
 
 # ---- round trips
 
-printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=15)
+# U+FFFD stands for a lost letter, and is doubted; other normal forms are brought to C.
+letters = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffd")
+printable = st.text(letters, max_size=15).map(lambda text: unicodedata.normalize("NFC", text))
 skill = printable.map(str.strip).filter(bool)
+EVERY_WORD = {"encoder": HashingEncoder(32), "null_values": ()}  # "-" is then a word like others
 rows = st.lists(
     st.fixed_dictionaries(
         {
@@ -497,14 +501,14 @@ def test_csv_round_trips(tmp_path, people, expected):
         for row in expected
     ]
     path = write_csv(tmp_path / "jobs.csv", written)
-    assert_told(load_csv(path, applicants=people, encoder=HashingEncoder(32)), expected)
+    assert_told(load_csv(path, applicants=people, **EVERY_WORD), expected)
 
 
 @fresh
 @given(rows)
 def test_jsonl_round_trips(tmp_path, expected):
     path = write_jsonl(tmp_path / "jobs.jsonl", expected)
-    assert_told(load_jsonl(path, applicants=path, encoder=HashingEncoder(32)), expected)
+    assert_told(load_jsonl(path, applicants=path, **EVERY_WORD), expected)
 
 
 # ---- real postings

@@ -1,0 +1,60 @@
+"""The page "Bring your own" can be typed block by block: Python in one session, and lines of a shell between."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dynaq_algo.dynaq", reason="needs the extra 'algo'")
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+import experiments
+
+ROOT = Path(experiments.__file__).parents[1]
+PAGE = ROOT / "docs" / "own_files.md"
+BLOCKS = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def shell(lines, folder):
+    """What lines of a shell print."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_leads_from_two_files_to_a_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    session, printed = {"__name__": "example"}, []
+    for language, code in BLOCKS.findall(PAGE.read_text()):
+        if language == "sh":
+            printed.append(shell(code, tmp_path))
+        else:
+            exec(compile(code, str(PAGE), "exec"), session)
+            printed.append(capsys.readouterr().out)
+    _, looked, summary, doubt, texts, split, _, for_ann, for_gil, ranked = printed
+
+    market = session["market"]
+    assert '"salary": ("number", "Expected Salary", "Salary")' in looked
+    said = {"load_market": lambda *files, **options: session["load_market"](*files, encoder="hashing", **options)}
+    copied = eval(looked[looked.index("load_market(") :], said)
+    assert copied.job(0) == market.job(0), "the printed call loads what the page loads"
+    assert summary.startswith("csv:jobs.csv: 6 jobs (4 train, 2 test); 6 applicants (4 train, 2 test)\n")
+    assert "`skill_separator=','`" in doubt
+    assert "jobs hard one free text of about" in texts
+    assert split == "4 2\n"
+    assert [line[:1] for line in for_ann.splitlines()] == ["1", "2", "3"]
+    assert for_gil.count("'") == 6
+    assert ranked.count("\n") == 5, "what was ranked, the header, three jobs"
+    with (tmp_path / "ranked.csv").open(newline="") as file:
+        assert {row["applicant_key"] for row in csv.DictReader(file)} == {"ann", "bob", "cem", "dee", "eve", "fay"}
