@@ -28,6 +28,7 @@ __all__ = [
     "decoding",
     "encoding_of",
     "open_bytes",
+    "open_member",
     "open_text",
     "readable_size",
 ]
@@ -93,6 +94,21 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def open_member(file: Path, member: str, max_bytes: int) -> BinaryIO:
+    """A member of a zip archive as a stream; arguments and errors as of :func:`open_bytes`.
+
+    Args:
+        file: The archive.
+        member: Its name there.
+        max_bytes: What it may unpack to.
+    """
+    place = Path(f"{file}, {PurePath(member).name}")  # for messages
+    try:
+        return io.BufferedReader(_Bounded(place, zipfile.ZipFile(file).open(member), max_bytes), 1 << 20)
+    except _UNREADABLE as error:
+        raise MarketError(f"{place} cannot be read: {error}.") from error
 
 
 def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "") -> TextIO:

@@ -7,11 +7,13 @@ import difflib
 import io
 import os
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, open_bytes, open_member
 from jobrec_gym.market import MarketError
 
 __all__ = ["Release", "no_such_column"]
@@ -69,7 +71,7 @@ class Release:
         delimiter: str = ",",
         quoted: bool = True,
     ) -> list[dict[str, str]]:
-        """Reads some columns of a UTF-8 table.
+        """Reads some columns of a table in UTF-8, or what a byte order mark says; texts are in Unicode's normal form C.
 
         Args:
             file: Its name, without folders.
@@ -124,14 +126,13 @@ class Release:
 
     def _text(self, file: str) -> str:
         (name,) = self._files[file.casefold()]
+        with (
+            open_bytes(Path(name)) if self.path.is_dir() else open_member(self.path, name, DEFAULT_MAX_BYTES) as stream
+        ):
+            data = stream.read()
         try:
-            if self.path.is_dir():
-                data = Path(name).read_bytes()
-            else:
-                with zipfile.ZipFile(self.path) as archive:
-                    data = archive.read(name)
-            return data.decode("utf-8-sig")
-        except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+            return unicodedata.normalize("NFC", data.decode(encoding_of(self.path / file, data[:4096], None)))
+        except UnicodeDecodeError as error:
             raise MarketError(f"{self.path}, {file}: cannot be read: {error}.") from error
 
 

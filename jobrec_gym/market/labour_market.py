@@ -482,7 +482,8 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
         source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (the part of it whose
             every pair was put to a language model), the folder of a saved market, a file whose ending says what it is
             (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet, json-resume,
-            job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which comes back as it is.
+            job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which comes back
+            as it is.
         **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``; of a saved market
             ``verify``, see :meth:`LabourMarket.load`.
 

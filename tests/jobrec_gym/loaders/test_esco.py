@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobrec_gym.loaders import release
 from jobrec_gym.loaders.esco import load_esco, read_esco
 from jobrec_gym.market import MarketError, load_market
 
@@ -211,3 +212,22 @@ def test_the_real_release_loads():
     occupations = read_esco(RELEASE, relations=("essential", "optional"))
     assert len(occupations) >= 3000
     assert sum(bool(row.soft) for row in occupations) == 6, "as the docstring says of 1.1.1"
+
+
+def test_a_release_is_read_like_any_file_in_one_normal_form_its_encoding_and_bound(tmp_path, monkeypatch):
+    content = tables()
+    content["skills_en.csv"][1][1] = "premi\u00e8re"
+    plain = read_esco(write(tmp_path / "plain", content))
+    content["skills_en.csv"][1][1] = "premie\u0300re"
+    folder = write(tmp_path / "other", content)
+    assert read_esco(folder) == plain
+    skills = folder / "skills_en.csv"
+    skills.write_bytes(skills.read_text(encoding="utf-8").encode("utf-16"))
+    assert read_esco(folder) == plain
+    with zipfile.ZipFile(tmp_path / "esco.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"in/{file.name}")
+    assert read_esco(tmp_path / "esco.zip") == plain
+    monkeypatch.setattr(release, "DEFAULT_MAX_BYTES", 50)
+    with pytest.raises(MarketError, match=r"esco\.zip, skills_en\.csv unpacks to more than"):
+        read_esco(tmp_path / "esco.zip")
