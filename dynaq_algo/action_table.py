@@ -1,4 +1,4 @@
-"""The table of features that ids of actions name."""
+"""The table of action features; a candidate id is one of its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ActionTable", "find_action_table"]
 
 
 class ActionTable:
-    """The features of every action that an id can name; may stay on disk.
+    """The features of every action, a row for each id; the table may stay on disk.
 
     Args:
         values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
@@ -68,11 +68,11 @@ class ActionTable:
 
     @property
     def reference(self) -> dict[str, str | int | None]:
-        """What a saved agent holds of it, in plain JSON: where it lies, its checksum, and its number of rows."""
+        """What a saved agent keeps of the table, in plain JSON: its path, its checksum and its number of rows."""
         return {"path": self.path, "sha256": self.sha256, "rows": len(self)}
 
     def check_beginning(self, reference: Mapping[str, Any]) -> None:
-        """Refuse to take the place of another table, unless this one begins with its rows.
+        """Raise an error unless this table begins with the rows of the saved one.
 
         Args:
             reference: The other table's :attr:`reference`.
@@ -112,7 +112,7 @@ def find_action_table(
     trained_with: Mapping[str, Any] | None,
     largest_id: int,
 ) -> ActionTable:
-    """The table that ids name: the given one, the environment's, or the one that a saved agent points to.
+    """Find the table of action features: the given one, the environment's, or the one that a saved agent points to.
 
     Args:
         given: The argument `action_features`.

@@ -116,7 +116,7 @@ def read_agent(
     custom_objects: Mapping[str, Any] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> tuple[dict[str, Any], io.BytesIO]:
-    """Read and check the zip of an agent, but for its tensors, which SB3 reads by `weights_only`.
+    """Read and check the zip of an agent. SB3 reads the tensors, with `weights_only`.
 
     Args:
         path: The zip; a path may lack its suffix.
@@ -174,7 +174,7 @@ def read_agent(
 
 @contextmanager
 def reading(shown: str, what: str = "agent") -> Iterator[None]:
-    """What goes wrong while a file is read becomes one line that names it.
+    """Turn an error while a file is read into one line that names the file.
 
     Args:
         shown: Its name.
@@ -200,7 +200,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
 
 @contextmanager
 def building(shown: str) -> Iterator[None]:
-    """What goes wrong while an agent is built of what was read becomes one line that names the file.
+    """Turn an error while an agent is built from a file into one line that names the file.
 
     What a constructor or an environment refuses (`ValueError`) says itself what to do.
 

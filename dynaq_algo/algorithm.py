@@ -1,4 +1,4 @@
-"""An SB3 algorithm on candidate sets: environments, replay, rollouts, and saving; what it learns is a subclass's."""
+"""An SB3 algorithm on candidate sets: environments, replay, rollouts and saving. A subclass says what is learned."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usag
 
 
 class CandidateAlgorithm(DQN):
-    """Off-policy learning of what to choose from a set of candidates, as far as SB3, not the method, decides it.
+    """Base of off-policy algorithms that choose from a set of candidates; a subclass adds the learning method.
 
     It takes environments in all their forms, keeps a compact replay, collects rollouts, hands on what was told rather
     than tried, and saves and loads. A subclass makes the policy in :meth:`_setup_model`, and defines :meth:`train`,
@@ -267,7 +267,7 @@ class CandidateAlgorithm(DQN):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
-        """Interact until training is due, as SB3's, but callbacks see a step after it is stored, not before.
+        """Interact until training is due, as in SB3. Unlike there, callbacks see a step after it is stored.
 
         A rollout that a callback stopped is taken up where it was left.
         """
@@ -590,7 +590,7 @@ class CandidateAlgorithm(DQN):
         self._n_scored = self.replay_buffer.n_added
 
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
-        """Save everything that :meth:`load_checkpoint` needs to go on as if nothing had happened.
+        """Save everything that :meth:`load_checkpoint` needs to go on as if the run had not been stopped.
 
         The folder holds the model, the replay, random states, and what the environments answer to `get_state()`. It is
         replaced as a whole; an old checkpoint is never lost.

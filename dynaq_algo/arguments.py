@@ -1,4 +1,4 @@
-"""Checks of arguments, and what is said of one that is misspelt."""
+"""Checks of arguments, with suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[s
 
 
 def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[str]) -> None:
-    """Refuse names in the argument `name` that are no arguments of what is made from it, if it does not take any.
+    """Refuse keywords in the argument `name` that the thing made from them does not take.
 
     Raises:
         TypeError: If there is one.

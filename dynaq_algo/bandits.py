@@ -1,4 +1,4 @@
-"""Contextual bandits with SB3's verbs: what to try first where a recommendation changes nothing but its own reward."""
+"""Contextual bandits with SB3's methods: try them first where a recommendation changes only its own reward."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 
 
 class Bandit:
-    """Plays the candidate of the highest score and learns from each reward; a subclass says how.
+    """Chooses the candidate of the highest score and learns from each reward; a subclass says how.
 
     A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. It hands all of its
     arguments but `env` to this constructor by name. They are saved as JSON, so they must be plain values.
@@ -80,7 +80,7 @@ class Bandit:
         raise NotImplementedError
 
     def explore(self, observation: Obs) -> NDArray[np.floating]:
-        """The scores (n, k) that are played while it learns; :meth:`q_values` by default."""
+        """Scores (n, k) for choosing while it learns; :meth:`q_values` by default."""
         return self.q_values(observation)
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:

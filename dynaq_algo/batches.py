@@ -15,7 +15,7 @@ __all__ = ["Batch", "NextPairs", "gather", "gather_alone", "gather_next"]
 
 
 class NextPairs(NamedTuple):
-    """What targets look at after each of n transitions.
+    """What follows each of n transitions, as the targets need it.
 
     Attributes:
         pairs: The next states with the same actions, (n,), or with all next candidates, (n, k).

@@ -1,4 +1,4 @@
-"""What a target adds to a reward: the target network's value of the next step, by each kind of bootstrap."""
+"""The part of a target beside the reward: the target network's value of the next step, for each kind of bootstrap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["chosen_values", "gather_for", "next_values", "values_to_choose_from"
 
 
 def gather_for(bootstrap: str, transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:
-    """Transitions as tensors, with what may be chosen next for `"double"`, which chooses as late as at the update."""
+    """Transitions as tensors. For `"double"` they include the next candidates, since it chooses at the update."""
     batch = gather(transitions, replay, policy)
     if bootstrap != "double":
         return batch
@@ -29,7 +29,7 @@ def next_values(
 
 
 def values_to_choose_from(following: NextPairs, policy: CandidatePolicy) -> th.Tensor:
-    """Q_target of all next candidates, (n, k), -inf where one is not allowed; `"double"` has yet to choose."""
+    """Q_target of all next candidates, (n, k), for `"double"` to choose from; -inf where one is not allowed."""
     return masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders: model, replay, random states and environments, so that a run can go on to the bit."""
+"""Checkpoint folders: model, replay, random states and environments. A run goes on from them, equal to the bit."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class DynaQ(CandidateAlgorithm):
 
     @classmethod
     def plus(cls, env: GymEnv | VectorEnv | str, seed: int | None = 0, **overrides: Any) -> DynaQ:
-        """The best agent that this project knows; what each part is for stands in docs/dynaq_plus.md.
+        """The best agent that this project knows; docs/dynaq_plus.md says what each part is for.
 
         It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
         the prior, and plans at decision time. Where the observation has `pairs`, it trusts the shown numbers to say
@@ -290,7 +290,7 @@ class DynaQ(CandidateAlgorithm):
         return self._imagine(observation)[0].cpu().numpy()
 
     def reward_spread(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """The world model's doubt about :meth:`predict_reward`, a standard deviation, (n, k); 0 where it has none."""
+        """Standard deviation (n, k) of :meth:`predict_reward`, the world model's uncertainty; 0 where it gives none."""
         return self._imagine(observation)[1].cpu().numpy()
 
     @th.no_grad()

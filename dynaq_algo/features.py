@@ -1,4 +1,4 @@
-"""The features of (state, action) pairs: what a network or a Gaussian process sees of them."""
+"""The features of (state, action) pairs, the input of a network or a Gaussian process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_SPREAD = 1e-6
 
 
 class DistinctPairs(NamedTuple):
-    """Pairs between few states and few actions, each vector once.
+    """Pairs of states and actions, where each distinct vector is stored once.
 
     Attributes:
         state: (m, d_s).
@@ -105,7 +105,7 @@ class PairFeatures:
         """Learn the scale of `pairs` from a sample of them, (n, p), before any interaction; nothing by default."""
 
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
-        """Learn the scale of inputs from what is about to be decided on; nothing by default.
+        """Learn the scale of inputs from the decision at hand; nothing by default.
 
         It is called while an agent learns, and never by what only predicts.
 
@@ -268,7 +268,7 @@ class BlockwiseFeatures(InteractionFeatures):
             self.version += 1
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
-        """Standardised numbers (..., p) of pairs, x beyond a deviation or two drawn in by 2 tanh(x / 2).
+        """Standardised numbers (..., p) of pairs. `2 tanh(x / 2)` draws in values beyond one or two deviations.
 
         Before any was seen, those of a decision, (n, k, p), are standardised among its own k.
         """

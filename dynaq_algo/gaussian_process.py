@@ -78,7 +78,7 @@ class _Parts(NamedTuple):
 
 
 class GaussianProcess(nn.Module):
-    """Predicts the reward of an action with a spread that knows what was tried and what is only similar to it.
+    """Predicts the reward of an action with its spread, small for pairs that were tried and larger for similar ones.
 
     A reward is the sum of independent parts, each Gaussian with a prior standard deviation of its own (`scales`):
 
@@ -328,7 +328,7 @@ class GaussianProcess(nn.Module):
     # ------------------------------------------------------------------ learning
 
     def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
-        """Bring transitions into the posterior, each once.
+        """Update the posterior by transitions, each once.
 
         Args:
             state: (n, d_s).
@@ -346,7 +346,7 @@ class GaussianProcess(nn.Module):
     def update(
         self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
     ) -> th.Tensor:
-        """Mean squared error on transitions (n, output_dim) and (n,): nothing is learned from seeing them again."""
+        """Mean squared error on transitions (n, output_dim) and (n,). Nothing is learned: :meth:`observe` did that."""
         with th.no_grad():
             return (self(inputs, with_spread=False)[0] - reward).square().mean()
 

@@ -1,4 +1,4 @@
-"""What an observation says: the state, the candidates, which of them are allowed, and numbers of each pair."""
+"""Reads an observation: the state, the candidates, which of them are allowed, and numbers of each pair."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class CandidateLayout:
 
 
 def check_mask(mask: np.ndarray | None) -> None:
-    """Refuse a decision without a choice.
+    """Refuse a mask that allows no candidate.
 
     Raises:
         ValueError: If a row of the mask (n, k) allows nothing.

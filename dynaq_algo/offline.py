@@ -1,4 +1,4 @@
-"""What an agent is told rather than tries: data sets to pre-train on, and answers given outside of `learn`."""
+"""Learning without interaction: data sets to pre-train on, and answers given outside of `learn`."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class CandidatePairs:
 
 
 class CrossedPairs:
-    """Any visited state with any candidate that was shown to anyone, and above all the pairs of the coming decision.
+    """Half are the pairs of the next decision; half are any visited state with any candidate that was ever shown.
 
     A share of the pairs are those that the next choice is between, so that what the last reward taught the model
     reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others cross the state
@@ -154,7 +154,7 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
 
 
 def refuse_unknown_pairs(source: PlanningSource, replay: CandidateReplay) -> None:
-    """Refuse to cross states and candidates where an observation has `pairs` and nobody knows those of others.
+    """Refuse crossed pairs where observations have `pairs` and nothing gives the `pairs` of other combinations.
 
     Raises:
         ValueError: If nobody does.

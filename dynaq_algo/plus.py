@@ -1,4 +1,4 @@
-"""The numbers of `DynaQ.plus`; what each is for stands in docs/dynaq_plus.md."""
+"""The numbers of `DynaQ.plus`; docs/dynaq_plus.md says what each is for."""
 
 from __future__ import annotations
 

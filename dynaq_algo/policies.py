@@ -97,7 +97,7 @@ class CandidatePolicy(BasePolicy):
         return self.tensor(candidates)
 
     def plan_with(self, world_model: nn.Module, gamma: float | None) -> None:
-        """Take the world model for bonuses and, with `gamma`, for planning at decision time.
+        """Use the world model for exploration bonuses and, with `gamma`, for planning at decision time.
 
         Args:
             world_model: With `score(state, candidates, pairs, with_spread)`; it is not part of the policy's own state.
@@ -112,7 +112,7 @@ class CandidatePolicy(BasePolicy):
 
     @property
     def plans_at_decision_time(self) -> bool:
-        """Whether the Q-network says the future alone, see :meth:`plan_with`."""
+        """Whether the Q-network learns only the value of what follows the reward, see :meth:`plan_with`."""
         return self._plan is not None and self._plan[1] is not None
 
     def values_of_pairs(self, network: PairNetwork, pairs: DistinctPairs) -> th.Tensor:

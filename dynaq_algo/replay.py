@@ -273,7 +273,7 @@ class CandidateReplay:
         return None if self._pairs is None else self._pairs.rows(index, following)
 
     def ask_pairs(self, index: np.ndarray, candidate_id: np.ndarray) -> np.ndarray:
-        """What nobody was shown: the applicants of the transitions at positions (n,) with other candidates (n,).
+        """Ask for `pairs` that nobody was shown: of the applicants of n transitions with other candidates (n,).
 
         Returns:
             (n, p) float32, as :attr:`pair_features` answers.

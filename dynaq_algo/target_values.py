@@ -1,4 +1,4 @@
-"""What the target network said of stored transitions, kept for as long as neither changes."""
+"""The target network's values of stored transitions, kept as long as neither of them changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many of the transitions of a learning phase mean something, and what is said where few do."""
+"""Counts invalid transitions of a learning phase, and warns of them at its end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["NothingLearned", "Validity"]
 
 
 class NothingLearned(RuntimeError):
-    """Not one transition of a whole learning phase meant anything, so nothing was learned."""
+    """No transition of a whole learning phase was valid, so nothing was learned."""
 
 
 class Validity:
-    """Counts the transitions whose `info["transition_valid"]` is False: their rewards are not to be learned from."""
+    """Counts the transitions whose `info["transition_valid"]` is False: agents do not learn from their rewards."""
 
     def __init__(self) -> None:
         self.n = self.n_invalid = 0

@@ -1,4 +1,4 @@
-"""The pull of a network's weights towards where they began learning, so that it forgets slowly."""
+"""The pull of a network's weights back to where learning began, so that the network forgets slowly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Anchor", "anchors_of"]
 
 
 class Anchor(nn.ParameterList):
-    """Where the weights of a network are now, to which :meth:`pull` brings them back later.
+    """The present weights of a network, to which :meth:`pull` brings them back later.
 
     Kumar et al. ("Maintaining Plasticity in Continual Learning via Regenerative Regularization", 2023, L2 Init) add the
     squared distance to the loss. Here it is decoupled from the gradient, as AdamW does with weight decay: the optimiser

@@ -20,7 +20,7 @@ __all__ = ["WORLD_MODELS", "RewardForecasts", "WorldModel", "check_world_model",
 
 
 class WorldModel(nn.Module):
-    """Predicts the reward of an action, with a spread where it has seen little.
+    """Predicts the reward of an action, and the spread of that prediction among its members.
 
     Members share the data and differ by initialisation and, if there are several, by bootstrap: each member learns from
     the half of the transitions that a hash of the transition's number gives it (Osband et al., 2016; Lakshminarayanan
@@ -112,7 +112,7 @@ class WorldModel(nn.Module):
 
 
 class RewardForecasts:
-    """The latest rewards that were earned, and what was predicted of them before the model was trained on them.
+    """The latest rewards, and what the model predicted of each before it was trained on it.
 
     Args:
         size: How many are kept.

@@ -403,7 +403,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
         env: A ``JobRec-v0``, wrapped or not.
         simulator: Who decides: a ``UserSimulator`` or its spec.
         schedule: An ``AnnealSchedule`` or its spec.
-        cosine_scale: ``"unit"``, the letter of the note, ``"raw"``, or ``"matched"``: cosine brought to mean and spread
+        cosine_scale: ``"unit"``, as the note says, ``"raw"``, or ``"matched"``: cosine brought to mean and spread
             of feedback, so that annealing shifts no offset.
         terminate_on: Decisions that end the episode.
         num_envs: How many such environments step together, in a ``SyncVectorEnv`` for instance.

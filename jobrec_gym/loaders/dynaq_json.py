@@ -1,4 +1,4 @@
-"""The export of the prior art, a Dyna-Q notebook over MongoDB: texts and ready vectors as JSON."""
+"""The JSON that the note's Dyna-Q notebook exports from MongoDB: texts and vectors."""
 
 from __future__ import annotations
 
