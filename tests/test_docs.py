@@ -71,7 +71,7 @@ def world(tmp_path, monkeypatch):
 
 
 @every_page
-def test_the_examples_of_a_page_run(page, world):
+def test_the_examples_of_a_page_run(page, world, capsys):
     if page.parent.name == "plugins":
         pytest.skip("run by tests/ecosystem, where the page's library is installed")
     examples = list(blocks(page, "python"))
@@ -80,6 +80,11 @@ def test_the_examples_of_a_page_run(page, world):
     namespace = {"__name__": "example"}
     for code, line in examples:
         exec(compile("\n" * line + code, str(page), "exec"), namespace)  # errors point into the page
+    printed = capsys.readouterr().out
+    for figures in re.findall(r"[Ii]t prints `(\{[^`]+\})`", page.read_text()):
+        told = ast.literal_eval(figures)
+        found = [ast.literal_eval(line) for line in printed.splitlines() if line.startswith(f"{{{next(iter(told))!r}:")]
+        assert found == [pytest.approx(told, abs=0.03)], f"{page.name} says {figures}"
     if "LLMReward(env, simulator)" in page.read_text():
         assert world.calls > 0, "the example asks a language model"
 
