@@ -207,7 +207,8 @@ def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
         if any(re.fullmatch(r"skills_[a-z-]+\.csv", name) for name in names):
             return "esco", text
         if place.is_dir():
-            return _kind_of_documents(place), text
+            files = [file for file in place.iterdir() if file.is_file() and not file.name.startswith(".")]
+            return _kind(files[0]) if len(files) == 1 else (_kind_of_documents(place), text)
     if place.name.lower().endswith((".html", ".htm", ".xhtml", ".jsonld")):
         return "job-posting", text
     kind, table_file = kind_of(text)

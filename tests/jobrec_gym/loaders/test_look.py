@@ -164,3 +164,10 @@ def test_the_command_prints_it_and_names_what_is_wrong_in_a_line(jobs, capsys):
     assert capsys.readouterr().out == f"{look(jobs)}\n"
     with pytest.raises(SystemExit, match="error: .*nothing.csv does not exist"):
         main(["look", "nothing.csv"])
+
+
+def test_a_folder_of_one_file_is_that_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "jobs.csv"
+    file.write_text("id,skills\n1,SQL\n2,R\n")
+    assert look(tmp_path / "in") == look(file)
