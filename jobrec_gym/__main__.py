@@ -98,7 +98,7 @@ def _requires() -> list[str]:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may stand behind ``python -m jobrec_gym``."""
+    """The arguments of ``python -m jobrec_gym``."""
     parser = argparse.ArgumentParser(prog="python -m jobrec_gym", description="What is installed; what a file holds.")
     commands = parser.add_subparsers(dest="command")
     looking = commands.add_parser("look", help="what a file of jobs or people holds, and the call that loads it")

@@ -42,7 +42,7 @@ class BoundSampler(Protocol):
     num_candidates: int
 
     def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
-        """Draws a candidate set a row.
+        """Draws one candidate set for each row.
 
         Args:
             applicant_ids: (n,).
@@ -54,7 +54,7 @@ class BoundSampler(Protocol):
 
 
 class CandidateSampler(Protocol):
-    """What the environment's ``candidate_sampler`` takes beside a name."""
+    """An object for the environment's argument ``candidate_sampler``, in place of a name."""
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """Prepares for a market.
@@ -75,7 +75,7 @@ class UniformCandidates:
 
 
 class RetrievalCandidates:
-    """The applicant's nearest jobs by cosine, in random order: a position tells nothing of a job's rank.
+    """The applicant's nearest jobs by cosine, in random order, so a position says nothing about a job's rank.
 
     Args:
         exact_up_to: Up to so many jobs are compared one by one. Beyond, an approximate index finds them, see
@@ -114,7 +114,7 @@ class AllCandidates:
 
 
 class LoggedCandidates:
-    """What a log says that the person was shown: one of their sets, drawn uniformly, in the order of the log.
+    """Candidate sets of a log: one of the sets that the person was shown, drawn uniformly, in the order of the log.
 
     Of a set that is larger than ``num_candidates`` the recommended job and the first others are shown. With ``n_drawn``
     one job that the person was recommended is shown among as many that are drawn. Who is not in the log is shown drawn

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a value is a hash of its key, never of what was drawn before.
+"""Counter-based random numbers: each value is a hash of its key, and does not depend on earlier draws.
 
 Single and vectorised environments, and row ``i`` of a generated market of any size, agree to the bit because every
 number is addressed by *what it is for* (episode, step, row, slot). The mixer is the finaliser of SplitMix64 (Steele,
@@ -57,17 +57,17 @@ def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
 
 
 def uniform(keys: U64) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), one a key, exact to 53 bits."""
+    """Uniform numbers in [0, 1), one for each key, exact to 53 bits."""
     return (keys >> _S11).astype(np.float64) * 2.0**-53
 
 
 def bounded(keys: U64, n: int | NDArray[np.integer]) -> NDArray[np.int64]:
-    """Uniform integers in [0, n), one a key; ``n`` below 2**53."""
+    """Uniform integers in [0, n), one for each key; ``n`` below 2**53."""
     return (uniform(keys) * n).astype(np.int64)
 
 
 def normal(keys: U64) -> NDArray[np.float64]:
-    """Standard normal numbers, one a key (Box and Muller, 1958)."""
+    """Standard normal numbers, one for each key (Box and Muller, 1958)."""
     radius = np.sqrt(-2.0 * np.log1p(-uniform(keys)))
     return radius * np.cos(2.0 * np.pi * uniform(hash64(keys, 1)))
 

@@ -61,12 +61,12 @@ _SPECIAL_TOKENS = 2  # around a text; a model with fewer reads two tokens less t
 
 
 class EncoderError(RuntimeError):
-    """An encoder cannot be had, or answered with something other than unit vectors."""
+    """An encoder cannot be loaded, or returned something other than unit vectors."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What turns texts into vectors. Any object with these three members will do.
+    """Turns texts into vectors. Any object with these three members is an encoder.
 
     One that reads only the first tokens of a text may have two more: ``max_tokens``, how many it reads, and
     ``count_tokens(texts)``, how many each text has. :func:`encode_texts` then gives it longer texts in pieces.
@@ -152,7 +152,7 @@ def make_encoder(
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None) -> Vectors:
-    """Encodes texts of any length: one that is longer than what the encoder reads counts as its pieces.
+    """Encodes texts of any length. A text that is longer than what the encoder reads is encoded in pieces.
 
     The pieces are windows of about equal length that begin and end between sentences, see
     :func:`~jobrec_gym.pieces.windows`; the text's vector is the unit-scaled mean of theirs. A text that the encoder

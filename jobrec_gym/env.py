@@ -31,10 +31,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ## Description
 
     An applicant with hard and soft skills is shown one job out of ``k`` candidates. The agent sees the applicant's
-    vector and the candidates' vectors and answers with the index of a candidate. The applicant stays the same for the
-    whole episode (``s' = s``), and what is shown does not depend on what was recommended: a contextual bandit in the
-    form of a Markov decision process. The default market is *generated* over a hand-curated taxonomy; nobody in it is
-    real.
+    vector and the candidates' vectors; its action is the index of a candidate. The applicant stays the same for the
+    whole episode (``s' = s``), and what is shown does not depend on what was recommended. So the problem is a
+    contextual bandit, written as a Markov decision process. The default market is *generated* over a hand-curated
+    taxonomy; nobody in it is real.
 
     The base reward is the cosine similarity of applicant and job. Wrap the environment in a reward wrapper for others:
     ``CosineReward``, ``FeedbackReward``.
@@ -48,8 +48,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ## Observation Space
 
     A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers, each the unit-scaled mean of the unit vectors of
-    its skills; the two together have unit length. A block without skills is zero (the cosine with one that has both
-    blocks then tops out at 0.71).
+    its skills; the two together have unit length. A block without skills is zero, and then the cosine with a vector of
+    both blocks is at most 0.71.
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|
@@ -63,8 +63,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     smaller and faster, for agents that look ids up in the table (n_jobs, d_a) at
     ``env.get_wrapper_attr("action_features")``.
 
-    ``pairs`` is there with ``pair_features``, a column a name: what a job board knows of applicant and job together,
-    and the means of embeddings lose. For pairs that nobody was shown, ask
+    ``pairs`` is there with ``pair_features``, one column for each name: what a job board knows about applicant and job
+    together, and what a mean of embeddings loses. For pairs that nobody was shown, ask
     ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids)``.
 
     ## Rewards
@@ -75,7 +75,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ``info`` holds, after a step: ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the observation
     beside it), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False where the reward means
     nothing) and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has
-    the source's own names. ``reset`` gives the same but what belongs to a recommendation.
+    the source's own names. ``reset`` gives the same, without what belongs to a recommendation.
 
     ## Starting State
 
@@ -204,7 +204,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def market(self) -> LabourMarket:
-        """The market that the environment plays on."""
+        """The market of the environment."""
         return self._problem.market
 
     @property
@@ -278,7 +278,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._applicant_ids, self._candidate_ids
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are allowed now, (k,), in sb3-contrib's form."""
+        """Bool (k,), which actions are allowed now; the form that sb3-contrib expects."""
         self._check_started()
         return self._mask.astype(bool)
 
@@ -357,7 +357,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._observe(), reward, terminated, False, dict(info)
 
     def render(self) -> Any:
-        """Shows the applicant, the candidates, what was recommended last and what became of it.
+        """Shows the applicant, the candidates, the last recommendation, the decision and the reward.
 
         Returns:
             A text (``"ansi"``), a picture (height, width, 3) uint8 (``"rgb_array"``), or ``None`` (``"human"``, which
@@ -379,7 +379,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return None
 
     def rank_by(self, scorer: Callable[[dict[str, NDArray[Any]]], Any] | None, name: str = "Q") -> None:
-        """Says what the candidates are ranked by when they are shown: an agent's values, in place of the cosine.
+        """Ranks the shown candidates by an agent's values in place of the cosine.
 
         Args:
             scorer: Takes one observation of this environment and returns a number a candidate, (k,) or (1, k), such as
@@ -404,7 +404,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self.render()
 
     def get_state(self) -> dict[str, Any]:
-        """Where the environment stands, in plain JSON; :meth:`set_state` continues from there to the bit.
+        """The state of the environment in plain JSON; :meth:`set_state` continues from it, equal to the bit.
 
         Wrappers keep what is theirs (``TimeLimit`` its count of steps); ``dynaq_algo``'s checkpoints ask each of them.
         """
@@ -418,7 +418,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts the environment where :meth:`get_state` was called."""
+        """Restores a state of :meth:`get_state`."""
         self.np_random.bit_generator.state = state["np_random"]
         beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints chose nothing
         self._start(state["episode"], state["steps"], state["recommended"], beginning)

@@ -1,4 +1,4 @@
-"""What was recommended to whom and what became of it: a log on a market, and the forms that others read."""
+"""A log on a market: who was recommended which job, and what they did; and the forms that other libraries read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BATCH = 1024
 
 
 class LogError(ValueError):
-    """A log cannot be read, or says too little for what is asked of it: the message names rows and the way out."""
+    """A log cannot be read, or holds too little for what is asked. The message names rows and the way out."""
 
 
 @dataclass(frozen=True, slots=True)

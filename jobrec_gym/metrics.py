@@ -29,7 +29,7 @@ Ties = Literal["position", "mean"]
 
 
 def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
-    """Chance that a hit is scored above another candidate, a tie counting one half (Mann and Whitney, 1947).
+    """Probability that a hit has a higher score than another candidate; a tie counts one half (Mann and Whitney, 1947).
 
     Args:
         scores: (n, m).
@@ -104,7 +104,7 @@ def mrr(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
 
 
 def normalised_score(chosen: ArrayLike, random: ArrayLike, oracle: ArrayLike) -> float:
-    """Where the mean of the chosen stands between random (0) and oracle (1).
+    """The score: the mean expected reward of the choices, scaled so that random is 0 and the oracle is 1.
 
     Args:
         chosen: (n,), expected reward of what the agent chose.
@@ -127,7 +127,7 @@ def discounted_return(rewards: ArrayLike, gamma: float) -> float:
 
 
 def cumulative_regret(chosen: ArrayLike, oracle: ArrayLike) -> NDArray[np.float64]:
-    """Running sum of what was missed.
+    """Running sum of the regret: the best expected reward less that of the choice.
 
     Args:
         chosen: (T,), expected reward of what was chosen.
@@ -175,7 +175,7 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 
 
 def congestion(counts: ArrayLike) -> float:
-    """How many of the other recommendations go to the job that one is recommended oneself, as a share of them.
+    """The share of all other recommendations that are of the same job, averaged over recommendations.
 
     It is the chance that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs where all jobs are equally
     likely, 1 where it is always the same; it does not depend on how many recommendations there are.

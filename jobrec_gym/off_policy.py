@@ -56,7 +56,7 @@ _ROUNDING = 1e-5  # of a number, the part that is rounding
 
 @runtime_checkable
 class Agent(Protocol):
-    """Who has a value for each candidate: ``DynaQ``, a bandit, or any other."""
+    """An agent with a value for each candidate: ``DynaQ``, a bandit, or any other."""
 
     def q_values(self, observation: Any) -> NDArray[np.floating]:
         """Values (n, k) of a batch of n observations."""
@@ -249,7 +249,7 @@ def estimate_all(
 
 
 def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], epsilon: float = 0.0) -> Floats:
-    """With what chance a policy recommends each candidate.
+    """The probability with which a policy recommends each candidate.
 
     Args:
         policy: An agent, a function, or ``None``.
@@ -287,7 +287,7 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
 
 
 def pair_numbers(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
-    """What a ridge regression of rewards reads of pairs: cosines of the blocks, and all pair features.
+    """The inputs of the ridge regression of rewards: cosines of the blocks, and all pair features.
 
     Args:
         market: Where the ids are rows.

@@ -1,4 +1,4 @@
-"""Numbers in [0, 1] of (applicant, job) pairs: what a job board knows and the mean of embeddings loses."""
+"""Numbers in [0, 1] of (applicant, job) pairs, which a job board knows and a mean of embeddings loses."""
 
 from __future__ import annotations
 

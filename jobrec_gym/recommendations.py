@@ -44,7 +44,7 @@ Observed = str | Mapping[str, Any] | ObservationForm
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A job in an applicant's list.
+    """One job of a ranked list for an applicant.
 
     Attributes:
         rank: From 1.

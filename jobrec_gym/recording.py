@@ -1,4 +1,4 @@
-"""Writing a log: what a policy recommends in ``JobRec-v0``, with propensities, and what becomes of it."""
+"""Writes a log of a policy in ``JobRec-v0``: recommendations, their propensities, and the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def record_interactions(
     env: gym.Env[Any, Any], policy: Policy = None, n: int = 1_000, *, epsilon: float = 0.1, seed: int = 0
 ) -> Interactions:
-    """Plays a policy, and writes down what was shown, recommended and answered, and with what chance.
+    """Runs a policy and records what was shown, recommended and answered, and the propensities.
 
     The environment is reset with ``seed`` once, and plays on from there. A row's time is its step, from 0. Where the
     environment says that a transition is not valid, the row has no answer.

@@ -1,4 +1,4 @@
-"""What a recommendation earns: reward models, pure functions of batches of (applicant, job)."""
+"""Reward models: the reward of each recommendation, as pure functions of batches of (applicant, job)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Cosines(NamedTuple):
 
 
 class RewardModel(Protocol):
-    """Pays for recommendations; knows nothing of environments."""
+    """Computes rewards of recommendations; it knows nothing about environments."""
 
     @property
     def draws(self) -> bool:

@@ -1,4 +1,4 @@
-"""How the weight of the cosine reward falls as an agent gathers experience."""
+"""Schedules of the weight of the cosine reward, which falls with the number of agent steps."""
 
 from __future__ import annotations
 

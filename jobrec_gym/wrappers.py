@@ -134,7 +134,7 @@ class _HybridRewards(_Rewards):
         return self._annealing.weight
 
     def set_total_steps(self, total_steps: int) -> None:
-        """Says how many agent steps were made over all environments; from then on the wrapper counts none itself."""
+        """Sets the number of agent steps over all environments; from then on the wrapper does not count itself."""
         self._annealing.tell(total_steps)
 
     def freeze(self, weight: float | None = None) -> None:
@@ -142,7 +142,7 @@ class _HybridRewards(_Rewards):
         self._annealing.freeze(weight)
 
     def unfreeze(self) -> None:
-        """Lets the schedule rule again."""
+        """Returns to the schedule."""
         self._annealing.frozen = None
 
     def get_state(self) -> dict[str, Any]:
@@ -358,7 +358,7 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
 
 
 class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
-    """Pays simulated decisions in a vector environment, asked once a step for all; the twin of :class:`FeedbackReward`.
+    """Pays simulated decisions in a vector environment, asked for all at once; the twin of :class:`FeedbackReward`.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
@@ -368,7 +368,7 @@ class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
 
 
 class LLMReward(_LLMRewards, FeedbackReward):
-    """:class:`FeedbackReward` from a language model: refuses the planted rules, which are none.
+    """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is none.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.

@@ -1,4 +1,4 @@
-"""What a simulated applicant is: the answer (:class:`Feedback`) and the two protocols."""
+"""The interface of simulated applicants: the answer (:class:`Feedback`) and the two protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that a log holds: feedback of real people, for the pairs that they were recommended."""
+"""Feedback of real people from a log, for the pairs that were recommended to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORDS = np.array([*DECISIONS, ""])  # a decision of -1 is the last one
 
 
 class LoggedSimulator:
-    """Answers each logged pair as the person did, and no other: those are ``not_recorded``, and not to be learned from.
+    """Answers each logged pair as the person did. Other pairs are ``not_recorded``; agents do not learn from them.
 
     Of several answers to one pair one is drawn for each interaction, uniformly, so that the noise of a log stays.
 

@@ -28,7 +28,7 @@ _SHIPPED = "recorded_decisions.npz"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """What a language model said of every pair of some applicants and jobs.
+    """A language model's answers for every pair of some applicants and jobs.
 
     Attributes:
         applicant_keys: (n,) texts, the market's own keys.

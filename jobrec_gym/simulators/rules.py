@@ -40,7 +40,7 @@ _CHUNK = 16_384
 
 
 class RuleSimulator:
-    """Applicants who follow a planted rule, so that every recommendation's true worth is known.
+    """Applicants who decide by a known formula, the planted truth, so every recommendation's true worth is known.
 
     The utility of showing job ``j`` to applicant ``i`` is a weighted sum of five parts, each scaled to mean 0 and
     standard deviation 1 over a seeded sample of 100,000 pairs of the whole market (whatever the split):
@@ -177,7 +177,7 @@ class BoundRuleSimulator:
         return self._kept(applicant_ids, job_ids)
 
     def terms(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
-        """What the utility is the sum of: its parts, each scaled and weighted.
+        """The parts whose sum is the utility, each scaled and weighted.
 
         Args:
             applicant_ids: (n,).
@@ -241,7 +241,7 @@ class BoundRuleSimulator:
         return reward.reshape(applicant_ids.shape)
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """What the applicants would decide without noise or corruption; shapes as in :meth:`expected_reward`."""
+        """The decisions without noise or corruption; shapes as in :meth:`expected_reward`."""
         applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
         utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
         decision = np.searchsorted(self.thresholds, utility, side="right")
