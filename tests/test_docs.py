@@ -242,6 +242,23 @@ def test_links_inside_the_project_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def linked(page, text=None):
+    """Pages of the project that a page links to."""
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text() if text is None else text)
+    return {(page.parent / target).resolve() for target in targets if "://" not in target and target.endswith(".md")}
+
+
+def test_ten_questions_of_newcomers_are_answered_within_two_clicks_from_home():
+    home, asked = ROOT / "docs" / "index.md", ROOT / "docs" / "faq.md"
+    answers = re.findall(r"^\| \d+\. [^|]+ \|([^|]+)\|$", asked.read_text(), re.MULTILINE)
+    near = linked(home)
+    near |= {page for first in near for page in linked(first)}
+
+    assert len(answers) == 10
+    for answer in answers:
+        assert linked(asked, answer) and linked(asked, answer) <= near, answer
+
+
 @every_page
 def test_extras_that_a_page_names_are_there(page):
     for names in re.findall(r"pip install [^`\n]*\.\[([\w,-]+)\]", page.read_text()):
