@@ -1,4 +1,4 @@
-"""``python -m experiments.benchmark``: speed and memory, as ratios within this run, beside limits and goals."""
+"""``python -m experiments.benchmark``: speed and memory, as ratios within this run, beside the limits that were set."""
 
 from __future__ import annotations
 

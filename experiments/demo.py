@@ -1,4 +1,4 @@
-"""``python -m experiments.demo``: the best agent learns, beside cosine and the note's plain algorithm."""
+"""``python -m experiments.demo``: the best agent learns, beside cosine and the plain algorithm of the note."""
 
 from __future__ import annotations
 

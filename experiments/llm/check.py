@@ -239,7 +239,7 @@ class _Asked:
         }
 
     def injection(self, pairs: Pairs) -> dict[str, Any]:
-        """What planted orders do to the decisions on pairs that do not match."""
+        """The effect of prompt injections on the decisions about pairs that do not match."""
         applicants, jobs = self._documents(pairs)
         clean = self._judge(applicants, jobs)
         moved, changes, by_attack = [], [], {}

@@ -37,9 +37,9 @@ def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[flo
 
 
 def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Share of the worlds in which our value lies above theirs, (n,) each in the same order, ties counted half.
+    """Share of the seeds for which our value lies above theirs, (n,) each in the same order; a tie counts one half.
 
-    A seed is a world of its own, with a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
+    Each seed has a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
     "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, and are compared pair by pair.
     """
     return float(metrics.probability_of_improvement(ours[None], theirs[None]))

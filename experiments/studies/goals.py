@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.goals folder=FOLDER``: which of its own goals this project reaches."""
+"""``python -m experiments.studies.goals folder=FOLDER``: which of its own limits this project keeps."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Study:
     """Learners side by side on the same work.
 
     Args:
-        seeds: Of the runs, (n_seeds,); seed i is the same world for every learner.
+        seeds: Of the runs, (n_seeds,); seed i gives every learner the same truth, candidate sets and noise.
         points: Interactions after which the scores were taken, (n_points,); the last one is the end.
         scores: For each learner its normalised scores, float64 (n_seeds, n_points).
         regret: For each learner its cumulative expected regret at the end, float64 (n_seeds,).
