@@ -218,6 +218,7 @@ def test_a_split_too_small_says_how_large_each_is_and_how_to_show_fewer(load):
         "sep=\t\napplicant\tjob\tdecision\np1\ta\tapply\np2\tb\tN/A\n".encode("utf-16"),
         gzip.compress(b"applicant,job,decision\np1,a,apply\np2,b,<NA>\n"),
     ],
+    ids=["semicolons", "UTF-16 with tabs", "gzip"],
 )
 def test_a_log_is_read_like_any_other_table(load, tmp_path, text):
     market = load("key,hard\na,SQL\nb,R\n")
