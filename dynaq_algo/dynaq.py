@@ -48,13 +48,13 @@ class DynaQ(CandidateAlgorithm):
     * `bootstrap="double"`: the maximum's action chosen by the online network (van Hasselt et al., 2016).
 
     That is planning in the background. With `planning="decision_time"` (Sutton and Barto, 2018, section 8.8) a Q-value
-    is the world model's reward of the candidate that is asked about plus gamma times a future: the Q-network learns the
-    second alone, by the same updates, less the reward. What the model has learned from the last reward is in the next
-    decision, and at `gamma=0`, where Q is the reward, that is planning carried to its end: nothing is left for the
-    Q-network, and no update of it is made.
+    is the world model's reward of a candidate plus gamma times the value of what follows. The Q-network learns only the
+    value of what follows, by the same updates without the reward. So the next decision uses all that the model has
+    learned from the last reward. At `gamma=0` Q is the model's reward: planning is exact, and the Q-network is not
+    updated.
 
-    A terminated transition does not bootstrap, a truncated one does. With n environments a vector step is followed by n
-    direct, n model and n * `planning_steps` planning updates.
+    The target of a terminated transition is its reward alone; that of a truncated one bootstraps. With n environments,
+    each vector step is followed by n direct, n model and n * `planning_steps` planning updates.
 
     All randomness (exploration, replay, planning, initial weights) comes from generators owned by the object; neither
     Python's, numpy's nor torch's global state is seeded or used. `predict(..., deterministic=False)` explores.
@@ -74,32 +74,33 @@ class DynaQ(CandidateAlgorithm):
         bootstrap: `"same_action"`, `"max"` or `"double"`.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step, where the reward is a
-            weighted sum whose weights change: from `info["reward_components"]` and `info["reward_weights"]` (name ->
-            number, both). A transition that lacks a component whose weight is not 0 is left out.
+            weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
+            number, give them. A transition that lacks a component whose weight is not 0 is left out.
         action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`. A saved agent holds the path and a checksum, never the values.
-        pair_features: What observations with an entry `pairs` would say of pairs that nobody was shown, for
-            `planning_source="crossed"`: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p);
-            else the environment's method `pair_features`. It is not saved with the agent.
-        world_model: `"network"`, one or several, or `"gaussian_process"`, Bayesian.
+        pair_features: A function for `planning_source="crossed"` that gives the entry `pairs` of pairs that nobody was
+            shown: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p). By default it is the
+            environment's method `pair_features`. It is not saved with the agent.
+        world_model: `"network"` (one, or an ensemble), or `"gaussian_process"` (exact Bayesian regression).
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
             :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
             see :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
-        exploration_bonus: Where epsilon does not explore, the choice is the candidate of the highest Q-value plus so
-            many times the spread of the world model's reward, as Dyna-Q+ favours what it has not tried lately.
+        exploration_bonus: While learning, this many times the standard deviation of the world model's reward is added
+            to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon explores beside it.
         gamma: Discount, below 1 for `same_action`.
         batch_size: Transitions in each update.
         buffer_size: Transitions in replay.
-        learning_starts: Transitions, chosen at random, before the first update.
+        learning_starts: Transitions with random actions before the first update.
         train_freq: Vector steps (or `(n, "episode")`) between trainings.
-        gradient_steps: Direct updates in each training; -1 as many as transitions. None: 1, with several envs -1.
+        gradient_steps: Direct updates in each training; -1 for as many as transitions. None is 1 for one environment,
+            and -1 for several.
         target_update_interval: Transitions between copies of the Q-network to its target.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
-        weight_pull: The share, 0 to 1, of the way back to where it began learning that every weight of the Q-network
-            moves after each update, and of the world model if it is a network (L2 Init; Kumar et al., 2023). What
-            pre-training taught is then not forgotten within a few interactions: it is where the weights begin, and it
-            is not pulled itself. 0, the default, is none.
+        weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a
+            network, moves that share back to where it was when online learning began (L2 Init; Kumar et al., 2023). The
+            agent then does not forget within a few interactions what pre-training taught. Pre-training itself is not
+            pulled. 0, the default, is no pull.
         policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
         seed: Any number of 0 or more; None for fresh entropy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,
