@@ -97,7 +97,7 @@ class PairValues:
         market: Where applicants and jobs come from.
         pair_features: Distinct names, in the order of the columns: entries of :data:`PAIR_FEATURES` and fields of the
             market's context. ``"all"`` is all of these but the fields that are not
-            :attr:`shown <jobrec_gym.market.context.ContextTable.shown>`.
+            ``shown``, see :class:`~jobrec_gym.market.context.ContextTable`.
         pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
             It is a hash of feature, applicant and job, so that a pair's value is wrong in the same way each time,
             whatever else is shown.

@@ -152,7 +152,7 @@ def load_default(
         dtype: In which vectors are kept; ``"float16"`` halves them. They are composed in float32 either way.
         folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
             larger than memory. ``None`` makes it in memory.
-        context: Which of :data:`CONTEXT` are :attr:`shown <jobrec_gym.market.context.ContextTable.shown>`, ``"all"``
+        context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`; ``"all"``
             for all. The others are there too, for who asks for them by name, and change nothing else.
 
     Returns:
