@@ -9,7 +9,11 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError
 
 
-@command(config_path="../conf", config_name="coldstart")
+@command(
+    config_path="../conf",
+    config_name="coldstart",
+    kept="the runs that are finished, and a checkpoint of each that learned, in {folder}",
+)
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""
     # Not at the top: `--help` is answered without torch.
@@ -24,8 +28,6 @@ def main(cfg: DictConfig) -> None:
         tell(plan, asked, command)
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("stopped: what is finished is kept, and the same command goes on.") from None
     if n_failed:
         raise SystemExit(f"error: {n_failed} runs failed, see above; the tables are of the other learners.")
 

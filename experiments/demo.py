@@ -34,7 +34,11 @@ _FIGURE = "learning.png"
 _SCORE = "held_out/score"
 
 
-@command(config_path="../conf", config_name="demo")
+@command(
+    config_path="../conf",
+    config_name="demo",
+    kept="the runs that are finished, and a checkpoint of each that learned, in {folder}",
+)
 def main(cfg: DictConfig) -> None:
     """Trains what is not trained yet, draws and reports it, and says in a sentence what came out."""
     # Not at the top: `--help` is answered without torch.
@@ -65,8 +69,6 @@ def main(cfg: DictConfig) -> None:
         page = write_report(list(runs.values()), folder / "report", _title(), study=read_study(folder))
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("stopped: what is finished is kept, and the same command goes on.") from None
     print(f"figure  {folder / _FIGURE}\nreport  {page}\n\n{format_table(*table)}\n\n{sentence}")
 
 

@@ -10,7 +10,7 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError
 
 
-@command(config_path="../conf", config_name="rank")
+@command(config_path="../conf", config_name="rank", kept="the people ranked so far, in {out}.part")
 def main(cfg: DictConfig) -> None:
     """Ranks, writes the file and prints how many people are in it."""
     # Not at the top: `--help` is answered without torch.

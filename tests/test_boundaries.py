@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "jobrec_gym": [
         {"credentials", "sharing"},
-        {"cache_folder", "counter_rng", "extras", "kept_pairs", "pieces", "progress"},
+        {"cache_folder", "counter_rng", "extras", "kept_pairs", "pieces", "progress", "shown_text"},
         {"market.tables", "market.verified"},
         {"market.context"},
         {"market.checks", "market.keys", "market.summary", "market.vectors"},

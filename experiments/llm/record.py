@@ -20,7 +20,11 @@ __all__ = ["record_market"]
 _ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabilities are kept
 
 
-@command(config_path="../../conf", config_name="record")
+@command(
+    config_path="../../conf",
+    config_name="record",
+    kept="every answer so far, in {simulator.cache}",
+)
 def main(cfg: DictConfig) -> None:
     """Records, writes the file and prints where it is and what it took."""
     # Not at the top: `--help` is answered without torch.

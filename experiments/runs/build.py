@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
@@ -44,6 +45,24 @@ Config = Mapping[str, Any]
 
 T = TypeVar("T")
 
+_MOST = 2**53  # counts beyond are not exact in a table of results
+_NUMBERS = (
+    ("seed", 0, 2**32 - 1),
+    ("total_timesteps", 0, _MOST),
+    ("pretrain.epochs", 0, _MOST),
+    ("pretrain.n_pairs", 1, _MOST),
+    ("evaluation.interval", 1, _MOST),
+    ("evaluation.n_pairs", 0, _MOST),
+    ("evaluation.n_episodes", 1, _MOST),
+    ("evaluation.seed", 0, 2**63 - 1),
+    ("checkpoint_interval", 1, _MOST),
+    ("threads", 1, 4096),
+    ("env.n_envs", 1, 2**31 - 1),
+    ("env.max_episode_steps", 1, _MOST),
+)
+"""Entries of a run's config that are whole numbers, with the smallest and the largest."""
+
+_OPTIONAL = ("checkpoint_interval",)
 _OF_THE_VECTOR = ("n_envs", "max_episode_steps")
 
 
@@ -299,8 +318,8 @@ class Setup(Task):
     def __init__(self, config: Config):
         _check(config)
         super().__init__(config)
-        self.seed: int = config["seed"]
-        self.total_timesteps: int = config["total_timesteps"]
+        self.seed = int(config["seed"])
+        self.total_timesteps = int(config["total_timesteps"])  # it may be written 1e5
         self.pretraining = picked(Pretraining, config["pretrain"])
         self.evaluation_options = picked(EvaluationOptions, config["evaluation"])
         self.algorithm = Algorithm(config["algo"])
@@ -356,6 +375,11 @@ class Setup(Task):
             seed=options.seed,
         )
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the algorithm can be stopped and go on."""
+        return hasattr(self.algorithm.kind, "save_checkpoint")
+
     def require_verbs(self) -> None:
         """Refuses an algorithm that cannot do what the run asks of it.
 
@@ -400,15 +424,22 @@ def _check(config: Config) -> None:
     """Refuses what cannot be, before anything is touched."""
     if (place := key_in_config(config)) is not None:
         raise RunError(f"`{place}` looks like a key, which would be written into the run's folder: {WAY_OUT}.")
-    for name, value, least in (
-        ("total_timesteps", config["total_timesteps"], 0),
-        ("pretrain.epochs", config["pretrain"]["epochs"], 0),
-        ("evaluation.interval", config["evaluation"]["interval"], 1),
-        ("checkpoint_interval", config["checkpoint_interval"], 1),
-    ):
-        optional = name == "checkpoint_interval"
-        if not (optional and value is None) and not (isinstance(value, int | float) and value >= least):
-            raise RunError(f"`{name}` must be {least} or more{' or null' if optional else ''}, got {value!r}.")
+    for name, least, most in _NUMBERS:
+        value = reduce(lambda node, key: node[key], name.split("."), config)
+        optional = name in _OPTIONAL
+        if optional and value is None:
+            continue
+        must_be = f"`{name}` must be {least} or more{' or null' if optional else ''}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            raise RunError(f"{must_be}, got {value!r:.80}.")
+        if not math.isfinite(value) or value != int(value):
+            raise RunError(f"{must_be}, a whole number, got {value!r}.")
+        if value > most:
+            raise RunError(f"`{name}` must be at most {most:,}, got {int(value):,}.")
+    for name, allowed in (("resume", (True, False)), ("progress_bar", (True, False, None))):
+        if not any(config[name] is value for value in allowed):
+            words = "true, false or null" if None in allowed else "true or false"
+            raise RunError(f"`{name}` must be {words}, got {config[name]!r:.80}.")
     if config["reward"]["_target_"].endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
         raise RunError(
             "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."

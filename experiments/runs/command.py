@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import multiprocessing
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -27,6 +31,8 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.runs.arguments import add_own_arguments
+from experiments.runs.folders import clear_if_only, of_the_system
+from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
 from experiments.runs.keys import refuse_keys
 
 __all__ = ["command", "in_one_line"]
@@ -36,46 +42,73 @@ _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
 """What says by its message alone what is wrong; another error is one of the code, and where it stands matters."""
 
 
-def command(config_path: str, config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
-    """Makes a function a command, as ``hydra.main`` does, but for what it says of errors.
+def command(
+    config_path: str, config_name: str, kept: str = ""
+) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
+    """Makes a function a command, as ``hydra.main`` does, but for what it says of errors and does when it is stopped.
 
-    With ``HYDRA_FULL_ERROR=1`` every error is told in full.
+    What a user can cause is told in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error is told in
+    full. Ctrl-C and SIGTERM end it and its children: two lines say what was kept and how to go on, and it exits with
+    130 or 143. A run that left nothing but Hydra's copy of its config leaves no folder.
 
     Args:
         config_path: Where configs are, from the function's file.
         config_name: Of the primary one.
+        kept: What is kept of the work when it is stopped, in words; empty if it begins anew. ``{out}`` stands for an
+            entry of the config; where that is null nothing is kept.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., Any]:
-        as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
-
-        @wraps(task)
-        def told(cfg: DictConfig) -> Any:
+        def run(cfg: DictConfig) -> Any:
+            is_child = multiprocessing.parent_process() is not None
+            if is_child:
+                as_child()
             try:
                 return task(cfg)
-            except (HydraException, OmegaConfBaseException) as error:
-                if HydraConfig.get().mode is RunMode.MULTIRUN:
+            except KeyboardInterrupt as error:
+                stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+                if not _clear_away_nothing() and HydraConfig.get().mode is RunMode.RUN:
+                    stopped.goes_on = _in_the_same_folder()
+                stopped.kept = stopped.kept or _filled(kept, cfg)
+                if is_child:
+                    end_child(stopped)
+                raise stopped from None
+            except BaseException:
+                _clear_away_nothing()
+                raise
+
+        def told(cfg: DictConfig) -> Any:
+            try:
+                return run(cfg)
+            except Exception as error:
+                if HydraConfig.get().mode is RunMode.MULTIRUN or not _is_of_a_user(error):
                     raise  # a sweep goes on with its other runs
                 raise SystemExit(f"error: {in_one_line(error)}") from error
 
-        # By the function's file Hydra finds the configs and names the log.
-        function: Any = told
-        function.__code__ = function.__code__.replace(co_filename=task.__code__.co_filename)
+        # By the function's name and file Hydra finds the configs and names the log.
+        in_full, in_short = (wraps(task)(_in_file(one, task)) for one in (run, told))
 
         @wraps(task)
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is not None:
                 return task(cfg)
-            refuse_keys(sys.argv[1:])
-            sys.argv[1:] = add_own_arguments(sys.argv[1:])
-            if os.environ.get(_FULL_ERROR) == "1":
-                return as_command(task)()
+            given = sys.argv[1:]
+            refuse_keys(given)
+            in_debug, arguments = _without_debug(given)
+            sys.argv[1:] = add_own_arguments(arguments)
+            as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
             try:
-                with _errors_raised():
-                    return as_command(told)()
-            except (HydraException, OmegaConfBaseException) as error:
-                raise SystemExit(f"error: {in_one_line(error)}") from error
+                with interruptible(), _errors_raised():
+                    return as_command(in_full if in_debug else in_short)()
+            except KeyboardInterrupt as error:
+                stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+                print(_in_two_lines(stopped, given), file=sys.stderr)
+                raise SystemExit(stopped.exit_code) from None
             except Exception as error:
+                if in_debug:
+                    raise
+                if _is_of_a_user(error):
+                    raise SystemExit(f"error: {in_one_line(error)}") from error
                 # From the command on: Hydra's own steps before it tell nobody anything.
                 steps = error.__traceback__
                 while steps is not None and steps.tb_frame.f_code is not task.__code__:
@@ -88,10 +121,10 @@ def command(config_path: str, config_name: str) -> Callable[[Callable[[DictConfi
 
 
 def in_one_line(error: BaseException) -> str:
-    """What is wrong with a config, and what may have been meant, as a sentence.
+    """What is wrong, and what may have been meant or done about it, as a sentence.
 
     Args:
-        error: Of Hydra or OmegaConf.
+        error: Of Hydra, OmegaConf, this project, the system, or a function that was given what it does not take.
     """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -108,7 +141,13 @@ def in_one_line(error: BaseException) -> str:
         return f"`{error.full_key}` must be given, {error.full_key}=..."
     if isinstance(error, InstantiationException):
         return _not_made(error)
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return of_the_system(error)
+    said = _with_near_miss(" ".join((error.args[0] if _has_words(error) else str(error)).split()))
+    if _is_ours(error) or isinstance(error, (HydraException, OmegaConfBaseException)) or "`" in said:
+        return said or type(error).__name__
+    name = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{name}{said or 'no words'} (debug=true shows where)"
 
 
 @contextmanager
@@ -123,6 +162,82 @@ def _errors_raised() -> Iterator[None]:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = before
+
+
+def _with_near_miss(said: str) -> str:
+    """A sentence that refuses a choice, and what may have been meant where it does not say so itself."""
+    choice = re.search(r"must be one of [(\[](.+?)[)\]].*, got '([^']*)'\.$", said)
+    known = re.findall(r"'([^']+)'", choice[1]) if choice else []
+    return said if choice is None else f"{said}{_guess(choice[2], known)}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("jobrec_gym", "dynaq_algo", "experiments")
+
+
+def _is_of_a_user(error: BaseException) -> bool:
+    """Whether an error says by its message alone what is wrong; where another one stands matters."""
+    return _is_ours(error) or isinstance(error, (HydraException, OmegaConfBaseException, MemoryError, *_OF_A_USER))
+
+
+def _has_words(error: BaseException) -> bool:
+    """Whether an error's text is to be taken from its arguments: a LookupError would put it in quotation marks."""
+    return isinstance(error, LookupError) and len(error.args) == 1 and isinstance(error.args[0], str)
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether errors are to be told in full, and the other arguments: ``debug`` is of no config."""
+    others = [argument for argument in arguments if argument.partition("=")[0] != "debug"]
+    return "debug=true" in map(str.lower, arguments) or os.environ.get(_FULL_ERROR) == "1", others
+
+
+def _in_file(function: Any, task: Callable[..., Any]) -> Any:
+    function.__code__ = function.__code__.replace(co_filename=task.__code__.co_filename)
+    return function
+
+
+def _clear_away_nothing() -> bool:
+    """Removes the folder of a run in which Hydra's copy of the config is all there is; whether it did."""
+    settings = HydraConfig.get()
+    if settings.output_subdir is None:
+        return False
+    hydras = (settings.output_subdir, f"{settings.job.name}.log")
+    return clear_if_only(Path(settings.runtime.output_dir), hydras)
+
+
+def _in_the_same_folder() -> list[str]:
+    """What to say so that a run goes on in its folder, whose name may hold the time."""
+    settings = HydraConfig.get()
+    if settings.output_subdir is None or any(item.startswith("hydra.run.dir=") for item in settings.overrides.hydra):
+        return []
+    return [f"hydra.run.dir={_shown(Path(settings.runtime.output_dir))}"]
+
+
+def _filled(words: str, cfg: DictConfig) -> str:
+    """Words with entries of a config in their places; empty where one is null."""
+    entries = {name: OmegaConf.select(cfg, name) for name in re.findall(r"{([\w.]+)}", words)}
+    if None in entries.values():
+        return ""
+    return re.sub(r"{([\w.]+)}", lambda place: str(entries[place[1]]), words)
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:
+    """What was kept of a command that was stopped, and the command that goes on."""
+    kept = stopped.kept
+    if any(argument in ("-m", "--multirun") for argument in arguments):
+        kept = ", and ".join(filter(None, ["the runs that are finished", kept or "a checkpoint of each that learned"]))
+    again = [argument for argument in arguments if argument.partition("=")[0] != "resume"]
+    command = shlex.join(["python", "-m", _name_of_the_program(), *again, *stopped.goes_on])
+    return f"{stopped}; kept: {kept or 'nothing'}\n{'go on' if kept else 'again'}: {command}"
+
+
+def _name_of_the_program() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return sys.argv[0] if spec is None else spec.name
 
 
 def _first_line(error: BaseException) -> str:
@@ -179,7 +294,7 @@ def _not_made(error: InstantiationException) -> str:
         known = _arguments_of(target[1])
         said += f".{_guess(unknown[1], known)} There are {', '.join(known)}."
     if not isinstance(cause, _OF_A_USER):
-        said = f"{type(cause).__name__}: {said} ({_FULL_ERROR}=1 shows where)"
+        said = f"{type(cause).__name__}: {said} (debug=true shows where)"
     return f"{what}: {said}"
 
 

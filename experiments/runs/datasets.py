@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.runs.folders import whole_file
 from jobrec_gym import LabourMarket
 from jobrec_gym.market import Split
 from jobrec_gym.rewards import matched_cosine, scaled_cosine
@@ -108,16 +108,13 @@ def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMar
         vectors: Also ``state`` and ``action``, float16: ``DynaQ.pretrain(np.load(path))`` then works as it is.
     """
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
     about = {"applicant_id": pairs["applicant_id"], "job_id": pairs["job_id"], "market": market.fingerprint()}
     content = {"reward": pairs["reward"], **{_ABOUT + key: np.asarray(value) for key, value in about.items()}}
     if vectors:
         whole = to_pretrain(pairs, market, market.jobs.vectors, ids=False)
         content |= {key: whole[key].astype(np.float16) for key in ("state", "action")}
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as scratch:
-        np.savez(scratch, **content)  # type: ignore[arg-type]
-    Path(scratch.name).chmod(0o644)
-    Path(scratch.name).replace(file)
+    with whole_file(file) as scratch, scratch.open("wb") as out:
+        np.savez(out, **content)  # type: ignore[arg-type]
 
 
 def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,8 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "RunError",
     "changed_keys",
+    "clear_if_only",
     "clear_run",
     "commit_of_checkout",
     "find_runs",
@@ -36,8 +37,10 @@ __all__ = [
     "is_finished",
     "lock_file",
     "lock_run",
+    "of_the_system",
     "read_run",
     "unfinished_runs",
+    "whole_file",
     "write_config",
     "write_json",
 ]
@@ -52,6 +55,18 @@ HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")
 """Entries of a config that say how to run, and change nothing in what comes out."""
 
 _MAX_NAME = 150
+
+
+_ADVICE = {
+    errno.ENOSPC: "Make room; the same command then goes on.",
+    errno.EDQUOT: "Make room; the same command then goes on.",
+    errno.EROFS: "Choose a place that can be written to.",
+    errno.EACCES: "Choose another place, or change its rights.",
+    errno.EPERM: "Choose another place, or change its rights.",
+    errno.EMFILE: "Allow more open files, ulimit -n 4096, say.",
+    errno.ENFILE: "Let other programs close files, or allow more.",
+}
+"""What to do about errors of the system."""
 
 
 class RunError(Exception):
@@ -219,20 +234,79 @@ def clear_run(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
+def clear_if_only(folder: Path, names: Collection[str]) -> bool:
+    """Removes a run folder in which there is nothing but some files, and folders above it that are then empty.
+
+    Args:
+        folder: The folder.
+        names: What may be in it beside a lock that no process holds.
+
+    Returns:
+        Whether it is gone.
+    """
+    if Path.cwd().is_relative_to(folder):
+        return False
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*names, LOCK}:
+        return not folder.exists()
+    try:
+        with lock_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, RunError):
+        return False  # another process is about to begin in it
+    for above in folder.parents:
+        if above == Path.cwd() or not above.is_relative_to(Path.cwd()):
+            break
+        try:
+            above.rmdir()
+        except OSError:
+            break
+    return not folder.exists()
+
+
+def of_the_system(error: OSError, where: Path | None = None) -> str:
+    """An error of the system as a sentence: the path, what is wrong, and what to do.
+
+    Args:
+        error: What was raised.
+        where: What was written to, for an error that does not say so.
+    """
+    path = error.filename if error.filename is not None else where
+    place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, str | bytes | Path) else path}: "
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{place}{error.strerror or error}.{f' {advice}' if advice else ''}"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place if all goes well and is gone otherwise.
+
+    Raises:
+        OSError: If it cannot be written, with the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield scratch
+        scratch.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(scratch)):
+            error.filename = str(path)
+        raise
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes a resolved config."""
-    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    with whole_file(folder / CONFIG) as scratch:
+        scratch.write_text(yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON that is there whole or not at all; numbers that are not finite become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-    scratch = Path(file.name)
-    scratch.chmod(0o644)
-    scratch.replace(path)
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def commit_of_checkout() -> str | None:

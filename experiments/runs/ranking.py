@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from experiments.runs.build import Task
-from experiments.runs.folders import MODEL, RunError, find_runs, lock_file
+from experiments.runs.folders import MODEL, RunError, find_runs, lock_file, whole_file
 from experiments.runs.progress import Progress
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
@@ -262,19 +261,8 @@ def _writer(out: Path) -> Callable[[Path, Iterator[dict[str, Any]]], None]:
     return writers[out.suffix]
 
 
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A file that takes the place of ``out`` when it is written."""
-    scratch = out.with_name(f".{out.name}-{os.getpid()}")
-    try:
-        yield scratch
-        scratch.replace(out)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 def _write_csv(out: Path, rows: Iterator[dict[str, Any]]) -> None:
-    with _whole(out) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(out) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
@@ -288,7 +276,7 @@ def _cell(skills: Sequence[str]) -> str:
 
 
 def _write_jsonl(out: Path, rows: Iterator[dict[str, Any]]) -> None:
-    with _whole(out) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(out) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -297,7 +285,7 @@ def _write_parquet(out: Path, rows: Iterator[dict[str, Any]]) -> None:
     kinds = [pyarrow.string(), pyarrow.int32(), pyarrow.int64(), pyarrow.string(), pyarrow.string()]
     kinds += [pyarrow.float64()] * 2 + [pyarrow.list_(pyarrow.string())] * 2
     schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
-    with _whole(out) as scratch, parquet.ParquetWriter(scratch, schema) as writer:
+    with whole_file(out) as scratch, parquet.ParquetWriter(scratch, schema) as writer:
         some: list[dict[str, Any]] = []
         for row in rows:
             some.append(row)

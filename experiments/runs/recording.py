@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from experiments.runs.evaluation import Metrics, Truth
 from experiments.runs.folders import RunError
+from experiments.runs.interrupts import Waiting
 from experiments.runs.progress import Progress
 from jobrec_gym.metrics import cumulative_regret
 
@@ -52,10 +53,14 @@ class InteractionRecorder(VectorWrapper):
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped in its rewards.
+
+    Attributes:
+        beside: What whoever takes the recommendations wants to find again with them in a checkpoint, as JSON.
     """
 
     def __init__(self, env: VectorEnv):
         super().__init__(env)
+        self.beside: dict[str, Any] = {}
         self._rows: list[Interactions] = []
         self._components: dict[str, list[NDArray[np.float64]]] = {}
         self._shown: Ids = np.empty((0, 0), dtype=np.int64)
@@ -95,14 +100,26 @@ class InteractionRecorder(VectorWrapper):
         return {name: float(np.concatenate(values).mean()) for name, values in components.items()}
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environments stand; take what was recorded before."""
-        return {"shown": self._shown.tolist(), "allowed": self._allowed.tolist()}
+        """This wrapper's own part of where the environments stand, with what nobody has taken yet."""
+        rows = self.take()
+        self._rows = [] if rows is None else [rows]
+        return {
+            "shown": self._shown.tolist(),
+            "allowed": self._allowed.tolist(),
+            "rows": None if rows is None else rows._asdict(),
+            "components": {name: np.concatenate(values) for name, values in self._components.items()},
+            "beside": self.beside,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts this wrapper where :meth:`get_state` was called."""
         self._shown = np.array(state["shown"], dtype=np.int64)
         self._allowed = np.array(state["allowed"], dtype=bool)
-        self._rows, self._components = [], {}
+        # Checkpoints that were written behind a row of the curve, by earlier versions, have no more.
+        rows = state.get("rows")
+        self._rows = [] if rows is None else [Interactions(**rows)]
+        self._components = {name: [values] for name, values in state.get("components", {}).items()}
+        self.beside = state.get("beside", {})
 
     def _remember(self, infos: dict[str, Any]) -> None:
         self._shown = infos["candidate_ids"].copy()
@@ -129,7 +146,8 @@ class LearningCurve(BaseCallback):
         at: Numbers of interactions to write a row after.
         interval: Further rows, every so many interactions.
         checkpoint_interval: Interactions between calls of ``save_checkpoint``, right behind a row; ``None`` for never.
-        save_checkpoint: Writes one.
+        save_checkpoint: Writes one; ``None`` for an algorithm that has none.
+        waiting: Asked at each moment at which a checkpoint is whole whether the run is to end there.
     """
 
     def __init__(
@@ -141,7 +159,8 @@ class LearningCurve(BaseCallback):
         at: Iterable[int],
         interval: int,
         checkpoint_interval: int | None = None,
-        save_checkpoint: Callable[[], None] = lambda: None,
+        save_checkpoint: Callable[[], None] | None = None,
+        waiting: Waiting | None = None,
     ):
         super().__init__()
         self.path = path
@@ -152,10 +171,12 @@ class LearningCurve(BaseCallback):
         self.interval = interval
         self.checkpoint_interval = checkpoint_interval
         self.save_checkpoint = save_checkpoint
+        self.waiting = Waiting() if waiting is None else waiting
         self.rows = read_rows(path)
         self._evaluating = np.zeros(2)
         # What was asked before a resumed run goes on, and before this one began.
-        self._asked_before = _asked(self.rows[-1] if self.rows else {})
+        beside = recorder.beside
+        self._asked_before = beside.get("asked") or _asked(self.rows[-1] if self.rows else {})
         self._asked_at_start = feedback_asked(recorder)
         self._tell: Callable[[int], None] = _found(recorder, "set_total_steps") or (lambda total_steps: None)
 
@@ -169,7 +190,8 @@ class LearningCurve(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._tell(self.model.num_timesteps)
-        before = [self.rows[-1][clock] for clock in _CLOCKS] if self.rows else 0.0
+        last = [self.rows[-1][clock] for clock in _CLOCKS] if self.rows else [0.0, 0.0]
+        before = np.array(self.recorder.beside.get("clocks", last))
         self._started = _now() - before
         self._evaluating = np.zeros(2)
         self._write_if_due()
@@ -177,8 +199,11 @@ class LearningCurve(BaseCallback):
     def _on_rollout_start(self) -> None:
         # Not on a step: only now are the updates of the interactions done.
         self._write_if_due()
+        self._end_if_asked()
 
     def _on_step(self) -> bool:
+        if self.save_checkpoint is None:
+            self._end_if_asked()
         self._tell(self.model.num_timesteps)
         for name, value in (self.asked or {}).items():
             self.logger.record(f"feedback/{name}", value)
@@ -186,6 +211,21 @@ class LearningCurve(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._write_if_due(last=True)
+        self._end_if_asked()
+
+    def keep(self) -> str:
+        """Writes a checkpoint, wherever between two rows the run stands; what was kept, in words."""
+        now = self.model.num_timesteps
+        if self.save_checkpoint is None or now == 0:
+            return ""
+        clocks = (_now() - self._started - self._evaluating).tolist()
+        self.recorder.beside = {} if now == self._written else {"asked": self.asked, "clocks": clocks}
+        self.save_checkpoint()
+        return f"a checkpoint after {now:,} interactions, in {self.path.parent}"
+
+    def _end_if_asked(self) -> None:
+        if self.waiting.number is not None:
+            self.waiting.end(self.keep())
 
     @property
     def _written(self) -> int:
@@ -198,7 +238,8 @@ class LearningCurve(BaseCallback):
         save = _passed(self.checkpoint_interval, written, now)
         if last or save or _passed(self.interval, written, now) or any(written < point <= now for point in self.at):
             self._write(now)
-            if save and now > 0 and not last:
+            if save and now > 0 and not last and self.save_checkpoint is not None:
+                self.recorder.beside = {}
                 self.save_checkpoint()
 
     def _write(self, now: int) -> None:

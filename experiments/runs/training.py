@@ -39,10 +39,12 @@ from experiments.runs.folders import (
     has_config,
     is_finished,
     lock_run,
+    of_the_system,
     read_run,
     write_config,
     write_json,
 )
+from experiments.runs.interrupts import Waiting, held
 from experiments.runs.recording import LearningCurve, LearningProgress, keep_rows, rows_until
 from jobrec_gym import BudgetReached, LabourMarket
 from jobrec_gym.simulators.llm import FeedbackError, ModelUnusable, ReplayMiss
@@ -68,16 +70,23 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
         The summary; that of the folder where this very run is finished and ``setup.resume`` holds.
 
     Raises:
-        RunError: If it asks for what its algorithm cannot do, or another process is in the folder.
+        RunError: If it asks for what its algorithm cannot do, another process is in the folder, or it cannot be written
+            to: when that is mended, the same call goes on.
+        Interrupted: If a signal asked it to end; a checkpoint is kept then, where the algorithm writes any.
     """
     setup.require_verbs()
     if setup.resume and is_finished(folder, setup.config):
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
-    with lock_run(folder):
-        # Another process may have finished it between that look and the lock.
-        if not (setup.resume and is_finished(folder, setup.config)):
-            _run(setup, folder, overrides)
+    try:
+        with lock_run(folder):
+            # Another process may have finished it between that look and the lock.
+            if not (setup.resume and is_finished(folder, setup.config)):
+                _run(setup, folder, overrides)
+    except OSError as error:
+        if error.errno is None:
+            raise  # it says by itself what is wrong
+        raise RunError(of_the_system(error, folder)) from error
     return read_run(folder).summary
 
 
@@ -87,7 +96,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
     goes_on = setup.resume and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
     torch.set_num_threads(setup.threads)
     begun, commit = time.perf_counter(), commit_of_checkout()
-    env, evaluation = setup.env, setup.evaluation
+    env = setup.env
     if goes_on:
         (folder / SUMMARY).unlink(missing_ok=True)
         write_config(folder, config)
@@ -109,15 +118,23 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         model.set_logger(_logger(folder))
         if dataset is not None:
             _pretrain(model, dataset, setup, folder / PRETRAIN)
-    curve, stopped = _learn(setup, model, folder)
-    last = curve.rows[-1]
+    with held() as waiting:
+        curve, stopped = _learn(setup, model, folder, waiting)
+        about = {"overrides": overrides, "commit": commit, "stopped": stopped, "begun": begun}
+        _finish(setup, model, folder, curve, about)
+        waiting.end(f"the run, which is finished, in {folder}")
+
+
+def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about: Mapping[str, Any]) -> None:
+    """Evaluates, and writes what makes the run a finished one."""
+    evaluation, last = setup.evaluation, curve.rows[-1]
     _refuse_mostly_failed(curve.asked)
 
     model.save(folder / MODEL)
     summary = {
         "format": RUN_FORMAT,
-        "overrides": [item for item in overrides if not item.startswith("hydra")],
-        "commit": commit,
+        "overrides": [item for item in about["overrides"] if not item.startswith("hydra")],
+        "commit": about["commit"],
         "seed": setup.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(setup.market),
@@ -128,11 +145,11 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         "also": _under_other_truths(setup, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,
-        "stopped": stopped,
+        "stopped": about["stopped"],
         "versions": _versions(),
         "wall_clock": {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - begun, 2),
+            "seconds": round(time.perf_counter() - about["begun"], 2),
             "seconds_of_learning": last["seconds"],
             "cpu_seconds_of_learning": last["cpu_seconds"],
         },
@@ -188,8 +205,8 @@ def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -
     write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
 
 
-def _learn(setup: Setup, model: Any, folder: Path) -> tuple[LearningCurve, dict[str, Any] | None]:
-    """Learns online; returns the learning curve, and why it ended early if it did."""
+def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[LearningCurve, dict[str, Any] | None]:
+    """Learns online, until a signal waits; returns the learning curve, and why it ended early if it did."""
     curve = LearningCurve(
         folder / METRICS,
         setup.env,
@@ -198,7 +215,8 @@ def _learn(setup: Setup, model: Any, folder: Path) -> tuple[LearningCurve, dict[
         at=setup.evaluation_options.at,
         interval=setup.evaluation_options.interval,
         checkpoint_interval=setup.checkpoint_interval,
-        save_checkpoint=lambda: model.save_checkpoint(folder / CHECKPOINT),
+        save_checkpoint=(lambda: model.save_checkpoint(folder / CHECKPOINT)) if setup.keeps_checkpoints else None,
+        waiting=waiting,
     )
     begun = model.num_timesteps
     stopped = None

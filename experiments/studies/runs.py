@@ -6,7 +6,6 @@ import difflib
 import logging
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from experiments.runs.build import Setup, build_seeds
 from experiments.runs.command import in_one_line
 from experiments.runs.folders import RunError, is_finished
+from experiments.runs.interrupts import Interrupted, as_child, end_child
 from experiments.runs.training import run_training
 
 __all__ = [
@@ -233,6 +233,9 @@ def _run(run: StudyRun) -> str | None:
         # Processes side by side share the cores.
         with threadpool_limits(run.setup.threads):
             run_training(run.setup, run.folder, run.overrides)
+    except Interrupted as error:
+        handler.close()
+        end_child(error)
     except RunError as error:
         _log.error("%s", error)
         return one_line(error)
@@ -246,8 +249,7 @@ def _run(run: StudyRun) -> str | None:
 
 
 def _begin_process() -> None:
-    # Ctrl-C ends a process at once, without a traceback from each of them.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    as_child()
     logging.captureWarnings(True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

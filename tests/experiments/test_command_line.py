@@ -1,5 +1,6 @@
 """What a command line can say: classes of one's own, and errors of one line."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from omegaconf import MissingMandatoryValue
 import experiments
 from experiments.runs.arguments import add_own_arguments
 from experiments.runs.build import build
-from experiments.runs.command import in_one_line
+from experiments.runs.command import _filled, in_one_line
 from experiments.runs.folders import RunError
 
 ROOT = Path(experiments.__file__).parents[1]
@@ -199,6 +200,9 @@ def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
         ("train", "env.candidate_samplr=mixed", "Did you mean env.candidate_sampler?"),  # before the command
         ("train", "market.context=[town]", "error: `market`: `context` must list names of ('place', 'pay')"),  # in it
         ("coldstart", "learnrs=[cosine]", "Did you mean learners?"),
+        ("train", "env.split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
+        ("report", "run=runs", "Did you mean runs?"),
+        ("make_dataset", "n_pairs=abc", "debug=true"),
     ],
 )
 def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
@@ -209,13 +213,50 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
     assert line.startswith("error: ") and said in line
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("`n` must be 1 or more."), "`n` must be 1 or more."),
+        (ValueError("shapes differ"), "shapes differ (debug=true shows where)"),
+        (TypeError("'<' not supported"), "TypeError: '<' not supported (debug=true shows where)"),
+        (KeyError("there is no job `j9`"), "there is no job `j9`"),
+        (MemoryError(), "MemoryError: no words (debug=true shows where)"),
+        (RunError("wait for it."), "wait for it."),
+        (ValueError("`a` must be one of ('train', 'test'), got 'tset'."),
+         "`a` must be one of ('train', 'test'), got 'tset'. Did you mean test?"),
+        (ValueError("`a` must be one of ('train', 'test'), got 'zzz'."),
+         "`a` must be one of ('train', 'test'), got 'zzz'."),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+         "runs/x: No space left on device. Make room; the same command then goes on."),
+        (OSError(errno.EROFS, "Read-only file system", b"/a"),
+         "/a: Read-only file system. Choose a place that can be written to."),
+    ],
+)  # fmt: skip
+def test_what_a_user_can_cause_is_one_sentence(error, said):
+    assert in_one_line(error) == said
+
+
+def test_what_is_kept_names_entries_of_the_config_and_is_nothing_where_one_is_null(config):
+    cfg = config("record")
+    assert _filled("answers, in {simulator.cache}", cfg) == "answers, in runs/answers.sqlite"
+    cfg.simulator.cache = None
+    assert _filled("answers, in {simulator.cache}", cfg) == _filled("", cfg) == ""
+
+
+def test_debug_shows_all_of_an_error(tmp_path):
+    done = said_by("debug=true", "env.split=tset", *SMALL, folder=tmp_path)
+
+    assert done.returncode == 1 and "Traceback (most recent call last):" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("got 'tset'.")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_error_of_ones_own_code_is_told_from_the_command_on(lab):
     (lab / "cli_lab.py").write_text(LAB.replace("self.alpha = alpha", "self.alpha = alpha.upper()"))
     broken = ["simulator=custom", "simulator._target_=cli_lab.Oracle", "algo=random", *SMALL]
     done = said_by(*broken, folder=lab)
     assert done.stderr.splitlines()[-1] == (
-        "error: `reward.simulator`: AttributeError: 'float' object has no attribute 'upper' "
-        "(HYDRA_FULL_ERROR=1 shows where)"
+        "error: `reward.simulator`: AttributeError: 'float' object has no attribute 'upper' (debug=true shows where)"
     )
     (lab / "cli_lab.py").write_text(LAB.replace("job_ids % 7", "job_ids.no_such_thing"))
     done = said_by(*broken, folder=lab)

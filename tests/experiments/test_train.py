@@ -12,7 +12,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.pages.page import write_report
 from experiments.runs import build, training
-from experiments.runs.folders import RunError, find_runs, lock_run, unfinished_runs
+from experiments.runs.folders import RunError, clear_if_only, find_runs, lock_run, unfinished_runs
 from experiments.runs.recording import LearningCurve, rows_until
 
 ROOT = Path(build.__file__).parents[2]
@@ -246,6 +246,17 @@ def test_who_learns_nothing_is_not_pretrained_and_says_so(run, caplog):
         ("evaluation.at=5", "`evaluation.at` must be a list .* got 5"),
         ("evaluation.interval=0", "`evaluation.interval` must be 1 or more, got 0"),
         ("checkpoint_interval=0", "`checkpoint_interval` must be 1 or more or null, got 0"),
+        ("total_timesteps=inf", "`total_timesteps` must be 0 or more, a whole number, got inf"),
+        ("total_timesteps=100.5", "`total_timesteps` must be 0 or more, a whole number, got 100.5"),
+        ("total_timesteps=true", "`total_timesteps` must be 0 or more, got True"),
+        ("total_timesteps=1e30", "`total_timesteps` must be at most 9,007,199,254,740,992, got 1,0"),
+        ("seed=abc", "`seed` must be 0 or more, got 'abc'"),
+        ("seed=-1", "`seed` must be 0 or more, got -1"),
+        ("seed=4294967296", "`seed` must be at most 4,294,967,295, got 4,294,967,296"),
+        ("evaluation.n_pairs=nan", "`evaluation.n_pairs` must be 0 or more, a whole number, got nan"),
+        ("env.n_envs=x", "`env.n_envs` must be 1 or more, got 'x'"),
+        ("threads=0", "`threads` must be 1 or more, got 0"),
+        ("resume=maybe", "`resume` must be true or false, got 'maybe'"),
     ],
 )
 def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
@@ -277,18 +288,54 @@ def test_a_finished_run_that_is_replaced_is_told_by_what(run, caplog):
     assert "had other evaluation.n_episodes, total_timesteps" in caplog.text
 
 
-def test_a_run_that_fails_ends_no_sweep_and_is_counted(tmp_path):
+FAILING = """
+from experiments.learners.opponents import RandomRecommender
+
+
+class Learner(RandomRecommender):
+    def __init__(self, env, gamma, seed, fails):
+        super().__init__(env, gamma=gamma, seed=seed)
+        self.fails = fails
+
+    def learn(self, *args, **kwargs):
+        assert not self.fails, "on purpose"
+        return super().learn(*args, **kwargs)
+"""
+
+
+def test_a_run_that_fails_ends_no_sweep_and_is_counted_unless_it_could_not_be_built(tmp_path):
     small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 evaluation.n_pairs=64"
-    command = [sys.executable, "-m", "experiments.train", "-m", "algo=random", "total_timesteps=-1,20", *small.split()]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    (tmp_path / "failing_lab.py").write_text(FAILING)
+    own = ["algo=custom", "algo._target_=failing_lab.Learner", "algo.fails=false,true"]
+    command = [sys.executable, "-m", "experiments.train", "-m", *own, "total_timesteps=-1,20", *small.split()]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
 
     assert done.returncode != 0
     assert "error: `total_timesteps` must be 0 or more" in done.stderr
     (finished,) = find_runs(tmp_path / "runs", "runs")
     assert finished.summary["interactions"] == 20
     assert unfinished_runs(tmp_path / "runs", 1).startswith("1 of 2 runs unfinished: ")
+    assert len(list((tmp_path / "runs").glob("sweeps/*/*/"))) == 2
+
+
+def test_a_folder_is_cleared_of_hydras_files_alone_and_only_while_nobody_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "train" / "now"
+    for name in (".hydra/config.yaml", "train.log", "summary.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    hydras = (".hydra", "train.log")
+
+    assert not clear_if_only(folder, hydras) and (folder / ".hydra" / "config.yaml").exists()
+    (folder / "summary.json").unlink()
+    with lock_run(folder):
+        assert not clear_if_only(folder, hydras) and (folder / "train.log").exists()
+    (tmp_path / "runs" / "other").mkdir()
+    assert clear_if_only(folder, hydras)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    monkeypatch.chdir(tmp_path / "runs" / "other")
+    assert not clear_if_only(tmp_path / "runs" / "other", hydras) and Path.cwd().exists()
 
 
 def test_a_sweep_resumes_and_becomes_one_report(tmp_path):
@@ -327,4 +374,5 @@ def test_a_command_that_cannot_work_says_why_and_fails(tmp_path, module, argumen
     )
 
     assert done.returncode != 0
-    assert message in done.stderr
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
