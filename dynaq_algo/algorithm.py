@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from dynaq_algo.action_table import ActionTable, find_action_table
 from dynaq_algo.agent_file import REMADE, AgentFileError, building, read_agent, reading, write_agent
-from dynaq_algo.arguments import best_match, refuse_unknown_arguments
+from dynaq_algo.arguments import best_match, refuse_unknown_arguments, require_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
@@ -246,8 +246,10 @@ class CandidateAlgorithm(DQN):
         training that is due comes first when learning goes on with `reset_num_timesteps=False`.
 
         Raises:
+            ValueError: If `total_timesteps` is no whole number of 0 or more.
             NothingLearned: If no transition was valid; where some were not, one warning says how many.
         """
+        require_whole("total_timesteps", total_timesteps, 0)
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
         kwargs = {"tb_log_name": type(self).__name__, **dict(zip(names, args, strict=False)), **kwargs}
         if kwargs.get("reset_num_timesteps", True):

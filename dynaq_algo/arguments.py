@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = [
     "refuse_other_choice",
     "refuse_unknown_arguments",
     "refuse_unknown_kwargs",
+    "require_number",
+    "require_whole",
 ]
 
 
@@ -61,6 +64,35 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
         refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, parameters)
 
 
+def require_whole(name: str, value: Any, least: int) -> int:
+    """A whole number as an int, whatever its type.
+
+    Args:
+        name: Of the argument.
+        value: What was given; True is no number.
+        least: The smallest that is allowed.
+
+    Raises:
+        ValueError: If it is none, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"`{name}` must be a whole number of {least} or more, got {value!r:.80}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be {least} or more, got {value}.")
+    return int(value)
+
+
+def require_number(name: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number, got {value!r:.80}.")
+    return float(value)
+
+
 def check_learning(
     *,
     planning: str,
@@ -79,11 +111,13 @@ def check_learning(
     """
     refuse_other_choice("planning", planning, PLANNING)
     refuse_other_choice("bootstrap", bootstrap, BOOTSTRAPS)
+    for name, number in {"weight_pull": weight_pull, "gamma": gamma}.items():
+        require_number(name, number)
     if not 0 <= weight_pull <= 1:
         raise ValueError(
             f"`weight_pull` must be a share in [0, 1], got {weight_pull}. Leave it out, or 0, for no pull."
         )
-    if not 0 <= exploration_bonus < math.inf:
+    if not (isinstance(exploration_bonus, numbers.Real) and 0 <= exploration_bonus < math.inf):
         raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")
     if not 0 <= gamma <= 1 or (bootstrap == "same_action" and gamma == 1):
         raise ValueError(
@@ -92,6 +126,4 @@ def check_learning(
         )
     counts = {"planning_steps": planning_steps, "batch_size": batch_size}
     for name, count in {**counts, "target_update_interval": target_update_interval}.items():
-        least = 0 if name == "planning_steps" else 1
-        if count < least:
-            raise ValueError(f"`{name}` must be {least} or more, got {count}.")
+        require_whole(name, count, 0 if name == "planning_steps" else 1)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
 from dynaq_algo.agent_file import AgentFileError, building, reading, write_whole, written_by
-from dynaq_algo.arguments import refuse_other_choice
+from dynaq_algo.arguments import refuse_other_choice, require_whole
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
@@ -145,8 +145,10 @@ class Bandit:
             progress_bar: Show one, with SB3's extra dependencies.
 
         Raises:
+            ValueError: If `total_timesteps` is no whole number of 0 or more.
             NothingLearned: If no transition was valid; where some were not, one warning says how many.
         """
+        require_whole("total_timesteps", total_timesteps, 0)
         is_new = self._last_obs is None
         if reset_num_timesteps:
             self.num_timesteps = 0

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import enum
 import json
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gath
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.rewards import Cosines
 
-__all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample"]
+__all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample", "require_count"]
 
 Observation = Literal["features", "ids"]
 Resample = Literal["episode", "step"]
@@ -35,6 +36,21 @@ _FORESEEN = 64
 
 # What a sample of pair features is taken from.
 _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
+
+
+def require_count(name: str, value: Any, otherwise: str = "") -> None:
+    """Refuses what is no number of things, of which there is at least one; True is none.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        otherwise: What else is allowed, in words.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"`{name}` must be at least 1{otherwise}, a whole number, got {value!r:.80}.")
 
 
 class Recommendations:

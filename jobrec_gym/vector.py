@@ -17,7 +17,14 @@ from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.episodes import UpcomingEpisodes
 from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
-from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
+from jobrec_gym.problem import (
+    JobRecSpec,
+    Observation,
+    RecommendationProblem,
+    Recommendations,
+    Resample,
+    require_count,
+)
 from jobrec_gym.rewards import Cosines, scaled_cosine
 
 __all__ = ["JobRecVectorEnv", "add_info"]
@@ -84,10 +91,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         pair_noise: float = 0.0,
         render_mode: str | None = None,
     ):
-        if num_envs < 1:
-            raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"`max_episode_steps` must be at least 1 or None, got {max_episode_steps}.")
+        require_count("num_envs", num_envs)
+        if max_episode_steps is not None:
+            require_count("max_episode_steps", max_episode_steps, " or None")
         if render_mode is not None:
             raise ValueError(
                 f"`render_mode` must be None in a vector environment, got {render_mode!r}: render a single one."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket
-from jobrec_gym.problem import Recommendations
+from jobrec_gym.problem import Recommendations, require_count
 from jobrec_gym.rewards import (
     CosineRewardModel,
     CosineScale,
@@ -424,8 +424,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
         terminate_on: Sequence[str] = (),
         num_envs: int = 1,
     ):
-        if num_envs < 1:
-            raise ValueError(f"`num_envs` must be at least 1, got {num_envs}.")
+        require_count("num_envs", num_envs)
         self._begin_hybrid(env, simulator, schedule, cosine_scale, terminate_on, num_envs, num_envs=num_envs)
 
 

@@ -55,6 +55,7 @@ VECTORS_FILE = "vectors.npz"
 TEST_FRACTION = 0.3
 
 # Every random number of a generated market is hash64(seed, one of these, row, ...).
+_MOST_ROWS = 2**31 - 1  # ids of rows are drawn with 32 bits to spare
 _APPLICANT, _JOB, _OCCUPATION, _CONTEXT = 1, 2, 3, 4
 _PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
     11
@@ -165,6 +166,8 @@ def load_default(
     for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MarketError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+        if name != "seed" and value > _MOST_ROWS:
+            raise MarketError(f"`{name}` must be at most {_MOST_ROWS:,}, got {value:,}.")
     if dtype not in get_args(Precision):
         raise MarketError(f"`dtype` must be one of {get_args(Precision)}, got {dtype!r}.")
     shown = _shown(context)

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv
+from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv, LinearBandit
 from dynaq_algo.networks import PairNetwork
 from dynaq_algo.validity import NothingLearned
 
@@ -76,6 +76,11 @@ def test_defaults_are_those_of_the_design():
         ({"bootstrap": "duoble"}, "did you mean 'double'"),
         ({"planning_source": "visit"}, "did you mean 'visited'"),
         ({"planning_steps": -1}, "`planning_steps` must be 0 or more, got -1"),
+        ({"planning_steps": 1.5}, "`planning_steps` must be a whole number of 0 or more, got 1.5"),
+        ({"planning_steps": True}, "`planning_steps` must be a whole number of 0 or more, got True"),
+        ({"batch_size": "abc"}, "`batch_size` must be a whole number of 1 or more, got 'abc'"),
+        ({"gamma": "abc"}, "`gamma` must be a finite number, got 'abc'"),
+        ({"exploration_bonus": "abc"}, "`exploration_bonus` must be a finite number of 0 or more, got abc"),
         ({"n_steps": 3}, "compact replay of its own and one-step targets"),
         ({"buffer_size": 0}, "`buffer_size` must be n_envs=1 or more"),
         ({"world_model_kwargs": {"n_members": 0}}, "`n_members` must be 1 or more, got 0"),
@@ -858,3 +863,10 @@ def test_epsilon_stays_between_its_ends_and_never_turns(initial, final, fraction
     assert low - 1e-9 <= earlier <= high + 1e-9 and low - 1e-9 <= later <= high + 1e-9
     assert (later - earlier) * (final - initial) >= -1e-9
     assert schedule(1) == pytest.approx(initial) and schedule(0) == pytest.approx(final)
+
+
+@pytest.mark.parametrize("total_timesteps", [float("inf"), float("nan"), 100.5, True, "10", -1])
+def test_learning_takes_a_whole_number_of_steps(total_timesteps):
+    for model in (DynaQ("CandidatePolicy", vec(1)), LinearBandit(vec(1))):
+        with pytest.raises(ValueError, match="`total_timesteps` must be"):
+            model.learn(total_timesteps)

@@ -159,6 +159,8 @@ def test_whole_occupations_can_be_held_out():
 def test_impossible_sizes_are_refused():
     with pytest.raises(MarketError, match="`n_jobs` must be an integer of at least 1, got 0"):
         load_market("default", n_jobs=0)
+    with pytest.raises(MarketError, match="`n_applicants` must be at most 2,147,483,647, got 1,000,000"):
+        load_market("default", n_applicants=10**30)
     with pytest.raises(MarketError, match="`dtype` must be one of .* got 'float8'"):
         load_market("default", dtype="float8")
     with pytest.raises(MarketError, match="'row' or 'occupation', got 'x'"):

@@ -232,6 +232,9 @@ def test_misuse_is_named():
     for kwargs, message in (
         ({"num_envs": 0}, "`num_envs` must be at least 1"),
         ({"max_episode_steps": 0}, "`max_episode_steps` must be at least 1 or None"),
+        ({"max_episode_steps": 2.5}, "`max_episode_steps` must be at least 1 or None, a whole number, got 2.5"),
+        ({"num_envs": True}, "`num_envs` must be at least 1, a whole number, got True"),
+        ({"num_envs": "x"}, "`num_envs` must be at least 1, a whole number, got 'x'"),
         ({"render_mode": "ansi"}, "render a single one"),
     ):
         with pytest.raises(ValueError, match=message):
