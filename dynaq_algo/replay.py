@@ -323,9 +323,7 @@ class CandidateReplay:
         with open(path, "wb") if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:  # noqa: PTH123
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def load(
-        self, path: str | PathLike[str], max_bytes: int = MAX_ARRAY_BYTES, n_actions: int | None = None
-    ) -> None:
+    def load(self, path: str | PathLike[str], max_bytes: int = MAX_ARRAY_BYTES, n_actions: int | None = None) -> None:
         """Read what :meth:`save` wrote. All of it is checked first; a file that is refused changes nothing.
 
         Args:

@@ -99,7 +99,16 @@ def broken_zip(place, value):
         zipped(CSV)[:60],
     ],
     # gzip writes the time: data as names would make other tests in each process.
-    ids=["gzip cut", "gzip changed", "bz2 cut", "xz cut", "zip encrypted", "zip by no method", "zip changed", "zip cut"],
+    ids=[
+        "gzip cut",
+        "gzip changed",
+        "bz2 cut",
+        "xz cut",
+        "zip encrypted",
+        "zip by no method",
+        "zip changed",
+        "zip cut",
+    ],
 )
 def test_a_broken_or_encrypted_archive_is_named(rows_of, data):
     with pytest.raises(MarketError, match=r"jobs\.csv cannot be read: "):
