@@ -22,6 +22,7 @@ OURS = frozenset(
         *("dynaq_algo.DynaQ", "dynaq_algo.DynaQ.plus", "dynaq_algo.LinearBandit", "dynaq_algo.GaussianProcessBandit"),
         *(f"experiments.learners.opponents.{name}Recommender" for name in ("Cosine", "Oracle", "Popularity", "Random")),
         *("experiments.runs.build.open_market", "experiments.runs.evaluation.CosineTruth", "jobrec_gym.load_market"),
+        "experiments.runs.keys.RefuseKeys",
         *(f"jobrec_gym.{name}Simulator" for name in ("LLM", "Logged", "Recorded", "Rule")),
         *(f"jobrec_gym.Vector{name}Reward" for name in ("Cosine", "Feedback", "Hybrid", "LLM")),
         "jobrec_gym.AnnealSchedule",

@@ -65,7 +65,7 @@ def test_a_file_of_another_market_is_refused(market, tmp_path):
 
     with pytest.raises(ValueError, match="another market"):
         load_dataset(tmp_path / "a.npz", load_market("default", n_jobs=61, n_applicants=40))
-    with pytest.raises(ValueError, match="no data set"):
+    with pytest.raises(ValueError, match="no whole data set"):
         load_dataset(tmp_path / "missing.npz", market)
 
 

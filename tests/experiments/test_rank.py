@@ -331,4 +331,5 @@ def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
 def test_the_command_ends_in_one_line_where_something_is_wrong(tmp_path):
     process = command(tmp_path, "applicants=nobody.csv", f"out={tmp_path / 'ranked.csv'}")
     said, errors = process.communicate()
-    assert process.returncode == 1 and said == "" and errors == "error: nobody.csv does not exist.\n"
+    assert process.returncode == 1 and said == ""
+    assert errors == f"error: nobody.csv does not exist (looked in {ROOT}).\n"

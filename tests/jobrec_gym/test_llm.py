@@ -1011,7 +1011,6 @@ def test_a_repeat_asks_anew_within_the_same_budget(market, tmp_path):
     "options",
     [
         {"sampling": {"extra_body": {"max_tokens": 4_000}}},
-        {"sampling": {"extra_body": {"api_key": "secret"}}},
         {"api_base": "http://user:secret@localhost/v1"},
         {"mode": "guess"},
         {"cache_mode": "rewind"},
