@@ -157,6 +157,8 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
     market, options = _loaded(jobs, people)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
     told = summarise(market) if people else summarise(market, ("applicants" if _is_people(jobs) else "jobs",))
+    if not people:  # a market is named after its jobs, of which there are none where people are looked at
+        told = told.replace(market.name, f"{jobs.kind}:{Path(file).name}", 1)
     return "\n".join([*lines, "", told, "", _call(jobs, people, options)])
 
 

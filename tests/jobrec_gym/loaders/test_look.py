@@ -143,6 +143,7 @@ def test_documents_are_known_by_what_they_hold(tmp_path):
     assert run(call).applicant("anna").title == "Cook"
     text, call = told(people / "anna.json")
     assert f'"json-resume:{people / "anna.json"}"' in call and 'jobs="..."' in call
+    assert "\njson-resume:anna.json: 1 applicants" in text
     assert "skills a row: applicants 1.0 hard" in text and "first of the applicants: 'anna'; Cook" in text
 
 
