@@ -111,11 +111,10 @@ def check_learning(
     """
     refuse_other_choice("planning", planning, PLANNING)
     refuse_other_choice("bootstrap", bootstrap, BOOTSTRAPS)
-    for name, number in {"weight_pull": weight_pull, "gamma": gamma}.items():
-        require_number(name, number)
-    if not 0 <= weight_pull <= 1:
+    require_number("gamma", gamma)
+    if isinstance(weight_pull, bool) or not (isinstance(weight_pull, numbers.Real) and 0 <= weight_pull <= 1):
         raise ValueError(
-            f"`weight_pull` must be a share in [0, 1], got {weight_pull}. Leave it out, or 0, for no pull."
+            f"`weight_pull` must be a share in [0, 1], got {weight_pull!r:.80}. Leave it out, or 0, for no pull."
         )
     if not (isinstance(exploration_bonus, numbers.Real) and 0 <= exploration_bonus < math.inf):
         raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")

@@ -130,7 +130,7 @@ def test_the_sentence_is_true_whether_or_not_it_learned(best, cosine, plain, sai
         ("interactions=0", "error: `interactions` must be 1 or more, got 0."),
         ("n_jobs=two", "error: `n_jobs` must be 1 or more, got 'two'."),
         ('common=["no_such_option=1"]', "error: Could not override 'no_such_option'"),
-        ('common=["evaluation.n_pairs=0"]', "error: dynaq failed: "),
+        ('common=["evaluation.n_pairs=0"]', "error: `evaluation.n_pairs` must be 1 or more, got 0."),
     ],
 )
 def test_what_cannot_be_ends_in_a_line(tmp_path, option, said):
