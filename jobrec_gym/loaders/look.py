@@ -156,9 +156,11 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
     people = None if applicants is None else _side(*_kind(applicants))
     market, options = _loaded(jobs, people)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
-    told = summarise(market) if people else summarise(market, ("applicants" if _is_people(jobs) else "jobs",))
-    if not people:  # a market is named after its jobs, of which there are none where people are looked at
-        told = told.replace(market.name, f"{jobs.kind}:{Path(file).name}", 1)
+    if people:
+        told = summarise(market)
+    else:  # a market is named after its jobs, which nobody gave where people are looked at
+        side = "applicants" if _is_people(jobs) else "jobs"
+        told = summarise(market, (side,), name=f"{jobs.kind}:{Path(file).name}")
     return "\n".join([*lines, "", told, "", _call(jobs, people, options)])
 
 

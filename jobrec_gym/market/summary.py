@@ -36,18 +36,19 @@ class Summarised(Protocol):
         ...
 
 
-def summarise(market: Summarised, sides: Sequence[str] = ("jobs", "applicants")) -> str:
+def summarise(market: Summarised, sides: Sequence[str] = ("jobs", "applicants"), name: str | None = None) -> str:
     """Five lines: rows, skills a row, what was left out, what was cut, and the first row.
 
     Args:
         market: Any.
         sides: Which are told of.
+        name: What is said to hold them; by default the market's name.
     """
     populations = {side: getattr(market, side) for side in sides}
     first = market.job(0) if sides[0] == "jobs" else market.applicant(0)
     return "\n".join(
         (
-            f"{market.name}: {_joined(_rows(side, rows) for side, rows in populations.items())}",
+            f"{name or market.name}: {_joined(_rows(side, rows) for side, rows in populations.items())}",
             f"skills a row: {_joined(_skills(market, side, rows) for side, rows in populations.items())}",
             f"left out: {_joined(market.left_out) or 'nothing'}",
             f"cut: {_joined(market.cut) or 'nothing'}",
