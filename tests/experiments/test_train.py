@@ -253,7 +253,7 @@ def test_who_learns_nothing_is_not_pretrained_and_says_so(run, caplog):
         ("seed=abc", "`seed` must be 0 or more, got 'abc'"),
         ("seed=-1", "`seed` must be 0 or more, got -1"),
         ("seed=4294967296", "`seed` must be at most 4,294,967,295, got 4,294,967,296"),
-        ("evaluation.n_pairs=nan", "`evaluation.n_pairs` must be 0 or more, a whole number, got nan"),
+        ("evaluation.n_pairs=nan", "`evaluation.n_pairs` must be 1 or more, a whole number, got nan"),
         ("env.n_envs=x", "`env.n_envs` must be 1 or more, got 'x'"),
         ("threads=0", "`threads` must be 1 or more, got 0"),
         ("resume=maybe", "`resume` must be true or false, got 'maybe'"),
