@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.market import LabourMarket, Population, Split, gathered
+from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_folder import put_back, whole_folder
 
 __all__ = ["Interactions", "LogError", "ObservationForm", "is_saved_log"]
 
@@ -375,18 +377,15 @@ class Interactions:
         """Writes a folder: ``interactions.json`` and one ``.npy`` a column; no pickle. It appears whole or not at all.
 
         People and jobs are written by their keys, so that the log is found again on a market that has grown. An
-        existing log there is replaced.
+        existing log there is replaced; whenever a kill comes, the old log or the new one is there for :meth:`load`.
 
         Returns:
             The same log, which knows its folder.
 
         Raises:
-            LogError: If ``path`` exists and is neither a saved log nor an empty folder.
+            LogError: If ``path`` exists and is neither a saved log nor an empty folder, or is a mount point.
         """
         folder = Path(path).absolute()
-        if folder.exists() and not is_saved_log(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise LogError(f"{folder} exists and is not a saved log; choose another path.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         columns = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN) if getattr(self, name) is not None}
         jobs = self.job_ids if self.shown_ids is None else np.concatenate([self.job_ids, self.shown_ids])
         for side, ids in (("applicants", self.applicant_ids), ("jobs", jobs)):
@@ -398,16 +397,18 @@ class Interactions:
                 columns["job_ids"] = places[: len(self)]
                 if self.shown_ids is not None:
                     columns["shown_ids"] = places[len(self) :]
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            new, old = Path(scratch) / "log", Path(scratch) / "old"
-            new.mkdir()
+        header = {
+            "format": _FORMAT,
+            "written_by": written_by(),
+            "market": self.market.name,
+            "n": len(self),
+            "columns": sorted(columns),
+            "sha256": {name: array_digest(column) for name, column in columns.items()},
+        }
+        with whole_folder(folder, is_saved_log, "log", LogError) as new:
             for name, column in columns.items():
                 np.save(new / f"{name}.npy", column, allow_pickle=False)
-            header = {"format": _FORMAT, "market": self.market.name, "n": len(self), "columns": sorted(columns)}
             (new / _HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
         fields = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN)}
         return Interactions(self.market, **fields, folder=folder)
 
@@ -420,25 +421,36 @@ class Interactions:
             market: Where its people and jobs are, by their keys.
 
         Raises:
-            LogError: If the folder holds no whole log, or the market lacks somebody or something in it.
+            LogError: If the folder holds no whole log, was changed after it was written or is of another version, or
+                the market lacks somebody or something in it.
         """
         folder = Path(path).absolute()
+        put_back(folder)
         try:
             header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
             if header["format"] != _FORMAT:
-                raise ValueError(f"its format is {header['format']!r}, expected {_FORMAT!r}")
-            columns = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in header["columns"]}
+                writer = str(header.get("written_by", "an earlier version"))
+                raise ValueError(f"its format is {header['format']!r:.40}, by {writer:.40}, expected {_FORMAT!r}")
+            unknown = sorted({*header["columns"]} - {*_ROWS, *_SHOWN, *(f"{side}_keys" for side in _SIDES)})
+            if unknown:
+                raise ValueError(f"it has columns that no log has, {unknown!r:.200}")
+            # Mapped first: a size in a file that the file has not is then no memory taken.
+            mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in header["columns"]}
+            columns = {name: np.array(column) for name, column in mapped.items()}
+            listed = header.get("sha256")  # earlier logs have no digests
+            changed = (
+                [] if listed is None else [name for name in columns if array_digest(columns[name]) != listed[name]]
+            )
             keys = {side: columns.pop(f"{side}_keys") for side in _SIDES}
-            unknown = sorted(columns.keys() - {*_ROWS, *_SHOWN})
-            if unknown or any(columns[name].shape != (header["n"],) for name in columns.keys() - {*_SHOWN}):
-                raise ValueError(f"its columns do not fit together {unknown or ''}".rstrip())
+            if any(columns[name].shape != (header["n"],) for name in columns.keys() - {*_SHOWN}):
+                raise ValueError("its columns do not fit together")
             for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
                 if name in columns:
                     ids = columns[name]
                     if len(ids) and not (ids.min() >= 0 and ids.max() < len(keys[side])):
                         raise ValueError(f"`{name}` has ids that it has no keys of")
                     columns[name] = ids.astype(np.int64)
-        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise LogError(f"{folder} holds no whole log: {error}; save it again.") from error
         for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
             if name in columns:
@@ -448,6 +460,10 @@ class Interactions:
                 columns[name] = rows[columns[name]]
         log = cls(market, **columns, folder=folder)
         _check(log)
+        if changed:
+            raise LogError(
+                f"{folder / changed[0]}.npy was changed after it was written; save the log again, or take a copy."
+            )
         return log
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -487,7 +503,8 @@ class Interactions:
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a log."""
+    """Whether a folder says that it holds a log; one that a kill left beside its place is put back first."""
+    put_back(path)
     return (Path(path) / _HEADER).is_file()
 
 

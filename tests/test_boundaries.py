@@ -13,7 +13,17 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "jobrec_gym": [
         {"credentials", "sharing"},
-        {"cache_folder", "counter_rng", "extras", "kept_pairs", "pieces", "progress", "shown_text"},
+        {
+            "cache_folder",
+            "counter_rng",
+            "extras",
+            "kept_pairs",
+            "pieces",
+            "progress",
+            "shown_text",
+            "version",
+            "whole_folder",
+        },
         {"market.tables", "market.verified"},
         {"market.context"},
         {"market.checks", "market.keys", "market.summary", "market.vectors"},

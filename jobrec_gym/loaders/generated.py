@@ -26,12 +26,12 @@ from jobrec_gym.market import (
     Vocabulary,
     compose_block,
     compose_vectors,
-    is_empty,
     market_folder,
     read_header,
     write_vectors,
 )
 from jobrec_gym.progress import steps
+from jobrec_gym.whole_folder import is_empty
 
 __all__ = [
     "CONTEXT",

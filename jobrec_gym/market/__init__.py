@@ -1,7 +1,7 @@
 """The labour market: frozen tables of applicants and jobs, and where they come from."""
 
 from jobrec_gym.market.context import ContextField, ContextTable, ContextValue
-from jobrec_gym.market.folder import is_empty, market_folder, read_header, write_vectors
+from jobrec_gym.market.folder import market_folder, read_header, write_vectors
 from jobrec_gym.market.labour_market import LabourMarket, load_market
 from jobrec_gym.market.sources import MarketSpec, register_market_source
 from jobrec_gym.market.tables import (
@@ -35,7 +35,6 @@ __all__ = [
     "compose_block",
     "compose_vectors",
     "gathered",
-    "is_empty",
     "load_market",
     "market_folder",
     "read_header",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,18 +17,13 @@ from jobrec_gym.market.checks import check_lengths
 from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 from jobrec_gym.market.verified import array_digest, remember
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers stay
-    fcntl = None
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_folder import put_back, whole_folder
 
 __all__ = [
     "HEADER",
     "MarketTables",
     "check_digests",
-    "is_empty",
     "is_saved_market",
     "market_files",
     "market_folder",
@@ -47,7 +37,6 @@ __all__ = [
 _FORMAT = "jobrec-market/2"
 HEADER = "market.json"
 _TABLES = "tables"
-_OLD, _LOCK = "old", ".lock"
 _WRITE_CHUNK = 16_384
 _SIDES: tuple[Side, ...] = ("applicants", "jobs")
 _WORD_VECTORS = ("title_vectors", "experience_vectors")
@@ -80,25 +69,8 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         MarketError: If ``path`` exists and is neither a saved market nor an empty folder, or is a mount point.
     """
     folder = Path(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
-    if folder.exists() and not is_saved_market(folder) and not is_empty(folder):
-        raise MarketError(f"{folder} exists and is not a saved market; choose another path.")
-    if folder.is_mount():
-        raise MarketError(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        new, old = Path(scratch) / "market", Path(scratch) / _OLD
-        with _held(Path(scratch), folder.name):
-            new.mkdir()
-            yield new
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+    with whole_folder(folder, is_saved_market, "market", MarketError) as new:
+        yield new
     # Its writer need not read it again to know that it is whole.
     if is_saved_market(folder):
         remember(folder, market_files(folder, read_header(folder)))
@@ -177,7 +149,7 @@ def write_tables(
     described = [side for side in _SIDES if getattr(market, side).descriptions is not None]
     header = {
         "format": _FORMAT,
-        "written_by": _written_by(),
+        "written_by": written_by(),
         "files": files,
         "name": market.name,
         "text_blocks": sorted(market.text_blocks),
@@ -288,15 +260,8 @@ def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
 def is_saved_market(path: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it holds a market; one that a kill left beside its place is put back first."""
     folder = Path(path)
-    if not folder.exists():
-        with contextlib.suppress(OSError):
-            _clear_leftovers(folder)
+    put_back(folder)
     return (folder / HEADER).is_file()
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether a folder is there and holds nothing."""
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str, ContextTable]:
@@ -323,41 +288,6 @@ def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
 def _digest_of(text: bytes) -> bytes:
     """What stands in front of a header instead of its bracket."""
     return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '
-
-
-def _written_by() -> str:
-    try:
-        return f"jobrec-gym {metadata.version('jobrec-gym')}"
-    except metadata.PackageNotFoundError:  # from a folder of sources
-        return "jobrec-gym"
-
-
-@contextlib.contextmanager
-def _held(scratch: Path, name: str) -> Iterator[None]:
-    """Marks a scratch folder as that of a living process, for a market of this name: the lock goes with the process."""
-    if fcntl is None:
-        yield
-        return
-    with (scratch / f"{_LOCK}-new").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.write(name)
-        file.flush()
-        Path(file.name).rename(scratch / _LOCK)  # appears locked
-        yield
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Removes scratch folders of dead writers; an old market that one of them had moved away is put back."""
-    if fcntl is None or not folder.name or not folder.parent.is_dir():
-        return
-    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
-        with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() != folder.name:  # of a market whose name begins with this one's
-                continue
-            if not folder.exists() and (scratch / _OLD).is_dir():
-                (scratch / _OLD).rename(folder)
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _memory_mapped(file: Path) -> NDArray[Any]:

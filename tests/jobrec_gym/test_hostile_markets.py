@@ -256,7 +256,7 @@ from pathlib import Path
 from jobrec_gym import load_market
 rename, renames = Path.rename, []
 def dying(self, target):
-    if "market" in (self.name, Path(target).name):
+    if Path(sys.argv[1]).name in (self.name, Path(target).name):
         if len(renames) == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         renames.append(self)
@@ -293,14 +293,14 @@ def test_what_a_living_process_writes_is_left_alone(folder, tmp_path):
         )
         assert process.stdout.readline() == "ready\n"
         load_market("default", n_jobs=30, n_applicants=20).save(folder)
-        assert list(tmp_path.glob(f".{target.name}-*/market/begun"))
+        assert list(tmp_path.glob(f".{target.name}-*/new/begun"))
         process.communicate("")
         assert not list(tmp_path.glob(".market-*"))
 
 
 def test_a_dead_writers_market_goes_to_no_other_name(folder, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", DYING, str(shutil.copytree(folder, tmp_path / "market-2")), "0"], capture_output=True
+        [sys.executable, "-c", DYING, str(shutil.copytree(folder, tmp_path / "market-2")), "1"], capture_output=True
     )
     assert done.returncode == -signal.SIGKILL
     shutil.rmtree(folder)

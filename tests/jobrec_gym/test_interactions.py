@@ -2,8 +2,12 @@
 
 import csv
 import datetime
+import errno
 import json
 import logging
+import signal
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -417,6 +421,85 @@ def test_changed_columns_of_a_folder_are_refused(log, market, tmp_path, name, va
     np.save(tmp_path / "log" / f"{name}.npy", np.array(values))
     with pytest.raises(LogError):
         Interactions.load(tmp_path / "log", market)
+
+
+def test_a_changed_number_that_is_still_possible_is_found_by_its_digest(log, market, tmp_path):
+    folder = log.save(tmp_path / "log").folder
+    np.save(folder / "reward.npy", log.reward + 1)
+    with pytest.raises(LogError, match=r"log/reward\.npy was changed after it was written"):
+        Interactions.load(folder, market)
+
+
+def test_a_log_of_an_earlier_version_opens_and_one_of_a_later_is_refused_in_one_line(log, market, tmp_path):
+    folder = log.save(tmp_path / "log").folder
+    header = json.loads((folder / "interactions.json").read_text())
+    assert header["written_by"].startswith("jobrec-gym")
+    for later, message in (
+        ({"format": "jobrec-interactions/2", "written_by": "jobrec-gym 9"}, "interactions/2', by jobrec-gym 9, exp"),
+        ({"columns": ["../secret"]}, "columns that no log has"),
+    ):
+        (folder / "interactions.json").write_text(json.dumps(header | later))
+        with pytest.raises(LogError, match=message) as error:
+            Interactions.load(folder, market)
+        assert "\n" not in str(error.value)
+    for name in ("sha256", "written_by"):
+        del header[name]
+    (folder / "interactions.json").write_text(json.dumps(header))
+    assert (Interactions.load(folder, market).job_ids == log.job_ids).all()
+
+
+def test_a_column_that_claims_more_than_its_file_has_takes_no_memory(log, market, tmp_path):
+    folder = log.save(tmp_path / "log").folder
+    with (folder / "reward.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (1 << 45,)})
+    with pytest.raises(LogError, match="holds no whole log"):
+        Interactions.load(folder, market)
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from jobrec_gym import Interactions, load_market
+rename, renames = Path.rename, []
+def dying(self, target):
+    if Path(sys.argv[1]).name in (self.name, Path(target).name):
+        if len(renames) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        renames.append(self)
+    return rename(self, target)
+Path.rename = dying
+Interactions.of(load_market("default"), [0] * 5, [3] * 5, [1.0] * 5).save(sys.argv[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("n_renames", "load"),
+    [(0, Interactions.load), (1, Interactions.load), (1, load_interactions), (2, Interactions.load)],
+)
+def test_a_kill_between_the_renames_leaves_the_old_log_or_the_new_one(log, market, tmp_path, n_renames, load):
+    folder = log.save(tmp_path / "log").folder
+    done = subprocess.run([sys.executable, "-c", DYING, str(folder), str(n_renames)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert folder.exists() == (n_renames != 1)
+    assert len(load(folder, market)) == (5 if n_renames == 2 else 3)
+    # The next writer removes what the dead one left.
+    log.save(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_log_that_cannot_be_written_leaves_the_old_one(log, market, tmp_path, monkeypatch):
+    folder = log.save(tmp_path / "log").folder
+
+    def no_room(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", no_room)
+        with pytest.raises(OSError, match="No space"):
+            log.take(np.array([0])).save(folder)
+    assert len(Interactions.load(folder, market)) == len(log)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):

@@ -1,0 +1,103 @@
+"""A folder that is replaced whole or not at all, whenever a kill comes."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay
+    fcntl = None
+
+__all__ = ["is_empty", "put_back", "whole_folder"]
+
+_OLD, _NEW, _LOCK = "old", "new", ".lock"
+
+
+@contextlib.contextmanager
+def whole_folder(
+    path: str | os.PathLike[str], is_saved: Callable[[Path], bool], kind: str, error: type[Exception]
+) -> Iterator[Path]:
+    """An empty folder to write into; when the block ends well, it takes the place of ``path``.
+
+    ``path`` appears whole or not at all. Whenever a kill comes, the old folder or the new one is there for who asks by
+    :func:`put_back` before opening ``path``. Folders that dead writers left beside it are removed.
+
+    Args:
+        path: Where to; folders above it are made.
+        is_saved: Whether a folder holds what may be replaced.
+        kind: What that is, in words: ``"market"``.
+        error: What is raised, with a sentence.
+
+    Raises:
+        error: If ``path`` exists and neither holds what may be replaced nor is an empty folder, or is a mount point.
+    """
+    folder = Path(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(folder)
+    if folder.exists() and not is_saved(folder) and not is_empty(folder):
+        raise error(f"{folder} exists and is not a saved {kind}; choose another path.")
+    if folder.is_mount():
+        raise error(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new, old = Path(scratch) / _NEW, Path(scratch) / _OLD
+        with _held(Path(scratch), folder.name):
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+
+
+def put_back(path: str | os.PathLike[str]) -> None:
+    """Where nothing is at ``path``, and a kill left beside it what had been there, puts that back."""
+    folder = Path(path)
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            _clear_leftovers(folder)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is there and holds nothing."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+@contextlib.contextmanager
+def _held(scratch: Path, name: str) -> Iterator[None]:
+    """Marks a scratch folder as that of a living process, for a folder of this name: the lock goes with the process."""
+    if fcntl is None:
+        yield
+        return
+    with (scratch / f"{_LOCK}-new").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(name)
+        file.flush()
+        Path(file.name).rename(scratch / _LOCK)  # appears locked
+        yield
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Removes scratch folders of dead writers; an old folder that one of them had moved away is put back."""
+    if fcntl is None or not folder.name or not folder.parent.is_dir():
+        return
+    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.read() != folder.name:  # of a folder whose name begins with this one's
+                continue
+            if not folder.exists() and (scratch / _OLD).is_dir():
+                (scratch / _OLD).rename(folder)
+            shutil.rmtree(scratch, ignore_errors=True)
