@@ -1,18 +1,26 @@
-"""What is installed, and what a file holds: ``python -m jobrec_gym``, and ``python -m jobrec_gym look FILE``."""
+"""The command ``jobrec``: what is installed, what a file holds, and the best jobs for somebody by cosine.
+
+``python -m jobrec_gym`` is the same command, where the script is not on the path.
+"""
 
 import argparse
 import platform
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import gymnasium as gym
 
-from jobrec_gym.extras import install_command
+from jobrec_gym.encoders import EncoderError
+from jobrec_gym.extras import install_command, what_works
 from jobrec_gym.loaders.look import look
+from jobrec_gym.market import load_market
+from jobrec_gym.recommendations import recommend
+from jobrec_gym.shown_text import as_text
 
-__all__ = ["command_line", "extras_found", "main", "requirements_by_extra", "summary"]
+__all__ = ["command_line", "extras_found", "main", "ranking", "requirements_by_extra", "summary"]
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]*)\])?.*;.*\bextra\s*==\s*[\"'](?P<extra>[\w-]+)[\"']")
 _DISTRIBUTION = "jobrec-gym"
@@ -61,12 +69,13 @@ def extras_found(
 
 
 def summary() -> str:
-    """The page that ``python -m jobrec_gym`` prints."""
+    """The page that ``jobrec info`` prints."""
     own = _version(_DISTRIBUTION) or "(not installed, run from source)"
     lines = [
         f"{_DISTRIBUTION} {own}, {Path(__file__).parent}",
         f"Python {platform.python_version()}, {platform.platform()}",
         f"gymnasium {_version('gymnasium')}, numpy {_version('numpy')}",
+        what_works(),
         "",
         "environments",
     ]
@@ -97,30 +106,84 @@ def _requires() -> list[str]:
         return []
 
 
+def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
+    """The page that ``jobrec recommend`` prints: the best jobs of a market for one applicant, by cosine.
+
+    Args:
+        source: What :func:`~jobrec_gym.load_market` opens.
+        applicant: The key of an applicant; ``None`` for the first one.
+        n: How many jobs, at least 1.
+        **options: Keywords of the source, ``applicants`` and ``encoder``.
+
+    Raises:
+        ValueError: For an unknown applicant or market, an option that the market does not take, or an ``n`` below 1.
+        EncoderError: If the encoder cannot be loaded.
+        ImportError: If the source needs an extra that is not installed.
+        OSError: If a file cannot be read.
+    """
+    try:
+        market = load_market(source, **options)
+    except TypeError as error:
+        given = " and ".join(f"--{name}" for name in options)
+        raise ValueError(f"{given} is for a file of jobs, and the market {source!r} is none: leave it out.") from error
+    person = market.applicant(0 if applicant is None else applicant)
+    lines = [f"{as_text(person.key)}  {as_text(person.title or person.occupation or '')}".rstrip()]
+    lines += [*_list_of_skills("has", (*person.hard_skills, *person.soft_skills)), ""]
+    for job in recommend(None, market, person, n):
+        lines.append(f"{job.rank:>3}  cosine {job.score:.2f}  {as_text(job.key)}  {as_text(job.title)}".rstrip())
+        lines += [*_list_of_skills("shared", job.shared), *_list_of_skills("missing", job.missing)]
+    return "\n".join(lines)
+
+
+def _list_of_skills(word: str, skills: Sequence[str]) -> list[str]:
+    """Lines that name some skills behind a word, none for no skills."""
+    named = ", ".join(as_text(skill) for skill in skills)
+    return textwrap.wrap(named, 100, initial_indent=f"     {word:<9}", subsequent_indent=" " * 14)
+
+
 def command_line() -> argparse.ArgumentParser:
-    """The arguments of ``python -m jobrec_gym``."""
-    parser = argparse.ArgumentParser(prog="python -m jobrec_gym", description="What is installed; what a file holds.")
-    commands = parser.add_subparsers(dest="command")
+    """The arguments of ``jobrec``."""
+    parser = argparse.ArgumentParser(
+        prog="jobrec",
+        description="What is installed, what a file holds, and the best jobs for somebody by cosine.",
+        epilog="Training, sweeps and reports: `python -m experiments`, in a checkout.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("info", help="what is installed, and how to install what is missing (default)")
     looking = commands.add_parser("look", help="what a file of jobs or people holds, and the call that loads it")
     looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO or a saved market")
     looking.add_argument("applicants", nargs="?", help="the file of the applicants, where the first has the jobs")
+    ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
+    ranked.add_argument("applicant", nargs="?", help="the key of an applicant, such as A0000005; default: the first")
+    ranked.add_argument(
+        "--market", default="default", help='a name, a file or the folder of a saved market ("default")'
+    )
+    ranked.add_argument("--applicants", help="the file of the applicants, where the market is a file of jobs")
+    ranked.add_argument(
+        "--encoder", help='what makes vectors of texts; "hashing" needs no extra and knows spelling only'
+    )
+    ranked.add_argument("-n", type=int, default=10, help="how many jobs (10)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints what is installed, or what a file of jobs or people holds.
+    """Prints what is installed, what a file of jobs or people holds, or the best jobs for somebody.
 
     Raises:
-        SystemExit: For a file that cannot be read.
+        SystemExit: For what cannot be read, an unknown applicant, or an extra that is missing; in one line.
     """
     given = command_line().parse_args(arguments)
-    if given.command is None:
-        print(summary())  # noqa: T201
-        return
     try:
-        print(look(given.path, given.applicants))  # noqa: T201
-    except (ImportError, OSError, ValueError) as error:
+        if given.command == "look":
+            page = look(given.path, given.applicants)
+        elif given.command == "recommend":
+            options = {name: value for name in ("applicants", "encoder") if (value := getattr(given, name)) is not None}
+            page = ranking(given.market, given.applicant, given.n, **options)
+        else:
+            page = summary()
+    except (EncoderError, ImportError, OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
+    print(page)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,14 +1,35 @@
-"""How an extra of this package is installed, from a checkout and from a wheel: the one place that says it."""
+"""What works from a checkout and from a wheel, and how an extra is installed: the one place that says it."""
 
 from __future__ import annotations
 
 import json
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["install_command"]
+__all__ = ["install_command", "what_works"]
 
 _DISTRIBUTION = "jobrec-gym"
+
+_WORKS = {
+    "checkout": (
+        "From a checkout everything works: the packages `jobrec_gym` and `dynaq_algo`, the command `jobrec`, and, in "
+        "its folder, `python -m experiments` and `make`."
+    ),
+    "wheel": (
+        "From a wheel the packages `jobrec_gym` and `dynaq_algo` and the command `jobrec` work; "
+        "`python -m experiments` and `make` need a checkout."
+    ),
+}
+
+
+def what_works(origin: Literal["checkout", "wheel"] | None = None) -> str:
+    """The sentence that says what an installation can do.
+
+    Args:
+        origin: What it is installed from; ``None`` for this one.
+    """
+    return _WORKS[origin or ("checkout" if _is_checkout(_checkout()) else "wheel")]
 
 
 def install_command(extra: str) -> str:
@@ -20,8 +41,8 @@ def install_command(extra: str) -> str:
     Args:
         extra: Its name, as in ``pyproject.toml``.
     """
-    checkout = Path(__file__).parents[1]
-    if (checkout / "pyproject.toml").is_file():
+    checkout = _checkout()
+    if _is_checkout(checkout):
         return f'pip install -e "{_seen_from_here(checkout)}[{extra}]"'
     try:
         installed = metadata.distribution(_DISTRIBUTION)
@@ -33,6 +54,15 @@ def install_command(extra: str) -> str:
         return f'pip install "{_DISTRIBUTION}[{extra}] @ {origin}"'
     wheel = f"{_DISTRIBUTION.replace('-', '_')}-{installed.version}-py3-none-any.whl"
     return f'pip install "{wheel}[{extra}]"'
+
+
+def _checkout() -> Path:
+    """Where a checkout would begin."""
+    return Path(__file__).parents[1]
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "pyproject.toml").is_file()
 
 
 def _seen_from_here(checkout: Path) -> str:

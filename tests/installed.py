@@ -14,6 +14,7 @@ import numpy as np
 
 import jobrec_gym
 from jobrec_gym import FeedbackReward, RecordedSimulator, RuleSimulator
+from jobrec_gym.extras import what_works
 from jobrec_gym.simulators.prompts import PERSONAS
 
 installed = {distribution.name.lower().replace("_", "-") for distribution in metadata.distributions()}
@@ -40,6 +41,22 @@ envs = gym.make_vec("JobRec-v0", num_envs=3)
 envs.reset(seed=0)
 envs.step(envs.action_space.sample())
 
-shown = subprocess.run([sys.executable, "-m", "jobrec_gym"], capture_output=True, text=True, check=True).stdout
+
+def asked(*words: str) -> str:
+    """What a command prints."""
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+script = str(Path(sys.executable).with_name("jobrec"))
+shown = asked(script, "info")
 assert 'lacks stable-baselines3, torch: pip install "jobrec-gym[algo] @ file:///' in shown
+assert what_works("wheel") in shown
+assert asked(sys.executable, "-m", "jobrec_gym") == shown
 print(shown)
+
+Path("jobs.csv").write_text("key,title,hard\nj1,Baker,baking;hygiene\nj2,Welder,welding;hygiene\n")
+Path("people.csv").write_text("key,hard\np1,baking\np2,welding\n")
+assert "load_market(" in asked(script, "look", "jobs.csv", "people.csv")
+own = asked(script, "recommend", "p2", "--market", "jobs.csv", "--applicants", "people.csv", "--encoder", "hashing")
+assert "j2  Welder" in own.splitlines()[3], own
+assert "  1  cosine 0." in asked(script, "recommend", "-n", "3")

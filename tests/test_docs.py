@@ -193,7 +193,7 @@ def check_command(words):
         case ["python", "-m", "pip", "install", *arguments]:
             named = re.findall(r"\[([\w,-]+)\]", " ".join(arguments))
             assert {extra for names in named for extra in names.split(",")} <= EXTRAS.keys()
-        case ["python", "-m", "jobrec_gym", *arguments]:
+        case ["jobrec", *arguments] | ["python", "-m", "jobrec_gym", *arguments]:
             command_line().parse_args(arguments)
         case ["python", "-m", "dynaq_algo", *arguments]:
             dynaq_algo.__main__.command_line().parse_args(arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobrec_gym import extras
-from jobrec_gym.extras import install_command
+from jobrec_gym.extras import install_command, what_works
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,19 @@ def test_a_copy_of_the_source_sends_to_a_checkout(monkeypatch, no_checkout):
 
     monkeypatch.setattr(metadata, "distribution", missing)
     assert install_command("llm") == 'pip install -e ".[llm]" in a checkout of jobrec-gym'
+
+
+def test_one_sentence_says_what_works(monkeypatch, tmp_path):
+    assert what_works() == what_works("checkout")
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages" / "jobrec_gym" / "extras.py"))
+    assert what_works() == what_works("wheel")
+    assert "`python -m experiments` and `make` need a checkout" in what_works("wheel")
+
+
+@pytest.mark.parametrize("origin", ["checkout", "wheel"])
+def test_the_quickstart_has_the_same_sentence(origin):
+    page = " ".join((ROOT / "docs" / "quickstart.md").read_text().split())
+    assert what_works(origin) in page
 
 
 def test_nothing_names_a_package_that_no_index_has():

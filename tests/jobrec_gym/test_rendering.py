@@ -424,7 +424,7 @@ def test_letters_that_the_font_lacks_are_written_plainly():
 
 def test_a_video_is_recorded(tmp_path):
     pytest.importorskip("PIL", reason="needs the extra 'render'")
-    pytest.importorskip("moviepy", reason="needs moviepy: pip install 'gymnasium[other]'")
+    pytest.importorskip("moviepy", reason="needs the extra 'video'")
     env = FeedbackReward(gym.make("JobRec-v0", render_mode="rgb_array", **SMALL), RuleSimulator(seed=0))
     folder = str(tmp_path / "video")
     env = gym.wrappers.RecordVideo(env, folder, episode_trigger=lambda episode: True, disable_logger=True)
