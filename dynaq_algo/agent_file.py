@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
 
@@ -24,10 +24,11 @@ __all__ = [
     "AgentFileError",
     "building",
     "convert_agent",
+    "naming",
     "read_agent",
     "reading",
+    "whole_file",
     "write_agent",
-    "write_whole",
     "written_by",
 ]
 
@@ -93,21 +94,42 @@ def write_agent(
     if not isinstance(path, (str, PathLike)):
         path.write(buffer.getbuffer())
         return
-    write_whole(Path(path) if Path(path).suffix else Path(f"{fspath(path)}.zip"), buffer)
+    with whole_file(path if Path(path).suffix else f"{fspath(path)}.zip") as file:
+        file.write(buffer.getbuffer())
 
 
-def write_whole(place: Path, buffer: io.BytesIO) -> None:
-    """Write a file that appears whole or not at all; its folder is made."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
-        try:
-            scratch.write(buffer.getbuffer())
-            scratch.flush()
-            Path(scratch.name).chmod(0o644)
-            Path(scratch.name).replace(place)
-        except BaseException:
-            Path(scratch.name).unlink(missing_ok=True)
-            raise
+@contextmanager
+def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+    """An open file that appears at a path, whole, once the block ends well; its folder is made.
+
+    Raises:
+        OSError: If it cannot be written, with the path.
+    """
+    place = Path(path)
+    with naming(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
+            try:
+                yield scratch  # type: ignore[misc]
+                scratch.flush()
+                Path(scratch.name).chmod(0o644)
+                Path(scratch.name).replace(place)
+            except BaseException:
+                Path(scratch.name).unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """An error of the system that names no file, or one beside `place` that only this package knows, names `place`."""
+    try:
+        yield
+    except OSError as error:
+        beside = place.with_name(f".{place.name}").absolute()
+        is_scratch = error.filename is not None and str(Path(error.filename).absolute()).startswith(str(beside))
+        if error.errno is not None and (error.filename is None or is_scratch):
+            raise OSError(error.errno, error.strerror, fspath(place)) from error
+        raise
 
 
 def read_agent(

@@ -7,7 +7,6 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import gymnasium as gym
@@ -22,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.agent_file import AgentFileError, building, reading, write_whole, written_by
+from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file, written_by
 from dynaq_algo.arguments import refuse_other_choice, require_whole
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
@@ -191,12 +190,10 @@ class Bandit:
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
         }
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
+        with whole_file(path) as place, zipfile.ZipFile(place, "w") as archive:
             archive.writestr(_ARGUMENTS, json.dumps(content, default=np.generic.item))  # numpy's numbers, too
             with archive.open(_LEARNED, "w", force_zip64=True) as file:
                 np.savez(file, **self.get_learned())  # type: ignore[arg-type]
-        write_whole(Path(path), buffer)
 
     @classmethod
     def load(

@@ -20,7 +20,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from dynaq_algo.agent_file import AgentFileError, reading, written_by
+from dynaq_algo.agent_file import AgentFileError, naming, reading, written_by
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
@@ -116,16 +116,25 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     """An empty folder to write a checkpoint to, which takes the place of `folder` once all is written.
 
     The old one is never lost, whenever writing ends; :func:`existing_folder` finds it.
+
+    Raises:
+        OSError: If it cannot be written, with the path.
     """
     folder = Path(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    if folder.exists():
-        folder.replace(old)
-    new.replace(folder)
+    try:
+        with naming(folder):
+            new.mkdir(parents=True)
+            yield new
+            if folder.exists():
+                folder.replace(old)
+            new.replace(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)  # it may hold the last room of a disk
+        _restore_interrupted(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

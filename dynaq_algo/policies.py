@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -15,7 +16,7 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.agent_file import AgentFileError, building, reading
+from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
@@ -189,6 +190,7 @@ class CandidatePolicy(BasePolicy):
         Raises:
             ValueError: If it plans at decision time: the world model is the agent's; or if an argument is code, such
                 as a class of one's own.
+            OSError: If it cannot be written, with the path.
         """
         if self.plans_at_decision_time:
             raise ValueError(
@@ -203,7 +205,11 @@ class CandidatePolicy(BasePolicy):
                 f"A policy is saved as JSON and tensors, and this one holds {error}. Keep `policy.state_dict()`, and "
                 "load that into a policy of the same arguments."
             ) from error
-        th.save({"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}, path)
+        # Into memory first: of a full disk torch says no more than that it counts another position.
+        buffer = io.BytesIO()
+        th.save({"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}, buffer)
+        with whole_file(path) as file:
+            file.write(buffer.getbuffer())
 
     @classmethod
     def load(cls, path: str, device: th.device | str = "auto") -> Self:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from dynaq_algo.agent_file import AgentFileError, reading, written_by
+from dynaq_algo.agent_file import AgentFileError, reading, whole_file, written_by
 from dynaq_algo.array_file import MAX_ARRAY_BYTES, read_arrays
 from dynaq_algo.layout import DecisionBatch
 
@@ -308,7 +308,11 @@ class CandidateReplay:
         return {name: values[index] for name, values in self._components.items()}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to an .npz file, without pickle."""
+        """Write everything to an .npz file, without pickle; it appears whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written, with the path.
+        """
         # What the environments showed last is a short cut, not content.
         self._forget()
         size = len(self)
@@ -320,7 +324,7 @@ class CandidateReplay:
         arrays["n_added"] = np.array(self.n_added)
         arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
         # Opened here: given a name without its suffix numpy would write to another one.
-        with open(path, "wb") if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:  # noqa: PTH123
+        with whole_file(path) if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: str | PathLike[str], max_bytes: int = MAX_ARRAY_BYTES, n_actions: int | None = None) -> None:

@@ -19,7 +19,7 @@ from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
-from jobrec_gym.whole_folder import put_back, whole_folder
+from jobrec_gym.whole_files import put_back, whole_file, whole_folder, write_array
 
 __all__ = ["Interactions", "LogError", "ObservationForm", "is_saved_log"]
 
@@ -407,7 +407,7 @@ class Interactions:
         }
         with whole_folder(folder, is_saved_log, "log", LogError) as new:
             for name, column in columns.items():
-                np.save(new / f"{name}.npy", column, allow_pickle=False)
+                write_array(new / f"{name}.npy", column)
             (new / _HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
         fields = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN)}
         return Interactions(self.market, **fields, folder=folder)
@@ -469,7 +469,8 @@ class Interactions:
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes a CSV file that :func:`~jobrec_gym.loaders.interactions.load_interactions` reads back the same.
 
-        People and jobs stand there by their keys, numbers with all their digits, and the split as a word.
+        People and jobs stand there by their keys, numbers with all their digits, and the split as a word. The file
+        appears whole or not at all.
         """
         applicants, jobs = self.market.applicants.keys, self.market.jobs.keys
         answered = self.answered
@@ -477,7 +478,7 @@ class Interactions:
         optional = ("time", "propensity")
         header += [name for name in optional if getattr(self, name) is not None]
         header += [] if self.shown_ids is None else ["shown"]
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for row in range(len(self)):

@@ -22,7 +22,7 @@ LAYERS = {
             "progress",
             "shown_text",
             "version",
-            "whole_folder",
+            "whole_files",
         },
         {"market.tables", "market.verified"},
         {"market.context"},

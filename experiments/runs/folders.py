@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from jobrec_gym.whole_files import whole_file
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -40,7 +42,6 @@ __all__ = [
     "of_the_system",
     "read_run",
     "unfinished_runs",
-    "whole_file",
     "write_config",
     "write_json",
 ]
@@ -274,26 +275,6 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
     place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, str | bytes | Path) else path}: "
     advice = _ADVICE.get(error.errno or 0)
     return f"{place}{error.strerror or error}.{f' {advice}' if advice else ''}"
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its place if all goes well and is gone otherwise.
-
-    Raises:
-        OSError: If it cannot be written, with the path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        yield scratch
-        scratch.replace(path)
-    except OSError as error:
-        if error.filename in (None, str(scratch)):
-            error.filename = str(path)
-        raise
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from experiments.runs.build import Task
-from experiments.runs.folders import MODEL, RunError, find_runs, lock_file, whole_file
+from experiments.runs.folders import MODEL, RunError, find_runs, lock_file
 from experiments.runs.progress import Progress
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
@@ -26,6 +26,7 @@ from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.market import Split
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["COLUMNS", "Ranking", "rank_people", "ranking_of_run"]
 

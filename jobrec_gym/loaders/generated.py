@@ -31,7 +31,7 @@ from jobrec_gym.market import (
     write_vectors,
 )
 from jobrec_gym.progress import steps
-from jobrec_gym.whole_folder import is_empty
+from jobrec_gym.whole_files import is_empty
 
 __all__ = [
     "CONTEXT",

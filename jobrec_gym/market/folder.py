@@ -18,7 +18,7 @@ from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 from jobrec_gym.market.verified import array_digest, remember
 from jobrec_gym.version import written_by
-from jobrec_gym.whole_folder import put_back, whole_folder
+from jobrec_gym.whole_files import put_back, whole_folder, write_array
 
 __all__ = [
     "HEADER",
@@ -133,7 +133,7 @@ def write_tables(
     files = {"applicants.npy": applicants, "jobs.npy": job_vectors_sha256}
 
     def write(file: Path, table: NDArray[Any]) -> None:
-        np.save(file, table, allow_pickle=False)
+        write_array(file, table)
         files[file.relative_to(folder).as_posix()] = array_digest(table)
 
     (folder / _TABLES).mkdir()

@@ -1,4 +1,4 @@
-"""A folder that is replaced whole or not at all, whenever a kill comes."""
+"""Files and folders that are replaced whole or not at all, whenever a kill comes or the disk is full."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 fcntl: ModuleType | None
 try:
@@ -17,9 +21,29 @@ try:
 except ImportError:  # Windows: leftovers stay
     fcntl = None
 
-__all__ = ["is_empty", "put_back", "whole_folder"]
+__all__ = ["is_empty", "put_back", "whole_file", "whole_folder", "write_array"]
 
 _OLD, _NEW, _LOCK = "old", "new", ".lock"
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place if the block ends well and is gone otherwise.
+
+    Folders above it are made.
+
+    Raises:
+        OSError: If it cannot be written, with the path.
+    """
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.with_name(f".{place.name}-{os.getpid()}")
+    try:
+        with _named(place):
+            yield scratch
+            scratch.replace(place)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -39,6 +63,7 @@ def whole_folder(
 
     Raises:
         error: If ``path`` exists and neither holds what may be replaced nor is an empty folder, or is a mount point.
+        OSError: If it cannot be written, with the path.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,19 +72,37 @@ def whole_folder(
         raise error(f"{folder} exists and is not a saved {kind}; choose another path.")
     if folder.is_mount():
         raise error(f"{folder} is where a file system is mounted, which cannot be replaced; choose a path in it.")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+    with (
+        _named(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch,
+        _held(Path(scratch), folder.name),
+    ):
         new, old = Path(scratch) / _NEW, Path(scratch) / _OLD
-        with _held(Path(scratch), folder.name):
-            new.mkdir()
-            yield new
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+
+
+def write_array(file: Path, array: NDArray[Any]) -> None:
+    """Writes an ``.npy`` file as ``np.save`` does, which of a full disk says neither that it is full nor the file.
+
+    Raises:
+        ValueError: For an array of objects.
+        OSError: If it cannot be written.
+    """
+    if array.dtype.hasobject:
+        raise ValueError(f"`array` must hold no Python objects, which {file.name} would pickle, got {array.dtype}.")
+    rows = np.ascontiguousarray(array)
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(rows))
+        out.write(rows.reshape(-1).view(np.uint8).data)
 
 
 def put_back(path: str | os.PathLike[str]) -> None:
@@ -73,6 +116,19 @@ def put_back(path: str | os.PathLike[str]) -> None:
 def is_empty(folder: Path) -> bool:
     """Whether a folder is there and holds nothing."""
     return folder.is_dir() and not any(folder.iterdir())
+
+
+@contextlib.contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """An error of the system that names no file, or one beside ``place`` that nobody asked for, names ``place``."""
+    try:
+        yield
+    except OSError as error:
+        beside = place.with_name(f".{place.name}").absolute()
+        is_scratch = error.filename is not None and str(Path(error.filename).absolute()).startswith(str(beside))
+        if error.errno is not None and (error.filename is None or is_scratch):
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        raise
 
 
 @contextlib.contextmanager
