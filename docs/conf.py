@@ -6,12 +6,15 @@ import importlib
 import inspect
 import logging
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import get_origin
 
 import gymnasium as gym
 from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 _PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
@@ -26,7 +29,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "reference",
 ]
+exclude_patterns = ["_extensions"]
 
 myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 4
@@ -36,6 +41,7 @@ suppress_warnings = ["myst.header"]
 default_role = "code"  # `x` in a docstring is code, as it is in the pages
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_typehints_format = "short"
+toc_object_entries = False  # a page a class needs none, and each would be copied into the navigation of every page
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
@@ -47,7 +53,10 @@ add_module_names = False
 
 # Nothing is fetched at build time, so names of other projects lead nowhere; names of this one must lead somewhere.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!jobrec_gym|dynaq_algo).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!jobrec_gym|dynaq_algo).*"),
+    ("py:class", r"[\w.]+\.[A-Z]"),  # a type variable has no place of its own
+]
 
 html_theme = "furo"
 html_title = f"{project} {version}"

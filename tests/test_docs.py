@@ -329,14 +329,46 @@ def test_the_table_of_wrappers_is_the_first_lines_of_their_docstrings():
         assert row in page
 
 
-@pytest.mark.parametrize("package", [jobrec_gym, dynaq_algo], ids=lambda package: package.__name__)
+both_packages = pytest.mark.parametrize("package", [jobrec_gym, dynaq_algo], ids=lambda package: package.__name__)
+
+OF_REFERENCE = re.compile(
+    r"^<!-- site: module (?P<public>[\w.]+)(?: without (?P<without>[\w ]+))? -->$"
+    r"|^\.\. automodule:: (?P<inner>[\w.]+)$",
+    re.MULTILINE,
+)
+
+
+def reference_of(package, page="{}"):
+    """Markers of a page of the reference, see docs/_extensions/reference.py."""
+    return list(OF_REFERENCE.finditer((ROOT / "docs" / "api" / f"{page.format(package.__name__)}.md").read_text()))
+
+
+@both_packages
 def test_every_module_is_in_the_reference(package):
-    reference = (ROOT / "docs" / "api" / f"{package.__name__}.md").read_text()
-    documented = set(re.findall(r"^\.\. automodule:: ([\w.]+)$", reference, re.MULTILINE))
+    documented = [mark["public"] or mark["inner"] for mark in reference_of(package) + reference_of(package, "inner_{}")]
     modules = {
         found.name
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         if not found.name.endswith("__main__") and getattr(importlib.import_module(found.name), "__all__", ())
     }
 
-    assert modules == documented, "each module has its `.. automodule::` in docs/api"
+    assert modules == set(documented), "each module has its `.. automodule::` or its marker in docs/api"
+    assert len(documented) == len(modules)
+
+
+@both_packages
+def test_every_class_that_a_package_lists_has_a_page(package):
+    public = {
+        getattr(importlib.import_module(mark["public"]), name)
+        for mark in reference_of(package)
+        for name in set(importlib.import_module(mark["public"]).__all__) - set((mark["without"] or "").split())
+        if inspect.isclass(getattr(importlib.import_module(mark["public"]), name))
+    }
+    listed = {getattr(package, name) for name in package.__all__ if inspect.isclass(getattr(package, name))}
+
+    assert listed - public == {dynaq_algo.DynaQ} & listed, "DynaQ stands on docs/algorithm.md"
+
+
+@both_packages
+def test_inner_parts_are_left_out_of_search(package):
+    assert (ROOT / "docs" / "api" / f"inner_{package.__name__}.md").read_text().startswith("---\nnosearch: true\n---\n")

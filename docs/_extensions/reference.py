@@ -1,0 +1,164 @@
+"""The reference: a page for each public class, made from markers in ``docs/api``, and a search that finds these first.
+
+A page of ``docs/api`` says ``<!-- site: module jobrec_gym.wrappers -->`` where a module's docstring, a table of its
+classes and its functions are to stand. Each class of the table gets a page of its own beneath ``api/classes``, which
+git ignores. ``without A B`` leaves names out that another page documents.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
+from sphinx.pycode import ModuleAnalyzer
+
+__all__ = ["ModuleOfReference", "setup"]
+
+_MARKER = re.compile(r"^<!-- site: module (?P<name>[\w.]+)(?: without (?P<without>[\w ]+))? -->$", re.MULTILINE)
+_CLASSES = "api/classes"
+_INNER = "api/inner"
+"""Pages whose names begin so are about inner parts: no search finds them."""
+
+
+@dataclass(frozen=True)
+class ModuleOfReference:
+    """A module as the reference shows it.
+
+    Args:
+        name: Of the module, with its dots.
+        without: Names of its ``__all__`` that are documented elsewhere.
+    """
+
+    name: str
+    without: frozenset[str] = frozenset()
+
+    @classmethod
+    def on_page(cls, text: str) -> Iterator[ModuleOfReference]:
+        """Those that the markers of a page name."""
+        for marker in _MARKER.finditer(text):
+            yield cls.of(marker)
+
+    @classmethod
+    def of(cls, marker: re.Match[str]) -> ModuleOfReference:
+        """The module that a marker names."""
+        return cls(marker["name"], frozenset((marker["without"] or "").split()))
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """The module itself."""
+        return importlib.import_module(self.name)
+
+    @cached_property
+    def members(self) -> dict[str, Any]:
+        """Public names and what they stand for, in the order of ``__all__``."""
+        unknown = self.without.difference(self.module.__all__)
+        if unknown:
+            raise ValueError(f"{self.name} has no {sorted(unknown)} to leave out.")
+        return {name: getattr(self.module, name) for name in self.module.__all__ if name not in self.without}
+
+    @property
+    def classes(self) -> dict[str, type]:
+        """Those of the members that get a page."""
+        return {name: member for name, member in self.members.items() if inspect.isclass(member)}
+
+    def as_rst(self) -> str:
+        """What stands on the page in place of the marker."""
+        parts = [f".. automodule:: {self.name}\n   :no-members:"]
+        if self.classes:
+            rows = [
+                f"   * - :class:`~{self.name}.{name}`\n     - {(inspect.getdoc(member) or '').splitlines()[0]}"
+                for name, member in self.classes.items()
+            ]
+            parts.append("\n".join([".. list-table::", "   :widths: 30 70", "", *rows]))
+            pages = [f"   {name} </{_CLASSES}/{self.name}.{name}>" for name in self.classes]
+            parts.append("\n".join([".. toctree::", "   :hidden:", "", *pages]))
+        described = {name for _, name in ModuleAnalyzer.for_module(self.name).find_attr_docs()}
+        for name, member in self.members.items():
+            if inspect.isfunction(member):
+                parts.append(f".. autofunction:: {self.name}.{name}")
+            elif name in described and name not in self.classes:
+                parts.append(f".. autodata:: {self.name}.{name}")
+        return "\n\n".join(parts)
+
+    def page_of(self, name: str) -> str:
+        """The page of a class, as reStructuredText."""
+        face = self.name.split(".")[0]
+        origin = face if name in importlib.import_module(face).__all__ else self.name
+        lines = [name, "=" * len(name), "", f"``from {origin} import {name}``", ""]
+        methods = [
+            f":meth:`~{self.name}.{name}.{method}`"
+            for method, what in vars(self.classes[name]).items()
+            if not method.startswith("_")
+            and isinstance(what, staticmethod | classmethod | type(lambda: 0))
+            and inspect.getdoc(getattr(self.classes[name], method))
+        ]
+        if len(methods) > 1:
+            lines += [f"Methods: {', '.join(methods)}.", ""]
+        return "\n".join([*lines, f".. autoclass:: {self.name}.{name}", ""])
+
+
+class PublicFirst(PythonDomain):
+    """Python's objects, those of inner parts left out of what a search looks through."""
+
+    def get_objects(self) -> Iterator[tuple[str, str, str, str, str, int]]:
+        """As every domain; a priority of -1 hides an object from search."""
+        for name, shown, kind, page, anchor, priority in super().get_objects():
+            yield name, shown, kind, page, anchor, -1 if page.startswith(_INNER) else priority
+
+
+def _write_pages(app: Sphinx) -> None:
+    """Writes the page of each class, where it is not there as it should be, and removes what is no longer named."""
+    folder = Path(app.srcdir) / _CLASSES
+    folder.mkdir(exist_ok=True)
+    wanted = {}
+    for page in sorted((Path(app.srcdir) / "api").glob("*.md")):
+        for module in ModuleOfReference.on_page(page.read_text()):
+            wanted |= {folder / f"{module.name}.{name}.rst": module.page_of(name) for name in module.classes}
+    for old in set(folder.iterdir()) - wanted.keys():
+        old.unlink()
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _fill_modules(app: Sphinx, docname: str, source: list[str]) -> None:
+    source[0] = _MARKER.sub(lambda marker: f"```{{eval-rst}}\n{ModuleOfReference.of(marker).as_rst()}\n```", source[0])
+
+
+@dataclass(frozen=True)
+class SharedNavigation:
+    """The navigation on pages of source code: it lists none of them, so that only their depth makes a difference."""
+
+    kept: dict[Any, str] = field(default_factory=dict)
+
+    def __call__(self, app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
+        """Lets such a page take what another one of its depth had computed."""
+        if not pagename.startswith("_modules/"):
+            return
+        toctree, depth = context["toctree"], pagename.count("/")
+
+        def shared(**options: Any) -> str:
+            key = (depth, *sorted(options.items()))
+            if key not in self.kept:
+                self.kept[key] = toctree(**options)
+            return self.kept[key]
+
+        context["toctree"] = shared
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connects what is above."""
+    app.add_domain(PublicFirst, override=True)
+    app.connect("builder-inited", _write_pages)
+    app.connect("source-read", _fill_modules)
+    app.connect("html-page-context", SharedNavigation(), priority=400)  # before the theme asks for it
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
