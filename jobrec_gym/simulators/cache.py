@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -22,6 +23,8 @@ from urllib.parse import quote
 
 from jobrec_gym.extras import install_command
 from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_files import whole_file
 
 __all__ = [
     "KEPT_STATUSES",
@@ -42,6 +45,7 @@ KEPT_STATUSES = ("ok", "refusal", "truncated", "bad_json", "wrong_schema", "fore
 """Of answers that are kept: what a model said, not whether it could be reached."""
 
 _VERSION = 1
+_EXPORT_FORMAT = "jobrec-answers/1"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, api_base TEXT NOT NULL, mode TEXT NOT NULL, prompt TEXT NOT NULL,
@@ -56,6 +60,7 @@ CREATE TABLE IF NOT EXISTS calls (
     settled INTEGER NOT NULL, until REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applicant", "job")
 _GROUPED = ("model", "api_base", "mode", "prompt", "persona")
@@ -308,20 +313,26 @@ class AnswerStore(ABC):
     def export(self, path: str | os.PathLike[str]) -> int:
         """Writes all answers, ordered by key, to a ``.jsonl`` or ``.parquet`` file; returns how many.
 
+        The file appears whole or not at all. It says what wrote it, JSON lines in their first one.
+
         Raises:
             ValueError: For another ending.
             ImportError: For parquet without the extra ``data``.
+            OSError: If it cannot be written, with the path.
         """
         ending = _ending(path)
         rows = [asdict(answer) for answer in self.answers()]
         for row in rows:
             row["probability"] = _or_none(row["probability"])
-        if ending == ".parquet":
-            arrow, parquet = _parquet()
-            parquet.write_table(arrow.Table.from_pylist(rows, schema=_parquet_schema(arrow)), path)
-        else:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            Path(path).write_text("".join(lines), encoding="utf-8")
+        about = {"format": _EXPORT_FORMAT, "written_by": written_by()}
+        with whole_file(path) as scratch:
+            if ending == ".parquet":
+                arrow, parquet = _parquet()
+                schema = _parquet_schema(arrow).with_metadata(about)
+                parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), scratch)
+            else:
+                with scratch.open("w", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in (about, *rows))
         return len(rows)
 
     def import_(self, path: str | os.PathLike[str]) -> int:
@@ -331,14 +342,24 @@ class AnswerStore(ABC):
             How many were new.
 
         Raises:
-            ValueError: For a row that is no answer, or whose key is not that of its content.
+            ValueError: For a row that is no answer, or whose key is not that of its content, and for a file of a later
+                version.
         """
         if _ending(path) == ".parquet":
-            rows = _parquet()[1].read_table(path).to_pylist()
+            table = _parquet()[1].read_table(path)
+            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            _check_export(about, path)
+            rows = table.to_pylist()
         else:
             with Path(path).open(encoding="utf-8") as file:
                 rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
-        return self.put_all([_checked(row, number, path) for number, row in enumerate(rows, start=1)])
+        return self.put_all(
+            [
+                _checked(row, number, path)
+                for number, row in enumerate(rows, start=1)
+                if not _says_what_wrote_it(row, path)
+            ]
+        )
 
     def __reduce__(self) -> tuple[type[AnswerStore], tuple[str]]:
         return type(self), (self.path,)
@@ -559,12 +580,23 @@ def _connect(path: str) -> sqlite3.Connection:
             connection.close()
         raise ValueError(f"{path} is not a cache of answers ({error}): choose another file.") from error
     if version not in (0, _VERSION):
+        writer = _writer(connection)
         connection.close()
         raise ValueError(
-            f"{path} was written by another version of the cache ({version}, this one is {_VERSION}): export it with "
-            "the release that wrote it and import the export here, or choose another file."
+            f"{path} was written by another version of the cache ({version}{writer}; this one is {_VERSION}, "
+            f"{written_by()}): export it with the release that wrote it and import the export here, or choose another "
+            "file."
         )
     return connection
+
+
+def _writer(connection: sqlite3.Connection) -> str:
+    """Which release made a file, behind a comma; files of earlier ones do not say."""
+    try:
+        found = connection.execute("SELECT value FROM about WHERE name = 'written_by'").fetchone()
+    except sqlite3.DatabaseError:
+        return ""
+    return f", {found[0]!s:.40}" if found else ""
 
 
 def _prepare(connection: sqlite3.Connection) -> int:
@@ -576,8 +608,12 @@ def _prepare(connection: sqlite3.Connection) -> int:
         with _transaction(connection):
             # Another process may have made it meanwhile.
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                others = connection.execute("SELECT name FROM sqlite_master").fetchall()
+                if others:
+                    raise sqlite3.DatabaseError(f"it has tables of something else, {others[0][0]!r:.40}")
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
+                connection.execute("INSERT INTO about VALUES ('written_by', ?)", [written_by()])
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
     return version
 
@@ -610,6 +646,10 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
     said = str(error)
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
+    elif _has_no_handle_left():
+        way_out = "too many files are open: allow more, `ulimit -n 4096`, say"
+    elif "disk I/O" in said:
+        way_out = "make room where there is little, or name a place by `cache` that can be read and written"
     elif "malformed" in said or "corrupt" in said:
         way_out = "it is damaged: take a copy, or export what can be read and import it into a new file"
     elif "locked" in said or "busy" in said:
@@ -619,6 +659,15 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
     else:
         way_out = "name a place by `cache` that can be read and written"
     return CacheUnusable(f"the cache {path} cannot be used ({said}): {way_out}.")
+
+
+def _has_no_handle_left() -> bool:
+    """Whether this process may open no more files, of which SQLite says only that it cannot open one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _warn_of_network(path: str) -> None:
@@ -751,6 +800,28 @@ def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{os.fspath(path)} row {number} is not JSON: {error}.") from error
+
+
+def _says_what_wrote_it(row: Any, path: str | os.PathLike[str]) -> bool:
+    """Whether a row of an export is no answer, but the one that says what wrote it; joined files have several.
+
+    Raises:
+        ValueError: If it was written by a later version.
+    """
+    if not isinstance(row, dict) or "format" not in row:
+        return False
+    _check_export(row, path)
+    return True
+
+
+def _check_export(about: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Refuses an export of a later version; earlier ones say nothing."""
+    found = about.get("format", _EXPORT_FORMAT)
+    if found != _EXPORT_FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)} has the format {found!r:.40}, written by {about.get('written_by')!s:.40}; this version "
+            f"({written_by()}) reads {_EXPORT_FORMAT!r}: update it, or export again by this one."
+        )
 
 
 def _checked(row: Any, number: int, path: str | os.PathLike[str]) -> CachedAnswer:

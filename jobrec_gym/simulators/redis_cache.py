@@ -25,6 +25,7 @@ from jobrec_gym.simulators.cache import (
     ShortAnswer,
     answer_of,
 )
+from jobrec_gym.version import written_by
 
 __all__ = ["RedisAnswerCache", "redis_place"]
 
@@ -191,13 +192,16 @@ class RedisAnswerCache(AnswerStore):
         self._scripts: dict[str, Any] = {
             source: self._client.register_script(source) for source in (_PUT, _MEND, _CLAIM, _RELEASE, _RESERVE, _CLOSE)
         }
-        version = self._told(
-            lambda: (self._client.setnx(_name("version"), _VERSION), self._client.get(_name("version")))
-        )
-        if version[1] != _VERSION:
+        is_new = self._told(lambda: self._client.setnx(_name("version"), _VERSION))
+        if is_new:
+            self._told(lambda: self._client.set(_name("written_by"), written_by()))
+        version, writer = self._told(lambda: self._client.mget(_name("version"), _name("written_by")))
+        if version != _VERSION:
+            by = f", {writer:.40}" if writer else ""
             raise ValueError(
-                f"{self.path} was written by another version of the cache ({version[1]}, this one is {_VERSION}): "
-                "export it with the release that wrote it and import the export here, or choose another number."
+                f"{self.path} was written by another version of the cache ({version:.40}{by}; this one is {_VERSION}, "
+                f"{written_by()}): export it with the release that wrote it and import the export here, or choose "
+                "another number."
             )
         self._check_settings()
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from little_room import as_nobody, files_left, room_for
 
 from jobrec_gym.simulators import cache as cache_module
 from jobrec_gym.simulators.budget import Ledger
@@ -341,20 +341,6 @@ def test_a_file_of_before_the_checksum_is_read_and_a_row_that_is_no_decision_is_
     old.close()
 
 
-def as_nobody(work):
-    """Whether work returned something true in a forked process that owns nothing."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setuid(65_534)
-            os._exit(0 if work() else 1)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(2)
-    return os.waitpid(child, 0)[1] == 0
-
-
 @pytest.fixture
 def readable():
     """A folder that everybody can read and only its owner can write."""
@@ -478,8 +464,99 @@ def test_another_file_and_another_version_are_refused(tmp_path):
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(ValueError, match="another version of the cache"):
+    with pytest.raises(ValueError, match=r"another version of the cache \(99; this one is 1, jobrec-gym"):
         AnswerCache(tmp_path / "new.sqlite")
+
+
+def test_a_cache_says_what_made_it_and_one_of_a_later_version_who_that_was(cache):
+    cache.put(answer())
+    with cache.transaction() as connection:
+        (found,) = connection.execute("SELECT value FROM about WHERE name = 'written_by'").fetchone()
+        assert found.startswith("jobrec-gym")
+        connection.execute("UPDATE about SET value = 'jobrec-gym 9'")
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match=r"another version of the cache \(99, jobrec-gym 9; this one") as refused:
+        AnswerCache(cache.path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_cache_of_an_earlier_version_that_does_not_say_what_made_it_is_read_and_written(cache):
+    cache.put(answer())
+    with cache.transaction() as connection:
+        connection.execute("DROP TABLE about")
+    old = AnswerCache(cache.path)
+    old.put(answer(job="x"))
+    assert len(old.get([answer().key, answer(job="x").key])) == 2
+    old.close()
+
+
+def test_a_data_base_of_something_else_is_left_alone(tmp_path):
+    connection = sqlite3.connect(tmp_path / "mine.sqlite")
+    connection.execute("CREATE TABLE notes (text TEXT)")
+    with pytest.raises(ValueError, match=r"mine\.sqlite is not a cache .*tables of something else, 'notes'"):
+        AnswerCache(tmp_path / "mine.sqlite")
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    connection.close()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_export_says_what_wrote_it_and_one_of_a_later_version_is_refused_in_one_line(cache, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    cache.put(answer())
+    for version, is_known in ((cache_module._EXPORT_FORMAT, True), ("jobrec-answers/2", False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache_module, "_EXPORT_FORMAT", version)
+            patch.setattr(cache_module, "written_by", lambda: "jobrec-gym 9")
+            cache.export(tmp_path / f"a.{ending}")
+        if is_known:
+            assert cache.import_(tmp_path / f"a.{ending}") == 0
+        else:
+            with pytest.raises(
+                ValueError, match=rf"a\.{ending} has the format 'jobrec-answers/2', written by jobrec-gym 9;"
+            ):
+                cache.import_(tmp_path / f"a.{ending}")
+
+
+def test_an_export_of_an_earlier_version_and_joined_ones_are_read(cache, tmp_path):
+    cache.put(answer())
+    cache.export(tmp_path / "a.jsonl")
+    about, row = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(about) == {"format": "jobrec-answers/1", "written_by": cache_module.written_by()}
+    for name, content in (("old", row), ("joined", about + row + about + row)):
+        (tmp_path / f"{name}.jsonl").write_text(content)
+        other = AnswerCache(tmp_path / f"{name}.sqlite")
+        assert other.import_(tmp_path / f"{name}.jsonl") == 1 and list(other.answers()) == [answer()]
+        other.close()
+
+
+def test_a_full_disk_is_said_with_the_cache_and_costs_no_answer(cache, tmp_path):
+    cache.put(answer())
+    with room_for(0):
+        for verb in (
+            lambda: cache.put(answer(job="x" * 100_000)),
+            lambda: cache.claim(["k"], "me", 60),
+            lambda: cache.reserve("b", {}, tokens=1, cost_usd=0.0, seconds=9),
+            lambda: AnswerCache(tmp_path / "new.sqlite"),
+        ):
+            assert refused(verb, r"(answers|new)\.sqlite cannot be used .*(make room|name a place)")
+        with pytest.raises(OSError, match="File too large") as told:
+            cache.export(tmp_path / "a.jsonl")
+        assert told.value.filename == str(tmp_path / "a.jsonl") and not (tmp_path / "a.jsonl").exists()
+        assert cache.get([answer().key]) == {answer().key: answer()}
+    cache.put(answer(job="x"))
+    assert len(list(cache.answers())) == 2
+    AnswerCache(tmp_path / "new.sqlite").close()
+
+
+def test_too_few_file_handles_are_said_as_such(cache, tmp_path):
+    cache.put(answer())
+    cache.close()
+    with files_left(0):
+        assert refused(
+            lambda: cache.get([answer().key]), r"answers\.sqlite cannot be used .*too many files are open.*ulimit"
+        )
+    assert cache.get([answer().key])
 
 
 def test_a_copy_in_another_process_opens_its_own_connection(cache):

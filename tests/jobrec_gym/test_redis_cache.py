@@ -274,9 +274,15 @@ def test_the_password_is_of_the_environment(tmp_path, monkeypatch, capfd):
         assert pickle.loads(pickle.dumps(made)).cache.get([answer().key])
 
 
-def test_another_version_is_refused(address):
-    redis.Redis.from_url(address).set(redis_cache._name("version"), "99")
-    with pytest.raises(ValueError, match="another version of the cache"):
+def test_another_version_is_refused_with_what_wrote_it(address):
+    client = redis.Redis.from_url(address, decode_responses=True)
+    open_cache(address).close()
+    assert client.get(redis_cache._name("written_by")).startswith("jobrec-gym")
+    client.mset({redis_cache._name("version"): "99", redis_cache._name("written_by"): "jobrec-gym 9"})
+    with pytest.raises(ValueError, match=r"another version of the cache \(99, jobrec-gym 9; this one is 1, jobrec-gym"):
+        open_cache(address)
+    client.delete(redis_cache._name("written_by"))
+    with pytest.raises(ValueError, match=r"another version of the cache \(99; this one is 1"):
         open_cache(address)
 
 
