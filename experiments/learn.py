@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.folders import (
     MODEL,
@@ -20,6 +21,7 @@ from experiments.runs.folders import (
     write_config,
     write_json,
 )
+from experiments.runs.progress import tracked
 
 if TYPE_CHECKING:
     from experiments.runs.build import Setup
@@ -48,8 +50,9 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {one_line(error)}") from error
     folder = options["folder"]
     print(f"{summary['agent']} has learned from {summary['interactions']:,} answers of {summary['n_people']:,} people")
-    print(f"\nrun       {folder}\nrank      python -m experiments.rank run={folder} out=ranked.csv")
-    print(f"judge     python -m experiments.off_policy run={folder} log=... (of answers that it has not seen)")
+    run = as_typed("run", folder)
+    print(f"\nrun       {folder}\nrank      python -m experiments.rank {run} out=ranked.csv")
+    print(f"judge     python -m experiments.off_policy {run} log=... (of answers that it has not seen)")
 
 
 def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +103,8 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not know what came after an "
                 "answer: take one with gamma 0, such as agent=dynaq_plus."
             )
-        for answer in _with_sets(log).answers(ObservationForm.of(setup.env)):
+        answers = _with_sets(log).answers(ObservationForm.of(setup.env))
+        for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
             agent.observe(*answer)
         # Only now: a config that cannot be built destroys nothing.
         clear_run(folder)

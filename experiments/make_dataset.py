@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
+from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.datasets import PretrainScale, cosine_pairs, save_dataset
 from experiments.runs.episodes import record_episodes, save_minari
 from experiments.runs.folders import RunError, read_run
+from experiments.runs.progress import tracked
 from jobrec_gym import LabourMarket
 from jobrec_gym.market import Split
 
@@ -74,7 +75,7 @@ def write_pairs(
     reward = pairs["reward"]
     size = Path(output).stat().st_size / 1e6
     print(f"{output}: {len(reward):,} pairs, reward {reward.mean():.3f} ± {reward.std():.3f}, {size:.1f} MB")
-    print(f"use it: python -m experiments.train experiment=hybrid_offline pretrain.dataset={output}")
+    print(f"use it: python -m experiments.train experiment=hybrid_offline {as_typed('pretrain.dataset', output)}")
 
 
 def write_episodes(
@@ -106,7 +107,8 @@ def write_episodes(
     elif behaviour != "random":
         task, model = load_run(read_run(Path(behaviour)), {}, trust)
     env = task.single_env()
-    episodes = tqdm(record_episodes(env, model, n_episodes, epsilon, seed), total=n_episodes, desc="episodes")
+    played = record_episodes(env, model, n_episodes, epsilon, seed)
+    episodes = tracked(played, "episodes", "episode", total=n_episodes)
     share = "uniform" if model is None else f"epsilon-greedy, epsilon {epsilon}"
     description = f"JobRec-v0 on {task.market!r}; behaviour policy {behaviour}, {share}; propensities in infos."
     data = save_minari(dataset_id, episodes, env, str(behaviour), description)

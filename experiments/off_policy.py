@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, find_runs, write_json
+from experiments.runs.progress import tracked
 from experiments.runs.tables import Table, format_table
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(cfg: DictConfig) -> None:
         if cfg.log is None:
             raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
         runs = find_runs(options["run"], "run")
-        for run in runs:
+        for run in tracked(runs, "off-policy estimates", "run"):
             setup, agent = load_run(run, {}, cfg.trust)
             reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
             log = load_interactions(cfg.log, setup.market, **reading)

@@ -32,7 +32,6 @@ def main(cfg: DictConfig) -> None:
             n=options["n"],
             exclude=options["exclude"] or [],
             resume=options["resume"],
-            progress_bar=options["progress_bar"],
         )
     except (RunError, EncoderError, ValueError, TypeError, LookupError, ImportError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

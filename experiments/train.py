@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,15 +11,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.runs import resolvers  # noqa: F401  # conf/train.yaml needs them before `main` begins
-from experiments.runs.arguments import require_launcher
+from experiments.runs.arguments import as_typed, require_plugin
 from experiments.runs.command import command
 from experiments.runs.folders import RunError
 from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table
 
 
 @command(config_path="../conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Trains, unless the run is finished; then prints what came out and where it is."""
+def main(cfg: DictConfig) -> float | None:
+    """Trains, unless the run is finished; prints what came out and where it is, and returns the held-out score."""
     # Not at the top, as in every command: `--help` is answered without torch.
     from experiments.runs.build import build
     from experiments.runs.training import in_words, run_training
@@ -33,13 +34,11 @@ def main(cfg: DictConfig) -> None:
             raise  # Hydra goes on with the other runs, and fails at the end; SystemExit would end the sweep.
         raise SystemExit(f"error: {error}") from error
     where = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    score: float | None = summary["held_out"]["score"]
     if hydra_config.mode is RunMode.MULTIRUN:
-        score = summary["held_out"]["score"]
         print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
-        if hydra_config.job.num == 0:
-            print(f"report of the sweep, when it is done: python -m experiments.report runs={where.parent}")
-        return
-    agents = {"this run": summary["held_out"], **summary["references"]}
+        return score
+    agents = {cfg.name or "this run": summary["held_out"], **summary["references"]}
     print(format_table(*held_out_table(agents, MAIN_COLUMNS)))
     if summary["feedback"] is not None:
         print(f"\nfeedback  {in_words(summary['feedback'])}")
@@ -49,10 +48,12 @@ def main(cfg: DictConfig) -> None:
                 **summary["stopped"]
             )
         )
-    print(f"\nrun       {where}\nevaluate  python -m experiments.evaluate run={where}")
-    print(f"report    python -m experiments.report runs={where}\ncurves    tensorboard --logdir {where}")
+    print(f"\nrun       {where}\nevaluate  python -m experiments.evaluate {as_typed('run', where)}")
+    print(f"report    python -m experiments.report {as_typed('runs', where)}")
+    print(f"curves    tensorboard --logdir {shlex.quote(str(where))}")
+    return score
 
 
 if __name__ == "__main__":
-    require_launcher(sys.argv[1:])
+    require_plugin(sys.argv[1:])
     main()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from experiments.llm.attacks import ATTACKS
 from experiments.runs.command import command
 from experiments.runs.folders import write_json
+from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator
@@ -97,21 +98,29 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
         "simulator": repr(simulator),
         "market": {"name": market.name, "fingerprint": market.fingerprint()},
         "seed": seed,
-        "separation": _separation(bound, take(matched), take(unlike)),
-        "within_family": _separation(bound, take(matched), take(neighbours(market))),
-        "seniority": _separation(bound, take(at_level), take(off_level)),
-        "decisions": _distribution(bound, _some(_all_pairs(market), sizes.sample, rng)),
     }
-    result |= dict.fromkeys(("repeats", "option_order", "injection", "identity", "cost"))
+    # Made one after the other, in this order: they share the generator.
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "separation": lambda: _separation(bound, take(matched), take(unlike)),
+        "within_family": lambda: _separation(bound, take(matched), take(neighbours(market))),
+        "seniority": lambda: _separation(bound, take(at_level), take(off_level)),
+        "decisions": lambda: _distribution(bound, _some(_all_pairs(market), sizes.sample, rng)),
+    }
+    asked: _Asked | None = None
     if isinstance(bound, BoundLLMSimulator):
-        asked = _Asked(bound)
+        asking = asked = _Asked(bound)
         mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
-        repeated = _some((mixed[0], mixed[1]), sizes.repeats, rng)
-        result["repeats"] = asked.agreement(repeated, asked.once_more())
-        result["option_order"] = asked.agreement(repeated, asked.other_order())
-        result["injection"] = asked.injection(_some(unlike, sizes.attacked, rng))
-        result["identity"] = asked.identity(_some(matched, sizes.swaps, rng))
-        result["cost"] = asked.cost(time.perf_counter() - begun)
+        repeated = cache(lambda: _some((mixed[0], mixed[1]), sizes.repeats, rng))
+        measures |= {
+            "repeats": lambda: asking.agreement(repeated(), asking.once_more()),
+            "option_order": lambda: asking.agreement(repeated(), asking.other_order()),
+            "injection": lambda: asking.injection(_some(unlike, sizes.attacked, rng)),
+            "identity": lambda: asking.identity(_some(matched, sizes.swaps, rng)),
+        }
+    for name, measure in tracked(measures.items(), "check", "measure"):
+        result[name] = measure()
+    result |= {name: None for name in ("repeats", "option_order", "injection", "identity") if name not in measures}
+    result["cost"] = None if asked is None else asked.cost(time.perf_counter() - begun)
     return result
 
 

@@ -14,7 +14,7 @@ from experiments.runs.folders import Run
 from experiments.runs.grouping import group_runs
 from experiments.runs.tables import Spread, mean_and_spread
 
-__all__ = ["REFERENCES", "ReportData", "flat_config", "has_values", "last_value", "outcomes_of"]
+__all__ = ["REFERENCES", "ReportData", "has_values", "last_value", "outcomes_of"]
 
 REFERENCES = ("random", "cosine", "oracle")
 """Who learns nothing and is scored beside each agent."""
@@ -95,14 +95,3 @@ def outcomes_of(run: Run) -> Mapping[str, Any]:
     """Who got what from the agent of a run; empty in a run of an earlier version."""
     outcomes: Mapping[str, Any] = (run.summary.get("outcomes") or {}).get("agent", {})
     return outcomes
-
-
-def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config without levels: ``{"algo": {"gamma": 0.9}}`` becomes ``{"algo.gamma": 0.9}``."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flat_config(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -11,10 +11,10 @@ import jinja2
 import numpy as np
 import yaml
 
-from experiments.pages.data import ReportData, flat_config
+from experiments.pages.data import ReportData
 from experiments.pages.sections import all_sections
 from experiments.pages.wording import agent_in_words, command_of, task_in_words
-from experiments.runs.folders import Run
+from experiments.runs.folders import Run, flat_config
 from jobrec_gym.shown_text import without_commands
 
 __all__ = ["write_report"]

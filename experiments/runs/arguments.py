@@ -1,15 +1,30 @@
-"""What a command line says, looked at before Hydra sees it."""
+"""What a command line says: looked at before Hydra sees it, and written so that it can be typed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from jobrec_gym.extras import install_command
 
-__all__ = ["add_own_arguments", "require_launcher"]
+__all__ = ["PLUGINS", "add_own_arguments", "as_override", "as_typed", "require_plugin", "written"]
 
-_LAUNCHER_EXTRAS = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}
+PLUGINS = {
+    **dict.fromkeys(("launcher=ray", "launcher=ray_cluster"), ("ray", "hydra_plugins.hydra_ray_launcher")),
+    **dict.fromkeys(
+        ("launcher=submitit", "launcher=submitit_local"), ("submitit", "hydra_plugins.hydra_submitit_launcher")
+    ),
+    "sweeper=optuna": ("optuna", "hydra_plugins.hydra_optuna_sweeper"),
+    "tracker=wandb": ("wandb", "wandb"),
+    "tracker=mlflow": ("mlflow", "mlflow"),
+}
+"""What is asked for, the extra that brings it, and the module that is there with it."""
+
+_MARK = '"'
+_AS_IT_IS = re.compile(r"[A-Za-z0-9_./+-]+")  # what Hydra takes without quotation marks
 
 
 def add_own_arguments(arguments: Sequence[str]) -> list[str]:
@@ -30,14 +45,57 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
     return [f"++{argument}" if "=" in argument and argument.startswith(places) else argument for argument in arguments]
 
 
-def require_launcher(arguments: Sequence[str]) -> None:
-    """Ends a command that asks for a launcher whose plug-in is not installed: Hydra would not say how to get it.
+def require_plugin(arguments: Sequence[str]) -> None:
+    """Ends a command that asks for a plug-in which is not installed: Hydra would not say how to get it.
 
     Raises:
         SystemExit: If it is missing.
     """
     for argument in arguments:
-        key, _, name = argument.partition("=")
-        extra = _LAUNCHER_EXTRAS.get(name) if key == "launcher" else None
-        if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
-            raise SystemExit(f"error: launcher={name} needs an extra: {install_command(extra)}.")
+        extra, module = PLUGINS.get(argument, ("", ""))
+        if extra and find_spec(module) is None:
+            raise SystemExit(f"error: {argument} needs an extra: {install_command(extra)}.")
+
+
+def as_typed(key: str, value: Any) -> str:
+    """An override as it is typed in a shell, with the quotation marks that Hydra and the shell want.
+
+    Example:
+        >>> print(as_typed("run", "runs/demo"), as_typed("run", "my runs/a=1"))
+        run=runs/demo 'run="my runs/a=1"'
+    """
+    return shlex.quote(as_override(key, value))
+
+
+def as_override(key: str, value: Any) -> str:
+    """An override as Hydra reads it: a text that holds more than letters and digits in quotation marks."""
+    text = str(value)
+    return f"{key}={text}" if _AS_IT_IS.fullmatch(text) else f"{key}={_quoted(text, _MARK)}"
+
+
+def written(value: Any) -> str:
+    """A value as Hydra's overrides have it; texts in quotation marks.
+
+    Example:
+        >>> written({"a": [1, None, True], "b": "x, y"})
+        "{a:[1,null,true],b:'x, y'}"
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return "{" + ",".join(f"{key}:{written(entry)}" for key, entry in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(written, value)) + "]"
+        case str():
+            return _quoted(value, "'")
+        case _:
+            return str(value)
+
+
+def _quoted(text: str, mark: str) -> str:
+    """A text in quotation marks, as Hydra reads it: a backslash says something before such a mark alone."""
+    inside = re.sub(rf"(\\*)({mark}|$)", lambda found: found[1] * 2 + found[2].replace(mark, f"\\{mark}"), text)
+    return f"{mark}{inside}{mark}"

@@ -22,6 +22,7 @@ from experiments.runs.evaluation import HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
 from experiments.runs.recording import InteractionRecorder
+from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
 
@@ -329,6 +330,12 @@ class Setup(Task):
         self.threads: int = config["threads"]
 
     @cached_property
+    def tracker(self) -> Tracker | None:
+        """Where the run is kept beside its folder; ``None`` for nowhere."""
+        tracker: Tracker | None = _make(self.config, "tracker") if self.config.get("tracker") else None
+        return tracker
+
+    @cached_property
     def env(self) -> InteractionRecorder:
         """The environments that the agent learns in."""
         return self.make_env()
@@ -440,6 +447,8 @@ def _check(config: Config) -> None:
         if not any(config[name] is value for value in allowed):
             words = "true, false or null" if None in allowed else "true or false"
             raise RunError(f"`{name}` must be {words}, got {config[name]!r:.80}.")
+    if not isinstance(config.get("name"), str | int | float | None):
+        raise RunError(f"`name` must be a text or null, got {config['name']!r:.80}.")
     if config["reward"]["_target_"].endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
         raise RunError(
             "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."

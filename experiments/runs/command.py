@@ -30,10 +30,13 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.runs.arguments import add_own_arguments
+from experiments.runs.arguments import add_own_arguments, as_override
 from experiments.runs.folders import clear_if_only, of_the_system
+from experiments.runs.help import asks_for_help, help_of
 from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
 from experiments.runs.keys import refuse_keys
+from experiments.runs.progress import progress_bars
+from experiments.runs.sweeps import tell_sweep
 
 __all__ = ["command", "in_one_line"]
 
@@ -64,7 +67,8 @@ def command(
             if is_child:
                 as_child()
             try:
-                return task(cfg)
+                with progress_bars(OmegaConf.select(cfg, "progress_bar")):
+                    return task(cfg)
             except KeyboardInterrupt as error:
                 stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
                 if not _clear_away_nothing() and HydraConfig.get().mode is RunMode.RUN:
@@ -93,6 +97,9 @@ def command(
             if cfg is not None:
                 return task(cfg)
             given = sys.argv[1:]
+            if asks_for_help(given):
+                print(help_of(Path(task.__code__.co_filename).parent / config_path / f"{config_name}.yaml"))
+                return None
             refuse_keys(given)
             in_debug, arguments = _without_debug(given)
             sys.argv[1:] = add_own_arguments(arguments)
@@ -114,6 +121,8 @@ def command(
                 while steps is not None and steps.tb_frame.f_code is not task.__code__:
                     steps = steps.tb_next
                 raise error.with_traceback(steps)  # noqa: B904  # it is the same error
+            finally:
+                tell_sweep()
 
         return main
 
@@ -210,7 +219,7 @@ def _in_the_same_folder() -> list[str]:
     settings = HydraConfig.get()
     if settings.output_subdir is None or any(item.startswith("hydra.run.dir=") for item in settings.overrides.hydra):
         return []
-    return [f"hydra.run.dir={_shown(Path(settings.runtime.output_dir))}"]
+    return [as_override("hydra.run.dir", _shown(Path(settings.runtime.output_dir)))]
 
 
 def _filled(words: str, cfg: DictConfig) -> str:

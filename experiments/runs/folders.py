@@ -35,6 +35,7 @@ __all__ = [
     "clear_run",
     "commit_of_checkout",
     "find_runs",
+    "flat_config",
     "folder_name",
     "is_finished",
     "lock_file",
@@ -52,8 +53,8 @@ COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv"
 LOCK = ".lock"
 RUN_FORMAT = "jobrec-run/1"
 
-HOW_KEYS = ("resume", "progress_bar", "threads", "checkpoint_interval")
-"""Entries of a config that say how to run, and change nothing in what comes out."""
+HOW_KEYS = ("name", "resume", "progress_bar", "threads", "checkpoint_interval", "tracker")
+"""Entries of a config that say how to run and what it is called, and change nothing in what comes out."""
 
 _MAX_NAME = 150
 
@@ -196,8 +197,19 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
     there = _read_config(folder)
     if there is None:
         return []
-    old, new = _flat(_what(there)), _flat(_what(config))
+    old, new = flat_config(_what(there)), flat_config(_what(config))
     return sorted(key for key in old.keys() | new.keys() if key not in old or key not in new or old[key] != new[key])
+
+
+def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config without levels: ``{"algo": {"gamma": 0.9}}`` becomes ``{"algo.gamma": 0.9}``; an empty level stays."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flat_config(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def lock_file(file: IO[Any], refusal: str) -> None:
@@ -307,13 +319,13 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
 
     Args:
         overrides: ``"key=value"`` each.
-        exclude: Keys that do not count.
+        exclude: Keys that do not count, nor what lies below them.
 
     Example:
         >>> folder_name(["seed=0,1", "algo.planning_steps=0,5"])
         'algo.planning_steps-0-5+seed-0-1'
     """
-    kept = sorted(item for item in overrides if item.partition("=")[0].lstrip("+~") not in exclude)
+    kept = sorted(item for item in overrides if re.split(r"[.=]", item.lstrip("+~"), maxsplit=1)[0] not in exclude)
     text = "+".join(re.sub("[=,]", "-", item) for item in kept)
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", text)
     if name != text or len(name) > _MAX_NAME:
@@ -367,17 +379,6 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     return there if isinstance(there, dict) else None
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,45 @@
-"""Which runs are the same but for their seeds, and what tells the others apart."""
+"""Which runs are the same but for their seeds, what tells the others apart, and which can be compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.runs.folders import HOW_KEYS, Run
 
-__all__ = ["group_runs"]
+__all__ = ["Comparison", "group_runs", "like_with_like", "name_of", "newest"]
+
+References = Mapping[str, Mapping[str, float | None]]
+
+_DIGITS = 9
+_OF_THE_AGENT = ("discounted_return",)
+"""Metrics of the references that the agent's own gamma changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Groups of runs that are scored on the same held-out pairs, under the same truth.
+
+    Attributes:
+        name: What tells it from the others; empty where it is the only one.
+        groups: Its runs, by label.
+    """
+
+    name: str
+    groups: Mapping[str, Sequence[Run]]
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Groups runs of equal overrides and equal configs but for seeds.
+    """Groups runs of equal names, overrides and configs but for seeds.
 
-    Any entry named ``seed`` counts as one: what differs by nothing else is a repetition.
+    Any entry named ``seed`` counts as one: what differs by nothing else is a repetition. Where a seed stands twice in a
+    group, the runs are told apart by their commits.
 
     Returns:
-        Runs by label, in the order in which they came; a label has the overrides that not all groups share.
+        Runs by label, in the order in which they came. A label is the name that the run was given (``name=``), or else
+        the overrides that not all groups share.
 
     Example:
         >>> list(group_runs(find_runs("runs/sweeps/algo.planning_steps-0-5", "runs")))  # doctest: +SKIP
@@ -25,29 +47,133 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps([_overrides(run), _without_seeds(run.config)], sort_keys=True, default=str)
+        key = json.dumps([name_of(run), _overrides(run), _without_seeds(run.config)], sort_keys=True, default=str)
         groups.setdefault(key, []).append(run)
-    overrides = [set(_overrides(members[0])) for members in groups.values()]
+    parts = [part for members in groups.values() for part in _by_commit(members)]
+    overrides = [set(_overrides(members[0])) for members, _ in parts]
     common = set.intersection(*overrides) if len(overrides) > 1 else set()
+    names = [name_of(members[0]) for members, _ in parts]
     labelled: dict[str, list[Run]] = {}
-    for own, members in zip(overrides, groups.values(), strict=True):
-        label = ", ".join(sorted(own - common)) or "default"
+    for own, name, (members, commit) in zip(overrides, names, parts, strict=True):
+        what = ", ".join(sorted(own - common))
+        if name:  # a whole sweep may have one name
+            what = f"{name}: {what}" if names.count(name) > 1 and what else name
+        plain = label = f"{what or 'default'}{commit}"
         number = 2
         while label in labelled:
             # Equal overrides, but the files in conf/ have changed in between.
-            label = f"{label.partition(' (')[0]} ({number})"
+            label = f"{plain} ({number})"
             number += 1
         labelled[label] = members
     return labelled
+
+
+def like_with_like(
+    groups: Mapping[str, Sequence[Run]],
+    references_of: Callable[[Run], References] = lambda run: run.summary["references"],
+) -> list[Comparison]:
+    """Parts groups into those that can be compared: they share held-out pairs and truth.
+
+    Two groups share them where a run of one has the references of a run of the other: a random choice, the highest
+    cosine and the oracle score the same on the same pairs alone.
+
+    Args:
+        groups: Runs by label.
+        references_of: What random, cosine and oracle score beside a run.
+    """
+    parts: list[tuple[set[str], dict[str, Sequence[Run]]]] = []
+    for label, members in groups.items():
+        marks = {_mark(references_of(run)) for run in members}
+        touched = [part for part in parts if part[0] & marks]
+        merged: dict[str, Sequence[Run]] = {}
+        for part in touched:
+            marks |= part[0]
+            merged |= part[1]
+            parts.remove(part)
+        parts.append((marks, {**merged, label: members}))
+    order = list(groups)
+    found = [dict(sorted(part.items(), key=lambda item: order.index(item[0]))) for _, part in parts]
+    found.sort(key=lambda part: order.index(next(iter(part))))
+    if len(found) == 1:
+        return [Comparison("", found[0])]
+    own = [set.intersection(*(set(_overrides(members[0])) for members in part.values())) for part in found]
+    common = set.intersection(*own)
+    names: list[str] = []
+    for number, overrides in enumerate(own, start=1):
+        name = ", ".join(sorted(overrides - common))
+        names.append(f"Task {number}: {name}" if name else f"Task {number}")
+    return [Comparison(name, part) for name, part in zip(names, found, strict=True)]
+
+
+def newest(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Runs without repeats, and the repeats: of equal configs, seeds and commits the one that finished last is kept."""
+    kept: dict[str, Run] = {}
+    repeats = []
+    for run in runs:
+        config = {key: value for key, value in run.config.items() if key not in HOW_KEYS}
+        key = json.dumps([name_of(run), run.summary.get("commit"), config], sort_keys=True, default=str)
+        first = kept.get(key)
+        if first is not None and _finished(first) > _finished(run):
+            repeats.append(run)
+            continue
+        if first is not None:
+            repeats.append(first)
+        kept[key] = run
+    return [run for run in runs if run in kept.values()], repeats
+
+
+def name_of(run: Run) -> str:
+    """The name that a run was given, ``name=``; empty for none."""
+    return str(run.config.get("name") or "")
+
+
+def _by_commit(members: list[Run]) -> list[tuple[list[Run], str]]:
+    """A group, or, where a seed stands twice in it, its runs by commit and what to add to their labels."""
+    seeds = [_seeds(run.config) for run in members]
+    commits = list(dict.fromkeys(run.summary.get("commit") for run in members))
+    if len(commits) == 1 or all(seeds.count(seed) == 1 for seed in seeds):
+        return [(members, "")]
+    return [
+        ([run for run in members if run.summary.get("commit") == commit], f" at {commit or 'an unknown commit'}")
+        for commit in commits
+    ]
+
+
+def _mark(references: References) -> str:
+    """What is equal for runs of equal held-out pairs and truth."""
+    return json.dumps(
+        {
+            who: {
+                key: None if value is None else round(value, _DIGITS)
+                for key, value in metrics.items()
+                if key not in _OF_THE_AGENT
+            }
+            for who, metrics in references.items()
+        },
+        sort_keys=True,
+    )
+
+
+def _finished(run: Run) -> str:
+    return str(run.summary.get("wall_clock", {}).get("finished", ""))
 
 
 def _overrides(run: Run) -> list[str]:
     kept = []
     for item in run.summary.get("overrides", []):
         key = item.partition("=")[0].lstrip("+~")
-        if key.rpartition(".")[2] != "seed" and key not in (*HOW_KEYS, "launcher"):
+        if key.rpartition(".")[2] != "seed" and key.partition(".")[0] not in (*HOW_KEYS, "launcher", "sweeper"):
             kept.append(item)
     return sorted(kept)
+
+
+def _seeds(config: Any) -> str:
+    """All entries named ``seed`` of a config."""
+    if isinstance(config, Mapping):
+        return json.dumps(
+            {key: value if key == "seed" else _seeds(value) for key, value in config.items()}, default=str
+        )
+    return ""
 
 
 def _without_seeds(config: Any) -> Any:

@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Self, TextIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "tracked"]
+__all__ = ["Progress", "progress_bars", "tracked"]
 
 T = TypeVar("T")
 
 LOG_EVERY_SECONDS = 30.0
+
+_WANTED: ContextVar[bool | None] = ContextVar("progress_bar", default=None)
+
+
+@contextmanager
+def progress_bars(wanted: Any) -> Iterator[None]:
+    """Says for all work inside whether it shows how far it is: what ``progress_bar`` of a command is.
+
+    Args:
+        wanted: ``None``: a bar on a terminal, lines in a log; ``True``: a bar; ``False``: nothing.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    if not any(wanted is value for value in (None, True, False)):
+        raise ValueError(f"`progress_bar` must be true, false or null, got {wanted!r:.80}.")
+    before = _WANTED.set(wanted)
+    try:
+        yield
+    finally:
+        _WANTED.reset(before)
 
 
 class Progress:
@@ -27,7 +50,7 @@ class Progress:
         what: The name of the work.
         unit: Of the work, one of them.
         done: How much was done before: it counts as done, not as fast.
-        bar: Whether to draw a bar; ``None``: where ``stream`` is a terminal.
+        bar: Whether to draw a bar; ``None``: as :func:`progress_bars` says, and else where ``stream`` is a terminal.
         stream: Where to; standard error if ``None``.
         write: Takes a line where no bar is drawn; ``None`` writes it to ``stream``.
 
@@ -56,6 +79,9 @@ class Progress:
         self._begun = self._said = time.monotonic()
         self._done_before = done
         self._bar: tqdm | None = None
+        wanted = _WANTED.get()
+        self._silent = bar is None and wanted is False
+        bar = wanted if bar is None else bar
         if self._stream.isatty() if bar is None else bar:
             self._bar = tqdm(total=total, desc=what, unit=unit, initial=done, file=self._stream)
 
@@ -70,7 +96,7 @@ class Progress:
         self.done += n
         if self._bar is not None:
             self._bar.update(n)
-        elif time.monotonic() - self._said >= LOG_EVERY_SECONDS:
+        elif not self._silent and time.monotonic() - self._said >= LOG_EVERY_SECONDS:
             self._say()
 
     def reach(self, done: int) -> None:
@@ -100,9 +126,19 @@ class Progress:
         print(line, file=self._stream, flush=True)
 
 
-def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
-    """Passes items on, and shows how many of them were worked on."""
-    with Progress(len(items), what, unit) as progress:
+def tracked(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:
+    """Passes items on, and shows how many of them were worked on.
+
+    Args:
+        items: To work on.
+        what: As of :class:`Progress`.
+        unit: As of :class:`Progress`.
+        total: How many there are; ``None`` asks ``len(items)``.
+    """
+    if total is None:
+        assert isinstance(items, Sized), "say `total`"
+        total = len(items)
+    with Progress(total, what, unit) as progress:
         for item in items:
             yield item
             progress.update()

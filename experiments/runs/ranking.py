@@ -117,7 +117,6 @@ def rank_people(
     n: int = 10,
     exclude: Sequence[int | str] = (),
     resume: bool = True,
-    progress_bar: bool | None = None,
 ) -> int:
     """Writes the ``n`` best jobs of each of many people.
 
@@ -133,7 +132,6 @@ def rank_people(
         n: How many jobs for each.
         exclude: Jobs to leave out for all, by row or by key.
         resume: Whether to go on.
-        progress_bar: As in :class:`~experiments.runs.progress.Progress`.
 
     Returns:
         How many people are in the file.
@@ -168,7 +166,7 @@ def rank_people(
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (
         _Part(out, task, resume) as part,
-        Progress(n_people, "ranking", "person", done=part.n_done, bar=progress_bar) as progress,
+        Progress(n_people, "ranking", "person", done=part.n_done) as progress,
     ):
         while part.n_done < n_people:
             here, ids = people_of(part.n_done, part.n_done + _PEOPLE)

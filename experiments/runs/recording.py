@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import CSVOutputFormat
 
 from experiments.runs.evaluation import Metrics, Truth
 from experiments.runs.folders import RunError
@@ -134,7 +135,7 @@ class LearningCurve(BaseCallback):
     reward and those of its components that are known, mean expected regret and apply rate since the row before, the
     sums so far, and the weight of cosine in the next step where it is annealed; where a language model gives the
     feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, and ``cpu_seconds`` of this
-    process for it, evaluations not counted.
+    process for it, evaluations not counted. The algorithm's logger gets each row, too, for TensorBoard and trackers.
 
     A reward that is annealed is told the number of interactions.
 
@@ -260,6 +261,14 @@ class LearningCurve(BaseCallback):
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
+        self._log(row, now)
+
+    def _log(self, row: Mapping[str, Any], now: int) -> None:
+        """Writes a row wherever the algorithm logs, but into its table: the curve has its own."""
+        known = {key: value for key, value in row.items() if value is not None and "/" in key}
+        for output in self.logger.output_formats:
+            if not isinstance(output, CSVOutputFormat):
+                output.write(known, dict.fromkeys(known, ()), now)
 
 
 class LearningProgress(BaseCallback):

@@ -15,13 +15,15 @@ from experiments.runs.folders import HOW_KEYS, folder_name
 
 __all__: list[str] = []
 
+_WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)  # how and where it runs, which makes no other run
+
 
 def _sweep_folder(overrides: Sequence[str]) -> str:
-    return folder_name(overrides, exclude=("seed", "launcher", *HOW_KEYS))
+    return folder_name(overrides, exclude=("seed", *_WHERE_KEYS))
 
 
 def _run_folder(override_dirname: str) -> str:
-    return folder_name(_split(override_dirname))
+    return folder_name(_split(override_dirname), exclude=_WHERE_KEYS)
 
 
 def _python_here() -> str:

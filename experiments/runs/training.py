@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from dynaq_algo import NothingLearned
 from dynaq_algo.agent_file import AgentFileError
@@ -36,6 +36,7 @@ from experiments.runs.folders import (
     changed_keys,
     clear_run,
     commit_of_checkout,
+    flat_config,
     has_config,
     is_finished,
     lock_run,
@@ -76,6 +77,7 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
     """
     setup.require_verbs()
     if setup.resume and is_finished(folder, setup.config):
+        _rename(folder, setup.config.get("name"))
         print(f"{folder.name} is finished: nothing to do (resume=false runs it again).", file=sys.stderr)
         return read_run(folder).summary
     try:
@@ -88,6 +90,13 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
             raise  # it says by itself what is wrong
         raise RunError(of_the_system(error, folder)) from error
     return read_run(folder).summary
+
+
+def _rename(folder: Path, name: Any) -> None:
+    """Gives a finished run another name, which changes nothing else of it; ``None`` keeps the one that it has."""
+    there = read_run(folder).config
+    if name is not None and there.get("name") != name:
+        write_config(folder, {"name": name, **{key: value for key, value in there.items() if key != "name"}})
 
 
 def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
@@ -105,7 +114,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         except AgentFileError as error:
             raise RunError(f"{error} Run it from its beginning with resume=false.") from error
         keep_rows(folder / METRICS, model.num_timesteps)
-        model.set_logger(_logger(folder, goes_on_at=model.num_timesteps))
+        model.set_logger(_logger(setup, folder, goes_on_at=model.num_timesteps))
     else:
         model = setup.algorithm.make(env)
         dataset = _pretraining_data(setup)
@@ -115,7 +124,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         # Only now: a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
-        model.set_logger(_logger(folder))
+        model.set_logger(_logger(setup, folder))
         if dataset is not None:
             _pretrain(model, dataset, setup, folder / PRETRAIN)
     with held() as waiting:
@@ -256,8 +265,8 @@ def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
     return under
 
 
-def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
-    """SB3's logger to ``progress.csv`` and ``tensorboard/``; keeps the rows up to where a run goes on."""
+def _logger(setup: Setup, folder: Path, goes_on_at: int | None = None) -> Logger:
+    """SB3's logger to ``progress.csv``, ``tensorboard/`` and a tracker; keeps the rows up to where a run goes on."""
     path = folder / PROGRESS
     kept: list[list[str]] = []
     if goes_on_at is not None and path.is_file():
@@ -266,7 +275,11 @@ def _logger(folder: Path, goes_on_at: int | None = None) -> Logger:
     if kept:
         csv.writer(table.file, lineterminator="\n").writerows(kept)
         table.keys = kept[0]
-    return Logger(str(folder), [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))])
+    outputs: list[KVWriter] = [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))]
+    if setup.tracker is not None:
+        name = str(setup.config.get("name") or folder.name)
+        outputs.append(setup.tracker.begin(folder, flat_config(setup.config), name))
+    return Logger(str(folder), outputs)
 
 
 def _draws_bar(wanted: bool | None) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.folders import COLDSTART, RunError, commit_of_checkout, write_json
 from experiments.runs.intervals import paired_difference
@@ -82,7 +83,7 @@ def main(cfg: DictConfig) -> None:
     write_json(
         folder / VERDICTS,
         {
-            "command": f"python -m experiments.studies.goals folder={folder}",
+            "command": f"python -m experiments.studies.goals {as_typed('folder', folder)}",
             "commit": commit_of_checkout(),
             "tables": [{"header": ["goal", "verdict", "figures"], "rows": rows}],
         },
@@ -128,7 +129,7 @@ def command_of(settings: Sequence[str], folder: Path) -> str:
     """The command that makes the study in a folder, or some settings of it."""
     chosen = [f"settings=[{','.join(settings)}]"] if settings else []
     path = ["path=FILE"] if not settings or "onet" in settings else []
-    return " ".join(["python -m experiments.coldstart preset=full", *chosen, f"folder={folder}", *path])
+    return " ".join(["python -m experiments.coldstart preset=full", *chosen, as_typed("folder", folder), *path])
 
 
 def judge(goal: Goal, studies: Studies) -> Verdict:

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from threadpoolctl import threadpool_limits
 
+from experiments.runs.arguments import written
 from experiments.runs.build import Setup, build_seeds
 from experiments.runs.command import in_one_line
 from experiments.runs.folders import RunError, is_finished
@@ -124,7 +125,7 @@ def define_learner(name: str, definition: Any) -> Learner:
         return Learner(name, tuple(definition), name)
     if isinstance(definition, dict) and isinstance(definition.get("_target_"), str):
         target = definition["_target_"]
-        others = [f"++algo.{key}={_written(value)}" for key, value in definition.items() if key != "_target_"]
+        others = [f"++algo.{key}={written(value)}" for key, value in definition.items() if key != "_target_"]
         return Learner(name, ("algo=custom", f"algo._target_={target}", *others), name)
     raise RunError(
         f"`define.{name}` must be {{_target_: package.Class, ...}} or a list of overrides of experiments.train, "
@@ -174,7 +175,7 @@ def compose_runs(
         if OmegaConf.is_missing(cfg.market, "path"):
             if path is None:
                 raise RunError("its market is not shipped: say path=FILE, or FOLDER, where it lies")
-            wanted = (*wanted, f"market.path={_written(path)}")
+            wanted = (*wanted, f"market.path={written(path)}")
             cfg.market.path = path
         setups = build_seeds(cfg, seeds)
     except (HydraException, OmegaConfBaseException) as error:
@@ -264,21 +265,3 @@ def _end_with_parent() -> None:
 
 def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def _written(value: Any) -> str:
-    """A value as Hydra's overrides have it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case Mapping():
-            return "{" + ",".join(f"{key}:{_written(entry)}" for key, entry in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ",".join(map(_written, value)) + "]"
-        case str():
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            return f"'{quoted}'"
-        case _:
-            return str(value)

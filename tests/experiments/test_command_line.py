@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MissingMandatoryValue
 
 import experiments
-from experiments.runs.arguments import add_own_arguments
+from experiments.runs.arguments import add_own_arguments, as_typed, written
 from experiments.runs.build import build
 from experiments.runs.command import _filled, in_one_line
 from experiments.runs.folders import RunError
+from experiments.runs.help import GROUPS, help_of
 
 ROOT = Path(experiments.__file__).parents[1]
 
@@ -262,6 +265,50 @@ def test_an_error_of_ones_own_code_is_told_from_the_command_on(lab):
     done = said_by(*broken, folder=lab)
     assert "no_such_thing" in done.stderr.splitlines()[-1]
     assert "hydra/_internal" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/demo",
+        "my runs/a",
+        "a=1,b=[2]",
+        "it's",
+        'say "x"',
+        "\N{LATIN SMALL LETTER U WITH DIAERESIS}",
+        "end\\",
+        "a\\b",
+        "{}",
+        "",
+    ],
+)
+def test_a_printed_argument_can_be_typed_whatever_is_in_it(text):
+    parser = OverridesParser.create()
+    (argument,) = shlex.split(as_typed("run", text))
+    assert parser.parse_override(argument).value() == text
+    assert parser.parse_override(f"run={written(text)}").value() == text
+
+
+def test_a_path_that_is_plain_is_printed_as_it_is():
+    assert as_typed("run", Path("runs/train/2026-11-29_00-00-00_1")) == "run=runs/train/2026-11-29_00-00-00_1"
+
+
+def test_help_tells_groups_with_their_options_examples_and_entries_with_their_comments():
+    said = help_of(ROOT / "conf" / "train.yaml")
+
+    assert said.startswith("python -m experiments.train: one run")
+    assert "python -m experiments.train setting=profile algo=dynaq_plus" in said
+    for words in ("  algo       who learns\n", "cosine, custom, dqn, dynaq,", "recorded, rules", "== Config =="):
+        assert words in said
+    assert "\nseed: 0 # environments, exploration, nets" in said and "hydra" not in said.replace("hydra.launcher", "")
+    assert "Groups" not in help_of(ROOT / "conf" / "report.yaml")
+
+
+def test_help_knows_every_group_of_every_command():
+    for path in sorted(ROOT.glob("conf/*.yaml")) + sorted(ROOT.glob("conf/*/benchmark.yaml")):
+        assert help_of(path).count("\n") < 90, path
+    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    assert set(GROUPS) == folders - {"benchmark", "learner"}  # which are no groups of a command's config
 
 
 def test_every_command_with_a_config_is_made_so():

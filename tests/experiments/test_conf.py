@@ -10,6 +10,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from experiments.runs import build
+from experiments.runs.arguments import PLUGINS
 
 CONF = Path(build.__file__).parents[2] / "conf"
 
@@ -37,9 +38,9 @@ def test_every_option_of_every_group_composes(config, group, option):
     if group == "preset":
         OmegaConf.to_container(config("coldstart", f"preset={option}"), resolve=True)
         return
-    plug_in = {"ray": "ray", "ray_cluster": "ray", "submitit": "submitit", "submitit_local": "submitit"}.get(option)
-    if group == "launcher" and plug_in and find_spec(f"hydra_plugins.hydra_{plug_in}_launcher") is None:
-        pytest.skip(f"the extra {plug_in} is not installed")
+    extra, module = PLUGINS.get(f"{group}={option}", ("", ""))
+    if module.startswith("hydra_plugins.") and find_spec(module) is None:
+        pytest.skip(f"the extra {extra} is not installed")
     without_path = {"market": ("default", "recorded"), "setting": tuple(set(options("setting")) - {"onet"})}
     needs_path = group in without_path and option not in without_path[group]
     cfg = config("train", f"{group}={option}", *(["market.path=there"] if needs_path else []))

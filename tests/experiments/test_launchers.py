@@ -21,7 +21,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from fake_llm import decides, serving, sleeps
 
 from experiments.runs import arguments, training
-from experiments.runs.arguments import require_launcher
+from experiments.runs.arguments import require_plugin
 from experiments.runs.build import build
 from jobrec_gym.simulators.base import DECISIONS
 
@@ -247,5 +247,12 @@ def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_
 def test_a_launcher_whose_plug_in_is_missing_says_how_to_get_it(monkeypatch, launcher):
     monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r'pip install -e ".+\[(ray|submitit)\]"'):
-        require_launcher(["-m", f"launcher={launcher}", "seed=0,1"])
-    require_launcher(["launcher=joblib", "seed=0"])
+        require_plugin(["-m", f"launcher={launcher}", "seed=0,1"])
+    require_plugin(["launcher=joblib", "seed=0"])
+
+
+@pytest.mark.parametrize("asked", ["sweeper=optuna", "tracker=wandb", "tracker=mlflow"])
+def test_a_sweeper_or_tracker_that_is_missing_says_how_to_get_it(monkeypatch, asked):
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=rf"error: {asked} needs an extra: pip install .*{asked.partition('=')[2]}"):
+        require_plugin(["-m", asked, "seed=0,1"])

@@ -1,13 +1,16 @@
 import io
 import logging
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.runs import progress
-from experiments.runs.progress import Progress, tracked
+from experiments.runs import build, progress
+from experiments.runs.progress import Progress, progress_bars, tracked
 from experiments.runs.recording import LearningProgress
+
+CONF = Path(build.__file__).parents[2] / "conf"
 
 
 class Terminal(io.StringIO):
@@ -74,6 +77,30 @@ def test_items_pass_and_are_counted(monkeypatch):
 
     assert list(tracked([3, 1, 2], "evaluation", "run")) == [3, 1, 2]
     assert "3/3" in stream.getvalue()
+
+
+def test_a_command_may_want_a_bar_or_nothing_of_all_its_work(clock, capsys):
+    with progress_bars(False):
+        for _ in tracked([1, 2], "evaluation", "run"):
+            clock[0] += 100.0
+    assert capsys.readouterr().err == ""
+    with progress_bars(True):
+        list(tracked([1, 2], "evaluation", "run"))
+    assert "2/2" in capsys.readouterr().err
+    for _ in tracked((item for item in (1, 2)), "evaluation", "run", total=2):
+        clock[0] += 100.0
+    assert "evaluation: 1 of 2 runs" in capsys.readouterr().err
+
+
+def test_what_a_bar_may_be_is_said():
+    with pytest.raises(ValueError, match=r"`progress_bar` must be true, false or null, got 'no'"), progress_bars("no"):
+        pass
+
+
+def test_every_command_but_the_short_ones_has_a_progress_bar():
+    without = {path.stem for path in CONF.glob("*.yaml") if "\nprogress_bar: null #" not in path.read_text()}
+
+    assert without == {"cache", "frame", "goals", "indexes", "look", "report", "serve"}
 
 
 @pytest.mark.parametrize("algo", ["dynaq", "random"])

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pages.data import ReportData, flat_config, last_value
+from experiments.pages.data import ReportData, last_value
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section, Table
-from experiments.runs.folders import Run
+from experiments.runs.folders import Run, flat_config
 from experiments.runs.tables import format_number, mean_and_spread
 
 __all__ = ["SECTION"]

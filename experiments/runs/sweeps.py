@@ -1,0 +1,57 @@
+"""What a sweep says at its end: a table over its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+
+from experiments.runs.arguments import as_typed
+from experiments.runs.folders import RunError, find_runs, unfinished_runs
+from experiments.runs.grouping import group_runs, like_with_like
+from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table, mean_and_spread
+
+__all__ = ["NoteSweep", "in_words", "tell_sweep"]
+
+_under_way: list[Path] = []
+"""The folder of the sweep that this process leads; none after it was told of."""
+
+
+class NoteSweep(Callback):
+    """Notes that a sweep begins, so that :func:`tell_sweep` finds its folder, whatever launcher runs it."""
+
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        """Before a sweep."""
+        _under_way[:] = [Path(config.hydra.sweep.dir)]
+
+
+def tell_sweep() -> None:
+    """Prints the table of the sweep that was led by this process, if any, even where some of its runs failed."""
+    while _under_way:
+        folder = _under_way.pop()
+        print(f"\n{in_words(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)}")
+
+
+def in_words(folder: Path) -> str:
+    """The finished runs of a sweep by what they differ in, beside random, cosine and the oracle; and their report.
+
+    Runs on unlike held-out pairs are in tables of their own.
+    """
+    try:
+        runs = [run for run in find_runs(folder, "runs") if "held_out" in run.summary]
+    except RunError:
+        return f"no run of {folder} is finished"
+    parts = []
+    for comparison in like_with_like(group_runs(runs)):
+        agents: dict[str, Any] = {}
+        for label, members in comparison.groups.items():
+            n = len(members)
+            agents[f"{label}, {n} run{'s' if n > 1 else ''}"] = mean_and_spread(
+                [run.summary["held_out"] for run in members]
+            )
+        first = next(iter(comparison.groups.values()))[0]
+        table = format_table(*held_out_table({**agents, **first.summary["references"]}, MAIN_COLUMNS))
+        parts.append(f"{comparison.name}\n{table}" if comparison.name else table)
+    told = [unfinished_runs(folder, len(runs)), f"report  python -m experiments.report {as_typed('runs', folder)}"]
+    return "\n\n".join([*parts, "\n".join(filter(None, told))])

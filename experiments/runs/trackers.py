@@ -1,0 +1,154 @@
+"""Experiment trackers beside TensorBoard: what is logged goes to Weights & Biases or MLflow, too."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from stable_baselines3.common.logger import KVWriter
+
+from experiments.runs.folders import RunError
+from jobrec_gym.extras import install_command
+
+__all__ = ["MLflow", "Tracker", "WeightsAndBiases"]
+
+_MOST_LETTERS = 6_000
+"""Of a parameter; MLflow refuses more."""
+
+
+class Tracker(Protocol):
+    """Where runs are kept beside their folders; ``tracker=custom`` takes a class of one's own."""
+
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
+        """Opens a run.
+
+        Args:
+            folder: Of the run. A run that goes on comes with the same one.
+            config: Its config without levels: ``{"algo.gamma": 0.9}``.
+            name: What people call it.
+
+        Returns:
+            Gets what Stable-Baselines3's logger gets, and each point of the learning curve; closed at the end.
+        """
+
+
+class WeightsAndBiases:
+    """Runs in a project of Weights & Biases.
+
+    Args:
+        project: Of the runs.
+        mode: ``"offline"`` writes files that ``wandb sync`` sends later; ``"online"`` sends at once and wants a key in
+            ``WANDB_API_KEY``.
+        folder: Of the files.
+    """
+
+    def __init__(self, project: str = "jobrec", mode: str = "offline", folder: str = "runs/wandb"):
+        self.project = project
+        self.mode = mode
+        self.folder = folder
+
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
+        """Opens a run; one that goes on keeps its id.
+
+        Raises:
+            RunError: If wandb is not installed.
+        """
+        wandb = _package("wandb")
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        run = wandb.init(
+            project=self.project,
+            mode=self.mode,
+            dir=self.folder,
+            name=name,
+            config=dict(config),
+            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
+            resume="allow",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        return _WandbWriter(run)
+
+
+class MLflow:
+    """Runs in an experiment of MLflow.
+
+    Args:
+        uri: Of the store: ``sqlite:///FILE``, or a server's address.
+        experiment: Made if it is not there.
+    """
+
+    def __init__(self, uri: str = "sqlite:///runs/mlflow.db", experiment: str = "jobrec"):
+        self.uri = uri
+        self.experiment = experiment
+
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
+        """Opens a run; one that goes on is found again by its folder.
+
+        Raises:
+            RunError: If mlflow is not installed.
+        """
+        mlflow = _package("mlflow")
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(tracking_uri=self.uri)
+        experiment = client.get_experiment_by_name(self.experiment)
+        place = client.create_experiment(self.experiment) if experiment is None else experiment.experiment_id
+        where = str(folder.resolve())
+        open_runs = client.search_runs([place], f"tags.folder = '{where}' and attributes.status = 'RUNNING'")
+        if open_runs:
+            return _MLflowWriter(mlflow, client, open_runs[0].info.run_id)
+        run_id = client.create_run(place, run_name=name, tags={"folder": where}).info.run_id
+        for key, value in config.items():
+            client.log_param(run_id, _as_mlflow(key), str(value)[:_MOST_LETTERS])
+        return _MLflowWriter(mlflow, client, run_id)
+
+
+class _WandbWriter(KVWriter):
+    def __init__(self, run: Any):
+        self._run = run
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self._run.log(_numbers(key_values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _MLflowWriter(KVWriter):
+    def __init__(self, mlflow: ModuleType, client: Any, run_id: str):
+        self._metric = mlflow.entities.Metric
+        self._client = client
+        self._run_id = run_id
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        now = int(time.time() * 1_000)
+        numbers = _numbers(key_values).items()
+        self._client.log_batch(
+            self._run_id, metrics=[self._metric(_as_mlflow(key), value, now, step) for key, value in numbers]
+        )
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run_id)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise RunError(f"tracker={name} needs an extra: {install_command(name)}.") from error
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value) for key, value in values.items() if isinstance(value, int | float) or hasattr(value, "dtype")
+    }
+
+
+def _as_mlflow(key: str) -> str:
+    """A name that MLflow takes: ``"held_out/ndcg@10"`` becomes ``"held_out/ndcg_at_10"``."""
+    return re.sub(r"[^\w\-. /]", "_", key.replace("@", "_at_"))

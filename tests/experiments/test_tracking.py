@@ -1,0 +1,118 @@
+"""Where a run's figures go beside its folder: the caller, TensorBoard and trackers; and what people call a run."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from stable_baselines3.common.logger import KVWriter
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments import train
+from experiments.runs.build import build
+from experiments.runs.folders import RunError, find_runs
+from experiments.runs.grouping import group_runs
+from experiments.runs.trackers import MLflow, WeightsAndBiases, _as_mlflow
+
+CONF = Path(build.__code__.co_filename).parents[2] / "conf"
+KEPT = []
+
+
+class Notebook:
+    """A tracker that keeps what it is told in a list."""
+
+    def begin(self, folder, config, name):
+        KEPT.append((name, config))
+        return Page()
+
+
+class Page(KVWriter):
+    def write(self, key_values, key_excluded, step=0):
+        KEPT.append((step, dict(key_values)))
+
+    def close(self):
+        KEPT.append("closed")
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "KEPT", [])
+    monkeypatch.setitem(sys.modules, "a_notebook", sys.modules[__name__])
+    return lambda: KEPT
+
+
+def test_a_sweeper_that_optimises_is_told_the_score(tmp_path, capsys):
+    small = ["market.n_jobs=60", "market.n_applicants=40", "total_timesteps=10", "evaluation.n_pairs=64"]
+    overrides = [*small, "algo=random", f"hydra.runtime.output_dir={tmp_path}", "hydra.mode=RUN", "name=by chance"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        HydraConfig.instance().set_config(compose("train", overrides, return_hydra_config=True))
+        cfg = compose("train", overrides)
+
+    score = train.main(cfg)
+
+    (run,) = find_runs(tmp_path, "runs")
+    assert score == run.summary["held_out"]["score"]
+    said = capsys.readouterr().out
+    assert f"by chance            {score:.3f}" in said and f"experiments.evaluate run={tmp_path}" in said
+
+
+def test_tensorboard_has_the_learning_curve(run, tmp_path):
+    run("algo=random")
+
+    (found,) = find_runs(tmp_path, "runs")
+    events = EventAccumulator(str(found.folder / "tensorboard")).Reload()
+    curve = events.Scalars("held_out/score")
+    assert [event.step for event in curve] == found.metrics["interactions"].tolist() == [0, 10, 20, 30]
+    np.testing.assert_allclose([event.value for event in curve], found.metrics["held_out/score"], rtol=1e-6)
+    assert [event.step for event in events.Scalars("online/apply_rate")] == [10, 20, 30]
+
+
+def test_a_tracker_gets_config_name_and_curve_and_is_closed(run, tmp_path, notebook):
+    run("algo=dynaq", "env.max_episode_steps=2", "name=a test", "+tracker={_target_: a_notebook.Notebook}")
+
+    kept = notebook()
+    name, config = kept[0]
+    assert name == "a test" and config["algo.planning_steps"] == 5 and config["seed"] == 0
+    steps = {step: values for step, values in kept[1:-1] if "held_out/score" in values}
+    assert list(steps) == [0, 10, 20, 30] and all(0 <= values["held_out/ndcg@10"] <= 1 for values in steps.values())
+    assert any("train/loss" in values for _, values in kept[1:-1])
+    assert kept[-1] == "closed"
+    (found,) = find_runs(tmp_path, "runs")
+    assert "held_out/score" not in found.progress.columns  # the curve has a table of its own
+
+
+@pytest.mark.parametrize("tracker", [WeightsAndBiases(), MLflow()])
+def test_a_tracker_that_is_missing_says_how_to_get_it(monkeypatch, tmp_path, tracker):
+    monkeypatch.chdir(tmp_path)
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RunError, match=r"tracker=\w+ needs an extra: pip install"):
+        tracker.begin(tmp_path, {}, "a run")
+
+
+def test_metrics_have_names_that_mlflow_takes():
+    assert [_as_mlflow(key) for key in ("held_out/ndcg@10", "a b-c_d.e", "x[0]")] == [
+        "held_out/ndcg_at_10",
+        "a b-c_d.e",
+        "x_0_",
+    ]
+
+
+def test_a_finished_run_takes_another_name_and_is_not_run_again(run, tmp_path):
+    first = run("algo=random", "name=one")
+
+    assert run("algo=random", "name=two") == first
+    assert list(group_runs(find_runs(tmp_path, "runs"))) == ["two"]
+    assert run("algo=random") == first
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["name"] == "two"
+
+
+def test_a_name_is_a_text(small):
+    with pytest.raises(RunError, match=r"`name` must be a text or null, got \['a', 'b'\]"):
+        build(small("name=[a,b]"))
