@@ -18,12 +18,15 @@ from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.asking import Usage
 from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["BoundRecordedSimulator", "RecordedSimulator", "Recording"]
 
 Ids = NDArray[np.int64]
 
 _SHIPPED = "recorded_decisions.npz"
+_FORMAT = "jobrec-recording/1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +95,17 @@ class Recording:
         """Writes an npz file without pickles.
 
         Beside the attributes it has ``decision``, int8 (n, m), an index of
-        :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none, for readers without this package.
+        :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none, for readers without this package; and
+        ``format`` and ``written_by``. The file appears whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written, with the path.
         """
         decision = np.where(np.isnan(self.probability), -1, self.decide(self.probability)).astype(np.int8)
-        np.savez_compressed(path, **{name: getattr(self, name) for name in self.__slots__}, decision=decision)
+        content = {name: getattr(self, name) for name in self.__slots__}
+        about = {"format": np.array(_FORMAT), "written_by": np.array(written_by())}
+        with whole_file(path) as scratch, scratch.open("wb") as file:
+            np.savez_compressed(file, **content, **about, decision=decision)
 
     def decide(self, probability: NDArray[np.floating]) -> Ids:
         """Probabilities cut into indices of :data:`~jobrec_gym.simulators.base.DECISIONS`; NaN into any."""
@@ -109,6 +119,12 @@ class Recording:
             ValueError: If it is not one.
         """
         with np.load(path, allow_pickle=False) as file:
+            found = str(file["format"]) if "format" in file.files else _FORMAT  # earlier recordings do not say
+            if found != _FORMAT:
+                raise ValueError(
+                    f"`recording` {os.fspath(path)!r}: its format is {found!r:.40}, by {file['written_by']!s:.40}, and "
+                    f"this version ({written_by()}) reads {_FORMAT!r}."
+                )
             missing = sorted(set(cls.__slots__) - set(file.files))
             if missing:
                 raise ValueError(f"`recording` {os.fspath(path)!r} is not a recording: it lacks {missing}.")

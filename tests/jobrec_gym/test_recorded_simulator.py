@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from little_room import room_for
 
 from jobrec_gym import load_market, simulators
 from jobrec_gym.simulators.base import make_simulator
@@ -81,6 +82,35 @@ def test_a_file_that_is_no_recording_is_named(tmp_path, market):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"other\.npz.*lacks"):
         RecordedSimulator(tmp_path / "other.npz").bind(market)
+
+
+def test_a_recording_says_what_wrote_it_and_one_of_a_later_version_is_refused_in_one_line(path, market):
+    with np.load(path) as file:
+        content = dict(file)
+    assert content["format"] == "jobrec-recording/1" and str(content["written_by"]).startswith("jobrec-gym")
+    np.savez(path, **content | {"format": "jobrec-recording/2", "written_by": "jobrec-gym 9"})
+    with pytest.raises(
+        ValueError, match=r"recording\.npz.* format is 'jobrec-recording/2', by jobrec-gym 9"
+    ) as refused:
+        RecordedSimulator(path).bind(market)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_full_disk_is_said_with_the_recording_and_the_old_one_stays(path):
+    recording, before = Recording.load(path), path.read_bytes()
+    with room_for(1_000), pytest.raises(OSError, match="File too large") as told:
+        recording.save(path)
+    assert told.value.filename == str(path) and path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_shipped_recording_is_of_before_they_said_what_wrote_them_and_is_read_to_the_bit():
+    shipped = RecordedSimulator().load()
+    with np.load(Path(simulators.__file__).parents[1] / "data" / "recorded_decisions.npz") as file:
+        assert "format" not in file.files
+        for name in shipped.__slots__:
+            read, kept = np.asarray(getattr(shipped, name)), file[name]
+            assert (read.dtype, read.tobytes()) == (kept.dtype, kept.tobytes()), name
 
 
 def test_the_shipped_recording_covers_the_recorded_market(market):
