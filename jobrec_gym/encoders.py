@@ -136,11 +136,11 @@ def make_encoder(
             return HashingEncoder()
         made: Encoder = SentenceTransformerEncoder(name, batch_size=batch_size, device=device, progress=progress)
         if cache_dir is None or cache_dir is True:
-            cache_dir = default_cache_dir()
+            cache_dir = _cache_dir_or_none()
     elif isinstance(encoder, Encoder):
         made = encoder
         if cache_dir is True:
-            cache_dir = default_cache_dir()
+            cache_dir = _cache_dir_or_none()
     else:
         raise TypeError(
             "`encoder` must be a name, a folder, or an object with `name`, `dim` and `encode(texts)`, "
@@ -149,6 +149,19 @@ def make_encoder(
     if cache_dir is None or cache_dir is False:
         return made
     return CachedEncoder(made, cache_dir, batch_size=batch_size, progress=progress)
+
+
+def _cache_dir_or_none() -> Path | None:
+    """Where vectors are kept; nowhere for a user without a home folder, which is said."""
+    try:
+        return default_cache_dir()
+    except RuntimeError as error:
+        logger.warning(
+            "vectors are kept nowhere (%s): texts are encoded again next time. Set HOME or XDG_CACHE_HOME, or name a "
+            "folder by `cache_dir`.",
+            error,
+        )
+        return None
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None) -> Vectors:

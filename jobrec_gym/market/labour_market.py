@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import importlib
 import json
@@ -44,6 +45,14 @@ from jobrec_gym.market.vectors import gathered, row_products
 from jobrec_gym.market.verified import is_remembered, remember
 
 __all__ = ["LabourMarket", "load_market"]
+
+_WAYS_OUT = {
+    errno.EMFILE: "allow more open files, `ulimit -n 4096`, say; a market keeps one open for each of its tables",
+    errno.ENFILE: "let other programs close files, or allow more",
+    errno.EACCES: "change its rights, or take a copy",
+    errno.EPERM: "change its rights, or take a copy",
+}
+"""What to do where the system does not let a market be read that may well be whole."""
 
 
 class LabourMarket:
@@ -443,6 +452,9 @@ class LabourMarket:
         except MarketError as error:
             raise MarketError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
         except (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _WAYS_OUT:
+                raise MarketError(f"{folder} cannot be read ({cause.strerror}): {_WAYS_OUT[cause.errno]}.") from error
             raise MarketError(f"{folder} is not a whole market: {error!r:.200}; save it again.") from error
 
     def _arrays(self) -> list[NDArray[Any]]:
