@@ -31,6 +31,7 @@ __all__ = [
     "Metrics",
     "Truth",
     "choice_metrics",
+    "cosine_of",
     "draw_pairs",
     "exposure",
     "outcomes_by_family",
@@ -46,6 +47,7 @@ REFERENCES = ("random", "cosine", "oracle")
 CUTOFFS = (1, 5, 10)
 NDCG_CUTOFF = 10
 MOST_RECOMMENDED = 10
+EXAMPLE_JOBS = 5
 NO_FAMILY = "unknown"
 _GINI_DRAWS = 50
 
@@ -77,7 +79,7 @@ class CosineTruth:
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Cosine in [0, 1] of pairs, shapes broadcast."""
         assert self._market is not None, "bind it first"
-        return _cosine(self._market, applicant_ids, job_ids)
+        return cosine_of(self._market, applicant_ids, job_ids)
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
         """No decision for each pair."""
@@ -90,6 +92,7 @@ class HeldOutPairs:
 
     Attributes:
         obs: What an agent sees, batched.
+        applicant_ids: (n,).
         candidate_ids: (n, k).
         expected: float64 (n, k), expected reward.
         applies: bool (n, k), whether the applicant would apply, without noise.
@@ -99,6 +102,7 @@ class HeldOutPairs:
     """
 
     obs: Obs
+    applicant_ids: Ids
     candidate_ids: Ids
     expected: NDArray[np.float64]
     applies: NDArray[np.bool_]
@@ -140,10 +144,11 @@ def draw_pairs(
     parts = [slice(start, start + step) for start in range(0, n_pairs, step)]
     return HeldOutPairs(
         obs=obs,
+        applicant_ids=infos["applicant_id"],
         candidate_ids=candidates,
         expected=np.concatenate([truth.expected_reward(applicants[part], candidates[part]) for part in parts]),
         applies=np.concatenate([truth.decisions(applicants[part], candidates[part]) for part in parts]) == "apply",
-        cosine=np.concatenate([_cosine(market, applicants[part], candidates[part]) for part in parts]),
+        cosine=np.concatenate([cosine_of(market, applicants[part], candidates[part]) for part in parts]),
         n_jobs=len(market.jobs.rows(env_options["job_split"])),
         families=_families(market, infos["applicant_id"]),
     )
@@ -215,7 +220,7 @@ class HeldOutEvaluation:
         rankings = {"cosine": self.pairs.cosine, "oracle": self.pairs.expected}
         scorers: dict[str, Callable[[Ids, Ids], NDArray[np.float64]]] = {
             "random": lambda applicants, candidates: rng.random(candidates.shape),
-            "cosine": lambda applicants, candidates: _cosine(self._market, applicants, candidates),
+            "cosine": lambda applicants, candidates: cosine_of(self._market, applicants, candidates),
             "oracle": self._truth.expected_reward,
         }
 
@@ -253,6 +258,50 @@ class HeldOutEvaluation:
         drawn = np.random.default_rng(self._seed).integers(self.pairs.expected.shape[1], size=len(self.pairs))
         chosen = {"random": drawn, "cosine": self.pairs.cosine.argmax(1), "oracle": self.pairs.expected.argmax(1)}
         return {name: self._outcomes(chosen[name]) for name in REFERENCES}
+
+    def example(self, model: Any | None = None) -> list[dict[str, Any]]:
+        """The best candidates of one held-out applicant, best first: five, or one of an agent that ranks nothing.
+
+        Args:
+            model: Who ranks; ``None``: the truth.
+
+        Returns:
+            ``title``, ``key``, ``expected`` (reward), ``applies`` (without noise) and ``cosine`` of each.
+        """
+        row, pairs = self._example_row, self.pairs
+        obs = {key: rows[row : row + 1] for key, rows in pairs.obs.items()}
+        if model is None:
+            places = np.argsort(-pairs.expected[row], kind="stable")[:EXAMPLE_JOBS]
+        elif hasattr(model, "q_values"):
+            places = np.argsort(-np.asarray(model.q_values(obs))[0], kind="stable")[:EXAMPLE_JOBS]
+        else:
+            places = np.asarray(model.predict(obs, deterministic=True)[0])[:1]
+        jobs = [self._market.job(int(job)) for job in pairs.candidate_ids[row, places]]
+        return [
+            {
+                "title": job.title or job.occupation or "",
+                "key": str(job.key),
+                "expected": float(pairs.expected[row, place]),
+                "applies": bool(pairs.applies[row, place]),
+                "cosine": float(pairs.cosine[row, place]),
+            }
+            for job, place in zip(jobs, places, strict=True)
+        ]
+
+    def example_applicant(self) -> dict[str, Any]:
+        """Of whom :meth:`example` is: ``key``, ``title``, ``skills``, and ``n_candidates`` that were ranked."""
+        person = self._market.applicant(int(self.pairs.applicant_ids[self._example_row]))
+        return {
+            "key": str(person.key),
+            "title": person.title or person.occupation or "",
+            "skills": [*person.hard_skills, *person.soft_skills],
+            "n_candidates": int(self.pairs.candidate_ids.shape[1]),
+        }
+
+    @property
+    def _example_row(self) -> int:
+        """The first applicant who would apply to some candidate; the first one where nobody would."""
+        return int(self.pairs.applies.any(axis=1).argmax())
 
     def _outcomes(self, chosen: Ids) -> dict[str, Any]:
         return {
@@ -373,6 +422,7 @@ def outcomes_by_family(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> dict
         rows = np.flatnonzero(pairs.families == family)
         part = HeldOutPairs(
             obs={},
+            applicant_ids=pairs.applicant_ids[rows],
             candidate_ids=pairs.candidate_ids[rows],
             expected=pairs.expected[rows],
             applies=pairs.applies[rows],
@@ -454,7 +504,8 @@ def random_metrics(pairs: HeldOutPairs) -> Metrics:
     }
 
 
-def _cosine(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+def cosine_of(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    """Cosine reward in [0, 1] of pairs, shapes broadcast, however many they are."""
     applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
     chunks = [
         market.cosine(applicant_ids.ravel()[start : start + _BATCH], job_ids.ravel()[start : start + _BATCH])

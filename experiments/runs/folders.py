@@ -48,7 +48,8 @@ __all__ = [
 ]
 
 CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
-CHECKPOINT, TENSORBOARD, EVALUATION, PRETRAIN = "checkpoint", "tensorboard", "evaluation.json", "pretrain.json"
+CHECKPOINT, TENSORBOARD, EVALUATION = "checkpoint", "tensorboard", "evaluation.json"
+PRETRAIN, BEFORE = "pretrain.json", "before.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOCK = ".lock"
 RUN_FORMAT = "jobrec-run/1"
@@ -241,7 +242,7 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 def clear_run(folder: Path) -> None:
     """Removes what an earlier run left in its folder, the summary first; touches nothing else."""
-    for name in (SUMMARY, EVALUATION, PRETRAIN, CONFIG, METRICS, PROGRESS, MODEL):
+    for name in (SUMMARY, EVALUATION, PRETRAIN, BEFORE, CONFIG, METRICS, PROGRESS, MODEL):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINT, TENSORBOARD):
         shutil.rmtree(folder / name, ignore_errors=True)

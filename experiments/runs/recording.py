@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 
-from experiments.runs.evaluation import Metrics, Truth
+from experiments.runs.evaluation import Metrics, Truth, cosine_of
 from experiments.runs.folders import RunError
 from experiments.runs.interrupts import Waiting
 from experiments.runs.progress import Progress
+from jobrec_gym import LabourMarket
 from jobrec_gym.metrics import cumulative_regret
 
 __all__ = ["InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
@@ -133,9 +134,10 @@ class LearningCurve(BaseCallback):
     A row stands for the agent with all updates of so many interactions done. Its columns: ``interactions``;
     ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
     reward and those of its components that are known, mean expected regret and apply rate since the row before, the
-    sums so far, and the weight of cosine in the next step where it is annealed; where a language model gives the
-    feedback, ``feedback/*``, what was asked of it so far; ``seconds`` of learning, and ``cpu_seconds`` of this
-    process for it, evaluations not counted. The algorithm's logger gets each row, too, for TensorBoard and trackers.
+    sums so far, what the job of the highest cosine would have brought beside them, and the weight of cosine in the next
+    step where it is annealed; where a language model gives the feedback, ``feedback/*``, what was asked of it so far;
+    ``seconds`` of learning, and ``cpu_seconds`` of this process for it, evaluations not counted. The algorithm's logger
+    gets each row, too, for TensorBoard and trackers.
 
     A reward that is annealed is told the number of interactions.
 
@@ -245,7 +247,7 @@ class LearningCurve(BaseCallback):
 
     def _write(self, now: int) -> None:
         learning = _now() - self._started - self._evaluating
-        row: dict[str, Any] = {"interactions": now, **online_metrics(self.recorder.take(), self.truth, self.rows)}
+        row: dict[str, Any] = {"interactions": now, **self._online()}
         components = self.recorder.take_components()
         row |= {f"online/{name}": components.get(name) for name in COMPONENTS}
         row["online/cosine_weight"] = _found(self.recorder, "cosine_weight")
@@ -262,6 +264,9 @@ class LearningCurve(BaseCallback):
                 writer.writeheader()
             writer.writerow({key: "" if value is None else value for key, value in row.items()})
         self._log(row, now)
+
+    def _online(self) -> dict[str, float | None]:
+        return online_metrics(self.recorder.take(), self.truth, self.recorder.unwrapped.market, self.rows)
 
     def _log(self, row: Mapping[str, Any], now: int) -> None:
         """Writes a row wherever the algorithm logs, but into its table: the curve has its own."""
@@ -351,32 +356,47 @@ def _asked(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def online_metrics(
-    interactions: Interactions | None, truth: Truth, before: list[dict[str, Any]]
+    interactions: Interactions | None, truth: Truth, market: LabourMarket, before: list[dict[str, Any]]
 ) -> dict[str, float | None]:
     """What was earned while learning, since the last of the rows ``before`` and in all."""
-    names = ("cumulative_reward", "cumulative_expected_reward", "cumulative_regret", "cumulative_random_regret")
-    sums = {name: float(before[-1][f"online/{name}"]) if before else 0.0 for name in names}
-    means: dict[str, float | None] = {"mean_reward": None, "mean_regret": None, "apply_rate": None}
+    names = (
+        "cumulative_reward",
+        "cumulative_expected_reward",
+        "cumulative_regret",
+        "cumulative_random_regret",
+        "cumulative_cosine_regret",
+    )
+    # Rows of earlier versions have no regret of the cosine; its sum then stays unknown.
+    sums: dict[str, float | None] = {name: before[-1].get(f"online/{name}") if before else 0.0 for name in names}
+    means: dict[str, float | None] = dict.fromkeys(("mean_reward", "mean_regret", "apply_rate", "cosine_apply_rate"))
     if interactions is not None:
-        expected = truth.expected_reward(interactions.applicant_ids[:, None], interactions.candidate_ids)
-        chosen = truth.expected_reward(interactions.applicant_ids, interactions.job_ids)
+        applicants, shown = interactions.applicant_ids, interactions.candidate_ids
+        expected = truth.expected_reward(applicants[:, None], shown)
+        chosen = truth.expected_reward(applicants, interactions.job_ids)
         best = np.where(interactions.allowed, expected, -np.inf).max(axis=1)
         random = np.where(interactions.allowed, expected, 0.0).sum(axis=1) / interactions.allowed.sum(axis=1)
-        applied = truth.decisions(interactions.applicant_ids, interactions.job_ids) == "apply"
+        cosine = np.where(interactions.allowed, cosine_of(market, applicants[:, None], shown), -np.inf)
+        rows, nearest = np.arange(len(shown)), cosine.argmax(axis=1)
         means = {
             "mean_reward": float(interactions.reward.mean()),
             "mean_regret": float((best - chosen).mean()),
-            "apply_rate": float(applied.mean()),
+            "apply_rate": _apply_rate(truth, applicants, interactions.job_ids),
+            "cosine_apply_rate": _apply_rate(truth, applicants, shown[rows, nearest]),
         }
         earned = (
             interactions.reward.sum(),
             chosen.sum(),
-            cumulative_regret(chosen, best)[-1],
-            cumulative_regret(random, best)[-1],
+            *(cumulative_regret(reward, best)[-1] for reward in (chosen, random, expected[rows, nearest])),
         )
-        for name, value in zip(names, earned, strict=True):
-            sums[name] += float(value)
+        sums = {
+            name: None if (sofar := sums[name]) is None else sofar + float(value)
+            for name, value in zip(names, earned, strict=True)
+        }
     return {f"online/{key}": value for key, value in (means | sums).items()}
+
+
+def _apply_rate(truth: Truth, applicant_ids: Ids, job_ids: Ids) -> float:
+    return float((truth.decisions(applicant_ids, job_ids) == "apply").mean())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

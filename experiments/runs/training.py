@@ -24,6 +24,7 @@ from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.build import Setup
 from experiments.runs.datasets import cosine_pairs, load_dataset, to_pretrain
 from experiments.runs.folders import (
+    BEFORE,
     CHECKPOINT,
     METRICS,
     MODEL,
@@ -127,6 +128,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         model.set_logger(_logger(setup, folder))
         if dataset is not None:
             _pretrain(model, dataset, setup, folder / PRETRAIN)
+        write_json(folder / BEFORE, {"example": setup.evaluation.example(model)})
     with held() as waiting:
         curve, stopped = _learn(setup, model, folder, waiting)
         about = {"overrides": overrides, "commit": commit, "stopped": stopped, "begun": begun}
@@ -147,10 +149,16 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
         "seed": setup.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(setup.market),
-        "pretrain": json.loads((folder / PRETRAIN).read_text()) if (folder / PRETRAIN).is_file() else None,
+        "pretrain": _read(folder / PRETRAIN, None),
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
         "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
+        "example": {
+            "applicant": evaluation.example_applicant(),
+            "before": _read(folder / BEFORE, {}).get("example"),
+            "after": evaluation.example(model),
+            "best": evaluation.example(),
+        },
         "also": _under_other_truths(setup, model),
         "online": {key.removeprefix("online/"): last[key] for key in last if key.startswith("online/cumulative")},
         "feedback": curve.asked,
@@ -167,6 +175,11 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
         _log.info("feedback: %s", in_words(curve.asked))
     write_json(folder / SUMMARY, summary)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def _read(file: Path, absent: Any) -> Any:
+    """What a file of the run says; ``absent`` where the run has none."""
+    return json.loads(file.read_text()) if file.is_file() else absent
 
 
 def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -20,6 +23,7 @@ from experiments.runs.evaluation import (
 # Two applicants with three candidates each; job 9 could have been shown too.
 PAIRS = HeldOutPairs(
     obs={},
+    applicant_ids=np.array([7, 3]),
     candidate_ids=np.array([[0, 1, 2], [1, 2, 3]]),
     expected=np.array([[1.0, 0.0, 0.5], [-0.1, 0.5, 0.0]]),
     applies=np.array([[True, False, False], [False, False, False]]),
@@ -105,14 +109,28 @@ def test_a_choice_without_a_ranking_has_no_ranking_metrics():
 
 
 def test_nothing_is_scored_where_no_candidate_is_better_than_another():
-    flat = HeldOutPairs(
-        {}, PAIRS.candidate_ids, np.zeros((2, 3)), np.zeros((2, 3), bool), PAIRS.cosine, 4, PAIRS.families
-    )
+    flat = replace(PAIRS, expected=np.zeros((2, 3)), applies=np.zeros((2, 3), bool))
 
     metrics = ranking_metrics(flat, np.zeros((2, 3)))
 
     assert metrics["score"] is metrics["mrr"] is metrics["ndcg@10"] is None
     assert random_metrics(flat)["score"] is random_metrics(flat)["mrr"] is None
+
+
+def test_an_example_is_the_ranking_of_one_held_out_applicant(world):
+    evaluation, pairs = world.evaluation, world.evaluation.pairs
+    row = int(pairs.applies.any(axis=1).argmax())
+    person = world.market.applicant(int(pairs.applicant_ids[row]))
+
+    shown, best = evaluation.example_applicant(), evaluation.example()
+    backwards = evaluation.example(SimpleNamespace(q_values=lambda obs: -np.arange(5.0)[None]))
+    chosen = evaluation.example(SimpleNamespace(predict=lambda obs, deterministic: (np.array([3]), None)))
+
+    assert pairs.applies[row].any() and not pairs.applies[:row].any()
+    assert shown["key"] == person.key and shown["n_candidates"] == 5 and set(person.hard_skills) <= set(shown["skills"])
+    assert [job["expected"] for job in best] == sorted(pairs.expected[row], reverse=True)
+    assert [job["expected"] for job in backwards] == pairs.expected[row].tolist()
+    assert [job["key"] for job in chosen] == [world.market.job(int(pairs.candidate_ids[row, 3])).key]
 
 
 def test_what_random_gets_is_the_mean_over_random_rankings(world):

@@ -91,6 +91,18 @@ def test_the_oracle_has_no_regret_and_the_others_have(run):
     assert run("algo=random", folder="b")["online"]["cumulative_regret"] > 0
 
 
+def test_the_cosine_is_known_beside_every_agent_and_a_ranking_before_and_after(run, tmp_path):
+    online, example = (run("algo=cosine")[key] for key in ("online", "example"))
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+
+    assert online["cumulative_regret"] == pytest.approx(online["cumulative_cosine_regret"])
+    assert 0 < online["cumulative_regret"]
+    assert table["online/apply_rate"].equals(table["online/cosine_apply_rate"])
+    assert example["before"] == example["after"] != example["best"]
+    cosines = [job["cosine"] for job in example["after"]]
+    assert len(cosines) == 5 and cosines == sorted(cosines, reverse=True)
+
+
 def test_regret_counts_only_candidates_that_were_allowed(run):
     summary = run("algo=oracle", "env.repeats=false", "env.resample=episode", "env.max_episode_steps=5")
 
