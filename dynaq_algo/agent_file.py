@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -177,8 +178,8 @@ def read_agent(
         )
     if found != FORMAT:
         raise AgentFileError(
-            f"{shown} has the format {found!r}, written by {said.get('written_by')!r}; this version ({written_by()}) "
-            f"reads {FORMAT!r}. Load it by the version that wrote it."
+            f"{shown} has the format {found!r:.40}, written by {said.get('written_by')!r:.80}; this version "
+            f"({written_by()}) reads {FORMAT!r}. Load it by the version that wrote it."
         )
     for name, entry in content.items():
         if name.endswith(".pth") and name != VARIABLES:
@@ -207,14 +208,15 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
-    except AgentFileError:
+    except (AgentFileError, FileNotFoundError):
         raise
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError),
-        *(RuntimeError, NotImplementedError, RecursionError, MemoryError, OverflowError),
+        *(RuntimeError, NotImplementedError, RecursionError, MemoryError, OverflowError, OSError),
+        *(SyntaxError, tokenize.TokenError),  # numpy reads the header of an array as Python
     ) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # of the file itself, that it is a folder for instance
         raise AgentFileError(
             f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or take a copy."
         ) from error
@@ -283,6 +285,8 @@ def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> Non
             raise AgentFileError(
                 f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know it."
             )
+        if broken := archive.testzip():  # torch compares no checksum
+            raise AgentFileError(f"{shown}: {broken[:80]!r} of {name} was changed. Save it again, or take a copy.")
 
 
 def _attributes(

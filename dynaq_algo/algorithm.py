@@ -68,6 +68,27 @@ KINDS: dict[Any, tuple[str, ...]] = {
     int: ("verbose", "n_envs", "num_timesteps", "buffer_size", "batch_size", "learning_starts", "gradient_steps"),
     int | float: ("gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction"),
 }
+# Of what it may lack; where it is there, learning goes on from it.
+KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
+    int: (
+        *("_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls"),
+        *("_stats_window_size", "target_update_interval", "planning_steps", "_n_transitions", "_n_planning_updates"),
+        *("_n_scored", "_rollout_steps", "_rollout_episodes", "sde_sample_freq", "n_steps"),
+    ),
+    int | float: (
+        *("start_time", "_current_progress_remaining", "exploration_rate", "exploration_bonus", "weight_pull"),
+        "max_grad_norm",
+    ),
+    int | None: ("seed",),
+    bool: ("relabel", "use_sde", "use_sde_at_warmup", "_gradient_steps_by_default", "_is_anchored"),
+    str: ("planning", "bootstrap", "world_model_name"),
+    str | None: ("tensorboard_log",),
+    dict: ("world_model_kwargs", "_component_windows"),
+    dict | None: ("reads",),
+    deque | None: ("ep_info_buffer", "ep_success_buffer"),
+    np.ndarray | dict | None: ("_last_obs", "_last_original_obs", "_last_episode_starts"),
+    ActionNoise | None: ("action_noise",),
+}
 # Arguments of SB3's DQN.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
@@ -185,6 +206,8 @@ class CandidateAlgorithm(DQN):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Make the generators anew; a given seed is passed on to the environments, and no global state is touched."""
+        if seed is not None:
+            seed = require_whole("seed", seed, 0)
         names = ("exploration", "replay", "planning", "pretrain", "weights")
         streams = np.random.SeedSequence(seed).spawn(len(names))
         self._rngs = {name: np.random.default_rng(stream) for name, stream in zip(names, streams, strict=True)}
@@ -560,12 +583,13 @@ class CandidateAlgorithm(DQN):
         policy = data.get("policy_class")
         if not (isinstance(policy, type) and issubclass(policy, CandidatePolicy)):
             raise AgentFileError(f"{shown}: `policy_class` must be a CandidatePolicy, got {policy!r:.80}.")
-        for kind, names in KINDS.items():
-            for name in names:
-                if not isinstance(data.get(name), kind) or isinstance(data[name], bool):
-                    raise AgentFileError(
-                        f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again."
-                    )
+        wanted = [(name, kind) for kind, names in KINDS.items() for name in names]
+        wanted += [(name, kind) for kind, names in KINDS_OF_STATE.items() for name in names if name in data]
+        for name, kind in wanted:
+            if not isinstance(data.get(name), kind) or (isinstance(data[name], bool) and kind is not bool):
+                raise AgentFileError(
+                    f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again."
+                )
 
     def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
         """Save the replay to an .npz file, without pickle."""

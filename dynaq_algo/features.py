@@ -355,6 +355,10 @@ def make_features(
                 f"{best_match(features, FEATURES)}."
             )
         features = FEATURES[features]
+    if not (isinstance(features, type) and issubclass(features, PairFeatures)):
+        raise ValueError(
+            f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r:.80}."
+        )
     action_dim = layout.action_dim if table is None else table.dim
     if action_dim is None:
         raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")

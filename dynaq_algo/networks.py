@@ -11,6 +11,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from dynaq_algo.arguments import require_number
 from dynaq_algo.features import DistinctPairs, PairFeatures, prior_weights
 
 __all__ = ["PairNetwork", "denormals_flushed", "make_optimizer", "squared_error_step"]
@@ -163,7 +164,13 @@ def make_optimizer(
     optimizer_class: type[th.optim.Optimizer],
     optimizer_kwargs: dict[str, Any] | None,
 ) -> th.optim.Optimizer:
-    """An optimiser; Adam is fused where the device has it, which is a third faster on one thread."""
+    """An optimiser; Adam is fused where the device has it, which is a third faster on one thread.
+
+    Raises:
+        ValueError: If the learning rate is no finite number, or negative.
+    """
+    if require_number("learning_rate", learning_rate) < 0:
+        raise ValueError(f"`learning_rate` must be 0 or more, got {learning_rate}.")
     kwargs = dict(optimizer_kwargs or {})
     parameters = list(parameters)
     if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not {"fused", "foreach"} & kwargs.keys():

@@ -17,6 +17,7 @@ __all__ = ["CandidateReplay", "InternedRows", "Transitions"]
 
 COMPONENT = "component:"
 FORMAT = "dynaq-replay/1"
+_MOST_TRANSITIONS = 2**40
 
 
 class Transitions(NamedTuple):
@@ -91,8 +92,10 @@ class CandidateReplay:
         n_envs: int = 1,
         n_pairs: int = 0,
     ):
-        if capacity < max(n_envs, 1):
-            raise ValueError(f"`buffer_size` must be n_envs={n_envs} or more, got {capacity}.")
+        if not max(n_envs, 1) <= capacity <= _MOST_TRANSITIONS:
+            raise ValueError(
+                f"`buffer_size` must be n_envs={n_envs} or more, and at most {_MOST_TRANSITIONS:,}, got {capacity}."
+            )
         self.capacity = capacity
         self.n_candidates = n_candidates
         self.n_pairs = n_pairs

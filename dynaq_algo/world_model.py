@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from dynaq_algo.arguments import refuse_other_choice, refuse_unknown_kwargs
+from dynaq_algo.arguments import refuse_other_choice, refuse_unknown_kwargs, require_whole
 from dynaq_algo.features import DistinctPairs, PairFeatures
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.networks import PairNetwork, make_optimizer, squared_error_step
@@ -56,8 +56,7 @@ class WorldModel(nn.Module):
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if n_members < 1:
-            raise ValueError(f"`n_members` must be 1 or more, got {n_members}.")
+        require_whole("n_members", n_members, 1)
         self.features = features
         self.members = nn.ModuleList(PairNetwork(features, net_arch, activation_fn) for _ in range(n_members))
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)

@@ -87,6 +87,8 @@ def read_options(
         ValueError: For an unknown option, an applicant or a job that is not there, or candidates that are not ``k``
             distinct ones.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"`options` of `reset` must be a mapping of {OPTIONS} or None, got {options!r:.80}.")
     given = {} if options is None else dict(options)
     _refuse_unknown(given, OPTIONS if rows is None else (*OPTIONS, "reset_mask"))
     if given.get("applicant_id") is not None and given.get("applicant_key") is not None:
@@ -96,7 +98,11 @@ def read_options(
     if (value := given.get("applicant_id")) is not None:
         applicant_ids = _ids("applicant_id", value, len(market.applicants), (), rows)
     elif (value := given.get("applicant_key")) is not None:
-        applicant_ids = find_rows("applicant", market.applicants.keys, _keys(value, rows))
+        keys = _keys(value, rows)
+        try:
+            applicant_ids = find_rows("applicant", market.applicants.keys, keys)
+        except ValueError as error:
+            raise ValueError(f"`options['applicant_key']`: {error}") from None
     candidate_ids: Ids | None = None
     if (value := given.get("candidate_ids")) is not None:
         candidate_ids = _ids("candidate_ids", value, len(market.jobs), (k,), rows)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jobrec_gym.array_files import mapped_array
 from jobrec_gym.market import LabourMarket, Population, Split, gathered
 from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
@@ -435,7 +436,7 @@ class Interactions:
             if unknown:
                 raise ValueError(f"it has columns that no log has, {unknown!r:.200}")
             # Mapped first: a size in a file that the file has not is then no memory taken.
-            mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in header["columns"]}
+            mapped = {name: mapped_array(folder / f"{name}.npy") for name in header["columns"]}
             columns = {name: np.array(column) for name, column in mapped.items()}
             listed = header.get("sha256")  # earlier logs have no digests
             changed = (
@@ -452,14 +453,17 @@ class Interactions:
                     columns[name] = ids.astype(np.int64)
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise LogError(f"{folder} holds no whole log: {error}; save it again.") from error
-        for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
-            if name in columns:
-                rows = _rows_of(getattr(market, side), keys[side], side, None)
-                if (rows < 0).any():
-                    _refuse_unknown(keys[side][rows < 0], side, market)
-                columns[name] = rows[columns[name]]
-        log = cls(market, **columns, folder=folder)
-        _check(log)
+        try:
+            for name, side in (("applicant_ids", "applicants"), ("job_ids", "jobs"), ("shown_ids", "jobs")):
+                if name in columns:
+                    rows = _rows_of(getattr(market, side), keys[side], side, None)
+                    if (rows < 0).any():
+                        _refuse_unknown(keys[side][rows < 0], side, market)
+                    columns[name] = rows[columns[name]]
+            log = cls(market, **columns, folder=folder)
+            _check(log)
+        except LogError as error:
+            raise LogError(f"{folder}: {error}") from error
         if changed:
             raise LogError(
                 f"{folder / changed[0]}.npy was changed after it was written; save the log again, or take a copy."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -118,8 +119,8 @@ class PairValues:
     def __init__(self, market: LabourMarket, pair_features: Sequence[str], pair_noise: float = 0.0):
         self.market = market
         self.names = _checked_names(pair_features, market)
-        if not pair_noise >= 0 or not math.isfinite(pair_noise):
-            raise ValueError(f"`pair_noise` must be a finite number of at least 0, got {pair_noise}.")
+        if isinstance(pair_noise, bool) or not (isinstance(pair_noise, numbers.Real) and 0 <= pair_noise < math.inf):
+            raise ValueError(f"`pair_noise` must be a finite number of at least 0, got {pair_noise!r:.80}.")
         if pair_noise and not self.names:
             raise ValueError(
                 f"`pair_noise` is {pair_noise}, but there is nothing to blur: name features by `pair_features=`, one "

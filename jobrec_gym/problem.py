@@ -139,8 +139,9 @@ class RecommendationProblem:
         self.repeats = bool(repeats)
         self.observation = observation
         self.mask_in_observation = bool(mask_in_observation) or not self.repeats
-        if isinstance(job_fields, str):
-            raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{job_fields!r}], got {job_fields!r}.")
+        if isinstance(job_fields, str) or not isinstance(job_fields, Sequence):
+            example = job_fields if isinstance(job_fields, str) else "title"
+            raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{example!r}], got {job_fields!r:.80}.")
         self.job_fields = tuple(job_fields)
         self.market.action_features(self.job_fields)  # checks them
         self.pair_values = PairValues(self.market, pair_features, pair_noise)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -247,7 +247,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 :meth:`~jobrec_gym.env.JobRecEnv.reset`.
         """
         rows = np.ones(self.num_envs, dtype=bool)
-        if options is not None and "reset_mask" in options:
+        if isinstance(options, Mapping) and "reset_mask" in options:
             rows = self._reset_mask(options["reset_mask"])
         beginning = read_options(self._problem, options, rows)
         self._upcoming.seed(seed, rows)

@@ -56,6 +56,11 @@ def sends(body: Any) -> Reply:
     return {"status": 200, "body": body}
 
 
+def sends_bytes(data: bytes) -> Reply:
+    """A reply that is these bytes, status line and headers among them; the connection is closed behind it."""
+    return {"status": 200, "bytes": data}
+
+
 def sleeps(seconds: float, then: Reply) -> Reply:
     """A reply that comes late."""
     return {**then, "sleep": seconds}
@@ -140,6 +145,10 @@ class FakeLLM:
         if reply["status"] == 0:
             handler.close_connection = True
             handler.connection.close()
+            return
+        if "bytes" in reply:
+            handler.wfile.write(reply["bytes"])
+            handler.close_connection = True
             return
         answer: Any
         if "body" in reply:

@@ -14,6 +14,7 @@ LAYERS = {
     "jobrec_gym": [
         {"credentials", "sharing"},
         {
+            "array_files",
             "cache_folder",
             "counter_rng",
             "extras",
@@ -34,7 +35,7 @@ LAYERS = {
         {"encoders", "job_index", "simulators.base"},
         {"rewards", "metrics", "pair_features"},
         {"interactions"},
-        {"candidates"},
+        {"candidates", "dynamics"},
         {"loaders", "off_policy", "recommendations", "simulators", "schedules"},
         {"rendering"},
         {"picture"},
@@ -42,7 +43,8 @@ LAYERS = {
         {"problem"},
         {"beginnings", "episodes"},
         {"env", "vector"},
-        {"recording", "wrappers"},
+        {"career"},
+        {"oracle", "recording", "wrappers"},
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [

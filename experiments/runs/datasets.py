@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym import LabourMarket
+from jobrec_gym.array_files import read_arrays
 from jobrec_gym.market import Split
 from jobrec_gym.rewards import matched_cosine, scaled_cosine
 from jobrec_gym.whole_files import whole_file
@@ -124,10 +123,10 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
         ValueError: If there is no such file, or it was made for another market.
     """
     try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            content = {key: file[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
-            content["reward"] = file["reward"]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path)
+        content = {key: arrays[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
+        content["reward"] = arrays["reward"]
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(
             f"`pretrain.dataset`: {os.fspath(path)} is no whole data set: {error}. "
             "Make one: python -m experiments.make_dataset."

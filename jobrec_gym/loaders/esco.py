@@ -14,7 +14,7 @@ from jobrec_gym.counter_rng import text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
 from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
-from jobrec_gym.loaders.release import Release
+from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
 
 __all__ = ["load_esco", "read_esco"]
@@ -120,6 +120,7 @@ def read_esco(
     return _read(path, relations, soft_skills, language, max_occupations)[0]
 
 
+@of_a_release
 def _read(
     path: str | os.PathLike[str],
     relations: Relation | Sequence[Relation],

@@ -14,7 +14,7 @@ from jobrec_gym.counter_rng import text_key
 from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
 from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
-from jobrec_gym.loaders.release import Release
+from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
 
 __all__ = ["load_onet", "read_onet"]
@@ -136,6 +136,7 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     return _read(path, max_occupations)[0]
 
 
+@of_a_release
 def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[list[Occupation], list[str]]:
     """The occupations, and a phrase on those that are left out."""
     if max_occupations is not None and whole_number("max_occupations", max_occupations) < 1:

@@ -9,14 +9,18 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, open_bytes, open_member
 from jobrec_gym.market import MarketError
 
-__all__ = ["Release", "no_such_column"]
+__all__ = ["Release", "no_such_column", "of_a_release"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Release:
@@ -134,6 +138,25 @@ class Release:
             return unicodedata.normalize("NFC", data.decode(encoding_of(self.path / file, data[:4096], None)))
         except UnicodeDecodeError as error:
             raise MarketError(f"{self.path}, {file}: cannot be read: {error}.") from error
+
+
+def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
+    """Makes errors of a function that reads the release at its first argument say which one they are of.
+
+    Those on another argument, whose message begins with it, are left as they are.
+    """
+
+    @wraps(read)
+    def named(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except MarketError as error:
+            path = str(args[0])
+            if path in str(error) or str(error).startswith("`"):
+                raise
+            raise MarketError(f"{path}: {error}") from error
+
+    return named
 
 
 def no_such_column(file: str, column: str, header: Iterable[Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.array_files import mapped_array
 from jobrec_gym.market.checks import check_lengths
 from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
@@ -129,7 +130,7 @@ def write_tables(
     applicant_vectors_sha256: str | None = None,
 ) -> None:
     """Writes all but the vectors of both sides, see :meth:`~jobrec_gym.market.LabourMarket.write_tables`."""
-    applicants = applicant_vectors_sha256 or array_digest(_memory_mapped(folder / "applicants.npy"))
+    applicants = applicant_vectors_sha256 or array_digest(mapped_array(folder / "applicants.npy"))
     files = {"applicants.npy": applicants, "jobs.npy": job_vectors_sha256}
 
     def write(file: Path, table: NDArray[Any]) -> None:
@@ -176,10 +177,10 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     """
     tables: dict[str, Any] = {
         side: Population.from_tables(
-            _memory_mapped(folder / f"{side}.npy"),
+            mapped_array(folder / f"{side}.npy"),
             {
                 # Plain views: an entry of a `np.memmap` costs three times that of an array.
-                key: _memory_mapped(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
+                key: mapped_array(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
                 for key in (*TABLE_KEYS, *DESCRIPTION_KEYS)
                 if key in TABLE_KEYS or side in header.get("described", ())
             },
@@ -190,7 +191,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     for field in _WORD_VECTORS:
         file = folder / f"{field}.npy"
         is_there = file.is_file() if listed is None else file.name in listed
-        tables[field] = _memory_mapped(file) if is_there else None
+        tables[field] = mapped_array(file) if is_there else None
     words = {key: tuple(values) for key, values in header["vocabulary"].items()}
     return tables | {
         "name": header["name"],
@@ -250,7 +251,7 @@ def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
     if listed is None:
         raise MarketError(f"{folder} was saved before markets had digests, so it cannot be verified; save it again.")
     for name, sha256 in listed.items():
-        if array_digest(_memory_mapped(folder / name)) != sha256:
+        if array_digest(mapped_array(folder / name)) != sha256:
             raise MarketError(
                 f"{folder / name} was changed after it was written; save the market again, or take a copy. "
                 "`LabourMarket.load(path, verify=False)` opens it all the same."
@@ -270,7 +271,7 @@ def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str
         sides = {
             side: ContextTable.from_arrays(
                 {
-                    key: _memory_mapped(_context_file(folder, number, side, key)).view(np.ndarray)
+                    key: mapped_array(_context_file(folder, number, side, key)).view(np.ndarray)
                     for key in ContextTable.array_names(field["kind"])
                 }
             )
@@ -288,7 +289,3 @@ def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
 def _digest_of(text: bytes) -> bytes:
     """What stands in front of a header instead of its bracket."""
     return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '
-
-
-def _memory_mapped(file: Path) -> NDArray[Any]:
-    return np.load(file, mmap_mode="r", allow_pickle=False)

@@ -351,7 +351,8 @@ class AnswerStore(ABC):
             _check_export(about, path)
             rows = table.to_pylist()
         else:
-            with Path(path).open(encoding="utf-8") as file:
+            # What is no UTF-8 is then no JSON, or no word of its content's key.
+            with Path(path).open(encoding="utf-8", errors="replace") as file:
                 rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
         return self.put_all(
             [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.array_files import read_arrays
 from jobrec_gym.market import LabourMarket, Population
 from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.asking import Usage
@@ -116,19 +117,27 @@ class Recording:
         """Reads a file of :meth:`save`.
 
         Raises:
-            ValueError: If it is not one.
+            OSError: If it cannot be opened.
+            ValueError: If it is not one, or not a whole one.
         """
-        with np.load(path, allow_pickle=False) as file:
-            found = str(file["format"]) if "format" in file.files else _FORMAT  # earlier recordings do not say
+        try:
+            arrays = read_arrays(path)
+            found = str(arrays.get("format", _FORMAT))  # earlier recordings do not say
             if found != _FORMAT:
                 raise ValueError(
-                    f"`recording` {os.fspath(path)!r}: its format is {found!r:.40}, by {file['written_by']!s:.40}, and "
-                    f"this version ({written_by()}) reads {_FORMAT!r}."
+                    f"its format is {found!r:.40}, by {arrays.get('written_by')!s:.40}, and this version "
+                    f"({written_by()}) reads {_FORMAT!r}"
                 )
-            missing = sorted(set(cls.__slots__) - set(file.files))
+            missing = sorted(set(cls.__slots__) - set(arrays))
             if missing:
-                raise ValueError(f"`recording` {os.fspath(path)!r} is not a recording: it lacks {missing}.")
-            fields: dict[str, Any] = {name: file[name] for name in cls.__slots__}
+                raise ValueError(f"it lacks {missing}")
+            _check(arrays)
+        except ValueError as error:
+            raise ValueError(
+                f"`recording` {os.fspath(path)!r} is not a recording, or not a whole one: {error}. Record again, or "
+                "take a copy."
+            ) from error
+        fields: dict[str, Any] = {name: arrays[name] for name in cls.__slots__}
         for name in ("model", "prompt", "persona"):
             fields[name] = str(fields[name])
         return cls(**fields)
@@ -217,7 +226,7 @@ class BoundRecordedSimulator(Shared):
             applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
             raise ValueError(
                 f"applicant {applicants[where]} and job {jobs[where]} of market {self.market.name!r} were not "
-                'recorded: use market="recorded", where every pair was.'
+                'recorded: use `market="recorded"`, where every pair was.'
             )
         return self.recording.probability[rows, columns].astype(np.float64)
 
@@ -262,14 +271,34 @@ def _match(
     places = {str(key): place for place, key in enumerate(keys)}
     found = np.array([places.get(str(key), -1) for key in population.keys], dtype=np.int64)
     if (found < 0).all():
-        raise ValueError(f'nothing of market {name!r} was recorded: use market="recorded".')
+        raise ValueError(f'nothing of market {name!r} was recorded: use `market="recorded"`.')
     for row in np.flatnonzero(found >= 0).tolist():
         if sha256_of(row) != sha256[found[row]]:
             raise ValueError(
                 f"{population.keys[row]} of market {name!r} has other texts than when the language model was asked: "
-                'use market="recorded", whose texts are checked.'
+                'use `market="recorded"`, whose texts are checked.'
             )
     return found
+
+
+def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Whether arrays of a file fit together.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    n, m = len(np.atleast_1d(arrays["applicant_keys"])), len(np.atleast_1d(arrays["job_keys"]))
+    shapes = {
+        **{"applicant_keys": ("U", (n,)), "applicant_sha256": ("U", (n,)), "job_keys": ("U", (m,))},
+        **{"job_sha256": ("U", (m,)), "probability": ("f", (n, m)), "thresholds": ("f", (len(DECISIONS) - 1,))},
+        **dict.fromkeys(("model", "prompt", "persona"), ("U", ())),
+    }
+    for name, (kind, shape) in shapes.items():
+        if arrays[name].dtype.kind != kind or arrays[name].shape != shape:
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, and not of the size of the others")
+    probability, cuts = arrays["probability"], arrays["thresholds"]
+    if ((probability < 0) | (probability > 1)).any() or not (np.diff(cuts) >= 0).all() or not np.isfinite(cuts).all():
+        raise ValueError("probabilities must be in [0, 1], and thresholds rise")
 
 
 def _sha256(document: Mapping[str, object]) -> str:

@@ -1,0 +1,87 @@
+"""Arrays in files of others: nothing is unpickled, no size is believed, what is broken is a ``ValueError``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_BYTES", "mapped_array", "read_arrays"]
+
+MAX_BYTES = 1 << 34
+"""What a file of several arrays may unpack to, by default."""
+
+
+def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
+    """An ``.npy`` file, memory-mapped: a size that the file only claims takes no memory.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is no whole array, or one of objects.
+    """
+    with _told_by_value_errors():
+        array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):  # numpy opens an archive as well
+            array.close()
+            raise ValueError(f"{os.fspath(file)} is an archive, and no array")
+        return array
+
+
+def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file by name.
+
+    Args:
+        file: Where it is.
+        max_bytes: Of all arrays together.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is no whole file of arrays, holds objects, or unpacks to more.
+    """
+    with _told_by_value_errors(), zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > max_bytes:
+            raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
+        found = {}
+        for entry in entries:
+            with archive.open(entry) as content:
+                _require_size(entry, io.BytesIO(content.read(min(entry.file_size, 1 << 16))))
+            with archive.open(entry) as content:
+                found[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+        return found
+
+
+def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
+    """An array is as large as its header says: numpy takes the memory before it reads."""
+    version = np.lib.format.read_magic(head)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{entry.filename} is written in a version of numpy's format that is not read")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - head.tell():
+        raise ValueError(f"{entry.filename} is not what its header says, {shape} of {dtype}")
+
+
+@contextlib.contextmanager
+def _told_by_value_errors() -> Iterator[None]:
+    """What numpy, zipfile and zlib raise of a broken file, by one class; numpy reads headers as Python source."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:  # a place before the file's first byte, for instance
+            raise ValueError(f"it cannot be read: {error}") from error
+        raise
+    except (
+        *(SyntaxError, tokenize.TokenError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError),
+        *(NotImplementedError, RecursionError, zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise ValueError(f"it is not whole: {' '.join(str(error).split()) or type(error).__name__}") from error
