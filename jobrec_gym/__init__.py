@@ -10,6 +10,8 @@ import gymnasium as gym
 
 if TYPE_CHECKING:
     from jobrec_gym.candidates import LoggedCandidates
+    from jobrec_gym.career import JobRecCareerEnv, JobRecCareerVectorEnv
+    from jobrec_gym.dynamics import CareerDynamics, Dynamics, StaticDynamics
     from jobrec_gym.env import JobRecEnv
     from jobrec_gym.interactions import Interactions, ObservationForm
     from jobrec_gym.loaders.interactions import load_interactions
@@ -47,9 +49,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnealSchedule",
     "BudgetReached",
+    "CareerDynamics",
     "ContextField",
     "CosineReward",
     "CosineRewardModel",
+    "Dynamics",
     "EmbeddingAction",
     "Feedback",
     "FeedbackReward",
@@ -57,6 +61,8 @@ __all__ = [
     "HybridReward",
     "HybridRewardModel",
     "Interactions",
+    "JobRecCareerEnv",
+    "JobRecCareerVectorEnv",
     "JobRecEnv",
     "JobRecVectorEnv",
     "LLMReward",
@@ -73,6 +79,7 @@ __all__ = [
     "RewardBatch",
     "RewardModel",
     "RuleSimulator",
+    "StaticDynamics",
     "UserSimulator",
     "VectorCosineReward",
     "VectorFeedbackReward",
@@ -107,6 +114,8 @@ _MODULES = (
     "recording",
     "simulators.recorded",
     "simulators.llm",
+    "dynamics",
+    "career",
 )
 
 
@@ -130,4 +139,11 @@ if "JobRec-v0" not in gym.registry:
         entry_point="jobrec_gym.env:JobRecEnv",
         vector_entry_point="jobrec_gym.vector:JobRecVectorEnv",
         max_episode_steps=10,
+    )
+if "JobRecCareer-v0" not in gym.registry:
+    gym.register(
+        id="JobRecCareer-v0",
+        entry_point="jobrec_gym.career:JobRecCareerEnv",
+        vector_entry_point="jobrec_gym.career:JobRecCareerVectorEnv",
+        max_episode_steps=40,
     )

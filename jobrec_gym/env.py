@@ -24,6 +24,9 @@ from jobrec_gym.screen import show
 
 __all__ = ["JobRecEnv"]
 
+_Shown = tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32] | None, NDArray[np.float32] | None]
+"""What a decision was between: candidates (1, k), mask (k,), pair features (1, k, p) and progress (1, m)."""
+
 
 class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     """Recommend one job out of a candidate set to an applicant.
@@ -157,11 +160,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         render_mode: str | None = None,
         render_size: RenderSize = "small",
     ):
-        if render_size not in RENDER_SIZES:
-            raise ValueError(f"`render_size` must be one of {list(RENDER_SIZES)}, got {render_size!r}.")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"`render_mode` must be one of {self.metadata['render_modes']}, got {render_mode!r}.")
-        self._problem = RecommendationProblem(
+        problem = RecommendationProblem(
             market,
             split,
             job_split,
@@ -175,6 +174,15 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             pair_features,
             pair_noise,
         )
+        self._pose(problem, render_mode, render_size)
+
+    def _pose(self, problem: RecommendationProblem, render_mode: str | None, render_size: RenderSize) -> None:
+        """What every environment of a problem begins with."""
+        if render_size not in RENDER_SIZES:
+            raise ValueError(f"`render_size` must be one of {list(RENDER_SIZES)}, got {render_size!r}.")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"`render_mode` must be one of {self.metadata['render_modes']}, got {render_mode!r}.")
+        self._problem = problem
         self.render_mode = render_mode
         self.render_size = render_size
         self.observation_space = self._problem.observation_space()
@@ -187,6 +195,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
         self._pairs: NDArray[np.float32] | None  # (1, k, p)
+        self._progress: NDArray[np.float32] | None = None  # (1, m), where applicants move
         self._recommended: NDArray[np.bool_]  # by job, whether it was in this episode; empty unless `repeats=False`
         # What the last step recommended: a job, in which step of the episode, and their cosine; ``None`` after a reset.
         self._last: tuple[NDArray[np.int64], int, Cosines] | None
@@ -195,7 +204,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._applicant_vectors: NDArray[np.float32]
         self._started = False
         # What a picture of the last decision needs; the candidates of the next one may be others.
-        self._shown: tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32] | None]
+        self._shown: _Shown
         self._last_info: dict[str, Any] = {}
         self._last_reward: float | None = None
         self._scorer: tuple[str, Callable[[dict[str, NDArray[Any]]], Any]] | None = None
@@ -315,6 +324,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             ValueError: If there is no such candidate, or it is masked.
             RuntimeError: Before the first reset.
         """
+        index = self._checked_action(action)
+        job_ids = self._candidate_ids[:, index]
+        reward, info = self._recommend(job_ids)
+        return self._stepped(reward, info, terminated=False)
+
+    def _checked_action(self, action: int) -> int:
         self._check_started()
         try:
             index = operator.index(action)
@@ -327,16 +342,20 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 f"`action` {index} is masked: job {self._candidate_ids[0, index]} was recommended before in this "
                 'episode (repeats=False); choose where `info["action_mask"]` is 1.'
             )
-        job_ids = self._candidate_ids[:, index]
+        return index
+
+    def _recommend(self, job_ids: NDArray[np.int64]) -> tuple[float, dict[str, Any]]:
+        """Moves the episode on behind the recommendation of a job (1,); returns its unit cosine, and the ``info``."""
         raw = self.market.cosine_of(self._applicant_vectors, job_ids)
         reward = unit_cosine(float(raw[0]))
         self._last = job_ids, int(self._steps[0]), Cosines(raw, np.array([reward]))
         self._recommendation = None
         self._steps = self._steps + 1
-        self._shown = self._candidate_ids, self._mask, self._pairs
+        self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
+        self._move()
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
-            self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
+            self._pairs = self._pairs_of(self._candidate_ids)
         if not self._problem.repeats:
             self._recommended[job_ids] = True
             shown = self._candidate_ids[0]
@@ -349,11 +368,17 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         info["reward/cosine"] = reward
         info["transition_valid"] = True
         info["reward_components"] = {"cosine": reward}
+        return reward, info
+
+    def _stepped(
+        self, reward: float, info: dict[str, Any], terminated: bool
+    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """What a step returns, once it is made and shown."""
         self._last_info = info
         self._last_reward = reward
         if self.render_mode == "human" and not self._waits_for_reward:
             self.render()
-        terminated = not self._problem.repeats and not self._mask.any()
+        terminated = terminated or (not self._problem.repeats and not self._mask.any())
         return self._observe(), reward, terminated, False, dict(info)
 
     def render(self) -> Any:
@@ -447,34 +472,50 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self._recommended[list(recommended)] = True
             self._mask = (~self._recommended[self._candidate_ids[0]]).astype(np.int8)
         self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
-        self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
+        self._enter()
+        self._pairs = self._pairs_of(self._candidate_ids)
         self._last = self._recommendation = None
-        self._shown = self._candidate_ids, self._mask, self._pairs
+        self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._started = True
+
+    def _enter(self) -> None:
+        """Of an environment whose applicants move: how this one begins."""
+
+    def _move(self) -> None:
+        """Of an environment whose applicants move: what the last recommendation made of this one."""
+
+    def _standing(self) -> str:
+        """How the applicant stands now, for people; empty where nobody moves."""
+        return ""
+
+    def _pairs_of(self, candidate_ids: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Pair features (1, k, p) of the applicant with jobs (1, k)."""
+        return self._problem.pairs(self._applicant_ids, candidate_ids)
 
     def _check_started(self) -> None:
         if not self._started:
             raise RuntimeError("the environment has no episode yet: call `reset` first.")
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        return self._observation(self._candidate_ids, self._mask, self._pairs)
+        return self._observation((self._candidate_ids, self._mask, self._pairs, self._progress))
 
-    def _observation(
-        self, candidate_ids: NDArray[np.int64], mask: NDArray[np.int8], pairs: NDArray[np.float32] | None
-    ) -> dict[str, NDArray[Any]]:
+    def _observation(self, shown: _Shown) -> dict[str, NDArray[Any]]:
+        candidate_ids, mask, pairs, progress = shown
         pairs = None if pairs is None else pairs[0]
         observation = self._problem.observe(self._applicant_vectors[0], candidate_ids[0], pairs)
+        if progress is not None:
+            observation["progress"] = progress[0].copy()
         if self._problem.mask_in_observation:
             observation["action_mask"] = mask.copy()
         return observation
 
     def _scene(self) -> Scene:
-        shown, mask, pairs = self._shown
+        shown, mask, *_ = self._shown
         name = "cosine"
         scores: NDArray[np.floating] = self.market.cosine(np.repeat(self._applicant_ids, self._k), shown[0])
         if self._scorer is not None:
             name, scorer = self._scorer
-            scores = np.asarray(scorer(self._observation(shown, mask, pairs)), dtype=np.float64).ravel()
+            scores = np.asarray(scorer(self._observation(self._shown)), dtype=np.float64).ravel()
             if scores.shape != (self._k,) or not np.isfinite(scores).all():
                 raise ValueError(
                     f"`scorer` must return {self._k} finite numbers, one a candidate, got {scores.size} of which "
@@ -490,6 +531,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self._last_info,
             self._last_reward,
             int(self._steps[0]),
+            self._standing(),
         )
 
     def _info(self) -> dict[str, Any]:

@@ -158,6 +158,14 @@ class PairValues:
                 "`pair_features` of this environment is empty, it knows nothing of pairs: make it with "
                 f'`pair_features=`, one or more of {_known_names(self.market)}, or "all".'
             )
+        return self(*self.checked(applicant_ids, job_ids))
+
+    def checked(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> tuple[Ids, Ids]:
+        """Ids that a user gives, as int64.
+
+        Raises:
+            ValueError: If they are no integers, name no row, or do not broadcast.
+        """
         applicants = _checked_ids("applicant_ids", applicant_ids, len(self.market.applicants))
         jobs = _checked_ids("job_ids", job_ids, len(self.market.jobs))
         try:
@@ -167,7 +175,7 @@ class PairValues:
                 "`applicant_ids` and `job_ids` must have shapes that broadcast, e.g. (n, 1) and (n, k), got "
                 f"{applicants.shape} and {jobs.shape}."
             ) from None
-        return self(applicants, jobs)
+        return applicants, jobs
 
     def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         if name in PAIR_FEATURES:

@@ -85,7 +85,7 @@ def _drawn(scene: Scene, size: RenderSize) -> _Canvas:
     canvas = _Canvas(RENDER_SIZES[size])
     shared = scene.shared(scene.job) if scene.job is not None else frozenset()
     half = (_HEIGHT - 2 * _MARGIN - _GAP) // 2
-    _profile_card(canvas, _MARGIN, half, "APPLICANT", scene.applicant, shared)
+    _profile_card(canvas, _MARGIN, half, "APPLICANT", scene.applicant, shared, now=scene.standing)
     if scene.job is None:
         _empty_card(canvas, _MARGIN + half + _GAP, half)
     else:
@@ -101,9 +101,16 @@ def _drawn(scene: Scene, size: RenderSize) -> _Canvas:
 
 
 def _profile_card(
-    canvas: _Canvas, top: float, height: float, label: str, profile: Profile, shared: frozenset[str], note: str = ""
+    canvas: _Canvas,
+    top: float,
+    height: float,
+    label: str,
+    profile: Profile,
+    shared: frozenset[str],
+    note: str = "",
+    now: str = "",
 ) -> None:
-    """An applicant or a job, its shared skills first and green."""
+    """An applicant or a job, its shared skills first and green; ``now`` is how an applicant who moves stands."""
     left, right = _MARGIN + _PAD, _MARGIN + _LEFT - _PAD
     canvas.box(_MARGIN, top, _LEFT, height, _CARD, radius=8)
     canvas.text(left, top + 11, label, 11, _GREY)
@@ -120,6 +127,9 @@ def _profile_card(
     for line in filter(None, (about, context_in_words(profile))):
         canvas.text(left, y, canvas.cut(line, 12, right - left), 12, _GREY)
         y += 19
+    for line in canvas.wrapped(now, 12, right - left, 2):
+        canvas.text(left, y, line, 12, _GREEN)
+        y += 17
     y += 5
     rows = int((top + height - 8 - y) // (_CHIP_HEIGHT + _CHIP_GAP))
     groups = [

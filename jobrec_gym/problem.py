@@ -22,6 +22,7 @@ from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.rewards import Cosines
+from jobrec_gym.simulators.base import Feedback
 
 __all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample", "require_count"]
 
@@ -62,9 +63,10 @@ class Recommendations:
         interaction_keys: uint64, what reward noise is drawn from.
         made: bool; False for a row that was reset in this step instead.
         cosine: Of applicant and job; means nothing where none is made.
+        own: What an environment that asks its simulator itself was answered, worth what it paid; ``None`` in others.
     """
 
-    __slots__ = ("_interaction_keys", "applicant_ids", "cosine", "job_ids", "made")
+    __slots__ = ("_interaction_keys", "applicant_ids", "cosine", "job_ids", "made", "own")
 
     def __init__(
         self,
@@ -73,7 +75,9 @@ class Recommendations:
         interaction_keys: NDArray[np.uint64] | Callable[[], NDArray[np.uint64]],
         made: NDArray[np.bool_],
         cosine: Cosines,
+        own: Feedback | None = None,
     ):
+        self.own = own
         self.applicant_ids = applicant_ids
         self.job_ids = job_ids
         self.made = made
@@ -90,7 +94,9 @@ class Recommendations:
     def take(self, rows: NDArray[np.bool_]) -> Recommendations:
         """Those of some rows (n,)."""
         ids = self.applicant_ids[rows], self.job_ids[rows]
-        return Recommendations(*ids, lambda: self.interaction_keys[rows], self.made[rows], self.cosine.take(rows))
+        own = None if self.own is None else self.own.take(rows)
+        keys = lambda: self.interaction_keys[rows]  # noqa: E731 - hashed when somebody asks
+        return Recommendations(*ids, keys, self.made[rows], self.cosine.take(rows), own)
 
 
 class RecommendationProblem:
@@ -221,11 +227,15 @@ class RecommendationProblem:
         names = self.pair_values.names
         if not names:
             return np.zeros((0, 0), np.float32)
+        return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
+
+    def sampled_pairs(self) -> tuple[Ids, Ids]:
+        """Whom 1,000 fixed episodes are of (n, 1), and what they show (n, k); at most 20,000 pairs."""
         n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
         episodes = hash64(_SAMPLE, np.arange(n))
         applicant_ids = self.applicants(episodes)
         candidate_ids = self.candidates(applicant_ids, episodes, np.zeros(n, np.int64))[:, :_SAMPLED_PAIRS]
-        return self.pair_values(applicant_ids[:, None], candidate_ids).reshape(-1, len(names))
+        return applicant_ids[:, None], candidate_ids
 
     def observe(
         self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids, pairs: NDArray[np.float32] | None
@@ -294,9 +304,9 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, LabourMarket):
+    if callable(getattr(value, "to_spec", None)) and not isinstance(value, type):
         with contextlib.suppress(ValueError):
-            return value.to_spec()
+            return _plain(value.to_spec())
     return value
 
 

@@ -14,7 +14,7 @@ from jobrec_gym.shown_text import as_text
 
 __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
 
-PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback"}
+PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback", "reward/pay": "pay"}
 """What is shown of the parts of a reward, by their entry of ``info``. A cosine is paid on another scale than its own,
 ``(1 + c) / 2`` for instance: under one name the two numbers would contradict each other."""
 
@@ -37,6 +37,7 @@ class Scene:
         info: The ``info`` of the step; without ``job_id`` nothing was recommended yet.
         reward: What was paid; ``None`` if nothing was recommended yet.
         step: How many recommendations the episode has had.
+        standing: How the applicant stands now, where applicants move; else empty.
     """
 
     market: LabourMarket
@@ -48,6 +49,7 @@ class Scene:
     info: Mapping[str, Any]
     reward: float | None
     step: int
+    standing: str = ""
 
     @property
     def applicant(self) -> Profile:
@@ -109,6 +111,7 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
         paint(f"Applicant {as_text(applicant.key)}: {headline(applicant)}", _BOLD),
         listed("  hard skills:", applicant.hard_skills),
         listed("  soft skills:", applicant.soft_skills),
+        *([f"  now: {as_text(scene.standing)}"] if scene.standing else []),
     ]
     if job is not None:
         skills = job.hard_skills + job.soft_skills

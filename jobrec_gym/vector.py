@@ -91,14 +91,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         pair_noise: float = 0.0,
         render_mode: str | None = None,
     ):
-        require_count("num_envs", num_envs)
-        if max_episode_steps is not None:
-            require_count("max_episode_steps", max_episode_steps, " or None")
-        if render_mode is not None:
-            raise ValueError(
-                f"`render_mode` must be None in a vector environment, got {render_mode!r}: render a single one."
-            )
-        self._problem = RecommendationProblem(
+        problem = RecommendationProblem(
             market,
             split,
             job_split,
@@ -112,6 +105,25 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             pair_features,
             pair_noise,
         )
+        self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
+
+    def _pose(
+        self,
+        problem: RecommendationProblem,
+        num_envs: int,
+        max_episode_steps: int | None,
+        autoreset_mode: AutoresetMode | str,
+        render_mode: str | None,
+    ) -> None:
+        """What every vector of a problem begins with."""
+        require_count("num_envs", num_envs)
+        if max_episode_steps is not None:
+            require_count("max_episode_steps", max_episode_steps, " or None")
+        if render_mode is not None:
+            raise ValueError(
+                f"`render_mode` must be None in a vector environment, got {render_mode!r}: render a single one."
+            )
+        self._problem = problem
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -146,6 +158,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._applicant_vectors: NDArray[np.float32]
         self._candidate_vectors: NDArray[np.float32] | None
         self._pairs: NDArray[np.float32] | None
+        self._progress: NDArray[np.float32] | None  # (n, m), where applicants move
         # Of each kept candidate, where it is known ahead.
         self._cosines: NDArray[np.float32] | None
 
@@ -287,12 +300,15 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         cosine = scaled_cosine(raw, "unit")
         cosines = Cosines(raw, cosine.copy())
         self._last = self._applicant_ids.copy(), job_ids, self._episode_keys.copy(), self._steps.copy(), made, cosines
+        reward, entries = self._answer(made, job_ids, cosine)
         if not all_made:  # next-step mode: these rows start anew and take no action
-            cosine[~made] = 0.0
+            reward[~made] = 0.0
             self._start(~made)
         self._advance(made, job_ids)
 
-        terminated = made & ~self._masks.any(axis=1) if not self._problem.repeats else np.zeros(self.num_envs, bool)
+        terminated = self._left(made)
+        if not self._problem.repeats:
+            terminated |= made & ~self._masks.any(axis=1)
         truncated = np.zeros(self.num_envs, bool)
         if self.max_episode_steps is not None:
             truncated = made & (self._steps >= self.max_episode_steps)
@@ -302,10 +318,27 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
         self._is_whole = all_made and not self._reset_rows.any()
-        entries: dict[str, Any] = {"job_id": job_ids.copy(), "reward/cosine": cosine.copy()}
-        entries |= {"reward_components": {"cosine": cosine.copy()}, "transition_valid": made.copy()}
-        self.add_step_infos(infos, entries)
-        return observations, cosine, terminated, truncated, infos
+        self.add_step_infos(infos, {"job_id": job_ids.copy(), **entries})
+        return observations, reward, terminated, truncated, infos
+
+    def _answer(
+        self, made: Mask, job_ids: NDArray[np.int64], cosine: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """What recommendations (n,) of unit cosines (n,) are paid, and entries of the infos that say how."""
+        entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward_components": {"cosine": cosine.copy()}}
+        return cosine, {**entries, "transition_valid": made.copy()}
+
+    def _left(self, made: Mask) -> Mask:
+        """Which environments' applicants left in this step."""
+        return np.zeros(self.num_envs, dtype=bool)
+
+    def _enter(self, rows: Mask) -> None:
+        """Of environments whose applicants move: how those of some rows begin."""
+
+    def _state_entries(self) -> dict[str, NDArray[Any]]:
+        """Entries of the infos that say where all environments stand, arrays of the caller."""
+        ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
+        return {**ids, "action_mask": self._masks.copy()}
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
         """Ends episodes from outside, after a step: what a wrapper calls when a reward means success.
@@ -448,6 +481,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._candidate_vectors = np.zeros(shape, dtype=np.float32)
         names = self.pair_feature_names
         self._pairs = np.zeros((n, k, len(names)), dtype=np.float32) if names else None
+        self._progress = None
         self._cosines = None
         n_steps = np.inf if self.max_episode_steps is None else self.max_episode_steps
         if self._candidate_vectors is not None and k <= _PAID_AHEAD * n_steps:
@@ -468,6 +502,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._ended[rows] = False
         self._masks[rows] = 1
         self._recommended[rows] = 0
+        self._enter(rows)
         self._gather(rows)
 
     def _nothing_recommended(self) -> None:
@@ -496,7 +531,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def _refresh_pairs(self, rows: Mask) -> None:
         """Brings the pair features of some rows to what these rows show."""
         if self._pairs is not None:
-            self._pairs[rows] = self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
+            self._pairs[rows] = self._pairs_of(rows)
+
+    def _pairs_of(self, rows: Mask) -> NDArray[np.float32] | None:
+        """Pair features (m, k, p) of some rows."""
+        return self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
 
     def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Cosines of recommendations (n,); equal to the bit, whether they are known ahead or not."""
@@ -537,8 +576,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._add_final(infos, ended)
             self._add_state_infos(infos["final_info"], ended)
             self._start(ended)
-        ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
-        _add_full(infos, {**ids, "action_mask": self._masks.copy()}, self._every)
+        _add_full(infos, self._state_entries(), self._every)
         return self._observe()
 
     def _add_final(self, infos: dict[str, Any], rows: Mask) -> None:
@@ -554,9 +592,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._is_whole = False
 
     def _add_state_infos(self, infos: dict[str, Any], rows: Mask) -> None:
-        add_info(infos, "applicant_id", self._applicant_ids, rows)
-        add_info(infos, "candidate_ids", self._candidate_ids, rows)
-        add_info(infos, "action_mask", self._masks, rows)
+        for key, values in self._state_entries().items():
+            add_info(infos, key, values, rows)
 
     def _observe(self, rows: Mask | None = None) -> Batch:
         """Observations of all environments or of some rows; the arrays belong to the caller."""
@@ -573,6 +610,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 observation["candidates"] = self._problem.candidate_vectors(observation["candidates"])
         if self._pairs is not None:
             observation["pairs"] = copied(self._pairs)
+        if self._progress is not None:
+            observation["progress"] = copied(self._progress)
         if self._problem.mask_in_observation:
             observation["action_mask"] = copied(self._masks)
         return observation

@@ -27,7 +27,15 @@ from jobrec_gym.rewards import (
     filled,
 )
 from jobrec_gym.schedules import AnnealSchedule, make_schedule
-from jobrec_gym.simulators.base import DECISIONS, SimulatorSpec, UserSimulator, make_simulator, simulator_spec
+from jobrec_gym.simulators.base import (
+    DECISIONS,
+    BoundSimulator,
+    Feedback,
+    SimulatorSpec,
+    UserSimulator,
+    make_simulator,
+    simulator_spec,
+)
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv
 
@@ -53,7 +61,6 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         """In place of a constructor: ``arguments`` are those of the public class, in plain JSON."""
         RecordConstructorArgs.__init__(self, **arguments)
         self._wrap(env)
-        _refuse_second(env)
         self._base: Any = env.unwrapped
         self._model = model
         self._terminate_on: Sequence[str] = arguments.get("terminate_on", ())
@@ -91,13 +98,17 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
 
 class _CosineRewards(_Rewards):
     def __init__(self, env: Any, scale: CosineScale = "unit"):
-        self._begin(env, CosineRewardModel(_market(self, env), scale), scale=scale)
+        market = _market(self, env)
+        _refuse_second(env)
+        self._begin(env, CosineRewardModel(market, scale), scale=scale)
 
 
 class _FeedbackRewards(_Rewards):
     def __init__(self, env: Any, simulator: UserSimulator | SimulatorSpec, terminate_on: Sequence[str] = ()):
         spec, decisions = simulator_spec(simulator), _decisions(terminate_on)
         market = _market(self, env)
+        _refuse_second(env)
+        _refuse_own_answers(env, "CosineReward replaces its reward, HybridReward(env, None, schedule) mixes it")
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         self._begin(env, model, simulator=spec, terminate_on=decisions)
 
@@ -112,7 +123,7 @@ class _HybridRewards(_Rewards):
     def _begin_hybrid(
         self,
         env: Any,
-        simulator: UserSimulator | SimulatorSpec,
+        simulator: UserSimulator | SimulatorSpec | None,
         schedule: AnnealSchedule | dict[str, Any],
         cosine_scale: CosineScale,
         terminate_on: Sequence[str],
@@ -121,9 +132,22 @@ class _HybridRewards(_Rewards):
     ) -> None:
         """``n_counted`` agent steps are made in one step of this wrapper."""
         schedule = make_schedule(schedule)
-        spec, decisions = simulator_spec(simulator), _decisions(terminate_on)
+        spec = None if simulator is None else simulator_spec(simulator)
+        decisions = _decisions(terminate_on)
         market = _market(self, env)
-        self._hybrid = HybridRewardModel(make_simulator(simulator).bind(market), market, cosine_scale=cosine_scale)
+        _refuse_second(env)
+        self._answers = _OwnAnswers() if simulator is None and _answers_itself(env) else None
+        if self._answers is None:
+            _refuse_own_answers(env, "give `simulator=None` to mix the cosine with its reward")
+            if simulator is None:
+                raise ValueError(
+                    f"`simulator` must be given for {env.unwrapped}, which pays the cosine itself; None stands for the "
+                    "answers of an environment that asks its applicants itself, as JobRecCareer-v0 does."
+                )
+            bound: BoundSimulator = make_simulator(simulator).bind(market)
+        else:
+            bound = self._answers
+        self._hybrid = HybridRewardModel(bound, market, cosine_scale=cosine_scale)
         self._annealing = _Annealing(schedule, n_counted)
         arguments |= {"schedule": schedule.to_spec(), "cosine_scale": cosine_scale, "terminate_on": decisions}
         self._begin(env, self._hybrid, simulator=spec, **arguments)
@@ -156,9 +180,31 @@ class _HybridRewards(_Rewards):
 
     def _pay(self, made: Recommendations) -> RewardBatch:
         self._hybrid.weight = self._annealing.weight
+        if self._answers is not None:
+            self._answers.last = made.own
         batch = super()._pay(made)
         self._annealing.advance()
         return batch
+
+
+class _OwnAnswers:
+    """In place of a simulator: what an environment was answered that has asked already.
+
+    Attributes:
+        last: Its answers to the recommendations that are to be paid.
+    """
+
+    draws = False
+
+    def __init__(self) -> None:
+        self.last: Feedback | None = None
+
+    def feedback(
+        self, applicant_ids: NDArray[np.int64], job_ids: NDArray[np.int64], interaction_keys: Any = None
+    ) -> Feedback:
+        """See :class:`~jobrec_gym.simulators.base.BoundSimulator`."""
+        assert self.last is not None, "nothing was recommended"
+        return self.last
 
 
 class _Annealing:
@@ -401,7 +447,8 @@ class HybridReward(_HybridRewards, _RewardWrapper):
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
+        simulator: Who decides: a ``UserSimulator`` or its spec. ``None`` around an environment that asks its applicants
+            itself, as ``JobRecCareer-v0`` does: the feedback is then what that pays.
         schedule: An ``AnnealSchedule`` or its spec.
         cosine_scale: ``"unit"``, as the note says, ``"raw"``, or ``"matched"``: cosine brought to mean and spread
             of feedback, so that annealing shifts no offset.
@@ -418,7 +465,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
     def __init__(
         self,
         env: gym.Env[Obs, int],
-        simulator: UserSimulator | SimulatorSpec,
+        simulator: UserSimulator | SimulatorSpec | None,
         schedule: AnnealSchedule | dict[str, Any],
         cosine_scale: CosineScale = "unit",
         terminate_on: Sequence[str] = (),
@@ -435,7 +482,7 @@ class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
+        simulator: Who decides; ``None`` as in :class:`HybridReward`.
         schedule: An ``AnnealSchedule`` or its spec.
         cosine_scale: ``"unit"``, ``"raw"`` or ``"matched"``.
         terminate_on: Decisions that end the episode.
@@ -444,7 +491,7 @@ class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
     def __init__(
         self,
         env: gym.vector.VectorEnv,
-        simulator: UserSimulator | SimulatorSpec,
+        simulator: UserSimulator | SimulatorSpec | None,
         schedule: AnnealSchedule | dict[str, Any],
         cosine_scale: CosineScale = "unit",
         terminate_on: Sequence[str] = (),
@@ -508,6 +555,19 @@ def _refuse_second(env: gym.Env[Any, Any] | gym.vector.VectorEnv) -> None:
                 "or `info` would explain two rewards as one."
             )
         layer = layer.env
+
+
+def _answers_itself(env: Any) -> bool:
+    """Whether an environment has a simulator of its own."""
+    return getattr(env.unwrapped, "simulator", None) is not None
+
+
+def _refuse_own_answers(env: Any, instead: str) -> None:
+    if _answers_itself(env):
+        raise ValueError(
+            f"`env` asks its applicants itself, {env.unwrapped}: a second simulator would pay for answers that move "
+            f"nobody. Name yours by `simulator=` when the environment is made; {instead}."
+        )
 
 
 def _refuse_rules(simulator: UserSimulator | SimulatorSpec) -> None:

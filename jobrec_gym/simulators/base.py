@@ -17,11 +17,13 @@ __all__ = [
     "COSINE_INSTEAD",
     "DECISIONS",
     "DEFAULT_REWARDS",
+    "UNKNOWN_LEVEL",
     "BoundSimulator",
     "CertainFeedback",
     "Feedback",
     "SimulatorSpec",
     "UserSimulator",
+    "class_with_bind",
     "decision_rewards",
     "make_simulator",
     "register_simulator",
@@ -38,6 +40,9 @@ DECISIONS = ("ignore", "click", "save", "apply")
 """What an applicant can do with a recommendation, from the least to the most interested."""
 
 DEFAULT_REWARDS: Mapping[str, float] = {"apply": 1.0, "save": 0.5, "click": 0.0, "ignore": -0.1}
+
+UNKNOWN_LEVEL = 3
+"""The level that a job or an applicant counts as, where applicants move and its own is unknown."""
 
 _DECISIONS = np.array(DECISIONS)
 _DECISION_OBJECTS = _DECISIONS.astype(object)
@@ -121,6 +126,32 @@ class Feedback:
         return len(self.reward)
 
     @property
+    def number(self) -> NDArray[np.integer]:
+        """Integers (n,), the decisions' places in :data:`DECISIONS`; -1 where there is none."""
+        number = np.full(len(self), -1, dtype=np.int64)
+        for place, word in enumerate(DECISIONS):
+            number[self.decision == word] = place
+        return number
+
+    def take(self, rows: NDArray[Any]) -> Feedback:
+        """The answers of some rows: places (m,), or bool (n,)."""
+        return Feedback(**{name: getattr(self, name)[rows] for name in Feedback.__slots__})
+
+    def spread(self, rows: NDArray[np.bool_]) -> Feedback:
+        """The answers in the marked ones of n rows; the others were not asked, and have no decision."""
+        nothing = Feedback.of([""] * len(rows), np.zeros(len(rows)))
+        columns = {}
+        for name in Feedback.__slots__:
+            values, others = getattr(self, name), getattr(nothing, name)
+            columns[name] = others.astype(np.result_type(values, others))
+            columns[name][rows] = values
+        return Feedback(**columns)
+
+    def paid(self, reward: NDArray[np.float64]) -> Feedback:
+        """The same answers, worth something else (n,)."""
+        return Feedback(**{**{name: getattr(self, name) for name in Feedback.__slots__}, "reward": reward})
+
+    @property
     def valid(self) -> NDArray[np.bool_]:
         """Bool (n,), whether the reward means something: the status is ``ok`` or begins with ``cosine:``."""
         valid = self.status == "ok"
@@ -172,6 +203,18 @@ class CertainFeedback(Feedback):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Feedback, tuple(getattr(self, name) for name in Feedback.__slots__)
+
+    @property
+    def number(self) -> NDArray[np.integer]:
+        """As of :class:`Feedback`."""
+        return self._number
+
+    def paid(self, reward: NDArray[np.float64]) -> CertainFeedback:
+        """As of :class:`Feedback`; ``reward`` must be finite."""
+        made = object.__new__(CertainFeedback)
+        for name in (*Feedback.__slots__, *CertainFeedback.__slots__):
+            object.__setattr__(made, name, reward if name == "reward" else getattr(self, name))
+        return made
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -239,6 +282,9 @@ class BoundSimulator(Protocol):
     ) -> Feedback:
         """Answers a batch of recommendations.
 
+        A simulator whose applicants answer from their present level has a further argument ``levels=None``, (n,)
+        integers 1 to 5: ``JobRecCareer-v0`` tells it there.
+
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
@@ -290,7 +336,7 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             raise ValueError(
                 f"`simulator['type']` must be one of {tuple(_SIMULATORS)} or 'module:Class', got {name!r}."
             )
-        kind = _class_of(entry_point)
+        kind = class_with_bind("simulator['type']", entry_point)
         return kind.from_spec(simulator) if hasattr(kind, "from_spec") else kind(**options)
     if isinstance(simulator, type) or not isinstance(simulator, UserSimulator):
         raise ValueError(
@@ -300,8 +346,12 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
     return simulator
 
 
-def _class_of(entry_point: str) -> Any:
+def class_with_bind(argument: str, entry_point: str) -> Any:
     """The class of ``"module:Class"``, before anything of it is called: a spec may be somebody else's.
+
+    Args:
+        argument: Whose value it is, for the message.
+        entry_point: As a spec has it.
 
     Raises:
         ValueError: If it cannot be imported or is no class with ``bind``.
@@ -310,11 +360,11 @@ def _class_of(entry_point: str) -> Any:
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"`simulator['type']`: {entry_point!r} cannot be imported: {error}.") from error
+        raise ValueError(f"`{argument}`: {entry_point!r} cannot be imported: {error}.") from error
     if not isinstance(kind, type) or not callable(getattr(kind, "bind", None)):
         raise ValueError(
-            f"`simulator['type']` must be a class with `bind(market)` (see UserSimulator), got {entry_point!r}, which "
-            f"is {'a class without it' if isinstance(kind, type) else 'no class'} and is not called."
+            f"`{argument}` must be a class with `bind(market)`, got {entry_point!r}, which is "
+            f"{'a class without it' if isinstance(kind, type) else 'no class'} and is not called."
         )
     return kind
 

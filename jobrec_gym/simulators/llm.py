@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.credentials import refuse_credentials
-from jobrec_gym.market import LabourMarket
+from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
 from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.arguments import (
@@ -544,6 +544,8 @@ class BoundLLMSimulator(Shared):
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
         self._memory = FeedbackMemory(len(market.applicants), len(market.jobs))
+        # To it an applicant at another level is another applicant.
+        self._memory_of_levels = FeedbackMemory((len(SENIORITY_LEVELS) + 1) * len(market.applicants), len(market.jobs))
 
     @property
     def usage(self) -> Usage:
@@ -569,9 +571,15 @@ class BoundLLMSimulator(Shared):
             raise
 
     def feedback(
-        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None = None,
+        levels: Ids | None = None,
     ) -> Feedback:
         """Asks a batch, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; equal pairs are asked once.
+
+        With ``levels`` the applicants' documents show these, and pairs are equal where the levels are.
 
         Raises:
             FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say.
@@ -586,15 +594,19 @@ class BoundLLMSimulator(Shared):
         except BudgetReached as reached:  # within the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(job_ids)
             return self.simulator.feedback_of(outcomes, None, self._instead(applicant_ids, job_ids))
-        places = self._memory.find(applicant_ids, job_ids)
+        memory, people = self._memory, applicant_ids
+        if levels is not None:
+            memory, people = self._memory_of_levels, levels * len(self.market.applicants) + applicant_ids
+        places = memory.find(people, job_ids)
         known = places >= 0
         self.simulator.count_known(int(known.sum()))
         if known.all():
-            return self._memory.take(places)
+            return memory.take(places)
         asked = applicant_ids[~known], job_ids[~known]
-        fresh = self.simulator.decide(self._documents.questions(*asked), thresholds, partial(self._instead, *asked))
-        self._memory.add(*asked, fresh)
-        return merged(known, self._memory.take(places[known]), fresh) if known.any() else fresh
+        questions = self._documents.questions(*asked, None if levels is None else levels[~known])
+        fresh = self.simulator.decide(questions, thresholds, partial(self._instead, *asked))
+        memory.add(people[~known], asked[1], fresh)
+        return merged(known, memory.take(places[known]), fresh) if known.any() else fresh
 
     def _instead(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64] | None:
         """What a policy pays (n,) in place of an answer, if one does."""
@@ -640,13 +652,14 @@ class _Documents:
         self._market = market
         self._told = False
         keep = lru_cache(maxsize=_DOCUMENTS_KEPT)
-        self._applicant = keep(lambda row: self._encoded(applicant_document(market.applicant(row))))
+        self._applicant = keep(lambda row, level: self._encoded(applicant_document(_standing_at(market, row, level))))
         self._job = keep(lambda row: self._encoded(job_document(market.job(row))))
 
-    def questions(self, applicant_ids: Ids, job_ids: Ids) -> list[Question]:
-        """The questions of n pairs."""
-        pairs = zip(applicant_ids.tolist(), job_ids.tolist(), strict=True)
-        return [(self._applicant(applicant), self._job(job)) for applicant, job in pairs]
+    def questions(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> list[Question]:
+        """The questions of n pairs, of applicants who stand at some levels (n,); 0 for their own."""
+        levels = np.zeros_like(applicant_ids) if levels is None else levels
+        pairs = zip(applicant_ids.tolist(), job_ids.tolist(), levels.tolist(), strict=True)
+        return [(self._applicant(applicant, level), self._job(job)) for applicant, job, level in pairs]
 
     def _encoded(self, document: Mapping[str, Any]) -> str:
         length = len(document.get("description", ""))
@@ -661,6 +674,12 @@ class _Documents:
 
     def __reduce__(self) -> tuple[type[_Documents], tuple[LabourMarket]]:
         return type(self), (self._market,)
+
+
+def _standing_at(market: LabourMarket, row: int, level: int) -> Profile:
+    """An applicant who stands at another level than their own, unless that is 0."""
+    profile = market.applicant(row)
+    return replace(profile, seniority=level) if level else profile
 
 
 def _checked_address(model: str, api_base: str | None) -> str | None:

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
-from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Population
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
-from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.base import (
+    DECISIONS,
+    UNKNOWN_LEVEL,
+    CertainFeedback,
+    Feedback,
+    SimulatorSpec,
+    decision_rewards,
+)
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
 
@@ -33,6 +40,8 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 QUANTILES = (0.60, 0.85, 0.95)
 """Where the utility's distribution is cut into ignore (60 %), click (25 %), save (10 %) and apply (5 %)."""
 
+_SHARES = np.diff((0.0, *QUANTILES, 1.0))
+_REACH = 0.5
 _TASTE_RANK = 4
 _SAMPLE_SIZE = 100_000
 _SAMPLE, _TASTE, _POPULARITY, _CORRUPTION = 1, 2, 3, 4
@@ -58,6 +67,10 @@ class RuleSimulator:
 
     The utility is cut at its 60 %, 85 % and 95 % quantiles of the same sample into ignore, click, save and apply.
 
+    Where applicants move, as in ``JobRecCareer-v0``, they answer from their present level: ``seniority`` is then that
+    of the present level, and a job above it loses ``reach`` a level. The quantiles stay those of the static market. A
+    job whose level is unknown counts as one of level 3.
+
     Args:
         seed: Which truth: taste, popularity and the sample.
         noise: Standard deviation of a normal number added to the utility at each interaction, in standard deviations of
@@ -66,11 +79,13 @@ class RuleSimulator:
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         corruption: Chance, 0 to 1, that an answer has nothing to do with the pair: it is then ignore, click, save or
             apply by the shares that these have over random pairs.
+        reach: Utility that a job loses for each level that it stands above the present one, in the utility's own
+            units; without a part where no present level is told.
 
     Raises:
-        ValueError: For a negative noise, a corruption that is no chance, an unknown decision, or weights that are not
-            finite or all 0; when bound, for a weight of what the market does not have, or for a market on which the
-            utility does not vary.
+        ValueError: For a negative noise or reach, a corruption that is no chance, an unknown decision, or weights that
+            are not finite or all 0; when bound, for a weight of what the market does not have, or for a market on which
+            the utility does not vary.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
@@ -85,14 +100,18 @@ class RuleSimulator:
         weights: Mapping[str, float] | None = None,
         rewards: Mapping[str, float] | None = None,
         corruption: float = 0.0,
+        reach: float = _REACH,
     ):
         if not 0 <= corruption <= 1:
             raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption}.")
         if not noise >= 0 or not math.isfinite(noise):
             raise ValueError(f"`noise` must be a finite number of at least 0, got {noise}.")
+        if not reach >= 0 or not math.isfinite(reach):
+            raise ValueError(f"`reach` must be a finite number of at least 0, got {reach}.")
         self.seed = index(seed)
         self.noise = float(noise)
         self.corruption = float(corruption)
+        self.reach = float(reach)
         self.weights = {part: float(weight) for part, weight in {**DEFAULT_WEIGHTS, **(weights or {})}.items()}
         self.rewards = decision_rewards(rewards)
         if not all(map(math.isfinite, self.weights.values())) or not any(self.weights.values()):
@@ -100,9 +119,8 @@ class RuleSimulator:
 
     def bind(self, market: LabourMarket) -> BoundRuleSimulator:
         """Ties the rules to a market. Equal rules on one market share their tables."""
-        return _bind(
-            market, self.seed, self.noise, tuple(self.weights.items()), tuple(self.rewards.items()), self.corruption
-        )
+        parts = tuple(self.weights.items()), tuple(self.rewards.items())
+        return _bind(market, self.seed, self.noise, *parts, self.corruption, self.reach)
 
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON."""
@@ -113,6 +131,7 @@ class RuleSimulator:
             "weights": dict(self.weights),
             "rewards": dict(self.rewards),
             **({"corruption": self.corruption} if self.corruption else {}),
+            **({"reach": self.reach} if self.reach != _REACH else {}),
         }
 
     @classmethod
@@ -163,18 +182,30 @@ class BoundRuleSimulator:
                 "choose. Use more applicants or jobs, or other `weights`."
             )
         self._noise_scale = self.noise * utility.std()
+        self._job_levels = market.jobs.seniority.astype(np.int64)
+        self._own_levels = market.applicants.seniority.astype(np.int64)
+        self._moved = self._moved_utilities(simulator.reach)
 
-    def utility(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    @property
+    def worth(self) -> NDArray[np.float64]:
+        """What each decision is worth, (4,), in the order of :data:`~jobrec_gym.simulators.base.DECISIONS`."""
+        return self._rewards.copy()
+
+    def utility(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
         """True utility of pairs, without noise.
 
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
+            levels: (n,), the applicants' present levels, 1 to 5; ``None`` where nobody moves.
 
         Returns:
             float64 (n,).
         """
-        return self._kept(applicant_ids, job_ids)
+        utility = self._kept(applicant_ids, job_ids)
+        if levels is None:
+            return utility
+        return utility + self._moved[levels, self._own_levels[applicant_ids], self._job_levels[job_ids]]
 
     def terms(self, applicant_ids: Ids, job_ids: Ids) -> dict[str, NDArray[np.float64]]:
         """The parts whose sum is the utility, each scaled and weighted.
@@ -193,14 +224,18 @@ class BoundRuleSimulator:
         return terms
 
     def feedback(
-        self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
+        self,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        interaction_keys: NDArray[np.uint64] | None = None,
+        levels: Ids | None = None,
     ) -> Feedback:
         """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
 
         Raises:
             ValueError: If there is noise and nothing to draw it from.
         """
-        utility = self.utility(applicant_ids, job_ids)
+        utility = self.utility(applicant_ids, job_ids, levels)
         if interaction_keys is None:
             if self.draws:
                 raise ValueError(
@@ -216,18 +251,18 @@ class BoundRuleSimulator:
             decision = np.where(corrupted, anything, decision)
         return CertainFeedback(decision, self._rewards)
 
-    def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
+    def expected_reward(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
         """Mean reward of pairs over noise and corruption, exact.
 
         Args:
             applicant_ids: Integers of any shape.
             job_ids: Integers of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            levels: Present levels, 1 to 5, of a shape that broadcasts too; ``None`` where nobody moves.
 
         Returns:
             float64 of the broadcast shape.
         """
-        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
-        utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
+        utility, shape = self._utilities(applicant_ids, job_ids, levels)
         if not self.noise:
             reward = self._rewards[np.searchsorted(self.thresholds, utility, side="right")]
         else:
@@ -236,16 +271,55 @@ class BoundRuleSimulator:
             reward = np.full(len(utility), self._rewards[0])
             for step, gain in enumerate(np.diff(self._rewards)):
                 reward += gain * above[:, step]
-        anything = float(np.diff((0.0, *QUANTILES, 1.0)) @ self._rewards)
+        anything = float(_SHARES @ self._rewards)
         reward = (1 - self.corruption) * reward + self.corruption * anything
-        return reward.reshape(applicant_ids.shape)
+        return reward.reshape(shape)
 
-    def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
+    def probabilities(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
+        """How likely each decision is, over noise and corruption; exact.
+
+        Args:
+            applicant_ids: Integers of any shape.
+            job_ids: As in :meth:`expected_reward`.
+            levels: As in :meth:`expected_reward`.
+
+        Returns:
+            float64 of the broadcast shape and 4, in the order of :data:`~jobrec_gym.simulators.base.DECISIONS`.
+        """
+        utility, shape = self._utilities(applicant_ids, job_ids, levels)
+        if self.noise:
+            above = _normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
+        else:
+            above = (utility[:, None] >= self.thresholds).astype(np.float64)
+        edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
+        chances = (1 - self.corruption) * -np.diff(edges, axis=1) + self.corruption * _SHARES
+        return chances.reshape(*shape, len(DECISIONS))
+
+    def decisions(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.str_]:
         """The decisions without noise or corruption; shapes as in :meth:`expected_reward`."""
-        applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
-        utility = self.utility(applicant_ids.ravel(), job_ids.ravel())
+        utility, shape = self._utilities(applicant_ids, job_ids, levels)
         decision = np.searchsorted(self.thresholds, utility, side="right")
-        return np.array(DECISIONS)[decision].reshape(applicant_ids.shape)
+        return np.array(DECISIONS)[decision].reshape(shape)
+
+    def _utilities(
+        self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None
+    ) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+        """Utilities (n,) of pairs of any shape, and that shape."""
+        if levels is None:
+            applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
+            return self.utility(applicant_ids.ravel(), job_ids.ravel()), applicant_ids.shape
+        applicant_ids, job_ids, levels = np.broadcast_arrays(applicant_ids, job_ids, levels)
+        return self.utility(applicant_ids.ravel(), job_ids.ravel(), levels.ravel()), applicant_ids.shape
+
+    def _moved_utilities(self, reach: float) -> NDArray[np.float64]:
+        """What a present level adds to the utility: (6, 6, 6), by present level, own level and the job's; 0 unknown."""
+        mean, spread = self._scale["seniority"]
+        levels = np.arange(len(SENIORITY_LEVELS) + 1)
+        present, own, job = np.meshgrid(levels, levels, levels, indexing="ij")
+        known = np.where(job == 0, UNKNOWN_LEVEL, job)
+        fits = [1 - np.abs(present - known) / 4, np.where((own > 0) & (job > 0), 1 - np.abs(own - job) / 4, 0.5)]
+        now, before = (self._weights["seniority"] * ((fit - mean) / spread) for fit in fits)
+        return now - before - reach * np.maximum(known - present, 0)
 
     def __deepcopy__(self, memo: dict[int, object]) -> BoundRuleSimulator:
         return self
@@ -276,8 +350,9 @@ def _bind(
     weights: tuple[tuple[str, float], ...],
     rewards: tuple[tuple[str, float], ...],
     corruption: float,
+    reach: float,
 ) -> BoundRuleSimulator:
-    return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption))
+    return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption, reach))
 
 
 def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tuple[str, ...]:

@@ -1,0 +1,664 @@
+"""``JobRecCareer-v0``: an applicant who moves, so that a good recommendation now may be worth less than a career."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from jobrec_gym.candidates import CandidateSampler
+from jobrec_gym.dynamics import CareerDynamics, CareerStart, Dynamics, DynamicsSpec, States, make_dynamics
+from jobrec_gym.env import JobRecEnv
+from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.picture import RenderSize
+from jobrec_gym.problem import Observation, RecommendationProblem, Recommendations, Resample, require_count
+from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, make_simulator
+from jobrec_gym.simulators.rules import RuleSimulator
+from jobrec_gym.vector import JobRecVectorEnv, Mask
+
+__all__ = ["EPISODE_STEPS", "CareerProblem", "JobRecCareerEnv", "JobRecCareerVectorEnv", "Levels"]
+
+Ids = NDArray[np.int64]
+Levels = Literal["ask", "ignore"]
+
+EPISODE_STEPS = 40
+"""The registered ``max_episode_steps``."""
+
+_NOISE = 0.5
+_STEPS_LEFT = "steps_left"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    """What n recommendations came to.
+
+    Attributes:
+        feedback: The simulator's answers, worth what was paid.
+        pay: float64 (n,), what their worth was multiplied with.
+        states: int64 (n, m), behind them.
+    """
+
+    feedback: Feedback
+    pay: NDArray[np.float64]
+    states: States
+
+
+class CareerProblem(RecommendationProblem):
+    """A :class:`~jobrec_gym.problem.RecommendationProblem` whose applicants move.
+
+    Arguments are those of :class:`JobRecCareerEnv`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        simulator: UserSimulator | SimulatorSpec | None,
+        dynamics: Dynamics | DynamicsSpec | None,
+        start: CareerStart | None,
+        hidden: Sequence[str],
+        levels: Levels,
+        show_steps_left: bool | int,
+    ):
+        super().__init__(*arguments)
+        if start is not None:
+            if dynamics is not None:
+                raise ValueError("`start` and `dynamics` must not both be given: say it as `start` of the dynamics.")
+            dynamics = CareerDynamics(start=start)
+        self.dynamics = make_dynamics(dynamics).bind(self.market)
+        self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
+        self._observed = [place for place, name in enumerate(self.dynamics.names) if name not in self.hidden]
+        self.horizon: int | None = None
+        if show_steps_left is not False:
+            require_count(
+                "show_steps_left", EPISODE_STEPS if show_steps_left is True else show_steps_left, " or a bool"
+            )
+            self.horizon = EPISODE_STEPS if show_steps_left is True else int(show_steps_left)
+        if levels not in get_args(Levels):
+            raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
+        made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
+        self.simulator = made.bind(self.market)
+        self._tells_levels = levels == "ask"
+        self._draws: bool = getattr(self.simulator, "draws", True)
+        moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
+        if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
+            raise ValueError(
+                f"`simulator` must take `levels`, the applicants' present ones, beside the ids, got {made!r:.70}, that "
+                'knows the market\'s own levels alone. Use `levels="ignore"` if they are to stand whatever the '
+                "present level is."
+            )
+
+    @property
+    def pair_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are: those of the dynamics, then pair features."""
+        return (*self.dynamics.pair_names, *self.pair_values.names)
+
+    @property
+    def progress_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``progress`` are; none where nobody moves."""
+        names = tuple(self.dynamics.names[place] for place in self._observed)
+        return (*names, _STEPS_LEFT) if self.horizon is not None else names
+
+    def observation_space(self) -> spaces.Dict:
+        """The space of one observation."""
+        entries = dict(super().observation_space().spaces)
+        k, n_moving, n_still = self.num_candidates, len(self.dynamics.pair_names), len(self.pair_values.names)
+        if n_moving:
+            low = np.repeat(np.array([-1.0, 0.0], dtype=np.float32), (n_moving, n_still))
+            entries["pairs"] = spaces.Box(np.tile(low, (k, 1)), np.ones((k, n_moving + n_still), np.float32))
+        if self.progress_names:
+            entries["progress"] = spaces.Box(0.0, 1.0, (len(self.progress_names),), np.float32)
+        return spaces.Dict(entries)
+
+    def progress(self, states: States, steps: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """What is observed of states (n, m) after some steps (n,); ``None`` where that is nothing."""
+        if not self.progress_names:
+            return None
+        progress = self.dynamics.progress(states)
+        if self.hidden:
+            progress = progress[:, self._observed]
+        if self.horizon is None:
+            return progress
+        left = np.maximum(self.horizon - steps, 0) / self.horizon
+        return np.concatenate([progress, left[:, None].astype(np.float32)], axis=1)
+
+    def pairs_in(self, states: States, applicant_ids: Ids, candidate_ids: Ids) -> NDArray[np.float32] | None:
+        """Pair features (n, k, q + p) of applicants (n,) in states (n, m), who are shown jobs (n, k)."""
+        if not self.dynamics.pair_names:
+            return self.pairs(applicant_ids, candidate_ids)
+        moving = self.dynamics.pairs(self.dynamics.progress(states)[:, None], candidate_ids)
+        if not self.pair_values.names:
+            return moving
+        return np.concatenate([moving, self.pair_values(applicant_ids[:, None], candidate_ids)], axis=2)
+
+    def imagined_pairs(
+        self,
+        applicant_ids: NDArray[np.integer],
+        job_ids: NDArray[np.integer],
+        progress: NDArray[np.floating] | None,
+    ) -> NDArray[np.float32]:
+        """Pair features of any pairs, as :meth:`JobRecCareerEnv.pair_features` gives them."""
+        if not self.dynamics.pair_names:
+            return self.pair_values.ask(applicant_ids, job_ids)
+        applicants, jobs = self.pair_values.checked(applicant_ids, job_ids)
+        shape = np.broadcast_shapes(applicants.shape, jobs.shape)
+        names = self.progress_names
+        if progress is None:
+            whole = self.dynamics.progress(self.dynamics.start(applicants.reshape(-1)))
+            whole = whole.reshape(*applicants.shape, -1)
+        else:
+            given = np.asarray(progress)
+            if given.dtype.kind not in "fiu" or given.shape[-1:] != (len(names),):
+                raise ValueError(
+                    f"`progress` must be numbers (..., {len(names)}), {names}, got {given.dtype}, {given.shape}."
+                )
+            # What is hidden is not shown in pairs either.
+            whole = np.zeros((*given.shape[:-1], len(self.dynamics.names)), dtype=np.float32)
+            whole[..., self._observed] = given[..., : len(self._observed)]
+        try:
+            np.broadcast_shapes(whole.shape[:-1], shape)
+        except ValueError:
+            raise ValueError(
+                f"`progress` must have leading axes that broadcast with the ids, {shape}, got {whole.shape}."
+            ) from None
+        moving = self.dynamics.pairs(whole, jobs)
+        shape = np.broadcast_shapes(moving.shape[:-1], shape)
+        parts = [np.broadcast_to(moving, (*shape, moving.shape[-1]))]
+        if self.pair_values.names:
+            still = self.pair_values(applicants, jobs)
+            parts.append(np.broadcast_to(still, (*shape, still.shape[-1])))
+        return np.concatenate(parts, axis=-1)
+
+    def pair_sample(self) -> NDArray[np.float32]:
+        """As of a :class:`~jobrec_gym.problem.RecommendationProblem`, of applicants who begin."""
+        applicant_ids, job_ids = self.sampled_pairs()
+        return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
+
+    def answers(self, states: States, applicant_ids: Ids, job_ids: Ids, keys: NDArray[np.uint64]) -> _Answers:
+        """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m)."""
+        drawn = keys if self._draws else None
+        levels = self.dynamics.levels(states) if self._tells_levels else None
+        if levels is None:
+            feedback = self.simulator.feedback(applicant_ids, job_ids, drawn)
+        else:
+            feedback = self.simulator.feedback(applicant_ids, job_ids, drawn, levels=levels)  # type: ignore[call-arg]
+        pay = self.dynamics.pay(states, job_ids)
+        moved = self.dynamics.advance(states, job_ids, feedback.number)
+        return _Answers(feedback.paid(feedback.reward * pay), pay, moved)
+
+
+class JobRecCareerEnv(JobRecEnv):
+    """Recommend jobs to an applicant whose career depends on them.
+
+    ## Description
+
+    ``JobRec-v0`` with consequences: what an applicant answers moves them, so that gamma, a model of what follows and
+    planning have a meaning. The environment asks its simulator itself at each step. Applicants climb five levels, earn
+    the more the higher they stand, and leave when they are shown too much that they ignore. A good recommendation now
+    may be worth less than a good career: whoever pays for the moment alone stays at the bottom.
+
+    With the default dynamics, :class:`~jobrec_gym.dynamics.CareerDynamics`:
+
+    * an applicant begins at level 1; three interested answers (click, save, apply) to jobs *exactly one level up* lift
+      the level by one;
+    * patience begins at 6; an ignored job costs one, a saved or applied one gives one back; at 0 the applicant leaves;
+    * a job above the present level is less wanted, and pays what the applicant earns now.
+
+    The best policy, the best myopic one and the cosine are known exactly, see :mod:`jobrec_gym.oracle`.
+
+    ## Action Space
+
+    ``Discrete(k)``: which candidate to recommend, as in ``JobRec-v0``; other candidates are shown at each step.
+
+    ## Observation Space
+
+    The ``Dict`` of ``JobRec-v0`` with one entry more, and more columns in another:
+
+    | entry | what it is |
+    |---|---|
+    | ``applicant`` | ``Box(-1, 1, (768,), float32)``: the vector, which does not move |
+    | ``candidates`` | as in ``JobRec-v0``, vectors or ids |
+    | ``progress`` | ``Box(0, 1, (3,), float32)``: (level - 1) / 4, experience / 3, patience / 6 |
+    | ``pairs`` | ``Box(k, 2 + p)``: levels above the present one / 4, (job's level - 1) / 4, then ``pair_features`` |
+    | ``action_mask`` (optional) | ``Box(0, 1, (k,), int8)`` |
+
+    ``hidden`` takes columns out of ``progress``, ``show_steps_left`` adds one.
+    ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids, progress)`` gives the columns of ``pairs`` for any
+    pairs at an imagined progress.
+
+    ## Rewards
+
+    The answer's worth (apply 1, save 0.5, click 0, ignore -0.1) times the pay of the lower of present level and job's
+    level: 0.5, 1, 2.5, 5, 10. A reward wrapper with a simulator of its own is refused;
+    :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and ``HybridReward(env, None, schedule)`` mixes it
+    with the cosine.
+
+    ``info`` has, beside what it has in ``JobRec-v0``: ``reward/feedback`` (what was paid), ``reward/pay`` (what the
+    answer's worth was multiplied with), ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and, from
+    ``reset`` on, ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. An answer that
+    failed moves nobody, and its transition is not valid.
+
+    ## Starting State
+
+    As in ``JobRec-v0``: equal seeds give equal episodes, in single and vectorised environments. What an applicant
+    answers is drawn from (episode, step).
+
+    ## Episode End
+
+    ``terminated`` when the applicant leaves; ``truncated`` by ``gym.make`` after ``max_episode_steps=40``.
+
+    ## Arguments
+
+    ```python
+    import gymnasium as gym, jobrec_gym
+
+    env = gym.make("JobRecCareer-v0", dynamics={"type": "career", "start": "own"})
+    ```
+
+    Args:
+        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all that is not described here.
+        split: Which applicants.
+        job_split: Which jobs.
+        num_candidates: ``k``.
+        candidate_sampler: How candidates are chosen.
+        resample: Draw candidates anew each ``"step"`` or each ``"episode"``.
+        repeats: Whether a job may be recommended twice in an episode.
+        observation: ``"features"`` or ``"ids"``.
+        mask_in_observation: Put the mask into the observation.
+        job_fields: Further blocks of the jobs' vectors.
+        pair_features: Further columns of ``pairs``.
+        pair_noise: How much these are blurred.
+        simulator: Who answers: a ``UserSimulator`` or its spec; ``RuleSimulator(seed=0, noise=0.5)`` by default.
+        dynamics: What answers do to applicants: an object with ``bind`` or its spec, see :mod:`jobrec_gym.dynamics`.
+        start: ``"entry"`` or ``"own"``: short for ``CareerDynamics(start=...)``; not beside ``dynamics``.
+        hidden: Columns that are taken out of ``progress``, e.g. ``("patience",)``.
+        levels: ``"ask"``: the simulator is told the present levels; ``"ignore"``: it is not, and answers as if nobody
+            moved, which simulators that know no levels need.
+        show_steps_left: Add the share of the episode's steps that are left to ``progress``: True for the registered 40
+            steps, or the number that ``max_episode_steps`` has.
+        render_mode: As in :class:`~jobrec_gym.env.JobRecEnv`.
+        render_size: Of pictures.
+
+    Raises:
+        ValueError: For an argument outside of what is allowed; the message names it.
+        MarketError: For a market in which no job's level is known.
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    _problem: CareerProblem
+
+    def __init__(
+        self,
+        market: MarketSpec | os.PathLike[str] | LabourMarket = "default",
+        split: Split = "train",
+        job_split: Split = "train",
+        num_candidates: int = 20,
+        candidate_sampler: str | CandidateSampler = "uniform",
+        resample: Resample = "step",
+        repeats: bool = True,
+        observation: Observation = "features",
+        mask_in_observation: bool = False,
+        job_fields: Sequence[str] = (),
+        pair_features: Sequence[str] = (),
+        pair_noise: float = 0.0,
+        simulator: UserSimulator | SimulatorSpec | None = None,
+        dynamics: Dynamics | DynamicsSpec | None = None,
+        start: CareerStart | None = None,
+        hidden: Sequence[str] = (),
+        levels: Levels = "ask",
+        show_steps_left: bool | int = False,
+        render_mode: str | None = None,
+        render_size: RenderSize = "small",
+    ):
+        problem = CareerProblem(
+            market,
+            split,
+            job_split,
+            num_candidates,
+            candidate_sampler,
+            resample,
+            repeats,
+            observation,
+            mask_in_observation,
+            job_fields,
+            pair_features,
+            pair_noise,
+            simulator=simulator,
+            dynamics=dynamics,
+            start=start,
+            hidden=hidden,
+            levels=levels,
+            show_steps_left=show_steps_left,
+        )
+        self._states: States
+        self._answers: _Answers | None = None
+        self._pose(problem, render_mode, render_size)
+
+    @property
+    def problem(self) -> CareerProblem:
+        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
+        return self._problem
+
+    @property
+    def simulator(self) -> Any:
+        """Who answers, bound to the market."""
+        return self._problem.simulator
+
+    @property
+    def dynamics(self) -> Any:
+        """What answers do to applicants, bound to the market."""
+        return self._problem.dynamics
+
+    @property
+    def progress_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``progress`` are."""
+        return self._problem.progress_names
+
+    @property
+    def pair_feature_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are."""
+        return self._problem.pair_names
+
+    def pair_features(
+        self,
+        applicant_ids: NDArray[np.integer],
+        job_ids: NDArray[np.integer],
+        progress: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float32]:
+        """Columns of ``pairs`` of any pairs, whoever was shown what, at any progress.
+
+        Args:
+            applicant_ids: Rows of the market's applicants, integers of any shape.
+            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            progress: (..., 3) as it is observed, or imagined; leading axes broadcast with the ids'. ``None``: that of
+                applicants who begin.
+
+        Returns:
+            float32 (..., 2 + p), a column a name of :attr:`pair_feature_names`.
+
+        Raises:
+            ValueError: If ids are no integers or name no row, or shapes do not fit.
+        """
+        return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
+
+    @property
+    def recommendations(self) -> Recommendations:
+        """As of :class:`~jobrec_gym.env.JobRecEnv`, with what was answered."""
+        recommendations = super().recommendations
+        recommendations.own = None if self._answers is None else self._answers.feedback
+        return recommendations
+
+    def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """Recommends the candidate number ``action``, and asks the applicant.
+
+        Raises:
+            ValueError: If there is no such candidate, or it is masked.
+            RuntimeError: Before the first reset.
+        """
+        index = self._checked_action(action)
+        job_ids = self._candidate_ids[:, index]
+        keys = self._problem.interaction_keys(int(self._episode[0]), int(self._steps[0]))
+        answers = self._answers = self._problem.answers(self._states, self._applicant_ids, job_ids, keys)
+        cosine, info = self._recommend(job_ids)
+        reward = answers.feedback.reward.item()
+        info |= {"reward/feedback": reward, "reward/pay": answers.pay.item()}
+        info |= {key: values.item() for key, values in answers.feedback.details.items()}
+        info["transition_valid"] = bool(answers.feedback.valid[0])
+        info["reward_components"] = {"cosine": cosine, "feedback": reward}
+        return self._stepped(reward, info, terminated=bool(self._problem.dynamics.leaves(self._states)[0]))
+
+    def get_state(self) -> dict[str, Any]:
+        """As of :class:`~jobrec_gym.env.JobRecEnv`."""
+        return {**super().get_state(), "progress": self._states[0].tolist()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """As of :class:`~jobrec_gym.env.JobRecEnv`."""
+        super().set_state(state)
+        self._states = np.array([state["progress"]], dtype=np.int64)
+        self._see()
+        self._pairs = self._pairs_of(self._candidate_ids)
+        self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
+        self._last_info = self._info()
+
+    def _enter(self) -> None:
+        self._states = self._problem.dynamics.start(self._applicant_ids)
+        self._answers = None
+        self._see()
+
+    def _move(self) -> None:
+        assert self._answers is not None
+        self._states = self._answers.states
+        self._see()
+        if self._problem.resample == "episode":  # the same candidates, seen from another level
+            self._pairs = self._pairs_of(self._candidate_ids)
+
+    def _see(self) -> None:
+        """Brings what is observed of the applicant to their state."""
+        self._progress = self._problem.progress(self._states, self._steps)
+
+    def _pairs_of(self, candidate_ids: Ids) -> NDArray[np.float32] | None:
+        return self._problem.pairs_in(self._states, self._applicant_ids, candidate_ids)
+
+    def _standing(self) -> str:
+        return self._problem.dynamics.in_words(self._states[0])
+
+    def _info(self) -> dict[str, Any]:
+        names = self._problem.dynamics.names
+        return super()._info() | {
+            f"progress/{name}": int(number) for name, number in zip(names, self._states[0], strict=True)
+        }
+
+
+class JobRecCareerVectorEnv(JobRecVectorEnv):
+    """``num_envs`` copies of :class:`JobRecCareerEnv`, equal to them step for step and to the bit.
+
+    ``gym.make_vec("JobRecCareer-v0", num_envs=n)`` makes this class.
+
+    Args:
+        num_envs: As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, like the two that follow.
+        max_episode_steps: Truncate after so many steps; ``None`` for never.
+        autoreset_mode: When ended episodes begin anew.
+        market: As in :class:`JobRecCareerEnv`, like all that follow.
+        split: Which applicants.
+        job_split: Which jobs.
+        num_candidates: How many are shown.
+        candidate_sampler: How they are chosen.
+        resample: Anew each ``"step"`` or ``"episode"``.
+        repeats: Whether a job may be recommended twice in an episode.
+        observation: ``"features"`` or ``"ids"``.
+        mask_in_observation: Put the mask into the observation.
+        job_fields: Further blocks of the jobs' vectors.
+        pair_features: Further columns of ``pairs``.
+        pair_noise: How much they are blurred.
+        simulator: Who answers.
+        dynamics: What answers do to applicants.
+        start: Short for ``CareerDynamics(start=...)``.
+        hidden: Columns that are taken out of ``progress``.
+        levels: Whether the simulator is told the present levels.
+        show_steps_left: Add the share of the steps that are left to ``progress``.
+        render_mode: Must be ``None``: render a single environment.
+
+    Raises:
+        ValueError: For an argument outside of what is allowed; the message names it.
+        MarketError: For a market in which no job's level is known.
+    """
+
+    _problem: CareerProblem
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = EPISODE_STEPS,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        market: MarketSpec | os.PathLike[str] | LabourMarket = "default",
+        split: Split = "train",
+        job_split: Split = "train",
+        num_candidates: int = 20,
+        candidate_sampler: str | CandidateSampler = "uniform",
+        resample: Resample = "step",
+        repeats: bool = True,
+        observation: Observation = "features",
+        mask_in_observation: bool = False,
+        job_fields: Sequence[str] = (),
+        pair_features: Sequence[str] = (),
+        pair_noise: float = 0.0,
+        simulator: UserSimulator | SimulatorSpec | None = None,
+        dynamics: Dynamics | DynamicsSpec | None = None,
+        start: CareerStart | None = None,
+        hidden: Sequence[str] = (),
+        levels: Levels = "ask",
+        show_steps_left: bool | int = False,
+        render_mode: str | None = None,
+    ):
+        problem = CareerProblem(
+            market,
+            split,
+            job_split,
+            num_candidates,
+            candidate_sampler,
+            resample,
+            repeats,
+            observation,
+            mask_in_observation,
+            job_fields,
+            pair_features,
+            pair_noise,
+            simulator=simulator,
+            dynamics=dynamics,
+            start=start,
+            hidden=hidden,
+            levels=levels,
+            show_steps_left=show_steps_left,
+        )
+        self._states: States
+        self._own: Feedback | None = None
+        self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
+
+    @property
+    def problem(self) -> CareerProblem:
+        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
+        return self._problem
+
+    @property
+    def simulator(self) -> Any:
+        """Who answers, bound to the market."""
+        return self._problem.simulator
+
+    @property
+    def dynamics(self) -> Any:
+        """What answers do to applicants, bound to the market."""
+        return self._problem.dynamics
+
+    @property
+    def progress_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``progress`` are."""
+        return self._problem.progress_names
+
+    @property
+    def pair_feature_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are."""
+        return self._problem.pair_names
+
+    def pair_features(
+        self,
+        applicant_ids: NDArray[np.integer],
+        job_ids: NDArray[np.integer],
+        progress: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float32]:
+        """As of :class:`JobRecCareerEnv`."""
+        return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
+
+    @property
+    def recommendations(self) -> Recommendations:
+        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`, with what was answered."""
+        recommendations = super().recommendations
+        recommendations.own = self._own
+        return recommendations
+
+    def get_state(self) -> dict[str, Any]:
+        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
+        return {**super().get_state(), "progress": self._states.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
+        kept = np.asarray(state["progress"], dtype=np.int64).reshape(len(state["progress"]), -1)
+        super().set_state(state)
+        self._states = kept.copy()
+        self._see(self._every)
+        self._refresh_pairs(self._every)
+
+    def _allocate(self) -> None:
+        super()._allocate()
+        n = self.num_envs
+        self._states = np.zeros((n, len(self._problem.dynamics.names)), dtype=np.int64)
+        if self._problem.progress_names:
+            self._progress = np.zeros((n, len(self._problem.progress_names)), dtype=np.float32)
+
+    def _enter(self, rows: Mask) -> None:
+        self._states[rows] = self._problem.dynamics.start(self._applicant_ids[rows])
+        self._see(rows)
+
+    def _see(self, rows: Mask) -> None:
+        """Brings what is observed of some rows' applicants to their states."""
+        if self._progress is not None:
+            self._progress[rows] = self._problem.progress(self._states[rows], self._steps[rows])
+
+    def _answer(
+        self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        rows = slice(None) if made.all() else made
+        keys = self._problem.keys_of_steps(self._episode_keys[rows], self._steps[rows])
+        answers = self._problem.answers(self._states[rows], self._applicant_ids[rows], job_ids[rows], keys)
+        self._states[rows] = answers.states
+        feedback, pay = answers.feedback, answers.pay
+        if len(pay) < len(made):  # rows that start anew were not asked
+            feedback, pay = feedback.spread(made), np.zeros(len(made))
+            pay[made] = answers.pay
+        self._own = feedback
+        reward = feedback.reward.copy()
+        entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward/feedback": reward.copy()}
+        entries |= {"reward/pay": pay, **feedback.details}
+        entries["reward_components"] = {"cosine": cosine.copy(), "feedback": reward.copy()}
+        entries["transition_valid"] = made & feedback.valid
+        return reward, entries
+
+    def _left(self, made: Mask) -> Mask:
+        return made & self._problem.dynamics.leaves(self._states)
+
+    def _advance(self, rows: Mask, job_ids: Ids) -> None:
+        super()._advance(rows, job_ids)
+        self._see(rows)
+        if self._problem.resample == "episode":  # the same candidates, seen from another level
+            self._refresh_pairs(rows)
+
+    def _pairs_of(self, rows: Mask) -> NDArray[np.float32] | None:
+        return self._problem.pairs_in(self._states[rows], self._applicant_ids[rows], self._candidate_ids[rows])
+
+    def _nothing_recommended(self) -> None:
+        super()._nothing_recommended()
+        self._own = None
+
+    def _state_entries(self) -> dict[str, NDArray[Any]]:
+        names = self._problem.dynamics.names
+        states = {f"progress/{name}": self._states[:, place].copy() for place, name in enumerate(names)}
+        return super()._state_entries() | states
+
+
+def _checked_hidden(hidden: Sequence[str], names: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise ValueError(f"`hidden` must be a sequence of names, e.g. ['patience'], got {hidden!r}.")
+    for name in hidden:
+        if name not in names:
+            raise ValueError(f"`hidden` must be names of {names}, what the dynamics move, got {name!r}.")
+        if name in shown:
+            raise ValueError(f"`hidden` must not name {name!r}: the entry `pairs` shows it.")
+    return tuple(hidden)

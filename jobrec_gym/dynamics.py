@@ -1,0 +1,373 @@
+"""How an answer changes an applicant: the protocol of dynamics, careers (the default), and applicants who stay."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, MarketError
+from jobrec_gym.simulators.base import DECISIONS, UNKNOWN_LEVEL, class_with_bind
+
+__all__ = [
+    "BoundCareerDynamics",
+    "BoundDynamics",
+    "BoundStaticDynamics",
+    "CareerDynamics",
+    "CareerStart",
+    "Dynamics",
+    "DynamicsSpec",
+    "StaticDynamics",
+    "make_dynamics",
+]
+
+Ids = NDArray[np.int64]
+States = NDArray[np.int64]
+DynamicsSpec = Mapping[str, Any]
+CareerStart = Literal["entry", "own"]
+
+_N_LEVELS = len(SENIORITY_LEVELS)
+_IGNORE, _CLICK, _SAVE = (DECISIONS.index(word) for word in ("ignore", "click", "save"))
+
+
+@runtime_checkable
+class BoundDynamics(Protocol):
+    """Dynamics that know their market. A state is a row of m whole numbers; n applicants have states (n, m).
+
+    Attributes:
+        names: What the m numbers are.
+        pair_names: What :meth:`pairs` gives, q names.
+        shown_in_pairs: Those of ``names`` that :meth:`pairs` shows, and that cannot be hidden.
+    """
+
+    names: tuple[str, ...]
+    pair_names: tuple[str, ...]
+    shown_in_pairs: tuple[str, ...]
+
+    def start(self, applicant_ids: Ids) -> States:
+        """States (n, m) in which applicants (n,) begin an episode."""
+
+    def progress(self, states: States) -> NDArray[np.float32]:
+        """What is observed of states (n, m): (n, m) in [0, 1], a column a name."""
+
+    def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
+        """What is observed of applicants and jobs together, (..., q) in [-1, 1].
+
+        Args:
+            progress: (..., m), as :meth:`progress` gives it, or imagined.
+            job_ids: (...), of a shape that broadcasts with it.
+        """
+
+    def levels(self, states: States) -> Ids | None:
+        """Present levels (n,) that the simulator is told; ``None`` where there are none."""
+
+    def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
+        """What an answer's worth is multiplied with, (n,), when applicants (n,) are recommended jobs (n,)."""
+
+    def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
+        """States (n, m) behind the answers.
+
+        Args:
+            states: (n, m), not changed.
+            job_ids: (n,), what was recommended.
+            decisions: (n,), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where nobody answered.
+        """
+
+    def leaves(self, states: States) -> NDArray[np.bool_]:
+        """Which applicants (n,) have left: their episodes are terminated."""
+
+    def in_words(self, state: States) -> str:
+        """One state (m,) for people, one line."""
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """How applicants change, not yet tied to a market.
+
+    Dynamics that are to be written down with their environment also have ``to_spec() -> dict`` with an entry ``"type"``
+    (``"career"``, ``"static"`` or ``"module:Class"``); the other entries are the keywords of the constructor.
+    """
+
+    def bind(self, market: LabourMarket) -> BoundDynamics:
+        """Ties them to a market; the environment calls this once."""
+
+
+class CareerDynamics:
+    """Applicants who climb from level to level, and who leave when they have lost patience.
+
+    * **Level**, 1 to 5. Three interested answers (click, save, apply) to jobs that are exactly one level up lift it by
+      one; so many answers are gathered as **experience**, which then starts again at 0. At level 5 nothing is gained.
+    * **Patience**: an ignored job costs one, a saved or applied one gives one back, a click leaves it as it is. At 0
+      the applicant leaves.
+    * **Pay**: an answer's worth is multiplied with the pay of the *lower* of present level and job's level. A job above
+      the present level pays what the applicant earns now, until they are promoted.
+
+    What it costs an applicant's wish that a job stands above them is the simulator's:
+    :class:`~jobrec_gym.simulators.rules.RuleSimulator` has ``reach=`` for it.
+
+    Args:
+        start: At which level an applicant begins: ``"entry"``, level 1, or ``"own"``, their own; 3 where it is unknown.
+        pay: What the five levels earn.
+        experience: How many interested answers lift the level.
+        patience: What an applicant begins with, and has at most.
+        ignored: Patience that an ignored job costs.
+        pleased: Patience that a saved or applied job gives back.
+
+    Raises:
+        ValueError: For another start, pay that is not five finite numbers, or a number below its least: 1 for
+            ``experience`` and ``patience``, 0 for the others.
+
+    Example:
+        >>> dynamics = CareerDynamics().bind(load_market("default"))
+        >>> dynamics.progress(dynamics.start(np.array([3])))
+        array([[0., 0., 1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        start: CareerStart = "entry",
+        pay: Sequence[float] = (0.5, 1.0, 2.5, 5.0, 10.0),
+        experience: int = 3,
+        patience: int = 6,
+        ignored: int = 1,
+        pleased: int = 1,
+    ):
+        if start not in get_args(CareerStart):
+            raise ValueError(f"`start` must be one of {get_args(CareerStart)}, got {start!r}.")
+        for name, value, least in (
+            ("experience", experience, 1),
+            ("patience", patience, 1),
+            ("ignored", ignored, 0),
+            ("pleased", pleased, 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r:.80}.")
+        self.pay = _checked_pay(pay)
+        self.start = start
+        self.experience = int(experience)
+        self.patience = int(patience)
+        self.ignored = int(ignored)
+        self.pleased = int(pleased)
+
+    def bind(self, market: LabourMarket) -> BoundCareerDynamics:
+        """Ties them to a market.
+
+        Raises:
+            MarketError: If no job has a level, or, with ``start="own"``, no applicant has.
+        """
+        return BoundCareerDynamics(market, self)
+
+    def to_spec(self) -> dict[str, Any]:
+        """The dynamics in plain JSON."""
+        return {"type": "career", **vars(self), "pay": list(self.pay)}
+
+    @classmethod
+    def from_spec(cls, spec: DynamicsSpec) -> CareerDynamics:
+        """The dynamics that :meth:`to_spec` described."""
+        return cls(**{key: value for key, value in spec.items() if key != "type"})
+
+    def __repr__(self) -> str:
+        return f"CareerDynamics({', '.join(f'{key}={value!r}' for key, value in vars(self).items())})"
+
+
+class BoundCareerDynamics:
+    """Careers on one market; made by :meth:`CareerDynamics.bind`. States are level, experience, patience.
+
+    Attributes:
+        dynamics: What was bound.
+        job_levels: int64 (n_jobs,), 1 to 5; 3 where a level is unknown.
+    """
+
+    names: tuple[str, ...] = ("level", "experience", "patience")
+    pair_names: tuple[str, ...] = ("levels_above", "job_level")
+    shown_in_pairs: tuple[str, ...] = ("level",)
+
+    def __init__(self, market: LabourMarket, dynamics: CareerDynamics):
+        for side, needed in (("jobs", True), ("applicants", dynamics.start == "own")):
+            if needed and not getattr(market, side).seniority.any():
+                raise MarketError(
+                    f"market {market.name!r} has no {side[:-1]} whose level is known: nobody can climb in it. Give a "
+                    f"column `seniority` to its {side}, or "
+                    + ("begin by `start='entry'`." if side == "applicants" else "use JobRec-v0.")
+                )
+        self.dynamics = dynamics
+        self.job_levels = _known(market.jobs.seniority)
+        self._own_levels = _known(market.applicants.seniority)
+        self._pay = np.array([0.0, *dynamics.pay])
+        most = (_N_LEVELS - 1, dynamics.experience, dynamics.patience)
+        self._least, self._span = np.array([1, 0, 0]), np.array(most, dtype=np.float64)
+
+    def start(self, applicant_ids: Ids) -> States:
+        """As of :class:`BoundDynamics`."""
+        states = np.empty((len(applicant_ids), 3), dtype=np.int64)
+        states[:, 0] = 1 if self.dynamics.start == "entry" else self._own_levels[applicant_ids]
+        states[:, 1], states[:, 2] = 0, self.dynamics.patience
+        return states
+
+    def progress(self, states: States) -> NDArray[np.float32]:
+        """``(level - 1) / 4``, experience and patience by what lifts the level and what an applicant begins with."""
+        return ((states - self._least) / self._span).astype(np.float32)
+
+    def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
+        """The job's level less the present one, by 4, and the job's, ``(level - 1) / 4``."""
+        jobs = (self.job_levels[job_ids] - 1) / (_N_LEVELS - 1)
+        present = np.asarray(progress[..., 0], dtype=np.float64)
+        jobs, present = np.broadcast_arrays(jobs, present)
+        return np.stack([jobs - present, jobs], axis=-1).astype(np.float32)
+
+    def levels(self, states: States) -> Ids:
+        """As of :class:`BoundDynamics`."""
+        return states[:, 0]
+
+    def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
+        """As of :class:`BoundDynamics`."""
+        return self._pay[np.minimum(states[:, 0], self.job_levels[job_ids])]
+
+    def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
+        """As of :class:`BoundDynamics`."""
+        dynamics = self.dynamics
+        moved = states.copy()
+        level, experience, patience = moved.T
+        experience += (decisions >= _CLICK) & (self.job_levels[job_ids] == level + 1)
+        promoted = experience >= dynamics.experience
+        level += promoted
+        experience[promoted] = 0
+        patience += dynamics.pleased * (decisions >= _SAVE)
+        np.minimum(patience, dynamics.patience, out=patience)
+        patience -= dynamics.ignored * (decisions == _IGNORE)
+        np.maximum(patience, 0, out=patience)
+        return moved
+
+    def leaves(self, states: States) -> NDArray[np.bool_]:
+        """As of :class:`BoundDynamics`."""
+        return states[:, 2] <= 0
+
+    def in_words(self, state: States) -> str:
+        """As of :class:`BoundDynamics`."""
+        level, experience, patience = state.tolist()
+        gained = "" if level == _N_LEVELS else f"experience {experience} of {self.dynamics.experience}, "
+        return (
+            f"level {level} of {_N_LEVELS} ({SENIORITY_LEVELS[level - 1]}), {gained}"
+            f"patience {patience} of {self.dynamics.patience}, pay {self._pay[level]:g}"
+        )
+
+
+class StaticDynamics:
+    """Applicants who stay as they are: the episodes are those of ``JobRec-v0``, paid by its simulator's answers.
+
+    Example:
+        >>> StaticDynamics().to_spec()
+        {'type': 'static'}
+    """
+
+    def bind(self, market: LabourMarket) -> BoundStaticDynamics:
+        """As of :class:`Dynamics`; nothing of the market is needed."""
+        return BoundStaticDynamics()
+
+    def to_spec(self) -> dict[str, Any]:
+        """The dynamics in plain JSON."""
+        return {"type": "static"}
+
+    def __repr__(self) -> str:
+        return "StaticDynamics()"
+
+
+class BoundStaticDynamics:
+    """Nobody moves; made by :meth:`StaticDynamics.bind`. A state has no numbers."""
+
+    names: tuple[str, ...] = ()
+    pair_names: tuple[str, ...] = ()
+    shown_in_pairs: tuple[str, ...] = ()
+
+    def start(self, applicant_ids: Ids) -> States:
+        """As of :class:`BoundDynamics`."""
+        return np.zeros((len(applicant_ids), 0), dtype=np.int64)
+
+    def progress(self, states: States) -> NDArray[np.float32]:
+        """As of :class:`BoundDynamics`."""
+        return states.astype(np.float32)
+
+    def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
+        """As of :class:`BoundDynamics`."""
+        shape = np.broadcast_shapes(progress.shape[:-1], np.shape(job_ids))
+        return np.zeros((*shape, 0), dtype=np.float32)
+
+    def levels(self, states: States) -> None:
+        """As of :class:`BoundDynamics`."""
+        return None
+
+    def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
+        """As of :class:`BoundDynamics`."""
+        return np.ones(len(job_ids))
+
+    def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
+        """As of :class:`BoundDynamics`."""
+        return states
+
+    def leaves(self, states: States) -> NDArray[np.bool_]:
+        """As of :class:`BoundDynamics`."""
+        return np.zeros(len(states), dtype=bool)
+
+    def in_words(self, state: States) -> str:
+        """As of :class:`BoundDynamics`."""
+        return ""
+
+
+_DYNAMICS = {
+    "career": "jobrec_gym.dynamics:CareerDynamics",
+    "static": "jobrec_gym.dynamics:StaticDynamics",
+}
+
+
+def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
+    """The dynamics of a spec; an object comes back as it is, ``None`` is :class:`CareerDynamics`.
+
+    Args:
+        dynamics: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` with ``"career"``, ``"static"`` or
+            ``"module:Class"``. A module is imported; its class is called only if it has ``bind``.
+
+    Raises:
+        ValueError: If it is neither, or for a keyword that the class does not have.
+    """
+    if dynamics is None:
+        return CareerDynamics()
+    if isinstance(dynamics, Mapping):
+        options = dict(dynamics)
+        name = options.pop("type", None)
+        entry_point = _DYNAMICS.get(name, name) if isinstance(name, str) else None
+        if entry_point is None or ":" not in entry_point:
+            near = difflib.get_close_matches(str(name), _DYNAMICS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}.{hint}"
+            )
+        kind = class_with_bind("dynamics['type']", entry_point)
+        try:
+            made: Dynamics = kind.from_spec(dynamics) if hasattr(kind, "from_spec") else kind(**options)
+        except TypeError as error:
+            raise ValueError(f"`dynamics` of type {name!r} cannot be made of {sorted(options)}: {error}.") from error
+        return made
+    if isinstance(dynamics, type) or not isinstance(dynamics, Dynamics):
+        raise ValueError(
+            f"`dynamics` must have `bind(market)` (see Dynamics) or be a dictionary with 'type', got {dynamics!r:.80}."
+        )
+    return dynamics
+
+
+def _checked_pay(pay: Sequence[float]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in pay)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != _N_LEVELS or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"`pay` must be {_N_LEVELS} finite numbers, one a level, got {pay!r:.80}.")
+    return numbers
+
+
+def _known(levels: NDArray[np.integer]) -> Ids:
+    """Levels as whole numbers, unknown ones as the middle one."""
+    return np.where(levels == 0, UNKNOWN_LEVEL, levels).astype(np.int64)

@@ -1,0 +1,327 @@
+"""What the best policy of ``JobRecCareer-v0`` earns, and the best myopic one and cosine: exact, by dynamic programming.
+
+An applicant's state is a few whole numbers, answers are drawn from a known distribution, and what is shown does not
+depend on what was recommended. So the value of a policy follows step by step from the end of the horizon (Bellman,
+1957), with the mean over candidate sets taken over a sample of them: that is the only error, and it is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.career import CareerProblem, JobRecCareerEnv, JobRecCareerVectorEnv
+from jobrec_gym.counter_rng import hash64
+from jobrec_gym.problem import require_count
+from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.simulators.rules import BoundRuleSimulator
+
+__all__ = ["CareerOracle", "OraclePolicy"]
+
+Ids = NDArray[np.int64]
+OraclePolicy = Literal["best", "myopic", "cosine", "random"]
+
+_SETS = 0x0AC1E
+_BATCHES = 4
+"""Parts of the sampled sets, whose values' spread is the error."""
+
+
+class CareerOracle:
+    """A policy that knows the planted truth and the dynamics, and what it earns.
+
+    Args:
+        env: A ``JobRecCareer-v0``, single or vector, wrapped or not, whose simulator is a ``RuleSimulator``.
+        policy: ``"best"``: the most over the whole episode; ``"myopic"``: the most in the next step, which is all that
+            a bandit can learn; ``"cosine"``: the most similar; ``"random"``: any.
+        n_sets: How many sampled candidate sets the mean is taken over, for each applicant.
+        horizon: Steps of an episode; that of the environment's registration by default.
+        gamma: Discount; 1 for the plain sum of rewards.
+
+    Attributes:
+        states: int64 (n_states, m), all that can be reached.
+
+    Raises:
+        ValueError: For another environment or simulator, ``repeats=False``, ``resample="episode"``, hidden progress, or
+            an argument out of range.
+
+    Example:
+        >>> oracle = CareerOracle(gym.make("JobRecCareer-v0"), "cosine", n_sets=40)
+        >>> value, error = oracle.values([0])
+        >>> bool(value[0] < 5)
+        True
+    """
+
+    def __init__(
+        self, env: Any, policy: OraclePolicy = "best", n_sets: int = 200, horizon: int | None = None, gamma: float = 1.0
+    ):
+        if policy not in get_args(OraclePolicy):
+            raise ValueError(f"`policy` must be one of {get_args(OraclePolicy)}, got {policy!r}.")
+        require_count("n_sets", n_sets)
+        if n_sets < _BATCHES:
+            raise ValueError(f"`n_sets` must be at least {_BATCHES}, for an error to be told, got {n_sets}.")
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"`gamma` must be in [0, 1], got {gamma}.")
+        base = env.unwrapped
+        problem, horizon = _problem_of(base), _horizon_of(base) if horizon is None else horizon
+        require_count("horizon", horizon)
+        self.policy = policy
+        self.n_sets = int(n_sets)
+        self.horizon = int(horizon)
+        self.gamma = float(gamma)
+        self._problem = problem
+        self._dynamics = problem.dynamics
+        self._truth: BoundRuleSimulator = problem.simulator
+        self._worth = self._truth.worth
+        self.states = _reachable(problem)
+        self._levels = self._dynamics.levels(self.states)
+        self._shown_progress = self._dynamics.progress(self.states)
+        self._values: dict[int, NDArray[np.float64]] = {}
+        self._people = _rows_by_bytes(problem.market.applicants.vectors)
+        self._jobs: dict[bytes, int] | None = None
+
+    def values(self, applicant_ids: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What applicants' episodes are worth, from their first step on.
+
+        Args:
+            applicant_ids: (n,), rows of the market's applicants.
+
+        Returns:
+            Values (n,) and their standard errors (n,), those of the sampled candidate sets. An error of the mean over
+            applicants is ``sqrt((errors**2).sum()) / n``: their sets are drawn independently.
+        """
+        ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
+        starts = self._index(self._dynamics.start(ids))
+        by_batch = np.array([self._solved(row)[-1][:, start] for row, start in zip(ids.tolist(), starts, strict=True)])
+        return by_batch.mean(axis=1), by_batch.std(axis=1, ddof=1) / np.sqrt(_BATCHES)
+
+    def predict(
+        self,
+        observation: dict[str, NDArray[Any]],
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, tuple[NDArray[Any], ...]]:
+        """The policy's choice, in the form of Stable-Baselines3.
+
+        Args:
+            observation: One observation of the environment or a batch of n. The applicant and jobs are found by their
+                vectors.
+            state: How many steps the episodes have had, (n,), as this method returned it.
+            episode_start: (n,), which episodes begin anew.
+            deterministic: Has no part in it.
+
+        Returns:
+            Places of candidates, () or (n,), and the ``state`` for the next call.
+
+        Raises:
+            ValueError: If an applicant or a job is not in the market.
+        """
+        single = observation["applicant"].ndim == 1
+        batch = {key: np.asarray(values)[None] if single else np.asarray(values) for key, values in observation.items()}
+        n = len(batch["applicant"])
+        steps = np.zeros(n, dtype=np.int64) if state is None else np.asarray(state[0]).copy()
+        if episode_start is not None:
+            steps[np.broadcast_to(episode_start, (n,))] = 0
+        people = self._found(batch["applicant"], self._people, "applicant")
+        jobs = self._shown_jobs(batch["candidates"])
+        places = np.zeros(n, dtype=np.int64)
+        if self._shown_progress.shape[1]:
+            progress = batch["progress"][:, : self._shown_progress.shape[1]]
+            places = np.abs(progress[:, None] - self._shown_progress).sum(axis=2).argmin(axis=1)
+        scores = np.array(
+            [
+                self._scores(int(person), shown, int(place), int(step))
+                for person, shown, place, step in zip(people, jobs, places, steps, strict=True)
+            ]
+        )
+        if "action_mask" in batch:
+            scores = np.where(batch["action_mask"] > 0, scores, -np.inf)
+        chosen = scores.argmax(axis=1)
+        return (chosen[0] if single else chosen), (steps + 1,)
+
+    def _scores(self, person: int, jobs: Ids, place: int, step: int) -> NDArray[np.float64]:
+        """What the policy ranks jobs (k,) by, for somebody who stands in a state after some steps."""
+        ids = np.full(len(jobs), person)
+        if self.policy == "cosine":
+            return self._problem.market.cosine(ids, jobs).astype(np.float64)
+        if self.policy == "random":
+            return np.zeros(len(jobs))
+        states = np.repeat(self.states[place : place + 1], len(jobs), axis=0)
+        levels = None if self._levels is None else np.full(len(jobs), self._levels[place])
+        chances = self._truth.probabilities(ids, jobs, levels)
+        scores = self._dynamics.pay(states, jobs) * (chances @ self._worth)
+        left = self.horizon - step - 1
+        if self.policy == "best" and left > 0 and self.gamma:
+            later = np.append(self._solved(person)[left].mean(axis=0), 0.0)
+            for decision in range(len(DECISIONS)):
+                moved = self._dynamics.advance(states, jobs, np.full(len(jobs), decision))
+                scores = scores + self.gamma * chances[:, decision] * later[self._index(moved)]
+        return scores
+
+    def _solved(self, person: int) -> NDArray[np.float64]:
+        """Values (horizon + 1, batches, n_states) with so many steps left, of one applicant."""
+        if person not in self._values:
+            self._values[person] = self._solve(person)
+        return self._values[person]
+
+    def _solve(self, person: int) -> NDArray[np.float64]:
+        keys = hash64(_SETS, person, np.arange(self.n_sets))
+        sets = self._problem.sampler.sample(np.full(self.n_sets, person), keys)
+        jobs, sets = np.unique(sets, return_inverse=True)
+        sets = sets.reshape(self.n_sets, -1)
+        n, n_jobs = len(self.states), len(jobs)
+        following = np.empty((n, n_jobs, len(DECISIONS)), dtype=np.int64)
+        earned = np.empty((n, n_jobs))
+        ids = np.full(n_jobs, person)
+        levels = np.zeros(n, dtype=np.int64) if self._levels is None else self._levels
+        chances = {
+            level: self._truth.probabilities(ids, jobs, None if self._levels is None else np.full(n_jobs, level))
+            for level in np.unique(levels).tolist()
+        }
+        for place in range(n):
+            states = np.repeat(self.states[place : place + 1], n_jobs, axis=0)
+            earned[place] = self._dynamics.pay(states, jobs) * (chances[int(levels[place])] @ self._worth)
+            for decision in range(len(DECISIONS)):
+                moved = self._dynamics.advance(states, jobs, np.full(n_jobs, decision))
+                following[place, :, decision] = self._index(moved)
+        by_state = np.stack([chances[level].T for level in levels.tolist()])  # (n, 4, n_jobs)
+        members, ways = _ways(following)
+        chosen = self._chosen(person, jobs, sets, earned)
+        values = np.zeros((self.horizon + 1, _BATCHES, n))
+        parts = np.array_split(np.arange(self.n_sets), _BATCHES)
+        for left in range(1, self.horizon + 1):
+            for batch, part in enumerate(parts):
+                later = np.append(values[left - 1, batch], 0.0)  # the last one: who has left
+                by_group = later[ways] @ by_state  # (n, n_groups, n_jobs)
+                by_group *= members
+                worth = earned + self.gamma * by_group.sum(axis=1)
+                offered = worth[:, sets[part].reshape(-1)].reshape(n, len(part), -1)
+                if self.policy == "best":
+                    picked = offered.max(axis=2)
+                elif self.policy == "random":
+                    picked = offered.mean(axis=2)
+                else:
+                    picked = np.take_along_axis(offered, chosen[:, part, None], axis=2)[:, :, 0]
+                values[left, batch] = picked.mean(axis=1)
+        return values
+
+    def _chosen(self, person: int, jobs: Ids, sets: NDArray[np.intp], earned: NDArray[np.float64]) -> NDArray[np.intp]:
+        """What a policy that looks no further than one step picks of each set, (n_states, n_sets)."""
+        if self.policy == "cosine":
+            cosine = self._problem.market.cosine(np.full(len(jobs), person), jobs)
+            return np.repeat(cosine[sets].argmax(axis=1)[None], len(self.states), axis=0)
+        return earned[:, sets].argmax(axis=2)
+
+    def _index(self, states: NDArray[np.int64]) -> Ids:
+        """Places (n,) of states (n, m) in :attr:`states`; behind the last one for those in which nobody is left."""
+        left = self._dynamics.leaves(states)
+        places = _places(self.states, states)
+        return np.where(left, len(self.states), places)
+
+    def _shown_jobs(self, candidates: NDArray[Any]) -> Ids:
+        if candidates.dtype.kind in "iu":
+            return candidates
+        if self._jobs is None:
+            self._jobs = _rows_by_bytes(self._problem.action_features)
+        flat = candidates.reshape(-1, candidates.shape[-1])
+        return self._found(flat, self._jobs, "job").reshape(candidates.shape[:-1])
+
+    def _found(self, vectors: NDArray[Any], rows: dict[bytes, int], what: str) -> Ids:
+        try:
+            return np.array([rows[row.tobytes()] for row in np.ascontiguousarray(vectors, dtype=np.float32)])
+        except KeyError:
+            raise ValueError(
+                f"`observation` has the vector of a{'n' if what == 'applicant' else ''} {what} that is not in market "
+                f"{self._problem.market.name!r}: the oracle plays the environment that it was made of."
+            ) from None
+
+
+def _ways(following: Ids) -> tuple[NDArray[np.float64], Ids]:
+    """Jobs of a state that lead to the same states, together.
+
+    Args:
+        following: (n, n_jobs, 4), where answers to jobs lead, n for those who leave.
+
+    Returns:
+        Which jobs each group has, 1.0 or 0.0 (n, n_groups, n_jobs), and where its answers lead (n, n_groups, 4).
+    """
+    n, n_jobs, n_decisions = following.shape
+    codes = following @ ((n + 1) ** np.arange(n_decisions))
+    found = [np.unique(row, return_index=True, return_inverse=True) for row in codes]
+    n_groups = max(len(first) for _, first, _ in found)
+    ways = np.zeros((n, n_groups, n_decisions), dtype=np.int64)
+    members = np.zeros((n, n_groups, n_jobs))
+    for place, (_, first, group) in enumerate(found):
+        ways[place, : len(first)] = following[place, first]
+        members[place, group.reshape(-1), np.arange(n_jobs)] = 1.0
+    return members, ways
+
+
+def _problem_of(base: Any) -> CareerProblem:
+    if not isinstance(base, (JobRecCareerEnv, JobRecCareerVectorEnv)):
+        raise ValueError(f"`env` must be a JobRecCareer-v0, wrapped or not, got {base}.")
+    problem = base.problem
+    for wrong, why in (
+        (
+            not isinstance(problem.simulator, BoundRuleSimulator),
+            "its `simulator` is no RuleSimulator: no truth is known",
+        ),
+        (not problem.repeats, "`repeats=False`: what is left to show depends on what was recommended"),
+        (problem.resample != "step", '`resample="episode"`: what is shown stays the same'),
+        (bool(problem.hidden), f"`hidden={problem.hidden}`: the state cannot be read from the observation"),
+    ):
+        if wrong:
+            raise ValueError(f"`env` cannot be solved exactly: {why}.")
+    return problem
+
+
+def _horizon_of(base: Any) -> int:
+    horizon = getattr(base, "max_episode_steps", None)
+    if horizon is None and base.spec is not None:
+        horizon = base.spec.max_episode_steps
+    if horizon is None:
+        raise ValueError("`horizon` must be given where the environment has no `max_episode_steps`.")
+    return int(horizon)
+
+
+def _reachable(problem: CareerProblem) -> NDArray[np.int64]:
+    """All states in which somebody of the market can be, sorted."""
+    dynamics, everybody = problem.dynamics, np.arange(len(problem.market.applicants))
+    known = frontier = _distinct(dynamics.start(everybody))
+    jobs = problem.job_ids
+    while len(frontier):
+        found = [known]
+        for state in frontier:
+            states = np.repeat(state[None], len(jobs), axis=0)
+            for decision in range(len(DECISIONS)):
+                moved = dynamics.advance(states, jobs, np.full(len(jobs), decision))
+                found.append(_distinct(moved[~dynamics.leaves(moved)]))
+        larger = _distinct(np.concatenate(found))
+        frontier = larger[_places(known, larger) < 0]
+        known = larger
+    return known
+
+
+def _distinct(states: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.unique(states, axis=0) if states.shape[1] else states[:1]
+
+
+def _places(states: NDArray[np.int64], wanted: NDArray[np.int64]) -> Ids:
+    """Where each of some rows is among sorted distinct ones; -1 where it is not."""
+    if not states.shape[1]:
+        return np.zeros(len(wanted), dtype=np.int64)
+    low = np.minimum(states.min(axis=0), wanted.min(axis=0, initial=0))
+    span = np.maximum(states.max(axis=0), wanted.max(axis=0, initial=0)) - low + 1
+    codes, asked = (np.ravel_multi_index(tuple((rows - low).T), tuple(span)) for rows in (states, wanted))
+    places = np.minimum(np.searchsorted(codes, asked), len(codes) - 1)
+    return np.where(codes[places] == asked, places, -1)
+
+
+def _rows_by_bytes(vectors: NDArray[Any]) -> dict[bytes, int]:
+    """Rows by their numbers; of equal ones the first."""
+    rows: dict[bytes, int] = {}
+    for place, row in enumerate(np.ascontiguousarray(vectors, dtype=np.float32)):
+        rows.setdefault(row.tobytes(), place)
+    return rows
