@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "refuse_unknown_arguments",
     "refuse_unknown_kwargs",
     "require_number",
+    "require_sizes",
     "require_whole",
 ]
 
@@ -80,6 +81,20 @@ def require_whole(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"`{name}` must be {least} or more, got {value}.")
     return int(value)
+
+
+def require_sizes(name: str, value: Any) -> list[int]:
+    """Sizes of hidden layers.
+
+    Raises:
+        ValueError: If they are no whole numbers of 1 or more, or none.
+    """
+    whole = isinstance(value, Sequence) and all(
+        isinstance(size, numbers.Integral) and not isinstance(size, bool) and size >= 1 for size in value
+    )
+    if not whole or not value:
+        raise ValueError(f"`{name}` must name at least one hidden layer of size 1 or more, got {value!r:.80}.")
+    return [int(size) for size in value]
 
 
 def require_number(name: str, value: Any) -> float:

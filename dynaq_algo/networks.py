@@ -11,7 +11,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import require_number
+from dynaq_algo.arguments import require_number, require_sizes
 from dynaq_algo.features import DistinctPairs, PairFeatures, prior_weights
 
 __all__ = ["PairNetwork", "denormals_flushed", "make_optimizer", "squared_error_step"]
@@ -50,8 +50,7 @@ class PairNetwork(nn.Module):
         prior: Sequence[float] | None = None,
     ):
         super().__init__()
-        if not net_arch or min(net_arch) < 1:
-            raise ValueError(f"`net_arch` must name at least one hidden layer of size 1 or more, got {list(net_arch)}.")
+        net_arch = require_sizes("net_arch", net_arch)
         self.features = features
         self.first = nn.Linear(features.output_dim, net_arch[0])
         layers: list[nn.Module] = [activation_fn()]

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
+from dynaq_algo.arguments import require_sizes
 from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
@@ -72,7 +73,7 @@ class CandidatePolicy(BasePolicy):
         )
         self.layout = CandidateLayout(observation_space, action_space)
         self.action_table = action_table
-        self.net_arch = [256, 256] if net_arch is None else list(net_arch)
+        self.net_arch = [256, 256] if net_arch is None else require_sizes("net_arch", net_arch)
         self.activation_fn = activation_fn
         self.features_name = features
         self.features_kwargs = dict(features_kwargs or {})

@@ -31,6 +31,12 @@ _HEADER = "interactions.json"
 _ROWS = ("applicant_ids", "job_ids", "reward", "decision", "held_out", "time", "propensity")
 _SHOWN = ("shown_offsets", "shown_ids")
 _SIDES = ("applicants", "jobs")
+_KINDS = {
+    **dict.fromkeys(("reward", "time", "propensity"), "f"),
+    **dict.fromkeys(("applicants_keys", "jobs_keys"), "U"),
+    "held_out": "b",
+}
+"""What numpy calls the types of a saved log's columns; the others are whole numbers."""
 _BATCH = 1024
 
 
@@ -442,6 +448,8 @@ class Interactions:
             changed = (
                 [] if listed is None else [name for name in columns if array_digest(columns[name]) != listed[name]]
             )
+            if wrong := [name for name in columns if columns[name].dtype.kind not in _KINDS.get(name, "iu")]:
+                raise ValueError(f"`{wrong[0]}` is of {columns[wrong[0]].dtype}")
             keys = {side: columns.pop(f"{side}_keys") for side in _SIDES}
             if any(columns[name].shape != (header["n"],) for name in columns.keys() - {*_SHOWN}):
                 raise ValueError("its columns do not fit together")

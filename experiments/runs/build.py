@@ -63,6 +63,7 @@ _NUMBERS = (
 )
 """Entries of a run's config that are whole numbers, with the smallest and the largest."""
 
+_SECTIONS = ("market", "env", "reward", "simulator", "algo", "pretrain", "evaluation")
 _OPTIONAL = ("checkpoint_interval",)
 _OF_THE_VECTOR = ("n_envs", "max_episode_steps")
 
@@ -431,6 +432,12 @@ def _check(config: Config) -> None:
     """Refuses what cannot be, before anything is touched."""
     if (place := key_in_config(config)) is not None:
         raise RunError(f"`{place}` looks like a key, which would be written into the run's folder: {WAY_OUT}.")
+    for name in _SECTIONS:
+        if not isinstance(config[name], Mapping):
+            raise RunError(f"`{name}` must be a section of the config, {name}.ENTRY=..., got {config[name]!r:.80}.")
+    for name in ("reward", "simulator", "algo"):
+        if not isinstance(target := config[name].get("_target_"), str):
+            raise RunError(f"`{name}._target_` must be the dotted name of a class, got {target!r:.80}.")
     for name, least, most in _NUMBERS:
         value = reduce(lambda node, key: node[key], name.split("."), config)
         optional = name in _OPTIONAL

@@ -42,6 +42,7 @@ _MAJOR_GROUPS = {
 }
 
 
+@of_a_release
 def load_esco(
     path: str | os.PathLike[str],
     *,

@@ -68,6 +68,7 @@ _MAJOR_GROUPS = {
 }
 
 
+@of_a_release
 def load_onet(
     path: str | os.PathLike[str],
     *,

@@ -141,7 +141,7 @@ class Release:
 
 
 def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
-    """Makes errors of a function that reads the release at its first argument say which one they are of.
+    """Makes errors of a function that reads the release at its first argument, ``path``, say which one they are of.
 
     Those on another argument, whose message begins with it, are left as they are.
     """
@@ -151,7 +151,7 @@ def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
         try:
             return read(*args, **kwargs)
         except MarketError as error:
-            path = str(args[0])
+            path = str(args[0] if args else kwargs["path"])
             if path in str(error) or str(error).startswith("`"):
                 raise
             raise MarketError(f"{path}: {error}") from error
