@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ class CareerProblem(RecommendationProblem):
             raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
         self.simulator = made.bind(self.market)
-        self._tells_levels = levels == "ask"
+        self.tells_levels = levels == "ask"
         self._draws: bool = getattr(self.simulator, "draws", True)
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
         if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
@@ -183,7 +184,7 @@ class CareerProblem(RecommendationProblem):
     def answers(self, states: States, applicant_ids: Ids, job_ids: Ids, keys: NDArray[np.uint64]) -> _Answers:
         """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m)."""
         drawn = keys if self._draws else None
-        levels = self.dynamics.levels(states) if self._tells_levels else None
+        levels = self.dynamics.levels(states) if self.tells_levels else None
         if levels is None:
             feedback = self.simulator.feedback(applicant_ids, job_ids, drawn)
         else:
@@ -658,7 +659,9 @@ def _checked_hidden(hidden: Sequence[str], names: tuple[str, ...], shown: tuple[
         raise ValueError(f"`hidden` must be a sequence of names, e.g. ['patience'], got {hidden!r}.")
     for name in hidden:
         if name not in names:
-            raise ValueError(f"`hidden` must be names of {names}, what the dynamics move, got {name!r}.")
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`hidden` must be names of {names}, what the dynamics move, got {name!r}.{hint}")
         if name in shown:
             raise ValueError(f"`hidden` must not name {name!r}: the entry `pairs` shows it.")
     return tuple(hidden)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -346,6 +347,10 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
                 f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}.{hint}"
             )
         kind = class_with_bind("dynamics['type']", entry_point)
+        known = tuple(inspect.signature(kind).parameters)
+        for option in options:
+            if near := difflib.get_close_matches(option, known, n=1) if option not in known else []:
+                raise ValueError(f"`dynamics` of type {name!r} has no {option!r}. Did you mean {near[0]!r}?")
         try:
             made: Dynamics = kind.from_spec(dynamics) if hasattr(kind, "from_spec") else kind(**options)
         except TypeError as error:

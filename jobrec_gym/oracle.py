@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.career import CareerProblem, JobRecCareerEnv, JobRecCareerVectorEnv
-from jobrec_gym.counter_rng import hash64
+from jobrec_gym.counter_rng import hash64, uniform
 from jobrec_gym.problem import require_count
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.rules import BoundRuleSimulator
@@ -23,7 +23,7 @@ __all__ = ["CareerOracle", "OraclePolicy"]
 Ids = NDArray[np.int64]
 OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 
-_SETS = 0x0AC1E
+_SETS, _CHOICES = 0x0AC1E, 0x0AC1F
 _BATCHES = 4
 """Parts of the sampled sets, whose values' spread is the error."""
 
@@ -63,8 +63,8 @@ class CareerOracle:
             raise ValueError(f"`n_sets` must be at least {_BATCHES}, for an error to be told, got {n_sets}.")
         if not 0 <= gamma <= 1:
             raise ValueError(f"`gamma` must be in [0, 1], got {gamma}.")
-        base = env.unwrapped
-        problem, horizon = _problem_of(base), _horizon_of(base) if horizon is None else horizon
+        problem, truth = _problem_of(env.unwrapped)
+        horizon = _horizon_of(env) if horizon is None else horizon
         require_count("horizon", horizon)
         self.policy = policy
         self.n_sets = int(n_sets)
@@ -72,10 +72,11 @@ class CareerOracle:
         self.gamma = float(gamma)
         self._problem = problem
         self._dynamics = problem.dynamics
-        self._truth: BoundRuleSimulator = problem.simulator
+        self._truth = truth
         self._worth = self._truth.worth
         self.states = _reachable(problem)
-        self._levels = self._dynamics.levels(self.states)
+        # `None` where the simulator is not told them, and answers as if nobody moved.
+        self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
         self._shown_progress = self._dynamics.progress(self.states)
         self._values: dict[int, NDArray[np.float64]] = {}
         self._people = _rows_by_bytes(problem.market.applicants.vectors)
@@ -130,35 +131,34 @@ class CareerOracle:
         if self._shown_progress.shape[1]:
             progress = batch["progress"][:, : self._shown_progress.shape[1]]
             places = np.abs(progress[:, None] - self._shown_progress).sum(axis=2).argmin(axis=1)
-        scores = np.array(
-            [
-                self._scores(int(person), shown, int(place), int(step))
-                for person, shown, place, step in zip(people, jobs, places, steps, strict=True)
-            ]
-        )
+        scores = self._scores(people, jobs, places, steps)
         if "action_mask" in batch:
             scores = np.where(batch["action_mask"] > 0, scores, -np.inf)
         chosen = scores.argmax(axis=1)
         return (chosen[0] if single else chosen), (steps + 1,)
 
-    def _scores(self, person: int, jobs: Ids, place: int, step: int) -> NDArray[np.float64]:
-        """What the policy ranks jobs (k,) by, for somebody who stands in a state after some steps."""
-        ids = np.full(len(jobs), person)
-        if self.policy == "cosine":
-            return self._problem.market.cosine(ids, jobs).astype(np.float64)
+    def _scores(self, people: Ids, jobs: Ids, places: Ids, steps: Ids) -> NDArray[np.float64]:
+        """What the policy ranks jobs (n, k) by, for people (n,) who stand in states of some places after some steps."""
+        n, k = jobs.shape
         if self.policy == "random":
-            return np.zeros(len(jobs))
-        states = np.repeat(self.states[place : place + 1], len(jobs), axis=0)
-        levels = None if self._levels is None else np.full(len(jobs), self._levels[place])
-        chances = self._truth.probabilities(ids, jobs, levels)
-        scores = self._dynamics.pay(states, jobs) * (chances @ self._worth)
-        left = self.horizon - step - 1
-        if self.policy == "best" and left > 0 and self.gamma:
-            later = np.append(self._solved(person)[left].mean(axis=0), 0.0)
+            # Of the whole set, so that nobody is shown one job again and again.
+            return uniform(hash64(_CHOICES, people[:, None], steps[:, None], jobs.sum(axis=1, keepdims=True), jobs))
+        who, shown, where = np.repeat(people, k), jobs.ravel(), np.repeat(places, k)
+        if self.policy == "cosine":
+            return self._problem.market.cosine(who, shown).astype(np.float64).reshape(n, k)
+        states = self.states[where]
+        chances = self._truth.probabilities(who, shown, None if self._levels is None else self._levels[where])
+        scores = self._dynamics.pay(states, shown) * (chances @ self._worth)
+        left = self.horizon - steps - 1
+        if self.policy == "best" and self.gamma and (left > 0).any():
+            later = np.zeros((n, len(self.states) + 1))  # the last place: who has left
+            for row in np.flatnonzero(left > 0).tolist():
+                later[row, :-1] = self._solved(int(people[row]))[left[row]].mean(axis=0)
+            rows = np.repeat(np.arange(n), k)
             for decision in range(len(DECISIONS)):
-                moved = self._dynamics.advance(states, jobs, np.full(len(jobs), decision))
-                scores = scores + self.gamma * chances[:, decision] * later[self._index(moved)]
-        return scores
+                moved = self._dynamics.advance(states, shown, np.full(len(shown), decision))
+                scores = scores + self.gamma * chances[:, decision] * later[rows, self._index(moved)]
+        return scores.reshape(n, k)
 
     def _solved(self, person: int) -> NDArray[np.float64]:
         """Values (horizon + 1, batches, n_states) with so many steps left, of one applicant."""
@@ -259,28 +259,27 @@ def _ways(following: Ids) -> tuple[NDArray[np.float64], Ids]:
     return members, ways
 
 
-def _problem_of(base: Any) -> CareerProblem:
+def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
     if not isinstance(base, (JobRecCareerEnv, JobRecCareerVectorEnv)):
         raise ValueError(f"`env` must be a JobRecCareer-v0, wrapped or not, got {base}.")
     problem = base.problem
+    truth = problem.simulator
     for wrong, why in (
-        (
-            not isinstance(problem.simulator, BoundRuleSimulator),
-            "its `simulator` is no RuleSimulator: no truth is known",
-        ),
         (not problem.repeats, "`repeats=False`: what is left to show depends on what was recommended"),
         (problem.resample != "step", '`resample="episode"`: what is shown stays the same'),
         (bool(problem.hidden), f"`hidden={problem.hidden}`: the state cannot be read from the observation"),
     ):
         if wrong:
             raise ValueError(f"`env` cannot be solved exactly: {why}.")
-    return problem
+    if not isinstance(truth, BoundRuleSimulator):
+        raise ValueError("`env` cannot be solved exactly: its `simulator` is no RuleSimulator, no truth is known.")
+    return problem, truth
 
 
-def _horizon_of(base: Any) -> int:
-    horizon = getattr(base, "max_episode_steps", None)
-    if horizon is None and base.spec is not None:
-        horizon = base.spec.max_episode_steps
+def _horizon_of(env: Any) -> int:
+    horizon = getattr(env.unwrapped, "max_episode_steps", None)
+    if horizon is None and env.spec is not None:  # the outermost: what is unwrapped knows nothing of a time limit
+        horizon = env.spec.max_episode_steps
     if horizon is None:
         raise ValueError("`horizon` must be given where the environment has no `max_episode_steps`.")
     return int(horizon)

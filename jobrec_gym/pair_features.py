@@ -126,7 +126,7 @@ class PairValues:
                 f"`pair_noise` is {pair_noise}, but there is nothing to blur: name features by `pair_features=`, one "
                 f"or more of {_known_names(market)}."
             )
-        self.noise = float(pair_noise)
+        self.noise: float = float(pair_noise)
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
         """Values of pairs.

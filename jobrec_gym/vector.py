@@ -440,6 +440,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._beginnings[row] = beginning
         self._episode_keys = self._problem.episode_keys(self._episodes)
         self._masks = self._unrecommended(self._every)
+        self._enter(self._every)
         self._gather(self._every)
         self._nothing_recommended()
 

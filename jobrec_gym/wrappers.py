@@ -266,7 +266,7 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
         components: dict[str, float] = {name: values.item() for name, values in batch.components.items()}
         info.update({f"reward/{name}": value for name, value in components.items()})
         info.update({key: values.item() for key, values in batch.details.items()})
-        info["reward_components"] = components
+        info["reward_components"] = {**info["reward_components"], **components}
         if batch.weights is not None:
             info["reward_weights"] = dict(batch.weights)
         info["transition_valid"] = bool(info["transition_valid"] and batch.valid[0])
@@ -327,7 +327,9 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         new = {name: values.copy() for name, values in batch.components.items() if values is not made.cosine.unit}
         entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
         entries |= batch.details
-        entries["reward_components"], entries["transition_valid"] = new, batch.valid.copy()
+        # Where the environment asks itself, an answer that failed moved nobody, whatever this wrapper pays for it.
+        valid = batch.valid.copy() if made.own is None else batch.valid & made.own.valid
+        entries["reward_components"], entries["transition_valid"] = new, valid
         if batch.weights is not None:
             entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         self._base.add_step_infos(infos, entries)
