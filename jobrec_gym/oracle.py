@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.career import CareerProblem, JobRecCareerEnv, JobRecCareerVectorEnv
-from jobrec_gym.counter_rng import hash64, uniform
+from jobrec_gym.counter_rng import hash64
 from jobrec_gym.problem import require_count
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.rules import BoundRuleSimulator
@@ -23,7 +23,7 @@ __all__ = ["CareerOracle", "OraclePolicy"]
 Ids = NDArray[np.int64]
 OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 
-_SETS, _CHOICES = 0x0AC1E, 0x0AC1F
+_SETS = 0x0AC1E
 _BATCHES = 4
 """Parts of the sampled sets, whose values' spread is the error."""
 
@@ -38,6 +38,7 @@ class CareerOracle:
         n_sets: How many sampled candidate sets the mean is taken over, for each applicant.
         horizon: Steps of an episode; that of the environment's registration by default.
         gamma: Discount; 1 for the plain sum of rewards.
+        seed: Of the choices of ``"random"``.
 
     Attributes:
         states: int64 (n_states, m), all that can be reached.
@@ -54,7 +55,13 @@ class CareerOracle:
     """
 
     def __init__(
-        self, env: Any, policy: OraclePolicy = "best", n_sets: int = 200, horizon: int | None = None, gamma: float = 1.0
+        self,
+        env: Any,
+        policy: OraclePolicy = "best",
+        n_sets: int = 200,
+        horizon: int | None = None,
+        gamma: float = 1.0,
+        seed: int = 0,
     ):
         if policy not in get_args(OraclePolicy):
             raise ValueError(f"`policy` must be one of {get_args(OraclePolicy)}, got {policy!r}.")
@@ -70,6 +77,7 @@ class CareerOracle:
         self.n_sets = int(n_sets)
         self.horizon = int(horizon)
         self.gamma = float(gamma)
+        self._rng = np.random.default_rng(seed)
         self._problem = problem
         self._dynamics = problem.dynamics
         self._truth = truth
@@ -141,8 +149,7 @@ class CareerOracle:
         """What the policy ranks jobs (n, k) by, for people (n,) who stand in states of some places after some steps."""
         n, k = jobs.shape
         if self.policy == "random":
-            # Of the whole set, so that nobody is shown one job again and again.
-            return uniform(hash64(_CHOICES, people[:, None], steps[:, None], jobs.sum(axis=1, keepdims=True), jobs))
+            return self._rng.random((n, k))
         who, shown, where = np.repeat(people, k), jobs.ravel(), np.repeat(places, k)
         if self.policy == "cosine":
             return self._problem.market.cosine(who, shown).astype(np.float64).reshape(n, k)
@@ -152,8 +159,9 @@ class CareerOracle:
         left = self.horizon - steps - 1
         if self.policy == "best" and self.gamma and (left > 0).any():
             later = np.zeros((n, len(self.states) + 1))  # the last place: who has left
-            for row in np.flatnonzero(left > 0).tolist():
-                later[row, :-1] = self._solved(int(people[row]))[left[row]].mean(axis=0)
+            for person in np.unique(people[left > 0]):
+                rows = (people == person) & (left > 0)
+                later[rows, :-1] = self._solved(int(person)).mean(axis=1)[left[rows]]
             rows = np.repeat(np.arange(n), k)
             for decision in range(len(DECISIONS)):
                 moved = self._dynamics.advance(states, shown, np.full(len(shown), decision))

@@ -1,0 +1,205 @@
+"""The exact values of ``JobRecCareer-v0``: on paper, against simulated episodes, and what cannot be solved."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from jobrec_gym import CareerDynamics, JobRecCareerEnv, JobRecCareerVectorEnv, RuleSimulator, StaticDynamics
+from jobrec_gym.loaders.assembly import Record, assemble_market
+from jobrec_gym.oracle import CareerOracle
+
+SMALL = {"market": {"source": "default", "n_jobs": 60, "n_applicants": 40}, "num_candidates": 5, "observation": "ids"}
+POLICIES = ["best", "myopic", "cosine", "random"]
+# Every answer has nothing to do with the pair: ignored with 0.6, else of interest and worth 1.
+COIN = RuleSimulator(seed=0, corruption=1.0, rewards={"apply": 1.0, "save": 1.0, "click": 1.0, "ignore": 0.0})
+
+
+@pytest.fixture(scope="module")
+def two_jobs():
+    """A market of two jobs, one of level 1 and one of level 2, and of two people."""
+    people = [Record("ann", hard=("SQL",), seniority=1), Record("bob", hard=("Python",), seniority=2)]
+    jobs = [Record("low", "Clerk", ("SQL",), seniority=1), Record("high", "Analyst", ("Python",), seniority=2)]
+    return assemble_market("two jobs", people, jobs, encoder="hashing", test_fraction=0.0)
+
+
+class Ladder:
+    """Three states that earn 1, 2, 20: job 0 is paid, job 1 lifts who is interested in it and pays nothing."""
+
+    names, pair_names, shown_in_pairs = ("rung",), (), ()
+
+    def bind(self, market):
+        return self
+
+    def start(self, applicant_ids):
+        return np.zeros((len(applicant_ids), 1), dtype=np.int64)
+
+    def progress(self, states):
+        return (states / 2).astype(np.float32)
+
+    def levels(self, states):
+        return None
+
+    def pay(self, states, job_ids):
+        return np.where(job_ids == 0, np.array([1.0, 2.0, 20.0])[states[:, 0]], 0.0)
+
+    def advance(self, states, job_ids, decisions):
+        lifted = (job_ids == 1) & (decisions > 0)
+        return np.minimum(states + lifted[:, None], 2)
+
+    def leaves(self, states):
+        return np.zeros(len(states), dtype=bool)
+
+
+def shows_all(market, **options):
+    return JobRecCareerEnv(market, num_candidates=2, candidate_sampler="all", simulator=COIN, **options)
+
+
+def values(env, policy, horizon, **options):
+    value, error = CareerOracle(env, policy, n_sets=4, horizon=horizon, **options).values([0])
+    assert error[0] < 1e-12, "all candidates are shown: nothing is sampled"
+    return value[0]
+
+
+def test_three_states_on_a_ladder_are_worth_what_paper_says(two_jobs):
+    env = shows_all(two_jobs, dynamics=Ladder())
+    # An answer is of interest with 0.4, and then worth 1. From the end, for the states 0, 1, 2:
+    #   1 step:  earn 0.4, 0.8, 8
+    #   2 steps: 0.8; climb 0.4 * 8 + 0.6 * 0.8 = 3.68; 16
+    #   3 steps: climb 0.4 * 3.68 + 0.6 * 0.8 = 1.952; climb 0.4 * 16 + 0.6 * 3.68 = 8.608; 24
+    #   4 steps: climb 0.4 * 8.608 + 0.6 * 1.952 = 4.6144
+    for horizon, best in ((1, 0.4), (2, 0.8), (3, 1.952), (4, 4.6144)):
+        assert values(env, "best", horizon) == pytest.approx(best)
+        assert values(env, "myopic", horizon) == pytest.approx(0.4 * horizon)
+    # Half of the time either: 1 step 0.2, 0.4, 4; then for state 0: 0.2 + 0.8 * 0.2 + 0.2 * 0.4 = 0.44.
+    assert values(env, "random", 2) == pytest.approx(0.44)
+    # With a discount of 1/2 the ladder is not worth it in two steps, from state 1: 0.8 + 0.4 > 0.5 * 3.68.
+    assert values(env, "best", 2, gamma=0.5) == pytest.approx(0.6)
+
+
+def test_a_career_of_two_levels_is_worth_what_paper_says(two_jobs):
+    dynamics = CareerDynamics(pay=(1, 5, 5, 5, 5), experience=1, patience=1, ignored=1)
+    env = shows_all(two_jobs, dynamics=dynamics)
+    # Three states: level 1, level 2, left; an ignored job ends it. At level 1 both jobs pay 1, the high one lifts.
+    #   1 step:  0.4; 2
+    #   2 steps: 0.4 + 0.4 * 2 = 1.2; 2 + 0.4 * 2 = 2.8
+    #   3 steps: 0.4 + 0.4 * 2.8 = 1.52
+    for horizon, best in ((1, 0.4), (2, 1.2), (3, 1.52)):
+        assert values(env, "best", horizon) == pytest.approx(best)
+    # Who looks at the moment alone takes the first of two equal jobs, and stays at the bottom.
+    assert values(env, "myopic", 3) == pytest.approx(0.4 + 0.4 * 0.4 + 0.4**2 * 0.4)
+    assert CareerOracle(env, horizon=3).states.tolist() == [[1, 0, 1], [2, 0, 1]]
+    assert values(shows_all(two_jobs, dynamics=StaticDynamics()), "best", 7) == pytest.approx(7 * 0.4)
+
+
+def test_at_gamma_0_the_best_policy_is_the_myopic_one():
+    env = JobRecCareerEnv(**SMALL)
+    best, myopic = (CareerOracle(env, policy, n_sets=4, horizon=9, gamma=0.0) for policy in ("best", "myopic"))
+    people = env.problem.applicant_ids[:5]
+    np.testing.assert_array_equal(best.values(people)[0], myopic.values(people)[0])
+    for seed in range(5):
+        obs, _ = env.reset(seed=seed)
+        assert best.predict(obs)[0] == myopic.predict(obs)[0]
+        obs = env.step(0)[0]
+        assert best.predict(obs)[0] == myopic.predict(obs)[0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_value_is_what_simulated_episodes_earn(policy):
+    n, horizon = 2_500, 8
+    dynamics = CareerDynamics(experience=1, patience=3)
+    # The nearest are shown first: "random" must not be the first place.
+    sampler = "retrieval" if policy == "random" else "uniform"
+    envs = JobRecCareerVectorEnv(
+        n, horizon, "Disabled", **SMALL, dynamics=dynamics, split="all", candidate_sampler=sampler
+    )
+    oracle = CareerOracle(envs, policy, n_sets=400)
+    person = int(np.flatnonzero(envs.market.applicants.seniority == 2)[0])
+    value, error = oracle.values([person])
+    chosen = {"applicant_id": np.full(n, person)}
+    obs, _ = envs.reset(seed=1, options=chosen)
+    earned, going, begun, state = np.zeros(n), np.ones(n, dtype=bool), np.ones(n, dtype=bool), None
+    for _ in range(horizon):
+        actions, state = oracle.predict(obs, state, begun)
+        obs, rewards, terminated, truncated, _ = envs.step(actions)
+        earned += rewards * going
+        begun = terminated | truncated
+        going &= ~begun  # those who begin again are not counted
+        if begun.any():
+            obs, _ = envs.reset(options={"reset_mask": begun, **chosen})
+    simulated, spread = earned.mean(), earned.std() / np.sqrt(n)
+    assert abs(simulated - value[0]) < 4 * np.hypot(error[0], spread)
+    assert spread < 0.1 * abs(value[0]) + 0.02, "the test can tell something"
+
+
+def test_it_plays_single_environments_and_features_as_it_plays_batches_of_ids():
+    for policy in POLICIES:
+        choices = []
+        for observation in ("ids", "features"):
+            env = gym.make("JobRecCareer-v0", **{**SMALL, "observation": observation}, mask_in_observation=True)
+            oracle = CareerOracle(env, policy, n_sets=4)
+            assert oracle.horizon == 40
+            obs, _ = env.reset(seed=1)
+            state, start, chosen = None, np.array([True]), []
+            for _ in range(4):
+                action, state = oracle.predict(obs, state, start)
+                chosen.append(int(action))
+                obs, *_ = env.step(action)
+                start = np.array([False])
+            assert state[0].tolist() == [4]
+            obs["action_mask"][:4] = 0
+            chosen.append(int(oracle.predict(obs, state, start)[0]))
+            choices.append(chosen)
+        assert choices[0] == choices[1] and choices[0][-1] == 4
+
+
+def test_on_the_default_market_the_best_policy_earns_twice_what_the_myopic_one_does():
+    env = gym.make("JobRecCareer-v0", observation="ids")
+    best, myopic = (CareerOracle(env, name, n_sets=4).values([0, 1])[0].sum() for name in ("best", "myopic"))
+    assert best > 2 * myopic > 0
+
+
+def test_levels_that_the_simulator_is_not_told_change_no_value(two_jobs):
+    told, untold = (JobRecCareerEnv(**SMALL, levels=levels) for levels in ("ask", "ignore"))
+    one, other = (CareerOracle(env, "myopic", n_sets=4, horizon=2) for env in (told, untold))
+    people = told.problem.applicant_ids[:4]
+    assert (one.values(people)[0] != other.values(people)[0]).any()
+    still = JobRecCareerEnv(**SMALL, dynamics=StaticDynamics())
+    jobs = np.arange(5)
+    obs, _ = untold.reset(seed=0, options={"applicant_id": int(people[0]), "candidate_ids": jobs})
+    expected = still.simulator.expected_reward(people[0], jobs) * untold.dynamics.pay(np.array([[1, 0, 6]] * 5), jobs)
+    assert other.predict(obs)[0] == expected.argmax()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"repeats": False}, "`env` cannot be solved exactly: `repeats=False`"),
+        ({"resample": "episode"}, '`env` cannot be solved exactly: `resample="episode"`'),
+        ({"hidden": ("patience",)}, r"`env` cannot be solved exactly: `hidden=\('patience',\)`"),
+        ({"simulator": Ladder(), "levels": "ignore"}, "cannot be solved exactly: its `simulator` is no RuleSimulator"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_solved_is_refused_with_the_reason(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        CareerOracle(JobRecCareerEnv(**SMALL, **kwargs), horizon=3)
+
+
+def test_misuse_is_named():
+    env = JobRecCareerEnv(**SMALL)
+    for kwargs, message in (
+        ({"policy": "bests"}, r"`policy` must be one of \('best', 'myopic', 'cosine', 'random'\), got 'bests'"),
+        ({"n_sets": 3}, "`n_sets` must be at least 4, for an error to be told, got 3"),
+        ({"n_sets": 0.5}, "`n_sets` must be at least 1, a whole number"),
+        ({"gamma": 1.5}, r"`gamma` must be in \[0, 1\], got 1.5"),
+        ({"horizon": 0}, "`horizon` must be at least 1"),
+        ({}, "`horizon` must be given where the environment has no `max_episode_steps`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CareerOracle(env, **kwargs)
+    with pytest.raises(ValueError, match="`env` must be a JobRecCareer-v0, wrapped or not"):
+        CareerOracle(gym.make("JobRec-v0", **SMALL))
+    oracle = CareerOracle(env, "cosine", horizon=3)
+    obs, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match="has the vector of an applicant that is not in market"):
+        oracle.predict({**obs, "applicant": -obs["applicant"]})
