@@ -71,8 +71,17 @@ class ObservationForm:
 
     @classmethod
     def of(cls, env: Any) -> ObservationForm:
-        """That of a ``JobRec-v0``, single or vector, wrapped or not."""
+        """That of a ``JobRec-v0``, single or vector, wrapped or not.
+
+        Raises:
+            ValueError: For an environment whose applicants move: a log keeps nothing of their progress.
+        """
         base = env.unwrapped
+        if getattr(base, "progress_names", ()):
+            raise ValueError(
+                f"`env` must be one whose applicants stay as they are, got {base}: a log keeps nothing of their "
+                "progress, so that what an agent saw cannot be shown again."
+            )
         space = getattr(base, "single_observation_space", base.observation_space)
         names = tuple(base.pair_feature_names)
         return cls(
@@ -131,6 +140,8 @@ class Interactions:
         propensity: float64 (n,), with what chance this job was chosen of those shown; ``None`` where it does not say.
         shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` where it does not say.
         shown_ids: int64, the jobs that were shown, the recommended one among them.
+        moving: Whether applicants moved meanwhile, as those of ``JobRecCareer-v0`` do: what a recommendation earned is
+            then not all that it was worth, and :mod:`~jobrec_gym.off_policy` refuses the log.
         folder: Where it is saved; ``None`` for one in memory.
     """
 
@@ -145,6 +156,7 @@ class Interactions:
     shown_offsets: Ids | None = None
     shown_ids: Ids | None = None
     folder: Path | None = None
+    moving: bool = False
 
     @classmethod
     def of(
@@ -159,6 +171,7 @@ class Interactions:
         time: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         shown: ArrayLike | Sequence[ArrayLike] | None = None,
+        moving: bool = False,
     ) -> Interactions:
         """A log from arrays (n,); ``shown`` is (n, k), or n arrays of any lengths.
 
@@ -193,7 +206,7 @@ class Interactions:
             lengths = [len(jobs_shown) for jobs_shown in sets]
             columns["shown_offsets"] = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
             columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
-        log = cls(market, applicants, **columns)  # type: ignore[arg-type]
+        log = cls(market, applicants, **columns, moving=bool(moving))  # type: ignore[arg-type]
         _check(log)
         return dataclasses.replace(log, decision=log.decision.astype(np.int8))
 
@@ -214,6 +227,7 @@ class Interactions:
     def __repr__(self) -> str:
         known = [name for name in ("time", "propensity") if getattr(self, name) is not None]
         known += [] if self.shown_ids is None else ["shown"]
+        known += ["moving"] if self.moving else []
         return f"Interactions(n={len(self):,}, people={len(self.people):,}, known={known}, market={self.market.name!r})"
 
     @property
@@ -279,7 +293,7 @@ class Interactions:
             sets = [self.shown(row) for row in numbers.tolist()]
             columns["shown_offsets"] = np.concatenate(([0], np.cumsum([len(jobs) for jobs in sets]))).astype(np.int64)
             columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
-        return Interactions(self.market, **columns)
+        return Interactions(self.market, **columns, moving=self.moving)
 
     def split(self, split: Split) -> Interactions:
         """The rows of a split: ``"train"``, ``"test"`` or ``"all"``."""
@@ -301,7 +315,7 @@ class Interactions:
         columns["job_ids"] = found["jobs"][self.job_ids]
         if self.shown_ids is not None:
             columns["shown_ids"] = found["jobs"][self.shown_ids]
-        return Interactions(market, **columns, folder=self.folder)
+        return Interactions(market, **columns, folder=self.folder, moving=self.moving)
 
     # ---------------------------------------------------------------------------------------------------------- forms
 
@@ -409,6 +423,7 @@ class Interactions:
             "written_by": written_by(),
             "market": self.market.name,
             "n": len(self),
+            **({"moving": True} if self.moving else {}),
             "columns": sorted(columns),
             "sha256": {name: array_digest(column) for name, column in columns.items()},
         }
@@ -417,7 +432,7 @@ class Interactions:
                 write_array(new / f"{name}.npy", column)
             (new / _HEADER).write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
         fields = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN)}
-        return Interactions(self.market, **fields, folder=folder)
+        return Interactions(self.market, **fields, folder=folder, moving=self.moving)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], market: LabourMarket) -> Interactions:
@@ -444,6 +459,7 @@ class Interactions:
             # Mapped first: a size in a file that the file has not is then no memory taken.
             mapped = {name: mapped_array(folder / f"{name}.npy") for name in header["columns"]}
             columns = {name: np.array(column) for name, column in mapped.items()}
+            moving = bool(header.get("moving", False))
             listed = header.get("sha256")  # earlier logs have no digests
             changed = (
                 [] if listed is None else [name for name in columns if array_digest(columns[name]) != listed[name]]
@@ -468,7 +484,7 @@ class Interactions:
                     if (rows < 0).any():
                         _refuse_unknown(keys[side][rows < 0], side, market)
                     columns[name] = rows[columns[name]]
-            log = cls(market, **columns, folder=folder)
+            log = cls(market, **columns, folder=folder, moving=moving)
             _check(log)
         except LogError as error:
             raise LogError(f"{folder}: {error}") from error
@@ -490,6 +506,7 @@ class Interactions:
         optional = ("time", "propensity")
         header += [name for name in optional if getattr(self, name) is not None]
         header += [] if self.shown_ids is None else ["shown"]
+        header += ["moving"] if self.moving else []
         with whole_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
@@ -504,6 +521,7 @@ class Interactions:
                 cells += [repr(float(getattr(self, name)[row])) for name in optional if getattr(self, name) is not None]
                 if self.shown_ids is not None:
                     cells.append(json.dumps(jobs[self.shown(row)].tolist(), ensure_ascii=False))
+                cells += ["yes"] if self.moving else []
                 writer.writerow(cells)
 
     def _offsets(self) -> Ids:

@@ -179,7 +179,8 @@ def estimate_all(
         Estimates by method.
 
     Raises:
-        LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person.
+        LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person; and
+            for one of applicants who moved, whose one-step value says nothing of a career.
         ValueError: For an argument that cannot be, or probabilities that are none.
     """
     unknown = [method for method in methods if method not in METHODS]
@@ -191,6 +192,12 @@ def estimate_all(
         raise ValueError(f"`clip` must be above 0 or None, got {clip}.")
     if n_resamples < 1:
         raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+    if interactions.moving:
+        raise LogError(
+            "the log is of applicants who moved, as those of JobRecCareer-v0 do: a one-step value says nothing of a "
+            "career, in which a recommendation is worth what it leads to. Play episodes in the environment, or ask "
+            "`jobrec_gym.oracle` for the exact value."
+        )
     weighted = set(methods) - {"dm"}
     if interactions.propensity is None and weighted:
         raise LogError(

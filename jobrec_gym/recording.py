@@ -25,10 +25,11 @@ def record_interactions(
     """Runs a policy and records what was shown, recommended and answered, and the propensities.
 
     The environment is reset with ``seed`` once, and plays on from there. A row's time is its step, from 0. Where the
-    environment says that a transition is not valid, the row has no answer.
+    environment says that a transition is not valid, the row has no answer. A log of a ``JobRecCareer-v0`` says that
+    its applicants moved, which estimators of one-step values refuse.
 
     Args:
-        env: A ``JobRec-v0``, in its reward wrapper or not.
+        env: A ``JobRec-v0`` or ``JobRecCareer-v0``, in its reward wrapper or not.
         policy: An agent with ``q_values``, a function of a batch of observations that returns probabilities (n, k), or
             ``None``, uniform.
         n: How many recommendations.
@@ -77,7 +78,9 @@ def record_interactions(
         rows["decision"].append(DECISIONS.index(decision) if decision in DECISIONS else -1)
         if terminated or truncated:
             obs, info = env.reset()
-    log = Interactions.of(base.market, time=np.arange(n, dtype=np.float64), **rows)
+    dynamics = getattr(base, "dynamics", None)
+    moving = dynamics is not None and bool(dynamics.names)
+    log = Interactions.of(base.market, time=np.arange(n, dtype=np.float64), moving=moving, **rows)
     n_answered = int(log.answered.sum())
     if not n_answered:
         raise LogError(

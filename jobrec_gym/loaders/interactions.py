@@ -28,7 +28,7 @@ __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
 
 logger = logging.getLogger(__name__)
 
-LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split")
+LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split", "moving")
 """What a row of a log can tell, see :func:`load_interactions`."""
 
 OnBad = Literal["raise", "skip"]
@@ -36,6 +36,7 @@ Ids = Literal["key", "row"]
 _NAMED = 3  # bad rows of each kind that a message names
 
 _UNKNOWN_DECISION = "unknown decision"
+_YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 def load_interactions(
@@ -60,7 +61,8 @@ def load_interactions(
     there, the reward is what it says. A row without either was not answered, and is kept as that. It may have ``time``
     and ``posted`` (when the recommendation and the job's posting were made: numbers, or dates as ISO 8601 has them),
     ``shown`` (all jobs that the person was shown, the recommended one among them), ``propensity`` (the chance with
-    which this one was chosen) and ``split`` (``train`` or ``test``).
+    which this one was chosen), ``split`` (``train`` or ``test``) and ``moving`` (``yes`` where applicants moved
+    meanwhile, as those of ``JobRecCareer-v0`` do; one such row makes it a log of them).
 
     Args:
         source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file that ends like one of them, or a folder.
@@ -159,6 +161,7 @@ class _Row:
     shown: tuple[int, ...]
     propensity: float
     split: bool
+    moving: bool
 
 
 def _read(
@@ -224,9 +227,12 @@ def _read(
         split = split.strip() if isinstance(split, str) else split
         if "split" in names and split not in ("train", "test"):
             raise _BadCell("split that is neither train nor test", cells.get(names["split"]))
-        return _Row(
-            applicant, job, decision, reward, math.nan if time is None else time, shown, propensity, split == "test"
-        )
+        moving = str(cells.get(names["moving"])).strip().casefold() if "moving" in names else "no"
+        if moving not in _YES_OR_NO:
+            raise _BadCell("moving that is neither yes nor no", cells.get(names["moving"]))
+        time = math.nan if time is None else time
+        is_test, is_moving = split == "test", _YES_OR_NO[moving]
+        return _Row(applicant, job, decision, reward, time, shown, propensity, is_test, is_moving)
 
     rows: list[_Row] = []
     bad, seen = _BadRows(), set()
@@ -284,12 +290,13 @@ def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: 
         time=[row.time for row in rows] if "time" in names else None,
         propensity=[row.propensity for row in rows] if "propensity" in names else None,
         shown=[row.shown for row in rows] if "shown" in names else None,
+        moving=any(row.moving for row in rows),
     )
 
 
 def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
     shown = None if log.shown_ids is None else [log.shown(row) for row in range(len(log))]
-    more = {name: getattr(log, name) for name in ("decision", "time", "propensity")}
+    more = {name: getattr(log, name) for name in ("decision", "time", "propensity", "moving")}
     return Interactions.of(
         log.market, log.applicant_ids, log.job_ids, log.reward, held_out=held_out, shown=shown, **more
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
@@ -54,4 +55,10 @@ def test_what_cannot_be_ends_in_one_line(run, tmp_path):
     done = command(f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}")
     assert done.returncode == 1
     assert "1 of 1 rows cannot be: unknown job: 1, row 1 ('J9999999')" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    career = gym.make("JobRecCareer-v0", market={"source": "default", "n_jobs": 60, "n_applicants": 40})
+    record_interactions(career, n=30).save(tmp_path / "career")
+    done = command(f"log={tmp_path / 'career'}", f"run={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert "error: the log is of applicants who moved" in done.stderr and "nothing of a career" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -188,6 +188,16 @@ def test_there_are_fifty_kinds_of_bad_rows():
     assert len({json.dumps(cells) for _, cells in BAD_ROWS}) == len(BAD_ROWS) >= 50
 
 
+@pytest.mark.parametrize(("cell", "moving"), [("yes", True), (" True", True), ("0", False), ("no", False)])
+def test_one_row_of_applicants_who_moved_makes_a_log_of_them(shop, tmp_path, cell, moving):
+    rows = [["p1", "1", "1", "no"], ["p2", "1", "1", cell]]
+    file = write(tmp_path / "log.csv", rows, ["applicant", "job", "reward", "moving"])
+    assert load_interactions(file, shop).moving is moving
+    bad = write(tmp_path / "bad.csv", [*rows, ["p1", "5", "1", "perhaps"]], ["applicant", "job", "reward", "moving"])
+    with pytest.raises(LogError, match=r"moving that is neither yes nor no: 1, row 3 \('perhaps'\)"):
+        load_interactions(bad, shop)
+
+
 @pytest.mark.parametrize(("kind", "cells"), BAD_ROWS, ids=lambda value: str(value))
 def test_a_row_that_cannot_be_is_counted_named_and_left_out_on_demand(shop, tmp_path, caplog, kind, cells):
     other = changed(applicant="p2")

@@ -6,8 +6,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import FeedbackReward, Interactions, LoggedSimulator, RuleSimulator, record_interactions
+from jobrec_gym import (
+    FeedbackReward,
+    Interactions,
+    LoggedSimulator,
+    ObservationForm,
+    RuleSimulator,
+    record_interactions,
+)
 from jobrec_gym.interactions import LogError
+from jobrec_gym.loaders.interactions import load_interactions
+from jobrec_gym.off_policy import estimate_all
 
 
 def planted(market, **options):
@@ -73,6 +82,34 @@ def test_a_run_in_which_nothing_was_answered_says_so_and_one_in_which_little_was
         again = record_interactions(half, n=20)
     assert again.answered.tolist()[:10] == [True] * 10
     assert f"{(~again.answered).sum()} of 20 recommendations were not answered" in caplog.text
+
+
+def test_a_log_of_applicants_who_move_says_so_wherever_it_goes_and_is_not_valued_by_one_step(market, tmp_path):
+    options = {"market": market, "num_candidates": 4}
+    log = record_interactions(gym.make("JobRecCareer-v0", **options), n=60)
+
+    log.save(tmp_path / "log")
+    log.write_csv(tmp_path / "log.csv")
+    some = [log.take(np.arange(9)), log.split("train"), log.on(market)]
+    loaded = [Interactions.load(tmp_path / "log", market), load_interactions(f"csv:{tmp_path / 'log.csv'}", market)]
+    loaded.append(load_interactions(tmp_path / "log", market, split_by="time"))
+    for one in (log, *some, *loaded):
+        assert one.moving and "'moving'" in repr(one)
+        for methods in (("dm",), ("ips", "dr")):
+            with pytest.raises(LogError, match="applicants who moved.*a one-step value says nothing of a career"):
+                estimate_all(None, one, methods)
+
+    still = record_interactions(gym.make("JobRecCareer-v0", **options, dynamics={"type": "static"}), n=60)
+    still.write_csv(tmp_path / "still.csv")
+    assert "moving" not in (tmp_path / "still.csv").read_text().splitlines()[0]
+    assert not still.moving and not load_interactions(f"csv:{tmp_path / 'still.csv'}", market).moving
+    assert set(estimate_all(None, still, ("ips",))) == {"ips"}
+
+
+def test_what_an_agent_saw_of_moving_applicants_cannot_be_shown_again(market):
+    with pytest.raises(ValueError, match="`env` must be one whose applicants stay as they are.*a log keeps nothing"):
+        ObservationForm.of(gym.make("JobRecCareer-v0", market=market, num_candidates=4))
+    ObservationForm.of(gym.make("JobRecCareer-v0", market=market, num_candidates=4, dynamics={"type": "static"}))
 
 
 def test_another_environment_is_refused(market):
