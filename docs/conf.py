@@ -1,13 +1,18 @@
-"""Builds the site: ``make docs``. Sphinx, furo and MyST are what Gymnasium's and Stable-Baselines3's readers know."""
+"""Builds the site: ``make docs``. Sphinx, furo and MyST are what Gymnasium's and Stable-Baselines3's readers know.
+
+MyST-NB runs the tutorials. It reads notebooks and pages by the same parser; nbsphinx would need pandoc beside it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import logging
+import os
 import re
 import sys
 import tomllib
+from abc import ABC
 from pathlib import Path
 from typing import get_origin
 
@@ -24,7 +29,7 @@ copyright = f"2026, {author}"
 version = release = _PYPROJECT["version"]
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -35,6 +40,14 @@ exclude_patterns = ["_extensions"]
 
 myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 4
+
+# Notebooks are kept without outputs and run anew: what they print is what this version does.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120  # seconds a cell; all five notebooks take some twenty
+nb_merge_streams = True
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for their kernels: small networks are faster on one thread
 # A part of the README, with its level of headings, is a page.
 suppress_warnings = ["myst.header"]
 
@@ -130,11 +143,12 @@ def shorten_pages(app: Sphinx, what: str, name: str, documented: object, options
 
 
 def hide_private_bases(app: Sphinx, name: str, documented: type, options: object, bases: list[type]) -> None:
-    """Names the public classes behind private ones, without their parameters."""
+    """Names the public classes behind private ones, without their parameters, and none that say how it is made."""
     bases[:] = [get_origin(base) or base for base in bases]
     while private := [base for base in bases if base.__name__.startswith("_")]:
         place = bases.index(private[0])
         bases[place : place + 1] = [base for base in private[0].__bases__ if base is not object]
+    bases[:] = dict.fromkeys(base for base in bases if base not in (ABC, gym.utils.RecordConstructorArgs))
 
 
 def shorten_arrays(
@@ -148,6 +162,7 @@ def shorten_arrays(
 
 def setup(app: Sphinx) -> None:
     """Connects what is above."""
+    logging.getLogger("traitlets").setLevel(logging.WARNING)  # it tells of each notebook that it runs
     # A pattern of `index.md` may be there before its first page is.
     logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))
     app.connect("source-read", fill_markers)

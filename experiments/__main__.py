@@ -21,6 +21,7 @@ GROUPS = {
         "studies.new_applicants",
         "studies.calibration",
         "studies.coverage",
+        "studies.leaderboard",
     ),
     "Simulate applicants by a language model": (
         "llm.demo",
@@ -30,8 +31,13 @@ GROUPS = {
         "llm.serve",
         "llm.weights",
     ),
-    "Make data": ("look", "make_dataset", "make_vectors"),
-    "Measure speed and memory": ("benchmark", "benchmarks.indexes"),
+    "Make data, and measure speed and memory": (
+        "look",
+        "make_dataset",
+        "make_vectors",
+        "benchmark",
+        "benchmarks.indexes",
+    ),
 }
 """Commands by what one wants to do; each is a module of this package."""
 

@@ -235,6 +235,36 @@ def test_all_plug_ins_play_the_same_world():
     assert len(first) == 1
 
 
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+
+every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+
+
+def cells(notebook, kind):
+    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+@every_notebook
+def test_a_notebook_is_kept_without_what_it_printed(notebook):
+    """It runs whenever the site is built: what is kept beside it would be what another version printed."""
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(notebook, "code"))
+
+
+@every_notebook
+def test_what_a_notebook_names_is_there(notebook):
+    prose = "\n\n".join("".join(cell["source"]) for cell in cells(notebook, "markdown"))
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
+        assert "://" in target or (notebook.parent / target).exists(), target
+    for line in re.findall(r"`((?:python -m|jobrec|make) [^`]+)`", prose):
+        check_command(shlex.split(line))
+
+
+def test_every_tutorial_is_listed_at_home():
+    home = (ROOT / "docs" / "index.md").read_text()
+    assert len(NOTEBOOKS) == 5
+    assert all(f"\ntutorials/{notebook.stem}\n" in home for notebook in NOTEBOOKS)
+
+
 @every_page
 def test_links_inside_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -78,9 +78,7 @@ class ModuleOfReference:
                 f"   * - :class:`~{self.name}.{name}`\n     - {(inspect.getdoc(member) or '').splitlines()[0]}"
                 for name, member in self.classes.items()
             ]
-            parts.append("\n".join([".. list-table::", "   :widths: 30 70", "", *rows]))
-            pages = [f"   {name} </{_CLASSES}/{self.name}.{name}>" for name in self.classes]
-            parts.append("\n".join([".. toctree::", "   :hidden:", "", *pages]))
+            parts.append("\n".join([".. list-table::", "   :widths: 30 70", "   :align: left", "", *rows]))
         described = {name for _, name in ModuleAnalyzer.for_module(self.name).find_attr_docs()}
         for name, member in self.members.items():
             if inspect.isfunction(member):
@@ -93,7 +91,9 @@ class ModuleOfReference:
         """The page of a class, as reStructuredText."""
         face = self.name.split(".")[0]
         origin = face if name in importlib.import_module(face).__all__ else self.name
-        lines = [name, "=" * len(name), "", f"``from {origin} import {name}``", ""]
+        # In no table of contents: a hundred classes would be in the navigation of every page, and cost each its time.
+        lines = [":orphan:", "", name, "=" * len(name), ""]
+        lines += [f"``from {origin} import {name}`` (:doc:`all of {face} </api/{face}>`)", ""]
         methods = [
             f":meth:`~{self.name}.{name}.{method}`"
             for method, what in vars(self.classes[name]).items()
@@ -107,12 +107,13 @@ class ModuleOfReference:
 
 
 class PublicFirst(PythonDomain):
-    """Python's objects, those of inner parts left out of what a search looks through."""
+    """Python's objects; a search looks through public ones, and finds a class once."""
 
     def get_objects(self) -> Iterator[tuple[str, str, str, str, str, int]]:
         """As every domain; a priority of -1 hides an object from search."""
         for name, shown, kind, page, anchor, priority in super().get_objects():
-            yield name, shown, kind, page, anchor, -1 if page.startswith(_INNER) else priority
+            is_hidden = page.startswith(_INNER) or page == f"{_CLASSES}/{name}"  # its title is found already
+            yield name, shown, kind, page, anchor, -1 if is_hidden else priority
 
 
 def _write_pages(app: Sphinx) -> None:
@@ -136,13 +137,13 @@ def _fill_modules(app: Sphinx, docname: str, source: list[str]) -> None:
 
 @dataclass(frozen=True)
 class SharedNavigation:
-    """The navigation on pages of source code: it lists none of them, so that only their depth makes a difference."""
+    """The navigation on pages that it does not list, classes and source code: only their depth makes a difference."""
 
     kept: dict[Any, str] = field(default_factory=dict)
 
     def __call__(self, app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
         """Lets such a page take what another one of its depth had computed."""
-        if not pagename.startswith("_modules/"):
+        if not pagename.startswith(("_modules/", f"{_CLASSES}/")):
             return
         toctree, depth = context["toctree"], pagename.count("/")
 

@@ -1,0 +1,261 @@
+"""``python -m experiments.studies.leaderboard``: scores from files of results, in one table and on its page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.runs.command import command
+from experiments.runs.folders import RunError
+from experiments.runs.tables import markdown_table
+from jobrec_gym.whole_files import whole_file
+
+__all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "update"]
+
+_TABLE = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
+_REGRET = re.compile(r"(-?[\d,]+) \[(-?[\d,]+), (-?[\d,]+)\]")
+_SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a learner reached in a setting.
+
+    Attributes:
+        setting: As in ``conf/setting``, or a variant that the command knows.
+        learner: As in ``conf/learner``, or a name of one's own.
+        score: On held-out applicants at the end, mean over seeds: 0 is a random choice, 1 the oracle.
+        regret: Cumulative expected regret while learning, mean over seeds.
+        regret_low: Where its 95 % interval begins.
+        regret_high: Where it ends.
+        interactions: How many the learner had.
+        seeds: Such as ``200-209``, or ``0 1 5``.
+        commit: Of the code, at least 7 hexadecimal digits.
+        command: Makes the row.
+    """
+
+    setting: str
+    learner: str
+    score: float
+    regret: float
+    regret_low: float
+    regret_high: float
+    interactions: int
+    seeds: str
+    commit: str
+    command: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What no two rows have in common."""
+        return self.setting, self.learner
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+"""Of the file, in this order."""
+
+
+@command(config_path="../../conf", config_name="leaderboard")
+def main(cfg: DictConfig) -> None:
+    """Puts the rows of the results in place of those that they replace, and the tables into the page."""
+    out, page = Path(cfg.out), Path(cfg.page)
+    try:
+        n_rows, n_made = update([Path(file) for file in cfg.results], out, page)
+    except (RunError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"leaderboard  {out}, {n_rows} rows, {n_made} of them from the results; {page}")
+
+
+def update(results: Sequence[Path], out: Path, page: Path) -> tuple[int, int]:
+    """Writes the file and the page anew; rows that the results do not make stay.
+
+    Args:
+        results: Files that ``experiments.coldstart`` wrote.
+        out: The file, which need not be there yet.
+        page: The page with the two marks.
+
+    Returns:
+        How many rows there are, and how many of them the results made.
+
+    Raises:
+        RunError: For a result, a file or a page that is not as it must be; nothing is written then.
+        OSError: If a file cannot be read or written.
+    """
+    kept = {row.key: row for row in read_rows(out)} if out.is_file() else {}
+    made = {row.key: row for file in results for row in rows_of(_read_json(file), str(file))}
+    rows = sorted((kept | made).values(), key=lambda row: (row.setting, -row.score, row.learner))
+    text = page_of(page.read_text(encoding="utf-8"), rows)
+    for path, content in ((out, table_of(rows)), (page, text)):
+        with whole_file(path) as scratch:
+            scratch.write_text(content, encoding="utf-8")
+    return len(rows), len(made)
+
+
+def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
+    """What a file of ``experiments.coldstart`` says of each learner in each setting, in the order of its tables.
+
+    Args:
+        result: The file's content.
+        file: Its name, for errors.
+
+    Raises:
+        RunError: If there is no table of mean scores in it.
+    """
+    tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]
+    if not tables:
+        raise RunError(f"`results`: {file} has no table of mean scores: give a file that experiments.coldstart wrote.")
+    for table in tables:
+        setting = table["header"][0].removesuffix(": mean score after")
+        for cells in table["rows"]:
+            said = dict(zip(table["header"], cells, strict=True))
+            last = [name for name in said if name.replace(",", "").isdigit()][-1]
+            found = _REGRET.fullmatch(said["regret"])
+            if found is None:
+                raise RunError(
+                    f"`results`: {file}, {setting}, {cells[0]}: {said['regret']!r} is no regret [low, high]."
+                )
+            regret, low, high = (float(number.replace(",", "")) for number in found.groups())
+            row = Row(
+                setting,
+                cells[0],
+                float(said[last]),
+                regret,
+                low,
+                high,
+                int(last.replace(",", "")),
+                _in_short(result["seeds"]),
+                str(result["commit"]),
+                _command_of(result["command"], setting, cells[0]),
+            )
+            _check(row, f"`results`: {file}, {setting}, {cells[0]}")
+            yield row
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of the file.
+
+    Raises:
+        RunError: For the first cell that is not as it must be, with its line, and for two rows of one learner in one
+            setting.
+    """
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream, strict=True)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise RunError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}, got {reader.fieldnames}.")
+        rows: dict[tuple[str, str], Row] = {}
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            row = _checked(cells, where)
+            if row.key in rows:
+                raise RunError(f"{where}: {row.learner} has a row in {row.setting} already: keep one of them.")
+            rows[row.key] = row
+    return list(rows.values())
+
+
+def _checked(cells: Mapping[str | None, Any], where: str) -> Row:
+    if None in cells or None in cells.values():
+        raise RunError(f"{where}: must have {len(COLUMNS)} cells; one that holds a comma needs quotation marks.")
+    numbers: dict[str, float] = {}
+    for name in ("score", "regret", "regret_low", "regret_high", "interactions"):
+        try:
+            numbers[name] = float(cells[name])
+        except ValueError:
+            raise RunError(f"{where}: `{name}` must be a number, got {cells[name]!r}.") from None
+    whole = int(numbers.pop("interactions"))
+    words = {name: cells[name] for name in ("setting", "learner", "seeds", "commit", "command")}
+    row = Row(interactions=whole, **numbers, **words)
+    _check(row, where)
+    return row
+
+
+def _check(row: Row, where: str) -> None:
+    wrong = {
+        "setting": (re.fullmatch(r"\w+", row.setting), "be letters, digits and underscores"),
+        "learner": (re.fullmatch(r"[\w.-]+", row.learner), "be letters, digits, dots, hyphens and underscores"),
+        "score": (row.score <= 1, "be at most 1, the oracle"),
+        "regret": (
+            0 <= row.regret_low <= row.regret <= row.regret_high < float("inf"),
+            "lie between `regret_low`, at least 0, and `regret_high`",
+        ),
+        "interactions": (row.interactions > 0, "be above 0"),
+        "seeds": (_SEEDS.fullmatch(row.seeds), "be such as 200-209 or 0 1 5"),
+        "commit": (
+            re.fullmatch(r"[0-9a-f]{7,40}", row.commit),
+            "be 7 to 40 hexadecimal digits, of a checkout without changes",
+        ),
+        "command": (row.command.startswith("python -m "), "begin with `python -m `"),
+    }
+    for name, (is_right, must) in wrong.items():
+        if not is_right:
+            raise RunError(f"{where}: `{name}` must {must}, got {getattr(row, name)!r}.")
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """The file: rows as comma-separated values."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([format(cell, "g") if isinstance(cell, float) else cell for cell in astuple(row)] for row in rows)
+    return stream.getvalue()
+
+
+def page_of(text: str, rows: Sequence[Row]) -> str:
+    """A page with the tables between its two marks: one a setting, the best score first.
+
+    Raises:
+        RunError: If the page lacks its marks.
+    """
+    if _TABLE.search(text) is None:
+        raise RunError("`page` must have a line `<!-- leaderboard -->`, and `<!-- /leaderboard -->` below it.")
+    parts = []
+    for setting, found in groupby(sorted(rows, key=lambda row: row.setting), key=lambda row: row.setting):
+        best = sorted(found, key=lambda row: (-row.score, row.regret, row.learner))
+        header = ["learner", "score", "regret", "answers", "seeds", "commit"]
+        lines = [
+            [
+                f"`{row.learner}`",
+                f"{row.score:.3f}",
+                f"{row.regret:g} [{row.regret_low:g}, {row.regret_high:g}]",
+                f"{row.interactions:,}",
+                row.seeds,
+                f"`{row.commit[:7]}`",
+            ]
+            for row in best
+        ]
+        parts.append(f"## {setting}\n\n{markdown_table(header, lines)}\n\n")
+    return _TABLE.sub(lambda marks: f"{marks[1]}\n{''.join(parts)}{marks[2]}", text)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RunError(f"`results`: {path} is no JSON: {error}.") from error
+    return read
+
+
+def _command_of(whole: str, setting: str, learner: str) -> str:
+    """What a command of many learners and settings is for one of them."""
+    words = [word for word in whole.split() if not word.startswith(("learners=", "settings=", "draw=", "folder="))]
+    if setting != "onet":  # the only one whose market is not shipped
+        words = [word for word in words if not word.startswith("path=")]
+    return " ".join([*words, f"learners=[{learner}]", f"settings=[{setting}]"])
+
+
+def _in_short(seeds: Sequence[int]) -> str:
+    """Such as ``200-209``."""
+    whole = list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 and list(seeds) == whole else " ".join(map(str, seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The leaderboard: one file, which says what the results say, and a page, which says what the file says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+import experiments
+from experiments.runs.folders import RunError
+from experiments.studies.leaderboard import COLUMNS, page_of, read_rows, rows_of, update
+
+ROOT = Path(experiments.__file__).parents[1]
+FILE, PAGE = ROOT / "docs" / "results" / "leaderboard.csv", ROOT / "docs" / "leaderboard.md"
+RESULTS = [ROOT / "docs" / "results" / name for name in ("coldstart.json", "other_settings.json")]
+
+pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="figures of results stay in the repository")
+
+MINE = "profile,mine,0.9,100,90.5,110,400,0 1 5,0123abc,python -m experiments.coldstart +define.mine=x"
+
+
+def test_the_page_says_what_the_file_says():
+    page = PAGE.read_text()
+
+    assert page_of(page, read_rows(FILE)) == page, "python -m experiments.studies.leaderboard makes it anew"
+
+
+def test_the_file_says_what_the_results_say():
+    rows = set(read_rows(FILE))
+    said = {row for file in RESULTS for row in rows_of(json.loads(file.read_text()), file.name)}
+
+    assert len(said) > 50 and said <= rows
+
+
+def test_a_row_says_which_command_makes_it_alone():
+    rows = {row.key: row.command for row in read_rows(FILE)}
+
+    assert rows["profile", "gp"] == "python -m experiments.coldstart preset=full learners=[gp] settings=[profile]"
+    assert "path=db_29_3_text.zip" in rows["onet", "gp"]
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A file with a row of somebody's, and a page."""
+    out, page = tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md"
+    out.write_text(f"{','.join(COLUMNS)}\n{MINE}\n")
+    page.write_text("Above.\n\n<!-- leaderboard -->\nold\n<!-- /leaderboard -->\n\nBelow.\n")
+    return out, page
+
+
+def test_a_row_of_somebody_stays_when_the_file_is_made_anew(board):
+    out, page = board
+    n_rows, n_made = update(RESULTS, out, page)
+    text, before = page.read_text(), out.read_text()
+
+    assert n_rows == n_made + 1 and MINE in before
+    assert text.startswith("Above.") and text.endswith("Below.\n") and "old" not in text
+    profile = text[text.index("## profile") :].split("\n")
+    assert profile[4] == "| `mine` | 0.900 | 100 [90.5, 110] | 400 | 0 1 5 | `0123abc` |", "the best score first"
+    assert update(RESULTS, out, page) == (n_rows, n_made)
+    assert (text, before) == (page.read_text(), out.read_text()), "made twice it is the same"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (",0.9,", ",1.2,", "line 2: `score` must be at most 1, the oracle, got 1.2"),
+        (",0.9,", ",good,", "line 2: `score` must be a number, got 'good'"),
+        (",0.9,", ",nan,", "line 2: `score` must be at most 1"),
+        (",90.5,", ",105,", "line 2: `regret` must lie between `regret_low`, at least 0, and `regret_high`, got 100"),
+        (",400,", ",0,", "line 2: `interactions` must be above 0"),
+        ("0 1 5", "some", "line 2: `seeds` must be such as 200-209 or 0 1 5, got 'some'"),
+        ("0123abc", "0123abc-dirty", "of a checkout without changes, got '0123abc-dirty'"),
+        ("python -m ", "rm ", "`command` must begin with `python -m `"),
+        ("profile,", "", "line 2: must have 10 cells"),
+        (".mine=x", ".mine=x,y", "one that holds a comma needs quotation marks"),
+        ("setting,", "", "line 1: the columns must be setting,learner"),
+        (MINE, f"{MINE}\n{MINE}", "line 3: mine has a row in profile already"),
+    ],
+)
+def test_a_row_that_is_not_as_it_must_be_is_named(board, old, new, told):
+    out, page = board
+    out.write_text(out.read_text().replace(old, new, 1))
+    before = page.read_text()
+    with pytest.raises(RunError) as error:
+        update(RESULTS, out, page)
+
+    assert told in str(error.value)
+    assert page.read_text() == before
+
+
+def test_a_result_without_scores_and_a_page_without_marks_are_refused(board, tmp_path):
+    out, page = board
+    goals = ROOT / "docs" / "results" / "goals.json"
+    with pytest.raises(RunError, match="has no table of mean scores: give a file that experiments.coldstart wrote"):
+        update([goals], out, page)
+    page.write_text("no marks")
+    with pytest.raises(RunError, match="`page` must have a line `<!-- leaderboard -->`"):
+        update(RESULTS, out, page)
+
+
+def test_a_result_of_changed_code_makes_no_row():
+    result = json.loads(RESULTS[0].read_text())
+    with pytest.raises(RunError, match=r"mine.json, vectors, \w+: `commit` must be .* of a checkout without changes"):
+        list(rows_of({**result, "commit": f"{result['commit']}-dirty"}, "mine.json"))
