@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.runs.command import plain_command
 from jobrec_gym.encoders import make_encoder
 from jobrec_gym.loaders.generated import VECTORS_FILE, load_taxonomy
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["ENCODER", "KINDS", "TOLERANCE", "encode_taxonomy", "main", "shipped_vectors"]
 
@@ -40,6 +41,7 @@ def shipped_vectors() -> dict[str, NDArray[np.float16]]:
         return {kind: file[kind] for kind in file.files}
 
 
+@plain_command
 def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,10 +49,8 @@ def main() -> int:
     check = parser.parse_args().check
     new = encode_taxonomy()
     if not check:
-        with tempfile.NamedTemporaryFile(dir=_FILE.parent, suffix=".npz", delete=False) as scratch:
-            np.savez(scratch, **new)  # type: ignore[arg-type]
-        Path(scratch.name).chmod(0o644)
-        Path(scratch.name).replace(_FILE)
+        with whole_file(_FILE) as scratch, scratch.open("wb") as file:
+            np.savez(file, **new)  # type: ignore[arg-type]
         print(f"{_FILE.name}: " + ", ".join(f"{kind} {len(rows)}" for kind, rows in new.items()))
         return 0
     shipped = shipped_vectors()

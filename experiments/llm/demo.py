@@ -8,6 +8,7 @@ import sys
 
 from experiments.llm.serve import serve
 from experiments.llm.weights import fetch_smollm2
+from experiments.runs.command import plain_command
 
 __all__: list[str] = []
 
@@ -15,17 +16,15 @@ _PORT = 18_111
 """Always the same: the address of a server is part of what its answers are kept under."""
 
 
+@plain_command
 def main() -> None:
     """Serves, trains in a process of its own, and says what was asked; a second time nothing is asked."""
     parser = argparse.ArgumentParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
     parser.parse_known_args()  # answers --help; what else there is are overrides of experiments.train
-    try:
-        with serve(fetch_smollm2(), port=_PORT) as address:
-            print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)
-            overrides = ["experiment=llm_demo", f"simulator.api_base={address}", "resume=false"]
-            done = subprocess.run([sys.executable, "-m", "experiments.train", *overrides, *sys.argv[1:]])
-    except (ImportError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with serve(fetch_smollm2(), port=_PORT) as address:
+        print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)
+        overrides = ["experiment=llm_demo", f"simulator.api_base={address}", "resume=false"]
+        done = subprocess.run([sys.executable, "-m", "experiments.train", *overrides, *sys.argv[1:]])
     raise SystemExit(done.returncode)
 
 

@@ -15,9 +15,13 @@ from omegaconf import DictConfig
 from experiments.runs.command import command
 from jobrec_gym.extras import install_command
 
-__all__ = ["serve"]
+__all__ = ["ServerError", "serve"]
 
 _STARTUP_SECONDS = 300.0
+
+
+class ServerError(RuntimeError):
+    """A server of a language model did not start."""
 
 
 @contextlib.contextmanager
@@ -42,7 +46,7 @@ def serve(
     Raises:
         ImportError: Without the extra ``local-llm``.
         FileNotFoundError: If there is no such file.
-        RuntimeError: If the server cannot start or is not ready in five minutes.
+        ServerError: If the server cannot start or is not ready in five minutes.
     """
     path = Path(model)
     if not path.is_file():
@@ -61,7 +65,10 @@ def serve(
     params.offline = True
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = 0
-    server = Server(params)
+    try:
+        server = Server(params)
+    except RuntimeError as error:
+        raise ServerError(f"the server of {path} cannot start: {error}") from error
     try:
         _wait_until_ready(server.listening_address)
         yield f"{server.listening_address}/v1"
@@ -77,7 +84,7 @@ def _wait_until_ready(address: str) -> None:
                 return
         except OSError:  # not listening yet, or still loading the weights
             time.sleep(0.1)
-    raise RuntimeError(f"the server at {address} was not ready in {_STARTUP_SECONDS:.0f} seconds.")
+    raise ServerError(f"the server at {address} was not ready in {_STARTUP_SECONDS:.0f} seconds.")
 
 
 @command(config_path="../../conf", config_name="serve")
@@ -88,14 +95,11 @@ def main(cfg: DictConfig) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    try:
-        with serve(cfg.model, port=cfg.port, threads=cfg.threads, context=cfg.context, name=cfg.name) as address:
-            name = cfg.name or Path(cfg.model).stem
-            print(f"serving {name} at {address} (stop with Ctrl-C)", flush=True)
-            print(f"use it: LLMSimulator('openai/{name}', api_base='{address}', api_key='none')", flush=True)
-            stopped.wait()
-    except (FileNotFoundError, ImportError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with serve(cfg.model, port=cfg.port, threads=cfg.threads, context=cfg.context, name=cfg.name) as address:
+        name = cfg.name or Path(cfg.model).stem
+        print(f"serving {name} at {address} (stop with Ctrl-C)", flush=True)
+        print(f"use it: LLMSimulator('openai/{name}', api_base='{address}', api_key='none')", flush=True)
+        stopped.wait()
 
 
 if __name__ == "__main__":

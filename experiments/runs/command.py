@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import io
 import multiprocessing
 import os
 import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -38,7 +40,7 @@ from experiments.runs.keys import refuse_keys
 from experiments.runs.progress import progress_bars
 from experiments.runs.sweeps import tell_sweep
 
-__all__ = ["command", "in_one_line"]
+__all__ = ["command", "in_one_line", "plain_command"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
@@ -105,28 +107,32 @@ def command(
             sys.argv[1:] = add_own_arguments(arguments)
             as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
             try:
-                with interruptible(), _errors_raised():
-                    return as_command(in_full if in_debug else in_short)()
-            except KeyboardInterrupt as error:
-                stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-                print(_in_two_lines(stopped, given), file=sys.stderr)
-                raise SystemExit(stopped.exit_code) from None
-            except Exception as error:
-                if in_debug:
-                    raise
-                if _is_of_a_user(error):
-                    raise SystemExit(f"error: {in_one_line(error)}") from error
-                # From the command on: Hydra's own steps before it tell nobody anything.
-                steps = error.__traceback__
-                while steps is not None and steps.tb_frame.f_code is not task.__code__:
-                    steps = steps.tb_next
-                raise error.with_traceback(steps)  # noqa: B904  # it is the same error
+                with _errors_raised():
+                    return _told(as_command(in_full if in_debug else in_short), given, in_debug, task)
             finally:
                 tell_sweep()
 
         return main
 
     return decorate
+
+
+def plain_command(task: Callable[[], Any]) -> Callable[[], Any]:
+    """Makes a function that reads its own arguments a command which tells errors and ends as :func:`command` has it.
+
+    ``debug=true`` among the arguments is not the function's; with it programs that it starts tell errors in full, too.
+    """
+
+    @wraps(task)
+    def main() -> Any:
+        given = sys.argv[1:]
+        refuse_keys(given)
+        in_debug, sys.argv[1:] = _without_debug(given)
+        if in_debug:
+            os.environ[_FULL_ERROR] = "1"
+        return _told(task, given, in_debug, task)
+
+    return main
 
 
 def in_one_line(error: BaseException) -> str:
@@ -151,7 +157,9 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, InstantiationException):
         return _not_made(error)
     if isinstance(error, OSError) and error.errno is not None:
-        return of_the_system(error)
+        return of_the_system(error, _written_to(error))
+    if _is_of_memory(error) and str(error):
+        return f"there is not enough memory: {_first_line(error)}. Lower the number that asks for so much."
     said = _with_near_miss(" ".join((error.args[0] if _has_words(error) else str(error)).split()))
     if _is_ours(error) or isinstance(error, (HydraException, OmegaConfBaseException)) or "`" in said:
         return said or type(error).__name__
@@ -159,6 +167,71 @@ def in_one_line(error: BaseException) -> str:
         return f"a group is chosen by the name of an option, algo=dynaq for instance: {said}."
     name = "" if type(error) is ValueError else f"{type(error).__name__}: "
     return f"{name}{said or 'no words'} (debug=true shows where)"
+
+
+def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: Callable[..., Any]) -> Any:
+    """Calls; what users can cause is told in one line, and an interrupt in two.
+
+    Args:
+        call: The command.
+        given: The arguments, as they were typed.
+        in_debug: Whether errors are told in full.
+        task: With which the trace of another error begins.
+    """
+    try:
+        with interruptible(), _threads_in_short(in_debug):
+            return call()
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        print(_in_two_lines(stopped, given), file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
+    except SystemExit as error:
+        cause = error.__cause__
+        if not in_debug or cause is None:
+            raise
+    except Exception as error:
+        if in_debug:
+            raise
+        if _is_of_a_user(error):
+            raise SystemExit(f"error: {in_one_line(error)}") from error
+        # From the command on: Hydra's own steps before it tell nobody anything.
+        steps = error.__traceback__
+        while steps is not None and steps.tb_frame.f_code is not task.__code__:
+            steps = steps.tb_next
+        raise error.with_traceback(steps)  # noqa: B904  # it is the same error
+    raise cause from cause.__cause__  # a line that the command has made of it is not all
+
+
+@contextmanager
+def _threads_in_short(in_debug: bool) -> Iterator[None]:
+    """What users can cause is told in one line in threads, too, unless the command ends by the very same error."""
+    if in_debug:
+        yield
+        return
+    before, found = threading.excepthook, []
+
+    def keep(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is not None and _is_of_a_user(failed.exc_value):
+            found.append(failed.exc_value)
+        else:
+            before(failed)
+
+    threading.excepthook = keep
+    ends_by: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        ends_by = error
+        raise
+    finally:
+        threading.excepthook = before
+        chain = []
+        while ends_by is not None:
+            chain.append(ends_by)
+            ends_by = ends_by.__cause__
+        for error in found:
+            if error not in chain:
+                print(f"error: {in_one_line(error)}", file=sys.stderr)
 
 
 @contextmanager
@@ -175,6 +248,17 @@ def _errors_raised() -> Iterator[None]:
             os.environ[_FULL_ERROR] = before
 
 
+def _written_to(error: BaseException) -> Path | None:
+    """The file that was open where an error was raised which does not name it: a full disk is found in writing."""
+    found, steps = None, error.__traceback__
+    while steps is not None:
+        opened = [one for one in steps.tb_frame.f_locals.values() if isinstance(one, io.IOBase)]
+        names = [getattr(one, "name", None) for one in opened]
+        names = [name for name in names if isinstance(name, str) and not name.startswith("<")]
+        found, steps = (Path(names[-1]) if names else found), steps.tb_next
+    return found
+
+
 def _with_near_miss(said: str) -> str:
     """A sentence that refuses a choice, and what may have been meant where it does not say so itself."""
     choice = re.search(r"must be one of [(\[](.+?)[)\]].*, got '([^']*)'\.$", said)
@@ -183,12 +267,19 @@ def _with_near_miss(said: str) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in ("jobrec_gym", "dynaq_algo", "experiments")
+    return type(error).__module__.partition(".")[0] in ("jobrec_gym", "dynaq_algo", "experiments", "__main__")
 
 
 def _is_of_a_user(error: BaseException) -> bool:
     """Whether an error says by its message alone what is wrong; where another one stands matters."""
-    return _is_ours(error) or isinstance(error, (HydraException, OmegaConfBaseException, MemoryError, *_OF_A_USER))
+    known = (HydraException, OmegaConfBaseException, *_OF_A_USER)
+    return _is_ours(error) or isinstance(error, known) or _is_of_memory(error)
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether there is not enough memory; torch says so by a RuntimeError."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(map(str(error).count, words)))
 
 
 def _has_words(error: BaseException) -> bool:

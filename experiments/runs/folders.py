@@ -63,6 +63,7 @@ _MAX_NAME = 150
 _ADVICE = {
     errno.ENOSPC: "Make room; the same command then goes on.",
     errno.EDQUOT: "Make room; the same command then goes on.",
+    errno.EFBIG: "Allow larger files, ulimit -f unlimited, say; the same command then goes on.",
     errno.EROFS: "Choose a place that can be written to.",
     errno.EACCES: "Choose another place, or change its rights.",
     errno.EPERM: "Choose another place, or change its rights.",

@@ -17,9 +17,11 @@ from hydra.errors import HydraException
 from omegaconf import MissingMandatoryValue
 
 import experiments
+from experiments import make_vectors
+from experiments.llm import demo, weights
 from experiments.runs.arguments import add_own_arguments, as_typed, written
 from experiments.runs.build import build
-from experiments.runs.command import _filled, in_one_line
+from experiments.runs.command import _filled, _told, in_one_line
 from experiments.runs.folders import RunError
 from experiments.runs.help import GROUPS, help_of
 
@@ -224,6 +226,11 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
         (TypeError("'<' not supported"), "TypeError: '<' not supported (debug=true shows where)"),
         (KeyError("there is no job `j9`"), "there is no job `j9`"),
         (MemoryError(), "MemoryError: no words (debug=true shows where)"),
+        (MemoryError("Unable to allocate 3.64 TiB"),
+         "there is not enough memory: Unable to allocate 3.64 TiB. Lower the number that asks for so much."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+         "there is not enough memory: DefaultCPUAllocator: can't allocate memory: you tried. Lower the number that asks "
+         "for so much."),
         (RunError("wait for it."), "wait for it."),
         (ValueError("`a` must be one of ('train', 'test'), got 'tset'."),
          "`a` must be one of ('train', 'test'), got 'tset'. Did you mean test?"),
@@ -244,6 +251,37 @@ def test_what_is_kept_names_entries_of_the_config_and_is_nothing_where_one_is_nu
     assert _filled("answers, in {simulator.cache}", cfg) == "answers, in runs/answers.sqlite"
     cfg.simulator.cache = None
     assert _filled("answers, in {simulator.cache}", cfg) == _filled("", cfg) == ""
+
+
+@pytest.mark.parametrize("module", [demo, weights, make_vectors])
+def test_a_command_without_a_config_tells_errors_in_one_line_too_and_in_full_when_asked(module, monkeypatch, tmp_path):
+    failed = subprocess.CompletedProcess([], 1, stderr="no\n  connection\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights.subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(make_vectors, "make_encoder", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["x"])
+    error = ZeroDivisionError if module is make_vectors else weights.WeightsError
+    if module is not make_vectors:  # whose error here is one of the code, and no user's
+        with pytest.raises(SystemExit, match=r"^error: pip could not download \S+: no connection\. Put the file at"):
+            module.main()
+    monkeypatch.setattr(sys, "argv", ["x", "debug=true"])
+    with pytest.raises(error):
+        module.main()
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"  # for what it starts
+    monkeypatch.setattr(sys, "argv", ["x", "api_key=sk-0123456789abcdef0123456789"])
+    with pytest.raises(SystemExit, match="looks like a key"):
+        module.main()
+
+
+def test_debug_shows_an_error_of_which_the_command_has_made_a_line():
+    def command():
+        raise SystemExit("error: no such run") from RunError("no such run")
+
+    with pytest.raises(SystemExit, match="^error: no such run$"):
+        _told(command, [], in_debug=False, task=command)
+    with pytest.raises(RunError, match="no such run"):
+        _told(command, [], in_debug=True, task=command)
 
 
 def test_debug_shows_all_of_an_error(tmp_path):
