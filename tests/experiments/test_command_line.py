@@ -229,8 +229,8 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
         (MemoryError("Unable to allocate 3.64 TiB"),
          "there is not enough memory: Unable to allocate 3.64 TiB. Lower the number that asks for so much."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-         "there is not enough memory: DefaultCPUAllocator: can't allocate memory: you tried. Lower the number that asks "
-         "for so much."),
+         "there is not enough memory: DefaultCPUAllocator: can't allocate memory: you tried. Lower the number that "
+         "asks for so much."),
         (RunError("wait for it."), "wait for it."),
         (ValueError("`a` must be one of ('train', 'test'), got 'tset'."),
          "`a` must be one of ('train', 'test'), got 'tset'. Did you mean test?"),
