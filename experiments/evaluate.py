@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
-from experiments.runs.grouping import group_runs
+from experiments.runs.grouping import group_runs, like_with_like
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table, held_out_table, mean_and_spread
 
@@ -32,17 +32,18 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     groups = group_runs(runs)
     by_folder = {run.folder: result for run, result in zip(runs, results, strict=True)}
-    agents: dict[str, Any] = {}
-    for label, members in groups.items():
-        agents[label] = mean_and_spread([by_folder[run.folder]["held_out"] for run in members])
-    # Runs may differ in market or truth; the references of the first one stand for all that share its pairs.
-    agents |= results[0]["references"]
-    print(format_table(*held_out_table(agents)))
-    shared = all(result["references"] == results[0]["references"] for result in results)
-    if not shared:
-        print(
-            "\nThe runs were evaluated on different pairs or truths: random, cosine and oracle are those of the first."
-        )
+    agents = {
+        label: mean_and_spread([by_folder[run.folder]["held_out"] for run in members])
+        for label, members in groups.items()
+    }
+    # Runs on unlike pairs, or under unlike truths, stand in tables of their own.
+    tables = []
+    for comparison in like_with_like(groups, lambda run: by_folder[run.folder]["references"]):
+        first = next(iter(comparison.groups.values()))[0]
+        rows: dict[str, Any] = {label: agents[label] for label in comparison.groups}
+        table = format_table(*held_out_table({**rows, **by_folder[first.folder]["references"]}))
+        tables.append(f"{comparison.name}\n{table}" if comparison.name else table)
+    print("\n\n".join(tables))
     sizes = {label: len(members) for label, members in groups.items()}
     print(
         "\n"

@@ -8,24 +8,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.runs.folders import Run
-from experiments.runs.grouping import group_runs
+from experiments.runs.grouping import mark_of
 from experiments.runs.tables import Spread, mean_and_spread
 
-__all__ = ["REFERENCES", "ReportData", "has_values", "last_value", "outcomes_of"]
+__all__ = ["REFERENCES", "ReportData", "has_values", "is_learner", "last_value", "outcomes_of"]
 
 REFERENCES = ("random", "cosine", "oracle")
 """Who learns nothing and is scored beside each agent."""
 
+_OPPONENTS = ("experiments.learners.opponents.", "experiments.opponents.")  # the latter in runs of an earlier version
+_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class ReportData:
-    """Finished runs by group, with their tables.
+    """Finished runs that can be compared, by group, with their tables.
 
     Attributes:
-        groups: Runs that differ by their seeds alone, by label; at least one group.
+        groups: Runs that differ by their seeds alone, by label; at least one group. All are scored on the same held-out
+            pairs under the same truth; where each seed has a truth of its own, the groups share those.
         metrics: The learning curves of each group's runs, one row a point.
         progress: The algorithms' own logs of each group's runs; empty tables where none was written.
         folder: Where figures are written.
@@ -39,15 +44,17 @@ class ReportData:
     study: Mapping[str, Any]
 
     @classmethod
-    def of(cls, runs: Sequence[Run], folder: Path, study: Mapping[str, Any] | None = None) -> ReportData:
-        """Groups runs and reads their tables.
+    def of(
+        cls, groups: Mapping[str, Sequence[Run]], folder: Path, study: Mapping[str, Any] | None = None
+    ) -> ReportData:
+        """Reads the tables of runs, and makes the folder.
 
         Raises:
             RunError: If a run lacks its learning curve.
         """
-        groups = group_runs(runs)
         metrics = {label: [run.metrics for run in members] for label, members in groups.items()}
         progress = {label: [run.progress for run in members] for label, members in groups.items()}
+        folder.mkdir(parents=True, exist_ok=True)
         return cls(groups, metrics, progress, folder, study or {})
 
     @property
@@ -57,14 +64,33 @@ class ReportData:
 
     @property
     def first(self) -> Run:
-        """The run whose references stand for those of all."""
+        """The run whose outcomes of random, cosine and oracle stand for those of all."""
         return next(iter(self.groups.values()))[0]
 
-    @property
-    def references(self) -> Mapping[str, Mapping[str, float | None]]:
-        """Held-out metrics of :data:`REFERENCES`."""
-        references: Mapping[str, Mapping[str, float | None]] = self.first.summary["references"]
-        return references
+    @cached_property
+    def truths(self) -> dict[str, list[Run]]:
+        """Runs by the pairs and the truth that they are scored on; one entry unless each seed has its own."""
+        truths: dict[str, list[Run]] = {}
+        for run in self.runs:
+            truths.setdefault(mark_of(run.summary["references"]), []).append(run)
+        return truths
+
+    @cached_property
+    def references(self) -> dict[str, dict[str, float | None]]:
+        """Held-out metrics of :data:`REFERENCES`, means over :attr:`truths`.
+
+        ``None`` where equal pairs give unlike values: a return of an agent's own gamma.
+        """
+
+        def over_truths(who: str, key: str) -> float | None:
+            known = [
+                _common([run.summary["references"][who].get(key) for run in runs]) for runs in self.truths.values()
+            ]
+            return _mean(known)
+
+        return {
+            who: {key: over_truths(who, key) for key in self.first.summary["references"][who]} for who in REFERENCES
+        }
 
     @cached_property
     def held_out(self) -> dict[str, dict[str, Spread | None]]:
@@ -73,6 +99,22 @@ class ReportData:
             label: mean_and_spread([run.summary["held_out"] for run in members])
             for label, members in self.groups.items()
         }
+
+    @cached_property
+    def learners(self) -> dict[str, float]:
+        """Mean score of each group that learns and is scored, the highest first."""
+        scores = {
+            label: entry[0]
+            for label, members in self.groups.items()
+            if is_learner(members[0]) and (entry := self.held_out[label].get("score")) is not None
+        }
+        return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def is_learner(run: Run) -> bool:
+    """Whether the agent of a run learns, which random, cosine, oracle and popularity do not."""
+    target: str = run.config["algo"]["_target_"]
+    return not target.startswith(_OPPONENTS)
 
 
 def has_values(tables: Mapping[str, Sequence[pd.DataFrame]], *columns: str) -> bool:
@@ -95,3 +137,14 @@ def outcomes_of(run: Run) -> Mapping[str, Any]:
     """Who got what from the agent of a run; empty in a run of an earlier version."""
     outcomes: Mapping[str, Any] = (run.summary.get("outcomes") or {}).get("agent", {})
     return outcomes
+
+
+def _common(values: Sequence[float | None]) -> float | None:
+    """The value that all have; ``None`` where they differ."""
+    rounded = {None if value is None else round(value, _DIGITS) for value in values}
+    return values[0] if len(rounded) == 1 else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

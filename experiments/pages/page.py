@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
-import numpy as np
 import yaml
 
 from experiments.pages.data import ReportData
+from experiments.pages.section import Content, Section, Table
 from experiments.pages.sections import all_sections
-from experiments.pages.wording import agent_in_words, command_of, task_in_words
+from experiments.pages.verdicts import headline_of
+from experiments.pages.wording import agent_in_words, command_of, over_seeds, task_in_words
 from experiments.runs.folders import Run, flat_config
+from experiments.runs.grouping import group_runs, like_with_like, newest
 from jobrec_gym.shown_text import without_commands
 
 __all__ = ["write_report"]
 
 Groups = Mapping[str, Sequence[Run]]
 
-_OPPONENTS = ("experiments.learners.opponents.", "experiments.opponents.")  # the latter in runs of an earlier version
+_MOST_COLUMNS = 12
+"""Of a table, so that it is no wider than the page."""
 
 _EXPLAINED = {
     "score": "0 is a random choice, 1 the best one under the truth",
@@ -41,6 +44,17 @@ _EXPLAINED = {
 }
 
 
+class _Part(NamedTuple):
+    """Runs that can be compared, and what the page says of them."""
+
+    name: str
+    anchor: str
+    folder: str
+    headline: str
+    side: str
+    sections: Sequence[tuple[Section[Any], Content]]
+
+
 def write_report(
     runs: Sequence[Run],
     folder: Path,
@@ -50,7 +64,9 @@ def write_report(
 ) -> Path:
     """Writes ``report.html``, and each figure as SVG and PNG, into a folder.
 
-    The page has the sections of :mod:`experiments.pages.sections` that have something to draw.
+    The page has the sections of :mod:`experiments.pages.sections` that have something to draw. Where runs are scored on
+    unlike held-out pairs, or under unlike truths, it has them for each set of runs that can be compared, with figures
+    in folders ``task-1`` and so on. Of runs that were made twice the newest counts.
 
     Args:
         runs: Finished runs, at least one.
@@ -65,34 +81,50 @@ def write_report(
     Raises:
         RunError: If a run lacks its learning curve.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    data = ReportData.of(runs, folder, study)
-    groups = data.groups
-    sections, without = [], []
-    for section in all_sections():
-        content = section.content(data)
-        if content is not None:
-            sections.append((section, content))
-        elif section.without:
-            without.append(section.without)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_text).from_string(
-        (files("experiments.pages") / "templates" / "report.html.j2").read_text()
-    )
+    runs, repeats = newest(runs)
+    groups = {label: sorted(members, key=_seed) for label, members in group_runs(runs).items()}
+    comparisons = like_with_like(groups)
+    all_of_them = all_sections()
+    parts: list[_Part] = []
+    first: ReportData | None = None
+    for number, comparison in enumerate(comparisons, start=1):
+        place = f"task-{number}" if comparison.name else ""
+        data = ReportData.of(comparison.groups, folder / place, study)
+        first = first or data
+        parts.append(
+            _Part(
+                name=comparison.name,
+                anchor=f"{place}-" if place else "",
+                folder=f"{place}/" if place else "",
+                **headline_of(data)._asdict(),
+                sections=_drawn(data, [section for section in all_of_them if not section.once]),
+            )
+        )
+    assert first is not None, "find_runs finds one or says so"
+    of_all = _drawn(first, [section for section in all_of_them if section.once])
+    there = {section.name for section, _ in [*of_all, *(each for part in parts for each in part.sections)]}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_text)
+    environment.filters["unbroken"] = _unbroken
+    environment.filters["of_the_page"] = lambda part: part._replace(anchor="", folder="")
+    template = environment.from_string((files("experiments.pages") / "templates" / "report.html.j2").read_text())
     page = folder / "report.html"
     page.write_text(
         template.render(
             title=title
             or "Job recommendation: " + (", ".join(groups) if len(groups) <= 3 else f"{len(groups)} agents"),
-            headline=_headline(groups, runs[0]),
-            unfinished=unfinished,
-            tasks=list(dict.fromkeys(task_in_words(run.config, run.summary["market"]) for run in runs)),
+            left_out=[words for words in (unfinished, _repeated(repeats)) if words],
+            tasks=list(
+                dict.fromkeys(
+                    task_in_words(over_seeds(members), members[0].summary["market"]) for members in groups.values()
+                )
+            ),
             facts=_facts(runs),
             how_to_read=_band(groups),
-            without=without,
+            without=[section.without for section in all_of_them if section.without and section.name not in there],
             agents=[
                 {
                     "label": label,
-                    "words": agent_in_words(members[0].config),
+                    "words": agent_in_words(over_seeds(members)),
                     "seeds": ", ".join(str(run.summary["seed"]) for run in members),
                     "command": command_of(members),
                     "folders": [str(run.folder) for run in members],
@@ -101,38 +133,43 @@ def write_report(
                 for label, members in groups.items()
             ],
             explained=_EXPLAINED,
-            sections=sections,
-            differences=_differences(groups),
+            of_all=of_all,
+            parts=parts,
+            fitting=lambda table: table.parts(_MOST_COLUMNS),
+            differences=Table(["entry", *groups], _differences(groups)),
         )
     )
     return page
 
 
+def _drawn(data: ReportData, sections: Sequence[Section[Any]]) -> list[tuple[Section[Any], Content]]:
+    """Those that have something to draw."""
+    found = [(section, section.content(data)) for section in sections]
+    return [(section, content) for section, content in found if content is not None]
+
+
+def _seed(run: Run) -> int:
+    seed: int = run.summary["seed"]
+    return seed
+
+
+def _repeated(repeats: Sequence[Run]) -> str:
+    if not repeats:
+        return ""
+    folders = ", ".join(str(run.folder) for run in repeats)
+    what = "1 older run" if len(repeats) == 1 else f"{len(repeats)} older runs"
+    verb = "is" if len(repeats) == 1 else "are"
+    return f"{what} of equal config, seed and commit {verb} left out: {folders}"
+
+
+def _unbroken(cell: str) -> str:
+    """A cell whose spread is not torn off its sign: a line may end before it."""
+    return cell.replace("± ", "±\u00a0")
+
+
 def _as_text(value: Any) -> Any:
     """What a name or a config says, with nothing in it that a browser obeys; what the template itself makes stays."""
     return without_commands(value) if type(value) is str else value
-
-
-def _headline(groups: Groups, first: Run) -> str:
-    """The best learner against cosine; empty where none learns, or nothing can be scored."""
-    scores = {
-        label: [run.summary["held_out"]["score"] for run in members if run.summary["held_out"]["score"] is not None]
-        for label, members in groups.items()
-        if not members[0].config["algo"]["_target_"].startswith(_OPPONENTS)
-    }
-    means = {label: float(np.mean(values)) for label, values in scores.items() if values}
-    cosine = first.summary["references"]["cosine"]["score"]
-    if not means or cosine is None:
-        return ""
-    best = max(means, key=lambda label: means[label])
-    who = f"The best agent ({best})" if len(means) > 1 else "The agent"
-    side = "above" if means[best] > cosine else "below"
-    if f"{means[best]:.2f}" == f"{cosine:.2f}":
-        side = "equal to"
-    return (
-        f"{who} scores {means[best]:.2f} on held-out applicants, {side} the job of highest cosine ({cosine:.2f}); "
-        "0 is a random choice, 1 the best possible one."
-    )
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure as Canvas
 
 __all__ = ["Figure", "Line", "curves", "families", "lorenz_curves", "mean_line"]
 
-REFERENCE_COLOURS = {"random": "#7a7a7a", "cosine": "#b5541c", "oracle": "#2f2f2f"}
+REFERENCE_COLOURS = {"random": "#6b6b6b", "cosine": "#b5541c", "oracle": "#2f2f2f"}
 
 # Okabe and Ito (2008): told apart by eyes that do not see all colours; dashes and markers tell them apart in grey.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c00")
@@ -32,6 +32,7 @@ _DASHES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX*"
 _WIDTH, _HEIGHT = 5.4, 3.3
 _LEGEND_LINE = 0.19
+_APART = 0.065  # of the height of the axes, from one name beside them to the next
 _FAMILY_LETTERS = 50
 _MARKED = 40  # longer curves have no markers
 _REPS = 1_000
@@ -48,6 +49,9 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "jobrec-gym",  # the same runs give the same file
+    # The page behind a picture may be dark; as a PNG it is white.
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
 }
 
 
@@ -111,10 +115,11 @@ def curves(
         y: Column of the values.
         y_label: Of the axis.
         x_label: Of the axis.
-        references: Horizontal lines by name.
-        extra: Groups that are no agents, such as a random choice, drawn grey and dashed.
+        references: Levels by name, as lines with their numbers. The axis is that of the agents and of the cosine; a
+            level beyond it is a number at its edge.
+        extra: Groups that are no agents, by the name of a reference, drawn dashed in its colour.
         log: Logarithmic, where all values are positive.
-        limits: Of the values: what lies outside is cut off, and room that nothing needs is left out below.
+        limits: Of the values: what lies outside is cut off.
 
     Returns:
         ``None`` where no run has both columns.
@@ -134,16 +139,15 @@ def curves(
                 low = np.maximum(line.low, line.middle / 10) if log else line.low
                 axes.fill_between(line.at, low, line.high, color=style["color"], alpha=0.16, linewidth=0)
         for label, line in others.items():
-            axes.plot(line.at, line.middle, label=label, color=REFERENCE_COLOURS["random"], linestyle="--", linewidth=1)
+            axes.plot(line.at, line.middle, label=label, color=REFERENCE_COLOURS[label], linestyle="--", linewidth=1.2)
+        known = {who: value for who, value in (references or {}).items() if value is not None}
         if log:
             axes.set_yscale("log")
-        if limits is not None:
-            least = min(line.low.min() for line in lines.values())
-            axes.set_ylim(max(limits[0], min(least - 0.05, 0.0)), limits[1])
-        known = {who: value for who, value in (references or {}).items() if value is not None}
-        for who, value in known.items():
-            axes.axhline(value, color=REFERENCE_COLOURS[who], linestyle=(0, (2, 2)), linewidth=1, zorder=1)
-        _write_beside(axes, known)
+        else:
+            shown = [*lines.values(), *others.values()]
+            wanted = [known["cosine"]] if "cosine" in known else []
+            axes.set_ylim(*_limits(shown, wanted, limits))
+        _draw_levels(axes, known)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -182,6 +186,7 @@ def families(
     caption: str,
     ranges: Mapping[str, tuple[float, float]],
     agents: Mapping[str, Mapping[str, Spread | None]],
+    cosine: Mapping[str, float],
 ) -> Figure | None:
     """Mean reward of each family of applicants: from a random choice to the best one, and where agents stand.
 
@@ -192,11 +197,12 @@ def families(
         caption: Below the picture.
         ranges: For each family what a random and the best choice earn, from top to bottom.
         agents: For each agent its mean reward, by family.
+        cosine: What the highest cosine earns, by family.
     """
     if not ranges:
         return None
     with plt.rc_context(_STYLE):
-        figure, axes = _page(len(agents), height=0.9 + 0.27 * len(ranges))
+        figure, axes = _page(len(agents) + 1, height=0.9 + 0.27 * len(ranges))
         rows = np.arange(len(ranges))[::-1]
         low, high = np.array(list(ranges.values())).T
         axes.hlines(rows, low, high, color="#cfd5dd", linewidth=5, zorder=1)
@@ -206,11 +212,14 @@ def families(
             # Side by side, for agents that are equal.
             at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
             axes.plot(values, at, style["marker"], color=style["color"], markersize=5, label=label)
+        levels = [cosine.get(family, np.nan) for family in ranges]
+        colour = REFERENCE_COLOURS["cosine"]
+        axes.plot(levels, rows, "|", color=colour, markersize=11, markeredgewidth=1.6, label="cosine")
         axes.set_yticks(rows, [_short(as_text(family), _FAMILY_LETTERS) for family in ranges])
         axes.set_ylim(-0.7, len(ranges) - 0.3)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("mean expected reward")
-        _legend(figure, axes, len(agents))
+        _legend(figure, axes, len(agents) + 1)
         return _saved(figure, folder, name, title, caption)
 
 
@@ -261,20 +270,34 @@ def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
     figure.legend(handles, shown, loc="outside lower center", ncols=columns)
 
 
-def _write_beside(axes: Axes, references: Mapping[str, float]) -> None:
-    """Names of horizontal lines, right of the axes and never over each other."""
+def _limits(lines: Sequence[Line], wanted: Sequence[float], allowed: tuple[float, float] | None) -> tuple[float, float]:
+    """Of an axis: what is drawn, with some air, and nothing beyond what is allowed."""
+    low = min([*(float(np.nanmin(line.low)) for line in lines), *wanted])
+    high = max([*(float(np.nanmax(line.high)) for line in lines), *wanted])
+    air = 0.08 * (high - low) or 0.05 * max(abs(high), 0.1)
+    low, high = low - air, high + air
+    return (max(low, allowed[0]), min(high, allowed[1])) if allowed else (low, high)
+
+
+def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
+    """Horizontal lines, and right of the axes their names and numbers, never over each other; arrows point beyond."""
     low, high = axes.get_ylim()
-    last = -np.inf
-    for who, value in sorted(references.items(), key=lambda item: item[1]):
-        place = max((value - low) / (high - low), last + 0.065)
-        axes.annotate(
-            who, (1.01, place), xycoords="axes fraction", va="center", color=REFERENCE_COLOURS[who], fontsize=9
-        )
-        last = place
+    ordered = sorted(levels.items(), key=lambda item: item[1])
+    places = [min(max((value - low) / (high - low), 0.0), 1.0) for _, value in ordered]
+    for number in range(1, len(places)):
+        places[number] = max(places[number], places[number - 1] + _APART)
+    for number in reversed(range(len(places))):
+        places[number] = min(places[number], 1.0 - _APART * (len(places) - 1 - number))
+    for (who, value), place in zip(ordered, places, strict=True):
+        colour, beyond = REFERENCE_COLOURS[who], "" if low <= value <= high else " ↑" if value > high else " ↓"
+        if not beyond:
+            axes.axhline(value, color=colour, linestyle=(0, (2, 2)), linewidth=1, zorder=1)
+        words = f"{who} {value:.2f}{beyond}"
+        axes.annotate(words, (1.01, place), xycoords="axes fraction", va="center", color=colour, fontsize=9)
 
 
 def _saved(figure: Canvas, folder: Path, name: str, title: str, caption: str) -> Figure:
-    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white", metadata={"Software": None})
     path = folder / f"{name}.svg"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

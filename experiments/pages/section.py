@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from experiments.pages.data import ReportData
@@ -31,6 +31,26 @@ class Table:
     note: str = ""
     n_agents: int | None = None
     n_words: int = 1
+
+    def parts(self, most_columns: int) -> list[Table]:
+        """Tables of at most so many columns; each has the columns of words, and the last one the note."""
+        numbers = range(self.n_words, len(self.header))
+        room = max(1, most_columns - self.n_words)
+        if len(numbers) <= room:
+            return [self]
+        parts = []
+        for start in range(0, len(numbers), room):
+            columns = [*range(self.n_words), *numbers[start : start + room]]
+            parts.append(
+                replace(
+                    self,
+                    header=[self.header[column] for column in columns],
+                    rows=[[row[column] for column in columns] for row in self.rows],
+                    note="",
+                )
+            )
+        parts[-1] = replace(parts[-1], note=self.note)
+        return parts
 
 
 class Poster(NamedTuple):
@@ -81,6 +101,7 @@ class Section(Generic[Found]):
             nor navigation.
         draw: Makes what stands in it, given what ``needs`` found, and writes its figures into the folder of the data.
         without: A sentence under "What was run" that says why the section is missing; empty says nothing.
+        once: Whether it is of the whole page, and not of each comparison of runs that are scored on the same pairs.
 
     Example:
         >>> from experiments.pages.data import has_values
@@ -95,6 +116,7 @@ class Section(Generic[Found]):
     needs: Callable[[ReportData], Found | None]
     draw: Callable[[ReportData, Found], Content]
     without: str = ""
+    once: bool = False
 
     def content(self, data: ReportData) -> Content | None:
         """What stands in it; ``None`` where there is nothing to draw. What it needs is found once."""

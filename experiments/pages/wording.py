@@ -9,7 +9,15 @@ from typing import Any
 from experiments.runs.build import truth_spec
 from experiments.runs.folders import HOW_KEYS, Run
 
-__all__ = ["agent_in_words", "command_of", "reward_in_words", "simulator_in_words", "task_in_words", "truth_in_a_word"]
+__all__ = [
+    "agent_in_words",
+    "command_of",
+    "over_seeds",
+    "reward_in_words",
+    "simulator_in_words",
+    "task_in_words",
+    "truth_in_a_word",
+]
 
 _OPPONENTS = {
     "RandomRecommender": "recommends any candidate",
@@ -43,7 +51,7 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
 def agent_in_words(config: Mapping[str, Any]) -> str:
     """Who learns, from what, after which pre-training."""
     algo = config["algo"]
-    name = algo["_target_"].rpartition(".")[2]
+    name = _class_of(algo["_target_"])
     if name in _OPPONENTS:
         return f"{_OPPONENTS[name]}; {reward_in_words(config)}"
     who = name
@@ -56,6 +64,26 @@ def agent_in_words(config: Mapping[str, Any]) -> str:
         pairs = pretrain["dataset"] or f"{pretrain['n_pairs']:,} cosine rewards"
         who += f", pre-trained on {pairs} ({pretrain['epochs']} epochs)"
     return f"{who}; {reward_in_words(config)}"
+
+
+def over_seeds(runs: Sequence[Run]) -> dict[str, Any]:
+    """The config of runs that differ by their seeds alone, with all of them in each entry of that name: ``"0, 1"``."""
+
+    def merged(configs: Sequence[Any], key: str = "") -> Any:
+        first = configs[0]
+        if isinstance(first, Mapping):
+            return {name: merged([config[name] for config in configs], name) for name in first}
+        several = sorted(set(configs)) if key == "seed" else []
+        return ", ".join(map(str, several)) if len(several) > 1 else first
+
+    config: dict[str, Any] = merged([run.config for run in runs])
+    return config
+
+
+def _class_of(target: str) -> str:
+    """A class's name, with that of the method that makes it: ``"DynaQ.plus"``."""
+    *_, owner, name = f".{target}".split(".")
+    return f"{owner}.{name}" if owner[:1].isupper() else name
 
 
 def reward_in_words(config: Mapping[str, Any]) -> str:

@@ -259,19 +259,20 @@ class HeldOutEvaluation:
         chosen = {"random": drawn, "cosine": self.pairs.cosine.argmax(1), "oracle": self.pairs.expected.argmax(1)}
         return {name: self._outcomes(chosen[name]) for name in REFERENCES}
 
-    def example(self, model: Any | None = None) -> list[dict[str, Any]]:
+    def example(self, model: Any) -> list[dict[str, Any]]:
         """The best candidates of one held-out applicant, best first: five, or one of an agent that ranks nothing.
 
         Args:
-            model: Who ranks; ``None``: the truth.
+            model: Who ranks: an agent, ``"cosine"`` or ``"oracle"``.
 
         Returns:
             ``title``, ``key``, ``expected`` (reward), ``applies`` (without noise) and ``cosine`` of each.
         """
         row, pairs = self._example_row, self.pairs
         obs = {key: rows[row : row + 1] for key, rows in pairs.obs.items()}
-        if model is None:
-            places = np.argsort(-pairs.expected[row], kind="stable")[:EXAMPLE_JOBS]
+        if isinstance(model, str):
+            scores = {"cosine": pairs.cosine, "oracle": pairs.expected}[model]
+            places = np.argsort(-scores[row], kind="stable")[:EXAMPLE_JOBS]
         elif hasattr(model, "q_values"):
             places = np.argsort(-np.asarray(model.q_values(obs))[0], kind="stable")[:EXAMPLE_JOBS]
         else:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.runs.folders import HOW_KEYS, Run
+from experiments.runs.folders import HOW_KEYS, Run, flat_config
 
-__all__ = ["Comparison", "group_runs", "like_with_like", "name_of", "newest"]
+__all__ = ["Comparison", "group_runs", "like_with_like", "mark_of", "name_of", "newest"]
 
 References = Mapping[str, Mapping[str, float | None]]
 
 _DIGITS = 9
+_TASK = ("env", "market", "simulator", "setting", "evaluation", "experiment")
+_MOST_ENTRIES = 3
 _OF_THE_AGENT = ("discounted_return",)
 """Metrics of the references that the agent's own gamma changes."""
 
@@ -83,7 +86,7 @@ def like_with_like(
     """
     parts: list[tuple[set[str], dict[str, Sequence[Run]]]] = []
     for label, members in groups.items():
-        marks = {_mark(references_of(run)) for run in members}
+        marks = {mark_of(references_of(run)) for run in members}
         touched = [part for part in parts if part[0] & marks]
         merged: dict[str, Sequence[Run]] = {}
         for part in touched:
@@ -96,13 +99,23 @@ def like_with_like(
     found.sort(key=lambda part: order.index(next(iter(part))))
     if len(found) == 1:
         return [Comparison("", found[0])]
-    own = [set.intersection(*(set(_overrides(members[0])) for members in part.values())) for part in found]
-    common = set.intersection(*own)
-    names: list[str] = []
-    for number, overrides in enumerate(own, start=1):
-        name = ", ".join(sorted(overrides - common))
-        names.append(f"Task {number}: {name}" if name else f"Task {number}")
+    names = [f"Task {number}{name and f': {name}'}" for number, name in enumerate(_tasks(found), start=1)]
     return [Comparison(name, part) for name, part in zip(names, found, strict=True)]
+
+
+def mark_of(references: References) -> str:
+    """What is equal for equal held-out pairs and truth: what random, cosine and oracle score, to nine digits."""
+    return json.dumps(
+        {
+            who: {
+                key: None if value is None else round(value, _DIGITS)
+                for key, value in metrics.items()
+                if key not in _OF_THE_AGENT
+            }
+            for who, metrics in references.items()
+        },
+        sort_keys=True,
+    )
 
 
 def newest(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
@@ -127,6 +140,35 @@ def name_of(run: Run) -> str:
     return str(run.config.get("name") or "")
 
 
+def _tasks(parts: Sequence[Mapping[str, Sequence[Run]]]) -> list[str]:
+    """What tells tasks apart: overrides, where each has some, or else entries of their configs, or else nothing."""
+    overrides = [
+        set.intersection(*({item for item in _overrides(run) if _is_of_the_task(item)} for run in _firsts(part)))
+        for part in parts
+    ]
+    common = set.intersection(*overrides)
+    if all(each - common for each in overrides):
+        return [", ".join(sorted(each - common)) for each in overrides]
+    flat = [flat_config(_without_seeds(_firsts(part)[0].config)) for part in parts]
+    differ = sorted(
+        key for key in flat[0] if _is_of_the_task(key) and len({repr(config.get(key)) for config in flat}) > 1
+    )
+    return [
+        ", ".join(f"{key}={config[key]}" for key in differ[:_MOST_ENTRIES] if key in config)
+        + (", ..." if len(differ) > _MOST_ENTRIES else "")
+        for config in flat
+    ]
+
+
+def _firsts(part: Mapping[str, Sequence[Run]]) -> list[Run]:
+    return [members[0] for members in part.values()]
+
+
+def _is_of_the_task(entry: str) -> bool:
+    """Whether an override or a dotted key says what is asked of agents, and not who they are."""
+    return re.split(r"[.=@]", entry.lstrip("+~"), maxsplit=1)[0] in _TASK
+
+
 def _by_commit(members: list[Run]) -> list[tuple[list[Run], str]]:
     """A group, or, where a seed stands twice in it, its runs by commit and what to add to their labels."""
     seeds = [_seeds(run.config) for run in members]
@@ -137,21 +179,6 @@ def _by_commit(members: list[Run]) -> list[tuple[list[Run], str]]:
         ([run for run in members if run.summary.get("commit") == commit], f" at {commit or 'an unknown commit'}")
         for commit in commits
     ]
-
-
-def _mark(references: References) -> str:
-    """What is equal for runs of equal held-out pairs and truth."""
-    return json.dumps(
-        {
-            who: {
-                key: None if value is None else round(value, _DIGITS)
-                for key, value in metrics.items()
-                if key not in _OF_THE_AGENT
-            }
-            for who, metrics in references.items()
-        },
-        sort_keys=True,
-    )
 
 
 def _finished(run: Run) -> str:

@@ -122,7 +122,7 @@ def test_an_example_is_the_ranking_of_one_held_out_applicant(world):
     row = int(pairs.applies.any(axis=1).argmax())
     person = world.market.applicant(int(pairs.applicant_ids[row]))
 
-    shown, best = evaluation.example_applicant(), evaluation.example()
+    shown, best = evaluation.example_applicant(), evaluation.example("oracle")
     backwards = evaluation.example(SimpleNamespace(q_values=lambda obs: -np.arange(5.0)[None]))
     chosen = evaluation.example(SimpleNamespace(predict=lambda obs, deterministic: (np.array([3]), None)))
 

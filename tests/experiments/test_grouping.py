@@ -9,6 +9,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from omegaconf import OmegaConf
 
+from experiments import evaluate
+from experiments.runs import saved
 from experiments.runs.folders import Run, find_runs
 from experiments.runs.grouping import group_runs, like_with_like, newest
 from experiments.runs.sweeps import NoteSweep, in_words, tell_sweep
@@ -137,3 +139,15 @@ def test_runs_of_a_sweep_over_unlike_tasks_are_in_tables_of_their_own(tmp_path):
 
     assert said.count("held-out applicants") == 2 and "Task 1: env.k=5" in said and "Task 2: env.k=9" in said
     assert len(find_runs(tmp_path, "runs")) == 2
+
+
+def test_evaluations_on_unlike_pairs_are_in_tables_of_their_own(config, tmp_path, monkeypatch, capsys):
+    for k, cosine in ((5, 0.4), (9, 0.1)):
+        made(tmp_path, f"{k}", f"env.k={k}", cosine=cosine)
+    monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: run.summary)
+
+    evaluate.main(config("evaluate", f"run={tmp_path}"))
+
+    said = capsys.readouterr().out
+    first, second = said.partition("Task 2: env.k=9")[::2]
+    assert "Task 1: env.k=5" in first and "0.400" in first and "0.100" not in first and "0.100" in second

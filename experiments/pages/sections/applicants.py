@@ -52,17 +52,19 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
         data.folder,
         "families",
         "Mean reward by family",
-        "Grey bars go from what a random choice earns to what the best one would; markers are agents, means over "
-        "seeds. Families with the most held-out pairs stand on top.",
+        "Grey bars go from what a random choice earns to what the best one would; the upright stroke is the highest "
+        "cosine, markers are agents, means over seeds. Families with the most held-out pairs stand on top.",
         {
             family: tuple(references[who]["by_family"][family]["mean_reward"] for who in ("random", "oracle"))
             for family in names
         },
         rewards,
+        {family: references["cosine"]["by_family"][family]["mean_reward"] for family in names},
     )
     return Content(
         "Outcomes on the held-out pairs by the applicant's family of occupations. Families differ in what the "
-        "candidates offer them, so an agent is to be judged between the two ends of a family's bar.",
+        "candidates offer them, so an agent is to be judged between the two ends of a family's bar."
+        + (" Random, cosine and oracle are those of the first seed's truth." if len(data.truths) > 1 else ""),
         tables,
         [figure],
     )

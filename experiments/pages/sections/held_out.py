@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Section, Table
+from experiments.pages.verdicts import against, against_cosine
 from experiments.pages.wording import truth_in_a_word
 from experiments.runs.folders import Run
 from experiments.runs.tables import COLUMNS, Spread, format_number, held_out_table, mean_and_spread
 
 __all__ = ["SECTION", "truths_table"]
 
+_RETURN = "discounted_return"
 _SHOWN = tuple(name for name in COLUMNS if name not in ("coverage", "gini", "congestion"))  # those are of the jobs
 
 
@@ -48,15 +50,24 @@ def _known(data: ReportData) -> set[str]:
 def _draw(data: ReportData, known: set[str]) -> Content:
     header, rows = held_out_table({**data.held_out, **data.references}, _SHOWN)
     shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
-    same = all(run.summary["references"] == data.references for run in data.runs)
     tables = [
         Table(
             ["agent", *(header[column] for column in shown[1:])],
             [[row[column] for column in shown] for row in rows],
             "Mean over seeds ± one standard deviation."
-            + ("" if same else " The runs differ in pairs or truth: random, cosine and oracle are of the first run."),
+            + (
+                " The return is at each agent's own gamma: only those of equal gamma compare."
+                if data.references["oracle"].get(_RETURN) is None and _RETURN in known
+                else ""
+            )
+            + (
+                f" Each seed has a truth of its own: random, cosine and oracle are means over {len(data.truths)}."
+                if len(data.truths) > 1
+                else ""
+            ),
             n_agents=len(data.groups),
-        )
+        ),
+        *_differences(data),
     ]
     truths_header, truths_rows = truths_table(data.groups)
     if truths_rows:
@@ -74,6 +85,32 @@ def _draw(data: ReportData, known: set[str]) -> Content:
         "nothing: a random choice, the job of highest cosine, and the oracle.",
         tables,
     )
+
+
+def _differences(data: ReportData) -> list[Table]:
+    """Whether the seeds tell the agents from the highest cosine, and from the best of them."""
+    scored = {label: members for label, members in data.groups.items() if data.held_out[label].get("score")}
+    if not scored or data.references["cosine"]["score"] is None:
+        return []
+    best = max(scored, key=lambda label: data.held_out[label]["score"] or ())
+    several = len(scored) > 1
+    rows = [
+        [
+            label,
+            str(against_cosine(members)),
+            *(["-" if label == best else str(against(members, data.groups[best]))] if several else []),
+        ]
+        for label, members in scored.items()
+    ]
+    return [
+        Table(
+            ["agent", "score against the highest cosine's", *([f"against that of {best}"] if several else [])],
+            rows,
+            "Differences of scores, seed by seed, with Student's 95 % intervals, which few seeds make wide. Each "
+            "difference is judged by itself: of twenty comparisons of equals about one is told apart by chance.",
+            n_words=3,
+        )
+    ]
 
 
 SECTION = Section(

@@ -30,10 +30,8 @@ def _found(data: ReportData) -> _Found | None:
         for label, members in data.groups.items()
     }
     exposures = {label: parts for label, parts in exposures.items() if parts}
-    rows = {
-        label: [format_number(entry.get(key)) for key in _EXPOSURE]
-        for label, entry in {**data.held_out, **data.references}.items()
-    }
+    entries: dict[str, dict[str, Any]] = {**data.held_out, **data.references}
+    rows = {label: [format_number(entry.get(key)) for key in _EXPOSURE] for label, entry in entries.items()}
     if not exposures and all(entry == "-" for label in data.held_out for entry in rows[label]):
         return None
     return _Found(rows, exposures)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from experiments.pages.data import ReportData
+from experiments.pages.data import REFERENCES, ReportData
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section, Table
 from experiments.runs.tables import format_number, mean_and_spread
@@ -24,17 +24,20 @@ _HEADER = (
     "expected reward / decision",
 )
 _DECISIONS_ASKED = "decisions asked"
+_EARNED, _SCORE = "online/cumulative_expected_reward", "held_out/score"
+_MISSED, _COSINE_MISSED = "online/cumulative_regret", "online/cumulative_cosine_regret"
 _CURVES = (
     (
         "reward_by_decision",
-        "online/cumulative_expected_reward",
+        _EARNED,
         "Expected reward by feedback asked",
         "expected reward, sum",
-        "Sum while learning, over the decisions asked for; its slope is what a decision brings.",
+        "Sum while learning, over the decisions asked for; its slope is what a decision brings. Dashed: what the "
+        "highest cosine would have earned.",
     ),
     (
         "score_by_decision",
-        "held_out/score",
+        _SCORE,
         "Score by feedback asked",
         "score",
         "Held-out score over the decisions asked for, those known before included.",
@@ -44,6 +47,13 @@ _CURVES = (
 
 def _draw(data: ReportData, rows: list[list[str]]) -> Content:
     asked = {label: [_with_asked(table) for table in tables] for label, tables in data.metrics.items()}
+    scores = {who: data.references[who].get("score") for who in REFERENCES}
+    nearest = [
+        table.assign(**{_EARNED: table[_EARNED] + table[_MISSED] - table[_COSINE_MISSED]})
+        for tables in asked.values()
+        for table in tables
+        if _COSINE_MISSED in table
+    ]
     return Content(
         "What was asked of the language model in a run, mean over seeds: a decision that was known before costs "
         "nothing.",
@@ -59,6 +69,8 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
                 column,
                 y_label=label,
                 x_label=_DECISIONS_ASKED,
+                references=scores if column == _SCORE else None,
+                extra={"cosine": nearest} if column == _EARNED and nearest else None,
             )
             for name, column, title, label, caption in _CURVES
         ],

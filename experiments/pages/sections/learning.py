@@ -23,7 +23,7 @@ def _known(data: ReportData) -> list[tuple[str, str, str, str]]:
 def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
     return Content(
         "How good the greedy agent is on applicants that it never meets while learning, by how many recommendations it "
-        "has learned from.",
+        "has learned from. The axes are those of the curves and of the highest cosine; what lies beyond is a number.",
         figures=[
             curves(
                 data.folder,
@@ -34,7 +34,7 @@ def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
                 "interactions",
                 f"held_out/{key}",
                 y_label=title,
-                references={who: data.references[who][key] for who in REFERENCES},
+                references={who: data.references[who].get(key) for who in REFERENCES},
             )
             for name, key, title, caption in known
         ],

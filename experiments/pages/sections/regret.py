@@ -5,19 +5,27 @@ from __future__ import annotations
 from experiments.pages.data import ReportData, has_values
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section, Table
+from experiments.pages.windows import equal_windows, window_length
 from experiments.runs.tables import Spread, mean_and_spread
 
 __all__ = ["SECTION"]
 
 _REGRET, _RANDOM_REGRET = "online/cumulative_regret", "online/cumulative_random_regret"
 _APPLY_RATE = "online/apply_rate"
-_RANDOM = "a random choice"
+_COSINE_REGRET, _COSINE_APPLY_RATE = "online/cumulative_cosine_regret", "online/cosine_apply_rate"
 
 
 def _draw(data: ReportData, found: bool) -> Content:
     rows = _rows(data)
-    first = next(iter(data.metrics.values()))
-    random_too = {_RANDOM: [table.assign(**{_REGRET: table[_RANDOM_REGRET]}) for table in first]}
+    tables = [table for runs in data.metrics.values() for table in runs]
+    others = {
+        who: [table.assign(**{_REGRET: table[column]}) for table in tables if column in table]
+        for who, column in (("random", _RANDOM_REGRET), ("cosine", _COSINE_REGRET))
+    }
+    length = window_length(data.metrics)
+    rates = equal_windows(data.metrics, _APPLY_RATE, length)
+    cosines = equal_windows(data.metrics, _COSINE_APPLY_RATE, length)
+    nearest = [table.rename(columns={_COSINE_APPLY_RATE: _APPLY_RATE}) for runs in cosines.values() for table in runs]
     return Content(
         "What learning cost: the expected reward of the best candidate less that of the recommended one, summed up "
         "over all recommendations made while learning, exploration included.",
@@ -27,22 +35,25 @@ def _draw(data: ReportData, found: bool) -> Content:
                 data.folder,
                 "online_regret",
                 "Cumulative expected regret",
-                "Flat where nothing is missed any more; the dashed line would be a random choice's.",
+                "Flat where nothing is missed any more. Dashed: what a random choice, and that of the highest cosine, "
+                "would have missed on the same candidates.",
                 data.metrics,
                 "interactions",
                 _REGRET,
                 y_label="cumulative regret",
-                extra=random_too,
+                extra=others,
             ),
             curves(
                 data.folder,
                 "online_apply_rate",
                 "Apply rate while learning",
-                "Share of recommendations that would be applied to without noise, since the point before.",
-                data.metrics,
+                "Share of recommendations that would be applied to without noise, in windows of "
+                f"{length:,.0f} interactions. Dashed: of the highest cosine.",
+                rates,
                 "interactions",
                 _APPLY_RATE,
                 y_label="apply rate",
+                extra={"cosine": nearest},
             ),
         ],
     )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
+
 from experiments.pages.data import ReportData, has_values
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section
+from experiments.pages.windows import equal_windows, window_length
 
 __all__ = ["SECTION"]
 
+_WEIGHT = "cosine_weight"
 _CURVES = (
     ("online_reward", "mean_reward", "Reward while learning", "reward", "What agents were paid."),
     (
@@ -25,8 +31,12 @@ _CURVES = (
         "feedback reward",
         "What the decisions were worth, where somebody was asked.",
     ),
-    ("cosine_weight", "cosine_weight", "Weight of the cosine", "weight", "1: cosine alone; 0: feedback alone."),
+    ("cosine_weight", _WEIGHT, "Weight of the cosine", "weight", "1: cosine alone; 0: feedback alone."),
 )
+_FEEDBACK_ALONE = ("FeedbackReward", "LLMReward")
+_EXPECTED = "online/cumulative_expected_reward"
+_MISSED, _COSINE_MISSED = "online/cumulative_regret", "online/cumulative_cosine_regret"
+_EARNED = "cosine"
 
 
 def _known(data: ReportData) -> list[tuple[str, str, str, str, str]]:
@@ -35,15 +45,65 @@ def _known(data: ReportData) -> list[tuple[str, str, str, str, str]]:
 
 
 def _draw(data: ReportData, known: list[tuple[str, str, str, str, str]]) -> Content:
-    annealed = any(column == "cosine_weight" for _, column, *_ in known)
+    length = window_length(data.metrics)
+    annealed = any(column == _WEIGHT for _, column, *_ in known)
+    figures = []
+    for name, key, title, label, caption in known:
+        column = f"online/{key}"
+        tables = data.metrics if key == _WEIGHT else equal_windows(data.metrics, column, length)
+        cosine = _of_the_cosine(data, key, length, column)
+        if cosine:
+            caption += " Dashed: the highest cosine's expected feedback on the same candidates."
+        figures.append(
+            curves(
+                data.folder,
+                name,
+                title,
+                caption,
+                tables,
+                "interactions",
+                column,
+                y_label=label,
+                extra={"cosine": cosine} if cosine else None,
+                references={"cosine": data.references["cosine"].get("cosine")} if _is_unit(data, key) else None,
+            )
+        )
     return Content(
-        "Means since the point before, exploration included."
+        f"Means over windows of {length:,.0f} interactions each, drawn at their ends, exploration included."
         + ("" if annealed else " No reward here is annealed, so there is no weight over time."),
-        figures=[
-            curves(data.folder, name, title, caption, data.metrics, "interactions", f"online/{column}", y_label=label)
-            for name, column, title, label, caption in known
-        ],
+        figures=figures,
     )
+
+
+def _of_the_cosine(data: ReportData, key: str, length: float, column: str) -> list[pd.DataFrame]:
+    """What the job of the highest cosine would have earned, where that is what a curve shows of the others."""
+    configs = [members[0].config for members in data.groups.values()]
+    feedback_is_true = all(config["evaluation"]["simulator"] is None for config in configs)
+    paid_alone = all(_reward(config).removeprefix("Vector") in _FEEDBACK_ALONE for config in configs)
+    if not feedback_is_true or not (key == "feedback" or (key == "mean_reward" and paid_alone)):
+        return []
+    earned = {
+        label: [
+            table.assign(**{_EARNED: table[_EXPECTED] + table[_MISSED] - table[_COSINE_MISSED]})
+            for table in tables
+            if _COSINE_MISSED in table
+        ]
+        for label, tables in data.metrics.items()
+    }
+    windows = equal_windows(earned, _EARNED, length, sums=True)
+    return [table.rename(columns={_EARNED: column}) for tables in windows.values() for table in tables]
+
+
+def _is_unit(data: ReportData, key: str) -> bool:
+    """Whether a curve is that of cosines as the held-out figures have them."""
+    rewards: list[dict[str, Any]] = [members[0].config["reward"] for members in data.groups.values()]
+    scales = {reward.get("scale", reward.get("cosine_scale")) for reward in rewards}
+    return key == "cosine" and scales <= {None, "unit"}
+
+
+def _reward(config: dict[str, Any]) -> str:
+    target: str = config["reward"]["_target_"]
+    return target.rpartition(".")[2]
 
 
 SECTION = Section(

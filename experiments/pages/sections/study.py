@@ -45,4 +45,4 @@ def _draw(data: ReportData, tables: list[dict[str, Any]]) -> Content:
     )
 
 
-SECTION = Section("study", "The cold start", 0, needs=_tables, draw=_draw)
+SECTION = Section("study", "The cold start", 0, needs=_tables, draw=_draw, once=True)

@@ -1,0 +1,136 @@
+"""Whether seeds tell two agents apart, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from experiments.pages.data import ReportData
+from experiments.runs.folders import Run
+from experiments.runs.grouping import mark_of
+
+__all__ = ["CONFIDENCE", "Difference", "Headline", "against", "against_cosine", "difference_of", "headline_of"]
+
+CONFIDENCE = 0.95
+
+_Scores = Mapping[tuple[int, str], float]
+
+
+class Difference(NamedTuple):
+    """A mean difference over seeds, and how sure it is.
+
+    Attributes:
+        mean: Ours less theirs.
+        half: Half of the interval around it; infinite for one seed.
+        n_seeds: Seeds that both have.
+    """
+
+    mean: float
+    half: float
+    n_seeds: int
+
+    @property
+    def side(self) -> int:
+        """1 where we are above, -1 below, 0 where the seeds do not tell."""
+        return 0 if abs(self.mean) <= self.half else 1 if self.mean > 0 else -1
+
+    def __str__(self) -> str:
+        if self.n_seeds == 0:
+            return "no seed in common"
+        if self.n_seeds == 1:
+            return f"not told by one seed ({self.mean:+.3f})"
+        if self.mean == self.half == 0:
+            return "equal"
+        around = f"{self.mean - self.half:+.3f} to {self.mean + self.half:+.3f}"
+        if self.side == 0:
+            return f"not told apart by {self.n_seeds} seeds ({around})"
+        return f"{'above' if self.side > 0 else 'below'} by {abs(self.mean):.3f} ({around})"
+
+
+class Headline(NamedTuple):
+    """What came out, in a sentence or two.
+
+    Attributes:
+        headline: Empty where nobody learns, or nothing can be scored.
+        side: ``"above"`` or ``"below"`` the cosine where the seeds tell; else empty, and the sentence stands in a
+            neutral box.
+    """
+
+    headline: str
+    side: str
+
+
+def headline_of(data: ReportData) -> Headline:
+    """The learner of the highest mean against the cosine and against the other learners."""
+    learners, cosine = data.learners, data.references["cosine"]["score"]
+    if not learners or cosine is None:
+        return Headline("", "")
+    best, *others = learners
+    difference = against_cosine(data.groups[best])
+    who = f"The highest mean is that of {best}: it" if others else "The agent"
+    told = [label for label in others if against(data.groups[best], data.groups[label]).side > 0]
+    if others and len(told) == len(others):
+        who = f"The best agent ({best})"
+    score, other = f"{learners[best]:.2f}", f"{cosine:.2f}"
+    side = "equal to" if score == other else "above" if learners[best] > cosine else "below"
+    said = f"{who} scores {score} on held-out applicants, {side} the job of highest cosine ({other})"
+    n = difference.n_seeds
+    if difference.side:
+        low, high = sorted((abs(difference.mean) - difference.half, abs(difference.mean) + difference.half))
+        said += f" by {low:.2f} to {high:.2f} (95 % interval of {n} seeds)."
+    else:
+        said += "; one seed does not tell skill from chance." if n == 1 else f"; {n} seeds do not tell the two apart."
+    if rivals := [label for label in others if label not in told]:
+        listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
+        seeds = min(against(data.groups[best], data.groups[label]).n_seeds for label in rivals)
+        said += f" Not told apart from it by {seeds} seed{'' if seeds == 1 else 's'}: {listed}."
+    return Headline(
+        f"{said} 0 is a random choice, 1 the best possible one.", {1: "above", 0: "", -1: "below"}[difference.side]
+    )
+
+
+def difference_of(differences: Sequence[float]) -> Difference:
+    """A mean difference with Student's 95 % interval, which is wide where seeds are few.
+
+    A bootstrap of two seeds would give no more than the two.
+
+    Args:
+        differences: Of each seed.
+    """
+    n = len(differences)
+    if n == 0:
+        return Difference(0.0, float("inf"), 0)
+    mean = float(np.mean(differences))
+    if n == 1:
+        return Difference(mean, float("inf"), 1)
+    error = float(np.std(differences, ddof=1)) / np.sqrt(n)
+    return Difference(mean, float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * error, n)
+
+
+def against(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
+    """The difference of two groups' held-out scores, seed by seed, on the same pairs and truth alone."""
+    left, right = _scores(ours), _scores(theirs)
+    return difference_of([left[key] - right[key] for key in left if key in right])
+
+
+def against_cosine(ours: Sequence[Run]) -> Difference:
+    """The difference of a group's held-out scores to those of the highest cosine on the same pairs."""
+    cosines = {_key(run): run.summary["references"]["cosine"]["score"] for run in ours}
+    return difference_of([score - cosines[key] for key, score in _scores(ours).items() if cosines[key] is not None])
+
+
+def _scores(runs: Sequence[Run]) -> _Scores:
+    """The score of each seed; a mean where a seed stands twice in the group."""
+    scores: dict[tuple[int, str], list[float]] = {}
+    for run in runs:
+        score = run.summary["held_out"]["score"]
+        if score is not None:
+            scores.setdefault(_key(run), []).append(score)
+    return {key: float(np.mean(values)) for key, values in scores.items()}
+
+
+def _key(run: Run) -> tuple[int, str]:
+    return int(run.summary["seed"]), mark_of(run.summary["references"])

@@ -1,0 +1,222 @@
+"""What the report says of agents beside each other: like with like, intervals in words, equal windows."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib import pyplot as plt
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.pages import plots
+from experiments.pages.data import ReportData
+from experiments.pages.page import write_report
+from experiments.pages.section import Table
+from experiments.pages.verdicts import against, against_cosine, difference_of, headline_of
+from experiments.pages.windows import equal_windows, window_length
+from experiments.pages.wording import agent_in_words, over_seeds
+from experiments.runs.build import build
+from experiments.runs.folders import Run, find_runs
+from experiments.runs.grouping import group_runs
+from experiments.runs.sweeps import in_words
+from experiments.runs.training import run_training
+
+
+def of(scores, cosine=0.4):
+    """Runs of seeds 0, 1, ... with these scores."""
+    references = {"cosine": {"score": cosine}}
+    return [
+        Run(None, {}, {"seed": seed, "held_out": {"score": score}, "references": references})
+        for seed, score in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        ([0.6, 0.61, 0.59], "above by 0.200 (+0.175 to +0.225)"),
+        ([0.2, 0.21, 0.19], "below by 0.200 (-0.225 to -0.175)"),
+        ([0.6, 0.4], "not told apart by 2 seeds (-1.171 to +1.371)"),
+        ([0.9], "not told by one seed (+0.500)"),
+        ([0.4, 0.4], "equal"),
+        ([None], "no seed in common"),
+    ],
+)
+def test_intervals_are_told_in_words(ours, said):
+    assert str(against_cosine(of(ours))) == said
+
+
+def test_agents_are_compared_seed_by_seed_on_the_same_pairs_alone():
+    # Each seed is hard or easy for both, so that the difference is sure though the means are not.
+    sure = against(of([0.1, 0.5, 0.9]), of([0.0, 0.41, 0.79, 0.3]))
+    assert sure.side == 1 and sure.n_seeds == 3
+
+    assert against(of([0.9, 0.9]), of([0.1, 0.1], cosine=0.3)).n_seeds == 0
+
+
+def test_two_seeds_make_a_wide_interval():
+    assert difference_of([0.1, 0.2]).half == pytest.approx(12.706 * 0.05, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    run_training(build(small("algo=dynaq")), folder, ["algo=dynaq"])
+    return folder
+
+
+@pytest.fixture
+def copies(trained, tmp_path):
+    """Copies of a run with other figures: ``copies(name, seed, score, cosine)``."""
+    folder = tmp_path / "runs"
+
+    def copied(name, seed, score, cosine=0.4, finished="2026"):
+        copy = shutil.copytree(trained, folder / f"{name}-{seed}-{finished}")
+        config = yaml.safe_load((copy / "config.yaml").read_text()) | {"name": name, "seed": seed}
+        summary = json.loads((copy / "summary.json").read_text()) | {"seed": seed}
+        summary["held_out"]["score"] = score
+        summary["references"]["cosine"]["score"] = cosine
+        summary["wall_clock"]["finished"] = finished
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        (copy / "summary.json").write_text(json.dumps(summary))
+        return folder
+
+    return copied
+
+
+def headline(folder):
+    return headline_of(ReportData.of(group_runs(find_runs(folder, "runs")), folder.parent / "report"))
+
+
+def test_the_best_agent_is_called_so_where_the_seeds_tell_it_from_all_others(copies):
+    for seed in (0, 1, 2):
+        copies("plain", seed, 0.45 + 0.01 * seed)
+        folder = copies("better", seed, 0.6 + 0.01 * seed)
+
+    words, side = headline(folder)
+
+    assert side == "above"
+    assert words.startswith(
+        "The best agent (better) scores 0.61 on held-out applicants, above the job of highest cosine"
+    )
+    assert "by 0.19 to 0.23 (95 % interval of 3 seeds)" in words
+
+
+def test_nobody_is_crowned_by_two_seeds_that_differ_by_noise(copies):
+    for seed, score in ((0, 0.3), (1, 0.6)):
+        copies("plain", seed, score)
+        folder = copies("better", seed, 0.95 - score + 0.1)
+
+    words, side = headline(folder)
+
+    assert side == "" and "best agent" not in words
+    assert "2 seeds do not tell the two apart" in words and "Not told apart from it by 2 seeds: plain (0.45)" in words
+
+
+def test_a_loss_is_called_a_loss(copies):
+    for seed in (0, 1):
+        folder = copies("plain", seed, 0.1)
+
+    words, side = headline(folder)
+
+    assert side == "below" and "below the job of highest cosine (0.40) by 0.30 to 0.30" in words
+
+
+def test_one_seed_tells_nothing(copies):
+    words, side = headline(copies("plain", 0, 0.6))
+
+    assert side == "" and "above the job of highest cosine (0.40); one seed does not tell skill from chance" in words
+
+
+def test_runs_of_unlike_pairs_have_tables_figures_and_verdicts_of_their_own(copies, tmp_path):
+    for seed in (0, 1):
+        copies("here", seed, 0.6)
+        folder = copies("there", seed, 0.9, cosine=0.8)
+    copies("here", 0, 0.123, finished="2025")
+
+    page = write_report(find_runs(folder, "runs"), tmp_path / "report").read_text()
+
+    found = re.findall(r'<p class="headline ?(\w*)">(.*?)</p>', page)
+    assert [words.partition("</strong>")[0] for _, words in found] == ["<strong>Task 1.", "<strong>Task 2."]
+    assert "0.60" in found[0][1] and "0.90" in found[1][1] and "there" not in found[0][1]
+    first, second = page.partition('<h2 id="task-2-all">')[::2]
+    assert ">0.600" in first and ">0.900" not in first and ">0.900" in second and ">0.600" not in second
+    for target in re.findall(r'href="(?!data:)([^"]*)"', page):
+        assert (tmp_path / "report" / target).is_file() if target[0] != "#" else page.count(f'id="{target[1:]}"') == 1
+    assert in_words(folder).count("oracle") == 2
+    # What was run twice counts once.
+    assert "1 older run of equal config, seed and commit is left out" in page and "here-0-2025" in page
+    assert ">0.123" not in page and "0.600 ±\u00a00.000" in page
+
+
+def test_rates_are_over_equal_windows_though_rows_are_not():
+    # 10 a step until 100, then 20 a step: rows of the curve stand at unlike distances.
+    table = pd.DataFrame({"interactions": [0, 10, 50, 100, 200, 400], "rate": [np.nan, 10, 10, 10, 20, 20]})
+
+    length = window_length({"a": [table]})
+    (found,) = equal_windows({"a": [table]}, "rate", length)["a"]
+
+    assert length == 200
+    assert found["interactions"].tolist() == [200, 400] and found["rate"].tolist() == [15, 20]
+
+
+def test_a_sum_becomes_a_rate_and_windows_fill_the_curve():
+    table = pd.DataFrame({"interactions": [0, 100, 200, 250], "sum": [0.0, 100.0, 300.0, 400.0]})
+
+    length = window_length({"a": [table]})
+    (found,) = equal_windows({"a": [table]}, "sum", length, sums=True)["a"]
+
+    assert length == 125
+    assert found["interactions"].tolist() == [125, 250] and found["sum"].tolist() == [150 / 125, 250 / 125]
+
+
+def test_windows_in_which_nothing_is_known_are_left_out():
+    table = pd.DataFrame({"interactions": [0, 10, 20, 30], "feedback": [np.nan, np.nan, 1.0, 2.0]})
+
+    (found,) = equal_windows({"a": [table]}, "feedback", 10)["a"]
+
+    assert found["interactions"].tolist() == [20, 30]
+    assert equal_windows({"a": [table]}, "absent", 10)["a"][0].empty
+
+
+def test_an_axis_is_that_of_the_curves_and_the_cosine_and_the_oracle_is_a_number(tmp_path, monkeypatch):
+    drawn = {}
+
+    def saved(figure, *_):
+        (axes,) = figure.axes
+        drawn.update(limits=axes.get_ylim(), words=[text.get_text() for text in axes.texts], n_lines=len(axes.lines))
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_saved", saved)
+    tables = {"a": [pd.DataFrame({"x": [0, 10], "y": [0.30, 0.32]})]}
+    levels = {"random": 0.0, "cosine": 0.35, "oracle": 1.0}
+
+    plots.curves(tmp_path, "n", "t", "c", tables, "x", "y", y_label="y", references=levels)
+
+    assert 0.29 < drawn["limits"][0] < 0.30 and 0.35 < drawn["limits"][1] < 0.36
+    assert drawn["words"] == ["random 0.00 ↓", "cosine 0.35", "oracle 1.00 ↑"]
+    assert drawn["n_lines"] == 2  # the agent and the cosine
+
+
+def test_a_table_of_many_columns_becomes_several_that_fit():
+    table = Table(["agent", *"abcdefg"], [["x", *"1234567"]], "A note.")
+
+    parts = table.parts(4)
+
+    assert [part.header for part in parts] == [["agent", *"abc"], ["agent", *"def"], ["agent", "g"]]
+    assert [part.rows[0] for part in parts] == [["x", *"123"], ["x", *"456"], ["x", "7"]]
+    assert [part.note for part in parts] == ["", "", "A note."]
+    assert table.parts(8) == [table]
+
+
+def test_seeds_of_a_group_stand_together_and_a_maker_has_its_class():
+    configs = [{"algo": {"_target_": "dynaq_algo.DynaQ.plus"}, "simulator": {"seed": seed}} for seed in (1, 0)]
+
+    assert over_seeds([Run(None, config, {}) for config in configs])["simulator"]["seed"] == "0, 1"
+    reward = {"_target_": "jobrec_gym.VectorCosineReward", "scale": "unit"}
+    config = {**configs[0], "pretrain": {"epochs": 0}, "reward": reward}
+    assert agent_in_words(config).startswith("DynaQ.plus; paid the cosine")
