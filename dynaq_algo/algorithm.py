@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from dynaq_algo.action_table import ActionTable, find_action_table
 from dynaq_algo.agent_file import REMADE, AgentFileError, building, read_agent, reading, write_agent
-from dynaq_algo.arguments import best_match, refuse_unknown_arguments, require_whole
+from dynaq_algo.arguments import best_match, check_collecting, refuse_unknown_arguments, require_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
@@ -145,6 +145,13 @@ class CandidateAlgorithm(DQN):
         own = type(self).__mro__[: type(self).__mro__.index(DQN) + 1]
         known = {name for one in own for name in inspect.signature(one).parameters}
         refuse_unknown_arguments(type(self).__name__, kwargs, known - NOT_OURS - {"args", "kwargs"})
+        check_collecting({**kwargs, "gradient_steps": gradient_steps})
+        try:
+            th.device("cpu" if (device := kwargs.get("device", "auto")) == "auto" else device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"`device` must be auto, or a device of torch such as cpu or cuda:0, got {device!r:.80}."
+            ) from error
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -182,9 +189,14 @@ class CandidateAlgorithm(DQN):
             self.action_table = find_action_table(
                 self.action_features, shown_table, self._action_table_reference, largest_id
             )
-        self.replay_buffer = CandidateReplay(
-            self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs, layout.n_pairs
-        )
+        try:
+            self.replay_buffer = CandidateReplay(
+                self.buffer_size, layout.state_dim, layout.n_candidates, layout.action_dim, self.n_envs, layout.n_pairs
+            )
+        except MemoryError as error:
+            raise ValueError(
+                f"`buffer_size` of {self.buffer_size:,} takes more memory than there is ({error}): lower it."
+            ) from error
         self._find_pair_features()
         self._convert_train_freq()
         if self._gradient_steps_by_default:

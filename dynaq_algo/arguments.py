@@ -6,13 +6,14 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
     "BOOTSTRAPS",
     "PLANNING",
     "best_match",
+    "check_collecting",
     "check_learning",
     "refuse_other_choice",
     "refuse_unknown_arguments",
@@ -106,6 +107,30 @@ def require_number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a finite number, got {value!r:.80}.")
     return float(value)
+
+
+def check_collecting(given: Mapping[str, Any]) -> None:
+    """Check arguments of :class:`stable_baselines3.DQN` by name, which it takes as they are; others are left alone.
+
+    Raises:
+        ValueError: If one is of another kind or out of range.
+    """
+    for name, least in (("learning_starts", 0), ("gradient_steps", -1)):
+        if given.get(name) is not None:
+            require_whole(name, given[name], least)
+    for name in ("exploration_initial_eps", "exploration_final_eps", "tau"):
+        if name in given and not 0 <= require_number(name, given[name]) <= 1:
+            raise ValueError(f"`{name}` must be in [0, 1], got {given[name]}.")
+    if "exploration_fraction" in given and require_number("exploration_fraction", given["exploration_fraction"]) < 0:
+        raise ValueError(f"`exploration_fraction` must be 0 or more, got {given['exploration_fraction']}.")
+    if not callable(rate := given.get("learning_rate", 0.0)):
+        require_number("learning_rate", rate)
+    frequency = given.get("train_freq", 1)
+    if isinstance(frequency, tuple | list):
+        if len(frequency) != 2 or frequency[1] not in ("step", "episode"):
+            raise ValueError(f'`train_freq` must be a number, or such as (4, "step"), got {frequency!r:.80}.')
+        frequency = frequency[0]
+    require_whole("train_freq", frequency, 1)
 
 
 def check_learning(

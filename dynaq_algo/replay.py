@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
@@ -92,9 +93,10 @@ class CandidateReplay:
         n_envs: int = 1,
         n_pairs: int = 0,
     ):
-        if not max(n_envs, 1) <= capacity <= _MOST_TRANSITIONS:
+        if not isinstance(capacity, numbers.Integral) or not max(n_envs, 1) <= capacity <= _MOST_TRANSITIONS:
             raise ValueError(
-                f"`buffer_size` must be n_envs={n_envs} or more, and at most {_MOST_TRANSITIONS:,}, got {capacity}."
+                f"`buffer_size` must be n_envs={n_envs} or more, and at most {_MOST_TRANSITIONS:,}, got "
+                f"{capacity!r:.80}."
             )
         self.capacity = capacity
         self.n_candidates = n_candidates

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Mapping
 from functools import lru_cache
-from operator import index
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,13 +103,17 @@ class RuleSimulator:
         corruption: float = 0.0,
         reach: float = _REACH,
     ):
-        if not 0 <= corruption <= 1:
-            raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption}.")
-        if not noise >= 0 or not math.isfinite(noise):
-            raise ValueError(f"`noise` must be a finite number of at least 0, got {noise}.")
-        if not reach >= 0 or not math.isfinite(reach):
-            raise ValueError(f"`reach` must be a finite number of at least 0, got {reach}.")
-        self.seed = index(seed)
+        if not _is_number(corruption) or not 0 <= corruption <= 1:
+            raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption!r:.80}.")
+        for name, value in (("noise", noise), ("reach", reach)):
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r:.80}.")
+        for part, weight in (weights or {}).items():
+            if not _is_number(weight):
+                raise ValueError(f"`weights` must be numbers, got {part}={weight!r:.80}.")
+        if not isinstance(seed, numbers.Integral):
+            raise ValueError(f"`seed` must be a whole number, got {seed!r:.80}.")
+        self.seed = int(seed)
         self.noise = float(noise)
         self.corruption = float(corruption)
         self.reach = float(reach)
@@ -353,6 +358,10 @@ def _bind(
     reach: float,
 ) -> BoundRuleSimulator:
     return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption, reach))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tuple[str, ...]:

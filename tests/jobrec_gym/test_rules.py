@@ -212,3 +212,20 @@ def test_feedback_fills_in_what_is_not_given():
     assert feedback.status.tolist() == ["ok", "ok"] and feedback.reason.tolist() == ["", ""]
     assert np.isnan(feedback.probability).all() and not feedback.cached.any()
     assert Feedback.of(["", "save"], [0, 0.5], status=["timeout", "ok"]).status.tolist() == ["timeout", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": "abc"}, "`seed` must be a whole number, got 'abc'"),
+        ({"seed": 1.5}, r"`seed` must be a whole number, got 1\.5"),
+        ({"noise": ".nan"}, r"`noise` must be a finite number of at least 0, got '\.nan'"),
+        ({"noise": True}, "`noise` must be a finite number of at least 0, got True"),
+        ({"reach": None}, "`reach` must be a finite number of at least 0, got None"),
+        ({"corruption": "much"}, "`corruption` must be a chance, 0 to 1, got 'much'"),
+        ({"weights": {"taste": ".nan"}}, r"`weights` must be numbers, got taste='\.nan'"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RuleSimulator(**arguments)
