@@ -65,7 +65,7 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
         runs = find_runs(options["run"], "run")
         if len(runs) != 1:
             raise RunError(f"`run` holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}.")
-        setup, agent = load_run(runs[0], {})
+        setup, agent = load_run(runs[0], {}, options["trust"])
     if not hasattr(agent, "q_values"):
         raise RunError(f"{setup.algorithm.target} gives candidates no values to rank them by: take another run.")
     drawn = {

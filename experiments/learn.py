@@ -81,7 +81,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
         (run,) = _one(find_runs(options["run"], "run"))
         if folder.exists() and folder.samefile(run.folder):
             raise RunError(f"`folder` is that of the run, {folder}: choose another one, so that the run stays.")
-        setup, agent = load_run(run, {})
+        setup, agent = load_run(run, {}, options["trust"])
         market = setup.market
     reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
     log = load_interactions(options["log"], market, **reading).split(options["split"])

@@ -14,6 +14,10 @@ import yaml
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from omegaconf import OmegaConf
+
+from experiments.frame import draw_step
+from experiments.learn import learn_from_log
 from experiments.runs import build, training
 from experiments.runs.folders import RunError, find_runs, read_run
 from experiments.runs.ranking import ranking_of_run
@@ -104,6 +108,26 @@ def test_an_agent_of_another_library_asks_for_trust(run, tmp_path):
     assert evaluate_run(found, {"n_pairs": None}, trust=True)["held_out"]
     # Its agent is not loaded to be trained again.
     require_trust(found.config, found.folder, trust=False, loads_agent=False)
+
+
+@pytest.mark.parametrize("command", ["learn", "frame"])
+def test_a_command_that_loads_an_agent_asks_for_trust(own_run, config, tmp_path, monkeypatch, command):
+    found = own_run("simulator", value={"_target_": "os.mkdir", "path": str(tmp_path / "canary")})
+    verb = {"learn": learn_from_log, "frame": draw_step}[command]
+    options = OmegaConf.to_container(config(command, f"run={found.folder}"))
+    with pytest.raises(RunError, match=r"names `simulator\._target_` = 'os\.mkdir'.*say trust=true"):
+        verb(options | {"log": "no.csv", "folder": str(tmp_path / "learned")})
+    assert not (tmp_path / "canary").exists()
+
+    class Trusted(Exception):
+        pass
+
+    def trusted(run, changes, trust):
+        raise Trusted if trust is True else AssertionError(trust)
+
+    monkeypatch.setattr("experiments.runs.saved.load_run", trusted)
+    with pytest.raises(Trusted):
+        verb(options | {"log": "no.csv", "folder": str(tmp_path / "learned"), "trust": True})
 
 
 def test_an_agent_with_a_pickle_is_refused_trusted_or_not(own_run, tmp_path):
