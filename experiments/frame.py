@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["draw_step"]
 
@@ -48,8 +46,9 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
         options: As in ``conf/frame.yaml``.
 
     Raises:
-        RunError: If there is not one run, or its agent gives candidates no values.
-        ValueError: For an unknown applicant, or more candidates than there are jobs.
+        RunError: If there is not one run, there are overrides for a run that is finished, or its agent gives candidates
+            no values.
+        ValueError: For an unknown applicant, more candidates than there are jobs, or a step that no episode reaches.
         ImportError: Without Pillow.
     """
     from hydra import compose
@@ -58,10 +57,12 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
     from experiments.runs.saved import load_run
 
     if options["run"] is None:
-        setup = build(compose("train", ["algo=dynaq_plus"]))
+        setup = build(compose("train", ["algo=dynaq_plus", *options["overrides"]]))
         agent = setup.algorithm.make(setup.env)
         agent.learn(options["total_timesteps"])
     else:
+        if options["overrides"]:
+            raise RunError("`overrides` are for an agent that learns here; the run of `run` has its own.")
         runs = find_runs(options["run"], "run")
         if len(runs) != 1:
             raise RunError(f"`run` holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}.")
@@ -76,8 +77,13 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
     env = build({**setup.config, "env": {**setup.config["env"], **drawn}}).single_env()
     env.unwrapped.rank_by(agent.q_values)  # type: ignore[attr-defined]
     who = {} if options["applicant"] is None else {"applicant_key": str(options["applicant"])}
-    obs, _ = env.reset(seed=options["seed"], options=who)
-    env.step(int(agent.q_values(obs).argmax()))
+    limit = setup.config["env"]["max_episode_steps"]
+    if not 1 <= options["steps"] <= limit:
+        raise ValueError(f"`steps` must be in [1, max_episode_steps={limit}], got {options['steps']}.")
+    obs, info = env.reset(seed=options["seed"], options=who)
+    for _ in range(options["steps"]):
+        values = np.where(info["action_mask"] == 1, agent.q_values(obs), -np.inf)
+        obs, _, _, _, info = env.step(int(values.argmax()))
     return env.render()  # type: ignore[return-value]
 
 

@@ -289,6 +289,25 @@ def test_ten_questions_of_newcomers_are_answered_within_two_clicks_from_home():
         assert linked(asked, answer) and linked(asked, answer) <= near, answer
 
 
+GALLERY = (ROOT / "docs" / "gallery.md").read_text()
+
+
+@pytest.mark.parametrize("entry", GALLERY.split("\n### ")[1:], ids=lambda entry: entry.splitlines()[0])
+def test_each_mode_in_the_gallery_has_a_picture_and_the_command_that_draws_it(entry):
+    ((said, picture),) = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", entry)
+    (command,) = re.findall(r"^```sh\n(.*)\n```", entry, re.MULTILINE)
+
+    assert len(said) > 60, "who cannot see it reads what it shows"
+    assert f"out=docs/{picture}" in shlex.split(command)
+    assert 10_000 < (ROOT / "docs" / picture).stat().st_size < 300_000
+    assert "gym.make(" in entry
+
+
+def test_no_picture_of_the_gallery_is_left_over():
+    named = set(re.findall(r"\((images/gallery/[^)]+)\)", GALLERY))
+    assert named == {f"images/gallery/{file.name}" for file in (ROOT / "docs" / "images" / "gallery").iterdir()}
+
+
 @every_page
 def test_extras_that_a_page_names_are_there(page):
     for names in re.findall(r"pip install [^`\n]*\.\[([\w,-]+)\]", page.read_text()):

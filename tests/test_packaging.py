@@ -19,6 +19,14 @@ def test_the_citation_is_of_this_version_under_this_licence():
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
 
 
+def test_the_page_on_citing_says_what_the_citation_says():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    page = (ROOT / "docs" / "cite.md").read_text()
+
+    assert f"{{{citation['title']}}}" in page
+    assert f"version = {{{citation['version']}}}" in page and f"license = {{{citation['license']}}}" in page
+
+
 def test_all_has_every_extra_but_those_for_developers_and_those_that_say_why():
     extras = PROJECT["optional-dependencies"]
     (all_of,) = extras["all"]

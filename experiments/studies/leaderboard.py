@@ -170,9 +170,18 @@ def _checked(cells: Mapping[str | None, Any], where: str) -> Row:
             numbers[name] = float(cells[name])
         except ValueError:
             raise RunError(f"{where}: `{name}` must be a number, got {cells[name]!r}.") from None
-    whole = int(numbers.pop("interactions"))
-    words = {name: cells[name] for name in ("setting", "learner", "seeds", "commit", "command")}
-    row = Row(interactions=whole, **numbers, **words)
+    row = Row(
+        cells["setting"],
+        cells["learner"],
+        numbers["score"],
+        numbers["regret"],
+        numbers["regret_low"],
+        numbers["regret_high"],
+        int(numbers["interactions"]),
+        cells["seeds"],
+        cells["commit"],
+        cells["command"],
+    )
     _check(row, where)
     return row
 

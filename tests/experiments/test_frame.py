@@ -55,3 +55,17 @@ def test_a_folder_of_two_runs_is_refused(run, options, tmp_path):
         run("algo=random", folder=name)
     with pytest.raises(RunError, match="`run` holds 2 runs; say which"):
         draw_step({**options, "run": str(tmp_path)})
+
+
+def test_overrides_for_a_finished_run_are_refused(options):
+    with pytest.raises(RunError, match="`overrides` are for an agent that learns here; the run of `run` has its own"):
+        draw_step({**options, "run": "runs/mine", "overrides": ["setting=board"]})
+
+
+def test_a_later_step_has_masked_what_was_recommended_before(run, options, tmp_path):
+    run("algo=linear_blocks", "env.repeats=false")
+    options = {**options, "run": str(tmp_path / "run"), "num_candidates": 4}
+
+    assert not np.array_equal(draw_step(options), draw_step({**options, "steps": 3}))
+    with pytest.raises(ValueError, match=r"`steps` must be in \[1, max_episode_steps=\d+\], got 99"):
+        draw_step({**options, "steps": 99})
