@@ -22,7 +22,7 @@ from jobrec_gym.picture import RenderSize
 from jobrec_gym.problem import Observation, RecommendationProblem, Recommendations, Resample, require_count
 from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, make_simulator
 from jobrec_gym.simulators.rules import RuleSimulator
-from jobrec_gym.vector import JobRecVectorEnv, Mask
+from jobrec_gym.vector import JobRecVectorEnv, Mask, scattered
 
 __all__ = ["EPISODE_STEPS", "CareerProblem", "JobRecCareerEnv", "JobRecCareerVectorEnv", "Levels"]
 
@@ -117,26 +117,27 @@ class CareerProblem(RecommendationProblem):
             entries["progress"] = spaces.Box(0.0, 1.0, (len(self.progress_names),), np.float32)
         return spaces.Dict(entries)
 
-    def progress(self, states: States, steps: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """What is observed of states (n, m) after some steps (n,); ``None`` where that is nothing."""
-        if not self.progress_names:
-            return None
+    def seen(
+        self, states: States, steps: NDArray[np.int64], applicant_ids: Ids, candidate_ids: Ids
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """What is observed of applicants (n,) in states (n, m) after some steps (n,), who are shown jobs (n, k).
+
+        Returns:
+            Progress (n, m) and pair features (n, k, q + p); ``None`` for what is not observed.
+        """
         progress = self.dynamics.progress(states)
+        if not self.dynamics.pair_names:
+            pairs = self.pairs(applicant_ids, candidate_ids)
+        else:
+            pairs = self.dynamics.pairs(progress[:, None], candidate_ids)
+            if self.pair_values.names:
+                pairs = np.concatenate([pairs, self.pair_values(applicant_ids[:, None], candidate_ids)], axis=2)
         if self.hidden:
             progress = progress[:, self._observed]
-        if self.horizon is None:
-            return progress
-        left = np.maximum(self.horizon - steps, 0) / self.horizon
-        return np.concatenate([progress, left[:, None].astype(np.float32)], axis=1)
-
-    def pairs_in(self, states: States, applicant_ids: Ids, candidate_ids: Ids) -> NDArray[np.float32] | None:
-        """Pair features (n, k, q + p) of applicants (n,) in states (n, m), who are shown jobs (n, k)."""
-        if not self.dynamics.pair_names:
-            return self.pairs(applicant_ids, candidate_ids)
-        moving = self.dynamics.pairs(self.dynamics.progress(states)[:, None], candidate_ids)
-        if not self.pair_values.names:
-            return moving
-        return np.concatenate([moving, self.pair_values(applicant_ids[:, None], candidate_ids)], axis=2)
+        if self.horizon is not None:
+            left = np.maximum(self.horizon - steps, 0) / self.horizon
+            progress = np.concatenate([progress, left[:, None].astype(np.float32)], axis=1)
+        return (progress if self.progress_names else None), pairs
 
     def imagined_pairs(
         self,
@@ -426,28 +427,24 @@ class JobRecCareerEnv(JobRecEnv):
         super().set_state(state)
         self._states = np.array([state["progress"]], dtype=np.int64)
         self._see()
-        self._pairs = self._pairs_of(self._candidate_ids)
         self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._last_info = self._info()
 
     def _enter(self) -> None:
         self._states = self._problem.dynamics.start(self._applicant_ids)
         self._answers = None
-        self._see()
 
     def _move(self) -> None:
         assert self._answers is not None
         self._states = self._answers.states
-        self._see()
-        if self._problem.resample == "episode":  # the same candidates, seen from another level
-            self._pairs = self._pairs_of(self._candidate_ids)
+
+    @property
+    def _sees_anew(self) -> bool:
+        return True  # the same candidates too, from another level
 
     def _see(self) -> None:
-        """Brings what is observed of the applicant to their state."""
-        self._progress = self._problem.progress(self._states, self._steps)
-
-    def _pairs_of(self, candidate_ids: Ids) -> NDArray[np.float32] | None:
-        return self._problem.pairs_in(self._states, self._applicant_ids, candidate_ids)
+        seen = self._problem.seen(self._states, self._steps, self._applicant_ids, self._candidate_ids)
+        self._progress, self._pairs = seen
 
     def _standing(self) -> str:
         return self._problem.dynamics.in_words(self._states[0])
@@ -541,7 +538,7 @@ class JobRecCareerVectorEnv(JobRecVectorEnv):
             show_steps_left=show_steps_left,
         )
         self._states: States
-        self._own: Feedback | None = None
+        self._own: tuple[Feedback, Mask] | None = None  # what was answered, and which rows were asked
         self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
 
     @property
@@ -582,7 +579,9 @@ class JobRecCareerVectorEnv(JobRecVectorEnv):
     def recommendations(self) -> Recommendations:
         """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`, with what was answered."""
         recommendations = super().recommendations
-        recommendations.own = self._own
+        if self._own is not None and recommendations.own is None:
+            feedback, asked = self._own
+            recommendations.own = feedback if asked.all() else feedback.spread(asked)
         return recommendations
 
     def get_state(self) -> dict[str, Any]:
@@ -595,7 +594,6 @@ class JobRecCareerVectorEnv(JobRecVectorEnv):
         super().set_state(state)
         self._states = kept.copy()
         self._see(self._every)
-        self._refresh_pairs(self._every)
 
     def _allocate(self) -> None:
         super()._allocate()
@@ -604,45 +602,43 @@ class JobRecCareerVectorEnv(JobRecVectorEnv):
         if self._problem.progress_names:
             self._progress = np.zeros((n, len(self._problem.progress_names)), dtype=np.float32)
 
-    def _enter(self, rows: Mask) -> None:
+    def _enter(self, rows: Ids) -> None:
         self._states[rows] = self._problem.dynamics.start(self._applicant_ids[rows])
-        self._see(rows)
+
+    @property
+    def _sees_anew(self) -> bool:
+        return True  # the same candidates too, from another level
 
     def _see(self, rows: Mask) -> None:
-        """Brings what is observed of some rows' applicants to their states."""
+        here = slice(None) if rows is self._every else rows
+        progress, pairs = self._problem.seen(
+            self._states[here], self._steps[here], self._applicant_ids[here], self._candidate_ids[here]
+        )
         if self._progress is not None:
-            self._progress[rows] = self._problem.progress(self._states[rows], self._steps[rows])
+            self._progress[here] = progress
+        if self._pairs is not None:
+            self._pairs[here] = pairs
 
     def _answer(
         self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        rows = slice(None) if made.all() else made
+        every = bool(made.all())
+        rows = slice(None) if every else made
         keys = self._problem.keys_of_steps(self._episode_keys[rows], self._steps[rows])
         answers = self._problem.answers(self._states[rows], self._applicant_ids[rows], job_ids[rows], keys)
         self._states[rows] = answers.states
-        feedback, pay = answers.feedback, answers.pay
-        if len(pay) < len(made):  # rows that start anew were not asked
-            feedback, pay = feedback.spread(made), np.zeros(len(made))
-            pay[made] = answers.pay
-        self._own = feedback
-        reward = feedback.reward.copy()
-        entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward/feedback": reward.copy()}
-        entries |= {"reward/pay": pay, **feedback.details}
-        entries["reward_components"] = {"cosine": cosine.copy(), "feedback": reward.copy()}
-        entries["transition_valid"] = made & feedback.valid
-        return reward, entries
+        self._own = answers.feedback, made
+        feedback = answers.feedback
+        values = {"reward": feedback.reward, "pay": answers.pay, "valid": feedback.valid, **feedback.details}
+        if not every:  # rows that start anew were not asked
+            values = {name: scattered(entries, made) for name, entries in values.items()}
+        reward, pay, valid = (values.pop(name) for name in ("reward", "pay", "valid"))
+        components = {"cosine": cosine.copy(), "feedback": reward.copy()}
+        entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward/feedback": reward.copy(), "reward/pay": pay}
+        return reward.copy(), {**entries, **values, "reward_components": components, "transition_valid": valid.copy()}
 
     def _left(self, made: Mask) -> Mask:
         return made & self._problem.dynamics.leaves(self._states)
-
-    def _advance(self, rows: Mask, job_ids: Ids) -> None:
-        super()._advance(rows, job_ids)
-        self._see(rows)
-        if self._problem.resample == "episode":  # the same candidates, seen from another level
-            self._refresh_pairs(rows)
-
-    def _pairs_of(self, rows: Mask) -> NDArray[np.float32] | None:
-        return self._problem.pairs_in(self._states[rows], self._applicant_ids[rows], self._candidate_ids[rows])
 
     def _nothing_recommended(self) -> None:
         super()._nothing_recommended()

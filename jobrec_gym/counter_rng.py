@@ -24,6 +24,8 @@ _M2 = 0x94D049BB133111EB
 _S30, _S27, _S31, _S11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
 _U_GOLDEN, _U_M1, _U_M2 = (np.uint64(constant) for constant in (_GOLDEN, _M1, _M2))
 _FEISTEL_ROUNDS = 6
+_FEW = 12
+"""Up to so many numbers are walked one by one: arrays of few take longer."""
 
 
 def hash64(*parts: int | NDArray[np.integer]) -> U64:
@@ -100,8 +102,12 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
         of_all_rounds: tuple[Any, ...] = (slice(None), *outside)
         keys_outside = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))[of_all_rounds]
         walked = values[outside]
-        while (pending := walked >= n).any():
-            walked[pending] = _feistel(keys_outside[:, pending], walked[pending], a, b)
+        if len(walked) <= _FEW:
+            pairs = zip(keys_outside.T.tolist(), walked.tolist(), strict=True)
+            walked = np.array([_walked(keys_of_one, value, a, b, n) for keys_of_one, value in pairs], dtype=np.uint64)
+        else:
+            while (pending := walked >= n).any():
+                walked[pending] = _feistel(keys_outside[:, pending], walked[pending], a, b)
         values[outside] = walked
     return values.astype(np.int64)
 
@@ -135,6 +141,19 @@ def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
         np.subtract(shift, modulus, out=spare)
         halves[side] = np.minimum(shift, spare, out=shift)
     return halves[0] * moduli[1] + halves[1]
+
+
+def _walked(round_keys: list[int], value: int, a: int, b: int, n: int) -> int:
+    """:func:`_feistel` of one value, again and again until it lands below ``n``."""
+    moduli = a, b
+    while value >= n:
+        halves = [value // b, value % b]
+        for number, key in enumerate(round_keys):
+            side = number % 2
+            shift = _mix_int(((key ^ halves[1 - side]) + _GOLDEN) & _MASK)
+            halves[side] = (halves[side] + shift) % moduli[side]
+        value = halves[0] * b + halves[1]
+    return value
 
 
 def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:

@@ -197,6 +197,7 @@ class BoundCareerDynamics:
                 )
         self.dynamics = dynamics
         self.job_levels = _known(market.jobs.seniority)
+        self._shown_levels = ((self.job_levels - 1) / (_N_LEVELS - 1)).astype(np.float32)
         self._own_levels = _known(market.applicants.seniority)
         self._pay = np.array([0.0, *dynamics.pay])
         most = (_N_LEVELS - 1, dynamics.experience, dynamics.patience)
@@ -215,10 +216,11 @@ class BoundCareerDynamics:
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
         """The job's level less the present one, by 4, and the job's, ``(level - 1) / 4``."""
-        jobs = (self.job_levels[job_ids] - 1) / (_N_LEVELS - 1)
-        present = np.asarray(progress[..., 0], dtype=np.float64)
-        jobs, present = np.broadcast_arrays(jobs, present)
-        return np.stack([jobs - present, jobs], axis=-1).astype(np.float32)
+        jobs, present = self._shown_levels[job_ids], progress[..., 0]
+        values = np.empty((*np.broadcast_shapes(jobs.shape, present.shape), 2), dtype=np.float32)
+        np.subtract(jobs, present, out=values[..., 0], casting="same_kind")
+        values[..., 1] = jobs
+        return values
 
     def levels(self, states: States) -> Ids:
         """As of :class:`BoundDynamics`."""

@@ -355,7 +355,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._move()
         if self._problem.resample == "step":
             self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episode, self._steps)
-            self._pairs = self._pairs_of(self._candidate_ids)
+        if self._sees_anew:
+            self._see()
         if not self._problem.repeats:
             self._recommended[job_ids] = True
             shown = self._candidate_ids[0]
@@ -473,7 +474,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             self._mask = (~self._recommended[self._candidate_ids[0]]).astype(np.int8)
         self._applicant_vectors = self._problem.applicant_vectors(self._applicant_ids)
         self._enter()
-        self._pairs = self._pairs_of(self._candidate_ids)
+        self._see()
         self._last = self._recommendation = None
         self._shown = self._candidate_ids, self._mask, self._pairs, self._progress
         self._started = True
@@ -488,9 +489,14 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """How the applicant stands now, for people; empty where nobody moves."""
         return ""
 
-    def _pairs_of(self, candidate_ids: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Pair features (1, k, p) of the applicant with jobs (1, k)."""
-        return self._problem.pairs(self._applicant_ids, candidate_ids)
+    @property
+    def _sees_anew(self) -> bool:
+        """Whether what is observed of the applicant and the shown jobs changes with each step."""
+        return self._problem.resample == "step"
+
+    def _see(self) -> None:
+        """Brings what is observed of the applicant and the shown jobs together to what is shown."""
+        self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
 
     def _check_started(self) -> None:
         if not self._started:

@@ -1,4 +1,4 @@
-"""Which episodes the environments of a vector play next: their numbers, applicants and first candidates."""
+"""Which episodes the environments of a vector play next, and what they show."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 
 _BLOCK = 64
 _AHEAD = 8
+_STEPS_AHEAD = 8
 _PREPARED_IDS = 1 << 18
 """Candidates (2 MiB) up to which several episodes of each environment are prepared together."""
 
@@ -27,7 +28,8 @@ class UpcomingEpisodes:
     """Draws each environment's episode numbers from its own generator, in blocks: a step loops over no environment.
 
     Where candidates are cheap to draw, those of some episodes ahead are drawn together: many small steps of arithmetic
-    on few numbers cost the more the fewer the numbers are. An episode is the same, whenever it is prepared.
+    on few numbers cost the more the fewer the numbers are. Where each step shows others, those of some steps ahead are:
+    of the running episodes, and the first ones of those that follow. An episode is the same, whenever it is prepared.
 
     Args:
         problem: What episodes are of.
@@ -45,7 +47,10 @@ class UpcomingEpisodes:
         self._ahead = _AHEAD if problem.draws_ahead and _AHEAD * n_ids <= _PREPARED_IDS else 1
         # A block has parts of `_ahead` episodes each; of every environment one part is prepared, -1 for none.
         self._part = np.full(num_envs, -1)
-        n_kept = self._ahead if self._ahead > 1 else 0
+        self._steps_ahead: _StepsAhead | None = None
+        if problem.resample == "step" and problem.draws_ahead and 2 * _STEPS_AHEAD * n_ids <= _PREPARED_IDS:
+            self._steps_ahead = _StepsAhead(problem, num_envs)
+        n_kept = self._ahead if self._ahead > 1 and self._steps_ahead is None else 0
         self._applicant_ids = np.zeros((num_envs, n_kept), dtype=np.int64)
         self._candidate_ids = np.zeros((num_envs, n_kept, problem.num_candidates), dtype=np.int64)
 
@@ -71,12 +76,18 @@ class UpcomingEpisodes:
             if seeds[row] is not None or self.generators[row] is None:
                 self.generators[row], self.seeds[row] = seeding.np_random(seeds[row])
                 self._used[row] = _BLOCK
+                if self._steps_ahead is not None:
+                    self._steps_ahead.forget_next(row)
 
     def next(self, rows: Mask) -> tuple[NDArray[np.uint64], Ids, Ids]:
         """The next episodes of the m marked environments: numbers (m,), applicants (m,), first candidates (m, k)."""
         self._draw(rows & (self._used == _BLOCK))
         numbers = self._block[rows, self._used[rows]]
-        if self._ahead == 1:
+        if self._steps_ahead is not None:
+            if self._steps_ahead.lacks_next(rows):
+                self._steps_ahead.prepare_next(self._following())
+            applicant_ids, candidate_ids = self._steps_ahead.begin(rows)
+        elif self._ahead == 1:
             applicant_ids, candidate_ids = self._begin(numbers)
         else:
             part, place = np.divmod(self._used, self._ahead)
@@ -85,6 +96,19 @@ class UpcomingEpisodes:
             applicant_ids, candidate_ids = self._applicant_ids[rows, place], self._candidate_ids[rows, place]
         self._used[rows] += 1
         return numbers, applicant_ids, candidate_ids
+
+    def shown(self, rows: Mask, applicant_ids: Ids, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> Ids:
+        """What the m marked environments show (m, k): of all n their applicants, episodes and steps so far, (n,)."""
+        if self._steps_ahead is None:
+            return self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
+        if self._steps_ahead.lacks(rows, steps):
+            self._steps_ahead.prepare(rows, applicant_ids, episodes, steps, self._following())
+        return self._steps_ahead.shown(rows, steps)
+
+    def forget(self, rows: Mask) -> None:
+        """The running episodes of some rows are not those that :meth:`next` gave: what was prepared does not hold."""
+        if self._steps_ahead is not None:
+            self._steps_ahead.forget(rows)
 
     def get_state(self) -> dict[str, Any]:
         """Which episodes come next; the rest is computed from it."""
@@ -99,6 +123,14 @@ class UpcomingEpisodes:
             self.seeds[row] = None
         self._draw(np.ones(len(self.generators), dtype=bool))
         self._used = np.asarray(state["used"]).copy()
+        if self._steps_ahead is not None:
+            self._steps_ahead.forget(np.ones(len(self.generators), dtype=bool))
+            self._steps_ahead.forget_next(np.ones(len(self.generators), dtype=bool))
+
+    def _following(self) -> NDArray[np.uint64]:
+        """Numbers (n,) of the episodes that :meth:`next` gives next."""
+        self._draw(self._used == _BLOCK)
+        return self._block[np.arange(len(self._used)), self._used]
 
     def _draw(self, rows: Mask) -> None:
         for row in np.flatnonzero(rows).tolist():
@@ -121,3 +153,85 @@ class UpcomingEpisodes:
         """Applicants (m,) and first candidates (m, k) of the episodes of some numbers (m,)."""
         applicant_ids = self._problem.applicants(numbers)
         return applicant_ids, self._problem.candidates(applicant_ids, numbers, np.zeros(len(numbers), dtype=np.int64))
+
+
+_Part = tuple[Ids, Ids, Ids, NDArray[np.uint64], Ids]
+"""Sets to draw: for which environments and lanes, whose, of which episodes, at which steps; each (m,)."""
+
+
+class _StepsAhead:
+    """What is shown in the next steps, drawn together for all environments when one of them lacks it.
+
+    Each environment has two lanes of some steps: one of its running episode, a ring, and one of the episode that
+    follows, from its first step on.
+    """
+
+    def __init__(self, problem: RecommendationProblem, num_envs: int):
+        self._problem = problem
+        self._lane = np.zeros(num_envs, dtype=np.int64)  # that of the running episode
+        # The first step that the running episode's lane does not know, and whether the other one is known.
+        self._until = np.zeros(num_envs, dtype=np.int64)
+        self._has_next = np.zeros(num_envs, dtype=bool)
+        self._sets = np.zeros((num_envs, 2, _STEPS_AHEAD, problem.num_candidates), dtype=np.int64)
+        self._next_applicants = np.zeros(num_envs, dtype=np.int64)
+
+    def forget(self, rows: Mask) -> None:
+        """What the running episodes of some rows show is not known."""
+        self._until[rows] = 0
+
+    def forget_next(self, rows: Mask | int) -> None:
+        """Which episodes follow in some rows is not known."""
+        self._has_next[rows] = False
+
+    def lacks_next(self, rows: Mask) -> bool:
+        """Whether the episode that follows is not known in a marked row."""
+        return bool((rows > self._has_next).any())
+
+    def lacks(self, rows: Mask, steps: NDArray[np.int64]) -> bool:
+        """Whether it is not known what a marked row shows after some steps (n,)."""
+        return bool((rows & (steps >= self._until)).any())
+
+    def prepare_next(self, numbers: NDArray[np.uint64]) -> None:
+        """Draws the first steps of the episodes that follow, of some numbers (n,), wherever they are not known."""
+        self._fill(self._following(numbers))
+
+    def prepare(
+        self,
+        rows: Mask,
+        applicant_ids: Ids,
+        episodes: NDArray[np.uint64],
+        steps: NDArray[np.int64],
+        numbers: NDArray[np.uint64],
+    ) -> None:
+        """Draws the next steps of all running episodes, and of those that follow, all but what is known."""
+        places = np.flatnonzero(rows)
+        now = steps[places]
+        wanted = np.maximum(self._until[places], now)[:, None] + np.arange(_STEPS_AHEAD)
+        owners, columns = np.nonzero(wanted < now[:, None] + _STEPS_AHEAD)
+        who, at = places[owners], wanted[owners, columns]
+        self._until[places] = now + _STEPS_AHEAD
+        self._fill((who, self._lane[who], applicant_ids[who], episodes[who], at), self._following(numbers))
+
+    def begin(self, rows: Mask) -> tuple[Ids, Ids]:
+        """Applicants (m,) and first candidates (m, k) of the episodes that follow, which run from now on."""
+        places = np.flatnonzero(rows)
+        lanes = self._lane[places] = 1 - self._lane[places]
+        self._until[places], self._has_next[places] = _STEPS_AHEAD, False
+        return self._next_applicants[places], self._sets[places, lanes, 0]
+
+    def shown(self, rows: Mask, steps: NDArray[np.int64]) -> Ids:
+        """What the m marked rows show after some steps (n,), which is known; (m, k)."""
+        places = np.flatnonzero(rows)
+        return self._sets[places, self._lane[places], steps[places] % _STEPS_AHEAD]
+
+    def _following(self, numbers: NDArray[np.uint64]) -> _Part:
+        places = np.flatnonzero(~self._has_next)
+        self._next_applicants[places] = self._problem.applicants(numbers[places])
+        self._has_next[places] = True
+        at = np.tile(np.arange(_STEPS_AHEAD), len(places))
+        places = np.repeat(places, _STEPS_AHEAD)
+        return places, 1 - self._lane[places], self._next_applicants[places], numbers[places], at
+
+    def _fill(self, *parts: _Part) -> None:
+        places, lanes, applicant_ids, episodes, at = (np.concatenate(values) for values in zip(*parts, strict=True))
+        self._sets[places, lanes, at % _STEPS_AHEAD] = self._problem.candidates(applicant_ids, episodes, at)

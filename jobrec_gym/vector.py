@@ -27,7 +27,7 @@ from jobrec_gym.problem import (
 )
 from jobrec_gym.rewards import Cosines, scaled_cosine
 
-__all__ = ["JobRecVectorEnv", "add_info"]
+__all__ = ["JobRecVectorEnv", "add_info", "scattered"]
 
 Batch = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
@@ -303,8 +303,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         reward, entries = self._answer(made, job_ids, cosine)
         if not all_made:  # next-step mode: these rows start anew and take no action
             reward[~made] = 0.0
-            self._start(~made)
+            self._start(~made, seen=not self._sees_anew)
         self._advance(made, job_ids)
+        if self._sees_anew:
+            self._see(self._every)
 
         terminated = self._left(made)
         if not self._problem.repeats:
@@ -332,8 +334,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Which environments' applicants left in this step."""
         return np.zeros(self.num_envs, dtype=bool)
 
-    def _enter(self, rows: Mask) -> None:
-        """Of environments whose applicants move: how those of some rows begin."""
+    def _enter(self, rows: NDArray[np.int64]) -> None:
+        """Of environments whose applicants move: how those of some rows (m,) begin."""
 
     def _state_entries(self) -> dict[str, NDArray[Any]]:
         """Entries of the infos that say where all environments stand, arrays of the caller."""
@@ -394,6 +396,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         made = self._last[4]
         if self._is_whole:
             _add_full(infos, entries, made)
+        elif not self._reset_rows.any():
+            if made.any():
+                _blank(entries, ~made)
+                _add_full(infos, entries, made)
         else:
             for key, values in entries.items():
                 self.add_step_info(infos, key, values, made)
@@ -440,8 +446,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._beginnings[row] = beginning
         self._episode_keys = self._problem.episode_keys(self._episodes)
         self._masks = self._unrecommended(self._every)
-        self._enter(self._every)
+        self._enter(self._rows)
         self._gather(self._every)
+        self._see(self._every)
         self._nothing_recommended()
 
     @property
@@ -489,22 +496,33 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._cosines = np.zeros((n, k), dtype=np.float32)
         self._ready = True
 
-    def _start(self, rows: Mask, beginning: Beginning | None = None) -> None:
-        episodes, self._applicant_ids[rows], self._candidate_ids[rows] = self._upcoming.next(rows)
+    @property
+    def _sees_anew(self) -> bool:
+        """Whether what is observed of applicants and shown jobs changes with each step."""
+        return self._problem.resample == "step"
+
+    def _start(self, rows: Mask, beginning: Beginning | None = None, seen: bool = True) -> None:
+        """Begins episodes in some rows; what is observed of them may be brought up to date later, with all others."""
+        episodes, applicant_ids, candidate_ids = self._upcoming.next(rows)
+        places = np.flatnonzero(rows)  # of few rows read and written many times sooner than by a mask
         if beginning is not None or self._beginnings:
-            for row in np.flatnonzero(rows).tolist():
+            for row in places.tolist():
                 self._beginnings.pop(row, None)
         if beginning is not None:
-            begun = beginning.begin(self._problem, episodes, np.zeros(len(episodes), dtype=np.int64))
-            self._applicant_ids[rows], self._candidate_ids[rows] = begun
-            self._beginnings |= {row: beginning.take(place) for place, row in enumerate(np.flatnonzero(rows).tolist())}
-        self._episodes[rows], self._episode_keys[rows] = episodes, self._problem.episode_keys(episodes)
-        self._steps[rows] = 0
-        self._ended[rows] = False
-        self._masks[rows] = 1
-        self._recommended[rows] = 0
-        self._enter(rows)
+            steps = np.zeros(len(episodes), dtype=np.int64)
+            applicant_ids, candidate_ids = beginning.begin(self._problem, episodes, steps)
+            self._upcoming.forget(rows)
+            self._beginnings |= {row: beginning.take(place) for place, row in enumerate(places.tolist())}
+        self._applicant_ids[places], self._candidate_ids[places] = applicant_ids, candidate_ids
+        self._episodes[places], self._episode_keys[places] = episodes, self._problem.episode_keys(episodes)
+        self._steps[places] = 0
+        self._ended[places] = False
+        self._masks[places] = 1
+        self._recommended[places] = 0
+        self._enter(places)
         self._gather(rows)
+        if seen:
+            self._see(rows)
 
     def _nothing_recommended(self) -> None:
         nothing = np.zeros(self.num_envs, dtype=np.int64)
@@ -527,16 +545,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             # Of a job's vector; what `job_fields` append stands behind it.
             jobs = candidates[..., : applicants.shape[-1]]
             self._cosines[rows] = row_products(applicants[:, None], jobs)
-        self._refresh_pairs(rows)
 
-    def _refresh_pairs(self, rows: Mask) -> None:
-        """Brings the pair features of some rows to what these rows show."""
+    def _see(self, rows: Mask) -> None:
+        """Brings what is observed of applicants and shown jobs together to what some rows show."""
         if self._pairs is not None:
-            self._pairs[rows] = self._pairs_of(rows)
-
-    def _pairs_of(self, rows: Mask) -> NDArray[np.float32] | None:
-        """Pair features (m, k, p) of some rows."""
-        return self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
+            self._pairs[rows] = self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
 
     def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Cosines of recommendations (n,); equal to the bit, whether they are known ahead or not."""
@@ -549,10 +562,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._remember(np.flatnonzero(rows), job_ids[rows])
         self._steps += rows
         if self._problem.resample == "step":
-            self._candidate_ids[rows] = self._problem.candidates(
-                self._applicant_ids[rows], self._episodes[rows], self._steps[rows]
-            )
-            self._refresh_pairs(rows)
+            shown = self._upcoming.shown(rows, self._applicant_ids, self._episodes, self._steps)
+            self._candidate_ids[rows] = shown
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)
@@ -675,6 +686,14 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
     infos[f"_{key}"] = infos.get(f"_{key}", np.zeros(len(rows), dtype=bool)) | rows
 
 
+def scattered(values: NDArray[Any], rows: Mask) -> NDArray[Any]:
+    """Spreads values (m, ...) over all rows (n, ...), m of which are marked; others are 0, False or ``None``."""
+    dtype = object if values.dtype.kind in "OU" else values.dtype
+    full = np.full((len(rows), *values.shape[1:]), None if dtype is object else 0, dtype=dtype)
+    full[rows] = values
+    return full
+
+
 def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> None:
     """:func:`add_info` of several entries that every row has, and whose arrays are handed over."""
     for key, values in entries.items():
@@ -683,6 +702,15 @@ def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> No
         else:
             infos[key] = values
         infos["_" + key] = every.copy()
+
+
+def _blank(entries: dict[str, Any], rows: Mask) -> None:
+    """Empties entries of some rows, which do not have them, as Gymnasium does."""
+    for values in entries.values():
+        if isinstance(values, dict):
+            _blank(values, rows)
+        else:
+            values[rows] = None if values.dtype == object else 0
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:

@@ -37,7 +37,7 @@ from jobrec_gym.simulators.base import (
     simulator_spec,
 )
 from jobrec_gym.simulators.rules import RuleSimulator
-from jobrec_gym.vector import JobRecVectorEnv
+from jobrec_gym.vector import JobRecVectorEnv, scattered
 
 __all__ = [
     "CosineReward",
@@ -590,21 +590,13 @@ def _decisions(terminate_on: Sequence[str]) -> list[str]:
 def _over_all(batch: RewardBatch, rows: NDArray[np.bool_]) -> RewardBatch:
     """Rewards of the marked rows as those of all rows; what others have means nothing."""
     return RewardBatch(
-        reward=_scattered(batch.reward, rows),
-        components={name: _scattered(values, rows) for name, values in batch.components.items()},
-        valid=_scattered(batch.valid, rows),
-        details={key: _scattered(values, rows) for key, values in batch.details.items()},
-        decision=None if batch.decision is None else _scattered(batch.decision, rows),
+        reward=scattered(batch.reward, rows),
+        components={name: scattered(values, rows) for name, values in batch.components.items()},
+        valid=scattered(batch.valid, rows),
+        details={key: scattered(values, rows) for key, values in batch.details.items()},
+        decision=None if batch.decision is None else scattered(batch.decision, rows),
         weights=batch.weights,
     )
-
-
-def _scattered(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
-    """Spreads the entries of the marked rows over all rows; others are 0, False or ``None``."""
-    dtype = object if values.dtype.kind in "OU" else values.dtype
-    full = np.full(len(rows), None if dtype is object else 0, dtype=dtype)
-    full[rows] = values
-    return full
 
 
 def _is_in(decision: NDArray[np.str_], decisions: Sequence[str]) -> NDArray[np.bool_]:

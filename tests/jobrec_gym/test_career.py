@@ -151,6 +151,31 @@ def test_forty_steps_are_registered():
     assert isinstance(gym.make_vec("JobRecCareer-v0", 2, **SMALL), JobRecCareerVectorEnv)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_drawn_ahead_is_what_is_shown(monkeypatch, mode):
+    ahead = JobRecCareerVectorEnv(3, 11, mode, **SMALL)
+    monkeypatch.setattr("jobrec_gym.episodes._PREPARED_IDS", 0)
+    later = JobRecCareerVectorEnv(3, 11, mode, **SMALL)
+    assert ahead._upcoming._steps_ahead is not None and later._upcoming._steps_ahead is None
+    assert_same(ahead.reset(seed=2), later.reset(seed=2))
+    rng = np.random.default_rng(0)
+    for number in range(250):  # more episodes than one block of numbers
+        actions = rng.integers(5, size=3)
+        left, right = ahead.step(actions), later.step(actions)
+        assert_same(left, right)
+        done = left[2] | left[3]
+        if number % 40 == 39:  # in the middle of what is drawn, one environment begins another sequence
+            assert_same(ahead.reset(seed=[None, number, None]), later.reset(seed=[None, number, None]))
+        elif number % 40 == 20:
+            chosen = {"applicant_id": np.arange(3), "candidate_ids": np.tile(np.arange(5), (3, 1))}
+            assert_same(ahead.reset(options=chosen), later.reset(options=chosen))
+        elif mode is AutoresetMode.DISABLED and done.any():
+            assert_same(*(envs.reset(options={"reset_mask": done.copy()}) for envs in (ahead, later)))
+        if number == 130:
+            for one in (ahead, later):
+                one.set_state(one.get_state())
+
+
 @pytest.mark.parametrize("n", [None, 3])
 @pytest.mark.parametrize("kwargs", [{}, {"repeats": False, "show_steps_left": True}, {"resample": "episode"}], ids=str)
 def test_a_state_continues_to_the_bit(n, kwargs):

@@ -84,3 +84,12 @@ def test_hashing_may_go_on_where_it_stopped():
     kept = hash64(episodes, 3)
     rehash64(kept, steps)
     np.testing.assert_array_equal(kept, hash64(episodes, 3))
+
+
+@pytest.mark.parametrize("n", [2, 37, 1_425])
+def test_few_numbers_are_walked_one_by_one_to_where_arrays_walk(monkeypatch, n):
+    keys, positions = hash64(np.arange(40), n)[:, None], np.arange(min(n, 20))
+    together = permute(keys, positions, n)
+    for few in (0, 10_000):
+        monkeypatch.setattr("jobrec_gym.counter_rng._FEW", few)
+        assert np.array_equal(permute(keys, positions, n), together)
