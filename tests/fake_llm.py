@@ -116,6 +116,13 @@ class FakeLLM:
         """How many requests came."""
         return len(self.requests)
 
+    def calls_once_there(self, wanted: int) -> int:
+        """How many requests came, once there are as many as wanted: one that its client gave up may come late."""
+        deadline = time.monotonic() + 120.0
+        while self.calls < wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.calls
+
     def asked(self) -> list[str]:
         """The user's message of each request."""
         return [request["messages"][1]["content"] for request in self.requests]
