@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
 from hydra import compose, initialize_config_dir
 
 from experiments.runs import build, training
@@ -42,15 +43,14 @@ class OnlyOnBoards(Last):
 '''
 
 
-def study(*options, folder, **environment):
+def study(*options, folder, spawned=False, **environment):
     """The command, small: one process, two seeds, 20 interactions."""
     small = ["seeds=[0,1]", "interactions=20", "n_jobs=1", "reps=20", f"common={json.dumps(SIZES)}", f"folder={folder}"]
     given = {option.partition("=")[0] for option in options}
-    command = [
-        *(sys.executable, "-m", "experiments.coldstart"),
-        *options,
-        *(option for option in small if option.partition("=")[0] not in given),
-    ]
+    arguments = [*options, *(option for option in small if option.partition("=")[0] not in given)]
+    if not spawned:
+        return run_command("coldstart", *arguments)
+    command = [sys.executable, "-m", "experiments.coldstart", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
 
 
@@ -84,11 +84,9 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     assert alone["held_out"] == summary["held_out"]
     assert alone["online"] == summary["online"]
 
-    report = [sys.executable, "-m", "experiments.report", f"runs={tmp_path / 'study'}"]
-    assert subprocess.run(report, cwd=ROOT, capture_output=True).returncode == 0
+    assert run_command("report", f"runs={tmp_path / 'study'}").returncode == 0
     assert "The cold start: compare" in (tmp_path / "study" / "report" / "report.html").read_text()
-    quadrants = ["-m", "experiments.studies.quadrants", f"runs={tmp_path / 'study' / 'vectors'}", "n_pairs=16"]
-    done = subprocess.run([sys.executable, *quadrants], cwd=ROOT, capture_output=True, text=True)
+    done = run_command("studies.quadrants", f"runs={tmp_path / 'study' / 'vectors'}", "n_pairs=16")
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "study" / "vectors" / "quadrants.json").read_text())["scores"]
     assert {len(values) for values in scores["linucb"].values()} == {2}
@@ -102,6 +100,7 @@ def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp
         "+define.mine={_target_: lab.Last, sign: -1.0, words: ['any, thing']}",
         "+define.picky={_target_: lab.OnlyOnBoards}",
         folder=tmp_path / "study",
+        spawned=True,  # so that its runs, in a process of their own, have to find the class
         PYTHONPATH=str(tmp_path),
     )
 
