@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MissingMandatoryValue
@@ -99,14 +100,8 @@ def lab(tmp_path, monkeypatch):
 
 
 def said_by(*arguments, folder, command="train"):
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{command}", f"hydra.run.dir={folder / 'run'}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
-        capture_output=True,
-        text=True,
-    )
-    return done
+    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return run_command(command, f"hydra.run.dir={folder / 'run'}", *arguments, environment=environment)
 
 
 def test_market_simulator_sampler_and_algorithm_may_be_ones_own(lab, config):
