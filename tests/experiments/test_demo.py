@@ -4,13 +4,14 @@ import base64
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_command
 
 from experiments.demo import LEARNERS, in_a_sentence
 from experiments.runs import build
@@ -22,8 +23,7 @@ SIZES = ["market.n_jobs=60", "market.n_applicants=40", "env.num_candidates=5", "
 
 def demo(*options):
     """The command, small: 120 interactions in one process."""
-    command = [sys.executable, "-m", "experiments.demo", f"common={json.dumps(SIZES)}", "interactions=120", "n_jobs=1"]
-    return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    return run_command("demo", f"common={json.dumps(SIZES)}", "interactions=120", "n_jobs=1", *options)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,7 @@ def test_the_figure_is_in_the_report(shown):
     assert f"1 is the oracle ({oracle:.2f})" in page.read_text()
 
     page.unlink()
-    report = [sys.executable, "-m", "experiments.report", f"runs={folder}"]
-    assert subprocess.run(report, cwd=ROOT, capture_output=True).returncode == 0
+    assert run_command("report", f"runs={folder}").returncode == 0
     assert base64.b64encode(figure.read_bytes()).decode() in page.read_text()
 
 
