@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 LAUNCHERS := .venv-launchers
 ECOSYSTEM := .venv-ecosystem
 
-.PHONY: help install demo llm-demo test test-files test-launchers test-ecosystem lint docs dist-check check clean
+.PHONY: help install demo llm-demo test test-files test-robustness test-launchers test-ecosystem lint docs dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -31,6 +31,9 @@ test: install  ## The whole test suite
 
 test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep their meaning and in ways that do not
 	JOBREC_FILES=1000 $(BIN)/python -m pytest tests/jobrec_gym/loaders/test_mutations.py
+
+test-robustness: install  ## Files of others, odd calls, servers, kills and crowds; writes docs/results/robustness.md
+	$(BIN)/python tests/robustness/run.py $(ROBUSTNESS)
 
 test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its own
 	test -x $(LAUNCHERS)/bin/python || $(PYTHON) -m venv $(LAUNCHERS)

@@ -226,7 +226,8 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
 def building(shown: str) -> Iterator[None]:
     """Turn an error while an agent is built from a file into one line that names the file.
 
-    What a constructor or an environment refuses (`ValueError`) says itself what to do.
+    What a constructor or an environment refuses (`ValueError`) says itself what to do; what SB3 says of missing tensors
+    does not.
 
     Raises:
         AgentFileError: In place of what torch raises, and of what comes of arguments of another kind.
@@ -238,7 +239,11 @@ def building(shown: str) -> Iterator[None]:
             f"{shown} holds more than tensors where tensors should be, and nothing else is loaded: {_line(error)}. "
             "Save the agent again where it was trained."
         ) from error
-    except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, EOFError, MemoryError) as error:
+    except (
+        *(RuntimeError, KeyError, IndexError, TypeError, AttributeError, EOFError, MemoryError, ValueError),
+    ) as error:
+        if isinstance(error, ValueError) and not str(error).startswith("Names of parameters do not match"):
+            raise
         raise AgentFileError(
             f"{shown} describes another agent than its tensors are of, or was changed: {_line(error)}. Save it again, "
             "or take a copy."

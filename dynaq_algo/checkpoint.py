@@ -159,9 +159,14 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_pack(state, arrays, "state"))
-    said = {"format": FORMAT, "written_by": written_by(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    (folder / "state.json").write_text(json.dumps(said)[:-1] + f', "state": {text}}}')
     np.savez(folder / "state.npz", **arrays)  # type: ignore[arg-type]
+    said = {
+        "format": FORMAT,
+        "written_by": written_by(),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "arrays_sha256": hashlib.sha256((folder / "state.npz").read_bytes()).hexdigest(),
+    }
+    (folder / "state.json").write_text(json.dumps(said)[:-1] + f', "state": {text}}}')
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -181,7 +186,11 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = said["state"]
         if hashlib.sha256(json.dumps(state).encode()).hexdigest() != said["sha256"]:
             raise AgentFileError(f"{file} was changed after it was written. Begin anew (of a run: resume=false).")
-        found: dict[str, Any] = _unpack(state, read_arrays(folder / "state.npz", str(folder / "state.npz"), "state"))
+        arrays = folder / "state.npz"
+        found: dict[str, Any] = _unpack(state, read_arrays(arrays, str(arrays), "state"))
+        listed = said.get("arrays_sha256")  # earlier checkpoints have none
+        if listed is not None and hashlib.sha256(arrays.read_bytes()).hexdigest() != listed:
+            raise AgentFileError(f"{arrays} was changed after it was written. Begin anew (of a run: resume=false).")
         return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch as th
 from torch import nn
 from torch.nn import functional as F
@@ -151,7 +151,7 @@ def squared_error_step(
     loss = F.mse_loss(values, target) if weight is None else (weight * (values - target).square()).mean()
     optimizer.zero_grad()
     loss.backward()
-    if np.isfinite(max_grad_norm):
+    if math.isfinite(max_grad_norm):
         nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
     optimizer.step()
     return loss.detach(), values.detach()

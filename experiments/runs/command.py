@@ -163,8 +163,8 @@ def in_one_line(error: BaseException) -> str:
     said = _with_near_miss(" ".join((error.args[0] if _has_words(error) else str(error)).split()))
     if _is_ours(error) or isinstance(error, (HydraException, OmegaConfBaseException)) or "`" in said:
         return said or type(error).__name__
-    if said.startswith("Config group override must be"):  # Hydra's words, which name no way out
-        return f"a group is chosen by the name of an option, algo=dynaq for instance: {said}."
+    if said.startswith("Config group override"):  # Hydra's words, which name no way out
+        return f"a group is chosen by the name of an option, algo=dynaq for instance: {said:.200}."
     name = "" if type(error) is ValueError else f"{type(error).__name__}: "
     return f"{name}{said or 'no words'} (debug=true shows where)"
 

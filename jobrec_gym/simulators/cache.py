@@ -69,6 +69,7 @@ _PATIENCE = 30.0
 """Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
 _MOST_TOKENS = 1 << 40
+_MOST_USD = 1e15
 _NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
 """Kinds of file systems on which SQLite's write-ahead log, which is shared memory, does not hold across machines."""
 
@@ -786,7 +787,7 @@ def _fault(status: Any, decision: Any, probability: Any) -> tuple[str, str] | No
     """Which column of an answer is wrong, and what it must be."""
     if status not in KEPT_STATUSES:
         return "status", f"must be one of {KEPT_STATUSES}"
-    has_probability = probability is not None and not isinstance(probability, str) and not math.isnan(probability)
+    has_probability = probability is not None and not isinstance(probability, str) and probability == probability
     if isinstance(probability, str) or (has_probability and not 0 <= probability <= 1):
         return "probability", "must be in [0, 1], or nothing"
     if decision not in (*DECISIONS, ""):
@@ -829,7 +830,7 @@ def _checked(row: Any, number: int, path: str | os.PathLike[str]) -> CachedAnswe
     where = f"{os.fspath(path)} row {number}"
     if not isinstance(row, dict) or set(row) != set(_COLUMNS):
         raise ValueError(
-            f"{where} must have the entries {_COLUMNS}, got {sorted(row) if isinstance(row, dict) else row!r}."
+            f"{where} must have the entries {_COLUMNS}, got {sorted(row) if isinstance(row, dict) else row!r:.200}."
         )
     numbers = {"probability": row["probability"], "tokens": row["tokens"], "cost_usd": row["cost_usd"]}
     words = set(_COLUMNS) - set(numbers)
@@ -842,14 +843,14 @@ def _checked(row: Any, number: int, path: str | os.PathLike[str]) -> CachedAnswe
     ]
     if wrong:
         raise ValueError(f"{where} has entries of a wrong type: {wrong}.")
-    for name, most in (("tokens", _MOST_TOKENS), ("cost_usd", math.inf)):
+    for name, most in (("tokens", _MOST_TOKENS), ("cost_usd", _MOST_USD)):
         if not 0 <= row[name] <= most or not math.isfinite(row[name]) or (name == "tokens" and row[name] % 1):
-            raise ValueError(f"{where}, column `{name}`, must be a number of at least 0, got {row[name]!r}.")
+            raise ValueError(f"{where}, column `{name}`, must be a number of at least 0, got {row[name]!r:.80}.")
     if fault := _fault(row["status"], row["decision"], row["probability"]):
         raise ValueError(f"{where}, column `{fault[0]}`, {fault[1]}, got {row[fault[0]]!r}.")
     if row["key"] != cache_key(**{name: row[name] for name in _KEYED}):
         raise ValueError(f"{where} has a key that is not that of its content: the file was changed.")
-    return _answer([row[name] for name in _COLUMNS])
+    return _answer([float(row[name]) if name == "cost_usd" else row[name] for name in _COLUMNS])
 
 
 def _ending(path: str | os.PathLike[str]) -> str:
