@@ -229,3 +229,67 @@ def test_feedback_fills_in_what_is_not_given():
 def test_what_is_no_number_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         RuleSimulator(**arguments)
+
+
+# Applicants at other levels than their own.
+
+
+def known(market):
+    """Pairs whose levels are known on both sides, and the applicants' own levels."""
+    applicants, jobs = PAIRS
+    rows = (market.applicants.seniority[applicants] > 0) & (market.jobs.seniority[jobs] > 0)
+    return applicants[rows], jobs[rows], market.applicants.seniority[applicants[rows]].astype(np.int64)
+
+
+def test_without_present_levels_reach_changes_nothing_and_at_the_own_level_no_reach_is_as_none(market):
+    near, far = (RuleSimulator(seed=1, noise=0.5, reach=reach).bind(market) for reach in (0.0, 2.0))
+    applicants, jobs, own = known(market)
+    assert len(own) > 100
+    np.testing.assert_array_equal(near.utility(*PAIRS), far.utility(*PAIRS))
+    np.testing.assert_array_equal(near.utility(applicants, jobs, own), near.utility(applicants, jobs))
+    keys = hash64(5, np.arange(len(own)))
+    np.testing.assert_array_equal(
+        near.feedback(applicants, jobs, keys, levels=own).decision, near.feedback(applicants, jobs, keys).decision
+    )
+    np.testing.assert_array_equal(near.thresholds, far.thresholds)
+
+
+def test_each_level_that_a_job_stands_above_costs_reach_and_the_fit_is_that_of_the_present_level(market):
+    still, reaching = (RuleSimulator(seed=1, reach=reach).bind(market) for reach in (0.0, 0.5))
+    applicants, jobs, own = known(market)
+    job_levels = market.jobs.seniority[jobs].astype(np.int64)
+    for level in (1, 3, 5):
+        present = np.full(len(own), level)
+        lost = still.utility(applicants, jobs, present) - reaching.utility(applicants, jobs, present)
+        np.testing.assert_allclose(lost, 0.5 * np.maximum(job_levels - level, 0), atol=1e-12)
+        moved = still.utility(applicants, jobs, present) - still.utility(applicants, jobs)
+        fit = np.abs(own - job_levels) / 4 - np.abs(level - job_levels) / 4  # of the present level, less of the own
+        np.testing.assert_allclose(np.corrcoef(moved, fit)[0, 1], 1.0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("corruption", [0.0, 0.2])
+def test_chances_of_decisions_are_those_of_many_answers_and_pay_what_is_expected(market, noise, corruption):
+    simulator = RuleSimulator(seed=1, noise=noise, corruption=corruption).bind(market)
+    applicants, jobs, levels = (np.arange(6)[:, None], np.arange(8), np.array([1, 2, 3, 4, 5, 1])[:, None])
+    chances = simulator.probabilities(applicants, jobs, levels)
+    assert chances.shape == (6, 8, 4)
+    np.testing.assert_allclose(chances.sum(axis=2), 1.0)
+    np.testing.assert_allclose(chances @ simulator.worth, simulator.expected_reward(applicants, jobs, levels))
+    n = 4_000
+    for row, column in ((0, 0), (3, 5), (5, 7)):
+        asked = np.full(n, row), np.full(n, column), hash64(3, np.arange(n)), np.full(n, levels[row, 0])
+        shares = np.bincount(simulator.feedback(*asked).number, minlength=4) / n
+        np.testing.assert_allclose(shares, chances[row, column], atol=4 * 0.5 / np.sqrt(n))
+    if not noise and not corruption:
+        certain = np.array(DECISIONS)[chances.argmax(axis=2)]
+        np.testing.assert_array_equal(certain, simulator.decisions(applicants, jobs, levels))
+
+
+def test_reach_is_written_down_where_it_is_not_the_usual_one():
+    assert "reach" not in RuleSimulator().to_spec()
+    spec = RuleSimulator(reach=1.25).to_spec()
+    assert spec["reach"] == 1.25 == RuleSimulator.from_spec(spec).reach
+    for reach in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`reach`"):
+            RuleSimulator(reach=reach)
