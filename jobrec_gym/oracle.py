@@ -195,32 +195,64 @@ class CareerOracle:
                 moved = self._dynamics.advance(states, jobs, np.full(n_jobs, decision))
                 following[place, :, decision] = self._index(moved)
         by_state = np.stack([chances[level].T for level in levels.tolist()])  # (n, 4, n_jobs)
-        members, ways = _ways(following)
-        chosen = self._chosen(person, jobs, sets, earned)
         values = np.zeros((self.horizon + 1, _BATCHES, n))
-        parts = np.array_split(np.arange(self.n_sets), _BATCHES)
-        for left in range(1, self.horizon + 1):
-            for batch, part in enumerate(parts):
-                later = np.append(values[left - 1, batch], 0.0)  # the last one: who has left
-                by_group = later[ways] @ by_state  # (n, n_groups, n_jobs)
-                by_group *= members
-                worth = earned + self.gamma * by_group.sum(axis=1)
-                offered = worth[:, sets[part].reshape(-1)].reshape(n, len(part), -1)
-                if self.policy == "best":
-                    picked = offered.max(axis=2)
-                elif self.policy == "random":
-                    picked = offered.mean(axis=2)
-                else:
-                    picked = np.take_along_axis(offered, chosen[:, part, None], axis=2)[:, :, 0]
-                values[left, batch] = picked.mean(axis=1)
+        for batch, part in enumerate(np.array_split(sets, _BATCHES)):
+            if self.policy == "best":
+                self._solve_best(values[:, batch], part, earned, by_state, following)
+            else:
+                self._follow(values[:, batch], self._picked(person, jobs, part, earned), earned, by_state, following)
         return values
 
-    def _chosen(self, person: int, jobs: Ids, sets: NDArray[np.intp], earned: NDArray[np.float64]) -> NDArray[np.intp]:
-        """What a policy that looks no further than one step picks of each set, (n_states, n_sets)."""
+    def _solve_best(
+        self,
+        values: NDArray[np.float64],
+        sets: Ids,
+        earned: NDArray[np.float64],
+        by_state: NDArray[np.float64],
+        following: Ids,
+    ) -> None:
+        """Writes the values (horizon + 1, n_states) of choosing the best of each set (m, k), from the end on."""
+        members, ways = _ways(following)
+        n = len(earned)
+        for left in range(1, len(values)):
+            later = np.append(values[left - 1], 0.0)  # the last one: who has left
+            by_group = later[ways] @ by_state  # (n, n_groups, n_jobs)
+            by_group *= members
+            worth = earned + self.gamma * by_group.sum(axis=1)
+            values[left] = worth[:, sets.reshape(-1)].reshape(n, *sets.shape).max(axis=2).mean(axis=1)
+
+    def _follow(
+        self,
+        values: NDArray[np.float64],
+        picked: Ids,
+        earned: NDArray[np.float64],
+        by_state: NDArray[np.float64],
+        following: Ids,
+    ) -> None:
+        """Writes the values (horizon + 1, n_states) of recommending, in each state, any of some jobs (n_states, m)."""
+        n, n_picked = picked.shape
+        chances = np.take_along_axis(by_state, picked[:, None], axis=2)  # (n, 4, m)
+        leads = np.take_along_axis(following, picked[..., None], axis=1)  # (n, m, 4)
+        moves = np.zeros((n, n + 1))
+        np.add.at(moves, (np.arange(n)[:, None, None], leads), chances.transpose(0, 2, 1) / n_picked)
+        now = np.take_along_axis(earned, picked, axis=1).mean(axis=1)
+        for left in range(1, len(values)):
+            values[left] = now + self.gamma * (moves[:, :n] @ values[left - 1])
+
+    def _picked(self, person: int, jobs: Ids, sets: Ids, earned: NDArray[np.float64]) -> Ids:
+        """Places (n_states, m) of the jobs that a policy, which looks no further than one step, takes of sets (m, k).
+
+        All of them for the random one: (n_states, m * k).
+        """
+        n = len(earned)
+        if self.policy == "random":
+            return np.broadcast_to(sets.reshape(1, -1), (n, sets.size))
         if self.policy == "cosine":
             cosine = self._problem.market.cosine(np.full(len(jobs), person), jobs)
-            return np.repeat(cosine[sets].argmax(axis=1)[None], len(self.states), axis=0)
-        return earned[:, sets].argmax(axis=2)
+            chosen = np.broadcast_to(cosine[sets].argmax(axis=1), (n, len(sets)))
+        else:
+            chosen = earned[:, sets].argmax(axis=2)
+        return sets[np.arange(len(sets)), chosen]
 
     def _index(self, states: NDArray[np.int64]) -> Ids:
         """Places (n,) of states (n, m) in :attr:`states`; behind the last one for those in which nobody is left."""

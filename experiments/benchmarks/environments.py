@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from experiments.benchmarks.rows import Row, ratio_of
 from jobrec_gym import (
     FeedbackReward,
+    JobRecCareerVectorEnv,
     JobRecVectorEnv,
     RecordedSimulator,
     RuleSimulator,
@@ -83,6 +84,7 @@ def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
     name, limit = "VectorFeedbackReward, 64 envs, ids", "SyncVectorEnv of FeedbackReward"
     yield Row(name, ratio, "x", limit, details={"steps_per_second": 64 / own_seconds})
     yield from _reward_rows(timing)
+    yield _career_row(timing)
     yield from _by_gymnasium(4 * seconds)
 
 
@@ -111,6 +113,20 @@ def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
     ratio, _, seconds = ratio_of(*map(_with_resets, one), **timing)
     details = {"steps_per_second": 1 / seconds}
     yield Row("steps a second with planted feedback, one env, ids", ratio, "x", "without", 0.5, details=details)
+
+
+def _career_row(timing: dict[str, Any]) -> Row:
+    """What applicants who move leave of the steps a second, of the same answers of the same simulator."""
+    simulator = RuleSimulator(seed=0, noise=0.5)
+    moving = _stepper(JobRecCareerVectorEnv(64, observation="ids", simulator=simulator))
+    still = _stepper(VectorFeedbackReward(_native(64, "ids"), simulator))
+    for step in (moving, still):
+        for _ in range(_MEETINGS):
+            step()
+    ratio, _, seconds = ratio_of(still, moving, **timing)
+    details = {"steps_per_second": 64 / seconds}
+    name, limit = "steps a second of JobRecCareer-v0, 64 envs, ids", "JobRec-v0 with planted feedback"
+    return Row(name, ratio, "x", limit, 0.4, details=details)
 
 
 def _by_gymnasium(target: Any) -> Iterator[Row]:
