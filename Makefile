@@ -37,7 +37,7 @@ test-robustness: install  ## Files of others, odd calls, servers, kills and crow
 
 test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its own
 	test -x $(LAUNCHERS)/bin/python || $(PYTHON) -m venv $(LAUNCHERS)
-	$(LAUNCHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,ray,submitit]' pytest
+	$(LAUNCHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,ray,redis,submitit]' pytest
 	$(LAUNCHERS)/bin/python -m pytest tests/experiments/test_launchers.py
 
 test-ecosystem:  ## The examples of docs/plugins, in virtual environments of their own; writes docs/results/ecosystem.md

@@ -18,12 +18,14 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+import redis_server
 from fake_llm import decides, serving, sleeps
 
 from experiments.runs import arguments, training
 from experiments.runs.arguments import require_plugin
 from experiments.runs.build import build
 from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.simulators.stores import open_cache
 
 ROOT = Path(training.__file__).parents[2]
 RUN = [
@@ -46,6 +48,8 @@ RUN = [
 LONG, SHORT = 120, 8
 AXIS = f"total_timesteps={LONG},{SHORT}"
 PATIENCE = 300.0  # seconds
+QUESTIONS = int(os.environ.get("JOBREC_QUESTIONS", "400"))
+"""Of four processes on two nodes of Ray; JOBREC_QUESTIONS=20000 is the goal of docs/cluster.md."""
 
 
 def needs(extra):
@@ -53,14 +57,24 @@ def needs(extra):
     return pytest.mark.skipif(missing, reason=f"the extra {extra} is not installed: make test-launchers")
 
 
+needs_redis = pytest.mark.skipif(not redis_server.is_there(), reason=redis_server.REASON)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A server of the test's own, as durable as one can be."""
+    with redis_server.serving_redis(tmp_path) as server:
+        yield server
+
+
 def decide_by_text(body, number):
     return decides(DECISIONS[len(body["messages"][1]["content"]) % 4])
 
 
-def wait_until(condition, what):
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition, what, patience=PATIENCE):
+    deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {PATIENCE:g} seconds"
+        assert time.monotonic() < deadline, f"no {what} within {patience:g} seconds"
         time.sleep(0.05)
 
 
@@ -127,12 +141,12 @@ def start(environment, tmp_path):
 
 
 @pytest.fixture
-def ray_cluster(environment, tmp_path):
-    """The address of a cluster of two nodes with one core each, started in two other folders."""
+def ray_cluster(environment, tmp_path, request):
+    """The address of a cluster of two nodes with a core each, or as many as it is told, in two other folders."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={getattr(request, 'param', 1)}"]
     with ExitStack() as nodes:
         for name, line in (
             ("head", [*ray, "--head", f"--port={port}", "--include-dashboard=false"]),
@@ -158,13 +172,17 @@ def ray_cluster(environment, tmp_path):
         ),
         pytest.param("ray", marks=needs("ray")),
         pytest.param("ray_cluster", marks=needs("ray")),
+        pytest.param("ray_cluster and a Redis server", marks=[needs("ray"), needs_redis]),
     ],
 )
 @pytest.mark.skipif(find_spec("litellm") is None, reason="the extra llm is not installed")
 def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
     launcher, config, start, tmp_path, request
 ):
-    place = []
+    place, cache = [], "answers.sqlite"
+    launcher, _, server = launcher.partition(" and ")
+    if server:
+        cache = request.getfixturevalue("redis").address
     if launcher == "ray_cluster":
         place = [f"hydra.launcher.ray.init.address={request.getfixturevalue('ray_cluster')}"]
     hurry = False
@@ -174,7 +192,7 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
         return sleeps(0.02 if hurry or number <= 20 else 2.0, decide_by_text(body, number))
 
     with serving(script) as fake:
-        asked = [f"simulator.api_base={fake.api_base}", "simulator.cache=answers.sqlite"]
+        asked = [f"simulator.api_base={fake.api_base}", f"simulator.cache={cache}"]
         sweep = [f"launcher={launcher}", AXIS, *RUN, *asked, "hydra.sweep.dir=sweep", *place]
         first = start(*sweep)
         wait_until(lambda: SHORT in summaries(tmp_path / "sweep") and fake.calls > 20, "end of the short run")
@@ -207,6 +225,53 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
         assert summary["feedback"]["failures"] == 0
     for key in ("held_out", "online"):
         assert resumed[LONG][key] == whole[key]
+
+
+@needs("ray")
+@needs_redis
+@pytest.mark.skipif(find_spec("litellm") is None, reason="the extra llm is not installed")
+@pytest.mark.parametrize("ray_cluster", [2], indirect=True)
+def test_processes_of_two_nodes_ask_each_question_once_and_keep_a_cap_though_the_server_is_killed_twice(
+    ray_cluster, redis, environment, tmp_path
+):
+    asked = tmp_path / "asked"
+    asked.touch()
+
+    def questions():
+        return asked.read_text().splitlines()
+
+    def four_processes(cap, kill_at):
+        line = [sys.executable, str(ROOT / "tests" / "ray_questions.py"), ray_cluster, redis.address, str(asked)]
+        with (tmp_path / "driver.log").open("w") as log:
+            driver = subprocess.Popen(
+                [*line, str(QUESTIONS), str(cap)], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+            try:
+                wait_until(
+                    lambda: len(questions()) >= kill_at or driver.poll() is not None, "question", PATIENCE + QUESTIONS
+                )
+                assert driver.poll() is None, (tmp_path / "driver.log").read_text()
+                redis.kill()
+                redis.start()
+                said, _ = driver.communicate()
+            finally:
+                driver.kill()
+        assert driver.returncode == 0, (tmp_path / "driver.log").read_text()
+        said = json.loads(said)
+        assert len({each["pid"] for each in said}) == 4 and len({each["node"] for each in said}) == 2
+        return said
+
+    cap = QUESTIONS * 9 // 10
+    said = four_processes(cap, QUESTIONS // 3)
+    assert all(each["capped"] for each in said)
+    assert len(questions()) == len(set(questions())) == cap
+    said = four_processes(QUESTIONS, cap + QUESTIONS // 20)
+    assert [(each["answers"], each["capped"]) for each in said] == [(QUESTIONS, False)] * 4
+    # No process died, so no call was under way at a crash that nobody waited for.
+    assert len(questions()) == len(set(questions())) == QUESTIONS
+    store = open_cache(redis.address)
+    assert sum(entry["answers"] for entry in store.summary()) == store.spent("default").calls == QUESTIONS
+    store.close()
 
 
 @needs("submitit")
