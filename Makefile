@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 LAUNCHERS := .venv-launchers
 ECOSYSTEM := .venv-ecosystem
 
-.PHONY: help install demo llm-demo test test-files test-robustness test-launchers test-ecosystem lint docs dist-check check clean
+.PHONY: help install demo pictures llm-demo test test-files test-robustness test-pages test-launchers test-ecosystem lint docs screenshots dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install  ## From nothing: the best agent learns, beside cosine and the plain algorithm; a figure, a report
 	$(BIN)/python -m experiments.demo
 
+pictures: install  ## The report of the demo as docs/images has it; needs Chromium
+	$(BIN)/python -m experiments.demo
+	$(BIN)/python -m experiments.report runs=runs/demo screenshots=docs/images
+
 llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
 	$(BIN)/python -m experiments.llm.demo
 
@@ -35,12 +39,16 @@ test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep t
 test-robustness: install  ## Files of others, odd calls, servers, kills and crowds; writes docs/results/robustness.md
 	$(BIN)/python tests/robustness/run.py $(ROBUSTNESS)
 
+test-pages: docs  ## The site in Debian's Chromium: nothing overflows, axe-core finds nothing, a search finds what is public
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt axe-playwright-python
+	$(BIN)/python -m pytest -m site tests/test_site.py
+
 test-launchers:  ## Sweeps by every launcher; Ray's plug-in needs a venv of its own
 	test -x $(LAUNCHERS)/bin/python || $(PYTHON) -m venv $(LAUNCHERS)
 	$(LAUNCHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,ray,redis,submitit]' pytest
 	$(LAUNCHERS)/bin/python -m pytest tests/experiments/test_launchers.py
 
-test-ecosystem:  ## The examples of docs/plugins, in virtual environments of their own; writes docs/results/ecosystem.md
+test-ecosystem:  ## The examples of docs/plugins and docs/tracking.md, in virtual environments of their own; writes docs/results/ecosystem.md
 	$(PYTHON) tests/ecosystem/run.py
 
 lint: install  ## Format, lint and types
@@ -50,6 +58,9 @@ lint: install  ## Format, lint and types
 
 docs: install  ## The site, in build/docs; a warning is an error
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/docs
+
+screenshots: docs  ## Pictures of the site's home and gallery, into docs/images
+	$(BIN)/python -m tests.screenshots
 
 dist-check: install  ## Builds sdist and, from it, the wheel; installs it without extras into a new venv and asks
 	rm -rf dist build/installed

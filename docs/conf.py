@@ -77,6 +77,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 
 _MARKER = re.compile(r"^<!-- site: (?P<verb>docstring|autoclass) (?P<name>[\w.]+) -->$", re.MULTILINE)
 _ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[[^]]*\], ~?numpy\.dtype\[([^]]*)\]\]")
@@ -160,6 +161,24 @@ def shorten_arrays(
     return _ARRAY.sub(r"NDArray[\1]", signature), returns and _ARRAY.sub(r"NDArray[\1]", returns)
 
 
+_MISSED = {
+    'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
+    '<aside class="sidebar-drawer"': '<aside aria-label="Site" class="sidebar-drawer"',
+    '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
+    '<dl>\n<dd><em class="sig-param"': '<dl role="none">\n<dd><em class="sig-param"',
+}
+"""What screen readers miss in the theme's pages: levels, names of landmarks, and what is no list of definitions."""
+
+
+def complete_roles(app: Sphinx, exception: Exception | None) -> None:
+    """Adds to the finished pages what screen readers miss."""
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for old, new in _MISSED.items():
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Connects what is above."""
     logging.getLogger("traitlets").setLevel(logging.WARNING)  # it tells of each notebook that it runs
@@ -168,5 +187,6 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", fill_markers)
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("autodoc-process-signature", shorten_arrays)
+    app.connect("build-finished", complete_roles)
     # After napoleon, which has turned sections into fields by then.
     app.connect("autodoc-process-docstring", shorten_pages, priority=600)

@@ -60,7 +60,9 @@ async function look() {
 }
 frame.addEventListener("load", () => {
   frame.contentWindow.addEventListener("error", event => found.errors.push(event.message));
-  Promise.all([...frame.contentDocument.images].map(image => image.decode().catch(() => null))).then(look);
+  // Not `decode()`: of a large picture that is out of sight it never ends.
+  const shown = image => image.complete || new Promise(ends => image.addEventListener("load", ends));
+  Promise.all([...frame.contentDocument.images].map(shown)).then(look);
 }, {once: true});
 frame.src = "PAGE";
 </script></body></html>"""
