@@ -10,8 +10,9 @@ import torch as th
 from dynaq_algo.features import DistinctPairs
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.transition_model import Steps
 
-__all__ = ["Batch", "NextPairs", "gather", "gather_alone", "gather_next"]
+__all__ = ["Batch", "NextPairs", "gather", "gather_alone", "gather_next", "gather_steps"]
 
 
 class NextPairs(NamedTuple):
@@ -67,6 +68,24 @@ def gather_alone(
     state = policy.tensor(replay.state_rows(transitions.state_id))
     action = policy.action_features(replay.candidate_rows(transitions.candidate_id))
     return state, action, None if transitions.pairs is None else policy.tensor(transitions.pairs)
+
+
+def gather_steps(transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Steps:
+    """Whole transitions, with all that was shown, for a model of what follows."""
+    candidate_id, allowed = replay.candidate_sets(transitions.position)
+    shown = replay.pair_sets(transitions.position)
+    return Steps(
+        policy.tensor(replay.state_rows(transitions.state_id)),
+        policy.action_features(replay.candidate_rows(candidate_id)),
+        None if shown is None else policy.tensor(shown),
+        allowed,
+        candidate_id.astype(np.int64),
+        replay.applicants(transitions.position),
+        transitions.action,
+        transitions.reward,
+        policy.tensor(replay.state_rows(transitions.next_state_id)),
+        transitions.terminated,
+    )
 
 
 def gather_next(

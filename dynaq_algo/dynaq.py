@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
@@ -15,11 +16,11 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import polyak_update
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs
-from dynaq_algo.batches import Batch, gather_alone
+from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs, require_whole
+from dynaq_algo.batches import Batch, gather_alone, gather_steps
 from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.layout import PAIRS
+from dynaq_algo.layout import PAIRS, PROGRESS
 from dynaq_algo.networks import denormals_flushed, squared_error_step
 from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
@@ -27,12 +28,18 @@ from dynaq_algo.plus import plus_arguments
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import Transitions
 from dynaq_algo.target_values import TargetValues
+from dynaq_algo.transition_model import TransitionModel
 from dynaq_algo.vec_env import as_vec_env, pair_sample_of
 from dynaq_algo.weight_pull import anchors_of
 from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
 
 __all__ = ["DynaQ"]
 
+SAME_ACTION = (
+    '`bootstrap="same_action"` values what follows as if the same job were recommended again, but the observation has '
+    'an entry `progress`: answers move the applicant, and other jobs are shown next. Use `bootstrap="max"` or '
+    '"double", or `DynaQ.plus(env)`, which plans ahead.'
+)
 WINDOW = 1_000  # transitions that `train/model_r2` is of
 
 
@@ -71,6 +78,7 @@ class DynaQ(CandidateAlgorithm):
         learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
         planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
+        planning_horizon: With `world_model="transitions"`, how many steps an imagined way has.
         bootstrap: `"same_action"`, `"max"` or `"double"`.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step, where the reward is a
@@ -81,10 +89,12 @@ class DynaQ(CandidateAlgorithm):
         pair_features: A function for `planning_source="crossed"` that gives the entry `pairs` of pairs that nobody was
             shown: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p). By default it is the
             environment's method `pair_features`. It is not saved with the agent.
-        world_model: `"network"` (one, or an ensemble), or `"gaussian_process"` (exact Bayesian regression).
+        world_model: `"network"` (one, or an ensemble), `"gaussian_process"` (exact Bayesian regression), or
+            `"transitions"`, which also learns what becomes of the entry `progress` and who leaves.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
             :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
-            see :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
+            see :class:`~dynaq_algo.gaussian_process.GaussianProcess`; `bonus`, `action_scale`, ..., see
+            :class:`~dynaq_algo.transition_model.TransitionModel`.
         exploration_bonus: While learning, this many times the standard deviation of the world model's reward is added
             to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon explores beside it.
         gamma: Discount, below 1 for `same_action`.
@@ -114,7 +124,7 @@ class DynaQ(CandidateAlgorithm):
         >>> model.learn(20_000, progress_bar=True).save("agent.zip")  # doctest: +SKIP
     """
 
-    world_model: WorldModel | GaussianProcess
+    world_model: WorldModel | GaussianProcess | TransitionModel
 
     def __init__(
         self,
@@ -124,6 +134,7 @@ class DynaQ(CandidateAlgorithm):
         *,
         planning: str = "background",
         planning_steps: int = 5,
+        planning_horizon: int = 1,
         bootstrap: str = "same_action",
         planning_source: str | PlanningSource = "visited",
         relabel: bool = False,
@@ -169,6 +180,7 @@ class DynaQ(CandidateAlgorithm):
         )
         self.planning = planning
         self.planning_steps = planning_steps
+        self.planning_horizon = require_whole("planning_horizon", planning_horizon, 1)
         self.bootstrap = bootstrap
         self.planning_source = planning_source
         self.world_model_name = world_model
@@ -188,7 +200,8 @@ class DynaQ(CandidateAlgorithm):
 
         It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
         the prior, and plans at decision time. Where the observation has `pairs`, it trusts the shown numbers to say
-        more than similarities do, and explores less.
+        more than similarities do, and explores less. Where it has `progress`, answers move the applicant: the agent
+        then learns what becomes of it, and plans ahead.
 
         Args:
             env: As for the class.
@@ -200,8 +213,8 @@ class DynaQ(CandidateAlgorithm):
             >>> DynaQ.plus(env, policy_kwargs={"prior": [0.0, 0.0]}).learn(1_500)  # doctest: +SKIP
         """
         env = as_vec_env(env)
-        has_pairs = isinstance(env.observation_space, spaces.Dict) and PAIRS in env.observation_space.spaces
-        return cls(env=env, seed=seed, **plus_arguments(has_pairs, overrides))
+        shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
+        return cls(env=env, seed=seed, **plus_arguments(PAIRS in shown, PROGRESS in shown, overrides))
 
     # ------------------------------------------------------------------ build
 
@@ -218,7 +231,9 @@ class DynaQ(CandidateAlgorithm):
                 **self.policy_kwargs,
             ).to(self.device)
             rate = self.lr_schedule(1)
-            world_model = make_world_model(self.world_model_name, self.policy, rate, self.world_model_kwargs)
+            world_model = make_world_model(
+                self.world_model_name, self.policy, rate, self.gamma, self.world_model_kwargs
+            )
             self.world_model = world_model.to(self.device)
         self._create_aliases()  # q_net, q_net_target
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
@@ -227,11 +242,18 @@ class DynaQ(CandidateAlgorithm):
         if self.env is not None and (sample := pair_sample_of(self.env, features.n_pairs)) is not None:
             features.fit_pairs(sample)
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
+        if self.policy.layout.progress is not None and self._learns_values and self.bootstrap == "same_action":
+            warnings.warn(SAME_ACTION, stacklevel=4)
         # Of a loaded agent only their shapes: the values follow.
         self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
 
     def _check_arguments(self) -> None:
         check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel)
+        if self.world_model_name == "transitions" and self.planning != "decision_time":
+            raise ValueError(
+                '`world_model="transitions"` values what follows itself, at the decision: use it with '
+                f'`planning="decision_time"`, got {self.planning!r}.'
+            )
         refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
         check_learning(
             planning=self.planning,
@@ -335,6 +357,9 @@ class DynaQ(CandidateAlgorithm):
         self._score_new_transitions()
         if (r2 := self.forecasts.r2()) is not None:
             self.logger.record("train/model_r2", r2)
+        if isinstance(self.world_model, TransitionModel):
+            self._learn_ahead(self.world_model, gradient_steps)
+            return
         if not self._optimizers:
             return  # what there was to learn is learned
         self._drop_anchor()
@@ -366,6 +391,18 @@ class DynaQ(CandidateAlgorithm):
         for name, found in means.items():
             if found:
                 self.logger.record(f"train/{name}", float(th.stack(found).mean()))
+
+    def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
+        """`gradient_steps` times: the model of what follows learns, and `planning_steps` planning steps with it."""
+        ask, rng = self.replay_buffer.pair_features, self._rngs["planning"]
+        for _ in range(gradient_steps):
+            model_loss = model.fit(self._rngs["replay"])
+            if self.planning_steps:
+                moved = model.plan(self.planning_steps, self.planning_horizon, ask, rng)
+                self.logger.record("train/planning_change", moved)
+        self._n_updates += gradient_steps
+        self._n_planning_updates += gradient_steps * self.planning_steps
+        self.logger.record("train/model_loss", float(model_loss))
 
     # ------------------------------------------------------------------ plan
 
@@ -437,7 +474,7 @@ class DynaQ(CandidateAlgorithm):
     @property
     def _learns_values(self) -> bool:
         """Whether the Q-network has anything to learn: at decision time it is left with the future."""
-        return self.planning == "background" or self.gamma > 0
+        return self.planning == "background" or (self.gamma > 0 and not self.world_model.knows_transitions)
 
     @property
     def _optimizers(self) -> list[th.optim.Optimizer]:
@@ -459,6 +496,13 @@ class DynaQ(CandidateAlgorithm):
         self._n_scored = replay.n_added
         if n_new > 0:
             new = replay.newest(n_new)
+            if isinstance(self.world_model, TransitionModel):
+                steps = gather_steps(new, replay, policy)
+                predicted, _ = self.world_model.score(steps.state, steps.candidates, steps.pairs)
+                chosen = predicted[np.arange(len(steps.action)), steps.action]
+                self.forecasts.add(steps.reward.tolist(), chosen.tolist())
+                self.world_model.observe(steps)
+                return
             alone, reward = gather_alone(new, replay, policy), policy.tensor(self._normalised(new.reward))
             with th.no_grad():
                 predicted, _ = self.world_model(policy.features(*alone), with_spread=False)
@@ -480,6 +524,7 @@ class DynaQ(CandidateAlgorithm):
         return anchors_of({"q_net": self.q_net, "world_model": self.world_model})
 
     def _offline_update(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
+        assert not isinstance(self.world_model, TransitionModel)  # `pretrain` refuses it: it has no network to train
         update_values = self._q_update if self._learns_values else None
         losses = offline_update(batch, self.policy, self.world_model, self.gamma, update_values)
         if number % self.target_update_interval == 0:

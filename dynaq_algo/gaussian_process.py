@@ -129,6 +129,7 @@ class GaussianProcess(nn.Module):
     """
 
     optimizer: th.optim.Optimizer | None = None
+    knows_transitions = False
     prior: th.Tensor
     _slots: dict[bytes, int]  # the place of each pair that is known, in the order in which it was met
     _raw: th.Tensor

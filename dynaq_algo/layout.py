@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["PAIRS", "CandidateLayout", "DecisionBatch", "check_mask"]
+__all__ = ["PAIRS", "PROGRESS", "CandidateLayout", "DecisionBatch", "check_mask"]
 
 CANDIDATES, ACTION_MASK, PAIRS, APPLICANT = "candidates", "action_mask", "pairs", "applicant"
+PROGRESS = "progress"
 
 
 class DecisionBatch(NamedTuple):
@@ -56,6 +57,8 @@ class CandidateLayout:
         n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
         compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
             where there is none. The others are context.
+        progress: The columns of the state that an answer moves: those of the entry `progress`; None without it.
+        progress_bounds: Least and largest values of these, (m,) each; None without it.
 
     Args:
         observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids; and
@@ -139,6 +142,13 @@ class CandidateLayout:
             before = list(dims)[: list(dims).index(APPLICANT)]
             start = sum(dims[key] for key in before)
             self.compared = slice(start, start + dims[APPLICANT])
+        self.progress: slice | None = None
+        self.progress_bounds: tuple[np.ndarray, np.ndarray] | None = None
+        moving = self._state_spaces.get(PROGRESS)
+        if isinstance(moving, spaces.Box):
+            start = sum(dims[key] for key in list(dims)[: list(dims).index(PROGRESS)])
+            self.progress = slice(start, start + dims[PROGRESS])
+            self.progress_bounds = moving.low.reshape(-1), moving.high.reshape(-1)
 
     def is_batch(self, obs: Mapping[str, Any]) -> bool:
         """Whether `obs` holds n observations, rather than one.

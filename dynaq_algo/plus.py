@@ -8,11 +8,12 @@ from typing import Any
 __all__ = ["plus_arguments"]
 
 
-def plus_arguments(has_pairs: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def plus_arguments(has_pairs: bool, has_progress: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :class:`~dynaq_algo.dynaq.DynaQ`.
 
     Args:
         has_pairs: Whether the observation has `pairs`.
+        has_progress: Whether it has `progress`, which answers move.
         overrides: Other arguments, dictionaries entry by entry.
     """
     scales = {
@@ -38,7 +39,18 @@ def plus_arguments(has_pairs: bool, overrides: Mapping[str, Any]) -> dict[str, A
         "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
         "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
     }
-    if overrides.get("world_model", "gaussian_process") != "gaussian_process":
+    if has_progress:
+        arguments |= {
+            "gamma": 0.97,
+            "exploration_initial_eps": 0.03,
+            "exploration_final_eps": 0.03,
+            "exploration_bonus": 0.0,
+            "world_model": "transitions",
+            "world_model_kwargs": {},
+            "planning_steps": 2,
+            "buffer_size": 100_000,
+        }
+    elif overrides.get("world_model", "gaussian_process") != "gaussian_process":
         del arguments["world_model_kwargs"]  # those of a Gaussian process
     return _merged(arguments, overrides)
 

@@ -16,8 +16,8 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.arguments import require_sizes
 from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file
+from dynaq_algo.arguments import require_sizes
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
@@ -142,6 +142,8 @@ class CandidatePolicy(BasePolicy):
         if gamma is None:
             values = self.q_net.score(*seen)
             return values + bonus * model.score(*seen)[1] if bonus else values
+        if model.knows_transitions:
+            return model.look_ahead(*seen)
         reward, spread = model.score(*seen, with_spread=bonus > 0)
         values = reward + gamma * self.q_net.score(*seen) if gamma else reward
         return values + bonus * spread if bonus else values

@@ -277,6 +277,10 @@ class CandidateReplay:
         """The `pairs` (n, k, p) of :meth:`candidate_sets`; None where an observation has none."""
         return None if self._pairs is None else self._pairs.rows(index, following)
 
+    def applicants(self, index: np.ndarray) -> np.ndarray:
+        """Whose the `pairs` of transitions at positions (n,) are; -1 where that is not known, or there are none."""
+        return np.full(len(index), -1) if self._pairs is None else self._pairs.applicant_id[index]
+
     def ask_pairs(self, index: np.ndarray, candidate_id: np.ndarray) -> np.ndarray:
         """Ask for `pairs` that nobody was shown: of the applicants of n transitions with other candidates (n,).
 

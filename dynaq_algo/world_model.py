@@ -15,6 +15,7 @@ from dynaq_algo.features import DistinctPairs, PairFeatures
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.networks import PairNetwork, make_optimizer, squared_error_step
 from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.transition_model import TransitionModel
 
 __all__ = ["WORLD_MODELS", "RewardForecasts", "WorldModel", "check_world_model", "make_world_model"]
 
@@ -44,6 +45,8 @@ class WorldModel(nn.Module):
         >>> mean.shape, spread.shape
         (torch.Size([32]), torch.Size([32]))
     """
+
+    knows_transitions = False
 
     def __init__(
         self,
@@ -139,9 +142,10 @@ class RewardForecasts:
         return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
 
 
-WORLD_MODELS: dict[str, type[WorldModel] | type[GaussianProcess]] = {
+WORLD_MODELS: dict[str, type[WorldModel] | type[GaussianProcess] | type[TransitionModel]] = {
     "network": WorldModel,
     "gaussian_process": GaussianProcess,
+    "transitions": TransitionModel,
 }
 
 
@@ -154,24 +158,37 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool) -> None:
     """
     refuse_other_choice("world_model", name, tuple(WORLD_MODELS))
     refuse_unknown_kwargs("world_model_kwargs", WORLD_MODELS[name], given)
-    if relabel and name == "gaussian_process":
+    if relabel and name != "network":
         raise ValueError(
-            '`relabel` must be False with `world_model="gaussian_process"`, which learns each reward once, as it '
+            f'`relabel` must be False with `world_model="{name}"`, which learns each reward once, as it '
             'was earned, got True. Use `world_model="network"`.'
         )
 
 
 def make_world_model(
-    name: str, policy: CandidatePolicy, learning_rate: float, given: Mapping[str, Any]
-) -> WorldModel | GaussianProcess:
+    name: str, policy: CandidatePolicy, learning_rate: float, gamma: float, given: Mapping[str, Any]
+) -> WorldModel | GaussianProcess | TransitionModel:
     """A world model of what a policy values.
 
     Args:
         name: A key of :data:`WORLD_MODELS`.
         policy: Whose features, and, unless given, prior or make of the networks.
         learning_rate: Of the networks' optimiser.
+        gamma: Discount, for a model that knows what follows.
         given: Further arguments.
+
+    Raises:
+        ValueError: If the model is one of transitions, and observations have no entry `progress`.
     """
+    if name == "transitions":
+        columns, bounds = policy.layout.progress, policy.layout.progress_bounds
+        if columns is None or bounds is None:
+            raise ValueError(
+                '`world_model="transitions"` learns what becomes of the entry `progress`, a Box, and observations have '
+                f'none: {policy.observation_space}. Use "gaussian_process" or "network" where nobody moves.'
+            )
+        arguments = {"prior": policy.prior, "gamma": gamma, **given}
+        return TransitionModel(policy.features, columns, *bounds, **arguments)  # type: ignore[arg-type]
     if name == "gaussian_process":
         return GaussianProcess(policy.features, **{"prior": policy.prior, **given})  # type: ignore[arg-type]
     shared = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn, "learning_rate": learning_rate}

@@ -52,6 +52,7 @@ LAYERS = {
         {"agent_file"},
         {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
+        {"outcome_inputs", "context_values", "transition_model"},
         {"networks", "world_model", "gaussian_process", "policies"},
         {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},

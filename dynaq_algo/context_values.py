@@ -1,0 +1,327 @@
+"""The value of what follows, a table over the values of `progress`, and the candidate sets that planning imagines."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+from dynaq_algo.features import BlockwiseFeatures
+from dynaq_algo.outcome_inputs import GRID, OutcomeInputs
+
+__all__ = ["ContextValues", "ImaginedSets"]
+
+_MOST_CONTEXTS = 5_000
+_MOST_SETS = 2_000
+_LIKELY = 1e-3
+"""Chance from which an imagined outcome makes a value of `progress` known."""
+
+
+class ImaginedSets(NamedTuple):
+    """Candidate sets at b values of `progress`, s for each.
+
+    Attributes:
+        state: (b, s, r), the states' components.
+        similarities: (b, s, k, n_blocks).
+        actions: (b, s, k).
+        allowed: (b, s, k) bool.
+        pairs: (b, s, k, p); None where an observation has none.
+    """
+
+    state: np.ndarray
+    similarities: np.ndarray
+    actions: np.ndarray
+    allowed: np.ndarray
+    pairs: np.ndarray | None
+
+
+class _Kept(NamedTuple):
+    """A decision, as it is imagined again."""
+
+    state: np.ndarray
+    similarities: np.ndarray
+    actions: np.ndarray
+    pairs: np.ndarray | None
+    allowed: np.ndarray
+    candidate_id: np.ndarray
+    applicant_id: int
+    context: tuple[int, ...]
+
+
+class ContextValues:
+    """Values of `progress`, each a row of m numbers; rows are equal that are equal on the grid of outcome_inputs.
+
+    The value of a row is the mean, over candidate sets that are imagined there, of the best that can be had: reward and
+    discounted value of what follows. A row that was visited seldom is worth more: `bonus` times the rewards' root mean
+    square over the square root of one more than its visits, for each step there, as Dyna-Q+ favours what it has not
+    tried (Sutton, 1990).
+
+    Args:
+        low: (m,) least values.
+        high: (m,) largest values.
+        bonus: See above; 0 for none.
+    """
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0):
+        self._low, self._high = (np.rint(np.asarray(end) * GRID).astype(np.int64) for end in (low, high))
+        self.bonus = bonus
+        self._place: dict[tuple[int, ...], int] = {}
+        self._rows: list[tuple[int, ...]] = []
+        self._value = np.zeros(64)
+        self._visits = np.zeros(64)
+        self._imagined = np.zeros(64)
+        # Of each row: rewards and chances of imagined sets, and where outcomes lead.
+        self._reward, self._chances = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32)
+        self._next = np.zeros((0, 0), np.int64)
+        self._kept: deque[_Kept] = deque(maxlen=_MOST_SETS)
+        self._current: list[tuple[int, ...]] = []
+        self._scale = np.zeros(2)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def difference(self, before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
+        """What has become of `progress` (m,), in parts of :data:`~dynaq_algo.outcome_inputs.GRID`."""
+        return tuple((_key(after) - _key(before)).tolist())
+
+    def visit(self, progress: np.ndarray) -> None:
+        """Count values (n, m) as visited."""
+        self._current = [tuple(row) for row in _key(progress).tolist()]
+        for row in self._current:
+            self._visits[self._known(row)] += 1
+
+    def remember(self, steps: Any, inputs: OutcomeInputs, features: BlockwiseFeatures) -> None:
+        """Keep decisions for planning, the latest 2,000; and how rewards vary."""
+        similarities = features.similarities(steps.state.unsqueeze(1), steps.candidates).cpu().numpy()
+        actions, state = inputs.actions_of(steps.candidates), inputs.state_of(steps.state).numpy()
+        pairs = None if steps.pairs is None else steps.pairs.cpu().numpy()
+        for i, context in enumerate(self._current):
+            shown = None if pairs is None else pairs[i]
+            ids = steps.candidate_id[i], int(steps.applicant_id[i])
+            self._kept.append(_Kept(state[i], similarities[i], actions[i], shown, steps.allowed[i], *ids, context))
+        self._scale += np.square(steps.reward).sum(), len(steps.reward)
+
+    def following(self, progress: np.ndarray, outcomes: Sequence[tuple[int, ...] | None]) -> np.ndarray:
+        """Values (n, n_outcomes) of where outcomes lead from values (n, m) of `progress`; 0 where they end."""
+        keys, unique = np.unique(_key(progress), axis=0, return_inverse=True)
+        found = np.zeros((len(keys), len(outcomes)))
+        for i, row in enumerate(keys.tolist()):
+            here = self._place.get(tuple(row))
+            otherwise = 0.0 if here is None else self._value[here]
+            for j, place in enumerate(self._reached(np.array(row), outcomes)):
+                found[i, j] = 0.0 if place is None else self._value[place] if place >= 0 else otherwise
+        return found[unique.reshape(-1)]
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Values (n, m) to imagine sets at: first those where none were, then one that is visited now, then any."""
+        new = np.flatnonzero(self._imagined[: len(self._rows)] == 0)[:n].tolist()
+        now = self._current[int(rng.integers(len(self._current)))]
+        drawn = rng.integers(len(self._rows), size=n).tolist()
+        places = [*new, self._place[now], *drawn][:n]
+        return np.array([self._rows[place] for place in places]) / GRID
+
+    def sets(
+        self, contexts: np.ndarray, n_sets: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
+    ) -> ImaginedSets:
+        """Sampled candidate sets at values (b, m) of `progress`, see :meth:`TransitionModel.plan`."""
+        keys = [tuple(row) for row in _key(contexts).tolist()]
+        chosen: list[_Kept] = []
+        for key in keys:
+            pool: Sequence[_Kept] = self._kept
+            if ask is None and self._kept[0].pairs is not None:
+                pool = [one for one in self._kept if one.context == key] or self._kept
+            chosen += [pool[place] for place in rng.integers(len(pool), size=n_sets).tolist()]
+        shape = len(keys), n_sets
+        pairs: np.ndarray | None = None
+        if chosen[0].pairs is not None:
+            pairs = np.stack([one.pairs for one in chosen])  # type: ignore[misc]
+            if ask is not None:
+                applicants = np.array([[one.applicant_id] for one in chosen])
+                candidates = np.stack([one.candidate_id for one in chosen]).astype(np.int64)
+                progress = np.repeat(contexts, n_sets, axis=0)[:, None].astype(np.float32)
+                pairs = np.asarray(ask(applicants, candidates, progress), np.float32)
+            pairs = pairs.reshape(*shape, *pairs.shape[1:])
+        actions = np.stack([one.actions for one in chosen])
+        return ImaginedSets(
+            np.stack([one.state for one in chosen]).reshape(*shape, -1),
+            np.stack([one.similarities for one in chosen]).reshape(*shape, *chosen[0].similarities.shape),
+            actions.reshape(*shape, -1),
+            np.stack([one.allowed for one in chosen]).reshape(*shape, -1),
+            pairs,
+        )
+
+    def imagine(
+        self,
+        contexts: np.ndarray,
+        reward: np.ndarray,
+        chances: np.ndarray,
+        outcomes: Sequence[tuple[int, ...] | None],
+    ) -> None:
+        """Keep what sets are imagined to bring, in place of what was imagined there before.
+
+        Args:
+            contexts: (b, m).
+            reward: (b, s, k), -inf where a candidate may not be chosen.
+            chances: (b, s, k, n_outcomes).
+            outcomes: What they are of.
+        """
+        self._make_room(chances.shape[1:])
+        for context, earned, likely in zip(_key(contexts), reward, chances, strict=True):
+            here = self._known(tuple(context.tolist()))
+            makes = (likely.max(axis=(0, 1)) > _LIKELY).tolist()
+            places = self._reached(context, outcomes, makes)
+            self._make_room(chances.shape[1:])
+            n = len(outcomes)
+            self._reward[here], self._chances[here] = earned, 0.0
+            self._chances[here, :, :, :n] = likely
+            # The last place is worth nothing: who has left is there.
+            self._next[here] = -1
+            self._next[here, :n] = [-1 if place is None else here if place < 0 else place for place in places]
+            self._imagined[here] += 1
+
+    def sweep(self, gamma: float) -> float:
+        """One step of value iteration over all that is imagined; returns the mean absolute change."""
+        known = np.flatnonzero(self._imagined[: len(self._rows)])
+        if not len(known):
+            return 0.0
+        values = np.append(self._value[: len(self._rows)], 0.0)
+        following = values[self._next[known]]  # (c, n_outcomes)
+        c, s, k, n = self._chances[known].shape
+        later = (self._chances[known].reshape(c, s * k, n) @ following[:, :, None]).reshape(c, s, k)
+        best = (self._reward[known] + gamma * later).max(axis=2).mean(axis=1) + self._bonuses(known)
+        change = np.abs(best - self._value[known]).mean()
+        self._value[known] = best
+        return float(change)
+
+    def _make_room(self, shape: tuple[int, ...]) -> None:
+        """Arrays for as many rows and outcomes as there are."""
+        s, k, n = shape
+        size, width = len(self._value), max(n, self._chances.shape[3] if self._chances.ndim == 4 else 0)
+        if self._chances.shape == (size, s, k, width):
+            return
+        reward, chances = np.zeros((size, s, k), np.float32), np.zeros((size, s, k, width), np.float32)
+        following = np.full((size, width), -1)
+        if self._chances.shape[1:3] == (s, k):
+            rows, known = self._chances.shape[0], self._chances.shape[3]
+            reward[:rows], chances[:rows, :, :, :known] = self._reward, self._chances
+            following[:rows, :known] = self._next
+        else:
+            self._imagined[:] = 0
+        self._reward, self._chances, self._next = reward, chances, following
+
+    def of(self, progress: np.ndarray) -> np.ndarray:
+        """Values (n,) of rows (n, m); 0 for unknown ones."""
+        places = [self._place.get(tuple(row)) for row in _key(progress).tolist()]
+        return np.array([0.0 if place is None else self._value[place] for place in places])
+
+    def _bonuses(self, places: np.ndarray) -> np.ndarray:
+        deviation = np.sqrt(self._scale[0] / max(self._scale[1], 1.0))
+        return self.bonus * deviation / np.sqrt(1.0 + self._visits[places])
+
+    def _reached(
+        self, context: np.ndarray, outcomes: Sequence[tuple[int, ...] | None], make: Sequence[bool] = ()
+    ) -> list[int | None]:
+        """Places of where outcomes lead; None where they end, -1 for a row that is not known and not made."""
+        wanted = make or [False] * len(outcomes)
+        places: list[int | None] = []
+        for one, known in zip(outcomes, wanted, strict=True):
+            if one is None:
+                places.append(None)
+                continue
+            row = tuple(np.clip(context + np.array(one), self._low, self._high).tolist())
+            places.append(self._known(row, context) if known else self._place.get(row, -1))
+        return places
+
+    def _known(self, row: tuple[int, ...], beside: np.ndarray | None = None) -> int:
+        """The place of a row; a new one begins at the value of the row that it is reached from."""
+        place = self._place.get(row)
+        if place is not None:
+            return place
+        place = len(self._rows)
+        if place >= _MOST_CONTEXTS:
+            raise ValueError(
+                f"`progress` has more than {_MOST_CONTEXTS:,} values, and this world model keeps one number for each: "
+                'round it in an observation wrapper, or use `planning="background"`.'
+            )
+        if place == len(self._value):
+            self._value, self._visits, self._imagined = (
+                np.concatenate([values, np.zeros(place)]) for values in (self._value, self._visits, self._imagined)
+            )
+        self._place[row] = place
+        self._rows.append(row)
+        origin = None if beside is None else self._place.get(tuple(beside.tolist()))
+        self._value[place] = 0.0 if origin is None else self._value[origin]
+        return place
+
+    def get_state(self) -> dict[str, Any]:
+        """The table, and the decisions that are kept."""
+        n, width = len(self._rows), len(self._low)
+        kept = list(self._kept)
+        state: dict[str, Any] = {
+            "rows": th.tensor(self._rows, dtype=th.int64).reshape(n, width),
+            "value": th.as_tensor(self._value[:n].copy()),
+            "visits": th.as_tensor(self._visits[:n].copy()),
+            "imagined": th.as_tensor(self._imagined[:n].copy()),
+            "reward": th.as_tensor(self._reward[:n].copy()),
+            "chances": th.as_tensor(self._chances[:n].copy()),
+            "next": th.as_tensor(self._next[:n].copy()),
+            "scale": th.as_tensor(self._scale.copy()),
+            "current": th.tensor(self._current, dtype=th.int64).reshape(len(self._current), width),
+        }
+        if kept:
+            names: tuple[str, ...] = (
+                "state",
+                "similarities",
+                "actions",
+                "allowed",
+                "candidate_id",
+                "applicant_id",
+                "context",
+            )
+            names += () if kept[0].pairs is None else ("pairs",)
+            state["kept"] = {name: th.as_tensor(np.stack([getattr(one, name) for one in kept])) for name in names}
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        self._rows = [tuple(row) for row in state["rows"].tolist()]
+        self._place = {row: place for place, row in enumerate(self._rows)}
+        spare = np.zeros(max(64, len(self._rows)))
+        self._value, self._visits, self._imagined = (
+            np.concatenate([state[name].numpy(), spare]) for name in ("value", "visits", "imagined")
+        )
+        size = len(self._value)
+        self._reward, self._chances, self._next = (
+            _lengthened(state[name].numpy(), size) for name in ("reward", "chances", "next")
+        )
+        self._scale = state["scale"].numpy().copy()
+        self._current = [tuple(row) for row in state["current"].tolist()]
+        self._kept.clear()
+        kept = {name: values.numpy() for name, values in state.get("kept", {}).items()}
+        for i in range(len(kept["actions"]) if kept else 0):
+            self._kept.append(
+                _Kept(
+                    kept["state"][i],
+                    kept["similarities"][i],
+                    kept["actions"][i],
+                    kept["pairs"][i] if "pairs" in kept else None,
+                    kept["allowed"][i],
+                    kept["candidate_id"][i],
+                    int(kept["applicant_id"][i]),
+                    tuple(kept["context"][i].tolist()),
+                )
+            )
+
+
+def _key(numbers: np.ndarray) -> np.ndarray:
+    return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)
+
+
+def _lengthened(values: np.ndarray, n: int) -> np.ndarray:
+    """Rows with zeros up to n."""
+    longer = np.zeros((n, *values.shape[1:]), values.dtype)
+    longer[: len(values)] = values
+    return longer

@@ -1,0 +1,271 @@
+"""What a model of transitions reads of a decision: values of columns, numbers, actions; and rewards by outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from dynaq_algo.features import BlockwiseFeatures
+
+__all__ = ["GRID", "OutcomeInputs", "Rewards"]
+
+GRID = 5_040
+"""Numbers are equal that are equal in so many parts of 1, which halves to tenths, twelfths and more divide."""
+
+_MOST_VALUES = 12
+"""Up to so many values of a column are told apart; a column with more is a number."""
+_COMPONENTS_FROM = 64
+"""Distinct actions from which their principal components are taken."""
+
+
+class OutcomeInputs:
+    """Reads states, candidates and pairs as codes of values, numbers, and principal components.
+
+    A *column* is one of the m of `progress`, or one of the p of `pairs`. Each has codes for the values that it was seen
+    to have, while they are at most 12, and each pair of a column of `progress` and one of `pairs` has codes for their
+    combinations. A value that was never seen has the code 0, which stands for nothing.
+
+    The *numbers* are the block similarities of state and action and those columns of `pairs` that have more values, in
+    the scale of the features, then their squares and products.
+
+    Args:
+        features: Of the agent.
+        m: How many columns `progress` has.
+        components: How many principal components states and actions have.
+
+    Attributes:
+        n_codes: One more than the largest code.
+        n_numbers: How many numbers a pair has.
+    """
+
+    def __init__(self, features: BlockwiseFeatures, m: int, components: int = 16):
+        self.features = features
+        self.m, self.p = m, features.n_pairs
+        self.components = min(components, features.shared_dim)
+        self.values: list[list[int]] = [[] for _ in range(m + self.p)]
+        n_products = m * self.p
+        self.n_codes = 1 + (m + self.p) * _MOST_VALUES + n_products * _MOST_VALUES**2
+        n = features.n_blocks + self.p
+        self._pairs_of_numbers = np.triu_indices(n, k=1)
+        self.n_numbers = 2 * n + len(self._pairs_of_numbers[0])
+        self._actions: dict[bytes, int] = {}
+        self._vectors = np.zeros((0, features.shared_dim), np.float32)
+        self._basis: th.Tensor | None = None
+        self._in_components = th.zeros(0, self.components)
+
+    @property
+    def n_actions(self) -> int:
+        """How many distinct actions were seen, and one for all others, the first."""
+        return 1 + len(self._actions)
+
+    def learn(self, state: th.Tensor, progress: np.ndarray, candidates: th.Tensor, pairs: th.Tensor | None) -> bool:
+        """See decisions (n): values of columns, and new actions; returns whether a column became a number."""
+        columns = [progress] if pairs is None else [progress, pairs.reshape(len(progress), -1).cpu().numpy()]
+        changed = False
+        for place, column in enumerate(np.concatenate(columns, axis=1).T):
+            known = self.values[place]
+            if len(known) > _MOST_VALUES:
+                continue
+            for value in np.unique(_key(column)).tolist():
+                if value not in known:
+                    known.append(value)
+            changed = changed or len(known) > _MOST_VALUES
+        self._meet(candidates)
+        return changed
+
+    def _meet(self, candidates: th.Tensor) -> None:
+        _, shared = self.features.shared(candidates[..., :0], candidates)
+        rows = shared.reshape(-1, shared.shape[-1]).cpu().numpy()
+        new = {}
+        for row in rows:
+            key = row.tobytes()
+            if key not in self._actions and key not in new:
+                new[key] = row
+        if not new:
+            return
+        for key in new:
+            self._actions[key] = 1 + len(self._actions)
+        self._vectors = np.concatenate([self._vectors, np.array(list(new.values()))])
+        n = len(self._vectors)
+        if self._basis is None and n >= _COMPONENTS_FROM:
+            centred = self._vectors.astype(np.float64) - self._vectors.mean(axis=0, dtype=np.float64)
+            _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+            scale = np.maximum(spread[: self.components] / np.sqrt(n), 1e-9)
+            self._basis = th.as_tensor((axes[: self.components] / scale[:, None]).T, dtype=th.float32)
+            self._in_components = self._projected(th.as_tensor(self._vectors))
+        elif self._basis is not None:
+            fresh = self._projected(th.as_tensor(self._vectors[n - len(new) :]))
+            self._in_components = th.cat([self._in_components, fresh])
+
+    def read(
+        self,
+        state: th.Tensor,
+        progress: np.ndarray,
+        candidates: th.Tensor,
+        pairs: th.Tensor | None,
+        similarities: th.Tensor | None = None,
+    ) -> tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]:
+        """Decisions (n) as the model reads them.
+
+        Returns:
+            Codes (n, k, c), numbers (n, k, u), actions (n, k), and the state's components (n, k, r).
+        """
+        n, k = candidates.shape[:2]
+        shown = None if pairs is None else pairs.cpu().numpy()
+        if similarities is None:
+            similarities = self.features.similarities(state.unsqueeze(1), candidates)
+        codes = self.codes_of(progress[:, None], shown, k)
+        numbers = self.numbers_of(similarities, progress, shown)
+        return codes, numbers, self.actions_of(candidates), self.state_of(state).unsqueeze(1).expand(n, k, -1)
+
+    def codes_of(self, progress: np.ndarray, pairs: np.ndarray | None, k: int | None = None) -> np.ndarray:
+        """Codes (..., c) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
+        shape = progress.shape[:-1] if pairs is None else pairs.shape[:-1]
+        if pairs is None and k is not None:
+            shape = (*progress.shape[:-2], k)
+        places = [self._places(column, np.broadcast_to(progress[..., column], shape)) for column in range(self.m)]
+        if pairs is not None:
+            places += [self._places(self.m + column, pairs[..., column]) for column in range(self.p)]
+        codes = [np.where(place < 0, 0, 1 + number * _MOST_VALUES + place) for number, place in enumerate(places)]
+        first = 1 + len(self.values) * _MOST_VALUES
+        for one in range(self.m):
+            for other in range(self.p if pairs is not None else 0):
+                left, right = places[one], places[self.m + other]
+                start = first + (one * self.p + other) * _MOST_VALUES**2
+                codes.append(np.where((left < 0) | (right < 0), 0, start + left * _MOST_VALUES + right))
+        return np.stack(codes, axis=-1)
+
+    def numbers_of(self, similarities: th.Tensor, progress: np.ndarray, pairs: np.ndarray | None) -> th.Tensor:
+        """Numbers (..., u) of similarities (..., n_blocks) and `pairs` (..., p)."""
+        parts = [similarities]
+        if self.p:
+            scaled = self.features.scaled(th.as_tensor(pairs))
+            is_number = [len(self.values[self.m + column]) > _MOST_VALUES for column in range(self.p)]
+            parts.append(scaled * th.tensor(is_number, dtype=scaled.dtype))
+        linear = th.cat(parts, dim=-1)
+        one, other = self._pairs_of_numbers
+        return th.cat([linear, linear.square(), linear[..., one] * linear[..., other]], dim=-1)
+
+    def actions_of(self, candidates: th.Tensor) -> np.ndarray:
+        """Numbers (...) of actions (..., d_a); 0 for one that was never seen."""
+        _, shared = self.features.shared(candidates[..., :0], candidates)
+        rows = np.ascontiguousarray(shared.reshape(-1, shared.shape[-1]).cpu().numpy())
+        found = np.fromiter((self._actions.get(row.tobytes(), 0) for row in rows), np.int64, len(rows))
+        return found.reshape(candidates.shape[:-1])
+
+    def actions_in_components(self) -> th.Tensor:
+        """Principal components (n_actions, r) of all actions; 0 for the one that stands for others."""
+        if len(self._in_components) == len(self._actions):
+            return th.cat([th.zeros(1, self.components), self._in_components])
+        return th.zeros(self.n_actions, self.components)
+
+    def state_of(self, state: th.Tensor) -> th.Tensor:
+        """Components (n, r) of states (n, d_s), on the actions' axes; 0 before these are known."""
+        if self._basis is None:
+            return th.zeros(len(state), self.components)
+        shared, _ = self.features.shared(state, state[..., : self.features.shared_dim])
+        return self._projected(shared)
+
+    def _projected(self, vectors: th.Tensor) -> th.Tensor:
+        assert self._basis is not None
+        return self.features.centred(vectors) @ self._basis
+
+    def _places(self, column: int, numbers: np.ndarray) -> np.ndarray:
+        """Which of a column's values numbers are; -1 for a new one, or where the column is a number."""
+        known = self.values[column]
+        if not known or len(known) > _MOST_VALUES:
+            return np.full(numbers.shape, -1)
+        order = np.argsort(known)
+        ascending = np.asarray(known)[order]
+        keys = _key(numbers)
+        found = np.minimum(np.searchsorted(ascending, keys), len(known) - 1)
+        return np.where(ascending[found] == keys, order[found], -1)
+
+    def get_state(self) -> dict[str, Any]:
+        """What was seen."""
+        lengths = th.tensor([len(one) for one in self.values])
+        flat = th.tensor([value for one in self.values for value in one], dtype=th.int64)
+        basis = th.zeros(0, 0) if self._basis is None else self._basis
+        return {"lengths": lengths, "values": flat, "vectors": th.as_tensor(self._vectors.copy()), "basis": basis}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        ends = np.cumsum(state["lengths"].numpy())
+        flat = state["values"].tolist()
+        self.values = [flat[end - n : end] for end, n in zip(ends.tolist(), state["lengths"].tolist(), strict=True)]
+        self._vectors = state["vectors"].numpy().copy()
+        self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
+        self._basis = state["basis"] if state["basis"].numel() else None
+        if self._basis is not None:
+            self._in_components = self._projected(th.as_tensor(self._vectors))
+
+
+class Rewards:
+    """What an outcome earns: for each a ridge regression on `progress` and `pairs`, exact after each answer.
+
+    It is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the squares and
+    products of these. So pay is foreseen of a level where nobody has been yet, and soon known where somebody was.
+
+    Args:
+        m: Columns of `progress`.
+        p: Columns of `pairs`.
+        n_outcomes: At most.
+    """
+
+    def __init__(self, m: int, p: int, n_outcomes: int):
+        n = m + 2 * p
+        self._products = np.triu_indices(n)
+        self._n = 1 + n + len(self._products[0])
+        self._penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(len(self._products[0]), 0.3)])
+        self._gram = np.zeros((n_outcomes, self._n, self._n))
+        self._moment = np.zeros((n_outcomes, self._n))
+        self._sums = np.zeros((n_outcomes, 2))
+        self._weights = np.zeros((n_outcomes, self._n))
+
+    def add(self, progress: np.ndarray, pairs: np.ndarray, outcome: np.ndarray, reward: np.ndarray) -> None:
+        """Transitions (n): `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
+        inputs = self._inputs(progress, pairs)
+        for row, one, earned in zip(inputs, outcome.tolist(), np.asarray(reward, np.float64).tolist(), strict=True):
+            self._gram[one] += np.outer(row, row)
+            self._moment[one] += earned * row
+            self._sums[one] += earned, 1.0
+        for one in np.unique(outcome).tolist():
+            self._weights[one] = np.linalg.solve(self._gram[one] + np.diag(self._penalty), self._moment[one])
+
+    def of(self, progress: np.ndarray, pairs: np.ndarray | None, n_outcomes: int) -> np.ndarray:
+        """Mean rewards (..., n_outcomes) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
+        inputs = self._inputs(progress, progress[..., :0] if pairs is None else pairs)
+        return inputs @ self._weights[:n_outcomes].T
+
+    def means(self, n_outcomes: int) -> np.ndarray:
+        """Mean rewards (n_outcomes,) that outcomes earned."""
+        return self._sums[:n_outcomes, 0] / np.maximum(self._sums[:n_outcomes, 1], 1.0)
+
+    def _inputs(self, progress: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        shape = np.broadcast_shapes(progress.shape[:-1], pairs.shape[:-1])
+        progress = np.broadcast_to(progress, (*shape, progress.shape[-1])).astype(np.float64)
+        pairs = np.broadcast_to(pairs, (*shape, pairs.shape[-1])).astype(np.float64)
+        linear = np.concatenate([progress, np.minimum(pairs, 0.0), np.maximum(pairs, 0.0)], axis=-1)
+        one, other = self._products
+        return np.concatenate([np.ones((*shape, 1)), linear, linear[..., one] * linear[..., other]], axis=-1)
+
+    def get_state(self) -> dict[str, Any]:
+        """Sums of all that was told."""
+        return {
+            "gram": th.as_tensor(self._gram.copy()),
+            "moment": th.as_tensor(self._moment.copy()),
+            "sums": th.as_tensor(self._sums.copy()),
+            "weights": th.as_tensor(self._weights.copy()),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what :meth:`get_state` gave."""
+        self._gram, self._moment = state["gram"].numpy().copy(), state["moment"].numpy().copy()
+        self._sums, self._weights = state["sums"].numpy().copy(), state["weights"].numpy().copy()
+
+
+def _key(numbers: np.ndarray) -> np.ndarray:
+    return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)

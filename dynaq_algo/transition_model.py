@@ -1,0 +1,427 @@
+"""A world model of what follows: where an answer takes the applicant, whether they leave, and what it earns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+from dynaq_algo.arguments import require_whole
+from dynaq_algo.context_values import ContextValues
+from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
+from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
+
+__all__ = ["Steps", "TransitionModel"]
+
+_ROOM = 2_048
+"""Actions that there is room for at first."""
+_PRIOR_COUNT = 30
+"""Transitions that the prior mean of the rewards counts as much as."""
+
+
+class Steps(NamedTuple):
+    """n transitions, whole, as a model of what follows is told of them.
+
+    Attributes:
+        state: (n, d_s).
+        candidates: (n, k, d_a), what was shown.
+        pairs: (n, k, p) of them; None where an observation has none.
+        allowed: (n, k) bool, which of them could be chosen.
+        candidate_id: (n, k) int64, what `ask` knows the candidates by.
+        applicant_id: (n,) int64, -1 where it is not known.
+        action: (n,) int64, which was chosen.
+        reward: (n,).
+        next_state: (n, d_s).
+        terminated: (n,) bool.
+    """
+
+    state: th.Tensor
+    candidates: th.Tensor
+    pairs: th.Tensor | None
+    allowed: np.ndarray
+    candidate_id: np.ndarray
+    applicant_id: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_state: th.Tensor
+    terminated: np.ndarray
+
+
+class TransitionModel(nn.Module):
+    """Predicts what becomes of the entry `progress`, and the reward, as a distribution over outcomes.
+
+    An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
+    episode. Which one follows is a multinomial logistic regression; what it earns, given the outcome, a linear one. So
+    what an applicant likes is learned once for all levels, and what a level pays from the few answers given there.
+
+    The logistic regression's logits are linear in
+
+    * each value of a column of `progress` and `pairs` that has at most 12 of them, and each combination of a value of
+      `progress` with one of `pairs`;
+    * the other numbers, among them the block similarities of state and action, their squares and products;
+    * an effect of the action, and a bilinear form of state and action, each in their first principal components. Both
+      move all outcomes along one direction, that of interest.
+
+    All weights have normal priors, so that the last two say nothing before much was seen. They are learned by Adam from
+    batches of all transitions. The rewards' regressions are exact.
+
+    The value of what follows is a table over the values of `progress`, see
+    :class:`~dynaq_algo.context_values.ContextValues`.
+
+    Args:
+        features: `"blockwise"`; shared with the Q-network.
+        progress: Columns of the state that move.
+        low: (m,) least values of `progress`.
+        high: (m,) its largest values.
+        prior: Prior mean of the reward's weight of each similarity, and optionally of each number of `pairs`. It counts
+            as much as 30 transitions.
+        gamma: Discount of the value of what follows.
+        bonus: What seldom visited values of `progress` are worth more, see
+            :class:`~dynaq_algo.context_values.ContextValues`.
+        max_outcomes: How many different outcomes are told apart; further ones count as the nearest of these.
+        components: Principal components of states and actions; 0 leaves the bilinear form out.
+        action_scale: Prior standard deviation of an action's effect; 0 leaves it out.
+        taste_scale: The same of the bilinear form's weights.
+        learning_rate: Of Adam.
+        batch_size: Transitions in each of its steps.
+        steps: Its steps after each transition.
+        planning_sets: How many candidate sets an imagined step is averaged over.
+        planning_contexts: How many values of `progress` a planning step looks at.
+
+    Raises:
+        ValueError: If the features are others, or a number is out of range.
+    """
+
+    optimizer: th.optim.Optimizer | None = None
+    knows_transitions = True
+    prior: th.Tensor
+
+    def __init__(
+        self,
+        features: BlockwiseFeatures,
+        progress: slice,
+        low: np.ndarray,
+        high: np.ndarray,
+        prior: Sequence[float] | None = None,
+        gamma: float = 0.97,
+        bonus: float = 1.0,
+        max_outcomes: int = 32,
+        components: int = 16,
+        action_scale: float = 0.3,
+        taste_scale: float = 0.1,
+        learning_rate: float = 0.03,
+        batch_size: int = 512,
+        steps: int = 3,
+        planning_sets: int = 8,
+        planning_contexts: int = 4,
+    ):
+        super().__init__()
+        if not isinstance(features, BlockwiseFeatures):
+            raise ValueError(f'`features` must be "blockwise" for this world model, got {type(features).__name__}.')
+        for name, value, least in (
+            ("max_outcomes", max_outcomes, 2),
+            ("components", components, 0),
+            ("batch_size", batch_size, 1),
+            ("steps", steps, 1),
+            ("planning_sets", planning_sets, 1),
+            ("planning_contexts", planning_contexts, 1),
+        ):
+            require_whole(name, value, least)
+        if not (learning_rate > 0 and action_scale >= 0 and taste_scale >= 0):
+            raise ValueError(
+                "`learning_rate` must be above 0, `action_scale` and `taste_scale` 0 or more, got "
+                f"{learning_rate}, {action_scale} and {taste_scale}."
+            )
+        self.features = features
+        self.progress = progress
+        self.gamma = gamma
+        self.max_outcomes, self.batch_size, self.steps = max_outcomes, batch_size, steps
+        self.action_scale, self.taste_scale = action_scale, taste_scale
+        self.planning_sets, self.planning_contexts = planning_sets, planning_contexts
+        weights = [0.0] * features.n_similarities if prior is None else prior
+        self.register_buffer("prior", prior_weights(weights, features), persistent=False)
+        m = progress.stop - progress.start
+        self.inputs = OutcomeInputs(features, m, components)
+        self.components = components = self.inputs.components
+        self.rewards = Rewards(m, features.n_pairs, max_outcomes)
+        self.values = ContextValues(low, high, bonus)
+        self.codes = nn.Parameter(th.zeros(self.inputs.n_codes, max_outcomes))
+        self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, max_outcomes))
+        self.constant = nn.Parameter(th.zeros(max_outcomes))
+        self.direction = nn.Parameter(th.zeros(max_outcomes))
+        # Grows with the actions that were seen, which `state_dict` leaves to the extra state.
+        self.effects = th.zeros(_ROOM, requires_grad=True)
+        self.taste = nn.Parameter(th.zeros(components, components))
+        self._learning_rate = learning_rate
+        self._adam: th.optim.Adam | None = None
+        self.outcomes: list[tuple[int, ...] | None] = []
+        self._told: dict[str, np.ndarray] = {}
+        self.n_told = 0
+
+    # ------------------------------------------------------------------ prediction
+
+    def score(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean rewards (n, k), and no spread, 0."""
+        reward, _ = self._look(state, candidates, pairs, ahead=False)
+        return reward, th.zeros_like(reward)
+
+    def future(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
+        """Expected value (n, k) of what follows, over the outcomes."""
+        return self._look(state, candidates, pairs, ahead=True)[1]
+
+    def look_ahead(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
+        """Mean rewards plus `gamma` times :meth:`future`, (n, k), from one pass."""
+        reward, future = self._look(state, candidates, pairs, ahead=True)
+        return reward + self.gamma * future
+
+    @th.no_grad()
+    def chances(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
+    ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
+        """How likely each outcome is, (n, k, n_outcomes), and the outcomes, in parts of the grid; None for the end."""
+        seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
+        return self._probabilities(*seen).numpy(), list(self.outcomes)
+
+    @th.no_grad()
+    def _look(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None, ahead: bool
+    ) -> tuple[th.Tensor, th.Tensor]:
+        progress = self._progress_of(state)
+        similarities = self.features.similarities(state.unsqueeze(1), candidates)
+        scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
+        expected = th.cat([similarities, scaled], dim=-1) @ self.prior
+        reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
+        if not self.outcomes:
+            return reward, th.zeros_like(reward)
+        seen = self.inputs.read(state, progress, candidates, pairs, similarities)
+        chances = self._probabilities(*seen)
+        shown = None if pairs is None else pairs.cpu().numpy()
+        earned = self.rewards.of(progress[:, None], shown, chances.shape[-1])
+        reward = reward + (chances * th.as_tensor(earned, dtype=chances.dtype)).sum(dim=-1)
+        if not ahead:
+            return reward, th.zeros_like(reward)
+        following = self.values.following(progress, self.outcomes)  # (n, n_outcomes)
+        return reward, (chances * th.as_tensor(following, dtype=chances.dtype)[:, None]).sum(dim=-1)
+
+    def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
+        """Not offered: features of pairs do not hold what this model reads."""
+        raise NotImplementedError("this world model scores observations, not features of pairs: use `score`")
+
+    def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
+        """Mean reward of pairs, (n,) or (n, k)."""
+        state_row = pairs.state_row.reshape(len(pairs.action_row), -1)[:, 0]
+        flat = pairs.action_row.ndim == 1
+        action = pairs.action[pairs.action_row]
+        numbers = pairs.pairs
+        if flat:
+            action, numbers = action.unsqueeze(1), None if numbers is None else numbers.unsqueeze(1)
+        reward, _ = self.score(pairs.state[state_row], action, numbers, with_spread=False)
+        return reward.squeeze(1) if flat else reward
+
+    def _probabilities(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
+        """Of outcomes, (..., n_outcomes); `codes` (..., c), `numbers` (..., u), `actions` (...), `state` (..., r)."""
+        return self._logits(codes, numbers, actions, state)[..., : len(self.outcomes)].softmax(dim=-1)
+
+    def _logits(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
+        shape = codes.shape[:-1]
+        found = F.embedding_bag(
+            th.as_tensor(codes.reshape(-1, codes.shape[-1])), self.codes, mode="sum", padding_idx=0
+        ).view(*shape, -1)
+        found = found + numbers @ self.numbers + self.constant
+        interest = self.effects[th.as_tensor(actions)] if self.action_scale else 0.0
+        if self.components and self.taste_scale:
+            basis = self.inputs.actions_in_components()[th.as_tensor(actions)]
+            interest = interest + ((state @ self.taste) * basis).sum(dim=-1)
+        if isinstance(interest, float):
+            return found
+        return found + interest.unsqueeze(-1) * self.direction
+
+    def _progress_of(self, state: th.Tensor) -> np.ndarray:
+        return state[:, self.progress].cpu().numpy()
+
+    # ------------------------------------------------------------------ learning
+
+    @th.no_grad()
+    def observe(self, steps: Steps) -> None:
+        """Told of n new transitions, each once; :meth:`fit` learns from them."""
+        n = len(steps.action)
+        rows = np.arange(n)
+        progress, moved = self._progress_of(steps.state), self._progress_of(steps.next_state)
+        chosen = steps.candidates[rows, steps.action].unsqueeze(1)
+        pairs = None if steps.pairs is None else steps.pairs[rows, steps.action].unsqueeze(1)
+        changed = self.inputs.learn(steps.state, progress, steps.candidates, pairs)
+        codes, numbers, actions, state = self.inputs.read(steps.state, progress, chosen, pairs)
+        self._grow_effects()
+        outcome = np.array(
+            [
+                self._outcome(None if ended else self.values.difference(before, after))
+                for before, after, ended in zip(progress, moved, steps.terminated, strict=True)
+            ]
+        )
+        shown = np.zeros((n, 0), np.float32) if pairs is None else pairs[:, 0].cpu().numpy()
+        self.rewards.add(progress, shown, outcome, steps.reward)
+        self.values.visit(progress)
+        told = {
+            "codes": codes[:, 0],
+            "numbers": numbers[:, 0].numpy(),
+            "actions": actions[:, 0],
+            "state": state[:, 0].numpy(),
+            "outcome": outcome,
+            "progress": progress,
+            "pairs": shown,
+        }
+        for name, values in told.items():
+            self._told[name] = _appended(self._told.get(name), values, self.n_told)
+        self.n_told += n
+        if changed:  # a column has more values than are told apart: what was read before is read anew
+            self._told["codes"][: self.n_told] = self.inputs.codes_of(
+                self._told["progress"][: self.n_told], self._told["pairs"][: self.n_told]
+            )
+        self.values.remember(steps, self.inputs, self.features)
+
+    def fit(self, rng: np.random.Generator) -> th.Tensor:
+        """Steps of Adam on batches of what was told; returns the mean loss."""
+        if self._adam is None:
+            self._adam = self._make_adam()
+        losses = []
+        for _ in range(self.steps):
+            rows = rng.integers(self.n_told, size=min(self.n_told, self.batch_size))
+            told = {name: values[rows] for name, values in self._told.items()}
+            logits = self._logits(
+                told["codes"], th.as_tensor(told["numbers"]), told["actions"], th.as_tensor(told["state"])
+            )[:, : len(self.outcomes)]
+            loss = F.cross_entropy(logits, th.as_tensor(told["outcome"]))
+            self._adam.zero_grad()
+            (loss + self._penalty() / self.n_told).backward()
+            self._adam.step()
+            losses.append(loss.detach())
+        return th.stack(losses).mean()
+
+    def _penalty(self) -> th.Tensor:
+        """Minus the logarithm of the weights' prior."""
+        known = slice(0, len(self.outcomes))
+        penalty = 0.5 * (
+            self.codes[:, known].square().sum()
+            + self.numbers[:, known].square().sum() / 4
+            + (self.direction[known] - self._interest()).square().sum() * 4
+        )
+        if self.action_scale:
+            penalty = penalty + 0.5 * self.effects.square().sum() / self.action_scale**2
+        if self.components and self.taste_scale:
+            penalty = penalty + 0.5 * self.taste.square().sum() / self.taste_scale**2
+        return penalty
+
+    def _interest(self) -> th.Tensor:
+        """Prior of the direction of interest: outcomes that earned more than the mean, and those that earned less."""
+        means = self.rewards.means(len(self.outcomes))
+        spread = means.std() or 1.0
+        return th.as_tensor((means - means.mean()) / spread, dtype=th.float32)
+
+    def _outcome(self, difference: tuple[int, ...] | None) -> int:
+        if difference in self.outcomes:
+            return self.outcomes.index(difference)
+        if len(self.outcomes) < self.max_outcomes:
+            self.outcomes.append(difference)
+            return len(self.outcomes) - 1
+        known = [(np.abs(np.subtract(one, difference or 0)).sum(), i) for i, one in enumerate(self.outcomes) if one]
+        return min(known)[1]
+
+    def _grow_effects(self) -> None:
+        n = self.inputs.n_actions
+        if n > len(self.effects):
+            larger = th.zeros(max(2 * len(self.effects), n))
+            larger[: len(self.effects)] = self.effects.detach()
+            self.effects, self._adam = larger.requires_grad_(), None
+
+    def _make_adam(self) -> th.optim.Adam:
+        return th.optim.Adam([*self.parameters(), self.effects], lr=self._learning_rate)
+
+    # ------------------------------------------------------------------ planning
+
+    @th.no_grad()
+    def plan(
+        self, n_steps: int, horizon: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
+    ) -> float:
+        """Planning steps: each imagines candidate sets at a few values of `progress`, then sweeps over all values.
+
+        Args:
+            n_steps: How many.
+            horizon: Sweeps in each; with every sweep values look one step further.
+            ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m);
+                None where nobody can: then only sets that were shown at a value of `progress` are imagined there.
+            rng: What is drawn from.
+
+        Returns:
+            Mean absolute change of a value in a sweep.
+        """
+        changes = [0.0]
+        for _ in range(n_steps):
+            contexts = self.values.draw(self.planning_contexts, rng)
+            self.values.imagine(contexts, *self._imagine(contexts, ask, rng), self.outcomes)
+            changes += [self.values.sweep(self.gamma) for _ in range(horizon)]
+        return float(np.mean(changes))
+
+    def _imagine(
+        self, contexts: np.ndarray, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards (b, s, k) and chances (b, s, k, o) of sampled candidate sets at values (b, m) of `progress`."""
+        sets = self.values.sets(contexts, self.planning_sets, ask, rng)
+        b, s, k = sets.actions.shape
+        progress = np.repeat(contexts, s, axis=0)
+        pairs = None if sets.pairs is None else sets.pairs.reshape(b * s, k, -1)
+        codes = self.inputs.codes_of(progress[:, None], pairs, k)
+        numbers = self.inputs.numbers_of(th.as_tensor(sets.similarities.reshape(b * s, k, -1)), progress, pairs)
+        state = th.as_tensor(sets.state.reshape(b * s, 1, -1)).expand(-1, k, -1)
+        chances = self._probabilities(codes, numbers, sets.actions.reshape(b * s, k), state).numpy()
+        earned = self.rewards.of(progress[:, None], pairs, chances.shape[-1])
+        reward = (chances * earned).sum(axis=-1)
+        allowed = sets.allowed.reshape(b * s, k)
+        return np.where(allowed, reward, -np.inf).reshape(b, s, k), chances.reshape(b, s, k, -1)
+
+    # ------------------------------------------------------------------ saving
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """All that was told, for `state_dict`."""
+        width = self.progress.stop - self.progress.start
+        outcomes = [[0] * width if one is None else list(one) for one in self.outcomes]
+        return {
+            "outcomes": th.tensor(outcomes, dtype=th.int64).reshape(len(outcomes), width),
+            "ends": th.tensor([one is None for one in self.outcomes], dtype=th.bool),
+            "told": {name: th.as_tensor(values[: self.n_told].copy()) for name, values in self._told.items()},
+            "inputs": self.inputs.get_state(),
+            "rewards": self.rewards.get_state(),
+            "values": self.values.get_state(),
+            "effects": self.effects.detach().clone(),
+            "adam": {} if self._adam is None else self._adam.state_dict(),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`get_extra_state` gave."""
+        pairs = zip(state["outcomes"].tolist(), state["ends"].tolist(), strict=True)
+        self.outcomes = [None if ended else tuple(one) for one, ended in pairs]
+        self._told = {name: values.numpy().copy() for name, values in state["told"].items()}
+        self.n_told = len(self._told["outcome"]) if self._told else 0
+        self.inputs.set_state(state["inputs"])
+        self.rewards.set_state(state["rewards"])
+        self.values.set_state(state["values"])
+        self.effects, self._adam = state["effects"].clone().requires_grad_(), None
+        if state["adam"]:
+            self._adam = self._make_adam()
+            self._adam.load_state_dict(state["adam"])
+
+
+def _appended(kept: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:
+    """Rows behind the first n kept ones, in an array that doubles."""
+    if kept is None or n + len(values) > len(kept):
+        larger = np.zeros((max(256, 2 * n, n + len(values)), *values.shape[1:]), values.dtype)
+        if kept is not None:
+            larger[:n] = kept[:n]
+        kept = larger
+    kept[n : n + len(values)] = values
+    return kept

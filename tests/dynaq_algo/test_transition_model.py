@@ -1,0 +1,191 @@
+"""The world model of what follows, and planning with it, where answers move the applicant."""
+
+import itertools
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from ladder import DIM, PAY, Ladder
+
+from dynaq_algo import DynaQ, DynaQCheckpoint
+from dynaq_algo.context_values import ContextValues
+from dynaq_algo.outcome_inputs import GRID
+from dynaq_algo.transition_model import TransitionModel
+
+
+def ladder(**kwargs):
+    return gym.wrappers.TimeLimit(Ladder(**kwargs), kwargs.get("horizon", 12))
+
+
+def agent(env=None, **kwargs):
+    return DynaQ.plus(ladder() if env is None else env, seed=0, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return agent().learn(250, log_interval=10**9)
+
+
+def observation(level, training=(1, 0, 1, 0)):
+    return {
+        "applicant": np.zeros(DIM, np.float32),
+        "candidates": np.array([0, 1, 2, 3]),
+        "pairs": np.array(training, np.float32)[:, None],
+        "progress": np.array([level / 2], np.float32),
+    }
+
+
+def mean_return(model, env=None, episodes=30):
+    env, total = ladder() if env is None else env, 0.0
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=1_000 + episode)
+        done = False
+        while not done:
+            obs, reward, terminated, truncated, _ = env.step(int(model.predict(obs, deterministic=True)[0]))
+            total, done = total + reward, terminated or truncated
+    return total / episodes
+
+
+def test_a_small_known_market_is_predicted(learned):
+    model = learned.world_model
+    batch = {name: values[None] for name, values in observation(0).items()}
+    chances, outcomes = model.chances(*learned.policy.tensors(learned.policy.layout.read(batch)))
+    up = outcomes.index((GRID // 2,))
+    np.testing.assert_allclose(chances[0, :, up], [0.8, 0.0, 0.8, 0.0], atol=0.2)
+    for level, pay in enumerate(PAY):
+        reward = learned.predict_reward(observation(level))[0]
+        np.testing.assert_allclose(reward, [0, pay, 0, pay], atol=0.2)
+
+
+def test_the_agent_passes_through_training_and_one_that_looks_no_further_does_not(learned):
+    myopic = agent(gamma=0.0).learn(250, log_interval=10**9)
+    assert learned.predict(observation(0), deterministic=True)[0] in (0, 2)
+    assert learned.predict(observation(2), deterministic=True)[0] in (1, 3)
+    assert mean_return(learned) > 2 * mean_return(myopic)
+
+
+def test_planning_alone_moves_the_value_of_a_state_that_leads_to_pay():
+    model = agent(planning_steps=0).learn(300, log_interval=10**9)
+    before = model.world_model.values.of(np.array([[0.5]], np.float32))
+    obs = observation(0)
+    unplanned = model.q_values(obs)[0]
+    model.world_model.plan(20, 5, model.replay_buffer.pair_features, np.random.default_rng(0))
+    after = model.world_model.values.of(np.array([[0.5]], np.float32))
+    assert before == 0 and after > 1
+    assert model.q_values(obs)[0, 0] > unplanned[0] + 1
+
+
+def test_an_end_is_an_outcome_worth_nothing():
+    model = agent(ladder(leaves=True)).learn(250, log_interval=10**9)
+    batch = {name: values[None] for name, values in observation(2).items()}
+    chances, outcomes = model.world_model.chances(*model.policy.tensors(model.policy.layout.read(batch)))
+    assert chances[0, 0, outcomes.index(None)] > 0.4 > 0.2 > chances[0, 1, outcomes.index(None)]
+    assert model.predict(observation(2), deterministic=True)[0] in (1, 3)
+
+
+def test_sets_of_features_that_nobody_can_ask_about_are_imagined_where_they_were_shown():
+    model = agent(ladder(ids=False)).learn(250, log_interval=10**9)
+    assert mean_return(model, ladder(ids=False)) > 5
+
+
+def test_a_checkpoint_goes_on_to_the_bit(tmp_path):
+    whole, first = agent(), agent()
+    whole.learn(60, log_interval=10**9)
+
+    class Stop(DynaQCheckpoint):
+        def _on_step(self):
+            return super()._on_step() and self.num_timesteps < 40
+
+    first.learn(60, callback=Stop(tmp_path / "checkpoint", 40), log_interval=10**9)
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", ladder(), device="cpu")
+    resumed.learn(60 - resumed.num_timesteps, reset_num_timesteps=False, log_interval=10**9)
+    for level in range(3):
+        np.testing.assert_array_equal(resumed.q_values(observation(level)), whole.q_values(observation(level)))
+
+
+def test_a_loaded_agent_says_the_same(learned, tmp_path):
+    learned.save(tmp_path / "agent.zip")
+    again = DynaQ.load(tmp_path / "agent.zip", ladder())
+    obs = observation(1)
+    np.testing.assert_array_equal(again.q_values(obs), learned.q_values(obs))
+    np.testing.assert_array_equal(again.predict_reward(obs), learned.predict_reward(obs))
+
+
+def test_an_outcome_is_the_same_whichever_thirds_it_is_between():
+    values = ContextValues(np.zeros(1), np.ones(1))
+    thirds = [np.array([i / 3], np.float32) for i in range(4)]
+    assert {values.difference(a, b) for a, b in itertools.pairwise(thirds)} == {(GRID // 3,)}
+
+
+def test_seldom_visited_values_are_worth_more_the_less_they_were_visited():
+    model = agent(world_model_kwargs={"bonus": 5.0}).learn(100, log_interval=10**9)
+    plain = agent(world_model_kwargs={"bonus": 0.0}).learn(100, log_interval=10**9)
+    rows = np.array([[0.0], [0.5], [1.0]], np.float32)
+    assert (model.world_model.values.of(rows) > plain.world_model.values.of(rows)).all()
+
+
+def test_same_action_warns_once_why_where_answers_move_the_applicant():
+    with pytest.warns(UserWarning, match="answers move the applicant") as told:
+        model = DynaQ("CandidatePolicy", ladder(), seed=0)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.learn(5)
+        DynaQ("CandidatePolicy", ladder(), bootstrap="max", seed=0)
+        agent()
+
+
+def test_without_progress_there_is_nothing_to_predict():
+    class Still(gym.ObservationWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            shown = {name: space for name, space in env.observation_space.spaces.items() if name != "progress"}
+            self.observation_space = gym.spaces.Dict(shown)
+
+        def observation(self, observation):
+            return {name: value for name, value in observation.items() if name != "progress"}
+
+    with pytest.raises(ValueError, match="learns what becomes of the entry `progress`"):
+        agent(Still(ladder()), world_model="transitions", gamma=0.9)
+    assert agent(Still(ladder())).world_model_name == "gaussian_process"
+    assert agent().world_model_name == "transitions"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_outcomes": 1}, "`max_outcomes` must be 2 or more"),
+        ({"components": -1}, "`components` must be 0 or more"),
+        ({"steps": 0}, "`steps` must be 1 or more"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
+    ],
+)
+def test_what_cannot_be_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        agent(world_model_kwargs=given)
+
+
+def test_the_horizon_is_a_number_of_sweeps():
+    with pytest.raises(ValueError, match="`planning_horizon` must be 1 or more"):
+        agent(planning_horizon=0)
+    assert isinstance(agent(planning_horizon=3).world_model, TransitionModel)
+
+
+def test_further_outcomes_count_as_the_nearest():
+    model = agent(world_model_kwargs={"max_outcomes": 2}).world_model
+    assert [model._outcome((step,)) for step in (0, GRID // 2, GRID // 3, 0)] == [0, 1, 1, 0]
+
+
+def test_weights_begin_at_nothing_so_that_the_prior_acts_first():
+    model = agent(policy_kwargs={"prior": [0.1, 0.1, 0.5]})
+    reward = model.predict_reward(observation(0))[0]
+    assert reward[0] > reward[1] and th.count_nonzero(model.world_model.codes) == 0
+
+
+def test_what_follows_is_valued_at_the_decision_only():
+    with pytest.raises(ValueError, match='use it with `planning="decision_time"`'):
+        agent(planning="background", bootstrap="max")
+    with pytest.raises(ValueError, match="no network to train"):
+        agent().pretrain({})
