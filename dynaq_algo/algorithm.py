@@ -467,7 +467,8 @@ class CandidateAlgorithm(DQN):
         if not self._optimizers:
             raise ValueError(
                 '`pretrain` has no network to train with `planning="decision_time"` and a Gaussian process at gamma 0, '
-                "or a model of transitions. Tell it answers by `observe`, or what is known beforehand by `policy_kwargs={'prior': [...]}`."
+                "or a model of transitions. Tell it answers by `observe`, or what is known beforehand by "
+                "`policy_kwargs={'prior': [...]}`."
             )
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
