@@ -21,6 +21,7 @@ GROUPS = {
         "studies.new_applicants",
         "studies.calibration",
         "studies.coverage",
+        "studies.career_values",
         "studies.leaderboard",
     ),
     "Simulate applicants by a language model": (

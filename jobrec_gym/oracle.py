@@ -7,7 +7,7 @@ depend on what was recommended. So the value of a policy follows step by step fr
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,22 @@ OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 _SETS = 0x0AC1E
 _BATCHES = 4
 """Parts of the sampled sets, whose values' spread is the error."""
+_CHUNK = 1 << 14
+"""Jobs that are looked at together."""
+
+
+class _Kinds(NamedTuple):
+    """What jobs do to applicants; jobs of one kind do the same.
+
+    Attributes:
+        of_job: Which kind a job of the market is of (n_jobs,); -1 for one that is not shown.
+        pay: What it pays in each state (n_states, n_kinds).
+        following: Where each answer leads from each state (n_states, n_kinds, 4); n_states for those who leave.
+    """
+
+    of_job: Ids
+    pay: NDArray[np.float64]
+    following: Ids
 
 
 class CareerOracle:
@@ -85,6 +101,7 @@ class CareerOracle:
         self.states = _reachable(problem)
         # `None` where the simulator is not told them, and answers as if nobody moved.
         self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
+        self._kinds = self._kinds_of_jobs()
         self._shown_progress = self._dynamics.progress(self.states)
         self._values: dict[int, NDArray[np.float64]] = {}
         self._people = _rows_by_bytes(problem.market.applicants.vectors)
@@ -102,7 +119,12 @@ class CareerOracle:
         """
         ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
         starts = self._index(self._dynamics.start(ids))
-        by_batch = np.array([self._solved(row)[-1][:, start] for row, start in zip(ids.tolist(), starts, strict=True)])
+        by_batch = np.array(
+            [
+                (self._values[row] if row in self._values else self._solve(row))[-1][:, start]
+                for row, start in zip(ids.tolist(), starts, strict=True)
+            ]
+        )
         return by_batch.mean(axis=1), by_batch.std(axis=1, ddof=1) / np.sqrt(_BATCHES)
 
     def predict(
@@ -178,29 +200,23 @@ class CareerOracle:
         keys = hash64(_SETS, person, np.arange(self.n_sets))
         sets = self._problem.sampler.sample(np.full(self.n_sets, person), keys)
         jobs, sets = np.unique(sets, return_inverse=True)
-        sets = sets.reshape(self.n_sets, -1)
-        n, n_jobs = len(self.states), len(jobs)
-        following = np.empty((n, n_jobs, len(DECISIONS)), dtype=np.int64)
-        earned = np.empty((n, n_jobs))
-        ids = np.full(n_jobs, person)
+        # Jobs of one kind together: what an answer to them leads to is then found once.
+        order = np.argsort(self._kinds.of_job[jobs], kind="stable")
+        jobs, sets = jobs[order], np.argsort(order)[sets].reshape(self.n_sets, -1)
+        n, ids, kinds = len(self.states), np.full(len(jobs), person), self._kinds.of_job[jobs]
         levels = np.zeros(n, dtype=np.int64) if self._levels is None else self._levels
         chances = {
-            level: self._truth.probabilities(ids, jobs, None if self._levels is None else np.full(n_jobs, level))
+            level: self._truth.probabilities(ids, jobs, None if self._levels is None else np.full(len(jobs), level))
             for level in np.unique(levels).tolist()
         }
-        for place in range(n):
-            states = np.repeat(self.states[place : place + 1], n_jobs, axis=0)
-            earned[place] = self._dynamics.pay(states, jobs) * (chances[int(levels[place])] @ self._worth)
-            for decision in range(len(DECISIONS)):
-                moved = self._dynamics.advance(states, jobs, np.full(n_jobs, decision))
-                following[place, :, decision] = self._index(moved)
         by_state = np.stack([chances[level].T for level in levels.tolist()])  # (n, 4, n_jobs)
+        earned = self._kinds.pay[:, kinds] * np.einsum("d,ndj->nj", self._worth, by_state)
         values = np.zeros((self.horizon + 1, _BATCHES, n))
         for batch, part in enumerate(np.array_split(sets, _BATCHES)):
             if self.policy == "best":
-                self._solve_best(values[:, batch], part, earned, by_state, following)
+                self._solve_best(values[:, batch], part, earned, by_state, kinds)
             else:
-                self._follow(values[:, batch], self._picked(person, jobs, part, earned), earned, by_state, following)
+                self._follow(values[:, batch], self._picked(person, jobs, part, earned), earned, by_state, kinds)
         return values
 
     def _solve_best(
@@ -209,16 +225,18 @@ class CareerOracle:
         sets: Ids,
         earned: NDArray[np.float64],
         by_state: NDArray[np.float64],
-        following: Ids,
+        kinds: Ids,
     ) -> None:
         """Writes the values (horizon + 1, n_states) of choosing the best of each set (m, k), from the end on."""
-        members, ways = _ways(following)
-        n = len(earned)
+        n, n_jobs = earned.shape
+        begins = np.flatnonzero(np.diff(kinds, prepend=-1)).tolist()
+        worth = np.empty((n, n_jobs))
         for left in range(1, len(values)):
             later = np.append(values[left - 1], 0.0)  # the last one: who has left
-            by_group = later[ways] @ by_state  # (n, n_groups, n_jobs)
-            by_group *= members
-            worth = earned + self.gamma * by_group.sum(axis=1)
+            for begin, end in zip(begins, [*begins[1:], n_jobs], strict=True):
+                leads = self.gamma * later[self._kinds.following[:, kinds[begin]]]  # (n, 4)
+                worth[:, begin:end] = (leads[:, None] @ by_state[:, :, begin:end])[:, 0]
+            worth += earned
             values[left] = worth[:, sets.reshape(-1)].reshape(n, *sets.shape).max(axis=2).mean(axis=1)
 
     def _follow(
@@ -227,17 +245,41 @@ class CareerOracle:
         picked: Ids,
         earned: NDArray[np.float64],
         by_state: NDArray[np.float64],
-        following: Ids,
+        kinds: Ids,
     ) -> None:
         """Writes the values (horizon + 1, n_states) of recommending, in each state, any of some jobs (n_states, m)."""
         n, n_picked = picked.shape
+        rows = np.arange(n)[:, None]
         chances = np.take_along_axis(by_state, picked[:, None], axis=2)  # (n, 4, m)
-        leads = np.take_along_axis(following, picked[..., None], axis=1)  # (n, m, 4)
+        leads = self._kinds.following[rows, kinds[picked]]  # (n, m, 4)
         moves = np.zeros((n, n + 1))
-        np.add.at(moves, (np.arange(n)[:, None, None], leads), chances.transpose(0, 2, 1) / n_picked)
+        np.add.at(moves, (rows[..., None], leads), chances.transpose(0, 2, 1) / n_picked)
         now = np.take_along_axis(earned, picked, axis=1).mean(axis=1)
         for left in range(1, len(values)):
             values[left] = now + self.gamma * (moves[:, :n] @ values[left - 1])
+
+    def _kinds_of_jobs(self) -> _Kinds:
+        """Jobs that pay and lead to the same in every state are of one kind."""
+        n = len(self.states)
+        of_job = np.full(len(self._problem.market.jobs), -1)
+        found: dict[bytes, int] = {}
+        columns: list[NDArray[np.float64]] = []
+        for jobs in np.array_split(self._problem.job_ids, -(-len(self._problem.job_ids) // _CHUNK)):
+            table = np.empty((len(jobs), n, 1 + len(DECISIONS)))
+            for place in range(n):
+                states = np.repeat(self.states[place : place + 1], len(jobs), axis=0)
+                table[:, place, 0] = self._dynamics.pay(states, jobs)
+                for decision in range(len(DECISIONS)):
+                    moved = self._dynamics.advance(states, jobs, np.full(len(jobs), decision))
+                    table[:, place, 1 + decision] = self._index(moved)
+            for job, column in zip(jobs.tolist(), table, strict=True):
+                key = column.tobytes()
+                if key not in found:
+                    found[key] = len(columns)
+                    columns.append(column)
+                of_job[job] = found[key]
+        all_kinds = np.stack(columns, axis=1)  # (n, n_kinds, 5)
+        return _Kinds(of_job, all_kinds[..., 0], all_kinds[..., 1:].astype(np.int64))
 
     def _picked(self, person: int, jobs: Ids, sets: Ids, earned: NDArray[np.float64]) -> Ids:
         """Places (n_states, m) of the jobs that a policy, which looks no further than one step, takes of sets (m, k).
@@ -276,27 +318,6 @@ class CareerOracle:
                 f"`observation` has the vector of a{'n' if what == 'applicant' else ''} {what} that is not in market "
                 f"{self._problem.market.name!r}: the oracle plays the environment that it was made of."
             ) from None
-
-
-def _ways(following: Ids) -> tuple[NDArray[np.float64], Ids]:
-    """Jobs of a state that lead to the same states, together.
-
-    Args:
-        following: (n, n_jobs, 4), where answers to jobs lead, n for those who leave.
-
-    Returns:
-        Which jobs each group has, 1.0 or 0.0 (n, n_groups, n_jobs), and where its answers lead (n, n_groups, 4).
-    """
-    n, n_jobs, n_decisions = following.shape
-    codes = following @ ((n + 1) ** np.arange(n_decisions))
-    found = [np.unique(row, return_index=True, return_inverse=True) for row in codes]
-    n_groups = max(len(first) for _, first, _ in found)
-    ways = np.zeros((n, n_groups, n_decisions), dtype=np.int64)
-    members = np.zeros((n, n_groups, n_jobs))
-    for place, (_, first, group) in enumerate(found):
-        ways[place, : len(first)] = following[place, first]
-        members[place, group.reshape(-1), np.arange(n_jobs)] = 1.0
-    return members, ways
 
 
 def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
