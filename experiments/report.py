@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs, unfinished_runs
-from experiments.runs.grouping import group_runs
+from experiments.runs.grouping import group_runs, like_with_like, newest
 from experiments.runs.tables import format_table
 
 
@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> None:
     """Writes the report of some runs and prints where it is."""
     # Not at the top: `--help` is answered without torch.
     from experiments.pages.page import write_report
+    from experiments.pages.screenshots import take_screenshots
     from experiments.pages.sections.held_out import truths_table
     from experiments.pages.sections.study import read_study
 
@@ -33,14 +34,18 @@ def main(cfg: DictConfig) -> None:
         folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")
         study = read_study(Path(paths)) if isinstance(paths, str) else None
         page = write_report(runs, folder, cfg.title, unfinished, study)
+        pictures = take_screenshots(page, Path(cfg.screenshots)) if cfg.screenshots else []
     except RunError as error:
         raise SystemExit(f"error: {error}") from error
-    header, rows = truths_table(group_runs(runs))
-    if rows:
-        print(f"{format_table(header, rows)}\n")
+    for comparison in like_with_like(group_runs(newest(runs)[0])):
+        header, rows = truths_table(comparison.groups)
+        if rows:
+            print(*filter(None, [comparison.name, format_table(header, rows)]), "", sep="\n")
     if unfinished:
         print(unfinished)
     print(f"report  {page}")
+    for picture in pictures:
+        print(f"picture {picture}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.runs.arguments import as_override
 from experiments.runs.build import truth_spec
 from experiments.runs.folders import HOW_KEYS, Run
+from experiments.runs.grouping import name_of
 
 __all__ = [
     "agent_in_words",
@@ -127,8 +129,11 @@ def command_of(runs: Sequence[Run]) -> str:
     for run in runs:
         for item in run.summary.get("overrides", []):
             key, _, value = item.partition("=")
-            if key.lstrip("+~") not in (*HOW_KEYS, "launcher") and value not in values.setdefault(key, []):
+            root = key.lstrip("+~").partition(".")[0]
+            if root not in (*HOW_KEYS, "launcher", "sweeper") and value not in values.setdefault(key, []):
                 values[key].append(value)
+    if name := name_of(runs[0]):
+        values["name"] = [as_override("name", name).removeprefix("name=")]
     sweep = ["-m"] if any(len(several) > 1 for several in values.values()) else []
     items = [f"{key}={','.join(several)}" if several != [""] else key for key, several in values.items()]
     return shlex.join(["python", "-m", "experiments.train", *sweep, *items])

@@ -45,10 +45,10 @@ class WeightsAndBiases:
         project: Of the runs.
         mode: ``"offline"`` writes files that ``wandb sync`` sends later; ``"online"`` sends at once and wants a key in
             ``WANDB_API_KEY``.
-        folder: Of the files.
+        folder: In which wandb makes its own, ``wandb/``, for the files.
     """
 
-    def __init__(self, project: str = "jobrec", mode: str = "offline", folder: str = "runs/wandb"):
+    def __init__(self, project: str = "jobrec", mode: str = "offline", folder: str = "runs"):
         self.project = project
         self.mode = mode
         self.folder = folder

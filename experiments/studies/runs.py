@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from threadpoolctl import threadpool_limits
 
-from experiments.runs.arguments import written
+from experiments.runs.arguments import as_override, written
 from experiments.runs.build import Setup, build_seeds
 from experiments.runs.command import in_one_line
 from experiments.runs.folders import RunError, is_finished
@@ -169,7 +169,8 @@ def compose_runs(
         RunError: If the overrides do not compose or ask for what cannot be, or a ``path`` is needed and there is none.
     """
     misled = learner.misled if f"setting={MISLED}" in overrides else ()
-    wanted = ("experiment=coldstart", "progress_bar=false", *overrides, *learner.overrides, *misled)
+    named = as_override("name", learner.name)
+    wanted = ("experiment=coldstart", "progress_bar=false", named, *overrides, *learner.overrides, *misled)
     try:
         cfg = compose("train", list(wanted))
         if OmegaConf.is_missing(cfg.market, "path"):

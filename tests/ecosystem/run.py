@@ -1,4 +1,4 @@
-"""`make test-ecosystem`: each page of docs/plugins in virtual environments of its own, and docs/results/ecosystem.md.
+"""`make test-ecosystem`: docs/plugins and docs/tracking.md in environments of their own; docs/results/ecosystem.md.
 
 Results are kept beside the environments, a file a page, so that a part can be run anew:
 
@@ -17,7 +17,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-ecosystem"
 TABLE = ROOT / "docs" / "results" / "ecosystem.md"
-VENVS = tomllib.loads((Path(__file__).parent / "venvs.toml").read_text())
+SPECS = tomllib.loads((Path(__file__).parent / "venvs.toml").read_text())
+TOOLS = {name: spec for name, spec in SPECS.items() if "tests" in spec}  # with tests of their own
+VENVS = {name: spec for name, spec in SPECS.items() if name not in TOOLS}  # in which the pages run
 PAGES = sorted(page.stem for page in (ROOT / "docs" / "plugins").glob("*.md") if page.stem != "README")
 # The package that a page is about, where it is not the page's name.
 PACKAGES = {
@@ -33,7 +35,8 @@ def install(name, spec):
     """Makes the environment, or leaves it as it is if it was made of the same requirements; returns its Python."""
     folder = HOME / name.replace(" ", "-")
     python, stamp = folder / "bin" / "python", folder / ".installed"
-    wanted = repr((spec["requirements"], spec["without_dependencies"])) + (ROOT / "pyproject.toml").read_text()
+    bare = spec.get("without_dependencies", [])
+    wanted = repr((spec["requirements"], bare)) + (ROOT / "pyproject.toml").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
         return python
     if not python.exists():
@@ -45,17 +48,17 @@ def install(name, spec):
     pip = [python, "-m", "pip", "install", "--quiet"]
     own = ["--editable", f"{ROOT}[experiments]", "pytest>=8"]
     subprocess.run([*pip, "--constraint", constraints, *own, *spec["requirements"]], check=True)
-    if spec["without_dependencies"]:
-        subprocess.run([*pip, "--no-deps", *spec["without_dependencies"]], check=True)
+    if bare:
+        subprocess.run([*pip, "--no-deps", *bare], check=True)
     stamp.write_text(wanted)
     return python
 
 
-def run(python, page):
-    """Runs the examples of a page in a process of its own, with one thread."""
-    report = python.parents[1] / "results" / f"{page}.xml"
+def run(python, name, *which):
+    """Runs tests in a process of its own, with one thread, and keeps what came out under a name."""
+    report = python.parents[1] / "results" / f"{name}.xml"
     report.parent.mkdir(exist_ok=True)
-    command = [python, "-m", "pytest", "tests/ecosystem", "-m", "ecosystem", "-k", f"[{page}-", "--quiet"]
+    command = [python, "-m", "pytest", "-m", "ecosystem", *which, "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run([*command, "-o", "junit_family=xunit1", f"--junitxml={report}"], cwd=ROOT, env=environment)
 
@@ -101,11 +104,32 @@ def write_table():
             cells = [found[venv][algorithm] for venv in VENVS]
             named = f"{package} {', '.join(sorted(versions))}"
             rows.append([f"[{page}](../plugins/{page}.md)", named, algorithm, *cells])
+    tools = [row for name in TOOLS for row in read_tools(name)]
     header = ["example", "library", "algorithm", *VENVS]
-    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
-    TABLE.write_text(INTRODUCTION + "\n".join(lines) + "\n")
-    print("\n".join(lines))
-    return all("failed" not in line for line in lines)
+    plugins, others = table(header, rows), table(["tool", "test", "result"], tools)
+    TABLE.write_text(INTRODUCTION + plugins + TRACKING + others)
+    print(plugins + others)
+    return "failed" not in plugins + others
+
+
+def table(header, rows):
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]) + "\n"
+
+
+def read_tools(name):
+    """Rows of the tests of a tool that ran in its environment."""
+    folder = HOME / name
+    named = ", ".join(f"{package} {version(folder / 'bin' / 'python', package)}" for package in TOOLS[name]["packages"])
+    report = folder / "results" / f"{name}.xml"
+    if not report.exists():
+        return [[name, "", "not run yet"]]
+    rows = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("skipped") is None:  # that is of another tool
+            failed = case.find("failure") is not None or case.find("error") is not None
+            words = case.get("name").removeprefix("test_").replace("_", " ")
+            rows.append([named, words, "**failed**" if failed else "passed"])
+    return rows
 
 
 INTRODUCTION = """# Plug-ins
@@ -119,18 +143,28 @@ What could be earned there is on that page: 2.61 is one and the same job for eve
 
 """
 
+TRACKING = """
+## Trackers and Optuna
+
+The commands of [Tracking and tuning](../tracking.md), with the real packages, offline.
+
+"""
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=PAGES, help="pages to run, all by default")
-    parser.add_argument("--venv", action="append", choices=VENVS, help="virtual environments, all by default")
+    parser.add_argument("--venv", action="append", choices=SPECS, help="virtual environments, all by default")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table of what was run")
     arguments = parser.parse_args()
-    for name in [] if arguments.table else arguments.venv or VENVS:
-        python = install(name, VENVS[name])
+    for name in [] if arguments.table else arguments.venv or (VENVS if arguments.only else SPECS):
+        python = install(name, SPECS[name])
+        if name in TOOLS:
+            run(python, name, f"tests/ecosystem/{TOOLS[name]['tests']}")
+            continue
         for page in arguments.only or PAGES:
             if page not in VENVS[name].get("absent", {}):
-                run(python, page)
+                run(python, page, "tests/ecosystem", "-k", f"[{page}-")
     sys.exit(0 if write_table() else 1)
 
 

@@ -1,0 +1,55 @@
+"""Pictures of a report as a browser shows it, for a page about it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from experiments.runs.folders import RunError
+
+__all__ = ["VIEWS", "take_screenshots"]
+
+VIEWS = {"report.png": (1_400, 1_750), "report_phone.png": (390, 1_500)}
+"""Files, and how much of the page's top they show: width and height in CSS pixels."""
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_NARROWEST = 600  # of a window; a narrower page stands in a frame, and the rest is cut off
+_FRAME = '<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>'
+
+
+def take_screenshots(page: Path, folder: Path) -> list[Path]:
+    """Writes :data:`VIEWS` of a page into a folder.
+
+    Raises:
+        RunError: If there is no Chromium, or it makes no picture.
+    """
+    from PIL import Image  # of the extra `render`, which comes with `experiments`
+
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        raise RunError("`screenshots` needs Chromium: apt-get install chromium, or leave it out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (width, height) in VIEWS.items():
+            frame, whole = Path(scratch) / "frame.html", Path(scratch) / name
+            frame.write_text(_FRAME.format(page=page.resolve().as_uri(), width=width, height=height))
+            command = [
+                browser,
+                *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"),
+                f"--user-data-dir={scratch}/profile",
+                f"--window-size={max(width, _NARROWEST)},{height}",
+                f"--screenshot={whole}",
+                frame.as_uri(),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if not whole.is_file():
+                raise RunError(f"`screenshots`: {browser} made no picture: {done.stderr.strip()[-200:]}")
+            with Image.open(whole) as picture:
+                shown = picture.crop((0, 0, width, height)).convert("RGB")
+            # A page of few colours is half as large with a palette.
+            shown.quantize(256).save(folder / name, optimize=True)
+            pictures.append(folder / name)
+    return pictures
