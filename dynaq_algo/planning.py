@@ -141,14 +141,15 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
     """A source by name (a key of :data:`PLANNING_SOURCES`), or the object itself.
 
     Raises:
-        ValueError: If there is no such name.
+        ValueError: If there is no such name, or the object cannot be asked.
     """
-    if not isinstance(source, str):
+    if not isinstance(source, str) and callable(getattr(source, "sample", None)):
         return source
-    if source not in PLANNING_SOURCES:
+    if not isinstance(source, str) or source not in PLANNING_SOURCES:
+        guess = best_match(source, PLANNING_SOURCES) if isinstance(source, str) else ""
         raise ValueError(
-            f"`planning_source` must be one of {sorted(PLANNING_SOURCES)} or an object with `sample`, got {source!r}"
-            f"{best_match(source, PLANNING_SOURCES)}."
+            f"`planning_source` must be one of {sorted(PLANNING_SOURCES)} or an object with `sample`, got "
+            f"{source!r:.80}{guess}."
         )
     return PLANNING_SOURCES[source]()
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -33,6 +34,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
         if not isinstance(array, np.ndarray):  # numpy opens an archive as well
             array.close()
             raise ValueError(f"{os.fspath(file)} is an archive, and no array")
+        _require_letters(os.fspath(file), array)
         return array
 
 
@@ -56,7 +58,9 @@ def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dic
             with archive.open(entry) as content:
                 _require_size(entry, io.BytesIO(content.read(min(entry.file_size, 1 << 16))))
             with archive.open(entry) as content:
-                found[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+                array = np.lib.format.read_array(content, allow_pickle=False)
+            _require_letters(entry.filename, array)
+            found[entry.filename.removesuffix(".npy")] = array
         return found
 
 
@@ -69,6 +73,14 @@ def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
     shape, _, dtype = read(head)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - head.tell():
         raise ValueError(f"{entry.filename} is not what its header says, {shape} of {dtype}")
+
+
+def _require_letters(name: str, array: NDArray[Any]) -> None:
+    """Texts are made of letters that there are: of other numbers Python makes no text, and halves are never shown."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        numbers = array.ravel(order="K").view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if numbers.max() > sys.maxunicode or ((numbers >= 0xD800) & (numbers <= 0xDFFF)).any():
+            raise ValueError(f"{name} holds texts with letters that there are not")
 
 
 @contextlib.contextmanager
