@@ -37,6 +37,7 @@ class OutcomeInputs:
         components: How many principal components states and actions have.
 
     Attributes:
+        first_product: The first code of a combination of two values.
         n_codes: One more than the largest code.
         n_numbers: How many numbers a pair has.
     """
@@ -46,8 +47,8 @@ class OutcomeInputs:
         self.m, self.p = m, features.n_pairs
         self.components = min(components, features.shared_dim)
         self.values: list[list[int]] = [[] for _ in range(m + self.p)]
-        n_products = m * self.p
-        self.n_codes = 1 + (m + self.p) * _MOST_VALUES + n_products * _MOST_VALUES**2
+        self.first_product = 1 + (m + self.p) * _MOST_VALUES
+        self.n_codes = self.first_product + m * self.p * _MOST_VALUES**2
         n = features.n_blocks + self.p
         self._pairs_of_numbers = np.triu_indices(n, k=1)
         self.n_numbers = 2 * n + len(self._pairs_of_numbers[0])
@@ -130,11 +131,10 @@ class OutcomeInputs:
         if pairs is not None:
             places += [self._places(self.m + column, pairs[..., column]) for column in range(self.p)]
         codes = [np.where(place < 0, 0, 1 + number * _MOST_VALUES + place) for number, place in enumerate(places)]
-        first = 1 + len(self.values) * _MOST_VALUES
         for one in range(self.m):
             for other in range(self.p if pairs is not None else 0):
                 left, right = places[one], places[self.m + other]
-                start = first + (one * self.p + other) * _MOST_VALUES**2
+                start = self.first_product + (one * self.p + other) * _MOST_VALUES**2
                 codes.append(np.where((left < 0) | (right < 0), 0, start + left * _MOST_VALUES + right))
         return np.stack(codes, axis=-1)
 

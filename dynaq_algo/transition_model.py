@@ -17,6 +17,8 @@ from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
 
 __all__ = ["Steps", "TransitionModel"]
 
+_PRODUCT_SCALE = 0.1
+"""Prior standard deviation of the weight of a combination of two values; that of one value, or a number, is 1."""
 _ROOM = 2_048
 """Actions that there is room for at first."""
 _PRIOR_COUNT = 30
@@ -111,8 +113,8 @@ class TransitionModel(nn.Module):
         bonus: float = 1.0,
         max_outcomes: int = 32,
         components: int = 16,
-        action_scale: float = 0.3,
-        taste_scale: float = 0.1,
+        action_scale: float = 0.1,
+        taste_scale: float = 0.01,
         learning_rate: float = 0.03,
         batch_size: int = 512,
         steps: int = 3,
@@ -307,8 +309,9 @@ class TransitionModel(nn.Module):
         """Minus the logarithm of the weights' prior."""
         known = slice(0, len(self.outcomes))
         penalty = 0.5 * (
-            self.codes[:, known].square().sum()
-            + self.numbers[:, known].square().sum() / 4
+            self.codes[: self.inputs.first_product, known].square().sum()
+            + self.codes[self.inputs.first_product :, known].square().sum() / _PRODUCT_SCALE**2
+            + self.numbers[:, known].square().sum()
             + (self.direction[known] - self._interest()).square().sum() * 4
         )
         if self.action_scale:
