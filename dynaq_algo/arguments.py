@@ -91,7 +91,7 @@ def require_sizes(name: str, value: Any) -> list[int]:
         ValueError: If they are no whole numbers of 1 or more, or none.
     """
     whole = isinstance(value, Sequence) and all(
-        isinstance(size, numbers.Integral) and not isinstance(size, bool) and size >= 1 for size in value
+        isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1 for size in value
     )
     if not whole or not value:
         raise ValueError(f"`{name}` must name at least one hidden layer of size 1 or more, got {value!r:.80}.")
