@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
@@ -20,6 +21,8 @@ from jobrec_gym.career import EPISODE_STEPS
 from jobrec_gym.oracle import CareerOracle
 
 __all__ = ["Return", "policies_table", "returns_of", "variants_table"]
+
+Ids = NDArray[np.int64]
 
 _NOISE = 0.5
 _NAMES = {
@@ -35,18 +38,28 @@ def main(cfg: DictConfig) -> None:
     """Solves the environment exactly, prints a table of policies and one of variants, and writes both as JSON."""
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
-        n = _n_solved(options)
+        everybody = gym.make("JobRecCareer-v0", **options["env"]).unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
+        people, fewer = (_spread(everybody, name, options[name]) for name in ("n_applicants", "variant_applicants"))
+        starts, variants = options["starts"], {"as it is": {}, **options["variants"]}
+        n = len(starts) * len(options["policies"]) * len(people) + len(variants) * len(_COMPARED) * len(fewer)
         with Progress(n, "exact values", "applicant") as progress:
             by_start = {
-                start: returns_of({"start": start}, options, options["policies"], options["n_sets"], progress)
-                for start in options["starts"]
+                start: returns_of(
+                    {"start": start}, options["env"], people, options["policies"], options["n_sets"], progress
+                )
+                for start in starts
             }
-            first = options["starts"][0]
-            usual = returns_of({"start": first}, options, _COMPARED, options["variant_sets"], progress)
-            by_variant = {"as it is": usual}
-            for name, changes in options["variants"].items():
-                changed = {"start": first, **changes}
-                by_variant[name] = returns_of(changed, options, _COMPARED, options["variant_sets"], progress)
+            by_variant = {
+                name: returns_of(
+                    {"start": starts[0], **changes},
+                    options["env"],
+                    fewer,
+                    _COMPARED,
+                    options["variant_sets"],
+                    progress,
+                )
+                for name, changes in variants.items()
+            }
     except (RunError, ValueError, TypeError) as error:
         raise SystemExit(f"error: {error}") from error
     tables = [policies_table(by_start), variants_table(by_variant)]
@@ -78,7 +91,8 @@ class Return:
 
 def returns_of(
     changes: Mapping[str, Any],
-    options: Mapping[str, Any],
+    env: Mapping[str, Any],
+    applicant_ids: Ids,
     policies: Sequence[str],
     n_sets: int,
     progress: Progress | None = None,
@@ -87,7 +101,8 @@ def returns_of(
 
     Args:
         changes: Numbers of ``CareerDynamics``, ``reach`` of the simulator, ``horizon``.
-        options: ``env``, arguments of the environment, and ``n_applicants``.
+        env: Other arguments of the environment.
+        applicant_ids: (n,), over whom means are taken.
         policies: As of :class:`~jobrec_gym.oracle.CareerOracle`.
         n_sets: As there.
         progress: Is told of each applicant of each policy.
@@ -95,19 +110,18 @@ def returns_of(
     numbers = dict(changes)
     horizon = numbers.pop("horizon", EPISODE_STEPS)
     simulator = RuleSimulator(seed=0, noise=_NOISE, **({"reach": numbers.pop("reach")} if "reach" in numbers else {}))
-    dynamics = {"type": "career", **numbers}
-    env = gym.make("JobRecCareer-v0", **options["env"], simulator=simulator, dynamics=dynamics)
-    people = _people(env, options["n_applicants"])
+    made = gym.make("JobRecCareer-v0", **env, simulator=simulator, dynamics={"type": "career", **numbers})
     returns = {}
     for policy in policies:
-        oracle = CareerOracle(env, policy, n_sets=n_sets, horizon=horizon)  # type: ignore[arg-type]
+        oracle = CareerOracle(made, policy, n_sets=n_sets, horizon=horizon)  # type: ignore[arg-type]
         found = []
-        for person in people.tolist():
-            found.append([values[0] for values in oracle.values([person])])
+        for applicant_id in applicant_ids.tolist():
+            found.append([values[0] for values in oracle.values([applicant_id])])
             if progress is not None:
                 progress.update()
         values, errors = np.array(found).T
-        returns[policy] = Return(float(values.mean()), float(np.sqrt((errors**2).sum()) / len(people)), len(people))
+        error = float(np.sqrt((errors**2).sum()) / len(applicant_ids))
+        returns[policy] = Return(float(values.mean()), error, len(applicant_ids))
     return returns
 
 
@@ -132,20 +146,13 @@ def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:
     return ["what is changed", "return of the best", "myopic, share", "cosine, share"], rows
 
 
-def _people(env: gym.Env[Any, Any], n: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
-    everybody = env.unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
-    if n is not None and not 1 <= n <= len(everybody):
-        raise RunError(f"`n_applicants` must be in [1, {len(everybody)}], those of the split, or null, got {n}.")
-    places = np.arange(len(everybody)) if n is None else np.linspace(0, len(everybody) - 1, n).astype(np.int64)
-    people: np.ndarray[Any, np.dtype[np.int64]] = everybody[places]
-    return people
-
-
-def _n_solved(options: Mapping[str, Any]) -> int:
-    """How often an applicant is solved, in all."""
-    env = gym.make("JobRecCareer-v0", **options["env"])
-    n_policies = len(options["starts"]) * len(options["policies"]) + (1 + len(options["variants"])) * len(_COMPARED)
-    return n_policies * len(_people(env, options["n_applicants"]))
+def _spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
+    """So many of some applicants, evenly spread over them; all for ``None``."""
+    if n is None:
+        return applicant_ids
+    if not 1 <= n <= len(applicant_ids):
+        raise RunError(f"`{name}` must be in [1, {len(applicant_ids)}], those of the split, or null, got {n}.")
+    return applicant_ids[np.linspace(0, len(applicant_ids) - 1, n).astype(np.int64)]
 
 
 if __name__ == "__main__":
