@@ -10,7 +10,7 @@ from typing import Any
 
 from jobrec_gym.extras import install_command
 
-__all__ = ["PLUGINS", "add_own_arguments", "as_override", "as_typed", "require_plugin", "written"]
+__all__ = ["PLUGINS", "add_own_arguments", "as_override", "as_typed", "flags_first", "require_plugin", "written"]
 
 PLUGINS = {
     **dict.fromkeys(("launcher=ray", "launcher=ray_cluster"), ("ray", "hydra_plugins.hydra_ray_launcher")),
@@ -23,6 +23,13 @@ PLUGINS = {
 }
 """What is asked for, the extra that brings it, and the module that is there with it."""
 
+_SWEEP_FLAGS = ("-m", "--multirun")
+_FLAGS = {
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run"),
+    *("-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("--experimental-rerun", "-i", "--info", *_SWEEP_FLAGS),
+}
+"""Those of Hydra 1.3."""
 _MARK = '"'
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_./+-]+")  # what Hydra takes without quotation marks
 
@@ -43,6 +50,28 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
         if key.endswith("._target_") and key[0] not in "+~-"
     )
     return [f"++{argument}" if "=" in argument and argument.startswith(places) else argument for argument in arguments]
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Lets ``-m`` stand anywhere, which Hydra does not, and refuses a flag that there is not.
+
+    Raises:
+        SystemExit: For such a flag, with the entry that it may have been meant for.
+
+    Example:
+        >>> flags_first(["algo=dynaq", "-m", "seed=0,1"])
+        ['-m', 'algo=dynaq', 'seed=0,1']
+    """
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("-") and flag not in _FLAGS:
+            entry = flag.lstrip("-").replace("-", "_")
+            raise SystemExit(
+                f"error: there is no flag {flag}. Entries are given without dashes, {entry}={value or 'VALUE'}; "
+                "--help lists them."
+            )
+    sweeps = [argument for argument in arguments if argument in _SWEEP_FLAGS]
+    return [*sweeps[:1], *(argument for argument in arguments if argument not in _SWEEP_FLAGS)]
 
 
 def require_plugin(arguments: Sequence[str]) -> None:

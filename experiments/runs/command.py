@@ -32,7 +32,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.runs.arguments import add_own_arguments, as_override
+from experiments.runs.arguments import add_own_arguments, as_override, flags_first
 from experiments.runs.folders import clear_if_only, of_the_system
 from experiments.runs.help import asks_for_help, help_of
 from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
@@ -104,7 +104,7 @@ def command(
                 return None
             refuse_keys(given)
             in_debug, arguments = _without_debug(given)
-            sys.argv[1:] = add_own_arguments(arguments)
+            sys.argv[1:] = add_own_arguments(flags_first(arguments))
             as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
             try:
                 with _errors_raised():

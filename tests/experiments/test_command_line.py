@@ -20,7 +20,7 @@ from omegaconf import MissingMandatoryValue
 import experiments
 from experiments import make_vectors
 from experiments.llm import demo, weights
-from experiments.runs.arguments import add_own_arguments, as_typed, written
+from experiments.runs.arguments import add_own_arguments, as_typed, flags_first, written
 from experiments.runs.build import build
 from experiments.runs.command import _filled, _told, in_one_line
 from experiments.runs.folders import RunError
@@ -183,7 +183,7 @@ def test_an_override_that_does_not_fit_is_told_in_one_line_with_what_may_be_mean
     [
         (["simulator.corruption=2"], "`simulator`: `corruption` must be a chance, 0 to 1, got 2."),
         (["+simulator.corupt=1"], "`simulator`: RuleSimulator.__init__() got an unexpected keyword argument 'corupt'. "
-         "Did you mean corruption? There are seed, noise, weights, rewards, corruption."),
+         "Did you mean corruption? There are seed, noise, weights, rewards, corruption, reach."),
         (["simulator._target_=no_lab.Mine"], "`simulator`: there is no no_lab.Mine to be imported: "),
     ],
 )  # fmt: skip
@@ -320,6 +320,12 @@ def test_a_printed_argument_can_be_typed_whatever_is_in_it(text):
     (argument,) = shlex.split(as_typed("run", text))
     assert parser.parse_override(argument).value() == text
     assert parser.parse_override(f"run={written(text)}").value() == text
+
+
+def test_a_sweep_may_be_asked_for_anywhere_and_an_unknown_flag_is_told_in_one_line():
+    assert flags_first(["a=1", "--cfg", "job", "-m", "b=-1"]) == ["-m", "a=1", "--cfg", "job", "b=-1"]
+    with pytest.raises(SystemExit, match=r"^error: there is no flag --total-timesteps\. .*, total_timesteps=5; --help"):
+        flags_first(["--total-timesteps=5"])
 
 
 def test_a_path_that_is_plain_is_printed_as_it_is():
