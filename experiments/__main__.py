@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
-    "Learn and compare": ("demo", "train", "evaluate", "coldstart", "rank", "report", "frame"),
+    "Learn and compare": ("demo", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
     "Learn from a log, and judge by it": ("learn", "replay", "off_policy"),
     "Look closer at a study": (
         "studies.goals",
