@@ -116,9 +116,10 @@ class AllCandidates:
 class LoggedCandidates:
     """Candidate sets of a log: one of the sets that the person was shown, drawn uniformly, in the order of the log.
 
-    Of a set that is larger than ``num_candidates`` the recommended job and the first others are shown. With ``n_drawn``
-    one job that the person was recommended is shown among as many that are drawn. Who is not in the log is shown drawn
-    jobs, which a :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer for.
+    A set that is larger than ``num_candidates`` is cut to the recommended job and the first others. With ``n_drawn``,
+    one job that the person was recommended is shown among so many jobs that are drawn at random. An applicant who is
+    not in the log is shown jobs drawn at random, for which a
+    :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer.
 
     Args:
         interactions: The log.

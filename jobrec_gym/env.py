@@ -280,7 +280,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Applicant (1,) and candidates (1, k) of an episode whose first step was the last one, for reward wrappers.
 
-        ``None`` where there is none, or what is shown changes with each step, or is much.
+        ``None`` if no episode has just begun, and if candidates change at each step or are too many to prepare for.
         """
         if not self._problem.is_foreseeable or not self._started or self._steps[0] != 1:
             return None

@@ -94,7 +94,7 @@ class ObservationForm:
 
     @classmethod
     def read_by(cls, agent: Any) -> ObservationForm:
-        """That which an agent was trained to read where it says so (``agent.reads``, as ``DynaQ``); else the default.
+        """The form that an agent was trained to read, if it has ``reads``, as ``DynaQ`` does; else the default.
 
         Raises:
             ValueError: If it reads numbers of a pair whose names it does not know.

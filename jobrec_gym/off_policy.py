@@ -154,9 +154,9 @@ def estimate_all(
 ) -> dict[Method, Estimate]:
     """What a policy would have earned on a log, by several methods.
 
-    Rows without an answer are left out. ``ips`` weights each reward by what the policy's chance of the recommendation
-    is of the log's; ``snips`` divides by the sum of the weights in place of their number; ``dm`` takes the rewards of a
-    model; ``dr`` takes those and adds the weighted rest.
+    Rows without an answer are left out. ``ips`` weights each reward by the policy's probability of the recommendation,
+    divided by the log's. ``snips`` divides by the sum of the weights in place of their number. ``dm`` takes the rewards
+    that a model predicts. ``dr`` adds to these the weighted errors of the prediction.
 
     Args:
         policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
@@ -181,7 +181,7 @@ def estimate_all(
     Raises:
         LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person; and
             for one of applicants who moved, whose one-step value says nothing of a career.
-        ValueError: For an argument that cannot be, or probabilities that are none.
+        ValueError: For an argument outside of what is allowed, or probabilities that do not sum to 1.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:

@@ -108,7 +108,7 @@ class PairValues:
         noise: As given.
 
     Raises:
-        ValueError: For an unknown or repeated name, a noise that is negative or not finite, or noise on nothing.
+        ValueError: For an unknown or repeated name, a noise that is negative or not finite, or noise without features.
 
     Example:
         >>> values = PairValues(load_market("default"), ("hard_coverage", "seniority"))

@@ -101,7 +101,7 @@ def recommend(
     Raises:
         ValueError: For an unknown applicant or job, an ``n`` below 1, an agent that reads what a catalogue does not
             tell or another catalogue than this one, or scores that are not a finite number a candidate.
-        TypeError: For an agent that is none.
+        TypeError: For an object that cannot score.
         ImportError: For more than 50,000 jobs without FAISS.
 
     Example:
@@ -124,7 +124,7 @@ def recommend_each(
     """:func:`recommend` for many applicants, one after the other.
 
     Args:
-        agent: As all that follow.
+        agent: As in :func:`recommend`, like what follows.
         market: Applicants and jobs.
         applicants: Rows of the market's applicants, (m,).
         n: How many jobs for each.

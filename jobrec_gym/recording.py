@@ -40,7 +40,7 @@ def record_interactions(
         The log; ``save`` and ``write_csv`` keep it.
 
     Raises:
-        ValueError: For another environment, ``n`` below 1, or a policy that is none.
+        ValueError: For another environment, ``n`` below 1, or an object that is no policy.
         LogError: If nothing was answered.
 
     Example:

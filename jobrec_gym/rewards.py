@@ -194,7 +194,8 @@ class HybridRewardModel:
         simulator: Who decides, bound to the market.
         market: Where the vectors are.
         weight: Weight of the cosine reward, in [0, 1]; the attribute may be set between calls.
-        cosine_scale: See :class:`CosineRewardModel`. Unit cosines lie near 0.87 +- 0.03 and feedback near 0.04 +- 0.28:
+        cosine_scale: See :class:`CosineRewardModel`. On the default market unit cosines lie near 0.72 +- 0.04 and
+            feedback near 0.04 +- 0.28:
             with ``"unit"`` annealing mostly shifts an offset, with ``"matched"`` both parts have one mean and spread.
         matched: See :class:`CosineRewardModel`.
     """

@@ -28,8 +28,8 @@ class AnnealSchedule:
     * ``"two_phase"``: ``start`` until ``switch_at``, then ``end``.
 
     Args:
-        steps: Agent steps until ``end`` is reached; ``"two_phase"`` does without it.
-        kind: The form of the way.
+        steps: Agent steps until ``end`` is reached; ``"two_phase"`` does not need it.
+        kind: How the weight falls.
         start: Weight at step 0, in [0, 1].
         end: Weight from ``steps`` on, in [0, 1].
         switch_at: Agent step of the switch; ``"two_phase"`` only.

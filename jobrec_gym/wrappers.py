@@ -392,7 +392,7 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
         env: A ``JobRec-v0``, wrapped or not.
         simulator: Who decides: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
-            > 0: an agent then learns to put success off.
+            > 0: an agent then learns to delay success.
 
     Raises:
         ValueError: For an object that is no simulator, or an unknown decision.
@@ -416,7 +416,7 @@ class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
 
 
 class LLMReward(_LLMRewards, FeedbackReward):
-    """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is none.
+    """:class:`FeedbackReward` by a language model; refuses a ``RuleSimulator``, which is not one.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.

@@ -154,7 +154,7 @@ def load_default(
         folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
             larger than memory. ``None`` makes it in memory.
         context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`; ``"all"``
-            for all. The others are there too, for who asks for them by name, and change nothing else.
+            for all. The others are hidden: only who asks for them by name gets them.
 
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.

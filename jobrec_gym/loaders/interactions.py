@@ -79,14 +79,14 @@ def load_interactions(
             :func:`~jobrec_gym.loaders.tables.load_table`, which has the next two as well.
         encoding: Of text; by default UTF-8, or what a byte order mark says.
         max_bytes: What a packed file may unpack to.
-        split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which are, and
-            without one the market: interactions of its held-out applicants.
-        test_fraction: Share that ``"time"`` holds out, but one row at least; one stays.
-        on_bad: Whether rows that cannot be are an error, or are left out and counted.
+        split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which ones are held
+            out; without that column they are those of the market's held-out applicants.
+        test_fraction: Share that ``"time"`` holds out. At least one row is held out, and at least one is not.
+        on_bad: Whether rows that are wrong raise an error, or are left out and counted.
 
     Raises:
         LogError: For a column that is missing, or nearly a field (``Propensity``) and not mapped; and for rows that
-            cannot be: counted by kind, the first ones named. They are those with an unknown person or job, a propensity
+            are wrong: counted by kind, the first ones named. They are those with an unknown person or job, a propensity
             outside of (0, 1], a time before the posting, a number among dates, and so on, and what stands there twice:
             the same person, job and time, or, without times, the same in all. ``on_bad`` does not help where no row is
             left, or nothing was answered.

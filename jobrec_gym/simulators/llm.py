@@ -92,7 +92,7 @@ _VALUES: dict[str, type[Any]] = {
 
 
 class FeedbackError(RuntimeError):
-    """A recommendation got no feedback, and the policy says to stop there.
+    """A recommendation got no feedback, and ``on_failure`` or ``on_reached`` says that this is an error.
 
     Attributes:
         status: What went wrong.
@@ -181,8 +181,8 @@ class LLMSimulator:
         retries: How often a failed call is tried again, and what a recommendation without an answer earns.
 
     Raises:
-        ValueError: For an unknown mode, policy, decision or entry of a value, a template that is not there, or what
-            would get around a cap or write a key down.
+        ValueError: For an unknown mode, policy, decision or field of a value; for a template that is not there; and for
+            an argument that would evade a cap or write a key into a file.
 
     Example:
         >>> simulator = LLMSimulator("openai/gpt-4o-mini", persona="selective", cache="answers.sqlite", max_usd=1.0)

@@ -27,7 +27,7 @@ _WORDS = np.array([*DECISIONS, ""])  # a decision of -1 is the last one
 class LoggedSimulator:
     """Answers each logged pair as the person did. Other pairs are ``not_recorded``; agents do not learn from them.
 
-    Of several answers to one pair one is drawn for each interaction, uniformly, so that the noise of a log stays.
+    If a pair has several answers, one is drawn for each interaction, uniformly, so that the log's noise is kept.
 
     Args:
         interactions: The log, or the folder of a saved one.
@@ -55,7 +55,7 @@ class LoggedSimulator:
         return BoundLoggedSimulator(log.on(market) if isinstance(log, Interactions) else Interactions.load(log, market))
 
     def to_spec(self) -> SimulatorSpec:
-        """The simulator in plain JSON; of a log that is saved nowhere the log itself stands there."""
+        """The simulator in plain JSON; a log that was never saved stands in it as an object."""
         log = self.interactions
         if isinstance(log, Interactions) and log.folder is not None:
             return {"type": "logged", "interactions": str(log.folder)}
