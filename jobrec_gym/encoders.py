@@ -118,7 +118,8 @@ def make_encoder(
         batch_size: Texts encoded at once.
         device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``: each encodes in a process
             of its own. ``None`` leaves the choice to sentence-transformers.
-        progress: ``None``: a bar on a terminal, lines in the log elsewhere; ``True`` also logs the end; ``False``: nothing.
+        progress: ``None``: a bar on a terminal, lines in the log elsewhere; ``True`` also logs the end; ``False`` is
+            silent.
 
     Raises:
         EncoderError: For a folder that does not exist.
