@@ -12,8 +12,10 @@ from pathlib import Path
 __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
-    "Learn and compare": ("demo", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
-    "Learn from a log, and judge by it": ("learn", "replay", "off_policy"),
+    "Learn and compare, from a log too": (
+        *("demo", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
+        *("learn", "replay", "off_policy"),
+    ),
     "Look closer at a study": (
         "studies.goals",
         "studies.learnable",
