@@ -308,6 +308,25 @@ def test_no_picture_of_the_gallery_is_left_over():
     assert named == {f"images/gallery/{file.name}" for file in (ROOT / "docs" / "images" / "gallery").iterdir()}
 
 
+def test_errors_that_the_faq_explains_are_raised():
+    """Of a heading that is a message the longest piece without a value stands in a text of the source."""
+    texts = [
+        node.value
+        for package in ("jobrec_gym", "dynaq_algo", "experiments")
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    headings = re.findall(r"^### (`+) ?(.+?) ?\1$", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
+    messages = [message for _, message in headings if not message.startswith(("pip`", "NameNotFound"))]
+
+    assert len(messages) > 12
+    for message in messages:
+        pieces = re.split(r"\.\.\.|[\"'`=]|\b\d+\b|^\w+: |: pip.*", message)
+        longest = max((piece.strip(" :") for piece in pieces), key=len)
+        assert any(longest in text for text in texts), f"nothing says {longest!r}: {message}"
+
+
 @every_page
 def test_extras_that_a_page_names_are_there(page):
     for names in re.findall(r"pip install [^`\n]*\.\[([\w,-]+)\]", page.read_text()):
