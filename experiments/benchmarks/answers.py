@@ -16,8 +16,9 @@ from experiments.benchmarks.rows import Row, seconds_per_call
 from jobrec_gym import FeedbackRewardModel, LLMSimulator, RecordedSimulator, load_market
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.simulators.base import DECISIONS
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer
+from jobrec_gym.simulators.cache import CachedAnswer
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 __all__ = ["answer_rows"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobrec_gym.simulators.cache import AnswerCache, AnswerStore
+from jobrec_gym.simulators.cache import AnswerStore
 from jobrec_gym.simulators.redis_cache import RedisAnswerCache, redis_place
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 __all__ = ["cache_place", "is_server", "open_cache"]
 

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+from jobrec_gym.simulators.cache import CachedAnswer, cache_key
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from little_room import as_nobody, files_left, room_for
 
 from jobrec_gym.simulators import cache as cache_module
+from jobrec_gym.simulators import sqlite_cache
 from jobrec_gym.simulators.budget import Ledger
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, CacheUnusable, KeyMaker, cache_key, file_system_of
+from jobrec_gym.simulators.cache import CachedAnswer, CacheUnusable, KeyMaker, cache_key
 from jobrec_gym.simulators.llm import LLMSimulator
+from jobrec_gym.simulators.sqlite_cache import AnswerCache, file_system_of
 
 ROOT = Path(__file__).parents[2]
 CONTENT = {
@@ -51,7 +53,8 @@ def cache(tmp_path):
 
 
 def script(code, *arguments):
-    command = [sys.executable, "-c", f"import sys\nfrom jobrec_gym.simulators.cache import *\n{code}"]
+    known = "".join(f"from jobrec_gym.simulators.{name} import *\n" for name in ("cache", "sqlite_cache"))
+    command = [sys.executable, "-c", f"import sys\n{known}{code}"]
     return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -436,7 +439,7 @@ def test_the_kind_of_file_system_is_that_of_the_mount_within(tmp_path, monkeypat
 
 
 def test_a_file_on_a_network_file_system_is_warned_of_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache_module, "file_system_of", lambda path, mounts: "nfs4")
+    monkeypatch.setattr(sqlite_cache, "file_system_of", lambda path, mounts: "nfs4")
     for _ in range(2):
         AnswerCache(tmp_path / "answers.sqlite").close()
     assert caplog.text.count("network file system (nfs4)") == 1 and "redis://" in caplog.text

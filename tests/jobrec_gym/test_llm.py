@@ -27,7 +27,6 @@ import jobrec_gym
 from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.simulators import asking
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
-from jobrec_gym.simulators.cache import AnswerCache
 from jobrec_gym.simulators.llm import (
     Budget,
     BudgetReached,
@@ -41,6 +40,7 @@ from jobrec_gym.simulators.llm import (
     Retries,
     Sampling,
 )
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 ROOT = Path(__file__).parents[2]
 COOK, CHEF = {"occupation": "cook"}, {"title": "chef"}

@@ -21,9 +21,10 @@ import redis
 from jobrec_gym.simulators import redis_cache
 from jobrec_gym.simulators.arguments import Budget
 from jobrec_gym.simulators.budget import BudgetReached, Ledger, Spending
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, CacheUnusable, cache_key
+from jobrec_gym.simulators.cache import CachedAnswer, CacheUnusable, cache_key
 from jobrec_gym.simulators.llm import LLMSimulator
 from jobrec_gym.simulators.redis_cache import RedisAnswerCache, redis_place
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 from jobrec_gym.simulators.stores import cache_place, open_cache
 
 ROOT = Path(__file__).parents[2]

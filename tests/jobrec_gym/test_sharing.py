@@ -19,15 +19,16 @@ from jobrec_gym.interactions import Interactions
 from jobrec_gym.kept_pairs import KeptRows
 from jobrec_gym.market import load_market
 from jobrec_gym.sharing import Shared
-from jobrec_gym.simulators import cache as cache_module
+from jobrec_gym.simulators import sqlite_cache
 from jobrec_gym.simulators.asking import Outcome
 from jobrec_gym.simulators.base import DECISIONS, Feedback
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, ShortAnswer, cache_key
+from jobrec_gym.simulators.cache import CachedAnswer, ShortAnswer, cache_key
 from jobrec_gym.simulators.llm import LLMSimulator
 from jobrec_gym.simulators.logged import LoggedSimulator
 from jobrec_gym.simulators.memory import FeedbackMemory
 from jobrec_gym.simulators.recorded import RecordedSimulator
 from jobrec_gym.simulators.rules import RuleSimulator
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 
 class ByText(LLMSimulator):
@@ -189,7 +190,7 @@ def test_a_fork_in_the_middle_of_another_threads_write_breaks_nothing(tmp_path):
     thread.start()
     writes.wait(60)
     # What the other thread had open is neither used there nor closed, which would roll its transaction back.
-    assert in_fork(lambda: cache.get([answer().key]) == {} and gc.collect() >= 0 and cache_module._inherited)
+    assert in_fork(lambda: cache.get([answer().key]) == {} and gc.collect() >= 0 and sqlite_cache._inherited)
     forked.set()
     thread.join()
     assert in_fork(lambda: cache.put(answer()) is None)

@@ -19,7 +19,8 @@ from robustness.trying import FilesKind, Kind, Wrong, read_files
 
 from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
-from jobrec_gym.simulators.cache import AnswerCache, CachedAnswer, cache_key
+from jobrec_gym.simulators.cache import CachedAnswer, cache_key
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 KEY = "sk-robust-0123456789abcdef0123456789"
 STATUSES = (

@@ -1,0 +1,455 @@
+"""The cache of a language model's answers that is one SQLite file, for the processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jobrec_gym.simulators.cache import (
+    COLUMNS,
+    GROUPED,
+    KEYED,
+    Account,
+    AnswerStore,
+    CachedAnswer,
+    CacheUnusable,
+    CapReached,
+    ShortAnswer,
+    answer_of_row,
+    cache_key,
+    fault_of,
+    or_none,
+)
+from jobrec_gym.version import written_by
+
+__all__ = ["AnswerCache", "file_system_of"]
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, api_base TEXT NOT NULL, mode TEXT NOT NULL, prompt TEXT NOT NULL,
+    persona TEXT NOT NULL, sampling TEXT NOT NULL, applicant TEXT NOT NULL, job TEXT NOT NULL, status TEXT NOT NULL,
+    decision TEXT NOT NULL, probability REAL, reason TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
+    created REAL NOT NULL, crc INTEGER
+) WITHOUT ROWID;
+CREATE INDEX answers_in_short ON answers (key, status, decision, probability, reason, crc);
+CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY, budget TEXT NOT NULL, tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
+    settled INTEGER NOT NULL, until REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS calls_of_a_budget ON calls (budget);
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_PATIENCE = 30.0
+"""Seconds that one process waits for another's write."""
+_BATCH = 500  # SQLite allows 999 placeholders in old builds
+_NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
+"""Kinds of file systems on which SQLite's write-ahead log, which is shared memory, does not hold across machines."""
+
+
+_log = logging.getLogger(__name__)
+_warned_of: set[str] = set()
+
+
+class AnswerCache(AnswerStore):
+    """The cache that is one SQLite file, for the processes of one machine.
+
+    A file that cannot be written can be read.
+
+    Args:
+        path: The file; made, with its folder, where it is not there.
+
+    Raises:
+        ValueError: If the file is something else, or was written by another version.
+        CacheUnusable: If it can be neither read nor made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = str(Path(path).absolute())
+        self._connections = threading.local()
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        _warn_of_network(self.path)
+        # Files of earlier releases lack one or both; to make them there would keep all others from writing meanwhile.
+        schema = dict(self._select("SELECT name, sql FROM sqlite_master"))
+        self._has_crc = "crc INTEGER" in (schema.get("answers") or "")
+        # By itself SQLite would take the table, a page of text for each row.
+        index = "INDEXED BY answers_in_short" if "answers_in_short" in schema else ""
+        crc = "crc" if self._has_crc else "NULL"
+        self._select_in_short = f"SELECT key, status, decision, probability, reason, {crc} FROM answers {index}"
+        self._select_whole = f"SELECT {', '.join(COLUMNS)}, {crc} FROM answers"
+
+    def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
+        """See :meth:`AnswerStore.get`."""
+        return {row[0]: answer_of_row(row[:-1]) for row in self._rows(self._select_whole, keys) if _is_whole(row)}
+
+    def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
+        """See :meth:`AnswerStore.in_short`."""
+        return {
+            key: ShortAnswer(status, decision, math.nan if probability is None else probability, reason)
+            for key, status, decision, probability, reason, crc in self._rows(self._select_in_short, keys)
+            if _is_sound(key, status, decision, probability, reason, crc)
+        }
+
+    def columns_in_short(self, keys: Sequence[str]) -> tuple[tuple[Any, ...], ...] | None:
+        """See :meth:`AnswerStore.columns_in_short`."""
+        found = {row[0]: row[1:5] for row in self._rows(self._select_in_short, keys) if _is_sound(*row)}
+        try:
+            return tuple(zip(*[found[key] for key in keys], strict=True))
+        except KeyError:
+            return None
+
+    def answers(self) -> Iterator[CachedAnswer]:
+        """See :meth:`AnswerStore.answers`."""
+        damaged = 0
+        for row in self._select(f"{self._select_whole} ORDER BY key"):
+            if _is_whole(row):
+                yield answer_of_row(row[:-1])
+            else:
+                damaged += 1
+        if damaged:
+            _log.warning("%s has %d damaged answers, which are left out.", self.path, damaged)
+
+    def put_all(self, answers: Sequence[CachedAnswer]) -> int:
+        """See :meth:`AnswerStore.put_all`; a damaged answer gives way."""
+        new = 0
+        with self.transaction() as connection:
+            for answer in answers:
+                if self._insert(connection, "IGNORE", answer):
+                    new += 1
+                elif not self.in_short([answer.key]):
+                    self._mend(connection, answer)
+                connection.execute("DELETE FROM claims WHERE key = ?", (answer.key,))
+        return new
+
+    def claim(self, keys: Sequence[str], owner: str, seconds: float) -> set[str]:
+        """See :meth:`AnswerStore.claim`; claims expire by this machine's clock."""
+        now = time.time()
+        mine = set()
+        with self.transaction() as connection:
+            known = self.in_short(keys)
+            for key in dict.fromkeys(keys):
+                if key in known:
+                    continue
+                taken = connection.execute(
+                    "INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
+                    "until = excluded.until WHERE claims.owner = excluded.owner OR claims.until <= ?",
+                    (key, owner, now + seconds, now),
+                )
+                if taken.rowcount:
+                    mine.add(key)
+        return mine
+
+    def release(self, keys: Sequence[str], owner: str) -> None:
+        """See :meth:`AnswerStore.release`."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
+
+    def spent(self, budget: str) -> Account:
+        """See :meth:`AnswerStore.spent`."""
+        return self._calls("budget = ?", budget)
+
+    def reserve(
+        self, budget: str, caps: Mapping[str, float | None], *, tokens: int, cost_usd: float, seconds: float
+    ) -> int | CapReached:
+        """See :meth:`AnswerStore.reserve`."""
+        with self.transaction() as connection:
+            spent = self.spent(budget)
+            open_ = self._calls("budget = ? AND settled = 0 AND until > ?", budget, time.time())
+            after = {"calls": spent.calls + 1, "tokens": spent.tokens + tokens, "usd": spent.cost_usd + cost_usd}
+            open_bounds = {"calls": 0, "tokens": open_.tokens, "usd": open_.cost_usd}
+            for limit, cap in caps.items():
+                if cap is not None and after[limit] > cap:
+                    return CapReached(limit, spent, after[limit] - open_bounds[limit] <= cap)
+            done = connection.execute(
+                "INSERT INTO calls (budget, tokens, cost_usd, settled, until) VALUES (?, ?, ?, 0, ?)",
+                (budget, tokens, cost_usd, time.time() + seconds),
+            )
+            return int(done.lastrowid or 0)
+
+    def settle(self, reservation: int, *, tokens: int, cost_usd: float) -> bool:
+        """See :meth:`AnswerStore.settle`."""
+        statement = "UPDATE calls SET tokens = ?, cost_usd = ?, settled = 1 WHERE id = ? AND settled = 0"
+        with self.transaction() as connection:
+            return bool(connection.execute(statement, (tokens, cost_usd, reservation)).rowcount)
+
+    def cancel(self, reservation: int) -> bool:
+        """See :meth:`AnswerStore.cancel`."""
+        with self.transaction() as connection:
+            return bool(connection.execute("DELETE FROM calls WHERE id = ? AND settled = 0", (reservation,)).rowcount)
+
+    def close(self) -> None:
+        """Closes this thread's connection; the next use opens one again."""
+        held: _Held | None = getattr(self._connections, "held", None)
+        if held is not None and held.process == os.getpid():
+            held.connection.close()
+        self._connections.held = None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A block that writes all or nothing, alone among all processes that use the file."""
+        connection = self._connection()
+        try:
+            with _transaction(connection):
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self.path, error) from error
+
+    def _groups(self) -> Iterable[Sequence[Any]]:
+        names = ", ".join(GROUPED)
+        return self._select(
+            f"SELECT {names}, status, COUNT(*), SUM(tokens), SUM(cost_usd) FROM answers "
+            f"GROUP BY {names}, status ORDER BY {names}, status"
+        )
+
+    def _calls(self, where: str, *values: Any) -> Account:
+        columns = "COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
+        return Account(*self._select(f"SELECT {columns} FROM calls WHERE {where}", values)[0])
+
+    def _insert(self, connection: sqlite3.Connection, otherwise: str, answer: CachedAnswer) -> int:
+        values: dict[str, Any] = {name: getattr(answer, name) for name in COLUMNS} | {"created": time.time()}
+        values["probability"] = or_none(answer.probability)
+        if self._has_crc:
+            values["crc"] = _crc(*(values[name] for name in ("key", *ShortAnswer._fields)))
+        places = ",".join("?" * len(values))
+        return connection.execute(
+            f"INSERT OR {otherwise} INTO answers ({', '.join(values)}) VALUES ({places})", list(values.values())
+        ).rowcount
+
+    def _mend(self, connection: sqlite3.Connection, answer: CachedAnswer) -> None:
+        """Puts an answer in the place of a damaged one, or, where only the index is damaged, has that made anew."""
+        if "INDEXED" in self._select_in_short:
+            connection.execute("REINDEX answers_in_short")
+        if not self.in_short([answer.key]):
+            self._insert(connection, "REPLACE", answer)
+
+    def _rows(self, select: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        wanted, rows = list(dict.fromkeys(keys)), []
+        for start in range(0, len(wanted), _BATCH):
+            part = wanted[start : start + _BATCH]
+            rows += self._select(f"{select} WHERE key IN ({','.join('?' * len(part))})", part)
+        return rows
+
+    def _select(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection().execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self.path, error) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection must not be carried through a fork.
+        held: _Held | None = getattr(self._connections, "held", None)
+        if held is None or held.process != os.getpid():
+            held = self._connections.held = _Held(_connect(self.path), os.getpid())
+        return held.connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """A connection to a cache's file, which is made where it is not there.
+
+    Raises:
+        ValueError: If the file is something else, or was written by another version.
+        CacheUnusable: If it can be neither read nor made.
+    """
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        version = _prepare(connection)
+    except sqlite3.OperationalError as error:
+        if connection is not None:
+            connection.close()
+        connection, version = _connect_to_unwritable(path, error)
+    except sqlite3.DatabaseError as error:
+        if connection is not None:
+            connection.close()
+        raise ValueError(f"{path} is not a cache of answers ({error}): choose another file.") from error
+    if version not in (0, _VERSION):
+        writer = _writer(connection)
+        connection.close()
+        raise ValueError(
+            f"{path} was written by another version of the cache ({version}{writer}; this one is {_VERSION}, "
+            f"{written_by()}): export it with the release that wrote it and import the export here, or choose another "
+            "file."
+        )
+    return connection
+
+
+def _writer(connection: sqlite3.Connection) -> str:
+    """Which release made a file, behind a comma; files of earlier ones do not say."""
+    try:
+        found = connection.execute("SELECT value FROM about WHERE name = 'written_by'").fetchone()
+    except sqlite3.DatabaseError:
+        return ""
+    return f", {found[0]!s:.40}" if found else ""
+
+
+def _prepare(connection: sqlite3.Connection) -> int:
+    """Makes what a new file lacks; returns the version that it had."""
+    _write_ahead(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version == 0:
+        with _transaction(connection):
+            # Another process may have made it meanwhile.
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                others = connection.execute("SELECT name FROM sqlite_master").fetchall()
+                if others:
+                    raise sqlite3.DatabaseError(f"it has tables of something else, {others[0][0]!r:.40}")
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO about VALUES ('written_by', ?)", [written_by()])
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+    return version
+
+
+def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple[sqlite3.Connection, int]:
+    """A connection that only reads, to a whole file in a place where SQLite cannot make the files that it needs beside.
+
+    Raises:
+        CacheUnusable: If there is no such file.
+    """
+    wal = Path(f"{path}-wal")
+    try:
+        is_writable = os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK)
+        if is_writable or not Path(path).is_file():
+            raise _unusable(path, reason)
+        if wal.exists() and wal.stat().st_size:
+            raise CacheUnusable(
+                f"the cache {path} cannot be read where it cannot be written: {wal.name} beside it has answers that "
+                "are not in the file yet. Open it once in a place where it can be written (python -m "
+                "experiments.llm.cache path=FILE), then copy it."
+            )
+        connection = sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True, isolation_level=None)
+        return connection, int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from reason
+
+
+def _unusable(path: str, error: Exception) -> CacheUnusable:
+    """What an error of SQLite or of the file system means to whoever named the place."""
+    said = str(error)
+    if "full" in said or "No space" in said:
+        way_out = "make room and start again; what was answered is kept"
+    elif _has_no_handle_left():
+        way_out = "too many files are open: allow more, `ulimit -n 4096`, say"
+    elif "disk I/O" in said:
+        way_out = "make room where there is little, or name a place by `cache` that can be read and written"
+    elif "malformed" in said or "corrupt" in said:
+        way_out = "it is damaged: take a copy, or export what can be read and import it into a new file"
+    elif "locked" in said or "busy" in said:
+        way_out = (
+            "another process holds it for too long; on several machines take a cache on a server (docs/cluster.md)"
+        )
+    else:
+        way_out = "name a place by `cache` that can be read and written"
+    return CacheUnusable(f"the cache {path} cannot be used ({said}): {way_out}.")
+
+
+def _has_no_handle_left() -> bool:
+    """Whether this process may open no more files, of which SQLite says only that it cannot open one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
+
+
+def _warn_of_network(path: str) -> None:
+    """Says once that a file is where other machines may write it, which SQLite does not bear."""
+    try:
+        kind = file_system_of(path, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return
+    if kind.removeprefix("fuse.") in _NETWORK and path not in _warned_of:
+        _warned_of.add(path)
+        _log.warning(
+            "the cache %s is on a network file system (%s). Used from several machines at once, an SQLite file there "
+            "can be damaged: take a cache on a server, cache=redis://HOST:6379/0, see docs/cluster.md.",
+            path,
+            kind,
+        )
+
+
+def file_system_of(path: str, mounts: str) -> str:
+    """The kind of file system that a path is on, by the text of Linux's ``mountinfo``; "" if it does not say."""
+    found, longest = "", -1
+    for line in mounts.splitlines():
+        fields_, _, more = line.partition(" - ")
+        place = fields_.split(" ")[4].encode().decode("unicode_escape")
+        inside = place == "/" or path == place or path.startswith(f"{place}/")
+        if inside and len(place) >= longest:  # of two at one place the later one lies above
+            found, longest = more.split(" ")[0], len(place)
+    return found
+
+
+_inherited: list[sqlite3.Connection] = []
+"""The parent's connections in a forked process, which must neither use nor close them: its transactions would break."""
+
+
+class _Held:
+    """A connection of one thread, and the process that opened it."""
+
+    def __init__(self, connection: sqlite3.Connection, process: int):
+        self.connection, self.process = connection, process
+
+    def __del__(self) -> None:
+        if self.process != os.getpid():
+            _inherited.append(self.connection)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Sets the journal's mode, which of processes that make a file at once SQLite refuses to all but one, at once."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A block that writes all or nothing, alone among all processes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _crc(key: str, status: str, decision: str, probability: float | None, reason: str) -> int:
+    """A checksum of what was said, so that a flipped bit of a file is found."""
+    return zlib.crc32(f"{key}\n{status}\n{decision}\n{probability!r}\n{reason}".encode(errors="replace"))
+
+
+def _is_sound(key: Any, status: Any, decision: Any, probability: Any, reason: Any, crc: Any) -> bool:
+    """Whether a row is what was written; of earlier releases, which wrote no checksum, whether it is an answer."""
+    if crc is not None:
+        return crc == _crc(key, status, decision, probability, reason)
+    return isinstance(reason, str) and fault_of(status, decision, probability) is None
+
+
+def _is_whole(row: Sequence[Any]) -> bool:
+    """The same of a row with all that an answer depends on."""
+    values = dict(zip((*COLUMNS, "crc"), row, strict=True))
+    sound = _is_sound(*(values[name] for name in ("key", *ShortAnswer._fields, "crc")))
+    return sound and values["key"] == cache_key(**{name: values[name] for name in KEYED})
