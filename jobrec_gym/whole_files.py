@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,8 @@ except ImportError:  # Windows: leftovers stay
 __all__ = ["is_empty", "put_back", "whole_file", "whole_folder", "write_array"]
 
 _OLD, _NEW, _LOCK = "old", "new", ".lock"
+_BRIEFLY = 60.0
+"""Seconds beyond which no living writer's scratch folder is without a lock."""
 
 
 @contextlib.contextmanager
@@ -150,6 +154,9 @@ def _clear_leftovers(folder: Path) -> None:
     if fcntl is None or not folder.name or not folder.parent.is_dir():
         return
     for scratch in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        if _is_abandoned(scratch, folder.name):
+            shutil.rmtree(scratch, ignore_errors=True)
+            continue
         with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if file.read() != folder.name:  # of a folder whose name begins with this one's
@@ -157,3 +164,13 @@ def _clear_leftovers(folder: Path) -> None:
             if not folder.exists() and (scratch / _OLD).is_dir():
                 (scratch / _OLD).rename(folder)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_abandoned(scratch: Path, name: str) -> bool:
+    """Whether a writer was killed before it had its lock, or while it cleared away, when its lock goes first."""
+    try:
+        is_ours = re.fullmatch(r"[a-z0-9_]{8}", scratch.name.removeprefix(f".{name}-")) is not None
+        is_ours = is_ours and {path.name for path in scratch.iterdir()} <= {_OLD, _NEW, f"{_LOCK}-new"}
+        return is_ours and time.time() - scratch.stat().st_mtime > _BRIEFLY
+    except OSError:
+        return False

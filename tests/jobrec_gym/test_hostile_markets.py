@@ -309,6 +309,16 @@ def test_a_dead_writers_market_goes_to_no_other_name(folder, tmp_path):
     assert len(load_market(tmp_path / "market-2").jobs) == 30
 
 
+def test_what_a_kill_left_without_a_lock_goes_after_a_while_and_nobody_elses_folder_does(folder, tmp_path):
+    left, young, own, other = (tmp_path / f".market-{name}" for name in ("ab3_d6g8", "hj3kl6n8", "backups1", "notes"))
+    for place, inside in ((left, "old"), (young, "new"), (own, "pictures"), (other, "old")):
+        (place / inside).mkdir(parents=True)
+        if place is not young:
+            os.utime(place, (0, 0))
+    load_market("default", n_jobs=30, n_applicants=20).save(folder)
+    assert [place.exists() for place in (left, young, own, other)] == [False, True, True, True]
+
+
 def test_a_market_folder_that_fails_leaves_nothing(folder, tmp_path):
     with pytest.raises(OSError, match="disk full"), market_folder(folder):
         raise OSError("disk full")

@@ -36,7 +36,7 @@ _KEYWORDS: dict[str, tuple[Any, ...]] = {
     "pair_noise": (0.0, 0.5, -1.0, float("nan"), "x"),
     "render_mode": (None, "ansi", "rgb_array", "svg"),
     "max_episode_steps": (1, 3, 10, 0, -1, "x"),
-    "market": ("default", "defalt", "no/such/folder", 3),
+    "market": ("default", {"source": "default", "n_jobs": 40}, "defalt", "no/such/folder", 3),
 }
 _ACTIONS: tuple[Any, ...] = (
     *(0, 1, 2, 3, -1, 4, 10**30, 1.0, 0.5, float("nan"), "0", None, True, [0], [], {}, "x" * 200),
@@ -65,9 +65,9 @@ def _value(written: Any) -> Any:
 
 def _drawn_keywords(rng: np.random.Generator, n: int) -> dict[str, Any]:
     names = rng.choice(list(_KEYWORDS), n, replace=False).tolist()
-    # Mostly what is allowed, which stands first: a sentence of errors tests one error.
+    # Mostly what is allowed, which stands first: of several errors only one is seen.
     drawn = {
-        name: one_of(rng, _KEYWORDS[name][: 2 if rng.random() < 0.75 else None]) if rng.random() < 0.95
+        name: one_of(rng, _KEYWORDS[name][: 2 if rng.random() < 0.93 else None]) if rng.random() < 0.985
         else one_of(rng, ODD_VALUES)
         for name in names
     }  # fmt: skip
