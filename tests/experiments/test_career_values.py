@@ -1,0 +1,55 @@
+"""The command that prints the exact values of ``JobRecCareer-v0``."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from experiments.studies.career_values import Return, policies_table, variants_table
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["env.market={source:default,n_jobs:60,n_applicants:40}", "+env.num_candidates=4"]
+
+
+def run_command(*arguments):
+    words = [sys.executable, "-m", "experiments.studies.career_values", *SMALL, *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_shares_are_those_of_the_best_policy():
+    found = {"best": Return(80.0, 1.25, 312), "myopic": Return(20.0, 0.5, 312), "cosine": Return(4.0, 0.1, 312)}
+    assert policies_table({"entry": found})[1] == [
+        ['`start="entry"`', "best policy", "80.00 ± 1.25", "1.00"],
+        ['`start="entry"`', "best myopic policy", "20.00 ± 0.50", "0.25"],
+        ['`start="entry"`', "most similar job", "4.00 ± 0.10", "0.05"],
+    ]
+    assert variants_table({"reach 1": found})[1] == [["reach 1", "80.00 ± 1.25", "0.25", "0.05"]]
+
+
+def test_the_command_writes_what_it_prints(tmp_path):
+    done = run_command(
+        "n_applicants=2",
+        "n_sets=4",
+        "variant_applicants=1",
+        "variant_sets=4",
+        "starts=[own]",
+        "~variants",
+        "+variants={quick:{experience:1,horizon:5,reach:0.1}}",
+        f"folder={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    policies, variants = json.loads((tmp_path / "career_values.json").read_text())["tables"]
+    assert [row[:2] for row in policies["rows"]] == [
+        ['`start="own"`', name] for name in ("best policy", "best myopic policy", "most similar job", "any job")
+    ]
+    assert policies["rows"][0][2] in done.stdout and policies["rows"][0][3] == "1.00"
+    assert [row[0] for row in variants["rows"]] == ["as it is", "quick"]
+    assert variants["rows"][0][1] != variants["rows"][1][1]
+
+    done = run_command("n_applicants=400", f"folder={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: `n_applicants` must be in [1, 13], those of the split, or null, got 400."
