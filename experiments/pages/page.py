@@ -15,7 +15,7 @@ from experiments.pages.section import Content, Section, Table
 from experiments.pages.sections import all_sections
 from experiments.pages.verdicts import headline_of
 from experiments.pages.wording import agent_in_words, command_of, over_seeds, task_in_words
-from experiments.runs.folders import Run, flat_config
+from experiments.runs.folders import HOW_KEYS, Run, flat_config
 from experiments.runs.grouping import group_runs, like_with_like, newest
 from jobrec_gym.shown_text import without_commands
 
@@ -202,8 +202,11 @@ def _band(groups: Groups) -> str:
 
 
 def _differences(groups: Groups) -> list[list[str]]:
-    """Entries of the config that are not the same in all groups: name, then a value for each."""
-    flat = [flat_config(members[0].config) for members in groups.values()]
+    """Entries of the config that are not the same in all groups and change what comes out: name, a value for each."""
+    flat = [
+        {key: value for key, value in flat_config(members[0].config).items() if key.partition(".")[0] not in HOW_KEYS}
+        for members in groups.values()
+    ]
     keys = sorted({key for config in flat for key in config})
     return [
         [key, *(str(config.get(key, "-")) for config in flat)]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from experiments.runs.intervals import interval
@@ -143,6 +143,10 @@ def curves(
         known = {who: value for who, value in (references or {}).items() if value is not None}
         if log:
             axes.set_yscale("log")
+            # Matplotlib's own labels are formulas, and no text is read as one here.
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             shown = [*lines.values(), *others.values()]
             wanted = [known["cosine"]] if "cosine" in known else []

@@ -83,10 +83,9 @@ def headline_of(data: ReportData) -> Headline:
         said += f" by {low:.2f} to {high:.2f} (95 % interval of {n} seeds)."
     else:
         said += "; one seed does not tell skill from chance." if n == 1 else f"; {n} seeds do not tell the two apart."
-    if rivals := [label for label in others if label not in told]:
+    if n > 1 and (rivals := [label for label in others if label not in told]):
         listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
-        seeds = min(against(data.groups[best], data.groups[label]).n_seeds for label in rivals)
-        said += f" Not told apart from it by {seeds} seed{'' if seeds == 1 else 's'}: {listed}."
+        said += f" Not told apart from it by {n} seeds: {listed}."
     return Headline(
         f"{said} 0 is a random choice, 1 the best possible one.", {1: "above", 0: "", -1: "below"}[difference.side]
     )

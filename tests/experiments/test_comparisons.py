@@ -14,8 +14,9 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.pages import plots
 from experiments.pages.data import ReportData
-from experiments.pages.page import write_report
+from experiments.pages.page import _differences, write_report
 from experiments.pages.section import Table
+from experiments.pages.sections.planning import _without_planning
 from experiments.pages.verdicts import against, against_cosine, difference_of, headline_of
 from experiments.pages.windows import equal_windows, window_length
 from experiments.pages.wording import agent_in_words, over_seeds
@@ -127,9 +128,13 @@ def test_a_loss_is_called_a_loss(copies):
 
 
 def test_one_seed_tells_nothing(copies):
-    words, side = headline(copies("plain", 0, 0.6))
+    copies("plain", 0, 0.2)
 
-    assert side == "" and "above the job of highest cosine (0.40); one seed does not tell skill from chance" in words
+    words, side = headline(copies("better", 0, 0.6))
+
+    assert side == "" and words.startswith("The highest mean is that of better")
+    assert "above the job of highest cosine (0.40); one seed does not tell skill from chance" in words
+    assert "plain" not in words
 
 
 def test_runs_of_unlike_pairs_have_tables_figures_and_verdicts_of_their_own(copies, tmp_path):
@@ -200,6 +205,38 @@ def test_an_axis_is_that_of_the_curves_and_the_cosine_and_the_oracle_is_a_number
     assert 0.29 < drawn["limits"][0] < 0.30 and 0.35 < drawn["limits"][1] < 0.36
     assert drawn["words"] == ["random 0.00 ↓", "cosine 0.35", "oracle 1.00 ↑"]
     assert drawn["n_lines"] == 2  # the agent and the cosine
+
+
+def test_an_axis_of_powers_says_numbers_and_no_formulas(tmp_path, monkeypatch):
+    said = []
+
+    def saved(figure, *_):
+        figure.canvas.draw()
+        said.extend(label.get_text() for label in figure.axes[0].get_yticklabels(which="both"))
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_saved", saved)
+    tables = {"a": [pd.DataFrame({"x": [0, 10], "y": [0.003, 0.08]})]}
+
+    plots.curves(tmp_path, "n", "t", "c", tables, "x", "y", y_label="y", log=True)
+
+    assert {"0.005", "0.01", "0.05"} <= set(said) and not any("$" in words for words in said)
+
+
+def test_a_twin_without_planning_may_have_a_name_of_its_own(trained, tmp_path):
+    runs = []
+    for steps in (0, 5):
+        copy = shutil.copytree(trained, tmp_path / f"{steps}")
+        config = yaml.safe_load((copy / "config.yaml").read_text()) | {"name": f"{steps} planning steps"}
+        config["algo"]["planning_steps"] = steps
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.extend(find_runs(copy, "runs"))
+    groups = group_runs(runs)
+
+    assert _without_planning(ReportData.of(groups, tmp_path / "report"), groups["5 planning steps"]) == [
+        "0 planning steps"
+    ]
+    assert [row[0] for row in _differences(groups)] == ["algo.planning_steps"]
 
 
 def test_a_table_of_many_columns_becomes_several_that_fit():

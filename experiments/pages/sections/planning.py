@@ -10,7 +10,7 @@ import numpy as np
 from experiments.pages.data import ReportData, last_value
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section, Table
-from experiments.runs.folders import Run, flat_config
+from experiments.runs.folders import HOW_KEYS, Run, flat_config
 from experiments.runs.tables import format_number, mean_and_spread
 
 __all__ = ["SECTION"]
@@ -105,7 +105,7 @@ def _without_planning(data: ReportData, members: Sequence[Run]) -> list[str]:
         return {
             key: value
             for key, value in flat_config(run.config).items()
-            if key not in differ and key.rpartition(".")[2] != "seed"
+            if key not in differ and key.rpartition(".")[2] != "seed" and key.partition(".")[0] not in HOW_KEYS
         }
 
     return [
