@@ -64,7 +64,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     tables = [policies_table(by_start), variants_table(by_variant)]
     for header, rows in tables:
-        print(format_table(header, rows, left=2) + "\n")
+        print(format_table(header, rows) + "\n")
     path = Path(cfg.folder) / "career_values.json"
     content = {"options": options, "commit": commit_of_checkout()}
     write_json(path, {**content, "tables": [{"header": header, "rows": rows} for header, rows in tables]})
@@ -126,14 +126,16 @@ def returns_of(
 
 
 def policies_table(by_start: Mapping[str, Mapping[str, Return]]) -> Table:
-    """A row for each start and policy."""
+    """A row for each policy, two columns for each start."""
+    header = ["policy", *(f"{start}: {what}" for start in by_start for what in ("return", "share of the best"))]
     rows = []
-    for start, returns in by_start.items():
-        best = returns["best"].mean
-        for policy, one in returns.items():
-            earned = f"{one.mean:.2f} ± {one.error:.2f}"
-            rows.append([f'`start="{start}"`', _NAMES[policy], earned, f"{one.mean / best:.2f}"])
-    return ["applicants begin", "policy", "return", "share of the best"], rows
+    for policy in next(iter(by_start.values())):
+        row = [_NAMES[policy]]
+        for returns in by_start.values():
+            one = returns[policy]
+            row += [f"{one.mean:.2f} ± {one.error:.2f}", f"{one.mean / returns['best'].mean:.2f}"]
+        rows.append(row)
+    return header, rows
 
 
 def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:

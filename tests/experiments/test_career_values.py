@@ -22,10 +22,12 @@ def run_command(*arguments):
 
 def test_shares_are_those_of_the_best_policy():
     found = {"best": Return(80.0, 1.25, 312), "myopic": Return(20.0, 0.5, 312), "cosine": Return(4.0, 0.1, 312)}
-    assert policies_table({"entry": found})[1] == [
-        ['`start="entry"`', "best policy", "80.00 ± 1.25", "1.00"],
-        ['`start="entry"`', "best myopic policy", "20.00 ± 0.50", "0.25"],
-        ['`start="entry"`', "most similar job", "4.00 ± 0.10", "0.05"],
+    header, rows = policies_table({"entry": found, "own": {**found, "best": Return(40.0, 1.0, 312)}})
+    assert header[1:] == [f"{start}: {what}" for start in ("entry", "own") for what in ("return", "share of the best")]
+    assert rows == [
+        ["best policy", "80.00 ± 1.25", "1.00", "40.00 ± 1.00", "1.00"],
+        ["best myopic policy", "20.00 ± 0.50", "0.25", "20.00 ± 0.50", "0.50"],
+        ["most similar job", "4.00 ± 0.10", "0.05", "4.00 ± 0.10", "0.10"],
     ]
     assert variants_table({"reach 1": found})[1] == [["reach 1", "80.00 ± 1.25", "0.25", "0.05"]]
 
@@ -43,10 +45,8 @@ def test_the_command_writes_what_it_prints(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     policies, variants = json.loads((tmp_path / "career_values.json").read_text())["tables"]
-    assert [row[:2] for row in policies["rows"]] == [
-        ['`start="own"`', name] for name in ("best policy", "best myopic policy", "most similar job", "any job")
-    ]
-    assert policies["rows"][0][2] in done.stdout and policies["rows"][0][3] == "1.00"
+    assert [row[0] for row in policies["rows"]] == ["best policy", "best myopic policy", "most similar job", "any job"]
+    assert policies["rows"][0][1] in done.stdout and policies["rows"][0][2] == "1.00"
     assert [row[0] for row in variants["rows"]] == ["as it is", "quick"]
     assert variants["rows"][0][1] != variants["rows"][1][1]
 
