@@ -59,6 +59,7 @@ class Nursery:
             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL},
             text=True,
             env=environment,
+            process_group=0,
         )
         self._read()  # it is ready
 

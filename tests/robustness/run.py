@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import queue
+import resource
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,6 @@ def kind_of(name: str, folder: Path) -> Kind:
 def work(name: str, seed: int, start: int, stop: int) -> None:
     """Tries inputs of a kind in this process; says what it tries and what came of it, a line of JSON each."""
     import logging
-    import resource
 
     said = os.fdopen(os.dup(1), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -100,7 +100,10 @@ def one_chunk(name: str, seed: int, start: int, stop: int) -> list[dict[str, Any
     results: list[dict[str, Any]] = []
     while start < stop:
         words = [sys.executable, __file__, "--work", name, str(seed), str(start), str(stop)]
-        worker = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment())
+        # In a group of its own, so that an interrupt of the whole is none of what is tried.
+        worker = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment(), process_group=0
+        )
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         reader = threading.Thread(target=_read_into, args=(worker, lines), daemon=True)
         reader.start()
@@ -238,17 +241,22 @@ def main() -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
     kept = [json.loads(line) for line in state.read_text().splitlines()] if state.exists() else []
     results = {tuple(each["part"]): each["results"] for each in kept}
+    spent = {tuple(each["part"]): each["cpu"] for each in kept}
     wanted = parts(arguments.inputs, arguments.kills, arguments.answers, arguments.only)
     left = [part for part in wanted if part not in results]
     begun = time.monotonic()
-    lock = threading.Lock()
+    lock, counted = threading.Lock(), [0.0]
 
     def do(part: tuple[str, int, int]) -> None:
         found = done_part(part, arguments.seed)
         with lock:
             results[part] = found
+            # Of all children that have ended: what others that ended meanwhile took stands with this part.
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent[part] = used.ru_utime + used.ru_stime - counted[0]
+            counted[0] += spent[part]
             with state.open("a") as file:
-                file.write(json.dumps({"part": part, "results": found}) + "\n")
+                file.write(json.dumps({"part": part, "results": found, "cpu": spent[part]}) + "\n")
             bad = [each for each in found if each["verdict"] in BAD]
             n = sum(each in results for each in wanted)
             print(
@@ -257,8 +265,12 @@ def main() -> None:
             for line in failures({part[0]: bad}, arguments.seed):
                 print(line, flush=True)
 
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(do, left))
+    pool = ThreadPoolExecutor(arguments.jobs)
+    try:
+        for future in [pool.submit(do, part) for part in left]:
+            future.result()
+    finally:  # an interrupt lets those end that have begun
+        pool.shutdown(cancel_futures=True)
     rows: dict[str, list[dict[str, Any]]] = {}
     for part in wanted:
         rows.setdefault(part[0], []).extend(results[part])
@@ -276,7 +288,7 @@ def main() -> None:
                 answers=sum(each.get("weight", 0) for each in rows.get("threads", ())),
                 when=time.strftime("%d %B %Y").lstrip("0"),
                 python=".".join(map(str, sys.version_info[:3])),
-                minutes=80,
+                minutes=round(sum(spent[part] for part in wanted) / 60),
                 table=table(rows),
                 failures=text,
             )

@@ -204,3 +204,31 @@ def test_there_are_twenty_thousand_inputs_and_two_hundred_kills():
     assert sum(n for name, n in count.items() if name.startswith("kills of ")) == 200
     assert count["threads"] == 100_000
     assert len(set(parts)) == len(parts)
+
+
+def test_it_goes_on_where_it_was_stopped_and_writes_the_page(tmp_path, monkeypatch, capsys):
+    done, stops = [], [3]
+
+    def done_part(part, seed):
+        if len(done) in stops:
+            raise KeyError("stopped")
+        done.append(part)
+        return [{"number": part[1], "verdict": "own", "said": "", "where": "", "edits": None}]
+
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "PAGE", tmp_path / "robustness.md")
+    monkeypatch.setattr(run, "commit", lambda: "abc")
+    monkeypatch.setattr(run, "done_part", done_part)
+    monkeypatch.setattr("sys.argv", ["run.py", "--inputs", "200", "--kills", "0", "--answers", "0", "--jobs", "1"])
+    with pytest.raises(KeyError, match="stopped"):
+        run.main()
+    assert len(done) == 3 and not run.PAGE.exists()
+
+    first, done, stops = done, [], []
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+
+    assert ended.value.code == 0
+    assert done and not set(done) & set(first) and set(first + done) == set(run.parts(200, 0, 0, []))
+    assert "Tried: commit abc, seed 0, 12 inputs, 0 kills" in run.PAGE.read_text()
+    assert "| loaders | 1 | 0 | 1 | 0 | 0 | 0 | 0 |" in capsys.readouterr().out

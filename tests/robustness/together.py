@@ -35,7 +35,7 @@ def done(name: str, folder: Path, seed: int, n: int) -> list[dict[str, Any]]:
         return [{"number": 0, "verdict": "skipped", "said": redis_server.REASON, "where": "", "edits": None}]
     code = "import sys; sys.path[:0] = sys.argv[1:3]; from robustness.together import tell; tell(*sys.argv[3:])"
     words = [str(ROOT), str(ROOT / "tests"), name, str(folder), str(seed), str(n)]
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, process_group=0)
     if ended.returncode:
         said = (ended.stderr.strip().splitlines() or ["no words"])[-1]
         return [{"number": 0, "verdict": "foreign", "said": said, "where": said[:60], "edits": None}]
