@@ -111,7 +111,7 @@ def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
             try:
-                yield scratch  # type: ignore[misc]
+                yield scratch
                 scratch.flush()
                 Path(scratch.name).chmod(0o644)
                 Path(scratch.name).replace(place)
