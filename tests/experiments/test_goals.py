@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +6,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
 from omegaconf import OmegaConf
 
 from experiments.runs import build
@@ -148,12 +147,7 @@ def test_the_command_prints_verdicts_and_the_command_that_makes_what_is_missing(
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "coldstart.json").write_text(json.dumps(reached["profile"].to_json()))
 
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.studies.goals", f"folder={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_command("studies.goals", f"folder={tmp_path}")
 
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("3 profile") and "without" in line)

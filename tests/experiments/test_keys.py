@@ -1,13 +1,12 @@
 """Keys are refused before anything is written, by every command, however they are spelled."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 import yaml
+from commands import run_command
 
 from experiments.runs.build import build
 from experiments.runs.folders import RunError
@@ -84,8 +83,7 @@ def test_a_key_in_a_config_file_is_refused_before_a_folder_is_made(tmp_path):
     folder.mkdir(parents=True)
     text = (ROOT / "conf" / "simulator" / "llm.yaml").read_text()
     (folder / "mine.yaml").write_text(text.replace("  mode:", f"  api_key: {SECRET}\n  mode:"))
-    line = [sys.executable, "-m", "experiments.train", f"--config-dir={tmp_path}/conf", "simulator=mine"]
-    done = subprocess.run([*line, f"hydra.run.dir={tmp_path}/run"], cwd=ROOT, capture_output=True, text=True)
+    done = run_command("train", f"--config-dir={tmp_path}/conf", "simulator=mine", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode != 0 and "`simulator.api_key` looks like a key" in done.stderr
     assert SECRET not in done.stderr + done.stdout
     assert not (tmp_path / "run").exists()

@@ -1,28 +1,18 @@
 """The command that values saved agents on a log."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments import off_policy
+from commands import run_command
+
 from experiments.runs.folders import read_run
 from experiments.runs.saved import load_run
 from jobrec_gym import ObservationForm, record_interactions
 from jobrec_gym.off_policy import estimate
-
-ROOT = Path(off_policy.__file__).parents[1]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.off_policy", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
 
 
 def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
@@ -31,8 +21,12 @@ def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
     log = record_interactions(setup.single_env(), n=300)
     log.write_csv(tmp_path / "log.csv")
 
-    done = command(
-        f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}", f"folder={tmp_path / 'out'}", "methods=[snips,dr]"
+    done = run_command(
+        "off_policy",
+        f"log={tmp_path / 'log.csv'}",
+        f"run={tmp_path / 'run'}",
+        f"folder={tmp_path / 'out'}",
+        "methods=[snips,dr]",
     )
 
     assert done.returncode == 0, done.stderr
@@ -48,17 +42,17 @@ def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
 
 
 def test_what_cannot_be_ends_in_one_line(run, tmp_path):
-    done = command()
+    done = run_command("off_policy")
     assert (done.returncode, done.stderr.strip()[:27]) == (1, "error: `log` must be given:")
     run("algo=random", folder="run")
     (tmp_path / "log.csv").write_text("applicant,job,reward\nA0000000,J9999999,1\n")
-    done = command(f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}")
+    done = run_command("off_policy", f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}")
     assert done.returncode == 1
     assert "1 of 1 rows cannot be: unknown job: 1, row 1 ('J9999999')" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     career = gym.make("JobRecCareer-v0", market={"source": "default", "n_jobs": 60, "n_applicants": 40})
     record_interactions(career, n=30).save(tmp_path / "career")
-    done = command(f"log={tmp_path / 'career'}", f"run={tmp_path / 'run'}")
+    done = run_command("off_policy", f"log={tmp_path / 'career'}", f"run={tmp_path / 'run'}")
     assert done.returncode == 1
     assert "error: the log is of applicants who moved" in done.stderr and "nothing of a career" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
