@@ -1,8 +1,6 @@
 """The command that tells an agent a log: what it leaves is what the library would have made."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,6 +9,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
 from hydra import initialize_config_dir
 
 from experiments import learn
@@ -150,13 +149,11 @@ def test_what_cannot_be_learned_leaves_an_earlier_run_as_it_was(shop, told, opti
 
 def test_the_command_says_what_it_did_and_the_report_that_there_are_no_scores(shop, tmp_path):
     words = [f"log={shop / 'first.csv'}", f"source={shop / 'market'}", f"folder={tmp_path / 'learned'}"]
-    done = subprocess.run([sys.executable, "-m", "experiments.learn", *words], cwd=ROOT, capture_output=True, text=True)
+    done = run_command("learn", *words)
     assert done.returncode == 0, done.stderr
     n_people = json.loads((tmp_path / "learned" / "summary.json").read_text())["n_people"]
     assert done.stdout.startswith(f"LinearBandit has learned from 50 answers of {n_people} people\n")
 
-    refused = subprocess.run(
-        [sys.executable, "-m", "experiments.report", f"runs={tmp_path}"], cwd=ROOT, capture_output=True, text=True
-    )
+    refused = run_command("report", f"runs={tmp_path}")
     assert refused.returncode == 1
     assert "has learned from a log, so that it has no scores" in refused.stderr
