@@ -1,8 +1,10 @@
 """``JobRecCareer-v0``: single and vector, wrapped and bare, what ends an episode, and what its arguments may be."""
 
 import copy
+import inspect
 import json
 import pickle
+import re
 import warnings
 
 import gymnasium as gym
@@ -143,6 +145,14 @@ def test_native_and_loop_are_equal_step_for_step(mode, kwargs):
 )
 def test_wrapped_native_and_loop_are_equal_step_for_step(mode, kind, kwargs):
     play_together(*pair(4, mode, kind, max_episode_steps=6, **kwargs), n_steps=12, seed=1)
+
+
+def test_the_example_of_the_docstring_runs():
+    (example,) = re.findall(r"^```python\n(.*?)^```", inspect.getdoc(JobRecCareerEnv), re.MULTILINE | re.DOTALL)
+    named = {}
+    exec(compile(example, "JobRecCareerEnv.__doc__", "exec"), named)
+    assert isinstance(named["env"].unwrapped, JobRecCareerEnv)
+    assert named["env"].unwrapped.dynamics.dynamics.start == "own"
 
 
 def test_forty_steps_are_registered():
