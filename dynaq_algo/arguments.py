@@ -15,6 +15,7 @@ __all__ = [
     "best_match",
     "check_collecting",
     "check_learning",
+    "is_whole",
     "refuse_other_choice",
     "refuse_unknown_arguments",
     "refuse_unknown_kwargs",
@@ -66,6 +67,11 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
         refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, parameters)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, whatever its type; True is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def require_whole(name: str, value: Any, least: int) -> int:
     """A whole number as an int, whatever its type.
 
@@ -77,7 +83,7 @@ def require_whole(name: str, value: Any, least: int) -> int:
     Raises:
         ValueError: If it is none, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_whole(value):
         raise ValueError(f"`{name}` must be a whole number of {least} or more, got {value!r:.80}.")
     if value < least:
         raise ValueError(f"`{name}` must be {least} or more, got {value}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple, NoReturn
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from dynaq_algo.agent_file import AgentFileError, reading, whole_file, written_by
+from dynaq_algo.arguments import is_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES, read_arrays
 from dynaq_algo.layout import DecisionBatch
 
@@ -93,7 +93,7 @@ class CandidateReplay:
         n_envs: int = 1,
         n_pairs: int = 0,
     ):
-        if not isinstance(capacity, numbers.Integral) or not max(n_envs, 1) <= capacity <= _MOST_TRANSITIONS:
+        if not is_whole(capacity) or not max(n_envs, 1) <= capacity <= _MOST_TRANSITIONS:
             raise ValueError(
                 f"`buffer_size` must be n_envs={n_envs} or more, and at most {_MOST_TRANSITIONS:,}, got "
                 f"{capacity!r:.80}."

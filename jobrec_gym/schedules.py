@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -55,16 +55,18 @@ class AnnealSchedule:
         if kind not in get_args(ScheduleKind):
             raise ValueError(f"`kind` must be one of {get_args(ScheduleKind)}, got {kind!r}.")
         for name, weight in (("start", start), ("end", end)):
-            if not 0 <= weight <= 1:
-                raise ValueError(f"`{name}` is a weight and must be in [0, 1], got {weight}.")
+            if not _is_number(weight) or not 0 <= weight <= 1:
+                raise ValueError(f"`{name}` is a weight and must be in [0, 1], got {weight!r:.80}.")
         two_phase = kind == "two_phase"
         for name, number, needed in (("steps", steps, not two_phase), ("switch_at", switch_at, two_phase)):
-            if needed and (number is None or operator.index(number) < 1):
-                raise ValueError(f"`{name}` must be a whole number of at least 1 with kind={kind!r}, got {number}.")
+            if needed and not _is_count(number):
+                raise ValueError(
+                    f"`{name}` must be a whole number of at least 1 with kind={kind!r}, got {number!r:.80}."
+                )
             if not needed and number is not None:
                 raise ValueError(f"`{name}` has no meaning with kind={kind!r}, got {number}: leave it out.")
-        if operator.index(n_stairs) < 1:
-            raise ValueError(f"`n_stairs` must be at least 1, got {n_stairs}.")
+        if not _is_count(n_stairs):
+            raise ValueError(f"`n_stairs` must be a whole number of at least 1, got {n_stairs!r:.80}.")
         self.steps = None if steps is None else int(steps)
         self.kind = kind
         self.start = float(start)
@@ -148,3 +150,12 @@ def make_schedule(schedule: AnnealSchedule | Mapping[str, Any]) -> AnnealSchedul
     if isinstance(schedule, Mapping):
         return AnnealSchedule.from_spec(schedule)
     raise ValueError(f"`schedule` must be an AnnealSchedule or its spec, a dictionary, got {schedule!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1

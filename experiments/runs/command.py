@@ -229,9 +229,9 @@ def _threads_in_short(in_debug: bool) -> Iterator[None]:
         while ends_by is not None:
             chain.append(ends_by)
             ends_by = ends_by.__cause__
-        for error in found:
-            if error not in chain:
-                print(f"error: {in_one_line(error)}", file=sys.stderr)
+        for one in found:
+            if one not in chain:
+                print(f"error: {in_one_line(one)}", file=sys.stderr)
 
 
 @contextmanager
@@ -253,8 +253,8 @@ def _written_to(error: BaseException) -> Path | None:
     found, steps = None, error.__traceback__
     while steps is not None:
         opened = [one for one in steps.tb_frame.f_locals.values() if isinstance(one, io.IOBase)]
-        names = [getattr(one, "name", None) for one in opened]
-        names = [name for name in names if isinstance(name, str) and not name.startswith("<")]
+        named = [getattr(one, "name", None) for one in opened]
+        names = [name for name in named if isinstance(name, str) and not name.startswith("<")]
         found, steps = (Path(names[-1]) if names else found), steps.tb_next
     return found
 
@@ -273,7 +273,16 @@ def _is_ours(error: BaseException) -> bool:
 def _is_of_a_user(error: BaseException) -> bool:
     """Whether an error says by its message alone what is wrong; where another one stands matters."""
     known = (HydraException, OmegaConfBaseException, *_OF_A_USER)
-    return _is_ours(error) or isinstance(error, known) or _is_of_memory(error)
+    return _is_ours(error) or isinstance(error, known) or _is_of_memory(error) or _is_asserted_by_sb3(error)
+
+
+def _is_asserted_by_sb3(error: BaseException) -> bool:
+    """Whether Stable-Baselines3 refuses an argument, which it does by assertions."""
+    steps = error.__traceback__
+    while steps is not None and steps.tb_next is not None:
+        steps = steps.tb_next
+    module = "" if steps is None else steps.tb_frame.f_globals.get("__name__", "")
+    return isinstance(error, AssertionError) and module.startswith("stable_baselines3.")
 
 
 def _is_of_memory(error: BaseException) -> bool:

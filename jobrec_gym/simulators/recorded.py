@@ -103,8 +103,8 @@ class Recording:
             OSError: If it cannot be written, with the path.
         """
         decision = np.where(np.isnan(self.probability), -1, self.decide(self.probability)).astype(np.int8)
-        content = {name: getattr(self, name) for name in self.__slots__}
-        about = {"format": np.array(_FORMAT), "written_by": np.array(written_by())}
+        content: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        about: dict[str, Any] = {"format": np.array(_FORMAT), "written_by": np.array(written_by())}
         with whole_file(path) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, **content, **about, decision=decision)
 

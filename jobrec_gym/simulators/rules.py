@@ -111,7 +111,7 @@ class RuleSimulator:
         for part, weight in (weights or {}).items():
             if not _is_number(weight):
                 raise ValueError(f"`weights` must be numbers, got {part}={weight!r:.80}.")
-        if not isinstance(seed, numbers.Integral):
+        if not _is_whole(seed):
             raise ValueError(f"`seed` must be a whole number, got {seed!r:.80}.")
         self.seed = int(seed)
         self.noise = float(noise)
@@ -358,6 +358,10 @@ def _bind(
     reach: float,
 ) -> BoundRuleSimulator:
     return BoundRuleSimulator(market, RuleSimulator(seed, noise, dict(weights), dict(rewards), corruption, reach))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
 
 
 def _is_number(value: Any) -> bool:

@@ -16,6 +16,7 @@ from commands import run_command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MissingMandatoryValue
+from stable_baselines3.common.utils import FloatSchedule
 
 import experiments
 from experiments import make_vectors
@@ -267,6 +268,20 @@ def test_a_command_without_a_config_tells_errors_in_one_line_too_and_in_full_whe
     monkeypatch.setattr(sys, "argv", ["x", "api_key=sk-0123456789abcdef0123456789"])
     with pytest.raises(SystemExit, match="looks like a key"):
         module.main()
+
+
+def test_what_stable_baselines3_asserts_of_an_argument_is_told_in_one_line():
+    def command():
+        FloatSchedule("fast")
+
+    with pytest.raises(SystemExit, match="^error: AssertionError: The learning rate schedule must be a float .* fast"):
+        _told(command, [], in_debug=False, task=command)
+
+    def own():
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError, match="a bug"):
+        _told(own, [], in_debug=False, task=own)
 
 
 def test_debug_shows_an_error_of_which_the_command_has_made_a_line():
