@@ -211,8 +211,10 @@ class AnswerCache(AnswerStore):
 
     def _groups(self) -> Iterable[Sequence[Any]]:
         names = ", ".join(GROUPED)
+        # A sum over damaged rows may be of nothing.
+        sums = "COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
         return self._select(
-            f"SELECT {names}, status, COUNT(*), SUM(tokens), SUM(cost_usd) FROM answers "
+            f"SELECT {names}, status, COUNT(*), {sums} FROM answers "
             f"GROUP BY {names}, status ORDER BY {names}, status"
         )
 

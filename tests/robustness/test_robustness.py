@@ -24,6 +24,7 @@ FOUND = [
     ("agents", '[["set", "agent.zip!data", ["buffer_size"], 9223372036854775808]]'),
     ("agents", '[["set", "agent.zip!data", ["max_grad_norm"], 7629394531250000000000000]]'),
     ("agents", '[["set", "agent.zip!data", ["planning_source"], []]]'),
+    ("caches", '[["open", "plain"], ["zero", "plain/answers.sqlite", 31208, 24]]'),
     ("caches", '[["open", "export.jsonl"], ["insert", "export.jsonl", 0, "fffe"]]'),
     ("caches", '[["open", "export.jsonl"], ["row", 1, ["set", "row", ["cost_usd"], 9223372036854775808]]]'),
     ("checkpoints", '[["set", "model.zip!data", ["seed"], -1]]'),
