@@ -103,6 +103,7 @@ class CareerOracle:
         self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
         self._kinds = self._kinds_of_jobs()
         self._shown_progress = self._dynamics.progress(self.states)
+        self._is_readable = len(np.unique(self._shown_progress, axis=0)) == len(self.states)
         self._values: dict[int, NDArray[np.float64]] = {}
         self._people = _rows_by_bytes(problem.market.applicants.vectors)
         self._jobs: dict[bytes, int] | None = None
@@ -147,8 +148,13 @@ class CareerOracle:
             Places of candidates, () or (n,), and the ``state`` for the next call.
 
         Raises:
-            ValueError: If an applicant or a job is not in the market.
+            ValueError: If an applicant or a job is not in the market, or the dynamics show several states alike.
         """
+        if not self._is_readable and self.policy in ("best", "myopic"):
+            raise ValueError(
+                "`observation` does not say in which state an applicant is: `progress` of the dynamics must differ from "
+                "state to state. `values` is exact all the same."
+            )
         single = observation["applicant"].ndim == 1
         batch = {key: np.asarray(values)[None] if single else np.asarray(values) for key, values in observation.items()}
         n = len(batch["applicant"])

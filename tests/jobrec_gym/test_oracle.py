@@ -79,6 +79,19 @@ def test_three_states_on_a_ladder_are_worth_what_paper_says(two_jobs):
     assert values(env, "best", 2, gamma=0.5) == pytest.approx(0.6)
 
 
+def test_states_that_look_alike_have_values_and_no_plays(two_jobs):
+    class Unseen(Ladder):
+        def progress(self, states):
+            return np.zeros(states.shape, dtype=np.float32)
+
+    env = shows_all(two_jobs, dynamics=Unseen())
+    assert values(env, "best", 3) == pytest.approx(1.952)
+    obs, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match="`progress` of the dynamics must differ from state to state"):
+        CareerOracle(env, "best", n_sets=4, horizon=3).predict(obs)
+    assert CareerOracle(env, "cosine", n_sets=4, horizon=3).predict(obs)[0] in (0, 1)
+
+
 def test_a_career_of_two_levels_is_worth_what_paper_says(two_jobs):
     dynamics = CareerDynamics(pay=(1, 5, 5, 5, 5), experience=1, patience=1, ignored=1)
     env = shows_all(two_jobs, dynamics=dynamics)
