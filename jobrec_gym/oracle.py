@@ -152,8 +152,8 @@ class CareerOracle:
         """
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
-                "`observation` does not say in which state an applicant is: `progress` of the dynamics must differ from "
-                "state to state. `values` is exact all the same."
+                "`observation` does not say in which state an applicant is: `progress` of the dynamics must differ "
+                "from state to state. `values` is exact all the same."
             )
         single = observation["applicant"].ndim == 1
         batch = {key: np.asarray(values)[None] if single else np.asarray(values) for key, values in observation.items()}
