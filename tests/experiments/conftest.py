@@ -62,3 +62,9 @@ def run(small, tmp_path):
         return training.run_training(build.build(small(*overrides)), tmp_path / folder, list(overrides))
 
     return ran
+
+
+@pytest.fixture
+def unpainted(monkeypatch):
+    """Pictures of a page are drawn up but not painted, which takes most of its time: for tests of its words."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: path.touch())

@@ -137,6 +137,7 @@ def test_one_seed_tells_nothing(copies):
     assert "plain" not in words
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_runs_of_unlike_pairs_have_tables_figures_and_verdicts_of_their_own(copies, tmp_path):
     for seed in (0, 1):
         copies("here", seed, 0.6)

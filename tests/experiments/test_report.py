@@ -88,6 +88,7 @@ def test_sections_stand_in_their_order_on_the_page_and_in_the_navigation(report)
     assert on_top == headings == ["run", *expected, "configs"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_section_without_data_is_in_neither_page_nor_navigation(run, tmp_path):
     run("algo=random")
 
@@ -118,6 +119,7 @@ SECTION = Section("time", "Time & tide", 15, lambda data: has_values(data.metric
 """
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("column", ["interactions", "seconds_on_mars"])
 def test_a_file_in_the_folder_of_sections_is_a_section(run, tmp_path, drop_in, column):
     run("algo=random")
@@ -161,6 +163,7 @@ def test_two_sections_of_one_name_are_refused(drop_in):
         sections.all_sections()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_study_is_on_the_page_of_its_folder_and_not_on_that_of_one_setting(run, tmp_path):
     run("algo=random")
     runs = find_runs(tmp_path, "runs")
@@ -198,6 +201,7 @@ def test_the_same_runs_give_the_same_page(run, tmp_path):
     assert pages[0].read_text() == pages[1].read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_planning_is_compared_with_the_twin_that_does_not_plan(run, tmp_path):
     for steps in (0, 2):
         run(f"algo.planning_steps={steps}", folder=f"runs/{steps}")
@@ -224,6 +228,7 @@ def test_an_annealed_reward_shows_its_weight_and_both_components(run, tmp_path):
         assert f'<figure id="{name}">' in page
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_runs_of_an_earlier_version_are_reported_without_what_they_lack(run, tmp_path):
     run()
     (found,) = find_runs(tmp_path, "runs")
@@ -287,6 +292,7 @@ def test_curves_of_runs_that_log_at_other_steps_meet_on_their_common_range():
     assert mean_line([first, second.assign(x=[30, 40, 50])], "x", "y") is None
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_headline_is_of_learners(run, tmp_path):
     run("algo=oracle", folder="runs/oracle")
     oracle = find_runs(tmp_path / "runs", "runs")
@@ -298,6 +304,7 @@ def test_the_headline_is_of_learners(run, tmp_path):
     assert re.search(r"The agent scores -?\d", page)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_opponents_of_an_earlier_version_are_not_called_learners(run, tmp_path):
     run("algo=oracle")
     (found,) = find_runs(tmp_path, "runs")
@@ -306,6 +313,7 @@ def test_opponents_of_an_earlier_version_are_not_called_learners(run, tmp_path):
     assert 'class="headline' not in write_report([found], tmp_path / "report").read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_equal_numbers_are_called_equal(run, tmp_path):
     run()
     (found,) = find_runs(tmp_path, "runs")
@@ -314,6 +322,7 @@ def test_equal_numbers_are_called_equal(run, tmp_path):
     assert "equal to the job of highest cosine" in write_report([found], tmp_path / "report").read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_runs_that_are_left_out_are_on_the_page(run, tmp_path):
     run("algo=random")
 
@@ -322,6 +331,7 @@ def test_runs_that_are_left_out_are_on_the_page(run, tmp_path):
     assert "1 of 2 runs unfinished: there" in page.read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_curve_that_is_gone_is_named(run, tmp_path):
     run("algo=random")
     (tmp_path / "run" / "metrics.csv").unlink()
@@ -330,6 +340,7 @@ def test_a_curve_that_is_gone_is_named(run, tmp_path):
         write_report(find_runs(tmp_path, "runs"), tmp_path / "report")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_agents_are_scored_by_every_signal(small, tmp_path):
     for reward in ("cosine", "feedback"):
         overrides = ["experiment=strategies", f"reward={reward}", "total_timesteps=10"]
