@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 from experiments.pages.page import write_report
 from experiments.runs import build, training
 from experiments.runs.folders import RunError, clear_if_only, find_runs, lock_run, unfinished_runs
@@ -319,9 +321,9 @@ def test_a_run_that_fails_ends_no_sweep_and_is_counted_unless_it_could_not_be_bu
     small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 evaluation.n_pairs=64"
     (tmp_path / "failing_lab.py").write_text(FAILING)
     own = ["algo=custom", "algo._target_=failing_lab.Learner", "algo.fails=false,true"]
-    command = [sys.executable, "-m", "experiments.train", "-m", *own, "total_timesteps=-1,20", *small.split()]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    sweep = ("train", "-m", *own, "total_timesteps=-1,20", *small.split())
+    done = run_command(*sweep, cwd=tmp_path, environment={"PYTHONPATH": path})
 
     assert done.returncode != 0
     assert "error: `total_timesteps` must be 0 or more" in done.stderr
@@ -350,11 +352,11 @@ def test_a_folder_is_cleared_of_hydras_files_alone_and_only_while_nobody_is_in_i
     assert not clear_if_only(tmp_path / "runs" / "other", hydras) and Path.cwd().exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_sweep_resumes_and_becomes_one_report(tmp_path):
     small = "market.n_jobs=60 market.n_applicants=40 env.num_candidates=5 total_timesteps=20 evaluation.n_pairs=64"
-    command = [sys.executable, "-m", "experiments.train", "-m", "algo=cosine,random", "seed=0,1", *small.split()]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    command = ("train", "-m", "algo=cosine,random", "seed=0,1", *small.split())
+    run_command(*command, cwd=tmp_path).check_returncode()
     (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
     runs = sorted(path.parent for path in sweep.rglob("summary.json"))
     assert len(runs) == 4
@@ -362,7 +364,7 @@ def test_a_sweep_resumes_and_becomes_one_report(tmp_path):
     before = {path: (path / "summary.json").stat().st_mtime_ns for path in runs}
     (runs[0] / "summary.json").unlink()
 
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    run_command(*command, cwd=tmp_path).check_returncode()
 
     again = [path for path in runs if (path / "summary.json").stat().st_mtime_ns != before[path]]
     assert again == runs[:1]
@@ -380,10 +382,7 @@ def test_a_sweep_resumes_and_becomes_one_report(tmp_path):
     ],
 )
 def test_a_command_that_cannot_work_says_why_and_fails(tmp_path, module, argument, message):
-    command = [sys.executable, "-m", f"experiments.{module}", argument]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    done = run_command(module, argument, cwd=tmp_path)
 
     assert done.returncode != 0
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
