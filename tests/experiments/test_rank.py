@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 from experiments.runs import ranking
 from experiments.runs.folders import RunError
 from experiments.runs.ranking import COLUMNS, Ranking, rank_people, ranking_of_run
@@ -300,9 +302,7 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     assert refused
 
 
-def command(tmp_path, *overrides, **kwargs):
-    words = [sys.executable, "-m", "experiments.rank", "market=default", "market.n_jobs=500", *overrides]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+BOARD = ["market=default", "market.n_jobs=500"]
 
 
 KILLED = """
@@ -322,7 +322,7 @@ runpy.run_module("experiments.rank", run_name="__main__", alter_sys=True)
 
 def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
     out = tmp_path / "ranked.csv"
-    overrides = ["market=default", "market.n_jobs=500", "market.n_applicants=600", f"out={out}"]
+    overrides = [*BOARD, "market.n_applicants=600", f"out={out}"]
     killed = subprocess.run([sys.executable, "-c", KILLED, *overrides], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     part = tmp_path / "ranked.csv.part"
@@ -330,9 +330,9 @@ def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
     with part.open("ab") as file:
         file.write(b'["P0000300", [[1, 2')  # as a kill in the middle of a line leaves it
 
-    said, errors = command(tmp_path, *overrides[2:]).communicate()
+    done = run_command("rank", *overrides)
 
-    assert said == f"{out}: 600 people, up to 10 of 500 jobs each\n" and not errors
+    assert done.stdout == f"{out}: 600 people, up to 10 of 500 jobs each\n" and not done.stderr
     rows = read(out)
     market = load_market("default", n_jobs=500, n_applicants=600)
     assert [row["applicant_key"] for row in rows] == np.repeat(market.applicants.keys, 10).tolist()
@@ -340,7 +340,6 @@ def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
 
 
 def test_the_command_ends_in_one_line_where_something_is_wrong(tmp_path):
-    process = command(tmp_path, "applicants=nobody.csv", f"out={tmp_path / 'ranked.csv'}")
-    said, errors = process.communicate()
-    assert process.returncode == 1 and said == ""
-    assert errors == f"error: nobody.csv does not exist (looked in {ROOT}).\n"
+    done = run_command("rank", *BOARD, "applicants=nobody.csv", f"out={tmp_path / 'ranked.csv'}")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"error: nobody.csv does not exist (looked in {ROOT}).\n"
