@@ -294,22 +294,6 @@ def test_a_vacancy_of_6_000_characters_is_told_up_to_a_sentence_and_it_is_said_o
     assert "described has descriptions that are longer than 4000 characters" in said[0]
 
 
-def test_an_answer_at_one_level_is_not_served_at_another_and_the_document_shows_the_present_one(market, tmp_path):
-    file, pair = tmp_path / "answers.sqlite", ids((0, 0))
-    with serving(lambda body, number: decides(("apply", "save", "ignore")[number - 1])) as fake:
-        bound = simulator(fake, cache=file).bind(market)
-        for _ in range(2):
-            assert bound.feedback(*pair, levels=np.array([1])).decision.tolist() == ["apply"]
-            assert bound.feedback(*pair, levels=np.array([5])).decision.tolist() == ["save"]
-        assert fake.calls == 2, "the memory knows both"
-        other = simulator(fake, cache=file).bind(market)
-        assert other.feedback(*pair, levels=np.array([5])).decision.tolist() == ["save"]
-        assert fake.calls == 2, "and so does the file"
-        told = [text.partition("</applicant>")[0] for text in fake.asked()]
-    assert '"entry"' in told[0] and '"lead"' in told[1]
-    assert told[0].replace('"entry"', "LEVEL") == told[1].replace('"lead"', "LEVEL"), "nothing else differs"
-
-
 def test_a_missing_key_is_told_before_a_call(market, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ModelUnusable, match="OPENAI_API_KEY"):
@@ -518,6 +502,14 @@ def test_a_vector_step_asks_for_all_at_once_and_not_more_than_allowed_at_a_time(
 PATIENT = {"concurrency": 2, "timeout": 600.0, "batch_timeout": 3_000.0}
 
 
+@pytest.fixture(scope="module")
+def context():
+    """Processes that are forked from one which has imported what takes seconds, and done nothing else."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["jobrec_gym.simulators.llm", "litellm"])
+    return forking
+
+
 def results_of(processes, queue):
     """What each process puts into a queue, however long that takes; a process that dies before is an error."""
     for process in processes:
@@ -540,8 +532,7 @@ def ask_in_process(api_base, path, first, queue):
     queue.put((bound.usage.calls, feedback.decision[np.argsort(order)].tolist()))
 
 
-def test_eight_processes_on_one_cache_ask_each_pair_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+def test_eight_processes_on_one_cache_ask_each_pair_once(context, tmp_path):
     queue = context.Queue()
     with serving(lambda body, number: sleeps(0.02, decide_by_text(body, number))) as fake:
         arguments = [(fake.api_base, str(tmp_path / "answers.sqlite"), 3 * first, queue) for first in range(8)]
@@ -569,8 +560,7 @@ def spend_in_process(api_base, path, persona, queue):
         queue.put(reached.limit)
 
 
-def test_a_budget_is_held_across_two_processes(tmp_path):
-    context = multiprocessing.get_context("spawn")
+def test_a_budget_is_held_across_two_processes(context, tmp_path):
     queue = context.Queue()
     with serving(sleeps(0.02, decides("apply"))) as fake:
         path = str(tmp_path / "answers.sqlite")
