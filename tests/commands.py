@@ -144,7 +144,7 @@ def _become(request: dict[str, Any], paths: Sequence[str]) -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         status = 1
-    # As multiprocessing ends its forks: to free all that there is takes a second.
+    # As multiprocessing ends its forks: to free all that there is takes a second of CPU time.
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -167,5 +167,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     _warm_up()
     asked = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if asked is not None:
-        _become(asked, found)
+    if asked is None:
+        os._exit(0)
+    _become(asked, found)
