@@ -45,7 +45,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120  # seconds a cell; all five notebooks take some twenty
+nb_execution_timeout = 300  # seconds a cell, on a machine that does much else; alone each takes a few
 nb_merge_streams = True
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for their kernels: small networks are faster on one thread
 # A part of the README, with its level of headings, is a page.
