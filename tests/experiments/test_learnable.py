@@ -1,12 +1,12 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_command
 
 from experiments.runs import build
 from experiments.runs.folders import RunError
@@ -164,8 +164,7 @@ def test_a_release_without_its_path_is_asked_for(config):
 
 def test_the_command_prints_and_writes_the_card_that_its_seed_gives(cfg_of, tmp_path):
     of_board = ["setting=board", *SIZES[1:]]
-    command = [sys.executable, "-m", "experiments.studies.learnable", f"folder={tmp_path}", *of_board]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_command("studies.learnable", f"folder={tmp_path}", *of_board)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "board/learnable.md").read_text()
     numbers = json.loads((tmp_path / "board/learnable.json").read_text())

@@ -1,13 +1,13 @@
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_command
 
 from experiments.runs import build
 from experiments.runs.folders import RunError, read_run
@@ -95,12 +95,11 @@ def test_the_commands_print_and_write(run, tmp_path):
         ("new_applicants", ["n_pairs=8", "n_applicants=2"]),
         ("calibration", ["n_pairs=8"]),
     ):
-        command = [sys.executable, "-m", f"experiments.studies.{name}", *options, *further]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = run_command(f"studies.{name}", *options, *further)
         assert done.returncode == 0, done.stderr
         assert "dynaq_plus" in done.stdout
         assert json.loads((tmp_path / f"{name}.json").read_text())["seeds"] == [0, 1]
-        wrong = subprocess.run([*command[:3], "only=[cosine]"], cwd=ROOT, capture_output=True, text=True)
+        wrong = run_command(f"studies.{name}", "only=[cosine]")
         assert wrong.returncode != 0
         assert "error: `runs` must be given" in wrong.stderr
 

@@ -1,14 +1,14 @@
 """Learners on a log's answers: what is ranked, who is told what, and a real table where there is one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_command
 
 from dynaq_algo import LinearBandit
 from experiments import replay
@@ -161,16 +161,11 @@ def test_tfidf_of_a_text_with_itself_is_one():
     assert tfidf_scores(market)(np.array([0]), np.arange(60)).max() <= 1 + 1e-9
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.replay", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-
-
 def test_the_command_replays_a_log_and_writes_its_tables(log, tmp_path):
     saved = log.market.save(tmp_path / "market")
     log.on(saved).write_csv(tmp_path / "log.csv")
-    done = command(
+    done = run_command(
+        "replay",
         *(f"log={tmp_path / 'log.csv'}", f"source={tmp_path / 'market'}", f"folder={tmp_path / 'out'}"),
         *("learners=[linear_greedy]", "rankings=[cosine]", "points=[0,10]", "n_candidates=6", "n_sets=2", "reps=50"),
     )
