@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 import experiments
 from experiments.__main__ import GROUPS, main, purpose_of
 
@@ -89,3 +91,14 @@ def test_the_list_imports_none_of_the_commands():
         "import sys; from experiments.__main__ import main; main([]); assert not {'torch', 'hydra'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("debug", [[], ["debug=true"]], ids=["a line", "all of it"])
+def test_a_fork_says_what_a_process_says_and_ends_alike(debug):
+    command = ["experiments.llm.cache", "no_such_option=1", *debug]
+    process = subprocess.run([sys.executable, "-m", *command], cwd=FOLDER.parent, capture_output=True, text=True)
+    fork = run_command("llm.cache", *command[1:])
+
+    assert (fork.returncode, fork.stdout) == (process.returncode, process.stdout) == (1, "")
+    assert fork.stderr.splitlines()[-1] == process.stderr.splitlines()[-1]
+    assert ("Traceback" in fork.stderr) is ("Traceback" in process.stderr) is bool(debug)
