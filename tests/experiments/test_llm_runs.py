@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,8 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 if find_spec("litellm") is None:
     pytest.skip('needs the extra "llm"', allow_module_level=True)
 
-from fake_llm import decides, fails, leans, says, serving, sleeps
+from commands import run_command
+from fake_llm import decides, fails, leans, says, serving, waits
 
 from experiments.llm import check
 from experiments.llm.serve import serve
@@ -101,14 +103,7 @@ def test_a_run_without_feedback_is_not_finished(run, tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "llm.check", "llm.record"])
 def test_a_key_on_the_command_line_is_refused_before_it_is_written(command, tmp_path):
-    line = [
-        sys.executable,
-        "-m",
-        f"experiments.{command}",
-        "+simulator.api_key=secret",
-        f"hydra.run.dir={tmp_path}/run",
-    ]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = run_command(command, "+simulator.api_key=secret", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode != 0
     assert "api_key" in done.stderr
     assert "secret" not in done.stderr
@@ -162,7 +157,7 @@ SWEEP = (
     "evaluation.at=[0]",
     "algo.policy_kwargs.net_arch=[8]",
     "simulator.calls.concurrency=2",
-    "simulator.calls.timeout=2",
+    "simulator.calls.timeout=60",  # more than `waits` takes
 )
 
 
@@ -172,29 +167,36 @@ def summaries(folder):
 
 
 def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
-    def command(fake, name):
+    def sweep_of(fake, name):
         folder = tmp_path / name
-        sweep = [*SWEEP, *llm(fake, folder), f"hydra.sweep.dir={folder}"]
-        return [sys.executable, "-m", "experiments.train", *sweep], folder
+        return [*SWEEP, *llm(fake, folder), f"hydra.sweep.dir={folder}"], folder
 
-    with serving(lambda body, number: sleeps(0.02, decide_by_text(body, number))) as fake:
-        line, folder = command(fake, "killed")
+    killed = threading.Event()
+
+    def script(body, number):
+        answer = decide_by_text(body, number)
+        # The 50th question is of the second run; it and what comes behind it wait for the kill.
+        return answer if number < 50 or killed.is_set() else waits(killed, answer)
+
+    with serving(script) as fake:
+        sweep, folder = sweep_of(fake, "killed")
+        line = [sys.executable, "-m", "experiments.train", *sweep]
         first = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while fake.calls < 50 and time.monotonic() < deadline:  # in the second run of the two
+        while fake.calls < 50 and first.poll() is None:
             time.sleep(0.01)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         killed_at = fake.calls
+        killed.set()
         assert 50 <= killed_at < 70
-        subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+        run_command("train", *sweep, imported=["litellm"]).check_returncode()
         assert fake.calls > killed_at
         # Only what was under way at the kill was asked again.
         assert fake.calls - len(set(fake.asked())) <= 2
         resumed = summaries(folder)
     with serving(decide_by_text) as fake:
-        line, folder = command(fake, "whole")
-        subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+        sweep, folder = sweep_of(fake, "whole")
+        run_command("train", *sweep, imported=["litellm"]).check_returncode()
         whole = summaries(folder)
         assert fake.calls == len(set(fake.asked()))
     assert len(whole) == 2
