@@ -122,7 +122,7 @@ def evaluated(model: Any, asked: Options) -> dict[str, Any]:
     envs, people = _held_out(asked)
     n = len(people)
     obs, _ = envs.reset(seed=_EPISODES_SEED, options={"applicant_id": people})
-    table = envs.unwrapped.action_features  # type: ignore[attr-defined]
+    table = envs.unwrapped.action_features
     earned, done, left, steps = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n)
     level = np.ones(n, np.int64)
     for _ in range(EPISODE_STEPS):
@@ -163,7 +163,7 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
     for name, by_point in _shares(study).items():
         points = sorted(by_point)
-        means = [np.mean(by_point[point]) for point in points]
+        means = [float(np.mean(by_point[point])) for point in points]
         if len(points) == 1:
             axis.axhline(means[0], linestyle="--", linewidth=1, color="grey")
             axis.annotate(

@@ -214,8 +214,7 @@ class AnswerCache(AnswerStore):
         # A sum over damaged rows may be of nothing.
         sums = "COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
         return self._select(
-            f"SELECT {names}, status, COUNT(*), {sums} FROM answers "
-            f"GROUP BY {names}, status ORDER BY {names}, status"
+            f"SELECT {names}, status, COUNT(*), {sums} FROM answers GROUP BY {names}, status ORDER BY {names}, status"
         )
 
     def _calls(self, where: str, *values: Any) -> Account:
