@@ -505,7 +505,7 @@ def test_a_log_that_cannot_be_written_leaves_the_old_one(log, market, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", no_room)
+        patch.setattr(np.lib.format, "write_array_header_1_0", no_room)
         with pytest.raises(OSError, match="No space"):
             log.take(np.array([0])).save(folder)
     assert len(Interactions.load(folder, market)) == len(log)
