@@ -38,6 +38,7 @@ OPTIONS = {
     "agent": "linear_blocks",
     "pair_features": [],
     "seed": 0,
+    "trust": False,
 }
 
 
