@@ -24,7 +24,7 @@ from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, m
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.vector import JobRecVectorEnv, Mask, scattered
 
-__all__ = ["EPISODE_STEPS", "CareerProblem", "JobRecCareerEnv", "JobRecCareerVectorEnv", "Levels"]
+__all__ = ["EPISODE_STEPS", "CareerAnswers", "CareerProblem", "JobRecCareerEnv", "JobRecCareerVectorEnv", "Levels"]
 
 Ids = NDArray[np.int64]
 Levels = Literal["ask", "ignore"]
@@ -37,7 +37,7 @@ _STEPS_LEFT = "steps_left"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Answers:
+class CareerAnswers:
     """What n recommendations came to.
 
     Attributes:
@@ -182,7 +182,7 @@ class CareerProblem(RecommendationProblem):
         applicant_ids, job_ids = self.sampled_pairs()
         return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
 
-    def answers(self, states: States, applicant_ids: Ids, job_ids: Ids, keys: NDArray[np.uint64]) -> _Answers:
+    def answers(self, states: States, applicant_ids: Ids, job_ids: Ids, keys: NDArray[np.uint64]) -> CareerAnswers:
         """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m)."""
         drawn = keys if self._draws else None
         levels = self.dynamics.levels(states) if self.tells_levels else None
@@ -192,7 +192,7 @@ class CareerProblem(RecommendationProblem):
             feedback = self.simulator.feedback(applicant_ids, job_ids, drawn, levels=levels)  # type: ignore[call-arg]
         pay = self.dynamics.pay(states, job_ids)
         moved = self.dynamics.advance(states, job_ids, feedback.number)
-        return _Answers(feedback.paid(feedback.reward * pay), pay, moved)
+        return CareerAnswers(feedback.paid(feedback.reward * pay), pay, moved)
 
 
 class JobRecCareerEnv(JobRecEnv):
@@ -342,7 +342,7 @@ class JobRecCareerEnv(JobRecEnv):
             show_steps_left=show_steps_left,
         )
         self._states: States
-        self._answers: _Answers | None = None
+        self._answers: CareerAnswers | None = None
         self._pose(problem, render_mode, render_size)
 
     @property

@@ -47,7 +47,8 @@ def test_a_run_leaves_its_folder_and_nothing_else(run, tmp_path, monkeypatch):
 
     events, *others = sorted(files(tmp_path / "run"), key=lambda name: "tensorboard" not in name)
     assert events.startswith("tensorboard")
-    assert sorted(others) == [".lock", "config.yaml", "metrics.csv", "model.zip", "progress.csv", "summary.json"]
+    names = ["before.json", "config.yaml", "metrics.csv", "model.zip", "progress.csv", "summary.json"]
+    assert sorted(others) == [".lock", *names]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "run"]
     assert files(elsewhere) == []
 

@@ -166,7 +166,7 @@ def test_a_failed_save_keeps_the_old_market(market, tmp_path, monkeypatch):
     real = Path.rename
 
     def fail(self, target):
-        if self.name == "market" and Path(target) == tmp_path / "market":
+        if self.name == "new" and Path(target) == tmp_path / "market":
             raise OSError("disk full")
         return real(self, target)
 
