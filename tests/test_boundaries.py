@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from sources import parsed
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,7 +69,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     type_checking = {
         id(inner)
         for node in ast.walk(tree)
@@ -115,7 +116,7 @@ def all_imports(package: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in modules(package):
         names = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -177,7 +178,7 @@ def private_names_of_gymnasium() -> set[str]:
     folder = Path(gymnasium.__file__).parent
     found = set()
     for path in (folder / "core.py", folder / "vector" / "vector_env.py", *(folder / "spaces").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute):
                 found.add(node.attr)
             elif isinstance(node, ast.FunctionDef):
@@ -193,7 +194,7 @@ def test_no_private_names_of_gymnasium():
     inherited = private_names_of_gymnasium()
     assert "_np_random" in inherited
     for path in modules("jobrec_gym"):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         brought = set()
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -229,7 +230,7 @@ SB3_EXTENSION_POINTS = {
 
 def test_no_private_names_of_torch_gymnasium_and_sb3():
     """A private name is the package's own, an extension point of SB3, or a tuple's `_replace`."""
-    trees = {path: ast.parse(path.read_text()) for path in modules("dynaq_algo")}
+    trees = {path: parsed(path) for path in modules("dynaq_algo")}
     own, used = {"_replace"}, {}
     for path, tree in trees.items():
         for node in ast.walk(tree):
@@ -294,7 +295,7 @@ def test_a_room_of_experiments_imports_only_those_beneath_it():
 
 def is_command(path: Path) -> bool:
     """Whether a file has a `main`, which it runs where it is the program."""
-    body = ast.parse(path.read_text()).body
+    body = parsed(path).body
     mains = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "main"]
     runs = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"]
     return bool(mains) and any("main(" in ast.unparse(node) for node in runs)
@@ -308,7 +309,7 @@ def test_only_commands_lie_at_the_top_of_experiments():
 def test_a_command_and_its_config_have_one_name():
     configs = set()
     for path in modules("experiments"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             for decorator in node.decorator_list if getattr(node, "name", "") == "main" else ():
                 given = {one.arg: ast.unparse(one.value).strip("'") for one in getattr(decorator, "keywords", ())}
                 if "config_name" in given:
@@ -321,7 +322,7 @@ def test_a_command_and_its_config_have_one_name():
 def test_a_config_is_read_by_commands_and_by_nothing_behind_build():
     readers = {}
     for path in modules("experiments"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 if any(

@@ -28,6 +28,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
+from sources import parsed
 
 import dynaq_algo
 import dynaq_algo.__main__
@@ -139,7 +140,7 @@ def commands(page):
 def config_of(module):
     """Folder and name of an entry point's primary config, or None if it has none."""
     file = ROOT / f"{module.replace('.', '/')}.py"
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "command":
             given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
             return file.parent / given["config_path"], given["config_name"]
@@ -314,7 +315,7 @@ def test_errors_that_the_faq_explains_are_raised():
         node.value
         for package in ("jobrec_gym", "dynaq_algo", "experiments")
         for file in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     headings = re.findall(r"^### (`+) ?(.+?) ?\1$", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)

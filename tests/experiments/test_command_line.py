@@ -162,7 +162,7 @@ def test_arguments_are_added_for_classes_that_the_command_line_names_alone():
         (
             "simulator.noize=1",
             "Could not override 'simulator.noize': there is no such entry. Did you mean simulator.noise? There are "
-            "_target_, seed, noise, corruption, weights, rewards; +simulator.noize=... adds one.",
+            "_target_, seed, noise, corruption, reach, weights, rewards; +simulator.noize=... adds one.",
         ),
         ("n_jobs=3", "Could not override 'n_jobs': there is no such entry. Did you mean market.n_jobs? There are seed"),
         ("algoo=dynaq", "Could not override 'algoo': there is no such entry. Did you mean algo? There are seed, "),
