@@ -189,8 +189,7 @@ class ContextValues:
             return 0.0
         values = np.append(self._value[: len(self._rows)], 0.0)
         following = values[self._next[known]]  # (c, n_outcomes)
-        c, s, k, n = self._chances[known].shape
-        later = (self._chances[known].reshape(c, s * k, n) @ following[:, :, None]).reshape(c, s, k)
+        later = np.einsum("cskn,cn->csk", self._chances[known], following.astype(np.float32))
         best = (self._reward[known] + gamma * later).max(axis=2).mean(axis=1) + self._bonuses(known)
         change = np.abs(best - self._value[known]).mean()
         self._value[known] = best

@@ -219,9 +219,9 @@ class Rewards:
         n = m + 2 * p
         self._products = np.triu_indices(n)
         self._n = 1 + n + len(self._products[0])
-        self._penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(len(self._products[0]), 0.3)])
-        self._gram = np.zeros((n_outcomes, self._n, self._n))
-        self._moment = np.zeros((n_outcomes, self._n))
+        penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(len(self._products[0]), 0.3)])
+        # Of each outcome's posterior, up to the noise; kept by updates of rank one.
+        self._covariance = np.tile(np.diag(1 / penalty), (n_outcomes, 1, 1))
         self._sums = np.zeros((n_outcomes, 2))
         self._weights = np.zeros((n_outcomes, self._n))
 
@@ -229,16 +229,17 @@ class Rewards:
         """Transitions (n): `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
         inputs = self._inputs(progress, pairs)
         for row, one, earned in zip(inputs, outcome.tolist(), np.asarray(reward, np.float64).tolist(), strict=True):
-            self._gram[one] += np.outer(row, row)
-            self._moment[one] += earned * row
+            # Sherman and Morrison, 1950; without BLAS, whose threads would cost more than so small a product.
+            column = np.einsum("ij,j->i", self._covariance[one], row)
+            size = 1.0 + np.einsum("i,i->", column, row)
+            self._weights[one] += column * ((earned - np.einsum("i,i->", self._weights[one], row)) / size)
+            self._covariance[one] -= np.outer(column, column / size)
             self._sums[one] += earned, 1.0
-        for one in np.unique(outcome).tolist():
-            self._weights[one] = np.linalg.solve(self._gram[one] + np.diag(self._penalty), self._moment[one])
 
     def of(self, progress: np.ndarray, pairs: np.ndarray | None, n_outcomes: int) -> np.ndarray:
         """Mean rewards (..., n_outcomes) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
         inputs = self._inputs(progress, progress[..., :0] if pairs is None else pairs)
-        return inputs @ self._weights[:n_outcomes].T
+        return (th.as_tensor(inputs) @ th.as_tensor(self._weights[:n_outcomes]).T).numpy()
 
     def means(self, n_outcomes: int) -> np.ndarray:
         """Mean rewards (n_outcomes,) that outcomes earned."""
@@ -253,17 +254,16 @@ class Rewards:
         return np.concatenate([np.ones((*shape, 1)), linear, linear[..., one] * linear[..., other]], axis=-1)
 
     def get_state(self) -> dict[str, Any]:
-        """Sums of all that was told."""
+        """What was learned."""
         return {
-            "gram": th.as_tensor(self._gram.copy()),
-            "moment": th.as_tensor(self._moment.copy()),
+            "covariance": th.as_tensor(self._covariance.copy()),
             "sums": th.as_tensor(self._sums.copy()),
             "weights": th.as_tensor(self._weights.copy()),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what :meth:`get_state` gave."""
-        self._gram, self._moment = state["gram"].numpy().copy(), state["moment"].numpy().copy()
+        self._covariance = state["covariance"].numpy().copy()
         self._sums, self._weights = state["sums"].numpy().copy(), state["weights"].numpy().copy()
 
 

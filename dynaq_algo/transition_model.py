@@ -231,10 +231,7 @@ class TransitionModel(nn.Module):
         return self._logits(codes, numbers, actions, state)[..., : len(self.outcomes)].softmax(dim=-1)
 
     def _logits(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
-        shape = codes.shape[:-1]
-        found = F.embedding_bag(
-            th.as_tensor(codes.reshape(-1, codes.shape[-1])), self.codes, mode="sum", padding_idx=0
-        ).view(*shape, -1)
+        found = self.codes[th.as_tensor(codes)].sum(dim=-2)
         found = found + numbers @ self.numbers + self.constant
         interest = self.effects[th.as_tensor(actions)] if self.action_scale else 0.0
         if self.components and self.taste_scale:
@@ -302,6 +299,8 @@ class TransitionModel(nn.Module):
             self._adam.zero_grad()
             (loss + self._penalty() / self.n_told).backward()
             self._adam.step()
+            with th.no_grad():
+                self.codes[0] = 0.0  # what was never seen says nothing
             losses.append(loss.detach())
         return th.stack(losses).mean()
 

@@ -29,7 +29,8 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     header, rows = table_of(study)
     print(format_table(header, rows))
-    write_json(folder / "career.json", {"commit": commit_of_checkout(), **study, "header": header, "rows": rows})
+    tables = [{"header": header, "rows": rows}]
+    write_json(folder / "career.json", {"commit": commit_of_checkout(), "tables": tables, **study})
     figure_of(study, folder / "career.png")
     print(f"\nnumbers  {folder / 'career.json'}\nfigure   {folder / 'career.png'}")
 

@@ -166,9 +166,8 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
         means = [float(np.mean(by_point[point])) for point in points]
         if len(points) == 1:
             axis.axhline(means[0], linestyle="--", linewidth=1, color="grey")
-            axis.annotate(
-                name, (1.0, means[0]), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=9
-            )
+            below = "top" if means[0] < 0.2 else "bottom"
+            axis.annotate(name, (0.3, means[0]), xycoords=("axes fraction", "data"), va=below, fontsize=9)
             continue
         line = axis.plot(points, means, marker="o", markersize=3, label=name)[0]
         low, high = ([end(by_point[point]) for point in points] for end in (np.min, np.max))
@@ -176,7 +175,7 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     axis.set_xlabel("interactions")
     axis.set_ylabel("share of the best policy's return")
     axis.set_xscale("symlog", linthresh=100)
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.9))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})
     plt.close(figure)
