@@ -31,7 +31,7 @@ llm-demo: install  ## A small language model on this machine gives the feedback;
 	$(BIN)/python -m experiments.llm.demo
 
 test: install  ## The whole test suite
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep their meaning and in ways that do not
 	JOBREC_FILES=1000 $(BIN)/python -m pytest tests/jobrec_gym/loaders/test_mutations.py
