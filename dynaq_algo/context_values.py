@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 
 from dynaq_algo.features import BlockwiseFeatures
-from dynaq_algo.outcome_inputs import GRID, OutcomeInputs
+from dynaq_algo.outcome_inputs import GRID, OutcomeInputs, on_grid
 
 __all__ = ["ContextValues", "ImaginedSets"]
 
@@ -85,11 +85,11 @@ class ContextValues:
 
     def difference(self, before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
         """What has become of `progress` (m,), in parts of :data:`~dynaq_algo.outcome_inputs.GRID`."""
-        return tuple((_key(after) - _key(before)).tolist())
+        return tuple((on_grid(after) - on_grid(before)).tolist())
 
     def visit(self, progress: np.ndarray) -> None:
         """Count values (n, m) as visited."""
-        self._current = [tuple(row) for row in _key(progress).tolist()]
+        self._current = [tuple(row) for row in on_grid(progress).tolist()]
         for row in self._current:
             self._visits[self._known(row)] += 1
 
@@ -106,7 +106,7 @@ class ContextValues:
 
     def following(self, progress: np.ndarray, outcomes: Sequence[tuple[int, ...] | None]) -> np.ndarray:
         """Values (n, n_outcomes) of where outcomes lead from values (n, m) of `progress`; 0 where they end."""
-        keys, unique = np.unique(_key(progress), axis=0, return_inverse=True)
+        keys, unique = np.unique(on_grid(progress), axis=0, return_inverse=True)
         found = np.zeros((len(keys), len(outcomes)))
         for i, row in enumerate(keys.tolist()):
             here = self._place.get(tuple(row))
@@ -127,7 +127,7 @@ class ContextValues:
         self, contexts: np.ndarray, n_sets: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> ImaginedSets:
         """Sampled candidate sets at values (b, m) of `progress`, see :meth:`TransitionModel.plan`."""
-        keys = [tuple(row) for row in _key(contexts).tolist()]
+        keys = [tuple(row) for row in on_grid(contexts).tolist()]
         chosen: list[_Kept] = []
         for key in keys:
             pool: Sequence[_Kept] = self._kept
@@ -169,7 +169,7 @@ class ContextValues:
             outcomes: What they are of.
         """
         self._make_room(chances.shape[1:])
-        for context, earned, likely in zip(_key(contexts), reward, chances, strict=True):
+        for context, earned, likely in zip(on_grid(contexts), reward, chances, strict=True):
             here = self._known(tuple(context.tolist()))
             makes = (likely.max(axis=(0, 1)) > _LIKELY).tolist()
             places = self._reached(context, outcomes, makes)
@@ -213,7 +213,7 @@ class ContextValues:
 
     def of(self, progress: np.ndarray) -> np.ndarray:
         """Values (n,) of rows (n, m); 0 for unknown ones."""
-        places = [self._place.get(tuple(row)) for row in _key(progress).tolist()]
+        places = [self._place.get(tuple(row)) for row in on_grid(progress).tolist()]
         return np.array([0.0 if place is None else self._value[place] for place in places])
 
     def _bonuses(self, places: np.ndarray) -> np.ndarray:
@@ -313,10 +313,6 @@ class ContextValues:
                     tuple(kept["context"][i].tolist()),
                 )
             )
-
-
-def _key(numbers: np.ndarray) -> np.ndarray:
-    return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)
 
 
 def _lengthened(values: np.ndarray, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch as th
 
 from dynaq_algo.features import BlockwiseFeatures
 
-__all__ = ["GRID", "OutcomeInputs", "Rewards"]
+__all__ = ["GRID", "OutcomeInputs", "Rewards", "on_grid"]
 
 GRID = 5_040
 """Numbers are equal that are equal in so many parts of 1, which halves to tenths, twelfths and more divide."""
@@ -40,6 +40,7 @@ class OutcomeInputs:
         first_product: The first code of a combination of two values.
         n_codes: One more than the largest code.
         n_numbers: How many numbers a pair has.
+        in_components: Principal components (n_actions, r) of all actions.
     """
 
     def __init__(self, features: BlockwiseFeatures, m: int, components: int = 16):
@@ -55,7 +56,8 @@ class OutcomeInputs:
         self._actions: dict[bytes, int] = {}
         self._vectors = np.zeros((0, features.shared_dim), np.float32)
         self._basis: th.Tensor | None = None
-        self._in_components = th.zeros(0, self.components)
+        # Of each action, behind the 0 of the one that stands for others; all 0 before there are axes.
+        self.in_components = th.zeros(1, self.components)
 
     @property
     def n_actions(self) -> int:
@@ -70,7 +72,7 @@ class OutcomeInputs:
             known = self.values[place]
             if len(known) > _MOST_VALUES:
                 continue
-            for value in np.unique(_key(column)).tolist():
+            for value in np.unique(on_grid(column)).tolist():
                 if value not in known:
                     known.append(value)
             changed = changed or len(known) > _MOST_VALUES
@@ -96,10 +98,13 @@ class OutcomeInputs:
             _, spread, axes = np.linalg.svd(centred, full_matrices=False)
             scale = np.maximum(spread[: self.components] / np.sqrt(n), 1e-9)
             self._basis = th.as_tensor((axes[: self.components] / scale[:, None]).T, dtype=th.float32)
-            self._in_components = self._projected(th.as_tensor(self._vectors))
-        elif self._basis is not None:
-            fresh = self._projected(th.as_tensor(self._vectors[n - len(new) :]))
-            self._in_components = th.cat([self._in_components, fresh])
+            self.in_components = self._all_in_components()
+        else:
+            fresh = self._vectors[n - len(new) :]
+            placed = (
+                th.zeros(len(new), self.components) if self._basis is None else self._projected(th.as_tensor(fresh))
+            )
+            self.in_components = th.cat([self.in_components, placed])
 
     def read(
         self,
@@ -156,18 +161,17 @@ class OutcomeInputs:
         found = np.fromiter((self._actions.get(row.tobytes(), 0) for row in rows), np.int64, len(rows))
         return found.reshape(candidates.shape[:-1])
 
-    def actions_in_components(self) -> th.Tensor:
-        """Principal components (n_actions, r) of all actions; 0 for the one that stands for others."""
-        if len(self._in_components) == len(self._actions):
-            return th.cat([th.zeros(1, self.components), self._in_components])
-        return th.zeros(self.n_actions, self.components)
-
     def state_of(self, state: th.Tensor) -> th.Tensor:
         """Components (n, r) of states (n, d_s), on the actions' axes; 0 before these are known."""
         if self._basis is None:
             return th.zeros(len(state), self.components)
         shared, _ = self.features.shared(state, state[..., : self.features.shared_dim])
         return self._projected(shared)
+
+    def _all_in_components(self) -> th.Tensor:
+        if self._basis is None:
+            return th.zeros(self.n_actions, self.components)
+        return th.cat([th.zeros(1, self.components), self._projected(th.as_tensor(self._vectors))])
 
     def _projected(self, vectors: th.Tensor) -> th.Tensor:
         assert self._basis is not None
@@ -180,7 +184,7 @@ class OutcomeInputs:
             return np.full(numbers.shape, -1)
         order = np.argsort(known)
         ascending = np.asarray(known)[order]
-        keys = _key(numbers)
+        keys = on_grid(numbers)
         found = np.minimum(np.searchsorted(ascending, keys), len(known) - 1)
         return np.where(ascending[found] == keys, order[found], -1)
 
@@ -199,8 +203,7 @@ class OutcomeInputs:
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
-        if self._basis is not None:
-            self._in_components = self._projected(th.as_tensor(self._vectors))
+        self.in_components = self._all_in_components()
 
 
 class Rewards:
@@ -267,5 +270,6 @@ class Rewards:
         self._sums, self._weights = state["sums"].numpy().copy(), state["weights"].numpy().copy()
 
 
-def _key(numbers: np.ndarray) -> np.ndarray:
+def on_grid(numbers: np.ndarray) -> np.ndarray:
+    """Numbers (...) as whole parts of the grid, int64."""
     return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)

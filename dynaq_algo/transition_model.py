@@ -173,12 +173,8 @@ class TransitionModel(nn.Module):
         reward, _ = self._look(state, candidates, pairs, ahead=False)
         return reward, th.zeros_like(reward)
 
-    def future(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
-        """Expected value (n, k) of what follows, over the outcomes."""
-        return self._look(state, candidates, pairs, ahead=True)[1]
-
     def look_ahead(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
-        """Mean rewards plus `gamma` times :meth:`future`, (n, k), from one pass."""
+        """Mean rewards plus `gamma` times the expected value of what follows, (n, k), from one pass."""
         reward, future = self._look(state, candidates, pairs, ahead=True)
         return reward + self.gamma * future
 
@@ -211,10 +207,6 @@ class TransitionModel(nn.Module):
         following = self.values.following(progress, self.outcomes)  # (n, n_outcomes)
         return reward, (chances * th.as_tensor(following, dtype=chances.dtype)[:, None]).sum(dim=-1)
 
-    def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
-        """Not offered: features of pairs do not hold what this model reads."""
-        raise NotImplementedError("this world model scores observations, not features of pairs: use `score`")
-
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
         state_row = pairs.state_row.reshape(len(pairs.action_row), -1)[:, 0]
@@ -235,7 +227,7 @@ class TransitionModel(nn.Module):
         found = found + numbers @ self.numbers + self.constant
         interest = self.effects[th.as_tensor(actions)] if self.action_scale else 0.0
         if self.components and self.taste_scale:
-            basis = self.inputs.actions_in_components()[th.as_tensor(actions)]
+            basis = self.inputs.in_components[th.as_tensor(actions)]
             interest = interest + ((state @ self.taste) * basis).sum(dim=-1)
         if isinstance(interest, float):
             return found
