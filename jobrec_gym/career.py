@@ -195,7 +195,60 @@ class CareerProblem(RecommendationProblem):
         return CareerAnswers(feedback.paid(feedback.reward * pay), pay, moved)
 
 
-class JobRecCareerEnv(JobRecEnv):
+class _Careers:
+    """What one environment and many tell of their problem."""
+
+    _problem: CareerProblem
+
+    @property
+    def problem(self) -> CareerProblem:
+        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
+        return self._problem
+
+    @property
+    def simulator(self) -> Any:
+        """Who answers, bound to the market."""
+        return self._problem.simulator
+
+    @property
+    def dynamics(self) -> Any:
+        """What answers do to applicants, bound to the market."""
+        return self._problem.dynamics
+
+    @property
+    def progress_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``progress`` are."""
+        return self._problem.progress_names
+
+    @property
+    def pair_feature_names(self) -> tuple[str, ...]:
+        """What the columns of the entry ``pairs`` are."""
+        return self._problem.pair_names
+
+    def pair_features(
+        self,
+        applicant_ids: NDArray[np.integer],
+        job_ids: NDArray[np.integer],
+        progress: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float32]:
+        """Columns of ``pairs`` of any pairs, whoever was shown what, at any progress.
+
+        Args:
+            applicant_ids: Rows of the market's applicants, integers of any shape.
+            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            progress: (..., 3) as it is observed, or imagined; leading axes broadcast with the ids'. ``None``: that of
+                applicants who begin.
+
+        Returns:
+            float32 (..., 2 + p), a column a name of :attr:`pair_feature_names`.
+
+        Raises:
+            ValueError: If ids are no integers or name no row, or shapes do not fit.
+        """
+        return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
+
+
+class JobRecCareerEnv(_Careers, JobRecEnv):
     """Recommend jobs to an applicant whose career depends on them.
 
     ## Description
@@ -346,53 +399,6 @@ class JobRecCareerEnv(JobRecEnv):
         self._pose(problem, render_mode, render_size)
 
     @property
-    def problem(self) -> CareerProblem:
-        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
-        return self._problem
-
-    @property
-    def simulator(self) -> Any:
-        """Who answers, bound to the market."""
-        return self._problem.simulator
-
-    @property
-    def dynamics(self) -> Any:
-        """What answers do to applicants, bound to the market."""
-        return self._problem.dynamics
-
-    @property
-    def progress_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``progress`` are."""
-        return self._problem.progress_names
-
-    @property
-    def pair_feature_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are."""
-        return self._problem.pair_names
-
-    def pair_features(
-        self,
-        applicant_ids: NDArray[np.integer],
-        job_ids: NDArray[np.integer],
-        progress: NDArray[np.floating] | None = None,
-    ) -> NDArray[np.float32]:
-        """Columns of ``pairs`` of any pairs, whoever was shown what, at any progress.
-
-        Args:
-            applicant_ids: Rows of the market's applicants, integers of any shape.
-            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
-            progress: (..., 3) as it is observed, or imagined; leading axes broadcast with the ids'. ``None``: that of
-                applicants who begin.
-
-        Returns:
-            float32 (..., 2 + p), a column a name of :attr:`pair_feature_names`.
-
-        Raises:
-            ValueError: If ids are no integers or name no row, or shapes do not fit.
-        """
-        return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
-
-    @property
     def recommendations(self) -> Recommendations:
         """As of :class:`~jobrec_gym.env.JobRecEnv`, with what was answered."""
         recommendations = super().recommendations
@@ -456,7 +462,7 @@ class JobRecCareerEnv(JobRecEnv):
         }
 
 
-class JobRecCareerVectorEnv(JobRecVectorEnv):
+class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
     """``num_envs`` copies of :class:`JobRecCareerEnv`, equal to them step for step and to the bit.
 
     ``gym.make_vec("JobRecCareer-v0", num_envs=n)`` makes this class.
@@ -540,40 +546,6 @@ class JobRecCareerVectorEnv(JobRecVectorEnv):
         self._states: States
         self._own: tuple[Feedback, Mask] | None = None  # what was answered, and which rows were asked
         self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
-
-    @property
-    def problem(self) -> CareerProblem:
-        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
-        return self._problem
-
-    @property
-    def simulator(self) -> Any:
-        """Who answers, bound to the market."""
-        return self._problem.simulator
-
-    @property
-    def dynamics(self) -> Any:
-        """What answers do to applicants, bound to the market."""
-        return self._problem.dynamics
-
-    @property
-    def progress_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``progress`` are."""
-        return self._problem.progress_names
-
-    @property
-    def pair_feature_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are."""
-        return self._problem.pair_names
-
-    def pair_features(
-        self,
-        applicant_ids: NDArray[np.integer],
-        job_ids: NDArray[np.integer],
-        progress: NDArray[np.floating] | None = None,
-    ) -> NDArray[np.float32]:
-        """As of :class:`JobRecCareerEnv`."""
-        return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
 
     @property
     def recommendations(self) -> Recommendations:
