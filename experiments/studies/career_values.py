@@ -20,7 +20,7 @@ from jobrec_gym import RuleSimulator
 from jobrec_gym.career import EPISODE_STEPS
 from jobrec_gym.oracle import CareerOracle
 
-__all__ = ["Return", "policies_table", "returns_of", "variants_table"]
+__all__ = ["Return", "evenly_spread", "policies_table", "returns_of", "variants_table"]
 
 Ids = NDArray[np.int64]
 
@@ -39,7 +39,9 @@ def main(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
         everybody = gym.make("JobRecCareer-v0", **options["env"]).unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
-        people, fewer = (_spread(everybody, name, options[name]) for name in ("n_applicants", "variant_applicants"))
+        people, fewer = (
+            evenly_spread(everybody, name, options[name]) for name in ("n_applicants", "variant_applicants")
+        )
         starts, variants = options["starts"], {"as it is": {}, **options["variants"]}
         n = len(starts) * len(options["policies"]) * len(people) + len(variants) * len(_COMPARED) * len(fewer)
         with Progress(n, "exact values", "applicant") as progress:
@@ -148,7 +150,7 @@ def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:
     return ["what is changed", "return of the best", "myopic, share", "cosine, share"], rows
 
 
-def _spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
+def evenly_spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
     """So many of some applicants, evenly spread over them; all for ``None``."""
     if n is None:
         return applicant_ids

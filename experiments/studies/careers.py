@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from experiments.runs.folders import RunError, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table
+from experiments.studies.career_values import evenly_spread
 from jobrec_gym import RuleSimulator
 from jobrec_gym.career import EPISODE_STEPS
 from jobrec_gym.oracle import CareerOracle
@@ -241,12 +242,7 @@ def _held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
 
 
 def _people(env: gym.Env[Any, Any], n: int | None) -> NDArray[np.int64]:
-    everybody: NDArray[np.int64] = env.unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
-    if n is None:
-        return everybody
-    if not 1 <= n <= len(everybody):
-        raise RunError(f"`n_applicants` must be in [1, {len(everybody)}], those of the split, or null, got {n}.")
-    return everybody[np.linspace(0, len(everybody) - 1, n).astype(np.int64)]
+    return evenly_spread(env.unwrapped.problem.applicant_ids, "n_applicants", n)  # type: ignore[attr-defined]
 
 
 def _path(folder: Path, asked: Options) -> Path:
