@@ -17,6 +17,8 @@ GRID = 5_040
 
 _MOST_VALUES = 12
 """Up to so many values of a column are told apart; a column with more is a number."""
+_APART = 2**40
+"""What lies between the values of two columns in one row of all values."""
 _COMPONENTS_FROM = 64
 """Distinct actions from which their principal components are taken."""
 
@@ -48,6 +50,7 @@ class OutcomeInputs:
         self.m, self.p = m, features.n_pairs
         self.components = min(components, features.shared_dim)
         self.values: list[list[int]] = [[] for _ in range(m + self.p)]
+        self._index = self._make_index()
         self.first_product = 1 + (m + self.p) * _MOST_VALUES
         self.n_codes = self.first_product + m * self.p * _MOST_VALUES**2
         n = features.n_blocks + self.p
@@ -67,15 +70,17 @@ class OutcomeInputs:
     def learn(self, state: th.Tensor, progress: np.ndarray, candidates: th.Tensor, pairs: th.Tensor | None) -> bool:
         """See decisions (n): values of columns, and new actions; returns whether a column became a number."""
         columns = [progress] if pairs is None else [progress, pairs.reshape(len(progress), -1).cpu().numpy()]
-        changed = False
+        changed = grown = False
         for place, column in enumerate(np.concatenate(columns, axis=1).T):
             known = self.values[place]
             if len(known) > _MOST_VALUES:
                 continue
-            for value in np.unique(on_grid(column)).tolist():
-                if value not in known:
-                    known.append(value)
+            for value in sorted(set(on_grid(column).tolist()).difference(known)):
+                known.append(value)
+                grown = True
             changed = changed or len(known) > _MOST_VALUES
+        if grown:
+            self._index = self._make_index()
         self._meet(candidates)
         return changed
 
@@ -129,19 +134,23 @@ class OutcomeInputs:
 
     def codes_of(self, progress: np.ndarray, pairs: np.ndarray | None, k: int | None = None) -> np.ndarray:
         """Codes (..., c) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
-        shape = progress.shape[:-1] if pairs is None else pairs.shape[:-1]
-        if pairs is None and k is not None:
-            shape = (*progress.shape[:-2], k)
-        places = [self._places(column, np.broadcast_to(progress[..., column], shape)) for column in range(self.m)]
-        if pairs is not None:
-            places += [self._places(self.m + column, pairs[..., column]) for column in range(self.p)]
-        codes = [np.where(place < 0, 0, 1 + number * _MOST_VALUES + place) for number, place in enumerate(places)]
-        for one in range(self.m):
-            for other in range(self.p if pairs is not None else 0):
-                left, right = places[one], places[self.m + other]
-                start = self.first_product + (one * self.p + other) * _MOST_VALUES**2
-                codes.append(np.where((left < 0) | (right < 0), 0, start + left * _MOST_VALUES + right))
-        return np.stack(codes, axis=-1)
+        if pairs is None:
+            shape = progress.shape[:-1] if k is None else (*progress.shape[:-2], k)
+            return np.broadcast_to(self._codes(self._places(progress, 0), 0), (*shape, self.m))
+        shape = pairs.shape[:-1]
+        own = np.broadcast_to(self._places(progress, 0), (*shape, self.m))
+        shown = self._places(pairs, self.m)
+        left, right = own[..., :, None], shown[..., None, :]
+        starts = self.first_product + np.arange(self.m * self.p).reshape(self.m, self.p) * _MOST_VALUES**2
+        both = np.where((left < 0) | (right < 0), 0, starts + left * _MOST_VALUES + right)
+        parts = [self._codes(own, 0), self._codes(shown, self.m), both.reshape(*shape, -1)]
+        return np.concatenate(parts, axis=-1)
+
+    @staticmethod
+    def _codes(places: np.ndarray, first: int) -> np.ndarray:
+        """Codes (..., c) of the places (..., c) of values in the columns from `first` on."""
+        starts = 1 + (first + np.arange(places.shape[-1])) * _MOST_VALUES
+        return np.where(places < 0, 0, starts + places)
 
     def numbers_of(self, similarities: th.Tensor, progress: np.ndarray, pairs: np.ndarray | None) -> th.Tensor:
         """Numbers (..., u) of similarities (..., n_blocks) and `pairs` (..., p)."""
@@ -177,16 +186,26 @@ class OutcomeInputs:
         assert self._basis is not None
         return self.features.centred(vectors) @ self._basis
 
-    def _places(self, column: int, numbers: np.ndarray) -> np.ndarray:
-        """Which of a column's values numbers are; -1 for a new one, or where the column is a number."""
-        known = self.values[column]
-        if not known or len(known) > _MOST_VALUES:
+    def _places(self, numbers: np.ndarray, first: int) -> np.ndarray:
+        """Which of their column's values numbers (..., c) of the columns from `first` on are.
+
+        It is -1 for a new value, or where the column is a number.
+        """
+        columns = first + np.arange(numbers.shape[-1])
+        keys = on_grid(numbers) + columns * _APART
+        ascending, places = self._index
+        if not len(ascending):
             return np.full(numbers.shape, -1)
-        order = np.argsort(known)
-        ascending = np.asarray(known)[order]
-        keys = on_grid(numbers)
-        found = np.minimum(np.searchsorted(ascending, keys), len(known) - 1)
-        return np.where(ascending[found] == keys, order[found], -1)
+        found = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+        return np.where(ascending[found] == keys, places[found], -1)
+
+    def _make_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values of all columns as one ascending row, each column's apart from the others', and their places."""
+        told_apart = [(column, known) for column, known in enumerate(self.values) if len(known) <= _MOST_VALUES]
+        keys = np.array([value + column * _APART for column, known in told_apart for value in known], np.int64)
+        places = np.array([place for _, known in told_apart for place in range(len(known))], np.int64)
+        order = np.argsort(keys)
+        return keys[order], places[order]
 
     def get_state(self) -> dict[str, Any]:
         """What was seen."""
@@ -200,6 +219,7 @@ class OutcomeInputs:
         ends = np.cumsum(state["lengths"].numpy())
         flat = state["values"].tolist()
         self.values = [flat[end - n : end] for end, n in zip(ends.tolist(), state["lengths"].tolist(), strict=True)]
+        self._index = self._make_index()
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None

@@ -15,7 +15,9 @@ from dynaq_algo.context_values import ContextValues
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
 
-__all__ = ["Steps", "TransitionModel"]
+__all__ = ["Foreseen", "Steps", "TransitionModel"]
+
+_Read = tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]
 
 _PRODUCT_SCALE = 0.1
 """Prior standard deviation of the weight of a combination of two values; that of one value, or a number, is 1."""
@@ -51,6 +53,24 @@ class Steps(NamedTuple):
     reward: np.ndarray
     next_state: th.Tensor
     terminated: np.ndarray
+
+
+class Foreseen(NamedTuple):
+    """What a model said of n transitions before it was told of them.
+
+    Attributes:
+        reward: (n,), the mean.
+        chances: (n, n_outcomes); n_outcomes may be 0 at first.
+        outcome: (n,), what came, an index of the outcomes that are known afterwards.
+        ended: (n,) bool, whether that was the end of the episode.
+        chance_of_end: (n,).
+    """
+
+    reward: np.ndarray
+    chances: np.ndarray
+    outcome: np.ndarray
+    ended: np.ndarray
+    chance_of_end: np.ndarray
 
 
 class TransitionModel(nn.Module):
@@ -192,20 +212,26 @@ class TransitionModel(nn.Module):
     ) -> tuple[th.Tensor, th.Tensor]:
         progress = self._progress_of(state)
         similarities = self.features.similarities(state.unsqueeze(1), candidates)
-        scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
-        expected = th.cat([similarities, scaled], dim=-1) @ self.prior
-        reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
-        if not self.outcomes:
-            return reward, th.zeros_like(reward)
         seen = self.inputs.read(state, progress, candidates, pairs, similarities)
-        chances = self._probabilities(*seen)
-        shown = None if pairs is None else pairs.cpu().numpy()
-        earned = self.rewards.of(progress[:, None], shown, chances.shape[-1])
-        reward = reward + (chances * th.as_tensor(earned, dtype=chances.dtype)).sum(dim=-1)
-        if not ahead:
+        reward, chances = self._foresee(seen, progress, similarities, pairs)
+        if not ahead or not self.outcomes:
             return reward, th.zeros_like(reward)
         following = self.values.following(progress, self.outcomes)  # (n, n_outcomes)
         return reward, (chances * th.as_tensor(following, dtype=chances.dtype)[:, None]).sum(dim=-1)
+
+    def _foresee(
+        self, seen: _Read, progress: np.ndarray, similarities: th.Tensor, pairs: th.Tensor | None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """Mean rewards (n, k) and chances (n, k, n_outcomes) of what was read."""
+        scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
+        expected = th.cat([similarities, scaled], dim=-1) @ self.prior
+        reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
+        chances = self._probabilities(*seen)
+        if self.outcomes:
+            shown = None if pairs is None else pairs.cpu().numpy()
+            earned = self.rewards.of(progress[:, None], shown, chances.shape[-1])
+            reward = reward + (chances * th.as_tensor(earned, dtype=chances.dtype)).sum(dim=-1)
+        return reward, chances
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
@@ -239,16 +265,20 @@ class TransitionModel(nn.Module):
     # ------------------------------------------------------------------ learning
 
     @th.no_grad()
-    def observe(self, steps: Steps) -> None:
-        """Told of n new transitions, each once; :meth:`fit` learns from them."""
+    def observe(self, steps: Steps) -> Foreseen:
+        """Told of n new transitions, each once; :meth:`fit` learns from them. Returns what it had said of them."""
         n = len(steps.action)
         rows = np.arange(n)
         progress, moved = self._progress_of(steps.state), self._progress_of(steps.next_state)
         chosen = steps.candidates[rows, steps.action].unsqueeze(1)
         pairs = None if steps.pairs is None else steps.pairs[rows, steps.action].unsqueeze(1)
         changed = self.inputs.learn(steps.state, progress, steps.candidates, pairs)
-        codes, numbers, actions, state = self.inputs.read(steps.state, progress, chosen, pairs)
         self._grow_effects()
+        similarities = self.features.similarities(steps.state.unsqueeze(1), chosen)
+        read = self.inputs.read(steps.state, progress, chosen, pairs, similarities)
+        reward, chances = (said[:, 0].numpy() for said in self._foresee(read, progress, similarities, pairs))
+        end = self.outcomes.index(None) if None in self.outcomes else None
+        codes, numbers, actions, state = read
         outcome = np.array(
             [
                 self._outcome(None if ended else self.values.difference(before, after))
@@ -275,6 +305,8 @@ class TransitionModel(nn.Module):
                 self._told["progress"][: self.n_told], self._told["pairs"][: self.n_told]
             )
         self.values.remember(steps, self.inputs, self.features)
+        leaving = np.zeros(n, chances.dtype) if end is None else chances[:, end]
+        return Foreseen(reward, chances, outcome, steps.terminated, leaving)
 
     def fit(self, rng: np.random.Generator) -> th.Tensor:
         """Steps of Adam on batches of what was told; returns the mean loss."""
