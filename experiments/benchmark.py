@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.rows import Row
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, write_json
+from experiments.runs.folders import commit_of_checkout, write_json, write_text
 from experiments.runs.tables import format_table, markdown_table
 
 __all__ = ["machine", "table"]
@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     measured = {"command": command, "commit": commit, "machine": machine(), "rows": [row.to_json() for row in rows]}
     write_json(folder / "benchmark.json", measured)
     page = f"`{command}`, commit `{commit}`. {in_words}\n\n{markdown_table(*table(rows))}\n"
-    (folder / "benchmark.md").write_text(page, encoding="utf-8")
+    write_text(folder / "benchmark.md", page)
     print(f"numbers  {folder / 'benchmark.json'}, {folder / 'benchmark.md'}")
 
 

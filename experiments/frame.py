@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, find_runs
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["draw_step"]
 
@@ -33,9 +34,10 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     from PIL import Image  # drawing needs it, and has said so where it is missing
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Its colours are few: a palette takes a third of the bytes.
-    Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
+    picture = Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE)
+    with whole_file(out) as scratch:
+        picture.save(scratch, format="PNG", optimize=True)
     print(f"picture  {out}, {frame.shape[1]} x {frame.shape[0]}")
 
 
@@ -81,9 +83,16 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
     if not 1 <= options["steps"] <= limit:
         raise ValueError(f"`steps` must be in [1, max_episode_steps={limit}], got {options['steps']}.")
     obs, info = env.reset(seed=options["seed"], options=who)
-    for _ in range(options["steps"]):
+    ended = False
+    for number in range(options["steps"]):
+        if ended:
+            raise ValueError(
+                f"`steps` must be at most {number} with seed={options['seed']}, behind which the episode has ended, "
+                f"got {options['steps']}."
+            )
         values = np.where(info["action_mask"] == 1, agent.q_values(obs), -np.inf)
-        obs, _, _, _, info = env.step(int(values.argmax()))
+        obs, _, terminated, truncated, info = env.step(int(values.argmax()))
+        ended = terminated or truncated
     return env.render()  # type: ignore[return-value]
 
 

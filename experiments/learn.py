@@ -12,6 +12,7 @@ from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.folders import (
     MODEL,
+    RUN_FORMAT,
     SUMMARY,
     RunError,
     clear_run,
@@ -119,7 +120,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
             "interactions": int(log.answered.sum()),
             "n_people": len(log.people),
         }
-        write_json(folder / SUMMARY, summary)
+        write_json(folder / SUMMARY, summary, RUN_FORMAT)
     return summary
 
 

@@ -26,6 +26,7 @@ from jobrec_gym.counter_rng import hash64
 from jobrec_gym.extras import install_command
 from jobrec_gym.pieces import windows
 from jobrec_gym.progress import steps
+from jobrec_gym.version import written_by
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -56,6 +57,7 @@ _DEFAULT_TOKENS = 256
 _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
+_FORMAT = "jobrec-vectors/1"
 _SHORT = 64  # bytes: no model reads less
 _SPECIAL_TOKENS = 2  # around a text; a model with fewer reads two tokens less than it could
 
@@ -464,13 +466,21 @@ class CachedEncoder:
                 logger.warning("%s is broken; it is removed and its texts are encoded again.", file)
                 file.unlink(missing_ok=True)
                 continue
-            with np.load(io.BytesIO(data), allow_pickle=False) as shard:
-                self._remember([row.tobytes() for row in shard["keys"]], shard["vectors"])
             self._seen.add(file.name)
+            with np.load(io.BytesIO(data), allow_pickle=False) as shard:
+                if "format" in shard and shard["format"] != _FORMAT:  # earlier ones do not say
+                    logger.warning(
+                        "%s has the format %.40r, written by %.40s, and this version (%s) reads %r; its texts are "
+                        "encoded again.",
+                        *(file, str(shard["format"]), str(shard["written_by"]), written_by(), _FORMAT),
+                    )
+                    continue
+                self._remember([row.tobytes() for row in shard["keys"]], shard["vectors"])
 
     def _write_shard(self, keys: list[bytes], vectors: Vectors) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1), vectors=vectors)
+        rows = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+        np.savez(buffer, keys=rows, vectors=vectors, format=np.array(_FORMAT), written_by=np.array(written_by()))
         data = buffer.getvalue()
         file = self.folder / f"{hashlib.sha256(data).hexdigest()}.npz"
         try:

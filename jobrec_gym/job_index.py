@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import json
 import logging
 import math
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from jobrec_gym.extras import install_command
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.market.verified import is_remembered, remember
 from jobrec_gym.progress import steps
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["EXACT_UP_TO", "JobIndex", "JobSubset", "index_file", "open_index"]
 
@@ -31,13 +34,16 @@ Ids = NDArray[np.int64]
 EXACT_UP_TO = 50_000
 """So many jobs are compared one by one: that takes some 20 ms of one core, and needs neither an index nor FAISS."""
 
-_FORMAT = 1
+_FORMAT = "jobrec-index/2"
+_MAX_TRAILER = 1_000
+"""Bytes in which the last line of a file is looked for."""
 _TRAINED_PER_LIST = 64
 _MAX_SUB_DIM = 8
 _MIN_CODES = 32
 _PROBED_LISTS = 16
 _RANKED_AT_LEAST, _RANKED_FOR_ONE = 300, 3
 _CHUNK = 16_384
+_DIGESTED_AT_ONCE = 1 << 20
 _KEPT_ROWS = 2_048
 
 
@@ -111,9 +117,12 @@ class JobIndex:
     def read(cls, market: LabourMarket, file: Path) -> JobIndex:
         """Opens an index that :meth:`write` wrote.
 
+        The file's digest is compared once; while its size, time and inode stay, it is not read for that again.
+
         Raises:
-            ValueError: If the file is not a whole index of as many jobs.
+            ValueError: If the file is not a whole index of as many jobs, was changed, or is of another version.
         """
+        _require_whole(file)
         try:
             codes = _library("faiss", len(market.jobs)).read_index(str(file))
         except RuntimeError as error:
@@ -123,13 +132,12 @@ class JobIndex:
         return cls(market, codes)
 
     def write(self, file: Path) -> None:
-        """Writes the index, whole or not at all."""
-        scratch = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
+        """Writes the index, whole or not at all; behind FAISS' own bytes a line of JSON says what wrote them."""
+        with whole_file(file) as scratch:
             self._faiss.write_index(self._codes, str(scratch))
-            scratch.replace(file)
-        finally:
-            scratch.unlink(missing_ok=True)
+            said = {"format": _FORMAT, "written_by": written_by(), "sha256": _digest(scratch, scratch.stat().st_size)}
+            with scratch.open("ab") as out:
+                out.write(b"\n" + json.dumps(said).encode())
 
     def nearest(self, applicant: NDArray[np.float32], n: int, subset: JobSubset | None = None) -> Ids:
         """The jobs of highest cosine, nearest first, as far as the index finds them.
@@ -232,7 +240,8 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
         logger.warning("the index of market %r is not kept, %s cannot be written: %s", market.name, file.parent, error)
         return JobIndex.build(market, progress)
     try:
-        return _found(market, file) or _built(market, file, progress)  # by another process meanwhile, or now
+        # By another process meanwhile, or now.
+        return _found(market, file, is_built_next=True) or _built(market, file, progress)
     finally:
         lock.release()
 
@@ -250,14 +259,52 @@ def _built(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
     return index
 
 
-def _found(market: LabourMarket, file: Path) -> JobIndex | None:
+def _found(market: LabourMarket, file: Path, is_built_next: bool = False) -> JobIndex | None:
     if not file.is_file():
         return None
     try:
         return JobIndex.read(market, file)
     except ValueError as error:
-        logger.warning("%s It is built again.", error)
+        if is_built_next:
+            logger.warning("%s It is built again.", error)
         return None
+
+
+def _require_whole(file: Path) -> None:
+    """Compares an index with what its last line says of it.
+
+    Raises:
+        ValueError: If it has no such line, was changed, or is of another version.
+    """
+    if is_remembered(file, [file]):
+        return
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        opened.seek(max(0, size - _MAX_TRAILER))
+        line = opened.read().rpartition(b"\n")[2]
+    try:
+        said = json.loads(line)
+        found, digest = said["format"], said["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a whole index: its last line does not say what wrote it.") from error
+    if found != _FORMAT:
+        raise ValueError(
+            f"{file} has the format {found!r:.40}, written by {said.get('written_by')!s:.40}, and this version "
+            f"({written_by()}) reads {_FORMAT!r}."
+        )
+    if digest != _digest(file, size - len(line) - 1):
+        raise ValueError(f"{file} is not a whole index: its bytes have not the digest that its last line says.")
+    remember(file, [file])
+
+
+def _digest(file: Path, size: int) -> str:
+    """SHA-256 of the first bytes of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while size > 0 and (part := opened.read(min(size, _DIGESTED_AT_ONCE))):
+            digest.update(part)
+            size -= len(part)
+    return digest.hexdigest()
 
 
 def _library(name: str, n_jobs: int) -> Any:

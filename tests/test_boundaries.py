@@ -335,6 +335,26 @@ def test_a_config_is_read_by_commands_and_by_nothing_behind_build():
     assert {name: functions for name, functions in readers.items() if functions != {"main"}} == {}
 
 
+def test_what_commands_write_is_written_whole():
+    others = {
+        "experiments.benchmarks.files": "tables to be read, made anew where they are not whole",
+        "experiments.pages.screenshots": "a frame in a temporary folder",
+    }
+    half = []
+    for path in modules("experiments"):
+        for node in ast.walk(parsed(path)):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            first = node.args[0] if node.args else None
+            writes = node.func.attr in ("write_text", "write_bytes") or (
+                node.func.attr == "open" and isinstance(first, ast.Constant) and str(first.value).startswith("w")
+            )
+            place = first if node.func.attr == "savefig" else node.func.value
+            if (writes or node.func.attr == "savefig") and ast.unparse(place) not in ("scratch", "folder / LOCK"):
+                half.append((dotted(path), ast.unparse(node)))
+    assert {module for module, _ in half} == set(others), half
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_no_source_is_ignored_by_git():
     kinds = {".py", ".yaml", ".toml", ".j2", ".txt", ".npz", ".json", ".typed"}

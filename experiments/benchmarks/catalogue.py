@@ -20,6 +20,7 @@ import numpy as np
 
 import jobrec_gym  # noqa: F401  # registers the environment
 from experiments.benchmarks.rows import Row
+from experiments.runs.folders import read_json, write_json
 from jobrec_gym.candidates import RetrievalCandidates
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.job_index import EXACT_UP_TO, index_file, open_index
@@ -173,9 +174,8 @@ def _build_index(market: LabourMarket) -> dict[str, Any]:
         open_index(market)
         spent = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        note.write_text(json.dumps({**spent, "cores": cores, "bytes": file.stat().st_size}))
-    found: dict[str, Any] = json.loads(note.read_text())
-    return found
+        write_json(note, {**spent, "cores": cores, "bytes": file.stat().st_size})
+    return read_json(note, "Remove it, and the index is built and timed again.")
 
 
 def _recall(market: LabourMarket, exact_up_to: int) -> tuple[np.ndarray, float]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.benchmarks.memory import filled_replay
 from experiments.benchmarks.rows import Row, seconds_per_call
+from experiments.runs.folders import write_figure
 from jobrec_gym import JobRecVectorEnv, load_market
 
 matplotlib.use("Agg")
@@ -82,7 +83,7 @@ def plot_scaling(curves: Mapping[str, Curve], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=2)
-    figure.savefig(path, dpi=140, metadata={"Software": None})
+    write_figure(path, figure, dpi=140, metadata={"Software": None})
     plt.close(figure)
 
 

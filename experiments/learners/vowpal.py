@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.learners.opponents import Recommender
 from jobrec_gym.extras import install_command
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["VowpalWabbit"]
 
@@ -72,7 +73,8 @@ class VowpalWabbit(Recommender):
     def save(self, path: Path) -> None:  # type: ignore[override]
         """Writes down its arguments, and what it learned into a file beside them."""
         super().save(path)
-        self._workspace.save(str(_model_of(path)))
+        with whole_file(_model_of(path)) as scratch:
+            self._workspace.save(str(scratch))
 
     @classmethod
     def load(cls, path: Path, env: VectorEnv, **arguments: Any) -> Self:  # type: ignore[override]

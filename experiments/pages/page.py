@@ -15,7 +15,7 @@ from experiments.pages.section import Content, Section, Table
 from experiments.pages.sections import all_sections
 from experiments.pages.verdicts import headline_of
 from experiments.pages.wording import agent_in_words, command_of, over_seeds, task_in_words
-from experiments.runs.folders import HOW_KEYS, Run, flat_config
+from experiments.runs.folders import HOW_KEYS, Run, flat_config, write_text
 from experiments.runs.grouping import group_runs, like_with_like, newest
 from jobrec_gym.shown_text import without_commands
 
@@ -108,7 +108,8 @@ def write_report(
     environment.filters["of_the_page"] = lambda part: part._replace(anchor="", folder="")
     template = environment.from_string((files("experiments.pages") / "templates" / "report.html.j2").read_text())
     page = folder / "report.html"
-    page.write_text(
+    write_text(
+        page,
         template.render(
             title=title
             or "Job recommendation: " + (", ".join(groups) if len(groups) <= 3 else f"{len(groups)} agents"),
@@ -137,7 +138,7 @@ def write_report(
             parts=parts,
             fitting=lambda table: table.parts(_MOST_COLUMNS),
             differences=Table(["entry", *groups], _differences(groups)),
-        )
+        ),
     )
     return page
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from experiments.runs.folders import write_figure
 from experiments.runs.intervals import interval
 from experiments.runs.tables import Spread
 from jobrec_gym.shown_text import as_text
@@ -22,9 +23,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-__all__ = ["Figure", "Line", "curves", "families", "lorenz_curves", "mean_line"]
+__all__ = ["Figure", "Line", "curves", "families", "level_paths", "lorenz_curves", "mean_line"]
 
-REFERENCE_COLOURS = {"random": "#6b6b6b", "cosine": "#b5541c", "oracle": "#2f2f2f"}
+REFERENCE_COLOURS = {"random": "#6b6b6b", "cosine": "#b5541c", "oracle": "#2f2f2f", "myopic": "#4b6a88"}
 
 # Okabe and Ito (2008): told apart by eyes that do not see all colours; dashes and markers tell them apart in grey.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c00")
@@ -227,6 +228,52 @@ def families(
         return _saved(figure, folder, name, title, caption)
 
 
+def level_paths(
+    folder: Path,
+    name: str,
+    title: str,
+    caption: str,
+    paths: Mapping[str, tuple[Sequence[int], bool]],
+    behind: Collection[str] = (),
+) -> Figure | None:
+    """The levels of one applicant over the steps of an episode, under several policies.
+
+    Args:
+        folder: Of the files.
+        name: Of the files.
+        title: Above the picture.
+        caption: Below the picture.
+        paths: For each policy the level at first and after each step, and whether the applicant left at the end, which
+            a cross marks; references are dashed in their colours.
+        behind: Those of them that are drawn grey and dotted.
+    """
+    if not paths:
+        return None
+    with plt.rc_context(_STYLE):
+        figure, axes = _page(len(paths))
+        number = 0
+        for place, (label, (levels, left)) in enumerate(paths.items()):
+            if label in behind:
+                colour, dashes, width = "#8a929c", ":", 1.4
+            elif label in REFERENCE_COLOURS:
+                colour, dashes, width = REFERENCE_COLOURS[label], "--", 1.2
+            else:
+                style = group_style(number)
+                colour, dashes, width = style["color"], style["linestyle"], style["linewidth"]
+                number += 1
+            # Side by side, for paths that are equal.
+            at = np.asarray(levels) + 0.05 * (place - (len(paths) - 1) / 2)
+            axes.step(range(len(at)), at, where="post", label=label, color=colour, linestyle=dashes, linewidth=width)
+            if left:
+                axes.plot(len(at) - 1, at[-1], "x", color=colour, markersize=8, markeredgewidth=2)
+        axes.set_yticks(range(1, 6))
+        axes.set_ylim(0.6, 5.4)
+        axes.set_xlabel("steps of the episode")
+        axes.set_ylabel("level")
+        _legend(figure, axes, len(paths))
+        return _saved(figure, folder, name, title, caption)
+
+
 def mean_line(tables: Sequence[pd.DataFrame], x: str, y: str) -> Line | None:
     """Interquartile mean and its interval over the runs that have a column; ``None`` if none has.
 
@@ -301,9 +348,9 @@ def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
 
 
 def _saved(figure: Canvas, folder: Path, name: str, title: str, caption: str) -> Figure:
-    figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white", metadata={"Software": None})
+    write_figure(folder / f"{name}.png", figure, dpi=150, facecolor="white", metadata={"Software": None})
     path = folder / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None})
+    write_figure(path, figure, metadata={"Date": None})
     plt.close(figure)
     return Figure(name, title, caption, base64.b64encode(path.read_bytes()).decode())
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from experiments.runs.folders import RunError
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["VIEWS", "take_screenshots"]
 
@@ -30,7 +31,6 @@ def take_screenshots(page: Path, folder: Path) -> list[Path]:
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
         raise RunError("`screenshots` needs Chromium: apt-get install chromium, or leave it out.")
-    folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, (width, height) in VIEWS.items():
@@ -50,6 +50,7 @@ def take_screenshots(page: Path, folder: Path) -> list[Path]:
             with Image.open(whole) as picture:
                 shown = picture.crop((0, 0, width, height)).convert("RGB")
             # A page of few colours is half as large with a palette.
-            shown.quantize(256).save(folder / name, optimize=True)
+            with whole_file(folder / name) as place:
+                shown.quantize(256).save(place, format="PNG", optimize=True)
             pictures.append(folder / name)
     return pictures

@@ -14,6 +14,7 @@ from jobrec_gym import LabourMarket
 from jobrec_gym.array_files import read_arrays
 from jobrec_gym.market import Split
 from jobrec_gym.rewards import matched_cosine, scaled_cosine
+from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
 __all__ = ["PretrainScale", "cosine_pairs", "load_dataset", "save_dataset", "to_pretrain"]
@@ -93,6 +94,7 @@ def to_pretrain(
     return data if pair_features is None else {**data, "pairs": pair_features(applicants, jobs)}
 
 
+_FORMAT = "jobrec-pairs/1"
 _ABOUT = "info:"
 """Stands before the names of entries that tell where rows come from, which ``DynaQ.pretrain`` leaves alone."""
 
@@ -108,6 +110,7 @@ def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMar
     """
     file = Path(path)
     about = {"applicant_id": pairs["applicant_id"], "job_id": pairs["job_id"], "market": market.fingerprint()}
+    about |= {"format": _FORMAT, "written_by": written_by()}
     content = {"reward": pairs["reward"], **{_ABOUT + key: np.asarray(value) for key, value in about.items()}}
     if vectors:
         whole = to_pretrain(pairs, market, market.jobs.vectors, ids=False)
@@ -120,12 +123,18 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
     """The pairs of a file that :func:`save_dataset` wrote.
 
     Raises:
-        ValueError: If there is no such file, or it was made for another market.
+        ValueError: If there is no such file, it is not whole, or it was made for another market or by another version.
     """
     try:
         arrays = read_arrays(path)
         content = {key: arrays[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
         content["reward"] = arrays["reward"]
+        found = str(arrays.get(_ABOUT + "format", _FORMAT))  # earlier ones do not say
+        if found != _FORMAT:
+            writer = str(arrays.get(_ABOUT + "written_by"))
+            raise ValueError(
+                f"it has the format {found!r:.40}, written by {writer:.40}; {written_by()} reads {_FORMAT!r}"
+            )
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(
             f"`pretrain.dataset`: {os.fspath(path)} is no whole data set: {error}. "

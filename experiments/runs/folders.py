@@ -1,4 +1,4 @@
-"""Run folders: what is in them, which are finished, and where they are."""
+"""Run folders: what is in them, which are finished, and where they are; files of results, and what wrote them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = [
     "COLDSTART",
@@ -41,10 +44,14 @@ __all__ = [
     "lock_file",
     "lock_run",
     "of_the_system",
+    "read_json",
     "read_run",
+    "table_digests",
     "unfinished_runs",
     "write_config",
+    "write_figure",
     "write_json",
+    "write_text",
 ]
 
 CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metrics.csv", "progress.csv", "model.zip"
@@ -52,7 +59,7 @@ CHECKPOINT, TENSORBOARD, EVALUATION = "checkpoint", "tensorboard", "evaluation.j
 PRETRAIN, BEFORE = "pretrain.json", "before.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOCK = ".lock"
-RUN_FORMAT = "jobrec-run/1"
+RUN_FORMAT, RESULTS_FORMAT = "jobrec-run/1", "jobrec-results/1"
 
 HOW_KEYS = ("name", "resume", "progress_bar", "threads", "checkpoint_interval", "tracker")
 """Entries of a config that say how to run and what it is called, and change nothing in what comes out."""
@@ -96,21 +103,21 @@ class Run:
         """The learning curve, one row a point.
 
         Raises:
-            RunError: If it is gone or no table.
+            RunError: If it is gone, no table, or not as the run left it.
         """
-        return _table(self.file(METRICS))
+        return self._table(self.file(METRICS))
 
     @property
     def progress(self) -> pd.DataFrame:
         """The algorithm's own log; empty where it wrote none.
 
         Raises:
-            RunError: If it is no table.
+            RunError: If it is no table, or not as the run left it.
         """
         import pandas as pd  # where it is read: most commands read none
 
         file = self.folder / PROGRESS
-        return _table(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
+        return self._table(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
 
     def file(self, name: str) -> Path:
         """A file that every finished run has.
@@ -123,20 +130,32 @@ class Run:
             raise RunError(f"{self.folder} has a {SUMMARY} but no {name}: run it again with resume=false.")
         return path
 
+    def _table(self, file: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            known = self.summary.get("files", {}).get(file.name)  # earlier runs do not say
+            if known is not None and _file_digest(file) != known:
+                raise ValueError("it was changed after the run ended")
+            return pd.read_csv(file)
+        except (OSError, ValueError, pd.errors.ParserError) as error:  # an empty one is a ValueError
+            why = " ".join(str(error).split())[:160]
+            raise RunError(f"{file} is no whole table: {why}. Run it again with resume=false.") from error
+
 
 def read_run(folder: Path) -> Run:
     """Opens a finished run.
 
     Raises:
-        RunError: If the folder holds none, or a file of it is not whole or of another version.
+        RunError: If the folder holds none, or a file of it is not whole, was changed, or is of another version.
     """
-    summary = _read_mapping(folder / SUMMARY, json.loads)
-    if (found := summary.get("format", RUN_FORMAT)) != RUN_FORMAT:
-        raise RunError(
-            f"{folder / SUMMARY} has the format {found!r:.40}, this version reads {RUN_FORMAT!r}: read it by the "
-            "version that wrote it, which it says in `versions`, or run it again with resume=false."
-        )
-    return Run(folder, _read_mapping(folder / CONFIG, yaml.safe_load), summary)
+    none = f"{folder} holds no finished run: "
+    for name in (SUMMARY, CONFIG):
+        if not (folder / name).is_file():
+            raise RunError(f"{none}there is no {name}.")
+    again = "Run it again with resume=false."
+    summary = read_json(folder / SUMMARY, again, RUN_FORMAT, none)
+    return Run(folder, _read_mapping(folder / CONFIG, partial(_config_in, folder / CONFIG), again, none), summary)
 
 
 def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None, name: str) -> list[Run]:
@@ -181,6 +200,11 @@ def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[s
         return ""
     n = len(started) + n_finished
     return f"{len(started)} of {n} runs unfinished: {', '.join(str(folder) for folder in started.values())}"
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the tables of a run, by file name, as its summary keeps them."""
+    return {name: _file_digest(folder / name) for name in (METRICS, PROGRESS) if (folder / name).is_file()}
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -292,16 +316,69 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a resolved config."""
-    with whole_file(folder / CONFIG) as scratch:
-        scratch.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    """Writes a resolved config; its first line, a comment, says what wrote it."""
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}\n{text}")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON that is there whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMAT) -> None:
+    """Writes JSON that is there whole or not at all; numbers that are not finite become null.
+
+    Around the content stand ``format``, ``written_by`` and ``sha256``, by which :func:`read_json` finds out another
+    version and a change.
+
+    Args:
+        path: Where to; folders above it are made.
+        content: Entries in plain JSON.
+        kind: The format.
+    """
+    said = {"format": kind, "written_by": written_by(), **_finite(content)}
+    text = json.dumps({**said, "sha256": _content_digest(said)}, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str = "") -> dict[str, Any]:
+    """The content that :func:`write_json` wrote; what an earlier release wrote says no format, and is read as it is.
+
+    Args:
+        file: Which.
+        way_out: What to do about a file that cannot be read, a sentence.
+        kind: The format.
+        before: Words that an error begins with.
+
+    Raises:
+        RunError: If it is gone, not whole, was changed, holds no named entries, or is of another format.
+    """
+
+    def parse(text: str) -> Any:
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            return content
+        digest = content.pop("sha256", None)
+        _require_format(file, content.get("format", kind), kind, content.get("written_by"))
+        if digest is not None and digest != _content_digest(content):
+            raise ValueError("its `sha256` is of another content")
+        return {key: value for key, value in content.items() if key not in ("format", "written_by")}
+
+    return _read_mapping(file, parse, way_out, before)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text that is there whole or not at all; folders above it are made."""
     with whole_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+def write_figure(path: Path, figure: Figure, **options: Any) -> None:
+    """Writes a figure that is there whole or not at all; folders above it are made.
+
+    Args:
+        path: Its ending says the kind of picture.
+        figure: Of Matplotlib.
+        options: Of its ``savefig``.
+    """
+    with whole_file(path) as scratch:
+        figure.savefig(scratch, format=path.suffix[1:], **options)
 
 
 def commit_of_checkout() -> str | None:
@@ -336,43 +413,59 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     return name or "default"
 
 
-def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """A file of a finished run.
+def _read_mapping(file: Path, parse: Callable[[str], Any], way_out: str, before: str = "") -> dict[str, Any]:
+    """The named entries of a file.
+
+    Args:
+        file: Which.
+        parse: Makes them of its text.
+        way_out: As of :func:`read_json`.
+        before: As of :func:`read_json`.
 
     Raises:
-        RunError: If it is gone, not whole, or holds something else than named entries.
+        RunError: If it is gone, not whole, or holds something else.
     """
     try:
         content = parse(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{before}there is no {file}. {way_out}") from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise RunError(f"{file.parent} holds no finished run: there is no {file.name}.") from error
         why = " ".join(str(error).split())[:160]
-        raise RunError(
-            f"{file.parent} holds no finished run: {file} is not whole, or was changed: {why}. Run it again with "
-            "resume=false."
-        ) from error
+        raise RunError(f"{before}{file} is not whole, or was changed: {why}. {way_out}") from error
     if not isinstance(content, dict):
-        raise RunError(
-            f"{file.parent} holds no finished run: {file} must hold named entries, got {content!r:.40}. Run it again "
-            "with resume=false."
-        )
+        raise RunError(f"{before}{file} must hold named entries, got {content!r:.40}. {way_out}")
     return content
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """A table of a run.
+def _config_in(file: Path, text: str) -> Any:
+    """A config in YAML.
 
     Raises:
-        RunError: If it is none.
+        RunError: If its first line says that it is of another format.
     """
-    import pandas as pd
+    said = re.match(r"# (jobrec-run/\S+), written by (.+)", text)
+    if said is not None:
+        _require_format(file, said[1], RUN_FORMAT, said[2])
+    return yaml.safe_load(text)
 
-    try:
-        return pd.read_csv(file)
-    except (OSError, ValueError, pd.errors.ParserError) as error:  # an empty one is a ValueError
-        why = " ".join(str(error).split())[:160]
-        raise RunError(f"{file} is no whole table: {why}. Run it again with resume=false.") from error
+
+def _require_format(file: Path, found: Any, known: str, writer: Any) -> None:
+    if found != known:
+        by = "" if writer is None else f", written by {writer!s:.40}"
+        raise RunError(
+            f"{file} has the format {found!r:.40}{by}; this version ({written_by()}) reads {known!r}. Read it by the "
+            "version that wrote it, or make it anew, a run by resume=false."
+        )
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of entries in plain JSON, whatever their order and the spaces between them."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from experiments.runs.interrupts import Waiting
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket
 from jobrec_gym.metrics import cumulative_regret
+from jobrec_gym.whole_files import whole_file
 
 __all__ = ["InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
 
@@ -137,14 +138,15 @@ class LearningCurve(BaseCallback):
     sums so far, what the job of the highest cosine would have brought beside them, and the weight of cosine in the next
     step where it is annealed; where a language model gives the feedback, ``feedback/*``, what was asked of it so far;
     ``seconds`` of learning, and ``cpu_seconds`` of this process for it, evaluations not counted. The algorithm's logger
-    gets each row, too, for TensorBoard and trackers.
+    gets each row, too, for TensorBoard and trackers. Where answers move the applicant, nobody knows what another job
+    would have led to: ``online/*`` then is rewards alone.
 
     A reward that is annealed is told the number of interactions.
 
     Args:
         path: Of the table. Rows that are there already are kept: they belong to the run that goes on.
         recorder: The environment that records.
-        truth: What recommendations are worth.
+        truth: What recommendations are worth; ``None`` where answers move the applicant.
         evaluate: What is known of an agent on held-out applicants.
         at: Numbers of interactions to write a row after.
         interval: Further rows, every so many interactions.
@@ -157,7 +159,7 @@ class LearningCurve(BaseCallback):
         self,
         path: Path,
         recorder: InteractionRecorder,
-        truth: Truth,
+        truth: Truth | None,
         evaluate: Callable[[Any], Metrics],
         at: Iterable[int],
         interval: int,
@@ -323,7 +325,8 @@ def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
     ``decisions`` that were wanted, ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``, and ``failures``, how many
     questions got no answer. ``None`` for a simulator that keeps no such account, and where there is none.
     """
-    usage = getattr(getattr(_found(env, "reward_model"), "simulator", None), "usage", None)
+    asked = _found(env, "reward_model")
+    usage = getattr(getattr(asked, "simulator", None) or _found(env, "simulator"), "usage", None)
     if usage is None:
         return None
     return {name: getattr(usage, name) for name in _ASKED} | {"failures": sum(usage.failures.values())}
@@ -356,9 +359,15 @@ def _asked(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def online_metrics(
-    interactions: Interactions | None, truth: Truth, market: LabourMarket, before: list[dict[str, Any]]
+    interactions: Interactions | None, truth: Truth | None, market: LabourMarket, before: list[dict[str, Any]]
 ) -> dict[str, float | None]:
-    """What was earned while learning, since the last of the rows ``before`` and in all."""
+    """What was earned while learning, since the last of the rows ``before`` and in all; rewards alone without truth."""
+    if truth is None:
+        earned = 0.0 if interactions is None else float(interactions.reward.sum())
+        return {
+            "online/mean_reward": None if interactions is None else float(interactions.reward.mean()),
+            "online/cumulative_reward": earned + (before[-1]["online/cumulative_reward"] if before else 0.0),
+        }
     names = (
         "cumulative_reward",
         "cumulative_expected_reward",
@@ -383,14 +392,14 @@ def online_metrics(
             "apply_rate": _apply_rate(truth, applicants, interactions.job_ids),
             "cosine_apply_rate": _apply_rate(truth, applicants, shown[rows, nearest]),
         }
-        earned = (
+        sums_since = (
             interactions.reward.sum(),
             chosen.sum(),
             *(cumulative_regret(reward, best)[-1] for reward in (chosen, random, expected[rows, nearest])),
         )
         sums = {
             name: None if (sofar := sums[name]) is None else sofar + float(value)
-            for name, value in zip(names, earned, strict=True)
+            for name, value in zip(names, sums_since, strict=True)
         }
     return {f"online/{key}": value for key, value in (means | sums).items()}
 
@@ -410,7 +419,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def keep_rows(path: Path, interactions: int) -> None:
     """Drops the rows behind a number of interactions: what came after a checkpoint is done again."""
     rows = rows_until(path, "interactions", interactions)
-    with path.open("w", newline="") as file:
+    with whole_file(path) as scratch, scratch.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import shutil
 import sys
@@ -42,7 +41,9 @@ from experiments.runs.folders import (
     is_finished,
     lock_run,
     of_the_system,
+    read_json,
     read_run,
+    table_digests,
     write_config,
     write_json,
 )
@@ -143,19 +144,19 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
 
     model.save(folder / MODEL)
     summary = {
-        "format": RUN_FORMAT,
+        "files": table_digests(folder),
         "overrides": [item for item in about["overrides"] if not item.startswith("hydra")],
         "commit": about["commit"],
         "seed": setup.seed,
         "interactions": int(model.num_timesteps),
         "market": _describe(setup.market),
-        "pretrain": _read(folder / PRETRAIN, None),
+        "pretrain": _read(folder / PRETRAIN),
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
         "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},
         "example": {
             "applicant": evaluation.example_applicant(),
-            "before": _read(folder / BEFORE, {}).get("example"),
+            "before": (_read(folder / BEFORE) or {}).get("example"),
             "after": evaluation.example(model),
             "cosine": evaluation.example("cosine"),
             "oracle": evaluation.example("oracle"),
@@ -174,13 +175,17 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
     }
     if curve.asked is not None:
         _log.info("feedback: %s", in_words(curve.asked))
-    write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY, summary, RUN_FORMAT)
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def _read(file: Path, absent: Any) -> Any:
-    """What a file of the run says; ``absent`` where the run has none."""
-    return json.loads(file.read_text()) if file.is_file() else absent
+def _read(file: Path) -> dict[str, Any] | None:
+    """What a file of the run says; ``None`` where the run has none.
+
+    Raises:
+        RunError: If it is not whole, or was changed.
+    """
+    return read_json(file, "Run it from its beginning with resume=false.") if file.is_file() else None
 
 
 def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import torch as th
 from hydra.utils import get_object
 from numpy.typing import NDArray
 
-from experiments.runs.folders import RunError, write_json
+from experiments.runs.folders import RunError, read_json, write_figure, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table
 from experiments.studies.career_values import evenly_spread
@@ -84,8 +83,8 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
     missing = []
     for number, asked in enumerate(plan):
         path = _path(folder, asked)
-        kept = json.loads(path.read_text()) if path.is_file() else None
-        if kept is not None and kept["asked"] == asked:
+        kept = read_json(path, "Remove it, and it is made again.") if path.is_file() else None
+        if kept is not None and kept.get("asked") == asked:
             results[number] = kept
         else:
             missing.append(number)
@@ -177,8 +176,7 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     axis.set_ylabel("share of the best policy's return")
     axis.set_xscale("symlog", linthresh=100)
     axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.9))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    write_figure(path, figure, dpi=150, metadata={"Software": None})
     plt.close(figure)
 
 

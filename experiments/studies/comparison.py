@@ -18,6 +18,7 @@ from experiments.runs.folders import (
     RunError,
     commit_of_checkout,
     write_json,
+    write_text,
 )
 from experiments.runs.intervals import interval_cell, mean_interval
 from experiments.runs.progress import Progress
@@ -211,7 +212,7 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
         },
     )
     rows = [{"setting": setting, **row} for setting, study in studies.items() for row in study.rows()]
-    pd.DataFrame(rows).to_csv(folder / COLDSTART_TABLE, index=False)
+    write_text(folder / COLDSTART_TABLE, pd.DataFrame(rows).to_csv(index=False))
     print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, write_json
+from experiments.runs.folders import commit_of_checkout, read_json, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import Interactions, LabourMarket, RuleSimulator, load_market
@@ -170,7 +169,7 @@ def run_cell(
     about |= {"seed": planted.seed, "exact": planted.value(overlap)}
     logs: list[dict[str, Any]] = []
     if file.is_file():
-        there = json.loads(file.read_text())
+        there = read_json(file, "Remove it, and it is made again.")
         logs = there["logs"] if {key: there.get(key) for key in about} == about else []
     logs = logs[:n_logs]
     if progress is not None:

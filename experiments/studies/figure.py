@@ -14,6 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from experiments.runs.folders import write_figure
 from experiments.runs.intervals import mean_interval
 from experiments.studies.study import Study
 
@@ -57,7 +58,7 @@ def plot_settings(studies: Mapping[str, Study], labels: Mapping[str, str], drawn
             left.set_xlabel("interactions")
             right.set_xlabel("regret")
         _label_ends(figure, list(rows[:, 0]))
-        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        write_figure(path, figure, dpi=_DPI, metadata={"Software": None})
         plt.close(figure)
 
 
@@ -93,7 +94,7 @@ def plot_levels(
         for axes in (left, right):
             axes.set_xlabel(axis)
         _label_ends(figure, [left])
-        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        write_figure(path, figure, dpi=_DPI, metadata={"Software": None})
         plt.close(figure)
 
 
@@ -115,7 +116,7 @@ def plot_learning(scores: Mapping[str, pd.Series], caption: str, path: Path) -> 
         _frame(axes, "y")
         figure.supxlabel(fill(caption, _CAPTION), x=0.01, ha="left", fontsize=_SIZE - 1.5, color="#555555")
         _label_ends(figure, [axes])
-        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        write_figure(path, figure, dpi=_DPI, metadata={"Software": None})
         plt.close(figure)
 
 

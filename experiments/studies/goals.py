@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
-from experiments.runs.folders import COLDSTART, RunError, commit_of_checkout, write_json
+from experiments.runs.folders import COLDSTART, RunError, commit_of_checkout, read_json, write_json
 from experiments.runs.intervals import paired_difference
 from experiments.runs.tables import format_table
 from experiments.studies.study import Study
@@ -106,12 +105,9 @@ def read_studies(folder: Path, before: Path | None, reps: int) -> dict[str, Stud
         reps: Bootstrap samples.
 
     Raises:
-        RunError: If there is no study.
+        RunError: If there is no study, or one of them is not whole.
     """
-    studies = {
-        file.parent.name: Study.from_json(json.loads(file.read_text()), reps)
-        for file in sorted(folder.glob(f"*/{COLDSTART}"))
-    }
+    studies = {file.parent.name: _study_in(file, reps) for file in sorted(folder.glob(f"*/{COLDSTART}"))}
     if not studies:
         raise RunError(
             f"`folder`: {folder} holds no study (no SETTING/{COLDSTART}). Make one: {command_of((), folder)}"
@@ -121,8 +117,22 @@ def read_studies(folder: Path, before: Path | None, reps: int) -> dict[str, Stud
         if not file.is_file():
             raise RunError(f"`before`: there is no {file}.")
         # That commit wrote no CPU seconds, and none are asked for.
-        studies[BEFORE] = Study.from_json({**json.loads(file.read_text()), "cpu_seconds": {}}, reps)
+        studies[BEFORE] = _study_in(file, reps, cpu_seconds={})
     return studies
+
+
+def _study_in(file: Path, reps: int, **instead: Any) -> Study:
+    """The study that a file holds, with some of its entries replaced.
+
+    Raises:
+        RunError: If it is not whole, or holds none.
+    """
+    way_out = "Make it anew by experiments.coldstart."
+    content = {**read_json(file, way_out), **instead}
+    try:
+        return Study.from_json(content, reps)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{file} holds no study, {type(error).__name__}: {error}. {way_out}") from error
 
 
 def command_of(settings: Sequence[str], folder: Path) -> str:

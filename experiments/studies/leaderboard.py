@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -15,9 +14,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, read_json, write_text
 from experiments.runs.tables import markdown_table
-from jobrec_gym.whole_files import whole_file
 
 __all__ = ["COLUMNS", "Row", "page_of", "read_rows", "rows_of", "table_of", "update"]
 
@@ -91,12 +89,12 @@ def update(results: Sequence[Path], out: Path, page: Path) -> tuple[int, int]:
         OSError: If a file cannot be read or written.
     """
     kept = {row.key: row for row in read_rows(out)} if out.is_file() else {}
-    made = {row.key: row for file in results for row in rows_of(_read_json(file), str(file))}
+    found = {file: read_json(file, "Give a file that experiments.coldstart wrote.") for file in results}
+    made = {row.key: row for file, result in found.items() for row in rows_of(result, str(file))}
     rows = sorted((kept | made).values(), key=lambda row: (row.setting, -row.score, row.learner))
     text = page_of(page.read_text(encoding="utf-8"), rows)
     for path, content in ((out, table_of(rows)), (page, text)):
-        with whole_file(path) as scratch:
-            scratch.write_text(content, encoding="utf-8")
+        write_text(path, content)
     return len(rows), len(made)
 
 
@@ -242,14 +240,6 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
         ]
         parts.append(f"## {setting}\n\n{markdown_table(header, lines)}\n\n")
     return _TABLE.sub(lambda marks: f"{marks[1]}\n{''.join(parts)}{marks[2]}", text)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"`results`: {path} is no JSON: {error}.") from error
-    return read
 
 
 def _command_of(whole: str, setting: str, learner: str) -> str:

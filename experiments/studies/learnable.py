@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
-from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
 
 CARD, CARD_TEXT = "learnable.json", "learnable.md"
 
@@ -34,8 +34,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     text = card_text(card)
     folder = Path(cfg.folder) / setting
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD_TEXT).write_text(text)
+    write_text(folder / CARD_TEXT, text)
     write_json(folder / CARD, card)
     print(f"{text}\ncard     {folder / CARD_TEXT}\nnumbers  {folder / CARD}")
 

@@ -52,6 +52,8 @@ from jobrec_gym.simulators.prompts import (
     load_prompt,
 )
 from jobrec_gym.simulators.stores import cache_place, open_cache
+from jobrec_gym.version import written_by
+from jobrec_gym.whole_files import whole_file
 
 __all__ = [
     "QUANTILES",
@@ -77,6 +79,7 @@ Ids = NDArray[np.int64]
 QUANTILES = (0.60, 0.85, 0.95)
 """Shares of pairs below click, save and apply; those of :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
 
+_CALIBRATION_FORMAT = "jobrec-calibration/1"
 _CALIBRATION_PAIRS = 100
 _CALIBRATION_STREAM = 0x4C4C
 _DOCUMENTS_KEPT = 8_192
@@ -125,23 +128,31 @@ class Calibration:
     persona: str
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a small JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        """Writes a small JSON, whole or not at all, which says what wrote it."""
+        said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
+        with whole_file(path) as scratch:
+            scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """Reads a file of :meth:`save`.
 
         Raises:
-            ValueError: If it is not one.
+            ValueError: If it is not one, or is of another version.
+            OSError: If it cannot be opened.
         """
+        name = f"`elicitation.calibration` {os.fspath(path)!r}"
         try:
             kept = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**(kept | {"thresholds": thresholds(kept["thresholds"])}))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"`elicitation.calibration` {os.fspath(path)!r} is not a calibration ({error})."
-            ) from error
+            found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)  # earlier: not said
+            if found == _CALIBRATION_FORMAT:
+                return cls(**(kept | {"thresholds": thresholds(kept["thresholds"])}))
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{name} is not a calibration ({error}): make it again by `calibrate`.") from error
+        raise ValueError(
+            f"{name} has the format {found!r:.40}, written by {writer!s:.40}, and this version ({written_by()}) reads "
+            f"{_CALIBRATION_FORMAT!r}: make it again by `calibrate`."
+        )
 
 
 class LLMSimulator:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ __all__ = ["RedisAnswerCache", "redis_place"]
 T = TypeVar("T")
 
 _VERSION = "1"
+_STAMP = f'{{"version": "{_VERSION}", '
+"""With which an answer begins."""
 _PATIENCE = 60.0
 """Seconds that a process waits for a server that starts again."""
 _PAUSE = (0.05, 1.0)
@@ -211,7 +214,7 @@ class RedisAnswerCache(AnswerStore):
         for start in range(0, len(wanted), _BATCH):
             part = wanted[start : start + _BATCH]
             for key, text in zip(part, self._told(partial(self._client.hmget, _ANSWERS, part)), strict=True):
-                answer = None if text is None else answer_of(text, key)
+                answer = None if text is None else self._answer_of(text, key)
                 if answer is not None:
                     found[key] = answer
         return found
@@ -244,7 +247,8 @@ class RedisAnswerCache(AnswerStore):
         texts = {}
         for answer in answers:
             probability = None if math.isnan(answer.probability) else answer.probability
-            texts[answer.key] = json.dumps(asdict(answer) | {"probability": probability}, sort_keys=True)
+            text = json.dumps(asdict(answer) | {"probability": probability}, sort_keys=True)
+            texts[answer.key] = f"{_STAMP}{text[1:]}"
         new, rows = 0, list(texts.items())
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
@@ -301,8 +305,24 @@ class RedisAnswerCache(AnswerStore):
     def _remove_damaged(self, keys: Sequence[str]) -> None:
         """Takes entries away that are no answers, so that they are asked for again."""
         for key, text in zip(keys, self._told(lambda: self._client.hmget(_ANSWERS, list(keys))), strict=True):
-            if text is not None and answer_of(text, key) is None:
+            if text is not None and self._answer_of(text, key) is None:
                 self._run(_MEND, [_ANSWERS], [key, text])
+
+    def _answer_of(self, text: str, key: str) -> CachedAnswer | None:
+        """The answer that an entry holds; ``None`` for a damaged one. Earlier entries do not say their version.
+
+        Raises:
+            ValueError: If another version wrote it.
+        """
+        if text.startswith(_STAMP):
+            return answer_of(f"{{{text[len(_STAMP) :]}", key)
+        other = re.match(r'{"version": "(\d{1,9})", ', text)
+        if other is not None:
+            raise ValueError(
+                f"{self.path} holds an answer of version {other[1]} of the cache, this one ({written_by()}) reads "
+                f"{_VERSION}: export it with the release that wrote it and import the export here."
+            )
+        return answer_of(text, key)
 
     def _run(self, source: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
         """A script's result. Each may be run again: a lost reply does not tell whether it was."""

@@ -1,6 +1,5 @@
 """What the report says of agents beside each other: like with like, intervals in words, equal windows."""
 
-import json
 import re
 import shutil
 
@@ -21,7 +20,7 @@ from experiments.pages.verdicts import against, against_cosine, difference_of, h
 from experiments.pages.windows import equal_windows, window_length
 from experiments.pages.wording import agent_in_words, over_seeds
 from experiments.runs.build import build
-from experiments.runs.folders import Run, find_runs
+from experiments.runs.folders import RUN_FORMAT, Run, find_runs, read_run, write_json
 from experiments.runs.grouping import group_runs
 from experiments.runs.sweeps import in_words
 from experiments.runs.training import run_training
@@ -78,12 +77,12 @@ def copies(trained, tmp_path):
     def copied(name, seed, score, cosine=0.4, finished="2026"):
         copy = shutil.copytree(trained, folder / f"{name}-{seed}-{finished}")
         config = yaml.safe_load((copy / "config.yaml").read_text()) | {"name": name, "seed": seed}
-        summary = json.loads((copy / "summary.json").read_text()) | {"seed": seed}
+        summary = read_run(copy).summary | {"seed": seed}
         summary["held_out"]["score"] = score
         summary["references"]["cosine"]["score"] = cosine
         summary["wall_clock"]["finished"] = finished
         (copy / "config.yaml").write_text(yaml.safe_dump(config))
-        (copy / "summary.json").write_text(json.dumps(summary))
+        write_json(copy / "summary.json", summary, RUN_FORMAT)
         return folder
 
     return copied

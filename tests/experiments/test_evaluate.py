@@ -4,7 +4,15 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from experiments.runs.folders import RunError, find_runs, folder_name, is_finished, unfinished_runs, write_json
+from experiments.runs.folders import (
+    RunError,
+    find_runs,
+    folder_name,
+    is_finished,
+    read_json,
+    unfinished_runs,
+    write_json,
+)
 from experiments.runs.grouping import group_runs
 from experiments.runs.saved import evaluate_run
 
@@ -91,7 +99,7 @@ def test_a_broken_summary_is_named(tmp_path):
 def test_json_is_plain_and_leaves_nothing_beside_it(tmp_path):
     write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5]})
 
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
+    assert read_json(tmp_path / "a.json", "") == {"x": None, "y": [None, 1.5]}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 

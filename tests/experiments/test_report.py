@@ -15,7 +15,15 @@ from experiments.pages.section import Section
 from experiments.pages.sections.held_out import truths_table
 from experiments.pages.sections.study import read_study
 from experiments.runs.build import build
-from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE, RunError, find_runs
+from experiments.runs.folders import (
+    COLDSTART,
+    COLDSTART_FIGURE,
+    RUN_FORMAT,
+    RunError,
+    find_runs,
+    read_run,
+    write_json,
+)
 from experiments.runs.grouping import group_runs
 from experiments.runs.tables import format_table
 from experiments.runs.training import run_training
@@ -257,13 +265,12 @@ def test_what_a_market_or_a_run_is_called_is_shown_as_text_of_bounded_length(run
     hostile = r"$\frac{$ " + "\x1b[2J\u202e\nforged"
     run("algo=random", folder="a")
     run("algo=cosine", folder="b")
-    file = tmp_path / "a" / "summary.json"
-    summary = json.loads(file.read_text())
+    summary = read_run(tmp_path / "a").summary
     summary["overrides"] = ["algo=random", f"+note={hostile}"]
     summary["outcomes"]["agent"]["exposure"]["most_recommended"][0]["title"] = f"{hostile}{'x' * 200_000}"
     for part in summary["outcomes"].values():
         part["by_family"] = {f"{hostile}{'y' * 2_000} {name}": row for name, row in part["by_family"].items()}
-    file.write_text(json.dumps(summary))
+    write_json(tmp_path / "a" / "summary.json", summary, RUN_FORMAT)
     (tmp_path / "b").rename(tmp_path / "z")
 
     page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report", f"Title {hostile}").read_text()

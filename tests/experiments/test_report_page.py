@@ -1,6 +1,5 @@
 """The report in a browser: what a reader sees on a screen, on a phone and in the dark, and what some could not use."""
 
-import json
 import shutil
 
 import pytest
@@ -10,7 +9,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.pages.page import write_report
 from experiments.runs.build import build
-from experiments.runs.folders import find_runs
+from experiments.runs.folders import RUN_FORMAT, find_runs, read_run, write_json
 from experiments.runs.training import run_training
 from tests.browser import CHROMIUM, axe_file, seen
 
@@ -43,14 +42,14 @@ def page(small, tmp_path_factory):
         for seed in (0, 1):
             copy = shutil.copytree(folder / "feedback", folder / f"{number}-{seed}")
             config = yaml.safe_load((copy / "config.yaml").read_text())
-            summary = json.loads((copy / "summary.json").read_text())
+            summary = read_run(copy).summary
             config |= {"name": f"agent {number}, which has a longer name", "seed": seed}
             summary["seed"] = seed
             summary["held_out"]["score"] += 0.01 * number * seed
             if number == 8:
                 summary["references"]["cosine"]["score"] -= 0.1
             (copy / "config.yaml").write_text(yaml.safe_dump(config))
-            (copy / "summary.json").write_text(json.dumps(summary))
+            write_json(copy / "summary.json", summary, RUN_FORMAT)
     return write_report(find_runs(folder, "runs"), tmp_path_factory.mktemp("report"))
 
 

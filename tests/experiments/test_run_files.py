@@ -1,16 +1,18 @@
 """Files of run folders that are not whole, were changed, or are of another version: one line says what to do."""
 
+import errno
 import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.runs import build, training
 from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset
-from experiments.runs.folders import RunError, find_runs, is_finished, read_run
+from experiments.runs.folders import RunError, find_runs, is_finished, read_json, read_run, write_figure, write_json
 from experiments.runs.recording import keep_rows
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
@@ -31,14 +33,15 @@ def folder(finished, tmp_path):
 
 
 def test_a_run_says_what_wrote_it(folder):
-    summary = read_run(folder).summary
-    assert summary["format"] == "jobrec-run/1"
-    assert summary["versions"]
+    said = json.loads((folder / "summary.json").read_text())
+    assert said["format"] == "jobrec-run/1" and said["written_by"].startswith("jobrec-gym")
+    assert said["versions"]
+    assert (folder / "config.yaml").read_text().startswith("# jobrec-run/1, written by jobrec-gym")
 
 
 @pytest.mark.parametrize("name", ["summary.json", "config.yaml"])
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"3", b"\xff\xfe\x00", b"a: [", b"[" * 50_000, b"- !!python/x 1"]
+    "content", [b"", b"{", b"[1]", b"3", b"\xff\xfe\x00", b"a: [", b"[" * 3_000, b"- !!python/x 1"]
 )
 def test_a_file_of_a_run_that_is_not_whole_is_named(folder, name, content):
     (folder / name).write_bytes(content)
@@ -51,8 +54,83 @@ def test_a_file_of_a_run_that_is_not_whole_is_named(folder, name, content):
 def test_a_run_of_another_version_is_named(folder):
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, "format": "jobrec-run/9"}))
-    with pytest.raises(RunError, match=r"has the format 'jobrec-run/9', this version reads 'jobrec-run/1'"):
+    with pytest.raises(RunError, match=r"'jobrec-run/9', written by .* reads 'jobrec-run/1'\. .*resume=false"):
         read_run(folder)
+
+
+def test_a_config_of_another_version_is_named(folder):
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("jobrec-run/1, written by", "jobrec-run/0, written by old"))
+    with pytest.raises(RunError, match=r"config\.yaml has the format 'jobrec-run/0', written by old jobrec-gym"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.csv", "progress.csv"])
+def test_what_was_changed_in_a_run_is_found(folder, name):
+    file = folder / name
+    text = file.read_text()
+    changed = {
+        "summary.json": text.replace('"seed": 0', '"seed": 1'),
+        "metrics.csv": text.replace("1", "2"),
+        "progress.csv": f"{text}rollout/reward\n1\n",  # a bandit logs nothing
+    }[name]
+    assert changed != text
+    file.write_text(changed)
+    with pytest.raises(RunError, match=rf"{re.escape(name)} is .*(sha256|changed).*resume=false") as refused:
+        run = read_run(folder)
+        assert len(run.metrics) + len(run.progress)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_of_a_release_that_kept_no_digests_is_read(folder):
+    summary = read_run(folder).summary
+    del summary["files"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().partition("\n")[2])
+    assert read_run(folder).summary == summary
+    assert len(read_run(folder).metrics)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b'{"format": "jobrec-results/2", "written_by": "jobrec 9"}',
+            "'jobrec-results/2', written by jobrec 9",
+        ),
+        (b'{"format": "jobrec-results/1", "sha256": "0", "x": 1}', "is not whole, or was changed: its `sha256`"),
+        (b'{"x": 1', "is not whole, or was changed: .*Make it anew"),
+        (b"[1]", r"must hold named entries, got \[1\]\. Make it anew"),
+        (None, "there is no .*Make it anew"),
+    ],
+)
+def test_a_result_that_cannot_be_read_is_told_in_a_line(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(RunError, match=said) as refused:
+        read_json(tmp_path / "x.json", "Make it anew.")
+    assert "x.json" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_result_is_read_as_it_was_written_and_one_of_an_earlier_release_as_it_is(tmp_path):
+    content = {"n": 3, "name": "é", "of": [1.5, {"x": 0.1 + 0.2}]}
+    write_json(tmp_path / "new.json", content)
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_json(tmp_path / "new.json", "") == read_json(tmp_path / "old.json", "") == content
+
+
+def test_a_figure_is_replaced_whole_or_not_at_all(tmp_path):
+    class Broken:
+        def savefig(self, place, **options):
+            place.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = tmp_path / "curve.png"
+    place.write_bytes(b"the old one")
+    with pytest.raises(OSError, match="No space") as refused:
+        write_figure(place, Broken())
+    assert refused.value.filename == str(place)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"the old one"]
 
 
 def test_a_config_that_makes_objects_is_no_config(folder, tmp_path):
@@ -116,3 +194,14 @@ def test_a_truncated_data_set_is_named(tmp_path, share):
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(ValueError, match=r"pairs\.npz is no whole data set: .*Make one"):
         load_dataset(file, market)
+
+
+def test_a_data_set_of_another_version_is_named(tmp_path):
+    market = load_market("default", n_jobs=30, n_applicants=20)
+    save_dataset(tmp_path / "pairs.npz", cosine_pairs(market, 50, seed=0), market)
+    with np.load(tmp_path / "pairs.npz") as file:
+        content = dict(file)
+    assert str(content["info:written_by"]).startswith("jobrec-gym")
+    np.savez(tmp_path / "pairs.npz", **content | {"info:format": "jobrec-pairs/2", "info:written_by": "jobrec-gym 9"})
+    with pytest.raises(ValueError, match=r"format 'jobrec-pairs/2', written by jobrec-gym 9; jobrec-gym .*Make one"):
+        load_dataset(tmp_path / "pairs.npz", market)

@@ -287,6 +287,17 @@ def test_a_broken_file_is_rebuilt_and_not_trusted(tmp_path, damage, caplog):
     assert third.calls == []
 
 
+def test_vectors_of_another_version_are_left_and_encoded_again(tmp_path, caplog, monkeypatch):
+    first, second = Counting(), Counting()
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders, "_FORMAT", "jobrec-vectors/9")
+        patch.setattr(encoders, "written_by", lambda: "jobrec-gym 9")
+        CachedEncoder(first, tmp_path).encode(["a"])
+    CachedEncoder(second, tmp_path).encode(["a"])
+    assert second.asked == ["a"] and len(shards(tmp_path)) == 2
+    assert "the format 'jobrec-vectors/9', written by jobrec-gym 9" in caplog.text
+
+
 def test_an_interrupted_run_keeps_its_finished_batches(tmp_path):
     first, second = Counting(stop_at_call=3), Counting()
     with pytest.raises(KeyboardInterrupt):

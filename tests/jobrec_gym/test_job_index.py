@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_an_index_of_other_vectors_is_not_read(tmp_path, unopened):
     assert index_file(other).is_file() and not stale.exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "another size"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "another size", "a bit", "of FAISS alone", "another version"])
 def test_a_broken_index_is_built_again(tmp_path, unopened, caplog, damage):
     market = load(tmp_path / "market")
     file = index_file(market)
@@ -161,11 +162,34 @@ def test_a_broken_index_is_built_again(tmp_path, unopened, caplog, damage):
         small = load_market("default", n_jobs=600, n_applicants=5)
         JobIndex.build(small).write(file)
     else:
-        file.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"")
+        inner, _, line = whole.rpartition(b"\n")
+        said = json.loads(line)
+        assert said["written_by"].startswith("jobrec-gym")
+        newer = json.dumps(said | {"format": "jobrec-index/9"}).encode()
+        middle = len(inner) // 2
+        file.write_bytes(
+            {
+                "truncated": whole[: len(whole) // 2],
+                "empty": b"",
+                "a bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+                "of FAISS alone": inner,
+                "another version": inner + b"\n" + newer,
+            }[damage]
+        )
     open_index.cache_clear()
     open_index(market)
-    assert "built again" in caplog.text
+    (told,) = [record.getMessage() for record in caplog.records if "built again" in record.getMessage()]
+    assert str(file) in told and "\n" not in told
+    assert ("jobrec-index/9" in told) == (damage == "another version")
     assert len(file.read_bytes()) == len(whole)
+
+
+def test_the_digest_of_an_index_is_compared_once_a_file(tmp_path, unopened, monkeypatch):
+    market = load(tmp_path / "market")
+    JobIndex.build(market).write(index_file(market))
+    JobIndex.read(market, index_file(market))
+    monkeypatch.setattr(job_index, "_digest", lambda *_: pytest.fail("compared again"))
+    JobIndex.read(market, index_file(market))
 
 
 def test_a_failed_write_costs_the_keeping_only_and_leaves_nothing_behind(tmp_path, unopened, monkeypatch, caplog):
@@ -179,7 +203,7 @@ def test_a_failed_write_costs_the_keeping_only_and_leaves_nothing_behind(tmp_pat
     index = open_index(market)
     assert len(index.nearest(market.applicants.vectors[0].astype(np.float32), 5)) == 5
     assert "is not kept" in caplog.text and "disk full" in caplog.text
-    assert not list(market.folder.glob("*.tmp")) and not index_file(market).exists()
+    assert not list(market.folder.glob(".jobs-*")) and not index_file(market).exists()
 
 
 def test_processes_that_need_the_index_at_once_build_it_once(tmp_path):

@@ -788,6 +788,35 @@ def test_the_calibration_cuts_at_quantiles_and_is_kept_in_a_file(market, tmp_pat
     assert np.isfinite(probability).all()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not a calibration .*make it again"),
+        ("[1]", "is not a calibration"),
+        ('{"thresholds": [0.3, 0.2, 0.9]}', "is not a calibration .*rising"),
+        ('{"thresholds": [0.1, 0.2, 0.9]}', "is not a calibration .*missing"),
+        (
+            '{"format": "jobrec-calibration/2", "written_by": "jobrec-gym 9"}',
+            "the format 'jobrec-calibration/2', written by jobrec-gym 9",
+        ),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_named(tmp_path, content, said):
+    (tmp_path / "cuts.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"cuts\.json.*{said}") as refused:
+        Calibration.load(tmp_path / "cuts.json")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_calibration_says_what_wrote_it_and_one_that_does_not_is_read(tmp_path):
+    made = Calibration((0.2, 0.5, 0.8), 100, "model", "prompt", "persona")
+    made.save(tmp_path / "cuts.json")
+    said = json.loads((tmp_path / "cuts.json").read_text())
+    assert said.pop("format") == "jobrec-calibration/1" and said.pop("written_by").startswith("jobrec-gym")
+    (tmp_path / "old.json").write_text(json.dumps(said))
+    assert Calibration.load(tmp_path / "old.json") == Calibration.load(tmp_path / "cuts.json") == made
+
+
 def test_the_calibration_of_auto_is_asked_once_and_is_part_of_the_usage(market, tmp_path):
     with serving(lean_by_text) as fake:
         options = {"mode": "probability", "cache": tmp_path / "answers.sqlite"}

@@ -287,6 +287,28 @@ def test_another_version_is_refused_with_what_wrote_it(address):
         open_cache(address)
 
 
+def test_an_answer_says_its_version_and_one_of_another_is_neither_taken_nor_thrown_away(address):
+    store = open_cache(address)
+    store.put(answer())
+    text = store._client.hget(redis_cache._ANSWERS, answer().key)
+    assert json.loads(text)["version"] == "1"
+    newer = text.replace('"version": "1"', '"version": "2"')
+    store._client.hset(redis_cache._ANSWERS, answer().key, newer)
+    for use in (lambda: store.get([answer().key]), lambda: store.claim([answer().key], "me", 600)):
+        with pytest.raises(ValueError, match=r"an answer of version 2 of the cache, this one .* export it"):
+            use()
+    assert store._client.hget(redis_cache._ANSWERS, answer().key) == newer
+
+
+def test_an_answer_of_a_release_that_did_not_say_its_version_is_read(address):
+    store = open_cache(address)
+    store.put(answer())
+    said = json.loads(store._client.hget(redis_cache._ANSWERS, answer().key))
+    del said["version"]
+    store._client.hset(redis_cache._ANSWERS, answer().key, json.dumps(said))
+    assert store.get([answer().key]) == {answer().key: answer()}
+
+
 def test_a_server_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(redis_cache, "_PATIENCE", 0.2)
     with pytest.raises(CacheUnusable, match=r"redis://127\.0\.0\.1:1/0 cannot be used .*start it"):

@@ -179,7 +179,7 @@ class _Commands(Drill):
 
     def runs(self, folder: Path) -> list[Any]:
         """Of each run, by its seed: what it came to, and its learning curve; but for the time that it took."""
-        unequal = {"wall_clock", "commit", "overrides", "feedback"}
+        unequal = {"wall_clock", "commit", "overrides", "feedback", "files", "sha256"}  # digests are of times, too
 
         def lasting(row: dict[str, str]) -> dict[str, str]:
             return {

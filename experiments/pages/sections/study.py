@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Poster, Section, Table
-from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE
+from experiments.runs.folders import COLDSTART, COLDSTART_FIGURE, RunError, read_json
 
 __all__ = ["SECTION", "read_study"]
 
@@ -20,11 +19,17 @@ def read_study(folder: Path) -> dict[str, Any] | None:
     Returns:
         ``name``, ``in_words``, ``png``, base64, and of a whole study ``tables`` (``header`` and ``rows`` of each);
         ``None`` if neither command was there.
+
+    Raises:
+        RunError: If what they left is not whole, or was changed.
     """
-    if not (folder / COLDSTART).is_file():
+    file = folder / COLDSTART
+    if not file.is_file():
         return None
-    study = json.loads((folder / COLDSTART).read_text())
-    figure = folder / study.get("figure", COLDSTART_FIGURE)
+    study = read_json(file, "Make it anew, or remove it and have the page without it.")
+    figure = folder / str(study.get("figure", COLDSTART_FIGURE))
+    if figure.parent != folder:
+        raise RunError(f"{file}: `figure` must be the name of a file beside it, got {figure!s:.80}.")
     return {**study, "png": base64.b64encode(figure.read_bytes()).decode()} if figure.is_file() else None
 
 
