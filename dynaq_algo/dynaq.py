@@ -19,6 +19,7 @@ from dynaq_algo.algorithm import CandidateAlgorithm
 from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs, require_whole
 from dynaq_algo.batches import Batch, gather_alone, gather_steps
 from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from
+from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import PAIRS, PROGRESS
 from dynaq_algo.networks import denormals_flushed, squared_error_step
@@ -69,7 +70,9 @@ class DynaQ(CandidateAlgorithm):
     Logged, beside SB3's own: `train/loss` (TD loss of the direct updates), `train/planning_loss`, `train/model_loss`,
     `train/model_r2` (of rewards predicted before the model was trained on them, over the last 1,000 transitions),
     `train/q_mean` (mean Q of the batch), `train/n_updates` (direct updates), `train/planning_updates`,
-    `rollout/exploration_rate`, and `reward/<name>`: each of `info["reward_components"]`, mean of the last 1,000.
+    `rollout/exploration_rate`, and `reward/<name>`: each of `info["reward_components"]`, mean of the last 1,000. With
+    `world_model="transitions"` also `world_model/<name>`: errors on the last 1,000 transitions, each foreseen before it
+    was learned, see :class:`~dynaq_algo.forecasts.TransitionForecasts`.
 
     Args:
         policy: `"CandidatePolicy"` or a subclass of it.
@@ -192,6 +195,7 @@ class DynaQ(CandidateAlgorithm):
         self._n_transitions = self._n_planning_updates = 0
         self.forecasts = RewardForecasts(WINDOW)
         if _init_setup_model:
+        self.transition_forecasts = TransitionForecasts(WINDOW)
             self._setup_model()
 
     @classmethod
@@ -419,6 +423,8 @@ class DynaQ(CandidateAlgorithm):
         imagined: Any = [None] * self.planning_steps
         if self.planning == "background":
             with th.no_grad():
+        for name, error in self.transition_forecasts.errors().items():
+            self.logger.record(f"world_model/{name}", error)
                 imagined = self.world_model.of_pairs(batch.pairs).split(batch_size)
         target_values = self._target_values(transitions, batch).split(batch_size)
         losses = []
@@ -498,10 +504,9 @@ class DynaQ(CandidateAlgorithm):
             new = replay.newest(n_new)
             if isinstance(self.world_model, TransitionModel):
                 steps = gather_steps(new, replay, policy)
-                predicted, _ = self.world_model.score(steps.state, steps.candidates, steps.pairs)
-                chosen = predicted[np.arange(len(steps.action)), steps.action]
-                self.forecasts.add(steps.reward.tolist(), chosen.tolist())
-                self.world_model.observe(steps)
+                foreseen = self.world_model.observe(steps)
+                self.forecasts.add(steps.reward.tolist(), foreseen.reward.tolist())
+                self.transition_forecasts.add(steps.reward, foreseen)
                 return
             alone, reward = gather_alone(new, replay, policy), policy.tensor(self._normalised(new.reward))
             with th.no_grad():

@@ -29,6 +29,7 @@ CLASSES = {
 }
 # Whose objects are their class and their attributes.
 OBJECTS = {
+    "dynaq_algo.forecasts": ("TransitionForecasts",),
     "dynaq_algo.planning": ("VisitedPairs", "CandidatePairs", "CrossedPairs"),
     "dynaq_algo.world_model": ("RewardForecasts",),
     "stable_baselines3.common.utils": ("ConstantSchedule", "FloatSchedule", "LinearSchedule"),

@@ -54,6 +54,7 @@ LAYERS = {
         {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"outcome_inputs", "context_values", "transition_model"},
+        {"forecasts"},
         {"networks", "world_model", "gaussian_process", "policies"},
         {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
         {"algorithm", "plus"},

@@ -1,0 +1,73 @@
+"""How well a model of what follows foresaw the latest transitions, each before it was told of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dynaq_algo.arguments import require_whole
+from dynaq_algo.transition_model import Foreseen
+
+__all__ = ["TransitionForecasts"]
+
+_LEAST_CHANCE = 1e-3
+"""What an outcome counts as having been given at least: one that was never seen before had no chance at all."""
+
+
+class TransitionForecasts:
+    """The errors of a model of what follows on the latest transitions, all of which were held out.
+
+    Each was foreseen before the model learned it (a prequential error; Dawid, 1984), so that nothing is set aside for
+    it. Beside each error stands that of the constant that fits the same transitions best: the mean of the rewards, the
+    shares of the outcomes, the share of the ends. A model that knows something is below it.
+
+    Args:
+        size: Of how many transitions errors are.
+
+    Raises:
+        ValueError: If `size` is below 1.
+
+    Example:
+        >>> forecasts = TransitionForecasts(1_000)
+        >>> chances = np.array([[0.5, 0.5], [0.25, 0.75]])
+        >>> said = Foreseen(np.zeros(2), chances, np.array([0, 1]), np.array([False, True]), chances[:, 1])
+        >>> forecasts.add(np.array([0.0, 1.0]), said)
+        >>> forecasts.errors()["reward_mse"], forecasts.errors()["leaving_brier"]
+        (0.5, 0.15625)
+    """
+
+    def __init__(self, size: int):
+        # Of each transition: reward, what was foreseen of it, outcome, its chance, whether it ended, chance of the end.
+        self.rows = np.zeros((require_whole("size", size, 1), 6))
+        self.n_added = 0
+
+    def add(self, reward: np.ndarray, foreseen: Foreseen) -> None:
+        """Rewards (n,) of n transitions, and what the model had said of them."""
+        n = len(reward)
+        chance = np.zeros(n)
+        known = np.flatnonzero(foreseen.outcome < foreseen.chances.shape[1])
+        chance[known] = foreseen.chances[known, foreseen.outcome[known]]
+        columns = reward, foreseen.reward, foreseen.outcome, chance, foreseen.ended, foreseen.chance_of_end
+        new = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)[-len(self.rows) :]
+        self.rows[(self.n_added + np.arange(len(new))) % len(self.rows)] = new
+        self.n_added += len(new)
+
+    def errors(self) -> dict[str, float]:
+        """Errors by name, each followed by that of the best constant; none before the first transition.
+
+        `reward_mse` is the mean squared error of the reward, `outcome_log_loss` the mean of minus the logarithm of the
+        chance that what came had been given (at least 0.001), `leaving_brier` the mean squared error of the chance of
+        an end.
+        """
+        rows = self.rows[: self.n_added]
+        if not len(rows):
+            return {}
+        reward, mean, outcome, chance, ended, end = rows.T
+        shares = np.bincount(outcome.astype(np.int64)) / len(rows)
+        return {
+            "reward_mse": float(np.square(reward - mean).mean()),
+            "reward_mse_of_mean": float(reward.var()),
+            "outcome_log_loss": float(-np.log(np.maximum(chance, _LEAST_CHANCE)).mean()),
+            "outcome_log_loss_of_shares": float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()),
+            "leaving_brier": float(np.square(ended - end).mean()),
+            "leaving_brier_of_share": float(ended.var()),
+        }
