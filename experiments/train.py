@@ -14,7 +14,7 @@ from experiments.runs import resolvers  # noqa: F401  # conf/train.yaml needs th
 from experiments.runs.arguments import as_typed, require_plugin
 from experiments.runs.command import command
 from experiments.runs.folders import RunError
-from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table
+from experiments.runs.tables import columns_of, format_table, held_out_table
 
 
 @command(config_path="../conf", config_name="train")
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
         print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
         return score
     agents = {cfg.name or "this run": summary["held_out"], **summary["references"]}
-    print(format_table(*held_out_table(agents, MAIN_COLUMNS)))
+    print(format_table(*held_out_table(agents, columns_of(summary["held_out"], main=True))))
     if summary["feedback"] is not None:
         print(f"\nfeedback  {in_words(summary['feedback'])}")
     if summary["stopped"] is not None:

@@ -144,7 +144,7 @@ class OracleRecommender(Recommender):
         seed: As for every opponent.
 
     Raises:
-        ValueError: If observations are not ids, or two applicants cannot be told apart.
+        ValueError: If observations are not ids, two applicants cannot be told apart, or answers move them.
     """
 
     def __init__(self, env: VectorEnv, simulator: UserSimulator | dict[str, Any], gamma: float = 0.9, seed: int = 0):
@@ -152,6 +152,11 @@ class OracleRecommender(Recommender):
         super().__init__(env, gamma, seed, simulator=simulator_spec(made))
         if not self.layout.uses_ids:
             raise ValueError("`env` must be made with `observation='ids'` for the oracle.")
+        if self.layout.progress is not None:
+            raise ValueError(
+                "`env` moves its applicants, and this oracle knows the next reward alone: the exact best policy and "
+                "the best myopic one stand beside every run there, see jobrec_gym.oracle.CareerOracle."
+            )
         self._truth: Any = made.bind(self._market)
         self._applicant_ids = {_key(vector): row for row, vector in enumerate(self._market.applicants.vectors)}
         if len(self._applicant_ids) < len(self._market.applicants):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.runs.careers import is_career
 from experiments.runs.folders import Run
 from experiments.runs.grouping import mark_of
 from experiments.runs.tables import Spread, mean_and_spread
@@ -67,6 +68,11 @@ class ReportData:
         """The run whose outcomes of random, cosine and oracle stand for those of all."""
         return next(iter(self.groups.values()))[0]
 
+    @property
+    def is_career(self) -> bool:
+        """Whether answers move the applicants of these runs, so that agents are scored by episodes."""
+        return is_career(self.first.config)
+
     @cached_property
     def truths(self) -> dict[str, list[Run]]:
         """Runs by the pairs and the truth that they are scored on; one entry unless each seed has its own."""
@@ -77,7 +83,7 @@ class ReportData:
 
     @cached_property
     def references(self) -> dict[str, dict[str, float | None]]:
-        """Held-out metrics of :data:`REFERENCES`, means over :attr:`truths`.
+        """Held-out metrics of :data:`REFERENCES`, and of others who stand beside these runs, means over :attr:`truths`.
 
         ``None`` where equal pairs give unlike values: a return of an agent's own gamma.
         """
@@ -88,9 +94,9 @@ class ReportData:
             ]
             return _mean(known)
 
-        return {
-            who: {key: over_truths(who, key) for key in self.first.summary["references"][who]} for who in REFERENCES
-        }
+        beside = self.first.summary["references"]
+        order = [*REFERENCES, *(who for who in beside if who not in REFERENCES)]
+        return {who: {key: over_truths(who, key) for key in beside[who]} for who in order}
 
     @cached_property
     def held_out(self) -> dict[str, dict[str, Spread | None]]:

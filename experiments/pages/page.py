@@ -35,12 +35,17 @@ _EXPLAINED = {
     "hit@1": "Share of sets whose best-ranked job the applicant would apply to, over the sets that hold one",
     "hit@5": "Such a job among the best 5",
     "hit@10": "Such a job among the best 10",
-    "return": "Discounted sum of expected rewards over a greedy episode, at the agent's gamma",
+    "return": "Sum of rewards over a greedy episode: expected ones, discounted at the agent's gamma, or, where answers "
+    "move the applicant, those that were paid",
     "regret": "Expected reward of the best choice less that of the agent's, for each recommendation",
     "cosine": "Mean cosine reward of the greedy choice, in [0, 1]",
     "coverage": "Share of the jobs that are recommended at all",
     "Gini": "How unevenly jobs are recommended: 0 equally, near 1 always the same",
     "congestion": "Chance that two recommendations are of the same job",
+    "share of best": "What is earned in an episode, as a share of what the best policy earns with the same applicants",
+    "left": "Share of applicants who left before the episode's end",
+    "left after": "Mean number of steps that those stayed who left",
+    "steps": "Mean length of an episode",
 }
 
 
@@ -121,7 +126,11 @@ def write_report(
             ),
             facts=_facts(runs),
             how_to_read=_band(groups),
-            without=[section.without for section in all_of_them if section.without and section.name not in there],
+            without=[
+                section.without
+                for section in all_of_them
+                if section.without and section.name not in there and not (section.of_pairs and first.is_career)
+            ],
             agents=[
                 {
                     "label": label,

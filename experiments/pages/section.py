@@ -102,6 +102,8 @@ class Section(Generic[Found]):
         draw: Makes what stands in it, given what ``needs`` found, and writes its figures into the folder of the data.
         without: A sentence under "What was run" that says why the section is missing; empty says nothing.
         once: Whether it is of the whole page, and not of each comparison of runs that are scored on the same pairs.
+        of_pairs: Whether it is of single recommendations: ``without`` is not said of runs in which answers move the
+            applicant, who are scored by episodes.
 
     Example:
         >>> from experiments.pages.data import has_values
@@ -117,6 +119,7 @@ class Section(Generic[Found]):
     draw: Callable[[ReportData, Found], Content]
     without: str = ""
     once: bool = False
+    of_pairs: bool = False
 
     def content(self, data: ReportData) -> Content | None:
         """What stands in it; ``None`` where there is nothing to draw. What it needs is found once."""

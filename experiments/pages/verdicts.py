@@ -86,9 +86,8 @@ def headline_of(data: ReportData) -> Headline:
     if n > 1 and (rivals := [label for label in others if label not in told]):
         listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
         said += f" Not told apart from it by {n} seeds: {listed}."
-    return Headline(
-        f"{said} 0 is a random choice, 1 the best possible one.", {1: "above", 0: "", -1: "below"}[difference.side]
-    )
+    ends = "1 is what the best policy earns." if data.is_career else "0 is a random choice, 1 the best possible one."
+    return Headline(f"{said} {ends}", {1: "above", 0: "", -1: "below"}[difference.side])
 
 
 def difference_of(differences: Sequence[float]) -> Difference:

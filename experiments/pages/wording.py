@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.runs.arguments import as_override
 from experiments.runs.build import truth_spec
+from experiments.runs.careers import is_career
 from experiments.runs.folders import HOW_KEYS, Run
 from experiments.runs.grouping import name_of
 
@@ -41,12 +42,24 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
     sampler = _SAMPLERS.get(str(env["candidate_sampler"]), str(env["candidate_sampler"]))
     k = "all" if env["candidate_sampler"] == "all" else f"{env['num_candidates']:,}"
     steps, again = env["max_episode_steps"], "" if env["repeats"] else ", no job twice"
-    return (
+    shown = (
         f"An applicant of the market {market['name']} ({market['n_applicants']:,} applicants, {market['n_jobs']:,} "
-        f"jobs) is shown one of {k} candidates, {sampler}; an episode is {steps} recommendations to one "
-        f"applicant{again}. Agents are scored on {evaluation['n_pairs']:,} fixed pairs of an applicant "
-        f"({evaluation['split']} split) and candidates ({evaluation['job_split']} split), the same for all, by "
-        f"{simulator_in_words(truth_spec(config))}."
+        f"jobs) is shown one of {k} candidates, {sampler}; an episode is"
+    )
+    truth = simulator_in_words(truth_spec(config))
+    if is_career(config):
+        n = evaluation.get("n_applicants")
+        return (
+            f"{shown} up to {steps} recommendations to one applicant{again}, whom answers move: whoever is interested "
+            "climbs and earns more, and whoever has no patience left leaves. Agents are scored by an episode with "
+            f"{'each applicant' if n is None else f'{n:,} applicants'} of the {evaluation['split']} split (jobs of the "
+            f"{evaluation['job_split']} split), the same for all: by the share of what the best policy earns. Answers "
+            f"are those of {truth}."
+        )
+    return (
+        f"{shown} {steps} recommendations to one applicant{again}. Agents are scored on {evaluation['n_pairs']:,} "
+        f"fixed pairs of an applicant ({evaluation['split']} split) and candidates ({evaluation['job_split']} split), "
+        f"the same for all, by {truth}."
     )
 
 
@@ -91,10 +104,18 @@ def _class_of(target: str) -> str:
 def reward_in_words(config: Mapping[str, Any]) -> str:
     """What an agent is paid while it learns."""
     reward = config["reward"]
+    if reward["_target_"] is None:
+        own = config["env"].get("simulator")
+        return (
+            f"paid by decisions of {simulator_in_words(own)}, times what the applicant earns"
+            if own
+            else "paid the cosine"
+        )
     name = reward["_target_"].rpartition(".")[2].removeprefix("Vector")
     if name == "CosineReward":
         return f"paid the cosine similarity of applicant and job (scale {reward['scale']})"
-    decides = simulator_in_words(reward["simulator"])
+    asked = reward["simulator"] or config["env"]["simulator"]  # none: the environment's own
+    decides = simulator_in_words(asked)
     if name == "HybridReward":
         schedule = reward["schedule"]
         if schedule["kind"] == "two_phase":

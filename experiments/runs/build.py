@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
@@ -17,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 import jobrec_gym
 from dynaq_algo import Bandit
 from experiments.runs import resolvers  # noqa: F401  # configs cannot be resolved without them
+from experiments.runs.careers import CAREER, CareerEvaluation, is_career
 from experiments.runs.datasets import PretrainScale
-from experiments.runs.evaluation import HeldOutEvaluation, Truth
+from experiments.runs.evaluation import Evaluation, HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
+from experiments.runs.numbers import MOST, require_whole
 from experiments.runs.recording import InteractionRecorder
 from experiments.runs.trackers import Tracker
-from jobrec_gym import JobRecVectorEnv, LabourMarket
+from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
 
 __all__ = [
@@ -46,26 +48,28 @@ Config = Mapping[str, Any]
 
 T = TypeVar("T")
 
-_MOST = 2**53  # counts beyond are not exact in a table of results
 _NUMBERS = (
     ("seed", 0, 2**32 - 1),
-    ("total_timesteps", 0, _MOST),
-    ("pretrain.epochs", 0, _MOST),
-    ("pretrain.n_pairs", 1, _MOST),
-    ("evaluation.interval", 1, _MOST),
-    ("evaluation.n_pairs", 1, _MOST),
-    ("evaluation.n_episodes", 0, _MOST),
+    ("total_timesteps", 0, MOST),
+    ("pretrain.epochs", 0, MOST),
+    ("pretrain.n_pairs", 1, MOST),
+    ("evaluation.interval", 1, MOST),
+    ("evaluation.n_pairs", 1, MOST),
+    ("evaluation.n_episodes", 0, MOST),
     ("evaluation.seed", 0, 2**63 - 1),
-    ("checkpoint_interval", 1, _MOST),
+    ("checkpoint_interval", 1, MOST),
     ("threads", 1, 4096),
     ("env.n_envs", 1, 2**31 - 1),
-    ("env.max_episode_steps", 1, _MOST),
+    ("env.max_episode_steps", 1, MOST),
 )
 """Entries of a run's config that are whole numbers, with the smallest and the largest."""
 
 _SECTIONS = ("market", "env", "reward", "simulator", "algo", "pretrain", "evaluation")
 _OPTIONAL = ("checkpoint_interval",)
-_OF_THE_VECTOR = ("n_envs", "max_episode_steps")
+_OF_THE_VECTOR = ("id", "n_envs", "max_episode_steps")
+_STATIC = "JobRec-v0"
+_KINDS = {_STATIC: JobRecVectorEnv, CAREER: JobRecCareerVectorEnv}
+_OF_CAREERS = ("n_applicants", "n_sets")
 
 
 def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None) -> Setup:
@@ -157,8 +161,8 @@ class EvaluationOptions:
     Attributes:
         split: Which applicants.
         job_split: Which jobs.
-        n_pairs: Fixed (applicant, candidate set) pairs.
-        n_episodes: Greedy episodes for the discounted return.
+        n_pairs: Fixed (applicant, candidate set) pairs; without a part where answers move the applicant.
+        n_episodes: Greedy episodes for the discounted return; likewise.
         seed: Of pairs and episodes.
         at: Interactions after which the learning curve gets a point.
         interval: Further points, every so many interactions.
@@ -257,18 +261,28 @@ class Task:
         """How long an episode is."""
         return self.config["env"]["max_episode_steps"]
 
+    @property
+    def env_id(self) -> str:
+        """Which environment: ``JobRec-v0``, unless the config says otherwise."""
+        return self.config["env"].get("id", _STATIC)
+
+    @property
+    def is_career(self) -> bool:
+        """Whether answers move the applicants."""
+        return is_career(self.config)
+
     @cached_property
     def env_options(self) -> dict[str, Any]:
-        """What one environment is: the keywords of ``JobRec-v0`` but the market; what has a ``_target_`` is made."""
+        """What one environment is: its keywords but the market; what has a ``_target_`` is made."""
         return {
             key: _make(self.config, "env", key) if isinstance(value, dict) and "_target_" in value else value
             for key, value in self.config["env"].items()
             if key not in _OF_THE_VECTOR
         }
 
-    def make_bare_env(self, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv) -> JobRecVectorEnv:
-        """The environments without the reward of training."""
-        return make(
+    def make_bare_env(self, make: Callable[..., JobRecVectorEnv] | None = None) -> JobRecVectorEnv:
+        """The environments without the reward of training; those of :attr:`env_id` unless they are made otherwise."""
+        return (make or _KINDS[self.env_id])(
             num_envs=self.n_envs,
             max_episode_steps=self.max_episode_steps,
             autoreset_mode="SameStep",
@@ -276,19 +290,23 @@ class Task:
             **self.env_options,
         )
 
-    def make_env(self, make: Callable[..., JobRecVectorEnv] = JobRecVectorEnv) -> InteractionRecorder:
+    def make_env(self, make: Callable[..., JobRecVectorEnv] | None = None) -> InteractionRecorder:
         """New training environments under the reward, recorded.
 
         Args:
-            make: Makes the environments themselves.
+            make: Makes the environments themselves; by default those of :attr:`env_id`.
         """
-        return InteractionRecorder(_make(self.config, "reward", env=self.make_bare_env(make)))
+        bare = self.make_bare_env(make)
+        pays_itself = self.config["reward"]["_target_"] is None
+        return InteractionRecorder(bare if pays_itself else _make(self.config, "reward", env=bare))
 
     def single_env(self) -> gym.Env[Any, Any]:
         """One environment of those that :meth:`make_env` makes, as ``gym.make`` gives it, under the same reward."""
-        env = gym.make("JobRec-v0", market=self.market, max_episode_steps=self.max_episode_steps, **self.env_options)
+        env = gym.make(self.env_id, market=self.market, max_episode_steps=self.max_episode_steps, **self.env_options)
         # Every vector wrapper has a twin for single environments, of the same arguments.
         reward = self.config["reward"]
+        if reward["_target_"] is None:
+            return env
         twin = {**reward, "_target_": reward["_target_"].replace(".Vector", ".")}
         return _make({"reward": twin}, "reward", env=env)
 
@@ -348,28 +366,46 @@ class Setup(Task):
         Raises:
             RunError: For a simulator that does not know its rewards without asking, such as a language model.
         """
-        return self._truth(*(("evaluation",) if self.config["evaluation"]["simulator"] else ()), "simulator")
+        return self._truth(*self._truth_keys)
 
     @cached_property
-    def evaluation(self) -> HeldOutEvaluation:
+    def evaluation(self) -> Evaluation:
         """The held-out evaluation by the run's truth."""
-        return self.evaluation_by(self.truth)
+        if self.is_career:
+            return self._career_evaluation(*self._truth_keys)
+        return self._pairs_evaluation(self.truth)
+
+    @property
+    def _truth_keys(self) -> tuple[str, ...]:
+        """Where the config says who answers in the evaluation."""
+        return (*(("evaluation",) if self.config["evaluation"]["simulator"] else ()), "simulator")
 
     @property
     def other_truths(self) -> Sequence[str]:
         """Names of further truths that the agent is scored by at the end."""
         return list(self.config["evaluation"]["also"])
 
-    def other_truth(self, name: str) -> Truth:
-        """One of :attr:`other_truths`, tied to the market.
+    def other_evaluation(self, name: str) -> Evaluation:
+        """The held-out evaluation by one of :attr:`other_truths`.
 
         Raises:
             RunError: As for :attr:`truth`.
         """
-        return self._truth("evaluation", "also", name)
+        keys = "evaluation", "also", name
+        return self._career_evaluation(*keys) if self.is_career else self._pairs_evaluation(self._truth(*keys))
 
-    def evaluation_by(self, truth: Truth) -> HeldOutEvaluation:
-        """The held-out evaluation by some truth."""
+    def _career_evaluation(self, *keys: str) -> CareerEvaluation:
+        """By episodes with applicants who are answered for by the simulator at some keys of the config."""
+        self._truth(*keys)  # it has to answer without asking anybody
+        options = self.evaluation_options
+        shown = {**self.env_options, "split": options.split, "job_split": options.job_split}
+        shown |= {"simulator": _make(self.config, *keys), "max_episode_steps": self.max_episode_steps}
+        how_many = {name: self.config["evaluation"][name] for name in _OF_CAREERS if name in self.config["evaluation"]}
+        return CareerEvaluation(
+            lambda n: JobRecCareerVectorEnv(n, market=self.market, **shown), seed=options.seed, **how_many
+        )
+
+    def _pairs_evaluation(self, truth: Truth) -> HeldOutEvaluation:
         options = self.evaluation_options
         return HeldOutEvaluation(
             self.market,
@@ -395,6 +431,11 @@ class Setup(Task):
             RunError: If a method is missing.
         """
         algorithm, epochs = self.algorithm, self.pretraining.epochs
+        if self.is_career and epochs and not algorithm.is_bandit:
+            raise RunError(
+                f"`pretrain.epochs` must be 0 in {CAREER}, got {epochs}: cosine rewards of pairs do not say how far an "
+                "applicant has come, which the agent reads. Choose another algo, or pretrain.epochs=0."
+            )
         for name, value, method in (
             ("pretrain.epochs", None if algorithm.is_bandit else epochs or None, "pretrain"),
             ("checkpoint_interval", self.checkpoint_interval, "save_checkpoint"),
@@ -436,33 +477,59 @@ def _check(config: Config) -> None:
         if not isinstance(config[name], Mapping):
             raise RunError(f"`{name}` must be a section of the config, {name}.ENTRY=..., got {config[name]!r:.80}.")
     for name in ("reward", "simulator", "algo"):
-        if not isinstance(target := config[name].get("_target_"), str):
+        target = config[name].get("_target_", "")
+        if not (isinstance(target, str) and target) and not (name == "reward" and target is None):
             raise RunError(f"`{name}._target_` must be the dotted name of a class, got {target!r:.80}.")
+    _check_environment(config)
     for name, least, most in _NUMBERS:
         value = reduce(lambda node, key: node[key], name.split("."), config)
-        optional = name in _OPTIONAL
-        if optional and value is None:
-            continue
-        must_be = f"`{name}` must be {least} or more{' or null' if optional else ''}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-            raise RunError(f"{must_be}, got {value!r:.80}.")
-        if not math.isfinite(value) or value != int(value):
-            raise RunError(f"{must_be}, a whole number, got {value!r}.")
-        if value > most:
-            raise RunError(f"`{name}` must be at most {most:,}, got {int(value):,}.")
+        require_whole(name, value, least, most, optional=name in _OPTIONAL)
     for name, allowed in (("resume", (True, False)), ("progress_bar", (True, False, None))):
         if not any(config[name] is value for value in allowed):
             words = "true, false or null" if None in allowed else "true or false"
             raise RunError(f"`{name}` must be {words}, got {config[name]!r:.80}.")
     if not isinstance(config.get("name"), str | int | float | None):
         raise RunError(f"`name` must be a text or null, got {config['name']!r:.80}.")
-    if config["reward"]["_target_"].endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
+    pays = config["reward"]["_target_"] or ""
+    if pays.endswith("LLMReward") and config["simulator"]["_target_"].endswith("RuleSimulator"):
         raise RunError(
             "reward=llm needs a language model: add simulator=recorded or simulator=llm, or reward=feedback."
         )
     at = config["evaluation"]["at"]
     if not isinstance(at, list) or not all(isinstance(point, int | float) for point in at):
         raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
+
+
+def _check_environment(config: Config) -> None:
+    """Refuses an environment that there is not, and what does not belong to the one that there is."""
+    env_id = config["env"].get("id", _STATIC)
+    if env_id not in _KINDS:
+        near = difflib.get_close_matches(str(env_id), _KINDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise RunError(f"`env.id` must be one of {tuple(_KINDS)}, got {env_id!r:.80}.{hint}")
+    evaluation = config["evaluation"]
+    if env_id != CAREER:
+        if given := [name for name in _OF_CAREERS if name in evaluation]:
+            raise RunError(
+                f"`evaluation.{given[0]}` is of {CAREER}, but `env.id` is {env_id}: leave it out. In setting=career "
+                "leave env=... out: env.candidate_sampler=mixed, say, changes a part of it."
+            )
+        return
+    for name, optional in (("n_applicants", True), ("n_sets", False)):
+        value = evaluation.get(name, 1)
+        if (value is None and optional) or (_is_count(value) and value >= (1 if optional else 0)):
+            continue
+        least = "1 or more or null" if optional else "0 or more"
+        raise RunError(f"`evaluation.{name}` must be {least}, a whole number, got {value!r:.80}.")
+    if config["reward"].get("simulator") is not None:
+        raise RunError(
+            f"`reward` asks a simulator, but {CAREER} asks its applicants itself: a second one would pay for answers "
+            "that move nobody. Take reward=own, reward=cosine, or reward=hybrid reward.simulator=null."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _make(config: Config, *keys: str, **objects: Any) -> Any:

@@ -26,6 +26,7 @@ from jobrec_gym.rewards import scaled_cosine
 __all__ = [
     "REFERENCES",
     "CosineTruth",
+    "Evaluation",
     "HeldOutEvaluation",
     "HeldOutPairs",
     "Metrics",
@@ -63,6 +64,31 @@ class Truth(Protocol):
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
         """What applicants decide without noise, shapes broadcast."""
+
+
+class Evaluation(Protocol):
+    """What is known of any number of agents on the same held-out applicants; the first metric is the ``score``."""
+
+    def __call__(self, model: Any) -> Metrics:
+        """Metrics of an agent, for its learning curve."""
+
+    def with_return(self, model: Any) -> Metrics:
+        """As calling it, with what takes longer."""
+
+    def references(self) -> dict[str, Metrics]:
+        """The same metrics of those who learn nothing, :data:`REFERENCES` among them."""
+
+    def outcomes(self, model: Any) -> dict[str, Any]:
+        """Who gets what from an agent, in plain JSON."""
+
+    def reference_outcomes(self) -> dict[str, dict[str, Any]]:
+        """:meth:`outcomes` of those who learn nothing."""
+
+    def example(self, model: Any) -> Any:
+        """What one applicant gets from an agent, ``"cosine"`` or ``"oracle"``, in plain JSON."""
+
+    def example_applicant(self) -> dict[str, Any]:
+        """Who that is."""
 
 
 class CosineTruth:

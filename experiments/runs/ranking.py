@@ -96,6 +96,11 @@ def ranking_of_run(
     setup, model = load_run(run, {}, trust=True)
     if agent == "cosine":
         return Ranking(setup.market)
+    if setup.is_career:
+        raise RunError(
+            f"`run`: the agent of {run.folder} reads how far an applicant has come (`progress`), which no list of "
+            "people says: take a run of another setting, or agent=cosine."
+        )
     # A flattened observation has so many candidates and no more.
     if not hasattr(model, "q_values") or isinstance(getattr(model, "observation_space", None), spaces.Box):
         raise RunError(

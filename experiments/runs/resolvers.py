@@ -31,6 +31,15 @@ def _python_here() -> str:
     return f"env --chdir={shlex.quote(str(Path.cwd()))} {shlex.quote(sys.executable)}"
 
 
+def _gamma_of_plus(env_id: str) -> float:
+    """The discount of ``DynaQ.plus``, which looks ahead where answers move the applicant."""
+    # Not at the top: it brings torch.
+    from dynaq_algo.plus import plus_arguments
+
+    gamma: float = plus_arguments(has_pairs=True, has_progress=env_id == "JobRecCareer-v0", overrides={})["gamma"]
+    return gamma
+
+
 def _split(override_dirname: str) -> list[str]:
     """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
     items: list[str] = []
@@ -46,6 +55,7 @@ def _split(override_dirname: str) -> list[str]:
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("python_here", _python_here, replace=True)
+OmegaConf.register_new_resolver("gamma_of_plus", _gamma_of_plus, replace=True)
 OmegaConf.register_new_resolver("first", lambda *nodes: next(node for node in nodes if node is not None), replace=True)
 OmegaConf.register_new_resolver("add", lambda *terms: reduce(operator.add, terms), replace=True)  # lists, too
 OmegaConf.register_new_resolver("mul", lambda *factors: reduce(operator.mul, factors), replace=True)

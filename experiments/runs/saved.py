@@ -6,10 +6,13 @@ from typing import Any
 
 from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.build import Setup, build
+from experiments.runs.careers import is_career
 from experiments.runs.folders import EVALUATION, MODEL, Run, RunError, write_json
 from experiments.runs.trust import require_trust
 
 __all__ = ["evaluate_run", "load_run"]
+
+_OF_PAIRS = ("n_pairs", "n_episodes")
 
 
 def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict[str, Any]:
@@ -24,12 +27,17 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict
         What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
-        RunError: As of :func:`load_run`.
+        RunError: As of :func:`load_run`, or for pairs of a run whose agents are scored by episodes.
     """
+    if is_career(run.config) and (of_pairs := [name for name in _OF_PAIRS if changes.get(name) is not None]):
+        raise RunError(
+            f"`evaluation.{of_pairs[0]}` has no part in {run.folder}: answers move its applicants, so that agents are "
+            "scored by an episode with each. Say evaluation.n_applicants=... instead."
+        )
     setup, model = load_run(run, changes, trust)
-    evaluation = setup.evaluation
+    evaluation, options = setup.evaluation, setup.config["evaluation"]
     result = {
-        "evaluation": {key: setup.config["evaluation"][key] for key in changes},
+        "evaluation": {key: options[key] for key in changes if key in options},
         "held_out": evaluation.with_return(model),
         "references": evaluation.references(),
         "outcomes": {"agent": evaluation.outcomes(model), **evaluation.reference_outcomes()},

@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from experiments.runs.arguments import as_typed
 from experiments.runs.folders import RunError, find_runs, unfinished_runs
 from experiments.runs.grouping import group_runs, like_with_like
-from experiments.runs.tables import MAIN_COLUMNS, format_table, held_out_table, mean_and_spread
+from experiments.runs.tables import columns_of, format_table, held_out_table, mean_and_spread
 
 __all__ = ["NoteSweep", "in_words", "tell_sweep"]
 
@@ -51,7 +51,8 @@ def in_words(folder: Path) -> str:
                 [run.summary["held_out"] for run in members]
             )
         first = next(iter(comparison.groups.values()))[0]
-        table = format_table(*held_out_table({**agents, **first.summary["references"]}, MAIN_COLUMNS))
+        columns = columns_of(first.summary["held_out"], main=True)
+        table = format_table(*held_out_table({**agents, **first.summary["references"]}, columns))
         parts.append(f"{comparison.name}\n{table}" if comparison.name else table)
     told = [unfinished_runs(folder, len(runs)), f"report  python -m experiments.report {as_typed('runs', folder)}"]
     return "\n\n".join([*parts, "\n".join(filter(None, told))])

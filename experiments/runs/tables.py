@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jobrec_gym.shown_text import as_text
 
 __all__ = [
+    "CAREER_COLUMNS",
     "COLUMNS",
     "MAIN_COLUMNS",
     "Spread",
     "Table",
+    "columns_of",
     "format_number",
     "format_table",
     "held_out_table",
@@ -44,9 +47,31 @@ COLUMNS = {
 }
 """Metrics on held-out applicants and what they are called in a table."""
 
+CAREER_COLUMNS = {
+    "score": "share of best",
+    "return": "return",
+    **{f"reached_{level}": f"reach level {level}" for level in range(2, 6)},
+    "left": "left",
+    "left_after": "left after",
+    "steps": "steps",
+}
+"""The same where answers move the applicant, who is evaluated by episodes."""
+
 _WIDEST = 300
 
 MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
+
+
+def columns_of(metrics: Mapping[str, Any], main: bool = False) -> Mapping[str, str]:
+    """What the columns of a table of some metrics are called, by the metric.
+
+    Args:
+        metrics: Of one agent.
+        main: The most telling ones alone.
+    """
+    if "mean_reward" not in metrics:
+        return CAREER_COLUMNS
+    return {name: COLUMNS[name] for name in MAIN_COLUMNS} if main else COLUMNS
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -75,12 +100,17 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def held_out_table(
-    agents: Mapping[str, Mapping[str, float | Spread | None]], columns: Iterable[str] = COLUMNS
+    agents: Mapping[str, Mapping[str, float | Spread | None]], columns: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the metrics of some agents, by their names."""
-    columns = list(columns)
-    rows = [[name, *(format_number(metrics.get(key)) for key in columns)] for name, metrics in agents.items()]
-    return ["held-out applicants", *(COLUMNS[key] for key in columns)], rows
+    """Header and rows of the metrics of some agents, by their names.
+
+    Args:
+        agents: Metrics of one kind, by who has them; at least one.
+        columns: What the columns are called, by the metric; by default all of :func:`columns_of`.
+    """
+    shown = columns_of(next(iter(agents.values()))) if columns is None else columns
+    rows = [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in agents.items()]
+    return ["held-out applicants", *shown.values()], rows
 
 
 def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:

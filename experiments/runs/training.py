@@ -192,8 +192,8 @@ def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:
     """A run without feedback is no result, and must not count as finished."""
     if asked is not None and asked["failures"] > _MOST_FAILURES * max(asked["decisions"], 1):
         raise RunError(
-            f"{asked['failures']:,} questions to the language model got no answer, of {asked['decisions']:,} that a "
-            "decision was wanted for: the run is left unfinished. The log says why; what was answered is kept."
+            f"{asked['failures']:,} of {asked['decisions']:,} questions to the language model got no answer: the run "
+            "is left unfinished. The log says why. The answers that came are kept."
         )
 
 
@@ -238,7 +238,7 @@ def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[Le
     curve = LearningCurve(
         folder / METRICS,
         setup.env,
-        setup.truth,
+        None if setup.is_career else setup.truth,
         setup.evaluation,
         at=setup.evaluation_options.at,
         interval=setup.evaluation_options.interval,
@@ -279,7 +279,7 @@ def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
     """What the agent is worth by other signals than the run's own truth, by their names."""
     under = {}
     for name in setup.other_truths:
-        evaluation = setup.evaluation_by(setup.other_truth(name))
+        evaluation = setup.other_evaluation(name)
         under[name] = {"held_out": evaluation.with_return(model), "references": evaluation.references()}
     return under
 

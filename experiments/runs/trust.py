@@ -57,7 +57,7 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
     for number, (key, value) in enumerate(_entries(config)):
         if number > _MOST_ENTRIES:
             raise RunError(f"{folder}: its config has more than {_MOST_ENTRIES:,} entries, and no run has. {way_out}")
-        if key.rpartition(".")[2] == "_target_" and value not in OURS:
+        if key.rpartition(".")[2] == "_target_" and value is not None and value not in OURS:
             raise RunError(
                 f"{folder}: its config names `{key}` = {str(value)!r:.80}, which is no part of this project: making it "
                 f"would run it. {way_out}"

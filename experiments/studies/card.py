@@ -94,8 +94,13 @@ def make_card(setups: Sequence[Setup], n_pairs: Sequence[int]) -> dict[str, Any]
         n_pairs: Of how many noisy rewards the supervised learners are told, rising.
 
     Raises:
-        RunError: If the numbers of pairs are none.
+        RunError: If the numbers of pairs are none, or answers move the applicants of the setting.
     """
+    if setups[0].is_career:
+        raise RunError(
+            "answers move the applicants of this setting, and a card is of single recommendations: python -m "
+            "experiments.studies.career_values says what there is to earn in it."
+        )
     sizes = list(n_pairs)
     if not sizes or any(not isinstance(size, int) or size < 2 for size in sizes) or sizes != sorted(set(sizes)):
         raise RunError(f"`n_pairs` must be rising numbers of 2 or more, such as [500,20000], got {sizes}.")

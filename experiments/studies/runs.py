@@ -45,6 +45,10 @@ CONF = Path(__file__).parents[2] / "conf"
 MISLED = "misled"
 """The setting in which every learner begins with its prior negated."""
 
+OF_CAREERS = (
+    "answers move its applicants, and this study is of single recommendations: python -m experiments.career compares "
+    "learners there"
+)
 TRAIN_LOG = "train.log"
 _MOST_LETTERS = 300
 
@@ -179,6 +183,8 @@ def compose_runs(
             wanted = (*wanted, f"market.path={written(path)}")
             cfg.market.path = path
         setups = build_seeds(cfg, seeds)
+        if setups and setups[0].is_career:
+            raise RunError(OF_CAREERS)
     except (HydraException, OmegaConfBaseException) as error:
         raise RunError(in_one_line(error)) from error
     place = folder / setting / learner.name

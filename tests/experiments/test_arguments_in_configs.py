@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from jobrec_gym import (
     AnnealSchedule,
+    JobRecCareerVectorEnv,
     JobRecVectorEnv,
     LLMSimulator,
     RecordedSimulator,
@@ -53,6 +54,20 @@ CASES = {
             "render_mode": "training shows nothing",
         },
         ("observation",),  # ids: faster
+    ),
+    "career": (
+        JobRecCareerVectorEnv,
+        ["env=career"],
+        "env",
+        {
+            "num_envs": "n_envs",
+            "autoreset_mode": "what a recorder reads",
+            "market": "a group of its own",
+            "render_mode": "training shows nothing",
+            "start": "short for dynamics.start",
+            "the environment": "id",
+        },
+        ("observation", "simulator", "dynamics"),
     ),
     "cosine": (VectorCosineReward, ["reward=cosine"], "reward", {"env": "made"}, ()),
     "feedback": (VectorFeedbackReward, ["reward=feedback"], "reward", {"env": "made"}, ("simulator",)),
@@ -118,7 +133,7 @@ def test_every_field_of_a_value_is_in_the_config_of_the_language_model(config, n
 
 def test_what_each_config_names_is_what_is_compared_here(config):
     for case, (kind, overrides, place, *_) in CASES.items():
-        if case == "env":
+        if case in ("env", "career"):
             continue  # it is made by experiments.runs.build
         target = OmegaConf.select(config("train", *overrides), f"{place}._target_")
         named = get_object(target)

@@ -104,4 +104,5 @@ SECTION = Section(
     needs=_by_agent,
     draw=_draw,
     without="Runs of an earlier version kept no outcomes by family.",
+    of_pairs=True,
 )

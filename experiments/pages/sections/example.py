@@ -19,6 +19,8 @@ Job = Mapping[str, Any]
 
 def _examples(data: ReportData) -> dict[str, Mapping[str, Any]]:
     """Of the first run of each group that kept its rankings before and after; of learners where there are any."""
+    if data.is_career:
+        return {}  # it has a section of its own
     kept = {
         label: example
         for label, members in data.groups.items()
@@ -77,4 +79,5 @@ SECTION = Section(
     draw=_draw,
     without="Runs of an earlier version kept no recommendation of before and after: experiments.train resume=false "
     "makes them again.",
+    of_pairs=True,
 )

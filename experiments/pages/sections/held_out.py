@@ -9,12 +9,12 @@ from experiments.pages.section import Content, Section, Table
 from experiments.pages.verdicts import against, against_cosine
 from experiments.pages.wording import truth_in_a_word
 from experiments.runs.folders import Run
-from experiments.runs.tables import COLUMNS, Spread, format_number, held_out_table, mean_and_spread
+from experiments.runs.tables import Spread, columns_of, format_number, held_out_table, mean_and_spread
 
 __all__ = ["SECTION", "truths_table"]
 
 _RETURN = "discounted_return"
-_SHOWN = tuple(name for name in COLUMNS if name not in ("coverage", "gini", "congestion"))  # those are of the jobs
+_OF_THE_JOBS = ("coverage", "gini", "congestion")
 
 
 def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
@@ -42,13 +42,15 @@ def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[l
     )
 
 
-def _known(data: ReportData) -> set[str]:
-    """The metrics that some agent has a value of."""
-    return {name for entry in data.held_out.values() for name in _SHOWN if entry.get(name) is not None}
+def _known(data: ReportData) -> dict[str, str]:
+    """What the metrics are called that some agent has a value of."""
+    columns = columns_of(data.first.summary["held_out"])
+    known = {name for entry in data.held_out.values() for name in columns if entry.get(name) is not None}
+    return {name: columns[name] for name in columns if name in known and name not in _OF_THE_JOBS}
 
 
-def _draw(data: ReportData, known: set[str]) -> Content:
-    header, rows = held_out_table({**data.held_out, **data.references}, _SHOWN)
+def _draw(data: ReportData, known: dict[str, str]) -> Content:
+    header, rows = held_out_table({**data.held_out, **data.references}, known)
     shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
     tables = [
         Table(
@@ -57,7 +59,7 @@ def _draw(data: ReportData, known: set[str]) -> Content:
             "Mean over seeds ± one standard deviation."
             + (
                 " The return is at each agent's own gamma: only those of equal gamma compare."
-                if data.references["oracle"].get(_RETURN) is None and _RETURN in known
+                if _RETURN in known and data.references["oracle"].get(_RETURN) is None
                 else ""
             )
             + (
@@ -80,11 +82,14 @@ def _draw(data: ReportData, known: set[str]) -> Content:
                 n_agents=len(data.groups),
             )
         )
-    return Content(
-        "The greedy agents after training, beside three that learn "
-        "nothing: a random choice, the job of highest cosine, and the oracle.",
-        tables,
+    beside = (
+        "those that learn nothing: a random choice, the job of highest cosine, the oracle, which is the best policy, "
+        "and the best myopic one, which is the most that any bandit can earn. Their returns are exact wherever they "
+        "can be."
+        if data.is_career
+        else "three that learn nothing: a random choice, the job of highest cosine, and the oracle."
     )
+    return Content(f"The greedy agents after training, beside {beside}", tables)
 
 
 def _differences(data: ReportData) -> list[Table]:

@@ -96,7 +96,8 @@ def _rows(data: ReportData) -> list[list[str]]:
 
 
 def _asked(feedback: Mapping[str, float], online: Mapping[str, float]) -> dict[str, float | None]:
-    return {**feedback, "reward": online["cumulative_expected_reward"] / max(feedback["decisions"], 1)}
+    earned = online.get("cumulative_expected_reward")  # not known where answers move the applicant
+    return {**feedback, "reward": None if earned is None else earned / max(feedback["decisions"], 1)}
 
 
 def _with_asked(table: pd.DataFrame) -> pd.DataFrame:

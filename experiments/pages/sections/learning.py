@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.pages.data import REFERENCES, ReportData, has_values
+from experiments.pages.data import ReportData, has_values
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section
 
 __all__ = ["SECTION"]
 
+_SHARE = ("held_out_score", "score", "share of best", "What the greedy agent earns, by what the best policy does.")
 _CURVES = (
     ("held_out_score", "score", "score", "Where the greedy choice stands between random (0) and the oracle (1)."),
     ("held_out_ndcg", "ndcg@10", "nDCG@10", "How well the agent orders all candidates."),
@@ -17,7 +18,8 @@ _CURVES = (
 
 def _known(data: ReportData) -> list[tuple[str, str, str, str]]:
     """The curves that there are values for."""
-    return [curve for curve in _CURVES if has_values(data.metrics, f"held_out/{curve[1]}")]
+    wanted = (_SHARE,) if data.is_career else _CURVES
+    return [curve for curve in wanted if has_values(data.metrics, f"held_out/{curve[1]}")]
 
 
 def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
@@ -34,7 +36,7 @@ def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
                 "interactions",
                 f"held_out/{key}",
                 y_label=title,
-                references={who: data.references[who].get(key) for who in REFERENCES},
+                references={who: metrics.get(key) for who, metrics in data.references.items()},
             )
             for name, key, title, caption in known
         ],

@@ -102,7 +102,7 @@ def _is_unit(data: ReportData, key: str) -> bool:
 
 
 def _reward(config: dict[str, Any]) -> str:
-    target: str = config["reward"]["_target_"]
+    target: str = config["reward"]["_target_"] or ""
     return target.rpartition(".")[2]
 
 

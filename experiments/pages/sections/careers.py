@@ -1,0 +1,104 @@
+"""Careers: one applicant's, before and after learning, and how far all held-out applicants come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.pages.data import ReportData, outcomes_of
+from experiments.pages.plots import level_paths
+from experiments.pages.section import Content, Section, Table
+from jobrec_gym.shown_text import as_text
+
+__all__ = ["SECTION"]
+
+_MOST_AGENTS = 4
+_BEFORE = "before learning"
+_REFERENCES = ("cosine", "oracle")
+
+Example = Mapping[str, Any]
+
+
+def _careers(data: ReportData) -> dict[str, Example]:
+    """Of the first run of each group; none where nobody moves."""
+    return {
+        label: example
+        for label, members in data.groups.items()
+        if data.is_career and (example := members[0].summary.get("example"))
+    }
+
+
+def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
+    first = next(iter(careers))
+    person = careers[first]["applicant"]
+    title = as_text(str(person["title"])) or "an applicant"
+    alike = [label for label in careers if careers[label]["applicant"] == person][:_MOST_AGENTS]
+    paths = {_BEFORE: careers[first]["before"], **{label: careers[label]["after"] for label in alike}}
+    paths |= {who: careers[first][who] for who in _REFERENCES}
+    drawn = {
+        label: (path["levels"], path["left"]) for label, path in paths.items() if path and path["levels"] is not None
+    }
+    figure = level_paths(
+        data.folder,
+        "career",
+        "One applicant's level over time",
+        f"{title[:1].upper()}{title[1:]}, whom the agents never met; a cross is where the applicant leaves. First seed "
+        f"of each agent; {_BEFORE}: of {first}. One episode is an example and no proof.",
+        drawn,
+        behind=(_BEFORE,),
+    )
+    rows = _rows(data)
+    header = ["highest level", *(str(level) for level in range(1, 6)), *_left_header(data)]
+    table = Table(
+        header,
+        rows,
+        "Shares of the held-out applicants, means over seeds: by the highest level that they reached, and how many had "
+        "left after so many steps. Those that learn nothing are of the first seed.",
+        n_agents=len(data.groups),
+    )
+    return Content(
+        "Answers move the applicant: three interested ones, to jobs one level up, lift the level, which is what pays; "
+        "whoever ignores too much leaves. So it counts how far an agent brings an applicant.",
+        [table] if rows else [],
+        [figure],
+    )
+
+
+def _rows(data: ReportData) -> list[list[str]]:
+    kept: dict[str, list[Mapping[str, Any]]] = {
+        label: [part for run in members if (part := outcomes_of(run).get("careers"))]
+        for label, members in data.groups.items()
+    }
+    beside = data.first.summary.get("outcomes") or {}
+    kept |= {who: [part["careers"]] for who, part in beside.items() if who != "agent" and "careers" in part}
+    return [
+        [label, *_cells([part["levels"] or [None] * 5 for part in parts]), *_cells([_gone(part) for part in parts])]
+        for label, parts in kept.items()
+        if parts
+    ]
+
+
+def _left_header(data: ReportData) -> list[str]:
+    return [f"left by {steps}" for steps in outcomes_of(data.first).get("careers", {}).get("left_by", {})]
+
+
+def _gone(part: Mapping[str, Any]) -> list[float]:
+    return list(part["left_by"].values())
+
+
+def _cells(rows: list[list[Any]]) -> list[str]:
+    """Means of columns over rows, as they are written; "-" for what nobody knows."""
+    if rows[0][0] is None:
+        return ["-"] * len(rows[0])
+    return [f"{value:.1%}" for value in np.mean(rows, axis=0)]
+
+
+SECTION = Section(
+    "careers",
+    "Careers",
+    6,
+    needs=_careers,
+    draw=_draw,
+)
