@@ -515,21 +515,13 @@ def _check_environment(config: Config) -> None:
                 "leave env=... out: env.candidate_sampler=mixed, say, changes a part of it."
             )
         return
-    for name, optional in (("n_applicants", True), ("n_sets", False)):
-        value = evaluation.get(name, 1)
-        if (value is None and optional) or (_is_count(value) and value >= (1 if optional else 0)):
-            continue
-        least = "1 or more or null" if optional else "0 or more"
-        raise RunError(f"`evaluation.{name}` must be {least}, a whole number, got {value!r:.80}.")
+    require_whole("evaluation.n_applicants", evaluation.get("n_applicants"), 1, MOST, optional=True)
+    require_whole("evaluation.n_sets", evaluation.get("n_sets", 0), 0, MOST)
     if config["reward"].get("simulator") is not None:
         raise RunError(
             f"`reward` asks a simulator, but {CAREER} asks its applicants itself: a second one would pay for answers "
             "that move nobody. Take reward=own, reward=cosine, or reward=hybrid reward.simulator=null."
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _make(config: Config, *keys: str, **objects: Any) -> Any:
