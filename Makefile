@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 LAUNCHERS := .venv-launchers
 ECOSYSTEM := .venv-ecosystem
 
-.PHONY: help install demo pictures llm-demo test test-files test-robustness test-pages test-launchers test-ecosystem lint docs screenshots dist-check check clean
+.PHONY: help install demo app app-pictures pictures llm-demo test test-waits test-files test-robustness test-pages test-launchers test-ecosystem lint docs screenshots dist-check check clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -23,6 +23,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install  ## From nothing: the best agent learns, beside cosine and the plain algorithm; a figure, a report
 	$(BIN)/python -m experiments.demo
 
+app: install  ## The page in the browser on which you are the applicant, at http://127.0.0.1:8000
+	$(BIN)/python -m experiments.app
+
+app-pictures: install  ## Pictures of that page and its recording, into docs/images; needs Chromium
+	$(BIN)/python -m experiments.app pictures=docs/images
+
 pictures: install  ## The report of the demo as docs/images has it; needs Chromium
 	$(BIN)/python -m experiments.demo
 	$(BIN)/python -m experiments.report runs=runs/demo screenshots=docs/images
@@ -32,6 +38,9 @@ llm-demo: install  ## A small language model on this machine gives the feedback;
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-waits: install  ## The tests that wait for processes, servers and locks, twenty times beside eight busy processes
+	$(BIN)/python tests/busy.py
 
 test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep their meaning and in ways that do not
 	JOBREC_FILES=1000 $(BIN)/python -m pytest tests/jobrec_gym/loaders/test_mutations.py

@@ -10,7 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from jobrec_gym.simulators import redis_cache
+from jobrec_gym.simulators.redis_cache import RedisAnswerCache
+from jobrec_gym.simulators.sqlite_cache import AnswerCache
+from jobrec_gym.simulators.stores import open_cache
 
 Reply = dict[str, Any]
 
@@ -68,13 +74,25 @@ def sleeps(seconds: float, then: Reply) -> Reply:
 
 
 def waits(event: threading.Event, then: Reply) -> Reply:
-    """A reply that comes when something has happened, or after a minute."""
+    """A reply that comes when something has happened, or after ten minutes."""
     return {**then, "waits": event}
 
 
 def trickles(seconds: float, then: Reply) -> Reply:
     """A reply whose first bytes are blanks, one every tenth of a second."""
     return {**then, "trickle": seconds}
+
+
+def lapse_claims(where: str | Path) -> None:
+    """Lets claims of dead processes lapse, as they do when the time of a call is over, but at once."""
+    store = open_cache(where)
+    if isinstance(store, AnswerCache):
+        with store.transaction() as connection:
+            connection.execute("UPDATE claims SET until = 0")
+    elif isinstance(store, RedisAnswerCache):
+        for claim in list(store._client.scan_iter(f"{redis_cache._CLAIMS}*")):
+            store._client.delete(claim)
+    store.close()
 
 
 DROPS: Reply = {"status": 0}
@@ -148,7 +166,7 @@ class FakeLLM:
             reply = self._script(body, number)
             time.sleep(reply.get("sleep", 0.0))
             if "waits" in reply:
-                reply["waits"].wait(60.0)
+                reply["waits"].wait(600.0)
             self._send(handler, body, reply)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up

@@ -310,6 +310,8 @@ def _mapping(bad: _BadRows) -> str:
 
 
 def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(columns, Mapping):
+        raise LogError(f"`columns` must map fields to columns, `{{'job': 'item'}}`, got {columns!r:.80}.")
     for name, column in columns.items():
         if name not in LOG_FIELDS:
             near = difflib.get_close_matches(str(name), LOG_FIELDS, n=1)

@@ -551,6 +551,7 @@ def test_what_follows_a_truncated_step_is_not_the_next_episode():
     assert len(set(found.state_id)) == 10
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("kind", ["dummy", "subproc", "vector", "native"])
 def test_several_environments_of_any_kind_train_alike(kind):
     make = [lambda: make_toy(ids=True) for _ in range(2)]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import ExitStack
@@ -19,13 +20,15 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 import redis_server
-from fake_llm import decides, serving, sleeps
+from fake_llm import decides, lapse_claims, serving, waits
 
 from experiments.runs import arguments, training
 from experiments.runs.arguments import require_plugin
 from experiments.runs.build import build
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.stores import open_cache
+
+pytestmark = pytest.mark.waits
 
 ROOT = Path(training.__file__).parents[2]
 RUN = [
@@ -35,7 +38,8 @@ RUN = [
     "simulator=llm",
     "simulator.model=openai/fake",
     "simulator.calls.concurrency=1",
-    "simulator.calls.timeout=10",
+    "simulator.calls.timeout=600",
+    "simulator.calls.batch_timeout=3600",
     "market.n_jobs=60",
     "market.n_applicants=40",
     "env.num_candidates=5",
@@ -185,11 +189,12 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
         cache = request.getfixturevalue("redis").address
     if launcher == "ray_cluster":
         place = [f"hydra.launcher.ray.init.address={request.getfixturevalue('ray_cluster')}"]
-    hurry = False
+    killed = threading.Event()
 
     def script(body, number):
-        # The long run cannot end before it is killed.
-        return sleeps(0.02 if hurry or number <= 20 else 2.0, decide_by_text(body, number))
+        # What the short run asks is among the first 20 questions; the long one cannot end before it is killed.
+        answer = decide_by_text(body, number)
+        return answer if number <= 20 or killed.is_set() else waits(killed, answer)
 
     with serving(script) as fake:
         asked = [f"simulator.api_base={fake.api_base}", f"simulator.cache={cache}"]
@@ -203,7 +208,8 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
         done = run_folder(tmp_path / "sweep", SHORT) / "summary.json"
         before = done.stat().st_mtime_ns
 
-        hurry = True
+        killed.set()
+        lapse_claims(cache if server else tmp_path / cache)
         killed_at = fake.calls
         assert start(*sweep).wait(PATIENCE) == 0, (tmp_path / "sweep.log").read_text()
 

@@ -18,7 +18,7 @@ if find_spec("litellm") is None:
     pytest.skip('needs the extra "llm"', allow_module_level=True)
 
 from commands import run_command
-from fake_llm import decides, fails, leans, says, serving, waits
+from fake_llm import decides, fails, lapse_claims, leans, says, serving, waits
 
 from experiments.llm import check
 from experiments.llm.serve import serve
@@ -28,6 +28,8 @@ from experiments.runs.folders import RunError
 from experiments.runs.recording import LearningCurve, read_rows
 from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
+
+pytestmark = pytest.mark.waits
 
 ROOT = Path(build.__file__).parents[2]
 
@@ -47,7 +49,7 @@ def llm(fake, tmp_path, *more):
 
 
 def deterministic(summary):
-    return {key: value for key, value in summary.items() if key not in ("wall_clock", "feedback", "overrides")}
+    return {key: value for key, value in summary.items() if key not in ("wall_clock", "feedback", "overrides", "files")}
 
 
 @pytest.mark.parametrize("reward", ["llm", "hybrid"])
@@ -157,7 +159,8 @@ SWEEP = (
     "evaluation.at=[0]",
     "algo.policy_kwargs.net_arch=[8]",
     "simulator.calls.concurrency=2",
-    "simulator.calls.timeout=60",  # more than `waits` takes
+    "simulator.calls.timeout=600",
+    "simulator.calls.batch_timeout=3600",
 )
 
 
@@ -188,6 +191,7 @@ def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
         first.wait()
         killed_at = fake.calls
         killed.set()
+        lapse_claims(folder / "answers.sqlite")
         assert 50 <= killed_at < 70
         run_command("train", *sweep, imported=["litellm"]).check_returncode()
         assert fake.calls > killed_at

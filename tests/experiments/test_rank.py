@@ -320,6 +320,7 @@ runpy.run_module("experiments.rank", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.waits
 def test_nothing_is_lost_and_nothing_twice_after_a_kill(tmp_path):
     out = tmp_path / "ranked.csv"
     overrides = [*BOARD, "market.n_applicants=600", f"out={out}"]

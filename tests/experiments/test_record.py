@@ -14,6 +14,8 @@ from jobrec_gym import LLMSimulator, RecordedSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.recorded import Recording
 
+pytestmark = pytest.mark.waits
+
 QUANTILES = [0.6, 0.85, 0.95]
 
 

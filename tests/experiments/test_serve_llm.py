@@ -13,6 +13,8 @@ pytest.importorskip("xllamacpp", reason="the extra local-llm is not installed")
 from experiments.llm.serve import serve
 from experiments.llm.weights import SMOLLM2, fetch_smollm2
 
+pytestmark = pytest.mark.waits
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -223,6 +223,7 @@ def test_a_config_that_cannot_be_built_leaves_the_finished_run(run, tmp_path, br
     assert {name: (tmp_path / "run" / name).read_bytes() for name in files(tmp_path / "run")} == before
 
 
+@pytest.mark.waits
 def test_a_folder_in_use_is_left_alone_until_its_process_ends(run, tmp_path):
     folder = tmp_path / "run"
     held = "import pathlib, sys; from experiments.runs.folders import lock_run\n"
@@ -281,6 +282,7 @@ def test_a_number_that_cannot_be_is_named(run, tmp_path, override, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.waits
 def test_a_run_that_another_process_finishes_on_the_way_to_the_lock_is_not_made_again(run, monkeypatch):
     @contextmanager
     def late(folder):
@@ -335,6 +337,7 @@ def test_a_run_that_fails_ends_no_sweep_and_is_counted_unless_it_could_not_be_bu
     assert len(list((tmp_path / "runs").glob("sweeps/*/*/"))) == 2
 
 
+@pytest.mark.waits
 def test_a_folder_is_cleared_of_hydras_files_alone_and_only_while_nobody_is_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "train" / "now"

@@ -73,6 +73,7 @@ def test_ledgers_of_other_names_do_not_count_together(path):
     assert Ledger(path, Budget(name="b")).spent == Spending()
 
 
+@pytest.mark.waits
 def test_a_cap_holds_across_two_processes(path):
     code = """
 import sys

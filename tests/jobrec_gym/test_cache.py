@@ -191,6 +191,7 @@ print(claimed)
     cache.close()
 
 
+@pytest.mark.waits
 def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_put(tmp_path):
     path = tmp_path / "answers.sqlite"
     code = """
@@ -562,6 +563,7 @@ def test_too_few_file_handles_are_said_as_such(cache, tmp_path):
     assert cache.get([answer().key])
 
 
+@pytest.mark.waits
 def test_a_copy_in_another_process_opens_its_own_connection(cache):
     first = answer()
     cache.put(first)
@@ -574,6 +576,7 @@ def test_a_copy_in_another_process_opens_its_own_connection(cache):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.waits
 def test_many_may_make_the_file_at_once(tmp_path):
     def make(barrier, path):
         barrier.wait()

@@ -209,6 +209,7 @@ def test_a_folder_works_as_the_named_model_does(minilm):
 
 
 @needs_model
+@pytest.mark.waits
 def test_several_devices_encode_as_one_does(minilm, tmp_path):
     texts = [f"repair of machine number {number}" for number in range(20)]
     encoder = make_encoder(device=["cpu", "cpu"], batch_size=4, cache_dir=tmp_path, progress=False)
@@ -307,6 +308,7 @@ def test_an_interrupted_run_keeps_its_finished_batches(tmp_path):
     assert len(second.asked) == 16
 
 
+@pytest.mark.waits
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this platform has no SIGKILL")
 def test_a_kill_in_the_middle_loses_the_current_batch_only(tmp_path):
     code = textwrap.dedent(

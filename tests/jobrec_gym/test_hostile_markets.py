@@ -268,6 +268,7 @@ if int(sys.argv[2]) == len(renames):
 """
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("n_renames", [0, 1, 2])
 def test_a_kill_between_the_renames_leaves_the_old_market_or_the_new_one(folder, n_renames):
     done = subprocess.run([sys.executable, "-c", DYING, str(folder), str(n_renames)], capture_output=True, text=True)
@@ -280,6 +281,7 @@ def test_a_kill_between_the_renames_leaves_the_old_market_or_the_new_one(folder,
     assert len(LabourMarket.load(folder).jobs) == 32
 
 
+@pytest.mark.waits
 def test_what_a_living_process_writes_is_left_alone(folder, tmp_path):
     writing = (
         "import sys, time\nfrom jobrec_gym.market.folder import market_folder\n"
@@ -298,6 +300,7 @@ def test_what_a_living_process_writes_is_left_alone(folder, tmp_path):
         assert not list(tmp_path.glob(".market-*"))
 
 
+@pytest.mark.waits
 def test_a_dead_writers_market_goes_to_no_other_name(folder, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", DYING, str(shutil.copytree(folder, tmp_path / "market-2")), "1"], capture_output=True

@@ -309,6 +309,12 @@ def test_no_row_that_can_be_is_an_error_even_where_bad_ones_are_skipped(shop, tm
         load_interactions(write(tmp_path / "empty.csv", []), shop)
 
 
+def test_columns_that_are_no_mapping_are_refused(shop, tmp_path):
+    (tmp_path / "log.csv").write_text("applicant,job,reward\n")
+    with pytest.raises(LogError, match=r"`columns` must map fields to columns, .*, got 3"):
+        load_interactions(tmp_path / "log.csv", shop, 3)
+
+
 @pytest.mark.parametrize(
     ("header", "columns", "message"),
     [
@@ -483,6 +489,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("n_renames", "load"),
     [(0, Interactions.load), (1, Interactions.load), (1, load_interactions), (2, Interactions.load)],

@@ -206,6 +206,7 @@ def test_a_failed_write_costs_the_keeping_only_and_leaves_nothing_behind(tmp_pat
     assert not list(market.folder.glob(".jobs-*")) and not index_file(market).exists()
 
 
+@pytest.mark.waits
 def test_processes_that_need_the_index_at_once_build_it_once(tmp_path):
     market = load(tmp_path / "market")
     code = textwrap.dedent(
@@ -291,6 +292,7 @@ def test_building_shows_progress(caplog, monkeypatch):
     assert "indexing the jobs of default: 700 of 700" in caplog.text
 
 
+@pytest.mark.waits
 def test_forked_workers_search_the_index_that_their_parent_built(tmp_path, unopened):
     market = load(tmp_path / "market")
     arguments = {"market": market, "candidate_sampler": RETRIEVAL, "num_candidates": 30, "observation": "ids"}

@@ -197,6 +197,7 @@ def test_a_copy_of_an_environment_shares_what_is_kept(market):
     assert other.step(2)[1] == env.step(2)[1]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("max_bytes", [MAX_BYTES, 0], ids=["rows", "prepared"])
 def test_threads_may_ask_at_once(max_bytes):
     kept = kept_pairs(Counted(), N_APPLICANTS, N_JOBS, max_bytes)

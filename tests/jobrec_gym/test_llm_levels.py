@@ -12,6 +12,8 @@ from fake_llm import decides, serving
 from jobrec_gym import JobRecCareerEnv
 from jobrec_gym.simulators.llm import LLMSimulator
 
+pytestmark = pytest.mark.waits
+
 
 def simulator(fake, **options):
     """A simulator that asks a fake server."""

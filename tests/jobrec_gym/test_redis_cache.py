@@ -27,6 +27,8 @@ from jobrec_gym.simulators.redis_cache import RedisAnswerCache, redis_place
 from jobrec_gym.simulators.sqlite_cache import AnswerCache
 from jobrec_gym.simulators.stores import cache_place, open_cache
 
+pytestmark = pytest.mark.waits
+
 ROOT = Path(__file__).parents[2]
 
 

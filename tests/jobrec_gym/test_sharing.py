@@ -30,6 +30,8 @@ from jobrec_gym.simulators.recorded import RecordedSimulator
 from jobrec_gym.simulators.rules import RuleSimulator
 from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
+pytestmark = pytest.mark.waits
+
 
 class ByText(LLMSimulator):
     """Answers each pair by its own texts, and says them as the reason."""
@@ -75,7 +77,7 @@ def in_fork(work):
     """Whether work, in a forked process, returned something true and did not wait for ever."""
     process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if work() else 1))
     process.start()
-    process.join(60)
+    process.join(600)
     if process.is_alive():
         process.kill()
         process.join()
@@ -183,12 +185,12 @@ def test_a_fork_in_the_middle_of_another_threads_write_breaks_nothing(tmp_path):
         with cache.transaction() as connection:
             connection.execute("INSERT INTO claims VALUES ('a', 'b', 0.0)")
             writes.set()
-            forked.wait(60)
+            forked.wait(600)
         cache.close()
 
     thread = threading.Thread(target=write)
     thread.start()
-    writes.wait(60)
+    writes.wait(600)
     # What the other thread had open is neither used there nor closed, which would roll its transaction back.
     assert in_fork(lambda: cache.get([answer().key]) == {} and gc.collect() >= 0 and sqlite_cache._inherited)
     forked.set()
@@ -228,7 +230,7 @@ def test_forked_processes_do_not_read_each_others_answers(market):
         begin.wait()
         assert all(ask(f"parent-{turn}") for turn in range(10))
         for child in children:
-            child.join(60)
+            child.join(600)
         assert [child.exitcode for child in children] == [0, 0, 0]
         assert len(set(fake.asked())) == fake.calls == 41
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from robustness import kills, run, together
-from robustness.trying import GOOD, Kind, Wrong, is_own, shrunk, tried
+from robustness.trying import GOOD, SECONDS, Kind, Wrong, is_own, shrunk, tried
 
 NEEDS = {
     **dict.fromkeys(("agents", "replays", "checkpoints"), "torch"),
@@ -94,12 +94,14 @@ def test_what_was_found_once_is_refused_by_an_error_of_our_own(kind, name, edits
     assert result.verdict in GOOD, result
 
 
+@pytest.mark.waits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 def test_kills_of_a_writer_leave_what_is_whole(tmp_path):
     results = kills.drill("vectors", tmp_path, SEED, 0, 2, dict(os.environ))
     assert [(each["verdict"], each["said"]) for each in results] == [("read", "")] * 2
 
 
+@pytest.mark.waits
 def test_sixteen_threads_are_answered_on_their_own_pairs():
     assert together.threads(800, SEED) == {"right": 800, "wrong": 0}
 
@@ -120,16 +122,18 @@ class Toy(Kind):
         if "f" in said:
             raise KeyError("a key of nobody's")
         if "h" in said:
-            time.sleep(5.0)
+            time.sleep(3_600.0)
         if "w" in said:
             raise Wrong("twice: one is two")
         if "o" in said:
             _ = int("x" if "`" in said else "1")
 
 
+@pytest.mark.waits
 def test_foreign_errors_hangs_and_what_is_wrong_are_told_apart(tmp_path):
     toy = Toy(tmp_path)
-    verdicts = {letter: tried(toy, [["say", letter]], seconds=0.2).verdict for letter in "fhwo"}
+    few = {"h": 0.1}  # seconds, only for what never ends
+    verdicts = {letter: tried(toy, [["say", letter]], few.get(letter, SECONDS)).verdict for letter in "fhwo"}
     assert verdicts == {"f": "foreign", "h": "hang", "w": "wrong", "o": "read"}
     assert tried(toy, [["say", "o`"]]).verdict == "foreign", "a library's backticks do not make an error ours"
 
