@@ -37,6 +37,7 @@ from experiments.runs.folders import clear_if_only, of_the_system
 from experiments.runs.help import asks_for_help, help_of
 from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
 from experiments.runs.keys import refuse_keys
+from experiments.runs.numbers import require_common
 from experiments.runs.progress import progress_bars
 from experiments.runs.sweeps import tell_sweep
 
@@ -69,6 +70,7 @@ def command(
             if is_child:
                 as_child()
             try:
+                require_common(cfg)
                 with progress_bars(OmegaConf.select(cfg, "progress_bar")):
                     return task(cfg)
             except KeyboardInterrupt as error:

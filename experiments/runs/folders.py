@@ -173,7 +173,10 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
             f"`{name}` must be given: {name}=FOLDER, a run or a folder of runs that experiments.train wrote."
         )
     runs: dict[Path, Run] = {}
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(several, Iterable) or not all(isinstance(path, str | os.PathLike) for path in several):
+        raise RunError(f"`{name}` must be a folder, or a list of folders, got {paths!r:.80}.")
+    for path in several:
         folder = Path(path)
         if not folder.is_dir():
             raise RunError(f"`{name}`: there is no folder {folder}.")
@@ -357,7 +360,7 @@ def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str 
         digest = content.pop("sha256", None)
         _require_format(file, content.get("format", kind), kind, content.get("written_by"))
         if digest is not None and digest != _content_digest(content):
-            raise ValueError("its `sha256` is of another content")
+            raise ValueError("its content does not match its `sha256`")
         return {key: value for key, value in content.items() if key not in ("format", "written_by")}
 
     return _read_mapping(file, parse, way_out, before)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.folders import RunError
 
-__all__ = ["MOST", "require_common", "require_whole"]
+__all__ = ["MOST", "require_common", "require_list", "require_whole"]
 
 MOST = 2**53
 """Counts beyond are not exact in a table of results."""
@@ -21,8 +21,14 @@ _COMMON = (
     ("threads", 1, 4096),
     ("n_jobs", 1, MOST),
     ("reps", 1, 10**7),
+    ("n_logs", 1, MOST),
+    ("n_people", 1, MOST),
+    ("n_resamples", 1, 10**7),
 )
 """Entries that mean the same in every command which has them, with the smallest and the largest number."""
+
+_COMMON_LISTS = (("seeds", 0, 2**32 - 1), ("points", 0, MOST), ("at", 0, MOST), ("sizes", 1, MOST))
+"""Those that are lists of whole numbers."""
 
 
 def require_common(cfg: DictConfig) -> None:
@@ -34,13 +40,22 @@ def require_common(cfg: DictConfig) -> None:
     for name, least, most in _COMMON:
         if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
             require_whole(name, cfg[name], least, most)
-    seeds = cfg.get("seeds")
-    if seeds is None:
-        return
-    if not OmegaConf.is_list(seeds):
-        raise RunError(f"`seeds` must be a list, such as seeds=[0,1,2], got {seeds!r:.80}.")
-    for seed in seeds:
-        require_whole("seeds", seed, 0, 2**32 - 1)
+    for name, least, most in _COMMON_LISTS:
+        if cfg.get(name) is not None and not OmegaConf.is_dict(cfg[name]):
+            require_list(name, cfg[name], least, most)
+
+
+def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:
+    """Checks a list of whole numbers.
+
+    Raises:
+        RunError: If it is no list, or an entry is not as :func:`require_whole` wants it.
+    """
+    if not OmegaConf.is_list(values) and not isinstance(values, list | tuple):
+        example = f"{name}=[{least + 1},{least + 2}]"
+        raise RunError(f"`{name}` must be a list of whole numbers, such as {example}, got {values!r:.80}.")
+    for value in values:
+        require_whole(name, value, least, most)
 
 
 def require_whole(name: str, value: Any, least: int, most: int, optional: bool = False) -> None:

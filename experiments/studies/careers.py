@@ -41,7 +41,7 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     """The runs that a config asks for, each in plain JSON, equal for equal work.
 
     Raises:
-        RunError: For a learner that nobody defines, or points that do not ascend from 0.
+        RunError: For a learner that nobody defines, points that do not ascend from 0, or no policy to compare with.
     """
     at = list(options["at"])
     if not at or at[0] < 0 or at != sorted(set(at)):
@@ -53,6 +53,8 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
             name = f"{_VARIED}, {argument} {value}"
             define[name] = {**define[_VARIED], argument: value}
             names.append(name)
+    if not options["oracles"]:
+        raise RunError("`oracles` must name at least one policy to compare with, such as oracles=[best], got none.")
     for name in names:
         if name != _COSINE and name not in define:
             raise RunError(f"`learners` must be {_COSINE!r} or names of `define`, {sorted(define)}, got {name!r}.")

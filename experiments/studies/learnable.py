@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
+from experiments.runs.numbers import require_list
 
 CARD, CARD_TEXT = "learnable.json", "learnable.md"
 
@@ -28,6 +29,7 @@ def main(cfg: DictConfig) -> None:
         "setting": setting,
     }
     try:
+        require_list("n_pairs", cfg.n_pairs, 2)
         setups = build_seeds(cfg, seeds_from(cfg.seed, cfg.n_seeds))
         card = {**made_by, **make_card(setups, list(cfg.n_pairs))}
     except RunError as error:

@@ -98,7 +98,7 @@ def test_a_run_of_a_release_that_kept_no_digests_is_read(folder):
             b'{"format": "jobrec-results/2", "written_by": "jobrec 9"}',
             "'jobrec-results/2', written by jobrec 9",
         ),
-        (b'{"format": "jobrec-results/1", "sha256": "0", "x": 1}', "is not whole, or was changed: its `sha256`"),
+        (b'{"format": "jobrec-results/1", "sha256": "0", "x": 1}', "is not whole, or was changed: its content"),
         (b'{"x": 1', "is not whole, or was changed: .*Make it anew"),
         (b"[1]", r"must hold named entries, got \[1\]\. Make it anew"),
         (None, "there is no .*Make it anew"),

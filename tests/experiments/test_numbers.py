@@ -1,0 +1,49 @@
+"""Whole numbers of configs: what many commands have is checked before any of them begins."""
+
+import pytest
+
+pytest.importorskip("omegaconf", reason="needs the extra 'experiments'")
+
+from omegaconf import OmegaConf
+
+from experiments.runs.folders import RunError, find_runs
+from experiments.runs.numbers import require_common, require_list, require_whole
+from experiments.studies.careers import plan_of
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"threads": 0}, "`threads` must be 1 or more, got 0"),
+        ({"threads": "x"}, "`threads` must be 1 or more, got 'x'"),
+        ({"threads": 1.5}, "`threads` must be 1 or more, a whole number, got 1.5"),
+        ({"threads": 5000}, "`threads` must be at most 4,096, got 5,000"),
+        ({"seed": True}, "`seed` must be 0 or more, got True"),
+        ({"reps": 0}, "`reps` must be 1 or more, got 0"),
+        ({"n_logs": 0}, "`n_logs` must be 1 or more, got 0"),
+        ({"seeds": ["x"]}, "`seeds` must be 0 or more, got 'x'"),
+        ({"seeds": 5}, r"`seeds` must be a list of whole numbers, such as seeds=\[1,2\], got 5"),
+        ({"points": [0, -1]}, "`points` must be 0 or more, got -1"),
+        ({"sizes": ["x"]}, "`sizes` must be 1 or more, got 'x'"),
+    ],
+)
+def test_an_entry_that_many_commands_have_is_named_before_anything_is_done(entries, said):
+    with pytest.raises(RunError, match=said):
+        require_common(OmegaConf.create(entries))
+
+
+def test_entries_that_are_null_missing_or_of_another_kind_are_left_to_the_command():
+    require_common(OmegaConf.create({"seed": None, "threads": "???", "interactions": 400.0, "sizes": {"quick": {}}}))
+    require_list("n_pairs", [2, 500], 2)
+    require_whole("checkpoint_interval", None, 1, 10, optional=True)
+
+
+@pytest.mark.parametrize("runs", [3, [1, 2], [None]])
+def test_what_is_no_folder_is_named(runs):
+    with pytest.raises(RunError, match="`run` must be a folder, or a list of folders, got"):
+        find_runs(runs, "run")
+
+
+def test_a_study_of_careers_needs_a_policy_to_compare_with():
+    with pytest.raises(RunError, match=r"`oracles` must name at least one policy .* oracles=\[best\]"):
+        plan_of({"at": [0], "define": {}, "learners": [], "one_by_one": {}, "oracles": []})
