@@ -194,8 +194,8 @@ class DynaQ(CandidateAlgorithm):
         self._is_anchored = False
         self._n_transitions = self._n_planning_updates = 0
         self.forecasts = RewardForecasts(WINDOW)
-        if _init_setup_model:
         self.transition_forecasts = TransitionForecasts(WINDOW)
+        if _init_setup_model:
             self._setup_model()
 
     @classmethod
@@ -407,6 +407,8 @@ class DynaQ(CandidateAlgorithm):
         self._n_updates += gradient_steps
         self._n_planning_updates += gradient_steps * self.planning_steps
         self.logger.record("train/model_loss", float(model_loss))
+        for name, error in self.transition_forecasts.errors().items():
+            self.logger.record(f"world_model/{name}", error)
 
     # ------------------------------------------------------------------ plan
 
@@ -423,8 +425,6 @@ class DynaQ(CandidateAlgorithm):
         imagined: Any = [None] * self.planning_steps
         if self.planning == "background":
             with th.no_grad():
-        for name, error in self.transition_forecasts.errors().items():
-            self.logger.record(f"world_model/{name}", error)
                 imagined = self.world_model.of_pairs(batch.pairs).split(batch_size)
         target_values = self._target_values(transitions, batch).split(batch_size)
         losses = []
