@@ -236,7 +236,7 @@ def building(shown: str) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise AgentFileError(
-            f"{shown} holds more than tensors where tensors should be, and nothing else is loaded: {_line(error)}. "
+            f"{shown} holds more than tensors where only tensors are loaded: {_line(error)}. "
             "Save the agent again where it was trained."
         ) from error
     except (
@@ -245,7 +245,7 @@ def building(shown: str) -> Iterator[None]:
         if isinstance(error, ValueError) and not str(error).startswith("Names of parameters do not match"):
             raise
         raise AgentFileError(
-            f"{shown} describes another agent than its tensors are of, or was changed: {_line(error)}. Save it again, "
+            f"{shown} describes an agent that its tensors do not fit, or was changed: {_line(error)}. Save it again, "
             "or take a copy."
         ) from error
 

@@ -416,8 +416,8 @@ class CandidateAlgorithm(DQN):
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
-                f"`next_obs` must be given where gamma is above 0 (it is {self.gamma}): the value of an action is also "
-                "what may follow. Pass the observation after the answer; where `terminated` is True, any will do."
+                f"`next_obs` must be given where gamma is above 0 (it is {self.gamma}): an action is also worth what "
+                "follows it. Pass the observation after the answer; where `terminated` is True, any will do."
             )
         layout = self.policy.layout
         answers = Answers.read(layout, self.action_table, observation, action, reward, next_obs, terminated, info)
@@ -467,7 +467,7 @@ class CandidateAlgorithm(DQN):
         if not self._optimizers:
             raise ValueError(
                 '`pretrain` has no network to train with `planning="decision_time"` and a Gaussian process at gamma 0, '
-                "or a model of transitions. Tell it answers by `observe`, or what is known beforehand by "
+                "or a model of transitions. Give it answers by `observe`, or prior knowledge by "
                 "`policy_kwargs={'prior': [...]}`."
             )
         if self.gamma >= 1:

@@ -57,7 +57,7 @@ def _check_header(shown: str, entry: zipfile.ZipInfo, content: Any) -> None:
     head = io.BytesIO(content.read(min(entry.file_size, 1 << 16)))
     version = np.lib.format.read_magic(head)
     if version not in ((1, 0), (2, 0)):
-        raise AgentFileError(f"{shown}: {entry.filename} is written in a version of numpy's format that is not read.")
+        raise AgentFileError(f"{shown}: {entry.filename} is in a version of numpy's file format that is not supported.")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(head)
     if dtype.hasobject:

@@ -214,7 +214,7 @@ class CandidateLayout:
                 row = int(np.argwhere(~np.isfinite(rows))[0][0])
                 raise ValueError(
                     f"`{key}` of the observation must hold finite numbers, "
-                    f"{'it' if n == 1 else f'row {row}'} does not. Give what is not known a number of its own, 0 say."
+                    f"{'it' if n == 1 else f'row {row}'} does not. Give unknown values a number, such as 0."
                 )
         raise ValueError("The observation must hold numbers that are finite in float32, got larger ones.")
 

@@ -293,16 +293,17 @@ class CandidateReplay:
         """
         if self._pairs is None or self.pair_features is None or self.candidates is not None:
             raise ValueError(
-                "Pairs that were not shown can be asked for only of observations of ids with an entry `pairs`, and of "
-                "`pair_features(applicant_ids, job_ids) -> (n, p)`: let the environment have such a method, or pass "
-                '`DynaQ(pair_features=function)`. `planning_source="visited"` and "candidates" ask nobody.'
+                "The numbers of a pair that was not shown are known only where observations have ids and an entry "
+                "`pairs`, and something computes `pair_features(applicant_ids, job_ids) -> (n, p)`: give the "
+                'environment such a method, or pass `DynaQ(pair_features=function)`. `planning_source="visited"` '
+                'and "candidates" need none.'
             )
         applicant_id = self._pairs.applicant_id[index]
         if (applicant_id < 0).any():
             raise ValueError(
-                'Pairs that were not shown are of an applicant, so `info["applicant_id"]` must be in each step (0 or '
+                'The numbers of a pair depend on the applicant, so each step must have `info["applicant_id"]` (0 or '
                 f"more), and {np.count_nonzero(applicant_id < 0)} of {len(index)} transitions have none. Let the "
-                'environment say it, or use `planning_source="visited"` or "candidates".'
+                'environment give it, or use `planning_source="visited"` or "candidates".'
             )
         answer = np.asarray(self.pair_features(applicant_id, self.candidate_rows(candidate_id)), np.float32)
         if answer.shape != (len(index), self.n_pairs):

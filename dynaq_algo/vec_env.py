@@ -248,8 +248,8 @@ def make_sb3_vec_env(
     """
     if refused := sorted({"autoreset_mode", "vectorization_mode", "vector_kwargs", "wrappers"} & kwargs.keys()):
         raise ValueError(
-            f"{refused} are not arguments here: SB3 needs environments that reset in the same step, and they are made "
-            "natively where the id can. For anything else make them by `gym.make_vec`, for `GymnasiumVecEnv`."
+            f"{refused} are not arguments here: SB3 needs environments that reset in the same step, and this function "
+            "makes such ones. For others use `gym.make_vec`, and wrap the result in `GymnasiumVecEnv`."
         )
     spec = env_id if isinstance(env_id, EnvSpec) else _spec_of(env_id)
     if _can_reset_at_once(spec):

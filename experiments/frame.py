@@ -87,7 +87,7 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
     for number in range(options["steps"]):
         if ended:
             raise ValueError(
-                f"`steps` must be at most {number} with seed={options['seed']}, behind which the episode has ended, "
+                f"`steps` must be at most {number} with seed={options['seed']}, since the episode ends there, "
                 f"got {options['steps']}."
             )
         values = np.where(info["action_mask"] == 1, agent.q_values(obs), -np.inf)

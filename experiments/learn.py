@@ -81,7 +81,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
     else:
         (run,) = _one(find_runs(options["run"], "run"))
         if folder.exists() and folder.samefile(run.folder):
-            raise RunError(f"`folder` is that of the run, {folder}: choose another one, so that the run stays.")
+            raise RunError(f"`folder` is that of the run, {folder}: choose another one, so that the run is kept.")
         setup, agent = load_run(run, {}, options["trust"])
         market = setup.market
     reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}

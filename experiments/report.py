@@ -27,8 +27,8 @@ def main(cfg: DictConfig) -> None:
         runs = find_runs(paths, "runs")
         if told := [run.folder for run in runs if "held_out" not in run.summary]:
             raise RunError(
-                f"{told[0]} has learned from a log, so that it has no scores: python -m experiments.off_policy says "
-                "what it would have earned on another one."
+                f"{told[0]} has learned from a log, so it has no scores: python -m experiments.off_policy says what it "
+                "would have earned on another log."
             )
         unfinished = unfinished_runs(paths, len(runs))
         folder = Path(cfg.output or Path(paths if isinstance(paths, str) else paths[0]) / "report")

@@ -33,7 +33,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
         array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):  # numpy opens an archive as well
             array.close()
-            raise ValueError(f"{os.fspath(file)} is an archive, and no array")
+            raise ValueError(f"{os.fspath(file)} is an archive, not an array")
         _require_letters(os.fspath(file), array)
         return array
 
@@ -68,7 +68,7 @@ def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
     """An array is as large as its header says: numpy takes the memory before it reads."""
     version = np.lib.format.read_magic(head)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{entry.filename} is written in a version of numpy's format that is not read")
+        raise ValueError(f"{entry.filename} is in a version of numpy's file format that is not supported")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(head)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - head.tell():
@@ -80,7 +80,7 @@ def _require_letters(name: str, array: NDArray[Any]) -> None:
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         numbers = array.ravel(order="K").view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if numbers.max() > sys.maxunicode or ((numbers >= 0xD800) & (numbers <= 0xDFFF)).any():
-            raise ValueError(f"{name} holds texts with letters that there are not")
+            raise ValueError(f"{name} holds texts with invalid Unicode characters")
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ class Beginning:
         return applicant_ids, np.where(steps[:, None] == 0, self.candidate_ids, drawn)
 
     def take(self, row: int) -> Beginning:
-        """Of one of the m episodes."""
+        """The beginning of one of the m episodes."""
         return Beginning(
             *(None if ids is None else ids[row : row + 1] for ids in (self.applicant_ids, self.candidate_ids))
         )

@@ -161,7 +161,7 @@ class LoggedCandidates:
                 "ones, `LoggedCandidates(log, n_drawn=9)`."
             )
         if not len(log):
-            raise LogError("the log has no rows, so that there is nothing to show; was `take` or `split` given others?")
+            raise LogError("the log has no rows, so there is nothing to show: check what `take` or `split` left of it.")
         smallest = int(log.sizes.min())
         if smallest < num_candidates:
             raise LogError(

@@ -70,7 +70,7 @@ class CareerProblem(RecommendationProblem):
         super().__init__(*arguments)
         if start is not None:
             if dynamics is not None:
-                raise ValueError("`start` and `dynamics` must not both be given: say it as `start` of the dynamics.")
+                raise ValueError("`start` and `dynamics` must not both be given: give `start` to the dynamics alone.")
             dynamics = CareerDynamics(start=start)
         self.dynamics = make_dynamics(dynamics).bind(self.market)
         self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
@@ -90,9 +90,9 @@ class CareerProblem(RecommendationProblem):
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
         if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
             raise ValueError(
-                f"`simulator` must take `levels`, the applicants' present ones, beside the ids, got {made!r:.70}, that "
-                'knows the market\'s own levels alone. Use `levels="ignore"` if they are to stand whatever the '
-                "present level is."
+                f"`simulator` must take `levels`, the applicants' present ones, beside the ids, got {made!r:.70}, "
+                'which knows only the levels of the market. Use `levels="ignore"` to let it answer by those, whatever '
+                "the present level is."
             )
 
     @property

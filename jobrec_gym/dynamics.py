@@ -53,7 +53,7 @@ class BoundDynamics(Protocol):
         """States (n, m) in which applicants (n,) begin an episode."""
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """What is observed of states (n, m): (n, m) in [0, 1], a column a name."""
+        """What is observed of states (n, m): (n, m) in [0, 1], one column for each name."""
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
         """What is observed of applicants and jobs together, (..., q) in [-1, 1].
@@ -67,10 +67,10 @@ class BoundDynamics(Protocol):
         """Present levels (n,) that the simulator is told; ``None`` where there are none."""
 
     def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
-        """What an answer's worth is multiplied with, (n,), when applicants (n,) are recommended jobs (n,)."""
+        """What the worth of an answer is multiplied by, (n,), when applicants (n,) are recommended jobs (n,)."""
 
     def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
-        """States (n, m) behind the answers.
+        """States (n, m) after the answers.
 
         Args:
             states: (n, m), not changed.
@@ -215,7 +215,7 @@ class BoundCareerDynamics:
         return ((states - self._least) / self._span).astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
-        """The job's level less the present one, by 4, and the job's, ``(level - 1) / 4``."""
+        """``(job's level - present level) / 4``, and ``(job's level - 1) / 4``."""
         jobs, present = self._shown_levels[job_ids], progress[..., 0]
         values = np.empty((*np.broadcast_shapes(jobs.shape, present.shape), 2), dtype=np.float32)
         np.subtract(jobs, present, out=values[..., 0], casting="same_kind")

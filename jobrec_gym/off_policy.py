@@ -202,8 +202,8 @@ def estimate_all(
     if interactions.propensity is None and weighted:
         raise LogError(
             f"{sorted(weighted)} need the propensity of each recommendation, the chance with which the log's policy "
-            "made it, and the log has none: nothing says what the others of a set would have earned. Log propensities, "
-            'or take method="dm", which trusts its model alone.'
+            "made it, and the log has none: without them nobody knows what the other jobs would have earned. Log them, "
+            'or use method="dm", which relies on its model alone.'
         )
     chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
     answered = np.flatnonzero(interactions.answered)

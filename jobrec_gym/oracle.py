@@ -83,7 +83,7 @@ class CareerOracle:
             raise ValueError(f"`policy` must be one of {get_args(OraclePolicy)}, got {policy!r}.")
         require_count("n_sets", n_sets)
         if n_sets < _BATCHES:
-            raise ValueError(f"`n_sets` must be at least {_BATCHES}, for an error to be told, got {n_sets}.")
+            raise ValueError(f"`n_sets` must be at least {_BATCHES}, so that the error can be estimated, got {n_sets}.")
         if not 0 <= gamma <= 1:
             raise ValueError(f"`gamma` must be in [0, 1], got {gamma}.")
         problem, truth = _problem_of(env.unwrapped)

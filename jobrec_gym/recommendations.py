@@ -207,7 +207,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
     reads = getattr(agent, "reads", None) or {}
     if others := sorted(set(reads.get("entries", {})) - {"applicant"}):
         raise ValueError(
-            f"`agent` also reads {others} of an observation, which a catalogue does not tell: pass a function of an "
+            f"`agent` also reads {others} of an observation, which a catalogue does not have: pass a function of an "
             "observation that adds them."
         )
     if isinstance(reads.get("pairs"), int) and "pair_features" not in given:
@@ -237,9 +237,9 @@ def _check_catalogue(agent: Any, market: LabourMarket, form: ObservationForm) ->
     table = market.action_features(form.job_fields)
     if known is not None and not _is_same(_Identity(known), _Identity(table)):
         raise ValueError(
-            f"`agent` looks ids up in a table of {len(known):,} jobs, which is not that of this market, of "
+            f"`agent` looks up ids in a table of {len(known):,} jobs, but this market has another one, of "
             f"{len(table):,}: load the agent on it, `DynaQ.load(path, env=gym.make('JobRec-v0', market=market, ...))`. "
-            "That takes a catalogue that has grown at its end."
+            "This works if the market has new jobs at its end."
         )
 
 

@@ -259,7 +259,7 @@ def _kind_of_json(file: Path) -> str | None:
 def _side(kind: str, path: str) -> _Side:
     side = _Side(kind, path)
     if kind in ("market", "onet", "esco"):
-        raise MarketError(f"{path} is a market of its own and no file of applicants.")
+        raise MarketError(f"{path} is a market of its own, not a file of applicants.")
     side.table = table = read_table(path, kind=kind, side="jobs")
     if not table.rows:
         raise MarketError(f"{table.file} has no rows.")

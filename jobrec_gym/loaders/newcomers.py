@@ -198,9 +198,9 @@ def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> No
     likeness = float(there.astype(np.float64) @ made.astype(np.float64)) if there.shape == made.shape else float("nan")
     if not likeness > _LIKE:
         raise MarketError(
-            f"`encoder` is not the one that market {market.name!r} was made with: of the skills of {probe.where} it "
-            f"makes a vector of {made.size} numbers whose cosine with the market's, of {there.size}, is "
-            f"{likeness:.3f} and not 1. Give the encoder of the jobs, `encoder=...`."
+            f"`encoder` is not the one that market {market.name!r} was made with. From the skills of {probe.where} it "
+            f"makes a vector of {made.size} numbers. The market has one of {there.size} numbers for them, and the "
+            f"cosine of both is {likeness:.3f}, not 1. Give the encoder of the jobs, `encoder=...`."
         )
 
 

@@ -84,8 +84,8 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
         resumes = [value for value in found if _is_resume(value)]
         if len(files) == 1 and len(resumes) < len(found):
             raise MarketError(
-                f"{file}: holds what is no résumé of JSON Resume; one has some of {', '.join(map(repr, _SECTIONS))}, "
-                "see https://jsonresume.org/schema."
+                f"{file}: holds something that is no résumé of JSON Resume; such a résumé has some of "
+                f"{', '.join(map(repr, _SECTIONS))}, see https://jsonresume.org/schema."
             )
         stem = file.name.partition(".")[0]
         for number, resume in enumerate(resumes, start=1):

@@ -126,7 +126,7 @@ def load_table(
     fields = context_fields(context)
     if fields and n_applicants is not None:
         raise MarketError(
-            f"{path}: `context` compares both sides, and of people that `n_applicants` samples nothing is known but "
+            f"{path}: `context` compares both sides, but the people that `n_applicants` samples have nothing but "
             "skills: give the file of the applicants as `applicants=`."
         )
     kind, file = (kind, Path(path).expanduser()) if kind else kind_of(path)
@@ -484,7 +484,7 @@ def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, c
         return tuple(cells.skills(cell, where, column)) or None
     if kind == "category" and isinstance(cell, list):
         raise MarketError(
-            f"{where}, column {column!r}: lists several, {cell!r:.80}, and a category has one: say "
+            f"{where}, column {column!r}: lists several values, {cell!r:.80}, but a category has one: say "
             f'`context={{{column!r}: "set"}}`.'
         )
     if kind == "category":

@@ -188,8 +188,8 @@ def context_fields(context: Context | None) -> dict[str, ContextField]:
         parts = (told,) if isinstance(told, str) else tuple(told) if isinstance(told, Sequence) else ()
         if len(parts) == 2 and parts[0] in kinds:
             raise MarketError(
-                f"`context[{name!r}]` is {told!r}, where two texts are the columns of applicants and of jobs: say "
-                f"{(parts[0], parts[1], parts[1])!r} for a kind and two columns of one name."
+                f"`context[{name!r}]` is {told!r}. Two texts are read as the columns of applicants and of jobs. If the "
+                f"first one is the kind, say {(parts[0], parts[1], parts[1])!r}: the kind, and both columns."
             )
         kind, *columns = ("category", *parts) if len(parts) == 2 else parts or (None,)
         if kind not in kinds or len(columns) not in (0, 2) or not all(_is_column(column) for column in columns):

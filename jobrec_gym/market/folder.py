@@ -223,7 +223,9 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not (isinstance(names, dict) and isinstance(header.get("name"), str)) or any(
         name.startswith(("/", "\\")) or ".." in name for name in names
     ):
-        raise MarketError(f"{folder / HEADER} names files elsewhere, or no market; save the market again.")
+        raise MarketError(
+            f"{folder / HEADER} names files outside of its folder, or describes no market; save the market again."
+        )
     beginning = len(_digest_of(b"{"))
     if "sha256" in header and text[:beginning] != _digest_of(b"{" + text[beginning:]):
         raise MarketError(f"{folder / HEADER} was changed after it was written; save the market again, or take a copy.")

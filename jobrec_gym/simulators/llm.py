@@ -409,7 +409,7 @@ class LLMSimulator:
         if (kept.model, kept.prompt, kept.persona) != own:
             raise ValueError(
                 f"`elicitation.calibration` {calibration!r} was made for model {kept.model!r}, prompt {kept.prompt!r} "
-                f"and persona {kept.persona!r}, not for {own}: calibrate again, probabilities have another zero point."
+                f"and persona {kept.persona!r}, not for {own}: calibrate again, the thresholds do not carry over."
             )
         return kept.thresholds
 
@@ -495,7 +495,7 @@ class LLMSimulator:
         raise FeedbackError(
             outcome.status,
             f"no feedback from {self.model!r}: {outcome.status}. {outcome.reason} (What was answered is kept; "
-            f"`{name}` says what else to do than to stop.)",
+            f"`{name}` says what to do instead of stopping.)",
         )
 
     def changed(self, **arguments: Any) -> LLMSimulator:

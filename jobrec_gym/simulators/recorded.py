@@ -295,10 +295,10 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
     }
     for name, (kind, shape) in shapes.items():
         if arrays[name].dtype.kind != kind or arrays[name].shape != shape:
-            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, and not of the size of the others")
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, and does not fit the others")
     probability, cuts = arrays["probability"], arrays["thresholds"]
     if ((probability < 0) | (probability > 1)).any() or not (np.diff(cuts) >= 0).all() or not np.isfinite(cuts).all():
-        raise ValueError("probabilities must be in [0, 1], and thresholds rise")
+        raise ValueError("probabilities must be in [0, 1], and thresholds must rise")
 
 
 def _sha256(document: Mapping[str, object]) -> str:

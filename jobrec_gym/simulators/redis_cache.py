@@ -204,7 +204,7 @@ class RedisAnswerCache(AnswerStore):
             raise ValueError(
                 f"{self.path} was written by another version of the cache ({version:.40}{by}; this one is {_VERSION}, "
                 f"{written_by()}): export it with the release that wrote it and import the export here, or choose "
-                "another number."
+                "another data base."
             )
         self._check_settings()
 

@@ -223,7 +223,7 @@ class Silent(ToyEnv):
 
 
 def test_crossed_planning_is_refused_where_nobody_knows_the_pairs():
-    way_out = r"or `DynaQ\(pair_features=function\)`.*Without, use `planning_source=\"visited\"`"
+    way_out = r"or `DynaQ\(pair_features=function\)`.*Otherwise use `planning_source=\"visited\"`"
     with pytest.raises(ValueError, match=f"nobody answers.*{way_out}"):
         agent(Silent(pairs=True, ids=True), planning_source="crossed")
     with pytest.raises(ValueError, match=f"features, not ids.*{way_out}"):
@@ -233,6 +233,7 @@ def test_crossed_planning_is_refused_where_nobody_knows_the_pairs():
     agent(Silent(), planning_source="crossed")  # no `pairs`, nothing to know
 
 
+@pytest.mark.waits
 def test_an_environment_in_another_process_need_not_know_pairs():
     env = SubprocVecEnv([lambda: Silent(pairs=True, ids=True)], start_method="fork")
     try:
@@ -245,7 +246,7 @@ def test_crossed_planning_is_refused_where_infos_name_no_applicant(monkeypatch):
     step = ToyEnv.step
     monkeypatch.setattr(ToyEnv, "step", lambda self, action: (*step(self, action)[:4], {}))
     with pytest.raises(
-        ValueError, match=r'`info\["applicant_id"\]` must be in each step.*use `planning_source="visited"`'
+        ValueError, match=r'each step must have `info\["applicant_id"\]`.*use `planning_source="visited"`'
     ):
         agent(make_toy(pairs=True, ids=True), planning_source="crossed").learn(70)
 
@@ -256,7 +257,7 @@ def test_an_agent_without_an_environment_is_refused_when_it_first_crosses(tmp_pa
     loaded = DynaQ.load(tmp_path / "agent.zip", device="cpu", action_features=action_table())
     loaded.replay_buffer = model.replay_buffer
     loaded.replay_buffer.pair_features = None
-    with pytest.raises(ValueError, match="let the environment have such a method"):
+    with pytest.raises(ValueError, match="give the environment such a method"):
         loaded.plan(16)
     loaded.set_env(make_toy(pairs=True, ids=True))
     assert len(loaded.plan(16)) == loaded.planning_steps

@@ -98,6 +98,7 @@ def test_it_is_found_behind_every_kind_of_environment(make):
     assert (read["pairs"], read["job_fields"]) == (["a", "b"], [])
 
 
+@pytest.mark.waits
 def test_attributes_that_nobody_has_are_not_asked_of_other_processes():
     env = SubprocVecEnv([lambda: make_toy(pairs=True)])
     assert what_is_read(env)["pairs"] == 2
@@ -310,7 +311,7 @@ def test_a_catalogue_may_grow_at_its_end(kwargs):
 )
 def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     model = agent(make_toy(ids=True))
-    message = r"must begin with the 12 rows .* got \(\d+, \d\) of others: ids would name other actions"
+    message = r"must begin with the 12 rows .* got \(\d+, \d\) of others, in which ids name other actions"
     with pytest.raises(ValueError, match=message):
         DynaQ.load(saved(model), make_toy(ids=True, table=table), device="cpu")
     with pytest.raises(ValueError, match=message):

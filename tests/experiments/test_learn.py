@@ -157,4 +157,4 @@ def test_the_command_says_what_it_did_and_the_report_that_there_are_no_scores(sh
 
     refused = run_command("report", f"runs={tmp_path}")
     assert refused.returncode == 1
-    assert "has learned from a log, so that it has no scores" in refused.stderr
+    assert "has learned from a log, so it has no scores" in refused.stderr

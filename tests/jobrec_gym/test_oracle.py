@@ -205,7 +205,7 @@ def test_misuse_is_named():
     env = JobRecCareerEnv(**SMALL)
     for kwargs, message in (
         ({"policy": "bests"}, r"`policy` must be one of \('best', 'myopic', 'cosine', 'random'\), got 'bests'"),
-        ({"n_sets": 3}, "`n_sets` must be at least 4, for an error to be told, got 3"),
+        ({"n_sets": 3}, "`n_sets` must be at least 4, so that the error can be estimated, got 3"),
         ({"n_sets": 0.5}, "`n_sets` must be at least 1, a whole number"),
         ({"gamma": 1.5}, r"`gamma` must be in \[0, 1\], got 1.5"),
         ({"horizon": 0}, "`horizon` must be at least 1"),

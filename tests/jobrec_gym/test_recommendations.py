@@ -161,11 +161,11 @@ class Reading:
         return np.zeros((1, len(observation["candidates"])))
 
 
-def test_what_a_catalogue_does_not_tell_is_refused(market):
+def test_what_a_catalogue_does_not_have_is_refused(market):
     with pytest.raises(TypeError, match="`agent` must have `q_values.observation.`, or be a function .* got 'cosine'"):
         recommend("cosine", market, WHO)
     with pytest.raises(
-        ValueError, match=r"also reads \['weather'\] of an observation, which a catalogue does not tell"
+        ValueError, match=r"also reads \['weather'\] of an observation, which a catalogue does not have"
     ):
         recommend(Reading(entries={"applicant": [768], "weather": [3]}), market, WHO)
     with pytest.raises(ValueError, match="reads 2 numbers of a pair and does not know their names"):

@@ -93,7 +93,7 @@ def load_prompt(name: str) -> Prompt:
     missing = [word for word in ("$applicant", "$job") if word not in user]
     if not separator or missing:
         raise ValueError(
-            f"`elicitation.prompt` {name!r} must have a line '--- user' and behind it $applicant and $job; "
+            f"`elicitation.prompt` {name!r} must have a line '--- user', with $applicant and $job after it; "
             f"it lacks {missing or ['--- user']}."
         )
     return Prompt(Path(name).stem, system.strip(), user.strip())

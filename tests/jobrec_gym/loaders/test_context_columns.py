@@ -111,7 +111,7 @@ def test_context_changes_no_vector_and_the_fingerprint(files):
             {"salary": "nummber"},
             r"`context\['salary'\]` must be one of \('category', .*got 'nummber'. Did you mean 'number'\?",
         ),
-        ({"salary": ("number", "salary")}, r"two texts are the columns .*: say \('number', 'salary', 'salary'\)"),
+        ({"salary": ("number", "salary")}, r"Two texts are read as the .* say \('number', 'salary', 'salary'\)"),
         ({"salary": ("number", "a", "b", "c")}, r"`context\['salary'\]` must be one of"),
         ({"salary": 3}, r"`context\['salary'\]` must be one of .*got 3"),
         ({"seniority": "number"}, "must not name a field 'seniority', which is something else already"),
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_named(files, context, message):
 def test_several_values_are_no_category(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"key": "a", "hard": ["SQL"], "place": ["Rome", "Bari"]}\n')
     with pytest.raises(
-        MarketError, match=r"row 1, column 'place': lists several, .*say `context=\{'place': \"set\"\}`"
+        MarketError, match=r"row 1, column 'place': lists several values, .*say `context=\{'place': \"set\"\}`"
     ):
         load_jsonl(tmp_path / "x.jsonl", applicants=tmp_path / "x.jsonl", context={"place": "category"}, **HASHING)
 

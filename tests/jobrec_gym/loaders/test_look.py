@@ -156,7 +156,7 @@ def test_a_file_of_applicants_is_no_market(jobs, tmp_path):
     with pytest.raises(MarketError, match="is a folder and holds neither a release"):
         (tmp_path / "empty").mkdir()
         look(tmp_path / "empty")
-    with pytest.raises(MarketError, match="is a market of its own and no file of applicants"):
+    with pytest.raises(MarketError, match="is a market of its own, not a file of applicants"):
         look(jobs, "onet:db.zip")
 
 
