@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -31,6 +32,8 @@ def main(cfg: DictConfig) -> None:
     # Not at the top: `--help` is answered without torch.
     import torch
 
+    if not isinstance(cfg.seconds, int | float) or not 0 < cfg.seconds < math.inf:
+        raise SystemExit(f"error: `seconds` must be a number above 0, got {cfg.seconds!r}.")
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
     options: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -23,6 +23,8 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(
             "error: say which cache: python -m experiments.llm.cache path=FILE.sqlite or redis://HOST:6379/0"
         )
+    if not isinstance(cfg.path, str):
+        raise SystemExit(f"error: `path` must be a file or redis://HOST:6379/0, got {cfg.path!r}.")
     if cfg.import_from is None and not is_server(cfg.path) and not Path(cfg.path).is_file():
         raise SystemExit(f"error: `path` must be a cache that exists, got {cfg.path!r}.")
     try:

@@ -1,4 +1,4 @@
-"""Whole numbers that a config may hold: checked where they enter, before anything else is done."""
+"""Numbers and lists that a config may hold: checked where they enter, before anything else is done."""
 
 from __future__ import annotations
 
@@ -24,25 +24,47 @@ _COMMON = (
     ("n_logs", 1, MOST),
     ("n_people", 1, MOST),
     ("n_resamples", 1, 10**7),
+    ("n_pairs", 0, MOST),
+    ("n_queries", 1, MOST),
+    *((name, 0, MOST) for name in ("n_matches", "n_sample", "n_repeats", "n_attacked", "n_swaps")),
+    ("rounds", 1, MOST),
+    ("chunk", 1, MOST),
+    ("port", 0, 65_535),
 )
 """Entries that mean the same in every command which has them, with the smallest and the largest number."""
 
 _COMMON_LISTS = (("seeds", 0, 2**32 - 1), ("points", 0, MOST), ("at", 0, MOST), ("sizes", 1, MOST))
 """Those that are lists of whole numbers."""
 
+_COMMON_NAMES = (
+    *("groups", "learners", "methods", "oracles", "overlaps", "policies", "rankings", "results", "settings", "starts"),
+)
+"""Those that are lists of names."""
+
+_SOME = ("groups", "methods", "overlaps", "policies", "results", "settings", "sizes", "starts")
+"""Lists that must not be empty."""
+
 
 def require_common(cfg: DictConfig) -> None:
-    """Checks those entries of a command's config that many commands have; one that is null is left to the command.
+    """Checks those entries of a command's config that many commands have.
+
+    One that is null or missing, or of another kind in this command, is left to the command.
 
     Raises:
         RunError: For the first one that is not as it must be.
     """
     for name, least, most in _COMMON:
-        if name in cfg and not OmegaConf.is_missing(cfg, name) and cfg[name] is not None:
+        if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             require_whole(name, cfg[name], least, most)
     for name, least, most in _COMMON_LISTS:
         if cfg.get(name) is not None and not OmegaConf.is_dict(cfg[name]):
             require_list(name, cfg[name], least, most)
+    for name in _COMMON_NAMES:
+        if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
+            raise RunError(f"`{name}` must be a list, such as {name}=[{cfg[name]!s:.40}], got {cfg[name]!r:.80}.")
+    for name in _SOME:
+        if OmegaConf.is_list(cfg.get(name)) and not cfg[name]:
+            raise RunError(f"`{name}` must name at least one, got none.")
 
 
 def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:

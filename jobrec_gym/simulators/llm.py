@@ -218,6 +218,8 @@ class LLMSimulator:
         calls: Calls | Mapping[str, Any] = Calls(),
         retries: Retries | Mapping[str, Any] = Retries(),
     ):
+        if not isinstance(model, str) or not model:
+            raise ValueError(f"`model` must be a name of litellm's, such as 'openai/gpt-4o-mini', got {model!r:.80}.")
         check_choice("mode", mode, get_args(AskingMode))
         check_choice("cache_mode", cache_mode, get_args(CacheMode))
         self.model = model

@@ -25,6 +25,11 @@ from experiments.studies.careers import plan_of
         ({"seeds": 5}, r"`seeds` must be a list of whole numbers, such as seeds=\[1,2\], got 5"),
         ({"points": [0, -1]}, "`points` must be 0 or more, got -1"),
         ({"sizes": ["x"]}, "`sizes` must be 1 or more, got 'x'"),
+        ({"sizes": []}, "`sizes` must name at least one, got none"),
+        ({"learners": "linucb"}, r"`learners` must be a list, such as learners=\[linucb\], got 'linucb'"),
+        ({"starts": []}, "`starts` must name at least one, got none"),
+        ({"port": 99_999}, "`port` must be at most 65,535, got 99,999"),
+        ({"n_pairs": "x"}, "`n_pairs` must be 0 or more, got 'x'"),
     ],
 )
 def test_an_entry_that_many_commands_have_is_named_before_anything_is_done(entries, said):
@@ -34,6 +39,7 @@ def test_an_entry_that_many_commands_have_is_named_before_anything_is_done(entri
 
 def test_entries_that_are_null_missing_or_of_another_kind_are_left_to_the_command():
     require_common(OmegaConf.create({"seed": None, "threads": "???", "interactions": 400.0, "sizes": {"quick": {}}}))
+    require_common(OmegaConf.create({"n_pairs": [500, 1_500], "learners": [], "oracles": []}))
     require_list("n_pairs", [2, 500], 2)
     require_whole("checkpoint_interval", None, 1, 10, optional=True)
 

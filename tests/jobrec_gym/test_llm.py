@@ -795,6 +795,12 @@ def test_the_calibration_cuts_at_quantiles_and_is_kept_in_a_file(market, tmp_pat
     assert np.isfinite(probability).all()
 
 
+@pytest.mark.parametrize("model", [3, "", None])
+def test_a_model_that_is_no_name_is_refused(model):
+    with pytest.raises(ValueError, match="`model` must be a name of litellm's, such as 'openai/gpt-4o-mini', got"):
+        LLMSimulator(model)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
