@@ -13,7 +13,7 @@ __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
     "Learn and compare, from a log too": (
-        *("demo", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
+        *("demo", "app", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
         *("learn", "replay", "off_policy"),
     ),
     "Look closer at a study": (

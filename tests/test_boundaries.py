@@ -272,7 +272,7 @@ def test_no_catch_all_modules():
         assert not [path for path in modules(package) if path.stem in {"utils", "util", "common", "helpers", "misc"}]
 
 
-ROOMS = [{"runs", "adapters"}, {"learners"}, {"pages"}, {"studies", "llm", "benchmarks"}, {"commands"}]
+ROOMS = [{"runs", "adapters"}, {"learners"}, {"pages"}, {"studies", "llm", "benchmarks", "web"}, {"commands"}]
 """Of `experiments`, in the order in which they may import each other; commands lie above them."""
 
 

@@ -13,7 +13,7 @@ from jobrec_gym.loaders.reading import Reading, Table, json_rows
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
 
-__all__ = ["RESUME_COLUMNS", "load_json_resume", "read_resumes"]
+__all__ = ["RESUME_COLUMNS", "load_json_resume", "read_resume", "read_resumes"]
 
 RESUME_COLUMNS = (
     *("key", "title", "hard", "soft", "experience", "description"),
@@ -95,6 +95,31 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
         raise MarketError(f"{place} has no file of JSON Resume (they end in {', '.join(_ENDINGS)}).")
     describe_instead(place, [row for _, row in rows])
     return Table(str(place), list(RESUME_COLUMNS), rows)
+
+
+def read_resume(resume: Any) -> dict[str, Any]:
+    """What :func:`read_resumes` reads of one résumé that is in memory; it writes nothing.
+
+    Args:
+        resume: The parsed JSON.
+
+    Returns:
+        The entries of :data:`RESUME_COLUMNS` but ``key``. Without listed skills ``hard`` and ``soft`` are empty.
+
+    Raises:
+        MarketError: If it is no résumé.
+
+    Example:
+        >>> row = read_resume({"basics": {"label": "Nurse"}, "skills": [{"name": "wound care"}]})
+        >>> row["title"], row["hard"]
+        ('Nurse', ['wound care'])
+    """
+    if not _is_resume(resume):
+        raise MarketError(
+            f"`resume` must be a JSON object with some of {', '.join(map(repr, _SECTIONS))}, got {resume!r:.80}: see "
+            "https://jsonresume.org/schema."
+        )
+    return _row(resume)
 
 
 def _is_resume(value: Any) -> bool:

@@ -1,0 +1,326 @@
+"""The pages and their addresses: server-made, escaped, usable without JavaScript."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from experiments.web.careers import BANDIT, BEST, COSINE, Career, Careers, planner
+from experiments.web.charts import belief_bar, lines
+from experiments.web.protection import LOOPBACK, Protection
+from experiments.web.somebody import LEARNERS, MOST_STEPS, Somebody
+from experiments.web.visitors import MOST_SKILLS, Person, VisitError, person_of_resume, skills_in_text
+from experiments.web.visits import LISTED, Visit, Visits
+from jobrec_gym import LabourMarket, Profile
+from jobrec_gym.market import SENIORITY_LEVELS
+from jobrec_gym.shown_text import as_text
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = ["COOKIE", "application"]
+
+COOKIE = "jobrec_visit"
+_DAYS = 30
+_SUGGESTED = 24  # skills of an occupation that are shown to be ticked
+_TICKED = 8  # of them, the most frequent ones
+_LEVELS = (1, 5)
+_LEARNER_WORDS = {"dynaq_plus": "dynaq_plus", "linear": "linear bandit", "cosine": "cosine"}
+_SAID = {"apply": "apply", "save": "save", "click": "look closer", "ignore": "ignore"}
+"""What buttons say; in a log an answer is called by its key."""
+
+
+def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None = LOOPBACK) -> Starlette:
+    """The page as an ASGI application.
+
+    Args:
+        visits: Who is here.
+        careers: The second tab; it begins to learn when the application starts.
+        hosts: Names by which the server may be called; ``None`` for any.
+    """
+    pages = _Pages(visits, careers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        careers.start()
+        yield
+        careers.stop()
+
+    routes = [
+        Route("/", pages.home),
+        Route("/start", pages.start, methods=["POST"]),
+        Route("/answer", pages.answer, methods=["POST"]),
+        Route("/forget", pages.forget, methods=["POST"]),
+        Route("/log.jsonl", pages.log),
+        Route("/somebody", pages.somebody),
+        Route("/somebody", pages.watch, methods=["POST"]),
+        Route("/career", pages.career),
+        Mount("/static", StaticFiles(directory=str(files("experiments.web") / "static"))),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Protection, hosts=hosts)],
+        exception_handlers={VisitError: pages.refused},
+        lifespan=lifespan,
+    )
+
+
+class _Pages:
+    """What is answered at each address."""
+
+    def __init__(self, visits: Visits, careers: Careers):
+        self._visits = visits
+        self._market = visits.market
+        self._careers = careers
+        self._occupations = _skills_by_occupation(visits.market)
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(str(files("experiments.web") / "templates")),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=lambda value: as_text(value, 300) if type(value) is str else value,
+        )
+        self._templates.globals.update(
+            belief_bar=belief_bar, said=_SAID, levels=SENIORITY_LEVELS, decisions=DECISIONS[::-1]
+        )
+
+    async def home(self, request: Request) -> Response:
+        visit = await self._visit(request)
+        if visit is None:
+            return self._start(request.query_params.get("occupation", ""))
+        return HTMLResponse(await run_in_threadpool(self._of_visit, visit))
+
+    async def start(self, request: Request) -> Response:
+        async with request.form(max_files=1, max_fields=200) as form:
+            person = await self._person(form)
+        secret = await run_in_threadpool(self._visits.begin, person)
+        response = RedirectResponse("/", 303)
+        response.set_cookie(COOKIE, secret, max_age=_DAYS * 86_400, httponly=True, samesite="strict", path="/")
+        return response
+
+    async def answer(self, request: Request) -> Response:
+        form = await request.form()
+        visit = await self._visit(request)
+        if visit is None:
+            return RedirectResponse("/", 303)
+        await run_in_threadpool(self._visits.answer, visit, str(form.get("job", "")), str(form.get("decision", "")))
+        return RedirectResponse("/", 303)
+
+    async def forget(self, request: Request) -> Response:
+        visit = await self._visit(request)
+        if visit is not None:
+            await run_in_threadpool(self._visits.forget, visit)
+        response = RedirectResponse("/", 303)
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        return response
+
+    async def log(self, request: Request) -> Response:
+        visit = await self._visit(request)
+        file = None if visit is None else self._visits.files.log(visit.visitor_id)
+        if file is None or not file.is_file():
+            return PlainTextResponse("You have answered nothing yet.", 404)
+        return FileResponse(file, media_type="application/jsonl", filename="log.jsonl")
+
+    async def somebody(self, request: Request) -> Response:
+        visit = await self._visit(request)
+        if visit is None:
+            return RedirectResponse("/", 303)
+        somebody = await run_in_threadpool(self._visits.somebody, visit)
+        return HTMLResponse(await run_in_threadpool(self._of_somebody, somebody))
+
+    async def watch(self, request: Request) -> Response:
+        form = await request.form()
+        visit = await self._visit(request)
+        if visit is not None:
+            steps = _whole(str(form.get("steps", "0")), "steps", (0, MOST_STEPS))
+            await run_in_threadpool(self._visits.watch, visit, steps, form.get("another") == "yes")
+        return RedirectResponse("/somebody", 303)
+
+    async def career(self, request: Request) -> Response:
+        query = request.query_params
+        gammas, people = self._careers.gammas, self._careers.people
+        chosen = _whole(query.get("gamma", str(len(gammas) - 1)), "gamma", (0, len(gammas) - 1))
+        who = _whole(query.get("applicant", "0"), "applicant", (0, len(people) - 1))
+        return HTMLResponse(await run_in_threadpool(self._of_career, who, chosen))
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """What a visitor gave cannot be used."""
+        return self._page("refused.html.j2", tab="visit", error=str(error), status=422)
+
+    async def _visit(self, request: Request) -> Visit | None:
+        return await run_in_threadpool(self._visits.find, request.cookies.get(COOKIE))
+
+    async def _person(self, form: FormData) -> Person:
+        resume = form.get("resume")
+        if isinstance(resume, UploadFile) and resume.size:
+            return person_of_resume(await resume.read(), self._market)
+        ticked = [str(skill) for skill in form.getlist("skill")]
+        written = skills_in_text(str(form.get("others", "")))
+        level = _whole(str(form.get("level", "0")), "level", (0, len(SENIORITY_LEVELS)))
+        return Person.checked(str(form.get("occupation", "")), [*ticked, *written], self._market, level)
+
+    def _page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+        return HTMLResponse(self._templates.get_template(template).render(**context), status)
+
+    def _start(self, occupation: str) -> HTMLResponse:
+        known = occupation in self._occupations
+        return self._page(
+            "start.html.j2",
+            tab="visit",
+            occupations=sorted(self._occupations),
+            occupation=occupation if known else "",
+            unknown="" if known else occupation,
+            skills=self._occupations[occupation][:_SUGGESTED] if known else (),
+            n_ticked=_TICKED,
+            most_skills=MOST_SKILLS,
+        )
+
+    def _of_visit(self, visit: Visit) -> str:
+        with visit.lock:
+            recommender = visit.recommender
+            before = {place: rank for rank, place in enumerate(visit.before, 1)}
+            change = visit.change
+            moved = [
+                {"job": self._market.job(one.job_id), "one": one, "skills": one.shared}
+                for one in (() if change is None else change.moved)
+            ]
+            return self._templates.get_template("visit.html.j2").render(
+                tab="visit",
+                person=visit.person,
+                n_answers=len(recommender.answered),
+                asked=None if visit.asked is None else self._card(visit, visit.asked),
+                listed=[
+                    {**self._card(visit, place), "before": before.get(place), "rank": rank}
+                    for rank, place in enumerate(visit.listed, 1)
+                ],
+                has_before=bool(visit.before),
+                by_cosine=[self._card(visit, place) for place in recommender.nearest(LISTED)],
+                change=change,
+                answered=None if change is None else self._market.job(change.job_id),
+                moved=moved,
+                n_near=len(recommender.jobs),
+            )
+
+    def _card(self, visit: Visit, place: int) -> dict[str, Any]:
+        recommender = visit.recommender
+        found = recommender.near[place]
+        return {
+            "found": found,
+            "job": self._market.job(found.job_id),
+            "mean": float(recommender.mean[place]),
+            "spread": float(recommender.spread[place]),
+            "is_best": place in visit.listed,
+        }
+
+    def _of_somebody(self, somebody: Somebody) -> str:
+        regret = somebody.regret()
+        n = len(somebody)
+        highest = max(1.0, *(float(values.max()) for values in regret.values()))
+        chart = lines(
+            f"Regret after {n} recommendations: "
+            + ", ".join(f"{_LEARNER_WORDS[name]} {values[-1]:.2f}" for name, values in regret.items()),
+            {_LEARNER_WORDS[name]: values.tolist() for name, values in regret.items()},
+            x_label="recommendations",
+            y_label="regret, summed",
+            highest=highest,
+            steps=max(n, 20),
+        )
+        rows = [
+            [
+                {"job": self._market.job(somebody.near[step.place].job_id), "step": step}
+                for step in (somebody.steps[name][number] for name in LEARNERS)
+            ]
+            for number in reversed(range(max(0, n - LISTED), n))
+        ]
+        return self._templates.get_template("somebody.html.j2").render(
+            tab="somebody",
+            person=self._market.applicant(somebody.applicant_id),
+            n=n,
+            most=MOST_STEPS,
+            names=[_LEARNER_WORDS[name] for name in LEARNERS],
+            regret=[float(regret[name][-1]) for name in LEARNERS],
+            applied=[sum(step.decision == "apply" for step in somebody.steps[name]) for name in LEARNERS],
+            rows=rows,
+            chart=chart,
+        )
+
+    def _of_career(self, who: int, chosen: int) -> str:
+        careers = self._careers
+        n_made, n_agents = careers.progress()
+        is_ready = n_made == n_agents
+        applicant_id, gamma = careers.people[who], careers.gammas[chosen]
+        names = [COSINE, BANDIT, planner(gamma), BEST] if is_ready else [COSINE, BEST]
+        played: dict[str, Career] = {name: careers.career(applicant_id, name) for name in names}
+        words = ", ".join(f"{name} reaches level {max(one.levels())}" for name, one in played.items())
+        chart = lines(
+            f"Levels over a career: {words}",
+            {name: one.levels() for name, one in played.items()},
+            x_label="recommendations",
+            y_label="level",
+            highest=float(_LEVELS[1]),
+            steps=max(len(one.steps) for one in played.values()),
+        )
+        columns = [
+            {
+                "name": name,
+                "career": one,
+                "top": max(one.levels()),
+                "steps": [(self._market.job(step.job_id), step) for step in one.steps],
+            }
+            for name, one in played.items()
+        ]
+        people = [self._market.applicant(row) for row in careers.people]
+        return self._templates.get_template("career.html.j2").render(
+            tab="career",
+            people=people,
+            who=who,
+            person=people[who],
+            gammas=careers.gammas,
+            chosen=chosen,
+            is_ready=is_ready,
+            n_made=n_made,
+            n_agents=n_agents,
+            interactions=careers.interactions,
+            columns=columns,
+            chart=chart,
+            again="?" + urlencode({"applicant": who, "gamma": chosen}),
+        )
+
+
+def _skills_by_occupation(market: LabourMarket) -> dict[str, tuple[str, ...]]:
+    """Skills that a market's jobs ask for, by occupation; the most frequent first, soft ones last."""
+    counts: dict[str, tuple[Counter[str], Counter[str]]] = {}
+    for row in range(len(market.jobs)):
+        job: Profile = market.job(row)
+        name = job.occupation or job.title
+        if name:
+            hard, soft = counts.setdefault(name, (Counter(), Counter()))
+            hard.update(job.hard_skills)
+            soft.update(job.soft_skills)
+    return {
+        name: tuple(skill for skill, _ in (*hard.most_common(_SUGGESTED - 6), *soft.most_common(6)))
+        for name, (hard, soft) in counts.items()
+    }
+
+
+def _whole(text: str, name: str, bounds: tuple[int, int]) -> int:
+    """A whole number of a form.
+
+    Raises:
+        VisitError: If it is none, or out of bounds.
+    """
+    low, high = bounds
+    if not text.isdecimal() or not low <= int(text[:9]) <= high:
+        raise VisitError(f"{name} must be a whole number from {low} to {high}, and was {text!r:.40}.")
+    return int(text)

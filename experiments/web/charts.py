@@ -1,0 +1,127 @@
+"""Small pictures of the page as SVG, made by the server; colours are classes of ``static/app.css``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+__all__ = ["belief_bar", "lines"]
+
+_LOWEST, _HIGHEST = -0.1, 1.0
+"""Rewards: ignore and apply."""
+
+_BAR = (120.0, 16.0)
+_SIZE = (640.0, 260.0)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 128.0, 12.0, 34.0
+_APART = 15.0  # between two names beside the lines
+_TICKS = 4
+
+
+def belief_bar(mean: float, spread: float) -> Markup:
+    """A reward that is expected, as a mark between ignore and apply, with a standard deviation to either side."""
+    width, height = _BAR
+
+    def place(reward: float) -> float:
+        share = (min(max(reward, _LOWEST), _HIGHEST) - _LOWEST) / (_HIGHEST - _LOWEST)
+        return 2 + share * (width - 4)
+
+    low, high, middle = place(mean - spread), place(mean + spread), place(mean)
+    return Markup(
+        '<svg class="belief" viewBox="0 0 {w:g} {h:g}" width="{w:g}" height="{h:g}" aria-hidden="true">'
+        '<line class="axis" x1="2" x2="{end:g}" y1="{y:g}" y2="{y:g}"/>'
+        '<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="3" y2="{foot:g}"/>'
+        '<rect class="spread" x="{low:.1f}" y="{top:g}" width="{wide:.1f}" height="8" rx="4"/>'
+        '<circle class="mean" cx="{middle:.1f}" cy="{y:g}" r="4"/></svg>'
+    ).format(
+        w=width,
+        h=height,
+        end=width - 2,
+        y=height / 2,
+        zero=place(0.0),
+        foot=height - 3,
+        low=low,
+        top=height / 2 - 4,
+        wide=max(high - low, 1.0),
+        middle=middle,
+    )
+
+
+def lines(
+    title: str, curves: Mapping[str, Sequence[float]], *, x_label: str, y_label: str, highest: float, steps: int
+) -> Markup:
+    """Curves over steps, each with its name at its end.
+
+    Args:
+        title: What a screen reader says of it.
+        curves: Values from step 0 on, by name; at most eight.
+        x_label: Beneath the axis of steps.
+        y_label: Above the axis of values.
+        highest: The upper end of the axis of values, above 0; it begins at 0.
+        steps: The right end of the axis of steps, at least 1.
+    """
+    width, height = _SIZE
+
+    def x(step: float) -> float:
+        return _LEFT + step / steps * (width - _LEFT - _RIGHT)
+
+    def y(value: float) -> float:
+        return height - _BOTTOM - min(value, highest) / highest * (height - _TOP - _BOTTOM)
+
+    parts = [
+        Markup('<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">').format(width, height, title)
+    ]
+    for tick in range(_TICKS + 1):
+        value = highest * tick / _TICKS
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>'
+                '<text x="{:g}" y="{:.1f}" text-anchor="end">{}</text>'
+            ).format(_LEFT, width - _RIGHT, y(value), y(value), _LEFT - 6, y(value) + 4, f"{value:.3g}")
+        )
+        step = round(steps * tick / _TICKS)
+        parts.append(
+            Markup('<text x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>').format(x(step), height - 18, step)
+        )
+    middle = (_LEFT + width - _RIGHT) / 2
+    parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, height - 3, x_label))
+    parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(_LEFT + 4, _TOP + 2, y_label))
+    beside = _spread_out({name: y(values[-1]) for name, values in curves.items()}, height - _BOTTOM)
+    for number, (name, values) in enumerate(curves.items()):
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(values))
+        parts.append(
+            Markup(
+                '<polyline class="line line-{n}" points="{points}"/>'
+                '<circle class="end line-{n}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+                '<line class="lead line-{n}" x1="{x:.1f}" y1="{y:.1f}" x2="{right:g}" y2="{beside:.1f}"/>'
+                '<text class="name line-{n}" x="{text:g}" y="{foot:.1f}">{name}</text>'
+            ).format(
+                n=number,
+                points=points,
+                x=x(len(values) - 1),
+                y=y(values[-1]),
+                right=width - _RIGHT + 8,
+                beside=beside[name],
+                text=width - _RIGHT + 12,
+                foot=beside[name] + 4,
+                name=name,
+            )
+        )
+    parts.append(Markup("</svg>"))
+    return Markup("").join(parts)
+
+
+def _spread_out(heights: Mapping[str, float], lowest: float) -> dict[str, float]:
+    """Heights of names, none nearer than a line to the next, in the order of what they name."""
+    names = sorted(heights, key=heights.__getitem__)
+    found: dict[str, float] = {}
+    below = _TOP
+    for name in names:
+        below = max(heights[name], below)
+        found[name] = below
+        below += _APART
+    over = lowest
+    for name in reversed(names):
+        found[name] = min(found[name], over)
+        over = found[name] - _APART
+    return found

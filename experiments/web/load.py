@@ -1,0 +1,135 @@
+"""Many visitors at once: how long an answer takes, and what memory the server needs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+
+from experiments.runs.folders import RunError
+from experiments.runs.tables import Table
+from jobrec_gym import load_market
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = ["measured", "port_of"]
+
+_PAUSE = 2.0  # seconds from one answer of a visitor to the next
+_WARM_UP = 2  # answers of each that do not count
+_JOB = re.compile(r'name="job" value="([^"]+)"')
+_LONGEST_START = 300.0
+
+
+def measured(n_visitors: int, seconds: float) -> Table:
+    """Starts a server of its own, and lets visitors answer, each once in two seconds.
+
+    An answer is timed from the click to the whole new page: the request that keeps it, and the one that shows what
+    follows.
+
+    Args:
+        n_visitors: How many at once.
+        seconds: For how long.
+
+    Returns:
+        A table of a row.
+
+    Raises:
+        RunError: If the server does not start, or refuses an answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["port=0", f"folder={folder}", "career.learn=false", f"most_visits={n_visitors + 8}"]
+        command = [sys.executable, "-m", "experiments.app", *arguments]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            port = port_of(server)
+            times = asyncio.run(_visits(port, n_visitors, seconds))
+            memory = _memory(server.pid)
+        finally:
+            server.terminate()
+            server.wait(30)
+    header = ["visitors", "answers", "median ms", "95 % ms", "most ms", "memory MB"]
+    found = np.array(times) * 1_000
+    figures = (np.median(found), np.quantile(found, 0.95), found.max())
+    return header, [[str(n_visitors), f"{len(found):,}", *(f"{one:.0f}" for one in figures), memory]]
+
+
+async def _visits(port: int, n: int, seconds: float) -> list[float]:
+    market = load_market("default")
+    rng = np.random.default_rng(0)
+    people = [market.applicant(int(row)) for row in rng.choice(market.applicants.rows("test"), n, replace=False)]
+    starts = []
+    for person in people:  # one after the other: what is timed is answers
+        skills = [*person.hard_skills, *person.soft_skills]
+        form = [("occupation", person.title), *(("skill", skill) for skill in skills), ("level", str(person.seniority))]
+        head, _ = await _asked(port, "POST", "/start", urlencode(form))
+        starts.append(re.search(r"set-cookie: ([^;]+)", head)[1])  # type: ignore[index]
+    ends = time.monotonic() + seconds + _WARM_UP * _PAUSE
+    found = await asyncio.gather(
+        *(_one(port, cookie, float(wait), ends) for cookie, wait in zip(starts, rng.random(n) * _PAUSE, strict=True))
+    )
+    return [one for times in found for one in times[_WARM_UP:]]
+
+
+async def _one(port: int, cookie: str, wait: float, ends: float) -> list[float]:
+    """A visitor; how long each of their answers took."""
+    _, page = await _asked(port, "GET", "/", cookie=cookie)
+    times: list[float] = []
+    await asyncio.sleep(wait)
+    while time.monotonic() < ends:
+        began = time.monotonic()
+        job = _JOB.search(page)
+        if job is None:
+            raise RunError("the page shows no job to a visitor.")
+        decision = DECISIONS[(len(times) * 7 + int(wait * 1_000)) % len(DECISIONS)]
+        await _asked(port, "POST", "/answer", urlencode({"job": job[1], "decision": decision}), cookie)
+        _, page = await _asked(port, "GET", "/", cookie=cookie)
+        times.append(time.monotonic() - began)
+        await asyncio.sleep(max(0.0, _PAUSE - times[-1]))
+    return times
+
+
+async def _asked(port: int, method: str, address: str, body: str = "", cookie: str = "") -> tuple[str, str]:
+    """Head, in lower case but for the cookie, and body of an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [f"{method} {address} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", f"Cookie: {cookie}"]
+    lines += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(body)}", "", body]
+    writer.write("\r\n".join(lines).encode())
+    head, _, page = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    status = head.split(" ", 2)[1]
+    if status not in ("200", "303"):
+        raise RunError(f"the server answered {method} {address} with {status}: {page[:200]}")
+    return head, page
+
+
+def port_of(server: subprocess.Popen[str]) -> int:
+    """The port that a server of this page says when it has started.
+
+    Raises:
+        RunError: If it ends before.
+    """
+    assert server.stdout is not None
+    said = []
+    began = time.monotonic()
+    for line in server.stdout:
+        said.append(line)
+        if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+            return int(found[1])
+        if time.monotonic() - began > _LONGEST_START:
+            break
+    raise RunError(f"the server did not start: {''.join(said)[-500:]}")
+
+
+def _memory(pid: int) -> str:
+    """The most resident memory of a process so far, in MB, where the system tells it."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return "not known here"
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    return "not known here" if found is None else f"{int(found[1]) / 1_000:,.0f}"

@@ -1,0 +1,148 @@
+"""Pictures of the page for README and docs, and a short recording: a browser visits a server of its own."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.folders import RunError
+from experiments.web.load import port_of
+from jobrec_gym.extras import install_command
+from jobrec_gym.whole_files import whole_file
+
+__all__ = ["CHROMIUM", "browser", "pictured"]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+"""Where a browser is; ``None`` without one."""
+
+_SIZES = {"": (1_400, 1_000), "_phone": (390, 844)}
+_RECORDED = (960, 720)
+_FRAME_MS = 1_400
+_ANSWERS = ("apply", "ignore", "save", "apply", "ignore", "apply", "click", "apply")
+_COLOURS = 128
+_OCCUPATION = "registered nurse"
+"""Who is pictured: an occupation of the default market."""
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Debian's Chromium under Playwright.
+
+    Raises:
+        RunError: Without either.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise RunError(f"`pictures` needs Playwright: {install_command('dev')}.") from None
+    if CHROMIUM is None:
+        raise RunError("`pictures` needs Chromium: apt-get install chromium.")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+def pictured(folder: Path, server_folder: Path) -> list[Path]:
+    """Writes pictures of both tabs at both widths, ``app*.png``, and a recording, ``app.gif``.
+
+    Args:
+        folder: Where to.
+        server_folder: Of a server, whose career agents are used, or are made; visitors are kept elsewhere.
+
+    Raises:
+        RunError: Without a browser, or if the server does not start.
+    """
+    with _server(server_folder) as address, browser() as started:
+        found = []
+        for suffix, (width, height) in _SIZES.items():
+            page = started.new_page(viewport={"width": width, "height": height})
+            _begin(page, address)
+            for decision in _ANSWERS[:4]:
+                _answer(page, decision)
+            found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
+            page.goto(f"{address}/career")
+            while page.locator("[data-again]").count():
+                page.wait_for_timeout(5_000)
+            found.append(_written(page.screenshot(), folder / f"app_career{suffix}.png"))
+            page.close()
+        page = started.new_page(viewport={"width": _RECORDED[0], "height": _RECORDED[1]})
+        frames = [page.screenshot() for _ in _recorded(page, address)]
+    found.append(_recording(frames, folder / "app.gif"))
+    return found
+
+
+def _recorded(page: Any, address: str) -> Iterator[None]:
+    """A visit, step by step."""
+    _begin(page, address)
+    yield
+    for decision in _ANSWERS:
+        page.locator(f"button.{decision}").focus()
+        yield
+        _answer(page, decision)
+        yield
+    page.goto(f"{address}/somebody")
+    yield
+    for n in (20, 40):
+        page.get_by_role("button", name="Twenty answers").click()
+        page.get_by_role("heading", name=f"Regret after {n} recommendations").wait_for()
+        yield
+    for place in range(4):
+        page.goto(f"{address}/career?gamma={place}")
+        yield
+
+
+def _begin(page: Any, address: str) -> None:
+    page.goto(f"{address}/?occupation={_OCCUPATION.replace(' ', '+')}")
+    page.get_by_role("button", name="Show me jobs").first.click()
+    page.locator("button.apply").wait_for()
+
+
+def _answer(page: Any, decision: str) -> None:
+    before = page.locator("input[name=job]").get_attribute("value")
+    page.locator(f"button.{decision}").click()
+    page.wait_for_function("before => document.querySelector('input[name=job]').value !== before", arg=before)
+    page.evaluate("window.scrollTo(0, 0)")
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as visitors:
+        command = [sys.executable, "-m", "experiments.app", "port=0", f"folder={folder}", f"visitors={visitors}"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            yield f"http://127.0.0.1:{port_of(server)}"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _written(png: bytes, file: Path) -> Path:
+    from PIL import Image  # of the extra `render`, which comes with `experiments`
+
+    with Image.open(io.BytesIO(png)) as picture, whole_file(file) as place:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(place, format="PNG", optimize=True)
+    return file
+
+
+def _recording(frames: list[bytes], file: Path) -> Path:
+    from PIL import Image
+
+    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+    # One palette for all, so that what stays the same needs no bytes.
+    palette = pictures[len(pictures) // 2].quantize(_COLOURS, dither=Image.Dither.NONE)
+    drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    with whole_file(file) as place:
+        drawn[0].save(
+            place, format="GIF", save_all=True, append_images=drawn[1:], duration=_FRAME_MS, loop=0, optimize=True
+        )
+    return file

@@ -1,0 +1,183 @@
+"""The recommender of one person: what it believes of jobs near them, which it asks about, and what answers change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym import LabourMarket, Recommendation, recommend
+from jobrec_gym.interactions import ObservationForm
+from jobrec_gym.simulators.base import decision_rewards
+
+__all__ = ["Change", "Learner", "Moved", "Recommender"]
+
+Values = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+_REWARDS = decision_rewards(None)
+_EXPLAINED = 5  # jobs whose beliefs an answer moved most
+
+
+class Learner(Protocol):
+    """What learns from single answers: ``DynaQ`` or a bandit."""
+
+    def predict(self, observation: Mapping[str, Any], deterministic: bool = False) -> tuple[Any, Any]:
+        """The place of the candidate that it would learn from."""
+
+    def q_values(self, observation: Mapping[str, Any]) -> NDArray[np.floating]:
+        """What it expects of candidates, (1, k)."""
+
+    def observe(self, observation: Mapping[str, Any], action: Any, reward: Any) -> None:
+        """Learns from one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How an answer to one job moved what is believed of another.
+
+    Attributes:
+        job_id: Of the other job.
+        before: The reward that was expected of it.
+        after: The reward that is.
+        shared: Skills that both jobs ask for.
+        cosine: Of both jobs' vectors, in [-1, 1].
+    """
+
+    job_id: int
+    before: float
+    after: float
+    shared: tuple[str, ...]
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an answer changed.
+
+    Attributes:
+        job_id: Of the job that was answered.
+        decision: The answer.
+        expected: The reward that was expected of it before, and how sure that was (standard deviation).
+        moved: The jobs whose expected rewards moved most, the largest move first.
+    """
+
+    job_id: int
+    decision: str
+    expected: tuple[float, float]
+    moved: tuple[Moved, ...]
+
+
+class Recommender:
+    """One person's own copy of a learner, and the jobs of the catalogue that are nearest to them.
+
+    Args:
+        learner: Theirs alone; it learns.
+        market: The person is among its applicants.
+        applicant_id: Which one.
+        n_nearest: How many jobs by cosine are considered.
+
+    Attributes:
+        near: These k jobs with what the person shares with each, the nearest first.
+        jobs: int64 (k,), their rows.
+        answered: The answers so far, by place in ``jobs``, in their order.
+        mean: float64 (k,), the reward that is expected of each job.
+        spread: float64 (k,), standard deviations of these; zeros where the learner does not tell any.
+    """
+
+    def __init__(self, learner: Any, market: LabourMarket, applicant_id: int = 0, n_nearest: int = 200):
+        self.market = market
+        self.applicant_id = applicant_id
+        self.near: list[Recommendation] = recommend(None, market, applicant_id, n=n_nearest)
+        self.jobs = np.array([job.job_id for job in self.near], dtype=np.int64)
+        self.answered: dict[int, str] = {}
+        self._learner = learner
+        self._seen = ObservationForm.read_by(learner)(market, np.array([applicant_id]), self.jobs[None])
+        self._places = {job: place for place, job in enumerate(self.jobs.tolist())}
+        self.mean, self.spread = self._beliefs()
+
+    def place(self, job_id: int) -> int | None:
+        """Where a job is among :attr:`jobs`; ``None`` if it is not near."""
+        return self._places.get(job_id)
+
+    @property
+    def left(self) -> Ids:
+        """Places (m,) of the jobs without an answer, the nearest first."""
+        return np.array([place for place in range(len(self.jobs)) if place not in self.answered], dtype=np.int64)
+
+    def asks(self) -> int | None:
+        """The place of the job that the learner wants an answer about; ``None`` when all are answered."""
+        left = self.left
+        if not len(left):
+            return None
+        action, _ = self._learner.predict(self._of(left), deterministic=False)
+        return int(left[int(np.asarray(action).reshape(-1)[0])])
+
+    def best(self, n: int) -> list[int]:
+        """Places of the ``n`` jobs of which most is expected, the best first, answered ones left out."""
+        left = self.left
+        return left[np.argsort(-self.mean[left], kind="stable")[:n]].tolist()
+
+    def nearest(self, n: int) -> list[int]:
+        """Places of the ``n`` jobs that cosine ranks first, answered ones left out."""
+        return self.left[:n].tolist()
+
+    def answer(self, place: int, decision: str) -> Change:
+        """Learns from an answer.
+
+        Args:
+            place: Of the job among :attr:`jobs`.
+            decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`.
+
+        Returns:
+            What it changed among the jobs without an answer.
+        """
+        mean, spread = self.mean, self.spread
+        self.learn(place, decision)
+        self.refresh()
+        left = self.left
+        most = left[np.argsort(-np.abs(self.mean - mean)[left], kind="stable")[:_EXPLAINED]]
+        job_id = int(self.jobs[place])
+        moved = tuple(self._moved(job_id, int(other), mean) for other in most)
+        return Change(job_id, decision, (float(mean[place]), float(spread[place])), moved)
+
+    def replay(self, answers: Sequence[tuple[int, str]]) -> Change | None:
+        """Learns from answers that were given before; returns what the last one changed."""
+        for place, decision in answers[:-1]:
+            self.learn(place, decision)
+        if not answers:
+            return None
+        self.refresh()
+        return self.answer(*answers[-1])
+
+    def learn(self, place: int, decision: str) -> None:
+        """Learns from an answer alone: :attr:`mean` and :attr:`spread` are those of before until :meth:`refresh`."""
+        self._learner.observe(self._of(np.array([place])), np.array([0]), np.array([_REWARDS[decision]]))
+        self.answered[place] = decision
+
+    def refresh(self) -> None:
+        """Asks the learner anew what it believes."""
+        self.mean, self.spread = self._beliefs()
+
+    def _of(self, places: Ids) -> dict[str, NDArray[Any]]:
+        """The observation in which jobs at some places are the candidates."""
+        return {name: values if name == "applicant" else values[:, places] for name, values in self._seen.items()}
+
+    def _beliefs(self) -> tuple[Values, Values]:
+        if hasattr(self._learner, "predict_reward"):
+            mean, spread = self._learner.predict_reward(self._seen), self._learner.reward_spread(self._seen)
+        else:
+            mean = self._learner.q_values(self._seen)
+            spread = np.zeros_like(mean)
+        return mean[0].astype(np.float64), spread[0].astype(np.float64)
+
+    def _moved(self, job_id: int, place: int, before: Values) -> Moved:
+        other = int(self.jobs[place])
+        asked, answered = self.market.job(other), self.market.job(job_id)
+        had = {*answered.hard_skills, *answered.soft_skills}
+        shared = tuple(skill for skill in (*asked.hard_skills, *asked.soft_skills) if skill in had)
+        vectors = self.market.jobs.vectors[[job_id, other]].astype(np.float64)
+        return Moved(other, float(before[place]), float(self.mean[place]), shared, float(vectors[0] @ vectors[1]))

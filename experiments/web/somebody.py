@@ -1,0 +1,154 @@
+"""Somebody else answers: a simulated applicant, whose truth is known, before three recommenders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.web.agents import StartingAgents
+from experiments.web.recommending import Recommender
+from jobrec_gym import LabourMarket, RuleSimulator
+from jobrec_gym.counter_rng import hash64
+
+__all__ = ["LEARNERS", "MOST_STEPS", "Session", "Somebody", "Step", "honest_sessions"]
+
+LEARNERS = ("dynaq_plus", "linear", "cosine")
+"""Who recommends to them, each its own jobs."""
+
+MOST_STEPS = 100
+_ANSWERS = 0x5013B0D
+_TOP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One recommendation of one learner.
+
+    Attributes:
+        place: Of the job among those near.
+        decision: What they answered.
+        worth: The expected reward of that job, by the truth.
+    """
+
+    place: int
+    decision: str
+    worth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The lists after a session of a simulated visitor, by the mean expected reward of their ten jobs.
+
+    Attributes:
+        applicant: Their key.
+        agent: Of the list of ``dynaq_plus``.
+        cosine: Of cosine's list.
+        best: Of the ten best jobs near them.
+    """
+
+    applicant: str
+    agent: float
+    cosine: float
+    best: float
+
+
+class Somebody:
+    """A simulated applicant, and what each of :data:`LEARNERS` recommended to them.
+
+    All choose from the same jobs, the nearest by cosine, and recommend none twice. The same job gets the same answer
+    whoever recommends it. Regret counts against an oracle that recommends the best of these jobs first, then the second
+    best, and so on.
+
+    Args:
+        agents: With whose copies it begins.
+        market: The applicant is in it.
+        applicant_id: Who.
+        truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which they answer.
+        n_nearest: How many jobs are near.
+
+    Attributes:
+        steps: What was recommended, by learner.
+    """
+
+    def __init__(
+        self,
+        agents: StartingAgents,
+        market: LabourMarket,
+        applicant_id: int,
+        truth: Mapping[str, Any],
+        n_nearest: int = 200,
+    ):
+        self.applicant_id = applicant_id
+        self._market = market
+        self._truth = RuleSimulator(**truth).bind(market)
+        self._learning = {
+            "dynaq_plus": Recommender(agents.dynaq_plus(), market, applicant_id, n_nearest),
+            "linear": Recommender(agents.linear(), market, applicant_id, n_nearest),
+        }
+        self.near = self._learning["dynaq_plus"].near
+        self._jobs = self._learning["dynaq_plus"].jobs
+        self._worth = self._truth.expected_reward(np.full(len(self._jobs), applicant_id), self._jobs)
+        self.steps: dict[str, list[Step]] = {name: [] for name in LEARNERS}
+
+    def __len__(self) -> int:
+        return len(self.steps[LEARNERS[0]])
+
+    def play(self, n: int) -> None:
+        """Lets every learner recommend ``n`` more jobs, as long as there are any, up to :data:`MOST_STEPS`."""
+        for _ in range(min(n, MOST_STEPS - len(self), len(self._jobs) - len(self))):
+            for name in LEARNERS:
+                recommender = self._learning.get(name)
+                place = len(self.steps[name]) if recommender is None else recommender.asks()
+                assert place is not None  # there are jobs left
+                decision = self._decision(place)
+                if recommender is not None:
+                    recommender.learn(place, decision)
+                self.steps[name].append(Step(place, decision, float(self._worth[place])))
+
+    def regret(self) -> dict[str, NDArray[np.float64]]:
+        """Cumulative expected regret after 0 to n steps, (n + 1,), by learner."""
+        best = np.sort(self._worth)[::-1][: len(self)].cumsum()
+        return {
+            name: np.append(0.0, best - np.cumsum([step.worth for step in steps])) for name, steps in self.steps.items()
+        }
+
+    def lists(self) -> Session:
+        """What ``dynaq_plus`` and cosine would show now; both leave out what ``dynaq_plus`` was answered."""
+        recommender = self._learning["dynaq_plus"]
+        recommender.refresh()
+        lists = recommender.best(_TOP), recommender.nearest(_TOP)
+        agent, cosine = (float(self._worth[places].mean()) for places in lists)
+        best = float(np.sort(self._worth[recommender.left])[-_TOP:].mean())
+        return Session(str(self._market.applicant(self.applicant_id).key), agent, cosine, best)
+
+    def _decision(self, place: int) -> str:
+        job = self._jobs[place : place + 1]
+        key = hash64(_ANSWERS, self.applicant_id, job)
+        return str(self._truth.feedback(np.array([self.applicant_id]), job, key).decision[0])
+
+
+def honest_sessions(
+    agents: StartingAgents, market: LabourMarket, applicant_ids: Sequence[int], seed: int, noise: float, n_answers: int
+) -> list[Session]:
+    """Sessions of simulated visitors who answer what ``dynaq_plus`` asks, each by a truth of their own.
+
+    Lists leave out what was answered.
+
+    Args:
+        agents: With whose copies each begins.
+        market: Of the visitors.
+        applicant_ids: Who they are.
+        seed: Of the first one's truth; the next one's is one more.
+        noise: Of the truths.
+        n_answers: How many jobs each answers.
+    """
+    sessions = []
+    for number, applicant_id in enumerate(applicant_ids):
+        somebody = Somebody(agents, market, applicant_id, {"seed": seed + number, "noise": noise})
+        somebody.play(n_answers)
+        sessions.append(somebody.lists())
+    return sessions

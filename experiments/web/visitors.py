@@ -1,0 +1,243 @@
+"""Who visits: what is taken of a form or a résumé, and a log of what they answer that a kill loses nothing of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.folders import write_text
+from jobrec_gym import LabourMarket
+from jobrec_gym.loaders.resumes import read_resume
+from jobrec_gym.shown_text import MOST_LETTERS
+from jobrec_gym.simulators.base import DECISIONS
+
+__all__ = [
+    "MOST_SKILLS",
+    "Answer",
+    "Person",
+    "VisitError",
+    "VisitorFiles",
+    "checked_decision",
+    "person_of_resume",
+    "skills_in_text",
+]
+
+MOST_SKILLS = 60
+"""Of one visitor; the first ones count."""
+
+_TORN = b"\n"
+_WORD = re.compile(r"\w+")
+
+
+class VisitError(ValueError):
+    """What a visitor gave cannot be used; the message is shown to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """All that is known and kept of a visitor.
+
+    Attributes:
+        title: Their occupation, as they name it.
+        hard: Skills that one is trained in.
+        soft: Skills of character.
+        level: 1 (entry) to 5 (lead); 0 for not said.
+    """
+
+    title: str
+    hard: tuple[str, ...]
+    soft: tuple[str, ...]
+    level: int = 0
+
+    @classmethod
+    def checked(cls, title: str, skills: Sequence[str], market: LabourMarket, level: int = 0) -> Person:
+        """What was given, in bounded length; a skill that the market knows as a soft one is soft, others are hard.
+
+        Raises:
+            VisitError: Without any skill, or for a level that is none.
+        """
+        if level not in range(6):
+            raise VisitError(f"The level must be 1 to 5, or 0 for not said, and was {level}.")
+        soft_words = {word.casefold() for word in market.vocabulary.soft_skills}
+        words = dict.fromkeys(" ".join(skill.split())[:MOST_LETTERS] for skill in skills)
+        listed = [word for word in words if _WORD.search(word)][:MOST_SKILLS]
+        if not listed:
+            raise VisitError("There must be at least one skill: tick some, or write your own.")
+        soft = tuple(word for word in listed if word.casefold() in soft_words)
+        hard = tuple(word for word in listed if word.casefold() not in soft_words)
+        return cls(" ".join(title.split())[:MOST_LETTERS], hard, soft, level)
+
+    def as_row(self, key: str) -> dict[str, Any]:
+        """The person as ``market.with_applicants`` and ``load_market`` read one."""
+        level = {"seniority": self.level} if self.level else {}
+        return {"key": key, "title": self.title, "hard": list(self.hard), "soft": list(self.soft), **level}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a visitor said of one job.
+
+    Attributes:
+        job: Its key.
+        decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`.
+        shown: Keys of all jobs on the page, that one among them.
+    """
+
+    job: str
+    decision: str
+    shown: tuple[str, ...]
+
+
+def skills_in_text(text: str) -> list[str]:
+    """Skills that were written into one field, with commas, semicolons or line breaks between them."""
+    return [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
+
+
+def person_of_resume(content: bytes, market: LabourMarket) -> Person:
+    """Occupation title and skills of a JSON Resume. Nothing else of it is kept.
+
+    A title or skill is left out where it holds the name, the mail, the phone number, an address or a link of the
+    résumé.
+
+    Raises:
+        VisitError: If it is no JSON Resume, or lists no skills.
+    """
+    try:
+        resume = json.loads(content)
+        row = read_resume(resume)
+    except (ValueError, RecursionError):
+        raise VisitError("The file is no JSON Resume: see https://jsonresume.org/schema.") from None
+    private = list(_private_words(resume.get("basics")))
+    skills = [skill for skill in (*row["hard"], *row["soft"]) if not _holds(skill, private)]
+    if not skills:
+        raise VisitError("The résumé lists no skills (its section skills): pick an occupation instead.")
+    title = "" if _holds(row["title"], private) else row["title"]
+    return Person.checked(title, skills, market)
+
+
+def _private_words(basics: Any, is_name: bool = True) -> Iterator[str]:
+    """Texts of the section ``basics`` that say who somebody is, lower case."""
+    if isinstance(basics, Mapping):
+        for name, value in basics.items():
+            if name in ("label", "summary", "image"):
+                continue
+            if isinstance(value, str):
+                yield value.strip().casefold()
+                # Either part of a name, where it is not a letter or two.
+                yield from (part for part in _WORD.findall(value.casefold()) if name == "name" and len(part) > 2)
+            else:
+                yield from _private_words(value)
+    elif isinstance(basics, list):
+        for value in basics:
+            yield from _private_words(value)
+
+
+def _holds(text: str, private: Sequence[str]) -> bool:
+    said = text.casefold()
+    if "@" in said or "://" in said:
+        return True
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in private if word)
+
+
+class VisitorFiles:
+    """The files of all visitors, a folder each: ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
+
+    A folder's name is the visitor's random id. It is a digest of the secret in their cookie, so that a log tells
+    nobody how to be its visitor.
+
+    Args:
+        folder: Where they are; made when the first one comes.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    @staticmethod
+    def id_of(secret: str) -> str:
+        """The id of whoever has a secret."""
+        return hashlib.sha256(secret.encode()).hexdigest()[:20]
+
+    def add(self, visitor_id: str, person: Person) -> None:
+        """Keeps a new visitor."""
+        row = json.dumps(person.as_row(visitor_id), ensure_ascii=False)
+        write_text(self._folder / visitor_id / "person.jsonl", f"{row}\n")
+        _sync_folder(self._folder / visitor_id)
+        _sync_folder(self._folder)
+
+    def person(self, visitor_id: str) -> Person | None:
+        """Who has an id; ``None`` for nobody."""
+        file = self._folder / visitor_id / "person.jsonl"
+        if not file.is_file():
+            return None
+        row = json.loads(file.read_text())
+        return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
+
+    def append(self, visitor_id: str, answer: Answer) -> None:
+        """Writes an answer down; it is on the disk when this returns."""
+        row = {"applicant": visitor_id, "job": answer.job, "decision": answer.decision, "shown": list(answer.shown)}
+        file = self.log(visitor_id)
+        is_new = not file.exists()
+        with file.open("ab") as log:
+            log.write(json.dumps(row).encode() + _TORN)
+            log.flush()
+            os.fsync(log.fileno())
+        if is_new:
+            _sync_folder(file.parent)
+
+    def answers(self, visitor_id: str) -> list[Answer]:
+        """All answers of a visitor. The torn row that a kill left at the end, which nobody was told of, is removed."""
+        file = self.log(visitor_id)
+        if not file.is_file():
+            return []
+        content = file.read_bytes()
+        whole = content.rfind(_TORN) + 1
+        if whole < len(content):
+            os.truncate(file, whole)
+        rows = [json.loads(line) for line in content[:whole].splitlines()]
+        return [Answer(row["job"], row["decision"], tuple(row["shown"])) for row in rows]
+
+    def log(self, visitor_id: str) -> Path:
+        """The log of a visitor, which ``load_interactions`` reads; it is there after the first answer."""
+        return self._folder / visitor_id / "log.jsonl"
+
+    def write_somebody(self, visitor_id: str, content: Mapping[str, Any]) -> None:
+        """Keeps whom a visitor watches, and how far they came."""
+        write_text(self._folder / visitor_id / "somebody.json", json.dumps(content))
+
+    def somebody(self, visitor_id: str) -> dict[str, Any] | None:
+        """What :meth:`write_somebody` kept; ``None`` before."""
+        file = self._folder / visitor_id / "somebody.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def remove(self, visitor_id: str) -> None:
+        """Removes all that is kept of a visitor."""
+        shutil.rmtree(self._folder / visitor_id, ignore_errors=True)
+
+
+def checked_decision(decision: str) -> str:
+    """A decision that there is.
+
+    Raises:
+        VisitError: For another word.
+    """
+    if decision not in DECISIONS:
+        raise VisitError(f"An answer must be one of {', '.join(DECISIONS)}, and was {decision!r:.40}.")
+    return decision
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk, where the system can: a file without a name is lost."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,463 @@
+"""The page on which one is the applicant: what it keeps, what it says, and whom it refuses."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+pytest.importorskip("starlette", reason="needs the extra 'app'")
+pytest.importorskip("python_multipart", reason="needs the extra 'app'")
+
+from app_world import options, small_market
+from starlette.testclient import TestClient
+
+from experiments.runs.folders import RunError
+from experiments.web.application import COOKIE, application
+from experiments.web.careers import BANDIT, BEST, COSINE, planner
+from experiments.web.protection import LOOPBACK, MOST_BYTES
+from experiments.web.serving import pages_of, serve, session_table
+from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
+from jobrec_gym import load_interactions
+
+ORIGIN = {"origin": "http://localhost"}
+
+RESUME = {
+    "basics": {
+        "name": "Ada Byron",
+        "label": "programmer",
+        "email": "ada@byron.example",
+        "phone": "+44 20 7946 0958",
+        "url": "https://byron.example",
+        "location": {"address": "12 St James Square", "city": "London", "postalCode": "SW1Y 4JH"},
+        "profiles": [{"network": "mail", "username": "countess"}],
+        "summary": "I wrote the first program.",
+    },
+    "work": [{"name": "Analytical Engines", "position": "mathematician", "summary": "Notes on a machine"}],
+    "skills": [{"name": "Python", "keywords": ["SQL", "ada@byron.example", "Byron's notes"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    small_market(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(world):
+    return pages_of(options(world))
+
+
+def client_of(pages, hosts=LOOPBACK):
+    return TestClient(application(*pages, hosts=hosts), base_url="http://localhost", headers=ORIGIN)
+
+
+@pytest.fixture
+def client(pages):
+    return client_of(pages)
+
+
+def begin(client, skills=("first aid", "decision making", "SQL")):
+    page = client.post("/start", data={"occupation": "police officer", "skill": list(skills), "level": "2"})
+    assert page.status_code == 200, page.text
+    return page.text
+
+
+def asked(page):
+    return html.unescape(re.search(r'name="job" value="([^"]+)"', page)[1])
+
+
+def visit_of(client, pages):
+    return pages[0].find(client.cookies[COOKIE])
+
+
+def test_a_visit_moves_the_list_and_says_why(client, pages):
+    page = begin(client)
+    assert "What your last answer changed" in page and "Nothing yet" in page
+    first = asked(page)
+    before = visit_of(client, pages).recommender.mean.copy()
+
+    page = client.post("/answer", data={"job": first, "decision": "apply"}).text
+
+    visit = visit_of(client, pages)
+    assert asked(page) != first
+    change = visit.change
+    assert change.decision == "apply" and pages[0].market.job(change.job_id).key == first
+    moves = [one.after - one.before for one in change.moved]
+    assert abs(moves[0]) == max(map(abs, moves)) and moves[0] != 0
+    left = visit.recommender.left
+    assert abs(moves[0]) == pytest.approx(np.abs(visit.recommender.mean - before)[left].max())
+    moved = change.moved[0]
+    job, other = pages[0].market.job(change.job_id), pages[0].market.job(moved.job_id)
+    assert set(moved.shared) == {*job.hard_skills, *job.soft_skills} & {*other.hard_skills, *other.soft_skills}
+    assert "You said <strong>apply</strong>" in page and f"{moved.after:.2f}" in page
+
+
+def test_the_page_shows_what_is_shared_and_missing_and_the_facts_of_a_job(client, pages):
+    page = html.unescape(begin(client))
+    visit = visit_of(client, pages)
+    found = visit.recommender.near[visit.asked]
+    job = pages[0].market.job(found.job_id)
+
+    for skill in (*found.shared, *found.missing):
+        assert f"<li>{skill}</li>" in page
+    assert f"{job.context['place']} · pay {job.context['pay']:.0f}" in page
+    believed = f"{visit.recommender.mean[visit.asked]:.2f}"
+    assert believed in page and f"{visit.recommender.spread[visit.asked]:.2f}" in page
+    assert [card.key for card in visit.recommender.near[:3]] == [
+        visit.recommender.near[place].key for place in visit.recommender.nearest(3)
+    ]
+
+
+def test_answers_survive_a_restart_and_teach_the_same_agent(client, pages, world):
+    page = begin(client)
+    for decision in ("apply", "ignore", "save"):
+        page = client.post("/answer", data={"job": asked(page), "decision": decision}).text
+    before = visit_of(client, pages)
+
+    again = pages_of(options(world))  # another process would do no more
+    after = again[0].find(client.cookies[COOKIE])
+
+    assert after is not before and after.person == before.person
+    assert after.recommender.answered == before.recommender.answered and len(after.recommender.answered) == 3
+    np.testing.assert_allclose(after.recommender.mean, before.recommender.mean, atol=1e-9)
+    assert (after.asked, after.listed, after.before) == (before.asked, before.listed, before.before)
+    assert after.change.job_id == before.change.job_id
+
+
+def test_answers_are_a_log_that_an_agent_reads(client, pages):
+    page = begin(client)
+    job = asked(page)
+    client.post("/answer", data={"job": job, "decision": "save"})
+    visit = visit_of(client, pages)
+
+    market = pages[0].market.with_applicants(
+        pages[0].files.log(visit.visitor_id).with_name("person.jsonl"), encoder="hashing"
+    )
+    log = load_interactions(f"jsonl:{pages[0].files.log(visit.visitor_id)}", market)
+
+    assert len(log) == 1 and market.job(int(log.job_ids[0])).key == job and log.reward.tolist() == [0.5]
+    assert len(log.shown(0)) > 5
+    assert market.applicant(0).key == visit.visitor_id and client.cookies[COOKIE] not in visit.visitor_id
+    assert client.get("/log.jsonl").text == pages[0].files.log(visit.visitor_id).read_text()
+
+
+def test_a_torn_row_at_the_end_of_a_log_is_left_out(tmp_path):
+    files = VisitorFiles(tmp_path)
+    files.add("v", Person("nurse", ("SQL",), ()))
+    answers = [Answer("j1", "apply", ("j1", "j2")), Answer("j2", "ignore", ("j2",))]
+    for one in answers:
+        files.append("v", one)
+    with files.log("v").open("ab") as log:
+        log.write(b'{"applicant": "v", "jo')
+
+    assert files.answers("v") == answers
+    files.append("v", answers[0])
+    assert files.answers("v") == [*answers, answers[0]]
+
+
+def test_an_answer_is_on_the_disk_before_it_is_learned_from(client, pages, monkeypatch):
+    page = begin(client)
+    visit = visit_of(client, pages)
+
+    def killed(place, decision):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(visit.recommender, "answer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pages[0].answer(visit, asked(page), "apply")
+    assert [one.decision for one in pages[0].files.answers(visit.visitor_id)] == ["apply"]
+
+
+def test_a_job_keeps_its_first_answer(client, pages):
+    job = asked(begin(client))
+    client.post("/answer", data={"job": job, "decision": "apply"})
+    client.post("/answer", data={"job": job, "decision": "ignore"})
+    visit = visit_of(client, pages)
+    assert [one.decision for one in pages[0].files.answers(visit.visitor_id)] == ["apply"]
+    assert list(visit.recommender.answered.values()) == ["apply"]
+
+
+def test_visitors_are_strangers_to_each_other(pages):
+    one, other = client_of(pages), client_of(pages)
+    first, second = begin(one), begin(other)
+    assert asked(first) == asked(second), "both start from the same file"
+    one.post("/answer", data={"job": asked(first), "decision": "ignore"})
+    assert visit_of(other, pages).recommender.answered == {}
+    assert asked(other.get("/").text) == asked(second)
+
+
+def test_those_longest_away_are_read_anew(world):
+    visits, _ = pages_of(options(world, most_visits=1))
+    person = Person("", ("SQL",), ())
+    first, second = visits.begin(person), visits.begin(person)
+    old = visits.find(second)
+    visits.answer(visits.find(first), visits.find(first).recommender.near[visits.find(first).asked].key, "apply")
+    assert len(visits.find(first).recommender.answered) == 1
+    assert visits.find(second) is not old
+
+
+def test_nothing_is_kept_of_who_forgets(client, pages):
+    page = begin(client)
+    client.post("/answer", data={"job": asked(page), "decision": "save"})
+    folder = pages[0].files.log(visit_of(client, pages).visitor_id).parent
+    assert folder.is_dir()
+    page = client.post("/forget").text
+    assert "Who are you?" in page and not folder.exists() and COOKIE not in client.cookies
+
+
+# ------------------------------------------------------------------------------------------------------------- résumés
+
+
+def test_only_title_and_skills_are_taken_of_a_resume(client, pages, world):
+    sent = {"resume": ("ada.json", json.dumps(RESUME), "application/json")}
+    page = client.post("/start", files=sent).text
+
+    visit = visit_of(client, pages)
+    assert visit.person == Person("programmer", ("Python", "SQL"), ())
+    client.post("/answer", data={"job": asked(page), "decision": "save"})
+    written = b"".join(file.read_bytes() for file in (world / "visitors").rglob("*") if file.is_file()).lower()
+    kept = page.lower()
+    for word in ("ada@", "byron", "7946", "james", "london", "sw1y", "countess", "first program", "engines", "notes"):
+        assert word.encode() not in written and word not in kept, word
+
+
+def test_a_title_that_is_a_name_is_left_out(pages):
+    resume = {"basics": {"name": "Ada Byron", "label": "Ada, programmer"}, "skills": ["SQL"]}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).title == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"not json", "no JSON Resume"),
+        (b"[1, 2]", "no JSON Resume"),
+        (b"[" * 100_000, "no JSON Resume"),
+        (b"\xff\xfe", "no JSON Resume"),
+        (b'{"basics": {"label": "nurse"}}', "lists no skills"),
+        (b'{"skills": [{"name": 5, "keywords": {"a": 1}}]}', "lists no skills"),
+        (b'{"basics": "x", "skills": [null, 3, "@"]}', "lists no skills"),
+    ],
+)
+def test_what_is_no_resume_is_refused_in_words(client, content, said):
+    page = client.post("/start", files={"resume": ("x.json", content, "application/json")})
+    assert page.status_code == 422 and said in page.text and COOKIE not in client.cookies
+
+
+def test_a_large_upload_is_refused_before_it_is_read(client):
+    page = client.post("/start", files={"resume": ("x.json", b"x" * MOST_BYTES, "application/json")})
+    assert page.status_code == 413
+
+    def endless():
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert client.post("/answer", content=endless(), headers=form).status_code == 413
+
+
+def test_what_visitors_write_is_escaped(client):
+    page = begin(client, skills=["<script>alert(1)</script>", 'x" onload="alert(2)'])
+    assert "<script>alert" not in page and 'x" onload' not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"occupation": "nurse"}, "at least one skill"),
+        ({"skill": ["---", " "]}, "at least one skill"),
+        ({"skill": "SQL", "level": "9"}, "level must be a whole number from 0 to 5"),
+        ({"skill": "SQL", "level": "-1"}, "level must be a whole number from 0 to 5"),
+    ],
+)
+def test_a_form_that_says_too_little_is_refused_in_words(client, form, said):
+    page = client.post("/start", data=form)
+    assert page.status_code == 422 and said in page.text
+
+
+def test_skills_are_written_with_commas_semicolons_or_lines():
+    assert skills_in_text("SQL, Python;first aid\n\nwelding,") == ["SQL", "Python", "first aid", "welding"]
+
+
+def test_of_very_many_skills_the_first_count(pages):
+    many = [f"skill {number}" for number in range(500)]
+    assert len(Person.checked("", many, pages[0].market).hard) == 60
+    with pytest.raises(VisitError, match="at least one skill"):
+        Person.checked("nurse", [], pages[0].market)
+
+
+# ---------------------------------------------------------------------------------------------------------- protection
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost", "sec-fetch-site": "cross-site"},
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(client, pages, headers):
+    job = asked(begin(client))
+    assert client.post("/answer", data={"job": job, "decision": "apply"}, headers=headers).status_code == 403
+    assert visit_of(client, pages).recommender.answered == {}
+
+
+def test_a_server_on_loopback_answers_to_its_own_names_alone(pages):
+    client = client_of(pages)
+    assert client.get("/", headers={"host": "rebound.example:8000"}).status_code == 400
+    assert client.get("/", headers={"host": "[::1]:8000"}).status_code == 200
+    assert client_of(pages, hosts=None).get("/", headers={"host": "jobs.example"}).status_code == 200
+
+
+def test_every_answer_forbids_scripts_and_styles_of_others(client):
+    client.post("/start", data={"skill": "SQL"})
+    for address in ("/", "/somebody", "/career", "/static/app.js", "/nowhere"):
+        answer = client.get(address)
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"<script>|<style|\sstyle=|\son[a-z]+=|https?://(?!jsonresume|www.w3)", answer.text)
+
+
+def test_the_cookie_is_kept_from_scripts_and_other_sites(client):
+    sent = client.post("/start", data={"skill": "SQL"}, follow_redirects=False).headers["set-cookie"].lower()
+    assert "httponly" in sent and "samesite=strict" in sent
+
+
+@pytest.mark.parametrize("secret", ["", "x", "../../etc", "a" * 5_000])
+def test_a_cookie_of_nobody_begins_anew(client, secret):
+    assert "Who are you?" in client.get("/", headers={"cookie": f"{COOKIE}={secret}"}).text
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"decision": "hire"}, "An answer must be one of"),
+        ({"job": "J9999999", "decision": "apply"}, "not on your page"),
+        ({}, "An answer must be one of"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused_in_words(client, pages, form, said):
+    form = {"job": asked(begin(client)), **form}
+    page = client.post("/answer", data=form)
+    assert page.status_code == 422 and said in page.text
+    assert visit_of(client, pages).recommender.answered == {}
+
+
+def test_one_warning_is_given_where_others_can_reach_it(pages, capsys, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    serve(pages, "127.0.0.1", 0)
+    assert "warning" not in capsys.readouterr().out
+    serve(pages, "0.0.0.0", 0)
+    assert capsys.readouterr().out.count("warning: whoever reaches 0.0.0.0") == 1
+
+
+# ------------------------------------------------------------------------------------------------------- somebody else
+
+
+def test_somebody_else_answers_with_regret_beside_the_oracle(client, pages, world):
+    begin(client)
+    client.post("/somebody", data={"steps": "1"})
+    page = client.post("/somebody", data={"steps": "4"}).text
+    somebody = pages[0].somebody(visit_of(client, pages))
+    regret = somebody.regret()
+
+    assert "Regret after 5 recommendations" in page
+    for name, steps in somebody.steps.items():
+        assert len({step.place for step in steps}) == 5, f"{name} recommends a job once"
+        assert (regret[name] >= -1e-12).all() and regret[name][0] == 0
+        assert f"{regret[name][-1]:.2f}" in page
+    assert [step.place for step in somebody.steps["cosine"]] == [0, 1, 2, 3, 4]
+
+    again = pages_of(options(world))[0]
+    kept = again.somebody(again.find(client.cookies[COOKIE]))
+    assert kept.steps == somebody.steps
+
+
+def test_another_somebody_begins_anew(client, pages):
+    begin(client)
+    client.post("/somebody", data={"steps": "2"})
+    first = pages[0].somebody(visit_of(client, pages)).applicant_id
+    page = client.post("/somebody", data={"steps": "0", "another": "yes"}).text
+    assert pages[0].somebody(visit_of(client, pages)).applicant_id != first
+    assert "Regret after 0 recommendations" in page
+
+
+def test_a_job_is_answered_alike_whoever_recommends_it(client, pages):
+    begin(client)
+    client.post("/somebody", data={"steps": "30"})
+    somebody = pages[0].somebody(visit_of(client, pages))
+    answers = [{step.place: step.decision for step in steps} for steps in somebody.steps.values()]
+    assert answers[0] == answers[1] == answers[2], "after all 30 jobs all were answered"
+    assert {name: round(values[-1], 9) for name, values in somebody.regret().items()} == dict.fromkeys(
+        somebody.steps, 0.0
+    )
+
+
+def test_sessions_of_simulated_visitors_are_told_beside_cosine(world):
+    (header, rows), said = session_table(options(world))
+    assert len(header) == 4 and len(rows) == 3
+    better = sum(float(row[1]) > float(row[2]) for row in rows)
+    assert f"in {better} of 3 sessions" in said
+    for row in rows:
+        assert float(row[3]) >= max(float(row[1]), float(row[2]))
+    with pytest.raises(RunError, match=r"`sessions` must be in \[1, 20\]"):
+        session_table(options(world, sessions=21))
+
+
+# -------------------------------------------------------------------------------------------------------------- career
+
+
+def test_a_career_is_shown_under_each_policy_when_agents_have_learned(client, pages):
+    careers = pages[1]
+    page = client.get("/career").text
+    assert "0 of 3 agents have learned" in page and BEST in page and BANDIT not in page
+
+    careers.learn(print)
+    page = client.get("/career?applicant=1&gamma=0").text
+
+    for name in (COSINE, BANDIT, planner(0.0), BEST):
+        career = careers.career(careers.people[1], name)
+        assert name in page and f"{career.earned:.1f}" in page
+        assert len(career.steps) == 40 or career.left
+        assert all(1 <= level <= 5 for level in career.levels())
+    assert planner(0.9) not in page and planner(0.9) in client.get("/career?gamma=1").text
+
+
+def test_agents_of_careers_that_were_made_of_other_things_are_made_anew(pages, world):
+    pages[1].learn(print)
+    assert pages[1].progress() == (3, 3)
+    changed = options(world)
+    changed["career"] = {"gammas": [0.0, 0.9], "interactions": 9, "learn": False}
+    assert pages_of(changed)[1].progress() == (0, 3)
+
+
+@pytest.mark.parametrize("query", ["gamma=2", "gamma=x", "applicant=-1", "applicant=999999999999999999999"])
+def test_a_career_that_is_not_there_is_refused_in_words(client, query):
+    page = client.get(f"/career?{query}")
+    assert page.status_code == 422 and "must be a whole number" in page.text
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"n_nearest": 0}, "`n_nearest` must be at least 1"),
+        ({"market": "nowhere"}, "`market` must be 'default' or the folder of a saved market, got 'nowhere'"),
+        ({"career": {"gammas": [1.0], "interactions": 8, "learn": False}}, r"`career.gammas` must be discounts in"),
+        ({"career": {"gammas": [0.5], "interactions": 0, "learn": False}}, "`career.interactions` must be at least 1"),
+        ({"start": {"interactions": 6, "truth": {"seed": 2, "noise": 0.5}}}, "made with another interactions"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_by_name(pages, world, changed, said):
+    with pytest.raises(RunError, match=said):
+        pages_of(options(world, **changed))
