@@ -86,6 +86,7 @@ class CareerProblem(RecommendationProblem):
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
         self.simulator = made.bind(self.market)
         self.tells_levels = levels == "ask"
+        self.is_free: bool = getattr(self.simulator, "is_free", False)
         self._draws: bool = getattr(self.simulator, "draws", True)
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
         if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
@@ -553,7 +554,9 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         recommendations = super().recommendations
         if self._own is not None and recommendations.own is None:
             feedback, asked = self._own
-            recommendations.own = feedback if asked.all() else feedback.spread(asked)
+            if not asked.all():
+                feedback = (feedback.take(asked) if len(feedback) == len(asked) else feedback).spread(asked)
+            recommendations.own = feedback
         return recommendations
 
     def get_state(self) -> dict[str, Any]:
@@ -595,14 +598,19 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
         every = bool(made.all())
-        rows = slice(None) if every else made
+        # Rows that start anew are asked in vain where that costs nothing: whole arrays are read and written sooner.
+        rows = slice(None) if every or self._problem.is_free else made
         keys = self._problem.keys_of_steps(self._episode_keys[rows], self._steps[rows])
         answers = self._problem.answers(self._states[rows], self._applicant_ids[rows], job_ids[rows], keys)
-        self._states[rows] = answers.states
         self._own = answers.feedback, made
         feedback = answers.feedback
         values = {"reward": feedback.reward, "pay": answers.pay, "valid": feedback.valid, **feedback.details}
-        if not every:  # rows that start anew were not asked
+        if every:
+            self._states = answers.states
+        elif self._problem.is_free:
+            self._states = np.where(made[:, None], answers.states, self._states)
+        else:
+            self._states[made] = answers.states
             values = {name: scattered(entries, made) for name, entries in values.items()}
         reward, pay, valid = (values.pop(name) for name in ("reward", "pay", "valid"))
         components = {"cosine": cosine.copy(), "feedback": reward.copy()}

@@ -41,16 +41,16 @@ def hash64(*parts: int | NDArray[np.integer]) -> U64:
     prefix = 0
     state: U64 | None = None
     for part in parts:
-        if state is None and isinstance(part, int):
+        if state is not None:
+            state = rehash64(state, part)
+        elif isinstance(part, int):
             prefix = _mix_int(((prefix ^ (part & _MASK)) + _GOLDEN) & _MASK)
-            continue
-        if state is None:
-            state = np.full((1,), prefix, dtype=np.uint64)
-        state = rehash64(state, part)
+        else:
+            state = rehash64(np.uint64(prefix), part)
     return np.full((1,), prefix, dtype=np.uint64) if state is None else state
 
 
-def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
+def rehash64(keys: U64 | np.uint64, part: int | NDArray[np.integer]) -> U64:
     """Hashes one part more: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, where ``a`` and ``b`` stay."""
     state = keys ^ _as_u64(part)
     state += _U_GOLDEN

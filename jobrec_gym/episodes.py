@@ -41,6 +41,7 @@ class UpcomingEpisodes:
         self.seeds: list[int | None] = [None] * num_envs
         self._problem = problem
         self._block = np.zeros((num_envs, _BLOCK), dtype=np.uint64)
+        self._keys = np.zeros((num_envs, _BLOCK), dtype=np.uint64)
         self._used = np.full(num_envs, _BLOCK)
         self._before_block: list[dict[str, Any] | None] = [None] * num_envs
         n_ids = num_envs * problem.num_candidates
@@ -48,6 +49,8 @@ class UpcomingEpisodes:
         # A block has parts of `_ahead` episodes each; of every environment one part is prepared, -1 for none.
         self._part = np.full(num_envs, -1)
         self._steps_ahead: _StepsAhead | None = None
+        # The environments' own arrays, as :meth:`shown` is given them: applicants, episodes, steps so far.
+        self._running: tuple[Ids, NDArray[np.uint64], Ids] | None = None
         if problem.resample == "step" and problem.draws_ahead and 2 * _STEPS_AHEAD * n_ids <= _PREPARED_IDS:
             self._steps_ahead = _StepsAhead(problem, num_envs)
         n_kept = self._ahead if self._ahead > 1 and self._steps_ahead is None else 0
@@ -79,14 +82,23 @@ class UpcomingEpisodes:
                 if self._steps_ahead is not None:
                     self._steps_ahead.forget_next(row)
 
-    def next(self, rows: Mask) -> tuple[NDArray[np.uint64], Ids, Ids]:
-        """The next episodes of the m marked environments: numbers (m,), applicants (m,), first candidates (m, k)."""
+    def next(self, rows: Mask) -> tuple[NDArray[np.uint64], NDArray[np.uint64], Ids, Ids]:
+        """The next episodes of the m marked environments.
+
+        Returns:
+            Numbers (m,), what their interaction keys begin with (m,), applicants (m,), first candidates (m, k).
+        """
         self._draw(rows & (self._used == _BLOCK))
-        numbers = self._block[rows, self._used[rows]]
+        places = rows.nonzero()[0]
+        used = self._used[places]
+        numbers, keys = self._block[places, used], self._keys[places, used]
         if self._steps_ahead is not None:
             if self._steps_ahead.lacks_next(rows):
-                self._steps_ahead.prepare_next(self._following())
-            applicant_ids, candidate_ids = self._steps_ahead.begin(rows)
+                if self._running is None:
+                    self._steps_ahead.prepare_next(self._following())
+                else:  # all others on the way: one drawing of many is sooner done than two of few
+                    self._steps_ahead.prepare(~rows, *self._running, self._following())
+            applicant_ids, candidate_ids = self._steps_ahead.begin(places)
         elif self._ahead == 1:
             applicant_ids, candidate_ids = self._begin(numbers)
         else:
@@ -94,13 +106,14 @@ class UpcomingEpisodes:
             self._prepare(rows & (self._part != part), part)
             place = place[rows]
             applicant_ids, candidate_ids = self._applicant_ids[rows, place], self._candidate_ids[rows, place]
-        self._used[rows] += 1
-        return numbers, applicant_ids, candidate_ids
+        self._used[places] += 1
+        return numbers, keys, applicant_ids, candidate_ids
 
     def shown(self, rows: Mask, applicant_ids: Ids, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> Ids:
         """What the m marked environments show (m, k): of all n their applicants, episodes and steps so far, (n,)."""
         if self._steps_ahead is None:
             return self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
+        self._running = applicant_ids, episodes, steps
         if self._steps_ahead.lacks(rows, steps):
             self._steps_ahead.prepare(rows, applicant_ids, episodes, steps, self._following())
         return self._steps_ahead.shown(rows, steps)
@@ -121,6 +134,7 @@ class UpcomingEpisodes:
             generator.bit_generator.state = generator_state
             self.generators[row] = generator
             self.seeds[row] = None
+        self._running = None
         self._draw(np.ones(len(self.generators), dtype=bool))
         self._used = np.asarray(state["used"]).copy()
         if self._steps_ahead is not None:
@@ -133,10 +147,11 @@ class UpcomingEpisodes:
         return self._block[np.arange(len(self._used)), self._used]
 
     def _draw(self, rows: Mask) -> None:
-        for row in np.flatnonzero(rows).tolist():
+        for row in rows.nonzero()[0].tolist():
             generator: np.random.Generator = self.generators[row]  # type: ignore[assignment]  # seeded at the first reset
             self._before_block[row] = dict(generator.bit_generator.state)
             self._block[row] = generator.integers(0, 2**64 - 1, _BLOCK, dtype=np.uint64, endpoint=True)
+            self._keys[row] = self._problem.episode_keys(self._block[row])
             self._used[row] = 0
             self._part[row] = -1
 
@@ -204,7 +219,7 @@ class _StepsAhead:
         numbers: NDArray[np.uint64],
     ) -> None:
         """Draws the next steps of all running episodes, and of those that follow, all but what is known."""
-        places = np.flatnonzero(rows)
+        places = rows.nonzero()[0]
         now = steps[places]
         wanted = np.maximum(self._until[places], now)[:, None] + np.arange(_STEPS_AHEAD)
         owners, columns = np.nonzero(wanted < now[:, None] + _STEPS_AHEAD)
@@ -212,20 +227,19 @@ class _StepsAhead:
         self._until[places] = now + _STEPS_AHEAD
         self._fill((who, self._lane[who], applicant_ids[who], episodes[who], at), self._following(numbers))
 
-    def begin(self, rows: Mask) -> tuple[Ids, Ids]:
-        """Applicants (m,) and first candidates (m, k) of the episodes that follow, which run from now on."""
-        places = np.flatnonzero(rows)
+    def begin(self, places: Ids) -> tuple[Ids, Ids]:
+        """Applicants (m,) and first candidates (m, k) of the episodes that follow in m rows, and run from now on."""
         lanes = self._lane[places] = 1 - self._lane[places]
         self._until[places], self._has_next[places] = _STEPS_AHEAD, False
         return self._next_applicants[places], self._sets[places, lanes, 0]
 
     def shown(self, rows: Mask, steps: NDArray[np.int64]) -> Ids:
         """What the m marked rows show after some steps (n,), which is known; (m, k)."""
-        places = np.flatnonzero(rows)
+        places = rows.nonzero()[0]
         return self._sets[places, self._lane[places], steps[places] % _STEPS_AHEAD]
 
     def _following(self, numbers: NDArray[np.uint64]) -> _Part:
-        places = np.flatnonzero(~self._has_next)
+        places = (~self._has_next).nonzero()[0]
         self._next_applicants[places] = self._problem.applicants(numbers[places])
         self._has_next[places] = True
         at = np.tile(np.arange(_STEPS_AHEAD), len(places))

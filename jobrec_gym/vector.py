@@ -447,7 +447,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._episode_keys = self._problem.episode_keys(self._episodes)
         self._masks = self._unrecommended(self._every)
         self._enter(self._rows)
-        self._gather(self._every)
+        self._gather(self._rows)
         self._see(self._every)
         self._nothing_recommended()
 
@@ -503,8 +503,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _start(self, rows: Mask, beginning: Beginning | None = None, seen: bool = True) -> None:
         """Begins episodes in some rows; what is observed of them may be brought up to date later, with all others."""
-        episodes, applicant_ids, candidate_ids = self._upcoming.next(rows)
-        places = np.flatnonzero(rows)  # of few rows read and written many times sooner than by a mask
+        episodes, keys, applicant_ids, candidate_ids = self._upcoming.next(rows)
+        places = rows.nonzero()[0]  # of few rows read and written many times sooner than by a mask
         if beginning is not None or self._beginnings:
             for row in places.tolist():
                 self._beginnings.pop(row, None)
@@ -514,13 +514,13 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._upcoming.forget(rows)
             self._beginnings |= {row: beginning.take(place) for place, row in enumerate(places.tolist())}
         self._applicant_ids[places], self._candidate_ids[places] = applicant_ids, candidate_ids
-        self._episodes[places], self._episode_keys[places] = episodes, self._problem.episode_keys(episodes)
+        self._episodes[places], self._episode_keys[places] = episodes, keys
         self._steps[places] = 0
         self._ended[places] = False
-        self._masks[places] = 1
-        self._recommended[places] = 0
+        if not self._problem.repeats:
+            self._masks[places], self._recommended[places] = 1, 0
         self._enter(places)
-        self._gather(rows)
+        self._gather(places)
         if seen:
             self._see(rows)
 
@@ -529,11 +529,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         cosines = Cosines(nothing.astype(np.float32), nothing.astype(np.float64))
         self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool), cosines)
 
-    def _gather(self, rows: Mask) -> None:
-        """Brings what is kept of some rows' vectors to what these rows show."""
+    def _gather(self, rows: NDArray[np.int64]) -> None:
+        """Brings what is kept of the vectors of some distinct rows (m,) to what these rows show."""
         problem, kept = self._problem, self._candidate_vectors
         candidates: NDArray[np.float32] | None = None
-        if rows.all():  # straight into place
+        if len(rows) == self.num_envs:  # straight into place
             applicants = problem.applicant_vectors(self._applicant_ids, out=self._applicant_vectors)
             if kept is not None:
                 candidates = problem.candidate_vectors(self._candidate_ids, out=kept)
@@ -563,7 +563,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._steps += rows
         if self._problem.resample == "step":
             shown = self._upcoming.shown(rows, self._applicant_ids, self._episodes, self._steps)
-            self._candidate_ids[rows] = shown
+            self._candidate_ids[rows.nonzero()[0]] = shown
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)

@@ -155,7 +155,10 @@ class BoundRuleSimulator:
         draws: Whether there is noise or corruption to draw.
         prepare: Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`;
             ``None`` where whole rows are kept.
+        is_free: Whether an answer costs nothing.
     """
+
+    is_free = True
 
     def __init__(self, market: LabourMarket, simulator: RuleSimulator):
         seed = simulator.seed

@@ -263,6 +263,25 @@ def test_a_leaving_applicant_is_terminated_and_the_horizon_is_truncated():
     assert envs.get_state()["progress"].tolist() == [[1, 0, 3]] * 2
 
 
+@pytest.mark.parametrize(("is_free", "asked"), [(False, [3, 0, 3]), (True, [3, 3, 3])])
+def test_rows_that_start_anew_are_asked_in_vain_only_where_that_costs_nothing(is_free, asked):
+    class Counted(NoWay):
+        def __init__(self):
+            self.n, self.is_free = [], is_free
+
+        def feedback(self, applicant_ids, job_ids, interaction_keys=None, levels=None):
+            self.n.append(len(job_ids))
+            return super().feedback(applicant_ids, job_ids)
+
+    simulator = Counted()
+    envs = JobRecCareerVectorEnv(3, **SMALL, dynamics=CareerDynamics(patience=1), simulator=simulator)
+    envs.reset(seed=0)
+    steps = [envs.step(np.zeros(3, int)) for _ in range(3)]
+    assert simulator.n == asked
+    assert steps[1][1].tolist() == [0.0] * 3, "they begin, and are paid nothing"
+    assert "feedback/decision" not in steps[1][4] and steps[2][4]["feedback/decision"].tolist() == ["ignore"] * 3
+
+
 class NoWay:
     """Ignores everything, whatever the level."""
 
