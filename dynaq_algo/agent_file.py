@@ -122,7 +122,7 @@ def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(place: Path) -> Iterator[None]:
-    """An error of the system that names no file, or one beside `place` that only this package knows, names `place`."""
+    """Lets errors of the system name `place` if they name no file, or a scratch file beside it."""
     try:
         yield
     except OSError as error:

@@ -74,7 +74,7 @@ def is_credential_name(name: str, *, sent: bool = False) -> bool:
 
 
 def place_of_credential(value: Any, place: str = "", *, sent: bool = False) -> str | None:
-    """Where in plain data something stands that must not be written down; the thing itself is not told.
+    """Where plain data holds something that looks like a key; the key itself is not returned.
 
     Looked at are the names of entries at any depth, texts of the form of well-known providers' keys, users, passwords
     and named keys in addresses, and what the environment holds as a key.

@@ -132,7 +132,7 @@ class JobIndex:
         return cls(market, codes)
 
     def write(self, file: Path) -> None:
-        """Writes the index, whole or not at all; behind FAISS' own bytes a line of JSON says what wrote them."""
+        """Writes the index, whole or not at all; after FAISS' own bytes a line of JSON says what wrote them."""
         with whole_file(file) as scratch:
             self._faiss.write_index(self._codes, str(scratch))
             said = {"format": _FORMAT, "written_by": written_by(), "sha256": _digest(scratch, scratch.stat().st_size)}
@@ -203,7 +203,7 @@ def _one_by_one(vectors: NDArray[np.floating], faiss: Any) -> Any:
 
 
 def index_file(market: LabourMarket) -> Path | None:
-    """Where the index of a saved market lies: a name that says of which vectors it is and how it is built.
+    """The path of a saved market's index; its name depends on the vectors and on how the index is built.
 
     An index of other vectors has another name, so a stale one is never read. ``None`` for a market in memory.
     """

@@ -47,7 +47,7 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
 
 
 def first_sentences(text: str, max_length: int) -> str:
-    """The beginning of a text, at most ``max_length`` characters, cut behind a sentence.
+    """The beginning of a text, at most ``max_length`` characters, cut at the end of a sentence.
 
     A text whose last sentence ends before half of that length is cut behind a word, and within one if need be.
 

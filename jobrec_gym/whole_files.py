@@ -32,7 +32,7 @@ _BRIEFLY = 60.0
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its place if the block ends well and is gone otherwise.
+    """A file beside ``path`` to write to. If the block ends well, it takes the place of ``path``; else it is removed.
 
     Folders above it are made.
 
@@ -110,7 +110,7 @@ def write_array(file: Path, array: NDArray[Any]) -> None:
 
 
 def put_back(path: str | os.PathLike[str]) -> None:
-    """Where nothing is at ``path``, and a kill left beside it what had been there, puts that back."""
+    """Puts back what a kill left beside ``path``, if nothing is there."""
     folder = Path(path)
     if not folder.exists():
         with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ _SPLIT_TAGS = {"applicants": 1, "jobs": 2, "occupations": 3}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One applicant or one job as a source tells it.
+    """One applicant or one job as its source describes it.
 
     Attributes:
         key: The source's own identifier, distinct on its side.

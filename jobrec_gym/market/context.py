@@ -103,7 +103,7 @@ class ContextTable:
         return cls(kind, packed[0], packed[1], words)
 
     def with_applicants(self, values: Iterable[ContextValue | None]) -> ContextTable:
-        """The same jobs for other applicants; words that are new come behind those that are there."""
+        """The same jobs for other applicants; new words come after the known ones."""
         rows = list(values)
         words = _with_words(self.words, rows)
         return replace(self, applicants=_packed(self.kind, rows, words), words=words)

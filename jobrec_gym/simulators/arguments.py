@@ -91,7 +91,7 @@ class Elicitation:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What a request says beside its messages; all of it is part of what an answer is kept under.
+    """What a request says besides its messages; all of it is part of the key under which an answer is kept.
 
     Attributes:
         temperature: Left out, with a warning, where the model has none; ``None`` for the provider's.

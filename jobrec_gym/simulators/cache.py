@@ -206,11 +206,11 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def answers(self) -> Iterator[CachedAnswer]:
-        """All answers, ordered by key, but for damaged ones."""
+        """All answers that are not damaged, ordered by key."""
 
     @abstractmethod
     def put_all(self, answers: Sequence[CachedAnswer]) -> int:
-        """Keeps answers, all or none, but for those that are there already; returns how many were new."""
+        """Keeps answers, all or none; those that are there already stay as they are. Returns how many were new."""
 
     @abstractmethod
     def claim(self, keys: Sequence[str], owner: str, seconds: float) -> set[str]:

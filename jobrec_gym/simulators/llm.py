@@ -300,7 +300,7 @@ class LLMSimulator:
         return BoundLLMSimulator(self, market)
 
     def ask(self, questions: Sequence[Question]) -> list[Outcome]:
-        """What the model said to pairs of encoded documents, failures told and not judged."""
+        """Asks the model about pairs of encoded documents. A failure is an outcome with its status, and no error."""
         return self._asker.ask(questions)
 
     def judge(
@@ -501,7 +501,7 @@ class LLMSimulator:
         )
 
     def changed(self, **arguments: Any) -> LLMSimulator:
-        """The same simulator, its key too, but for some arguments.
+        """The same simulator, with its key, and with some arguments changed.
 
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))

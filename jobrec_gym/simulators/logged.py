@@ -55,7 +55,7 @@ class LoggedSimulator:
         return BoundLoggedSimulator(log.on(market) if isinstance(log, Interactions) else Interactions.load(log, market))
 
     def to_spec(self) -> SimulatorSpec:
-        """The simulator in plain JSON; a log that was never saved stands in it as an object."""
+        """The simulator in plain JSON; a log that was never saved is in it as an object."""
         log = self.interactions
         if isinstance(log, Interactions) and log.folder is not None:
             return {"type": "logged", "interactions": str(log.folder)}

@@ -49,7 +49,7 @@ _REMOVED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A template in two parts, and the version that stands in every cache key.
+    """A template in two parts, with its version, which is part of every cache key.
 
     Attributes:
         version: The file's name without its ending, e.g. ``probability-v1``.
