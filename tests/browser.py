@@ -92,7 +92,7 @@ def seen(page, width, tmp_path, look="", axe=None, dark=False):
     text = HARNESS.replace("WIDTH", str(width)).replace("PAGE", page.as_uri()).replace("LOOK", look)
     harness.write_text(text.replace("= AXE", f"= {script}"))
     flags = [*FLAGS, *(DARK if dark else []), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=2000,1000"]
-    done = subprocess.run([CHROMIUM, *flags, harness.as_uri()], capture_output=True, text=True, timeout=180)
+    done = subprocess.run([CHROMIUM, *flags, harness.as_uri()], capture_output=True, text=True, timeout=900)
     told = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert told and told[1], done.stderr[-2000:]
     text = told[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

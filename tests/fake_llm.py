@@ -74,7 +74,7 @@ def sleeps(seconds: float, then: Reply) -> Reply:
 
 
 def waits(event: threading.Event, then: Reply) -> Reply:
-    """A reply that comes when something has happened, or after ten minutes."""
+    """A reply that comes when something has happened, or after an hour."""
     return {**then, "waits": event}
 
 
@@ -145,7 +145,7 @@ class FakeLLM:
 
     def calls_once_there(self, wanted: int) -> int:
         """How many requests came, once there are as many as wanted: one that its client gave up may come late."""
-        deadline = time.monotonic() + 120.0
+        deadline = time.monotonic() + 3_600.0
         while self.calls < wanted and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.calls
@@ -166,7 +166,7 @@ class FakeLLM:
             reply = self._script(body, number)
             time.sleep(reply.get("sleep", 0.0))
             if "waits" in reply:
-                reply["waits"].wait(600.0)
+                reply["waits"].wait(3_600.0)
             self._send(handler, body, reply)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up

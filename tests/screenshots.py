@@ -22,6 +22,6 @@ for page, name in PAGES.items():
         flags = [flag for flag in FLAGS if flag != "--dump-dom"]
         flags += [f"--user-data-dir={folder}/profile", f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}"]
         address = (ROOT / "build" / "docs" / page).as_uri()
-        subprocess.run([CHROMIUM, *flags, address], check=True, capture_output=True, timeout=180)
+        subprocess.run([CHROMIUM, *flags, address], check=True, capture_output=True, timeout=900)
         Image.open(shot).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"picture  {target.relative_to(ROOT)}, {target.stat().st_size // 1000} kB")

@@ -38,8 +38,8 @@ RUN = [
     "simulator=llm",
     "simulator.model=openai/fake",
     "simulator.calls.concurrency=1",
-    "simulator.calls.timeout=600",
-    "simulator.calls.batch_timeout=3600",
+    "simulator.calls.timeout=3600",
+    "simulator.calls.batch_timeout=36000",
     "market.n_jobs=60",
     "market.n_applicants=40",
     "env.num_candidates=5",
@@ -51,7 +51,7 @@ RUN = [
 # The long run comes first: where the short one ends before it, two were under way at a time.
 LONG, SHORT = 120, 8
 AXIS = f"total_timesteps={LONG},{SHORT}"
-PATIENCE = 300.0  # seconds
+PATIENCE = 3_600.0  # seconds, only for what hangs
 QUESTIONS = int(os.environ.get("JOBREC_QUESTIONS", "400"))
 """Of four processes on two nodes of Ray; JOBREC_QUESTIONS=20000 is the goal of docs/cluster.md."""
 

@@ -159,8 +159,8 @@ SWEEP = (
     "evaluation.at=[0]",
     "algo.policy_kwargs.net_arch=[8]",
     "simulator.calls.concurrency=2",
-    "simulator.calls.timeout=600",
-    "simulator.calls.batch_timeout=3600",
+    "simulator.calls.timeout=3600",
+    "simulator.calls.batch_timeout=36000",
 )
 
 

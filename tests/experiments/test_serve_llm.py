@@ -46,7 +46,7 @@ def ask(address, model):
     request = urllib.request.Request(
         f"{address}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=3_600) as answer:
         return json.load(answer)["choices"][0]
 
 
@@ -73,7 +73,7 @@ def test_the_command_prints_its_address_and_ends_when_it_is_terminated(weights):
         assert ask(line.split()[3], "tiny")["finish_reason"] == "stop"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=3_600) == 0
         process.stdout.close()
 
 

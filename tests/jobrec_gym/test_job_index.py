@@ -221,7 +221,7 @@ def test_processes_that_need_the_index_at_once_build_it_once(tmp_path):
     )
     command = [sys.executable, "-c", code, str(market.folder)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert sorted(worker.communicate(timeout=300)[0] for worker in workers) == ["", "built\n"]
+    assert sorted(worker.communicate(timeout=3_600)[0] for worker in workers) == ["", "built\n"]
 
 
 def test_a_market_in_memory_has_its_index_in_memory(unopened, tmp_path, monkeypatch):
@@ -300,7 +300,7 @@ def test_forked_workers_search_the_index_that_their_parent_built(tmp_path, unope
     envs = gym.make_vec("JobRec-v0", num_envs=2, vectorization_mode="async", **arguments)
     try:
         envs.reset_async(seed=[3, 4])
-        obs, _ = envs.reset_wait(timeout=120)
+        obs, _ = envs.reset_wait(timeout=3_600)
     finally:
         envs.close(terminate=True)
     for row, seed in enumerate((3, 4)):

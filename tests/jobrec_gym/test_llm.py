@@ -51,7 +51,7 @@ COOK, CHEF = {"occupation": "cook"}, {"title": "chef"}
 def simulator(fake, **options):
     """A simulator that asks a fake server, impatiently."""
     impatient = {
-        "calls": {"timeout": 120.0, "batch_timeout": 300.0} | options.pop("calls", {}),
+        "calls": {"timeout": 3_600.0, "batch_timeout": 36_000.0} | options.pop("calls", {}),
         "retries": {"wait": 0.01} | options.pop("retries", {}),
     }
     return LLMSimulator("openai/fake", api_base=fake.api_base, **impatient, **options)
@@ -111,7 +111,7 @@ def test_a_decision_is_paid_by_the_map(market, word):
 def test_a_failure_has_a_status_and_is_tried_again_only_where_that_helps(market, reply, status, calls):
     with serving(reply) as fake:
         # Short only where it is to run out: a process' first call takes longer.
-        timeout = 0.3 if status == "timeout" else 30.0
+        timeout = 0.3 if status == "timeout" else 3_600.0
         bound = simulator(fake, retries={"attempts": 2}, calls={"timeout": timeout}).bind(market)
         feedback = bound.feedback(*ids((0, 0)))
         assert (feedback.status[0], feedback.decision[0], feedback.reward[0]) == (status, "", 0.0)
@@ -180,7 +180,7 @@ def completion(**changes):
 )
 def test_what_is_no_chat_completion_is_a_bad_response(market, changes):
     with serving(completion(**changes)) as fake:
-        bound = simulator(fake, calls={"timeout": 60.0}).bind(market)
+        bound = simulator(fake, calls={"timeout": 3_600.0}).bind(market)
         feedback = bound.feedback(*ids((0, 0)))
         assert (feedback.status[0], fake.calls, bound.usage.calls) == ("bad_response", 1, 1)
         assert bound.simulator.spent.tokens > 0  # it may be on the bill
@@ -238,7 +238,7 @@ def test_a_server_that_echoes_the_key_does_not_get_it_anywhere(
 ):
     path = tmp_path / "answers.sqlite"
     with serving(reply) as fake, caplog.at_level("DEBUG"):
-        made = simulator(fake, api_key=KEY, cache=path, retries={"on_failure": on_failure}, calls={"timeout": 60.0})
+        made = simulator(fake, api_key=KEY, cache=path, retries={"on_failure": on_failure}, calls={"timeout": 3_600.0})
         env = jobrec_gym.LLMReward(gym.make("JobRec-v0", market=market), made)
         env.reset(seed=0)
         told = ""
@@ -315,7 +315,7 @@ def test_a_batch_ends_at_its_time_out_and_later_answers_are_kept(market, monkeyp
         return decides("apply")
 
     # The batch's time is over when the second call is under way.
-    monkeypatch.setattr(asking, "wait", lambda futures, timeout, return_when: second.wait(120.0))
+    monkeypatch.setattr(asking, "wait", lambda futures, timeout, return_when: second.wait(3_600.0))
     with serving(script) as fake:
         bound = simulator(fake, calls={"concurrency": 1}).bind(market)
         feedback = bound.feedback(*ids((0, 0), (0, 1), (0, 2)))
@@ -329,7 +329,7 @@ def test_a_batch_ends_at_its_time_out_and_later_answers_are_kept(market, monkeyp
 
 def test_the_time_out_is_of_the_whole_call_however_it_trickles(market):
     # Each byte comes in time, and the whole in two minutes.
-    with serving(trickles(120.0, decides("apply"))) as fake:
+    with serving(trickles(3_600.0, decides("apply"))) as fake:
         bound = simulator(fake, calls={"timeout": 0.4}, retries={"attempts": 1}).bind(market)
         assert bound.feedback(*ids((0, 0))).status[0] == "timeout"
         assert bound.usage.calls == 2
@@ -495,7 +495,7 @@ def test_threads_in_flight_ask_once(market):
 
 def test_a_vector_step_asks_for_all_at_once_and_not_more_than_allowed_at_a_time(market):
     four = threading.Barrier(4)  # nobody is answered before four have asked
-    with serving(lambda body, number: four.wait(120.0) >= 0 and decides("save")) as fake:
+    with serving(lambda body, number: four.wait(3_600.0) >= 0 and decides("save")) as fake:
         env = jobrec_gym.VectorLLMReward(
             gym.make_vec("JobRec-v0", num_envs=12, vectorization_mode="vector_entry_point", market=market),
             simulator(fake, calls={"concurrency": 4}),
@@ -507,7 +507,7 @@ def test_a_vector_step_asks_for_all_at_once_and_not_more_than_allowed_at_a_time(
         assert len(set(fake.asked())) == fake.calls
 
 
-PATIENT = {"concurrency": 2, "timeout": 600.0, "batch_timeout": 3_000.0}
+PATIENT = {"concurrency": 2, "timeout": 3_600.0, "batch_timeout": 36_000.0}
 
 
 @pytest.fixture(scope="module")
@@ -587,7 +587,7 @@ import numpy as np
 import jobrec_gym
 from jobrec_gym import LLMSimulator
 market = jobrec_gym.load_market("default", n_jobs=60, n_applicants=40)
-calls = {"concurrency": 2, "timeout": 600.0, "batch_timeout": 3_000.0}
+calls = {"concurrency": 2, "timeout": 3_600.0, "batch_timeout": 36_000.0}
 where = {"api_base": sys.argv[1], "cache": sys.argv[2], "api_key": sys.argv[3]}
 bound = LLMSimulator("openai/fake", calls=calls, **where).bind(market)
 pairs = [(a, j) for a in range(4) for j in range(6)]

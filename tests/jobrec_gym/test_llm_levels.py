@@ -17,7 +17,7 @@ pytestmark = pytest.mark.waits
 
 def simulator(fake, **options):
     """A simulator that asks a fake server."""
-    return LLMSimulator("openai/fake", api_base=fake.api_base, calls={"timeout": 120.0}, **options)
+    return LLMSimulator("openai/fake", api_base=fake.api_base, calls={"timeout": 3_600.0}, **options)
 
 
 def test_an_answer_at_one_level_is_not_served_at_another_and_the_document_shows_the_present_one(market, tmp_path):

@@ -77,7 +77,7 @@ def in_fork(work):
     """Whether work, in a forked process, returned something true and did not wait for ever."""
     process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if work() else 1))
     process.start()
-    process.join(600)
+    process.join(3_600)
     if process.is_alive():
         process.kill()
         process.join()
@@ -185,12 +185,12 @@ def test_a_fork_in_the_middle_of_another_threads_write_breaks_nothing(tmp_path):
         with cache.transaction() as connection:
             connection.execute("INSERT INTO claims VALUES ('a', 'b', 0.0)")
             writes.set()
-            forked.wait(600)
+            forked.wait(3_600)
         cache.close()
 
     thread = threading.Thread(target=write)
     thread.start()
-    writes.wait(600)
+    writes.wait(3_600)
     # What the other thread had open is neither used there nor closed, which would roll its transaction back.
     assert in_fork(lambda: cache.get([answer().key]) == {} and gc.collect() >= 0 and sqlite_cache._inherited)
     forked.set()
@@ -230,7 +230,7 @@ def test_forked_processes_do_not_read_each_others_answers(market):
         begin.wait()
         assert all(ask(f"parent-{turn}") for turn in range(10))
         for child in children:
-            child.join(600)
+            child.join(3_600)
         assert [child.exitcode for child in children] == [0, 0, 0]
         assert len(set(fake.asked())) == fake.calls == 41
 

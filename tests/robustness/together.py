@@ -87,7 +87,7 @@ def processes(n: int, cache: str, seed: int) -> list[str]:
     with fake_llm.serving(reply) as server:
 
         def simulator(**more: Any) -> LLMSimulator:
-            calls = {"concurrency": 4, "timeout": 120.0, "batch_timeout": 600.0}
+            calls = {"concurrency": 4, "timeout": 3_600.0, "batch_timeout": 36_000.0}
             return LLMSimulator("openai/fake", api_base=server.api_base, cache=cache, calls=calls, **more)
 
         def ask(number: int, queue: Any, **more: Any) -> None:
@@ -110,7 +110,7 @@ def processes(n: int, cache: str, seed: int) -> list[str]:
             children = [context.Process(target=ask, args=(number, queue), kwargs=more) for number in range(n)]
             for child in children:
                 child.start()
-            told = [queue.get(timeout=600) for _ in children]
+            told = [queue.get(timeout=3_600) for _ in children]
             for child in children:
                 child.join()
             asked = Counter(server.asked()[before:])
