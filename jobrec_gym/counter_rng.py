@@ -46,11 +46,11 @@ def hash64(*parts: int | NDArray[np.integer]) -> U64:
         elif isinstance(part, int):
             prefix = _mix_int(((prefix ^ (part & _MASK)) + _GOLDEN) & _MASK)
         else:
-            state = rehash64(np.uint64(prefix), part)
+            state = rehash64(part.astype(np.uint64, copy=False), prefix)
     return np.full((1,), prefix, dtype=np.uint64) if state is None else state
 
 
-def rehash64(keys: U64 | np.uint64, part: int | NDArray[np.integer]) -> U64:
+def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
     """Hashes one part more: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, where ``a`` and ``b`` stay."""
     state = keys ^ _as_u64(part)
     state += _U_GOLDEN
