@@ -1,8 +1,9 @@
 """Commands of `experiments` as processes that import nothing twice: forks of one that has imported torch and Hydra.
 
 A command spends most of a small run's CPU time on imports. :func:`run_command` starts this file as a program, once for
-all commands of a process of tests; it imports what commands share and forks for each of them. A fork runs a module as
-``python -m`` does, in a folder and an environment of its own, writes to files of its own, and ends as a process does.
+all tests; it imports what commands share and forks for each of them. A fork runs a module as ``python -m`` does, in a
+folder and an environment of its own, writes to files of its own, and ends as a process does. :func:`run_shell` makes
+forks of the commands in some lines of a shell.
 
 What a fork cannot show, tests show with a process of their own: what a module imports, how long its start takes, and
 that processes which are spawned find what they need.
@@ -17,17 +18,20 @@ import json
 import multiprocessing
 import os
 import runpy
+import select
+import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["run_command"]
+__all__ = ["run_command", "run_shell"]
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
@@ -39,6 +43,13 @@ _SHARED = (
 )
 _LONGEST = 1 << 17
 """Bytes of a request, most of them the environment."""
+_PYTHON = """#!/bin/sh
+case "$1 $2" in
+"-m experiments."*) exec {python} {here} {connection} "$@" ;;
+*) exec {python} "$@" ;;
+esac
+"""
+"""What lines of a shell call ``python``."""
 
 
 def run_command(
@@ -62,43 +73,102 @@ def run_command(
     Raises:
         RuntimeError: If the process that forks has died.
     """
-    request = {
-        "module": f"experiments.{name}",
-        "arguments": arguments,
-        "cwd": str(cwd),
-        "environment": {**os.environ, **(environment or {})},
-        "imported": imported,
-    }
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        socket.send_fds(_server(), [json.dumps(request).encode()], [out.fileno(), err.fileno()])
-        status = _server().recv(_LONGEST)
-        if not status:
-            raise RuntimeError("The process that forks commands has died; what it said of it is above.")
+        told = {**os.environ, **(environment or {})}
+        status = _ask(_server(), f"experiments.{name}", arguments, cwd, told, [out.fileno(), err.fileno()], imported)
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess([name, *arguments], json.loads(status), out.read(), err.read())
+        return subprocess.CompletedProcess([name, *arguments], status, out.read(), err.read())
+
+
+def run_shell(lines: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Returns what lines of a shell say and end with; what they start comes one after the other.
+
+    Args:
+        lines: For bash; the first that fails ends them.
+        cwd: The folder they are in.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        python, connection = Path(folder, "python"), _server().fileno()
+        words = {"python": shlex.quote(sys.executable), "here": shlex.quote(__file__), "connection": connection}
+        python.write_text(_PYTHON.format(**words))
+        python.chmod(0o755)
+        path = os.pathsep.join([folder, str(Path(sys.executable).parent), os.environ["PATH"]])
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", lines],
+            cwd=cwd,
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+            pass_fds=[connection],
+            capture_output=True,
+            text=True,
+        )
+
+
+def _ask(
+    server: socket.socket,
+    module: str,
+    arguments: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    files: Sequence[int],
+    imported: Sequence[str] = (),
+) -> int:
+    """The exit status of a module that runs in a fork and writes to two files."""
+    request = {
+        "module": module,
+        "arguments": arguments,
+        "cwd": str(cwd),
+        "environment": dict(environment),
+        "imported": imported,
+    }
+    socket.send_fds(server, [json.dumps(request).encode()], files)
+    status = server.recv(_LONGEST)
+    if not status:
+        raise RuntimeError("The process that forks commands has died; what it said of it is above.")
+    return json.loads(status)
 
 
 @functools.cache
 def _server() -> socket.socket:
-    """Starts the process that forks; it ends with the connection to it, however the tests end."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with there:
-        # In a session of its own: Ctrl-C ends the tests, and they the connection.
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(there.fileno())],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[there.fileno()],
-            start_new_session=True,
-        )
+    """A connection to a process that forks, which ends with it, however the tests end.
 
-    def end() -> None:
-        here.close()
-        process.wait()
+    The workers of pytest-xdist share what is imported: the first of them starts a process that forks once for each.
+    """
+    # In Linux's abstract namespace: of one owner at a time, and gone with it.
+    name = f"\0jobrec-forks-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    here = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    atexit.register(here.close)
+    while True:
+        with suppress(ConnectionRefusedError):
+            here.connect(name)
+            return here
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(name)  # refused where another worker is about to listen
+            listener.listen()
+            # In a session of its own: Ctrl-C ends the tests, and they its input.
+            process = subprocess.Popen(
+                [sys.executable, __file__, str(listener.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+            atexit.register(process.communicate)
 
-    atexit.register(end)
-    return here
+
+def _connection(listener: socket.socket) -> socket.socket | None:
+    """Forks for each connection, and returns it there; returns None when the input ends, with who started this."""
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return None
+        connection, _ = listener.accept()
+        gc.freeze()
+        if not os.fork():
+            listener.close()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+            return connection
+        connection.close()
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -153,20 +223,28 @@ def _become(request: dict[str, Any], paths: Sequence[str]) -> NoReturn:
 
 
 def _warm_up() -> None:
-    """Imports what commands share, and lets Hydra find its plug-ins and read a config."""
+    """Imports what commands share, lets Hydra find its plug-ins and read a config, and torch import its compiler."""
     for name in _SHARED:
         import_module(name)
+    import torch
     from hydra import compose, initialize_config_dir
+
+    # The first optimiser of a process takes a second: torch imports its compiler, and with it SymPy.
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         compose("train")
 
 
 if __name__ == "__main__":
+    if sys.argv[2:]:  # a shell's `python -m MODULE ARGUMENTS`
+        _, fd, _, name, *words = sys.argv
+        sys.exit(_ask(socket.socket(fileno=int(fd)), name, words, Path.cwd(), os.environ, [1, 2]))
     _, *found = sys.path  # without this file's folder
     sys.path.insert(0, str(ROOT))
     _warm_up()
-    asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+    connected = _connection(socket.socket(fileno=int(sys.argv[1])))
+    asked = None if connected is None else _serve(connected)
     if asked is None:
         os._exit(0)
     _become(asked, found)

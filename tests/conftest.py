@@ -1,5 +1,6 @@
 """What every test runs under."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -23,3 +24,9 @@ if importlib.util.find_spec("torch") is not None:
 
     # Two threads on small networks are many times slower than one, and the suite runs on all cores as it is.
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What is there when the tests begin stays: a collection of garbage that looks at it again takes a tenth second."""
+    gc.collect()
+    gc.freeze()

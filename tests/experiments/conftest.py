@@ -1,5 +1,7 @@
 """A small world for experiments: configs composed in process, runs of a second."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -28,13 +30,17 @@ SMALL_DYNAQ = [*SMALL, "++algo.policy_kwargs.net_arch=[8]", "++algo.learning_sta
 
 @pytest.fixture(scope="session")
 def config():
-    """Composes a primary config: ``config("train", "algo=random")``."""
+    """Composes a primary config: ``config("train", "algo=random")``.
 
+    Hydra takes a tenth of a second: the same one is composed once, and each test gets a copy of its own.
+    """
+
+    @functools.cache
     def composed(name, *overrides):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, overrides=list(overrides))
 
-    return composed
+    return lambda name, *overrides: copy.deepcopy(composed(name, *overrides))
 
 
 @pytest.fixture(scope="session")

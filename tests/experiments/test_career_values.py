@@ -1,23 +1,16 @@
 """The command that prints the exact values of ``JobRecCareer-v0``."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 from experiments.studies.career_values import Return, policies_table, variants_table
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["env.market={source:default,n_jobs:60,n_applicants:40}", "+env.num_candidates=4"]
-
-
-def run_command(*arguments):
-    words = [sys.executable, "-m", "experiments.studies.career_values", *SMALL, *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_shares_are_those_of_the_best_policy():
@@ -34,6 +27,8 @@ def test_shares_are_those_of_the_best_policy():
 
 def test_the_command_writes_what_it_prints(tmp_path):
     done = run_command(
+        "studies.career_values",
+        *SMALL,
         "n_applicants=2",
         "n_sets=4",
         "variant_applicants=1",
@@ -50,6 +45,6 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert [row[0] for row in variants["rows"]] == ["as it is", "quick"]
     assert variants["rows"][0][1] != variants["rows"][1][1]
 
-    done = run_command("n_applicants=400", f"folder={tmp_path}")
+    done = run_command("studies.career_values", *SMALL, "n_applicants=400", f"folder={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: `n_applicants` must be in [1, 13], those of the split, or null, got 400."

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
-from commands import run_command
+from commands import run_command, run_shell
 
 import experiments
 from experiments.__main__ import GROUPS, main, purpose_of
@@ -102,3 +102,16 @@ def test_a_fork_says_what_a_process_says_and_ends_alike(debug):
     assert (fork.returncode, fork.stdout) == (process.returncode, process.stdout) == (1, "")
     assert fork.stderr.splitlines()[-1] == process.stderr.splitlines()[-1]
     assert ("Traceback" in fork.stderr) is ("Traceback" in process.stderr) is bool(debug)
+
+
+def test_commands_in_lines_of_a_shell_are_forks_and_the_rest_is_not(tmp_path):
+    command = "python -m experiments.llm.cache path=nowhere.sqlite"
+    done = run_shell(
+        f"python -c 'import sys; print(*sys.modules)'\n{command} || echo ended with $?\n{command}", tmp_path
+    )
+    whole = run_shell("python -m experiments.llm.cache no_such_option=1 debug=true", tmp_path)
+
+    loaded, ended = done.stdout.splitlines()
+    assert "torch" not in loaded.split() and ended == "ended with 1" and done.returncode == 1
+    assert done.stderr == 2 * "error: `path` must be a cache that exists, got 'nowhere.sqlite'.\n"
+    assert "Traceback" in whole.stderr and "commands.py" in whole.stderr, "a fork has begun there"

@@ -1,16 +1,15 @@
 """The page "Bring your own" can be typed block by block: Python in one session, and lines of a shell between."""
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("dynaq_algo.dynaq", reason="needs the extra 'algo'")
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_shell
 
 import experiments
 
@@ -19,26 +18,14 @@ PAGE = ROOT / "docs" / "own_files.md"
 BLOCKS = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def shell(lines, folder):
-    """What lines of a shell print."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", lines],
-        cwd=folder,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_page_leads_from_two_files_to_a_list(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     session, printed = {"__name__": "example"}, []
     for language, code in BLOCKS.findall(PAGE.read_text()):
         if language == "sh":
-            printed.append(shell(code, tmp_path))
+            done = run_shell(code, tmp_path)
+            assert done.returncode == 0, done.stderr
+            printed.append(done.stdout)
         else:
             exec(compile(code, str(PAGE), "exec"), session)
             printed.append(capsys.readouterr().out)

@@ -2,15 +2,14 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
+
+from commands import run_shell
 
 import experiments
 
@@ -24,14 +23,7 @@ def test_the_shell_lines_of_the_page_lead_from_two_files_to_a_better_list(tmp_pa
     assert len(blocks) == 5
     assert max(len(block.splitlines()) for block in blocks) <= 7
 
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_shell("\n".join(blocks), tmp_path)
     assert done.returncode == 0, done.stderr
 
     lists = {}
