@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,34 @@ __all__: list[str] = []
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints shares of the best policy's return, and writes table, figure and numbers."""
     # Not at the top: `--help` is answered without torch.
-    from experiments.studies.careers import figure_of, plan_of, run_plan, table_of
+    from experiments.studies.careers import (
+        careers_table,
+        figure_of,
+        left_out,
+        one_career,
+        plan_of,
+        run_plan,
+        table_of,
+    )
 
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(cfg.folder)
     try:
         plan = plan_of(options)
+        for name, why in left_out(options).items():
+            print(f"{name} is left out: {why}", file=sys.stderr)
         study = run_plan(plan, folder, cfg.n_jobs)
     except (RunError, ValueError, TypeError) as error:
         raise SystemExit(f"error: {error}") from error
-    header, rows = table_of(study)
-    print(format_table(header, rows))
-    tables = [{"header": header, "rows": rows}]
-    write_json(folder / "career.json", {"commit": commit_of_checkout(), "tables": tables, **study})
+    tables = [table_of(study), careers_table(study)]
+    print("\n\n".join(format_table(*table) for table in tables))
+    as_json = [{"header": header, "rows": rows} for header, rows in tables]
+    write_json(folder / "career.json", {"commit": commit_of_checkout(), "tables": as_json, **study})
     figure_of(study, folder / "career.png")
-    print(f"\nnumbers  {folder / 'career.json'}\nfigure   {folder / 'career.png'}")
+    figures = [str(folder / "career.png")]
+    if one_career(study, options["draw"], folder) is not None:
+        figures.append(str(folder / "one_career.png"))
+    print(f"\nnumbers  {folder / 'career.json'}\nfigures  {', '.join(figures)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.runs.careers import evenly_spread
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.progress import Progress
@@ -20,7 +21,7 @@ from jobrec_gym import RuleSimulator
 from jobrec_gym.career import EPISODE_STEPS
 from jobrec_gym.oracle import CareerOracle
 
-__all__ = ["Return", "evenly_spread", "policies_table", "returns_of", "variants_table"]
+__all__ = ["Return", "policies_table", "returns_of", "variants_table"]
 
 Ids = NDArray[np.int64]
 
@@ -148,15 +149,6 @@ def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:
         shares = [f"{returns[policy].mean / best.mean:.2f}" for policy in ("myopic", "cosine")]
         rows.append([name, f"{best.mean:.2f} ± {best.error:.2f}", *shares])
     return ["what is changed", "return of the best", "myopic, share", "cosine, share"], rows
-
-
-def evenly_spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
-    """So many of some applicants, evenly spread over them; all for ``None``."""
-    if n is None:
-        return applicant_ids
-    if not 1 <= n <= len(applicant_ids):
-        raise RunError(f"`{name}` must be in [1, {len(applicant_ids)}], those of the split, or null, got {n}.")
-    return applicant_ids[np.linspace(0, len(applicant_ids) - 1, n).astype(np.int64)]
 
 
 if __name__ == "__main__":

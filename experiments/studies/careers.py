@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ import torch as th
 from hydra.utils import get_object
 from numpy.typing import NDArray
 
+from experiments.pages.plots import Figure, level_paths
+from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spread, play
 from experiments.runs.folders import RunError, read_json, write_figure, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table
-from experiments.studies.career_values import evenly_spread
 from jobrec_gym import RuleSimulator
-from jobrec_gym.career import EPISODE_STEPS
+from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.oracle import CareerOracle
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["evaluated", "figure_of", "plan_of", "run_plan", "table_of"]
+__all__ = ["careers_table", "evaluated", "figure_of", "left_out", "one_career", "plan_of", "run_plan", "table_of"]
 
 Options = Mapping[str, Any]
 
@@ -35,6 +37,8 @@ _COSINE = "cosine"
 _EPISODES_SEED = 4_000_000
 _PAIRS = ("pairs", "progress")
 _VARIED = "dynaq_plus"
+_INSTALLED_BY = {"sb3_contrib": "sb3-contrib>=2.9,<3"}
+"""What pip calls packages of opponents that come with no extra of this project."""
 
 
 def plan_of(options: Options) -> list[dict[str, Any]]:
@@ -55,9 +59,10 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
             names.append(name)
     if not options["oracles"]:
         raise RunError("`oracles` must name at least one policy to compare with, such as oracles=[best], got none.")
-    for name in names:
+    for name in [*names, *options.get("only_first", {})]:
         if name != _COSINE and name not in define:
             raise RunError(f"`learners` must be {_COSINE!r} or names of `define`, {sorted(define)}, got {name!r}.")
+    names = [name for name in names if name not in left_out(options)]
     shared = {key: options[key] for key in ("env", "noise", "n_applicants")}
     plan = [
         {"oracle": policy, "seed": seed, "n_sets": options["n_sets"], **shared}
@@ -67,8 +72,19 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     for name in names:
         learner = {} if name == _COSINE else define[name]
         points = [0] if name == _COSINE else at
-        plan += [{"name": name, "learner": learner, "seed": seed, "at": points, **shared} for seed in options["seeds"]]
+        seeds = options["seeds"][: options.get("only_first", {}).get(name)]
+        plan += [{"name": name, "learner": learner, "seed": seed, "at": points, **shared} for seed in seeds]
     return plan
+
+
+def left_out(options: Options) -> dict[str, str]:
+    """Learners of a config whose package is not installed, and how to install it."""
+    missing = {}
+    for name in options["learners"]:
+        package = options["define"].get(name, {}).get("_target_", "").partition(".")[0]
+        if package in _INSTALLED_BY and find_spec(package) is None:
+            missing[name] = f"it needs {_INSTALLED_BY[package]}: pip install '{_INSTALLED_BY[package]}'"
+    return missing
 
 
 def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str, Any]:
@@ -117,31 +133,25 @@ def evaluated(model: Any, asked: Options) -> dict[str, Any]:
         asked: An entry of a plan.
 
     Returns:
-        ``return``, the mean sum of rewards; ``levels``, the share of applicants that reached each level at most;
-        ``left``, the share that left; ``steps``, the mean length.
+        ``return``, the mean sum of rewards; ``levels``, the shares of applicants whose highest level was 1 to 5;
+        ``left``, the share that left, and ``left_by``, by numbers of steps that by then; ``steps``, the mean length;
+        ``one``, the career of one applicant, see :meth:`~experiments.runs.careers.Careers.one`.
     """
-    shows = asked.get("learner", {}).get("shows", "ids")
     envs, people = _held_out(asked)
-    n = len(people)
-    obs, _ = envs.reset(seed=_EPISODES_SEED, options={"applicant_id": people})
-    table = envs.unwrapped.action_features
-    earned, done, left, steps = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), np.zeros(n)
-    level = np.ones(n, np.int64)
-    for _ in range(EPISODE_STEPS):
-        if model is None:
-            vectors = table[obs["candidates"]][..., : obs["applicant"].shape[1]]
-            action = np.einsum("nd,nkd->nk", obs["applicant"], vectors).argmax(axis=1)
-        else:
-            shown = {key: obs[key] for key in _PAIRS} if shows == "pairs" else obs
-            action, _ = model.predict(shown, deterministic=True)
-        obs, reward, terminated, truncated, infos = envs.step(np.asarray(action))
-        earned += np.where(done, 0.0, reward)
-        steps += ~done
-        level = np.where(done, level, np.maximum(level, infos["progress/level"]))
-        left |= terminated & ~done
-        done |= terminated | truncated
-    shares = [float((level == one).mean()) for one in range(1, 6)]
-    return {"return": float(earned.mean()), "levels": shares, "left": float(left.mean()), "steps": float(steps.mean())}
+    predict = cosine_choice(envs.unwrapped.action_features) if model is None else model.predict
+    if model is not None and asked["learner"].get("shows") == "pairs":
+        predict = _of_pairs(predict)
+    return _told(play(envs, people, _EPISODES_SEED, predict))
+
+
+def _told(careers: Careers) -> dict[str, Any]:
+    figures = {name: careers.figures()[name] for name in ("return", "left", "steps")}
+    return {**figures, **careers.shares(), "one": careers.one(len(careers.steps) // 2)}
+
+
+def _of_pairs(predict: Predict) -> Predict:
+    """Who is shown ``pairs`` and ``progress`` alone."""
+    return lambda observation, **others: predict({key: observation[key] for key in _PAIRS}, **others)
 
 
 def table_of(study: Mapping[str, Any]) -> Table:
@@ -158,6 +168,49 @@ def table_of(study: Mapping[str, Any]) -> Table:
         rows.append([name, *cells, f"{np.mean(cpu):.1f}" if cpu else ""])
     header = ["share of the best, mean (worst seed), after", *(f"{point:,}" for point in points), "CPU ms a step"]
     return header, rows
+
+
+def careers_table(study: Mapping[str, Any]) -> Table:
+    """A row for each exact policy and each learner after its last interaction: how far applicants come, and who leaves.
+
+    Of results that an earlier version kept there are levels alone.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for run in study["runs"]:
+        told = run.get("played") if "oracle" in run["asked"] else run["points"][-1]
+        if told is not None:
+            found.setdefault(_name_of(run["asked"]), []).append(told)
+    by = next((told["left_by"] for parts in found.values() for told in parts if "left_by" in told), {})
+    rows = []
+    for name, parts in found.items():
+        known = [told["levels"] for told in parts if told["levels"]]  # dynamics of one's own may know none
+        levels = np.transpose(known).tolist() if known else [[]] * len(SENIORITY_LEVELS)
+        left = [[told["left_by"][steps] for told in parts if "left_by" in told] for steps in by]
+        cells = [f"{np.mean(shares):.3f}" if shares else "" for shares in (*levels, *left)]
+        rows.append([name, *cells, f"{np.mean([told['steps'] for told in parts]):.1f}"])
+    header = ["share of applicants, by highest level", *map(str, range(1, 6))]
+    return [*header, *(f"left by {steps}" for steps in by), "steps"], rows
+
+
+def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> Figure | None:
+    """One applicant's level over time under the best policy and some learners, of the first seed, as SVG and PNG.
+
+    Args:
+        study: As of :func:`run_plan`.
+        names: Of the learners, in this order.
+        folder: Receives ``one_career.png`` and ``one_career.svg``.
+    """
+    first = study["runs"][0]["asked"]["seed"]
+    told: dict[str, Mapping[str, Any]] = {}
+    for run in study["runs"]:
+        asked = run["asked"]
+        if asked["seed"] == first and (asked.get("oracle") == "best" or asked.get("name") in names):
+            last = run.get("played", {}) if "oracle" in asked else run["points"][-1]
+            told["oracle" if "oracle" in asked else asked["name"]] = last.get("one") or {}
+    order = [name for name in (*names, "oracle") if told.get(name, {}).get("levels")]
+    paths = {name: (told[name]["levels"], told[name]["left"]) for name in order}
+    title = "One applicant's level over time"
+    return level_paths(folder, "one_career", title, "A cross: the applicant leaves. First seed.", paths)
 
 
 def figure_of(study: Mapping[str, Any], path: Path) -> None:
@@ -191,13 +244,17 @@ def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
     for run in runs:
         asked = run["asked"]
         if "oracle" in asked:
-            name = f"{asked['oracle']} policy, exact"
-            shares.setdefault(name, {}).setdefault(0, []).append(run["value"] / best[asked["seed"]])
+            shares.setdefault(_name_of(asked), {}).setdefault(0, []).append(run["value"] / best[asked["seed"]])
             continue
         for point in run["points"]:
             by_point = shares.setdefault(asked["name"], {}).setdefault(point["after"], [])
             by_point.append(point["return"] / best[asked["seed"]])
     return shares
+
+
+def _name_of(asked: Options) -> str:
+    """What a run's learner, or exact policy, is called."""
+    return f"{asked['oracle']} policy, exact" if "oracle" in asked else asked["name"]
 
 
 def _done(asked: dict[str, Any]) -> dict[str, Any]:
@@ -206,8 +263,11 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
     if "oracle" in asked:
         env = _training_env({**asked, "learner": {}}, split="test")
         oracle = CareerOracle(env, asked["oracle"], n_sets=asked["n_sets"])
-        values, errors = oracle.values(_people(env, asked["n_applicants"]))
-        return {"value": float(values.mean()), "error": float(np.sqrt((errors**2).sum()) / len(errors))}
+        envs, people = _held_out({**asked, "learner": {}})
+        played = _told(play(envs, people, _EPISODES_SEED, oracle.predict))
+        values, errors = oracle.values(people)
+        error = float(np.sqrt((errors**2).sum()) / len(errors))
+        return {"value": float(values.mean()), "error": error, "played": played}
     if not asked["learner"]:
         return {"points": [{"after": 0, **evaluated(None, asked)}]}
     learner = dict(asked["learner"])

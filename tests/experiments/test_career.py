@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from experiments.runs.folders import RunError
-from experiments.studies.careers import evaluated, figure_of, plan_of, run_plan, table_of
+from experiments.studies import careers
+from experiments.studies.careers import (
+    careers_table,
+    evaluated,
+    figure_of,
+    left_out,
+    one_career,
+    plan_of,
+    run_plan,
+    table_of,
+)
 
 OPTIONS = {
     "seeds": [0],
@@ -45,7 +55,8 @@ def test_what_is_done_is_kept_and_what_is_asked_otherwise_is_done_anew(study):
     assert again == result
     assert {path: path.stat().st_mtime_ns for path in files} == files
     changed = run_plan(plan_of({**OPTIONS, "n_applicants": 3, "learners": ["cosine"]}), folder, 1)
-    assert json.loads((folder / "cosine" / "seed_0.json").read_text()) == changed["runs"][-1]
+    kept = json.loads((folder / "cosine" / "seed_0.json").read_text())
+    assert kept | changed["runs"][-1] == kept
 
 
 def test_an_argument_is_varied_beside_its_own_value():
@@ -59,6 +70,49 @@ def test_every_agent_meets_the_same_applicants_and_the_shares_of_levels_are_whol
     first, second = evaluated(None, asked), evaluated(None, asked)
     assert first == second
     assert np.isclose(sum(first["levels"]), 1) and 0 <= first["left"] <= 1 and first["steps"] <= 40
+    by = list(first["left_by"].values())
+    assert by == sorted(by) and by[-1] == first["left"]
+
+
+def test_how_far_applicants_come_is_told_of_exact_policies_and_learners(study):
+    header, rows = careers_table(study[1])
+    assert [*header[1:6], header[-2:]] == ["1", "2", "3", "4", "5", ["left by end", "steps"]]
+    assert [row[0] for row in rows] == ["best policy, exact", "myopic policy, exact", "cosine", "dynaq_plus"]
+    for row in rows:
+        assert sum(map(float, row[1:6])) == pytest.approx(1, abs=0.01)
+    # What an earlier version kept has no more than levels.
+    old = json.loads(json.dumps(study[1]))
+    for run in old["runs"]:
+        run.pop("played", None)
+        for point in run.get("points", []):
+            for name in ("left_by", "one"):
+                point.pop(name)
+    header, rows = careers_table(old)
+    assert [row[0] for row in rows] == ["cosine", "dynaq_plus"] and header[-1] == "steps"
+
+
+def test_one_applicant_s_career_is_drawn_under_learners_and_the_best_policy(study, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(careers, "level_paths", lambda folder, name, title, caption, paths: drawn.update(paths))
+    one_career(study[1], ["dynaq_plus", "cosine"], tmp_path)
+    assert list(drawn) == ["dynaq_plus", "cosine", "oracle"]
+    assert all(levels[0] == 1 and len(levels) <= 41 for levels, _ in drawn.values())
+
+
+def test_an_opponent_whose_package_is_missing_is_left_out_with_the_way_to_install_it(monkeypatch):
+    options = {**OPTIONS, "learners": ["cosine", "qrdqn"], "define": {"qrdqn": {"_target_": "sb3_contrib.QRDQN"}}}
+    options["define"]["dynaq_plus"] = OPTIONS["define"]["dynaq_plus"]
+    monkeypatch.setattr(careers, "find_spec", lambda name: None)
+    assert left_out(options) == {"qrdqn": "it needs sb3-contrib>=2.9,<3: pip install 'sb3-contrib>=2.9,<3'"}
+    assert {run.get("name") for run in plan_of(options)} == {None, "cosine"}
+    monkeypatch.setattr(careers, "find_spec", lambda name: name)
+    assert left_out(options) == {} and plan_of(options)[-1]["name"] == "qrdqn"
+
+
+def test_some_learners_play_fewer_seeds():
+    plan = plan_of({**OPTIONS, "seeds": [4, 5, 6], "only_first": {"dynaq_plus": 2}})
+    assert [run["seed"] for run in plan if run.get("name") == "dynaq_plus"] == [4, 5]
+    assert [run["seed"] for run in plan if run.get("name") == "cosine"] == [4, 5, 6]
 
 
 def test_the_figure_is_drawn(study, tmp_path):
@@ -70,6 +124,7 @@ def test_the_figure_is_drawn(study, tmp_path):
     ("given", "message"),
     [
         ({"at": [30, 0]}, "`at` must be ascending"),
+        ({"only_first": {"dynaq_pus": 2}}, "`learners` must be 'cosine' or names of `define`"),
         ({"learners": ["dynaq_pus"]}, "`learners` must be 'cosine' or names of `define`"),
     ],
 )
