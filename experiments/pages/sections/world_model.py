@@ -9,6 +9,19 @@ from experiments.runs.tables import format_number, mean_and_spread
 
 __all__ = ["SECTION"]
 
+_ERRORS = {
+    "reward_mse": "reward, squared error",
+    "reward_mse_of_mean": "of the mean",
+    "outcome_log_loss": "what follows, log loss",
+    "outcome_log_loss_of_shares": "of the shares",
+    "leaving_brier": "leaving, Brier score",
+    "leaving_brier_of_share": "of the share",
+}
+_HELD_OUT = (
+    "Errors on the last 1,000 transitions, each foreseen before the model was told of it. Behind each error is that of "
+    "the constant which fits the same transitions best: a model that knows something is below it."
+)
+
 
 def _draw(data: ReportData, rows: list[list[str]]) -> Content:
     return Content(
@@ -21,7 +34,8 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
                 "While learning: of the rewards that the agent was paid, each predicted before the model was trained "
                 "on it. Held out: of the expected rewards of all candidates under the truth, which is another signal "
                 "than a cosine that an agent may have been paid; there only the correlation says something.",
-            )
+            ),
+            *_errors(data),
         ],
         [
             curves(
@@ -48,6 +62,19 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
             ),
         ],
     )
+
+
+def _errors(data: ReportData) -> list[Table]:
+    """Of models that know what follows: the errors of their parts, each beside that of the best constant."""
+    rows = []
+    for label, tables in data.progress.items():
+        entries = [
+            mean_and_spread([{"value": last_value(table, f"world_model/{name}")} for table in tables])["value"]
+            for name in _ERRORS
+        ]
+        if any(entry is not None for entry in entries):
+            rows.append([label, *map(format_number, entries)])
+    return [] if not rows else [Table(["agent", *_ERRORS.values()], rows, _HELD_OUT)]
 
 
 def _rows(data: ReportData) -> list[list[str]]:
