@@ -19,7 +19,7 @@ _MOST_VALUES = 12
 """Up to so many values of a column are told apart; a column with more is a number."""
 _APART = 2**40
 """What lies between the values of two columns in one row of all values."""
-_COMPONENTS_FROM = 64
+_COMPONENTS_FROM = 256
 """Distinct actions from which their principal components are taken."""
 
 
@@ -42,7 +42,8 @@ class OutcomeInputs:
         first_product: The first code of a combination of two values.
         n_codes: One more than the largest code.
         n_numbers: How many numbers a pair has.
-        in_components: Principal components (n_actions, r) of all actions.
+        in_components: Principal components (n_actions, r) of all actions, in one scale: their squares sum to 1 in the
+            mean.
     """
 
     def __init__(self, features: BlockwiseFeatures, m: int, components: int = 16):
@@ -101,8 +102,8 @@ class OutcomeInputs:
         if self._basis is None and n >= _COMPONENTS_FROM:
             centred = self._vectors.astype(np.float64) - self._vectors.mean(axis=0, dtype=np.float64)
             _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-            scale = np.maximum(spread[: self.components] / np.sqrt(n), 1e-9)
-            self._basis = th.as_tensor((axes[: self.components] / scale[:, None]).T, dtype=th.float32)
+            scale = np.sqrt(np.square(spread[: self.components]).sum() / n) or 1.0
+            self._basis = th.as_tensor((axes[: self.components] / scale).T, dtype=th.float32)
             self.in_components = self._all_in_components()
         else:
             fresh = self._vectors[n - len(new) :]

@@ -18,9 +18,19 @@ from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
 
 _Read = tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]
-
+"""Codes, numbers, actions, and the state's components, see :meth:`OutcomeInputs.read`."""
 _PRODUCT_SCALE = 0.1
 """Prior standard deviation of the weight of a combination of two values; that of one value, or a number, is 1."""
+_KINDS = 2
+"""Kinds of an outcome: those that earned at most what it earns in the mean, and those that earned more."""
+_START = 0.3
+"""Standard deviation of the factors of the bilinear form at first: at 0 neither would have a gradient."""
+_SLOWER_FROM = 500
+"""Transitions from which Adam's steps become shorter, as one over the square root of how many there are."""
+_TRUSTS = th.cartesian_prod(th.linspace(0, 1, 5), th.linspace(0, 1, 5))
+"""How far an action's effect, and the bilinear form, may be trusted."""
+_MEMORY = 0.999
+"""What a transition counts, when the next one comes, in how far both are trusted."""
 _ROOM = 2_048
 """Actions that there is room for at first."""
 _PRIOR_COUNT = 30
@@ -77,19 +87,22 @@ class TransitionModel(nn.Module):
     """Predicts what becomes of the entry `progress`, and the reward, as a distribution over outcomes.
 
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
-    episode. Which one follows is a multinomial logistic regression; what it earns, given the outcome, a linear one. So
-    what an applicant likes is learned once for all levels, and what a level pays from the few answers given there.
+    episode. Each has two *kinds*: it earned more than it does in the mean, or it did not. So an application tells more
+    than a click, where both lead to the same. Which kind follows is a multinomial logistic regression; what it earns,
+    given the kind, a linear one. So what an applicant likes is learned once for all levels, and what a level pays from
+    the few answers given there.
 
     The logistic regression's logits are linear in
 
     * each value of a column of `progress` and `pairs` that has at most 12 of them, and each combination of a value of
       `progress` with one of `pairs`;
     * the other numbers, among them the block similarities of state and action, their squares and products;
-    * an effect of the action, and a bilinear form of state and action, each in their first principal components. Both
-      move all outcomes along one direction, that of interest.
+    * an effect of the action, and a bilinear form of state and action: the product of few tastes of the one with as
+      many of the other, each linear in its first principal components. Both move all kinds along one direction, that
+      of interest, and are trusted as far as they foresaw new transitions better than the model without them.
 
-    All weights have normal priors, so that the last two say nothing before much was seen. They are learned by Adam from
-    batches of all transitions. The rewards' regressions are exact.
+    All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
+    are exact.
 
     The value of what follows is a table over the values of `progress`, see
     :class:`~dynaq_algo.context_values.ContextValues`.
@@ -106,9 +119,10 @@ class TransitionModel(nn.Module):
             :class:`~dynaq_algo.context_values.ContextValues`.
         max_outcomes: How many different outcomes are told apart; further ones count as the nearest of these.
         components: Principal components of states and actions; 0 leaves the bilinear form out.
+        rank: How many tastes it is a sum of.
         action_scale: Prior standard deviation of an action's effect; 0 leaves it out.
-        taste_scale: The same of the bilinear form's weights.
-        learning_rate: Of Adam.
+        taste_scale: What a taste of a state times that of an action counts; 0 leaves the bilinear form out.
+        learning_rate: Of Adam at first.
         batch_size: Transitions in each of its steps.
         steps: Its steps after each transition.
         planning_sets: How many candidate sets an imagined step is averaged over.
@@ -118,6 +132,8 @@ class TransitionModel(nn.Module):
         ValueError: If the features are others, or a number is out of range.
     """
 
+    trust: tuple[float, float]
+    """How far an action's effect, and the bilinear form, are trusted, each 0 to 1."""
     optimizer: th.optim.Optimizer | None = None
     knows_transitions = True
     prior: th.Tensor
@@ -132,9 +148,10 @@ class TransitionModel(nn.Module):
         gamma: float = 0.97,
         bonus: float = 1.0,
         max_outcomes: int = 16,
-        components: int = 16,
+        components: int = 64,
+        rank: int = 8,
         action_scale: float = 0.1,
-        taste_scale: float = 0.01,
+        taste_scale: float = 0.05,
         learning_rate: float = 0.03,
         batch_size: int = 256,
         steps: int = 2,
@@ -147,6 +164,7 @@ class TransitionModel(nn.Module):
         for name, value, least in (
             ("max_outcomes", max_outcomes, 2),
             ("components", components, 0),
+            ("rank", rank, 1),
             ("batch_size", batch_size, 1),
             ("steps", steps, 1),
             ("planning_sets", planning_sets, 1),
@@ -167,20 +185,25 @@ class TransitionModel(nn.Module):
         weights = [0.0] * features.n_similarities if prior is None else prior
         self.register_buffer("prior", prior_weights(weights, features), persistent=False)
         m = progress.stop - progress.start
+        n_kinds = _KINDS * max_outcomes
         self.inputs = OutcomeInputs(features, m, components)
         self.components = components = self.inputs.components
-        self.rewards = Rewards(m, features.n_pairs, max_outcomes)
+        self.means = Rewards(m, features.n_pairs, max_outcomes)
+        self.rewards = Rewards(m, features.n_pairs, n_kinds)
         self.values = ContextValues(low, high, bonus)
-        self.codes = nn.Parameter(th.zeros(self.inputs.n_codes, max_outcomes))
-        self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, max_outcomes))
-        self.constant = nn.Parameter(th.zeros(max_outcomes))
-        self.direction = nn.Parameter(th.zeros(max_outcomes))
+        self.codes = nn.Parameter(th.zeros(self.inputs.n_codes, n_kinds))
+        self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, n_kinds))
+        self.constant = nn.Parameter(th.zeros(n_kinds))
+        self.direction = nn.Parameter(th.zeros(n_kinds))
         # Grows with the actions that were seen, which `state_dict` leaves to the extra state.
         self.effects = th.zeros(_ROOM, requires_grad=True)
-        self.taste = nn.Parameter(th.zeros(components, components))
+        self.likes = nn.Parameter(_START * th.randn(components, rank))
+        self.liked = nn.Parameter(_START * th.randn(components, rank))
         self._learning_rate = learning_rate
         self._adam: th.optim.Adam | None = None
         self.outcomes: list[tuple[int, ...] | None] = []
+        self._scores = th.zeros(len(_TRUSTS))
+        self.trust = _trust_of(self._scores)
         self._told: dict[str, np.ndarray] = {}
         self.n_told = 0
 
@@ -204,7 +227,7 @@ class TransitionModel(nn.Module):
     ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
         """How likely each outcome is, (n, k, n_outcomes), and the outcomes, in parts of the grid; None for the end."""
         seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
-        return self._probabilities(*seen).numpy(), list(self.outcomes)
+        return _merged(self._probabilities(*seen)).numpy(), list(self.outcomes)
 
     @th.no_grad()
     def _look(
@@ -229,9 +252,9 @@ class TransitionModel(nn.Module):
         chances = self._probabilities(*seen)
         if self.outcomes:
             shown = None if pairs is None else pairs.cpu().numpy()
-            earned = self.rewards.of(progress[:, None], shown, chances.shape[-1])
+            earned = self.rewards.of(progress[:, None], shown, self._n_kinds)
             reward = reward + (chances * th.as_tensor(earned, dtype=chances.dtype)).sum(dim=-1)
-        return reward, chances
+        return reward, _merged(chances)
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
@@ -245,19 +268,31 @@ class TransitionModel(nn.Module):
         return reward.squeeze(1) if flat else reward
 
     def _probabilities(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
-        """Of outcomes, (..., n_outcomes); `codes` (..., c), `numbers` (..., u), `actions` (...), `state` (..., r)."""
-        return self._logits(codes, numbers, actions, state)[..., : len(self.outcomes)].softmax(dim=-1)
+        """Of kinds of outcomes, (..., n_kinds); `codes` (..., c), `numbers` (..., u), `actions` (...), `state` (..., r)."""
+        logits = self._logits(codes, numbers, actions, state, self.trust)
+        return logits[..., : self._n_kinds].softmax(dim=-1)
 
-    def _logits(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
+    def _logits(
+        self,
+        codes: np.ndarray,
+        numbers: th.Tensor,
+        actions: np.ndarray,
+        state: th.Tensor,
+        trust: tuple[float, float] = (1.0, 1.0),
+    ) -> th.Tensor:
+        base, effect, taste = self._parts(codes, numbers, actions, state)
+        interest = trust[0] * effect + trust[1] * taste
+        return base + interest.unsqueeze(-1) * self.direction
+
+    def _parts(
+        self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         found = self.codes[th.as_tensor(codes)].sum(dim=-2)
         found = found + numbers @ self.numbers + self.constant
-        interest = self.effects[th.as_tensor(actions)] if self.action_scale else 0.0
-        if self.components and self.taste_scale:
-            basis = self.inputs.in_components[th.as_tensor(actions)]
-            interest = interest + ((state @ self.taste) * basis).sum(dim=-1)
-        if isinstance(interest, float):
-            return found
-        return found + interest.unsqueeze(-1) * self.direction
+        rows = th.as_tensor(actions)
+        effect = self.effects[rows] * self.action_scale
+        taste = ((state @ self.likes) * (self.inputs.in_components[rows] @ self.liked)).sum(dim=-1) * self.taste_scale
+        return found, effect, taste
 
     def _progress_of(self, state: th.Tensor) -> np.ndarray:
         return state[:, self.progress].cpu().numpy()
@@ -286,14 +321,18 @@ class TransitionModel(nn.Module):
             ]
         )
         shown = np.zeros((n, 0), np.float32) if pairs is None else pairs[:, 0].cpu().numpy()
-        self.rewards.add(progress, shown, outcome, steps.reward)
+        usual = self.means.of(progress, shown, len(self.outcomes))[rows, outcome]
+        kind = _KINDS * outcome + (steps.reward > usual)
+        self._doubt(read, kind, _KINDS * chances.shape[-1])
+        self.means.add(progress, shown, outcome, steps.reward)
+        self.rewards.add(progress, shown, kind, steps.reward)
         self.values.visit(progress)
         told = {
             "codes": codes[:, 0],
             "numbers": numbers[:, 0].numpy(),
             "actions": actions[:, 0],
             "state": state[:, 0].numpy(),
-            "outcome": outcome,
+            "kind": kind,
             "progress": progress,
             "pairs": shown,
         }
@@ -308,6 +347,18 @@ class TransitionModel(nn.Module):
         leaving = np.zeros(n, chances.dtype) if end is None else chances[:, end]
         return Foreseen(reward, chances, outcome, steps.terminated, leaving)
 
+    def _doubt(self, read: _Read, outcome: np.ndarray, n_known: int) -> None:
+        """Weigh how far an action's effect and the bilinear form are trusted by how well each foresaw what came."""
+        known = np.flatnonzero(outcome < n_known)
+        if not len(known):
+            return
+        base, effect, taste = (part[:, 0] for part in self._parts(*read))
+        interest = effect[:, None] * _TRUSTS[:, 0] + taste[:, None] * _TRUSTS[:, 1]  # (n, g)
+        logits = base[:, None] + interest.unsqueeze(-1) * self.direction
+        said = logits[..., :n_known].log_softmax(dim=-1)[known, :, outcome[known]]
+        self._scores = self._scores * _MEMORY ** len(known) + said.sum(dim=0)
+        self.trust = _trust_of(self._scores)
+
     def fit(self, rng: np.random.Generator) -> th.Tensor:
         """Steps of Adam on batches of what was told; returns the mean loss."""
         if self._adam is None:
@@ -318,8 +369,10 @@ class TransitionModel(nn.Module):
             told = {name: values[rows] for name, values in self._told.items()}
             logits = self._logits(
                 told["codes"], th.as_tensor(told["numbers"]), told["actions"], th.as_tensor(told["state"])
-            )[:, : len(self.outcomes)]
-            loss = F.cross_entropy(logits, th.as_tensor(told["outcome"]))
+            )[:, : self._n_kinds]
+            loss = F.cross_entropy(logits, th.as_tensor(told["kind"]))
+            for group in self._adam.param_groups:
+                group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
             self._adam.zero_grad()
             (loss + self._penalty() / self.n_told).backward()
             self._adam.step()
@@ -330,7 +383,7 @@ class TransitionModel(nn.Module):
 
     def _penalty(self) -> th.Tensor:
         """Minus the logarithm of the weights' prior."""
-        known = slice(0, len(self.outcomes))
+        known = slice(0, self._n_kinds)
         penalty = 0.5 * (
             self.codes[: self.inputs.first_product, known].square().sum()
             + self.codes[self.inputs.first_product :, known].square().sum() / _PRODUCT_SCALE**2
@@ -338,16 +391,21 @@ class TransitionModel(nn.Module):
             + (self.direction[known] - self._interest()).square().sum() * 4
         )
         if self.action_scale:
-            penalty = penalty + 0.5 * self.effects.square().sum() / self.action_scale**2
+            penalty = penalty + 0.5 * self.effects.square().sum()
         if self.components and self.taste_scale:
-            penalty = penalty + 0.5 * self.taste.square().sum() / self.taste_scale**2
+            penalty = penalty + 0.5 * (self.likes.square().sum() + self.liked.square().sum())
         return penalty
 
     def _interest(self) -> th.Tensor:
         """Prior of the direction of interest: outcomes that earned more than the mean, and those that earned less."""
-        means = self.rewards.means(len(self.outcomes))
+        means = self.rewards.means(self._n_kinds)
         spread = means.std() or 1.0
         return th.as_tensor((means - means.mean()) / spread, dtype=th.float32)
+
+    @property
+    def _n_kinds(self) -> int:
+        """Kinds of the outcomes that were seen."""
+        return _KINDS * len(self.outcomes)
 
     def _outcome(self, difference: tuple[int, ...] | None) -> int:
         if difference in self.outcomes:
@@ -366,7 +424,7 @@ class TransitionModel(nn.Module):
             self.effects, self._adam = larger.requires_grad_(), None
 
     def _make_adam(self) -> th.optim.Adam:
-        return th.optim.Adam([*self.parameters(), self.effects], lr=self._learning_rate)
+        return th.optim.Adam([*self.parameters(), self.effects], lr=self._learning_rate, fused=True)
 
     # ------------------------------------------------------------------ planning
 
@@ -374,7 +432,9 @@ class TransitionModel(nn.Module):
     def plan(
         self, n_steps: int, horizon: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> float:
-        """Planning steps: each imagines candidate sets at a few values of `progress`, then sweeps over all values.
+        """Planning steps: candidate sets are imagined at a few values of `progress` for each, then all values swept.
+
+        Within the steps the model does not change, so that one pass of it serves them all.
 
         Args:
             n_steps: How many.
@@ -386,12 +446,9 @@ class TransitionModel(nn.Module):
         Returns:
             Mean absolute change of a value in a sweep.
         """
-        changes = [0.0]
-        for _ in range(n_steps):
-            contexts = self.values.draw(self.planning_contexts, rng)
-            self.values.imagine(contexts, *self._imagine(contexts, ask, rng), self.outcomes)
-            changes += [self.values.sweep(self.gamma) for _ in range(horizon)]
-        return float(np.mean(changes))
+        contexts = self.values.draw(n_steps * self.planning_contexts, rng)
+        self.values.imagine(contexts, *self._imagine(contexts, ask, rng), self.outcomes)
+        return float(np.mean([self.values.sweep(self.gamma) for _ in range(n_steps * horizon)]))
 
     def _imagine(
         self, contexts: np.ndarray, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
@@ -404,11 +461,12 @@ class TransitionModel(nn.Module):
         codes = self.inputs.codes_of(progress[:, None], pairs, k)
         numbers = self.inputs.numbers_of(th.as_tensor(sets.similarities.reshape(b * s, k, -1)), progress, pairs)
         state = th.as_tensor(sets.state.reshape(b * s, 1, -1)).expand(-1, k, -1)
-        chances = self._probabilities(codes, numbers, sets.actions.reshape(b * s, k), state).numpy()
-        earned = self.rewards.of(progress[:, None], pairs, chances.shape[-1])
-        reward = (chances * earned).sum(axis=-1)
+        chances = self._probabilities(codes, numbers, sets.actions.reshape(b * s, k), state)
+        earned = self.rewards.of(progress[:, None], pairs, self._n_kinds)
+        reward = (chances.numpy() * earned).sum(axis=-1)
+        outcomes = _merged(chances).numpy()
         allowed = sets.allowed.reshape(b * s, k)
-        return np.where(allowed, reward, -np.inf).reshape(b, s, k), chances.reshape(b, s, k, -1)
+        return np.where(allowed, reward, -np.inf).reshape(b, s, k), outcomes.reshape(b, s, k, -1)
 
     # ------------------------------------------------------------------ saving
 
@@ -421,8 +479,10 @@ class TransitionModel(nn.Module):
             "ends": th.tensor([one is None for one in self.outcomes], dtype=th.bool),
             "told": {name: th.as_tensor(values[: self.n_told].copy()) for name, values in self._told.items()},
             "inputs": self.inputs.get_state(),
+            "means": self.means.get_state(),
             "rewards": self.rewards.get_state(),
             "values": self.values.get_state(),
+            "scores": self._scores.clone(),
             "effects": self.effects.detach().clone(),
             "adam": {} if self._adam is None else self._adam.state_dict(),
         }
@@ -432,14 +492,28 @@ class TransitionModel(nn.Module):
         pairs = zip(state["outcomes"].tolist(), state["ends"].tolist(), strict=True)
         self.outcomes = [None if ended else tuple(one) for one, ended in pairs]
         self._told = {name: values.numpy().copy() for name, values in state["told"].items()}
-        self.n_told = len(self._told["outcome"]) if self._told else 0
+        self.n_told = len(self._told["kind"]) if self._told else 0
         self.inputs.set_state(state["inputs"])
+        self.means.set_state(state["means"])
         self.rewards.set_state(state["rewards"])
         self.values.set_state(state["values"])
+        self._scores = state["scores"].clone()
+        self.trust = _trust_of(self._scores)
         self.effects, self._adam = state["effects"].clone().requires_grad_(), None
         if state["adam"]:
             self._adam = self._make_adam()
             self._adam.load_state_dict(state["adam"])
+
+
+def _trust_of(scores: th.Tensor) -> tuple[float, float]:
+    """Means over the grid, weighted by how well each of its points foresaw; `scores` are log likelihoods."""
+    effect, taste = (scores.softmax(dim=0)[:, None] * _TRUSTS).sum(dim=0).tolist()
+    return effect, taste
+
+
+def _merged(chances: th.Tensor) -> th.Tensor:
+    """Chances (..., n_kinds) of kinds -> (..., n_outcomes) of outcomes."""
+    return chances.unflatten(-1, (-1, _KINDS)).sum(dim=-1) if chances.shape[-1] else chances
 
 
 def _appended(kept: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:

@@ -159,6 +159,7 @@ def test_without_progress_there_is_nothing_to_predict():
     [
         ({"max_outcomes": 1}, "`max_outcomes` must be 2 or more"),
         ({"components": -1}, "`components` must be 0 or more"),
+        ({"rank": 0}, "`rank` must be 1 or more"),
         ({"steps": 0}, "`steps` must be 1 or more"),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
     ],
@@ -177,6 +178,24 @@ def test_the_horizon_is_a_number_of_sweeps():
 def test_further_outcomes_count_as_the_nearest():
     model = agent(world_model_kwargs={"max_outcomes": 2}).world_model
     assert [model._outcome((step,)) for step in (0, GRID // 2, GRID // 3, 0)] == [0, 1, 1, 0]
+
+
+class Picky(Ladder):
+    """A ladder on which half of the jobs of work pay nothing, which neither `pairs` nor what follows tells."""
+
+    def step(self, action):
+        pays = self.shown[action] % 4 == 1
+        obs, reward, *rest = super().step(action)
+        return obs, reward * pays, *rest
+
+
+def test_a_reward_tells_of_the_job_where_what_follows_is_the_same():
+    kwargs = {"action_scale": 1.0}
+    picky = gym.wrappers.TimeLimit(Picky(), 12)
+    model = agent(picky, exploration_initial_eps=0.5, world_model_kwargs=kwargs).learn(300, log_interval=10**9)
+    paid, unpaid = model.predict_reward(observation(2))[0, [1, 3]]
+    assert paid > unpaid + 0.3
+    assert model.world_model.trust[0] > 0.5
 
 
 def test_weights_begin_at_nothing_so_that_the_prior_acts_first():
