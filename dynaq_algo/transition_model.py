@@ -268,7 +268,7 @@ class TransitionModel(nn.Module):
         return reward.squeeze(1) if flat else reward
 
     def _probabilities(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
-        """Of kinds of outcomes, (..., n_kinds); `codes` (..., c), `numbers` (..., u), `actions` (...), `state` (..., r)."""
+        """Of kinds of outcomes, (..., n_kinds), of what was read, see `_Read`."""
         logits = self._logits(codes, numbers, actions, state, self.trust)
         return logits[..., : self._n_kinds].softmax(dim=-1)
 
