@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("omegaconf", reason="needs the extra 'experiments'")
 
+from commands import run_command
 from omegaconf import OmegaConf
 
 from experiments.runs.folders import RunError, find_runs
@@ -53,3 +54,17 @@ def test_what_is_no_folder_is_named(runs):
 def test_a_study_of_careers_needs_a_policy_to_compare_with():
     with pytest.raises(RunError, match=r"`oracles` must name at least one policy .* oracles=\[best\]"):
         plan_of({"at": [0], "define": {}, "learners": [], "one_by_one": {}, "oracles": []})
+
+
+@pytest.mark.parametrize(
+    ("command", "entry", "said"),
+    [
+        ("evaluate", "threads=0", "`threads` must be 1 or more, got 0."),
+        ("benchmark", "seconds=-1", "`seconds` must be a number above 0, got -1."),
+        ("benchmarks.indexes", "n_jobs=5", "`n_jobs` must be 100 or more, so many are looked for, got 5."),
+        ("llm.cache", "path=3", "`path` must be a file or redis://HOST:6379/0, got 3."),
+    ],
+)
+def test_a_command_tells_it_in_one_line(command, entry, said):
+    done = run_command(command, entry)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {said}\n")
