@@ -19,12 +19,14 @@ from jobrec_gym.counter_rng import hash64
 from jobrec_gym.interactions import Interactions, LogError, ObservationForm
 from jobrec_gym.market import BLOCKS, LabourMarket, gathered, row_products
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
+from jobrec_gym.prediction_powered import powered_mean
 
 __all__ = [
     "METHODS",
     "RELIABLE_FROM",
     "Agent",
     "Estimate",
+    "Judge",
     "Method",
     "NeverRecommended",
     "Policy",
@@ -41,6 +43,9 @@ Floats = NDArray[np.float64]
 Method = Literal["ips", "snips", "dm", "dr"]
 RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
 PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
+Judge = RewardModel | NDArray[np.floating]
+"""What somebody else would say a recommendation earns, a language model say: a function as ``reward_model``, such as a
+recording's ``expected_reward``, or an array (n_applicants, n_jobs)."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -102,6 +107,7 @@ class Estimate:
         clipped: Share of the recommendations whose weight was clipped.
         never_recommended_share: Share of the policy's recommendations that are of jobs which the log never recommended.
         never_recommended: The ten of these jobs that the policy favours most.
+        judge_weight: How much a judge counts, 0 to 1; NaN without one.
     """
 
     method: Method
@@ -116,6 +122,7 @@ class Estimate:
     clipped: float
     never_recommended_share: float
     never_recommended: tuple[NeverRecommended, ...]
+    judge_weight: float = float("nan")
 
     def __str__(self) -> str:
         size = f"effective sample size {self.effective_sample_size:,.0f} of {self.n:,}"
@@ -147,6 +154,7 @@ def estimate_all(
     clip: float | None = None,
     reward_model: RewardModel | None = None,
     reward_features: RewardModel | None = None,
+    judge: Judge | None = None,
     n_folds: int = 5,
     level: float = 0.95,
     n_resamples: int = 2_000,
@@ -170,6 +178,10 @@ def estimate_all(
         reward_model: Expected rewards of (applicants, jobs), ids (n, 1) and (n, k), as (n, k); in place of a ridge
             regression.
         reward_features: What the ridge regression reads of pairs, (n, k, p); :func:`pair_numbers` by default.
+        judge: Who is asked about every decision of the log, also those that have no answer, where few have one: the
+            estimate is prediction-powered. The judge stands in place of the reward model of ``dr``, the only method,
+            and counts as much as the answers say that it should; the interval is Student's t over people, see
+            :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge who knows nothing changes little.
         n_folds: Rewards of a person are predicted by a model of the people in the other folds.
         level: Of the interval.
         n_resamples: How often people are resampled.
@@ -181,7 +193,8 @@ def estimate_all(
     Raises:
         LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person; and
             for one of applicants who moved, whose one-step value says nothing of a career.
-        ValueError: For an argument outside of what is allowed, or probabilities that do not sum to 1.
+        ValueError: For an argument outside of what is allowed, probabilities that do not sum to 1, or a judge with
+            another method or answers of fewer than three people.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
@@ -192,6 +205,9 @@ def estimate_all(
         raise ValueError(f"`clip` must be above 0 or None, got {clip}.")
     if n_resamples < 1:
         raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+    if judge is not None:
+        _check_judge(methods, reward_model, reward_features)
+        reward_model = _as_model(judge, interactions.market)
     if interactions.moving:
         raise LogError(
             "the log is of applicants who moved, as those of JobRecCareer-v0 do: a one-step value says nothing of a "
@@ -221,10 +237,17 @@ def estimate_all(
         squares = float(weights @ weights)
         size = float(weights.sum()) ** 2 / squares if squares else 0.0
     if set(methods) & {"dm", "dr"}:
-        expected, fitted = _modelled(interactions, chances, reward_model, reward_features, n_folds, seed)
-        expected, fitted = expected[answered], fitted[answered]
+        named = "reward_model" if judge is None else "judge"
+        of_all, fitted = _modelled(interactions, chances, reward_model, reward_features, n_folds, seed, named)
+        expected, fitted = of_all[answered], fitted[answered]
     never = _never_recommended(interactions, chances)
     result: dict[Method, Estimate] = {}
+    if judge is not None:
+        assert weights is not None  # `dr` is refused without propensities
+        rows = interactions.applicant_ids
+        powered = powered_mean(weights * reward, weights * fitted, rows[answered], of_all, rows, level, seed)
+        about = len(reward), len(people), size, size >= RELIABLE_FROM, largest, clipped
+        return {"dr": Estimate("dr", *powered[:3], *about, *never, powered.weight)}
     resampled = _Resampled(person, len(people), n_resamples, seed)
     for method in methods:
         over = np.ones(len(reward))
@@ -253,6 +276,32 @@ def estimate_all(
             *never,
         )
     return result
+
+
+def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None:
+    """Refuses what a judge stands in place of."""
+    if tuple(methods) != ("dr",):
+        raise ValueError(
+            f'`judge` stands in place of the reward model of `method="dr"`, got {tuple(methods)}: leave the method '
+            "out, or estimate the others without a judge."
+        )
+    if any(model is not None for model in models):
+        raise ValueError(
+            "`judge` stands in place of `reward_model` and `reward_features`, got both: a judge is not fitted to the "
+            "answers. Leave one out."
+        )
+
+
+def _as_model(judge: Judge, market: LabourMarket) -> RewardModel:
+    if callable(judge):
+        return judge
+    table, shape = np.asarray(judge, np.float64), (len(market.applicants), len(market.jobs))
+    if table.shape != shape:
+        raise ValueError(
+            "`judge` must be a function of applicant_ids (n, 1) and job_ids (n, k), or an array "
+            f"(n_applicants, n_jobs) = {shape}, got {table.shape}."
+        )
+    return lambda applicant_ids, job_ids: table[applicant_ids, job_ids]
 
 
 def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], epsilon: float = 0.0) -> Floats:
@@ -399,8 +448,9 @@ def _modelled(
     reward_features: RewardModel | None,
     n_folds: int,
     seed: int,
+    named: str,
 ) -> tuple[Floats, Floats]:
-    """Expected reward of the policy, and of what was recommended, in each row (n,)."""
+    """Expected reward of the policy, and of what was recommended, in each row (n,); errors call the model ``named``."""
     assert log.shown_offsets is not None and log.shown_ids is not None  # it has chances
     of_pairs = np.empty(len(log.shown_ids))
     applicants, at = log.applicant_ids[chances.owner], log.shown_offsets[:-1] + log.chosen
@@ -410,7 +460,7 @@ def _modelled(
             values = np.asarray(reward_model(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
             if values.shape != (len(rows), size) or not np.isfinite(values).all():
                 raise ValueError(
-                    f"`reward_model` must give finite rewards {(len(rows), int(size))}, got {values.shape}."
+                    f"`{named}` must give finite rewards {(len(rows), int(size))}, got {values.shape}."
                 )
             of_pairs[log.shown_offsets[rows][:, None] + np.arange(size)] = values
     else:

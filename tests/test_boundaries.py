@@ -34,7 +34,8 @@ LAYERS = {
         {"market.labour_market"},
         {"market"},
         {"encoders", "job_index", "simulators.base"},
-        {"rewards", "metrics", "pair_features"},
+        {"rewards", "metrics", "pair_features", "prediction_powered"},
+        {"prior_sources"},
         {"interactions"},
         {"candidates", "dynamics"},
         {"loaders", "off_policy", "recommendations", "simulators", "schedules"},
@@ -50,7 +51,7 @@ LAYERS = {
     ],
     "dynaq_algo": [
         {"arguments", "plain_data", "validity", "weight_pull"},
-        {"agent_file"},
+        {"agent_file", "prior_trust"},
         {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"outcome_inputs", "context_values", "transition_model"},

@@ -1,0 +1,134 @@
+"""Means of a few real answers, made surer by a judge who was asked of everything (prediction-powered inference)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobrec_gym.counter_rng import hash64
+
+__all__ = ["Powered", "powered_mean", "t_quantile"]
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_FOLD = 2
+_MOST_FOLDS = 10
+_DOUBT = 2
+"""People by which the judge is taken to be worthless, in the interval's variance. A judge who is mostly right leaves
+small errors in a handful of answers and large ones in none of them, by chance: without this the intervals of 10 answers
+held .90 to .92 of 1,000 planted values in place of .95."""
+
+
+class Powered(NamedTuple):
+    """A mean and its interval.
+
+    Attributes:
+        value: The mean.
+        low: Lower end of the interval.
+        high: Upper end.
+        weight: How much the judge counts, 0 to 1: the mean over folds of people.
+    """
+
+    value: float
+    low: float
+    high: float
+    weight: float
+
+
+def powered_mean(
+    answers: Floats,
+    judged: Floats,
+    person: Ids,
+    predicted: Floats,
+    owner: Ids,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Powered:
+    """The mean of answers of which there are few, by the help of a judge of all (Angelopoulos et al., Science 2023).
+
+    It is the mean of what the judge says of everything, times a weight, plus the mean of what the answers are beside
+    that. The weight is the one of the least variance (PPI++, Angelopoulos et al., 2023), for each fold of people that
+    of the others, so that nobody's answer has a part in its own weight. A judge who knows nothing gets a weight near 0.
+
+    Args:
+        answers: (n,), each an unbiased term of the mean.
+        judged: (n,), what the judge says in place of each.
+        person: (n,), whose answer it is; people are independent, the answers of one are not.
+        predicted: (N,), what the judge says of everything, these n among it or not.
+        owner: (N,), whose.
+        level: Of the interval, Student's t with as many degrees of freedom as there are people, less one.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: For fewer than three people with an answer.
+    """
+    people, rows = np.unique(np.concatenate([person, owner]), return_inverse=True)
+    n, n_people = len(answers), len(people)
+    answered, all_rows = rows[:n], rows[n:]
+    has_answer = np.bincount(answered, minlength=n_people) > 0
+    n_answered = int(has_answer.sum())
+    if n_answered < 3:
+        raise ValueError(f"`judge` needs answers of 3 people or more, got {n_answered}: ask more of them.")
+
+    def by_person(values: Floats, of: Ids) -> Floats:
+        """What each person's rows move the mean."""
+        moved: Floats = np.bincount(of, weights=values - values.mean(), minlength=n_people) / len(values)
+        return moved
+
+    # Of the mean of the answers, and of what a judge of weight 1 would take from it.
+    own, taken = by_person(answers, answered), by_person(judged, answered) - by_person(predicted, all_rows)
+    folds = np.full(n_people, -1)
+    n_folds = min(_MOST_FOLDS, n_answered)
+    with_answer = np.flatnonzero(has_answer)
+    folds[with_answer[np.argsort(hash64(seed, _FOLD, people[with_answer]), kind="stable")]] = (
+        np.arange(n_answered) % n_folds
+    )
+    weights = np.empty(n_folds)
+    for fold in range(n_folds):
+        others = folds != fold
+        size = float(taken[others] @ taken[others])
+        weights[fold] = min(max(float(own[others] @ taken[others]) / size, 0.0), 1.0) if size > 0 else 0.0
+    overall = float(weights[folds[answered]].mean())
+    value = float(answers.mean() - (weights[folds[answered]] * judged).mean() + overall * predicted.mean())
+    each = np.where(has_answer, weights[folds], overall)
+    moved = own - each * taken
+    spread = n_answered / (n_answered - 1)
+    left, alone = (float(part[has_answer] @ part[has_answer]) * spread for part in (moved, own))
+    degrees = n_answered - 1
+    variance = (degrees * left + _DOUBT * alone) / (degrees + _DOUBT) + float(moved[~has_answer] @ moved[~has_answer])
+    half = t_quantile((1 + level) / 2, degrees) * math.sqrt(variance)
+    return Powered(value, value - half, value + half, overall)
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t, by halving, for a probability of one half or more.
+
+    Example:
+        >>> round(t_quantile(0.975, 9), 3)
+        2.262
+    """
+    low, high = 0.0, 1.0
+    while _t_cdf(high, degrees) < probability:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_cdf(middle, degrees) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _t_cdf(value: float, degrees: int) -> float:
+    """Student's t for whole degrees of freedom (Abramowitz and Stegun, 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(value / math.sqrt(degrees))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    is_odd = degrees % 2
+    term = cosine if is_odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for number in range(2 + is_odd, degrees - 1, 2):
+        term *= cosine**2 * (number - 1) / number
+        total += term
+    within = 2 / math.pi * (angle + sine * total) if is_odd else sine * total
+    return 0.5 + within / 2
