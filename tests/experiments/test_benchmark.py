@@ -1,5 +1,6 @@
 """The benchmark: what its rows say, and that each of them can be measured."""
 
+import gc
 import json
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,13 @@ from experiments.benchmarks.rows import Row, ratio_of
 from experiments.benchmarks.startup import startup_rows
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def little_to_collect():
+    """Garbage is collected before each measurement, which would take most of the time, of all that there is by now."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.mark.parametrize(
@@ -79,9 +87,11 @@ def test_a_filled_replay_holds_what_was_asked_and_follows_each_episode_to_its_en
     assert len(replay.states) > 20
 
 
+@pytest.mark.usefixtures("little_to_collect")
 def test_every_group_measures_its_rows(tmp_path, monkeypatch):
-    # What is measured here is measured badly: planning between two copies of a target network that are near each
-    # other, and rewards of which the planted truth knows few.
+    # What is measured here is measured badly: updates on few rows, planning between two copies of a target network that
+    # are near each other, and rewards of which the planted truth knows few.
+    monkeypatch.setattr(learning, "BATCH", 8)
     monkeypatch.setattr(learning, "_agent", partial(learning._agent, target_update_interval=4))
     monkeypatch.setattr(environments, "_MEETINGS", 3)
     found = [
@@ -108,6 +118,7 @@ def test_every_group_measures_its_rows(tmp_path, monkeypatch):
     assert not any(row.goal for row in found if row.name.startswith("replay of"))
 
 
+@pytest.mark.usefixtures("little_to_collect")
 def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "_SIZES", (20, 40))
     curves = scaling.measure_scaling([500, 1_000], [100, 200], seconds=0.001, folder=tmp_path)
