@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
 from jobrec_gym.market import Split
+from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
 __all__ = ["COLUMNS", "Ranking", "rank_people", "ranking_of_run"]
@@ -41,6 +43,7 @@ _WRITTEN = 100
 """People whose lists are written together: a kill loses no more."""
 _HASHED = 1 << 16
 """Rows of a table that are hashed at once."""
+_PART_FORMAT = "jobrec-ranked/1"
 _SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
 
 
@@ -186,12 +189,16 @@ def rank_people(
 
 
 class _Part:
-    """What is ranked so far: a first line that says what of, then a line a person; a torn last line is made again."""
+    """What is ranked so far: a first line that says of what and what wrote it, then a line for each person.
+
+    A line begins with the checksum of the rest. From the first one on that is torn or was changed, all is made again.
+    """
 
     def __init__(self, out: Path, task: Any, resume: bool):
         self.path = out.with_name(f"{out.name}.part")
         self.n_done = 0
-        self._head = hashlib.sha256(json.dumps(task, sort_keys=True, default=str).encode()).hexdigest() + "\n"
+        digest = hashlib.sha256(json.dumps(task, sort_keys=True, default=str).encode()).hexdigest()
+        self._head = json.dumps({"format": _PART_FORMAT, "written_by": written_by(), "task": digest}) + "\n"
         self._resume = resume
         self._file: TextIO
 
@@ -206,7 +213,7 @@ class _Part:
             with self.path.open("rb") as lines:
                 lines.seek(end)
                 for line in lines:
-                    if not line.endswith(b"\n"):
+                    if not _is_whole(line):
                         break
                     self.n_done += 1
                     end += len(line)
@@ -221,7 +228,7 @@ class _Part:
 
     def add(self, people: Iterable[Any]) -> None:
         """Keeps some people's lists: behind a kill they are there."""
-        lines = [json.dumps(person, ensure_ascii=False) + "\n" for person in people]
+        lines = [_checked(json.dumps(person, ensure_ascii=False)) for person in people]
         self._append("".join(lines))
         self.n_done += len(lines)
 
@@ -230,7 +237,7 @@ class _Part:
         with self.path.open(encoding="utf-8", newline="\n") as lines:
             next(lines)
             for line in lines:
-                yield json.loads(line)
+                yield json.loads(line.partition(" ")[2])
 
     def remove(self) -> None:
         """The file is written: nothing is to go on."""
@@ -240,6 +247,17 @@ class _Part:
         self._file.write(text)
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _checked(text: str) -> str:
+    """A line of a text behind its checksum."""
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line is as :func:`_checked` made it."""
+    code, _, text = line.partition(b" ")
+    return line.endswith(b"\n") and code == b"%08x" % zlib.crc32(text[:-1])
 
 
 def _plain(found: Sequence[Recommendation]) -> list[list[Any]]:

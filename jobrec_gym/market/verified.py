@@ -1,4 +1,4 @@
-"""What is known of saved markets: digests of their arrays, and which folders were found whole before."""
+"""What is known of saved markets: digests of their arrays, and which folders and indexes were found whole before."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.cache_folder import default_cache_dir
+from jobrec_gym.version import written_by
 
 __all__ = ["array_digest", "forget", "is_remembered", "remember"]
 
@@ -36,7 +37,7 @@ def array_digest(array: NDArray[np.generic]) -> str:
 
 
 def is_remembered(folder: Path, files: Iterable[Path]) -> bool:
-    """Whether a folder was found whole when its files had these sizes, times and inodes."""
+    """Whether a folder, or a file, was found whole when its files had these sizes, times and inodes."""
     key, state = _key(folder), _state(files)
     return state is not None and state in (_here.get(key), _read().get(key))
 
@@ -53,7 +54,7 @@ def remember(folder: Path, files: Sequence[Path]) -> None:
         kept = {**{name: value for name, value in _read().items() if name != key}, key: state}
         kept = dict(list(kept.items())[-_MOST_KEPT:])
         with tempfile.NamedTemporaryFile("w", dir=place, prefix=f".{_FILE}-", delete=False) as file:
-            json.dump({"format": _FORMAT, "markets": kept}, file)
+            json.dump({"format": _FORMAT, "written_by": written_by(), "markets": kept}, file)
         Path(file.name).replace(place / _FILE)
 
 

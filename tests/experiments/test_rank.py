@@ -171,7 +171,8 @@ class Stopped(Exception):
     """In place of a kill."""
 
 
-def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["torn", "changed", "of another version"])
+def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch, damage):
     market = load_market("default", n_jobs=60, n_applicants=40)
     monkeypatch.setattr(ranking, "_WRITTEN", 3)
     monkeypatch.setattr(ranking, "_PEOPLE", 11)
@@ -190,13 +191,21 @@ def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     part = tmp_path / "ranked.csv.part"
     assert part.exists() and not (tmp_path / "ranked.csv").exists()
     n_kept = len(part.read_text().splitlines()) - 1
-    with part.open("a") as file:
-        file.write('["A00000')  # a kill tears a line
+    head, *lines = part.read_text().splitlines(keepends=True)
+    assert json.loads(head)["written_by"].startswith("jobrec-gym")
+    if damage == "torn":  # as by a kill
+        lines.append('12345678 ["A00000')
+    elif damage == "changed":
+        lines[4] = lines[4].replace("0.", "1.", 1)
+    else:
+        head = head.replace("jobrec-ranked/1", "jobrec-ranked/0")
+    part.write_text("".join([head, *lines]))
     asked.clear()
     asked.extend([b""] * 20)
     rank_people(who, tmp_path / "ranked.csv")
 
-    assert 10 < n_kept < 20 and len(asked) - 20 == 40 - n_kept, "who was ranked is not ranked again"
+    n_right = {"torn": n_kept, "changed": 4, "of another version": 0}[damage]
+    assert 10 < n_kept < 20 and len(asked) - 20 == 40 - n_right, "who was ranked is not ranked again"
     assert not part.exists()
     keys = [[row["applicant_key"], row["job_key"]] for row in read(tmp_path / "ranked.csv")]
     assert keys == [[row["applicant_key"], row["job_key"]] for row in read(tmp_path / "whole.csv")]
