@@ -200,6 +200,9 @@ class BoundCareerDynamics:
         self._shown_levels = ((self.job_levels - 1) / (_N_LEVELS - 1)).astype(np.float32)
         self._own_levels = _known(market.applicants.seniority)
         self._pay = np.array([0.0, *dynamics.pay])
+        # By the decision; no answer, -1, comes last.
+        self._patience = np.zeros(len(DECISIONS) + 1, dtype=np.int64)
+        self._patience[_IGNORE], self._patience[_SAVE : len(DECISIONS)] = -dynamics.ignored, dynamics.pleased
         most = (_N_LEVELS - 1, dynamics.experience, dynamics.patience)
         self._least, self._span = np.array([1, 0, 0]), np.array(most, dtype=np.float64)
 
@@ -239,9 +242,8 @@ class BoundCareerDynamics:
         promoted = experience >= dynamics.experience
         level += promoted
         experience[promoted] = 0
-        patience += dynamics.pleased * (decisions >= _SAVE)
+        patience += self._patience[decisions]
         np.minimum(patience, dynamics.patience, out=patience)
-        patience -= dynamics.ignored * (decisions == _IGNORE)
         np.maximum(patience, 0, out=patience)
         return moved
 

@@ -12,7 +12,6 @@ from jobrec_gym.shown_text import as_text
 __all__ = [
     "CAREER_COLUMNS",
     "COLUMNS",
-    "MAIN_COLUMNS",
     "Spread",
     "Table",
     "columns_of",
@@ -59,7 +58,7 @@ CAREER_COLUMNS = {
 
 _WIDEST = 300
 
-MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
+_MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_rate@1", "discounted_return")
 
 
 def columns_of(metrics: Mapping[str, Any], main: bool = False) -> Mapping[str, str]:
@@ -71,7 +70,7 @@ def columns_of(metrics: Mapping[str, Any], main: bool = False) -> Mapping[str, s
     """
     if "mean_reward" not in metrics:
         return CAREER_COLUMNS
-    return {name: COLUMNS[name] for name in MAIN_COLUMNS} if main else COLUMNS
+    return {name: COLUMNS[name] for name in _MAIN_COLUMNS} if main else COLUMNS
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
