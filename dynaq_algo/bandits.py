@@ -29,6 +29,7 @@ from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.offline import Answers
 from dynaq_algo.plain_data import MAX_BYTES
+from dynaq_algo.prior_trust import source_weights, sources_of
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import as_vec_env, pair_sample_of, refuse_other_observations, table_of, what_is_read
 
@@ -371,6 +372,9 @@ class LinearBandit(_VectorBandit):
         cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of it: 0 knows
             nothing of it, a positive one begins by ranking as the similarity does.
         pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
+        prior_sources: Prior means by name, in place of both: `"blocks"` for all similarities, and columns of `pairs`,
+            each optionally with its weight. The prior standard deviation of such a weight is the weight itself, so that
+            0 and twice as much are one deviation away: answers move the trust, see :meth:`source_trust`.
         similarities: `"cosine"` of state and action, or `"blocks"` for those of
             :class:`~dynaq_algo.features.BlockwiseFeatures`, centred, one for each of `n_blocks` (hard and soft skills).
         n_blocks: How many similarities `"blocks"` has, of equal parts of the vectors.
@@ -397,6 +401,7 @@ class LinearBandit(_VectorBandit):
         pairs_std: float = 0.1,
         cosine_prior: float = 0.0,
         pairs_prior: Sequence[float] | None = None,
+        prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         similarities: Similarities = "cosine",
         n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
@@ -420,6 +425,7 @@ class LinearBandit(_VectorBandit):
             alpha=alpha,
             cosine_prior=cosine_prior,
             pairs_prior=None if pairs_prior is None else list(pairs_prior),
+            prior_sources=None if prior_sources is None else sources_of(prior_sources),
             similarities=similarities,
             n_blocks=n_blocks,
             **deviations,
@@ -440,10 +446,42 @@ class LinearBandit(_VectorBandit):
         self._prior_mean[dim - len(prior) :] = prior
         self._prior_std = th.full((dim,), prior_std, dtype=th.float64)
         self._prior_std[0], self._prior_std[dim - n_pairs :] = constant_std, pairs_std
+        self._source_weights: dict[str, th.Tensor] = {}
+        if prior_sources is not None:
+            self._expect(sources_of(prior_sources), bool(cosine_prior) or pairs_prior is not None)
         self._features_version = self.features.version
         # What was learned from, while its features may still change: chosen pairs and their rewards.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
         self._forget()
+
+    def _expect(self, sources: Mapping[str, float], has_other_prior: bool) -> None:
+        """Takes the prior of the weights from sources."""
+        if has_other_prior:
+            raise ValueError(
+                "`prior_sources` stand in place of `cosine_prior` and `pairs_prior`, got both: name all sources there, "
+                '`{"blocks": 0.1, ...}`.'
+            )
+        n_blocks, n_pairs = self.features.n_blocks, self.features.n_pairs
+        given, _ = source_weights(sources, n_blocks, n_pairs, self.reads["pairs"])
+        weights = th.as_tensor(given)
+        own = slice(len(self._prior_mean) - len(weights), None)
+        self._prior_mean[own] = weights.sum(dim=1)
+        told = weights.abs().sum(dim=1)
+        self._prior_std[own] = th.where(told > 0, told, self._prior_std[own])
+        self._source_weights = dict(zip(sources, weights.T, strict=True))
+
+    def source_trust(self) -> dict[str, tuple[float, float]]:
+        """Of each source the posterior mean and standard deviation of its factor; at first 1 and at most 1.
+
+        The weights of several similarities move apart: then it is that of their mean.
+        """
+        self._refresh()
+        trust = {}
+        for name, weights in self._source_weights.items():
+            share = th.zeros_like(self._mean)
+            share[len(share) - len(weights) :] = weights / weights.square().sum()
+            trust[name] = float(share @ self._mean), float((share @ self._covariance @ share).sqrt())
+        return trust
 
     def linear_features(self, observation: Obs) -> NDArray[np.float64]:
         """The features (n, k, d) that the weights are of."""
@@ -554,6 +592,8 @@ class GaussianProcessBandit(_VectorBandit):
         spike_slab: Whether a factor of the prior mean is learned.
         spike: Prior probability that this factor is 1.
         fit_scales: Whether scales and noise are fitted.
+        prior_sources: What the prior is a sum of, in place of `prior`: `"blocks"` and columns of `pairs`, each with a
+            trust that answers move.
         n_blocks: How many similarities, of equal parts of the vectors.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`.
@@ -576,6 +616,7 @@ class GaussianProcessBandit(_VectorBandit):
         spike_slab: bool = False,
         spike: float = 0.5,
         fit_scales: bool = False,
+        prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
         action_features: NDArray[np.floating] | str | PathLike[str] | None = None,
         gamma: float = 0.0,
@@ -591,6 +632,7 @@ class GaussianProcessBandit(_VectorBandit):
             "spike_slab": spike_slab,
             "spike": spike,
             "fit_scales": fit_scales,
+            "prior_sources": None if prior_sources is None else sources_of(prior_sources),
         }
         super().__init__(
             env,
@@ -604,7 +646,8 @@ class GaussianProcessBandit(_VectorBandit):
             **model,
         )
         self.exploration, self.alpha = exploration, alpha
-        self.model = GaussianProcess(self.features, **model)  # type: ignore[arg-type]
+        names = self.reads["pairs"]
+        self.model = GaussianProcess(self.features, **model, pair_names=names)  # type: ignore[arg-type]
 
     def q_values(self, observation: Obs) -> NDArray[np.float32]:
         """Expected rewards (n, k)."""

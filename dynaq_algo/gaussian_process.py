@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dynaq_algo.arguments import best_match
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
+from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
 
 __all__ = ["DEFAULT_SCALES", "GaussianProcess"]
 
@@ -43,6 +44,9 @@ fewer there is little to gain."""
 _MOST_FITTED = 400
 """Pairs, the latest ones, that scales are fitted to: a fit costs the third power of their number."""
 
+_SCALE_DOUBT = 10
+"""Answers by which the scales are taken to be right, where they weigh what answers say of the sources."""
+
 _FIT_SPREAD = 0.5
 """Prior standard deviation of the logarithm of a scale, where scales are fitted."""
 
@@ -54,8 +58,8 @@ class _Parts(NamedTuple):
         state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), the state of each k pairs in a row.
         action: (n, shared_dim), the same of the actions.
         similarities: (n, n_blocks), in their deviations.
-        pairs: (n, p), standardised.
-        prior: (n,), prior mean of the reward.
+        pairs: (n, p), standardised; without those that are sources of the prior mean.
+        prior: (n,), prior mean of the reward; with S sources (n, S), what each of them says.
     """
 
     state: th.Tensor
@@ -102,6 +106,12 @@ class GaussianProcess(nn.Module):
     it. Where rewards vary more than `noise` says, the power is less by as much: it is `noise` squared over twice the
     variance of the rewards. The factor's variance is part of the spread.
 
+    With `prior_sources` the prior mean is a sum: each source has a factor of its own, see
+    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a source that is
+    wrong is dropped, and one that is right beside it is kept. What answers say of the factors counts the more, the less
+    the answers vary beside what the scales expect. `prior` and `spike_slab` are not used then, and the scale `trust` is
+    0 unless it is given. A number of `pairs` that is a source counts in the prior mean alone, not as one of `pairs`.
+
     It has no optimiser: a transition is learned when :meth:`observe` has seen it once.
 
     Args:
@@ -115,6 +125,9 @@ class GaussianProcess(nn.Module):
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
             stays 0.
+        prior_sources: What the prior mean is a sum of: `"blocks"`, and numbers of `pairs` by name, with the weight of
+            each in rewards per standard deviation; a sequence of names for weights of 0.1. None for `prior`.
+        pair_names: What the numbers of `pairs` are, (p,), where sources are among them.
 
     Raises:
         ValueError: If a number is out of range, a part unknown, or the features are others.
@@ -137,9 +150,10 @@ class GaussianProcess(nn.Module):
     _known_single: _Parts
     _totals: th.Tensor
     _counts: th.Tensor
-    _alpha: th.Tensor  # (n, 2): the inverse times mean rewards, and times prior means
+    _alpha: th.Tensor  # (n, 1 + S), S = 1 without sources: the inverse times mean rewards, and times prior means
     _inverse: th.Tensor
     _factor: tuple[float, float] | None
+    _trust: SourceTrust | None
     _fit_due: int
     _features_version: int  # of which what is known was computed
 
@@ -153,6 +167,8 @@ class GaussianProcess(nn.Module):
         spike_slab: bool = False,
         spike: float = 0.5,
         fit_scales: bool = False,
+        prior_sources: Sequence[str] | Mapping[str, float] | None = None,
+        pair_names: Sequence[str] | int | None = None,
     ):
         super().__init__()
         if not isinstance(features, BlockwiseFeatures):
@@ -162,7 +178,9 @@ class GaussianProcess(nn.Module):
                 f"`scales` must name parts of {tuple(DEFAULT_SCALES)}, got {unknown}"
                 f"{best_match(unknown[0], DEFAULT_SCALES)}."
             )
-        self.scales = {**DEFAULT_SCALES, **(scales or {})}
+        # Each source has a factor of its own, so nothing doubts all of them together unless it is told to.
+        doubt = {} if prior_sources is None else {"trust": 0.0}
+        self.scales = {**DEFAULT_SCALES, **doubt, **(scales or {})}
         if not all(0 <= scale < np.inf for scale in self.scales.values()):
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
         if fit_scales and not any(self.scales.values()):
@@ -180,8 +198,18 @@ class GaussianProcess(nn.Module):
         self.spike_slab = spike_slab
         self.fit_scales = fit_scales
         self._expected = dict(self.scales), noise
-        weights = [0.0] * features.n_similarities if prior is None else prior
-        self.register_buffer("prior", prior_weights(weights, features), persistent=False)
+        self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
+        self._compared: th.Tensor | None = None  # which of `pairs` the kernel compares, where not all
+        if prior_sources is None:
+            weights = prior_weights([0.0] * features.n_similarities if prior is None else prior, features)
+        else:
+            given, is_source = source_weights(
+                sources_of(prior_sources), features.n_blocks, features.n_pairs, pair_names
+            )
+            weights = th.as_tensor(given, dtype=th.float32)
+            self._compared = th.as_tensor(np.flatnonzero(~is_source))
+            self._factor_prior = FactorPrior(len(given.T))
+        self.register_buffer("prior", weights, persistent=False)
         grid = th.arange(-30, 41, dtype=th.float64) / 20  # -1.5 to 2
         slab = th.full_like(grid, (1 - spike) / len(grid))
         self._factors = grid, (slab + spike * (grid == 1)).log()
@@ -191,6 +219,27 @@ class GaussianProcess(nn.Module):
     def n_pairs(self) -> int:
         """Distinct pairs that it knows."""
         return len(self._slots)
+
+    def trust(self) -> SourceTrust:
+        """What is known of the factors of the sources, in the order of :attr:`sources`.
+
+        Raises:
+            ValueError: Without `prior_sources`; :meth:`factor` tells of the one prior.
+        """
+        if self.sources is None:
+            raise ValueError("There is no trust in sources without `prior_sources`: `factor()` tells of the one prior.")
+        if self._trust is None:
+            known = self._counts[: self._n_used] > 0
+            prior = self._known.prior[: self._n_used] * known.unsqueeze(1)
+            moments = (prior.T @ self._alpha[: self._n_used]).cpu().numpy()
+            by_reward, by_source = moments[:, 0], (moments[:, 1:] + moments[:, 1:].T) / 2
+            rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
+            squares = float(rewards @ self._alpha[: self._n_used, 0][known])
+            # Beside the factors that explain most.
+            squares -= float(by_reward @ np.linalg.solve(by_source + np.eye(len(by_source)), by_reward))
+            power = (len(rewards) + _SCALE_DOUBT) / (squares + _SCALE_DOUBT)
+            self._trust = self._factor_prior.posterior(by_reward, by_source, power)
+        return self._trust
 
     def factor(self) -> tuple[float, float]:
         """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
@@ -260,9 +309,10 @@ class GaussianProcess(nn.Module):
         theirs = [
             variance["similarity"] * known.similarities,
             variance["pairs"] * known.pairs,
-            variance["trust"] * known.prior.unsqueeze(1),
+            variance["trust"] * self._columns(known.prior),
         ]
-        found = th.cat([linear, prior.unsqueeze(-1)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
+        ours = linear if self._compared is None else th.cat([similarities, self._own(scaled)], dim=-1)
+        found = th.cat([ours, self._columns(prior)], dim=-1) @ (th.cat(theirs, dim=1).T @ alpha)
 
         unit_s, unit_a = (F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a))
         states = unit_s @ known.state.T
@@ -271,7 +321,7 @@ class GaussianProcess(nn.Module):
         found += (of_state @ alpha).unsqueeze(1)
 
         def weights(of_states: th.Tensor) -> th.Tensor:
-            """(n, m) to (m, 2 n): what a number of an action and a known one is multiplied by, for each state."""
+            """(n, m) to (m, (1 + S) n): what a number of an action and a known one is multiplied by, for each state."""
             return (of_states.T.unsqueeze(-1) * alpha.unsqueeze(1)).flatten(1)
 
         by_product = weights(variance["action"] + variance["bilinear"] * states)
@@ -281,9 +331,8 @@ class GaussianProcess(nn.Module):
             products = unit_a[rows] @ known.action.T
             total = (products > _SAME).to(products.dtype) @ by_same
             total.addmm_(products, by_product).addmm_(products.square_(), by_square)
-            found[:, rows] += total.unflatten(1, (-1, 2)).transpose(0, 1)
-        by_reward, by_prior = found.unbind(dim=-1)
-        return by_reward + self.factor()[0] * (prior - by_prior)
+            found[:, rows] += total.unflatten(1, (-1, alpha.shape[1])).transpose(0, 1)
+        return self._corrected(prior, found)[0]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
@@ -300,6 +349,8 @@ class GaussianProcess(nn.Module):
         mean, left = self._mean(parts, known)
         explained = known @ self._inverse[: self._n_used, : self._n_used] @ known.T
         covariance = self._kernel(parts, parts.one_by_one()) - explained
+        if self.sources is not None:
+            return mean, covariance + left @ th.as_tensor(self.trust().covariance, device=left.device) @ left.T
         return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
 
     def _posterior(self, parts: _Parts, with_spread: bool) -> tuple[th.Tensor, th.Tensor]:
@@ -313,18 +364,36 @@ class GaussianProcess(nn.Module):
             known = cross.double()
             explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
             variance = variance - explained.to(mean.dtype)
-        if doubt := self.factor()[1]:
+        if self.sources is not None:
+            doubts = th.as_tensor(self.trust().covariance, dtype=left.dtype, device=left.device)
+            variance = variance + ((left @ doubts) * left).sum(dim=1)
+        elif doubt := self.factor()[1]:
             variance = variance + doubt**2 * left.square()
         return mean, variance.clamp_min(0.0).sqrt()
 
     def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean reward (n,) of pairs, and what the factor still moves in it: the prior mean less what is known of it.
+        """Mean reward (n,) of pairs, and what the factors still move in it: the prior mean less what is known of it.
 
-        `cross` (n, m) are their covariances with what is known.
+        `cross` (n, m) are their covariances with what is known. The second is (n,), or (n, S) with S sources.
         """
-        by_reward, by_prior = (cross @ self._alpha[: self._n_used].to(cross.dtype)).unbind(dim=1)
-        left = parts.prior - by_prior
-        return by_reward + self.factor()[0] * left, left
+        return self._corrected(parts.prior, cross @ self._alpha[: self._n_used].to(cross.dtype))
+
+    def _corrected(self, prior: th.Tensor, found: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """As :meth:`_mean`, of prior means (...) or (..., S), and (..., 1 + S) of the products with `alpha`."""
+        if self.sources is None:
+            by_reward, by_prior = found.unbind(dim=-1)
+            left = prior - by_prior
+            return by_reward + self.factor()[0] * left, left
+        left = prior - found[..., 1:]
+        return found[..., 0] + left @ th.as_tensor(self.trust().mean, dtype=left.dtype, device=left.device), left
+
+    def _columns(self, prior: th.Tensor) -> th.Tensor:
+        """Prior means as columns (..., S), one where there are no sources."""
+        return prior.unsqueeze(-1) if self.sources is None else prior
+
+    def _own(self, scaled: th.Tensor) -> th.Tensor:
+        """Of numbers (..., p) of pairs those that the kernel compares."""
+        return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
 
     # ------------------------------------------------------------------ learning
 
@@ -354,7 +423,7 @@ class GaussianProcess(nn.Module):
     def _learn(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: float) -> None:
         raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
         key = raw.cpu().numpy().tobytes()
-        self._factor = None
+        self._factor = self._trust = None
         slot = self._slots.get(key)
         if slot is not None:  # other rewards of a known pair make its mean surer
             total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
@@ -379,12 +448,12 @@ class GaussianProcess(nn.Module):
         column = self._inverse[: self._n_used, : self._n_used] @ covariance
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
-        new = th.stack([self._totals.new_tensor(reward), parts.prior[0]])
+        new = th.cat([self._totals.new_tensor([reward]), self._columns(parts.prior)[0]])
         self._totals[slot], self._counts[slot] = reward, 1.0
         self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - new)
 
     def _move(self, column: th.Tensor, size: th.Tensor, step: th.Tensor) -> None:
-        """An update of rank one: `size` times the column's outer product, and times its product with `step` (2,)."""
+        """An update of rank one: `size` times the column's outer product, and times its product with `step`."""
         n = self._n_used
         self._alpha[:n] += th.outer(column, size * step)
         self._inverse[:n, :n].addr_(column, size * column)
@@ -412,7 +481,7 @@ class GaussianProcess(nn.Module):
 
     def _solve(self) -> None:
         """The posterior from what is known, not from the one before."""
-        self._factor = None
+        self._factor = self._trust = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
         self._inverse.zero_()
         self._alpha.zero_()
@@ -422,7 +491,7 @@ class GaussianProcess(nn.Module):
         covariance = self._kernel(parts, parts) + th.diag(self.noise**2 / self._counts[rows])
         inverse = th.cholesky_inverse(th.linalg.cholesky(covariance))
         self._inverse[rows.unsqueeze(1), rows] = inverse
-        values = th.stack([self._totals[rows] / self._counts[rows], parts.prior], dim=1)
+        values = th.cat([(self._totals[rows] / self._counts[rows]).unsqueeze(1), self._columns(parts.prior)], dim=1)
         self._alpha[rows] = inverse @ values
 
     def _fit(self) -> None:
@@ -431,8 +500,11 @@ class GaussianProcess(nn.Module):
         parts = self._known.take(rows)
         kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._expected[0][name]}
         counts = self._counts[rows]
-        factor = 1.0 if self.scales["trust"] else self.factor()[0]
-        surprise = self._totals[rows] / counts - factor * parts.prior
+        if self.sources is not None:
+            expected_reward = parts.prior @ th.as_tensor(self.trust().mean, device=parts.prior.device)
+        else:
+            expected_reward = (1.0 if self.scales["trust"] else self.factor()[0]) * parts.prior
+        surprise = self._totals[rows] / counts - expected_reward
         expected, noise = self._expected
         centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
         offset = th.zeros_like(centre, requires_grad=True)
@@ -461,7 +533,7 @@ class GaussianProcess(nn.Module):
         similarities = features.of_blocks(s.unsqueeze(1), a).flatten(0, 1)
         scaled = similarities[:, :0] if pairs is None else features.scaled(pairs).flatten(0, 1)
         prior = th.cat([similarities, scaled], dim=1) @ self.prior
-        return _Parts(unit[0], unit[1].flatten(0, 1), similarities, scaled, prior)
+        return _Parts(unit[0], unit[1].flatten(0, 1), similarities, self._own(scaled), prior)
 
     def _parts_of_inputs(self, inputs: th.Tensor) -> _Parts:
         """Of inputs (n, output_dim)."""
@@ -470,7 +542,7 @@ class GaussianProcess(nn.Module):
         unit = [F.normalize(features.centred(vectors), dim=1) for vectors in features.shared(state, action)]
         linear = inputs[:, -features.n_similarities :]
         similarities, scaled = linear.split([features.n_blocks, features.n_pairs], dim=1)
-        return _Parts(unit[0], unit[1], similarities, scaled, linear @ self.prior)
+        return _Parts(unit[0], unit[1], similarities, self._own(scaled), linear @ self.prior)
 
     def _kernels(self, left: _Parts, right: _Parts) -> dict[str, th.Tensor]:
         """Of each part of a reward the prior covariance (n, m), for a scale of 1."""
@@ -481,7 +553,7 @@ class GaussianProcess(nn.Module):
             "constant": th.ones_like(product),
             "similarity": left.similarities @ right.similarities.T,
             "pairs": left.pairs @ right.pairs.T,
-            "trust": th.outer(left.prior, right.prior),
+            "trust": self._columns(left.prior) @ self._columns(right.prior).T,
             "action": actions,
             "state": states,
             "bilinear": product,
@@ -498,7 +570,7 @@ class GaussianProcess(nn.Module):
         linear = [
             (variance["similarity"], left.similarities, right.similarities),
             (variance["pairs"], left.pairs, right.pairs),
-            (variance["trust"], left.prior.unsqueeze(1), right.prior.unsqueeze(1)),
+            (variance["trust"], self._columns(left.prior), self._columns(right.prior)),
         ]
         ours = th.cat([size * part for size, part, _ in linear], dim=1)
         total = th.addmm(
@@ -528,7 +600,7 @@ class GaussianProcess(nn.Module):
             variance["constant"]
             + variance["similarity"] * parts.similarities.square().sum(dim=1)
             + variance["pairs"] * parts.pairs.square().sum(dim=1)
-            + variance["trust"] * parts.prior.square()
+            + variance["trust"] * self._columns(parts.prior).square().sum(dim=1)
             + variance["action"] * actions
             + variance["state"] * states
             + product * (variance["bilinear"] + variance["quadratic"] * product)
@@ -553,7 +625,7 @@ class GaussianProcess(nn.Module):
         scaled = self.features.scaled(pairs)
         prior = th.cat([similarities, scaled]) @ self.prior.double()
         for known in (self._known, self._known_single):
-            for part, value in zip(known, (*unit, similarities, scaled, prior), strict=True):
+            for part, value in zip(known, (*unit, similarities, self._own(scaled), prior), strict=True):
                 part[slot] = value
 
     def _grow(self) -> None:
@@ -577,17 +649,20 @@ class GaussianProcess(nn.Module):
         self._slots = {}
         self._n_used = 0
         self._features_version = features.version
-        self._factor = None
+        self._factor = self._trust = None
         self._fit_due = 20
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
             return th.empty(0, *shape, dtype=dtype, device=device)
 
-        shapes = ((features.shared_dim,), (features.shared_dim,), (features.n_blocks,), (features.n_pairs,), ())
+        n_compared = features.n_pairs if self._compared is None else len(self._compared)
+        n_means = 1 if self.sources is None else len(self.sources)
+        sizes = (features.shared_dim, features.shared_dim, features.n_blocks, n_compared)
+        shapes = (*((size,) for size in sizes), () if self.sources is None else (n_means,))
         self._raw = empty(2 * features.shared_dim + features.n_pairs, dtype=th.float32)
         self._known = _Parts(*(empty(*shape) for shape in shapes))
         self._known_single = _Parts(*(empty(*shape, dtype=th.float32) for shape in shapes))
-        self._totals, self._counts, self._alpha = empty(), empty(), empty(2)
+        self._totals, self._counts, self._alpha = empty(), empty(), empty(1 + n_means)
         self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
 
     def get_extra_state(self) -> dict[str, Any]:

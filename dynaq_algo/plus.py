@@ -8,13 +8,19 @@ from typing import Any
 __all__ = ["plus_arguments"]
 
 
-def plus_arguments(has_pairs: bool, has_progress: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def plus_arguments(
+    has_pairs: bool, has_progress: bool, overrides: Mapping[str, Any], sources: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Arguments of :class:`~dynaq_algo.dynaq.DynaQ`.
 
     Args:
-        has_pairs: Whether the observation has `pairs`.
+        has_pairs: Whether the observation has `pairs` that are no sources of the prior.
         has_progress: Whether it has `progress`, which answers move.
         overrides: Other arguments, dictionaries entry by entry.
+        sources: Of the prior, with the weight of each; None for the block similarities alone.
+
+    Raises:
+        ValueError: If there are sources for another world model than a Gaussian process.
     """
     scales = {
         "constant": 1.0,
@@ -52,6 +58,14 @@ def plus_arguments(has_pairs: bool, has_progress: bool, overrides: Mapping[str, 
         }
     elif overrides.get("world_model", "gaussian_process") != "gaussian_process":
         del arguments["world_model_kwargs"]  # those of a Gaussian process
+    if sources is not None:
+        model = overrides.get("world_model", arguments["world_model"])
+        if model != "gaussian_process":
+            raise ValueError(
+                f'`prior_sources` are of `world_model="gaussian_process"`, got {model!r}, which has no trust in a '
+                "source. Leave them out: their columns of `pairs` are then numbers like any others."
+            )
+        arguments["world_model_kwargs"]["prior_sources"] = dict(sources)
     return _merged(arguments, overrides)
 
 

@@ -311,7 +311,8 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
         `observation`: `"ids"` or `"features"`; `candidate_dim`: of features, how many numbers a candidate has;
         `entries`: the others, by name with the shape of a Box, or what else they are; `pairs`: the names of the numbers
         of a pair where the environments tell them (`pair_feature_names`), else how many, None where there are none;
-        `job_fields` where they tell them. Numbers of candidates and of actions are not among it: they may change.
+        `job_fields` where they tell them; `prior_sources`, name -> what it is, where they tell sources of a prior among
+        the numbers of a pair. Numbers of candidates and of actions are not among it: they may change.
     """
     space = env.observation_space
     if not isinstance(space, spaces.Dict) or "candidates" not in space.spaces:
@@ -331,6 +332,8 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
     fields = attribute_of(env, "job_fields")
     if fields is not None:
         read["job_fields"] = list(fields)
+    if sources := attribute_of(env, "prior_sources"):
+        read["prior_sources"] = dict(sources)
     return read
 
 

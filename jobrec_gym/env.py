@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -130,6 +130,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         pair_noise: Standard deviation of a normal number that is added to each of these values, which is then clipped
             to [0, 1]. It is a hash of feature, applicant and job: like a job board's estimate, a pair's value is wrong
             in the same way each time, in every episode and whatever the seed.
+        prior_sources: Further columns of ``pairs``: what somebody else says of each pair, by a name of one's own, for
+            agents that may begin with it: ``"cosine"``, an array (n_applicants, n_jobs), a function of ids, a recorded
+            or a live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
         render_mode: ``"ansi"`` (a text), ``"human"`` (printed, or drawn in a notebook) or ``"rgb_array"``.
         render_size: Of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
@@ -157,6 +160,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         job_fields: Sequence[str] = (),
         pair_features: Sequence[str] = (),
         pair_noise: float = 0.0,
+        prior_sources: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
         render_size: RenderSize = "small",
     ):
@@ -173,6 +177,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             job_fields,
             pair_features,
             pair_noise,
+            prior_sources,
         )
         self._pose(problem, render_mode, render_size)
 
@@ -231,6 +236,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
         return self._problem.pair_values.names
 
+    @property
+    def prior_sources(self) -> dict[str, str]:
+        """Which of the columns are sources of a prior, and what each is, in words; empty where there is none."""
+        return self._problem.prior_sources
+
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.
 
@@ -252,7 +262,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def pair_sample(self) -> NDArray[np.float32]:
         """Pair features (n, p) of what 1,000 fixed episodes would show, at most 20,000 pairs: how they are spread.
 
-        No episode is played for it. Without ``pair_features=`` there are no rows.
+        No episode is played for it. Without ``pair_features=`` there are no rows, nor where one of ``prior_sources``
+        is a live model, which is asked of nothing but what is shown.
         """
         return self._problem.pair_sample()
 

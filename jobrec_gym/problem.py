@@ -8,7 +8,7 @@ import enum
 import json
 import numbers
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
 from jobrec_gym.counter_rng import bounded, hash64, rehash64
 from jobrec_gym.market import LabourMarket, MarketError, MarketSpec, Split, gathered, load_market
 from jobrec_gym.pair_features import PairValues
+from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.rewards import Cosines
 from jobrec_gym.simulators.base import Feedback
 
@@ -119,6 +120,7 @@ class RecommendationProblem:
         job_fields: Sequence[str],
         pair_features: Sequence[str] = (),
         pair_noise: float = 0.0,
+        prior_sources: Mapping[str, Any] | None = None,
     ):
         for name, value, allowed in (
             ("resample", resample, get_args(Resample)),
@@ -151,11 +153,18 @@ class RecommendationProblem:
         self.job_fields = tuple(job_fields)
         self.market.action_features(self.job_fields)  # checks them
         self.pair_values = PairValues(self.market, pair_features, pair_noise)
+        if prior_sources:
+            self.pair_values = SourcedPairValues(self.market, pair_features, pair_noise, prior_sources)
 
     @property
     def action_features(self) -> NDArray[np.floating]:
         """Table of job vectors (n_jobs, d_a); the market's, so that copies and pickles of a problem hold no table."""
         return self.market.action_features(self.job_fields)
+
+    @property
+    def prior_sources(self) -> dict[str, str]:
+        """Which columns of the pair values are sources of a prior, and what each is, in words."""
+        return self.pair_values.described if isinstance(self.pair_values, SourcedPairValues) else {}
 
     @property
     def draws_ahead(self) -> bool:
@@ -225,8 +234,9 @@ class RecommendationProblem:
     def pair_sample(self) -> NDArray[np.float32]:
         """Pair features (n, p) of the candidates of 1,000 fixed episodes, at most 20,000 pairs; no rows without any."""
         names = self.pair_values.names
-        if not names:
-            return np.zeros((0, 0), np.float32)
+        # A live model is asked of nothing but what is shown.
+        if not names or (isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live):
+            return np.zeros((0, len(names)), np.float32)
         return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
 
     def sampled_pairs(self) -> tuple[Ids, Ids]:

@@ -18,6 +18,7 @@ from jobrec_gym.job_index import EXACT_UP_TO, open_index
 from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
 from jobrec_gym.market.keys import find_rows
 from jobrec_gym.pair_features import PairValues
+from jobrec_gym.prior_sources import SourcedPairValues
 
 __all__ = ["Agent", "Recommendation", "recommend", "recommend_each"]
 
@@ -91,9 +92,9 @@ def recommend(
         n: How many; there are fewer where the catalogue has no more.
         exclude: Jobs to leave out, by row or by key: those that were seen, say.
         observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
-            ``observation``, ``job_fields``, ``pair_features``, ``pair_noise`` and ``mask_in_observation``. What is not
-            said is what the agent says itself (``agent.reads``, which ``DynaQ`` and the bandits keep in their file),
-            else the environment's default.
+            ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``, ``prior_sources`` and
+            ``mask_in_observation``. What is not said is what the agent says itself (``agent.reads``, which ``DynaQ``
+            and the bandits keep in their file), else the environment's default.
 
     Returns:
         The best first; jobs of equal score in the order of their rows.
@@ -198,7 +199,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
     if isinstance(observation, ObservationForm):
         return observation
     given: dict[str, Any] = {"observation": observation} if isinstance(observation, str) else dict(observation or {})
-    known = ("observation", "job_fields", "pair_features", "pair_noise", "mask_in_observation")
+    known = ("observation", "job_fields", "pair_features", "pair_noise", "prior_sources", "mask_in_observation")
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -215,7 +216,13 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
             f"`agent` reads {reads['pairs']} numbers of a pair and does not know their names: say them, "
             "`observation={'pair_features': [...]}`."
         )
-    noise = given.pop("pair_noise", 0.0)
+    noise, sources = given.pop("pair_noise", 0.0), given.pop("prior_sources", None)
+    if bool(reads.get("prior_sources")) != bool(sources):
+        raise ValueError(
+            f"`agent` reads the sources {reads.get('prior_sources') or {}} of a prior, and `observation` gives "
+            f"{sorted(sources or {})}: give what the environment of training had, "
+            "`observation={'prior_sources': {name: source}}`."
+        )
     # Who has no mask in its observations leaves it alone.
     form = ObservationForm(mask_in_observation=bool(reads))
     if reads:
@@ -226,7 +233,16 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
             pair_features=() if isinstance(reads.get("pairs"), int) else tuple(reads.get("pairs") or ()),
         )
     form = dataclasses.replace(form, **given)
-    if noise:
+    if sources:
+        features = tuple(name for name in form.pair_features if name not in sources)
+        values = SourcedPairValues(market, features, noise, sources)
+        if (values.names, values.described) != (tuple(form.pair_features), reads["prior_sources"]):
+            raise ValueError(
+                f"`prior_sources` must be those of training, {reads['prior_sources']} in the columns "
+                f"{tuple(form.pair_features)}, got {values.described} in {values.names}."
+            )
+        form = dataclasses.replace(form, ask_pairs=values)
+    elif noise:
         form = dataclasses.replace(form, ask_pairs=PairValues(market, form.pair_features, noise))
     return form
 

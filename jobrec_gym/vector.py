@@ -61,6 +61,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Columns of the entry ``pairs``.
         pair_noise: How much they are blurred.
+        prior_sources: Further columns of ``pairs``.
         render_mode: Must be ``None``: render a single environment.
 
     Raises:
@@ -89,6 +90,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         job_fields: Sequence[str] = (),
         pair_features: Sequence[str] = (),
         pair_noise: float = 0.0,
+        prior_sources: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ):
         problem = RecommendationProblem(
@@ -104,6 +106,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             job_fields,
             pair_features,
             pair_noise,
+            prior_sources,
         )
         self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
 
@@ -181,6 +184,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def pair_feature_names(self) -> tuple[str, ...]:
         """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
         return self._problem.pair_values.names
+
+    @property
+    def prior_sources(self) -> dict[str, str]:
+        """Which of the columns are sources of a prior, and what each is, in words; empty where there is none."""
+        return self._problem.prior_sources
 
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.

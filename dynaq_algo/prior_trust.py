@@ -1,0 +1,169 @@
+"""How far each of several sources of a prior mean is trusted: a factor for each, kept, dropped or anything between."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynaq_algo.arguments import best_match
+
+__all__ = ["BLOCKS", "DEFAULT_WEIGHT", "MOST_SOURCES", "FactorPrior", "SourceTrust", "source_weights", "sources_of"]
+
+Floats = NDArray[np.float64]
+
+BLOCKS = "blocks"
+"""The source that every observation has: the similarity of each block of state and action."""
+
+DEFAULT_WEIGHT = 0.2
+"""What a source without a weight promises: rewards per standard deviation of it."""
+
+MOST_SOURCES = 4
+"""There are three to the power of so many combinations of what can be true of the sources."""
+
+
+class SourceTrust(NamedTuple):
+    """What is known of the factors of S sources.
+
+    Attributes:
+        mean: (S,), of the factors: 1 trusts a source as it is, 0 leaves it out, below 0 turns it round.
+        covariance: (S, S).
+        kept: (S,), probability that the factor is 1.
+        dropped: (S,), probability that it is 0.
+    """
+
+    mean: Floats
+    covariance: Floats
+    kept: Floats
+    dropped: Floats
+
+
+@dataclass(frozen=True)
+class FactorPrior:
+    """What is believed of the factors before any answer: of each on its own, a spike at 1, one at 0, and a slab.
+
+    A source may be right (its factor is 1), say nothing (0), or anything else, the contrary included (Gaussian). With S
+    sources there are 3^S combinations; under each the factors are Gaussian, so that their posterior is exact.
+
+    Args:
+        n_sources: S.
+        kept: Prior probability of the spike at 1.
+        dropped: Prior probability of the spike at 0.
+        centre: Mean of the slab.
+        width: Standard deviation of the slab.
+
+    Example:
+        >>> FactorPrior(2).posterior(np.zeros(2), np.zeros((2, 2))).mean.round(3).tolist()
+        [0.375, 0.375]
+    """
+
+    n_sources: int
+    kept: float = 0.3
+    dropped: float = 0.45
+    centre: float = 0.3
+    width: float = 0.7
+
+    @cached_property
+    def _combinations(self) -> tuple[Floats, Floats, Floats]:
+        """Of each combination: log probability (c,), where the factors are (c, S), and how wide (c, S)."""
+        kinds = (
+            (self.kept, 1.0, 0.0),
+            (self.dropped, 0.0, 0.0),
+            (1 - self.kept - self.dropped, self.centre, self.width),
+        )
+        chosen = np.array(list(itertools.product(kinds, repeat=self.n_sources)))
+        return np.log(chosen[..., 0]).sum(axis=1), chosen[..., 1], chosen[..., 2]
+
+    def posterior(self, by_reward: Floats, by_source: Floats, power: float = 1.0) -> SourceTrust:
+        """The factors f, given rewards whose likelihood is `exp(by_reward . f - f . by_source f / 2)`.
+
+        Args:
+            by_reward: (S,).
+            by_source: (S, S), symmetric, no eigenvalue below 0.
+            power: What the likelihood is raised to, so that it counts less.
+        """
+        log_weight, centre, width = self._combinations
+        linear, square = power * by_reward, power * by_source
+        slope = linear - centre @ square
+        # f = centre + width u with u standard normal: exact where a width is 0, too.
+        pull = width * slope
+        precision = np.eye(self.n_sources) + width[:, :, None] * square * width[:, None, :]
+        covariance = np.linalg.inv(precision)
+        mean = np.einsum("cij,cj->ci", covariance, pull)
+        log_weight = log_weight + centre @ linear - 0.5 * np.einsum("ci,ij,cj->c", centre, square, centre)
+        log_weight = log_weight + 0.5 * (pull * mean).sum(axis=1) - 0.5 * np.linalg.slogdet(precision)[1]
+        weight = np.exp(log_weight - log_weight.max())
+        weight /= weight.sum()
+        factors = centre + width * mean
+        overall = weight @ factors
+        apart = factors - overall
+        spread = np.einsum("c,cij->ij", weight, width[:, :, None] * covariance * width[:, None, :])
+        spread += np.einsum("c,ci,cj->ij", weight, apart, apart)
+        spike = width == 0
+        kept = weight @ (spike & (centre == 1.0))
+        return SourceTrust(overall, spread, kept, weight @ (spike & (centre == 0.0)))
+
+
+def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, float]:
+    """Names of sources with the weight of each, :data:`DEFAULT_WEIGHT` where there is none.
+
+    Raises:
+        ValueError: For none, too many, the same one twice, or a weight that is 0 or not finite.
+    """
+    if isinstance(prior_sources, str):
+        raise ValueError(f"`prior_sources` must be a sequence of names, e.g. [{prior_sources!r}], got a text.")
+    names = list(prior_sources)
+    if not 1 <= len(names) <= MOST_SOURCES or len(set(names)) < len(names):
+        raise ValueError(
+            f"`prior_sources` must name 1 to {MOST_SOURCES} different sources, got {names}. For none leave it out."
+        )
+    given = prior_sources if isinstance(prior_sources, Mapping) else dict.fromkeys(names, DEFAULT_WEIGHT)
+    weights = {name: float(weight) for name, weight in given.items()}
+    if not all(np.isfinite(weight) and weight for weight in weights.values()):
+        raise ValueError(
+            f"`prior_sources` must give each source a finite weight other than 0, in rewards per standard deviation, "
+            f"got {weights}. Leave a source out that is to say nothing."
+        )
+    return weights
+
+
+def source_weights(
+    sources: Mapping[str, float], n_blocks: int, n_pairs: int, pair_names: Sequence[str] | int | None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """What each source is made of.
+
+    Args:
+        sources: Weight of each, see :func:`sources_of`.
+        n_blocks: How many similarities `"blocks"` has.
+        n_pairs: p, how many numbers an observation has of each pair.
+        pair_names: Their names (p,); a number or None where the environment tells none.
+
+    Returns:
+        Weights (n_blocks + p, S), and which of the p numbers are sources, bool (p,).
+
+    Raises:
+        ValueError: If a name is neither `"blocks"` nor one of the numbers'.
+    """
+    names = [] if pair_names is None or isinstance(pair_names, int) else list(pair_names)
+    known = [BLOCKS, *names]
+    weights = np.zeros((n_blocks + n_pairs, len(sources)))
+    is_source = np.zeros(n_pairs, bool)
+    for place, (name, weight) in enumerate(sources.items()):
+        if name not in known:
+            raise ValueError(
+                f"`prior_sources` must name entries of {known}, got {name!r}{best_match(name, known)}. "
+                '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
+                "names: JobRec-v0 has them with `prior_sources={name: ...}`."
+            )
+        if name == BLOCKS:
+            weights[:n_blocks, place] = weight
+        else:
+            column = names.index(name)
+            weights[n_blocks + column, place] = weight
+            is_source[column] = True
+    return weights, is_source

@@ -1,0 +1,259 @@
+"""What somebody else says of (applicant, job) pairs, a language model say, as numbers of an observation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.market import LabourMarket
+from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
+from jobrec_gym.simulators.base import BoundSimulator, make_simulator
+
+__all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "open_source"]
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LESS_JOB_MEAN = "less_job_mean"
+"""The option of a source: how much a job is liked by everybody is taken from each of its values."""
+
+_VALUES, _OPTIONS = "values", ("values", LESS_JOB_MEAN)
+_NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked for probabilities
+
+
+class SourcedPairValues(PairValues):
+    """Pair features of a market, and behind them what sources say of each pair, as an observation shows them.
+
+    A source is
+
+    * ``"cosine"``;
+    * an array (n_applicants, n_jobs), NaN where it says nothing;
+    * a function of applicant ids (n,) and job ids (n,) that returns (n,) numbers;
+    * a simulator, or its plain form: a recorded or a live language model's probability of an application, or, where it
+      tells none, what its decision is worth. A live one is asked of the pairs that are shown, and of no others; its own
+      ``Budget`` caps what that may cost. Of a pair that it says nothing of, it says its middle;
+    * ``{"values": any of these, "less_job_mean": True}``: less the mean of the job. That of an array, a recording or
+      the cosine is the mean over all applicants. Of a function or a live model nobody knows it: give the means
+      themselves, ``"less_job_mean": (n_jobs,)``.
+
+    Values are brought to [0, 1]: an array's by its own least and largest one, a function's must be there already.
+
+    Args:
+        market: Where applicants and jobs come from.
+        pair_features: As for :class:`~jobrec_gym.pair_features.PairValues`.
+        pair_noise: As there; sources are not blurred.
+        sources: Name -> source; the names are columns behind the features.
+
+    Attributes:
+        is_live: Whether a source is asked, at a cost, rather than looked up.
+        described: Name -> what the source is, in words that are the same for the same source.
+
+    Raises:
+        ValueError: For a name that is a feature's, a source of another kind, numbers of another shape or outside of
+            what is allowed.
+    """
+
+    def __init__(
+        self,
+        market: LabourMarket,
+        pair_features: Sequence[str],
+        pair_noise: float,
+        sources: Mapping[str, Any],
+    ):
+        super().__init__(market, pair_features, pair_noise)
+        if not isinstance(sources, Mapping) or not all(isinstance(name, str) and name for name in sources):
+            raise ValueError(
+                f"`prior_sources` must map names to sources, e.g. {{'model': array}}, got {sources!r:.80}."
+            )
+        taken = {*PAIR_FEATURES, *market.context, *self.names, "blocks", "all"}
+        if double := sorted(taken & set(sources)):
+            raise ValueError(
+                f"`prior_sources` must have names of their own, got {double[0]!r}, which means something else. Call it "
+                f"{double[0] + '_source'!r}, say."
+            )
+        opened = {name: open_source(name, source, market) for name, source in sources.items()}
+        self._sources = {name: source for name, (source, _, _) in opened.items()}
+        self.described = {name: described for name, (_, described, _) in opened.items()}
+        self.is_live = any(is_live for _, _, is_live in opened.values())
+        self.names = (*self.names, *sources)
+
+    def _shown(self, name: str, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        source = self._sources.get(name)
+        return super()._shown(name, applicant_ids, job_ids) if source is None else source(applicant_ids, job_ids)
+
+
+def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[[Ids, Ids], Floats], str, bool]:
+    """A source on a market, see :class:`SourcedPairValues`.
+
+    Returns:
+        A function of ids (n,) and (n,) that gives (n,) in [0, 1]; what it is, in words; whether it is asked live.
+
+    Raises:
+        ValueError: As there.
+    """
+    less: Any = False
+    if isinstance(source, Mapping) and "type" not in source:
+        if unknown := sorted(set(source) - set(_OPTIONS)) or ([] if _VALUES in source else [_VALUES]):
+            raise ValueError(f"`prior_sources[{name!r}]` must have the entries {_OPTIONS}, see to {unknown[0]!r}.")
+        source, less = source[_VALUES], source.get(LESS_JOB_MEAN, False)
+    table: Floats | None = None
+    ask: Callable[[Ids, Ids], Floats] | None = None
+    if isinstance(source, str) and source == "cosine":
+        described, ask = "cosine", _Cosine(market)
+        if less is True:
+            table = _asked_of_all(ask, market)
+    elif callable(source) and not hasattr(source, "bind"):
+        described = f"function {getattr(source, '__qualname__', type(source).__qualname__)}"
+        ask = _Function(name, source)
+    elif isinstance(source, Mapping) or hasattr(source, "bind"):
+        bound, described = _bound(source, market)
+        if hasattr(bound, "probabilities"):
+            table = np.asarray(
+                bound.probabilities(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))), np.float64
+            )
+        else:
+            ask = _Live(bound)
+    else:
+        table = _table(name, source, market)
+        described = f"array {table.shape}, {_digest(table)}"
+    means = _job_means(name, less, table, market)
+    if means is not None:
+        told = "its own" if less is True else _digest(means)
+        described += f", less the mean of the job ({told})"
+    if table is not None:
+        return _LookUp(table if means is None else table - means), described, False
+    assert ask is not None  # one of both
+    return ask if means is None else _LessMean(ask, means), described, isinstance(ask, _Live)
+
+
+class _Cosine:
+    """Cosines of applicant and job, brought to [0, 1]."""
+
+    def __init__(self, market: LabourMarket):
+        self._market = market
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        return (1 + np.clip(self._market.cosine(applicant_ids, job_ids).astype(np.float64), -1.0, 1.0)) / 2
+
+
+class _Function:
+    """What a user's function says, checked."""
+
+    def __init__(self, name: str, function: Callable[[Ids, Ids], ArrayLike]):
+        self._name, self._function = name, function
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        values = np.asarray(self._function(applicant_ids, job_ids), np.float64)
+        if values.shape != job_ids.shape or not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(
+                f"`prior_sources[{self._name!r}]` must return a number in [0, 1] of each of {len(job_ids)} pairs, got "
+                f"{values.shape}: {values.ravel()[:5].tolist()}."
+            )
+        return values
+
+
+class _LookUp:
+    """Values of a table (n_applicants, n_jobs), brought to [0, 1]; its middle where it has none."""
+
+    def __init__(self, table: Floats):
+        known = table[~np.isnan(table)]
+        low, width = float(known.min()), float(np.ptp(known)) or 1.0
+        self._table = (np.where(np.isnan(table), known.mean(), table) - low) / width
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        return self._table[applicant_ids, job_ids]
+
+
+class _LessMean:
+    """A source's values less the mean of the job; a half is the mean."""
+
+    def __init__(self, ask: Callable[[Ids, Ids], Floats], means: Floats):
+        self._ask, self._means = ask, means
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        return np.clip(0.5 + (self._ask(applicant_ids, job_ids) - self._means[job_ids]) / 2, 0.0, 1.0)
+
+
+class _Live:
+    """What a simulator says when it is asked: probabilities, or else what decisions are worth, brought to [0, 1]."""
+
+    def __init__(self, bound: BoundSimulator):
+        self._bound = bound
+        self._sum, self._n = 0.5, 1
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
+        values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
+        told = feedback.status == "ok"
+        # Of what it was not asked, because of its budget say, it says what it says on average.
+        values = np.where(told, values, self._sum / self._n)
+        self._sum, self._n = self._sum + float(values[told].sum()), self._n + int(told.sum())
+        return values
+
+
+def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:
+    """A simulator on a market, and what it is in words."""
+    simulator: Any = make_simulator(source)
+    if getattr(simulator, "mode", None) == "probability":
+        # Its probabilities alone are read: nothing is asked to cut them into decisions.
+        simulator = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_NO_CUTS))
+        return simulator.bind(market), f"{simulator.model}, {simulator.prompt_version}, {simulator.persona}"
+    bound = simulator.bind(market)
+    recording = getattr(bound, "recording", None)
+    if recording is not None:
+        return bound, f"recording of {recording.model}, {recording.prompt}, {_digest(recording.probability)}"
+    return bound, repr(simulator)
+
+
+def _table(name: str, values: ArrayLike, market: LabourMarket) -> Floats:
+    shape = (len(market.applicants), len(market.jobs))
+    try:
+        table = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        table = np.zeros(())
+    if table.shape != shape:
+        raise ValueError(
+            f'`prior_sources[{name!r}]` must be "cosine", an array (n_applicants, n_jobs) = {shape}, a function of '
+            f"applicant_ids and job_ids, a simulator, or a mapping with `values`, got {type(values).__name__} "
+            f"{table.shape or ''}."
+        )
+    if np.isinf(table).any() or np.isnan(table).all():
+        raise ValueError(
+            f"`prior_sources[{name!r}]` must hold finite numbers, NaN where it says nothing, and one at least."
+        )
+    return table
+
+
+def _job_means(name: str, less: Any, table: Floats | None, market: LabourMarket) -> Floats | None:
+    if less is False or less is None:
+        return None
+    if less is True:
+        if table is None:
+            raise ValueError(
+                f"`prior_sources[{name!r}]` is asked pair by pair, so nobody knows the mean of a job over all "
+                f'applicants: give the means, `"{LESS_JOB_MEAN}": (n_jobs,)`, of answers about some of them, or leave '
+                "it out."
+            )
+        known = ~np.isnan(table)
+        return np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    means = np.asarray(less, np.float64)
+    if means.shape != (len(market.jobs),) or not np.isfinite(means).all():
+        raise ValueError(
+            f"`{LESS_JOB_MEAN}` of `prior_sources[{name!r}]` must be True or finite means of all jobs, "
+            f"({len(market.jobs)},), got {means.shape}."
+        )
+    return means
+
+
+def _digest(values: NDArray[np.floating]) -> str:
+    return f"sha256 {hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]}"
+
+
+def _asked_of_all(ask: Callable[[Ids, Ids], Floats], market: LabourMarket) -> Floats:
+    jobs = np.arange(len(market.jobs))
+    return np.array([ask(np.full(len(jobs), row), jobs) for row in range(len(market.applicants))])

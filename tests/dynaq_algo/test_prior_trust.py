@@ -1,0 +1,199 @@
+"""A prior of several sources: exact trust in each, and agents that keep the right one and drop the wrong one."""
+
+import numpy as np
+import pytest
+import torch as th
+from toy import ToyEnv
+
+from dynaq_algo import DynaQ, GaussianProcessBandit, LinearBandit, gaussian_process
+from dynaq_algo.features import BlockwiseFeatures
+from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.prior_trust import FactorPrior, source_weights, sources_of
+
+SCALES = {"constant": 1.0}
+
+
+class Told(ToyEnv):
+    """The toy whose reward is the first of two named numbers; it says which of them are sources."""
+
+    def __init__(self, names=("right", "wrong"), described="told", **kwargs):
+        super().__init__(pairs=True, **kwargs)
+        self.pair_feature_names = names
+        self.prior_sources = dict.fromkeys(names, described)
+
+
+ONE_BLOCK = {"policy_kwargs": {"features_kwargs": {"n_blocks": 1}, "prior": [0.1]}}  # the toy's vectors are of 3
+
+
+def by_quadrature(by_reward, by_source, power, prior):
+    """Mean, kept and dropped of two factors: each spike a point, each slab a fine grid."""
+    grid = np.linspace(-6, 6, 1201)
+    density = np.exp(-0.5 * ((grid - prior.centre) / prior.width) ** 2)
+    slab = (1 - prior.kept - prior.dropped) * density / density.sum()
+    points = np.concatenate([[1.0, 0.0], grid])
+    mass = np.concatenate([[prior.kept, prior.dropped], slab])
+    f = np.stack(np.meshgrid(points, points, indexing="ij"), axis=-1)
+    log = power * (f @ by_reward - 0.5 * np.einsum("abi,ij,abj->ab", f, by_source, f))
+    weight = np.outer(mass, mass) * np.exp(log - log.max())
+    weight /= weight.sum()
+    mean = np.array([weight.sum(axis=1) @ points, weight.sum(axis=0) @ points])
+    covariance = np.einsum("ab,abi,abj->ij", weight, f - mean, f - mean)
+    return mean, covariance, [weight[0].sum(), weight[:, 0].sum()], [weight[1].sum(), weight[:, 1].sum()]
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_the_posterior_of_the_factors_is_that_of_quadrature(power):
+    prior = FactorPrior(2)
+    by_reward, by_source = np.array([2.5, -0.4]), np.array([[3.0, 1.1], [1.1, 2.0]])
+
+    found = prior.posterior(by_reward, by_source, power)
+
+    for value, wanted in zip(found, by_quadrature(by_reward, by_source, power, prior), strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-6)
+
+
+def test_without_an_answer_the_factors_are_as_believed():
+    found = FactorPrior(3, kept=0.2, dropped=0.5, centre=0.0).posterior(np.zeros(3), np.zeros((3, 3)))
+
+    np.testing.assert_allclose([found.mean, found.kept, found.dropped], np.outer([0.2, 0.2, 0.5], np.ones(3)))
+
+
+def answered(n=60, seed=0, reward=lambda z: 0.2 * z[:, 0], sources=("right", "wrong"), **kwargs):
+    """A model that was told n rewards of pairs whose numbers are two sources and one more."""
+    rng = np.random.default_rng(seed)
+    features = BlockwiseFeatures(6, 6, n_pairs=3)
+    features.fit(rng.normal(size=(50, 6)))
+    features.fit_pairs(rng.random((1_000, 3)).astype(np.float32))
+    state, action = (th.as_tensor(rng.normal(size=(n, 6)), dtype=th.float32) for _ in range(2))
+    pairs = th.as_tensor(rng.random((n, 3)), dtype=th.float32)
+    model = GaussianProcess(
+        features, scales=SCALES, prior_sources=sources, pair_names=("right", "wrong", "own"), **kwargs
+    )
+    told = reward(features.scaled(pairs).double()) + 0.1 * th.as_tensor(rng.normal(size=n))
+    model.observe(state, action, pairs, told)
+    return model, (state, action, pairs), told
+
+
+def test_the_right_source_is_kept_and_the_wrong_one_is_dropped():
+    trust = answered()[0].trust()
+    assert trust.mean[0] == pytest.approx(1, abs=0.2) and trust.kept[0] > 0.8
+    assert trust.mean[1] == pytest.approx(0, abs=0.1) and trust.dropped[1] > 0.8
+
+
+def test_a_source_that_says_the_contrary_is_turned_round():
+    trust = answered(reward=lambda z: -0.2 * z[:, 1])[0].trust()
+    assert trust.mean[1] < -0.7 and trust.dropped[0] > 0.8
+
+
+def test_more_answers_of_another_kind_of_noise_do_not_make_it_surer_than_they_are():
+    noise = th.as_tensor(np.random.default_rng(3).normal(size=60))
+    calm, wild = (answered(reward=lambda z, size=size: 0.2 * z[:, 0] + size * noise)[0].trust() for size in (0.0, 2.0))
+    assert wild.covariance[0, 0] > 3 * calm.covariance[0, 0]
+
+
+def test_given_the_factors_the_mean_is_the_textbooks_and_their_doubt_is_in_the_spread():
+    model, (state, action, pairs), told = answered(20)
+    trust = model.trust()
+    one = GaussianProcess(
+        model.features, [0.0, 0.0, *(0.2 * trust.mean), 0.0], {**SCALES, "trust": 0.0, "pairs": 0.0, "quadratic": 0.0}
+    )
+    model.scales |= {"pairs": 0.0, "quadratic": 0.0}
+    model._solve()
+    one.observe(state, action, pairs, told)
+    trust = model.trust()  # that of the new scales
+    one.prior[2:4] = th.as_tensor(0.2 * trust.mean)
+    one.set_extra_state(one.get_extra_state())
+    one._solve()
+
+    rng = np.random.default_rng(9)
+    new = th.as_tensor(rng.normal(size=(5, 6)), dtype=th.float32), th.as_tensor(rng.normal(size=(5, 4, 6))).float()
+    numbers = th.as_tensor(rng.random((5, 4, 3)), dtype=th.float32)
+    (mean, spread), (wanted, without) = model.score(*new, numbers), one.score(*new, numbers)
+
+    np.testing.assert_allclose(mean, wanted, atol=1e-5)
+    assert (spread > without).all()
+    joint_mean, joint = model.joint(new[0][0], new[1][0], numbers[0])
+    np.testing.assert_allclose(joint_mean, mean[0], atol=1e-4)
+    np.testing.assert_allclose(joint.diagonal().sqrt(), spread[0], atol=1e-4)
+
+
+def test_a_source_is_no_number_that_the_kernel_compares():
+    model, (state, action, pairs), _ = answered(20)
+    before = model._kernel(*[model._parts(state, action.unsqueeze(1), pairs.unsqueeze(1))] * 2)
+    pairs[:, :2] = 0.5
+    np.testing.assert_array_equal(
+        model._kernel(*[model._parts(state, action.unsqueeze(1), pairs.unsqueeze(1))] * 2), before
+    )
+
+
+def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone_with_sources(monkeypatch):
+    model, (state, action, pairs), _ = answered(40)
+    catalogue, numbers = action.expand(3, -1, -1), pairs.expand(3, -1, -1)
+    alone, _ = model.score(state[:3], catalogue.clone(), numbers, with_spread=False)
+    monkeypatch.setattr(gaussian_process, "_MANY", 1)
+    monkeypatch.setattr(model, "_kernel", lambda *_: pytest.fail("a covariance of each pair was computed"))
+
+    np.testing.assert_allclose(model.score(state[:3], catalogue, numbers, with_spread=False)[0], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [(DynaQ.plus, ONE_BLOCK), (GaussianProcessBandit, {"n_blocks": 1}), (LinearBandit, {})],
+    ids=["plus", "gp", "linear"],
+)
+def test_an_agent_learns_whom_to_trust_and_its_file_says_what_it_read(make, given, tmp_path):
+    agent = make(Told(terminate_at=1), seed=0, prior_sources=["blocks", "right", "wrong"], **given).learn(60)
+    if isinstance(agent, LinearBandit):
+        trust = {name: mean for name, (mean, _) in agent.source_trust().items()}
+    else:
+        model = agent.world_model if isinstance(agent, DynaQ) else agent.model
+        trust = dict(zip(model.sources, model.trust().mean, strict=True))
+    assert trust["right"] > 0.8 and abs(trust["wrong"]) < 0.35
+
+    agent.save(tmp_path / "agent.zip")
+    obs, _ = Told(terminate_at=1).reset(seed=5)
+    loaded = type(agent).load(tmp_path / "agent.zip", Told(terminate_at=1))
+    assert loaded.q_values(obs).tolist() == agent.q_values(obs).tolist()
+    with pytest.raises(ValueError, match=r"`prior_sources` was .*told.*, and is .*other"):
+        type(agent).load(tmp_path / "agent.zip", Told(described="other", terminate_at=1))
+
+
+def test_plus_takes_sources_for_no_pair_features():
+    bonus = {
+        names: DynaQ.plus(Told(terminate_at=1), prior_sources=names or None, **ONE_BLOCK).exploration_bonus
+        for names in ((), ("right",), ("right", "wrong"))
+    }
+    assert bonus[()] == bonus["right",] < bonus["right", "wrong"]
+    assert bonus["right", "wrong"] == DynaQ.plus(ToyEnv(), **ONE_BLOCK).exploration_bonus
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["rihgt"], "did you mean 'right'"),
+        ([], "1 to 4 different sources"),
+        (["right", "right"], "1 to 4 different sources"),
+        ("right", r"\['right'\]"),
+        ({"right": 0.0}, "other than 0"),
+        ({"right": float("nan")}, "finite weight"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(sources, message):
+    with pytest.raises(ValueError, match=message):
+        DynaQ.plus(Told(terminate_at=1), prior_sources=sources, **ONE_BLOCK)
+
+
+def test_a_model_without_trust_is_refused_sources():
+    with pytest.raises(ValueError, match="`prior_sources` are of"):
+        DynaQ.plus(Told(terminate_at=1), prior_sources=["right"], world_model="network")
+    with pytest.raises(ValueError, match="in place of `cosine_prior`"):
+        LinearBandit(Told(terminate_at=1), prior_sources=["right"], cosine_prior=0.1)
+    with pytest.raises(ValueError, match=r"without `prior_sources`"):
+        GaussianProcess(BlockwiseFeatures(4, 4)).trust()
+
+
+def test_weights_stand_where_their_source_stands():
+    weights, is_source = source_weights({"b": 0.1, "blocks": 0.3}, 2, 3, ["a", "b", "c"])
+    assert weights.T.tolist() == [[0, 0, 0, 0.1, 0], [0.3, 0.3, 0, 0, 0]]
+    assert is_source.tolist() == [False, True, False]
+    assert sources_of(["a"]) == {"a": 0.2}

@@ -1,0 +1,166 @@
+"""What others say of pairs, as columns of an observation: looked up, or asked of what is shown and nothing else."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from jobrec_gym import JobRecEnv, JobRecVectorEnv, RecordedSimulator, load_market
+from jobrec_gym.prior_sources import SourcedPairValues
+from jobrec_gym.recommendations import recommend
+from jobrec_gym.simulators.base import Feedback
+
+ALL = np.arange(40)[:, None], np.arange(60)
+
+
+@pytest.fixture(scope="module")
+def table(market):
+    values = np.random.default_rng(0).normal(size=(len(market.applicants), len(market.jobs)))
+    values[3, 5] = np.nan
+    return values
+
+
+class Live:
+    """A simulator that notes whom it is asked about, and of odd jobs says nothing."""
+
+    def __init__(self):
+        self.asked = []
+
+    def bind(self, market):
+        return self
+
+    def feedback(self, applicant_ids, job_ids, interaction_keys=None):
+        self.asked += list(zip(applicant_ids.tolist(), job_ids.tolist(), strict=True))
+        is_odd = job_ids % 2 == 1
+        status, probability = np.where(is_odd, "cosine:budget", "ok"), np.where(is_odd, np.nan, 0.9)
+        return Feedback.of(["ignore"] * len(job_ids), np.zeros(len(job_ids)), status=status, probability=probability)
+
+
+def function(applicant_ids, job_ids):
+    return (applicant_ids + job_ids) / 200
+
+
+def test_sources_stand_behind_the_features_in_the_order_in_which_they_are_named(market, table):
+    sources = {"said": table, "f": function, "cosine": "cosine"}
+    env = JobRecEnv(market, pair_features=("seniority",), prior_sources=sources, split="all")
+    obs, info = env.reset(seed=0)
+    person, jobs = info["applicant_id"], info["candidate_ids"]
+
+    assert env.pair_feature_names == ("seniority", "said", "f", "cosine")
+    assert obs["pairs"].shape == (20, 4)
+    np.testing.assert_allclose(obs["pairs"][:, 2], (person + jobs) / 200, rtol=1e-6)
+    np.testing.assert_allclose(obs["pairs"][:, 3], (1 + market.cosine(np.repeat(person, 20), jobs)) / 2, rtol=1e-6)
+    assert env.prior_sources["cosine"] == "cosine" and "function" in env.prior_sources["f"]
+    assert env.pair_sample.shape[1] == 4
+
+
+def test_a_table_is_brought_to_the_unit_interval_and_says_its_middle_where_it_says_nothing(market, table):
+    said = SourcedPairValues(market, (), 0.0, {"said": table})(*ALL)[..., 0]
+    known = ~np.isnan(table)
+
+    assert said.min() == 0 and said.max() == 1
+    np.testing.assert_allclose(np.corrcoef(said[known], table[known])[0, 1], 1, atol=1e-6)
+    assert said[3, 5] == pytest.approx(said[known].mean(), abs=1e-6)
+
+
+def test_less_the_mean_of_the_job_all_jobs_are_liked_alike(market, table):
+    liked = table + 5 * np.arange(len(market.jobs))
+    plain, less = (
+        SourcedPairValues(market, (), 0.0, {"said": source})(*ALL)[..., 0]
+        for source in (liked, {"values": liked, "less_job_mean": True})
+    )
+    assert plain.mean(axis=0).std() > 0.2
+    assert np.delete(less, 3, axis=0).mean(axis=0).std() < 0.02
+
+    means = np.linspace(0, 0.5, len(market.jobs))
+    asked = SourcedPairValues(market, (), 0.0, {"f": {"values": function, "less_job_mean": means}})(*ALL)[..., 0]
+    np.testing.assert_allclose(asked, 0.5 + (function(*ALL) - means) / 2, atol=1e-6)
+
+
+def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
+    live = Live()
+    env = gym.make("JobRec-v0", market=market, prior_sources={"model": live}, num_candidates=6)
+    assert env.unwrapped.pair_sample.shape == (0, 1) and not live.asked
+
+    obs, info = env.reset(seed=0)
+    shown = [(info["applicant_id"], job) for job in info["candidate_ids"].tolist()]
+    assert live.asked == shown
+    env.step(0)
+    assert live.asked == shown, "the same jobs are shown in the whole episode"
+    # Where the budget is reached it says what it says on average: here 0.9, and one half before anything was said.
+    is_odd = info["candidate_ids"] % 2 == 1
+    assert obs["pairs"][~is_odd, 0] == pytest.approx(0.9)
+    assert obs["pairs"][is_odd, 0] == pytest.approx(0.5)
+    again, _ = env.reset()
+    n_told = int((~is_odd).sum())
+    middle = (0.5 + 0.9 * n_told) / (1 + n_told)
+    assert sorted(set(again["pairs"].ravel().tolist())) == pytest.approx([middle, 0.9])
+
+
+def test_vector_environments_show_what_single_ones_show(market, table):
+    options = {"market": market, "prior_sources": {"said": table}, "num_candidates": 5, "observation": "ids"}
+    envs = JobRecVectorEnv(3, **options)
+    obs, _ = envs.reset(seed=7)
+    for row in range(3):
+        single, _ = JobRecEnv(**options).reset(seed=7 + row)
+        np.testing.assert_array_equal(obs["pairs"][row], single["pairs"])
+    assert envs.prior_sources == JobRecEnv(**options).prior_sources
+
+
+def test_an_environment_with_a_recording_is_made_again_from_its_spec():
+    source = {"model": {"values": RecordedSimulator(), "less_job_mean": True}}
+    env = gym.make("JobRec-v0", market="recorded", num_candidates=5, prior_sources=source)
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+
+    assert again.unwrapped.prior_sources == env.unwrapped.prior_sources
+    assert "qwen" in again.unwrapped.prior_sources["model"]
+    np.testing.assert_array_equal(again.reset(seed=1)[0]["pairs"], env.reset(seed=1)[0]["pairs"])
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"seniority": "cosine"}, "names of their own, got 'seniority'"),
+        ({"blocks": "cosine"}, "names of their own"),
+        ({"a": np.zeros((2, 2))}, r"\(n_applicants, n_jobs\) = \(40, 60\)"),
+        ({"a": "cosin"}, r'must be "cosine", an array'),
+        ({"a": np.full((40, 60), np.nan)}, "finite numbers, NaN where it says nothing, and one at least"),
+        ({"a": {"value": 1}}, "must have the entries"),
+        ({"a": {"values": function, "less_job_mean": True}}, "nobody knows the mean"),
+        ({"a": {"values": function, "less_job_mean": [1.0]}}, r"\(60,\), got \(1,\)"),
+        (["cosine"], "must map names to sources"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(market, sources, message):
+    with pytest.raises(ValueError, match=message):
+        JobRecEnv(market, prior_sources=sources)
+
+
+def test_a_function_that_says_no_probability_is_refused(market):
+    env = JobRecEnv(market, prior_sources={"f": lambda applicant_ids, job_ids: 2.0 + job_ids})
+    with pytest.raises(ValueError, match=r"`prior_sources\['f'\]` must return a number in \[0, 1\] of each of 20"):
+        env.reset(seed=0)
+
+
+def test_a_catalogue_is_ranked_by_an_agent_that_reads_a_source(market, table):
+    class Agent:
+        reads = None
+
+        def q_values(self, observation):
+            return observation["pairs"][..., 0]
+
+    agent = Agent()
+    env = JobRecEnv(market, prior_sources={"said": table})
+    agent.reads = {"observation": "features", "entries": {}, "pairs": ["said"], "prior_sources": env.prior_sources}
+
+    best = recommend(agent, market, 1, n=1, observation={"prior_sources": {"said": table}})
+    assert best[0].job_id == np.nanargmax(table[1])
+    with pytest.raises(ValueError, match=r"reads the sources .*said"):
+        recommend(agent, market, 1)
+    with pytest.raises(ValueError, match="must be those of training"):
+        recommend(agent, market, 1, observation={"prior_sources": {"said": -table}})
+
+
+def test_the_recorded_market_has_a_recording_of_every_pair():
+    market = load_market("recorded")
+    said = SourcedPairValues(market, (), 0.0, {"model": RecordedSimulator()})
+    assert not said.is_live and np.isfinite(said(np.arange(120)[:, None], np.arange(40))).all()
