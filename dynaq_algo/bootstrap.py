@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch as th
 
 from dynaq_algo.batches import Batch, NextPairs, gather, gather_next
+from dynaq_algo.layout import CandidateLayout
 from dynaq_algo.policies import CandidatePolicy, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
 
-__all__ = ["chosen_values", "gather_for", "next_values", "values_to_choose_from"]
+__all__ = ["chosen_values", "gather_for", "next_values", "values_to_choose_from", "warn_of_progress"]
+
+_SAME_ACTION = (
+    '`bootstrap="same_action"` values what follows as if the same job were recommended again, but the observation has '
+    'an entry `progress`: answers move the applicant, and other jobs are shown next. Use `bootstrap="max"` or '
+    '"double", or `DynaQ.plus(env)`, which plans ahead.'
+)
+
+
+def warn_of_progress(bootstrap: str, layout: CandidateLayout) -> None:
+    """Warn whoever made the agent where answers move the state, so that the same action does not follow."""
+    if bootstrap == "same_action" and layout.progress is not None:
+        warnings.warn(_SAME_ACTION, stacklevel=5)
 
 
 def gather_for(bootstrap: str, transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:

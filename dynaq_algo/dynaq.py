@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -18,7 +17,7 @@ from stable_baselines3.common.utils import polyak_update
 from dynaq_algo.algorithm import CandidateAlgorithm
 from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs, require_whole
 from dynaq_algo.batches import Batch, gather_alone, gather_steps
-from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from
+from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import PAIRS, PROGRESS
@@ -27,21 +26,15 @@ from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
 from dynaq_algo.plus import plus_arguments
 from dynaq_algo.policies import CandidatePolicy
-from dynaq_algo.prior_trust import sources_of
 from dynaq_algo.replay import Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.transition_model import TransitionModel
-from dynaq_algo.vec_env import as_vec_env, pair_sample_of, what_is_read
+from dynaq_algo.vec_env import as_vec_env, pair_sample_of
 from dynaq_algo.weight_pull import anchors_of
 from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
 
 __all__ = ["DynaQ"]
 
-SAME_ACTION = (
-    '`bootstrap="same_action"` values what follows as if the same job were recommended again, but the observation has '
-    'an entry `progress`: answers move the applicant, and other jobs are shown next. Use `bootstrap="max"` or '
-    '"double", or `DynaQ.plus(env)`, which plans ahead.'
-)
 WINDOW = 1_000  # transitions that `train/model_r2` is of
 
 
@@ -200,14 +193,7 @@ class DynaQ(CandidateAlgorithm):
             self._setup_model()
 
     @classmethod
-    def plus(
-        cls,
-        env: GymEnv | VectorEnv | str,
-        seed: int | None = 0,
-        *,
-        prior_sources: Sequence[str] | Mapping[str, float] | None = None,
-        **overrides: Any,
-    ) -> DynaQ:
+    def plus(cls, env: GymEnv | VectorEnv | str, seed: int | None = 0, **overrides: Any) -> DynaQ:
         """The best agent that this project knows; docs/dynaq_plus.md says what each part is for.
 
         It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
@@ -218,10 +204,6 @@ class DynaQ(CandidateAlgorithm):
         Args:
             env: As for the class.
             seed: As for the class.
-            prior_sources: What the prior is a sum of, in place of the block similarities alone: `"blocks"`, and columns
-                of the entry `pairs` by their names, such as a language model's word; optionally each with its weight,
-                rewards per standard deviation. Answers say how far each is trusted, see
-                :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
             **overrides: Other arguments of the class; `policy_kwargs` and `world_model_kwargs` entry by entry, and so
                 the `scales` in the second.
 
@@ -230,10 +212,7 @@ class DynaQ(CandidateAlgorithm):
         """
         env = as_vec_env(env)
         shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
-        sources = None if prior_sources is None else sources_of(prior_sources)
-        names = what_is_read(env).get("pairs")
-        has_pairs = PAIRS in shown and (not isinstance(names, list) or bool(set(names) - set(sources or ())))
-        return cls(env=env, seed=seed, **plus_arguments(has_pairs, PROGRESS in shown, overrides, sources))
+        return cls(env=env, seed=seed, **plus_arguments(PAIRS in shown, PROGRESS in shown, overrides))
 
     # ------------------------------------------------------------------ build
 
@@ -250,10 +229,9 @@ class DynaQ(CandidateAlgorithm):
                 **self.policy_kwargs,
             ).to(self.device)
             rate = self.lr_schedule(1)
-            given = dict(self.world_model_kwargs)
-            if given.get("prior_sources") is not None:
-                given.setdefault("pair_names", self.reads.get("pairs"))
-            world_model = make_world_model(self.world_model_name, self.policy, rate, self.gamma, given)
+            world_model = make_world_model(
+                self.world_model_name, self.policy, rate, self.gamma, self.world_model_kwargs
+            )
             self.world_model = world_model.to(self.device)
         self._create_aliases()  # q_net, q_net_target
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
@@ -262,18 +240,13 @@ class DynaQ(CandidateAlgorithm):
         if self.env is not None and (sample := pair_sample_of(self.env, features.n_pairs)) is not None:
             features.fit_pairs(sample)
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
-        if self.policy.layout.progress is not None and self._learns_values and self.bootstrap == "same_action":
-            warnings.warn(SAME_ACTION, stacklevel=4)
+        if self._learns_values:
+            warn_of_progress(self.bootstrap, self.policy.layout)
         # Of a loaded agent only their shapes: the values follow.
         self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
 
     def _check_arguments(self) -> None:
-        check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel)
-        if self.world_model_name == "transitions" and self.planning != "decision_time":
-            raise ValueError(
-                '`world_model="transitions"` values what follows itself, at the decision: use it with '
-                f'`planning="decision_time"`, got {self.planning!r}.'
-            )
+        check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel, self.planning)
         refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
         check_learning(
             planning=self.planning,

@@ -149,11 +149,12 @@ WORLD_MODELS: dict[str, type[WorldModel] | type[GaussianProcess] | type[Transiti
 }
 
 
-def check_world_model(name: str, given: Iterable[str], relabel: bool) -> None:
-    """Check the name of a world model, the names of its further arguments, and that it can learn relabelled rewards.
+def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: str) -> None:
+    """Check the name of a world model, the names of its further arguments, and that it can learn and plan as it is to.
 
     Raises:
-        ValueError: If the name is unknown, or rewards are to be relabelled and each is learned once.
+        ValueError: If the name is unknown, rewards are to be relabelled and each is learned once, or a model of
+            transitions is to plan in the background.
         TypeError: If an argument is unknown.
     """
     refuse_other_choice("world_model", name, tuple(WORLD_MODELS))
@@ -162,6 +163,11 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool) -> None:
         raise ValueError(
             f'`relabel` must be False with `world_model="{name}"`, which learns each reward once, as it '
             'was earned, got True. Use `world_model="network"`.'
+        )
+    if name == "transitions" and planning != "decision_time":
+        raise ValueError(
+            '`world_model="transitions"` values what follows itself, at the decision: use it with '
+            f'`planning="decision_time"`, got {planning!r}.'
         )
 
 
