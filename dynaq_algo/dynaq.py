@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -26,10 +26,11 @@ from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
 from dynaq_algo.plus import plus_arguments
 from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.prior_trust import sources_of
 from dynaq_algo.replay import Transitions
 from dynaq_algo.target_values import TargetValues
 from dynaq_algo.transition_model import TransitionModel
-from dynaq_algo.vec_env import as_vec_env, pair_sample_of
+from dynaq_algo.vec_env import as_vec_env, pair_sample_of, what_is_read
 from dynaq_algo.weight_pull import anchors_of
 from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
 
@@ -193,7 +194,14 @@ class DynaQ(CandidateAlgorithm):
             self._setup_model()
 
     @classmethod
-    def plus(cls, env: GymEnv | VectorEnv | str, seed: int | None = 0, **overrides: Any) -> DynaQ:
+    def plus(
+        cls,
+        env: GymEnv | VectorEnv | str,
+        seed: int | None = 0,
+        *,
+        prior_sources: Sequence[str] | Mapping[str, float] | None = None,
+        **overrides: Any,
+    ) -> DynaQ:
         """The best agent that this project knows; docs/dynaq_plus.md says what each part is for.
 
         It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
@@ -204,6 +212,10 @@ class DynaQ(CandidateAlgorithm):
         Args:
             env: As for the class.
             seed: As for the class.
+            prior_sources: What the prior is a sum of, in place of the block similarities alone: `"blocks"`, and columns
+                of the entry `pairs` by their names, such as a language model's word; optionally each with its weight,
+                rewards per standard deviation. Answers say how far each is trusted, see
+                :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
             **overrides: Other arguments of the class; `policy_kwargs` and `world_model_kwargs` entry by entry, and so
                 the `scales` in the second.
 
@@ -212,7 +224,10 @@ class DynaQ(CandidateAlgorithm):
         """
         env = as_vec_env(env)
         shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
-        return cls(env=env, seed=seed, **plus_arguments(PAIRS in shown, PROGRESS in shown, overrides))
+        sources = None if prior_sources is None else sources_of(prior_sources)
+        names = what_is_read(env).get("pairs")
+        has_pairs = PAIRS in shown and (not isinstance(names, list) or bool(set(names) - set(sources or ())))
+        return cls(env=env, seed=seed, **plus_arguments(has_pairs, PROGRESS in shown, overrides, sources))
 
     # ------------------------------------------------------------------ build
 
@@ -229,9 +244,10 @@ class DynaQ(CandidateAlgorithm):
                 **self.policy_kwargs,
             ).to(self.device)
             rate = self.lr_schedule(1)
-            world_model = make_world_model(
-                self.world_model_name, self.policy, rate, self.gamma, self.world_model_kwargs
-            )
+            given = dict(self.world_model_kwargs)
+            if given.get("prior_sources") is not None:
+                given.setdefault("pair_names", self.reads.get("pairs"))
+            world_model = make_world_model(self.world_model_name, self.policy, rate, self.gamma, given)
             self.world_model = world_model.to(self.device)
         self._create_aliases()  # q_net, q_net_target
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
