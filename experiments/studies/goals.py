@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.goals folder=FOLDER``: which of its own limits this project keeps."""
+"""``python -m experiments.studies.goals folder=FOLDER``: which of its own goals this project reached."""
 
 from __future__ import annotations
 
