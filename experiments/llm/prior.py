@@ -1,0 +1,507 @@
+"""``python -m experiments.llm.prior``: what a language model's word is worth as a prior, by how far it is right."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.runs.command import command
+from experiments.runs.folders import commit_of_checkout, write_figure, write_json, write_text
+from experiments.runs.progress import Progress
+from experiments.runs.tables import Table, format_table
+from jobrec_gym import LabourMarket, RecordedSimulator, RuleSimulator, load_market
+from jobrec_gym.counter_rng import hash64, normal
+from jobrec_gym.simulators.base import DECISIONS, DEFAULT_REWARDS, CertainFeedback
+
+__all__ = [
+    "CHECKPOINTS",
+    "PRIORS",
+    "Cell",
+    "PlantedAnswers",
+    "alignment_of",
+    "corrupted",
+    "figure_of",
+    "goals_of",
+    "play",
+    "score_table",
+    "table_rows",
+]
+
+Floats = NDArray[np.float64]
+
+PRIORS = ("none", "cosine", "model", "both")
+"""What the agent begins with: nothing, the cosine, what the model said, or both of them."""
+
+CHECKPOINTS = (0, 20, 50, 100, 200)
+"""Interactions after which the greedy policy is scored."""
+
+THIS_MODEL = ("model", "model less job's mean")
+"""What is put as the model against the project's own planted truth: its probabilities, without and with the option."""
+
+_QUANTILES = (0.60, 0.85, 0.95)
+_REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
+_N_CANDIDATES, _STEPS, _SETS = 10, 10, 200
+_SHUFFLED, _NEGATED, _TEST, _NOISE = 1, 2, 3, 4
+
+
+@command(
+    config_path="../../conf",
+    config_name="prior",
+    kept="every run that is finished, in {folder}",
+)
+def main(cfg: DictConfig) -> None:
+    """Runs what is missing, and writes table, figure and numbers."""
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    folder = Path(cfg.folder)
+    cells = [
+        Cell(seed, float(noise), prior, alignment, truth)
+        for seed, noise in itertools.product(options["seeds"], options["noises"])
+        for prior, alignment, truth in _cases(options["alignments"])
+    ]
+    try:
+        runs = run_cells(cells, folder / "cells", cfg.n_interactions, cfg.n_jobs)
+    except (ValueError, TypeError) as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = table_rows(runs, options["alignments"])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["alignment", "noise", "prior", "score", "regret"], *rows])
+    tables = score_table(runs, options["alignments"], options["noises"])
+    for header, lines in tables:
+        print(format_table(header, lines), end="\n\n")
+    about = {"seeds": options["seeds"], "n_interactions": cfg.n_interactions, "commit": commit_of_checkout()}
+    about["goals"] = goals_of(runs, options["alignments"], options["noises"])
+    write_json(folder / "prior.json", {**about, "tables": [{"header": h, "rows": r} for h, r in tables]})
+    write_figure(folder / "prior.png", figure_of(runs, options["alignments"], options["noises"]))
+    write_text(folder / "table.csv", text.getvalue())
+    print(f"numbers  {folder / 'prior.json'}\nfigure   {folder / 'prior.png'}")
+    print(folder / "table.csv")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one agent.
+
+    Attributes:
+        seed: Which answers are wrong, the episodes, and the noise of the answers.
+        noise: Of an answer, in standard deviations of the truth's utility.
+        prior: One of :data:`PRIORS`, or, where the truth is ``"rules"``, what of the model the prior is.
+        alignment: 1 where what the model said is the truth, 0 where it has nothing to do with it, -1 for its contrary.
+            Without a meaning, and 0, for a prior without the model.
+        truth: ``"recorded"``: the truth is what the model said, and what the agent is told as the model's word is that
+            with a share of the answers shuffled or negated. ``"rules"``: the project's planted truth, and the model's
+            word as it is.
+    """
+
+    seed: int
+    noise: float
+    prior: str
+    alignment: float = 0.0
+    truth: str = "recorded"
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        prior = self.prior.replace(" ", "-").replace("'", "")
+        return f"{self.truth}_{prior}_{self.alignment:g}_{self.noise:g}_{self.seed}"
+
+
+def _cases(alignments: Sequence[float]) -> list[tuple[str, float, str]]:
+    """Prior, alignment and truth of all runs of a seed and a noise; what does not read the model is run once."""
+    cases = [("none", 0.0, "recorded"), ("cosine", 0.0, "recorded")]
+    cases += [(prior, float(alignment), "recorded") for alignment in alignments for prior in ("model", "both")]
+    of_rules = ("none", "cosine", *THIS_MODEL, *(f"cosine and {word}" for word in THIS_MODEL))
+    return cases + [(prior, 0.0, "rules") for prior in of_rules]
+
+
+def alignment_of(shuffled: float = 0.0, negated: float = 0.0) -> float:
+    """The expected correlation of the truth with itself, a share of whose answers is shuffled, or negated."""
+    return 1 - shuffled - 2 * negated
+
+
+def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
+    """Answers (n, m), a share of which is wrong: shuffled among themselves down to an alignment of 0, below it negated.
+
+    Args:
+        answers: What the model said.
+        alignment: From 1, all right, to -1, all negated. Half of the answers negated is an alignment of 0, too.
+        seed: Which answers are wrong.
+
+    Raises:
+        ValueError: For an alignment outside of [-1, 1].
+
+    Example:
+        >>> corrupted(np.array([[1.0, 2.0, 6.0]]), -1.0, seed=0)
+        array([[5., 4., 0.]])
+    """
+    if not -1 <= alignment <= 1:
+        raise ValueError(f"`alignments` must be in [-1, 1], got {alignment}.")
+    flat = answers.ravel().copy()
+    if alignment >= 0:
+        rng = np.random.default_rng((seed, _SHUFFLED))
+        wrong = rng.permutation(flat.size)[: round((1 - alignment) * flat.size)]
+        flat[wrong] = flat[rng.permutation(wrong)]
+    else:
+        rng = np.random.default_rng((seed, _NEGATED))
+        wrong = rng.permutation(flat.size)[: round((1 - alignment) / 2 * flat.size)]
+        flat[wrong] = 2 * flat.mean() - flat[wrong]
+    return flat.reshape(answers.shape)
+
+
+class PlantedAnswers:
+    """Applicants who decide by a table of utilities, the truth of this study.
+
+    As with :class:`~jobrec_gym.simulators.rules.RuleSimulator` the utility is cut at its 60 %, 85 % and 95 % quantiles
+    into ignore, click, save and apply, and each answer has noise of its own.
+
+    Args:
+        utility: (n_applicants, n_jobs).
+        noise: Standard deviation of the noise, in those of the utility.
+    """
+
+    def __init__(self, utility: Floats, noise: float):
+        self._utility = (utility - utility.mean()) / utility.std()
+        self._noise = noise
+        self._cuts = np.quantile(self._utility, _QUANTILES)
+
+    def bind(self, market: LabourMarket) -> PlantedAnswers:
+        """Ties it to a market; the table is of one already."""
+        return self
+
+    def feedback(
+        self,
+        applicant_ids: NDArray[np.int64],
+        job_ids: NDArray[np.int64],
+        interaction_keys: NDArray[np.uint64] | None = None,
+    ) -> CertainFeedback:
+        """Decisions of n pairs."""
+        assert interaction_keys is not None, "its answers are noisy, and drawn from a key"
+        told = self._utility[applicant_ids, job_ids] + self._noise * normal(hash64(_NOISE, interaction_keys))
+        return CertainFeedback(self._cuts.searchsorted(told, side="right"), _REWARDS)
+
+    def expected_reward(self, applicant_ids: NDArray[np.int64], job_ids: NDArray[np.int64]) -> Floats:
+        """Mean reward of pairs, for ids that broadcast."""
+        utility = self._utility[applicant_ids, job_ids]
+        if not self._noise:
+            return _REWARDS[self._cuts.searchsorted(utility, side="right")]
+        above = _normal_cdf((utility[..., None] - self._cuts) / self._noise)
+        return _REWARDS[0] + above @ np.diff(_REWARDS)
+
+
+def _normal_cdf(values: Floats) -> Floats:
+    found: Floats = 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(values / math.sqrt(2)))
+    return found
+
+
+def _sources(cell: Cell, market: LabourMarket) -> dict[str, Any]:
+    """The sources that a cell's agent begins with."""
+    said = (
+        RecordedSimulator()
+        .bind(market)
+        .probabilities(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs)))
+    )
+    sources: dict[str, Any] = {}
+    if cell.prior in ("cosine", "both") or cell.prior.startswith("cosine and"):
+        sources["cosine"] = "cosine"
+    if cell.truth == "rules":
+        for word in THIS_MODEL:
+            if cell.prior in (word, f"cosine and {word}"):
+                sources["model"] = {"values": said, "less_job_mean": word != "model"}
+    elif cell.prior in ("model", "both"):
+        sources["model"] = corrupted(said, cell.alignment, cell.seed)
+    return sources
+
+
+def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
+    """One run: an agent learns from so many answers.
+
+    Returns:
+        ``score`` and, but for the first, ``regret``, by checkpoint (texts); and ``trust``: of each source mean, kept
+        and dropped, by checkpoint.
+    """
+    # Not at the top: `--help` is answered without torch.
+    import gymnasium as gym
+    import torch
+
+    from dynaq_algo import DynaQ
+    from jobrec_gym import FeedbackReward
+
+    torch.set_num_threads(1)
+    market = load_market("recorded")
+    if cell.truth == "rules":
+        truth: Any = RuleSimulator(seed=cell.seed, noise=cell.noise).bind(market)
+        simulator: Any = RuleSimulator(seed=cell.seed, noise=cell.noise)
+    else:
+        applicants, jobs = np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))
+        truth = simulator = PlantedAnswers(RecordedSimulator().bind(market).probabilities(applicants, jobs), cell.noise)
+    sources = _sources(cell, market)
+    env = FeedbackReward(
+        gym.make(
+            "JobRec-v0", market=market, num_candidates=_N_CANDIDATES, observation="ids", prior_sources=sources or None
+        ),
+        simulator,
+    )
+    if sources:
+        agent = DynaQ.plus(env, seed=cell.seed, prior_sources=list(sources))
+    else:
+        agent = DynaQ.plus(env, seed=cell.seed, policy_kwargs={"prior": [0.0, 0.0]})
+    score = _scorer(market, truth, env.unwrapped if sources else None, cell.seed)
+    expected = truth.expected_reward(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs)))
+    checkpoints = [at for at in CHECKPOINTS if at <= n_interactions]
+    result: dict[str, Any] = {"score": {}, "regret": {}, "trust": {}}
+    regret = 0.0
+    obs, info = env.reset(seed=cell.seed)
+    for at in range(n_interactions + 1):
+        if at in checkpoints:
+            result["score"][str(at)] = score(agent.q_values)
+            result["regret"][str(at)] = regret
+            result["trust"][str(at)] = _trust(agent.world_model)
+        if at == n_interactions:
+            break
+        action, _ = agent.predict(obs, deterministic=False)
+        shown = expected[info["applicant_id"], info["candidate_ids"]]
+        regret += float(shown.max() - shown[action])
+        next_obs, reward, terminated, truncated, info = env.step(int(action))
+        agent.observe(obs, int(action), float(reward))
+        obs = next_obs
+        if terminated or truncated:
+            obs, info = env.reset()
+    return result
+
+
+def _trust(model: Any) -> dict[str, list[float]]:
+    if model.sources is None:
+        return {}
+    found = model.trust()
+    columns = zip(model.sources, found.mean, found.kept, found.dropped, strict=True)
+    return {name: [float(number) for number in numbers] for name, *numbers in columns}
+
+
+def _scorer(market: LabourMarket, truth: Any, env: Any, seed: int) -> Callable[[Any], float]:
+    """Scores the values of an agent on the test applicants: 0 is a random choice, 1 the best."""
+    people, jobs = market.applicants.rows("test"), np.arange(len(market.jobs))
+    rng = np.random.default_rng((seed, _TEST))
+    sets = rng.random((len(people), _SETS, len(jobs))).argsort(axis=2)[..., :_N_CANDIDATES]
+    rows = np.arange(len(people))[:, None, None]
+    worth = truth.expected_reward(people[:, None], jobs)[rows, sets]
+    random, best = worth.mean(), worth.max(axis=2).mean()
+    obs = {"applicant": market.applicants.vectors[people], "candidates": np.tile(jobs, (len(people), 1))}
+    if env is not None:
+        obs["pairs"] = env.pair_features(people[:, None], jobs)
+
+    def score(q_values: Callable[[Any], Any]) -> float:
+        chosen = np.asarray(q_values(obs))[rows, sets].argmax(axis=2)[..., None]
+        return float((np.take_along_axis(worth, chosen, axis=2).mean() - random) / (best - random))
+
+    return score
+
+
+def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: int = 1) -> dict[Cell, dict[str, Any]]:
+    """All runs; one that a file has already is not made again.
+
+    Args:
+        cells: Which.
+        folder: Where each has a file.
+        n_interactions: Of each run.
+        n_jobs: Processes.
+
+    Raises:
+        ValueError: For an alignment outside of [-1, 1], or fewer processes than one.
+    """
+    if n_jobs < 1:
+        raise ValueError(f"`n_jobs` must be at least 1, got {n_jobs}.")
+    runs: dict[Cell, dict[str, Any]] = {}
+    for cell in cells:
+        file = folder / f"{cell.name}.json"
+        if file.is_file():
+            there = json.loads(file.read_text())
+            if there.get("n_interactions") == n_interactions:
+                runs[cell] = there["run"]
+    missing = [cell for cell in cells if cell not in runs]
+
+    def keep(cell: Cell, run: dict[str, Any]) -> None:
+        runs[cell] = run
+        write_json(folder / f"{cell.name}.json", {"n_interactions": n_interactions, "run": run})
+        progress.update(1)
+
+    with Progress(len(cells), "prior", "run") as progress:
+        progress.update(len(runs))
+        if n_jobs == 1 or len(missing) < 2:
+            for cell in missing:
+                keep(cell, play(cell, n_interactions))
+        else:
+            with ProcessPoolExecutor(n_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+                waiting = {pool.submit(play, cell, n_interactions): cell for cell in missing}
+                try:
+                    for done in as_completed(waiting):
+                        keep(waiting[done], done.result())
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+    return runs
+
+
+Runs = dict[Cell, dict[str, Any]]
+
+
+def table_rows(runs: Runs, alignments: Sequence[float]) -> list[list[str]]:
+    """Rows of alignment, noise, prior, score after the last checkpoint and regret until then, means over seeds.
+
+    A prior without the model stands beside each alignment: it is the same runs in each.
+    """
+    rows = []
+    for alignment, noise in itertools.product(alignments, sorted({cell.noise for cell in runs})):
+        for prior in PRIORS:
+            found = _of(runs, noise, prior, alignment)
+            last = list(found[0]["score"])[-1]
+            score, regret = (float(np.mean([run[what][last] for run in found])) for what in ("score", "regret"))
+            rows.append([f"{alignment:g}", f"{noise:g}", prior, f"{score:.4f}", f"{regret:.3f}"])
+    return rows
+
+
+def score_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
+    """Of each noise a table by prior and alignment, then one of the project's own truth, with the trust learned."""
+    some = next(iter(runs.values()))
+    checkpoints = list(some["score"])
+    tables = []
+    for noise in noises:
+        cases = [(f"{prior}", prior, 0.0) for prior in PRIORS[:2]]
+        cases += [
+            (f"{prior}, alignment {alignment:g}", prior, alignment) for prior in PRIORS[2:] for alignment in alignments
+        ]
+        tables.append(
+            _table(f"noise {noise:g}: prior", checkpoints, [(w, _of(runs, noise, p, a)) for w, p, a in cases])
+        )
+    for noise in noises:
+        priors = dict.fromkeys(cell.prior for cell in runs if cell.truth == "rules")
+        rules = [(prior, _of(runs, noise, prior, 0.0, "rules")) for prior in priors]
+        if rules:
+            tables.append(_table(f"planted truth, noise {noise:g}: prior", checkpoints, rules))
+    return tables
+
+
+def _table(title: str, checkpoints: Sequence[str], found: Sequence[tuple[str, list[dict[str, Any]]]]) -> Table:
+    later = checkpoints[1:]
+    header = [title, *(f"score {at}" for at in checkpoints), *(f"regret {at}" for at in later)]
+    told = [at for at in ("20", "50") if at in checkpoints]
+    header += [f"model's trust {at}" for at in told]
+    rows = []
+    for words, of_seeds in found:
+        scores = [f"{np.mean([run['score'][at] for run in of_seeds]):.3f}" for at in checkpoints]
+        regrets = [f"{np.mean([run['regret'][at] for run in of_seeds]):.1f}" for at in later]
+        trusts = []
+        for at in told:
+            means = [run["trust"][at]["model"][0] for run in of_seeds if "model" in run["trust"][at]]
+            trusts.append(f"{np.mean(means):.2f} +- {np.std(means):.2f}" if means else "")
+        rows.append([words, *scores, *regrets, *trusts])
+    return header, rows
+
+
+def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "recorded") -> list[dict[str, Any]]:
+    """The runs of all seeds, in their order."""
+    reads_the_model = truth == "recorded" and prior in PRIORS[2:]
+    wanted = alignment if reads_the_model else 0.0
+    cells = [
+        cell for cell in runs if (cell.noise, cell.prior, cell.alignment, cell.truth) == (noise, prior, wanted, truth)
+    ]
+    return [runs[cell] for cell in sorted(cells, key=lambda cell: cell.seed)]
+
+
+def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> dict[str, Any]:
+    """What a model's word costs and saves, each against the same prior without it, means over seeds.
+
+    Returns:
+        ``cost``: by prior, noise and alignment, the score that is lost after 50, 100 and 200 interactions, and by which
+        share the regret from the 50th on is larger; ``saved``: by prior and noise the share of the regret of the
+        first 100 that an alignment of 1 saves; ``told``: by noise, in how many of all pairs of a run at alignment 1 and
+        one at 0 the trust after 20 and after 50 answers is larger in the first.
+    """
+    cost: dict[str, Any] = {}
+    saved: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+
+    def regret(found: list[dict[str, Any]], start: str, end: str) -> float:
+        return float(np.mean([run["regret"][end] - run["regret"][start] for run in found]))
+
+    for (prior, without), noise in itertools.product((("model", "none"), ("both", "cosine")), noises):
+        base = _of(runs, noise, without, 0.0)
+        checkpoints = list(base[0]["score"])
+        if checkpoints[-1] != str(CHECKPOINTS[-1]):
+            return {}  # a short run says nothing of the goals
+        for alignment in alignments:
+            found = _of(runs, noise, prior, alignment)
+            lost = {
+                at: float(np.mean([one["score"][at] - two["score"][at] for one, two in zip(base, found, strict=True)]))
+                for at in ("50", "100", "200")
+            }
+            more = regret(found, "50", "200") / regret(base, "50", "200") - 1
+            cost[f"{prior}, noise {noise:g}, alignment {alignment:g}"] = {"score": lost, "regret": more}
+            if alignment == 1:
+                saved[f"{prior}, noise {noise:g}"] = 1 - regret(found, "0", "100") / regret(base, "0", "100")
+        if 1 in alignments and 0 in alignments:
+            right, wrong = (_of(runs, noise, prior, alignment) for alignment in (1.0, 0.0))
+            told[f"{prior}, noise {noise:g}"] = {
+                at: float(
+                    np.mean([a["trust"][at]["model"][0] > b["trust"][at]["model"][0] for a in right for b in wrong])
+                )
+                for at in ("20", "50")
+            }
+    return {"cost": cost, "saved": saved, "told": told}
+
+
+def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> Any:
+    """Regret by alignment, a panel for each noise, with the crossing; and the trust that was learned."""
+    # Not at the top: `--help` is answered without it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * (len(noises) + 1), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(noises) + 1)
+    ordered = sorted(alignments)
+    colours = dict(zip(PRIORS, ("0.45", "tab:orange", "tab:blue", "tab:purple"), strict=True))
+    for axes, noise in zip(panels, noises, strict=False):
+        for prior in PRIORS:
+            found = [_of(runs, noise, prior, alignment) for alignment in ordered]
+            last = list(found[0][0]["regret"])[-1]
+            middle = [np.mean([run["regret"][last] for run in each]) for each in found]
+            error = [np.std([run["regret"][last] for run in each]) / math.sqrt(len(each)) for each in found]
+            style = "--" if prior in PRIORS[:2] else "o-"
+            axes.plot(ordered, middle, style, color=colours[prior], label=prior, markersize=3)
+            axes.fill_between(
+                ordered,
+                np.subtract(middle, error),
+                np.add(middle, error),
+                color=colours[prior],
+                alpha=0.15,
+                linewidth=0,
+            )
+        axes.set(title=f"noise {noise:g}", xlabel="alignment of the model's word", ylim=(0, None))
+    panels[0].set_ylabel("regret of all interactions")
+    panels[0].legend(title="prior", frameon=False)
+    axes, noise = panels[-1], noises[len(noises) // 2]
+    for at in ("20", "50"):
+        found = [_of(runs, noise, "model", alignment) for alignment in ordered]
+        if at in found[0][0]["trust"]:
+            trusts = np.array([[run["trust"][at]["model"][0] for run in each] for each in found])
+            axes.errorbar(ordered, trusts.mean(axis=1), trusts.std(axis=1), fmt="o-", markersize=3, label=f"after {at}")
+    axes.axhline(0, color="0.8", linewidth=0.8)
+    axes.set(
+        title=f"trust learned, noise {noise:g}", xlabel="alignment of the model's word", ylabel="factor of the source"
+    )
+    axes.legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
