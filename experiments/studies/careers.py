@@ -180,7 +180,8 @@ def careers_table(study: Mapping[str, Any]) -> Table:
         told = run.get("played") if "oracle" in run["asked"] else run["points"][-1]
         if told is not None:
             found.setdefault(_name_of(run["asked"]), []).append(told)
-    by = next((told["left_by"] for parts in found.values() for told in parts if "left_by" in told), {})
+    kept = [told["left_by"] for parts in found.values() for told in parts if "left_by" in told]
+    by = list(kept[0]) if kept else []
     rows = []
     for name, parts in found.items():
         known = [told["levels"] for told in parts if told["levels"]]  # dynamics of one's own may know none
