@@ -34,7 +34,7 @@ def options(folder, **changed):
     return {
         "folder": str(folder),
         "visitors": str(folder / "visitors"),
-        "market": str(folder / "market"),
+        "source": str(folder / "market"),
         "encoder": ENCODER,
         "n_nearest": 30,
         "most_visits": 8,

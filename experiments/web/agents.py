@@ -35,7 +35,7 @@ def market_of(source: str) -> LabourMarket:
     if source == "default":
         return load_market("default", context=["place", "pay"])
     if not (Path(source) / "market.json").is_file():
-        raise RunError(f"`market` must be 'default' or the folder of a saved market, got {source!r}.")
+        raise RunError(f"`source` must be 'default' or the folder of a saved market, got {source!r}.")
     return LabourMarket.load(source)
 
 

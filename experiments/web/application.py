@@ -189,7 +189,6 @@ class _Pages:
     def _of_visit(self, visit: Visit) -> str:
         with visit.lock:
             recommender = visit.recommender
-            before = {place: rank for rank, place in enumerate(visit.before, 1)}
             change = visit.change
             moved = [
                 {"job": self._market.job(one.job_id), "one": one, "skills": one.shared}
@@ -201,10 +200,10 @@ class _Pages:
                 n_answers=len(recommender.answered),
                 asked=None if visit.asked is None else self._card(visit, visit.asked),
                 listed=[
-                    {**self._card(visit, place), "before": before.get(place), "rank": rank}
-                    for rank, place in enumerate(visit.listed, 1)
+                    {**self._card(visit, place), "before": before, "rank": rank}
+                    for rank, (place, before) in enumerate(zip(visit.listed, visit.before, strict=True), 1)
                 ],
-                has_before=bool(visit.before),
+                has_before=change is not None,
                 by_cosine=[self._card(visit, place) for place in recommender.nearest(LISTED)],
                 change=change,
                 answered=None if change is None else self._market.job(change.job_id),
@@ -265,7 +264,7 @@ class _Pages:
         words = ", ".join(f"{name} reaches level {max(one.levels())}" for name, one in played.items())
         chart = lines(
             f"Levels over a career: {words}",
-            {name: one.levels() for name, one in played.items()},
+            {f"{name}, left" if one.left else name: one.levels() for name, one in played.items()},
             x_label="recommendations",
             y_label="level",
             highest=float(_LEVELS[1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil, floor, log10
 
 from markupsafe import Markup
 
@@ -11,11 +12,11 @@ __all__ = ["belief_bar", "lines"]
 _LOWEST, _HIGHEST = -0.1, 1.0
 """Rewards: ignore and apply."""
 
-_BAR = (120.0, 16.0)
+_BAR = (88.0, 16.0)
 _SIZE = (640.0, 260.0)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 128.0, 12.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 172.0, 28.0, 38.0
 _APART = 15.0  # between two names beside the lines
-_TICKS = 4
+_MOST_TICKS = 5
 
 
 def belief_bar(mean: float, spread: float) -> Markup:
@@ -57,10 +58,12 @@ def lines(
         curves: Values from step 0 on, by name; at most eight.
         x_label: Beneath the axis of steps.
         y_label: Above the axis of values.
-        highest: The upper end of the axis of values, above 0; it begins at 0.
+        highest: What the axis of values reaches at least, above 0; it begins at 0.
         steps: The right end of the axis of steps, at least 1.
     """
     width, height = _SIZE
+    between = _round_step(highest)
+    highest = between * ceil(highest / between - 1e-9)
 
     def x(step: float) -> float:
         return _LEFT + step / steps * (width - _LEFT - _RIGHT)
@@ -71,21 +74,21 @@ def lines(
     parts = [
         Markup('<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">').format(width, height, title)
     ]
-    for tick in range(_TICKS + 1):
-        value = highest * tick / _TICKS
+    for tick in range(round(highest / between) + 1):
+        value = between * tick
         parts.append(
             Markup(
                 '<line class="grid" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>'
                 '<text x="{:g}" y="{:.1f}" text-anchor="end">{}</text>'
-            ).format(_LEFT, width - _RIGHT, y(value), y(value), _LEFT - 6, y(value) + 4, f"{value:.3g}")
+            ).format(_LEFT, width - _RIGHT, y(value), y(value), _LEFT - 6, y(value) + 4, f"{value:g}")
         )
-        step = round(steps * tick / _TICKS)
+    for step in range(0, steps + 1, max(1, round(_round_step(steps)))):
         parts.append(
-            Markup('<text x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>').format(x(step), height - 18, step)
+            Markup('<text x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>').format(x(step), height - 20, step)
         )
     middle = (_LEFT + width - _RIGHT) / 2
     parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, height - 3, x_label))
-    parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(_LEFT + 4, _TOP + 2, y_label))
+    parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(_LEFT, _TOP - 14, y_label))
     beside = _spread_out({name: y(values[-1]) for name, values in curves.items()}, height - _BOTTOM)
     for number, (name, values) in enumerate(curves.items()):
         points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(values))
@@ -125,3 +128,10 @@ def _spread_out(heights: Mapping[str, float], lowest: float) -> dict[str, float]
         found[name] = min(found[name], over)
         over = found[name] - _APART
     return found
+
+
+def _round_step(highest: float) -> float:
+    """1, 2 or 5 times a power of ten, from tick to tick of an axis."""
+    least = highest / _MOST_TICKS
+    power = 10.0 ** floor(log10(least) + 1e-9)
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -24,56 +25,69 @@ _PAUSE = 2.0  # seconds from one answer of a visitor to the next
 _WARM_UP = 2  # answers of each that do not count
 _JOB = re.compile(r'name="job" value="([^"]+)"')
 _LONGEST_START = 300.0
+_MOST = 300
 
 
 def measured(n_visitors: int, seconds: float) -> Table:
     """Starts a server of its own, and lets visitors answer, each once in two seconds.
 
     An answer is timed from the click to the whole new page: the request that keeps it, and the one that shows what
-    follows.
+    follows. Processor time says how much there is to do, where a machine is busy with other things.
 
     Args:
-        n_visitors: How many at once.
+        n_visitors: How many at once, 1 to 300.
         seconds: For how long.
 
     Returns:
         A table of a row.
 
     Raises:
-        RunError: If the server does not start, or refuses an answer.
+        RunError: For numbers out of range, a server that does not start, or one that refuses an answer.
     """
+    if not 1 <= n_visitors <= _MOST or not seconds > 0:
+        raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, got {n_visitors} and {seconds}.")
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["port=0", f"folder={folder}", "career.learn=false", f"most_visits={n_visitors + 8}"]
         command = [sys.executable, "-m", "experiments.app", *arguments]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             port = port_of(server)
-            times = asyncio.run(_visits(port, n_visitors, seconds))
+            visitors = asyncio.run(_begun(port, n_visitors))
+            before = _cpu_seconds(server.pid)
+            times, n_answers = asyncio.run(_answering(port, visitors, seconds))
+            spent = _cpu_seconds(server.pid) - before
             memory = _memory(server.pid)
         finally:
             server.terminate()
             server.wait(30)
-    header = ["visitors", "answers", "median ms", "95 % ms", "most ms", "memory MB"]
+    header = ["visitors", "answers", "median ms", "95 % ms", "most ms", "CPU ms an answer", "memory MB"]
     found = np.array(times) * 1_000
+    cpu = "not known here" if np.isnan(spent) else f"{1_000 * spent / n_answers:.0f}"
     figures = (np.median(found), np.quantile(found, 0.95), found.max())
-    return header, [[str(n_visitors), f"{len(found):,}", *(f"{one:.0f}" for one in figures), memory]]
+    return header, [[str(n_visitors), f"{len(found):,}", *(f"{one:.0f}" for one in figures), cpu, memory]]
 
 
-async def _visits(port: int, n: int, seconds: float) -> list[float]:
+async def _begun(port: int, n: int) -> list[str]:
+    """The cookies of new visitors, held-out applicants of the default market."""
     market = load_market("default")
-    rng = np.random.default_rng(0)
-    people = [market.applicant(int(row)) for row in rng.choice(market.applicants.rows("test"), n, replace=False)]
-    starts = []
-    for person in people:  # one after the other: what is timed is answers
+    people = np.random.default_rng(0).choice(market.applicants.rows("test"), n, replace=False)
+    cookies = []
+    for person in map(market.applicant, people.tolist()):  # one after the other: what is timed is answers
         skills = [*person.hard_skills, *person.soft_skills]
         form = [("occupation", person.title), *(("skill", skill) for skill in skills), ("level", str(person.seniority))]
         head, _ = await _asked(port, "POST", "/start", urlencode(form))
-        starts.append(re.search(r"set-cookie: ([^;]+)", head)[1])  # type: ignore[index]
+        cookies.append(re.search(r"set-cookie: ([^;]+)", head)[1])  # type: ignore[index]
+    return cookies
+
+
+async def _answering(port: int, cookies: list[str], seconds: float) -> tuple[list[float], int]:
+    """How long answers took, in seconds, the first ones of each visitor left out; and how many there were of all."""
+    waits = np.random.default_rng(1).random(len(cookies)) * _PAUSE
     ends = time.monotonic() + seconds + _WARM_UP * _PAUSE
     found = await asyncio.gather(
-        *(_one(port, cookie, float(wait), ends) for cookie, wait in zip(starts, rng.random(n) * _PAUSE, strict=True))
+        *(_one(port, cookie, wait, ends) for cookie, wait in zip(cookies, waits.tolist(), strict=True))
     )
-    return [one for times in found for one in times[_WARM_UP:]]
+    return [one for times in found for one in times[_WARM_UP:]], sum(map(len, found))
 
 
 async def _one(port: int, cookie: str, wait: float, ends: float) -> list[float]:
@@ -124,6 +138,15 @@ def port_of(server: subprocess.Popen[str]) -> int:
         if time.monotonic() - began > _LONGEST_START:
             break
     raise RunError(f"the server did not start: {''.join(said)[-500:]}")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far; NaN where the system does not tell it."""
+    status = Path(f"/proc/{pid}/stat")
+    if not status.is_file():
+        return float("nan")
+    fields = status.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> str:

@@ -25,10 +25,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 _SIZES = {"": (1_400, 1_000), "_phone": (390, 844)}
 _RECORDED = (960, 720)
 _FRAME_MS = 1_400
+_LONGEST_MS = 180_000  # until something is on the page, on a busy machine
 _ANSWERS = ("apply", "ignore", "save", "apply", "ignore", "apply", "click", "apply")
 _COLOURS = 128
 _OCCUPATION = "registered nurse"
 """Who is pictured: an occupation of the default market."""
+
+_CAREER = "applicant=2"
+"""Whose career is: one that is near the mean under each policy."""
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def browser() -> Iterator[Any]:
         RunError: Without either.
     """
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError:
         raise RunError(f"`pictures` needs Playwright: {install_command('dev')}.") from None
     if CHROMIUM is None:
@@ -48,6 +52,8 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             yield started
+        except Error as error:
+            raise RunError(f"the browser could not go on: {error.message.partition(chr(10))[0]}") from error
         finally:
             started.close()
 
@@ -65,20 +71,27 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
     with _server(server_folder) as address, browser() as started:
         found = []
         for suffix, (width, height) in _SIZES.items():
-            page = started.new_page(viewport={"width": width, "height": height})
+            page = _page(started, width, height)
             _begin(page, address)
             for decision in _ANSWERS[:4]:
                 _answer(page, decision)
             found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
-            page.goto(f"{address}/career")
+            page.goto(f"{address}/career?{_CAREER}")
             while page.locator("[data-again]").count():
                 page.wait_for_timeout(5_000)
+                page.reload()
             found.append(_written(page.screenshot(), folder / f"app_career{suffix}.png"))
             page.close()
-        page = started.new_page(viewport={"width": _RECORDED[0], "height": _RECORDED[1]})
+        page = _page(started, *_RECORDED)
         frames = [page.screenshot() for _ in _recorded(page, address)]
     found.append(_recording(frames, folder / "app.gif"))
     return found
+
+
+def _page(started: Any, width: int, height: int) -> Any:
+    page = started.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(_LONGEST_MS)
+    return page
 
 
 def _recorded(page: Any, address: str) -> Iterator[None]:
@@ -97,7 +110,7 @@ def _recorded(page: Any, address: str) -> Iterator[None]:
         page.get_by_role("heading", name=f"Regret after {n} recommendations").wait_for()
         yield
     for place in range(4):
-        page.goto(f"{address}/career?gamma={place}")
+        page.goto(f"{address}/career?{_CAREER}&gamma={place}")
         yield
 
 

@@ -86,6 +86,7 @@ class Recommender:
         answered: The answers so far, by place in ``jobs``, in their order.
         mean: float64 (k,), the reward that is expected of each job.
         spread: float64 (k,), standard deviations of these; zeros where the learner does not tell any.
+        mean_before: float64 (k,), ``mean`` before the last answer; ``None`` before any.
     """
 
     def __init__(self, learner: Any, market: LabourMarket, applicant_id: int = 0, n_nearest: int = 200):
@@ -96,12 +97,8 @@ class Recommender:
         self.answered: dict[int, str] = {}
         self._learner = learner
         self._seen = ObservationForm.read_by(learner)(market, np.array([applicant_id]), self.jobs[None])
-        self._places = {job: place for place, job in enumerate(self.jobs.tolist())}
         self.mean, self.spread = self._beliefs()
-
-    def place(self, job_id: int) -> int | None:
-        """Where a job is among :attr:`jobs`; ``None`` if it is not near."""
-        return self._places.get(job_id)
+        self.mean_before: Values | None = None
 
     @property
     def left(self) -> Ids:
@@ -116,10 +113,22 @@ class Recommender:
         action, _ = self._learner.predict(self._of(left), deterministic=False)
         return int(left[int(np.asarray(action).reshape(-1)[0])])
 
-    def best(self, n: int) -> list[int]:
-        """Places of the ``n`` jobs of which most is expected, the best first, answered ones left out."""
-        left = self.left
-        return left[np.argsort(-self.mean[left], kind="stable")[:n]].tolist()
+    def best(self, n: int | None = None, without: int | None = None) -> list[int]:
+        """Places of the ``n`` jobs of which most is expected, the best first; all of them for ``None``.
+
+        Args:
+            n: How many.
+            without: The place of a job that is left out, as those are that were answered.
+        """
+        return self._ranked(self.mean, without)[:n]
+
+    def best_before(self, without: int | None = None) -> list[int]:
+        """The order that the same jobs as of :meth:`best` had before the last answer; the present one before any."""
+        return self._ranked(self.mean if self.mean_before is None else self.mean_before, without)
+
+    def _ranked(self, values: Values, without: int | None) -> list[int]:
+        left = self.left[self.left != without] if without is not None else self.left
+        return left[np.argsort(-values[left], kind="stable")].tolist()
 
     def nearest(self, n: int) -> list[int]:
         """Places of the ``n`` jobs that cosine ranks first, answered ones left out."""
@@ -136,6 +145,7 @@ class Recommender:
             What it changed among the jobs without an answer.
         """
         mean, spread = self.mean, self.spread
+        self.mean_before = mean
         self.learn(place, decision)
         self.refresh()
         left = self.left

@@ -38,9 +38,9 @@ def pages_of(options: Options) -> Pages:
     """
     market, agents = _started(options)
     folder = Path(options["folder"])
-    # New people are encoded: who has no encoder is told so now, and not by the first visitor.
-    probe = market.applicant(0)
-    row = {"key": "probe", "hard": list(probe.hard_skills), "soft": list(probe.soft_skills)}
+    # All that can be ticked is encoded now, once: no visitor waits for it, and whoever has no encoder is told so here.
+    words = market.vocabulary
+    row = {"key": "all", "hard": list(words.hard_skills), "soft": list(words.soft_skills)}
     market.with_applicants([row], encoder=options["encoder"])
     visits = Visits(
         VisitorFiles(Path(options["visitors"])),
@@ -54,7 +54,7 @@ def pages_of(options: Options) -> Pages:
     career = options["career"]
     careers = Careers(
         folder / "careers",
-        options["market"],
+        options["source"],
         market,
         career["gammas"],
         career["interactions"],
@@ -94,6 +94,7 @@ def serve(pages: Pages, host: str, port: int) -> None:
         timeout_graceful_shutdown=2,
     )
     socket = config.bind_socket()
+    socket.listen()  # whoever comes at once waits, and is not refused
     shown = f"[{host}]" if ":" in host else host
     print(f"the page  http://{shown}:{socket.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
     try:
@@ -125,6 +126,6 @@ def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:
     for name in ("n_nearest", "most_visits"):
         if options[name] < 1:
             raise RunError(f"`{name}` must be at least 1, got {options[name]}.")
-    market = market_of(options["market"])
+    market = market_of(options["source"])
     start = options["start"]
     return market, StartingAgents(Path(options["folder"]) / "start", market, start["interactions"], start["truth"])

@@ -36,7 +36,7 @@ class Visit:
         recommender: Of them alone.
         asked: The place of the job that is asked about; ``None`` when all are answered.
         listed: Places of the next ones, the best first.
-        before: Those that were listed before the last answer.
+        before: What their ranks, from 1, were before the last answer, in the same order; ``None`` beyond the list.
         change: What the last answer changed; ``None`` before any.
         lock: Held while anything here changes.
     """
@@ -46,7 +46,7 @@ class Visit:
     recommender: Recommender
     asked: int | None = None
     listed: list[int] = field(default_factory=list)
-    before: list[int] = field(default_factory=list)
+    before: list[int | None] = field(default_factory=list)
     change: Change | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -57,10 +57,10 @@ class Visit:
 
     def ask(self) -> None:
         """Chooses the job that is asked about, and lists the others."""
-        self.before = self.listed
         self.asked = self.recommender.asks()
-        best = self.recommender.best(LISTED + 1)
-        self.listed = [place for place in best if place != self.asked][:LISTED]
+        self.listed = self.recommender.best(LISTED, without=self.asked)
+        ranks = {place: rank for rank, place in enumerate(self.recommender.best_before(self.asked)[:LISTED], 1)}
+        self.before = [ranks.get(place) for place in self.listed]
 
 
 class Visits:
@@ -213,10 +213,11 @@ class Visits:
         answers = self.files.answers(visitor_id)
         places = {job.key: place for place, job in enumerate(visit.recommender.near)}
         # With another `n_nearest` than before, some answered jobs may be near no more: they stay in the log.
-        known = [one for one in answers if one.job in places]
-        visit.change = visit.recommender.replay([(places[one.job], one.decision) for one in known])
-        if known:  # what was listed when the last answer came
-            visit.listed = [places[key] for key in known[-1].shown if key != known[-1].job and key in places]
+        known: dict[str, str] = {}
+        for one in answers:
+            if one.job in places:
+                known.setdefault(one.job, one.decision)
+        visit.change = visit.recommender.replay([(places[job], decision) for job, decision in known.items()])
         visit.ask()
         return visit
 

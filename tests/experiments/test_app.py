@@ -1,8 +1,10 @@
 """The page on which one is the applicant: what it keeps, what it says, and whom it refuses."""
 
 import html
+import itertools
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from starlette.testclient import TestClient
 from experiments.runs.folders import RunError
 from experiments.web.application import COOKIE, application
 from experiments.web.careers import BANDIT, BEST, COSINE, planner
+from experiments.web.charts import belief_bar, lines
+from experiments.web.load import measured
 from experiments.web.protection import LOOPBACK, MOST_BYTES
 from experiments.web.serving import pages_of, serve, session_table
 from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
@@ -94,7 +98,22 @@ def test_a_visit_moves_the_list_and_says_why(client, pages):
     moved = change.moved[0]
     job, other = pages[0].market.job(change.job_id), pages[0].market.job(moved.job_id)
     assert set(moved.shared) == {*job.hard_skills, *job.soft_skills} & {*other.hard_skills, *other.soft_skills}
-    assert "You said <strong>apply</strong>" in page and f"{moved.after:.2f}" in page
+    assert "You said <strong>apply</strong>" in page and f"{moves[0]:+.3f}" in page
+
+
+def test_a_job_moves_by_how_many_others_it_passed(client, pages):
+    page = begin(client)
+    client.post("/answer", data={"job": asked(page), "decision": "ignore"})
+    visit = visit_of(client, pages)
+    recommender = visit.recommender
+    others = [place for place in recommender.left if place != visit.asked]
+
+    def rank(values, place):
+        return 1 + sum(values[other] > values[place] for other in others)
+
+    assert [rank(recommender.mean, place) for place in visit.listed] == list(range(1, 11))
+    before = [rank(recommender.mean_before, place) for place in visit.listed]
+    assert visit.before == [one if one <= 10 else None for one in before]
 
 
 def test_the_page_shows_what_is_shared_and_missing_and_the_facts_of_a_job(client, pages):
@@ -452,7 +471,7 @@ def test_a_career_that_is_not_there_is_refused_in_words(client, query):
     ("changed", "said"),
     [
         ({"n_nearest": 0}, "`n_nearest` must be at least 1"),
-        ({"market": "nowhere"}, "`market` must be 'default' or the folder of a saved market, got 'nowhere'"),
+        ({"source": "nowhere"}, "`source` must be 'default' or the folder of a saved market, got 'nowhere'"),
         ({"career": {"gammas": [1.0], "interactions": 8, "learn": False}}, r"`career.gammas` must be discounts in"),
         ({"career": {"gammas": [0.5], "interactions": 0, "learn": False}}, "`career.interactions` must be at least 1"),
         ({"start": {"interactions": 6, "truth": {"seed": 2, "noise": 0.5}}}, "made with another interactions"),
@@ -461,3 +480,33 @@ def test_a_career_that_is_not_there_is_refused_in_words(client, query):
 def test_options_that_cannot_be_are_refused_by_name(pages, world, changed, said):
     with pytest.raises(RunError, match=said):
         pages_of(options(world, **changed))
+
+
+@pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (301, 1.0), (1, 0.0)])
+def test_a_load_that_cannot_be_is_refused_before_a_server_starts(n, seconds):
+    with pytest.raises(RunError, match=r"`load` must be in \[1, 300\] and `seconds` above 0"):
+        measured(n, seconds)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_a_chart_names_its_curves_and_keeps_names_apart():
+    curves = {"<b>": [0.0, 3.0], "flat": [0.0, 2.99], "left": [0.0, 1.0, 2.98]}
+    drawn = ElementTree.fromstring(lines("all & sundry", curves, x_label="x", y_label="y", highest=4.2, steps=2))
+
+    texts = {text.text: float(text.get("y")) for text in drawn.iter("text")}
+    assert drawn.get("aria-label") == "all & sundry" and {"<b>", "flat", "left", "x", "y"} <= texts.keys()
+    assert [text for text in texts if text.isdecimal()] == ["0", "1", "2", "3", "4", "5"], "round numbers up to 4.2"
+    beside = sorted(texts[name] for name in curves)
+    assert min(high - low for low, high in itertools.pairwise(beside)) >= 14.9
+    ends = [[float(x) for x in line.get("points").split()[-1].split(",")] for line in drawn.iter("polyline")]
+    assert ends[2][0] > ends[0][0] == ends[1][0], "a shorter curve ends sooner"
+    assert ends[0][1] < ends[1][1] < ends[2][1], "more stands higher"
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.4, 0.2), (5.0, 1.0), (-3.0, 0.0)])
+def test_a_belief_stays_within_its_bar(mean, spread):
+    drawn = ElementTree.fromstring(belief_bar(mean, spread))
+    middle, low = float(drawn.find("circle").get("cx")), float(drawn.find("rect").get("x"))
+    assert 2 <= low <= middle <= low + float(drawn.find("rect").get("width")) <= 88
