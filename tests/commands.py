@@ -12,6 +12,7 @@ that processes which are spawned find what they need.
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import gc
 import json
@@ -121,8 +122,10 @@ def _ask(
         "environment": dict(environment),
         "imported": imported,
     }
-    socket.send_fds(server, [json.dumps(request).encode()], files)
-    status = server.recv(_LONGEST)
+    status = b""
+    with suppress(ConnectionError):
+        socket.send_fds(server, [json.dumps(request).encode()], files)
+        status = server.recv(_LONGEST)
     if not status:
         raise RuntimeError("The process that forks commands has died; what it said of it is above.")
     return json.loads(status)
@@ -142,8 +145,13 @@ def _server() -> socket.socket:
         with suppress(ConnectionRefusedError):
             here.connect(name)
             return here
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(name)  # refused where another worker is about to listen
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            try:
+                listener.bind(name)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue  # another worker is about to listen
             listener.listen()
             # In a session of its own: Ctrl-C ends the tests, and they its input.
             process = subprocess.Popen(
