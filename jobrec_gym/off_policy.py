@@ -246,8 +246,11 @@ def estimate_all(
         assert weights is not None  # `dr` is refused without propensities
         rows = interactions.applicant_ids
         powered = powered_mean(weights * reward, weights * fitted, rows[answered], of_all, rows, level, seed)
-        about = len(reward), len(people), size, size >= RELIABLE_FROM, largest, clipped
-        return {"dr": Estimate("dr", *powered[:3], *about, *never, powered.weight)}
+        value, low, high, weight = powered
+        reliable = size >= RELIABLE_FROM
+        sizes = len(reward), len(people)
+        found = Estimate("dr", value, low, high, *sizes, size, reliable, largest, clipped, *never, judge_weight=weight)
+        return {"dr": found}
     resampled = _Resampled(person, len(people), n_resamples, seed)
     for method in methods:
         over = np.ones(len(reward))
@@ -459,9 +462,7 @@ def _modelled(
             rows = np.flatnonzero(log.sizes == size)
             values = np.asarray(reward_model(log.applicant_ids[rows, None], log.sets(rows)), np.float64)
             if values.shape != (len(rows), size) or not np.isfinite(values).all():
-                raise ValueError(
-                    f"`{named}` must give finite rewards {(len(rows), int(size))}, got {values.shape}."
-                )
+                raise ValueError(f"`{named}` must give finite rewards {(len(rows), int(size))}, got {values.shape}.")
             of_pairs[log.shown_offsets[rows][:, None] + np.arange(size)] = values
     else:
         if n_folds < 2:
