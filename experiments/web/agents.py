@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from dynaq_algo import DynaQ, LinearBandit
+from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.folders import RunError, read_json, write_json
 from jobrec_gym import FeedbackReward, LabourMarket, RuleSimulator, load_market, record_interactions
 from jobrec_gym.interactions import ObservationForm
@@ -52,7 +53,7 @@ class StartingAgents:
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which these people answer.
 
     Raises:
-        RunError: If the files are of another market or of other answers.
+        RunError: If the files are of another market or of other answers, or cannot be read.
     """
 
     def __init__(self, folder: Path, market: LabourMarket, interactions: int, truth: Mapping[str, Any]):
@@ -71,6 +72,12 @@ class StartingAgents:
                 f"{folder} has agents that were made with another {', '.join(changed)}: name another `folder`, since "
                 "visitors go on with the agent that they began with."
             )
+        try:
+            self.dynaq_plus(), self.linear()
+        except AgentFileError as error:
+            raise RunError(
+                f"{error} Without {folder} they are made anew, and what visitors answered is taught to new copies."
+            ) from error
 
     def dynaq_plus(self) -> DynaQ:
         """A copy of ``dynaq_plus`` as it starts."""

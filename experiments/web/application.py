@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from experiments.runs.folders import RunError
 from experiments.web.careers import BANDIT, BEST, COSINE, Career, Careers, planner
 from experiments.web.charts import belief_bar, lines
 from experiments.web.protection import LOOPBACK, Protection
@@ -72,7 +73,7 @@ def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None 
     return Starlette(
         routes=routes,
         middleware=[Middleware(Protection, hosts=hosts)],
-        exception_handlers={VisitError: pages.refused},
+        exception_handlers={VisitError: pages.refused, RunError: pages.failed},
         lifespan=lifespan,
     )
 
@@ -157,6 +158,10 @@ class _Pages:
     async def refused(self, request: Request, error: Exception) -> Response:
         """What a visitor gave cannot be used."""
         return self._page("refused.html.j2", tab="visit", error=str(error), status=422)
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """What the server's folder holds cannot be used; it says what to do about it."""
+        return self._page("refused.html.j2", tab="", error=str(error), status=500)
 
     async def _visit(self, request: Request) -> Visit | None:
         return await run_in_threadpool(self._visits.find, request.cookies.get(COOKIE))

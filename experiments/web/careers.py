@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from dynaq_algo import DynaQ, LinearBandit
+from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.folders import RunError, read_json, write_json
 from experiments.web.agents import PAIRS, market_of
 from jobrec_gym import LabourMarket, RuleSimulator
@@ -176,7 +177,11 @@ class Careers:
         return n_made, len(self.agents)
 
     def career(self, applicant_id: int, name: str) -> Career:
-        """The career of somebody in :attr:`people` under cosine, the best policy or an agent that has learned."""
+        """The career of somebody in :attr:`people` under cosine, the best policy or an agent that has learned.
+
+        Raises:
+            RunError: If the agent's file cannot be read: another version has written it, say.
+        """
         with self._lock:  # the environment is one
             if (applicant_id, name) not in self._careers:
                 self._careers[applicant_id, name] = self._play(applicant_id, name)
@@ -203,9 +208,12 @@ class Careers:
     def _loaded(self, name: str) -> Any:
         if name in (COSINE, BEST):
             return CareerOracle(self._env, "best" if name == BEST else "cosine", n_sets=_SETS)
-        if name == BANDIT:
-            return LinearBandit.load(self._file(name), self._env)
-        return DynaQ.load(self._file(name), env=self._env, device="cpu")
+        try:
+            if name == BANDIT:
+                return LinearBandit.load(self._file(name), self._env)
+            return DynaQ.load(self._file(name), env=self._env, device="cpu")
+        except AgentFileError as error:
+            raise RunError(f"Remove {self._folder}, and agents learn careers again: {error}") from error
 
     def _missing(self) -> list[str]:
         return [name for name in self.agents if not self._is_made(name)]

@@ -4,6 +4,7 @@ import html
 import itertools
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -456,6 +457,21 @@ def test_agents_of_careers_that_were_made_of_other_things_are_made_anew(pages, w
     changed = options(world)
     changed["career"] = {"gammas": [0.0, 0.9], "interactions": 9, "learn": False}
     assert pages_of(changed)[1].progress() == (0, 3)
+
+
+def test_agents_that_cannot_be_read_are_told_with_the_way_out(world, tmp_path):
+    folder = shutil.copytree(world, tmp_path / "copy")
+    given = options(folder)
+    pages = pages_of(given)
+    pages[1].learn(print)
+    for file in (folder / "careers").glob("DynaQ*.zip"):
+        file.write_bytes(b"of another version")
+    page = client_of(pages).get("/career")
+    assert page.status_code == 500 and "and agents learn careers again" in page.text
+
+    (folder / "start" / "dynaq_plus.zip").write_bytes(b"of another version")
+    with pytest.raises(RunError, match=r"dynaq_plus\.zip .*they are made anew"):
+        pages_of(given)
 
 
 @pytest.mark.parametrize("query", ["gamma=2", "gamma=x", "applicant=-1", "applicant=999999999999999999999"])
