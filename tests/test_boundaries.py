@@ -334,6 +334,7 @@ def test_a_config_is_read_by_commands_and_by_nothing_behind_build():
                     readers.setdefault(dotted(path), set()).add(getattr(node, "name", "lambda"))
     assert "main" in readers["experiments.train"] and "build" in readers.pop("experiments.runs.build")
     readers.pop("experiments.runs.command")  # hands it to the commands that it makes
+    assert readers.pop("experiments.runs.numbers") == {"require_common"}  # which the command calls before all else
     assert {name: functions for name, functions in readers.items() if functions != {"main"}} == {}
 
 
