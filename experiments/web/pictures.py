@@ -32,7 +32,7 @@ _OCCUPATION = "registered nurse"
 """Who is pictured: an occupation of the default market."""
 
 _CAREER = "applicant=2"
-"""Whose career is: one that is near the mean under each policy."""
+"""Whose career is; docs/app.md says how it compares."""
 
 
 @contextmanager
@@ -152,7 +152,11 @@ def _recording(frames: list[bytes], file: Path) -> Path:
 
     pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
     # One palette for all, so that what stays the same needs no bytes.
-    palette = pictures[len(pictures) // 2].quantize(_COLOURS, dither=Image.Dither.NONE)
+    width, height = _RECORDED
+    together = Image.new("RGB", (width, height * len(pictures)))
+    for number, picture in enumerate(pictures):
+        together.paste(picture, (0, height * number))
+    palette = together.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     with whole_file(file) as place:
         drawn[0].save(

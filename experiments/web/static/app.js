@@ -14,7 +14,8 @@ function show(page, focus, address) {
   if (address) history.replaceState(null, "", address);
   news.textContent = main.dataset.news;
   const place = document.getElementById(focus);
-  if (place) place.focus({ preventScroll: focus !== "main" && focus !== "asked" });
+  if (place) place.focus({ preventScroll: focus !== "asked" });
+  if (focus === "main") window.scrollTo(0, 0); // it is another page
   begin();
 }
 
