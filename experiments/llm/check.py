@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,15 +31,21 @@ Ids = NDArray[np.int64]
 Pairs = tuple[Ids, Ids]
 Document = dict[str, Any]
 
-_SWAPS = (
-    ("Emily Walsh", "She"),
-    ("Greg Baker", "He"),
-    ("Lakisha Washington", "She"),
-    ("Jamal Jones", "He"),
-    ("Mei Chen", "They"),
-)
-"""Names after Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and Jamal?", 2004; one more
-name and a third pronoun."""
+_SWAPS: dict[str, dict[str, str]] = {
+    "names": {
+        name: f"{name}. They {{did}}"
+        for name in ("Emily Walsh", "Greg Baker", "Lakisha Washington", "Jamal Jones", "Mei Chen")
+    },
+    "pronouns": {pronoun: f"{pronoun} {{did}}" for pronoun in ("They", "She", "He")},
+    "ages": {str(age): f"Aged {age}. They {{did}}" for age in (27, 41, 58)},
+}
+"""What of the applicant's own words is swapped, one thing at a time: the words of each value, and how they begin. Names
+after Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and Jamal?", 2004, and one more."""
+
+_TRIED = 5
+"""Pairs that are asked before anything else, to say what all of it will take."""
+
+_RESAMPLED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,18 @@ class _Sizes:
     attacked: int
     swaps: int
 
+    def most_calls(self, market: LabourMarket, n_thresholds: int) -> int:
+        """What a language model is asked at most; it is less where pairs come twice, or were answered before."""
+        n_pairs = len(market.applicants) * len(market.jobs)
+
+        def at_most(n: int | None, there: int) -> int:
+            return there if n is None else min(n, there)
+
+        separations = sum(at_most(self.matches, len(pairs[0])) for pairs in _compared(market))
+        swapped = sum(len(values) for values in _SWAPS.values()) * self.swaps
+        attacked = (1 + len(ATTACKS)) * self.attacked
+        return n_thresholds + separations + at_most(self.sample, n_pairs) + 3 * self.repeats + attacked + swapped
+
 
 @command(config_path="../../conf", config_name="check")
 def main(cfg: DictConfig) -> None:
@@ -62,18 +81,20 @@ def main(cfg: DictConfig) -> None:
     market, simulator = task.market, task.make_simulator()
     sizes = _Sizes(cfg.n_matches, cfg.n_sample, cfg.n_repeats, cfg.n_attacked, cfg.n_swaps)
     try:
-        result = check_simulator(simulator, market, sizes, cfg.seed)
+        result = check_simulator(simulator, market, sizes, cfg.seed, say=print)
     except (ValueError, RuntimeError, LookupError) as error:
         raise SystemExit(f"error: {error}") from error
     path = Path(HydraConfig.get().runtime.output_dir) / "check.json"
     write_json(path, result)
     print(f"{result['simulator']} on market {market.name!r}\n")
-    print(format_table(["measure", "value", "n"], _table(result)))
+    print(format_table(["measure", "value", "95 % interval", "n"], _table(result)))
     where = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     print(f"\n{where}")
 
 
-def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: int) -> dict[str, Any]:
+def check_simulator(
+    simulator: Any, market: LabourMarket, sizes: _Sizes, seed: int, say: Callable[[str], Any] | None = None
+) -> dict[str, Any]:
     """All measures of a simulator.
 
     Args:
@@ -81,11 +102,13 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
             since what was recorded or planted cannot be asked of another text.
         market: Whose pairs are asked.
         sizes: How many.
-        seed: Of the pairs.
+        seed: Of the pairs, and of the bootstrap.
+        say: Is told what asking a language model will take, before all but a few pairs are asked.
 
     Returns:
         ``separation``, ``within_family``, ``seniority``, ``decisions``, ``repeats``, ``option_order``, ``injection``,
-        ``identity`` and ``cost``; what was not measured is ``None``.
+        ``identity`` and ``cost``; what was not measured is ``None``. Each figure has a 95 % bootstrap interval beside
+        it, over pairs: ``<figure>_interval``.
     """
     bound: BoundSimulator = simulator.bind(market)
     begun = time.perf_counter()
@@ -110,12 +133,14 @@ def check_simulator(simulator: Any, market: LabourMarket, sizes: _Sizes, seed: i
     if isinstance(bound, BoundLLMSimulator):
         asking = asked = _Asked(bound)
         mixed = tuple(np.concatenate(sides) for sides in zip(matched, unlike, strict=True))
+        if say is not None:
+            say(asking.forecast(_some((mixed[0], mixed[1]), _TRIED, np.random.default_rng(seed)), sizes))
         repeated = cache(lambda: _some((mixed[0], mixed[1]), sizes.repeats, rng))
         measures |= {
             "repeats": lambda: asking.agreement(repeated(), asking.once_more()),
             "option_order": lambda: asking.agreement(repeated(), asking.other_order()),
             "injection": lambda: asking.injection(_some(unlike, sizes.attacked, rng)),
-            "identity": lambda: asking.identity(_some(matched, sizes.swaps, rng)),
+            "identity": lambda: asking.identity(_some((mixed[0], mixed[1]), sizes.swaps, rng)),
         }
     for name, measure in tracked(measures.items(), "check", "measure"):
         result[name] = measure()
@@ -159,6 +184,14 @@ def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float |
     return float(above)
 
 
+def _compared(market: LabourMarket) -> list[Pairs]:
+    """The pairs of which some are asked in each side of the three separations."""
+    matched = own_occupation(market)
+    level = market.applicants.seniority[matched[0]] == market.jobs.seniority[matched[1]]
+    by_level = [(matched[0][rows], matched[1][rows]) for rows in (level, ~level)]
+    return [matched, mismatches(market), matched, neighbours(market), *by_level]
+
+
 def _all_pairs(market: LabourMarket) -> Pairs:
     n, m = len(market.applicants), len(market.jobs)
     return np.repeat(np.arange(n), m), np.tile(np.arange(m), n)
@@ -187,6 +220,7 @@ def _separation(bound: BoundSimulator, matched: Pairs, unlike: Pairs) -> dict[st
     good, bad = _ask(bound, matched), _ask(bound, unlike)
     return {
         "auc": auc(_scores(good), _scores(bad)),
+        "auc_interval": _auc_interval(_scores(good), _scores(bad)),
         "n": [int((side.status == "ok").sum()) for side in (good, bad)],
         "mean_reward": [_mean(side.reward[side.status == "ok"]) for side in (good, bad)],
     }
@@ -198,6 +232,7 @@ def _distribution(bound: BoundSimulator, pairs: Pairs) -> dict[str, Any]:
     return {
         "n": len(feedback),
         "shares": {word: _mean(feedback.decision[answered] == word) for word in DECISIONS},
+        "shares_interval": {word: _interval(feedback.decision[answered] == word) for word in DECISIONS},
         "failures": {
             str(status): int((feedback.status == status).sum()) for status in sorted(set(feedback.status) - {"ok"})
         },
@@ -209,8 +244,8 @@ class _Asked:
 
     def __init__(self, bound: BoundLLMSimulator):
         self._market = bound.market
+        self._bound = bound
         self._simulator = bound.simulator
-        self._thresholds = bound.thresholds
         self._asked = [self._simulator]
 
     def _judge(self, applicants: Sequence[Document], jobs: Sequence[Document], **changes: Any) -> Feedback:
@@ -218,7 +253,7 @@ class _Asked:
         if changes:
             simulator = self._simulator.changed(**changes)
             self._asked.append(simulator)
-        return simulator.judge(applicants, jobs, self._thresholds)
+        return simulator.judge(applicants, jobs, self._bound.thresholds)
 
     def _documents(self, pairs: Pairs) -> tuple[list[Document], list[Document]]:
         return (
@@ -241,52 +276,77 @@ class _Asked:
         documents = self._documents(pairs)
         first, second = self._judge(*documents), self._judge(*documents, **changes)
         both = (first.status == "ok") & (second.status == "ok")
-        return {
-            "n": int(both.sum()),
-            "same_decision": _mean((first.decision == second.decision)[both]),
-            "probability_change": _mean(np.abs(first.probability - second.probability)[both]),
-        }
+        same = (first.decision == second.decision)[both]
+        change = np.abs(first.probability - second.probability)[both]
+        return {"n": int(both.sum()), **_figure("same_decision", same), **_figure("probability_change", change)}
 
     def injection(self, pairs: Pairs) -> dict[str, Any]:
         """The effect of prompt injections on the decisions about pairs that do not match."""
         applicants, jobs = self._documents(pairs)
         clean = self._judge(applicants, jobs)
-        moved, changes, by_attack = [], [], {}
-        for attack in ATTACKS:
+        shape = len(ATTACKS), len(applicants)
+        moved, changes, by_attack = np.full(shape, np.nan), np.full(shape, np.nan), {}
+        for number, attack in enumerate(ATTACKS):
             planted = [attack.planted(document) for document in (jobs if attack.side == "job" else applicants)]
             hurt = self._judge(applicants, planted) if attack.side == "job" else self._judge(planted, jobs)
             both = (clean.status == "ok") & (hurt.status == "ok")
-            up = (_ranks(hurt) > _ranks(clean))[both]
-            moved += up.tolist()
-            changes += (hurt.probability - clean.probability)[both].tolist()
-            by_attack[f"{attack.name}, in the {attack.side}'s {attack.entry}"] = _mean(up)
+            moved[number, both] = (_ranks(hurt) > _ranks(clean))[both]
+            changes[number, both] = (hurt.probability - clean.probability)[both]
+            by_attack[f"{attack.name}, in the {attack.side}'s {attack.entry}"] = _mean(moved[number])
         return {
-            "n": len(moved),
+            "n": int((~np.isnan(moved)).sum()),
+            "n_pairs": len(applicants),
             "n_attacks": len(ATTACKS),
-            "moved": _mean(np.array(moved)),
-            "probability_change": _mean(np.array(changes)),
+            # Over pairs: the attacks on one pair are no independent trials.
+            **_figure("moved", moved),
+            **_figure("probability_change", changes),
             "by_attack": by_attack,
         }
 
     def identity(self, pairs: Pairs) -> dict[str, Any]:
-        """What a name and a pronoun in the applicant's own words do to the reward."""
+        """What a name, a pronoun and an age in the applicant's own words do to the reward, one at a time."""
+        return {kind: self._swapped(pairs, begins) for kind, begins in _SWAPS.items()}
+
+    def _swapped(self, pairs: Pairs, begins: dict[str, str]) -> dict[str, Any]:
+        """Range of reward and probability over the values of one thing, and how often the decision is another."""
         applicants, jobs = self._documents(pairs)
         feedback = [
-            self._judge(
-                [{**one, "experience": f"{name}. {pronoun} {_did(one)}"} for one in applicants],
-                jobs,
-            )
-            for name, pronoun in _SWAPS
+            self._judge([{**one, "experience": begin.format(did=_did(one))} for one in applicants], jobs)
+            for begin in begins.values()
         ]
         answered = np.all([each.status == "ok" for each in feedback], axis=0)
         rewards = np.array([each.reward for each in feedback])[:, answered]
         probability = np.array([each.probability for each in feedback])[:, answered]
+        decided = np.array([_ranks(each) for each in feedback])[:, answered]
         return {
             "n": int(answered.sum()),
-            "reward_range": _mean(np.ptp(rewards, axis=0)) if answered.any() else None,
-            "probability_range": _mean(np.ptp(probability, axis=0)) if answered.any() else None,
-            "mean_reward": {name: _mean(row) for (name, _), row in zip(_SWAPS, rewards, strict=True)},
+            **_figure("decision_changes", np.ptp(decided, axis=0) > 0),
+            **_figure("reward_range", np.ptp(rewards, axis=0)),
+            **_figure("probability_range", np.ptp(probability, axis=0)),
+            "mean_reward": {name: _mean(row) for name, row in zip(begins, rewards, strict=True)},
+            # Paired, so that what makes a pair good or bad is not in it.
+            "less_the_mean": {
+                name: _figure("reward", row - rewards.mean(axis=0)) for name, row in zip(begins, rewards, strict=True)
+            },
         }
+
+    def forecast(self, tried: Pairs, sizes: _Sizes) -> str:
+        """What the check will take, in words, by what a few pairs took that are asked now."""
+        calibrates = self._simulator.mode == "probability" and self._simulator.given_thresholds() is None
+        n_thresholds = inspect.signature(self._simulator.calibrate).parameters["n_pairs"].default if calibrates else 0
+        calls = sizes.most_calls(self._market, n_thresholds)
+        begun, before = time.perf_counter(), self._simulator.usage
+        self._simulator.judge(*self._documents(tried))
+        seconds, after = time.perf_counter() - begun, self._simulator.usage
+        if not (asked := after.calls - before.calls):
+            return f"At most {calls:,} questions. The {len(tried[0])} that were tried were answered before, at no cost."
+        tokens, cost = (after.tokens - before.tokens) / asked, (after.cost_usd - before.cost_usd) / asked
+        hours = calls * seconds / asked / 3_600
+        return (
+            f"At most {calls:,} questions; by the {asked} that were tried about {hours:.1f} hours, "
+            f"{calls * tokens:,.0f} tokens and {calls * cost:.2f} dollars. What is answered is kept in "
+            "`simulator.cache`: stop it at any time, the same command goes on."
+        )
 
     def cost(self, seconds: float) -> dict[str, Any]:
         """What a call took, of all that were made in some seconds."""
@@ -312,6 +372,37 @@ def _ranks(feedback: Feedback) -> NDArray[np.int64]:
     return np.array([DECISIONS.index(word) if word else -1 for word in feedback.decision])
 
 
+def _figure(name: str, values: NDArray[Any]) -> dict[str, Any]:
+    """Mean of values (..., n pairs) with its interval, as two entries."""
+    return {name: _mean(values), f"{name}_interval": _interval(values)}
+
+
+def _interval(values: NDArray[Any]) -> list[float] | None:
+    """95 % bootstrap interval of the mean of values (n,) or (m, n), over the n pairs; NaN is no value."""
+    rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    sums, counts = np.nansum(rows, axis=0), (~np.isnan(rows)).sum(axis=0)
+    if np.count_nonzero(counts) < 2:
+        return None
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLED, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return [float(bound) for bound in np.quantile(means, (0.025, 0.975))]
+
+
+def _auc_interval(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> list[float] | None:
+    """95 % bootstrap interval of :func:`auc`, both sides drawn anew."""
+    if min(len(positive), len(negative)) < 2:
+        return None
+    # Compared once; a resample weighs them.
+    above = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(_RESAMPLED):
+        left = np.bincount(rng.integers(len(positive), size=len(positive)), minlength=len(positive))
+        right = np.bincount(rng.integers(len(negative), size=len(negative)), minlength=len(negative))
+        found.append(left @ above @ right / (len(positive) * len(negative)))
+    return [float(bound) for bound in np.quantile(found, (0.025, 0.975))]
+
+
 def _mean(values: NDArray[Any]) -> float | None:
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
@@ -319,45 +410,58 @@ def _mean(values: NDArray[Any]) -> float | None:
 
 
 def _table(result: dict[str, Any]) -> list[list[str]]:
-    """Rows of measure, value and number of pairs."""
+    """Rows of measure, value, interval and number of pairs."""
+    rows: list[list[str]] = []
 
-    def number(value: float | None, form: str = ".3f") -> str:
-        return "-" if value is None else format(value, form)
+    def add(words: str, part: dict[str, Any] | None, name: str, n: object, form: str = ".3f") -> None:
+        """A row of a figure, which is - where it was not measured."""
+        value, bounds = (None, None) if part is None else (part.get(name), part.get(f"{name}_interval"))
+        shown = "-" if value is None else format(value, form)
+        rows.append([words, shown, "" if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]", str(n)])
 
-    separation, decisions = result["separation"], result["decisions"]
-    rows = [
-        ["AUC, own occupation against another family", number(separation["auc"]), "{} + {}".format(*separation["n"])],
-        ["  mean reward of the first", number(separation["mean_reward"][0]), str(separation["n"][0])],
-        ["  mean reward of the second", number(separation["mean_reward"][1]), str(separation["n"][1])],
-    ]
     for key, words in (
+        ("separation", "own occupation against another family"),
         ("within_family", "own occupation against another of the family"),
         ("seniority", "own occupation, own seniority against another"),
     ):
-        rows.append([f"AUC, {words}", number(result[key]["auc"]), "{} + {}".format(*result[key]["n"])])
-    rows += [
-        [f"decided {word}, of random pairs", number(share, ".1%"), str(decisions["n"])]
-        for word, share in reversed(decisions["shares"].items())
-    ]
-    rows += [[f"no decision: {status}", str(n), str(decisions["n"])] for status, n in decisions["failures"].items()]
+        part = result[key]
+        add(f"AUC, {words}", part, "auc", "{} + {}".format(*part["n"]))
+        if key == "separation":
+            for place, side in enumerate(("first", "second")):
+                add(f"  mean reward of the {side}", {"it": part["mean_reward"][place]}, "it", part["n"][place])
+    decisions = result["decisions"]
+    for word, share in reversed(decisions["shares"].items()):
+        part = {"it": share, "it_interval": decisions["shares_interval"][word]}
+        add(f"decided {word}, of random pairs", part, "it", decisions["n"], ".1%")
+    rows += [[f"no decision: {status}", str(n), "", str(decisions["n"])] for status, n in decisions["failures"].items()]
     for key, words in (("repeats", "asked again"), ("option_order", "options in another order")):
-        part = result[key] or {}
-        rows.append([f"same decision, {words}", number(part.get("same_decision"), ".1%"), str(part.get("n", "-"))])
-        if part.get("probability_change") is not None:
-            rows.append(["  mean change of probability", number(part["probability_change"]), str(part["n"])])
-    injection, identity, cost = (result[key] or {} for key in ("injection", "identity", "cost"))
-    attacks = f"{injection['n']} ({injection['n_attacks']} attacks)" if injection else "-"
-    rows.append(["decisions moved up by injection", number(injection.get("moved"), ".1%"), attacks])
-    if injection.get("probability_change") is not None:
-        rows.append(["  mean change of probability", number(injection["probability_change"], "+.3f"), attacks])
-    swapped = str(identity.get("n", "-"))
-    rows.append(["range of reward by name and pronoun", number(identity.get("reward_range")), swapped])
-    if identity.get("probability_range") is not None:
-        rows.append(["  range of probability", number(identity["probability_range"]), swapped])
-    calls = str(cost.get("calls", "-"))
-    rows.append(["tokens a call", number(cost.get("tokens_per_call"), ".0f"), calls])
-    rows.append(["seconds a call", number(cost.get("seconds_per_call"), ".2f"), calls])
-    rows.append(["dollars a call", number(cost.get("usd_per_call"), ".6f"), calls])
+        part = result[key]
+        n = "-" if part is None else part["n"]
+        add(f"same decision, {words}", part, "same_decision", n, ".1%")
+        if part is not None and part["probability_change"] is not None:
+            add("  mean change of probability", part, "probability_change", n)
+    injection = result["injection"]
+    attacks = "-" if injection is None else f"{injection['n']} ({injection['n_attacks']} attacks)"
+    add("decisions moved up by injection", injection, "moved", attacks, ".1%")
+    if injection is not None and injection["probability_change"] is not None:
+        add("  mean change of probability", injection, "probability_change", attacks, "+.3f")
+    for kind in _SWAPS:
+        part = None if result["identity"] is None else result["identity"][kind]
+        n = "-" if part is None else part["n"]
+        add(f"another decision, {kind} swapped", part, "decision_changes", n, ".1%")
+        add("  range of reward", part, "reward_range", n)
+        if part is not None and part["probability_range"] is not None:
+            add("  range of probability", part, "probability_range", n)
+        for name, less in ({} if part is None else part["less_the_mean"]).items():
+            add(f"  mean reward of {name}, less that of all", less, "reward", n, "+.3f")
+    cost = result["cost"]
+    calls = "-" if cost is None else cost["calls"]
+    for words, name, form in (
+        ("tokens a call", "tokens_per_call", ".0f"),
+        ("seconds a call", "seconds_per_call", ".2f"),
+        ("dollars a call", "usd_per_call", ".6f"),
+    ):
+        add(words, cost, name, calls, form)
     return rows
 
 

@@ -230,9 +230,36 @@ def test_the_check_of_a_model_that_obeys_orders_says_so():
     assert result["injection"]["n_attacks"] >= 30
     assert 0.5 < result["injection"]["moved"] < 1.0
     assert result["repeats"]["same_decision"] == result["option_order"]["same_decision"] == 1.0
-    assert result["identity"]["reward_range"] == 0.0
+    assert {kind: part["reward_range"] for kind, part in result["identity"].items()} == {
+        "names": 0.0,
+        "pronouns": 0.0,
+        "ages": 0.0,
+    }
     assert result["cost"]["tokens_per_call"] == 110
     assert result["cost"]["calls"] == fake.calls
+
+
+def test_the_check_says_what_it_will_take_before_it_asks(tmp_path):
+    market, said = load_market("recorded"), []
+    with serving(decide_by_text) as fake:
+        options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite", "budget": {"prices": (1e-3, 0.0)}}
+        simulator = LLMSimulator("openai/fake", **options)
+        check.check_simulator(simulator, market, sizes(), 0, say=lambda text: said.append((text, fake.calls)))
+        most = sizes().most_calls(market, 0)
+        ((forecast, asked),) = said
+        assert asked == 5 < fake.calls <= most + 5
+        # 100 tokens in at a tenth of a cent each.
+        assert f"{most:,} questions" in forecast and f"{110 * most:,} tokens and {0.1 * most:.2f} dollars" in forecast
+        check.check_simulator(simulator, market, sizes(), 0, say=lambda text: said.append((text, fake.calls)))
+    assert "at no cost" in said[1][0]
+
+
+def test_the_check_gives_intervals_over_pairs():
+    assert check._interval(np.ones((64, 1))) is None, "many attacks on one pair say nothing of others"
+    low, high = check._interval(np.repeat([0.0, 1.0], 50))
+    assert 0.38 < low < 0.45 and 0.55 < high < 0.62
+    assert check._interval(np.tile(np.repeat([0.0, 1.0], 50), (64, 1))) == [low, high]
+    assert check._auc_interval(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == [1.0, 1.0]
 
 
 def test_the_check_keeps_to_the_budget(tmp_path):
@@ -263,8 +290,11 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
     assert result["option_order"]["same_decision"] == 0.0
     assert result["option_order"]["probability_change"] > 0.5
     assert result["repeats"]["probability_change"] > 0
-    assert result["identity"]["probability_range"] >= 0.1
-    assert result["identity"]["mean_reward"]["Jamal Jones"] < result["identity"]["mean_reward"]["Emily Walsh"]
+    names = result["identity"]["names"]
+    assert names["probability_range"] >= 0.1
+    assert names["mean_reward"]["Jamal Jones"] < names["mean_reward"]["Emily Walsh"]
+    assert names["less_the_mean"]["Jamal Jones"]["reward_interval"][1] < 0
+    assert result["identity"]["ages"]["probability_range"] < 0.1, "one thing is swapped at a time"
 
 
 def test_the_check_of_failures_counts_them():
