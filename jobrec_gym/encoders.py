@@ -201,7 +201,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
 
 
 def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
-    """The pieces of those texts that are longer than what the encoder reads, by text; a log line says how many there are.
+    """The pieces of those texts that are longer than what the encoder reads, by text; a line of the log says how many.
 
     Args:
         encoder: One without ``max_tokens`` and ``count_tokens`` reads all.

@@ -411,7 +411,11 @@ def test_simulators_of_two_machines_ask_each_pair_once(address, market):
 
     ids = np.arange(12) % 4, np.arange(12) // 4
     with serving(decides("save")) as fake:
-        options = {"api_base": fake.api_base, "cache": address, "calls": {"timeout": 3_600.0, "batch_timeout": 36_000.0}}
+        options = {
+            "api_base": fake.api_base,
+            "cache": address,
+            "calls": {"timeout": 3_600.0, "batch_timeout": 36_000.0},
+        }
         one, two = (LLMSimulator("openai/fake", **options).bind(market) for _ in range(2))
         with ThreadPoolExecutor(2) as pool:
             said = list(pool.map(lambda each: each.feedback(*ids), (one, two)))
