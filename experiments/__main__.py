@@ -82,7 +82,7 @@ def _overview() -> str:
     width = 2 + max(len(command) for commands in GROUPS.values() for command in commands)
     lines = ["python -m experiments NAME ...   (NAME --help says what can be set)"]
     for group, commands in GROUPS.items():
-        lines += ["", group, *(f"  {command:{width}}{purpose_of(command)}" for command in commands)]
+        lines += [group, *(f"  {command:{width}}{purpose_of(command)}" for command in commands)]
     return "\n".join(lines)
 
 
