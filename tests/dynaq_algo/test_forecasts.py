@@ -54,7 +54,7 @@ def test_an_agent_logs_them_and_each_part_is_better_than_a_constant():
         def record(self, key, value, exclude=None):
             logged[key] = value
 
-    model = DynaQ.plus(Ladder(leaves=True), seed=0)
+    model = DynaQ.plus(Ladder(leaves=True), seed=0, exploration_initial_eps=0.5, exploration_final_eps=0.5)
     model.set_logger(Kept(None, []))
     model.learn(150, log_interval=10**9)
     assert model.transition_forecasts.n_added == 150

@@ -203,7 +203,7 @@ def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
         ("coldstart", "learnrs=[cosine]", "Did you mean learners?"),
         ("train", "env.split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
         ("report", "run=runs", "Did you mean runs?"),
-        ("make_dataset", "n_pairs=abc", "debug=true"),
+        ("make_dataset", "n_pairs=abc", "`n_pairs` must be 0 or more, got 'abc'."),
     ],
 )
 def test_a_command_ends_in_one_line(tmp_path, command, argument, said):

@@ -1,12 +1,11 @@
 """The study of intervals: small, resumed, and counted rightly."""
 
-import json
-
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from experiments.runs.folders import read_json
 from experiments.studies.coverage import PlantedLogs, coverage_table, run_cell
 
 
@@ -40,7 +39,7 @@ def test_finished_logs_are_not_made_again_unless_something_changed(planted, tmp_
 
     assert run_cell(planted, "good", 500, 4, 50, file) == whole
     assert made == [2, 3]
-    assert json.loads(file.read_text()) == whole
+    assert read_json(file, "") == whole
     made.clear()
     run_cell(planted, "good", 500, 4, 60, file)
     assert made == [0, 1, 2, 3]
