@@ -17,8 +17,8 @@ from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
 
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
 
-_Read = tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]
-"""Codes, numbers, actions, and the state's components, see :meth:`OutcomeInputs.read`."""
+_Parts = tuple[th.Tensor, th.Tensor, th.Tensor]
+"""Of the logits: what the codes and numbers say (..., n_kinds); the action's effect and the bilinear form, (...)."""
 _PRODUCT_SCALE = 0.1
 """Prior standard deviation of the weight of a combination of two values; that of one value, or a number, is 1."""
 _KINDS = 2
@@ -227,7 +227,7 @@ class TransitionModel(nn.Module):
     ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
         """How likely each outcome is, (n, k, n_outcomes), and the outcomes, in parts of the grid; None for the end."""
         seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
-        return _merged(self._probabilities(*seen)).numpy(), list(self.outcomes)
+        return _merged(self._probabilities(self._parts(*seen))).numpy(), list(self.outcomes)
 
     @th.no_grad()
     def _look(
@@ -236,20 +236,20 @@ class TransitionModel(nn.Module):
         progress = self._progress_of(state)
         similarities = self.features.similarities(state.unsqueeze(1), candidates)
         seen = self.inputs.read(state, progress, candidates, pairs, similarities)
-        reward, chances = self._foresee(seen, progress, similarities, pairs)
+        reward, chances = self._foresee(self._parts(*seen), progress, similarities, pairs)
         if not ahead or not self.outcomes:
             return reward, th.zeros_like(reward)
         following = self.values.following(progress, self.outcomes)  # (n, n_outcomes)
         return reward, (chances * th.as_tensor(following, dtype=chances.dtype)[:, None]).sum(dim=-1)
 
     def _foresee(
-        self, seen: _Read, progress: np.ndarray, similarities: th.Tensor, pairs: th.Tensor | None
+        self, parts: _Parts, progress: np.ndarray, similarities: th.Tensor, pairs: th.Tensor | None
     ) -> tuple[th.Tensor, th.Tensor]:
-        """Mean rewards (n, k) and chances (n, k, n_outcomes) of what was read."""
+        """Mean rewards (n, k) and chances (n, k, n_outcomes), from parts of the logits."""
         scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
         expected = th.cat([similarities, scaled], dim=-1) @ self.prior
         reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
-        chances = self._probabilities(*seen)
+        chances = self._probabilities(parts)
         if self.outcomes:
             shown = None if pairs is None else pairs.cpu().numpy()
             earned = self.rewards.of(progress[:, None], shown, self._n_kinds)
@@ -267,32 +267,23 @@ class TransitionModel(nn.Module):
         reward, _ = self.score(pairs.state[state_row], action, numbers, with_spread=False)
         return reward.squeeze(1) if flat else reward
 
-    def _probabilities(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> th.Tensor:
-        """Of kinds of outcomes, (..., n_kinds), of what was read, see `_Read`."""
-        logits = self._logits(codes, numbers, actions, state, self.trust)
-        return logits[..., : self._n_kinds].softmax(dim=-1)
+    def _probabilities(self, parts: _Parts) -> th.Tensor:
+        """Of kinds of outcomes, (..., n_kinds)."""
+        return self._logits(parts, self.trust)[..., : self._n_kinds].softmax(dim=-1)
 
-    def _logits(
-        self,
-        codes: np.ndarray,
-        numbers: th.Tensor,
-        actions: np.ndarray,
-        state: th.Tensor,
-        trust: tuple[float, float] = (1.0, 1.0),
-    ) -> th.Tensor:
-        base, effect, taste = self._parts(codes, numbers, actions, state)
+    def _logits(self, parts: _Parts, trust: tuple[float, float] = (1.0, 1.0)) -> th.Tensor:
+        base, effect, taste = parts
         interest = trust[0] * effect + trust[1] * taste
         return base + interest.unsqueeze(-1) * self.direction
 
-    def _parts(
-        self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
+        """Of what was read, see :meth:`OutcomeInputs.read`."""
         found = self.codes[th.as_tensor(codes)].sum(dim=-2)
-        found = found + numbers @ self.numbers + self.constant
+        base = found + numbers @ self.numbers + self.constant
         rows = th.as_tensor(actions)
         effect = self.effects[rows] * self.action_scale
         taste = ((state @ self.likes) * (self.inputs.in_components[rows] @ self.liked)).sum(dim=-1) * self.taste_scale
-        return found, effect, taste
+        return base, effect, taste
 
     def _progress_of(self, state: th.Tensor) -> np.ndarray:
         return state[:, self.progress].cpu().numpy()
@@ -311,7 +302,8 @@ class TransitionModel(nn.Module):
         self._grow_effects()
         similarities = self.features.similarities(steps.state.unsqueeze(1), chosen)
         read = self.inputs.read(steps.state, progress, chosen, pairs, similarities)
-        reward, chances = (said[:, 0].numpy() for said in self._foresee(read, progress, similarities, pairs))
+        parts = self._parts(*read)
+        reward, chances = (said[:, 0].numpy() for said in self._foresee(parts, progress, similarities, pairs))
         end = self.outcomes.index(None) if None in self.outcomes else None
         codes, numbers, actions, state = read
         outcome = np.array(
@@ -323,7 +315,7 @@ class TransitionModel(nn.Module):
         shown = np.zeros((n, 0), np.float32) if pairs is None else pairs[:, 0].cpu().numpy()
         usual = self.means.of(progress, shown, len(self.outcomes))[rows, outcome]
         kind = _KINDS * outcome + (steps.reward > usual)
-        self._doubt(read, kind, _KINDS * chances.shape[-1])
+        self._doubt(parts, kind, _KINDS * chances.shape[-1])
         self.means.add(progress, shown, outcome, steps.reward)
         self.rewards.add(progress, shown, kind, steps.reward)
         self.values.visit(progress)
@@ -347,15 +339,15 @@ class TransitionModel(nn.Module):
         leaving = np.zeros(n, chances.dtype) if end is None else chances[:, end]
         return Foreseen(reward, chances, outcome, steps.terminated, leaving)
 
-    def _doubt(self, read: _Read, outcome: np.ndarray, n_known: int) -> None:
+    def _doubt(self, parts: _Parts, kind: np.ndarray, n_known: int) -> None:
         """Weigh how far an action's effect and the bilinear form are trusted by how well each foresaw what came."""
-        known = np.flatnonzero(outcome < n_known)
+        known = np.flatnonzero(kind < n_known)
         if not len(known):
             return
-        base, effect, taste = (part[:, 0] for part in self._parts(*read))
+        base, effect, taste = (part[:, 0] for part in parts)
         interest = effect[:, None] * _TRUSTS[:, 0] + taste[:, None] * _TRUSTS[:, 1]  # (n, g)
         logits = base[:, None] + interest.unsqueeze(-1) * self.direction
-        said = logits[..., :n_known].log_softmax(dim=-1)[known, :, outcome[known]]
+        said = logits[..., :n_known].log_softmax(dim=-1)[known, :, kind[known]]
         self._scores = self._scores * _MEMORY ** len(known) + said.sum(dim=0)
         self.trust = _trust_of(self._scores)
 
@@ -367,9 +359,10 @@ class TransitionModel(nn.Module):
         for _ in range(self.steps):
             rows = rng.integers(self.n_told, size=min(self.n_told, self.batch_size))
             told = {name: values[rows] for name, values in self._told.items()}
-            logits = self._logits(
+            parts = self._parts(
                 told["codes"], th.as_tensor(told["numbers"]), told["actions"], th.as_tensor(told["state"])
-            )[:, : self._n_kinds]
+            )
+            logits = self._logits(parts)[:, : self._n_kinds]
             loss = F.cross_entropy(logits, th.as_tensor(told["kind"]))
             for group in self._adam.param_groups:
                 group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
@@ -461,7 +454,7 @@ class TransitionModel(nn.Module):
         codes = self.inputs.codes_of(progress[:, None], pairs, k)
         numbers = self.inputs.numbers_of(th.as_tensor(sets.similarities.reshape(b * s, k, -1)), progress, pairs)
         state = th.as_tensor(sets.state.reshape(b * s, 1, -1)).expand(-1, k, -1)
-        chances = self._probabilities(codes, numbers, sets.actions.reshape(b * s, k), state)
+        chances = self._probabilities(self._parts(codes, numbers, sets.actions.reshape(b * s, k), state))
         earned = self.rewards.of(progress[:, None], pairs, self._n_kinds)
         reward = (chances.numpy() * earned).sum(axis=-1)
         outcomes = _merged(chances).numpy()

@@ -262,9 +262,9 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
     """One entry of a plan."""
     th.set_num_threads(1)
     if "oracle" in asked:
-        env = _training_env({**asked, "learner": {}}, split="test")
+        env = _training_env(asked, split="test")
         oracle = CareerOracle(env, asked["oracle"], n_sets=asked["n_sets"])
-        envs, people = _held_out({**asked, "learner": {}})
+        envs, people = _held_out(asked)
         played = _told(play(envs, people, _EPISODES_SEED, oracle.predict))
         values, errors = oracle.values(people)
         error = float(np.sqrt((errors**2).sum()) / len(errors))

@@ -18,6 +18,7 @@ import numpy as np
 
 from dynaq_algo import DynaQ, LinearBandit
 from dynaq_algo.agent_file import AgentFileError
+from experiments.runs.careers import evenly_spread
 from experiments.runs.folders import RunError, read_json, write_json
 from experiments.web.agents import PAIRS, market_of
 from jobrec_gym import LabourMarket, RuleSimulator
@@ -123,8 +124,8 @@ class Careers:
         self._learns = learns
         self._env = _env(market, truth, "test")
         held_out = self._env.unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
-        places = np.linspace(0, len(held_out) - 1, min(_PEOPLE, len(held_out))).astype(np.int64)
-        self.people: tuple[int, ...] = tuple(held_out[places].tolist())
+        some = evenly_spread(held_out, "people", min(_PEOPLE, len(held_out)))
+        self.people: tuple[int, ...] = tuple(some.tolist())
         self._lock = threading.Lock()
         self._careers: dict[tuple[int, str], Career] = {}
         self._agents: dict[str, Any] = {}
