@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import math
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, write_figure, write_json, write_text
+from experiments.runs.folders import commit_of_checkout, read_json, write_figure, write_json, write_text
+from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import LabourMarket, RecordedSimulator, RuleSimulator, load_market
 from jobrec_gym.counter_rng import hash64, normal
 from jobrec_gym.simulators.base import DECISIONS, DEFAULT_REWARDS, CertainFeedback
+from jobrec_gym.simulators.rules import QUANTILES
 
 __all__ = [
     "CHECKPOINTS",
@@ -51,7 +51,6 @@ CHECKPOINTS = (0, 20, 50, 100, 200)
 THIS_MODEL = ("model", "model less job's mean")
 """What is put as the model against the project's own planted truth: its probabilities, without and with the option."""
 
-_QUANTILES = (0.60, 0.85, 0.95)
 _REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
 _N_CANDIDATES, _STEPS, _SETS = 10, 10, 200
 _SHUFFLED, _NEGATED, _TEST, _NOISE = 1, 2, 3, 4
@@ -174,7 +173,7 @@ class PlantedAnswers:
     def __init__(self, utility: Floats, noise: float):
         self._utility = (utility - utility.mean()) / utility.std()
         self._noise = noise
-        self._cuts = np.quantile(self._utility, _QUANTILES)
+        self._cuts = np.quantile(self._utility, QUANTILES)
 
     def bind(self, market: LabourMarket) -> PlantedAnswers:
         """Ties it to a market; the table is of one already."""
@@ -325,31 +324,18 @@ def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: 
     runs: dict[Cell, dict[str, Any]] = {}
     for cell in cells:
         file = folder / f"{cell.name}.json"
-        if file.is_file():
-            there = json.loads(file.read_text())
-            if there.get("n_interactions") == n_interactions:
-                runs[cell] = there["run"]
+        there = read_json(file, "Remove it, and it is made again.") if file.is_file() else {}
+        if there.get("n_interactions") == n_interactions:
+            runs[cell] = there["run"]
     missing = [cell for cell in cells if cell not in runs]
-
-    def keep(cell: Cell, run: dict[str, Any]) -> None:
-        runs[cell] = run
-        write_json(folder / f"{cell.name}.json", {"n_interactions": n_interactions, "run": run})
-        progress.update(1)
-
     with Progress(len(cells), "prior", "run") as progress:
         progress.update(len(runs))
-        if n_jobs == 1 or len(missing) < 2:
-            for cell in missing:
-                keep(cell, play(cell, n_interactions))
-        else:
-            with ProcessPoolExecutor(n_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-                waiting = {pool.submit(play, cell, n_interactions): cell for cell in missing}
-                try:
-                    for done in as_completed(waiting):
-                        keep(waiting[done], done.result())
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+        one_by_one = ((cell, play(cell, n_interactions)) for cell in missing)
+        side_by_side = in_processes(partial(play, n_interactions=n_interactions), missing, n_jobs)
+        for cell, run in one_by_one if n_jobs == 1 or len(missing) < 2 else side_by_side:
+            runs[cell] = run
+            write_json(folder / f"{cell.name}.json", {"n_interactions": n_interactions, "run": run})
+            progress.update(1)
     return runs
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from experiments.pages.plots import Figure, level_paths
 from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spread, play
 from experiments.runs.folders import RunError, read_json, write_figure, write_json
+from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table
 from jobrec_gym import RuleSimulator
@@ -97,32 +96,23 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
         folder: Where results are kept.
         n_jobs: How many processes.
     """
-    results: dict[int, dict[str, Any]] = {}
+    results: dict[Path, dict[str, Any]] = {}
     missing = []
-    for number, asked in enumerate(plan):
+    for asked in plan:
         path = _path(folder, asked)
         kept = read_json(path, "Remove it, and it is made again.") if path.is_file() else None
         if kept is not None and kept.get("asked") == asked:
-            results[number] = kept
+            results[path] = kept
         else:
-            missing.append(number)
+            missing.append(asked)
     with Progress(len(plan), "careers", "run", done=len(results)) as progress:
-
-        def keep(number: int, found: dict[str, Any]) -> None:
-            results[number] = {"asked": plan[number], **found}
-            write_json(_path(folder, plan[number]), results[number])
+        one_by_one = ((asked, _done(asked)) for asked in missing)
+        for asked, found in one_by_one if n_jobs == 1 else in_processes(_done, missing, n_jobs):
+            path = _path(folder, asked)
+            results[path] = {"asked": asked, **found}
+            write_json(path, results[path])
             progress.update()
-
-        if n_jobs == 1:
-            for number in missing:
-                keep(number, _done(plan[number]))
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(n_jobs, mp_context=context) as pool:
-                waiting = {pool.submit(_done, plan[number]): number for number in missing}
-                for one in as_completed(waiting):
-                    keep(waiting[one], one.result())
-    return {"runs": [results[number] for number in range(len(plan))]}
+    return {"runs": [results[_path(folder, asked)] for asked in plan]}
 
 
 def evaluated(model: Any, asked: Options) -> dict[str, Any]:

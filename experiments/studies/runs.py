@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +19,8 @@ from experiments.runs.arguments import as_override, written
 from experiments.runs.build import Setup, build_seeds
 from experiments.runs.command import in_one_line
 from experiments.runs.folders import RunError, is_finished
-from experiments.runs.interrupts import Interrupted, as_child, end_child
+from experiments.runs.interrupts import Interrupted, end_child
+from experiments.runs.processes import in_processes
 from experiments.runs.training import run_training
 
 __all__ = [
@@ -205,22 +201,8 @@ def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str
     Raises:
         RunError: If a process dies.
     """
-    if not runs:
-        return
-    # Spawned: a forked process would inherit the threads' locks of torch and BLAS, held or not.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_jobs, len(runs)), mp_context=context, initializer=_begin_process) as pool:
-        futures = {pool.submit(_run, run): run for run in runs}
-        try:
-            for future in as_completed(futures):
-                done(futures[future], future.result())
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a process of the study died, perhaps for want of memory (n_jobs=1 takes less): the same "
-                "command goes on where it stopped."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for run, error in in_processes(_run, runs, n_jobs):
+        done(run, error)
 
 
 def one_line(error: BaseException) -> str:
@@ -254,20 +236,6 @@ def _run(run: StudyRun) -> str | None:
         root.removeHandler(handler)
         handler.close()
     return None
-
-
-def _begin_process() -> None:
-    as_child()
-    logging.captureWarnings(True)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A process whose study was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only processes of a pool are begun"
-    parent.join()
-    os._exit(1)
 
 
 def _options(group: str) -> list[str]:

@@ -1,0 +1,63 @@
+"""Work side by side, in processes that begin once and end with their parent."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from experiments.runs.folders import RunError
+from experiments.runs.interrupts import as_child
+
+__all__ = ["in_processes"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_processes(work: Callable[[Item], Result], items: Sequence[Item], n_jobs: int) -> Iterator[tuple[Item, Result]]:
+    """Does the work of all items, and yields each with its result when it is done.
+
+    Args:
+        work: A function of a module, so that a process can import it.
+        items: What it is called with, one at a time.
+        n_jobs: How many processes, at most.
+
+    Raises:
+        RunError: If a process dies.
+    """
+    if not items:
+        return
+    # Spawned: a forked process would inherit the threads' locks of torch and BLAS, held or not.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(n_jobs, len(items)), mp_context=context, initializer=_begin_process) as pool:
+        futures = {pool.submit(work, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the study died, perhaps for want of memory (n_jobs=1 takes less): the same "
+                "command goes on where it stopped."
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_process() -> None:
+    as_child()
+    logging.captureWarnings(True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose study was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only processes of a pool are begun"
+    parent.join()
+    os._exit(1)
