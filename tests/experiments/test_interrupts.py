@@ -45,14 +45,19 @@ def begun(folder, command, *arguments):
 
 
 def stopped_once(process, there, number, whole_group=False):
-    """Waits until something is there, however long it takes, stops the process, and returns its last two lines."""
+    """Waits until something is there, however long it takes, stops the process, and returns the two lines that it says.
+
+    Joblib's helper process, which ends after the command, may warn behind them of files that are already gone.
+    """
     while process.poll() is None and not there():
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
     (os.killpg if whole_group else os.kill)(process.pid, number)
     _, errors = process.communicate()
     assert "Traceback" not in errors, errors
-    return errors.splitlines()[-2:]
+    lines = errors.splitlines()
+    (said,) = (place for place, line in enumerate(lines) if line.startswith("stopped by "))
+    return lines[said : said + 2]
 
 
 def rows(folder, depth="*/*/*"):

@@ -60,4 +60,15 @@ function begin() {
   if (again) setTimeout(() => again.isConnected && again.querySelector("a").click(), 1000 * again.dataset.again);
 }
 
+// What somebody chose before this file was there, or the browser kept from the last visit, is not what the page shows.
+function isChosen(element) {
+  const isOther = (option) => option.selected !== option.defaultSelected;
+  return element.options ? [...element.options].some(isOther) : element.value !== element.defaultValue;
+}
+
 begin();
+for (const form of document.querySelectorAll("form[data-at-once]")) {
+  const chosen = [...form.querySelectorAll("input, select")].filter(isChosen);
+  for (const element of chosen) element.dispatchEvent(new Event("input"));
+  if (chosen.length) send(form, null, document.activeElement.id);
+}
