@@ -83,11 +83,15 @@ class CareerProblem(RecommendationProblem):
             self.horizon = EPISODE_STEPS if show_steps_left is True else int(show_steps_left)
         if levels not in get_args(Levels):
             raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
+        shown = tuple(self.dynamics.names[place] for place in self._observed)
+        # What the columns of the entry `progress` are; none where nobody moves.
+        self.progress_names = shown if self.horizon is None else (*shown, _STEPS_LEFT)
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
         self.simulator = made.bind(self.market)
         self.tells_levels = levels == "ask"
         self.is_free: bool = getattr(self.simulator, "is_free", False)
         self._draws: bool = getattr(self.simulator, "draws", True)
+        self.noise_of = getattr(self.simulator, "noise_of", None)
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
         if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
             raise ValueError(
@@ -100,12 +104,6 @@ class CareerProblem(RecommendationProblem):
     def pair_names(self) -> tuple[str, ...]:
         """What the columns of the entry ``pairs`` are: those of the dynamics, then pair features."""
         return (*self.dynamics.pair_names, *self.pair_values.names)
-
-    @property
-    def progress_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``progress`` are; none where nobody moves."""
-        names = tuple(self.dynamics.names[place] for place in self._observed)
-        return (*names, _STEPS_LEFT) if self.horizon is not None else names
 
     def observation_space(self) -> spaces.Dict:
         """The space of one observation."""
@@ -183,14 +181,23 @@ class CareerProblem(RecommendationProblem):
         applicant_ids, job_ids = self.sampled_pairs()
         return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
 
-    def answers(self, states: States, applicant_ids: Ids, job_ids: Ids, keys: NDArray[np.uint64]) -> CareerAnswers:
-        """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m)."""
-        drawn = keys if self._draws else None
+    def answers(
+        self,
+        states: States,
+        applicant_ids: Ids,
+        job_ids: Ids,
+        keys: NDArray[np.uint64] | None,
+        noise: NDArray[np.float64] | None = None,
+    ) -> CareerAnswers:
+        """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m).
+
+        Of interactions whose noise (n,) is at hand, see :attr:`noise_of`, keys (n,) are not read.
+        """
+        told: dict[str, Any] = {} if noise is None else {"noise": noise}
         levels = self.dynamics.levels(states) if self.tells_levels else None
-        if levels is None:
-            feedback = self.simulator.feedback(applicant_ids, job_ids, drawn)
-        else:
-            feedback = self.simulator.feedback(applicant_ids, job_ids, drawn, levels=levels)  # type: ignore[call-arg]
+        if levels is not None:
+            told["levels"] = levels
+        feedback = self.simulator.feedback(applicant_ids, job_ids, keys if self._draws else None, **told)
         pay = self.dynamics.pay(states, job_ids)
         moved = self.dynamics.advance(states, job_ids, feedback.number)
         return CareerAnswers(feedback.paid(feedback.reward * pay), pay, moved)
@@ -597,25 +604,27 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
     def _answer(
         self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        every = bool(made.all())
         # Rows that start anew are asked in vain where that costs nothing: whole arrays are read and written sooner.
-        rows = slice(None) if every or self._problem.is_free else made
-        keys = self._problem.keys_of_steps(self._episode_keys[rows], self._steps[rows])
-        answers = self._problem.answers(self._states[rows], self._applicant_ids[rows], job_ids[rows], keys)
-        self._own = answers.feedback, made
+        whole = self._problem.is_free or np.count_nonzero(made) == len(made)
+        rows = slice(None) if whole else made
+        keys = noise = None
+        if self._noise is None:
+            keys = self._problem.keys_of_steps(self._episode_keys[rows], self._steps[rows])
+        else:
+            noise = self._noise[rows]
+        answers = self._problem.answers(self._states[rows], self._applicant_ids[rows], job_ids[rows], keys, noise)
         feedback = answers.feedback
-        values = {"reward": feedback.reward, "pay": answers.pay, "valid": feedback.valid, **feedback.details}
-        if every:
-            self._states = answers.states
-        elif self._problem.is_free:
-            self._states = np.where(made[:, None], answers.states, self._states)
+        self._own = feedback, made
+        reward, pay, valid, details = feedback.reward, answers.pay, feedback.valid, feedback.details
+        if whole:
+            self._states = answers.states  # rows that start anew are entered next
         else:
             self._states[made] = answers.states
-            values = {name: scattered(entries, made) for name, entries in values.items()}
-        reward, pay, valid = (values.pop(name) for name in ("reward", "pay", "valid"))
-        components = {"cosine": cosine.copy(), "feedback": reward.copy()}
+            reward, pay, valid = (scattered(values, made) for values in (reward, pay, valid))
+            details = {name: scattered(values, made) for name, values in details.items()}
         entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward/feedback": reward.copy(), "reward/pay": pay}
-        return reward.copy(), {**entries, **values, "reward_components": components, "transition_valid": valid.copy()}
+        components = {"cosine": cosine.copy(), "feedback": reward.copy()}
+        return reward.copy(), {**entries, **details, "reward_components": components, "transition_valid": valid.copy()}
 
     def _left(self, made: Mask) -> Mask:
         return made & self._problem.dynamics.leaves(self._states)

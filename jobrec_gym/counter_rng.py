@@ -97,19 +97,21 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
     round_keys = hash64(keys[None], rounds)
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
-    outside = np.nonzero(values >= n)
-    if len(outside[0]):
-        of_all_rounds: tuple[Any, ...] = (slice(None), *outside)
+    # Of one axis: numpy goes through several ten times as long.
+    outside = np.flatnonzero(values >= n)
+    if len(outside):
+        where = np.unravel_index(outside, values.shape)
+        of_all_rounds: tuple[Any, ...] = (slice(None), *where)
         keys_outside = np.broadcast_to(round_keys, (_FEISTEL_ROUNDS, *values.shape))[of_all_rounds]
-        walked = values[outside]
-        if len(walked) <= _FEW:
-            pairs = zip(keys_outside.T.tolist(), walked.tolist(), strict=True)
-            walked = np.array([_walked(keys_of_one, value, a, b, n) for keys_of_one, value in pairs], dtype=np.uint64)
-        else:
-            while (pending := walked >= n).any():
-                walked[pending] = _feistel(keys_outside[:, pending], walked[pending], a, b)
-        values[outside] = walked
-    return values.astype(np.int64)
+        walked = values[where]
+        pending = np.arange(len(walked))
+        while len(pending) > _FEW:
+            walked[pending] = moved = _feistel(keys_outside[:, pending], walked[pending], a, b)
+            pending = pending[moved >= n]
+        for place in pending.tolist():
+            walked[place] = _walked(keys_outside[:, place].tolist(), int(walked[place]), a, b, n)
+        values[where] = walked
+    return values.view(np.int64)  # all are below `n`
 
 
 def text_key(text: str) -> int:

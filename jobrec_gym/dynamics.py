@@ -219,10 +219,10 @@ class BoundCareerDynamics:
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
         """``(job's level - present level) / 4``, and ``(job's level - 1) / 4``."""
-        jobs, present = self._shown_levels[job_ids], progress[..., 0]
-        values = np.empty((*np.broadcast_shapes(jobs.shape, present.shape), 2), dtype=np.float32)
-        np.subtract(jobs, present, out=values[..., 0], casting="same_kind")
-        values[..., 1] = jobs
+        jobs = self._shown_levels[job_ids]
+        above = np.asarray(jobs - progress[..., 0])
+        values = np.empty((*above.shape, 2), dtype=np.float32)
+        values[..., 0], values[..., 1] = above, jobs
         return values
 
     def levels(self, states: States) -> Ids:

@@ -49,7 +49,7 @@ class UpcomingEpisodes:
         # A block has parts of `_ahead` episodes each; of every environment one part is prepared, -1 for none.
         self._part = np.full(num_envs, -1)
         self._steps_ahead: _StepsAhead | None = None
-        # The environments' own arrays, as :meth:`shown` is given them: applicants, episodes, steps so far.
+        # The environments' own arrays, as :meth:`show` is given them: applicants, episodes, steps so far.
         self._running: tuple[Ids, NDArray[np.uint64], Ids] | None = None
         if problem.resample == "step" and problem.draws_ahead and 2 * _STEPS_AHEAD * n_ids <= _PREPARED_IDS:
             self._steps_ahead = _StepsAhead(problem, num_envs)
@@ -82,23 +82,38 @@ class UpcomingEpisodes:
                 if self._steps_ahead is not None:
                     self._steps_ahead.forget_next(row)
 
-    def next(self, rows: Mask) -> tuple[NDArray[np.uint64], NDArray[np.uint64], Ids, Ids]:
+    @property
+    def draws_noise(self) -> bool:
+        """Whether what answers draw is drawn ahead, with what is shown."""
+        return self._steps_ahead is not None and self._problem.noise_of is not None
+
+    def next(
+        self, rows: Mask, noise: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], Ids, Ids]:
         """The next episodes of the m marked environments.
+
+        Args:
+            rows: bool (n,).
+            noise: (n,), where what the first answers draw is written, if it is drawn ahead.
 
         Returns:
             Numbers (m,), what their interaction keys begin with (m,), applicants (m,), first candidates (m, k).
         """
-        self._draw(rows & (self._used == _BLOCK))
         places = rows.nonzero()[0]
         used = self._used[places]
+        if np.count_nonzero(used == _BLOCK):
+            self._draw(places[used == _BLOCK])
+            used = self._used[places]
         numbers, keys = self._block[places, used], self._keys[places, used]
         if self._steps_ahead is not None:
             if self._steps_ahead.lacks_next(rows):
                 if self._running is None:
                     self._steps_ahead.prepare_next(self._following())
                 else:  # all others on the way: one drawing of many is sooner done than two of few
-                    self._steps_ahead.prepare(~rows, *self._running, self._following())
-            applicant_ids, candidate_ids = self._steps_ahead.begin(places)
+                    applicant_ids, episodes, steps = self._running
+                    # What these show now is at hand: they are drawn from the step that they are about to make.
+                    self._steps_ahead.prepare(~rows, applicant_ids, episodes, steps + 1, self._following())
+            applicant_ids, candidate_ids = self._steps_ahead.begin(places, noise)
         elif self._ahead == 1:
             applicant_ids, candidate_ids = self._begin(numbers)
         else:
@@ -109,14 +124,33 @@ class UpcomingEpisodes:
         self._used[places] += 1
         return numbers, keys, applicant_ids, candidate_ids
 
-    def shown(self, rows: Mask, applicant_ids: Ids, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> Ids:
-        """What the m marked environments show (m, k): of all n their applicants, episodes and steps so far, (n,)."""
+    def show(
+        self,
+        rows: Mask,
+        applicant_ids: Ids,
+        episodes: NDArray[np.uint64],
+        steps: NDArray[np.int64],
+        out: Ids,
+        noise: NDArray[np.float64] | None,
+    ) -> None:
+        """Writes what all environments show now into ``out`` (n, k).
+
+        Args:
+            rows: bool (n,), which show something new; others have just begun an episode that :meth:`next` gave, and
+                show its first candidates.
+            applicant_ids: (n,), like all that follow the environments' own array.
+            episodes: (n,).
+            steps: (n,), so far.
+            out: (n, k), what was shown before.
+            noise: (n,), where what the coming answers draw is written, if it is drawn ahead.
+        """
         if self._steps_ahead is None:
-            return self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
+            out[rows] = self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
+            return
         self._running = applicant_ids, episodes, steps
-        if self._steps_ahead.lacks(rows, steps):
+        if self._steps_ahead.lacks(steps):
             self._steps_ahead.prepare(rows, applicant_ids, episodes, steps, self._following())
-        return self._steps_ahead.shown(rows, steps)
+        self._steps_ahead.show(steps, out, noise)
 
     def forget(self, rows: Mask) -> None:
         """The running episodes of some rows are not those that :meth:`next` gave: what was prepared does not hold."""
@@ -135,7 +169,7 @@ class UpcomingEpisodes:
             self.generators[row] = generator
             self.seeds[row] = None
         self._running = None
-        self._draw(np.ones(len(self.generators), dtype=bool))
+        self._draw(np.arange(len(self.generators)))
         self._used = np.asarray(state["used"]).copy()
         if self._steps_ahead is not None:
             self._steps_ahead.forget(np.ones(len(self.generators), dtype=bool))
@@ -143,12 +177,12 @@ class UpcomingEpisodes:
 
     def _following(self) -> NDArray[np.uint64]:
         """Numbers (n,) of the episodes that :meth:`next` gives next."""
-        self._draw(self._used == _BLOCK)
+        self._draw((self._used == _BLOCK).nonzero()[0])
         return self._block[np.arange(len(self._used)), self._used]
 
-    def _draw(self, rows: Mask) -> None:
-        for row in rows.nonzero()[0].tolist():
-            generator: np.random.Generator = self.generators[row]  # type: ignore[assignment]  # seeded at the first reset
+    def _draw(self, places: Ids) -> None:
+        for row in places.tolist():
+            generator: np.random.Generator = self.generators[row]  # seeded at the first reset
             self._before_block[row] = dict(generator.bit_generator.state)
             self._block[row] = generator.integers(0, 2**64 - 1, _BLOCK, dtype=np.uint64, endpoint=True)
             self._keys[row] = self._problem.episode_keys(self._block[row])
@@ -188,6 +222,8 @@ class _StepsAhead:
         self._until = np.zeros(num_envs, dtype=np.int64)
         self._has_next = np.zeros(num_envs, dtype=bool)
         self._sets = np.zeros((num_envs, 2, _STEPS_AHEAD, problem.num_candidates), dtype=np.int64)
+        self._noise = np.zeros((num_envs, 2, _STEPS_AHEAD)) if problem.noise_of is not None else None
+        self._first_lanes = np.arange(0, 2 * num_envs, 2)
         self._next_applicants = np.zeros(num_envs, dtype=np.int64)
 
     def forget(self, rows: Mask) -> None:
@@ -200,11 +236,11 @@ class _StepsAhead:
 
     def lacks_next(self, rows: Mask) -> bool:
         """Whether the episode that follows is not known in a marked row."""
-        return bool((rows > self._has_next).any())
+        return bool(np.count_nonzero(rows > self._has_next))
 
-    def lacks(self, rows: Mask, steps: NDArray[np.int64]) -> bool:
-        """Whether it is not known what a marked row shows after some steps (n,)."""
-        return bool((rows & (steps >= self._until)).any())
+    def lacks(self, steps: NDArray[np.int64]) -> bool:
+        """Whether it is not known what a row shows after some steps (n,)."""
+        return bool(np.count_nonzero(steps >= self._until))
 
     def prepare_next(self, numbers: NDArray[np.uint64]) -> None:
         """Draws the first steps of the episodes that follow, of some numbers (n,), wherever they are not known."""
@@ -227,25 +263,35 @@ class _StepsAhead:
         self._until[places] = now + _STEPS_AHEAD
         self._fill((who, self._lane[who], applicant_ids[who], episodes[who], at), self._following(numbers))
 
-    def begin(self, places: Ids) -> tuple[Ids, Ids]:
+    def begin(self, places: Ids, noise: NDArray[np.float64] | None) -> tuple[Ids, Ids]:
         """Applicants (m,) and first candidates (m, k) of the episodes that follow in m rows, and run from now on."""
         lanes = self._lane[places] = 1 - self._lane[places]
         self._until[places], self._has_next[places] = _STEPS_AHEAD, False
+        if noise is not None and self._noise is not None:
+            noise[places] = self._noise[places, lanes, 0]
         return self._next_applicants[places], self._sets[places, lanes, 0]
 
-    def shown(self, rows: Mask, steps: NDArray[np.int64]) -> Ids:
-        """What the m marked rows show after some steps (n,), which is known; (m, k)."""
-        places = rows.nonzero()[0]
-        return self._sets[places, self._lane[places], steps[places] % _STEPS_AHEAD]
+    def show(self, steps: NDArray[np.int64], out: Ids, noise: NDArray[np.float64] | None) -> None:
+        """Writes what is known of all rows after some steps (n,): what they show (n, k), and what answers draw (n,)."""
+        places = self._first_lanes + self._lane
+        places *= _STEPS_AHEAD
+        places += steps % _STEPS_AHEAD
+        # Were it to check places, `take` would buffer `out`.
+        np.take(self._sets.reshape(-1, out.shape[1]), places, axis=0, out=out, mode="clip")
+        if noise is not None and self._noise is not None:
+            np.take(self._noise.reshape(-1), places, out=noise, mode="clip")
 
     def _following(self, numbers: NDArray[np.uint64]) -> _Part:
         places = (~self._has_next).nonzero()[0]
         self._next_applicants[places] = self._problem.applicants(numbers[places])
         self._has_next[places] = True
-        at = np.tile(np.arange(_STEPS_AHEAD), len(places))
+        at = np.broadcast_to(np.arange(_STEPS_AHEAD), (len(places), _STEPS_AHEAD)).reshape(-1)
         places = np.repeat(places, _STEPS_AHEAD)
         return places, 1 - self._lane[places], self._next_applicants[places], numbers[places], at
 
     def _fill(self, *parts: _Part) -> None:
         places, lanes, applicant_ids, episodes, at = (np.concatenate(values) for values in zip(*parts, strict=True))
-        self._sets[places, lanes, at % _STEPS_AHEAD] = self._problem.candidates(applicant_ids, episodes, at)
+        slots = places, lanes, at % _STEPS_AHEAD
+        self._sets[slots] = self._problem.candidates(applicant_ids, episodes, at)
+        if self._noise is not None and self._problem.noise_of is not None:
+            self._noise[slots] = self._problem.noise_of(self._problem.interaction_keys(episodes, at))

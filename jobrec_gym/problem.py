@@ -104,7 +104,13 @@ class RecommendationProblem:
     """Who applies, what is shown, and what is observed; holds tables, never the state of an episode.
 
     Arguments are those of :class:`~jobrec_gym.env.JobRecEnv`.
+
+    Attributes:
+        noise_of: What answers draw in interactions, by their keys (n,), float64 (n,), where it is known ahead; ``None``
+            where it is not, or nobody is asked.
     """
+
+    noise_of: Callable[[NDArray[np.uint64]], NDArray[np.float64]] | None = None
 
     def __init__(
         self,

@@ -146,12 +146,16 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._ended: Mask
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
+        # What the coming answers draw, where it is drawn ahead with what is shown.
+        self._noise: NDArray[np.float64] | None
         self._masks: NDArray[np.int8]
         # What was chosen of running episodes, by environment; all others are drawn.
         self._beginnings: dict[int, Beginning] = {}
         # Which jobs were recommended in the running episodes, a bit each, with `repeats=False`.
         self._recommended: NDArray[np.uint8]
+        # Which rows were reset in the last step, same-step mode, and whether one was.
         self._reset_rows: Mask
+        self._any_reset: bool
         # What the last step recommended: applicants, jobs, keys of episodes, steps before it, which rows made one, and
         # cosines.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask, Cosines]
@@ -298,19 +302,18 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 '`reset(options={"reset_mask": terminated | truncated})` first.'
             )
         made = ~self._ended
-        all_made = bool(made.all())
+        resting = self._ended.nonzero()[0]  # next-step mode: these rows start anew and take no action
         actions = self._check_actions(np.asarray(actions), made)
         job_ids = self._candidate_ids[self._rows, actions]
-        if not all_made:
-            job_ids[~made] = 0
+        job_ids[resting] = 0
         self._recommendations = None
         raw = self._cosine(actions, job_ids)
         cosine = scaled_cosine(raw, "unit")
         cosines = Cosines(raw, cosine.copy())
         self._last = self._applicant_ids.copy(), job_ids, self._episode_keys.copy(), self._steps.copy(), made, cosines
         reward, entries = self._answer(made, job_ids, cosine)
-        if not all_made:  # next-step mode: these rows start anew and take no action
-            reward[~made] = 0.0
+        if len(resting):
+            reward[resting] = 0.0
             self._start(~made, seen=not self._sees_anew)
         self._advance(made, job_ids)
         if self._sees_anew:
@@ -327,7 +330,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
         infos: dict[str, Any] = {}
         observations = self._settle(infos, ended)
-        self._is_whole = all_made and not self._reset_rows.any()
+        self._is_whole = not len(resting) and not self._any_reset
         self.add_step_infos(infos, {"job_id": job_ids.copy(), **entries})
         return observations, reward, terminated, truncated, infos
 
@@ -404,9 +407,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         made = self._last[4]
         if self._is_whole:
             _add_full(infos, entries, made)
-        elif not self._reset_rows.any():
-            if made.any():
-                _blank(entries, ~made)
+        elif not self._any_reset:
+            if np.count_nonzero(made):
+                _blank(entries, (~made).nonzero()[0])
                 _add_full(infos, entries, made)
         else:
             for key, values in entries.items():
@@ -453,6 +456,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._applicant_ids[here], self._candidate_ids[here] = begun
             self._beginnings[row] = beginning
         self._episode_keys = self._problem.episode_keys(self._episodes)
+        if self._noise is not None and self._problem.noise_of is not None:
+            self._noise = self._problem.noise_of(self._problem.keys_of_steps(self._episode_keys, self._steps))
         self._masks = self._unrecommended(self._every)
         self._enter(self._rows)
         self._gather(self._rows)
@@ -483,10 +488,11 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._ended = np.zeros(n, dtype=bool)
         self._applicant_ids = np.zeros(n, dtype=np.int64)
         self._candidate_ids = np.zeros((n, k), dtype=np.int64)
+        self._noise = np.zeros(n) if self._upcoming.draws_noise else None
         self._masks = np.ones((n, k), dtype=np.int8)
         n_jobs = 0 if self._problem.repeats else len(self.market.jobs)
         self._recommended = np.zeros((n, -(-n_jobs // 8)), dtype=np.uint8)
-        self._reset_rows = np.zeros(n, dtype=bool)
+        self._reset_rows, self._any_reset = np.zeros(n, dtype=bool), False
         self._rows = np.arange(n)
         self._every = np.ones(n, dtype=bool)
         problem = self._problem
@@ -511,7 +517,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _start(self, rows: Mask, beginning: Beginning | None = None, seen: bool = True) -> None:
         """Begins episodes in some rows; what is observed of them may be brought up to date later, with all others."""
-        episodes, keys, applicant_ids, candidate_ids = self._upcoming.next(rows)
+        episodes, keys, applicant_ids, candidate_ids = self._upcoming.next(rows, self._noise)
         places = rows.nonzero()[0]  # of few rows read and written many times sooner than by a mask
         if beginning is not None or self._beginnings:
             for row in places.tolist():
@@ -570,8 +576,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             self._remember(np.flatnonzero(rows), job_ids[rows])
         self._steps += rows
         if self._problem.resample == "step":
-            shown = self._upcoming.shown(rows, self._applicant_ids, self._episodes, self._steps)
-            self._candidate_ids[rows.nonzero()[0]] = shown
+            self._upcoming.show(
+                rows, self._applicant_ids, self._episodes, self._steps, self._candidate_ids, self._noise
+            )
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)
@@ -591,7 +598,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     def _settle(self, infos: dict[str, Any], ended: Mask) -> Batch:
         """Observations after a step; ended rows are reset first where the mode says so."""
-        self._reset_rows = np.zeros(self.num_envs, dtype=bool)
+        if self._any_reset:
+            self._reset_rows, self._any_reset = np.zeros(self.num_envs, dtype=bool), False
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
             self._add_final(infos, ended)
             self._add_state_infos(infos["final_info"], ended)
@@ -608,7 +616,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         infos.setdefault("final_info", {})
         for key in ("_final_obs", "_final_info"):
             infos[key] = infos.get(key, np.zeros(self.num_envs, dtype=bool)) | rows
-        self._reset_rows = self._reset_rows | rows
+        self._reset_rows, self._any_reset = self._reset_rows | rows, True
         self._is_whole = False
 
     def _add_state_infos(self, infos: dict[str, Any], rows: Mask) -> None:
@@ -712,13 +720,13 @@ def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> No
         infos["_" + key] = every.copy()
 
 
-def _blank(entries: dict[str, Any], rows: Mask) -> None:
-    """Empties entries of some rows, which do not have them, as Gymnasium does."""
+def _blank(entries: dict[str, Any], places: NDArray[np.int64]) -> None:
+    """Empties entries of some rows (m,), which do not have them, as Gymnasium does."""
     for values in entries.values():
         if isinstance(values, dict):
-            _blank(values, rows)
+            _blank(values, places)
         else:
-            values[rows] = None if values.dtype == object else 0
+            values[places] = None if values.dtype.hasobject else 0
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:

@@ -271,11 +271,14 @@ _kept_untold = lru_cache(maxsize=64)(_new_untold)
 class BoundSimulator(Protocol):
     """A simulator that knows its market.
 
-    It may have three further attributes, for speed. ``draws = False`` says that no answer depends on
+    It may have four further attributes, for speed. ``draws = False`` says that no answer depends on
     ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is told of episodes that
     have made their first step, of (m,) applicants and the (m, k) jobs that each of them is shown, and may compute
     ahead; ``prepare = None`` is the same as none. ``is_free = True`` says that an answer costs nothing and is the same
     whatever else is asked: environments may then ask in vain, where leaving rows out takes longer.
+    ``noise_of(interaction_keys)``, (n,) float64, says that keys are read for nothing else: an environment that knows
+    its interactions ahead draws for many of them together, and gives ``feedback`` the numbers as ``noise=``, (n,), in
+    place of their keys; ``noise_of = None`` is the same as none.
     """
 
     def feedback(

@@ -156,6 +156,8 @@ class BoundRuleSimulator:
         prepare: Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`;
             ``None`` where whole rows are kept.
         is_free: Whether an answer costs nothing.
+        noise_of: What is added to the utility in interactions, by their keys (n,) alone, float64 (n,); ``None`` where
+            keys are needed for more than that, or for nothing.
     """
 
     is_free = True
@@ -171,6 +173,7 @@ class BoundRuleSimulator:
         self.draws = bool(self.noise or self.corruption)
         self._kept = kept_pairs(self._utility, len(market.applicants), len(market.jobs))
         self.prepare = self._kept.prepare if isinstance(self._kept, PreparedPairs) else None
+        self.noise_of = self._noise_of if self.noise and not self.corruption else None
         self._popularity = normal(hash64(seed, _POPULARITY, np.arange(len(market.jobs))))
         rows = np.arange(_SAMPLE_SIZE)
         applicants = bounded(hash64(seed, _SAMPLE, 0, rows), len(market.applicants))
@@ -237,6 +240,7 @@ class BoundRuleSimulator:
         job_ids: Ids,
         interaction_keys: NDArray[np.uint64] | None = None,
         levels: Ids | None = None,
+        noise: NDArray[np.float64] | None = None,
     ) -> Feedback:
         """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
 
@@ -244,20 +248,25 @@ class BoundRuleSimulator:
             ValueError: If there is noise and nothing to draw it from.
         """
         utility = self.utility(applicant_ids, job_ids, levels)
-        if interaction_keys is None:
+        if noise is not None:
+            utility = utility + noise
+        elif interaction_keys is None:
             if self.draws:
                 raise ValueError(
                     "`interaction_keys` must be given where `noise` or `corruption` is above 0: both are drawn from "
                     "them."
                 )
         elif self.noise:
-            utility = utility + self._noise_scale * normal(interaction_keys)
+            utility = utility + self._noise_of(interaction_keys)
         decision = self.thresholds.searchsorted(utility, side="right")
         if interaction_keys is not None and self.corruption:
             corrupted = uniform(hash64(_CORRUPTION, interaction_keys)) < self.corruption
             anything = np.searchsorted(QUANTILES, uniform(hash64(_CORRUPTION, 1, interaction_keys)), side="right")
             decision = np.where(corrupted, anything, decision)
         return CertainFeedback(decision, self._rewards)
+
+    def _noise_of(self, interaction_keys: NDArray[np.uint64]) -> NDArray[np.float64]:
+        return self._noise_scale * normal(interaction_keys)
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
         """Mean reward of pairs over noise and corruption, exact.

@@ -171,6 +171,7 @@ def test_what_is_drawn_ahead_is_what_is_shown(monkeypatch, mode):
     later = JobRecCareerVectorEnv(3, 11, mode, **SMALL)
     assert ahead._upcoming._steps_ahead is not None and later._upcoming._steps_ahead is None
     assert_same(ahead.reset(seed=2), later.reset(seed=2))
+    assert ahead._noise is not None and later._noise is None
     rng = np.random.default_rng(0)
     for number in range(250):  # more episodes than one block of numbers
         actions = rng.integers(5, size=3)
@@ -182,9 +183,12 @@ def test_what_is_drawn_ahead_is_what_is_shown(monkeypatch, mode):
         elif number % 40 == 20:
             chosen = {"applicant_id": np.arange(3), "candidate_ids": np.tile(np.arange(5), (3, 1))}
             assert_same(ahead.reset(options=chosen), later.reset(options=chosen))
-        elif mode is AutoresetMode.DISABLED and done.any():
+        elif number % 40 == 30:  # one begins anew while the others are on their way
+            alone = {"reset_mask": np.array([True, False, False])}
+            assert_same(*(envs.reset(options=alone) for envs in (ahead, later)))
+        if mode is AutoresetMode.DISABLED and done.any():
             assert_same(*(envs.reset(options={"reset_mask": done.copy()}) for envs in (ahead, later)))
-        if number == 130:
+        if number % 13 == 12:
             for one in (ahead, later):
                 one.set_state(one.get_state())
 

@@ -86,6 +86,17 @@ def test_a_corrupted_answer_has_nothing_to_do_with_the_pair_and_the_others_stay(
     assert RuleSimulator.from_spec(spec).to_spec() == spec
 
 
+def test_noise_that_is_drawn_ahead_stands_for_the_keys_where_these_serve_for_nothing_else(market):
+    simulator = RuleSimulator(noise=0.5).bind(market)
+    applicants, jobs = np.full(300, 3), np.arange(300) % len(market.jobs)
+    keys = hash64(5, np.arange(300))
+    ahead = simulator.feedback(applicants, jobs, noise=simulator.noise_of(keys))
+    np.testing.assert_array_equal(ahead.decision, simulator.feedback(applicants, jobs, keys).decision)
+    assert (ahead.decision != RuleSimulator().bind(market).feedback(applicants, jobs).decision).any()
+    for other in (RuleSimulator(), RuleSimulator(noise=0.5, corruption=0.1), RuleSimulator(corruption=0.1)):
+        assert other.bind(market).noise_of is None
+
+
 def test_noise_is_fresh_for_each_interaction_and_needs_keys(market):
     simulator = RuleSimulator(noise=2.0).bind(market)
     same_pair = np.full(500, 4)
