@@ -41,12 +41,13 @@ from dynaq_algo.networks import PairNetwork, denormals_flushed
 from dynaq_algo.offline import Answers, OfflineBatch, OfflineData, passes
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.policies import CandidatePolicy
-from dynaq_algo.replay import CandidateReplay
+from dynaq_algo.replay import CandidateReplay, Transitions
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import (
     GymnasiumVecEnv,
     as_vec_env,
     attribute_of,
+    pair_sample_of,
     refuse_normalised_observations,
     refuse_other_observations,
     table_of,
@@ -96,10 +97,9 @@ NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usag
 class CandidateAlgorithm(DQN):
     """Base of off-policy algorithms that choose from a set of candidates; a subclass adds the learning method.
 
-    It takes environments in all their forms, keeps a compact replay, collects rollouts, hands on what was told rather
-    than tried, and saves and loads. A subclass makes the policy in :meth:`_setup_model`, and defines :meth:`train`,
-    :meth:`_sample_action`, :meth:`_on_step`, :meth:`_count_transitions`, :meth:`_offline_update` and
-    :meth:`_optimizers`.
+    It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts, hands on what
+    was told rather than tried, and saves and loads. A subclass makes its networks in :meth:`_setup_model`, and defines
+    :meth:`predict`, :meth:`train`, :meth:`_count_transitions`, :meth:`_offline_update` and :meth:`_optimizers`.
 
     Args:
         policy: As for :class:`~dynaq_algo.dynaq.DynaQ`, as all that follow.
@@ -233,6 +233,19 @@ class CandidateAlgorithm(DQN):
             th.default_generator.manual_seed(int(self._rngs["weights"].integers(2**63)))
             yield
 
+    def _make_policy(self) -> CandidatePolicy:
+        """A policy of the class that was asked for, which knows the scale of `pairs` where environments tell it."""
+        policy: CandidatePolicy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            action_table=self.action_table,
+            **self.policy_kwargs,
+        )
+        if self.env is not None and (sample := pair_sample_of(self.env, policy.features.n_pairs)) is not None:
+            policy.features.fit_pairs(sample)
+        return policy.to(self.device)
+
     def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
         """Change the environment, see SB3; candidate ids must name the same actions.
 
@@ -336,6 +349,23 @@ class CandidateAlgorithm(DQN):
             self._rollout_steps = self._rollout_episodes = 0
         return result
 
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Any action before `learning_starts`, then what :meth:`predict` says while it explores; twice, as in SB3."""
+        obs: Any = self._last_obs
+        if self.num_timesteps < learning_starts:
+            action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
+        else:
+            action, _ = self.predict(obs, deterministic=False)
+        return action, action
+
+    def _on_step(self) -> None:
+        """After each vector step: count it, and lower epsilon."""
+        self._count_transitions(self.n_envs)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
     def _see(self, decisions: DecisionBatch) -> None:
         """Show the features what is about to be decided, so that they know the scale of their inputs."""
         candidates = None if self.policy.layout.uses_ids else decisions.candidates
@@ -368,6 +398,13 @@ class CandidateAlgorithm(DQN):
         replay_buffer.add(obs, next_obs, buffer_action, reward, dones & ~truncated, infos)
         self._take_note(infos)
         self._last_obs = new_obs
+
+    def _new_transitions(self, most: int | None) -> Transitions | None:
+        """Those that were stored since this was last asked, the newest `most` of them; None where there are none."""
+        n_new = min(self.replay_buffer.n_added - self._n_scored, len(self.replay_buffer))
+        self._n_scored = self.replay_buffer.n_added
+        n_new = n_new if most is None else min(n_new, most)
+        return self.replay_buffer.newest(n_new) if n_new > 0 else None
 
     def _normalised(self, reward: np.ndarray) -> np.ndarray:
         """Rewards (n,) in the scale of learning."""

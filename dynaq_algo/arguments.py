@@ -139,24 +139,17 @@ def check_collecting(given: Mapping[str, Any]) -> None:
     require_whole("train_freq", frequency, 1)
 
 
-def check_learning(
-    *,
-    planning: str,
-    bootstrap: str,
-    gamma: float,
-    exploration_bonus: float,
-    weight_pull: float,
-    planning_steps: int,
-    batch_size: int,
-    target_update_interval: int,
-) -> None:
-    """Check what :class:`~dynaq_algo.dynaq.DynaQ` learns by.
+def check_learning(given: Mapping[str, Any]) -> None:
+    """Check all arguments of :class:`~dynaq_algo.dynaq.DynaQ` by name that it learns by; others are left alone.
 
     Raises:
         ValueError: If a choice is unknown, or a number out of range.
     """
-    refuse_other_choice("planning", planning, PLANNING)
-    refuse_other_choice("bootstrap", bootstrap, BOOTSTRAPS)
+    refuse_other_choice("planning", given["planning"], PLANNING)
+    refuse_other_choice("bootstrap", given["bootstrap"], BOOTSTRAPS)
+    gamma: float = given["gamma"]
+    weight_pull: float = given["weight_pull"]
+    exploration_bonus: float = given["exploration_bonus"]
     require_number("gamma", gamma)
     if isinstance(weight_pull, bool) or not (isinstance(weight_pull, numbers.Real) and 0 <= weight_pull <= 1):
         raise ValueError(
@@ -164,11 +157,10 @@ def check_learning(
         )
     if not (isinstance(exploration_bonus, numbers.Real) and 0 <= exploration_bonus < math.inf):
         raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")
-    if not 0 <= gamma <= 1 or (bootstrap == "same_action" and gamma == 1):
+    if not 0 <= gamma <= 1 or (given["bootstrap"] == "same_action" and gamma == 1):
         raise ValueError(
             f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
             f'got {gamma}. Lower it, or use `bootstrap="max"`.'
         )
-    counts = {"planning_steps": planning_steps, "batch_size": batch_size}
-    for name, count in {**counts, "target_update_interval": target_update_interval}.items():
-        require_whole(name, count, 0 if name == "planning_steps" else 1)
+    for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
+        require_whole(name, given[name], 0 if name == "planning_steps" else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch as th
 
@@ -10,8 +11,9 @@ from dynaq_algo.batches import Batch, NextPairs, gather, gather_next
 from dynaq_algo.layout import CandidateLayout
 from dynaq_algo.policies import CandidatePolicy, masked
 from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.target_values import TargetValues
 
-__all__ = ["chosen_values", "gather_for", "next_values", "values_to_choose_from", "warn_of_progress"]
+__all__ = ["chosen_values", "gather_for", "next_values", "values_ahead", "warn_of_progress"]
 
 _SAME_ACTION = (
     '`bootstrap="same_action"` values what follows as if the same job were recommended again, but the observation has '
@@ -34,6 +36,38 @@ def gather_for(bootstrap: str, transitions: Transitions, replay: CandidateReplay
     return batch._replace(following=gather_next(transitions, replay, policy, same_action=False))
 
 
+def values_ahead(
+    transitions: Transitions,
+    batch: Batch,
+    replay: CandidateReplay,
+    policy: CandidatePolicy,
+    bootstrap: str,
+    kept: TargetValues,
+    imagined: bool,
+) -> th.Tensor:
+    """What the target network says of the next step, computed as seldom as may be.
+
+    Args:
+        transitions: n of them.
+        batch: The same, by :func:`gather_for`.
+        replay: Where they, or those that they were made from, are stored.
+        policy: With the target network.
+        bootstrap: The kind.
+        kept: Values that are still right.
+        imagined: Whether they may be others than those stored.
+
+    Returns:
+        Its value (n,), 0 where terminated, or where nothing is left to choose; for `"double"`, which has yet to choose,
+        the values (n, k) of all next candidates, see :func:`chosen_values`.
+    """
+    if batch.following is not None:
+        return masked(policy.values_of_pairs(policy.q_net_target, batch.following.pairs), batch.following.mask)
+    if policy.plans_at_decision_time:  # the model's part changes with every reward: nothing to keep
+        return next_values(transitions, replay, policy, bootstrap)
+    evaluate = partial(next_values, replay=replay, policy=policy, bootstrap=bootstrap)
+    return kept.of(transitions, replay, policy.q_net_target, bootstrap, evaluate, imagined)
+
+
 def next_values(
     transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy, bootstrap: str
 ) -> th.Tensor:
@@ -41,11 +75,6 @@ def next_values(
     following = gather_next(transitions, replay, policy, bootstrap == "same_action")
     values = masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
     return _of_what_goes_on(values if values.ndim == 1 else values.amax(dim=1), following.terminated)
-
-
-def values_to_choose_from(following: NextPairs, policy: CandidatePolicy) -> th.Tensor:
-    """Q_target of all next candidates, (n, k), for `"double"` to choose from; -inf where one is not allowed."""
-    return masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
 
 
 def chosen_values(following: NextPairs, values: th.Tensor, policy: CandidatePolicy) -> th.Tensor:

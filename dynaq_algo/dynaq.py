@@ -8,29 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import polyak_update
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs, require_whole
-from dynaq_algo.batches import Batch, gather_alone, gather_steps
-from dynaq_algo.bootstrap import chosen_values, gather_for, next_values, values_to_choose_from, warn_of_progress
+from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs
+from dynaq_algo.batches import Batch
+from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.gaussian_process import GaussianProcess
-from dynaq_algo.layout import PAIRS, PROGRESS
 from dynaq_algo.networks import denormals_flushed, squared_error_step
 from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
-from dynaq_algo.plus import plus_arguments
+from dynaq_algo.plus import arguments_for
 from dynaq_algo.policies import CandidatePolicy
-from dynaq_algo.prior_trust import sources_of
 from dynaq_algo.replay import Transitions
 from dynaq_algo.target_values import TargetValues
-from dynaq_algo.transition_model import TransitionModel
-from dynaq_algo.vec_env import as_vec_env, pair_sample_of, what_is_read
+from dynaq_algo.telling import tell
+from dynaq_algo.transition_model import Foreseen, TransitionModel
+from dynaq_algo.vec_env import as_vec_env
 from dynaq_algo.weight_pull import anchors_of
 from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
 
@@ -178,7 +175,7 @@ class DynaQ(CandidateAlgorithm):
         )
         self.planning = planning
         self.planning_steps = planning_steps
-        self.planning_horizon = require_whole("planning_horizon", planning_horizon, 1)
+        self.planning_horizon = planning_horizon
         self.bootstrap = bootstrap
         self.planning_source = planning_source
         self.world_model_name = world_model
@@ -223,57 +220,29 @@ class DynaQ(CandidateAlgorithm):
             >>> DynaQ.plus(env, policy_kwargs={"prior": [0.0, 0.0]}).learn(1_500)  # doctest: +SKIP
         """
         env = as_vec_env(env)
-        shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
-        sources = None if prior_sources is None else sources_of(prior_sources)
-        names = what_is_read(env).get("pairs")
-        has_pairs = PAIRS in shown and (not isinstance(names, list) or bool(set(names) - set(sources or ())))
-        return cls(env=env, seed=seed, **plus_arguments(has_pairs, PROGRESS in shown, overrides, sources))
+        return cls(env=env, seed=seed, **arguments_for(env, prior_sources, overrides))
 
     # ------------------------------------------------------------------ build
 
     def _setup_model(self) -> None:
-        self._check_arguments()
+        check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel, self.planning)
+        refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
+        check_learning(vars(self))
         self._planner = make_planning_source(self.planning_source)
         super()._setup_model()
         with self._drawing_weights():
-            self.policy = self.policy_class(  # type: ignore[assignment]
-                self.observation_space,
-                self.action_space,
-                self.lr_schedule,
-                action_table=self.action_table,
-                **self.policy_kwargs,
-            ).to(self.device)
-            rate = self.lr_schedule(1)
-            given = dict(self.world_model_kwargs)
-            if given.get("prior_sources") is not None:
-                given.setdefault("pair_names", self.reads.get("pairs"))
-            world_model = make_world_model(self.world_model_name, self.policy, rate, self.gamma, given)
+            self.policy = self._make_policy()
+            rate, given, names = self.lr_schedule(1), self.world_model_kwargs, self.reads.get("pairs")
+            world_model = make_world_model(self.world_model_name, self.policy, rate, self.gamma, given, names)
             self.world_model = world_model.to(self.device)
         self._create_aliases()  # q_net, q_net_target
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
         self._kept_values = TargetValues(self.buffer_size, self.device, draws)
-        features = self.policy.features
-        if self.env is not None and (sample := pair_sample_of(self.env, features.n_pairs)) is not None:
-            features.fit_pairs(sample)
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
         if self._learns_values:
             warn_of_progress(self.bootstrap, self.policy.layout)
         # Of a loaded agent only their shapes: the values follow.
         self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
-
-    def _check_arguments(self) -> None:
-        check_world_model(self.world_model_name, self.world_model_kwargs, self.relabel, self.planning)
-        refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
-        check_learning(
-            planning=self.planning,
-            bootstrap=self.bootstrap,
-            gamma=self.gamma,
-            exploration_bonus=self.exploration_bonus,
-            weight_pull=self.weight_pull,
-            planning_steps=self.planning_steps,
-            batch_size=self.batch_size,
-            target_update_interval=self.target_update_interval,
-        )
 
     def _find_pair_features(self) -> None:
         super()._find_pair_features()
@@ -329,29 +298,6 @@ class DynaQ(CandidateAlgorithm):
     def _imagine(self, observation: Mapping[str, Any]) -> tuple[th.Tensor, th.Tensor]:
         """Mean and spread of the world model's rewards, (n, k) each."""
         return self.world_model.score(*self.policy.tensors(self.policy.layout.read(observation)))
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        obs: Any = self._last_obs
-        if self.num_timesteps < learning_starts:
-            action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
-        else:
-            action, _ = self.predict(obs, deterministic=False)
-        return action, action
-
-    def _on_step(self) -> None:
-        """After each vector step: copy the target network when its interval has passed, and lower epsilon."""
-        self._count_transitions(self.n_envs)
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
-        self.logger.record("rollout/exploration_rate", self.exploration_rate)
-
-    def _count_transitions(self, n: int) -> None:
-        """Count n more, and copy the target network when its interval has passed."""
-        copies_before = self._n_transitions // self.target_update_interval
-        self._n_transitions += n
-        if self._n_transitions // self.target_update_interval > copies_before:
-            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
 
     # ------------------------------------------------------------------ train
 
@@ -460,27 +406,10 @@ class DynaQ(CandidateAlgorithm):
 
     @th.no_grad()
     def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
-        """What the target network says of the next step.
-
-        Args:
-            transitions: n of them.
-            batch: The same.
-            imagined: Whether they may be others than those stored.
-
-        Returns:
-            Its value (n,), 0 where terminated, or where nothing is left to choose; for `double`, which has yet to
-            choose, the values (n, k) of all next candidates.
-        """
-        if batch.following is not None:
-            return values_to_choose_from(batch.following, self.policy)
-        if self.planning == "decision_time":  # the model's part changes with every reward: nothing to keep
-            return self._next_values(transitions)
-        return self._kept_values.of(
-            transitions, self.replay_buffer, self.q_net_target, self.bootstrap, self._next_values, imagined
+        """What the target network says of the next step, see :func:`~dynaq_algo.bootstrap.values_ahead`."""
+        return values_ahead(
+            transitions, batch, self.replay_buffer, self.policy, self.bootstrap, self._kept_values, imagined
         )
-
-    def _next_values(self, transitions: Transitions) -> th.Tensor:
-        return next_values(transitions, self.replay_buffer, self.policy, self.bootstrap)
 
     @property
     def _learns_values(self) -> bool:
@@ -500,24 +429,15 @@ class DynaQ(CandidateAlgorithm):
 
     def _score_new_transitions(self) -> None:
         """Let the world model predict rewards that it has not been trained on, then tell it."""
-        replay, policy = self.replay_buffer, self.policy
         # A network learns the others by replay.
-        most = len(replay) if self.world_model.optimizer is None else WINDOW
-        n_new = min(replay.n_added - self._n_scored, len(replay), most)
-        self._n_scored = replay.n_added
-        if n_new > 0:
-            new = replay.newest(n_new)
-            if isinstance(self.world_model, TransitionModel):
-                steps = gather_steps(new, replay, policy)
-                foreseen = self.world_model.observe(steps)
-                self.forecasts.add(steps.reward.tolist(), foreseen.reward.tolist())
-                self.transition_forecasts.add(steps.reward, foreseen)
-                return
-            alone, reward = gather_alone(new, replay, policy), policy.tensor(self._normalised(new.reward))
-            with th.no_grad():
-                predicted, _ = self.world_model(policy.features(*alone), with_spread=False)
-                self.world_model.observe(*alone, reward)
-            self.forecasts.add(reward.tolist(), predicted.tolist())
+        most = None if self.world_model.optimizer is None else WINDOW
+        if (new := self._new_transitions(most)) is not None:
+            reward = self._normalised(new.reward)
+            earned, said = tell(self.world_model, new, reward, self.replay_buffer, self.policy)
+            if isinstance(said, Foreseen):
+                self.transition_forecasts.add(earned, said)
+                said = said.reward
+            self.forecasts.add(earned.tolist(), said.tolist())
 
     def _drop_anchor(self) -> None:
         """Keep where the weights are when learning begins."""
@@ -544,6 +464,13 @@ class DynaQ(CandidateAlgorithm):
     def _end_pretraining(self) -> None:
         self._sync_target()
         self._is_anchored = False  # learning begins anew, from here
+
+    def _count_transitions(self, n: int) -> None:
+        """Count n more, and copy the target network when its interval has passed."""
+        copies_before = self._n_transitions // self.target_update_interval
+        self._n_transitions += n
+        if self._n_transitions // self.target_update_interval > copies_before:
+            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
 
     def _sync_target(self) -> None:
         self.q_net_target.load_state_dict(self.q_net.state_dict())

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["plus_arguments"]
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from dynaq_algo.layout import PAIRS, PROGRESS
+from dynaq_algo.prior_trust import sources_of
+from dynaq_algo.vec_env import what_is_read
+
+__all__ = ["arguments_for", "plus_arguments"]
+
+
+def arguments_for(
+    env: VecEnv, prior_sources: Sequence[str] | Mapping[str, float] | None, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of :class:`~dynaq_algo.dynaq.DynaQ` for what these environments show, see :func:`plus_arguments`.
+
+    Args:
+        env: The environments.
+        prior_sources: As for :meth:`DynaQ.plus <dynaq_algo.dynaq.DynaQ.plus>`.
+        overrides: Other arguments, dictionaries entry by entry.
+
+    Raises:
+        ValueError: If there are sources for another world model than a Gaussian process.
+    """
+    shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
+    sources = None if prior_sources is None else sources_of(prior_sources)
+    names = what_is_read(env).get("pairs")
+    has_pairs = PAIRS in shown and (not isinstance(names, list) or bool(set(names) - set(sources or ())))
+    return plus_arguments(has_pairs, PROGRESS in shown, overrides, sources)
 
 
 def plus_arguments(

@@ -172,7 +172,12 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
 
 
 def make_world_model(
-    name: str, policy: CandidatePolicy, learning_rate: float, gamma: float, given: Mapping[str, Any]
+    name: str,
+    policy: CandidatePolicy,
+    learning_rate: float,
+    gamma: float,
+    given: Mapping[str, Any],
+    pair_names: Sequence[str] | int | None = None,
 ) -> WorldModel | GaussianProcess | TransitionModel:
     """A world model of what a policy values.
 
@@ -182,6 +187,7 @@ def make_world_model(
         learning_rate: Of the networks' optimiser.
         gamma: Discount, for a model that knows what follows.
         given: Further arguments.
+        pair_names: What the numbers of `pairs` are, where the environment tells it, for sources of a prior among them.
 
     Raises:
         ValueError: If the model is one of transitions, and observations have no entry `progress`.
@@ -196,7 +202,8 @@ def make_world_model(
         arguments = {"prior": policy.prior, "gamma": gamma, **given}
         return TransitionModel(policy.features, columns, *bounds, **arguments)  # type: ignore[arg-type]
     if name == "gaussian_process":
-        return GaussianProcess(policy.features, **{"prior": policy.prior, **given})  # type: ignore[arg-type]
+        arguments = {"prior": policy.prior, "pair_names": pair_names, **given}
+        return GaussianProcess(policy.features, **arguments)  # type: ignore[arg-type]
     shared = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn, "learning_rate": learning_rate}
     return WorldModel(policy.features, **{**shared, **given})
 

@@ -57,7 +57,7 @@ LAYERS = {
         {"outcome_inputs", "context_values", "transition_model"},
         {"forecasts"},
         {"networks", "world_model", "gaussian_process", "policies"},
-        {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint"},
+        {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint", "telling"},
         {"algorithm", "plus"},
         {"dynaq"},
         {"__init__", "__main__"},

@@ -8,6 +8,7 @@ from test_dynaq import agent, vec
 from toy import make_toy
 
 from dynaq_algo import DynaQ
+from dynaq_algo.bootstrap import next_values
 from dynaq_algo.planning import VisitedPairs
 from dynaq_algo.target_values import TargetValues
 
@@ -99,7 +100,7 @@ def values_of(model):
 def computed_anew(model):
     transitions = model.replay_buffer[np.arange(20)]
     with th.no_grad():
-        return model._next_values(transitions)
+        return next_values(transitions, model.replay_buffer, model.policy, model.bootstrap)
 
 
 CHANGES = {
