@@ -591,6 +591,7 @@ class GaussianProcessBandit(_VectorBandit):
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether a factor of the prior mean is learned.
         spike: Prior probability that this factor is 1.
+        contrary: Prior probability that it is below 0.
         fit_scales: Whether scales and noise are fitted.
         prior_sources: What the prior is a sum of, in place of `prior`: `"blocks"` and columns of `pairs`, each with a
             trust that answers move.
@@ -614,7 +615,8 @@ class GaussianProcessBandit(_VectorBandit):
         noise: float = 0.3,
         max_pairs: int = 2_000,
         spike_slab: bool = False,
-        spike: float = 0.5,
+        spike: float = 0.3,
+        contrary: float = 0.07,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
@@ -631,6 +633,7 @@ class GaussianProcessBandit(_VectorBandit):
             "max_pairs": max_pairs,
             "spike_slab": spike_slab,
             "spike": spike,
+            "contrary": contrary,
             "fit_scales": fit_scales,
             "prior_sources": None if prior_sources is None else sources_of(prior_sources),
         }
@@ -659,8 +662,7 @@ class GaussianProcessBandit(_VectorBandit):
         state, candidates, pairs = self._tensors(self.layout.read(observation))
         with th.no_grad():
             if self.exploration == "ucb":
-                mean, spread = self.model.score(state, candidates, pairs, with_spread=self.alpha > 0)
-                return (mean + self.alpha * spread).numpy()
+                return self.model.explore(state, candidates, pairs, self.alpha).numpy()
             joint = [
                 self.model.joint(state[i], candidates[i], None if pairs is None else pairs[i])
                 for i in range(len(state))

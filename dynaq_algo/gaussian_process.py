@@ -47,6 +47,9 @@ _MOST_FITTED = 400
 _SCALE_DOUBT = 10
 """Answers by which the scales are taken to be right, where they weigh what answers say of the sources."""
 
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples modulo 1 fill the numbers from 0 to 1 evenly, however many there are."""
+
 _FIT_SPREAD = 0.5
 """Prior standard deviation of the logarithm of a scale, where scales are fitted."""
 
@@ -101,10 +104,11 @@ class GaussianProcess(nn.Module):
     `max_pairs` pairs are kept. All is computed anew only where the scale of the features changes.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1
-    (the prior mean is right) beside a uniform slab from -1.5 to 2 (Mitchell and Beauchamp, 1988). The factor's
-    posterior is exact on a grid, of the likelihood to the power of one half, so that a few unlucky answers do not turn
-    it. Where rewards vary more than `noise` says, the power is less by as much: it is `noise` squared over twice the
-    variance of the rewards. The factor's variance is part of the spread.
+    (the prior mean is right) beside two uniform slabs (Mitchell and Beauchamp, 1988): from 0 to 2, and from -1.5 to 0,
+    where the prior mean is contrary to what is true. The factor's posterior is exact on a grid, of the likelihood to
+    the power of one half, so that a few unlucky answers do not turn it. Where rewards vary more than `noise` says, the
+    power is less by as much: it is `noise` squared over twice the variance of the rewards. The factor's variance is
+    part of the spread. Who explores takes a factor drawn from its posterior as true, see :meth:`explore`.
 
     With `prior_sources` the prior mean is a sum: each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a source that is
@@ -121,7 +125,8 @@ class GaussianProcess(nn.Module):
         noise: Standard deviation of a reward around its mean, above 0.
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
-        spike: Prior probability of the factor 1, above 0 and below 1.
+        spike: Prior probability of the factor 1, above 0.
+        contrary: Prior probability of a factor below 0, above 0; less than 1 together with `spike`.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
             stays 0.
@@ -152,7 +157,8 @@ class GaussianProcess(nn.Module):
     _counts: th.Tensor
     _alpha: th.Tensor  # (n, 1 + S), S = 1 without sources: the inverse times mean rewards, and times prior means
     _inverse: th.Tensor
-    _factor: tuple[float, float] | None
+    _n_rewards: int  # that were observed, those of forgotten pairs, too
+    _belief: th.Tensor | None  # (71,), posterior probabilities of the factor's values
     _trust: SourceTrust | None
     _fit_due: int
     _features_version: int  # of which what is known was computed
@@ -165,7 +171,8 @@ class GaussianProcess(nn.Module):
         noise: float = 0.3,
         max_pairs: int = 2_000,
         spike_slab: bool = False,
-        spike: float = 0.5,
+        spike: float = 0.3,
+        contrary: float = 0.07,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         pair_names: Sequence[str] | int | None = None,
@@ -190,8 +197,11 @@ class GaussianProcess(nn.Module):
             )
         if not 0 < noise < np.inf or max_pairs < 1:
             raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
-        if not 0 < spike < 1:
-            raise ValueError(f"`spike` must be a probability above 0 and below 1, got {spike}.")
+        if not (spike > 0 and contrary > 0 and spike + contrary < 1):
+            raise ValueError(
+                "`spike` and `contrary` must be probabilities above 0 whose sum is less than 1, "
+                f"got {spike} and {contrary}."
+            )
         self.features = features
         self.noise = noise
         self.max_pairs = max_pairs
@@ -211,8 +221,9 @@ class GaussianProcess(nn.Module):
             self._factor_prior = FactorPrior(len(given.T))
         self.register_buffer("prior", weights, persistent=False)
         grid = th.arange(-30, 41, dtype=th.float64) / 20  # -1.5 to 2
-        slab = th.full_like(grid, (1 - spike) / len(grid))
-        self._factors = grid, (slab + spike * (grid == 1)).log()
+        below = (grid < 0).double()
+        slabs = below * contrary / below.sum() + (1 - below) * (1 - spike - contrary) / (1 - below).sum()
+        self._factors = grid, (slabs + spike * (grid == 1)).log()
         self._forget_all()
 
     @property
@@ -245,16 +256,31 @@ class GaussianProcess(nn.Module):
         """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
         if not self.spike_slab:
             return 1.0, 0.0
-        if self._factor is None:
+        grid, weights = self._factors[0], self._beliefs()
+        mean = float(weights @ grid)
+        return mean, float((weights @ (grid - mean).square()).sqrt())
+
+    def drawn_factor(self) -> float:
+        """A factor of the prior mean, drawn from its posterior; another one after each reward.
+
+        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each reward. So the
+        draws are spread as evenly as can be, and are the same wherever a run goes on. 1 without `spike_slab`.
+        """
+        if not self.spike_slab:
+            return 1.0
+        level = _GOLDEN * (self._n_rewards + 1) % 1.0
+        return float(self._factors[0][int((self._beliefs().cumsum(0)[:-1] < level).sum())])
+
+    def _beliefs(self) -> th.Tensor:
+        """Posterior probabilities of the values of the factor's grid."""
+        if self._belief is None:
             known = self._counts[: self._n_used] > 0
             prior = self._known.prior[: self._n_used] * known
             by_reward, by_prior = (prior @ self._alpha[: self._n_used]).tolist()
             grid, log_prior = self._factors
             log_likelihood = grid * by_reward - 0.5 * grid.square() * by_prior
-            weights = (log_prior + self._tempered(known) * log_likelihood).softmax(dim=0)
-            mean = float(weights @ grid)
-            self._factor = mean, float((weights @ (grid - mean).square()).sqrt())
-        return self._factor
+            self._belief = (log_prior + self._tempered(known) * log_likelihood).softmax(dim=0)
+        return self._belief
 
     def _tempered(self, known: th.Tensor) -> float:
         """The power of the likelihood in the factor, given which of the places are `known`."""
@@ -279,9 +305,40 @@ class GaussianProcess(nn.Module):
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
     ) -> tuple[th.Tensor, th.Tensor]:
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each."""
+        return self._scored(state, candidates, pairs, with_spread, None)
+
+    def explore(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, bonus: float = 1.0
+    ) -> th.Tensor:
+        """What one who explores compares of candidates, (n, k): mean rewards plus `bonus` times their spreads.
+
+        With `spike_slab` the mean is that of a drawn factor (:meth:`drawn_factor`). So a prior that is contrary to what
+        is true is tried the other way round, as often as that is likely (Thompson, "On the likelihood that one unknown
+        probability exceeds another", Biometrika 1933). The mean factor alone never would, while it is above 0: all that
+        is chosen then has a high prior mean, and tells little of what a low one is worth.
+
+        Args:
+            state: (n, d_s).
+            candidates: (n, k, d_a).
+            pairs: (n, k, p); None where an observation has none.
+            bonus: Of the spread; 0 computes none.
+        """
+        drawn = None if self.sources is not None else self.drawn_factor()
+        mean, spread = self._scored(state, candidates, pairs, bonus > 0, drawn)
+        return mean + bonus * spread if bonus else mean
+
+    def _scored(
+        self,
+        state: th.Tensor,
+        candidates: th.Tensor,
+        pairs: th.Tensor | None,
+        with_spread: bool,
+        factor: float | None,
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """As :meth:`score`, for another factor of the prior mean than the expected one."""
         self._refresh()
         n, k = candidates.shape[:2]
-        if not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
+        if factor is None and not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
             mean = self._means_of_all(state, candidates[0], pairs)
             return mean, th.zeros_like(mean)
         size = max(1, _PIECE // k)
@@ -289,7 +346,7 @@ class GaussianProcess(nn.Module):
         found = []
         for rows in parts:
             numbers = None if pairs is None else pairs[rows]
-            found.append(self._posterior(self._parts(state[rows], candidates[rows], numbers), with_spread))
+            found.append(self._posterior(self._parts(state[rows], candidates[rows], numbers), with_spread, factor))
         mean, spread = (th.cat(part).view(n, k) for part in zip(*found, strict=True))
         return mean, spread
 
@@ -353,10 +410,12 @@ class GaussianProcess(nn.Module):
             return mean, covariance + left @ th.as_tensor(self.trust().covariance, device=left.device) @ left.T
         return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
 
-    def _posterior(self, parts: _Parts, with_spread: bool) -> tuple[th.Tensor, th.Tensor]:
-        """Mean and standard deviation (n,) of the expected reward of pairs."""
+    def _posterior(self, parts: _Parts, with_spread: bool, factor: float | None = None) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation (n,) of the expected reward of pairs; the mean for a factor of the prior mean."""
         cross = self._kernel(parts, self._used(parts.prior.dtype))
         mean, left = self._mean(parts, cross)
+        if factor is not None:
+            mean = mean + (factor - self.factor()[0]) * left
         if not with_spread:
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
@@ -423,7 +482,8 @@ class GaussianProcess(nn.Module):
     def _learn(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: float) -> None:
         raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
         key = raw.cpu().numpy().tobytes()
-        self._factor = self._trust = None
+        self._belief = self._trust = None
+        self._n_rewards += 1
         slot = self._slots.get(key)
         if slot is not None:  # other rewards of a known pair make its mean surer
             total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
@@ -481,7 +541,7 @@ class GaussianProcess(nn.Module):
 
     def _solve(self) -> None:
         """The posterior from what is known, not from the one before."""
-        self._factor = self._trust = None
+        self._belief = self._trust = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
         self._inverse.zero_()
         self._alpha.zero_()
@@ -647,9 +707,9 @@ class GaussianProcess(nn.Module):
     def _forget_all(self) -> None:
         features, device = self.features, self.prior.device
         self._slots = {}
-        self._n_used = 0
+        self._n_used = self._n_rewards = 0
         self._features_version = features.version
-        self._factor = self._trust = None
+        self._belief = self._trust = None
         self._fit_due = 20
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
@@ -677,6 +737,7 @@ class GaussianProcess(nn.Module):
             "alpha": self._alpha[:n].clone(),
             "version": th.tensor(self._features_version),
             "fit_due": th.tensor(self._fit_due),
+            "n_rewards": th.tensor(self._n_rewards),
             "scales": {**self.scales, "noise": self.noise},
         }
 
@@ -686,6 +747,7 @@ class GaussianProcess(nn.Module):
         self.scales = dict(state["scales"])
         self.noise = self.scales.pop("noise")
         self._fit_due, version = int(state["fit_due"]), int(state["version"])
+        self._n_rewards = int(state["n_rewards"])
         for _ in range(len(state["count"])):
             self._grow()
         n = self._n_used

@@ -102,7 +102,8 @@ class CandidatePolicy(BasePolicy):
         """Use the world model for exploration bonuses and, with `gamma`, for planning at decision time.
 
         Args:
-            world_model: With `score(state, candidates, pairs, with_spread)`; it is not part of the policy's own state.
+            world_model: With `score(state, candidates, pairs, with_spread)` and `explore(state, candidates, pairs,
+                bonus)`; it is not part of the policy's own state.
             gamma: Q-values then are the model's rewards plus `gamma` times what the Q-network says of the future, which
                 begins at 0. None for a Q-network that says all.
         """
@@ -134,7 +135,7 @@ class CandidatePolicy(BasePolicy):
         return values if gamma is None else model(inputs, with_spread=False)[0] + gamma * values
 
     def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
-        """(n, k) of n decisions, masked candidates included, plus `bonus` times the world model's spread."""
+        """(n, k) of n decisions, masked candidates included; with a `bonus` what one who explores compares."""
         seen = self.tensors(decisions)
         if self._plan is None:
             return self.q_net.score(*seen)
@@ -144,9 +145,8 @@ class CandidatePolicy(BasePolicy):
             return values + bonus * model.score(*seen)[1] if bonus else values
         if model.knows_transitions:
             return model.look_ahead(*seen)
-        reward, spread = model.score(*seen, with_spread=bonus > 0)
-        values = reward + gamma * self.q_net.score(*seen) if gamma else reward
-        return values + bonus * spread if bonus else values
+        reward = model.explore(*seen, bonus) if bonus else model.score(*seen, with_spread=False)[0]
+        return reward + gamma * self.q_net.score(*seen) if gamma else reward
 
     def tensor(self, array: np.ndarray) -> th.Tensor:
         """An array on the policy's device."""
@@ -165,7 +165,7 @@ class CandidatePolicy(BasePolicy):
     def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
         """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.
 
-        `bonus` times the world model's spread is added, see :meth:`q_values`.
+        With a `bonus` it is that of the highest value of exploration, see :meth:`plan_with`.
 
         Raises:
             ValueError: If a row allows no candidate.

@@ -77,6 +77,13 @@ class WorldModel(nn.Module):
         """
         return _mean_and_spread([member.score(state, candidates, pairs) for member in self.members])  # type: ignore[operator]
 
+    def explore(
+        self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, bonus: float = 1.0
+    ) -> th.Tensor:
+        """What one who explores compares of candidates, (n, k): mean rewards plus `bonus` times their spreads."""
+        mean, spread = self.score(state, candidates, pairs)
+        return mean + bonus * spread
+
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean of the members' rewards for pairs, (n,) or (n, k), see :meth:`PairNetwork.of_pairs`."""
         if not self.features.separable:

@@ -347,11 +347,11 @@ def test_its_state_is_a_copy():
 
 
 @pytest.mark.parametrize(
-    ("spike", "sign", "noise"),
-    [(0.5, 1.0, 0.3), (0.2, -1.0, 0.3), (0.9, 0.3, 0.3), (0.5, -4.0, 1.2)],
+    ("spike", "contrary", "sign", "noise"),
+    [(0.5, 0.2, 1.0, 0.3), (0.2, 0.35, -1.0, 0.3), (0.9, 0.05, 0.3, 0.3), (0.5, 0.2, -4.0, 1.2)],
     ids=["right", "contrary", "weak", "louder than thought"],
 )
-def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike, sign, noise):
+def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike, contrary, sign, noise):
     asked = Pairs(30, 3)
     prior = np.array(PRIOR + PAIRS_PRIOR)
     rng = np.random.default_rng(4)
@@ -359,7 +359,8 @@ def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike
     means = np.asarray(asked.inputs[:, -5:]) @ prior
     reward = sign * means[rows] + noise * rng.normal(size=len(rows))
     scales = {**SCALES, "trust": 0.0}
-    model = GaussianProcess(asked.features, prior, scales, noise=0.4, spike_slab=True, spike=spike)
+    doubt = {"spike": spike, "contrary": contrary}
+    model = GaussianProcess(asked.features, prior, scales, noise=0.4, spike_slab=True, **doubt)
     for i, row in enumerate(rows):
         model.observe(*asked.of([row]), th.as_tensor(reward[[i]]))
 
@@ -372,7 +373,7 @@ def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike
     assert (power < 0.1) == (noise > 1)
     log = [
         power * multivariate_normal(f * means[rows], k).logpdf(reward)
-        + np.log((1 - spike) / 71 + spike * (abs(f - 1) < 1e-9))
+        + np.log(contrary / 30 if f < -1e-9 else (1 - spike - contrary) / 41 + spike * (abs(f - 1) < 1e-9))
         for f in grid
     ]
     weights = np.exp(log - np.max(log))
@@ -398,10 +399,52 @@ def test_the_factor_of_the_prior_is_that_of_a_grid_of_gaussian_likelihoods(spike
 def test_the_factor_is_one_and_sure_without_a_spike_and_the_spikes_before_any_reward():
     asked = Pairs(5)
     assert GaussianProcess(asked.features, PRIOR).factor() == (1.0, 0.0)
-    mean, deviation = GaussianProcess(asked.features, PRIOR, spike_slab=True, spike=0.75).factor()
-    grid = np.linspace(-1.5, 2.0, 71)
-    assert mean == pytest.approx(0.75 + 0.25 * 0.25)
-    assert deviation**2 == pytest.approx(0.75 * (1 - mean) ** 2 + 0.25 * np.mean((grid - mean) ** 2))
+    model = GaussianProcess(asked.features, PRIOR, spike_slab=True, spike=0.75, contrary=0.05)
+    mean, deviation = model.factor()
+    below, above = np.linspace(-1.5, -0.05, 30), np.linspace(0.0, 2.0, 41)
+    assert mean == pytest.approx(0.75 + 0.05 * below.mean() + 0.2 * above.mean())
+    apart = [np.mean((part - mean) ** 2) for part in (below, above)]
+    assert deviation**2 == pytest.approx(0.75 * (1 - mean) ** 2 + 0.05 * apart[0] + 0.2 * apart[1])
+
+
+def test_who_explores_draws_factors_as_often_as_they_are_likely():
+    asked = Pairs(30)
+    model = GaussianProcess(asked.features, PRIOR, SCALES, spike_slab=True, spike=0.5, contrary=0.3)
+    drawn = []
+    for _ in range(200):
+        drawn.append(model.drawn_factor())
+        model._n_rewards += 1  # as after a reward that says nothing
+    assert (np.mean(np.equal(drawn, 1.0)), np.mean(np.less(drawn, 0))) == pytest.approx((0.5, 0.3), abs=0.02)
+    assert len(set(drawn)) > 40
+
+
+def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
+    asked = Pairs(30)
+    model = GaussianProcess(asked.features, PRIOR, {**SCALES, "trust": 0.0}, spike_slab=True)
+    model.observe(*asked.of(range(10)), th.linspace(-1, 1, 10))
+    seen = asked.state, asked.action.unsqueeze(1), None
+    mean, spread = model.score(*seen)
+    assert th.equal(model.score(*seen)[0], mean), "what is expected is no draw"
+    for _ in range(3):
+        mean, spread = model.score(*seen)
+        drawn = model.drawn_factor()
+        model.factor = lambda drawn=drawn: (drawn, 0.0)  # as if nothing else were believed
+        for_sure = model.score(*seen)[0]
+        del model.factor
+        th.testing.assert_close(model.explore(*seen, bonus=0.5), for_sure + 0.5 * spread)
+        model.observe(*asked.of([29]), th.zeros(1))
+        assert model.drawn_factor() != drawn
+
+
+def test_a_prior_without_a_doubt_is_explored_as_it_is():
+    asked = Pairs(20)
+    model = GaussianProcess(asked.features, PRIOR, SCALES)
+    model.observe(*asked.of(range(10)), th.linspace(-1, 1, 10))
+    seen = asked.state, asked.action.unsqueeze(1), None
+    mean, spread = model.score(*seen)
+    assert model.drawn_factor() == 1.0
+    assert th.equal(model.explore(*seen, bonus=2.0), mean + 2.0 * spread)
+    assert th.equal(model.explore(*seen, bonus=0.0), model.score(*seen, with_spread=False)[0])
 
 
 def log_density(model, asked, rows, reward):
@@ -490,7 +533,9 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
         ({"scales": dict.fromkeys(DEFAULT_SCALES, 0), "fit_scales": True}, "`scales` must leave a part above 0"),
         ({"noise": 0.0}, "`noise` must be above 0"),
         ({"max_pairs": 0}, "`max_pairs` 1 or more"),
-        ({"spike": 1.0}, "`spike` must be a probability"),
+        ({"spike": 1.0}, "`spike` and `contrary` must be probabilities"),
+        ({"spike": 0.6, "contrary": 0.4}, "sum is less than 1, got 0.6 and 0.4"),
+        ({"contrary": 0.0}, "above 0"),
         ({"prior": [1.0]}, "each of the 2 similarities"),
         ({"prior": [1.0, np.inf]}, "`prior` must hold finite weights"),
     ],
