@@ -592,6 +592,7 @@ class GaussianProcessBandit(_VectorBandit):
         spike_slab: Whether a factor of the prior mean is learned.
         spike: Prior probability that this factor is 1.
         contrary: Prior probability that it is below 0.
+        draw_factor: Whether who explores takes a drawn factor as true.
         fit_scales: Whether scales and noise are fitted.
         prior_sources: What the prior is a sum of, in place of `prior`: `"blocks"` and columns of `pairs`, each with a
             trust that answers move.
@@ -617,6 +618,7 @@ class GaussianProcessBandit(_VectorBandit):
         spike_slab: bool = False,
         spike: float = 0.3,
         contrary: float = 0.07,
+        draw_factor: bool = True,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
@@ -634,6 +636,7 @@ class GaussianProcessBandit(_VectorBandit):
             "spike_slab": spike_slab,
             "spike": spike,
             "contrary": contrary,
+            "draw_factor": draw_factor,
             "fit_scales": fit_scales,
             "prior_sources": None if prior_sources is None else sources_of(prior_sources),
         }

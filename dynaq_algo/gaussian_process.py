@@ -127,6 +127,7 @@ class GaussianProcess(nn.Module):
         spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
         spike: Prior probability of the factor 1, above 0.
         contrary: Prior probability of a factor below 0, above 0; less than 1 together with `spike`.
+        draw_factor: Whether who explores takes a drawn factor as true; False for the expected one.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
             stays 0.
@@ -173,6 +174,7 @@ class GaussianProcess(nn.Module):
         spike_slab: bool = False,
         spike: float = 0.3,
         contrary: float = 0.07,
+        draw_factor: bool = True,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         pair_names: Sequence[str] | int | None = None,
@@ -206,6 +208,7 @@ class GaussianProcess(nn.Module):
         self.noise = noise
         self.max_pairs = max_pairs
         self.spike_slab = spike_slab
+        self.draw_factor = draw_factor
         self.fit_scales = fit_scales
         self._expected = dict(self.scales), noise
         self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
@@ -264,10 +267,11 @@ class GaussianProcess(nn.Module):
         """A factor of the prior mean, drawn from its posterior; another one after each reward.
 
         It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each reward. So the
-        draws are spread as evenly as can be, and are the same wherever a run goes on. 1 without `spike_slab`.
+        draws are spread as evenly as can be, and are the same wherever a run goes on. It is the mean without
+        `draw_factor`, and 1 without `spike_slab`.
         """
-        if not self.spike_slab:
-            return 1.0
+        if not (self.spike_slab and self.draw_factor):
+            return self.factor()[0]
         level = _GOLDEN * (self._n_rewards + 1) % 1.0
         return float(self._factors[0][int((self._beliefs().cumsum(0)[:-1] < level).sum())])
 

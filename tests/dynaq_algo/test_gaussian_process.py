@@ -436,13 +436,14 @@ def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
         assert model.drawn_factor() != drawn
 
 
-def test_a_prior_without_a_doubt_is_explored_as_it_is():
+@pytest.mark.parametrize("doubt", [{}, {"spike_slab": True, "draw_factor": False}], ids=["no doubt", "no draw"])
+def test_without_a_draw_what_is_expected_is_explored(doubt):
     asked = Pairs(20)
-    model = GaussianProcess(asked.features, PRIOR, SCALES)
+    model = GaussianProcess(asked.features, PRIOR, SCALES, **doubt)
     model.observe(*asked.of(range(10)), th.linspace(-1, 1, 10))
     seen = asked.state, asked.action.unsqueeze(1), None
     mean, spread = model.score(*seen)
-    assert model.drawn_factor() == 1.0
+    assert model.drawn_factor() == model.factor()[0]
     assert th.equal(model.explore(*seen, bonus=2.0), mean + 2.0 * spread)
     assert th.equal(model.explore(*seen, bonus=0.0), model.score(*seen, with_spread=False)[0])
 
