@@ -25,6 +25,7 @@ PAGES = sorted(page.stem for page in (ROOT / "docs" / "plugins").glob("*.md") if
 PACKAGES = {
     "cleanrl": "torch",
     "continuous_actions": "stable-baselines3",
+    "pufferlib": "pufferlib-core",
     "rllib": "ray",
     "sb3_contrib": "sb3-contrib",
     "stable_baselines3": "stable-baselines3",
@@ -64,7 +65,7 @@ def run(python, name, *which):
 
 
 def read(venv, page):
-    """What came out: algorithm -> cell of the table."""
+    """What came out: algorithm and environment -> cell of the table."""
     if reason := VENVS[venv].get("absent", {}).get(page):
         return defaultdict(lambda: f"not run: {reason}")
     report = HOME / venv.replace(" ", "-") / "results" / f"{page}.xml"
@@ -72,22 +73,26 @@ def read(venv, page):
     if not report.exists():
         return cells
     for case in ElementTree.parse(report).iter("testcase"):
-        algorithm = case.get("name").partition("[")[2].removesuffix("]").removeprefix(f"{page}-")
+        example = case.get("name").partition("[")[2].removesuffix("]").removeprefix(f"{page}-")
+        example = tuple(example.split(" on "))
         skipped, figures = case.find("skipped"), case.find("properties/property[@name='figures']")
         if skipped is not None:
-            cells[algorithm] = f"not run: {skipped.get('message')}"
+            cells[example] = f"not run: {skipped.get('message')}"
         elif figures is None:
             failure = case.find("failure")
             message = (case if failure is None else failure).get("message", "")
-            cells[algorithm] = "**failed**: " + message.split("\n")[0].replace("|", "\\|")
+            cells[example] = "**failed**: " + message.split("\n")[0].replace("|", "\\|")
         else:
             mean, chance, error, seconds = figures.get("value").split()
             passed = "passed" if case.find("failure") is None else "**failed**"
-            cells[algorithm] = f"{passed}: {mean} against {chance}, ± {error}; {seconds} s"
+            cells[example] = f"{passed}: {mean} against {chance}, ± {error}; {seconds} s"
     return cells
 
 
 def version(python, package):
+    """Of a package in an environment; None where it is not installed, or the environment not made yet."""
+    if not python.exists():
+        return None
     code = f"from importlib.metadata import version; print(version({package!r}))"
     shown = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return shown.stdout.strip() or None
@@ -100,12 +105,12 @@ def write_table():
         found = {venv: read(venv, page) for venv in VENVS}
         package = PACKAGES.get(page, page)
         versions = {version(python, package) for python in pythons.values()} - {None}
-        for algorithm in dict.fromkeys(name for cells in found.values() for name in cells):
-            cells = [found[venv][algorithm] for venv in VENVS]
+        for example in dict.fromkeys(example for cells in found.values() for example in cells):
+            cells = [found[venv][example] for venv in VENVS]
             named = f"{package} {', '.join(sorted(versions))}"
-            rows.append([f"[{page}](../plugins/{page}.md)", named, algorithm, *cells])
+            rows.append([f"[{page}](../plugins/{page}.md)", named, *example, *cells])
     tools = [row for name in TOOLS for row in read_tools(name)]
-    header = ["example", "library", "algorithm", *VENVS]
+    header = ["example", "library", "algorithm", "environment", *VENVS]
     plugins, others = table(header, rows), table(["tool", "test", "result"], tools)
     TABLE.write_text(INTRODUCTION + plugins + TRACKING + others)
     print(plugins + others)
@@ -119,10 +124,10 @@ def table(header, rows):
 def read_tools(name):
     """Rows of the tests of a tool that ran in its environment."""
     folder = HOME / name
-    named = ", ".join(f"{package} {version(folder / 'bin' / 'python', package)}" for package in TOOLS[name]["packages"])
     report = folder / "results" / f"{name}.xml"
     if not report.exists():
         return [[name, "", "not run yet"]]
+    named = ", ".join(f"{package} {version(folder / 'bin' / 'python', package)}" for package in TOOLS[name]["packages"])
     rows = []
     for case in ElementTree.parse(report).iter("testcase"):
         if case.find("skipped") is None:  # that is of another tool
@@ -135,11 +140,13 @@ def read_tools(name):
 INTRODUCTION = """# Plug-ins
 
 `make test-ecosystem` writes this page. It makes a virtual environment for each version of Gymnasium, runs every
-example of [docs/plugins](../plugins/README.md) there as it is written, and asks for a mean return above chance by three
-standard errors: eight jobs, planted feedback, 200 applicants whom the agent never met, ten recommendations to each
-(MaskablePPO: four, none of them twice). A cell says mean return, mean return by chance, the standard error of the
-difference, and seconds of CPU on one thread; those of RLlib's environment runner, a process of its own, are not in it.
-What could be earned there is on that page: 2.61 is one and the same job for everybody.
+example of [docs/plugins](../plugins/README.md) there, once as it is written and once with `ENV_ID` set to
+`JobRecCareer-v0`, and asks for a mean return above chance by three standard errors: eight jobs, planted feedback, 200
+applicants whom the agent never met. On `JobRec-v0` each gets ten recommendations. On `JobRecCareer-v0` each gets at
+most 40, fewer if they leave. (MaskablePPO: four, none of them twice.) A cell says mean return, mean return by chance,
+the standard error of the difference, and seconds of CPU on one thread; those of RLlib's environment runner, a process
+of its own, are not in it. [What could be earned](../plugins/README.md) is on a page of its own. Returns of 2.61 and
+7.44 are those of one and the same job for everybody.
 
 """
 

@@ -1,4 +1,7 @@
-"""The example of each page in docs/plugins, run as it is written, learns: `make test-ecosystem`."""
+"""The example of each page in docs/plugins learns, as it is written and where answers move the applicant.
+
+`make test-ecosystem`.
+"""
 
 import ast
 import gc
@@ -13,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = {page.stem: page for page in sorted((ROOT / "docs" / "plugins").glob("*.md")) if page.stem != "README"}
 BLOCK = re.compile(r"^```python ecosystem\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WRITTEN = 'ENV_ID = "JobRec-v0"'  # in the first block of a page, with the other one in a comment behind it
+ENVIRONMENTS = ("JobRec-v0", "JobRecCareer-v0")
 
 pytestmark = [
     pytest.mark.ecosystem,
@@ -45,8 +50,8 @@ class Block:
             if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "judge"
         ]
 
-    def run(self, namespace):
-        exec(compile(self.code, self.path, "exec"), namespace)
+    def run(self, env_id, namespace):
+        exec(compile(self.code.replace(WRITTEN, f'ENV_ID = "{env_id}"'), self.path, "exec"), namespace)
 
 
 def blocks(page):
@@ -54,13 +59,14 @@ def blocks(page):
 
 
 @cache
-def play(page):
+def play(page, env_id):
     """Runs a page once: the figures of its algorithms and the seconds that each block took, up to the first error."""
     namespace, seconds, error = {"__name__": "example"}, {}, None
     for block in blocks(page):
         started, known = time.process_time(), set(namespace.get("results", {}))
         try:
-            block.run(namespace)
+            block.run(env_id, namespace)
+            assert namespace["ENV_ID"] == env_id, f"the first block has no line {WRITTEN!r}"
         except Exception as raised:
             error = raised
             break
@@ -73,24 +79,23 @@ def play(page):
     return results, seconds, error
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Examples write their files here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("plugins"))
-        yield
+EXAMPLES = [
+    pytest.param(page, algorithm, env_id, id=f"{page}-{algorithm} on {env_id}")
+    for page in PAGES
+    for env_id in ENVIRONMENTS
+    for block in blocks(page)
+    for algorithm in block.algorithms
+]
 
 
-EXAMPLES = [(page, algorithm) for page in PAGES for block in blocks(page) for algorithm in block.algorithms]
-
-
-@pytest.mark.parametrize(("page", "algorithm"), EXAMPLES)
-def test_the_example_of_a_page_learns(page, algorithm, folder, record_property):
+@pytest.mark.parametrize(("page", "algorithm", "env_id"), EXAMPLES)
+def test_the_example_of_a_page_learns(page, algorithm, env_id, tmp_path, monkeypatch, record_property):
     needed = set().union(*(block.imports for block in blocks(page)))
     if missing := sorted(name for name in needed if importlib.util.find_spec(name) is None):
         pytest.skip(f"needs {', '.join(missing)}")
 
-    results, seconds, error = play(page)
+    monkeypatch.chdir(tmp_path)  # examples write their files here
+    results, seconds, error = play(page, env_id)
     if algorithm not in results:
         raise error
     mean, random, standard_error = results[algorithm]
