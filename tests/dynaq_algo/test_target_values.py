@@ -12,7 +12,7 @@ from dynaq_algo.bootstrap import next_values
 from dynaq_algo.planning import VisitedPairs
 from dynaq_algo.target_values import TargetValues
 
-SHARED = {"buffer_size": 51, "learning_starts": 21, "target_update_interval": 30, "batch_size": 16, "planning_steps": 3}
+SHARED = {"buffer_size": 26, "learning_starts": 11, "target_update_interval": 15, "batch_size": 16, "planning_steps": 3}
 
 BLOCKWISE = {"net_arch": [8], "features": "blockwise", "features_kwargs": {"n_blocks": 1}}
 
@@ -41,8 +41,8 @@ def checked(monkeypatch):
 def test_kept_values_equal_values_computed_anew(checked, bootstrap, source):
     """In a ring that goes round four times, with a target network that is copied six times."""
     env = make_toy(mask=True, new_candidates=True, ids=True)
-    agent(env, bootstrap=bootstrap, planning_source=source, **SHARED).learn(201)
-    assert checked["asked"] == 180 * (1 + 3) * 16
+    agent(env, bootstrap=bootstrap, planning_source=source, **SHARED).learn(101)
+    assert checked["asked"] == 90 * (1 + 3) * 16
     # Each once in a life of the target, but for imagined candidates, which are not kept.
     imagined = {"visited": 0.2, "candidates": 0.9 if bootstrap == "same_action" else 0.2, "crossed": 0.9}[source]
     assert checked["evaluated"] < imagined * checked["asked"]
@@ -68,7 +68,7 @@ def test_kept_values_equal_values_computed_anew(checked, bootstrap, source):
 )
 def test_kept_values_are_right_in_other_settings(checked, settings):
     settings = {**SHARED, "env": make_toy, **settings}
-    agent(settings.pop("env")(), **settings).learn(201)
+    agent(settings.pop("env")(), **settings).learn(101)
     assert checked["asked"] > 1_000
 
 
@@ -87,8 +87,8 @@ def test_a_source_may_imagine_the_end(checked, bootstrap, how):
     if how == "object":
         source = VisitedPairs()
         source.sample = Ending().sample
-    agent(bootstrap=bootstrap, planning_source=source, **SHARED).learn(201)
-    assert checked["evaluated"] > 180 * 3 * 16 / 4
+    agent(bootstrap=bootstrap, planning_source=source, **SHARED).learn(101)
+    assert checked["evaluated"] > 90 * 3 * 16 / 4
 
 
 def values_of(model):
@@ -128,7 +128,7 @@ def test_a_changed_target_network_is_noticed_however_it_was_changed(change):
 def test_a_copy_of_the_target_is_noticed_where_only_the_last_layer_learns(checked):
     model = agent(**SHARED)
     model.q_net.first.requires_grad_(False)
-    model.learn(201)
+    model.learn(101)
 
 
 def test_another_bootstrap_asks_anew(tmp_path):
@@ -159,7 +159,7 @@ def test_another_replay_is_noticed(tmp_path, how):
 
 
 def test_a_resumed_agent_knows_what_the_stopped_one_knew(tmp_path):
-    model = agent(**SHARED).learn(100)
+    model = agent(**SHARED | {"buffer_size": 51}).learn(100)
     model.save_checkpoint(tmp_path / "checkpoint")
     resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy())
     stopped, goes_on = (
