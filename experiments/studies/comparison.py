@@ -17,6 +17,7 @@ from experiments.runs.folders import (
     COLDSTART_TABLE,
     RunError,
     commit_of_checkout,
+    read_run,
     write_json,
     write_text,
 )
@@ -175,6 +176,7 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     made_by = {
         "command": command,
         "commit": commit_of_checkout(),
+        "commits": _commits_of(plan),
         "name": asked.name,
         "learners": {name: list(learner.overrides) for name, learner in plan.learners.items()},
         "in_words": IN_WORDS,
@@ -214,6 +216,15 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     rows = [{"setting": setting, **row} for setting, study in studies.items() for row in study.rows()]
     write_text(folder / COLDSTART_TABLE, pd.DataFrame(rows).to_csv(index=False))
     print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
+
+
+def _commits_of(plan: Plan) -> dict[str, str]:
+    """The commit that made the runs of each learner; several, where a study went on with other code."""
+    commits: dict[str, dict[str, None]] = {}
+    for (_, name), runs in plan.runs.items():
+        of_learner = commits.setdefault(name, {})
+        of_learner.update(dict.fromkeys(str(read_run(run.folder).summary["commit"]) for run in runs))
+    return {name: ", ".join(found) for name, found in commits.items()}
 
 
 def _tables(study: Study, reference: str | None) -> list[Table]:

@@ -131,7 +131,7 @@ def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
                 high,
                 int(last.replace(",", "")),
                 _in_short(result["seeds"]),
-                str(result["commit"]),
+                str(result["commits"].get(cells[0])),
                 _command_of(result["command"], setting, cells[0]),
             )
             _check(row, f"`results`: {file}, {setting}, {cells[0]}")

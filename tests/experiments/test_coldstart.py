@@ -71,6 +71,8 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     for setting in ("vectors", "misled"):
         numbers = json.loads((tmp_path / "study" / setting / "coldstart.json").read_text())
         assert (numbers["seeds"], numbers["points"]) == ([0, 1], [0, 20])
+        made = json.loads((tmp_path / "study" / setting / "linucb" / "seed-0" / "summary.json").read_text())
+        assert numbers["commits"] == {"cosine": str(made["commit"]), "linucb": str(made["commit"])}
         assert numbers["scores"]["cosine"][0][0] == numbers["scores"]["cosine"][0][1]
         assert np.array(numbers["scores"]["linucb"]).shape == (2, 2)
         assert (tmp_path / "study" / setting / "coldstart.png").stat().st_size > 1_000

@@ -102,5 +102,6 @@ def test_a_result_without_scores_and_a_page_without_marks_are_refused(board, tmp
 
 def test_a_result_of_changed_code_makes_no_row():
     result = json.loads(RESULTS[0].read_text())
+    commits = result["commits"]
     with pytest.raises(RunError, match=r"mine.json, vectors, \w+: `commit` must be .* of a checkout without changes"):
-        list(rows_of({**result, "commit": f"{result['commit']}-dirty"}, "mine.json"))
+        list(rows_of({**result, "commits": {name: f"{commit}-dirty" for name, commit in commits.items()}}, "mine.json"))
