@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
-from dynaq_algo.features import BlockwiseFeatures
-from dynaq_algo.outcome_inputs import GRID, OutcomeInputs, on_grid
+from dynaq_algo.outcome_inputs import GRID, on_grid
 
 __all__ = ["ContextValues", "ImaginedSets"]
 
@@ -38,17 +36,43 @@ class ImaginedSets(NamedTuple):
     pairs: np.ndarray | None
 
 
-class _Kept(NamedTuple):
-    """A decision, as it is imagined again."""
+class _KeptDecisions:
+    """The latest decisions, as they are imagined again: rings of arrays, so that many are taken at once."""
 
-    state: np.ndarray
-    similarities: np.ndarray
-    actions: np.ndarray
-    pairs: np.ndarray | None
-    allowed: np.ndarray
-    candidate_id: np.ndarray
-    applicant_id: int
-    context: tuple[int, ...]
+    def __init__(self) -> None:
+        self._rings: dict[str, np.ndarray] = {}
+        self._n_added = 0
+
+    def __len__(self) -> int:
+        return min(self._n_added, _MOST_SETS)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether an observation has `pairs`."""
+        return "pairs" in self._rings
+
+    def add(self, decisions: Mapping[str, np.ndarray]) -> None:
+        """Keep n more, by name (n, ...), in place of the oldest."""
+        n = len(decisions["actions"])
+        rows = (self._n_added + np.arange(n)[-_MOST_SETS:]) % _MOST_SETS
+        for name, values in decisions.items():
+            if name not in self._rings:  # zeros take no memory before they are written
+                self._rings[name] = np.zeros((_MOST_SETS, *values.shape[1:]), values.dtype)
+            self._rings[name][rows] = values[-_MOST_SETS:]
+        self._n_added += n
+
+    def at(self, context: Sequence[int]) -> np.ndarray:
+        """Places (m,) of those at a value of `progress`."""
+        return np.flatnonzero((self.take("context", np.arange(len(self))) == np.array(context)).all(axis=1))
+
+    def take(self, name: str, places: np.ndarray) -> np.ndarray:
+        """Entries (..., ...) of places (...), counted from the oldest."""
+        taken: np.ndarray = self._rings[name][(self._n_added - len(self) + places) % _MOST_SETS]
+        return taken
+
+    def get_state(self) -> dict[str, th.Tensor]:
+        """All of them, from the oldest on."""
+        return {name: th.as_tensor(self.take(name, np.arange(len(self)))) for name in self._rings}
 
 
 class ContextValues:
@@ -76,7 +100,7 @@ class ContextValues:
         # Of each row: rewards and chances of imagined sets, and where outcomes lead.
         self._reward, self._chances = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32)
         self._next = np.zeros((0, 0), np.int64)
-        self._kept: deque[_Kept] = deque(maxlen=_MOST_SETS)
+        self._kept = _KeptDecisions()
         self._current: list[tuple[int, ...]] = []
         self._scale = np.zeros(2)
 
@@ -93,27 +117,36 @@ class ContextValues:
         for row in self._current:
             self._visits[self._known(row)] += 1
 
-    def remember(self, steps: Any, inputs: OutcomeInputs, features: BlockwiseFeatures) -> None:
-        """Keep decisions for planning, the latest 2,000; and how rewards vary."""
-        similarities = features.similarities(steps.state.unsqueeze(1), steps.candidates).cpu().numpy()
-        actions, state = inputs.actions_of(steps.candidates), inputs.state_of(steps.state).numpy()
-        pairs = None if steps.pairs is None else steps.pairs.cpu().numpy()
-        for i, context in enumerate(self._current):
-            shown = None if pairs is None else pairs[i]
-            ids = steps.candidate_id[i], int(steps.applicant_id[i])
-            self._kept.append(_Kept(state[i], similarities[i], actions[i], shown, steps.allowed[i], *ids, context))
+    def remember(self, steps: Any, state: np.ndarray, similarities: np.ndarray, actions: np.ndarray) -> None:
+        """Keep decisions for planning, the latest 2,000; and how rewards vary.
+
+        Args:
+            steps: n of them, see :class:`~dynaq_algo.transition_model.Steps`.
+            state: (n, r), the states' components.
+            similarities: (n, k, n_blocks).
+            actions: (n, k).
+        """
+        kept = {"state": state, "similarities": similarities, "actions": actions, "allowed": steps.allowed}
+        kept |= {"candidate_id": steps.candidate_id, "applicant_id": np.asarray(steps.applicant_id, np.int64)}
+        kept["context"] = np.array(self._current, np.int64)
+        if steps.pairs is not None:
+            kept["pairs"] = steps.pairs.cpu().numpy()
+        self._kept.add(kept)
         self._scale += np.square(steps.reward).sum(), len(steps.reward)
 
     def following(self, progress: np.ndarray, outcomes: Sequence[tuple[int, ...] | None]) -> np.ndarray:
         """Values (n, n_outcomes) of where outcomes lead from values (n, m) of `progress`; 0 where they end."""
-        keys, unique = np.unique(on_grid(progress), axis=0, return_inverse=True)
-        found = np.zeros((len(keys), len(outcomes)))
-        for i, row in enumerate(keys.tolist()):
-            here = self._place.get(tuple(row))
-            otherwise = 0.0 if here is None else self._value[here]
-            for j, place in enumerate(self._reached(np.array(row), outcomes)):
-                found[i, j] = 0.0 if place is None else self._value[place] if place >= 0 else otherwise
-        return found[unique.reshape(-1)]
+        found: dict[tuple[int, ...], list[float]] = {}
+        rows = [tuple(row) for row in on_grid(progress).tolist()]
+        for row in rows:
+            if row not in found:
+                here = self._place.get(row)
+                otherwise = 0.0 if here is None else self._value[here]
+                found[row] = [
+                    0.0 if place is None else self._value[place] if place >= 0 else otherwise
+                    for place in self._reached(np.array(row), outcomes)
+                ]
+        return np.array([found[row] for row in rows]).reshape(len(rows), len(outcomes))
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Values (n, m) to imagine sets at: first those where none were, then one that is visited now, then any."""
@@ -127,31 +160,23 @@ class ContextValues:
         self, contexts: np.ndarray, n_sets: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> ImaginedSets:
         """Sampled candidate sets at values (b, m) of `progress`, see :meth:`TransitionModel.plan`."""
-        keys = [tuple(row) for row in on_grid(contexts).tolist()]
-        chosen: list[_Kept] = []
-        for key in keys:
-            pool: Sequence[_Kept] = self._kept
-            if ask is None and self._kept[0].pairs is not None:
-                pool = [one for one in self._kept if one.context == key] or self._kept
-            chosen += [pool[place] for place in rng.integers(len(pool), size=n_sets).tolist()]
-        shape = len(keys), n_sets
-        pairs: np.ndarray | None = None
-        if chosen[0].pairs is not None:
-            pairs = np.stack([one.pairs for one in chosen])  # type: ignore[misc]
-            if ask is not None:
-                applicants = np.array([[one.applicant_id] for one in chosen])
-                candidates = np.stack([one.candidate_id for one in chosen]).astype(np.int64)
-                progress = np.repeat(contexts, n_sets, axis=0)[:, None].astype(np.float32)
-                pairs = np.asarray(ask(applicants, candidates, progress), np.float32)
-            pairs = pairs.reshape(*shape, *pairs.shape[1:])
-        actions = np.stack([one.actions for one in chosen])
-        return ImaginedSets(
-            np.stack([one.state for one in chosen]).reshape(*shape, -1),
-            np.stack([one.similarities for one in chosen]).reshape(*shape, *chosen[0].similarities.shape),
-            actions.reshape(*shape, -1),
-            np.stack([one.allowed for one in chosen]).reshape(*shape, -1),
-            pairs,
+        kept = self._kept
+        chosen = np.empty((len(contexts), n_sets), np.int64)
+        for row, key in enumerate(on_grid(contexts).tolist()):
+            pool = kept.at(key) if ask is None and kept.has_pairs else np.zeros(0, np.int64)
+            drawn = rng.integers(len(pool) or len(kept), size=n_sets)
+            chosen[row] = pool[drawn] if len(pool) else drawn
+        pairs = kept.take("pairs", chosen) if kept.has_pairs and ask is None else None
+        if kept.has_pairs and ask is not None:
+            applicants = kept.take("applicant_id", chosen).reshape(-1, 1)
+            candidates = kept.take("candidate_id", chosen).reshape(len(applicants), -1).astype(np.int64)
+            progress = np.repeat(contexts, n_sets, axis=0)[:, None].astype(np.float32)
+            pairs = np.asarray(ask(applicants, candidates, progress), np.float32)
+            pairs = pairs.reshape(*chosen.shape, *pairs.shape[1:])
+        state, similarities, actions, allowed = (
+            kept.take(name, chosen) for name in ("state", "similarities", "actions", "allowed")
         )
+        return ImaginedSets(state, similarities, actions, allowed, pairs)
 
     def imagine(
         self,
@@ -184,13 +209,18 @@ class ContextValues:
 
     def sweep(self, gamma: float) -> float:
         """One step of value iteration over all that is imagined; returns the mean absolute change."""
-        known = np.flatnonzero(self._imagined[: len(self._rows)])
-        if not len(known):
+        n = len(self._rows)
+        places = np.flatnonzero(self._imagined[:n])
+        if not len(places):
             return 0.0
-        values = np.append(self._value[: len(self._rows)], 0.0)
+        # Nearly always all of them: a slice is not copied.
+        known = slice(0, n) if len(places) == n else places
+        values = np.append(self._value[:n], 0.0)
         following = values[self._next[known]]  # (c, n_outcomes)
         later = np.einsum("cskn,cn->csk", self._chances[known], following.astype(np.float32))
-        best = (self._reward[known] + gamma * later).max(axis=2).mean(axis=1) + self._bonuses(known)
+        later *= gamma
+        later += self._reward[known]
+        best = later.max(axis=2).mean(axis=1) + self._bonuses(known)
         change = np.abs(best - self._value[known]).mean()
         self._value[known] = best
         return float(change)
@@ -216,7 +246,7 @@ class ContextValues:
         places = [self._place.get(tuple(row)) for row in on_grid(progress).tolist()]
         return np.array([0.0 if place is None else self._value[place] for place in places])
 
-    def _bonuses(self, places: np.ndarray) -> np.ndarray:
+    def _bonuses(self, places: np.ndarray | slice) -> np.ndarray:
         deviation = np.sqrt(self._scale[0] / max(self._scale[1], 1.0))
         return self.bonus * deviation / np.sqrt(1.0 + self._visits[places])
 
@@ -225,13 +255,15 @@ class ContextValues:
     ) -> list[int | None]:
         """Places of where outcomes lead; None where they end, -1 for a row that is not known and not made."""
         wanted = make or [False] * len(outcomes)
+        moves = np.array([(0,) * len(context) if one is None else one for one in outcomes], np.int64)
+        # All at once: numpy's clipping takes longer than all else here.
+        rows = np.minimum(np.maximum(context + moves.reshape(-1, len(context)), self._low), self._high).tolist()
         places: list[int | None] = []
-        for one, known in zip(outcomes, wanted, strict=True):
+        for one, known, row in zip(outcomes, wanted, map(tuple, rows), strict=True):
             if one is None:
                 places.append(None)
-                continue
-            row = tuple(np.clip(context + np.array(one), self._low, self._high).tolist())
-            places.append(self._known(row, context) if known else self._place.get(row, -1))
+            else:
+                places.append(self._known(row, context) if known else self._place.get(row, -1))
         return places
 
     def _known(self, row: tuple[int, ...], beside: np.ndarray | None = None) -> int:
@@ -258,7 +290,6 @@ class ContextValues:
     def get_state(self) -> dict[str, Any]:
         """The table, and the decisions that are kept."""
         n, width = len(self._rows), len(self._low)
-        kept = list(self._kept)
         state: dict[str, Any] = {
             "rows": th.tensor(self._rows, dtype=th.int64).reshape(n, width),
             "value": th.as_tensor(self._value[:n].copy()),
@@ -270,18 +301,8 @@ class ContextValues:
             "scale": th.as_tensor(self._scale.copy()),
             "current": th.tensor(self._current, dtype=th.int64).reshape(len(self._current), width),
         }
-        if kept:
-            names: tuple[str, ...] = (
-                "state",
-                "similarities",
-                "actions",
-                "allowed",
-                "candidate_id",
-                "applicant_id",
-                "context",
-            )
-            names += () if kept[0].pairs is None else ("pairs",)
-            state["kept"] = {name: th.as_tensor(np.stack([getattr(one, name) for one in kept])) for name in names}
+        if len(self._kept):
+            state["kept"] = self._kept.get_state()
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -298,21 +319,9 @@ class ContextValues:
         )
         self._scale = state["scale"].numpy().copy()
         self._current = [tuple(row) for row in state["current"].tolist()]
-        self._kept.clear()
-        kept = {name: values.numpy() for name, values in state.get("kept", {}).items()}
-        for i in range(len(kept["actions"]) if kept else 0):
-            self._kept.append(
-                _Kept(
-                    kept["state"][i],
-                    kept["similarities"][i],
-                    kept["actions"][i],
-                    kept["pairs"][i] if "pairs" in kept else None,
-                    kept["allowed"][i],
-                    kept["candidate_id"][i],
-                    int(kept["applicant_id"][i]),
-                    tuple(kept["context"][i].tolist()),
-                )
-            )
+        self._kept = _KeptDecisions()
+        if "kept" in state:
+            self._kept.add({name: values.numpy() for name, values in state["kept"].items()})
 
 
 def _lengthened(values: np.ndarray, n: int) -> np.ndarray:

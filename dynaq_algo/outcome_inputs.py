@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ _MOST_VALUES = 12
 """Up to so many values of a column are told apart; a column with more is a number."""
 _APART = 2**40
 """What lies between the values of two columns in one row of all values."""
+_FEW = 2_048
+"""Numbers whose products are gathered together."""
 _COMPONENTS_FROM = 256
 """Distinct actions from which their principal components are taken."""
 
@@ -51,12 +54,11 @@ class OutcomeInputs:
         self.m, self.p = m, features.n_pairs
         self.components = min(components, features.shared_dim)
         self.values: list[list[int]] = [[] for _ in range(m + self.p)]
-        self._index = self._make_index()
+        self._tell_apart()
         self.first_product = 1 + (m + self.p) * _MOST_VALUES
         self.n_codes = self.first_product + m * self.p * _MOST_VALUES**2
         n = features.n_blocks + self.p
-        self._pairs_of_numbers = np.triu_indices(n, k=1)
-        self.n_numbers = 2 * n + len(self._pairs_of_numbers[0])
+        self.n_numbers = 2 * n + n * (n - 1) // 2
         self._actions: dict[bytes, int] = {}
         self._vectors = np.zeros((0, features.shared_dim), np.float32)
         self._basis: th.Tensor | None = None
@@ -81,7 +83,7 @@ class OutcomeInputs:
                 grown = True
             changed = changed or len(known) > _MOST_VALUES
         if grown:
-            self._index = self._make_index()
+            self._tell_apart()
         self._meet(candidates)
         return changed
 
@@ -119,33 +121,40 @@ class OutcomeInputs:
         candidates: th.Tensor,
         pairs: th.Tensor | None,
         similarities: th.Tensor | None = None,
+        actions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]:
-        """Decisions (n) as the model reads them.
+        """Decisions (n) as the model reads them; similarities and actions are computed where they are not given.
 
         Returns:
-            Codes (n, k, c), numbers (n, k, u), actions (n, k), and the state's components (n, k, r).
+            Codes (n, k, c), numbers (n, k, u), actions (n, k), and the state's components (n, 1, r).
         """
-        n, k = candidates.shape[:2]
+        k = candidates.shape[1]
         shown = None if pairs is None else pairs.cpu().numpy()
         if similarities is None:
             similarities = self.features.similarities(state.unsqueeze(1), candidates)
         codes = self.codes_of(progress[:, None], shown, k)
         numbers = self.numbers_of(similarities, progress, shown)
-        return codes, numbers, self.actions_of(candidates), self.state_of(state).unsqueeze(1).expand(n, k, -1)
+        if actions is None:
+            actions = self.actions_of(candidates)
+        return codes, numbers, actions, self.state_of(state).unsqueeze(1)
 
     def codes_of(self, progress: np.ndarray, pairs: np.ndarray | None, k: int | None = None) -> np.ndarray:
         """Codes (..., c) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
         if pairs is None:
             shape = progress.shape[:-1] if k is None else (*progress.shape[:-2], k)
             return np.broadcast_to(self._codes(self._places(progress, 0), 0), (*shape, self.m))
-        shape = pairs.shape[:-1]
-        own = np.broadcast_to(self._places(progress, 0), (*shape, self.m))
-        shown = self._places(pairs, self.m)
-        left, right = own[..., :, None], shown[..., None, :]
-        starts = self.first_product + np.arange(self.m * self.p).reshape(self.m, self.p) * _MOST_VALUES**2
-        both = np.where((left < 0) | (right < 0), 0, starts + left * _MOST_VALUES + right)
-        parts = [self._codes(own, 0), self._codes(shown, self.m), both.reshape(*shape, -1)]
-        return np.concatenate(parts, axis=-1)
+        m, p = self.m, self.p
+        codes = np.empty((*pairs.shape[:-1], m + p + m * p), np.int64)
+        own, shown = self._places(progress, 0), self._places(pairs, m)
+        codes[..., :m], codes[..., m : m + p] = self._codes(own, 0), self._codes(shown, m)
+        # A column at a time: of most decisions each stands in all rows.
+        for column in range(m):
+            left = own[..., column, None]
+            starts = self.first_product + np.arange(column * p, (column + 1) * p) * _MOST_VALUES**2
+            both = codes[..., m + (1 + column) * p : m + (2 + column) * p]
+            np.add(starts + left * _MOST_VALUES, shown, out=both)
+            both[np.broadcast_to((left < 0) | (shown < 0), both.shape)] = 0
+        return codes
 
     @staticmethod
     def _codes(places: np.ndarray, first: int) -> np.ndarray:
@@ -155,14 +164,18 @@ class OutcomeInputs:
 
     def numbers_of(self, similarities: th.Tensor, progress: np.ndarray, pairs: np.ndarray | None) -> th.Tensor:
         """Numbers (..., u) of similarities (..., n_blocks) and `pairs` (..., p)."""
-        parts = [similarities]
+        n, n_blocks = self.features.n_blocks + self.p, self.features.n_blocks
+        # One after the other, each of all pairs: products of whole rows are many times as fast as of single numbers.
+        numbers = np.empty((self.n_numbers, *similarities.shape[:-1]), np.float32)
+        linear = numbers[:n]
+        linear[:n_blocks] = np.moveaxis(similarities.cpu().numpy(), -1, 0)
         if self.p:
-            scaled = self.features.scaled(th.as_tensor(pairs))
-            is_number = [len(self.values[self.m + column]) > _MOST_VALUES for column in range(self.p)]
-            parts.append(scaled * th.tensor(is_number, dtype=scaled.dtype))
-        linear = th.cat(parts, dim=-1)
-        one, other = self._pairs_of_numbers
-        return th.cat([linear, linear.square(), linear[..., one] * linear[..., other]], dim=-1)
+            scaled = self.features.scaled(th.as_tensor(pairs)).cpu().numpy()
+            linear[n_blocks:] = np.moveaxis(scaled * self._is_number[self.m :].astype(np.float32), -1, 0)
+        np.square(linear, out=numbers[n : 2 * n])
+        one, other = _columns_to_multiply(n, 1)
+        np.multiply(linear[one], linear[other], out=numbers[2 * n :])
+        return th.as_tensor(np.moveaxis(numbers, 0, -1))
 
     def actions_of(self, candidates: th.Tensor) -> np.ndarray:
         """Numbers (...) of actions (..., d_a); 0 for one that was never seen."""
@@ -192,21 +205,26 @@ class OutcomeInputs:
 
         It is -1 for a new value, or where the column is a number.
         """
-        columns = first + np.arange(numbers.shape[-1])
-        keys = on_grid(numbers) + columns * _APART
         ascending, places = self._index
-        if not len(ascending):
-            return np.full(numbers.shape, -1)
-        found = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-        return np.where(ascending[found] == keys, places[found], -1)
+        found = np.full(numbers.shape, -1)
+        columns = np.flatnonzero(~self._is_number[first : first + numbers.shape[-1]])
+        if len(ascending) and len(columns):
+            keys = on_grid(numbers[..., columns]) + (first + columns) * _APART
+            at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+            found[..., columns] = np.where(ascending[at] == keys, places[at], -1)
+        return found
 
-    def _make_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """The values of all columns as one ascending row, each column's apart from the others', and their places."""
+    def _tell_apart(self) -> None:
+        """Put the values of all columns into one ascending row, each column apart from the others, with their places.
+
+        Columns that have too many are numbers.
+        """
+        self._is_number = np.array([len(known) > _MOST_VALUES for known in self.values], bool)
         told_apart = [(column, known) for column, known in enumerate(self.values) if len(known) <= _MOST_VALUES]
         keys = np.array([value + column * _APART for column, known in told_apart for value in known], np.int64)
         places = np.array([place for _, known in told_apart for place in range(len(known))], np.int64)
         order = np.argsort(keys)
-        return keys[order], places[order]
+        self._index = keys[order], places[order]
 
     def get_state(self) -> dict[str, Any]:
         """What was seen."""
@@ -220,7 +238,7 @@ class OutcomeInputs:
         ends = np.cumsum(state["lengths"].numpy())
         flat = state["values"].tolist()
         self.values = [flat[end - n : end] for end, n in zip(ends.tolist(), state["lengths"].tolist(), strict=True)]
-        self._index = self._make_index()
+        self._tell_apart()
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
@@ -241,9 +259,9 @@ class Rewards:
 
     def __init__(self, m: int, p: int, n_outcomes: int):
         n = m + 2 * p
-        self._products = np.triu_indices(n)
-        self._n = 1 + n + len(self._products[0])
-        penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(len(self._products[0]), 0.3)])
+        n_products = n * (n + 1) // 2
+        self._n = 1 + n + n_products
+        penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(n_products, 0.3)])
         # Of each outcome's posterior, up to the noise; kept by updates of rank one.
         self._covariance = np.tile(np.diag(1 / penalty), (n_outcomes, 1, 1))
         self._sums = np.zeros((n_outcomes, 2))
@@ -270,12 +288,24 @@ class Rewards:
         return self._sums[:n_outcomes, 0] / np.maximum(self._sums[:n_outcomes, 1], 1.0)
 
     def _inputs(self, progress: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        shape = np.broadcast_shapes(progress.shape[:-1], pairs.shape[:-1])
-        progress = np.broadcast_to(progress, (*shape, progress.shape[-1])).astype(np.float64)
-        pairs = np.broadcast_to(pairs, (*shape, pairs.shape[-1])).astype(np.float64)
-        linear = np.concatenate([progress, np.minimum(pairs, 0.0), np.maximum(pairs, 0.0)], axis=-1)
-        one, other = self._products
-        return np.concatenate([np.ones((*shape, 1)), linear, linear[..., one] * linear[..., other]], axis=-1)
+        m, p = progress.shape[-1], pairs.shape[-1]
+        n = m + 2 * p
+        inputs = np.empty((*np.broadcast_shapes(progress.shape[:-1], pairs.shape[:-1]), self._n))
+        inputs[..., 0] = 1.0
+        linear = inputs[..., 1 : 1 + n]
+        linear[..., :m] = progress
+        linear[..., m : m + p], linear[..., m + p :] = np.minimum(pairs, 0.0), np.maximum(pairs, 0.0)
+        products = inputs[..., 1 + n :]
+        if linear.size <= _FEW:
+            one, other = _columns_to_multiply(n, 0)
+            np.multiply(linear[..., one], linear[..., other], out=products)
+            return inputs
+        begin = 0
+        for column in range(n):  # with all from it on: to gather both sides of many products takes six times as long
+            end = begin + n - column
+            np.multiply(linear[..., column, None], linear[..., column:], out=products[..., begin:end])
+            begin = end
+        return inputs
 
     def get_state(self) -> dict[str, Any]:
         """What was learned."""
@@ -289,6 +319,12 @@ class Rewards:
         """Puts back what :meth:`get_state` gave."""
         self._covariance = state["covariance"].numpy().copy()
         self._sums, self._weights = state["sums"].numpy().copy(), state["weights"].numpy().copy()
+
+
+@lru_cache(maxsize=16)
+def _columns_to_multiply(n: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n columns a product is of: each with those from `offset` places behind it on."""
+    return np.triu_indices(n, k=offset)
 
 
 def on_grid(numbers: np.ndarray) -> np.ndarray:

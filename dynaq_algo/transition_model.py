@@ -33,6 +33,10 @@ _MEMORY = 0.999
 """What a transition counts, when the next one comes, in how far both are trusted."""
 _ROOM = 2_048
 """Actions that there is room for at first."""
+_SUMMED = 16
+"""Numbers that torch sums one after the other."""
+_LEARNED = ("codes", "numbers", "actions", "state", "kind")
+"""What a step of Adam reads of what was told."""
 _PRIOR_COUNT = 30
 """Transitions that the prior mean of the rewards counts as much as."""
 
@@ -278,11 +282,12 @@ class TransitionModel(nn.Module):
 
     def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
         """Of what was read, see :meth:`OutcomeInputs.read`."""
-        found = self.codes[th.as_tensor(codes)].sum(dim=-2)
+        found: th.Tensor = _SummedRows.apply(self.codes, th.as_tensor(codes))
         base = found + numbers @ self.numbers + self.constant
         rows = th.as_tensor(actions)
         effect = self.effects[rows] * self.action_scale
-        taste = ((state @ self.likes) * (self.inputs.in_components[rows] @ self.liked)).sum(dim=-1) * self.taste_scale
+        liked = F.embedding(rows, self.inputs.in_components) @ self.liked
+        taste = ((state @ self.likes) * liked).sum(dim=-1) * self.taste_scale
         return base, effect, taste
 
     def _progress_of(self, state: th.Tensor) -> np.ndarray:
@@ -300,10 +305,14 @@ class TransitionModel(nn.Module):
         pairs = None if steps.pairs is None else steps.pairs[rows, steps.action].unsqueeze(1)
         changed = self.inputs.learn(steps.state, progress, steps.candidates, pairs)
         self._grow_effects()
-        similarities = self.features.similarities(steps.state.unsqueeze(1), chosen)
-        read = self.inputs.read(steps.state, progress, chosen, pairs, similarities)
+        similarities = self.features.similarities(steps.state.unsqueeze(1), steps.candidates)
+        of_chosen = similarities[rows, steps.action].unsqueeze(1)
+        of_candidates = self.inputs.actions_of(steps.candidates)
+        read = self.inputs.read(
+            steps.state, progress, chosen, pairs, of_chosen, of_candidates[rows, steps.action][:, None]
+        )
         parts = self._parts(*read)
-        reward, chances = (said[:, 0].numpy() for said in self._foresee(parts, progress, similarities, pairs))
+        reward, chances = (said[:, 0].numpy() for said in self._foresee(parts, progress, of_chosen, pairs))
         end = self.outcomes.index(None) if None in self.outcomes else None
         codes, numbers, actions, state = read
         outcome = np.array(
@@ -335,7 +344,7 @@ class TransitionModel(nn.Module):
             self._told["codes"][: self.n_told] = self.inputs.codes_of(
                 self._told["progress"][: self.n_told], self._told["pairs"][: self.n_told]
             )
-        self.values.remember(steps, self.inputs, self.features)
+        self.values.remember(steps, state[:, 0].numpy(), similarities.cpu().numpy(), of_candidates)
         leaving = np.zeros(n, chances.dtype) if end is None else chances[:, end]
         return Foreseen(reward, chances, outcome, steps.terminated, leaving)
 
@@ -358,7 +367,7 @@ class TransitionModel(nn.Module):
         losses = []
         for _ in range(self.steps):
             rows = rng.integers(self.n_told, size=min(self.n_told, self.batch_size))
-            told = {name: values[rows] for name, values in self._told.items()}
+            told = {name: self._told[name][rows] for name in _LEARNED}
             parts = self._parts(
                 told["codes"], th.as_tensor(told["numbers"]), told["actions"], th.as_tensor(told["state"])
             )
@@ -367,27 +376,37 @@ class TransitionModel(nn.Module):
             for group in self._adam.param_groups:
                 group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
             self._adam.zero_grad()
-            (loss + self._penalty() / self.n_told).backward()
+            loss.backward()
+            self._pull()
             self._adam.step()
             with th.no_grad():
                 self.codes[0] = 0.0  # what was never seen says nothing
             losses.append(loss.detach())
         return th.stack(losses).mean()
 
-    def _penalty(self) -> th.Tensor:
-        """Minus the logarithm of the weights' prior."""
-        known = slice(0, self._n_kinds)
-        penalty = 0.5 * (
-            self.codes[: self.inputs.first_product, known].square().sum()
-            + self.codes[self.inputs.first_product :, known].square().sum() / _PRODUCT_SCALE**2
-            + self.numbers[:, known].square().sum()
-            + (self.direction[known] - self._interest()).square().sum() * 4
-        )
+    @th.no_grad()
+    def _pull(self) -> None:
+        """Add the gradient of minus the logarithm of the weights' prior, as a share of the transitions', to theirs.
+
+        The prior's terms are squares, so that their gradients are known: a graph of them would take a third of a step.
+        """
+        # As a graph would come out, to the bit: figures of studies stay as they were.
+        share = np.float32(1.0) / np.float32(self.n_told)
+        of_products = 2 * (share / 2 / np.float32(_PRODUCT_SCALE**2))
+        first, known = self.inputs.first_product, slice(0, self._n_kinds)
+        terms: list[tuple[th.Tensor, slice, th.Tensor, np.floating]] = [
+            (self.codes, slice(0, first), self.codes[:first], share),
+            (self.codes, slice(first, None), self.codes[first:], of_products),
+            (self.numbers, slice(None), self.numbers, share),
+            (self.direction, known, self.direction[known] - self._interest(), 4 * share),
+        ]
         if self.action_scale:
-            penalty = penalty + 0.5 * self.effects.square().sum()
+            terms.append((self.effects, slice(None), self.effects, share))
         if self.components and self.taste_scale:
-            penalty = penalty + 0.5 * (self.likes.square().sum() + self.liked.square().sum())
-        return penalty
+            terms += [(each, slice(None), each, share) for each in (self.likes, self.liked)]
+        for weights, rows, distance, factor in terms:
+            assert weights.grad is not None
+            weights.grad[rows] += distance * float(factor)
 
     def _interest(self) -> th.Tensor:
         """Prior of the direction of interest: outcomes that earned more than the mean, and those that earned less."""
@@ -453,7 +472,7 @@ class TransitionModel(nn.Module):
         pairs = None if sets.pairs is None else sets.pairs.reshape(b * s, k, -1)
         codes = self.inputs.codes_of(progress[:, None], pairs, k)
         numbers = self.inputs.numbers_of(th.as_tensor(sets.similarities.reshape(b * s, k, -1)), progress, pairs)
-        state = th.as_tensor(sets.state.reshape(b * s, 1, -1)).expand(-1, k, -1)
+        state = th.as_tensor(sets.state.reshape(b * s, 1, -1))
         chances = self._probabilities(self._parts(codes, numbers, sets.actions.reshape(b * s, k), state))
         earned = self.rewards.of(progress[:, None], pairs, self._n_kinds)
         reward = (chances.numpy() * earned).sum(axis=-1)
@@ -496,6 +515,36 @@ class TransitionModel(nn.Module):
         if state["adam"]:
             self._adam = self._make_adam()
             self._adam.load_state_dict(state["adam"])
+
+
+class _SummedRows(th.autograd.Function):
+    """Sums (..., d) of the rows of a table (r, d) that codes (..., c) name: `table[codes].sum(dim=-2)`.
+
+    Neither the rows nor their gradients are laid out side by side, which takes several times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: th.Tensor, codes: th.Tensor) -> th.Tensor:
+        """The sums."""
+        ctx.save_for_backward(codes)
+        ctx.n_rows = len(table)
+        flat = codes.reshape(-1, codes.shape[-1])
+        # Part by part, as torch sums where d is a multiple of 16: figures of studies stay as they were, to the bit.
+        starts = th.arange(0, flat.shape[1], _SUMMED)
+        bags = (th.arange(len(flat))[:, None] * flat.shape[1] + starts).reshape(-1)
+        parts = F.embedding_bag(flat.reshape(-1), table, bags, mode="sum").reshape(len(flat), len(starts), -1)
+        total = parts[:, 0]
+        for part in range(1, len(starts)):
+            total = total + parts[:, part]
+        return total.reshape(*codes.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor, None]:
+        """Of the table; codes have none."""
+        (codes,) = ctx.saved_tensors
+        width = gradient.shape[-1]
+        of_rows = gradient.unsqueeze(-2).expand(*codes.shape, width).reshape(-1, width)
+        return gradient.new_zeros(ctx.n_rows, width).index_add_(0, codes.reshape(-1), of_rows), None
 
 
 def _trust_of(scores: th.Tensor) -> tuple[float, float]:

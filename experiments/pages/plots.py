@@ -348,6 +348,8 @@ def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
 
 
 def _saved(figure: Canvas, folder: Path, name: str, title: str, caption: str) -> Figure:
+    figure.draw_without_rendering()  # finds the layout, which takes as long as painting: once for both files
+    figure.set_layout_engine(None)
     write_figure(folder / f"{name}.png", figure, dpi=150, facecolor="white", metadata={"Software": None})
     path = folder / f"{name}.svg"
     write_figure(path, figure, metadata={"Date": None})

@@ -76,7 +76,7 @@ def test_the_future_is_learned(model, bootstrap):
     source = "candidates" if bootstrap == "same_action" else "visited"
     kwargs = {"planning_source": source, "bootstrap": bootstrap, "gamma": gamma, "exploration_final_eps": 1.0}
     learner = agent(known_toy(), model, learning_rate=0.01, target_update_interval=10, planning_steps=2, **kwargs)
-    learner.learn(400)
+    learner.learn(200)
     obs, rewards = shown_and_rewards(learner)
     following = rewards if bootstrap == "same_action" else rewards.max()
     np.testing.assert_allclose(learner.predict_reward(obs)[0], rewards, atol=0.1)

@@ -321,12 +321,12 @@ RUNS = {
 @pytest.mark.parametrize("run", RUNS)
 def test_a_resumed_run_with_pairs_equals_the_uninterrupted_one_to_the_bit(tmp_path, run):
     env, kwargs = RUNS[run]
-    kwargs = {"learning_starts": 20, "buffer_size": 50, "batch_size": 8, "target_update_interval": 30, **kwargs}
-    whole = agent(env(), **kwargs).learn(108)
-    stopped = agent(env(), **kwargs).learn(108, callback=StopAt(78))
+    kwargs = {"learning_starts": 12, "buffer_size": 28, "batch_size": 8, "target_update_interval": 18, **kwargs}
+    whole = agent(env(), **kwargs).learn(60)
+    stopped = agent(env(), **kwargs).learn(60, callback=StopAt(42))
     stopped.save_checkpoint(tmp_path / "checkpoint")
     resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", env(), device="cpu")
-    resumed.learn(108 - 78, reset_num_timesteps=False)
+    resumed.learn(60 - 42, reset_num_timesteps=False)
     wanted, found = everything_flat(whole), everything_flat(resumed)
     assert wanted.keys() == found.keys()
     assert {"pairs", "next_pairs", "applicant_id", "obs.pairs"} <= wanted.keys()

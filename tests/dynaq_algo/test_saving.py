@@ -191,9 +191,9 @@ def everything(model):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("train_freq", [1, 4])
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, kind, train_freq):
-    kwargs = {"learning_starts": 20, "buffer_size": 50, "target_update_interval": 30, "train_freq": train_freq}
+    kwargs = {"learning_starts": 12, "buffer_size": 28, "target_update_interval": 18, "train_freq": train_freq}
     kwargs |= {"planning_steps": 1, "batch_size": 8}
-    total, stop = 108, 78  # neither at the end of an episode nor of a rollout; after the ring went round
+    total, stop = 60, 42  # neither at the end of an episode nor of a rollout; after the ring went round
     whole = agent(KINDS[kind](), **kwargs)
     whole.learn(total)
 
