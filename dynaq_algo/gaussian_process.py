@@ -325,9 +325,9 @@ class GaussianProcess(nn.Module):
             state: (n, d_s).
             candidates: (n, k, d_a).
             pairs: (n, k, p); None where an observation has none.
-            bonus: Of the spread; 0 computes none.
+            bonus: Of the spread; 0 for mean rewards as they are expected.
         """
-        drawn = None if self.sources is not None else self.drawn_factor()
+        drawn = None if self.sources is not None or not bonus else self.drawn_factor()
         mean, spread = self._scored(state, candidates, pairs, bonus > 0, drawn)
         return mean + bonus * spread if bonus else mean
 

@@ -33,8 +33,6 @@ _MEMORY = 0.999
 """What a transition counts, when the next one comes, in how far both are trusted."""
 _ROOM = 2_048
 """Actions that there is room for at first."""
-_SUMMED = 16
-"""Numbers that torch sums one after the other."""
 _LEARNED = ("codes", "numbers", "actions", "state", "kind")
 """What a step of Adam reads of what was told."""
 _PRIOR_COUNT = 30
@@ -282,7 +280,7 @@ class TransitionModel(nn.Module):
 
     def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
         """Of what was read, see :meth:`OutcomeInputs.read`."""
-        found: th.Tensor = _SummedRows.apply(self.codes, th.as_tensor(codes))
+        found = self.codes[th.as_tensor(codes)].sum(dim=-2)
         base = found + numbers @ self.numbers + self.constant
         rows = th.as_tensor(actions)
         effect = self.effects[rows] * self.action_scale
@@ -376,37 +374,27 @@ class TransitionModel(nn.Module):
             for group in self._adam.param_groups:
                 group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
             self._adam.zero_grad()
-            loss.backward()
-            self._pull()
+            (loss + self._penalty() / self.n_told).backward()
             self._adam.step()
             with th.no_grad():
                 self.codes[0] = 0.0  # what was never seen says nothing
             losses.append(loss.detach())
         return th.stack(losses).mean()
 
-    @th.no_grad()
-    def _pull(self) -> None:
-        """Add the gradient of minus the logarithm of the weights' prior, as a share of the transitions', to theirs.
-
-        The prior's terms are squares, so that their gradients are known: a graph of them would take a third of a step.
-        """
-        # As a graph would come out, to the bit: figures of studies stay as they were.
-        share = np.float32(1.0) / np.float32(self.n_told)
-        of_products = 2 * (share / 2 / np.float32(_PRODUCT_SCALE**2))
-        first, known = self.inputs.first_product, slice(0, self._n_kinds)
-        terms: list[tuple[th.Tensor, slice, th.Tensor, np.floating]] = [
-            (self.codes, slice(0, first), self.codes[:first], share),
-            (self.codes, slice(first, None), self.codes[first:], of_products),
-            (self.numbers, slice(None), self.numbers, share),
-            (self.direction, known, self.direction[known] - self._interest(), 4 * share),
-        ]
+    def _penalty(self) -> th.Tensor:
+        """Minus the logarithm of the weights' prior."""
+        known = slice(0, self._n_kinds)
+        penalty = 0.5 * (
+            self.codes[: self.inputs.first_product, known].square().sum()
+            + self.codes[self.inputs.first_product :, known].square().sum() / _PRODUCT_SCALE**2
+            + self.numbers[:, known].square().sum()
+            + (self.direction[known] - self._interest()).square().sum() * 4
+        )
         if self.action_scale:
-            terms.append((self.effects, slice(None), self.effects, share))
+            penalty = penalty + 0.5 * self.effects.square().sum()
         if self.components and self.taste_scale:
-            terms += [(each, slice(None), each, share) for each in (self.likes, self.liked)]
-        for weights, rows, distance, factor in terms:
-            assert weights.grad is not None
-            weights.grad[rows] += distance * float(factor)
+            penalty = penalty + 0.5 * (self.likes.square().sum() + self.liked.square().sum())
+        return penalty
 
     def _interest(self) -> th.Tensor:
         """Prior of the direction of interest: outcomes that earned more than the mean, and those that earned less."""
@@ -515,36 +503,6 @@ class TransitionModel(nn.Module):
         if state["adam"]:
             self._adam = self._make_adam()
             self._adam.load_state_dict(state["adam"])
-
-
-class _SummedRows(th.autograd.Function):
-    """Sums (..., d) of the rows of a table (r, d) that codes (..., c) name: `table[codes].sum(dim=-2)`.
-
-    Neither the rows nor their gradients are laid out side by side, which takes several times as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: th.Tensor, codes: th.Tensor) -> th.Tensor:
-        """The sums."""
-        ctx.save_for_backward(codes)
-        ctx.n_rows = len(table)
-        flat = codes.reshape(-1, codes.shape[-1])
-        # Part by part, as torch sums where d is a multiple of 16: figures of studies stay as they were, to the bit.
-        starts = th.arange(0, flat.shape[1], _SUMMED)
-        bags = (th.arange(len(flat))[:, None] * flat.shape[1] + starts).reshape(-1)
-        parts = F.embedding_bag(flat.reshape(-1), table, bags, mode="sum").reshape(len(flat), len(starts), -1)
-        total = parts[:, 0]
-        for part in range(1, len(starts)):
-            total = total + parts[:, part]
-        return total.reshape(*codes.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor, None]:
-        """Of the table; codes have none."""
-        (codes,) = ctx.saved_tensors
-        width = gradient.shape[-1]
-        of_rows = gradient.unsqueeze(-2).expand(*codes.shape, width).reshape(-1, width)
-        return gradient.new_zeros(ctx.n_rows, width).index_add_(0, codes.reshape(-1), of_rows), None
 
 
 def _trust_of(scores: th.Tensor) -> tuple[float, float]:

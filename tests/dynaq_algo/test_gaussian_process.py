@@ -425,6 +425,7 @@ def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
     seen = asked.state, asked.action.unsqueeze(1), None
     mean, spread = model.score(*seen)
     assert th.equal(model.score(*seen)[0], mean), "what is expected is no draw"
+    assert th.equal(model.explore(*seen, bonus=0.0), model.score(*seen, with_spread=False)[0]), "who does not explore"
     for _ in range(3):
         mean, spread = model.score(*seen)
         drawn = model.drawn_factor()

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from ladder import DIM, PAY, Ladder
 
-from dynaq_algo import DynaQ, DynaQCheckpoint, context_values, transition_model
+from dynaq_algo import DynaQ, DynaQCheckpoint, context_values
 from dynaq_algo.context_values import ContextValues
 from dynaq_algo.outcome_inputs import GRID
 from dynaq_algo.transition_model import TransitionModel
@@ -209,42 +209,6 @@ def test_what_follows_is_valued_at_the_decision_only():
         agent(planning="background", bootstrap="max")
     with pytest.raises(ValueError, match="no network to train"):
         agent().pretrain({})
-
-
-def test_rows_are_summed_and_so_are_their_gradients():
-    draws = th.Generator().manual_seed(0)
-    for n_codes in (1, 3, 16, 23, 40):
-        table = th.randn(60, 7, generator=draws, requires_grad=True)
-        codes = th.randint(60, (5, 4, n_codes), generator=draws)
-        weights = th.randn(5, 4, 7, generator=draws)
-        expected = table[codes].sum(dim=-2)
-        found = transition_model._SummedRows.apply(table, codes)
-        th.testing.assert_close(found, expected)
-        of_found, of_expected = (th.autograd.grad((sums * weights).sum(), table)[0] for sums in (found, expected))
-        th.testing.assert_close(of_found, of_expected)
-
-
-def test_the_pull_to_the_prior_is_the_gradient_of_its_logarithm(learned):
-    model = learned.world_model
-    first, known = model.inputs.first_product, slice(0, model._n_kinds)
-    penalty = 0.5 * (
-        model.codes[:first].square().sum()
-        + model.codes[first:].square().sum() / 0.1**2
-        + model.numbers.square().sum()
-        + (model.direction[known] - model._interest()).square().sum() * 4
-        + model.effects.square().sum()
-        + model.likes.square().sum()
-        + model.liked.square().sum()
-    )
-    weights = [model.codes, model.numbers, model.direction, model.effects, model.likes, model.liked]
-    expected = th.autograd.grad(penalty / model.n_told, weights)
-    before = [each.grad for each in weights]
-    for each in weights:
-        each.grad = th.zeros_like(each)
-    model._pull()
-    for each, wanted, kept in zip(weights, expected, before, strict=True):
-        np.testing.assert_allclose(each.grad.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-9)
-        each.grad = kept
 
 
 def test_kept_decisions_are_the_latest_and_counted_from_the_oldest(monkeypatch):
