@@ -26,6 +26,11 @@ if importlib.util.find_spec("torch") is not None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that wait for other processes begin first: at the end nothing else would be left to do meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
 def pytest_collection_finish():
     """What is there when the tests begin stays: a collection of garbage that looks at it again takes a tenth second."""
     gc.collect()
