@@ -151,7 +151,9 @@ class _Pages:
     async def career(self, request: Request) -> Response:
         query = request.query_params
         gammas, people = self._careers.gammas, self._careers.people
-        chosen = _whole(query.get("gamma", str(len(gammas) - 1)), "gamma", (0, len(gammas) - 1))
+        chosen = _whole(
+            query.get("gamma", str(len(gammas) - 1)), "gamma (its place on the slider)", (0, len(gammas) - 1)
+        )
         who = _whole(query.get("applicant", "0"), "applicant", (0, len(people) - 1))
         return HTMLResponse(await run_in_threadpool(self._of_career, who, chosen))
 
@@ -169,7 +171,7 @@ class _Pages:
     async def _person(self, form: FormData) -> Person:
         resume = form.get("resume")
         if isinstance(resume, UploadFile) and resume.size:
-            return person_of_resume(await resume.read(), self._market)
+            return await run_in_threadpool(person_of_resume, await resume.read(), self._market)
         ticked = [str(skill) for skill in form.getlist("skill")]
         written = skills_in_text(str(form.get("others", "")))
         level = _whole(str(form.get("level", "0")), "level", (0, len(SENIORITY_LEVELS)))
@@ -325,6 +327,6 @@ def _whole(text: str, name: str, bounds: tuple[int, int]) -> int:
         VisitError: If it is none, or out of bounds.
     """
     low, high = bounds
-    if not text.isdecimal() or not low <= int(text[:9]) <= high:
+    if not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:
         raise VisitError(f"{name} must be a whole number from {low} to {high}, and was {text!r:.40}.")
     return int(text)

@@ -87,7 +87,7 @@ class Protection:
             return PlainTextResponse(f"This server is called {known}, and not {host[:80]!r}.", 400)
         if method not in ("GET", "HEAD"):
             origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-            is_own = origin is None or urlsplit(origin).netloc == host
+            is_own = origin is None or origin.partition("://")[2] == host
             if not is_own or site not in ("same-origin", "none"):
                 return PlainTextResponse("This request comes from a page of another site.", 403)
         length = headers.get("content-length", "0")
@@ -101,5 +101,8 @@ def _too_large() -> PlainTextResponse:
 
 
 def _name(host: str) -> str:
-    """Of a header ``Host``, without the port."""
-    return urlsplit(f"//{host}").hostname or ""
+    """Of a header ``Host``, without the port; empty where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # "[" begins an address that does not end
+        return ""

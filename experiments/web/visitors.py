@@ -112,38 +112,32 @@ def person_of_resume(content: bytes, market: LabourMarket) -> Person:
     try:
         resume = json.loads(content)
         row = read_resume(resume)
+        private = set(_private_words(resume.get("basics")))
     except (ValueError, RecursionError):
         raise VisitError("The file is no JSON Resume: see https://jsonresume.org/schema.") from None
-    private = list(_private_words(resume.get("basics")))
-    skills = [skill for skill in (*row["hard"], *row["soft"]) if not _holds(skill, private)]
+    # One pattern of all: a file of thousands of names and skills would take minutes word by word.
+    said = re.compile(rf"@|://|(?<!\w)(?:{'|'.join(map(re.escape, private))})(?!\w)" if private else "@|://")
+    skills = [skill for skill in (*row["hard"], *row["soft"]) if not said.search(skill.casefold())]
     if not skills:
         raise VisitError("The résumé lists no skills (its section skills): pick an occupation instead.")
-    title = "" if _holds(row["title"], private) else row["title"]
+    title = "" if said.search(row["title"].casefold()) else row["title"]
     return Person.checked(title, skills, market)
 
 
-def _private_words(basics: Any, is_name: bool = True) -> Iterator[str]:
-    """Texts of the section ``basics`` that say who somebody is, lower case."""
-    if isinstance(basics, Mapping):
-        for name, value in basics.items():
-            if name in ("label", "summary", "image"):
-                continue
-            if isinstance(value, str):
-                yield value.strip().casefold()
-                # Either part of a name, where it is not a letter or two.
-                yield from (part for part in _WORD.findall(value.casefold()) if name == "name" and len(part) > 2)
-            else:
-                yield from _private_words(value)
-    elif isinstance(basics, list):
-        for value in basics:
-            yield from _private_words(value)
-
-
-def _holds(text: str, private: Sequence[str]) -> bool:
-    said = text.casefold()
-    if "@" in said or "://" in said:
-        return True
-    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in private if word)
+def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
+    """Texts of the section ``basics`` that say who somebody is or where they live, lower case."""
+    if isinstance(value, Mapping):
+        for inner_name, inner in value.items():
+            # "GitHub" is a skill as well as a network, and "IT" one as well as Italy: neither says who somebody is.
+            if inner_name not in ("label", "summary", "image", "network", "countryCode"):
+                yield from _private_words(inner, inner_name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _private_words(inner, name)
+    elif isinstance(value, str) and (text := value.strip().casefold()):
+        yield text
+        # Either part of a name, where it is not a letter or two.
+        yield from (part for part in _WORD.findall(text) if name == "name" and len(part) > 2)
 
 
 class VisitorFiles:
@@ -176,7 +170,7 @@ class VisitorFiles:
         file = self._folder / visitor_id / "person.jsonl"
         if not file.is_file():
             return None
-        row = json.loads(file.read_text())
+        row = json.loads(file.read_text(encoding="utf-8"))
         return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
 
     def append(self, visitor_id: str, answer: Answer) -> None:
@@ -214,7 +208,7 @@ class VisitorFiles:
     def somebody(self, visitor_id: str) -> dict[str, Any] | None:
         """What :meth:`write_somebody` kept; ``None`` before."""
         file = self._folder / visitor_id / "somebody.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def remove(self, visitor_id: str) -> None:
         """Removes all that is kept of a visitor."""

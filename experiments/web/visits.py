@@ -38,6 +38,7 @@ class Visit:
         listed: Places of the next ones, the best first.
         before: What their ranks, from 1, were before the last answer, in the same order; ``None`` beyond the list.
         change: What the last answer changed; ``None`` before any.
+        is_forgotten: Whether the visitor deleted all; what comes later is refused, since it would be written anew.
         lock: Held while anything here changes.
     """
 
@@ -48,6 +49,7 @@ class Visit:
     listed: list[int] = field(default_factory=list)
     before: list[int | None] = field(default_factory=list)
     change: Change | None = None
+    is_forgotten: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -149,10 +151,11 @@ class Visits:
             Whether it is a new one; a job that was answered keeps its first answer.
 
         Raises:
-            VisitError: For a job that is not on the page, or another decision.
+            VisitError: For a job that is not on the page, another decision, or a visit that was forgotten meanwhile.
         """
         checked_decision(decision)
         with visit.lock:
+            _check_kept(visit)
             places = {visit.recommender.near[place].key: place for place in (*visit.shown, *visit.recommender.answered)}
             if job not in places:
                 raise VisitError("That job is not on your page any more: answer the one that is.")
@@ -184,8 +187,12 @@ class Visits:
             visit: Who watches.
             steps: How many answers.
             another: Whether somebody else comes first.
+
+        Raises:
+            VisitError: For a visit that was forgotten meanwhile.
         """
         with visit.lock:
+            _check_kept(visit)
             somebody = self.somebody(visit)
             number = int(np.flatnonzero(self._held_out() == somebody.applicant_id)[0])
             if another:
@@ -199,6 +206,7 @@ class Visits:
     def forget(self, visit: Visit) -> None:
         """Removes all that is kept of a visitor."""
         with visit.lock:
+            visit.is_forgotten = True
             with self._lock:
                 self._here.pop(visit.visitor_id, None)
                 self._watched.pop(visit.visitor_id, None)
@@ -240,3 +248,8 @@ class Visits:
             self._watched.move_to_end(visit.visitor_id)
             while len(self._watched) > _MOST_WATCHED:
                 self._watched.popitem(last=False)
+
+
+def _check_kept(visit: Visit) -> None:
+    if visit.is_forgotten:
+        raise VisitError("This visit was deleted: begin anew.")

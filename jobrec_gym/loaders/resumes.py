@@ -182,14 +182,18 @@ def _sentence(value: Any) -> str:
 
 def _months(work: Sequence[Mapping[str, Any]], latest: int | None) -> int | None:
     """How many months the spans of work cover together; ``None`` where no date is known."""
-    covered: set[int] = set()
+    spans: list[tuple[int, int]] = []
     for job in work:
         start, end = _month(job.get("startDate")), _month(job.get("endDate"))
         if end is None and not job.get("endDate"):
             end = latest
         if start is not None and end is not None:
-            covered.update(range(start, end))
-    return len(covered) or None
+            spans.append((start, end))
+    months, until = 0, -1
+    for start, end in sorted(spans):
+        months += max(0, end - max(start, until))
+        until = max(until, end)
+    return months or None
 
 
 def _latest(resume: Mapping[str, Any]) -> int | None:

@@ -1,10 +1,12 @@
 """The page on which one is the applicant: what it keeps, what it says, and whom it refuses."""
 
+import asyncio
 import html
 import itertools
 import json
 import re
 import shutil
+import time
 from xml.etree import ElementTree
 
 import numpy as np
@@ -230,6 +232,25 @@ def test_nothing_is_kept_of_who_forgets(client, pages):
     assert "Who are you?" in page and not folder.exists() and COOKIE not in client.cookies
 
 
+def test_nothing_is_written_of_who_forgot_meanwhile(client, pages):
+    job = asked(begin(client))
+    visits, visit = pages[0], visit_of(client, pages)
+    folder = visits.files.log(visit.visitor_id).parent
+    visits.forget(visit)  # while requests of a second window wait for it
+    with pytest.raises(VisitError, match="This visit was deleted: begin anew"):
+        visits.answer(visit, job, "apply")
+    with pytest.raises(VisitError, match="This visit was deleted: begin anew"):
+        visits.watch(visit, 1)
+    assert not folder.exists()
+
+
+def test_a_title_in_any_script_is_read_back_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "latin-1")
+    files, person = VisitorFiles(tmp_path), Person("Pflegekräfte, 看護師", ("Łódź",), ())
+    files.add("v", person)
+    assert files.person("v") == person
+
+
 # ------------------------------------------------------------------------------------------------------------- résumés
 
 
@@ -249,6 +270,31 @@ def test_only_title_and_skills_are_taken_of_a_resume(client, pages, world):
 def test_a_title_that_is_a_name_is_left_out(pages):
     resume = {"basics": {"name": "Ada Byron", "label": "Ada, programmer"}, "skills": ["SQL"]}
     assert person_of_resume(json.dumps(resume).encode(), pages[0].market).title == ""
+
+
+def test_an_alias_in_a_list_is_private_and_a_network_or_country_is_none(pages):
+    basics = {"aliases": ["Countess"], "location": {"countryCode": "IT"}, "profiles": [{"network": "GitHub"}]}
+    resume = {"basics": basics, "skills": ["countess", "IT support", "GitHub"]}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("IT support", "GitHub")
+
+
+def test_a_resume_of_very_many_names_and_skills_is_read_in_a_moment(pages):
+    basics = {"aliases": [f"alias{number}" for number in range(1_500)]}
+    skills = [*(f"skill {number}" for number in range(150)), "of alias7"]
+    begun = time.process_time()
+    person = person_of_resume(json.dumps({"basics": basics, "skills": skills[::-1]}).encode(), pages[0].market)
+    assert time.process_time() - begun < 5 and person.hard[0] == "skill 149"
+
+
+def test_others_are_answered_while_a_resume_is_read(client, monkeypatch):
+    def read(content, market):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        raise VisitError("not in the server's loop")
+
+    monkeypatch.setattr("experiments.web.application.person_of_resume", read)
+    page = client.post("/start", files={"resume": ("x.json", b"{}", "application/json")})
+    assert "not in the server&#39;s loop" in page.text
 
 
 @pytest.mark.parametrize(
@@ -333,6 +379,12 @@ def test_a_server_on_loopback_answers_to_its_own_names_alone(pages):
     assert client.get("/", headers={"host": "rebound.example:8000"}).status_code == 400
     assert client.get("/", headers={"host": "[::1]:8000"}).status_code == 200
     assert client_of(pages, hosts=None).get("/", headers={"host": "jobs.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(("headers", "status"), [({"host": "["}, 400), ({"origin": "http://["}, 403)])
+def test_a_header_that_is_no_address_is_refused_like_a_foreign_one(client, headers, status):
+    refused = client.post("/forget", headers=headers)
+    assert refused.status_code == status and "content-security-policy" in refused.headers
 
 
 def test_every_answer_forbids_scripts_and_styles_of_others(client):
@@ -474,10 +526,14 @@ def test_agents_that_cannot_be_read_are_told_with_the_way_out(world, tmp_path):
         pages_of(given)
 
 
-@pytest.mark.parametrize("query", ["gamma=2", "gamma=x", "applicant=-1", "applicant=999999999999999999999"])
+@pytest.mark.parametrize(
+    "query",
+    ["gamma=2", "gamma=0.9", "gamma=0000000005", f"gamma={'0' * 5_000}", "applicant=-1", f"applicant={'9' * 21}"],
+)
 def test_a_career_that_is_not_there_is_refused_in_words(client, query):
     page = client.get(f"/career?{query}")
     assert page.status_code == 422 and "must be a whole number" in page.text
+    assert ("gamma (its place on the slider) must" in page.text) == query.startswith("gamma")
 
 
 # ------------------------------------------------------------------------------------------------------------- options

@@ -1,6 +1,7 @@
 """People as JSON Resume writes them."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -91,6 +92,17 @@ def test_years_of_work_at_the_same_time_count_once(tmp_path):
     assert (row["years"], row["experience"]) == (3.0, "3 years")
     (undated,) = rows(write(tmp_path / "b.json", BEN))
     assert (undated["years"], undated["experience"]) == (None, "")
+
+
+def test_work_of_ten_thousand_years_takes_no_more_room_than_work_of_one(tmp_path):
+    file = write(tmp_path / "a.json", {"work": [{"startDate": "0001", "endDate": "9999"}], "skills": BEN["skills"]})
+    tracemalloc.start()
+    try:
+        (row,) = rows(file)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert row["years"] == 9998.0
 
 
 def test_a_title_is_the_label_or_the_latest_position(tmp_path):
