@@ -15,9 +15,11 @@ from experiments.runs.folders import (
     COLDSTART,
     COLDSTART_FIGURE,
     COLDSTART_TABLE,
+    RUN_FORMAT,
+    SUMMARY,
     RunError,
     commit_of_checkout,
-    read_run,
+    read_json,
     write_json,
     write_text,
 )
@@ -223,7 +225,8 @@ def _commits_of(plan: Plan) -> dict[str, str]:
     commits: dict[str, dict[str, None]] = {}
     for (_, name), runs in plan.runs.items():
         of_learner = commits.setdefault(name, {})
-        of_learner.update(dict.fromkeys(str(read_run(run.folder).summary["commit"]) for run in runs))
+        summaries = (read_json(run.folder / SUMMARY, "Run it again with resume=false.", RUN_FORMAT) for run in runs)
+        of_learner.update(dict.fromkeys(str(summary["commit"]) for summary in summaries))
     return {name: ", ".join(found) for name, found in commits.items()}
 
 
