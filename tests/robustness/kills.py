@@ -502,11 +502,12 @@ def drill(
                     raise Wrong("no kill: it always ends before")
                 place = _new(folder, f"killed-{attempt}")
                 number = _killed(made, nursery, place, moments, seconds, number, start + n_kills, results)
-                if cls.ends and made.kills:
-                    n_of_it = made.kills
+                n_of_it = made.kills
+                if cls.ends and n_of_it:
                     _whole(made, nursery, place)
-                    if unlike := difference(right, made.left(place)):
-                        raise Wrong(f"another result after {n_of_it} kills: {unlike}")
+                # One that was done before the first kill is looked at, too: what it asked is its own.
+                if cls.ends and (unlike := difference(right, made.left(place))):
+                    raise Wrong(f"another result after {n_of_it} kills: {unlike}")
                 made.kills = 0
     except (Wrong, OSError, ValueError, RuntimeError) as error:
         said = f"{type(error).__name__}: {error}"

@@ -3,8 +3,12 @@
 import importlib.util
 import json
 import os
+import sys
 import time
+import urllib.request
+from pathlib import Path
 
+import fake_llm
 import pytest
 from robustness import kills, run, together
 from robustness.trying import GOOD, SECONDS, Kind, Wrong, is_own, shrunk, tried
@@ -99,6 +103,44 @@ def test_what_was_found_once_is_refused_by_an_error_of_our_own(kind, name, edits
 def test_kills_of_a_writer_leave_what_is_whole(tmp_path):
     results = kills.drill("vectors", tmp_path, SEED, 0, 2, dict(os.environ))
     assert [(each["verdict"], each["said"]) for each in results] == [("read", "")] * 2
+
+
+class Asks(kills._Asking):
+    """Asks five questions, and has the answers afterwards."""
+
+    function = "robustness.test_robustness:ask"
+    modules = ()
+
+    def reply(self, body, number):
+        return fake_llm.says("yes")
+
+    def words(self, folder):
+        return [self.server.api_base, str(folder / "answers")]
+
+    def left(self, folder):
+        self.require_paid_once()
+        return (folder / "answers").read_text()
+
+
+def ask():
+    """What the process of :class:`Asks` does."""
+    server, answers = sys.argv[1], Path(sys.argv[2])
+    for number in range(0 if answers.exists() else 5):
+        body = json.dumps({"model": "fake", "messages": [{}, {"content": f"question {number}"}]}).encode()
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{server}/chat/completions", body, headers)) as reply:
+            reply.read()
+    answers.write_text("yes")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_a_run_that_was_done_before_its_kill_did_not_ask_what_the_next_one_asks(tmp_path, monkeypatch):
+    seconds, killer = iter([900, 900, 0, 900]), kills._killer  # the right one, one that is done before, a kill, its end
+    monkeypatch.setattr(kills, "_killer", lambda pid, _: killer(pid, next(seconds)))
+    monkeypatch.setitem(kills.DRILLS, "asks", (Asks, 0))
+    results = kills.drill("asks", tmp_path, SEED, 0, 1, dict(os.environ))
+    assert [(each["verdict"], each["said"]) for each in results] == [("read", "")]
+    assert next(seconds, None) is None
 
 
 @pytest.mark.waits
