@@ -37,6 +37,7 @@ def options(folder, **changed):
         "source": str(folder / "market"),
         "encoder": ENCODER,
         "n_nearest": 30,
+        "most_visitors": 100,
         "most_visits": 8,
         "start": {"interactions": 5, "truth": {"seed": 2, "noise": 0.5}},
         "truth": TRUTH,

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -64,7 +64,8 @@ def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None 
         Route("/start", pages.start, methods=["POST"]),
         Route("/answer", pages.answer, methods=["POST"]),
         Route("/forget", pages.forget, methods=["POST"]),
-        Route("/log.jsonl", pages.log),
+        Route("/log.jsonl", pages.file),
+        Route("/person.jsonl", pages.file),
         Route("/somebody", pages.somebody),
         Route("/somebody", pages.watch, methods=["POST"]),
         Route("/career", pages.career),
@@ -73,7 +74,7 @@ def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None 
     return Starlette(
         routes=routes,
         middleware=[Middleware(Protection, hosts=hosts)],
-        exception_handlers={VisitError: pages.refused, RunError: pages.failed},
+        exception_handlers={VisitError: pages.refused, RunError: pages.failed, OSError: pages.not_written},
         lifespan=lifespan,
     )
 
@@ -99,23 +100,24 @@ class _Pages:
     async def home(self, request: Request) -> Response:
         visit = await self._visit(request)
         if visit is None:
-            return self._start(request.query_params.get("occupation", ""))
+            page = self._start(request.query_params.get("occupation", ""))
+            return self._with_cookie(page, Visits.new_secret(request.cookies.get(COOKIE)))
         return HTMLResponse(await run_in_threadpool(self._of_visit, visit))
 
     async def start(self, request: Request) -> Response:
         async with request.form(max_files=1, max_fields=200) as form:
             person = await self._person(form)
-        secret = await run_in_threadpool(self._visits.begin, person)
-        response = RedirectResponse("/", 303)
-        response.set_cookie(COOKIE, secret, max_age=_DAYS * 86_400, httponly=True, samesite="strict", path="/")
-        return response
+        secret = Visits.new_secret(request.cookies.get(COOKIE))
+        await run_in_threadpool(self._visits.begin, secret, person)
+        return self._with_cookie(RedirectResponse("/", 303), secret)
 
     async def answer(self, request: Request) -> Response:
-        form = await request.form()
+        async with request.form() as form:
+            job, decision = _text(form, "job"), _text(form, "decision")
         visit = await self._visit(request)
         if visit is None:
             return RedirectResponse("/", 303)
-        await run_in_threadpool(self._visits.answer, visit, str(form.get("job", "")), str(form.get("decision", "")))
+        await run_in_threadpool(self._visits.answer, visit, job, decision)
         return RedirectResponse("/", 303)
 
     async def forget(self, request: Request) -> Response:
@@ -126,12 +128,15 @@ class _Pages:
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
         return response
 
-    async def log(self, request: Request) -> Response:
+    async def file(self, request: Request) -> Response:
+        """What is kept of a visitor, to be downloaded: all of it at this moment."""
         visit = await self._visit(request)
-        file = None if visit is None else self._visits.files.log(visit.visitor_id)
-        if file is None or not file.is_file():
-            return PlainTextResponse("You have answered nothing yet.", 404)
-        return FileResponse(file, media_type="application/jsonl", filename="log.jsonl")
+        name = request.url.path.removeprefix("/")
+        content = None if visit is None else await run_in_threadpool(self._visits.content, visit, name)
+        if content is None:
+            return PlainTextResponse("Nothing of this is kept of you yet.", 404)
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type="application/jsonl", headers=headers)
 
     async def somebody(self, request: Request) -> Response:
         visit = await self._visit(request)
@@ -141,11 +146,12 @@ class _Pages:
         return HTMLResponse(await run_in_threadpool(self._of_somebody, somebody))
 
     async def watch(self, request: Request) -> Response:
-        form = await request.form()
+        async with request.form() as form:
+            steps = _whole(_text(form, "steps", "0"), "steps", (0, MOST_STEPS))
+            is_another = _text(form, "another") == "yes"
         visit = await self._visit(request)
         if visit is not None:
-            steps = _whole(str(form.get("steps", "0")), "steps", (0, MOST_STEPS))
-            await run_in_threadpool(self._visits.watch, visit, steps, form.get("another") == "yes")
+            await run_in_threadpool(self._visits.watch, visit, steps, is_another)
         return RedirectResponse("/somebody", 303)
 
     async def career(self, request: Request) -> Response:
@@ -165,6 +171,12 @@ class _Pages:
         """What the server's folder holds cannot be used; it says what to do about it."""
         return self._page("refused.html.j2", tab="", error=str(error), status=500)
 
+    async def not_written(self, request: Request, error: Exception) -> Response:
+        """The disk is full, say; what was sent is neither kept nor learned from."""
+        why = getattr(error, "strerror", None) or type(error).__name__
+        said = f"The server could not keep that: {why}. Nothing is changed; go back, and try again later."
+        return self._page("refused.html.j2", tab="", error=said, status=507)
+
     async def _visit(self, request: Request) -> Visit | None:
         return await run_in_threadpool(self._visits.find, request.cookies.get(COOKIE))
 
@@ -172,10 +184,15 @@ class _Pages:
         resume = form.get("resume")
         if isinstance(resume, UploadFile) and resume.size:
             return await run_in_threadpool(person_of_resume, await resume.read(), self._market)
-        ticked = [str(skill) for skill in form.getlist("skill")]
-        written = skills_in_text(str(form.get("others", "")))
-        level = _whole(str(form.get("level", "0")), "level", (0, len(SENIORITY_LEVELS)))
-        return Person.checked(str(form.get("occupation", "")), [*ticked, *written], self._market, level)
+        ticked = [_as_text(skill, "skill") for skill in form.getlist("skill")]
+        written = skills_in_text(_text(form, "others"))
+        level = _whole(_text(form, "level", "0"), "level", (0, len(SENIORITY_LEVELS)))
+        return Person.checked(_text(form, "occupation"), [*ticked, *written], self._market, level)
+
+    def _with_cookie(self, response: Response, secret: str) -> Response:
+        """An answer that gives a visitor their secret; a form carries it, so that sent twice it is of one visitor."""
+        response.set_cookie(COOKIE, secret, max_age=_DAYS * 86_400, httponly=True, samesite="strict", path="/")
+        return response
 
     def _page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(**context), status)
@@ -318,6 +335,21 @@ def _skills_by_occupation(market: LabourMarket) -> dict[str, tuple[str, ...]]:
         name: tuple(skill for skill, _ in (*hard.most_common(_SUGGESTED - 6), *soft.most_common(6)))
         for name, (hard, soft) in counts.items()
     }
+
+
+def _text(form: FormData, name: str, default: str = "") -> str:
+    """A field of a form.
+
+    Raises:
+        VisitError: If it is a file.
+    """
+    return _as_text(form.get(name, default), name)
+
+
+def _as_text(value: UploadFile | str, name: str) -> str:
+    if isinstance(value, UploadFile):
+        raise VisitError(f"{name} must be a text, and was a file.")
+    return value
 
 
 def _whole(text: str, name: str, bounds: tuple[int, int]) -> int:

@@ -183,10 +183,12 @@ class Careers:
         Raises:
             RunError: If the agent's file cannot be read: another version has written it, say.
         """
-        with self._lock:  # the environment is one
-            if (applicant_id, name) not in self._careers:
-                self._careers[applicant_id, name] = self._play(applicant_id, name)
-            return self._careers[applicant_id, name]
+        asked = applicant_id, name
+        if asked not in self._careers:
+            with self._lock:  # the environment is one; who asks for a career that was played does not wait
+                if asked not in self._careers:
+                    self._careers[asked] = self._play(*asked)
+        return self._careers[asked]
 
     def _play(self, applicant_id: int, name: str) -> Career:
         obs, info = self._env.reset(seed=_EPISODE, options={"applicant_id": applicant_id})

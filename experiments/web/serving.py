@@ -43,7 +43,7 @@ def pages_of(options: Options) -> Pages:
     row = {"key": "all", "hard": list(words.hard_skills), "soft": list(words.soft_skills)}
     market.with_applicants([row], encoder=options["encoder"])
     visits = Visits(
-        VisitorFiles(Path(options["visitors"])),
+        VisitorFiles(Path(options["visitors"]), options["most_visitors"]),
         agents,
         market,
         options["truth"],
@@ -123,7 +123,7 @@ def session_table(options: Options) -> tuple[Table, str]:
 
 
 def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:
-    for name in ("n_nearest", "most_visits"):
+    for name in ("n_nearest", "most_visits", "most_visitors"):
         if options[name] < 1:
             raise RunError(f"`{name}` must be at least 1, got {options[name]}.")
     market = market_of(options["source"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.runs.folders import write_text
+from experiments.runs.folders import RunError, write_text
 from jobrec_gym import LabourMarket
 from jobrec_gym.loaders.resumes import read_resume
 from jobrec_gym.shown_text import MOST_LETTERS
@@ -32,7 +32,7 @@ __all__ = [
 MOST_SKILLS = 60
 """Of one visitor; the first ones count."""
 
-_TORN = b"\n"
+_END = b"\n"
 _WORD = re.compile(r"\w+")
 
 
@@ -148,10 +148,12 @@ class VisitorFiles:
 
     Args:
         folder: Where they are; made when the first one comes.
+        most: How many visitors are kept; ``None`` for any number.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, most: int | None = None):
         self._folder = folder
+        self._most = most
 
     @staticmethod
     def id_of(secret: str) -> str:
@@ -159,7 +161,15 @@ class VisitorFiles:
         return hashlib.sha256(secret.encode()).hexdigest()[:20]
 
     def add(self, visitor_id: str, person: Person) -> None:
-        """Keeps a new visitor."""
+        """Keeps a new visitor.
+
+        Raises:
+            VisitError: If there are too many already.
+            OSError: If it cannot be written.
+        """
+        n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
+        if self._most is not None and n_kept >= self._most:
+            raise VisitError(f"This page keeps {self._most:,} visitors, and as many came before you. Nothing was kept.")
         row = json.dumps(person.as_row(visitor_id), ensure_ascii=False)
         write_text(self._folder / visitor_id / "person.jsonl", f"{row}\n")
         _sync_folder(self._folder / visitor_id)
@@ -174,28 +184,48 @@ class VisitorFiles:
         return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
 
     def append(self, visitor_id: str, answer: Answer) -> None:
-        """Writes an answer down; it is on the disk when this returns."""
+        """Writes an answer down; it is on the disk when this returns.
+
+        Raises:
+            OSError: If it cannot be written: the disk is full, say. Nothing of it is in the log then.
+        """
         row = {"applicant": visitor_id, "job": answer.job, "decision": answer.decision, "shown": list(answer.shown)}
         file = self.log(visitor_id)
-        is_new = not file.exists()
-        with file.open("ab") as log:
-            log.write(json.dumps(row).encode() + _TORN)
-            log.flush()
-            os.fsync(log.fileno())
-        if is_new:
+        before = len(_whole_rows(file))
+        try:
+            with file.open("ab") as log:
+                log.write(json.dumps(row).encode() + _END)
+                log.flush()
+                os.fsync(log.fileno())
+        except OSError:
+            if file.exists():
+                os.truncate(file, before)  # a disk that is full takes a part of a row
+            raise
+        if not before:
             _sync_folder(file.parent)
 
     def answers(self, visitor_id: str) -> list[Answer]:
-        """All answers of a visitor. The torn row that a kill left at the end, which nobody was told of, is removed."""
+        """All answers of a visitor. The torn row that a kill left at the end, which nobody was told of, is removed.
+
+        Raises:
+            RunError: If the log holds something else than answers.
+        """
         file = self.log(visitor_id)
-        if not file.is_file():
-            return []
-        content = file.read_bytes()
-        whole = content.rfind(_TORN) + 1
-        if whole < len(content):
-            os.truncate(file, whole)
-        rows = [json.loads(line) for line in content[:whole].splitlines()]
-        return [Answer(row["job"], row["decision"], tuple(row["shown"])) for row in rows]
+        found = []
+        for number, line in enumerate(_whole_rows(file).splitlines(), 1):
+            try:
+                row = json.loads(line)
+                found.append(Answer(row["job"], checked_decision(row["decision"]), tuple(row["shown"])))
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(
+                    f"{file}, row {number} is no answer: {error!r:.100}. Put it right, or remove it."
+                ) from None
+        return found
+
+    def content(self, visitor_id: str, name: str) -> bytes | None:
+        """A file of a visitor, ``log.jsonl`` or ``person.jsonl``; ``None`` where it is not there."""
+        file = self._folder / visitor_id / name
+        return file.read_bytes() if file.is_file() else None
 
     def log(self, visitor_id: str) -> Path:
         """The log of a visitor, which ``load_interactions`` reads; it is there after the first answer."""
@@ -224,6 +254,15 @@ def checked_decision(decision: str) -> str:
     if decision not in DECISIONS:
         raise VisitError(f"An answer must be one of {', '.join(DECISIONS)}, and was {decision!r:.40}.")
     return decision
+
+
+def _whole_rows(file: Path) -> bytes:
+    """All of a log, if there is one. A row that has no end, since a kill came, is cut off the file."""
+    content = file.read_bytes() if file.is_file() else b""
+    whole = content.rfind(_END) + 1
+    if whole < len(content):
+        os.truncate(file, whole)
+    return content[:whole]
 
 
 def _sync_folder(folder: Path) -> None:

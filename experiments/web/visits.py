@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +27,9 @@ LISTED = 10
 _MOST_WATCHED = 8
 """Simulated applicants in memory: with their bandits they are larger than visits."""
 
+_SECRET_BYTES = 24
+_SECRET = re.compile(r"[\w-]{32}", re.ASCII)  # as of `new_secret`
+
 
 @dataclass(eq=False)
 class Visit:
@@ -38,19 +43,17 @@ class Visit:
         listed: Places of the next ones, the best first.
         before: What their ranks, from 1, were before the last answer, in the same order; ``None`` beyond the list.
         change: What the last answer changed; ``None`` before any.
-        is_forgotten: Whether the visitor deleted all; what comes later is refused, since it would be written anew.
-        lock: Held while anything here changes.
+        lock: The visitor's. It is held while anything here or in their files changes.
     """
 
     visitor_id: str
     person: Person
     recommender: Recommender
+    lock: threading.RLock
     asked: int | None = None
     listed: list[int] = field(default_factory=list)
     before: list[int | None] = field(default_factory=list)
     change: Change | None = None
-    is_forgotten: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -97,24 +100,33 @@ class Visits:
         self._most = most
         self._here: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
-        self._opening: dict[str, threading.Lock] = {}
+        # One a visitor, however often their visit is read anew, and as long as anybody holds it.
+        self._locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
         self._watched: OrderedDict[str, Somebody] = OrderedDict()  # by visitor
 
-    def begin(self, person: Person) -> str:
-        """Opens the visit of somebody new.
+    def begin(self, secret: str, person: Person) -> Visit:
+        """Opens the visit of somebody new. Who is here already, since a form was sent twice, say, stays who they are.
 
-        Returns:
-            Their secret, for their cookie.
+        Args:
+            secret: Of :meth:`new_secret`.
+            person: Who they are.
 
         Raises:
-            VisitError: If no vector can be made of their skills.
+            VisitError: If no vector can be made of their skills, or there are too many visitors.
         """
-        secret = secrets.token_urlsafe(24)
         visitor_id = self.files.id_of(secret)
-        visit = self._opened(visitor_id, person)
-        self.files.add(visitor_id, person)
-        self._keep(visit)
-        return secret
+        with self._lock_of(visitor_id):
+            visit = self._found(visitor_id)
+            if visit is None:
+                visit = self._opened(visitor_id, person)
+                self.files.add(visitor_id, person)
+                self._keep(visit)
+            return visit
+
+    @staticmethod
+    def new_secret(known: str | None) -> str:
+        """What a new visitor's cookie holds: what it holds already if that can be a secret, else a random one."""
+        return known if known and _SECRET.fullmatch(known) else secrets.token_urlsafe(_SECRET_BYTES)
 
     def find(self, secret: str | None) -> Visit | None:
         """The visit of whoever has a secret, with all that they answered; ``None`` if nobody has it."""
@@ -125,19 +137,8 @@ class Visits:
             if visitor_id in self._here:
                 self._here.move_to_end(visitor_id)
                 return self._here[visitor_id]
-            opening = self._opening.setdefault(visitor_id, threading.Lock())
-        with opening:  # two requests of one visitor read their log once
-            with self._lock:
-                if visitor_id in self._here:
-                    return self._here[visitor_id]
-            person = self.files.person(visitor_id)
-            visit = None
-            if person is not None:
-                visit = self._opened(visitor_id, person)
-                self._keep(visit)
-            with self._lock:
-                self._opening.pop(visitor_id, None)
-            return visit
+        with self._lock_of(visitor_id):  # two requests of one visitor read their log once
+            return self._found(visitor_id)
 
     def answer(self, visit: Visit, job: str, decision: str) -> bool:
         """Writes an answer down, and learns from it.
@@ -155,7 +156,7 @@ class Visits:
         """
         checked_decision(decision)
         with visit.lock:
-            _check_kept(visit)
+            visit = self._kept(visit)
             places = {visit.recommender.near[place].key: place for place in (*visit.shown, *visit.recommender.answered)}
             if job not in places:
                 raise VisitError("That job is not on your page any more: answer the one that is.")
@@ -167,6 +168,11 @@ class Visits:
             visit.change = visit.recommender.answer(place, decision)
             visit.ask()
             return True
+
+    def content(self, visit: Visit, name: str) -> bytes | None:
+        """A file of a visitor, whole: no answer is written meanwhile. ``None`` where it is not there."""
+        with visit.lock:
+            return self.files.content(visit.visitor_id, name)
 
     def somebody(self, visit: Visit) -> Somebody:
         """Whom a visitor watches: the one before, or a first one."""
@@ -192,7 +198,7 @@ class Visits:
             VisitError: For a visit that was forgotten meanwhile.
         """
         with visit.lock:
-            _check_kept(visit)
+            visit = self._kept(visit)
             somebody = self.somebody(visit)
             number = int(np.flatnonzero(self._held_out() == somebody.applicant_id)[0])
             if another:
@@ -206,18 +212,45 @@ class Visits:
     def forget(self, visit: Visit) -> None:
         """Removes all that is kept of a visitor."""
         with visit.lock:
-            visit.is_forgotten = True
             with self._lock:
                 self._here.pop(visit.visitor_id, None)
                 self._watched.pop(visit.visitor_id, None)
             self.files.remove(visit.visitor_id)
+
+    def _lock_of(self, visitor_id: str) -> threading.RLock:
+        with self._lock:
+            return self._locks.setdefault(visitor_id, threading.RLock())
+
+    def _found(self, visitor_id: str) -> Visit | None:
+        """The visit in memory, or read anew from its files. The visitor's lock is held."""
+        with self._lock:
+            if visitor_id in self._here:
+                return self._here[visitor_id]
+        person = self.files.person(visitor_id)
+        if person is None:
+            return None
+        visit = self._opened(visitor_id, person)
+        self._keep(visit)
+        return visit
+
+    def _kept(self, visit: Visit) -> Visit:
+        """What a visit is by now: another request may have read it anew, and answered, since it was found.
+
+        Raises:
+            VisitError: If it was forgotten meanwhile: what comes now would be written anew.
+        """
+        found = self._found(visit.visitor_id)
+        if found is None:
+            raise VisitError("This visit was deleted: begin anew.")
+        return found
 
     def _opened(self, visitor_id: str, person: Person) -> Visit:
         try:
             market = self.market.with_applicants([person.as_row(visitor_id)], encoder=self._encoder)
         except MarketError as error:
             raise VisitError(f"These skills cannot be used: {error}") from error
-        visit = Visit(visitor_id, person, Recommender(self._agents.dynaq_plus(), market, n_nearest=self._n_nearest))
+        recommender = Recommender(self._agents.dynaq_plus(), market, n_nearest=self._n_nearest)
+        visit = Visit(visitor_id, person, recommender, self._lock_of(visitor_id))
         answers = self.files.answers(visitor_id)
         places = {job.key: place for place, job in enumerate(visit.recommender.near)}
         # With another `n_nearest` than before, some answered jobs may be near no more: they stay in the log.
@@ -248,8 +281,3 @@ class Visits:
             self._watched.move_to_end(visit.visitor_id)
             while len(self._watched) > _MOST_WATCHED:
                 self._watched.popitem(last=False)
-
-
-def _check_kept(visit: Visit) -> None:
-    if visit.is_forgotten:
-        raise VisitError("This visit was deleted: begin anew.")

@@ -4,8 +4,10 @@ import asyncio
 import html
 import itertools
 import json
+import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from xml.etree import ElementTree
 
 import numpy as np
@@ -164,7 +166,11 @@ def test_answers_are_a_log_that_an_agent_reads(client, pages):
     assert len(log) == 1 and market.job(int(log.job_ids[0])).key == job and log.reward.tolist() == [0.5]
     assert len(log.shown(0)) > 5
     assert market.applicant(0).key == visit.visitor_id and client.cookies[COOKIE] not in visit.visitor_id
-    assert client.get("/log.jsonl").text == pages[0].files.log(visit.visitor_id).read_text()
+    for name in ("log.jsonl", "person.jsonl"):
+        sent = client.get(f"/{name}")
+        assert sent.text == pages[0].files.log(visit.visitor_id).with_name(name).read_text()
+        assert sent.headers["content-disposition"] == f'attachment; filename="{name}"'
+    assert client_of(pages).get("/person.jsonl").status_code == 404
 
 
 def test_a_torn_row_at_the_end_of_a_log_is_left_out(tmp_path):
@@ -215,11 +221,89 @@ def test_visitors_are_strangers_to_each_other(pages):
 def test_those_longest_away_are_read_anew(world):
     visits, _ = pages_of(options(world, most_visits=1))
     person = Person("", ("SQL",), ())
-    first, second = visits.begin(person), visits.begin(person)
-    old = visits.find(second)
+    first, second = visits.new_secret(None), visits.new_secret(None)
+    visits.begin(first, person)
+    old = visits.begin(second, person)
     visits.answer(visits.find(first), visits.find(first).recommender.near[visits.find(first).asked].key, "apply")
     assert len(visits.find(first).recommender.answered) == 1
     assert visits.find(second) is not old
+
+
+def test_requests_of_a_visit_that_was_read_anew_meanwhile_answer_it_once(world):
+    visits, _ = pages_of(options(world, most_visits=1))
+    first = visits.new_secret(None)
+    old = visits.begin(first, Person("", ("SQL",), ()))
+    job = old.recommender.near[old.asked].key
+    visits.begin(visits.new_secret(None), Person("", ("SQL",), ()))  # puts the first one out of memory
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        old.lock,
+    ):  # a request is about to write an answer of the visit that it has found
+        other = pool.submit(visits.find, first)  # while another one reads the visit anew
+        assert not wait([other], 0.05).done
+        assert visits.answer(old, job, "apply")
+    assert other.result() is visits.find(first) is not old
+    assert not visits.answer(old, job, "ignore"), "the visit in memory knows of the answer"
+    assert [one.decision for one in visits.files.answers(old.visitor_id)] == ["apply"]
+
+
+def test_a_form_that_is_sent_twice_is_of_one_visitor(client, pages):
+    folder = pages[0].files.log("x").parents[1]
+    before = set(folder.iterdir()) if folder.exists() else set()
+    client.get("/")
+    secret = client.cookies[COOKIE]
+    begin(client)
+    begin(client, skills=["cooking"])
+    assert client.cookies[COOKIE] == secret
+    assert {path.name for path in set(folder.iterdir()) - before} == {VisitorFiles.id_of(secret)}
+    assert "cooking" not in visit_of(client, pages).person.hard
+
+
+def test_a_form_that_is_sent_twice_at_once_is_of_one_visitor(pages):
+    visits, secret = pages[0], pages[0].new_secret(None)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda skill: visits.begin(secret, Person("", (skill,), ())), ["SQL", "Go", "R", "C"]))
+    assert len(set(found)) == 1 and visits.files.person(visits.files.id_of(secret)) == found[0].person
+
+
+def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
+    pages = pages_of(options(world, visitors=str(tmp_path), most_visitors=1))
+    begin(client_of(pages))
+    late = client_of(pages)
+    page = late.post("/start", data={"skill": "SQL"})
+    assert page.status_code == 422 and "This page keeps 1 visitors, and as many came before you" in page.text
+    assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
+def test_an_answer_for_which_there_is_no_room_is_not_kept_in_part(client, pages):
+    from little_room import room_for
+
+    page = begin(client)
+    page = client.post("/answer", data={"job": asked(page), "decision": "save"}).text
+    visit = visit_of(client, pages)
+    log = pages[0].files.log(visit.visitor_id)
+    before = log.read_bytes()
+    with room_for(len(before) + 40):
+        refused = client.post("/answer", data={"job": asked(page), "decision": "apply"})
+    assert refused.status_code == 507 and "The server could not keep that: File too large" in refused.text
+    assert log.read_bytes() == before and len(visit.recommender.answered) == 1
+    client.post("/answer", data={"job": asked(page), "decision": "apply"})
+    assert [one.decision for one in pages[0].files.answers(visit.visitor_id)] == ["save", "apply"]
+
+
+@pytest.mark.parametrize("row", ["[]", "{", '{"job": "a", "decision": "hire", "shown": []}', "\x00"])
+def test_a_log_that_holds_something_else_is_told_by_file_and_row(client, pages, world, row):
+    page = begin(client)
+    client.post("/answer", data={"job": asked(page), "decision": "save"})
+    log = pages[0].files.log(visit_of(client, pages).visitor_id)
+    with log.open("a") as file:
+        file.write(f"{row}\n")
+    again = client_of(pages_of(options(world)))
+    again.cookies = client.cookies
+    page = again.get("/")
+    assert page.status_code == 500 and "log.jsonl, row 2 is no answer" in html.unescape(page.text)
 
 
 def test_nothing_is_kept_of_who_forgets(client, pages):
@@ -228,7 +312,8 @@ def test_nothing_is_kept_of_who_forgets(client, pages):
     folder = pages[0].files.log(visit_of(client, pages).visitor_id).parent
     assert folder.is_dir()
     page = client.post("/forget").text
-    assert "Who are you?" in page and not folder.exists() and COOKIE not in client.cookies
+    assert "Who are you?" in page and not folder.exists()
+    assert VisitorFiles.id_of(client.cookies[COOKIE]) != folder.name, "who comes next is somebody else"
 
 
 def test_nothing_is_written_of_who_forgot_meanwhile(client, pages):
@@ -424,6 +509,14 @@ def test_an_answer_that_cannot_be_is_refused_in_words(client, pages, form, said)
     assert visit_of(client, pages).recommender.answered == {}
 
 
+@pytest.mark.parametrize(("address", "name"), [("/answer", "decision"), ("/answer", "job"), ("/start", "skill")])
+def test_a_file_in_place_of_a_text_is_refused_in_words(client, address, name):
+    if address == "/answer":
+        begin(client)
+    page = client.post(address, data={"decision": "apply"} if name == "job" else {}, files={name: b"apply"})
+    assert page.status_code == 422 and f"{name} must be a text, and was a file." in page.text
+
+
 def test_one_warning_is_given_where_others_can_reach_it(pages, capsys, monkeypatch):
     import uvicorn
 
@@ -527,6 +620,13 @@ def test_agents_that_cannot_be_read_are_told_with_the_way_out(world, tmp_path):
     (folder / "start" / "dynaq_plus.zip").write_bytes(b"of another version")
     with pytest.raises(RunError, match=r"dynaq_plus\.zip .*they are made anew"):
         pages_of(given)
+
+
+def test_a_career_that_was_played_does_not_wait_for_another_one(pages):
+    careers = pages[1]
+    played = careers.career(careers.people[0], COSINE)
+    with careers._lock, ThreadPoolExecutor(1) as pool:  # another one is played
+        assert pool.submit(careers.career, careers.people[0], COSINE).result(60) is played
 
 
 @pytest.mark.parametrize(
