@@ -273,16 +273,17 @@ def card_text(card: Mapping[str, Any]) -> str:
     lines = [
         f"# What there is to learn: `{card['setting']}`",
         f"`{card['command']}`, commit `{card['commit']}`. {card['market']['n_applicants']:,} applicants, "
-        f"{card['market']['n_jobs']:,} jobs; means over seeds {seeds}. Scores are of {card['n_held_out']:,} sets of "
-        "candidates of held-out applicants: 0 is a random choice, 1 the oracle.",
+        f"{card['market']['n_jobs']:,} jobs; means over seeds {seeds}. Scores are over {card['n_held_out']:,} "
+        "candidate sets of held-out applicants: 0 is a random choice, 1 the oracle.",
         _what_is_shown(card),
         "## What rewards consist of",
         *_variance_tables(by_seed),
         "## Ranking without learning",
         *_ranking_tables(by_seed),
         "## Supervised learners",
-        "They see what any learner sees. Of random pairs of training applicants and jobs, as many as a column says, "
-        "they are told one noisy reward each. None has a prior. The Gaussian process is exact at every size.",
+        "They see the same observations as any learner. They are trained on random pairs of training applicants and "
+        "jobs, each with one noisy reward; a column says how many pairs. None has a prior. The Gaussian process is "
+        "exact at every size.",
         markdown_table(
             ["score after", *(f"{size:,} pairs" for size in card["n_pairs"])],
             [
@@ -317,16 +318,16 @@ def card_text(card: Mapping[str, Any]) -> str:
 def _what_is_shown(card: Mapping[str, Any]) -> str:
     features = card["pair_features"]
     if not features:
-        return "The observation shows vectors alone."
+        return "The observation shows only vectors."
     names = ", ".join(f"`{name}`" for name in features)
     if card["by_seed"][0]["utility"] is None:
-        return f"Beside vectors the observation shows {names} of each pair."
+        return f"Besides vectors the observation shows {names} of each pair."
     parts = card["by_seed"][0]["utility"]["parts"]
     n_terms = sum(_TERM_OF_FEATURE.get(name) in parts for name in features)
     noise = card["pair_noise"]
-    how = f"blurred by noise of standard deviation {noise:g}" if noise else "**exactly**"
+    how = f"blurred by noise of standard deviation {noise:g}" if noise else "with their **exact** values"
     return (
-        f"Beside vectors the observation shows {names} of each pair: {n_terms} of the {len(parts)} terms of the "
+        f"Besides vectors the observation shows {names} of each pair: {n_terms} of the {len(parts)} terms of the "
         f"planted utility, {how}."
     )
 
@@ -343,7 +344,7 @@ def _variance_tables(by_seed: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     tables = [markdown_table(["one reward", "share of its variance"], of_reward)]
     if by_seed[0]["utility"] is None:
-        return [*tables, "Nobody planted a utility: there are no parts."]
+        return [*tables, "There is no planted utility, so there are no parts."]
     utilities = [of["utility"] for of in by_seed]
     rows = [[part, _mean([utility["parts"][part] for utility in utilities])] for part in utilities[0]["parts"]]
     rows.append(["covariances of the parts", _mean([utility["covariances"] for utility in utilities])])

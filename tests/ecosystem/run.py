@@ -139,14 +139,15 @@ def read_tools(name):
 
 INTRODUCTION = """# Plug-ins
 
-`make test-ecosystem` writes this page. It makes a virtual environment for each version of Gymnasium, runs every
-example of [docs/plugins](../plugins/README.md) there, once as it is written and once with `ENV_ID` set to
-`JobRecCareer-v0`, and asks for a mean return above chance by three standard errors: eight jobs, planted feedback, 200
-applicants whom the agent never met. On `JobRec-v0` each gets ten recommendations. On `JobRecCareer-v0` each gets at
-most 40, fewer if they leave. (MaskablePPO: four, none of them twice.) A cell says mean return, mean return by chance,
-the standard error of the difference, and seconds of CPU on one thread; those of RLlib's environment runner, a process
-of its own, are not in it. [What could be earned](../plugins/README.md) is on a page of its own. Returns of 2.61 and
-7.44 are those of one and the same job for everybody.
+`make test-ecosystem` writes this page. It makes a virtual environment for each version of Gymnasium, and runs every
+example of [docs/plugins](../plugins/README.md) there: once as it is written, and once with `ENV_ID` set to
+`JobRecCareer-v0`. An example passes if its mean return is above chance by three standard errors. There are eight jobs,
+planted feedback, and 200 applicants whom the agent never met. On `JobRec-v0` each gets ten recommendations. On
+`JobRecCareer-v0` each gets at most 40, fewer if they leave. (With MaskablePPO each gets four different ones.) A cell
+has the mean return, the mean return by chance, the standard error of the difference, and seconds of CPU on one thread.
+RLlib's environment runner is a process of its own, whose time is not counted. The page on
+[plug-ins](../plugins/README.md) says how much can be earned. Agents with a return of 2.61 or 7.44 recommend one and
+the same job to everybody.
 
 """
 

@@ -138,7 +138,7 @@ def test_the_card_of_recorded_answers_says_that_nothing_was_planted(config):
     made = made_card(config("learnable", "setting=recorded", *sizes))
     text = card.card_text({"setting": "recorded", "command": "the command", "commit": "abc", **made})
 
-    assert "Nobody planted a utility" in text
+    assert "There is no planted utility" in text
     assert "hard_skills" not in text
     assert "| noise of the answer | 0.00 |" in text
     assert "## What 400 interactions are" in text
