@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import mmap
 import os
 import sys
 import tokenize
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_BYTES", "mapped_array", "read_arrays"]
+__all__ = ["MAX_BYTES", "give_back", "mapped_array", "read_arrays"]
 
 MAX_BYTES = 1 << 34
 """What a file of several arrays may unpack to, by default."""
@@ -36,6 +37,18 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
             raise ValueError(f"{os.fspath(file)} is an archive, not an array")
         _require_letters(os.fspath(file), array)
         return array
+
+
+def give_back(array: NDArray[Any]) -> None:
+    """Gives the memory of a mapped array back to the system, which reads the file again when it is used.
+
+    It changes nothing of an array that is not mapped, or where the system has no such call.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.array_files import give_back
 from jobrec_gym.market.checks import (
     check_content,
     check_context,
@@ -446,6 +447,8 @@ class LabourMarket:
                 if verify or "files" in header:
                     check_digests(folder, header)
                 remember(folder, files)
+            for array in market._all_arrays():
+                give_back(array)  # the checks have read what a process may never need
             object.__setattr__(market, "folder", folder)
             object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
             return market
@@ -462,6 +465,13 @@ class LabourMarket:
         for population in (self.applicants, self.jobs):
             arrays += [population.vectors, *population.tables().values()]
         return arrays + [table for table in (self.title_vectors, self.experience_vectors) if table is not None]
+
+    def _all_arrays(self) -> Iterator[NDArray[Any]]:
+        """Those of the context, too."""
+        yield from self._arrays()
+        for table in self.context.values():
+            for side in ("applicants", "jobs"):
+                yield from table.arrays(side).values()
 
     def _context_of(self, side: Side, row: int) -> dict[str, ContextValue]:
         """What is known and shown of a row beside its skills."""

@@ -2,19 +2,31 @@
 
 import io
 import pickle
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jobrec_gym import load_market
-from jobrec_gym.array_files import mapped_array, read_arrays
+from jobrec_gym.array_files import give_back, mapped_array, read_arrays
+from jobrec_gym.market import LabourMarket
 from jobrec_gym.simulators.recorded import RecordedSimulator, Recording
 
 
 def npy(header, data=b""):
     text = (header + " " * (118 - len(header)) + "\n").encode()
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def kept_kib(folder):
+    """Of files in a folder, how much of what this process has mapped of them is in memory."""
+    maps = re.findall(
+        rf"{re.escape(str(folder))}/.*\n(?:\w+: .*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text()
+    )
+    assert maps, "nothing of it is mapped"
+    return sum(map(int, maps))
 
 
 def saved(array):
@@ -106,3 +118,28 @@ def test_a_recording_whose_parts_do_not_fit_is_refused(recording, tmp_path, chan
     Recording.load(path)
     with pytest.raises(ValueError, match=r"other\.npz' is not a recording, or not a whole one"):
         Recording.load(tmp_path / "other.npz")
+
+
+needs_maps = pytest.mark.skipif(
+    not Path("/proc/self/smaps").is_file(), reason="the system does not tell what is mapped"
+)
+
+
+@needs_maps
+def test_memory_of_a_mapped_array_is_given_back_and_read_again(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(100_000))
+    array = mapped_array(tmp_path / "a.npy")[:50_000].view(np.ndarray)
+    assert int(array.sum()) == 1_249_975_000 and kept_kib(tmp_path) > 300
+    give_back(array)
+    assert kept_kib(tmp_path) == 0 and int(array.sum()) == 1_249_975_000
+    give_back(np.arange(3))  # is not mapped
+
+
+@needs_maps
+@pytest.mark.parametrize("verify", [None, True, False])
+def test_a_market_that_was_only_opened_takes_no_memory(tmp_path, verify):
+    load_market("default", n_jobs=600, n_applicants=500, context=["place"]).save(tmp_path / "market")
+    market = LabourMarket.load(tmp_path / "market", verify=verify)
+    assert kept_kib(tmp_path) == 0
+    market.fingerprint()
+    assert kept_kib(tmp_path) > 1_000
