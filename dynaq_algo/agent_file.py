@@ -39,7 +39,7 @@ DATA, VARIABLES = "data", "pytorch_variables.pth"
 LEFT_OUT = "left out"
 PICKLED = ":serialized:"
 
-REMADE = ("lr_schedule", "exploration_schedule")
+REMADE = ("lr_schedule", "exploration_schedule", "_planner", "_kept_values")
 """Attributes that are made of others as an agent is built."""
 
 File = str | PathLike[str] | io.BufferedIOBase

@@ -14,18 +14,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3 import DQN
 from stable_baselines3.common import utils
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFreq
-from stable_baselines3.common.utils import LinearSchedule, should_collect_more_steps
+from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from dynaq_algo.action_table import ActionTable, find_action_table
-from dynaq_algo.agent_file import REMADE, AgentFileError, building, read_agent, reading, write_agent
+from dynaq_algo.agent_attributes import check_attributes
+from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
 from dynaq_algo.arguments import best_match, check_collecting, refuse_unknown_arguments, require_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
@@ -36,12 +36,15 @@ from dynaq_algo.checkpoint import (
     write_env_state,
     write_state,
 )
+from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
 from dynaq_algo.networks import PairNetwork, denormals_flushed
 from dynaq_algo.offline import Answers, OfflineBatch, OfflineData, passes
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.replay import CandidateReplay, Transitions
+from dynaq_algo.target_values import TargetValues
+from dynaq_algo.transition_model import TransitionModel
 from dynaq_algo.validity import Validity
 from dynaq_algo.vec_env import (
     GymnasiumVecEnv,
@@ -53,6 +56,8 @@ from dynaq_algo.vec_env import (
     table_of,
     what_is_read,
 )
+from dynaq_algo.weight_pull import anchors_of
+from dynaq_algo.world_model import WorldModel
 
 __all__ = ["CandidateAlgorithm"]
 
@@ -60,36 +65,6 @@ __all__ = ["CandidateAlgorithm"]
 WINDOW = 1_000
 # Of the replay and the rollout, which a zip does not hold; a checkpoint does.
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
-# Never in a file of an agent: of `env`, SB3 would make an environment of the name that stood there.
-NEVER_SAVED = {"env", "policy", "device", "replay_buffer"}
-# Of what an agent cannot be built without; a constructor checks ranges.
-KINDS: dict[Any, tuple[str, ...]] = {
-    spaces.Space: ("observation_space", "action_space"),
-    dict: ("policy_kwargs", "replay_buffer_kwargs"),
-    int: ("verbose", "n_envs", "num_timesteps", "buffer_size", "batch_size", "learning_starts", "gradient_steps"),
-    int | float: ("gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction"),
-}
-# Of what it may lack; where it is there, learning goes on from it.
-KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
-    int: (
-        *("_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls"),
-        *("_stats_window_size", "target_update_interval", "planning_steps", "_n_transitions", "_n_planning_updates"),
-        *("_n_scored", "_rollout_steps", "_rollout_episodes", "sde_sample_freq", "n_steps"),
-    ),
-    int | float: (
-        *("start_time", "_current_progress_remaining", "exploration_rate", "exploration_bonus", "weight_pull"),
-        "max_grad_norm",
-    ),
-    int | None: ("seed",),
-    bool: ("relabel", "use_sde", "use_sde_at_warmup", "_gradient_steps_by_default", "_is_anchored"),
-    str: ("planning", "bootstrap", "world_model_name"),
-    str | None: ("tensorboard_log",),
-    dict: ("world_model_kwargs", "_component_windows"),
-    dict | None: ("reads",),
-    deque | None: ("ep_info_buffer", "ep_success_buffer"),
-    np.ndarray | dict | None: ("_last_obs", "_last_original_obs", "_last_episode_starts"),
-    ActionNoise | None: ("action_noise",),
-}
 # Arguments of SB3's DQN.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
@@ -97,9 +72,10 @@ NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usag
 class CandidateAlgorithm(DQN):
     """Base of off-policy algorithms that choose from a set of candidates; a subclass adds the learning method.
 
-    It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts, hands on what
-    was told rather than tried, and saves and loads. A subclass makes its networks in :meth:`_setup_model`, and defines
-    :meth:`predict`, :meth:`train`, :meth:`_count_transitions`, :meth:`_offline_update` and :meth:`_optimizers`.
+    It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts, copies the
+    target network when that is due, keeps where the weights began, hands on what was told rather than tried, and saves
+    and loads. A subclass makes the networks and what is kept of the target's values in :meth:`_setup_model`, and
+    defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and :meth:`_optimizers`.
 
     Args:
         policy: As for :class:`~dynaq_algo.dynaq.DynaQ`, as all that follow.
@@ -108,6 +84,7 @@ class CandidateAlgorithm(DQN):
         pair_features: What `pairs` would be of pairs that nobody was shown, where not the environment's.
         relabel: Whether rewards in replay follow the latest weights of their components.
         gradient_steps: None for 1, with several environments -1.
+        weight_pull: Share of its way back to where it began that each weight moves after an update.
         policy_kwargs: Of the policy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN`.
 
@@ -123,6 +100,9 @@ class CandidateAlgorithm(DQN):
     replay_buffer: CandidateReplay  # type: ignore[assignment]
     q_net: PairNetwork  # type: ignore[assignment]
     q_net_target: PairNetwork  # type: ignore[assignment]
+    world_model: WorldModel | GaussianProcess | TransitionModel
+    bootstrap: str
+    _kept_values: TargetValues
     _n_scored: int
 
     def __init__(
@@ -134,6 +114,7 @@ class CandidateAlgorithm(DQN):
         pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
         relabel: bool,
         gradient_steps: int | None,
+        weight_pull: float,
         policy_kwargs: dict[str, Any] | None,
         **kwargs: Any,
     ):
@@ -161,12 +142,16 @@ class CandidateAlgorithm(DQN):
             **kwargs,
         )
         self.relabel = relabel
+        self.weight_pull = weight_pull
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
         # What the environment shows, for a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
         self._gradient_steps_by_default = gradient_steps is None
+        self._n_transitions = 0
+        # Whether learning has begun from weights to which `weight_pull` leads back; a saved agent then holds them.
+        self._is_anchored = False
         self._action_table_reference: dict[str, str | int | None] | None = None
         self._validity = Validity()
         self._component_windows: dict[str, deque[float]] = {}
@@ -421,6 +406,33 @@ class CandidateAlgorithm(DQN):
                 for name, value in info.get("reward_components", {}).items():
                     self._component_windows.setdefault(name, deque(maxlen=WINDOW)).append(float(value))
 
+    # ------------------------------------------------------------------ target network, and weights as they began
+
+    def _count_transitions(self, n: int) -> None:
+        """Count n more, and copy the target network when its interval has passed."""
+        copies_before = self._n_transitions // self.target_update_interval
+        self._n_transitions += n
+        if self._n_transitions // self.target_update_interval > copies_before:
+            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
+
+    def _sync_target(self) -> None:
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+
+    def _drop_anchor(self) -> None:
+        """Keep where the weights are when learning begins."""
+        if self.weight_pull and not self._is_anchored:
+            self._is_anchored = True
+            self._make_anchors()
+
+    def _pull_back(self, network: str) -> None:
+        """After an update of `q_net` or `world_model`: a share of the way back."""
+        if self.weight_pull and network in self.anchors:
+            self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
+
+    def _make_anchors(self) -> None:
+        """Where the weights are, if learning has begun; of a loaded agent only the shapes, and the values follow."""
+        self.anchors = anchors_of({"q_net": self.q_net, "world_model": self.world_model} if self._is_anchored else {})
+
     # ------------------------------------------------------------------ what is told
 
     def observe(
@@ -467,10 +479,6 @@ class CandidateAlgorithm(DQN):
             self._count_transitions(1)
             if self.num_timesteps > self.learning_starts:
                 self.train(self.gradient_steps if self.gradient_steps >= 0 else 1, self.batch_size)
-
-    def _count_transitions(self, n: int) -> None:
-        """Told that n more were made."""
-        raise NotImplementedError
 
     @denormals_flushed()
     def pretrain(
@@ -521,11 +529,12 @@ class CandidateAlgorithm(DQN):
         self.policy.set_training_mode(True)
         rng = self._rngs["pretrain"]
         means: dict[str, float] = {}
-        for epoch, n_updates, means in passes(data, epochs, batch_size, rng, self._offline_update, progress_bar):
+        for epoch, n_updates, means in passes(data, epochs, batch_size, rng, self._update_offline, progress_bar):
             for name, value in {"epoch": epoch, **means}.items():
                 self.logger.record(f"pretrain/{name}", value)
             self.logger.dump(step=n_updates)
-        self._end_pretraining()
+        self._sync_target()
+        self._is_anchored = False  # learning begins anew, from here
         return means
 
     @property
@@ -533,12 +542,16 @@ class CandidateAlgorithm(DQN):
         """Of the networks that learn."""
         raise NotImplementedError
 
-    def _offline_update(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
-        """The update of this number from rows of a data set; returns losses by name."""
+    def _offline_update(self, batch: OfflineBatch) -> dict[str, th.Tensor]:
+        """An update from rows of a data set; returns losses by name."""
         raise NotImplementedError
 
-    def _end_pretraining(self) -> None:
-        """Told that no more such updates come."""
+    def _update_offline(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
+        """The update of this number, counted from 1, and a copy of the target network where that is due."""
+        losses = self._offline_update(batch)
+        if number % self.target_update_interval == 0:
+            self._sync_target()
+        return losses
 
     def _ensure_logger(self, purpose: str) -> None:
         """Make a logger where there is none yet; `learn` makes its own."""
@@ -616,30 +629,10 @@ class CandidateAlgorithm(DQN):
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
         data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
         shown = path if isinstance(path, (str, PathLike)) else "the file"
-        cls._check_attributes(shown, data)
+        check_attributes(shown, data, cls)
         # SB3 then reads its tensors, and unpickles nothing: every attribute is given.
         with building(str(shown)):
             return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
-
-    @classmethod
-    def _check_attributes(cls, shown: Any, data: Mapping[str, Any]) -> None:
-        """Refuse attributes that are no state of an agent.
-
-        Raises:
-            AgentFileError: If there is one.
-        """
-        if wrong := [name for name in data if hasattr(cls, name) or name in NEVER_SAVED]:
-            raise AgentFileError(f"{shown} sets `{wrong[0]}`, which is no argument of an agent. Save the agent again.")
-        policy = data.get("policy_class")
-        if not (isinstance(policy, type) and issubclass(policy, CandidatePolicy)):
-            raise AgentFileError(f"{shown}: `policy_class` must be a CandidatePolicy, got {policy!r:.80}.")
-        wanted = [(name, kind) for kind, names in KINDS.items() for name in names]
-        wanted += [(name, kind) for kind, names in KINDS_OF_STATE.items() for name in names if name in data]
-        for name, kind in wanted:
-            if not isinstance(data.get(name), kind) or (isinstance(data[name], bool) and kind is not bool):
-                raise AgentFileError(
-                    f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again."
-                )
 
     def save_replay_buffer(self, path: str | PathLike[str]) -> None:  # type: ignore[override]
         """Save the replay to an .npz file, without pickle."""
@@ -735,6 +728,7 @@ class CandidateAlgorithm(DQN):
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "reward_weights": self.replay_buffer.weights,
             "rngs": {name: rng.bit_generator.state for name, rng in self._rngs.items()},
+            "target_values": self._kept_values.state(self.q_net_target, self.replay_buffer, self.bootstrap),
         }
 
     def _set_run_state(self, state: Mapping[str, Any]) -> None:
@@ -744,10 +738,18 @@ class CandidateAlgorithm(DQN):
             setattr(self, name, value)
         for name, rng_state in state["rngs"].items():
             self._rngs[name].bit_generator.state = rng_state
+        if "target_values" in state:
+            kept = state["target_values"]
+            self._kept_values.restore(kept, self.q_net_target, self.replay_buffer, self.bootstrap)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "pair_features", "action_table", "_validity", "_rngs"]
+        own = ["action_features", "pair_features", "action_table", "anchors", "_validity", "_rngs"]
         return [*super()._excluded_save_params(), *own, *REMADE]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
+        anchors = ["anchors"] if self._is_anchored else []
+        return ["policy", "policy.optimizer", "world_model", *optimizer, *anchors], []
 
 
 def _reward_weights(info: Mapping[str, Any]) -> dict[str, float]:

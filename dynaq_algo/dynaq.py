@@ -10,14 +10,12 @@ import numpy as np
 import torch as th
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import polyak_update
 
 from dynaq_algo.algorithm import CandidateAlgorithm
 from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs
 from dynaq_algo.batches import Batch
 from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
-from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.networks import denormals_flushed, squared_error_step
 from dynaq_algo.offline import OfflineBatch, offline_update
 from dynaq_algo.planning import PlanningSource, make_planning_source, refuse_unknown_pairs
@@ -28,8 +26,7 @@ from dynaq_algo.target_values import TargetValues
 from dynaq_algo.telling import tell
 from dynaq_algo.transition_model import Foreseen, TransitionModel
 from dynaq_algo.vec_env import as_vec_env
-from dynaq_algo.weight_pull import anchors_of
-from dynaq_algo.world_model import RewardForecasts, WorldModel, check_world_model, make_world_model
+from dynaq_algo.world_model import RewardForecasts, check_world_model, make_world_model
 
 __all__ = ["DynaQ"]
 
@@ -119,8 +116,6 @@ class DynaQ(CandidateAlgorithm):
         >>> model.learn(20_000, progress_bar=True).save("agent.zip")  # doctest: +SKIP
     """
 
-    world_model: WorldModel | GaussianProcess | TransitionModel
-
     def __init__(
         self,
         policy: str | type[CandidatePolicy],
@@ -169,6 +164,7 @@ class DynaQ(CandidateAlgorithm):
             target_update_interval=target_update_interval,
             exploration_fraction=exploration_fraction,
             max_grad_norm=max_grad_norm,
+            weight_pull=weight_pull,
             policy_kwargs=policy_kwargs,
             seed=seed,
             **kwargs,
@@ -181,10 +177,7 @@ class DynaQ(CandidateAlgorithm):
         self.world_model_name = world_model
         self.world_model_kwargs = dict(world_model_kwargs or {})
         self.exploration_bonus = exploration_bonus
-        self.weight_pull = weight_pull
-        # Whether learning has begun from weights to which `weight_pull` leads back; a saved agent then holds them.
-        self._is_anchored = False
-        self._n_transitions = self._n_planning_updates = 0
+        self._n_planning_updates = 0
         self.forecasts = RewardForecasts(WINDOW)
         self.transition_forecasts = TransitionForecasts(WINDOW)
         if _init_setup_model:
@@ -241,8 +234,7 @@ class DynaQ(CandidateAlgorithm):
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
         if self._learns_values:
             warn_of_progress(self.bootstrap, self.policy.layout)
-        # Of a loaded agent only their shapes: the values follow.
-        self.anchors = self._make_anchors() if self._is_anchored else th.nn.ModuleDict()
+        self._make_anchors()
 
     def _find_pair_features(self) -> None:
         super()._find_pair_features()
@@ -330,7 +322,6 @@ class DynaQ(CandidateAlgorithm):
                 earned = reward if self.planning == "background" else None
                 values = self._target_values(transitions, batch, imagined=False)
                 loss, q_values = self._q_update(batch.inputs, self._targets(batch, earned, values))
-                self._pull_back("q_net")
                 losses.append(loss)
                 q_means.append(q_values.mean())
 
@@ -381,7 +372,6 @@ class DynaQ(CandidateAlgorithm):
         losses = []
         for step, reward, values in zip(batch.split(batch_size), imagined, target_values, strict=True):
             losses.append(self._q_update(step.inputs, self._targets(step, reward, values))[0])
-            self._pull_back("q_net")
         self._n_planning_updates += self.planning_steps
         return losses
 
@@ -406,7 +396,10 @@ class DynaQ(CandidateAlgorithm):
 
     @th.no_grad()
     def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
-        """What the target network says of the next step, see :func:`~dynaq_algo.bootstrap.values_ahead`."""
+        """What the target network, copied each `target_update_interval` transitions, says of the next step, (n,).
+
+        See :func:`~dynaq_algo.bootstrap.values_ahead`.
+        """
         return values_ahead(
             transitions, batch, self.replay_buffer, self.policy, self.bootstrap, self._kept_values, imagined
         )
@@ -421,11 +414,12 @@ class DynaQ(CandidateAlgorithm):
         of_values = self.policy.optimizer if self._learns_values else None
         return [optimizer for optimizer in (of_values, self.world_model.optimizer) if optimizer is not None]
 
-    def _q_update(
-        self, inputs: th.Tensor, target: th.Tensor, weight: th.Tensor | None = None
-    ) -> tuple[th.Tensor, th.Tensor]:
-        """One optimiser step of the Q-network, see :func:`~dynaq_algo.networks.squared_error_step`."""
-        return squared_error_step(self.q_net, self.policy.optimizer, inputs, target, weight, self.max_grad_norm)
+    def _q_update(self, inputs: th.Tensor, target: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """One optimiser step of the Q-network towards targets (n,), and its pull; returns loss and values (n,)."""
+        optimizer = self.policy.optimizer
+        found = squared_error_step(self.q_net, optimizer, inputs, target, max_grad_norm=self.max_grad_norm)
+        self._pull_back("q_net")
+        return found
 
     def _score_new_transitions(self) -> None:
         """Let the world model predict rewards that it has not been trained on, then tell it."""
@@ -439,58 +433,7 @@ class DynaQ(CandidateAlgorithm):
                 said = said.reward
             self.forecasts.add(earned.tolist(), said.tolist())
 
-    def _drop_anchor(self) -> None:
-        """Keep where the weights are when learning begins."""
-        if self.weight_pull and not self._is_anchored:
-            self.anchors = self._make_anchors()
-            self._is_anchored = True
-
-    def _pull_back(self, network: str) -> None:
-        """After an update of `q_net` or `world_model`: a share of the way back."""
-        if self.weight_pull and network in self.anchors:
-            self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
-
-    def _make_anchors(self) -> th.nn.ModuleDict:
-        return anchors_of({"q_net": self.q_net, "world_model": self.world_model})
-
-    def _offline_update(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
+    def _offline_update(self, batch: OfflineBatch) -> dict[str, th.Tensor]:
         assert not isinstance(self.world_model, TransitionModel)  # `pretrain` refuses it: it has no network to train
-        update_values = self._q_update if self._learns_values else None
-        losses = offline_update(batch, self.policy, self.world_model, self.gamma, update_values)
-        if number % self.target_update_interval == 0:
-            self._sync_target()
-        return losses
-
-    def _end_pretraining(self) -> None:
-        self._sync_target()
-        self._is_anchored = False  # learning begins anew, from here
-
-    def _count_transitions(self, n: int) -> None:
-        """Count n more, and copy the target network when its interval has passed."""
-        copies_before = self._n_transitions // self.target_update_interval
-        self._n_transitions += n
-        if self._n_transitions // self.target_update_interval > copies_before:
-            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
-
-    def _sync_target(self) -> None:
-        self.q_net_target.load_state_dict(self.q_net.state_dict())
-
-    # ------------------------------------------------------------------ save
-
-    def _run_state(self) -> dict[str, Any]:
-        kept = self._kept_values.state(self.q_net_target, self.replay_buffer, self.bootstrap)
-        return {**super()._run_state(), "target_values": kept}
-
-    def _set_run_state(self, state: Mapping[str, Any]) -> None:
-        super()._set_run_state(state)
-        if "target_values" in state:
-            kept = state["target_values"]
-            self._kept_values.restore(kept, self.q_net_target, self.replay_buffer, self.bootstrap)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "anchors", "_planner", "_kept_values"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]
-        anchors = ["anchors"] if self._is_anchored else []
-        return ["policy", "policy.optimizer", "world_model", *optimizer, *anchors], []
+        policy, model = self.policy, self.world_model
+        return offline_update(batch, policy, model, self.gamma, self.max_grad_norm, self._learns_values)

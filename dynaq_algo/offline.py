@@ -12,6 +12,7 @@ from dynaq_algo.action_table import ActionTable
 from dynaq_algo.arguments import best_match
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
+from dynaq_algo.networks import squared_error_step
 from dynaq_algo.policies import CandidatePolicy
 from dynaq_algo.world_model import WorldModel
 
@@ -197,27 +198,30 @@ def offline_update(
     policy: CandidatePolicy,
     world_model: WorldModel | GaussianProcess,
     gamma: float,
-    update_values: Callable[[th.Tensor, th.Tensor, th.Tensor | None], tuple[th.Tensor, th.Tensor]] | None,
+    max_grad_norm: float,
+    learns_values: bool,
 ) -> dict[str, th.Tensor]:
     """One update of each network from rows of a data set, with s' = s and the same action.
 
     Args:
         batch: n rows.
-        policy: With the target network.
+        policy: With the Q-network and its target.
         world_model: Learns the rewards.
         gamma: Discount.
-        update_values: Moves the Q-network, given inputs, targets (n,) and weights, and returns its loss and values;
-            None where it has nothing to learn.
+        max_grad_norm: To which a longer gradient of the Q-network is clipped.
+        learns_values: Whether the Q-network has anything to learn.
 
     Returns:
         `loss`, where the Q-network learns, and `model_loss`.
     """
     losses = {}
-    if update_values is not None:
+    if learns_values:
         with th.no_grad():
             future = policy.values_of_inputs(policy.q_net_target, batch.inputs).masked_fill(batch.terminated, 0.0)
         target = future if policy.plans_at_decision_time else batch.reward + gamma * future
-        losses["loss"], _ = update_values(batch.inputs, target, batch.weight)
+        losses["loss"], _ = squared_error_step(
+            policy.q_net, policy.optimizer, batch.inputs, target, batch.weight, max_grad_norm
+        )
     losses["model_loss"] = world_model.update(batch.inputs, batch.reward, batch.row, batch.weight)
     return losses
 

@@ -58,7 +58,7 @@ LAYERS = {
         {"forecasts"},
         {"networks", "world_model", "gaussian_process", "policies"},
         {"batches", "bootstrap", "target_values", "planning", "bandits", "offline", "checkpoint", "telling"},
-        {"algorithm", "plus"},
+        {"agent_attributes", "algorithm", "plus"},
         {"dynaq"},
         {"__init__", "__main__"},
     ],
