@@ -292,37 +292,39 @@ def check_records(name: str, side: str, records: Sequence[Record]) -> None:
             raise MarketError(f"{place} has an empty key; every row needs a key of its own.")
         # numpy's fixed-width texts drop trailing NULs.
         if record.key.endswith("\0"):
-            raise MarketError(f"{place} has key {record.key!r}, which ends in a NUL character.")
+            raise MarketError(f"{place} has key {record.key!r:.80}, which ends in a NUL character.")
         for text_field in _TEXT_FIELDS:
             value = getattr(record, text_field) or ()
             for text in (value,) if isinstance(value, str) else value:
                 check_text(text, f"{place}, {text_field!r}")
         if (other := first.setdefault(record.key, record)) is not record:
-            raise MarketError(f"key {record.key!r} of {side} appears twice: in {_place(other)} and in {place}.")
+            raise MarketError(f"key {record.key!r:.80} of {side} appears twice: in {_place(other)} and in {place}.")
         if (
             isinstance(record.seniority, bool)
             or not isinstance(record.seniority, int)
             or not 0 <= record.seniority <= 5
         ):
             raise MarketError(
-                f"{place} (key {record.key!r}) has seniority {record.seniority!r}; it must be 1 (entry) to 5 (lead), "
-                "or 0 where unknown."
+                f"{place} (key {record.key!r:.80}) has seniority {record.seniority!r:.80}; it must be 1 (entry) to 5 "
+                "(lead), or 0 where unknown."
             )
         if record.split is not None and record.split not in SPLITS:
-            raise MarketError(f"{place} (key {record.key!r}) has split {record.split!r}; it must be one of {SPLITS}.")
+            raise MarketError(
+                f"{place} (key {record.key!r:.80}) has split {record.split!r:.80}; it must be one of {SPLITS}."
+            )
 
 
 def _check_not_empty(records: Sequence[Record], hard: list[list[str]], soft: list[list[str]]) -> None:
     for record, hard_skills, soft_skills in zip(records, hard, soft, strict=True):
         if not hard_skills and not soft_skills:
             raise MarketError(
-                f"{_place(record)} (key {record.key!r}) has neither hard nor soft skills; give it one or leave the row "
-                "out."
+                f"{_place(record)} (key {record.key!r:.80}) has neither hard nor soft skills; give it one or leave the "
+                "row out."
             )
 
 
 def _place(record: Record) -> str:
-    return record.where or f"the row with key {record.key!r}"
+    return record.where or f"the row with key {record.key!r:.80}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
@@ -363,9 +365,8 @@ def _occupations(records: Sequence[Record]) -> tuple[list[str], list[str], list[
             family_of[occupation] = family
         elif family and family != known:
             raise MarketError(
-                f"occupation {occupation!r} is of family {known!r} in an earlier row and of family {family!r} in "
-                f"{_place(record)}; "
-                "an occupation has one family."
+                f"occupation {occupation!r:.80} is of family {known!r:.80} in an earlier row and of family "
+                f"{family!r:.80} in {_place(record)}; an occupation has one family."
             )
     families = sorted({family for family in family_of.values() if family})
     family_ids = _places(families)
@@ -411,7 +412,7 @@ def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) ->
         finite = np.isfinite(table).all(axis=1)
         if not finite.all():
             record = records[int(np.argmin(finite))]
-            raise MarketError(f"{_place(record)} (key {record.key!r}) has a {block} vector that is not finite.")
+            raise MarketError(f"{_place(record)} (key {record.key!r:.80}) has a {block} vector that is not finite.")
         norms = np.linalg.norm(table, axis=1, keepdims=True)
         blocks.append((table / np.where(norms == 0, 1, norms)).astype(np.float32))
     if blocks[0].shape != blocks[1].shape:
@@ -422,7 +423,9 @@ def _join_blocks(side: str, records: Sequence[Record], vectors: BlockVectors) ->
     empty = np.flatnonzero(~joined.any(axis=1))
     if len(empty):
         record = records[int(empty[0])]
-        raise MarketError(f"{_place(record)} (key {record.key!r}) has neither a hard nor a soft vector: both are zero.")
+        raise MarketError(
+            f"{_place(record)} (key {record.key!r:.80}) has neither a hard nor a soft vector: both are zero."
+        )
     return joined
 
 

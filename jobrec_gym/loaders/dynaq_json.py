@@ -223,18 +223,18 @@ def _join(
     for document in vectors:
         key = document.id(reference)
         if (other := by_id.setdefault(key, document)) is not document:
-            raise MarketError(f"{reference} {key!r} appears twice: in {other.where} and in {document.where}.")
+            raise MarketError(f"{reference} {key!r:.80} appears twice: in {other.where} and in {document.where}.")
     pairs: dict[str, tuple[str, _Document, _Document]] = {}
     for document in texts:
         key = document.id("_id", "id", reference)
         if key in pairs:
-            raise MarketError(f"id {key!r} appears twice: in {pairs[key][1].where} and in {document.where}.")
+            raise MarketError(f"id {key!r:.80} appears twice: in {pairs[key][1].where} and in {document.where}.")
         if key not in by_id:
-            raise MarketError(f"{document.where}: no vectors have {reference} {key!r}.")
+            raise MarketError(f"{document.where}: no vectors have {reference} {key!r:.80}.")
         pairs[key] = (key, document, by_id[key])
     for key, document in by_id.items():
         if key not in pairs:
-            raise MarketError(f"{document.where}, field {reference!r}: {key!r} is the id of no text.")
+            raise MarketError(f"{document.where}, field {reference!r}: {key!r:.80} is the id of no text.")
     return list(pairs.values())
 
 

@@ -166,7 +166,9 @@ def _read(
             continue
         uri = row["skillUri"]
         if uri not in labels:
-            raise MarketError(f"{relations_file}, row {number}, column 'skillUri': {uri!r} is not in {skills_file}.")
+            raise MarketError(
+                f"{relations_file}, row {number}, column 'skillUri': {uri!r:.80} is not in {skills_file}."
+            )
         (soft_of if uri in soft else hard_of)[row["occupationUri"]][labels[uri]] = None
 
     rows = release.rows(occupations_file, ("conceptUri", "iscoGroup", "preferredLabel", "altLabels"))
@@ -180,7 +182,7 @@ def _read(
             continue
         if group[:1] not in _MAJOR_GROUPS:
             raise MarketError(
-                f"{occupations_file}, row {number}, column 'iscoGroup': {row['iscoGroup']!r} is no ISCO-08 group."
+                f"{occupations_file}, row {number}, column 'iscoGroup': {row['iscoGroup']!r:.80} is no ISCO-08 group."
             )
         family, seniority = _MAJOR_GROUPS[group[:1]]
         titles = [title.strip() for title in row["altLabels"].splitlines() if title.strip()]

@@ -168,7 +168,7 @@ def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[li
         zone = _number(row["Job Zone"], "Job Zones.txt", number, "Job Zone")
         if zone not in (1, 2, 3, 4, 5):
             raise MarketError(
-                f"Job Zones.txt, row {number}, column 'Job Zone': must be 1 to 5, got {row['Job Zone']!r}."
+                f"Job Zones.txt, row {number}, column 'Job Zone': must be 1 to 5, got {row['Job Zone']!r:.80}."
             )
         zones[row[_SOC]] = int(zone)
 
@@ -179,7 +179,9 @@ def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[li
         if not hard[code] or not soft[code]:
             continue
         if code[:2] not in _MAJOR_GROUPS:
-            raise MarketError(f"Occupation Data.txt, row {number}, column {_SOC!r}: {code!r} is of no SOC major group.")
+            raise MarketError(
+                f"Occupation Data.txt, row {number}, column {_SOC!r}: {code!r:.80} is of no SOC major group."
+            )
         occupations.append(
             Occupation(
                 key=code,
@@ -278,7 +280,7 @@ def _number(cell: str, file: str, row: int, column: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise MarketError(f"{file}, row {row}, column {column!r}: must be a number, got {cell!r}.")
+        raise MarketError(f"{file}, row {row}, column {column!r}: must be a number, got {cell!r:.80}.")
     return value
 
 

@@ -19,6 +19,8 @@ from jobrec_gym.market import MarketError
 
 __all__ = ["Release", "no_such_column", "of_a_release"]
 
+_MOST_NAMED = 40  # columns in a message
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -164,5 +166,7 @@ def no_such_column(file: str, column: str, header: Iterable[Any]) -> str:
     names = [str(name) for name in header]
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(column.casefold(), list(folded), n=1)
-    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
-    return f"{file} has no column {column!r}.{hint} It has {', '.join(map(repr, names)) or 'none'}."
+    hint = f" Did you mean {folded[near[0]]!r:.80}?" if near else ""
+    shown = ", ".join(f"{name!r:.80}" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return f"{file} has no column {column!r:.80}.{hint} It has {shown or 'none'}{more}."

@@ -56,7 +56,9 @@ def _check_rows(side: str, population: Population) -> None:
         _check_texts(side, population.descriptions)
     keys, counts = np.unique(population.keys, return_counts=True)
     if len(keys) < len(population):
-        raise MarketError(f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r} {counts.max()} times.")
+        raise MarketError(
+            f"`{side}` keys must be distinct, got {str(keys[counts.argmax()])!r:.80} {counts.max()} times."
+        )
     if not ((population.seniority >= 0) & (population.seniority <= 5)).all():
         row = int(np.flatnonzero((population.seniority < 0) | (population.seniority > 5))[0])
         raise MarketError(
@@ -156,7 +158,7 @@ def check_lengths(
     if len(bad):
         row = int(bad[0])
         cause = "not finite" if not np.isfinite(norms[row]) else f"of length {norms[row]:.4g}"
-        key = "" if keys is None else f" (key {str(keys[row])!r})"
+        key = "" if keys is None else f" (key {str(keys[row])!r:.80})"
         raise MarketError(
             f"`{side}` row {first_row + row}{key} has a vector that is {cause}; each must have unit "
             "length. A length of 0 means that it has neither hard nor soft skills."
@@ -221,4 +223,4 @@ def check_word_vectors(
         raise MarketError(f"`{field}` must have shape {(len(names), block_dim)}, got {vectors.shape}.")
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise MarketError(f"`{field}` row {row} ({names[row]!r}) is not finite.")
+        raise MarketError(f"`{field}` row {row} ({names[row]!r:.80}) is not finite.")

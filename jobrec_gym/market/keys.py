@@ -46,7 +46,7 @@ def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> i
         raise TypeError(f"`{side}` must be a row (an integer) or a key (a text), got {which!r}.")
     if not 0 <= row < len(keys):
         raise ValueError(
-            f"`{side}` must be a row in [0, {len(keys)}), got {row}; a key is a text, e.g. {str(keys[0])!r}."
+            f"`{side}` must be a row in [0, {len(keys)}), got {row}; a key is a text, e.g. {str(keys[0])!r:.80}."
         )
     return row
 
@@ -74,11 +74,11 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     for key, (written, normal) in wanted.items():
         rows = found.get(written, found.get(normal))
         if rows is None:
-            raise ValueError(f"there is no {side} with the key {key!r}.{_near_miss(keys, key)}")
+            raise ValueError(f"there is no {side} with the key {key!r:.80}.{_near_miss(keys, key)}")
         found[key] = rows
         if len(rows) > 1:
             raise ValueError(
-                f"the key {key!r} is that of {len(rows)} {side}s, rows {rows[0]} and {rows[1]}: say the row, "
+                f"the key {key!r:.80} is that of {len(rows)} {side}s, rows {rows[0]} and {rows[1]}: say the row, "
                 f"e.g. {rows[0]}."
             )
     return np.array([found[key][0] for key in wanted], dtype=np.int64)
@@ -92,5 +92,5 @@ def _near_miss(keys: NDArray[np.str_], key: str) -> str:
         likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
     near = difflib.get_close_matches(key, likest.tolist(), n=1)
     if near:
-        return f" Did you mean {near[0]!r}?"
-    return f" Keys are texts such as {str(keys[0])!r}; a row is an integer."
+        return f" Did you mean {near[0]!r:.80}?"
+    return f" Keys are texts such as {str(keys[0])!r:.80}; a row is an integer."

@@ -432,7 +432,7 @@ def _checked(row: Any, number: int, path: str | os.PathLike[str]) -> CachedAnswe
         if not 0 <= row[name] <= most or not math.isfinite(row[name]) or (name == "tokens" and row[name] % 1):
             raise ValueError(f"{where}, column `{name}`, must be a number of at least 0, got {row[name]!r:.80}.")
     if fault := fault_of(row["status"], row["decision"], row["probability"]):
-        raise ValueError(f"{where}, column `{fault[0]}`, {fault[1]}, got {row[fault[0]]!r}.")
+        raise ValueError(f"{where}, column `{fault[0]}`, {fault[1]}, got {row[fault[0]]!r:.80}.")
     if row["key"] != cache_key(**{name: row[name] for name in KEYED}):
         raise ValueError(f"{where} has a key that is not that of its content: the file was changed.")
     return answer_of_row([float(row[name]) if name == "cost_usd" else row[name] for name in COLUMNS])

@@ -31,6 +31,10 @@ FOUND = [
     ("caches", '[["open", "plain"], ["zero", "plain/answers.sqlite", 31208, 24]]'),
     ("caches", '[["open", "export.jsonl"], ["insert", "export.jsonl", 0, "fffe"]]'),
     ("caches", '[["open", "export.jsonl"], ["row", 1, ["set", "row", ["cost_usd"], 9223372036854775808]]]'),
+    pytest.param(
+        *("caches", f'[["open", "export.jsonl"], ["row", 1, ["set", "row", ["status"], "{"x" * 3_000}"]]]'),
+        id="caches-a long status",
+    ),
     ("checkpoints", '[["set", "model.zip!data", ["seed"], -1]]'),
     ("checkpoints", '[["set", "model.zip!data", ["ep_info_buffer"], "ap"]]'),
     ("checkpoints", '[["set", "model.zip!data", ["learning_rate"], -0.5]]'),

@@ -217,6 +217,32 @@ def test_repeated_keys_name_both_rows():
         assemble(jobs=jobs)
 
 
+LONG = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hard": (), "soft": ()},
+        {"seniority": 7},
+        {"seniority": LONG},
+        {"split": LONG},
+        {"key": LONG + "\0"},
+        {"where": ""},  # its key is that of others, too
+        {"occupation": LONG, "family": LONG[:-1]},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_long_text_in_a_file_makes_no_long_message(changes):
+    like = {"key": LONG, "occupation": LONG, "family": LONG}
+    jobs = [*postings(), Record(**{"hard": ("a",), "where": "jobs.csv, row 21", **like})]
+    jobs += [Record(**{"hard": ("a",), "where": "jobs.csv, row 22", **like, "key": "k", **changes})]
+    jobs += [] if "where" not in changes else [jobs[-2]]
+    with pytest.raises(MarketError) as refused:
+        assemble(jobs=jobs)
+    assert len(str(refused.value)) < 500
+
+
 @pytest.mark.parametrize("side", ["applicants", "jobs"])
 def test_an_empty_side_is_refused(side):
     sides = {"applicants": people(), "jobs": postings(), side: []}

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobrec_gym.encoders import HashingEncoder
+from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.loaders.tables import load_csv, load_jsonl, load_parquet
 from jobrec_gym.market import MarketError, load_market
 
@@ -613,3 +614,9 @@ def test_two_ways_to_hold_rows_out_are_refused(load, people):
 
     with pytest.raises(MarketError, match=r"split_by='occupation'` and the split that applicants and jobs have"):
         load(jobs, split_by="occupation")
+
+
+def test_a_file_of_many_columns_makes_no_long_message():
+    said = no_such_column("a.csv", "skils", ["skills", *(f"column {number} {'x' * 90}" for number in range(1_000))])
+    assert said.startswith("a.csv has no column 'skils'. Did you mean 'skills'? It has 'skills', 'column 0 xxx")
+    assert said.endswith(" and 961 more.") and len(said) < 5_000
