@@ -12,11 +12,11 @@ from pathlib import Path
 __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
-    "Learn and compare, from a log too": (
+    "Learn and compare, also from a log": (
         *("demo", "app", "train", "evaluate", "coldstart", "career", "rank", "report", "frame"),
         *("learn", "replay", "off_policy"),
     ),
-    "Look closer at a study": (
+    "Examine a study": (
         "studies.goals",
         "studies.learnable",
         "studies.quadrants",
@@ -27,7 +27,7 @@ GROUPS = {
         "studies.career_values",
         "studies.leaderboard",
     ),
-    "Simulate applicants by a language model": (
+    "Simulate applicants with a language model": (
         "llm.demo",
         "llm.check",
         "llm.prior",
@@ -44,7 +44,7 @@ GROUPS = {
         "benchmarks.indexes",
     ),
 }
-"""Commands by what one wants to do; each is a module of this package."""
+"""Commands by purpose; each is a module of this package."""
 
 _FOLDER = Path(__file__).parent
 
@@ -80,7 +80,7 @@ def _file_of(name: str) -> Path:
 
 def _overview() -> str:
     width = 2 + max(len(command) for commands in GROUPS.values() for command in commands)
-    lines = ["python -m experiments NAME ...   (NAME --help says what can be set)"]
+    lines = ["python -m experiments NAME ...   (NAME --help lists its options)"]
     for group, commands in GROUPS.items():
         lines += [group, *(f"  {command:{width}}{purpose_of(command)}" for command in commands)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``python -m experiments.app``: a page in the browser on which you are the applicant, and see it learn about you."""
+"""``python -m experiments.app``: a page in your browser on which you are the applicant."""
 
 from __future__ import annotations
 

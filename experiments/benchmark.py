@@ -1,4 +1,4 @@
-"""``python -m experiments.benchmark``: speed and memory, as ratios within this run, beside the limits that were set."""
+"""``python -m experiments.benchmark``: measures speed and memory, and compares them with this project's goals."""
 
 from __future__ import annotations
 

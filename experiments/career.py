@@ -1,4 +1,4 @@
-"""``python -m experiments.career``: who plans a career on JobRecCareer-v0, beside bandits and the exact best policy."""
+"""``python -m experiments.career``: compares learners on JobRecCareer-v0 with the exact best policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.coldstart``: learners side by side on the same cold starts, with intervals over seeds."""
+"""``python -m experiments.coldstart``: compares learners on the same cold starts, with intervals over seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.demo``: the best agent learns, beside cosine and the plain algorithm of the note."""
+"""``python -m experiments.demo``: trains the best agent, cosine and the note's plain algorithm, and compares them."""
 
 from __future__ import annotations
 

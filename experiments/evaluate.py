@@ -1,4 +1,4 @@
-"""``python -m experiments.evaluate run=FOLDER``: saved agents on held-out applicants, mean and spread over seeds."""
+"""``python -m experiments.evaluate run=FOLDER``: scores saved agents on held-out applicants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.frame run=FOLDER out=frame.png``: a picture of a step, its candidates ranked by an agent."""
+"""``python -m experiments.frame run=FOLDER out=frame.png``: draws a step, with its candidates ranked by an agent."""
 
 from __future__ import annotations
 

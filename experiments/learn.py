@@ -1,4 +1,4 @@
-"""``python -m experiments.learn log=FILE``: an agent, new or that of a run, that has learned from a log."""
+"""``python -m experiments.learn log=FILE``: trains an agent, new or from a run, on a log."""
 
 from __future__ import annotations
 

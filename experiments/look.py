@@ -1,4 +1,4 @@
-"""``python -m experiments.look path=FILE``: what a file of jobs or people holds, and the call that loads it."""
+"""``python -m experiments.look path=FILE``: what a file of jobs or people contains, and the call that loads it."""
 
 from __future__ import annotations
 

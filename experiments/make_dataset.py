@@ -1,4 +1,4 @@
-"""``python -m experiments.make_dataset``: data to learn from offline, cosine rewards of pairs or logged episodes."""
+"""``python -m experiments.make_dataset``: data for offline learning: cosine rewards of pairs, or episodes."""
 
 from __future__ import annotations
 

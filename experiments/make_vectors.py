@@ -1,4 +1,4 @@
-"""``python -m experiments.make_vectors``: encodes the words of the embedded taxonomy into the vectors that are shipped.
+"""``python -m experiments.make_vectors``: encodes the words of the embedded taxonomy into the package's vectors.
 
 It writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead and
 fails on a difference.

@@ -1,4 +1,4 @@
-"""``python -m experiments.off_policy log=FILE run=FOLDER``: what saved agents would have earned on a log."""
+"""``python -m experiments.off_policy log=FILE run=FOLDER``: estimates what saved agents would have earned on a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.rank run=FOLDER applicants=people.csv out=ranked.csv``: everybody's best jobs, in a file."""
+"""``python -m experiments.rank run=FOLDER applicants=people.csv out=ranked.csv``: each person's best jobs in a file."""
 
 from __future__ import annotations
 

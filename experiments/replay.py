@@ -1,11 +1,11 @@
-"""``python -m experiments.replay log=FILE``: learners on a log's answers, scored on people that they never met."""
+"""``python -m experiments.replay log=FILE``: compares learners on a log, scored on people whom they never met."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,12 @@ from experiments.runs.tables import Table, format_table
 if TYPE_CHECKING:
     from jobrec_gym import Interactions
 
-__all__ = ["known_adapters", "read_log", "tables_of"]
+__all__ = ["apart_table", "known_adapters", "mean_scores", "read_log", "tables_of"]
 
 Scores = Mapping[str, Mapping[int, list[float]]]
+"""By metric and person, a value for each point."""
+
+_BASELINE = "cosine"
 
 
 @command(config_path="../conf", config_name="replay")
@@ -43,34 +46,47 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     points = sorted(set(options["points"]))
-    found: dict[str, Scores] = {}
+    found: dict[str, list[Scores]] = {}
     try:
         if not points or points[0] < 0:
             raise RunError(f"`points` must be numbers of answers, such as [0,50,200], got {options['points']}.")
+        if not isinstance(options["repeats"], int) or options["repeats"] < 1:
+            raise RunError(f"`repeats` must be a whole number, at least 1, got {options['repeats']!r}.")
         require_known("learners", options["learners"], known_learners(), "conf/learner")
         require_known("rankings", options["rankings"], list(LEXICAL), "experiments.learners.lexical")
         log = read_log(options)
         form = ObservationForm("ids", pair_features=tuple(options["pair_features"]))
-        sets = LogSets.of(log, cfg.n_candidates, cfg.n_sets, form, cfg.k, cfg.hit_above, cfg.seed)
+        seeds = range(cfg.seed, cfg.seed + options["repeats"])
+        drawn = {
+            seed: LogSets.of(log, cfg.n_candidates, cfg.n_sets, form, cfg.k, cfg.hit_above, seed) for seed in seeds
+        }
         for name in options["rankings"]:
-            found[name] = replay_scores(LEXICAL[name](log.market), sets, len(points))
-        with Progress(len(options["learners"]) * cfg.n_folds, "replay", "fold") as progress:
+            scores = LEXICAL[name](log.market)
+            found[name] = [replay_scores(scores, sets, len(points)) for sets in drawn.values()]
+        with Progress(len(options["learners"]) * len(seeds) * cfg.n_folds, "replay", "fold") as progress:
             for name in options["learners"]:
                 learner = read_learner(name)
+                found[name] = []
+                for seed, sets in drawn.items():
 
-                def make(env: Any, fold: int, learner: Any = learner) -> Any:
-                    wanted = ["experiment=coldstart", *learner.overrides, f"seed={cfg.seed * cfg.n_folds + fold}"]
-                    return build(compose("train", wanted)).algorithm.make(env)
+                    def make(env: Any, fold: int, learner: Any = learner, seed: int = seed) -> Any:
+                        wanted = ["experiment=coldstart", *learner.overrides, f"seed={seed * cfg.n_folds + fold}"]
+                        return build(compose("train", wanted)).algorithm.make(env)
 
-                found[name] = replay_learner(make, log, sets, points, cfg.n_folds, cfg.seed, lambda: progress.update(1))
+                    scored = replay_learner(make, log, sets, points, cfg.n_folds, seed, lambda: progress.update(1))
+                    found[name].append(scored)
     except (RunError, ValueError, ImportError, HydraException, OmegaConfBaseException) as error:
         raise SystemExit(f"error: {one_line(error)}") from error
-    tables = tables_of(found, points, cfg.reps)
+    tables = tables_of({name: mean_scores(scores) for name, scores in found.items()}, points, cfg.reps)
+    if len(seeds) > 1 and _BASELINE in found:
+        tables.append(apart_table(found, points))
     for header, rows in tables:
         print(format_table(header, rows), end="\n\n")
+    n_people = len(np.unique(drawn[cfg.seed].people))
     print(
-        f"{len(np.unique(sets.people)):,} people, {cfg.n_sets} sets of {cfg.n_candidates} answered jobs each; "
-        f"cross-validated over people in {cfg.n_folds} folds; in brackets: 95 % bootstrap intervals over people."
+        f"{n_people:,} people, {cfg.n_sets} sets of {cfg.n_candidates} answered jobs each; "
+        f"cross-validated over people in {cfg.n_folds} folds, {len(seeds)} times; in brackets: 95 % bootstrap "
+        "intervals over people."
     )
     path = Path(cfg.folder) / "replay.json"
     content = {"options": options, "commit": commit_of_checkout(), "points": points, "scores": found}
@@ -116,6 +132,36 @@ def known_adapters() -> list[str]:
     import experiments.adapters
 
     return sorted(module.name for module in pkgutil.iter_modules(experiments.adapters.__path__))
+
+
+def mean_scores(repeats: Sequence[Scores]) -> Scores:
+    """Of each person the mean over the repeats in which they were scored."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for metric in repeats[0]:
+        people = sorted({person for scores in repeats for person in scores[metric]})
+        found[metric] = {
+            person: np.mean([scores[metric][person] for scores in repeats if person in scores[metric]], axis=0).tolist()
+            for person in people
+        }
+    return found
+
+
+def apart_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Table:
+    """How far each is from cosine by the first metric: the mean over repeats, and the worst repeat."""
+    metric = next(iter(found[_BASELINE][0]))
+
+    def means(name: str) -> np.ndarray:
+        return np.array([np.mean(list(scores[metric].values()), axis=0) for scores in found[name]])
+
+    rows = []
+    for name in found:
+        apart = means(name) - means(_BASELINE)
+        if name != _BASELINE:
+            cells = (
+                f"{mean:+.4f} (worst {worst:+.4f})" for mean, worst in zip(apart.mean(0), apart.min(0), strict=True)
+            )
+            rows.append([name, *cells])
+    return [f"{metric} less {_BASELINE}'s after", *(f"{point:,} answers" for point in points)], rows
 
 
 def tables_of(found: Mapping[str, Scores], points: list[int], reps: int) -> list[Table]:

@@ -1,4 +1,4 @@
-"""``python -m experiments.report runs=FOLDER``: one self-contained HTML page, and its pictures beside it."""
+"""``python -m experiments.report runs=FOLDER``: makes one self-contained HTML page of runs, and its plots as files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.train``: one run, or with ``-m`` a sweep that skips what is finished."""
+"""``python -m experiments.train``: makes one run, or with ``-m`` a sweep that skips finished runs."""
 
 from __future__ import annotations
 

@@ -145,23 +145,21 @@ def command_line() -> argparse.ArgumentParser:
     """The arguments of ``jobrec``."""
     parser = argparse.ArgumentParser(
         prog="jobrec",
-        description="What is installed, what a file holds, and the best jobs for somebody by cosine.",
+        description="Shows what is installed, what a file contains, and the best jobs for somebody by cosine.",
         epilog="Training, sweeps and reports: `python -m experiments`, in a checkout.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("info", help="what is installed, and how to install what is missing (default)")
-    looking = commands.add_parser("look", help="what a file of jobs or people holds, and the call that loads it")
+    looking = commands.add_parser("look", help="what a file of jobs or people contains, and the call that loads it")
     looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO or a saved market")
-    looking.add_argument("applicants", nargs="?", help="the file of the applicants, where the first has the jobs")
+    looking.add_argument("applicants", nargs="?", help="the file of the applicants, if the first file has the jobs")
     ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
     ranked.add_argument("applicant", nargs="?", help="the key of an applicant, such as A0000005; default: the first")
     ranked.add_argument(
         "--market", default="default", help='a name, a file or the folder of a saved market ("default")'
     )
-    ranked.add_argument("--applicants", help="the file of the applicants, where the market is a file of jobs")
-    ranked.add_argument(
-        "--encoder", help='what makes vectors of texts; "hashing" needs no extra and knows spelling only'
-    )
+    ranked.add_argument("--applicants", help="the file of the applicants, if the market is a file of jobs")
+    ranked.add_argument("--encoder", help='the encoder of texts; "hashing" needs no extra, but knows only spelling')
     ranked.add_argument("-n", type=int, default=10, help="how many jobs (10)")
     return parser
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.benchmarks.indexes``: libraries for nearest jobs, by size on disk, time and recall.
+"""``python -m experiments.benchmarks.indexes``: compares libraries for nearest jobs, by size, time and recall.
 
 Measures those that are installed: ``pip install -e ".[index]" usearch hnswlib``.
 """

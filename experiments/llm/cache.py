@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.cache``: what a cache of a language model's answers holds and cost; export and import."""
+"""``python -m experiments.llm.cache``: what a cache of answers holds and what they cost; export and import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.check simulator=...``: what a simulator's feedback can be trusted for, table and JSON."""
+"""``python -m experiments.llm.check simulator=...``: measures how far a simulator's feedback can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.demo``: a small language model served here gives the feedback of 200 steps."""
+"""``python -m experiments.llm.demo``: 200 steps with feedback from a small language model on this machine."""
 
 from __future__ import annotations
 

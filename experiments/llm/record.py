@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.record``: puts every pair of a market to a language model and keeps what it said."""
+"""``python -m experiments.llm.record``: asks a language model about every pair of a market, and keeps its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.serve model=PATH.gguf``: a local language model behind an OpenAI-compatible address."""
+"""``python -m experiments.llm.serve model=PATH.gguf``: serves a language model at an OpenAI-compatible address."""
 
 from __future__ import annotations
 

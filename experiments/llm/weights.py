@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.weights``: fetches the small language model of the demo and the tests, once."""
+"""``python -m experiments.llm.weights``: downloads the small language model of the demo and the tests, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command answers to ``--help``: what it is for, its groups of options, and its config with the comments."""
+"""What a command prints for ``--help``: its purpose, its groups of options, and its config with the comments."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["GROUPS", "asks_for_help", "help_of"]
 
 GROUPS = {
     "env": "how many jobs are shown, and which",
-    "market": "whose jobs and whose applicants",
-    "reward": "what an agent is paid for",
-    "simulator": "who answers, and what is true of them",
+    "market": "which jobs and which applicants",
+    "reward": "what an agent is rewarded for",
+    "simulator": "who answers the recommendations, and by which truth agents are scored",
     "algo": "who learns",
-    "setting": "a market, a truth and what is shown of a pair, by one name",
-    "experiment": "several options by one name",
-    "preset": "a whole study by one name",
-    "launcher": "where the runs of a sweep run",
+    "setting": "a market, a truth and what is shown of a pair, under one name",
+    "experiment": "several options under one name",
+    "preset": "a whole study under one name",
+    "launcher": "where the runs of a sweep are made",
     "sweeper": "which runs a sweep makes",
-    "tracker": "where a run is kept beside its folder; none unless it is said",
+    "tracker": "a tracker that also gets the run; none by default",
 }
 """What each group of ``conf/`` is for. A command has some of them."""
 
@@ -29,12 +29,12 @@ _WIDTH = 110
 
 
 def asks_for_help(arguments: list[str]) -> bool:
-    """Whether a command line asks what can be said."""
+    """Whether a command line asks for help."""
     return any(argument in ("-h", "--help") for argument in arguments)
 
 
 def help_of(config: Path) -> str:
-    """The answer, made of the command's config file: what stands on top of it, its groups, and its entries as they are.
+    """The text for ``--help``, from the command's config file: its top comment, its groups, and its entries.
 
     Args:
         config: The file.
@@ -50,7 +50,7 @@ def help_of(config: Path) -> str:
     if groups:
         parts.append("== Groups ==  group=option\n" + "\n".join(_group(config.parent, name) for name in groups))
     parts.append(f"== Config ==  entry=value\n{entries}")
-    told = ["--cfg job prints all of it, with what the groups bring.", "debug=true shows all of an error."]
+    told = ["--cfg job prints the whole config, with what the groups add.", "debug=true shows the whole error."]
     if "sweeper" in groups:
         told.insert(0, "-m makes a run of each combination: -m seed=0,1,2 algo=dynaq,dynaq_plus.")
     return "\n\n".join([*parts, "\n".join(told)])
@@ -64,5 +64,5 @@ def _group(folder: Path, name: str) -> str:
 
 
 def _first(lines: list[str], pattern: str) -> int:
-    """The first line that begins with a pattern; behind the last where none does."""
+    """Number of the first line that begins with a pattern, or the number of lines if none does."""
     return next((number for number, line in enumerate(lines) if re.match(pattern, line)), len(lines))

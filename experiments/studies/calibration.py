@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.calibration runs=FOLDER``: what world models know, by how new a pair is."""
+"""``python -m experiments.studies.calibration runs=FOLDER``: how well world models predict new and known pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.career_values``: what the best policy of ``JobRecCareer-v0`` earns, and a bandit."""
+"""``python -m experiments.studies.career_values``: what the best policy earns in a career, and the best bandit."""
 
 from __future__ import annotations
 

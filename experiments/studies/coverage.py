@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.coverage``: how often intervals of off-policy estimates hold the exact value."""
+"""``python -m experiments.studies.coverage``: how often intervals of off-policy estimates contain the exact value."""
 
 from __future__ import annotations
 

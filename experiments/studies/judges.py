@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.judges``: how a judge of everything narrows what few real answers say of a policy."""
+"""``python -m experiments.studies.judges``: how much a judge narrows an estimate from few real answers."""
 
 from __future__ import annotations
 

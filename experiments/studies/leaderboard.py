@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.leaderboard``: scores from files of results, in one table and on its page."""
+"""``python -m experiments.studies.leaderboard``: puts scores from files of results into one table and its page."""
 
 from __future__ import annotations
 

@@ -354,7 +354,8 @@ def test_help_tells_groups_with_their_options_examples_and_entries_with_their_co
     assert "python -m experiments.train setting=profile algo=dynaq_plus" in said
     for words in ("  algo       who learns\n", "cosine, custom, dqn, dynaq,", "recorded, rules", "== Config =="):
         assert words in said
-    assert "\nseed: 0 # environments, exploration, nets" in said and "hydra" not in said.replace("hydra.launcher", "")
+    assert "\nseed: 0 # of environments, exploration and networks" in said
+    assert "hydra" not in said.replace("hydra.launcher", "")
     assert "Groups" not in help_of(ROOT / "conf" / "report.yaml")
 
 
