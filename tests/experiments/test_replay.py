@@ -168,15 +168,38 @@ def test_the_command_replays_a_log_and_writes_its_tables(log, tmp_path):
         "replay",
         *(f"log={tmp_path / 'log.csv'}", f"source={tmp_path / 'market'}", f"folder={tmp_path / 'out'}"),
         *("learners=[linear_greedy]", "rankings=[cosine]", "points=[0,10]", "n_candidates=6", "n_sets=2", "reps=50"),
+        "repeats=2",
     )
 
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert [table["header"] for table in content["tables"]] == [
-        [f"{metric} after", "0 answers", "10 answers"] for metric in ("AUC", "nDCG@10", "hit@10")
+        [f"{metric}", "0 answers", "10 answers"]
+        for metric in ("AUC after", "nDCG@10 after", "hit@10 after", "AUC less cosine's after")
     ]
+    once, again = content["scores"]["linear_greedy"]
+    assert once["hit@10"] != again["hit@10"], "other sets, folds and order"
     assert [row[0] for row in content["tables"][0]["rows"]] == ["cosine", "linear_greedy"]
     assert "30 people, 2 sets of 6 answered jobs each" in done.stdout
+    assert "5 folds, 2 times" in done.stdout
+
+
+def test_a_person_counts_in_the_repeats_that_scored_them():
+    repeats = [{"AUC": {1: [0.5, 0.7], 2: [0.2, 0.2]}}, {"AUC": {1: [0.7, 0.9], 3: [1.0, 0.0]}}]
+    assert replay.mean_scores(repeats) == {"AUC": {1: pytest.approx([0.6, 0.8]), 2: [0.2, 0.2], 3: [1.0, 0.0]}}
+
+
+def test_the_worst_repeat_stands_beside_the_mean():
+    cosine = [{"AUC": {1: [0.5], 2: [0.7]}}, {"AUC": {1: [0.6], 2: [0.6]}}]
+    learner = [{"AUC": {1: [0.7], 2: [0.7]}}, {"AUC": {1: [0.6], 2: [0.58]}}]
+    header, rows = replay.apart_table({"cosine": cosine, "learner": learner}, [50])
+    assert header == ["AUC less cosine's after", "50 answers"]
+    assert rows == [["learner", "+0.0450 (worst -0.0100)"]]
+
+
+def test_no_repeat_is_refused():
+    done = run_command("replay", "log=avature", "path=.", "repeats=0")
+    assert done.returncode == 1 and "`repeats` must be a whole number, at least 1, got 0" in done.stderr
 
 
 @pytest.mark.parametrize(
