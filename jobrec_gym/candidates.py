@@ -36,7 +36,7 @@ _MAX_CACHED_IDS = 1 << 21
 class BoundSampler(Protocol):
     """A sampler that knows its market.
 
-    One whose attribute ``is_cheap`` is true is also asked for episodes that may never begin, many at once.
+    If its attribute ``is_cheap`` is true, sets of many episodes are drawn at once, some of which may never begin.
     """
 
     num_candidates: int
@@ -78,8 +78,9 @@ class RetrievalCandidates:
     """The applicant's nearest jobs by cosine, in random order, so a position says nothing about a job's rank.
 
     Args:
-        exact_up_to: Up to so many jobs are compared one by one. Beyond, an approximate index finds them, see
-            :mod:`jobrec_gym.job_index`: it is built when first needed and kept beside a saved market.
+        exact_up_to: In catalogues of up to this many jobs all are compared one by one. In larger ones an approximate
+            index finds the nearest, see :mod:`jobrec_gym.job_index`: it is built when first needed and kept beside a
+            saved market.
     """
 
     def __init__(self, exact_up_to: int = EXACT_UP_TO):
@@ -117,14 +118,14 @@ class LoggedCandidates:
     """Candidate sets of a log: one of the sets that the person was shown, drawn uniformly, in the order of the log.
 
     A set that is larger than ``num_candidates`` is cut to the recommended job and the first others. With ``n_drawn``,
-    one job that the person was recommended is shown among so many jobs that are drawn at random. An applicant who is
-    not in the log is shown jobs drawn at random, for which a
+    one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An applicant
+    who is not in the log is shown jobs drawn at random, for which a
     :class:`~jobrec_gym.simulators.logged.LoggedSimulator` has no answer.
 
     Args:
         interactions: The log.
-        n_drawn: How many jobs are drawn beside a recommended one, whatever ``num_candidates``; ``None`` shows what was
-            shown.
+        n_drawn: How many jobs are drawn beside a recommended one, whatever ``num_candidates``; ``None`` shows the
+            logged sets.
 
     Raises:
         LogError: When bound, if the log does not say what was shown, or a set is smaller than ``num_candidates`` or

@@ -261,19 +261,21 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     ## Description
 
-    ``JobRec-v0`` with consequences: what an applicant answers moves them, so that gamma, a model of what follows and
-    planning have a meaning. The environment asks its simulator itself at each step. Applicants climb five levels, earn
-    the more the higher they stand, and leave when they are shown too much that they ignore. A good recommendation now
-    may be worth less than a good career: whoever pays for the moment alone stays at the bottom.
+    ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of what follows and
+    planning matter. The environment asks its simulator itself at each step. Applicants can rise through five levels,
+    earn more at higher levels, and leave when they are shown too many jobs that they ignore. The best next
+    recommendation may be a bad step for a career: with a policy that considers only the next reward, applicants stay at
+    the lowest level.
 
     With the default dynamics, :class:`~jobrec_gym.dynamics.CareerDynamics`:
 
     * an applicant begins at level 1; three interested answers (click, save, apply) to jobs *exactly one level up* lift
       the level by one;
     * patience begins at 6; an ignored job costs one, a saved or applied one gives one back; at 0 the applicant leaves;
-    * a job above the present level is less wanted, and pays what the applicant earns now.
+    * an applicant likes a job above the present level less, and is paid for it as at the present level.
 
-    The best policy, the best myopic one and the cosine are known exactly, see :mod:`jobrec_gym.oracle`.
+    The values of the best policy, the best myopic one and the cosine can be computed exactly, see
+    :mod:`jobrec_gym.oracle`.
 
     ## Action Space
 
@@ -285,7 +287,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     | entry | what it is |
     |---|---|
-    | ``applicant`` | ``Box(-1, 1, (768,), float32)``: the vector, which does not move |
+    | ``applicant`` | ``Box(-1, 1, (768,), float32)``: the vector, which does not change |
     | ``candidates`` | as in ``JobRec-v0``, vectors or ids |
     | ``progress`` | ``Box(0, 1, (3,), float32)``: (level - 1) / 4, experience / 3, patience / 6 |
     | ``pairs`` | ``Box(k, 2 + p)``: levels above the present one / 4, (job's level - 1) / 4, then ``pair_features`` |
@@ -304,8 +306,8 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     ``info`` has, beside what it has in ``JobRec-v0``: ``reward/feedback`` (what was paid), ``reward/pay`` (what the
     answer's worth was multiplied with), ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and, from
-    ``reset`` on, ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. An answer that
-    failed moves nobody, and its transition is not valid.
+    ``reset`` on, ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. If an answer
+    fails, the applicant does not change, and the transition is not valid.
 
     ## Starting State
 

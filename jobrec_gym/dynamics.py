@@ -101,17 +101,19 @@ class CareerDynamics:
     """Applicants who climb from level to level, and who leave when they have lost patience.
 
     * **Level**, 1 to 5. Three interested answers (click, save, apply) to jobs that are exactly one level up lift it by
-      one; so many answers are gathered as **experience**, which then starts again at 0. At level 5 nothing is gained.
+      one. The number of such answers since the last promotion is the **experience**. At level 5 no experience is
+      gained.
     * **Patience**: an ignored job costs one, a saved or applied one gives one back, a click leaves it as it is. At 0
       the applicant leaves.
     * **Pay**: an answer's worth is multiplied with the pay of the *lower* of present level and job's level. A job above
       the present level pays what the applicant earns now, until they are promoted.
 
-    What it costs an applicant's wish that a job stands above them is the simulator's:
-    :class:`~jobrec_gym.simulators.rules.RuleSimulator` has ``reach=`` for it.
+    How much less an applicant likes a job above their level is up to the simulator:
+    :class:`~jobrec_gym.simulators.rules.RuleSimulator` has the argument ``reach=`` for it.
 
     Args:
-        start: At which level an applicant begins: ``"entry"``, level 1, or ``"own"``, their own; 3 where it is unknown.
+        start: The level at which an applicant begins: ``"entry"``, level 1; or ``"own"``, their own level, 3 if it is
+            unknown.
         pay: What the five levels earn.
         experience: How many interested answers lift the level.
         patience: What an applicant begins with, and has at most.
@@ -119,8 +121,8 @@ class CareerDynamics:
         pleased: Patience that a saved or applied job gives back.
 
     Raises:
-        ValueError: For another start, pay that is not five finite numbers, or a number below its least: 1 for
-            ``experience`` and ``patience``, 0 for the others.
+        ValueError: For an unknown ``start``, for ``pay`` that is not five finite numbers, or for a number below its
+            minimum: 1 for ``experience`` and ``patience``, 0 for the others.
 
     Example:
         >>> dynamics = CareerDynamics().bind(load_market("default"))
@@ -282,7 +284,7 @@ class StaticDynamics:
 
 
 class BoundStaticDynamics:
-    """Nobody moves; made by :meth:`StaticDynamics.bind`. A state has no numbers."""
+    """Applicants never change; made by :meth:`StaticDynamics.bind`. A state has no numbers."""
 
     names: tuple[str, ...] = ()
     pair_names: tuple[str, ...] = ()

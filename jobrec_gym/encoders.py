@@ -70,12 +70,12 @@ class EncoderError(RuntimeError):
 class Encoder(Protocol):
     """Turns texts into vectors. Any object with these three members is an encoder.
 
-    One that reads only the first tokens of a text may have two more: ``max_tokens``, how many it reads, and
-    ``count_tokens(texts)``, how many each text has. :func:`encode_texts` then gives it longer texts in pieces.
+    An encoder that reads only the first tokens of a text may have two more members: ``max_tokens``, how many it reads,
+    and ``count_tokens(texts)``, how many each text has. :func:`encode_texts` then gives it longer texts in pieces.
 
     Attributes:
-        name: Identifies the vectors, weights included: two encoders of one name must answer alike. It is part of the
-            cache's keys.
+        name: Identifies the vectors, including the encoder's weights: two encoders with the same name must give equal
+            vectors. It is part of the cache's keys.
         dim: Size of a vector.
     """
 

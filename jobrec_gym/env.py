@@ -39,8 +39,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     contextual bandit, written as a Markov decision process. The default market is *generated* over a hand-curated
     taxonomy; nobody in it is real.
 
-    The base reward is the cosine similarity of applicant and job. Wrap the environment in a reward wrapper for others:
-    ``CosineReward``, ``FeedbackReward``.
+    The base reward is the cosine similarity of applicant and job. For other rewards wrap the environment in a reward
+    wrapper, such as ``FeedbackReward``.
 
     ## Action Space
 
@@ -66,8 +66,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     smaller and faster, for agents that look ids up in the table (n_jobs, d_a) at
     ``env.get_wrapper_attr("action_features")``.
 
-    ``pairs`` is there with ``pair_features``, one column for each name: what a job board knows about applicant and job
-    together, and what a mean of embeddings loses. For pairs that nobody was shown, ask
+    ``pairs`` is there with ``pair_features``, one column for each name: numbers that a job board knows about applicant
+    and job together, and that the mean of embeddings does not show. For pairs that nobody was shown, ask
     ``env.get_wrapper_attr("pair_features")(applicant_ids, job_ids)``.
 
     ## Rewards
@@ -76,9 +76,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     vectors.
 
     ``info`` holds, after a step: ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the observation
-    beside it), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False where the reward means
-    nothing) and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has
-    the source's own names. ``reset`` gives the same, without what belongs to a recommendation.
+    beside it), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False if there is no valid reward)
+    and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has the
+    source's own names. ``reset`` gives the same, without the entries that describe a recommendation.
 
     ## Starting State
 
@@ -86,7 +86,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     candidates and reward noise are hashes of (episode, step), so equal seeds give equal episodes in single and
     vectorised environments, and the same ids on every platform.
 
-    ``reset(options=...)`` chooses what is drawn otherwise, for one episode:
+    ``reset(options=...)`` chooses, for one episode, what would otherwise be drawn:
 
     | option | what it is |
     |---|---|
@@ -94,8 +94,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     | ``applicant_key`` | the source's own name of one, in place of ``applicant_id`` |
     | ``candidate_ids`` | ``k`` distinct rows of its jobs; with ``resample="step"`` those of the first step |
 
-    They may be of another split: the ``info`` of that reset says so, ``applicant_in_split`` (bool) and
-    ``candidates_in_split`` (k,), where something was chosen. An unknown option is a ``ValueError``.
+    They may be outside of the split. The ``info`` of that reset says whether they are in it: ``applicant_in_split``
+    (bool) and ``candidates_in_split`` (k,), each if it was chosen. An unknown option is a ``ValueError``.
 
     ## Episode End
 
@@ -130,11 +130,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         pair_noise: Standard deviation of a normal number that is added to each of these values, which is then clipped
             to [0, 1]. It is a hash of feature, applicant and job: like a job board's estimate, a pair's value is wrong
             in the same way each time, in every episode and whatever the seed.
-        prior_sources: Further columns of ``pairs``: what somebody else says of each pair, by a name of one's own, for
-            agents that may begin with it: ``"cosine"``, an array (n_applicants, n_jobs), a function of ids, a recorded
-            or a live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
+        prior_sources: Further columns of ``pairs``, by names of your choice: values of each pair from other sources,
+            which an agent can use as a prior. A source is ``"cosine"``, an array (n_applicants, n_jobs), a function of
+            ids, or a recorded or live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
         render_mode: ``"ansi"`` (a text), ``"human"`` (printed, or drawn in a notebook) or ``"rgb_array"``.
-        render_size: Of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
+        render_size: Size of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
     Raises:
         ValueError: For an argument outside of what is allowed; the message names it.
@@ -228,29 +228,29 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def job_fields(self) -> tuple[str, ...]:
-        """What a job's vector has behind hard and soft skills, see the argument; empty where there is nothing."""
+        """Further blocks of a job's vector, behind hard and soft skills, see the argument; empty if there are none."""
         return self._problem.job_fields
 
     @property
     def pair_feature_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
+        """Names of the columns of the entry ``pairs``, (p,); empty if there is no such entry."""
         return self._problem.pair_values.names
 
     @property
     def prior_sources(self) -> dict[str, str]:
-        """Which of the columns are sources of a prior, and what each is, in words; empty where there is none."""
+        """Columns of ``pairs`` that are sources of a prior, each described in words; empty if there are none."""
         return self._problem.prior_sources
 
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.
+        """Pair features of any pairs, shown or not; the entry ``pairs`` has those of the pairs that are shown.
 
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape.
             job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
 
         Returns:
-            float32 (..., p) in [0, 1], a column a name of :attr:`pair_feature_names`, blurred by ``pair_noise`` as in
-            the observation.
+            float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
+            ``pair_noise`` as in the observation.
 
         Raises:
             ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
@@ -260,10 +260,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of what 1,000 fixed episodes would show, at most 20,000 pairs: how they are spread.
+        """Pair features (n, p) of 1,000 fixed episodes, at most 20,000 pairs: a sample of their scale.
 
-        No episode is played for it. Without ``pair_features=`` there are no rows, nor where one of ``prior_sources``
-        is a live model, which is asked of nothing but what is shown.
+        No episode is played for it. It is empty without ``pair_features=``, and if one of ``prior_sources`` is a live
+        model, because such a model is asked only about pairs that are shown.
         """
         return self._problem.pair_sample()
 
@@ -308,8 +308,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Starts an episode with another applicant.
 
         Args:
-            seed: Of this and all episodes that follow.
-            options: ``applicant_id``, ``applicant_key``, ``candidate_ids``: what of this episode is chosen, and not
+            seed: Seed of this episode and of all that follow.
+            options: ``applicant_id``, ``applicant_key``, ``candidate_ids``: what is chosen in this episode instead of
                 drawn.
 
         Raises:
@@ -419,9 +419,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         """Ranks the shown candidates by an agent's values in place of the cosine.
 
         Args:
-            scorer: Takes one observation of this environment and returns a number a candidate, (k,) or (1, k), such as
-                ``DynaQ.q_values``; called by :meth:`render` alone. ``None`` for the cosine.
-            name: What the numbers are called.
+            scorer: Takes one observation of this environment and returns one number for each candidate, (k,) or (1, k),
+                such as ``DynaQ.q_values``. Only :meth:`render` calls it. ``None`` for the cosine.
+            name: The name of these numbers in texts and pictures.
 
         Example:
             >>> env.unwrapped.rank_by(model.q_values)  # doctest: +SKIP

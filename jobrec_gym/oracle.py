@@ -1,8 +1,9 @@
-"""What the best policy of ``JobRecCareer-v0`` earns, and the best myopic one and cosine: exact, by dynamic programming.
+"""Exact values of the best policy of ``JobRecCareer-v0``, the best myopic one and cosine, by dynamic programming.
 
 An applicant's state is a few whole numbers, answers are drawn from a known distribution, and what is shown does not
 depend on what was recommended. So the value of a policy follows step by step from the end of the horizon (Bellman,
-1957), with the mean over candidate sets taken over a sample of them: that is the only error, and it is told.
+1957). The mean over candidate sets is taken over a sample of them. This is the only approximation, and its standard
+error is returned.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ class CareerOracle:
 
     Args:
         env: A ``JobRecCareer-v0``, single or vector, wrapped or not, whose simulator is a ``RuleSimulator``.
-        policy: ``"best"``: the most over the whole episode; ``"myopic"``: the most in the next step, which is all that
-            a bandit can learn; ``"cosine"``: the most similar; ``"random"``: any.
+        policy: ``"best"``: takes the job that earns most over the whole episode; ``"myopic"``: the job that earns most
+            in the next step, which is all that a bandit can learn; ``"cosine"``: the most similar job; ``"random"``:
+            any job.
         n_sets: How many sampled candidate sets the mean is taken over, for each applicant.
         horizon: Steps of an episode; that of the environment's registration by default.
         gamma: Discount; 1 for the plain sum of rewards.
-        seed: Of the choices of ``"random"``.
+        seed: Seed of the choices of ``"random"``.
 
     Attributes:
         states: int64 (n_states, m), all that can be reached.
@@ -109,7 +111,7 @@ class CareerOracle:
         self._jobs: dict[bytes, int] | None = None
 
     def values(self, applicant_ids: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What applicants' episodes are worth, from their first step on.
+        """Expected returns of applicants' episodes.
 
         Args:
             applicant_ids: (n,), rows of the market's applicants.
@@ -142,7 +144,7 @@ class CareerOracle:
                 vectors.
             state: How many steps the episodes have had, (n,), as this method returned it.
             episode_start: (n,), which episodes begin anew.
-            deterministic: Has no part in it.
+            deterministic: Not used.
 
         Returns:
             Places of candidates, () or (n,), and the ``state`` for the next call.

@@ -79,29 +79,30 @@ def recommend(
 ) -> list[Recommendation]:
     """The ``n`` best jobs of the whole catalogue for one applicant.
 
-    Of a catalogue of up to 50,000 jobs every one is scored. Of a larger one the 1,000 nearest by cosine are found by an
-    index (:mod:`jobrec_gym.job_index`), and the agent ranks these; by cosine alone, the nearest are the answer.
+    In a catalogue of up to 50,000 jobs every job is scored. In a larger one an index (:mod:`jobrec_gym.job_index`)
+    finds the 1,000 nearest by cosine, and the agent ranks these. Without an agent the nearest jobs are the answer.
 
     Args:
-        agent: Who scores: an object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function of an
-            observation with a number a candidate; or ``None`` for the cosine. An observation is what ``JobRec-v0``
-            shows, with as many candidates as are asked about at once, whatever the number was in training.
+        agent: What scores jobs: an object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that
+            returns one number for each candidate of an observation; or ``None`` for the cosine. Observations are those
+            of ``JobRec-v0``, but may have more candidates than in training.
         market: Applicants and jobs.
-        applicant: A row (an integer), a key (a text), or what ``market.applicant`` returned. Somebody new comes by
+        applicant: A row (an integer), a key (a text), or what ``market.applicant`` returned. Add new people by
             ``market.with_applicants``.
         n: How many; there are fewer where the catalogue has no more.
-        exclude: Jobs to leave out, by row or by key: those that were seen, say.
+        exclude: Jobs to leave out, by row or by key, for example those that the person has seen.
         observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
             ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``, ``prior_sources`` and
-            ``mask_in_observation``. What is not said is what the agent says itself (``agent.reads``, which ``DynaQ``
-            and the bandits keep in their file), else the environment's default.
+            ``mask_in_observation``. Arguments that are left out come from ``agent.reads``, which ``DynaQ`` and the
+            bandits keep in their file, or else are the environment's defaults.
 
     Returns:
         The best first; jobs of equal score in the order of their rows.
 
     Raises:
-        ValueError: For an unknown applicant or job, an ``n`` below 1, an agent that reads what a catalogue does not
-            tell or another catalogue than this one, or scores that are not a finite number a candidate.
+        ValueError: For an unknown applicant or job, an ``n`` below 1, an agent that needs observations which this
+            catalogue does not have or that was trained on another catalogue, or scores that are not one finite number
+            for each candidate.
         TypeError: For an object that cannot score.
         ImportError: For more than 50,000 jobs without FAISS.
 
@@ -131,8 +132,8 @@ def recommend_each(
         n: How many jobs for each.
         exclude: Jobs to leave out for all.
         observation: What the agent reads.
-        batch_size: Applicants that an agent is asked about at once, above 1 only if its ``q_values`` takes a batch of
-            so many observations and answers (batch_size, k), as ``DynaQ`` and the bandits do.
+        batch_size: How many applicants an agent scores at once. It may be above 1 only if ``q_values`` takes a batch of
+            observations and returns (batch_size, k), as that of ``DynaQ`` and the bandits does.
     """
     n, batch_size = _count("n", n), _count("batch_size", batch_size)
     left_out = _job_ids(market, exclude)

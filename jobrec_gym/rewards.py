@@ -46,7 +46,7 @@ class RewardBatch:
     Attributes:
         reward: float64, what the agent is paid.
         components: What the reward is made of, by name (``cosine``, ``feedback``, ...), float64 each.
-        valid: bool; False where the number means nothing and the transition should not be learned from.
+        valid: bool; False if there is no valid reward, so that the transition should not be learned from.
         details: Further entries for ``info``, by their key there; new arrays of numbers or objects.
         decision: Decisions, ``None`` where nobody was asked.
         weights: Weight of each component in the reward, by its name, where a reward is a sum that changes with time.

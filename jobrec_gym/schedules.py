@@ -18,7 +18,7 @@ ScheduleKind = Literal["linear", "exponential", "cosine", "step", "two_phase"]
 class AnnealSchedule:
     """Weight of the cosine reward after ``t`` agent steps, counted over all environments.
 
-    A pure function of ``t``: nothing compounds, and the weight after a resumed run is that of an unbroken one. At
+    A pure function of ``t``: errors do not accumulate, and a resumed run has the same weights as an unbroken one. At
     ``t >= steps`` it is ``end``, exactly. With ``x = t / steps``:
 
     * ``"linear"``: ``start + (end - start) * x``; over N steps from 1 to 0 that is ``1 - t / N``;

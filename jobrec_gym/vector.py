@@ -181,29 +181,29 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def job_fields(self) -> tuple[str, ...]:
-        """What a job's vector has behind hard and soft skills, see the argument; empty where there is nothing."""
+        """Further blocks of a job's vector, behind hard and soft skills, see the argument; empty if there are none."""
         return self._problem.job_fields
 
     @property
     def pair_feature_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are, (p,); empty where there is no such entry."""
+        """Names of the columns of the entry ``pairs``, (p,); empty if there is no such entry."""
         return self._problem.pair_values.names
 
     @property
     def prior_sources(self) -> dict[str, str]:
-        """Which of the columns are sources of a prior, and what each is, in words; empty where there is none."""
+        """Columns of ``pairs`` that are sources of a prior, each described in words; empty if there are none."""
         return self._problem.prior_sources
 
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Pair features of any pairs, whoever was shown what; those of shown ones are the entry ``pairs``.
+        """Pair features of any pairs, shown or not; the entry ``pairs`` has those of the pairs that are shown.
 
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape.
             job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
 
         Returns:
-            float32 (..., p) in [0, 1], a column a name of :attr:`pair_feature_names`, blurred by ``pair_noise`` as in
-            the observation.
+            float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
+            ``pair_noise`` as in the observation.
 
         Raises:
             ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
@@ -213,7 +213,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of what 1,000 fixed episodes would show, at most 20,000 pairs: how they are spread.
+        """Pair features (n, p) of 1,000 fixed episodes, at most 20,000 pairs: a sample of their scale.
 
         No episode is played for it. Without ``pair_features=`` there are no rows.
         """
@@ -221,7 +221,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """What the last step recommended, a row an environment, for reward wrappers; none is made after a reset."""
+        """What the last step recommended, one row for each environment, for reward wrappers; nothing after a reset."""
         self._check_ready()
         if self._recommendations is None:  # keys are hashed only where somebody asks
             applicant_ids, job_ids, episode_keys, steps, made, cosine = self._last
@@ -232,7 +232,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Applicants (m,) and candidates (m, k) of episodes whose first step was the last one, for reward wrappers.
 
-        ``None`` where there are none, or what is shown changes with each step, or is much.
+        ``None`` if no episode has just begun, and if candidates change at each step or are too many to prepare for.
         """
         if not self._problem.is_foreseeable or not self._ready:
             return None
@@ -263,9 +263,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         Args:
             seed: Environment ``i`` is seeded with ``seed + i``, or with the i-th of a list.
             options: ``{"reset_mask": bool (num_envs,)}`` resets the marked environments only. ``applicant_id`` and
-                ``applicant_key`` (num_envs,) and ``candidate_ids`` (num_envs, k) choose what is drawn otherwise, as in
-                :class:`~jobrec_gym.env.JobRecEnv`; entries of environments that are not reset are not read. Episodes
-                that follow are drawn again.
+                ``applicant_key`` (num_envs,) and ``candidate_ids`` (num_envs, k) choose what would otherwise be drawn,
+                as in :class:`~jobrec_gym.env.JobRecEnv`. Entries of environments that are not reset are ignored. Later
+                episodes are drawn as usual.
 
         Raises:
             ValueError: For a mask of another shape or type, or one that marks nothing; and as
@@ -354,7 +354,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return {**ids, "action_mask": self._masks.copy()}
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
-        """Ends episodes from outside, after a step: what a wrapper calls when a reward means success.
+        """Ends episodes from outside, after a step. A wrapper calls it when a reward means success.
 
         In same-step mode the rows are reset at once, and ``infos`` of the step is brought to the form that it has for
         an ended row (``final_obs``, ``final_info``); in next-step mode they are reset by the next step, and in disabled
@@ -416,7 +416,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self.add_step_info(infos, key, values, made)
 
     def get_state(self) -> dict[str, Any]:
-        """Where the environments stand; :meth:`set_state` continues from there to the bit."""
+        """The state of the environments; :meth:`set_state` continues from it, equal to the bit."""
         self._check_ready()
         return {
             "numbers": self._upcoming.get_state(),
@@ -430,7 +430,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts the environments where :meth:`get_state` was called.
+        """Restores a state of :meth:`get_state`.
 
         Raises:
             ValueError: For a state of another number of environments; nothing has changed then.

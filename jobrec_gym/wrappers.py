@@ -363,8 +363,8 @@ class CosineReward(_CosineRewards, _RewardWrapper):
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
-            feedback.
+        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` rescaled to the mean and standard
+            deviation of feedback.
 
     Example:
         >>> env = CosineReward(gym.make("JobRec-v0"), scale="raw")
@@ -441,19 +441,19 @@ class VectorLLMReward(_LLMRewards, VectorFeedbackReward):
 class HybridReward(_HybridRewards, _RewardWrapper):
     """Pays ``w * cosine + (1 - w) * feedback``, with ``w`` on a schedule.
 
-    The schedule counts agent steps over all environments: this wrapper's own times ``num_envs``, until a trainer says
-    the number by ``env_method("set_total_steps", n)``. At ``w = 1`` nobody is asked.
+    The schedule counts agent steps over all environments: this wrapper's own steps times ``num_envs``, until a trainer
+    sets the number by ``env_method("set_total_steps", n)``. At ``w = 1`` the simulator is not asked.
 
-    ``info`` has ``reward/cosine``, ``reward/feedback`` where somebody was asked, ``reward/cosine_weight``,
+    ``info`` has ``reward/cosine``, ``reward/feedback`` if the simulator was asked, ``reward/cosine_weight``,
     ``reward_components`` and ``reward_weights``, so that the reward can be recomputed under another weight.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
         simulator: Who decides: a ``UserSimulator`` or its spec. ``None`` around an environment that asks its applicants
-            itself, as ``JobRecCareer-v0`` does: the feedback is then what that pays.
+            itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's reward.
         schedule: An ``AnnealSchedule`` or its spec.
-        cosine_scale: ``"unit"``, as the note says, ``"raw"``, or ``"matched"``: cosine brought to mean and spread
-            of feedback, so that annealing shifts no offset.
+        cosine_scale: ``"unit"``, as in the note; ``"raw"``; or ``"matched"``: rescaled to the mean and standard
+            deviation of feedback, so that annealing does not shift the level of the reward.
         terminate_on: Decisions that end the episode.
         num_envs: How many such environments step together, in a ``SyncVectorEnv`` for instance.
 
@@ -480,7 +480,7 @@ class HybridReward(_HybridRewards, _RewardWrapper):
 class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
     """Pays cosine and feedback, annealed, in a vector environment; the twin of :class:`HybridReward`.
 
-    All rows of a step have one weight: that after the steps before it, ``num_envs`` a vector step.
+    All rows of a vector step have the same weight. A vector step counts as ``num_envs`` agent steps.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.

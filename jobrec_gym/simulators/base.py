@@ -272,13 +272,13 @@ class BoundSimulator(Protocol):
     """A simulator that knows its market.
 
     It may have four further attributes, for speed. ``draws = False`` says that no answer depends on
-    ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is told of episodes that
-    have made their first step, of (m,) applicants and the (m, k) jobs that each of them is shown, and may compute
-    ahead; ``prepare = None`` is the same as none. ``is_free = True`` says that an answer costs nothing and is the same
-    whatever else is asked: environments may then ask in vain, where leaving rows out takes longer.
-    ``noise_of(interaction_keys)``, (n,) float64, says that keys are read for nothing else: an environment that knows
-    its interactions ahead draws for many of them together, and gives ``feedback`` the numbers as ``noise=``, (n,), in
-    place of their keys; ``noise_of = None`` is the same as none.
+    ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is called after the first
+    step of episodes, with (m,) applicants and the (m, k) jobs that each of them is shown; it may compute their answers
+    ahead. ``prepare = None`` is the same as no such method. ``is_free = True`` says that an answer costs nothing and
+    does not depend on the other questions. An environment may then ask more than it needs, where leaving rows out would
+    take longer. ``noise_of(interaction_keys)``, (n,) float64, says that keys serve for nothing but this noise. An
+    environment that knows its interactions ahead then draws the noise of many together, and passes it to ``feedback``
+    as ``noise=``, (n,), in place of the keys. ``noise_of = None`` is the same as no such method.
     """
 
     def feedback(
@@ -286,8 +286,8 @@ class BoundSimulator(Protocol):
     ) -> Feedback:
         """Answers a batch of recommendations.
 
-        A simulator whose applicants answer from their present level has a further argument ``levels=None``, (n,)
-        integers 1 to 5: ``JobRecCareer-v0`` tells it there.
+        If answers depend on the applicant's present level, the method has a further argument ``levels=None``, (n,)
+        integers 1 to 5, in which ``JobRecCareer-v0`` passes the levels.
 
         Args:
             applicant_ids: (n,).
@@ -351,10 +351,10 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
 
 
 def class_with_bind(argument: str, entry_point: str) -> Any:
-    """The class of ``"module:Class"``, before anything of it is called: a spec may be somebody else's.
+    """Imports the class ``"module:Class"`` and checks it. It is not called, because a spec may come from somebody else.
 
     Args:
-        argument: Whose value it is, for the message.
+        argument: Name of the argument whose value it is, for the message.
         entry_point: As a spec has it.
 
     Raises:
@@ -389,7 +389,7 @@ def decision_rewards(rewards: Mapping[str, float] | None) -> dict[str, float]:
     """A whole map of decisions to rewards: the default one, with the given entries in place of its own.
 
     Raises:
-        ValueError: For a decision that there is not, or a reward that is not finite.
+        ValueError: For an unknown decision, or a reward that is not finite.
     """
     unknown = set(rewards or ()) - set(DECISIONS)
     if unknown:

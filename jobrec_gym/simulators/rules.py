@@ -59,34 +59,34 @@ class RuleSimulator:
       where a block is a free text), see :func:`~jobrec_gym.pair_features.hard_coverage`;
     * ``soft_skills``: the same for soft skills;
     * ``seniority``: ``1 - |level_i - level_j| / 4``, 0.5 where a level is unknown;
-    * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices of rank 4, centred: likes and dislikes that no
-      similarity shows;
+    * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices of rank 4, centred: preferences that no similarity
+      shows;
     * ``popularity``: a standard normal number of the job, the same for everyone.
 
-    A field of the market's context, such as ``place``, is a further part where it has a weight, ``weights={"place":
-    1.0}``: how well it fits, see :func:`~jobrec_gym.pair_features.context_fit`.
+    A field of the market's context, such as ``place``, is one more part if it has a weight, ``weights={"place": 1.0}``.
+    Its value is :func:`~jobrec_gym.pair_features.context_fit`.
 
     The utility is cut at its 60 %, 85 % and 95 % quantiles of the same sample into ignore, click, save and apply.
 
-    Where applicants move, as in ``JobRecCareer-v0``, they answer from their present level: ``seniority`` is then that
-    of the present level, and a job above it loses ``reach`` a level. The quantiles stay those of the static market. A
-    job whose level is unknown counts as one of level 3.
+    If applicants change, as in ``JobRecCareer-v0``, their answers depend on their present level: ``seniority`` is
+    computed with it, and the utility of a job above it falls by ``reach`` for each level. The quantiles stay those of
+    the static market. A job whose level is unknown counts as one of level 3.
 
     Args:
-        seed: Which truth: taste, popularity and the sample.
+        seed: Determines the truth: taste, popularity and the sample.
         noise: Standard deviation of a normal number added to the utility at each interaction, in standard deviations of
             the utility; 0 makes every answer certain.
         weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`, and of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        corruption: Chance, 0 to 1, that an answer has nothing to do with the pair: it is then ignore, click, save or
-            apply by the shares that these have over random pairs.
-        reach: Utility that a job loses for each level that it stands above the present one, in the utility's own
-            units; without a part where no present level is told.
+        corruption: Probability that an answer has nothing to do with the pair. It is then ignore, click, save or apply
+            with the probabilities that these have over random pairs.
+        reach: How much the utility falls for each level of the job above the applicant's present level, in the
+            utility's own units. It has no effect if no present level is given.
 
     Raises:
-        ValueError: For a negative noise or reach, a corruption that is no chance, an unknown decision, or weights that
-            are not finite or all 0; when bound, for a weight of what the market does not have, or for a market on which
-            the utility does not vary.
+        ValueError: For a negative noise or reach, a corruption outside of [0, 1], an unknown decision, or weights that
+            are not finite or all 0. When it is bound: for a weight of a field that the market does not have, or for a
+            market on which the utility does not vary.
 
     Example:
         >>> simulator = RuleSimulator(seed=0).bind(load_market("default"))
@@ -156,8 +156,8 @@ class BoundRuleSimulator:
         prepare: Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`;
             ``None`` where whole rows are kept.
         is_free: Whether an answer costs nothing.
-        noise_of: What is added to the utility in interactions, by their keys (n,) alone, float64 (n,); ``None`` where
-            keys are needed for more than that, or for nothing.
+        noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone; ``None`` if keys
+            are needed for more than that, or for nothing.
     """
 
     is_free = True
@@ -245,7 +245,7 @@ class BoundRuleSimulator:
         """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`.
 
         Raises:
-            ValueError: If there is noise and nothing to draw it from.
+            ValueError: If answers have noise and ``interaction_keys`` are missing.
         """
         utility = self.utility(applicant_ids, job_ids, levels)
         if noise is not None:
@@ -293,7 +293,7 @@ class BoundRuleSimulator:
         return reward.reshape(shape)
 
     def probabilities(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
-        """How likely each decision is, over noise and corruption; exact.
+        """The probability of each decision over noise and corruption, exact.
 
         Args:
             applicant_ids: Integers of any shape.
