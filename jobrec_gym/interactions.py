@@ -46,14 +46,15 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ObservationForm:
-    """How a decision is shown to an agent: the arguments of ``JobRec-v0`` of these names.
+    """How a decision is shown to an agent, by the arguments of ``JobRec-v0`` with these names.
 
     Attributes:
         observation: ``"features"`` or ``"ids"``.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Columns of the entry ``pairs``; none without any.
         mask_in_observation: Whether there is an entry ``action_mask``; all that was shown is then allowed.
-        ask_pairs: Who answers for pairs, an environment's method ``pair_features``; ``None``: computed, without noise.
+        ask_pairs: A function that gives the pair features, such as an environment's method ``pair_features``; ``None``
+            computes them, without noise.
 
     Raises:
         ValueError: For another ``observation``; when called, for unknown fields or features.
@@ -130,8 +131,8 @@ class Interactions:
 
     Attributes:
         market: What the ids are rows of.
-        applicant_ids: int64 (n,), to whom.
-        job_ids: int64 (n,), what was recommended.
+        applicant_ids: int64 (n,), the applicant of each recommendation.
+        job_ids: int64 (n,), the recommended job.
         reward: float64 (n,), what it earned; NaN where there is no answer.
         decision: int8 (n,), place in :data:`~jobrec_gym.simulators.base.DECISIONS`; -1 where only a reward is known,
             or no answer.
@@ -140,8 +141,8 @@ class Interactions:
         propensity: float64 (n,), with what chance this job was chosen of those shown; ``None`` where it does not say.
         shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` where it does not say.
         shown_ids: int64, the jobs that were shown, the recommended one among them.
-        moving: Whether applicants moved meanwhile, as those of ``JobRecCareer-v0`` do: what a recommendation earned is
-            then not all that it was worth, and :mod:`~jobrec_gym.off_policy` refuses the log.
+        moving: Whether answers changed the applicants, as in ``JobRecCareer-v0``. The reward of a recommendation is
+            then not its whole value, so :mod:`~jobrec_gym.off_policy` refuses the log.
         folder: Where it is saved; ``None`` for one in memory.
     """
 
@@ -302,7 +303,7 @@ class Interactions:
         return self if split == "all" else self.take(self.held_out == (split == "test"))
 
     def on(self, market: LabourMarket) -> Interactions:
-        """The same log on another market that has these people and jobs, by their keys: one that has grown, say.
+        """The same log on another market that has the same people and jobs by their keys, such as one that has grown.
 
         Raises:
             LogError: If a key of the log is not there.
@@ -376,8 +377,8 @@ class Interactions:
 
         Returns:
             ``n_rounds``, ``n_actions``, ``context`` (n, d) the applicants, ``action_context`` (n_jobs, d), ``action``
-            (n,), ``position`` ``None``, ``reward`` (n,), ``pscore`` (n,) or ``None``, and ``expected_reward`` ``None``:
-            nobody knows it of a log.
+            (n,), ``position`` ``None``, ``reward`` (n,), ``pscore`` (n,) or ``None``, and ``expected_reward`` ``None``,
+            which is unknown in a log.
         """
         rows = np.flatnonzero(self.answered)
         return {

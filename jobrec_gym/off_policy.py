@@ -73,7 +73,7 @@ Policy = Agent | PolicyFunction | None
 
 @dataclass(frozen=True, slots=True)
 class NeverRecommended:
-    """A job that the policy favours and the log recommended to nobody, so that nothing is known of it.
+    """A job that the policy prefers but that the log never recommended, so that nothing is known about it.
 
     Attributes:
         job_id: Its row.
@@ -99,15 +99,15 @@ class Estimate:
         high: Upper end of the interval.
         n: Answered recommendations that it rests on.
         n_people: People that it rests on.
-        effective_sample_size: How many recommendations by the policy itself the weighted ones are worth (Kish, 1965);
-            NaN where the log has no propensities.
-        reliable: Whether that is 200 or more. Below, the interval may be too narrow; without propensities, which DM can
-            do without, nobody can tell.
-        largest_weight: Of a recommendation, before clipping; NaN without propensities.
+        effective_sample_size: The number of equally weighted recommendations that would be worth as much as the
+            weighted ones (Kish, 1965); NaN if the log has no propensities.
+        reliable: Whether the effective sample size is 200 or more. Below, the interval may be too narrow. Without
+            propensities it is unknown, and this is False.
+        largest_weight: Largest weight of a recommendation, before clipping; NaN without propensities.
         clipped: Share of the recommendations whose weight was clipped.
         never_recommended_share: Share of the policy's recommendations that are of jobs which the log never recommended.
-        never_recommended: The ten of these jobs that the policy favours most.
-        judge_weight: How much a judge counts, 0 to 1; NaN without one.
+        never_recommended: The ten of these jobs that the policy recommends most.
+        judge_weight: Weight of the judge, 0 to 1; NaN without a judge.
     """
 
     method: Method
@@ -178,21 +178,22 @@ def estimate_all(
         reward_model: Expected rewards of (applicants, jobs), ids (n, 1) and (n, k), as (n, k); in place of a ridge
             regression.
         reward_features: What the ridge regression reads of pairs, (n, k, p); :func:`pair_numbers` by default.
-        judge: Who is asked about every decision of the log, also those that have no answer, where few have one: the
-            estimate is prediction-powered. The judge stands in place of the reward model of ``dr``, the only method,
-            and counts as much as the answers say that it should; the interval is Student's t over people, see
-            :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge who knows nothing changes little.
-        n_folds: Rewards of a person are predicted by a model of the people in the other folds.
-        level: Of the interval.
+        judge: Predicts the reward of every decision of the log, for logs in which few decisions have an answer. The
+            estimate is then prediction-powered. The method must be ``dr``; the judge takes the place of its reward
+            model, and its weight depends on how well it predicts the answers. The interval is Student's t over people,
+            see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
+        n_folds: Number of folds of people. Rewards of a person are predicted by a model of the people in the other
+            folds.
+        level: Confidence level of the interval.
         n_resamples: How often people are resampled.
-        seed: Of folds and resamples.
+        seed: Seed of folds and resamples.
 
     Returns:
         Estimates by method.
 
     Raises:
-        LogError: If the log says too little: no propensities, nothing of what was shown, no answer, or one person; and
-            for one of applicants who moved, whose one-step value says nothing of a career.
+        LogError: If the log has no propensities, no shown jobs, no answer or only one person; and if its applicants
+            change, because a one-step value says nothing about a career.
         ValueError: For an argument outside of what is allowed, probabilities that do not sum to 1, or a judge with
             another method or answers of fewer than three people.
     """
@@ -374,7 +375,7 @@ class RidgeRewards:
     Args:
         numbers: float (n, p).
         reward: float (n,).
-        penalty: Of a standardised weight.
+        penalty: Ridge penalty on each standardised weight.
     """
 
     def __init__(self, numbers: NDArray[np.floating], reward: Floats, penalty: float = 1.0):

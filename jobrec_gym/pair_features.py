@@ -100,8 +100,7 @@ class PairValues:
             market's context. ``"all"`` is all of these but the fields that are not
             ``shown``, see :class:`~jobrec_gym.market.context.ContextTable`.
         pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
-            It is a hash of feature, applicant and job, so that a pair's value is wrong in the same way each time,
-            whatever else is shown.
+            The number is a hash of feature, applicant and job, so a pair has the same error each time.
 
     Attributes:
         names: The features' names, a tuple.

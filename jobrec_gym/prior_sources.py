@@ -27,26 +27,27 @@ _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked 
 
 
 class SourcedPairValues(PairValues):
-    """Pair features of a market, and behind them what sources say of each pair, as an observation shows them.
+    """Pair features of a market, followed by the values of prior sources for each pair, as in an observation.
 
     A source is
 
     * ``"cosine"``;
-    * an array (n_applicants, n_jobs), NaN where it says nothing;
+    * an array (n_applicants, n_jobs), NaN where it has no value;
     * a function of applicant ids (n,) and job ids (n,) that returns (n,) numbers;
-    * a simulator, or its plain form: a recorded or a live language model's probability of an application, or, where it
-      tells none, what its decision is worth. A live one is asked of the pairs that are shown, and of no others; its own
-      ``Budget`` caps what that may cost. Of a pair that it says nothing of, it says its middle;
-    * ``{"values": any of these, "less_job_mean": True}``: less the mean of the job. That of an array, a recording or
-      the cosine is the mean over all applicants. Of a function or a live model nobody knows it: give the means
-      themselves, ``"less_job_mean": (n_jobs,)``.
+    * a simulator, or its plain form. The value is the probability of an application by a recorded or live language
+      model or, if the model gives none, what its decision is worth. A live model is asked only about the pairs that are
+      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far;
+    * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording
+      or the cosine that is the mean over all applicants. For a function or a live model the mean is unknown, so give
+      the means themselves, ``"less_job_mean": (n_jobs,)``.
 
-    Values are brought to [0, 1]: an array's by its own least and largest one, a function's must be there already.
+    Values are in [0, 1]: those of an array are rescaled by its smallest and largest value, those of a function must be
+    in [0, 1] already.
 
     Args:
         market: Where applicants and jobs come from.
         pair_features: As for :class:`~jobrec_gym.pair_features.PairValues`.
-        pair_noise: As there; sources are not blurred.
+        pair_noise: Likewise; it is not added to sources.
         sources: Name -> source; the names are columns behind the features.
 
     Attributes:

@@ -24,17 +24,17 @@ def record_interactions(
 ) -> Interactions:
     """Runs a policy and records what was shown, recommended and answered, and the propensities.
 
-    The environment is reset with ``seed`` once, and plays on from there. A row's time is its step, from 0. Where the
-    environment says that a transition is not valid, the row has no answer. A log of a ``JobRecCareer-v0`` says that
-    its applicants moved, which estimators of one-step values refuse.
+    The environment is reset with ``seed`` once, and continues from there. A row's time is its step, from 0. If a
+    transition is not valid, the row has no answer. A log of a ``JobRecCareer-v0`` is marked as one whose applicants
+    change; estimators of one-step values refuse such a log.
 
     Args:
         env: A ``JobRec-v0`` or ``JobRecCareer-v0``, in its reward wrapper or not.
         policy: An agent with ``q_values``, a function of a batch of observations that returns probabilities (n, k), or
             ``None``, uniform.
         n: How many recommendations.
-        epsilon: Share of an agent's choices that are uniform, so that every candidate has a chance.
-        seed: Of the environment, and of the choices.
+        epsilon: Probability with which an agent chooses uniformly, so that every candidate can be chosen.
+        seed: Seed of the environment and of the choices.
 
     Returns:
         The log; ``save`` and ``write_csv`` keep it.

@@ -153,8 +153,8 @@ def load_default(
         dtype: In which vectors are kept; ``"float16"`` halves them. They are composed in float32 either way.
         folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
             larger than memory. ``None`` makes it in memory.
-        context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`; ``"all"``
-            for all. The others are hidden: only who asks for them by name gets them.
+        context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`; ``"all"`` for
+            all. The others can still be named as pair features.
 
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
@@ -243,7 +243,7 @@ def experience_phrases(families: Sequence[str]) -> list[str]:
 
 
 def sample_applicants(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy = "row") -> SampledRows:
-    """People with careers: skills of one occupation or of two related ones, some left out when typing.
+    """People with careers: skills of one occupation or of two related ones, some of them left out.
 
     Args:
         occupations: What people can be.

@@ -57,12 +57,12 @@ def load_interactions(
 ) -> Interactions:
     """A log on a market, from a file or from a folder of :meth:`~jobrec_gym.interactions.Interactions.save`.
 
-    A row is one recommendation. It has ``applicant`` and ``job``, and ``decision``, ``reward`` or both; where both are
-    there, the reward is what it says. A row without either was not answered, and is kept as that. It may have ``time``
-    and ``posted`` (when the recommendation and the job's posting were made: numbers, or dates as ISO 8601 has them),
-    ``shown`` (all jobs that the person was shown, the recommended one among them), ``propensity`` (the chance with
-    which this one was chosen), ``split`` (``train`` or ``test``) and ``moving`` (``yes`` where applicants moved
-    meanwhile, as those of ``JobRecCareer-v0`` do; one such row makes it a log of them).
+    A row is one recommendation. It has ``applicant`` and ``job``, and ``decision``, ``reward`` or both. If it has both,
+    ``reward`` is used. A row without either is a recommendation without an answer. A row may also have ``time`` and
+    ``posted`` (when the recommendation and the job's posting were made: numbers, or dates in ISO 8601), ``shown`` (all
+    jobs that the person was shown, including the recommended one), ``propensity`` (the probability with which this job
+    was chosen), ``split`` (``train`` or ``test``) and ``moving`` (``yes`` if answers changed the applicants, as in
+    ``JobRecCareer-v0``; one such row marks the whole log).
 
     Args:
         source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file that ends like one of them, or a folder.
@@ -70,26 +70,27 @@ def load_interactions(
         columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
         ids: What ``applicant``, ``job`` and ``shown`` hold: the market's keys (``5`` is then the key ``"5"``, whatever
             row that is), or its row numbers, from 0.
-        decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, ``{"applied": "apply"}``; an
-            empty cell is a word too, ``{"": "ignore"}``, and counts as no answer unless given.
+        decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, such as ``{"applied":
+            "apply"}``. An empty cell counts as no answer, unless it is mapped like a word, ``{"": "ignore"}``.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         separator: What separates the jobs in a cell of ``shown``; a cell may hold a list as JSON or Python
             writes it as well.
         delimiter: What separates cells of CSV; by default it is found, as by
             :func:`~jobrec_gym.loaders.tables.load_table`, which has the next two as well.
         encoding: Of text; by default UTF-8, or what a byte order mark says.
-        max_bytes: What a packed file may unpack to.
+        max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which ones are held
             out; without that column they are those of the market's held-out applicants.
         test_fraction: Share that ``"time"`` holds out. At least one row is held out, and at least one is not.
         on_bad: Whether rows that are wrong raise an error, or are left out and counted.
 
     Raises:
-        LogError: For a column that is missing, or nearly a field (``Propensity``) and not mapped; and for rows that
-            are wrong: counted by kind, the first ones named. They are those with an unknown person or job, a propensity
-            outside of (0, 1], a time before the posting, a number among dates, and so on, and what stands there twice:
-            the same person, job and time, or, without times, the same in all. ``on_bad`` does not help where no row is
-            left, or nothing was answered.
+        LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for
+            wrong rows. The error counts wrong rows by kind and names the first ones. A row is wrong if, for example,
+            its person or job is unknown, its propensity is outside of (0, 1], its time is before the posting, or it has
+            a number among dates. A repeated row is wrong too: the same person, job and time or, without times, a row
+            that is equal in everything. With ``on_bad="skip"`` the error still comes if no row is left, or no row has
+            an answer.
         MarketError: For a file that cannot be read.
 
     Example:

@@ -131,7 +131,7 @@ class _NoEncoder:
 
 
 def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None = None) -> str:
-    """What a file of jobs holds and how to load it, for a person to read; nothing is encoded.
+    """What a file of jobs contains and how to load it, as a text for people; nothing is encoded.
 
     Columns are found by :data:`USUAL_NAMES`, and whether skills stand in lists or in free text by what is in them.
 

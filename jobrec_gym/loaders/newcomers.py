@@ -1,4 +1,4 @@
-"""New people on a market that is there: encoded like those it was loaded with, its jobs as they are."""
+"""New people for a loaded market: they are encoded like its applicants, and its jobs stay as they are."""
 
 from __future__ import annotations
 

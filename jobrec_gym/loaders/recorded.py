@@ -1,4 +1,4 @@
-"""The recorded market: the part of the default market whose every pair was put to a language model."""
+"""The recorded market: a part of the default market, about each pair of which a language model was asked."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def load_table(
 ) -> LabourMarket:
     """A market from files of rows: CSV with a header, JSON (lines, an array, objects) or Parquet.
 
-    A file may be packed by gzip, bz2, xz, zstd or zip, whatever it is called. Texts are brought to Unicode's normal
-    form C. A ``UserWarning`` names the argument that settles it where a file may be misread.
+    A file may be compressed by gzip, bz2, xz, zstd or zip, whatever its name is. Texts are brought to Unicode's normal
+    form C. If a file may have been misread, a ``UserWarning`` names the argument that settles it.
 
     Args:
         path: The jobs; or jobs and applicants, with ``role_column`` or in one JSON object, ``{"jobs": [...],
@@ -71,8 +71,8 @@ def load_table(
         kind: ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``; by default what the file's name says.
         applicants: The file of the applicants, read by its own ending or scheme, ``"csv:people.txt"``; without one it
             is like that of the jobs.
-        role_column: The column that says what a row is.
-        role_values: What stands there, ``{"jobs": "job", "applicants": "applicant"}`` unless given.
+        role_column: The column that says whether a row is a job or an applicant.
+        role_values: Its values, ``{"jobs": "job", "applicants": "applicant"}`` unless given.
         n_applicants: For jobs without applicants: sample this many people from the jobs' occupations (nobody among them
             is real). Needs an occupation for every job, and skills in lists.
         columns: Which column holds which of :data:`FIELDS`; by default each is named like its field. ``{"jobs": {...},
@@ -87,18 +87,20 @@ def load_table(
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell, ``;`` unless given. A cell may hold a list as JSON, Python
             or a database writes it as well.
-        delimiter: What separates the cells of CSV: by default that of ``, ; | tab`` which cuts the header and the rows
-            alike, or what a first line ``sep=;`` says.
+        delimiter: What separates the cells of CSV. By default it is the one of ``, ; | tab`` that splits the header and
+            the rows into equally many cells, or the one that a first line ``sep=;`` names.
         encoding: Of text: by default UTF-8, or what a byte order mark says.
-        max_bytes: What a packed file may unpack to.
-        null_values: Words that stand for nothing, whatever their case, in place of
-            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Nothing in a list of skills is left out and counted.
+        max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
+        null_values: Words that mean an empty cell, whatever their case, in place of
+            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words in a list of skills are left out and counted.
         seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``; the
             usual English ones are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
-        decimal: ``"."`` or ``","``, what stands before the decimals of numbers of the ``context``; then ``50,000`` or
-            ``50.000`` has thousands. By default a point, and thousands are not separated.
+        decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates
+            thousands, as in ``50,000`` or ``50.000``. By default a point is the decimal sign, and thousands are not
+            separated.
         on_empty: Whether rows without skills are an error, or are left out and counted.
-        context: What else both sides have, by a name of your own, and how it is compared: ``{"place": "category",
+        context: What both sides have besides skills, by names of your choice, and how it is compared: ``{"place":
+            "category",
             "salary": "number", "remote": "flag", "languages": "set"}``, see
             :class:`~jobrec_gym.market.context.ContextField`. The columns are named like the field; where they are not,
             ``("number", "wanted_salary", "salary")`` is the kind, the applicants' column and the jobs'. Of a category
@@ -258,7 +260,7 @@ def records_of(
     context: Mapping[str, ContextField] | None = None,
     left_out: list[str] | None = None,
 ) -> list[Record]:
-    """What the rows of a table say of jobs or of applicants.
+    """Reads the rows of a table as jobs or as applicants.
 
     Args:
         table: Its rows are all of one side.

@@ -1,4 +1,4 @@
-"""What a market knows of both sides beside skills: place, pay, whatever its source has; and how each is compared."""
+"""What a market knows of both sides besides skills, such as place and pay, and how each field is compared."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class ContextTable:
             unknown.
         jobs: (n_jobs,), likewise.
         words: What categories and sets refer to.
-        shown: Whether it is part of what rows say: of ``"all"`` pair features, pictures, documents and the market's
-            fingerprint. A field that is not is there for those who ask for it by name.
+        shown: Whether the field is part of ``"all"`` pair features, of pictures, of documents and of the market's
+            fingerprint. A field that is not shown can still be named as a pair feature.
     """
 
     kind: ContextKind

@@ -70,16 +70,17 @@ class LabourMarket:
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
         experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
-        left_out: What of its source is not in it, a phrase each, such as ``"3 of 9 jobs, which have no skills"``.
-        cut: What of it was too long to be read whole, likewise.
+        left_out: Parts of the source that were left out, one phrase each, such as ``"3 of 9 jobs, which have no
+            skills"``.
+        cut: Parts of the source that were too long to be read whole, likewise.
         context: What is known of both sides beside these, by name, such as their places; see
             :class:`~jobrec_gym.market.context.ContextTable`. Each is a pair feature.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
 
     Attributes:
         folder: Where a saved market lies; ``None`` for one in memory.
-        job_vectors_sha256: SHA-256 of a saved market's job vectors, taken when they were written: what was computed
-            from them (an index) is known to be of these.
+        job_vectors_sha256: SHA-256 of a saved market's job vectors, computed when they were written. It tells whether
+            an index was made from these vectors.
 
     Raises:
         MarketError: For an empty side, repeated keys, ids without a word, or vectors that are not finite, not of unit
@@ -241,8 +242,8 @@ class LabourMarket:
                 arguments; ``None``, here and below, is as the market itself was loaded, where that is known.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: What separates skills in a text.
-            context: Which entries hold the market's context fields, as in
-                :func:`~jobrec_gym.loaders.tables.load_csv`; what a row does not say of one is unknown.
+            context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
+                A field that a row does not have is unknown.
             encoder: That of the jobs, which a saved market does not know: the default one unless given.
             cache_dir: Where vectors are kept between runs; ``False`` keeps none.
 
@@ -424,7 +425,8 @@ class LabourMarket:
 
         Args:
             path: The folder.
-            verify: True compares digests now; False does not compare them. None: where that is not remembered.
+            verify: True compares digests now; False does not compare them; None compares them unless the cache
+                remembers that they were equal.
 
         Raises:
             MarketError: If the folder holds no market of this format, is not whole, or was changed.
@@ -501,11 +503,11 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     """Opens a market by name, by path or by scheme.
 
     Args:
-        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (the part of it whose
-            every pair was put to a language model), the folder of a saved market, a file whose ending says what it is
-            (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet, json-resume,
-            job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which comes back
-            as it is.
+        source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (a part of it; a
+            language model was asked about every pair of it), the folder of a saved market, a file whose ending says
+            what it is (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet,
+            json-resume, job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which
+            comes back as it is.
         **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``; of a saved market
             ``verify``, see :meth:`LabourMarket.load`.
 

@@ -1,4 +1,4 @@
-"""What an :class:`~jobrec_gym.simulators.llm.LLMSimulator` is told, in values that hold what belongs together.
+"""Groups of arguments of an :class:`~jobrec_gym.simulators.llm.LLMSimulator`.
 
 Each is given as itself or as its plain mapping: ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
 """
@@ -63,11 +63,12 @@ _OF_THE_CALL = {
 
 @dataclass(frozen=True, slots=True)
 class Elicitation:
-    """How a decision is drawn out of the model.
+    """How the model is asked for a decision.
 
     Attributes:
-        prompt: A shipped template's version or the path of one's own; ``None`` for the mode's.
-        decisions: The closed set in the order in which it is listed.
+        prompt: Version of a template of this package, or the path of your own template; ``None`` for the mode's
+            default.
+        decisions: The four decisions, in the order in which the prompt lists them.
         calibration: Mode ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
             market at the first use, drawn by a fixed seed and cut at :data:`~jobrec_gym.simulators.llm.QUANTILES`; a
             path of a :class:`~jobrec_gym.simulators.llm.Calibration`; or three rising numbers.
@@ -94,16 +95,17 @@ class Sampling:
     """What a request says besides its messages; all of it is part of the key under which an answer is kept.
 
     Attributes:
-        temperature: Left out, with a warning, where the model has none; ``None`` for the provider's.
-        seed: The same.
-        max_tokens: Length of an answer; ``None`` for the mode's.
+        temperature: ``None`` for the provider's default. If the model takes no temperature, it is left out, with a
+            warning.
+        seed: Likewise.
+        max_tokens: Length of an answer; ``None`` for the mode's default.
         extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
-        repeat: Another number asks the same questions anew and keeps the answers beside the first.
-        max_completion_tokens: The length under the name that some deployments want, in place of ``max_tokens``.
+        repeat: Another number asks the same questions again; the new answers are kept beside the first ones.
+        max_completion_tokens: The same as ``max_tokens``, under the name that some deployments require.
 
     Raises:
-        ValueError: For a number that is none, a length below 1 or told twice, or an extra entry that would get around a
-            cap or write a key down.
+        ValueError: For a value that is not a number, a length below 1 or given twice, or an extra entry that would
+            evade a cap or write a key into a file.
     """
 
     temperature: float | None = 0.0
@@ -136,13 +138,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps beside ``max_usd``, on what all processes and runs spend that share a cache.
+    """Hard caps, like ``max_usd``, on the total of all processes and runs that share a cache.
 
     Attributes:
         max_calls: Most calls, retries included; ``None`` for no cap.
         max_tokens: Most tokens, in and out; ``None`` for no cap.
-        prices: Dollars per token in and out, which ``max_usd`` is counted with; ``None`` takes litellm's list.
-        name: Caps of one name in one cache are one ledger.
+        prices: Dollars per token in and out, with which ``max_usd`` is counted; ``None`` takes litellm's list.
+        name: Runs with the same name and cache share one ledger.
         on_reached: ``"raise"`` :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the
             scale ``"matched"``, with status ``cosine:budget``; ``"stop"`` raises
             :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ``experiments`` takes for a clean end.
@@ -179,7 +181,7 @@ class Calls:
         batch_timeout: Seconds for a batch, retries and waits included; what is not answered by then has failed.
 
     Raises:
-        ValueError: For none at a time, or no time.
+        ValueError: If a number is not above 0.
     """
 
     concurrency: int = 8
@@ -199,7 +201,7 @@ class Retries:
 
     Attributes:
         attempts: Further tries after 429, 5xx and time-outs, nothing else.
-        wait: Seconds before the first of them, doubled each time; a server's own wish counts if it is longer.
+        wait: Seconds before the first of them, doubled each time. If the server asks for a longer wait, that is used.
         on_failure: What a recommendation without an answer earns: ``"raise"``
             :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the scale ``"matched"``;
             ``"skip"`` pays 0.0 and marks the transition invalid.

@@ -115,8 +115,8 @@ class Calibration:
 
     Attributes:
         thresholds: Probabilities from which on a pair is a click, a save, an apply.
-        n_pairs: On how many answers they rest.
-        model: Whose probabilities.
+        n_pairs: Number of answers that they are computed from.
+        model: Name of the model.
         prompt: Version of the template.
         persona: The temperament's text.
     """
@@ -158,14 +158,14 @@ class Calibration:
 class LLMSimulator:
     """Applicants played by a language model.
 
-    A pair is asked once: answers are kept by content, and a pair's answer does not change within a cache. What goes
-    wrong is never a silent number: ``Feedback.status`` says which of ``refusal``, ``truncated``, ``bad_json``,
-    ``wrong_schema``, ``foreign_word``, ``no_logprobs`` (kept like an answer: the same question would bring the same;
-    but not where the server is why, such as an empty message or words around the JSON), ``rate_limit``,
-    ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``, ``budget`` or ``not_recorded`` (not
-    kept) it was.
+    The model is asked about a pair once: answers are kept under a key of their contents, and a pair's answer does not
+    change within a cache. A failure never becomes a silent number: ``Feedback.status`` names it. ``refusal``,
+    ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` and ``no_logprobs`` are kept like answers, because
+    the same question would bring the same result; but not if the server is the cause, as with an empty message or words
+    around the JSON. ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``,
+    ``budget`` and ``not_recorded`` are not kept.
 
-    What belongs together is told in values, each given as itself or as its plain mapping:
+    Related arguments are grouped into objects. Each may be given as an object or as a plain mapping:
     ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
 
     Args:
@@ -182,12 +182,13 @@ class LLMSimulator:
         cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes of one machine that
             name it; or, for many machines, ``"redis://HOST:6379/0"``, see
             :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. ``None``: as long as this object lives.
-        cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, and a miss has status
-            ``not_recorded``; ``"replay_strict"`` raises :class:`ReplayMiss`.
+        cache_mode: ``"record"`` asks about pairs that are not in the cache; with ``"replay"`` the model is never asked,
+            and such a pair has the status ``not_recorded``; with ``"replay_strict"`` such a pair raises
+            :class:`ReplayMiss`.
         max_usd: Hard cap on dollars, of all processes and runs that share the cache.
         elicitation: The template, the order of the decisions, and where probabilities are cut.
-        sampling: Temperature, seed, length of an answer, and what else a request says.
-        budget: Caps on calls and tokens, prices, and what a cap does that is reached.
+        sampling: Temperature, seed, length of an answer, and further entries of a request.
+        budget: Caps on calls and tokens, prices, and what happens when a cap is reached.
         calls: How many at a time, and how long each may take.
         retries: How often a failed call is tried again, and what a recommendation without an answer earns.
 
@@ -284,7 +285,7 @@ class LLMSimulator:
 
     @property
     def spent(self) -> Spending:
-        """What the ledger of the budget has, over all processes and runs that share it."""
+        """Totals in the ledger of the budget, over all processes and runs that share it."""
         return self.ledger.spent
 
     def key(self, applicant: Mapping[str, Any], job: Mapping[str, Any]) -> str:
@@ -344,8 +345,8 @@ class LLMSimulator:
 
         Raises:
             ValueError: In mode ``"decision"``.
-            FeedbackError: If a pair could not be asked, since the thresholds would not be the same a second time; if
-                the model said nothing usable on half of them; or if it tells too few pairs apart to cut them.
+            FeedbackError: If a question failed, because the thresholds would then not be the same a second time; if the
+                model gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
             BudgetReached: If a cap was reached before.
         """
         if self.mode != "probability":
@@ -382,7 +383,7 @@ class LLMSimulator:
 
     @property
     def pays_cosine(self) -> bool:
-        """Whether a policy pays the cosine in place of an answer."""
+        """Whether one of the policies pays the cosine in place of an answer."""
         return "cosine" in (self.retries.on_failure, self.budget.on_reached)
 
     @property
