@@ -44,7 +44,7 @@ _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 
 
 class Bandit:
-    """Chooses the candidate of the highest score and learns from each reward; a subclass says how.
+    """Chooses the candidate of the highest score and learns from each reward. Subclasses define scores and learning.
 
     A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. It hands all of its
     arguments but `env` to this constructor by name. They are saved as JSON, so they must be plain values.
@@ -52,8 +52,8 @@ class Bandit:
     Args:
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
             Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
-        gamma: Only for the discounted return of an evaluation: a bandit does not look ahead.
-        seed: Of the environments, and of its own draws.
+        gamma: Used only for the discounted return of an evaluation: a bandit does not plan ahead.
+        seed: Seed of the environments and of its own draws.
         **arguments: A subclass's own arguments, as they are saved.
     """
 
@@ -72,7 +72,7 @@ class Bandit:
 
     @property
     def reads(self) -> dict[str, Any]:
-        """What it reads of an observation, see :func:`~dynaq_algo.vec_env.what_is_read`."""
+        """Which parts of an observation it uses, see :func:`~dynaq_algo.vec_env.what_is_read`."""
         return what_is_read(self.env)
 
     def q_values(self, observation: Obs) -> NDArray[np.floating]:
@@ -92,8 +92,8 @@ class Bandit:
             reward: What it earned, () or (n,).
 
         Raises:
-            ValueError: If there is not one of both for each observation, an action names no candidate, an id no action,
-                or a number is not finite.
+            ValueError: If there is not one action and one reward for each observation, if an action is not the index of
+                a candidate, if an id is not in the table of actions, or if a number is not finite.
         """
 
     def predict(
@@ -141,12 +141,12 @@ class Bandit:
             callback: SB3's; one that returns False ends learning.
             log_interval: Not used: there is nothing to log.
             tb_log_name: Not used.
-            reset_num_timesteps: False goes on where the environments stand, and counts on.
+            reset_num_timesteps: False continues the environments and the count of interactions.
             progress_bar: Show one, with SB3's extra dependencies.
 
         Raises:
             ValueError: If `total_timesteps` is no whole number of 0 or more.
-            NothingLearned: If no transition was valid; where some were not, one warning says how many.
+            NothingLearned: If no transition was valid. If some were not, a warning says how many.
         """
         require_whole("total_timesteps", total_timesteps, 0)
         is_new = self._last_obs is None
@@ -205,21 +205,21 @@ class Bandit:
         max_bytes: int = MAX_BYTES,
         **arguments: Any,
     ) -> Self:
-        """What :meth:`save` wrote, on an environment of the same observations; it goes on with the same draws.
+        """Load what :meth:`save` wrote, for an environment with the same observations; it continues the same draws.
 
         Nothing in the file is executed.
 
         Args:
             path: The zip.
             env: Any that the constructor takes, with any number of candidates.
-            max_bytes: What the file may unpack to, 2 GiB by default.
-            **arguments: They replace saved ones, or add what is never saved, such as `action_features`. With a `seed`
-                it draws anew.
+            max_bytes: Largest uncompressed size of the file, 2 GiB by default.
+            **arguments: They replace saved arguments, or add those that are never saved, such as `action_features`.
+                With a new `seed` the draws begin anew.
 
         Raises:
             FileNotFoundError: If there is no such file.
             AgentFileError: If it was saved by another class, is not whole or was changed.
-            ValueError: If it reads other observations than the environment's.
+            ValueError: If it was trained on other observations than the environment's.
         """
         shown = str(path)
         with reading(shown, "bandit"), zipfile.ZipFile(path) as archive:
@@ -257,14 +257,14 @@ class Bandit:
         """Puts back what :meth:`get_learned` gave."""
 
     def set_logger(self, logger: Logger) -> None:
-        """Take a logger, as SB3; a bandit has nothing to log."""
+        """Accept a logger, as in SB3; a bandit logs nothing."""
         self.logger = logger
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
-        """Go on in another environment of the same observations.
+        """Continue in another environment with the same observations.
 
         Raises:
-            ValueError: If it shows something else than what this one reads.
+            ValueError: If its observations are others.
         """
         env = as_vec_env(env)
         refuse_other_observations(self.reads, what_is_read(env))
@@ -369,12 +369,13 @@ class LinearBandit(_VectorBandit):
         prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
         constant_std: The same of the mean reward.
         pairs_std: The same of each number of `pairs`, which are standardised.
-        cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of it: 0 knows
-            nothing of it, a positive one begins by ranking as the similarity does.
+        cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of it. With 0 the
+            bandit knows nothing of it at first; with a positive number it begins by ranking as the similarity does.
         pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
         prior_sources: Prior means by name, in place of both: `"blocks"` for all similarities, and columns of `pairs`,
-            each optionally with its weight. The prior standard deviation of such a weight is the weight itself, so that
-            0 and twice as much are one deviation away: answers move the trust, see :meth:`source_trust`.
+            each optionally with its weight. The prior standard deviation of such a weight is the weight itself, so 0
+            and twice the weight are one standard deviation away. So answers can change how far a source is trusted, see
+            :meth:`source_trust`.
         similarities: `"cosine"` of state and action, or `"blocks"` for those of
             :class:`~dynaq_algo.features.BlockwiseFeatures`, centred, one for each of `n_blocks` (hard and soft skills).
         n_blocks: How many similarities `"blocks"` has, of equal parts of the vectors.
@@ -471,9 +472,9 @@ class LinearBandit(_VectorBandit):
         self._source_weights = dict(zip(sources, weights.T, strict=True))
 
     def source_trust(self) -> dict[str, tuple[float, float]]:
-        """Of each source the posterior mean and standard deviation of its factor; at first 1 and at most 1.
+        """Posterior mean and standard deviation of each source's factor; before any answer 1 and at most 1.
 
-        The weights of several similarities move apart: then it is that of their mean.
+        If a source has several similarities, their weights can differ; the factor is then that of their mean.
         """
         self._refresh()
         trust = {}
@@ -484,7 +485,7 @@ class LinearBandit(_VectorBandit):
         return trust
 
     def linear_features(self, observation: Obs) -> NDArray[np.float64]:
-        """The features (n, k, d) that the weights are of."""
+        """The features (n, k, d) of the linear model."""
         return self._features(*self._tensors(self.layout.read(observation))).numpy()
 
     def q_values(self, observation: Obs) -> NDArray[np.float64]:
@@ -549,7 +550,7 @@ class LinearBandit(_VectorBandit):
         self._covariance = th.diag(self._prior_std.square())
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
-        """The posterior, and what it was learned from while features may still change."""
+        """The posterior and, while features may still change, the answers that it was learned from."""
         self._refresh()
         learned = {"mean": self._mean.numpy().copy(), "covariance": self._covariance.numpy().copy()}
         if self._rewards:
@@ -592,10 +593,10 @@ class GaussianProcessBandit(_VectorBandit):
         spike_slab: Whether a factor of the prior mean is learned.
         spike: Prior probability that this factor is 1.
         contrary: Prior probability that it is below 0.
-        draw_factor: Whether who explores takes a drawn factor as true.
+        draw_factor: Whether exploration acts on a drawn factor of the prior.
         fit_scales: Whether scales and noise are fitted.
-        prior_sources: What the prior is a sum of, in place of `prior`: `"blocks"` and columns of `pairs`, each with a
-            trust that answers move.
+        prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
+            that is learned.
         n_blocks: How many similarities, of equal parts of the vectors.
         action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
             attribute `action_features`.

@@ -78,10 +78,9 @@ class _KeptDecisions:
 class ContextValues:
     """Values of `progress`, each a row of m numbers; rows are equal that are equal on the grid of outcome_inputs.
 
-    The value of a row is the mean, over candidate sets that are imagined there, of the best that can be had: reward and
-    discounted value of what follows. A row that was visited seldom is worth more: `bonus` times the rewards' root mean
-    square over the square root of one more than its visits, for each step there, as Dyna-Q+ favours what it has not
-    tried (Sutton, 1990).
+    The value of a row is a mean over the candidate sets that are imagined there: the mean of the largest sum of reward
+    and discounted value of what follows. A row that was seldom visited gets a bonus at each step, as in Dyna-Q+
+    (Sutton, 1990): `bonus` times the rewards' root mean square, divided by the square root of one more than its visits.
 
     Args:
         low: (m,) least values.
@@ -108,7 +107,7 @@ class ContextValues:
         return len(self._rows)
 
     def difference(self, before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
-        """What has become of `progress` (m,), in parts of :data:`~dynaq_algo.outcome_inputs.GRID`."""
+        """The change of `progress` (m,), in parts of :data:`~dynaq_algo.outcome_inputs.GRID`."""
         return tuple((on_grid(after) - on_grid(before)).tolist())
 
     def visit(self, progress: np.ndarray) -> None:

@@ -69,7 +69,7 @@ class PairFeatures:
     Attributes:
         n_similarities: How many entries at the end of the input a prior can weigh: similarities of state and action,
             then `pairs`.
-        version: Goes up when a state and an action get another input than before, see :meth:`see`.
+        version: Increases when the input of a state and an action changes, see :meth:`see`.
     """
 
     pair_dim: int
@@ -107,7 +107,7 @@ class PairFeatures:
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from the decision at hand; nothing by default.
 
-        It is called while an agent learns, and never by what only predicts.
+        It is called while an agent learns, and never when it only predicts.
 
         Args:
             candidates: (n, k, d_a) float32; None where :meth:`fit` has seen the table of all actions.
@@ -164,9 +164,9 @@ class ConcatFeatures(PairFeatures):
 
 
 class InteractionFeatures(PairFeatures):
-    """`[s, a, s * a]`, the product over as many leading entries as what is compared of s and a both have.
+    """`[s, a, s * a]`; the product is over the leading entries that the compared part of s and a share.
 
-    An MLP does not find a dot product by itself; given the product, it has only to sum.
+    An MLP hardly learns a dot product by itself; given the products, it only has to sum them.
     """
 
     def __init__(self, state_dim: int, action_dim: int, n_pairs: int = 0, compared: slice | None = None):
@@ -187,18 +187,19 @@ class InteractionFeatures(PairFeatures):
 class BlockwiseFeatures(InteractionFeatures):
     """`[s, a, s * a, similarity of each block, pairs]`; the product is of centred vectors and scaled to their size.
 
-    The entries that state and action share are cut into blocks of equal size (hard and soft skills, say). A similarity
-    is the cosine of a state's and an action's block, both less the mean action, over the standard deviation of that
-    cosine between actions. What all texts have in common says nothing about which fits: embeddings lie in a narrow
-    cone, and to subtract the mean opens it (Mu and Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are
-    standardised, and drawn in where they are far out: a share of skills is 0 of most pairs, so that a pair of 1 would
-    lie ten deviations from the mean, and one bad answer to it would turn the whole slope.
+    The entries that state and action share are cut into blocks of equal size, such as hard and soft skills. A
+    similarity is the cosine of a state's and an action's block, after the mean action is subtracted from both. It is
+    divided by the standard deviation of that cosine between actions. The mean is subtracted because embeddings of texts
+    lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and Viswanath,
+    "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean are compressed. A
+    share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard deviations from the
+    mean. Without compression one bad answer to it would reverse the whole slope.
 
     Mean and deviation of actions come from the table of all actions where there is one (:meth:`fit`), else from the
     distinct ones, up to 1,024, among the first 20,000 candidates seen (:meth:`see`); those of `pairs` from a sample
-    that the environment gives (:meth:`fit_pairs`), else from the first 20,000 pairs seen. They are taken anew whenever
-    twice as much was seen. Before that, the mean action is 0, and the `pairs` of a decision are standardised among
-    themselves.
+    that the environment gives (:meth:`fit_pairs`), else from the first 20,000 pairs seen. They are computed again
+    whenever twice as much was seen. Before the first time, the mean action is 0, and the `pairs` of a decision are
+    standardised among themselves.
 
     Args:
         state_dim: d_s.
@@ -249,16 +250,16 @@ class BlockwiseFeatures(InteractionFeatures):
         return (self._has_table or self._actions.is_full) and (not self.n_pairs or self._pairs.is_full)
 
     def fit(self, actions: np.ndarray) -> None:
-        """Take the mean of actions (n, d_a), and the deviation of the cosines of 2,000 fixed random pairs of them."""
+        """Compute the mean of actions (n, d_a), and the spread of the cosines of 2,000 fixed random pairs of them."""
         self._has_table = True
         self._scale_to(actions[:, : self.shared_dim])
 
     def fit_pairs(self, pairs: np.ndarray) -> None:
-        """Take mean and deviation of `pairs` from a sample (n, p), in place of what is seen later."""
+        """Compute mean and standard deviation of `pairs` from a sample (n, p), instead of from the pairs seen later."""
         self._pairs.fit(pairs)
 
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
-        """Take means and deviations anew where twice as much was seen as last time."""
+        """Compute means and standard deviations again if twice as much was seen as last time."""
         if candidates is not None and not self._has_table:
             rows = candidates.reshape(-1, candidates.shape[-1])[:, : self.shared_dim]
             if self._actions.add(rows):

@@ -91,32 +91,35 @@ class GaussianProcess(nn.Module):
 
     * `constant`; `similarity`: linear in the similarities of state and action; `pairs`: linear in the numbers `pairs`
       of an observation. The prior mean of both is given by `prior`;
-    * `trust`: that mean times an unknown number, so that 1 doubts the whole prior, its sign included;
+    * `trust`: the prior mean times an unknown number; with a standard deviation of 1 the whole prior is doubted,
+      including its sign;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: a matrix between state and action, whatever its rank: tastes (kernel (s.s')(a.a'));
     * `quadratic`: the same of their squares (kernel ((s.s')(a.a'))^2);
-    * `same_state`, `same_action`, `same_pair`: what is peculiar to this state, action, pair.
+    * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
-    Here s and a are the entries that both share, less the mean action, at unit length. Earned rewards are their sum
-    with noise of standard deviation `noise`. The posterior is exact (Rasmussen and Williams, 2006, section 2.2). It is
-    kept as the inverse of the covariance of n distinct pairs, so that a reward costs O(n^2): a new pair, another reward
-    of a known pair, whose rewards are averaged, and a forgotten pair are one update of rank one each. The latest
-    `max_pairs` pairs are kept. All is computed anew only where the scale of the features changes.
+    Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
+    length. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The posterior is exact
+    (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a
+    reward costs O(n^2). Each of these is one update of rank one: a new pair, another reward of a known pair (rewards of
+    a pair are averaged), and a forgotten pair. The latest `max_pairs` pairs are kept. The inverse is computed from
+    scratch only if the scale of the features changes.
 
-    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior has a spike at 1
-    (the prior mean is right) beside two uniform slabs (Mitchell and Beauchamp, 1988): from 0 to 2, and from -1.5 to 0,
-    where the prior mean is contrary to what is true. The factor's posterior is exact on a grid, of the likelihood to
-    the power of one half, so that a few unlucky answers do not turn it. Where rewards vary more than `noise` says, the
-    power is less by as much: it is `noise` squared over twice the variance of the rewards. The factor's variance is
-    part of the spread. Who explores takes a factor drawn from its posterior as true, see :meth:`explore`.
+    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior is a spike and two
+    uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1: the prior mean is right. The slabs are from 0 to 2,
+    and from -1.5 to 0, where the opposite of the prior mean is true. The factor's posterior is exact on a grid. The
+    likelihood is raised to the power of one half, so that a few unlucky answers do not reverse the factor. If rewards
+    vary more than `noise` says, the power is smaller: `noise` squared over twice the variance of the rewards. The
+    factor's variance is part of the spread. Exploration acts on a factor that is drawn from its posterior, see
+    :meth:`explore`.
 
     With `prior_sources` the prior mean is a sum: each source has a factor of its own, see
-    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a source that is
-    wrong is dropped, and one that is right beside it is kept. What answers say of the factors counts the more, the less
-    the answers vary beside what the scales expect. `prior` and `spike_slab` are not used then, and the scale `trust` is
-    0 unless it is given. A number of `pairs` that is a source counts in the prior mean alone, not as one of `pairs`.
+    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a wrong source is
+    dropped, and a right one beside it is kept. The less the answers vary, compared with what the scales expect, the
+    more they count for the factors. `prior` and `spike_slab` are not used then, and the scale `trust` is 0 unless it is
+    given. A number of `pairs` that is a source is used in the prior mean only, not as one of `pairs`.
 
-    It has no optimiser: a transition is learned when :meth:`observe` has seen it once.
+    There is no optimiser: one call of :meth:`observe` learns a transition.
 
     Args:
         features: `"blockwise"`; shared with the Q-network.
@@ -124,13 +127,14 @@ class GaussianProcess(nn.Module):
         scales: In place of those in :data:`DEFAULT_SCALES`; 0 leaves a part out.
         noise: Standard deviation of a reward around its mean, above 0.
         max_pairs: Distinct pairs that are kept.
-        spike_slab: Whether the factor of the prior mean is learned; best with `trust` 0, which doubts it too.
+        spike_slab: Whether the factor of the prior mean is learned. Use it with `trust` 0, because `trust` is another
+            doubt of the prior.
         spike: Prior probability of the factor 1, above 0.
         contrary: Prior probability of a factor below 0, above 0; less than 1 together with `spike`.
-        draw_factor: Whether who explores takes a drawn factor as true; False for the expected one.
+        draw_factor: Whether exploration acts on a drawn factor; False for the expected one.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
-            doubled. It takes the maximum of the posterior, for a log-normal prior around the given scales. A scale of 0
-            stays 0.
+            doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
+            scale of 0 stays 0.
         prior_sources: What the prior mean is a sum of: `"blocks"`, and numbers of `pairs` by name, with the weight of
             each in rewards per standard deviation; a sequence of names for weights of 0.1. None for `prior`.
         pair_names: What the numbers of `pairs` are, (p,), where sources are among them.
@@ -314,18 +318,18 @@ class GaussianProcess(nn.Module):
     def explore(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, bonus: float = 1.0
     ) -> th.Tensor:
-        """What one who explores compares of candidates, (n, k): mean rewards plus `bonus` times their spreads.
+        """Values (n, k) of candidates for exploration: mean rewards plus `bonus` times their spreads.
 
-        With `spike_slab` the mean is that of a drawn factor (:meth:`drawn_factor`). So a prior that is contrary to what
-        is true is tried the other way round, as often as that is likely (Thompson, "On the likelihood that one unknown
-        probability exceeds another", Biometrika 1933). The mean factor alone never would, while it is above 0: all that
-        is chosen then has a high prior mean, and tells little of what a low one is worth.
+        With `spike_slab` the mean is that of a drawn factor (:meth:`drawn_factor`). So the agent sometimes acts on the
+        reversed prior, as often as a negative factor is likely (Thompson, "On the likelihood that one unknown
+        probability exceeds another", Biometrika 1933). The expected factor never leads to that while it is above 0:
+        only candidates with a high prior mean are chosen then, and little is learned about those with a low one.
 
         Args:
             state: (n, d_s).
             candidates: (n, k, d_a).
             pairs: (n, k, p); None where an observation has none.
-            bonus: Of the spread; 0 for mean rewards as they are expected.
+            bonus: Multiple of the spread; 0 for expected rewards.
         """
         drawn = None if self.sources is not None or not bonus else self.drawn_factor()
         mean, spread = self._scored(state, candidates, pairs, bonus > 0, drawn)
@@ -730,7 +734,7 @@ class GaussianProcess(nn.Module):
         self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What it was told, and the posterior, for `state_dict`."""
+        """The learned transitions and the posterior, for `state_dict`."""
         n = self._n_used
         return {
             "raw": self._raw[:n].clone(),

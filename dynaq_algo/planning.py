@@ -26,8 +26,8 @@ class PlanningSource(Protocol):
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
         """Draw n transitions whose `action` and `candidate_id` are the imagined ones; their reward is not used.
 
-        Where observations have `pairs`, theirs are the imagined pair's, as it was shown (`replay.pair_sets`) or, where
-        it was not, as `replay.ask_pairs` gives it.
+        If observations have `pairs`, the transitions have the numbers of the imagined pairs: as they were shown
+        (`replay.pair_sets`) or, if they were not shown, as `replay.ask_pairs` gives them.
 
         `position` and `serial` stay those of the stored transitions that they were made from.
         """
@@ -45,8 +45,9 @@ class VisitedPairs:
 class CandidatePairs:
     """Candidates that were shown and allowed but not chosen.
 
-    What follows an action that was never chosen is unknown: the stored next state stands in for it, as if the dynamics
-    did not depend on the action, and that it does not end the episode holds only where no episode ends by an action.
+    What follows an action that was never chosen is unknown. So the stored next state takes its place, as if the
+    dynamics did not depend on the action. That such an action does not end the episode is true only if no action ends
+    an episode.
     """
 
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
@@ -72,13 +73,13 @@ class CandidatePairs:
 class CrossedPairs:
     """Half are the pairs of the next decision; half are any visited state with any candidate that was ever shown.
 
-    A share of the pairs are those that the next choice is between, so that what the last reward taught the model
-    reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others cross the state
-    of one stored transition with a candidate of another: what is known of one applicant's jobs is imagined for the
-    others. As for :class:`CandidatePairs`, the stored next state stands in for what would follow.
+    A share of the pairs are the candidates of the next decision, so that what the model learned from the last reward
+    reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others combine the
+    state of one stored transition with a candidate of another, so that jobs shown to one applicant are imagined for
+    others. As in :class:`CandidatePairs`, the stored next state takes the place of what would follow.
 
-    Where observations have `pairs`, those of the coming decision are known. The others were shown to nobody and are
-    asked for, see :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
+    If observations have `pairs`, those of the coming decision are known. The others were never shown, and come from
+    :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
 
     Args:
         coming: Share of pairs of the coming decision, 0 to 1.
@@ -158,7 +159,7 @@ def refuse_unknown_pairs(source: PlanningSource, replay: CandidateReplay) -> Non
     """Refuse crossed pairs where observations have `pairs` and nothing gives the `pairs` of other combinations.
 
     Raises:
-        ValueError: If nobody does.
+        ValueError: If nothing gives them.
     """
     if not isinstance(source, CrossedPairs) or not replay.n_pairs:
         return

@@ -43,8 +43,7 @@ class CandidatePolicy(BasePolicy):
         features: `"concat"`, `"interaction"`, `"blockwise"` or a subclass of
             :class:`~dynaq_algo.features.PairFeatures`.
         features_kwargs: Its further arguments, `n_blocks` for instance.
-        prior: Weights of the similarities that the Q-network begins with, see
-            :class:`~dynaq_algo.networks.PairNetwork`.
+        prior: Initial weights of the similarities in the Q-network, see :class:`~dynaq_algo.networks.PairNetwork`.
         net_arch: Sizes of the hidden layers, [256, 256] by default.
         activation_fn: Class of the activation between layers.
         optimizer_class: Adam by default, fused where the device has it.
@@ -104,8 +103,8 @@ class CandidatePolicy(BasePolicy):
         Args:
             world_model: With `score(state, candidates, pairs, with_spread)` and `explore(state, candidates, pairs,
                 bonus)`; it is not part of the policy's own state.
-            gamma: Q-values then are the model's rewards plus `gamma` times what the Q-network says of the future, which
-                begins at 0. None for a Q-network that says all.
+            gamma: Q-values are then the model's rewards plus `gamma` times the Q-network's value of what follows, which
+                begins at 0. None if the Q-network estimates the whole value.
         """
         # In a tuple, so that its weights do not count as the policy's own.
         self._plan = (world_model, gamma)
@@ -135,7 +134,7 @@ class CandidatePolicy(BasePolicy):
         return values if gamma is None else model(inputs, with_spread=False)[0] + gamma * values
 
     def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
-        """(n, k) of n decisions, masked candidates included; with a `bonus` what one who explores compares."""
+        """Q-values (n, k) of n decisions, masked candidates included; with a `bonus` the values for exploration."""
         seen = self.tensors(decisions)
         if self._plan is None:
             return self.q_net.score(*seen)
@@ -165,7 +164,7 @@ class CandidatePolicy(BasePolicy):
     def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
         """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.
 
-        With a `bonus` it is that of the highest value of exploration, see :meth:`plan_with`.
+        With a `bonus` it is the candidate of the highest value for exploration, see :meth:`plan_with`.
 
         Raises:
             ValueError: If a row allows no candidate.
@@ -241,7 +240,7 @@ class CandidatePolicy(BasePolicy):
             self.q_net_target.train(False)
 
     def get_extra_state(self) -> dict[str, th.Tensor]:
-        """What the features have learned of the scale of their inputs, for `state_dict`."""
+        """What the features have learned about the scale of their inputs, for `state_dict`."""
         return self.features.get_state()
 
     def set_extra_state(self, state: Mapping[str, th.Tensor]) -> None:

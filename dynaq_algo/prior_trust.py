@@ -1,4 +1,4 @@
-"""How far each of several sources of a prior mean is trusted: a factor for each, kept, dropped or anything between."""
+"""A learned factor for each of several sources of a prior mean: how far the source is trusted."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MOST_SOURCES = 4
 
 
 class SourceTrust(NamedTuple):
-    """What is known of the factors of S sources.
+    """Posterior of the factors of S sources.
 
     Attributes:
-        mean: (S,), of the factors: 1 trusts a source as it is, 0 leaves it out, below 0 turns it round.
+        mean: (S,), of the factors: 1 takes a source as it is, 0 ignores it, below 0 reverses it.
         covariance: (S, S).
         kept: (S,), probability that the factor is 1.
         dropped: (S,), probability that it is 0.
@@ -45,10 +45,11 @@ class SourceTrust(NamedTuple):
 
 @dataclass(frozen=True)
 class FactorPrior:
-    """What is believed of the factors before any answer: of each on its own, a spike at 1, one at 0, and a slab.
+    """Prior distribution of the factors: each has, independently, a spike at 1, a spike at 0, and a slab.
 
-    A source may be right (its factor is 1), say nothing (0), or anything else, the contrary included (Gaussian). With S
-    sources there are 3^S combinations; under each the factors are Gaussian, so that their posterior is exact.
+    A source may be right (its factor is 1), may say nothing (0), or may have any other factor, also below 0 (the
+    Gaussian slab). With S sources there are 3^S combinations. Within each combination the factors are Gaussian, so
+    their posterior is exact.
 
     Args:
         n_sources: S.
@@ -85,7 +86,7 @@ class FactorPrior:
         Args:
             by_reward: (S,).
             by_source: (S, S), symmetric, no eigenvalue below 0.
-            power: What the likelihood is raised to, so that it counts less.
+            power: Exponent of the likelihood; below 1 it counts less.
         """
         log_weight, centre, width = self._combinations
         linear, square = power * by_reward, power * by_source
@@ -135,7 +136,7 @@ def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, 
 def source_weights(
     sources: Mapping[str, float], n_blocks: int, n_pairs: int, pair_names: Sequence[str] | int | None
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """What each source is made of.
+    """The weights that define each source.
 
     Args:
         sources: Weight of each, see :func:`sources_of`.

@@ -54,11 +54,12 @@ class Transitions(NamedTuple):
 class CandidateReplay:
     """A ring of transitions that stores no candidate matrix per transition.
 
-    State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts, so that
-    a repeated one costs an id, and one that the ring has overwritten is freed. For id observations a candidate is its
-    id already. Next states and next candidates are kept by reference too, and so are the `pairs` of a decision: the
-    numbers that an observation has of each (state, candidate) pair. Beside them stands whose they are, from
-    `info["applicant_id"]`, so that other pairs of the same applicant can be asked for (:meth:`ask_pairs`).
+    State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts. So a
+    repeated one costs only an id, and one that is in no transition any more is freed. For id observations a candidate
+    is stored as its id. Next states and next candidates are kept by reference too, and so are the `pairs` of a
+    decision: the numbers that an observation has of each (state, candidate) pair. The applicant of a decision, from
+    `info["applicant_id"]`, is stored with them, so that `pairs` of the same applicant with other candidates can be
+    asked for (:meth:`ask_pairs`).
 
     A transition with `info["transition_valid"]` False is left out: its reward is not to be learned from. Components of
     the reward in `info["reward_components"]` (name -> number) are kept beside it, NaN where a transition lacks one.
@@ -69,8 +70,8 @@ class CandidateReplay:
     Attributes:
         weights: Weight of each component by its name, or None for rewards as they were earned.
         n_loaded: How often its content was replaced by that of a file.
-        pair_features: Answers for pairs that nobody was shown, (n,) applicant ids, (n,) candidate ids -> (n, p); None
-            where nobody can.
+        pair_features: A function that gives `pairs` of pairs that were never shown, (n,) applicant ids, (n,) candidate
+            ids -> (n, p); None if there is none.
 
     Args:
         capacity: Number of transitions.
@@ -342,7 +343,7 @@ class CandidateReplay:
 
         Args:
             path: The file.
-            max_bytes: What it may unpack to.
+            max_bytes: Its largest uncompressed size.
             n_actions: How many actions candidate ids can name, where they are ids and that is known.
 
         Raises:

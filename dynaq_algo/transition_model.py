@@ -1,4 +1,4 @@
-"""A world model of what follows: where an answer takes the applicant, whether they leave, and what it earns."""
+"""A world model of what follows an answer: the applicant's next progress, whether they leave, and the reward."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PRIOR_COUNT = 30
 
 
 class Steps(NamedTuple):
-    """n transitions, whole, as a model of what follows is told of them.
+    """n complete transitions, as a model of what follows learns from them.
 
     Attributes:
         state: (n, d_s).
@@ -68,12 +68,12 @@ class Steps(NamedTuple):
 
 
 class Foreseen(NamedTuple):
-    """What a model said of n transitions before it was told of them.
+    """A model's predictions of n transitions, made before it learned from them.
 
     Attributes:
         reward: (n,), the mean.
         chances: (n, n_outcomes); n_outcomes may be 0 at first.
-        outcome: (n,), what came, an index of the outcomes that are known afterwards.
+        outcome: (n,), what happened, an index of the outcomes that are known afterwards.
         ended: (n,) bool, whether that was the end of the episode.
         chance_of_end: (n,).
     """
@@ -86,13 +86,13 @@ class Foreseen(NamedTuple):
 
 
 class TransitionModel(nn.Module):
-    """Predicts what becomes of the entry `progress`, and the reward, as a distribution over outcomes.
+    """Predicts the change of the entry `progress` and the reward, as a distribution over outcomes.
 
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
-    episode. Each has two *kinds*: it earned more than it does in the mean, or it did not. So an application tells more
-    than a click, where both lead to the same. Which kind follows is a multinomial logistic regression; what it earns,
-    given the kind, a linear one. So what an applicant likes is learned once for all levels, and what a level pays from
-    the few answers given there.
+    episode. Each outcome has two *kinds*: its reward was above the mean of such outcomes, or it was not. So the model
+    can tell an application from a click even if both change `progress` in the same way. A multinomial logistic
+    regression predicts the kind, and a linear regression for each kind predicts the reward. So what an applicant likes
+    is learned once for all levels, and what a level pays from the few answers given there.
 
     The logistic regression's logits are linear in
 
@@ -112,18 +112,18 @@ class TransitionModel(nn.Module):
     Args:
         features: `"blockwise"`; shared with the Q-network.
         progress: Columns of the state that move.
-        low: (m,) least values of `progress`.
+        low: (m,) smallest values of `progress`.
         high: (m,) its largest values.
         prior: Prior mean of the reward's weight of each similarity, and optionally of each number of `pairs`. It counts
             as much as 30 transitions.
         gamma: Discount of the value of what follows.
-        bonus: What seldom visited values of `progress` are worth more, see
+        bonus: Added to the worth of seldom visited values of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.
         max_outcomes: How many different outcomes are told apart; further ones count as the nearest of these.
         components: Principal components of states and actions; 0 leaves the bilinear form out.
-        rank: How many tastes it is a sum of.
+        rank: Number of tastes; the bilinear form is their sum.
         action_scale: Prior standard deviation of an action's effect; 0 leaves it out.
-        taste_scale: What a taste of a state times that of an action counts; 0 leaves the bilinear form out.
+        taste_scale: Factor of a state's taste times an action's; 0 leaves the bilinear form out.
         learning_rate: Of Adam at first.
         batch_size: Transitions in each of its steps.
         steps: Its steps after each transition.
@@ -227,7 +227,7 @@ class TransitionModel(nn.Module):
     def chances(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
     ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
-        """How likely each outcome is, (n, k, n_outcomes), and the outcomes, in parts of the grid; None for the end."""
+        """Probabilities (n, k, n_outcomes) of outcomes, and the outcomes in parts of the grid; None for the end."""
         seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
         return _merged(self._probabilities(self._parts(*seen))).numpy(), list(self.outcomes)
 
@@ -295,7 +295,7 @@ class TransitionModel(nn.Module):
 
     @th.no_grad()
     def observe(self, steps: Steps) -> Foreseen:
-        """Told of n new transitions, each once; :meth:`fit` learns from them. Returns what it had said of them."""
+        """Take n new transitions, each once; :meth:`fit` learns from them. Returns the earlier predictions of them."""
         n = len(steps.action)
         rows = np.arange(n)
         progress, moved = self._progress_of(steps.state), self._progress_of(steps.next_state)
@@ -359,7 +359,7 @@ class TransitionModel(nn.Module):
         self.trust = _trust_of(self._scores)
 
     def fit(self, rng: np.random.Generator) -> th.Tensor:
-        """Steps of Adam on batches of what was told; returns the mean loss."""
+        """Steps of Adam on batches of all transitions; returns the mean loss."""
         if self._adam is None:
             self._adam = self._make_adam()
         losses = []
@@ -434,14 +434,14 @@ class TransitionModel(nn.Module):
     ) -> float:
         """Planning steps: candidate sets are imagined at a few values of `progress` for each, then all values swept.
 
-        Within the steps the model does not change, so that one pass of it serves them all.
+        The model does not change within the steps, so one forward pass serves them all.
 
         Args:
             n_steps: How many.
             horizon: Sweeps in each; with every sweep values look one step further.
-            ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m);
-                None where nobody can: then only sets that were shown at a value of `progress` are imagined there.
-            rng: What is drawn from.
+            ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m).
+                If it is None, only sets that were shown at a value of `progress` are imagined there.
+            rng: Generator of the draws.
 
         Returns:
             Mean absolute change of a value in a sweep.

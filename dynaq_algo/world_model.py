@@ -80,7 +80,7 @@ class WorldModel(nn.Module):
     def explore(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, bonus: float = 1.0
     ) -> th.Tensor:
-        """What one who explores compares of candidates, (n, k): mean rewards plus `bonus` times their spreads."""
+        """Values (n, k) of candidates for exploration: mean rewards plus `bonus` times their spreads."""
         mean, spread = self.score(state, candidates, pairs)
         return mean + bonus * spread
 
@@ -160,8 +160,8 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
     """Check the name of a world model, the names of its further arguments, and that it can learn and plan as it is to.
 
     Raises:
-        ValueError: If the name is unknown, rewards are to be relabelled and each is learned once, or a model of
-            transitions is to plan in the background.
+        ValueError: If the name is unknown, if rewards are to be relabelled for a model that learns each of them once,
+            or if a model of transitions is to plan in the background.
         TypeError: If an argument is unknown.
     """
     refuse_other_choice("world_model", name, tuple(WORLD_MODELS))
@@ -186,11 +186,11 @@ def make_world_model(
     given: Mapping[str, Any],
     pair_names: Sequence[str] | int | None = None,
 ) -> WorldModel | GaussianProcess | TransitionModel:
-    """A world model of what a policy values.
+    """Makes a world model for a policy.
 
     Args:
         name: A key of :data:`WORLD_MODELS`.
-        policy: Whose features, and, unless given, prior or make of the networks.
+        policy: Its features are used and, unless they are given, its prior and the architecture of its networks.
         learning_rate: Of the networks' optimiser.
         gamma: Discount, for a model that knows what follows.
         given: Further arguments.

@@ -1,4 +1,4 @@
-"""Means of a few real answers, made surer by a judge who was asked of everything (prediction-powered inference)."""
+"""Prediction-powered inference: the mean of a few real answers, with a narrower interval by a judge of everything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Powered(NamedTuple):
         value: The mean.
         low: Lower end of the interval.
         high: Upper end.
-        weight: How much the judge counts, 0 to 1: the mean over folds of people.
+        weight: Weight of the judge, 0 to 1: the mean over folds of people.
     """
 
     value: float
@@ -48,20 +48,22 @@ def powered_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> Powered:
-    """The mean of answers of which there are few, by the help of a judge of all (Angelopoulos et al., Science 2023).
+    """Mean of a few answers, with the help of a judge of everything (Angelopoulos et al., Science 2023).
 
-    It is the mean of what the judge says of everything, times a weight, plus the mean of what the answers are beside
-    that. The weight is the one of the least variance (PPI++, Angelopoulos et al., 2023), for each fold of people that
-    of the others, so that nobody's answer has a part in its own weight. A judge who knows nothing gets a weight near 0.
+    It is the mean of the judge's predictions for everything, times a weight, plus the mean difference between the
+    answers and the weighted predictions for them. The weight is the one that gives the least variance (PPI++,
+    Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed from the other folds. A
+    judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.
-        judged: (n,), what the judge says in place of each.
+        judged: (n,), the judge's prediction of each.
         person: (n,), whose answer it is; people are independent, the answers of one are not.
-        predicted: (N,), what the judge says of everything, these n among it or not.
-        owner: (N,), whose.
-        level: Of the interval, Student's t with as many degrees of freedom as there are people, less one.
-        seed: Of the folds.
+        predicted: (N,), the judge's predictions for everything; they may include these n.
+        owner: (N,), whose recommendation each prediction is for.
+        level: Confidence level of the interval, which is Student's t with one degree of freedom less than there are
+            people.
+        seed: Seed of the folds.
 
     Raises:
         ValueError: For fewer than three people with an answer.
