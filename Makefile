@@ -36,8 +36,9 @@ pictures: install  ## The report of the demo as docs/images has it; needs Chromi
 llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
 	$(BIN)/python -m experiments.llm.demo
 
+# Bytecode is written wherever: three workers would compile every test three times.
 test: install  ## The whole test suite
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-waits: install  ## The tests that wait for processes, servers and locks, twenty times beside eight busy processes
 	$(BIN)/python tests/busy.py

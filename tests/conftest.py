@@ -26,9 +26,18 @@ if importlib.util.find_spec("torch") is not None:
     torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    """Each worker begins to collect at another file: most of what it comes to later, another one has compiled."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and config.args == config.getini("testpaths"):
+        files = sorted(str(path) for path in Path(__file__).parent.rglob("test_*.py"))
+        first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+        config.args = [*files[first:], *files[:first]]
+
+
 def pytest_collection_modifyitems(items):
     """Tests that wait for other processes begin first: at the end nothing else would be left to do meanwhile."""
-    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("waits") is None, item.path))
 
 
 def pytest_collection_finish():
