@@ -13,6 +13,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,22 +49,27 @@ def failed_of(report: Path) -> list[str]:
     ]
 
 
+def one_round(report: Path, tests: Sequence[str]) -> list[str]:
+    """The tests that failed in a round, in a process of its own."""
+    line = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "waits", f"--junitxml={report}"]
+    done = subprocess.run([sys.executable, *line, f"--basetemp={report.with_suffix('')}", *tests], cwd=ROOT)
+    failed = failed_of(report) if report.is_file() else []
+    return failed or ([f"pytest ended with {done.returncode}"] if done.returncode else [])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the rounds; returns 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--busy", type=int, default=8, help="how many processes compute meanwhile")
+    parser.add_argument("--at-once", type=int, default=1, help="rounds that run at once, each beside the others, too")
     parser.add_argument("tests", nargs="*", help="what pytest is to run; all, where nothing is said")
     options = parser.parse_args(arguments)
     failures: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder, busy(options.busy):
-        for number in range(1, options.rounds + 1):
-            report = Path(folder) / f"{number}.xml"
-            line = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "waits", f"--junitxml={report}"]
-            done = subprocess.run([sys.executable, *line, *options.tests], cwd=ROOT)
-            failed = failed_of(report) if report.is_file() else []
-            if done.returncode and not failed:
-                failed = [f"pytest ended with {done.returncode}"]
+    with tempfile.TemporaryDirectory() as folder, busy(options.busy), ThreadPoolExecutor(options.at_once) as pool:
+        reports = [Path(folder) / f"{number}.xml" for number in range(1, options.rounds + 1)]
+        rounds = pool.map(lambda report: one_round(report, options.tests), reports)
+        for number, failed in enumerate(rounds, 1):
             failures.update(failed)
             print(f"round {number} of {options.rounds}: {len(failed)} failed", flush=True)
     for test, n in failures.most_common():
