@@ -794,7 +794,7 @@ def test_what_a_data_set_must_not_have_is_refused_by_its_key(entries, message):
 
 def test_it_learns_the_toy_problem_far_better_than_chance():
     model = agent(policy_kwargs={"features": "interaction", "net_arch": [32, 32]}, gamma=0.5, learning_rate=3e-3)
-    model.learn(500)
+    model.learn(200)
     rng = np.random.default_rng(5)
     users = rng.normal(size=(400, 3)).astype(np.float32)
     shown = action_table()[np.array([rng.choice(12, 4, replace=False) for _ in range(400)])]

@@ -112,7 +112,7 @@ class Mixed(gym.ObservationWrapper):
 def test_the_identity_environment_is_solved(bootstrap):
     # SB3's tests ask for 90 of 100; a random choice earns 5 of 20.
     model = agent(Identity(), bootstrap=bootstrap, gamma=0.0, learning_rate=3e-3, planning_steps=1)
-    model.learn(500)
+    model.learn(200)
     mean, _ = evaluate_policy(model, Monitor(Identity()), n_eval_episodes=10)
     assert mean > 18
 
@@ -120,7 +120,7 @@ def test_the_identity_environment_is_solved(bootstrap):
 def test_a_foreign_environment_of_several_steps_is_learned():
     env = gym.wrappers.TimeLimit(Walk(), 50)
     model = agent(env, bootstrap="double", gamma=0.95, learning_rate=2e-3, planning_steps=2, target_update_interval=50)
-    model.learn(1_000)
+    model.learn(500)
     mean, spread = evaluate_policy(model, Monitor(gym.wrappers.TimeLimit(Walk(), 50)), n_eval_episodes=10)
     assert (mean, spread) == (-6, 0)  # the shortest way; by chance some 40 steps
 

@@ -31,8 +31,8 @@ class Unpulled(DynaQ):
 @pytest.mark.parametrize("policy_kwargs", [{"net_arch": [16, 16]}, PRIOR], ids=["plain", "prior"])
 def test_without_a_pull_an_agent_is_what_it_was_to_the_bit(policy_kwargs):
     kwargs = {"learning_starts": 20, "seed": 0, "device": "cpu", "policy_kwargs": policy_kwargs}
-    was = Unpulled("CandidatePolicy", make_toy(), **kwargs).learn(200)
-    now = DynaQ("CandidatePolicy", make_toy(), weight_pull=0.0, **kwargs).learn(200)
+    was = Unpulled("CandidatePolicy", make_toy(), **kwargs).learn(60)
+    now = DynaQ("CandidatePolicy", make_toy(), weight_pull=0.0, **kwargs).learn(60)
     for name, wanted in weights(was).items():
         assert th.equal(weights(now)[name], wanted)
     assert not th.equal(weights(now)["q_net"], weights(DynaQ("CandidatePolicy", make_toy(), **kwargs))["q_net"])
