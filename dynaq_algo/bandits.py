@@ -459,7 +459,7 @@ class LinearBandit(_VectorBandit):
         """Takes the prior of the weights from sources."""
         if has_other_prior:
             raise ValueError(
-                "`prior_sources` stand in place of `cosine_prior` and `pairs_prior`, got both: name all sources there, "
+                "`prior_sources` replaces `cosine_prior` and `pairs_prior`, got both: name all sources in it, "
                 '`{"blocks": 0.1, ...}`.'
             )
         n_blocks, n_pairs = self.features.n_blocks, self.features.n_pairs

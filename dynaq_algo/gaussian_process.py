@@ -245,7 +245,7 @@ class GaussianProcess(nn.Module):
             ValueError: Without `prior_sources`; :meth:`factor` tells of the one prior.
         """
         if self.sources is None:
-            raise ValueError("There is no trust in sources without `prior_sources`: `factor()` tells of the one prior.")
+            raise ValueError("`trust()` needs `prior_sources`; without them `factor()` gives that of the one prior.")
         if self._trust is None:
             known = self._counts[: self._n_used] > 0
             prior = self._known.prior[: self._n_used] * known.unsqueeze(1)

@@ -128,7 +128,7 @@ def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, 
     if not all(np.isfinite(weight) and weight for weight in weights.values()):
         raise ValueError(
             f"`prior_sources` must give each source a finite weight other than 0, in rewards per standard deviation, "
-            f"got {weights}. Leave a source out that is to say nothing."
+            f"got {weights}. To ignore a source, leave it out."
         )
     return weights
 

@@ -173,7 +173,7 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
         )
     if name == "transitions" and planning != "decision_time":
         raise ValueError(
-            '`world_model="transitions"` values what follows itself, at the decision: use it with '
+            '`world_model="transitions"` computes the value of what follows at each decision: use it with '
             f'`planning="decision_time"`, got {planning!r}.'
         )
 
@@ -203,8 +203,8 @@ def make_world_model(
         columns, bounds = policy.layout.progress, policy.layout.progress_bounds
         if columns is None or bounds is None:
             raise ValueError(
-                '`world_model="transitions"` learns what becomes of the entry `progress`, a Box, and observations have '
-                f'none: {policy.observation_space}. Use "gaussian_process" or "network" where nobody moves.'
+                '`world_model="transitions"` learns how the entry `progress`, a Box, changes, and observations have '
+                f'none: {policy.observation_space}. Without one use "gaussian_process" or "network".'
             )
         arguments = {"prior": policy.prior, "gamma": gamma, **given}
         return TransitionModel(policy.features, columns, *bounds, **arguments)  # type: ignore[arg-type]

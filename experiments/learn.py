@@ -87,7 +87,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
     reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
     log = load_interactions(options["log"], market, **reading).split(options["split"])
     if not log.answered.any():
-        raise RunError(f"`split`: no answer of the log is of split={options['split']}; take split=all.")
+        raise RunError(f"`split`: the log has no answer in split={options['split']}; take split=all.")
     with lock_run(folder):
         log.save(folder / "log")
         if run is None:
@@ -96,12 +96,12 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
         # A bandit that learns nothing, such as the cosine, inherits one that does nothing.
         if getattr(type(agent), "observe", Bandit.observe) is Bandit.observe:
             raise RunError(
-                f"{setup.algorithm.target} cannot be told answers: it has no `observe` of its own. Take "
+                f"{setup.algorithm.target} cannot learn from a log: it has no `observe` of its own. Take "
                 "agent=linear_blocks or agent=dynaq_plus, say."
             )
         if not isinstance(agent, Bandit) and agent.gamma > 0:
             raise RunError(
-                f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not know what came after an "
+                f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not say what followed an "
                 "answer: take one with gamma 0, such as agent=dynaq_plus."
             )
         answers = _with_sets(log).answers(ObservationForm.of(setup.env))

@@ -140,8 +140,8 @@ class LoggedCandidates:
             if not isinstance(n_drawn, numbers.Integral) or n_drawn < 1:
                 raise ValueError(f"`n_drawn` must be at least 1, a whole number, got {n_drawn!r}.")
             warnings.warn(
-                f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so that they were "
-                "not chosen says nothing about them: what is measured on them is no measure of recommendations.",
+                f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so it says nothing "
+                "about them that they were not chosen: figures from these sets are no measure of recommendations.",
                 stacklevel=2,
             )
         self.interactions = interactions

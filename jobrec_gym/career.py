@@ -95,9 +95,9 @@ class CareerProblem(RecommendationProblem):
         moves = self.dynamics.levels(self.dynamics.start(self.applicant_ids[:1])) is not None
         if levels == "ask" and moves and "levels" not in inspect.signature(self.simulator.feedback).parameters:
             raise ValueError(
-                f"`simulator` must take `levels`, the applicants' present ones, beside the ids, got {made!r:.70}, "
-                'which knows only the levels of the market. Use `levels="ignore"` to let it answer by those, whatever '
-                "the present level is."
+                f"`simulator` must take `levels`, the applicants' present levels, beside the ids, got {made!r:.70}, "
+                'which knows only the levels of the market. Use `levels="ignore"` to let it answer by the levels of '
+                "the market."
             )
 
     @property
@@ -648,7 +648,7 @@ def _checked_hidden(hidden: Sequence[str], names: tuple[str, ...], shown: tuple[
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"`hidden` must be names of {names}, what the dynamics move, got {name!r}.{hint}")
+            raise ValueError(f"`hidden` must be names of {names}, the columns of `progress`, got {name!r}.{hint}")
         if name in shown:
             raise ValueError(f"`hidden` must not name {name!r}: the entry `pairs` shows it.")
     return tuple(hidden)

@@ -211,16 +211,16 @@ def estimate_all(
         reward_model = _as_model(judge, interactions.market)
     if interactions.moving:
         raise LogError(
-            "the log is of applicants who moved, as those of JobRecCareer-v0 do: a one-step value says nothing of a "
-            "career, in which a recommendation is worth what it leads to. Play episodes in the environment, or ask "
-            "`jobrec_gym.oracle` for the exact value."
+            "the log is of applicants who change with their answers, as in JobRecCareer-v0: a one-step value says "
+            "nothing about a career, in which a recommendation is also worth what it leads to. Play episodes in the "
+            "environment, or compute the exact value by `jobrec_gym.oracle`."
         )
     weighted = set(methods) - {"dm"}
     if interactions.propensity is None and weighted:
         raise LogError(
-            f"{sorted(weighted)} need the propensity of each recommendation, the chance with which the log's policy "
-            "made it, and the log has none: without them nobody knows what the other jobs would have earned. Log them, "
-            'or use method="dm", which relies on its model alone.'
+            f"{sorted(weighted)} need the propensity of each recommendation, the probability with which the log's "
+            "policy chose it, and the log has none: without them it is unknown what other jobs would have earned. Log "
+            'them, or use method="dm", which relies on its model alone.'
         )
     chances = _chances(policy, interactions, epsilon, form)  # checks that the log says what was shown
     answered = np.flatnonzero(interactions.answered)
@@ -228,7 +228,7 @@ def estimate_all(
         raise LogError(f"none of the {len(interactions):,} rows of the log has an answer: nothing can be estimated.")
     people, person = np.unique(interactions.applicant_ids[answered], return_inverse=True)
     if len(people) < 2:
-        raise LogError("the log is of one person: an interval resamples people, and needs two or more.")
+        raise LogError("the log has only one person: an interval resamples people, and needs two or more.")
     reward = interactions.reward[answered]
     weights, largest, clipped, size = None, float("nan"), 0.0, float("nan")
     if interactions.propensity is not None:
@@ -286,13 +286,13 @@ def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None
     """Refuses what a judge stands in place of."""
     if tuple(methods) != ("dr",):
         raise ValueError(
-            f'`judge` stands in place of the reward model of `method="dr"`, got {tuple(methods)}: leave the method '
-            "out, or estimate the others without a judge."
+            f'`judge` takes the place of the reward model of `method="dr"`, got {tuple(methods)}: leave the method '
+            "out, or estimate by other methods without a judge."
         )
     if any(model is not None for model in models):
         raise ValueError(
-            "`judge` stands in place of `reward_model` and `reward_features`, got both: a judge is not fitted to the "
-            "answers. Leave one out."
+            "`judge` takes the place of `reward_model` and `reward_features`, got both: give the judge alone, which "
+            "is not fitted to the answers, or leave it out."
         )
 
 
@@ -342,7 +342,7 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     if not callable(policy):
         raise ValueError(f"`policy` must have `q_values`, be a function of observations, or None, got {policy!r}.")
     if epsilon:
-        raise ValueError("`epsilon` is of agents with `q_values`; a function says the probabilities itself.")
+        raise ValueError("`epsilon` is only for agents with `q_values`; a function returns the probabilities itself.")
     return _checked(np.asarray(policy(observation), np.float64), (n, k))
 
 
@@ -481,7 +481,7 @@ def _modelled(
             others = np.flatnonzero((folds != fold) & log.answered)
             own = folds[chances.owner] == fold
             if not len(others):
-                raise LogError("all answers are of one person: a model of the others' rewards cannot be fitted.")
+                raise LogError("all answers are from one person: there are no others to fit a model on.")
             of_pairs[own] = RidgeRewards(numbers[at[others]], log.reward[others])(numbers[own])
     expected: Floats = np.bincount(chances.owner, weights=chances.flat * of_pairs, minlength=len(log)).astype(float)
     return expected, of_pairs[at]

@@ -155,7 +155,7 @@ class CareerOracle:
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
                 "`observation` does not say in which state an applicant is: `progress` of the dynamics must differ "
-                "from state to state. `values` is exact all the same."
+                "from state to state. `values` works all the same."
             )
         single = observation["applicant"].ndim == 1
         batch = {key: np.asarray(values)[None] if single else np.asarray(values) for key, values in observation.items()}
@@ -324,7 +324,7 @@ class CareerOracle:
         except KeyError:
             raise ValueError(
                 f"`observation` has the vector of a{'n' if what == 'applicant' else ''} {what} that is not in market "
-                f"{self._problem.market.name!r}: the oracle plays the environment that it was made of."
+                f"{self._problem.market.name!r}: the oracle works only in the environment that it was made for."
             ) from None
 
 
@@ -341,7 +341,7 @@ def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
         if wrong:
             raise ValueError(f"`env` cannot be solved exactly: {why}.")
     if not isinstance(truth, BoundRuleSimulator):
-        raise ValueError("`env` cannot be solved exactly: its `simulator` is no RuleSimulator, no truth is known.")
+        raise ValueError("`env` cannot be solved exactly: its `simulator` is no RuleSimulator; the truth is unknown.")
     return problem, truth
 
 

@@ -154,7 +154,7 @@ class PairValues:
         """
         if not self.names:
             raise ValueError(
-                "`pair_features` of this environment is empty, it knows nothing of pairs: make it with "
+                "`pair_features` of this environment is empty, so it has no numbers of pairs: make it with "
                 f'`pair_features=`, one or more of {_known_names(self.market)}, or "all".'
             )
         return self(*self.checked(applicant_ids, job_ids))

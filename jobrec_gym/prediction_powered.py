@@ -74,7 +74,7 @@ def powered_mean(
     has_answer = np.bincount(answered, minlength=n_people) > 0
     n_answered = int(has_answer.sum())
     if n_answered < 3:
-        raise ValueError(f"`judge` needs answers of 3 people or more, got {n_answered}: ask more of them.")
+        raise ValueError(f"`judge` needs answers of 3 people or more, got {n_answered}: ask more people.")
 
     def by_person(values: Floats, of: Ids) -> Floats:
         """What each person's rows move the mean."""

@@ -74,8 +74,8 @@ class SourcedPairValues(PairValues):
         taken = {*PAIR_FEATURES, *market.context, *self.names, "blocks", "all"}
         if double := sorted(taken & set(sources)):
             raise ValueError(
-                f"`prior_sources` must have names of their own, got {double[0]!r}, which means something else. Call it "
-                f"{double[0] + '_source'!r}, say."
+                f"`prior_sources` must have names of their own, got {double[0]!r}, which has another meaning already. "
+                f"Call it {double[0] + '_source'!r}, say."
             )
         opened = {name: open_source(name, source, market) for name, source in sources.items()}
         self._sources = {name: source for name, (source, _, _) in opened.items()}
@@ -100,7 +100,7 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
     less: Any = False
     if isinstance(source, Mapping) and "type" not in source:
         if unknown := sorted(set(source) - set(_OPTIONS)) or ([] if _VALUES in source else [_VALUES]):
-            raise ValueError(f"`prior_sources[{name!r}]` must have the entries {_OPTIONS}, see to {unknown[0]!r}.")
+            raise ValueError(f"`prior_sources[{name!r}]` must have the entries {_OPTIONS}, check {unknown[0]!r}.")
         source, less = source[_VALUES], source.get(LESS_JOB_MEAN, False)
     table: Floats | None = None
     ask: Callable[[Ids, Ids], Floats] | None = None
@@ -236,9 +236,8 @@ def _job_means(name: str, less: Any, table: Floats | None, market: LabourMarket)
     if less is True:
         if table is None:
             raise ValueError(
-                f"`prior_sources[{name!r}]` is asked pair by pair, so nobody knows the mean of a job over all "
-                f'applicants: give the means, `"{LESS_JOB_MEAN}": (n_jobs,)`, of answers about some of them, or leave '
-                "it out."
+                f"`prior_sources[{name!r}]` is asked pair by pair, so the mean of a job over all applicants is "
+                f'unknown: give means over some of them, `"{LESS_JOB_MEAN}": (n_jobs,)`, or leave this option out.'
             )
         known = ~np.isnan(table)
         return np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)

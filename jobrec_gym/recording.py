@@ -85,8 +85,8 @@ def record_interactions(
     if not n_answered:
         raise LogError(
             f'none of the {n:,} recommendations was answered (`info["transition_valid"]` is False): there is nothing '
-            "to log; the info of a step says why, of feedback in `feedback/status`."
+            'to log. `info["feedback/status"]` of a step says why.'
         )
     if n_answered < n:
-        logger.warning("%d of %d recommendations were not answered; they are kept as that.", n - n_answered, n)
+        logger.warning("%d of %d recommendations were not answered; they are kept without one.", n - n_answered, n)
     return log

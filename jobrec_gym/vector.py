@@ -437,7 +437,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(
-                f"`state` is one of {len(state['episodes'])} environments, these are {self.num_envs}: make as many."
+                f"`state` must be that of {self.num_envs} environments, got that of {len(state['episodes'])}: make as "
+                "many environments."
             )
         self._upcoming.set_state(state["numbers"])
         self._allocate()

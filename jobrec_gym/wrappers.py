@@ -567,8 +567,8 @@ def _answers_itself(env: Any) -> bool:
 def _refuse_own_answers(env: Any, instead: str) -> None:
     if _answers_itself(env):
         raise ValueError(
-            f"`env` asks its applicants itself, {env.unwrapped}: a second simulator would pay for answers that move "
-            f"nobody. Name yours by `simulator=` when the environment is made; {instead}."
+            f"`env` asks its applicants itself, {env.unwrapped}: answers of a second simulator would change nobody. "
+            f"Give yours to the environment, `simulator=`, when it is made; {instead}."
         )
 
 

@@ -452,7 +452,7 @@ class Setup(Task):
         if lacking:
             target = reduce(lambda node, key: node[key], keys, self.config)["_target_"]
             raise RunError(
-                f"`evaluation.simulator` is {target}, which would have to be asked of every held-out pair, since it "
+                f"`evaluation.simulator` is {target}, which would have to be asked about every held-out pair, as it "
                 f"has no {' and no '.join(f'`{name}(applicant_ids, job_ids)`' for name in lacking)}: "
                 "take +simulator@evaluation.simulator=rules or +simulator@evaluation.simulator=recorded."
             )
@@ -511,16 +511,16 @@ def _check_environment(config: Config) -> None:
     if env_id != CAREER:
         if given := [name for name in _OF_CAREERS if name in evaluation]:
             raise RunError(
-                f"`evaluation.{given[0]}` is of {CAREER}, but `env.id` is {env_id}: leave it out. In setting=career "
-                "leave env=... out: env.candidate_sampler=mixed, say, changes a part of it."
+                f"`evaluation.{given[0]}` is only for {CAREER}, but `env.id` is {env_id}: leave it out. With "
+                "setting=career leave env=... out, and change single parts, such as env.candidate_sampler=mixed."
             )
         return
     require_whole("evaluation.n_applicants", evaluation.get("n_applicants"), 1, MOST, optional=True)
     require_whole("evaluation.n_sets", evaluation.get("n_sets", 0), 0, MOST)
     if config["reward"].get("simulator") is not None:
         raise RunError(
-            f"`reward` asks a simulator, but {CAREER} asks its applicants itself: a second one would pay for answers "
-            "that move nobody. Take reward=own, reward=cosine, or reward=hybrid reward.simulator=null."
+            f"`reward` asks a simulator, but {CAREER} asks its applicants itself: answers of a second simulator would "
+            "change nobody. Take reward=own, reward=cosine, or reward=hybrid reward.simulator=null."
         )
 
 

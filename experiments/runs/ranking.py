@@ -101,8 +101,8 @@ def ranking_of_run(
         return Ranking(setup.market)
     if setup.is_career:
         raise RunError(
-            f"`run`: the agent of {run.folder} reads how far an applicant has come (`progress`), which no list of "
-            "people says: take a run of another setting, or agent=cosine."
+            f"`run`: the agent of {run.folder} needs to know how far an applicant has come (`progress`), which a list "
+            "of people does not say: take a run of another setting, or agent=cosine."
         )
     # A flattened observation has so many candidates and no more.
     if not hasattr(model, "q_values") or isinstance(getattr(model, "observation_space", None), spaces.Box):

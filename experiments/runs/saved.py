@@ -31,8 +31,8 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict
     """
     if is_career(run.config) and (of_pairs := [name for name in _OF_PAIRS if changes.get(name) is not None]):
         raise RunError(
-            f"`evaluation.{of_pairs[0]}` has no part in {run.folder}: answers move its applicants, so that agents are "
-            "scored by an episode with each. Say evaluation.n_applicants=... instead."
+            f"`evaluation.{of_pairs[0]}` does not apply to {run.folder}: there agents are scored by an episode with "
+            "each applicant, not on pairs. Give evaluation.n_applicants=... instead."
         )
     setup, model = load_run(run, changes, trust)
     evaluation, options = setup.evaluation, setup.config["evaluation"]

@@ -70,7 +70,7 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
             )
         if isinstance(value, str) and "${" in value:
             raise RunError(
-                f"{folder}: its config computes `{key}` = {value!r:.80}, and that of a finished run is plain values. "
+                f"{folder}: its config computes `{key}` = {value!r:.80}, but a finished run has plain values only. "
                 f"{way_out}"
             )
     target = config.get("algo", {}).get("_target_") if isinstance(config.get("algo"), Mapping) else None

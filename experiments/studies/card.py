@@ -98,8 +98,8 @@ def make_card(setups: Sequence[Setup], n_pairs: Sequence[int]) -> dict[str, Any]
     """
     if setups[0].is_career:
         raise RunError(
-            "answers move the applicants of this setting, and a card is of single recommendations: python -m "
-            "experiments.studies.career_values says what there is to earn in it."
+            "a card describes single recommendations, but in this setting answers change the applicants: python -m "
+            "experiments.studies.career_values computes what can be earned in it."
         )
     sizes = list(n_pairs)
     if not sizes or any(not isinstance(size, int) or size < 2 for size in sizes) or sizes != sorted(set(sizes)):
@@ -140,7 +140,7 @@ def make_world(setup: Setup, n_told: int) -> World:
     market, options, evaluation = setup.market, setup.env_options, setup.evaluation_options
     truth: Any = setup.truth
     if not hasattr(truth, "feedback"):
-        raise RunError("`evaluation.simulator` decides nothing, so no learner can be told: take simulator=rules.")
+        raise RunError("`evaluation.simulator` gives no decisions, so no learner can be trained: take simulator=rules.")
 
     obs, applicant_ids, candidate_ids = _first_observations(market, options, n_told, _TRAINING + n_told * setup.seed)
     rng = np.random.default_rng(setup.seed)

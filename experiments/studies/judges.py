@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     if min(options["sizes"]) < 3 or cfg.n_judged < max(options["sizes"]):
         raise SystemExit(
-            f"error: `sizes` must be from 3 to `n_judged` = {cfg.n_judged}: those who answer are judged too, got "
+            f"error: `sizes` must be from 3 to `n_judged` = {cfg.n_judged}: answered ones are judged too, got "
             f"{options['sizes']}."
         )
     planted = PlantedPolicy(cfg.seed, cfg.noise)

@@ -96,7 +96,7 @@ class CellRules:
 
     def __post_init__(self) -> None:
         if self.skill_separator is not None and (not isinstance(self.skill_separator, str) or not self.skill_separator):
-            raise MarketError(f"`skill_separator` must not be empty and be a text, got {self.skill_separator!r}.")
+            raise MarketError(f"`skill_separator` must be a text that is not empty, got {self.skill_separator!r}.")
         words = self.null_values
         if words is not None and (
             isinstance(words, str)

@@ -36,7 +36,7 @@ def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
         row["hard"] = [row["description"]]
     if without:
         logger.warning(
-            "%s: %d of %d list no skills; the description stands in their place, as one free text.",
+            "%s: %d of %d list no skills; their description is used instead, as one free text.",
             *(place, len(without), len(rows)),
         )
 

@@ -280,7 +280,7 @@ def _assembled(table: Table, market: LabourMarket, rows: Sequence[_Row], names: 
             "learned or estimated from them."
         )
     if n_silent:
-        logger.warning("%s: %d of %d rows have no answer; they are kept as that.", table.file, n_silent, len(rows))
+        logger.warning("%s: %d of %d rows have no answer; they are kept without one.", table.file, n_silent, len(rows))
     return Interactions.of(
         market,
         [row.applicant for row in rows],

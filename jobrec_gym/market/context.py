@@ -189,7 +189,7 @@ def context_fields(context: Context | None) -> dict[str, ContextField]:
         if len(parts) == 2 and parts[0] in kinds:
             raise MarketError(
                 f"`context[{name!r}]` is {told!r}. Two texts are read as the columns of applicants and of jobs. If the "
-                f"first one is the kind, say {(parts[0], parts[1], parts[1])!r}: the kind, and both columns."
+                f"first one is meant as the kind, write {(parts[0], parts[1], parts[1])!r}: the kind, and both columns."
             )
         kind, *columns = ("category", *parts) if len(parts) == 2 else parts or (None,)
         if kind not in kinds or len(columns) not in (0, 2) or not all(_is_column(column) for column in columns):

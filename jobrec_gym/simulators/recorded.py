@@ -271,7 +271,7 @@ def _match(
     places = {str(key): place for place, key in enumerate(keys)}
     found = np.array([places.get(str(key), -1) for key in population.keys], dtype=np.int64)
     if (found < 0).all():
-        raise ValueError(f'nothing of market {name!r} was recorded: use `market="recorded"`.')
+        raise ValueError(f'no pair of market {name!r} was recorded: use `market="recorded"`.')
     for row in np.flatnonzero(found >= 0).tolist():
         if sha256_of(row) != sha256[found[row]]:
             raise ValueError(

@@ -364,8 +364,8 @@ class RedisAnswerCache(AnswerStore):
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise ValueError(
-                f"the cache {self.path} may throw answers and reservations away (maxmemory-policy {policy}), so that "
-                "they would be paid again and caps passed: set `maxmemory-policy noeviction` on the server."
+                f"the cache {self.path} may discard answers and reservations (maxmemory-policy {policy}): answers "
+                "would be paid for again, and caps exceeded. Set `maxmemory-policy noeviction` on the server."
             )
         kept = self._told(lambda: self._client.info("persistence"))
         how = "no append-only file" if not kept.get("aof_enabled") else self._how_often_written()
@@ -373,7 +373,7 @@ class RedisAnswerCache(AnswerStore):
             _warned_of.add(self.path)
             _log.warning(
                 "the cache %s may lose its last answers and reservations when the server crashes (%s): they would be "
-                "paid again, and a cap could be passed by them. `appendonly yes` and `appendfsync always` prevent it.",
+                "paid for again, and a cap could be exceeded. `appendonly yes` and `appendfsync always` prevent it.",
                 self.path,
                 how,
             )

@@ -148,7 +148,7 @@ def test_without_progress_there_is_nothing_to_predict():
         def observation(self, observation):
             return {name: value for name, value in observation.items() if name != "progress"}
 
-    with pytest.raises(ValueError, match="learns what becomes of the entry `progress`"):
+    with pytest.raises(ValueError, match="learns how the entry `progress`, a Box, changes"):
         agent(Still(ladder()), world_model="transitions", gamma=0.9)
     assert agent(Still(ladder())).world_model_name == "gaussian_process"
     assert agent().world_model_name == "transitions"

@@ -68,7 +68,7 @@ def test_a_sweep_and_an_evaluation_tell_of_careers(folder, finished):
 
 
 def test_a_list_of_people_does_not_say_how_far_they_have_come(finished):
-    with pytest.raises(RunError, match=r"reads how far an applicant has come .*agent=cosine"):
+    with pytest.raises(RunError, match=r"needs to know how far an applicant has come .*agent=cosine"):
         ranking_of_run(finished.folder)
 
 
@@ -116,7 +116,7 @@ def test_one_and_many_environments_are_careers_that_their_simulator_answers_for(
     [
         (["reward=feedback"], "`reward` asks a simulator, but .* asks its applicants itself.*reward=own"),
         (["reward=hybrid"], "reward=hybrid reward.simulator=null"),
-        (["env=mixed"], r"`evaluation.n_applicants` is of JobRecCareer-v0, but `env.id` is JobRec-v0"),
+        (["env=mixed"], r"`evaluation.n_applicants` is only for JobRecCareer-v0, but `env.id` is JobRec-v0"),
         (["env.id=JobRecCarer-v0"], "`env.id` must be one of .*Did you mean 'JobRecCareer-v0'"),
         (["evaluation.n_applicants=0"], "`evaluation.n_applicants` must be 1 or more or null, got 0"),
         (["evaluation.n_sets=-1"], "`evaluation.n_sets` must be 0 or more, got -1"),

@@ -123,10 +123,10 @@ def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"agent": "cosine"}, r"cannot be told answers: it has no `observe` of its own. Take agent=linear_blocks"),
+        ({"agent": "cosine"}, r"cannot learn from a log: it has no `observe` of its own. Take agent=linear_blocks"),
         (
             {"agent": "dynaq"},
-            "DynaQ has a gamma of 0.9, and a log does not know what came after an answer: take one with",
+            "DynaQ has a gamma of 0.9, and a log does not say what followed an answer: take one with",
         ),
         ({"agent": "linear_block"}, r"linear_blocks"),
         ({"log": None}, "`log` must be given"),

@@ -193,7 +193,7 @@ def test_a_log_without_propensities_is_refused_with_the_reason(market, method):
     [
         ({"shown": None}, "does not say what else was shown"),
         ({"reward": [np.nan, np.nan]}, "none of the 2 rows of the log has an answer"),
-        ({"people": [0, 0]}, "the log is of one person"),
+        ({"people": [0, 0]}, "the log has only one person"),
     ],
 )
 def test_a_log_that_says_too_little_is_refused(market, changes, message):
@@ -214,7 +214,7 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         (None, {"method": "dr", "n_folds": 1}, "`n_folds` must be at least 2"),
         (None, {"method": "dm", "reward_model": lambda a, j: np.zeros(3)}, "`reward_model` must give finite rewards"),
         (Prefers([0] * 9), {"epsilon": 2.0}, r"`epsilon` must be in \[0, 1\]"),
-        (lambda obs: POLICY, {"epsilon": 0.1}, "`epsilon` is of agents"),
+        (lambda obs: POLICY, {"epsilon": 0.1}, "`epsilon` is only for agents"),
         (lambda obs: POLICY[:, :1], {}, r"must give probabilities \(3, 2\)"),
         (lambda obs: POLICY * 2, {}, "sum to 1, row 0"),
         (lambda obs: POLICY - [[0.0, 1.0]], {}, "sum to 1, row 0"),

@@ -421,5 +421,5 @@ def test_impossible_pairs_are_named(ids, message):
 def test_an_environment_without_pair_features_says_how_to_get_them():
     for env in (make(pair_features=()).unwrapped, JobRecVectorEnv(2, **SMALL)):
         assert env.pair_feature_names == ()
-        with pytest.raises(ValueError, match="it knows nothing of pairs: make it with `pair_features=`"):
+        with pytest.raises(ValueError, match="so it has no numbers of pairs: make it with `pair_features=`"):
             env.pair_features([0], [0])

@@ -125,7 +125,7 @@ def test_an_environment_with_a_recording_is_made_again_from_its_spec():
         ({"a": "cosin"}, r'must be "cosine", an array'),
         ({"a": np.full((40, 60), np.nan)}, "finite numbers, NaN where it says nothing, and one at least"),
         ({"a": {"value": 1}}, "must have the entries"),
-        ({"a": {"values": function, "less_job_mean": True}}, "nobody knows the mean"),
+        ({"a": {"values": function, "less_job_mean": True}}, "the mean of a job over all applicants is unknown"),
         ({"a": {"values": function, "less_job_mean": [1.0]}}, r"\(60,\), got \(1,\)"),
         (["cosine"], "must map names to sources"),
     ],

@@ -96,7 +96,7 @@ def test_a_log_of_applicants_who_move_says_so_wherever_it_goes_and_is_not_valued
     for one in (log, *some, *loaded):
         assert one.moving and "'moving'" in repr(one)
         for methods in (("dm",), ("ips", "dr")):
-            with pytest.raises(LogError, match="applicants who moved.*a one-step value says nothing of a career"):
+            with pytest.raises(LogError, match="applicants who change.*a one-step value says nothing about a career"):
                 estimate_all(None, one, methods)
 
     still = record_interactions(gym.make("JobRecCareer-v0", **options, dynamics={"type": "static"}), n=60)

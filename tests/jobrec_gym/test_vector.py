@@ -258,7 +258,7 @@ def test_a_state_of_another_number_of_environments_changes_nothing():
     for envs in (env, other):
         envs.reset(seed=5)
     before = env.get_state()
-    with pytest.raises(ValueError, match="one of 4 environments, these are 3"):
+    with pytest.raises(ValueError, match="that of 3 environments, got that of 4"):
         env.set_state(other.get_state())
     assert before["numbers"]["generators"] == env.get_state()["numbers"]["generators"]
 

@@ -135,7 +135,7 @@ def test_somebody_who_lists_no_skills_has_the_description_as_one_free_text(tmp_p
     first, second = rows(tmp_path)
     assert first["hard"] == [first["description"]]
     assert second["hard"] == ["Welding"]
-    assert "1 of 2 list no skills; the description stands in their place" in caplog.text
+    assert "1 of 2 list no skills; their description is used instead" in caplog.text
 
 
 def test_what_is_no_resume_is_refused_by_name(tmp_path):

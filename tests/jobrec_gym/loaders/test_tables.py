@@ -285,7 +285,7 @@ def test_a_file_without_skill_columns_says_how_to_map_them(load):
         ({"columns": {"title": ["key", "title"]}}, r"`columns\['title'\]` must be one column name"),
         ({"text_columns": ["title"]}, "`text_columns` may name 'hard', 'soft', got 'title'"),
         ({"text_columns": {"job": ["hard"]}}, "`text_columns` may name 'jobs', 'applicants', got 'job'"),
-        ({"skill_separator": ""}, "`skill_separator` must not be empty"),
+        ({"skill_separator": ""}, "`skill_separator` must be a text that is not empty"),
         ({"role_values": {"jobs": "j"}}, "`role_values` has no meaning without `role_column`"),
         (
             {"columns": {"hard": None}},
@@ -295,7 +295,7 @@ def test_a_file_without_skill_columns_says_how_to_map_them(load):
         ({"columns": ["hard"]}, r"`columns` must map fields to columns, `\{'hard': 'skills'\}`, got \['hard'\]"),
         ({"columns": {"jobs": "hard"}}, r"`columns\['jobs'\]` must map fields to columns, got 'hard'"),
         ({"text_columns": None}, "`text_columns` must list 'hard', 'soft' or both, got None"),
-        ({"skill_separator": 1}, "`skill_separator` must not be empty and be a text, got 1"),
+        ({"skill_separator": 1}, "`skill_separator` must be a text that is not empty, got 1"),
         ({"delimiter": ";;"}, "`delimiter` must be one character, .*got ';;'"),
         ({"delimiter": '"'}, "`delimiter` must be one character, no quotation mark"),
         ({"delimiter": 1}, "`delimiter` must be one character, .*got 1"),
