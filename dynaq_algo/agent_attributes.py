@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise
 
 from dynaq_algo.agent_file import AgentFileError
+from dynaq_algo.forecasts import TransitionForecasts
 from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.world_model import RewardForecasts
 
 __all__ = ["check_attributes"]
 
@@ -44,7 +47,13 @@ KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     deque | None: ("ep_info_buffer", "ep_success_buffer"),
     np.ndarray | dict | None: ("_last_obs", "_last_original_obs", "_last_episode_starts"),
     ActionNoise | None: ("action_noise",),
+    RewardForecasts: ("forecasts",),
+    TransitionForecasts: ("transition_forecasts",),
 }
+LONGEST_NAME = 255
+"""Letters of a file's name on the usual file systems."""
+MOST_LETTERS = 4_000
+"""Of a path, likewise."""
 
 
 def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> None:
@@ -68,3 +77,6 @@ def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> 
     for name, kind in wanted:
         if not isinstance(data.get(name), kind) or (isinstance(data[name], bool) and kind is not bool):
             raise AgentFileError(f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again.")
+    folder = data.get("tensorboard_log") or ""
+    if "\0" in folder or len(folder) > MOST_LETTERS or any(len(name) > LONGEST_NAME for name in PurePath(folder).parts):
+        raise AgentFileError(f"{shown}: `tensorboard_log` can be no folder: {folder!r:.80}. Save the agent again.")

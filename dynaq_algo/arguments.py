@@ -27,6 +27,8 @@ __all__ = [
 
 BOOTSTRAPS = ("same_action", "max", "double")
 PLANNING = ("background", "decision_time")
+MOST_DRAWN = 1 << 24
+"""Transitions of one draw, which take a gigabyte or more."""
 
 
 def best_match(name: str, known: Iterable[str]) -> str:
@@ -42,7 +44,7 @@ def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         ValueError: If it is not.
     """
     if value not in known:
-        raise ValueError(f"`{name}` must be one of {known}, got {value!r}{best_match(value, known)}.")
+        raise ValueError(f"`{name}` must be one of {known}, got {value!r:.80}{best_match(value, known)}.")
 
 
 def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -62,6 +64,8 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
     Raises:
         TypeError: If there is one.
     """
+    if not callable(made):
+        raise TypeError(f"`{name}` are arguments of a class, got {made!r:.80} for the class.")
     parameters = inspect.signature(made).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
         refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, parameters)
@@ -164,3 +168,9 @@ def check_learning(given: Mapping[str, Any]) -> None:
         )
     for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
         require_whole(name, given[name], 0 if name == "planning_steps" else 1)
+    drawn = max(1, given["planning_steps"]) * given["batch_size"]
+    if drawn > MOST_DRAWN:
+        raise ValueError(
+            f"`batch_size` times `planning_steps` transitions are drawn from replay at once, at most {MOST_DRAWN:,}, "
+            f"got {given['batch_size']} and {given['planning_steps']}: lower either."
+        )

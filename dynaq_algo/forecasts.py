@@ -51,6 +51,19 @@ class TransitionForecasts:
         self.rows[(self.n_added + np.arange(len(new))) % len(self.rows)] = new
         self.n_added += len(new)
 
+    def check(self) -> None:
+        """Check the shape of the rows, after a file set them.
+
+        Raises:
+            ValueError, TypeError, AttributeError: If it is another one.
+        """
+        if self.rows.ndim != 2 or self.rows.shape[1] != 6 or self.rows.dtype != np.float64 or not len(self.rows):
+            raise ValueError(f"rows of the shape {self.rows.shape}, {self.rows.dtype}")
+        require_whole("n_added", self.n_added, 0)
+        known = self.rows[: self.n_added]
+        if not np.isfinite(known).all() or (known[:, 2] < 0).any() or (known[:, 2] > 1e6).any():
+            raise ValueError("rows that no transition makes")
+
     def errors(self) -> dict[str, float]:
         """Errors by name, each followed by that of the best constant; none before the first transition.
 

@@ -8,14 +8,14 @@ import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import nn, optim
 
-__all__ = ["MAX_BYTES", "NotPlain", "from_json", "to_json"]
+__all__ = ["MAX_BYTES", "Checked", "NotPlain", "from_json", "to_json"]
 
 MAX_BYTES = 1 << 31
 """What a file may take of memory, by default."""
@@ -35,6 +35,14 @@ OBJECTS = {
     "stable_baselines3.common.utils": ("ConstantSchedule", "FloatSchedule", "LinearSchedule"),
 }
 TORCH: dict[str, tuple[Any, type]] = {"torch.nn": (nn, nn.Module), "torch.optim": (optim, optim.Optimizer)}
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """What checks itself when it was made from a file."""
+
+    def check(self) -> None:
+        """Raises ValueError, TypeError or AttributeError if its attributes do not belong together."""
 
 
 class NotPlain(ValueError):
@@ -168,6 +176,11 @@ class _Reader:
             raise NotPlain(f"it holds other attributes than those of a {kind.__name__}")
         made: Any = object.__new__(kind)
         vars(made).update(attributes)
+        if isinstance(made, Checked):
+            try:
+                made.check()
+            except (ValueError, TypeError, AttributeError) as error:
+                raise NotPlain(f"it holds a {kind.__name__} that is not whole: {error!s:.200}") from error
         return made
 
 

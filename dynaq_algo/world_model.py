@@ -142,6 +142,16 @@ class RewardForecasts:
         self.earned.extend(earned)
         self.predicted.extend(predicted)
 
+    def check(self) -> None:
+        """Check that there is a prediction for each reward, after a file set them.
+
+        Raises:
+            ValueError, TypeError, AttributeError: If there is not.
+        """
+        earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))
+        if len(earned) != len(predicted) or self.earned.maxlen != self.predicted.maxlen or not self.earned.maxlen:
+            raise ValueError(f"{len(earned)} rewards and {len(predicted)} predictions")
+
     def r2(self) -> float | None:
         """Share of the variance that was predicted; None where there is none."""
         earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))

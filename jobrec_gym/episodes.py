@@ -62,15 +62,19 @@ class UpcomingEpisodes:
 
         Raises:
             ValueError: For another number of seeds, or a negative one.
+            TypeError: For what is no whole number.
         """
         n = len(self.generators)
         seeds: list[int | None]
-        if seed is None:
-            seeds = [None] * n
-        elif isinstance(seed, (Sequence, np.ndarray)):
-            seeds = [None if entry is None else operator.index(entry) for entry in seed]
-        else:
-            seeds = [operator.index(seed) + row for row in range(n)]
+        try:
+            if seed is None:
+                seeds = [None] * n
+            elif isinstance(seed, (Sequence, np.ndarray)):
+                seeds = [None if entry is None else operator.index(entry) for entry in seed]
+            else:
+                seeds = [operator.index(seed) + row for row in range(n)]
+        except TypeError:
+            raise TypeError(f"`seed` must be a whole number, or {n} of them or of None, got {seed!r:.80}.") from None
         if len(seeds) != n:
             raise ValueError(f"`seed` must be one number or {n} of them, got {len(seeds)}.")
         if any(entry is not None and entry < 0 for entry in seeds):

@@ -6,11 +6,21 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from jobrec_gym.extras import install_command
 
-__all__ = ["PLUGINS", "add_own_arguments", "as_override", "as_typed", "flags_first", "require_plugin", "written"]
+__all__ = [
+    "PLUGINS",
+    "add_own_arguments",
+    "as_override",
+    "as_typed",
+    "flags_first",
+    "refuse_lists_of_values",
+    "require_plugin",
+    "written",
+]
 
 PLUGINS = {
     **dict.fromkeys(("launcher=ray", "launcher=ray_cluster"), ("ray", "hydra_plugins.hydra_ray_launcher")),
@@ -50,6 +60,36 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
         if key.endswith("._target_") and key[0] not in "+~-"
     )
     return [f"++{argument}" if "=" in argument and argument.startswith(places) else argument for argument in arguments]
+
+
+def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
+    """Ends a command that chooses a list of something else than options for a group, over which Hydra stumbles.
+
+    Args:
+        arguments: Of the command line.
+        configs: The folder of the groups.
+
+    Raises:
+        SystemExit: With the way out.
+    """
+    # Not at the top: its grammar takes a while to load, and few command lines need it.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        group = name.lstrip("+~").partition("@")[0]
+        if not (value.startswith("[") and group and (configs / group).is_dir()):
+            continue
+        try:
+            chosen = OverridesParser.create().parse_override(argument).value()
+        except HydraException:
+            continue  # Hydra says what cannot be read
+        if isinstance(chosen, list) and not all(isinstance(option, str) for option in chosen):
+            raise SystemExit(
+                f"error: {argument!r:.80}: a group is chosen by the name of an option, {group}=OPTION; --help lists "
+                "them."
+            )
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:

@@ -83,7 +83,8 @@ def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None)
         RunError: If it asks for what cannot be.
     """
     config = plain(cfg)
-    return Setup({**config, "evaluation": {**config["evaluation"], **(evaluation or {})}})
+    own = config["evaluation"]
+    return Setup({**config, "evaluation": {**own, **(evaluation or {})} if isinstance(own, Mapping) else own})
 
 
 def build_seeds(cfg: DictConfig, seeds: Sequence[int]) -> list[Setup]:

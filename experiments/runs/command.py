@@ -32,7 +32,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.runs.arguments import add_own_arguments, as_override, flags_first
+from experiments.runs.arguments import add_own_arguments, as_override, flags_first, refuse_lists_of_values
 from experiments.runs.folders import clear_if_only, of_the_system
 from experiments.runs.help import asks_for_help, help_of
 from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
@@ -105,6 +105,7 @@ def command(
                 print(help_of(Path(task.__code__.co_filename).parent / config_path / f"{config_name}.yaml"))
                 return None
             refuse_keys(given)
+            refuse_lists_of_values(given, Path(task.__code__.co_filename).parent / config_path)
             in_debug, arguments = _without_debug(given)
             sys.argv[1:] = add_own_arguments(flags_first(arguments))
             as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)

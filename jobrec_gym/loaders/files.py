@@ -276,7 +276,7 @@ def _check_unpacked(file: Path, head: bytes) -> None:
 
 def _only_member(file: Path) -> Any:
     archive = zipfile.ZipFile(file)
-    names = [member.filename for member in archive.infolist() if not member.is_dir()]
+    names = [name for name in archive.namelist() if name and not name.endswith("/")]
     if any(name.startswith(("xl/", "word/")) for name in names):
         raise MarketError(f"{file} is a document of Office: save the sheet as CSV (UTF-8).")
     members = [name for name in names if not name.startswith("__MACOSX/") and not PurePath(name).name.startswith(".")]

@@ -42,7 +42,8 @@ class Release:
         elif self.path.is_file():
             try:
                 with zipfile.ZipFile(self.path) as archive:
-                    found = [member.filename for member in archive.infolist() if not member.is_dir()]
+                    # A name that is missing is that of no folder, and of nothing that is asked for.
+                    found = [name for name in archive.namelist() if name and not name.endswith("/")]
             except (zipfile.BadZipFile, OSError) as error:
                 raise MarketError(f"{self.path} is neither a zip archive nor a folder: {error}.") from error
         else:

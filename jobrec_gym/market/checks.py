@@ -112,9 +112,7 @@ def check_saved_words(words: Vocabulary) -> None:
         if wrong := set(map(type, values)) - {wanted}:
             raise MarketError(f"`vocabulary.{key}` must hold {wanted.__name__}, got {sorted(map(str, wrong))}.")
     families = words.occupation_families
-    if len(families) not in (0, len(words.occupations)) or not all(
-        -1 <= family < len(words.families) for family in families
-    ):
+    if len(families) != len(words.occupations) or not all(-1 <= family < len(words.families) for family in families):
         raise MarketError(
             f"`vocabulary.occupation_families` must have one of [-1, {len(words.families)}) for each of the "
             f"{len(words.occupations)} occupations, got {len(families)} of others."

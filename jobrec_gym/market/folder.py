@@ -192,6 +192,8 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         file = folder / f"{field}.npy"
         is_there = file.is_file() if listed is None else file.name in listed
         tables[field] = mapped_array(file) if is_there else None
+    if strange := [key for key, values in header["vocabulary"].items() if not isinstance(values, list)]:
+        raise ValueError(f"`vocabulary.{strange[0]:.80}` must be a list")
     words = {key: tuple(values) for key, values in header["vocabulary"].items()}
     return tables | {
         "name": header["name"],

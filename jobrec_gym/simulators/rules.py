@@ -108,6 +108,8 @@ class RuleSimulator:
         for name, value in (("noise", noise), ("reach", reach)):
             if not _is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r:.80}.")
+        if not isinstance(weights, Mapping | None):
+            raise ValueError(f"`weights` must be a dictionary of numbers, got {weights!r:.80}.")
         for part, weight in (weights or {}).items():
             if not _is_number(weight):
                 raise ValueError(f"`weights` must be numbers, got {part}={weight!r:.80}.")

@@ -70,3 +70,25 @@ def test_they_go_on_where_a_checkpoint_was_written(tmp_path):
     model.save_checkpoint(tmp_path / "here")
     again = DynaQ.load_checkpoint(tmp_path / "here", Ladder())
     assert again.transition_forecasts.errors() == model.transition_forecasts.errors()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": np.zeros((4, 5))},
+        {"rows": np.zeros((4, 6), np.float32)},
+        {"rows": np.full((4, 6), np.nan)},
+        {"rows": np.full((4, 6), -1.0)},
+        {"rows": [[0.0] * 6]},
+        {"n_added": -1},
+        {"n_added": "2"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_what_a_file_sets_is_checked(changes):
+    forecasts = TransitionForecasts(4)
+    forecasts.add(np.array([1.0, 0.0]), said([0.5, 0.5], [[1.0], [1.0]], [0, 0], [False, True], [0.0, 0.5]))
+    forecasts.check()
+    vars(forecasts).update(changes)
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        forecasts.check()

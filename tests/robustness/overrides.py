@@ -14,7 +14,7 @@ from robustness.files import one_of
 from robustness.trying import Kind, Wrong
 
 import experiments
-from experiments.runs.arguments import add_own_arguments
+from experiments.runs.arguments import add_own_arguments, refuse_lists_of_values
 from experiments.runs.build import build
 from experiments.runs.command import _is_of_a_user, in_one_line
 from experiments.runs.keys import refuse_keys
@@ -125,6 +125,7 @@ class Overrides(Kind):
     def try_(self, edits: Sequence[Edit]) -> None:
         words = [word for (word,) in edits]
         refuse_keys(words)
+        refuse_lists_of_values(words, CONF)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=add_own_arguments([*self._small(words), *words]))
         setup = build(cfg)
