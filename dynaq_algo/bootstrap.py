@@ -23,7 +23,7 @@ _SAME_ACTION = (
 
 
 def warn_of_progress(bootstrap: str, layout: CandidateLayout) -> None:
-    """Warn whoever made the agent where answers move the state, so that the same action does not follow."""
+    """Warn if answers change the state, because the same action cannot then follow in the same state."""
     if bootstrap == "same_action" and layout.progress is not None:
         warnings.warn(_SAME_ACTION, stacklevel=5)
 
@@ -45,7 +45,7 @@ def values_ahead(
     kept: TargetValues,
     imagined: bool,
 ) -> th.Tensor:
-    """What the target network says of the next step, computed as seldom as may be.
+    """The target network's value of the next step, computed as rarely as possible.
 
     Args:
         transitions: n of them.

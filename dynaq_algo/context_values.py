@@ -76,7 +76,7 @@ class _KeptDecisions:
 
 
 class ContextValues:
-    """Values of `progress`, each a row of m numbers; rows are equal that are equal on the grid of outcome_inputs.
+    """Values of `progress`, each a row of m numbers. Rows that are equal on the grid of outcome_inputs count as one.
 
     The value of a row is a mean over the candidate sets that are imagined there: the mean of the largest sum of reward
     and discounted value of what follows. A row that was seldom visited gets a bonus at each step, as in Dyna-Q+
@@ -184,7 +184,7 @@ class ContextValues:
         chances: np.ndarray,
         outcomes: Sequence[tuple[int, ...] | None],
     ) -> None:
-        """Keep what sets are imagined to bring, in place of what was imagined there before.
+        """Keep the predictions for imagined sets, in place of earlier ones at the same values.
 
         Args:
             contexts: (b, m).

@@ -239,7 +239,7 @@ class GaussianProcess(nn.Module):
         return len(self._slots)
 
     def trust(self) -> SourceTrust:
-        """What is known of the factors of the sources, in the order of :attr:`sources`.
+        """Posterior of the factors of the sources, in the order of :attr:`sources`.
 
         Raises:
             ValueError: Without `prior_sources`; :meth:`factor` tells of the one prior.

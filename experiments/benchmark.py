@@ -104,7 +104,7 @@ def table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures come from, and with what."""
+    """Commit, machine and library versions of the figures."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def in_a_sentence(scores: Mapping[str, pd.Series]) -> str:
-    """What became of each learner, in figures.
+    """A sentence with the result of each learner.
 
     Args:
         scores: Of each of :data:`LEARNERS`, by interactions, from before the first one to the end.

@@ -35,7 +35,7 @@ _MOST_SHOWN = 20
 
 @command(config_path="../conf", config_name="learn")
 def main(cfg: DictConfig) -> None:
-    """Tells an agent a log's answers, and writes it where ``rank`` and ``off_policy`` find it."""
+    """Trains an agent on a log, and writes it where ``rank`` and ``off_policy`` find it."""
     # Not at the top: `--help` is answered without torch.
     import torch
     from hydra.errors import HydraException
@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes an agent, or takes that of a run, tells it the answers in their order, and leaves it in a run folder.
+    """Trains a new agent, or that of a run, on a log's answers in their order, and writes it into a run folder.
 
     Args:
         options: As in ``conf/learn.yaml``.

@@ -1,4 +1,4 @@
-"""Arrays in files of others: nothing is unpickled, no size is believed, what is broken is a ``ValueError``."""
+"""Reads arrays of untrusted files: nothing is unpickled, sizes are checked, a damaged file is a ``ValueError``."""
 
 from __future__ import annotations
 

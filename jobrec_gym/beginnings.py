@@ -34,7 +34,7 @@ class Beginning:
     candidate_ids: Ids | None = None
 
     def infos(self, problem: RecommendationProblem) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Entries of the reset's ``info``: whether what was chosen is of the environment's splits, (m,) or (m, k)."""
+        """Entries of the reset's ``info``: whether what was chosen is in the environment's splits, (m,) or (m, k)."""
         if self.applicant_ids is not None:
             yield "applicant_in_split", np.isin(self.applicant_ids, problem.applicant_ids)
         if self.candidate_ids is not None:

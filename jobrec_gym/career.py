@@ -1,4 +1,4 @@
-"""``JobRecCareer-v0``: an applicant who moves, so that a good recommendation now may be worth less than a career."""
+"""``JobRecCareer-v0``: applicants change with their answers, so the next reward is not all that counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STEPS_LEFT = "steps_left"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CareerAnswers:
-    """What n recommendations came to.
+    """Results of n recommendations.
 
     Attributes:
         feedback: The simulator's answers, worth what was paid.
@@ -52,7 +52,7 @@ class CareerAnswers:
 
 
 class CareerProblem(RecommendationProblem):
-    """A :class:`~jobrec_gym.problem.RecommendationProblem` whose applicants move.
+    """A :class:`~jobrec_gym.problem.RecommendationProblem` whose applicants change.
 
     Arguments are those of :class:`JobRecCareerEnv`.
     """

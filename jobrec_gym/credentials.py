@@ -1,4 +1,4 @@
-"""What a key, a token or a password looks like, where one must not stand, and how it is kept out of a text."""
+"""Recognises keys, tokens and passwords, refuses them where they would be written, and masks them in texts."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class BoundCareerDynamics:
         return states
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """``(level - 1) / 4``, experience and patience by what lifts the level and what an applicant begins with."""
+        """``(level - 1) / 4``, experience / that of a promotion, and patience / that of the start."""
         return ((states - self._least) / self._span).astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:

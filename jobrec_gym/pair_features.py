@@ -1,4 +1,4 @@
-"""Numbers in [0, 1] of (applicant, job) pairs, which a job board knows and a mean of embeddings loses."""
+"""Numbers in [0, 1] of (applicant, job) pairs that a job board knows and the mean of embeddings does not show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody else says of (applicant, job) pairs, a language model say, as numbers of an observation."""
+"""Values of (applicant, job) pairs by other sources, such as a language model, as numbers of an observation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LESS_JOB_MEAN = "less_job_mean"
-"""The option of a source: how much a job is liked by everybody is taken from each of its values."""
+"""The option of a source: the mean of the job is subtracted from each of its values."""
 
 _VALUES, _OPTIONS = "values", ("values", LESS_JOB_MEAN)
 _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked for probabilities

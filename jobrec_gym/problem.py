@@ -41,7 +41,7 @@ _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
 
 
 def require_count(name: str, value: Any, otherwise: str = "") -> None:
-    """Refuses what is no number of things, of which there is at least one; True is none.
+    """Refuses everything but a whole number of at least 1; True is refused too.
 
     Args:
         name: Of the argument.
@@ -101,7 +101,7 @@ class Recommendations:
 
 
 class RecommendationProblem:
-    """Who applies, what is shown, and what is observed; holds tables, never the state of an episode.
+    """Draws applicants and candidates and makes observations; holds tables, never the state of an episode.
 
     Arguments are those of :class:`~jobrec_gym.env.JobRecEnv`.
 
@@ -179,7 +179,7 @@ class RecommendationProblem:
 
     @property
     def is_foreseeable(self) -> bool:
-        """Whether what an episode may recommend is known when it begins, and so little that all may be paid ahead."""
+        """Whether an episode's candidates are known when it begins, and few enough to reward all of them ahead."""
         return self.resample == "episode" and self.num_candidates <= _FORESEEN
 
     def observation_space(self) -> spaces.Dict:
@@ -246,7 +246,7 @@ class RecommendationProblem:
         return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
 
     def sampled_pairs(self) -> tuple[Ids, Ids]:
-        """Whom 1,000 fixed episodes are of (n, 1), and what they show (n, k); at most 20,000 pairs."""
+        """Applicants (n, 1) and candidates (n, k) of 1,000 fixed episodes; at most 20,000 pairs."""
         n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
         episodes = hash64(_SAMPLE, np.arange(n))
         applicant_ids = self.applicants(episodes)

@@ -1,4 +1,4 @@
-"""How far long work is: a bar with rate and time left on a terminal, plain lines in a log."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG_EVERY_SECONDS = 10.0
 
 
 def steps(total: int, size: int, what: str, unit: str, *, progress: bool | None = None) -> Iterator[int]:
-    """Yields ``0, size, 2 * size, ...`` below ``total`` and shows how far it is.
+    """Yields ``0, size, 2 * size, ...`` below ``total`` and shows the progress.
 
     Args:
         total: How many there are to do.

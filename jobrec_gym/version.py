@@ -8,7 +8,7 @@ __all__ = ["written_by"]
 
 
 def written_by() -> str:
-    """This package and its version, as every file says of its writer."""
+    """This package and its version, as every file names its writer."""
     try:
         return f"jobrec-gym {metadata.version('jobrec-gym')}"
     except metadata.PackageNotFoundError:  # from a folder of sources

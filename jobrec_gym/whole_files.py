@@ -95,7 +95,7 @@ def whole_folder(
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
-    """Writes an ``.npy`` file as ``np.save`` does, which of a full disk says neither that it is full nor the file.
+    """Writes an ``.npy`` file as ``np.save`` does, but on a full disk the error says so and names the file.
 
     Raises:
         ValueError: For an array of objects.

@@ -1,1 +1,1 @@
-"""Public sets as logs: an adapter is a file with ``read(path) -> Interactions``; the sets themselves are the user's."""
+"""Public data sets as logs. An adapter is a module with ``read(path) -> Interactions``; users get the sets."""

@@ -22,7 +22,7 @@ _FILES = ("queries.tsv", "corpus_documents.tsv", "annotations.tsv")
 
 
 def read(path: Path, encoder: str = "all-MiniLM-L6-v2") -> Interactions:
-    """The 60 nearest titles of each searched one, 1 where it is relevant, 0 where it is not.
+    """The log: the 60 nearest titles of each searched title, with reward 1 if relevant and 0 if not.
 
     Args:
         path: A folder with ``queries.tsv``, ``corpus_documents.tsv`` and ``annotations.tsv``.

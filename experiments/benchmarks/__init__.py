@@ -1,1 +1,1 @@
-"""What ``python -m experiments.benchmark`` measures, a module a subject."""
+"""What ``python -m experiments.benchmark`` measures, one module for each subject."""

@@ -1,4 +1,4 @@
-"""How fast rewards come from decisions that are known already."""
+"""Speed of rewards from decisions that are known already."""
 
 from __future__ import annotations
 

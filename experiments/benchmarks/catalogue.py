@@ -115,7 +115,7 @@ def _opening(table: str, market: LabourMarket) -> Row:
 
 
 def serve(market: str, exact_up_to: int) -> dict[str, Any]:
-    """What a process spends that recommends from a saved market: memory with all vectors touched, time of a reset."""
+    """Memory and time of a process that recommends from a saved market: all vectors touched, time of a reset."""
     ids_ms, ids_cpu_ms = _reset_ms(_env(market, exact_up_to, "ids"))
     env = _env(market, exact_up_to, "features")
     reset_ms, cpu_ms = _reset_ms(env)

@@ -1,4 +1,4 @@
-"""How fast the environment is, beside a loop over single ones and beside copying its observations."""
+"""Speed of the environment, compared with a loop over single ones and with copying its observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast files of rows are read, beside pyarrow's own readers, and how much memory that takes."""
+"""Speed of reading files of rows, compared with pyarrow's readers, and the memory that it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast DynaQ learns and chooses, beside bare updates, the plain loop, and SB3's DQN."""
+"""Speed of DynaQ's learning and choosing, compared with bare updates, the plain loop, and SB3's DQN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the replay takes."""
+"""Memory of the replay."""
 
 from __future__ import annotations
 

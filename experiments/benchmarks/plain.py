@@ -1,4 +1,4 @@
-"""Dyna-Q written down as the design says it, one thing after the other: what the fast loop is measured against."""
+"""Dyna-Q written step by step, without any optimisation: the fast loop is compared with it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def seconds_per_call(call: Callable[[], Any], *, seconds: float = 0.3) -> float:
 def ratio_of(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 5, seconds: float = 0.3
 ) -> tuple[float, float, float]:
-    """Time of ``ours`` in times of ``theirs``, taken in turn, so that a noisy machine is noisy to both.
+    """Time of ``ours`` divided by that of ``theirs``, measured in turn, so that a busy machine slows both.
 
     Returns:
         The median of the rounds' ratios, and the least seconds a call of ours and of theirs.

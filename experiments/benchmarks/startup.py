@@ -1,4 +1,4 @@
-"""How soon the environment is there in a fresh process."""
+"""Time until the environment is ready in a fresh process."""
 
 from __future__ import annotations
 

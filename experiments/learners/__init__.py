@@ -1,1 +1,1 @@
-"""Opponents behind the verbs of an SB3 algorithm, one idea a file."""
+"""Opponents with the methods of an SB3 algorithm, one idea in each file."""

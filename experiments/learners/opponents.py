@@ -1,4 +1,4 @@
-"""Simple opponents with the verbs of an SB3 algorithm: random, popularity, cosine and the oracle."""
+"""Simple opponents with the methods of an SB3 algorithm: random, popularity, cosine and the oracle."""
 
 from __future__ import annotations
 

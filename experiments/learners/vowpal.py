@@ -1,4 +1,4 @@
-"""Vowpal Wabbit's contextual bandit, as it is used in production, behind the verbs of the other opponents."""
+"""Vowpal Wabbit's contextual bandit, as it is used in production, with the methods of the other opponents."""
 
 from __future__ import annotations
 

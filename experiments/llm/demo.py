@@ -18,7 +18,7 @@ _PORT = 18_111
 
 @plain_command
 def main() -> None:
-    """Serves, trains in a process of its own, and says what was asked; a second time nothing is asked."""
+    """Serves the model, trains in another process, and says what was asked; a second run asks nothing."""
     parser = argparse.ArgumentParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
     parser.parse_known_args()  # answers --help; what else there is are overrides of experiments.train
     with serve(fetch_smollm2(), port=_PORT) as address:

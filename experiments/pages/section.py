@@ -67,7 +67,7 @@ class Poster(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What stands in a section.
+    """The content of a section.
 
     Attributes:
         words: What there is to know before one looks.

@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """What came out, in a sentence or two.
+    """The result in a sentence or two.
 
     Attributes:
         headline: Empty where nobody learns, or nothing can be scored.

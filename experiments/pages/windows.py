@@ -1,4 +1,4 @@
-"""Rates over windows of equal length: a curve's rows stand at unlike distances, and their means would not compare."""
+"""Rates over windows of equal length, because the rows of a curve are at unequal distances."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One run: what a config says is built, trained, recorded, evaluated and read again."""
+"""One run: built from its config, trained, recorded, evaluated and read again."""

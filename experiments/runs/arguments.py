@@ -1,4 +1,4 @@
-"""What a command line says: looked at before Hydra sees it, and written so that it can be typed."""
+"""Command lines: checked before Hydra reads them, and quoted so that they can be typed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Lets ``-m`` stand anywhere, which Hydra does not, and refuses a flag that there is not.
+    """Allows ``-m`` anywhere, which Hydra does not, and refuses unknown flags.
 
     Raises:
         SystemExit: For such a flag, with the entry that it may have been meant for.

@@ -1,4 +1,4 @@
-"""A config becomes the run as it is to be. It is read here and once: nothing behind this module sees one."""
+"""Builds a run from its config. Only this module reads a config; the code that it calls gets plain arguments."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _OF_CAREERS = ("n_applicants", "n_sets")
 
 
 def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None) -> Setup:
-    """The run as a config says that it is to be.
+    """The run that a config describes.
 
     Args:
         cfg: A composed ``conf/train.yaml``, or the ``config.yaml`` of a finished run.
@@ -179,7 +179,7 @@ class EvaluationOptions:
 
 
 class Algorithm:
-    """Who learns: a class with SB3's verbs, and the arguments that it is called with beside ``env``.
+    """Who learns: a class with SB3's methods, and the arguments that it is called with besides ``env``.
 
     Its class is imported when it is first asked for, so that a run can be planned where the class cannot be imported.
 
@@ -313,7 +313,7 @@ class Task:
 
 
 class Setup(Task):
-    """The run as it is to be. What costs time is made when it is first asked for.
+    """A run that can be made. Parts that take time are made when they are first used.
 
     Before anything is made it can be sent to another process.
 
@@ -362,7 +362,7 @@ class Setup(Task):
 
     @cached_property
     def truth(self) -> Truth:
-        """Who knows what recommendations are worth, tied to the market.
+        """The simulator that knows expected rewards, bound to the market.
 
         Raises:
             RunError: For a simulator that does not know its rewards without asking, such as a language model.

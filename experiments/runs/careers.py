@@ -1,4 +1,4 @@
-"""How good an agent is at careers: an episode with each of some held-out applicants, beside the exact best policy."""
+"""Scores of agents in careers: an episode with each held-out applicant, compared with the exact best policy."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Careers:
         }
 
     def shares(self) -> dict[str, Any]:
-        """Who came how far, in plain JSON.
+        """The levels that applicants reached, in plain JSON.
 
         Returns:
             ``levels``, the shares of applicants whose highest level was 1 to 5, or ``None``; ``left_by``, by numbers of
@@ -146,7 +146,7 @@ def play(envs: Any, applicant_ids: Ids, seed: int, predict: Predict) -> Careers:
 
 
 def cosine_choice(action_features: NDArray[np.floating]) -> Predict:
-    """Who plays the most similar candidate.
+    """A policy that takes the most similar candidate.
 
     Args:
         action_features: (n_jobs, d_a), the environment's.
@@ -221,7 +221,7 @@ class CareerEvaluation:
         return {name: result.get(name, unknown) for name in POLICIES}
 
     def outcomes(self, model: Any) -> dict[str, Any]:
-        """Who came how far with an agent, see :meth:`Careers.shares`."""
+        """The levels that applicants reach with an agent, see :meth:`Careers.shares`."""
         return {"careers": self._play(model.predict).shares()}
 
     def reference_outcomes(self) -> dict[str, dict[str, Any]]:

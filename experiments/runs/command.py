@@ -1,4 +1,4 @@
-"""A command with a config: what its command line has wrong is said in one line, with what may have been meant."""
+"""Commands with a config. An error in the command line is told in one line, with a suggestion."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
 def command(
     config_path: str, config_name: str, kept: str = ""
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
-    """Makes a function a command, as ``hydra.main`` does, but for what it says of errors and does when it is stopped.
+    """Makes a function a command, as ``hydra.main`` does, but with errors of one line and a clean end when stopped.
 
     What a user can cause is told in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error is told in
     full. Ctrl-C and SIGTERM end it and its children: two lines say what was kept and how to go on, and it exits with
@@ -121,7 +121,7 @@ def command(
 
 
 def plain_command(task: Callable[[], Any]) -> Callable[[], Any]:
-    """Makes a function that reads its own arguments a command which tells errors and ends as :func:`command` has it.
+    """As :func:`command`, for a function that reads its own arguments.
 
     ``debug=true`` among the arguments is not the function's; with it programs that it starts tell errors in full, too.
     """

@@ -68,7 +68,7 @@ def record_episodes(
 
 
 def logged_episodes(interactions: Interactions, env: gym.Env) -> Iterator[Episode]:
-    """The answered rows of a log as episodes of one step, which is what a log knows: who came again is not told.
+    """The answered rows of a log as episodes of one step, because a log does not say which rows follow each other.
 
     Args:
         interactions: Says what was shown.

@@ -57,7 +57,7 @@ _BATCH = 8192
 
 
 class Truth(Protocol):
-    """Who knows what recommendations are worth; :class:`~jobrec_gym.simulators.rules.BoundRuleSimulator` does."""
+    """A simulator that knows expected rewards; :class:`~jobrec_gym.simulators.rules.BoundRuleSimulator` does."""
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         """Mean reward of pairs, shapes broadcast."""
@@ -67,7 +67,7 @@ class Truth(Protocol):
 
 
 class Evaluation(Protocol):
-    """What is known of any number of agents on the same held-out applicants; the first metric is the ``score``."""
+    """Evaluates any number of agents on the same held-out applicants; the first metric is the ``score``."""
 
     def __call__(self, model: Any) -> Metrics:
         """Metrics of an agent, for its learning curve."""

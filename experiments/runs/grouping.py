@@ -1,4 +1,4 @@
-"""Which runs are the same but for their seeds, what tells the others apart, and which can be compared."""
+"""Groups of runs that differ only by their seeds, names for the groups, and which groups can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys are refused before Hydra writes a config, and wherever in one they stand."""
+"""Refuses keys before Hydra writes a config, wherever in it they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, plain lines in a log."""
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WANTED: ContextVar[bool | None] = ContextVar("progress_bar", default=None)
 
 @contextmanager
 def progress_bars(wanted: Any) -> Iterator[None]:
-    """Says for all work inside whether it shows how far it is: what ``progress_bar`` of a command is.
+    """Sets whether the work inside shows its progress, by the entry ``progress_bar`` of a command.
 
     Args:
         wanted: ``None``: a bar on a terminal, lines in a log; ``True``: a bar; ``False``: nothing.
@@ -92,7 +92,7 @@ class Progress:
         self.close()
 
     def update(self, n: int = 1) -> None:
-        """So much more is done."""
+        """Adds to what is done."""
         self.done += n
         if self._bar is not None:
             self._bar.update(n)
@@ -100,12 +100,12 @@ class Progress:
             self._say()
 
     def reach(self, done: int) -> None:
-        """So much is done in all; less than before changes nothing."""
+        """Sets how much is done in all; a smaller number changes nothing."""
         if done > self.done:
             self.update(done - self.done)
 
     def close(self) -> None:
-        """No more is to be shown; what was shown is brought up to date."""
+        """Ends the display, after a last update."""
         if self._bar is not None:
             self._bar.close()
         elif self._said > self._begun:

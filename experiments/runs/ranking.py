@@ -1,4 +1,4 @@
-"""Everybody's best jobs in a file: made in parts, so that a kill loses little, and written in whole."""
+"""Each person's best jobs in a file. It is made in parts, so that a kill loses little, and appears whole."""
 
 from __future__ import annotations
 

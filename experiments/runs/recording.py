@@ -219,7 +219,7 @@ class LearningCurve(BaseCallback):
         self._end_if_asked()
 
     def keep(self) -> str:
-        """Writes a checkpoint, wherever between two rows the run stands; what was kept, in words."""
+        """Writes a checkpoint, also between two rows; returns what was kept, in words."""
         now = self.model.num_timesteps
         if self.save_checkpoint is None or now == 0:
             return ""

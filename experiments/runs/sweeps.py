@@ -1,4 +1,4 @@
-"""What a sweep says at its end: a table over its runs."""
+"""The table over its runs that a sweep prints at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: trained and evaluated, with all there is to know left in a folder."""
+"""Trains and evaluates one run, and writes all results into its folder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Trains and evaluates the agent of a run, and leaves all there is to know in a folder.
+    """Trains and evaluates the agent of a run, and writes all results into its folder.
 
     Args:
         setup: The run as it is to be.

@@ -1,4 +1,4 @@
-"""What the config of a run folder may name, which may be somebody else's: nothing but parts of this project."""
+"""Which classes the config of somebody else's run folder may name: only parts of this project."""
 
 from __future__ import annotations
 

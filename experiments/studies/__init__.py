@@ -1,1 +1,1 @@
-"""Several learners side by side, and what can be said of them."""
+"""Studies that compare several learners."""

@@ -1,4 +1,4 @@
-"""Learners side by side in some settings: the plan, the runs that are missing, and what is told of them."""
+"""Compares learners in some settings: the plan, the missing runs, and the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learners as they were after so many interactions, with all that a saved agent leaves out."""
+"""Learners after a number of interactions, trained again with all that a saved agent leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learners on the answers of a log: told online, and scored on people that they never met."""
+"""Learners on a log: they learn its answers one by one, and are scored on people whom they never met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a study: which learners and settings there are, and many runs in few processes."""
+"""The runs of a study: its learners and settings, and many runs in few processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What learners scored in a study, seed by seed, and what can be said of it."""
+"""The scores of learners in a study, seed by seed, and their summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process knows already of a market's pairs: answers by ids, without text, hash or file."""
+"""Answers on a market's pairs that this process knows already, by their ids, without text, hash or file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cold start: what the study found that made these runs."""
+"""The cold start: results of the study that made these runs."""
 
 from __future__ import annotations
 
