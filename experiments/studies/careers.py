@@ -28,7 +28,17 @@ from jobrec_gym.oracle import CareerOracle
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["careers_table", "evaluated", "figure_of", "left_out", "one_career", "plan_of", "run_plan", "table_of"]
+__all__ = [
+    "careers_table",
+    "evaluated",
+    "figure_of",
+    "held_out",
+    "left_out",
+    "one_career",
+    "plan_of",
+    "run_plan",
+    "table_of",
+]
 
 Options = Mapping[str, Any]
 
@@ -115,19 +125,28 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
     return {"runs": [results[_path(folder, asked)] for asked in plan]}
 
 
-def evaluated(model: Any, asked: Options) -> dict[str, Any]:
-    """What an agent's greedy policy earns with held-out applicants, an episode each; the same ones for all agents.
+def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
+    """Environments for an entry of a plan, one for each held-out applicant, and who they are; the same for all."""
+    people = _people(_training_env(asked, split="test"), asked["n_applicants"])
+    simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
+    arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": simulator}
+    return gym.make_vec("JobRecCareer-v0", num_envs=len(people), **arguments), people
+
+
+def evaluated(model: Any, asked: Options, envs: gym.vector.VectorEnv, people: NDArray[np.int64]) -> dict[str, Any]:
+    """What an agent's greedy policy earns with held-out applicants, an episode each, equal whenever it is asked.
 
     Args:
         model: With ``predict``; ``None`` for the most similar job.
         asked: An entry of a plan.
+        envs: As of :func:`held_out`.
+        people: Who is in them.
 
     Returns:
         ``return``, the mean sum of rewards; ``levels``, the shares of applicants whose highest level was 1 to 5;
         ``left``, the share that left, and ``left_by``, by numbers of steps that by then; ``steps``, the mean length;
         ``one``, the career of one applicant, see :meth:`~experiments.runs.careers.Careers.one`.
     """
-    envs, people = _held_out(asked)
     predict = cosine_choice(envs.unwrapped.action_features) if model is None else model.predict
     if model is not None and asked["learner"].get("shows") == "pairs":
         predict = _of_pairs(predict)
@@ -254,13 +273,13 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
     if "oracle" in asked:
         env = _training_env(asked, split="test")
         oracle = CareerOracle(env, asked["oracle"], n_sets=asked["n_sets"])
-        envs, people = _held_out(asked)
+        envs, people = held_out(asked)
         played = _told(play(envs, people, _EPISODES_SEED, oracle.predict))
         values, errors = oracle.values(people)
         error = float(np.sqrt((errors**2).sum()) / len(errors))
         return {"value": float(values.mean()), "error": error, "played": played}
     if not asked["learner"]:
-        return {"points": [{"after": 0, **evaluated(None, asked)}]}
+        return {"points": [{"after": 0, **evaluated(None, asked, *held_out(asked))}]}
     learner = dict(asked["learner"])
     make = get_object(learner.pop("_target_"))
     shows = learner.pop("shows", "ids")
@@ -269,6 +288,7 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
         env = gym.wrappers.FilterObservation(env, _PAIRS)
     model = make(env=env, seed=asked["seed"], **learner)
     points: list[dict[str, Any]] = []
+    envs, people = held_out(asked)
     seconds, before = 0.0, 0
     for after in asked["at"]:
         if after > before:
@@ -276,20 +296,13 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
             model.learn(after - before, reset_num_timesteps=before == 0, log_interval=None)
             seconds += time.process_time() - began
             before = after
-        points.append({"after": after, **evaluated(model, asked)})
+        points.append({"after": after, **evaluated(model, asked, envs, people)})
     return {"points": points, "cpu_ms": 1_000 * seconds / max(before, 1)}
 
 
 def _training_env(asked: Options, split: str) -> gym.Env[Any, Any]:
     simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
     return gym.make("JobRecCareer-v0", **asked["env"], observation="ids", split=split, simulator=simulator)
-
-
-def _held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
-    people = _people(_training_env(asked, split="test"), asked["n_applicants"])
-    simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
-    arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": simulator}
-    return gym.make_vec("JobRecCareer-v0", num_envs=len(people), **arguments), people
 
 
 def _people(env: gym.Env[Any, Any], n: int | None) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 from hydra import compose, initialize_config_dir
 
 from experiments.runs import build, training
+from experiments.runs.recording import LearningCurve
 
 CONF = Path(build.__file__).parents[2] / "conf"
 
@@ -68,6 +69,25 @@ def run(small, tmp_path):
         return training.run_training(build.build(small(*overrides)), tmp_path / folder, list(overrides))
 
     return ran
+
+
+@pytest.fixture
+def cut(run, monkeypatch):
+    """A run that is interrupted where it would log a step: ``cut(20, "algo=random")``, in the folder ``cut``."""
+    written = LearningCurve._write
+
+    def until(step, *overrides):
+        def interrupted(self, now):
+            if now == step:
+                raise KeyboardInterrupt
+            written(self, now)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LearningCurve, "_write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(*overrides, folder="cut")
+
+    return until
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from experiments.studies.careers import (
     careers_table,
     evaluated,
     figure_of,
+    held_out,
     left_out,
     one_career,
     plan_of,
@@ -67,8 +68,9 @@ def test_an_argument_is_varied_beside_its_own_value():
 
 def test_every_agent_meets_the_same_applicants_and_the_shares_of_levels_are_whole():
     asked = plan_of(OPTIONS)[2]
-    first, second = evaluated(None, asked), evaluated(None, asked)
-    assert first == second
+    envs, people = held_out(asked)
+    first, second = (evaluated(None, asked, envs, people) for _ in range(2))
+    assert first == second == evaluated(None, asked, *held_out(asked))
     assert np.isclose(sum(first["levels"]), 1) and 0 <= first["left"] <= 1 and first["steps"] <= 40
     by = list(first["left_by"].values())
     assert by == sorted(by) and by[-1] == first["left"]

@@ -10,7 +10,6 @@ from experiments.runs import build
 from experiments.runs.careers import Careers
 from experiments.runs.folders import RunError, find_runs
 from experiments.runs.ranking import ranking_of_run
-from experiments.runs.recording import LearningCurve
 from experiments.runs.saved import evaluate_run
 from experiments.runs.sweeps import in_words
 from jobrec_gym import JobRecCareerVectorEnv
@@ -72,20 +71,10 @@ def test_a_list_of_people_does_not_say_how_far_they_have_come(finished):
         ranking_of_run(finished.folder)
 
 
-def test_a_career_that_was_cut_goes_on_to_the_same_end(run, tmp_path, monkeypatch):
+def test_a_career_that_was_cut_goes_on_to_the_same_end(run, cut):
     overrides = (*CHEAP, "algo=dynaq_plus", "checkpoint_interval=8", "total_timesteps=24", "evaluation.at=[]")
     whole = run(*overrides, folder="whole")
-    written = LearningCurve._write
-
-    def killed(self, now):
-        if now == 16:
-            raise KeyboardInterrupt
-        written(self, now)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LearningCurve, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(*overrides, folder="cut")
+    cut(16, *overrides)
     resumed = run(*overrides, folder="cut")
 
     clocks = {"wall_clock": None, "files": None}  # a table of clocks is among the files

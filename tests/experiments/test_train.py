@@ -15,7 +15,7 @@ from commands import run_command
 from experiments.pages.page import write_report
 from experiments.runs import build, training
 from experiments.runs.folders import RunError, clear_if_only, find_runs, lock_run, unfinished_runs
-from experiments.runs.recording import LearningCurve, rows_until
+from experiments.runs.recording import rows_until
 
 ROOT = Path(build.__file__).parents[2]
 CLOCKS = ["seconds", "cpu_seconds"]
@@ -156,20 +156,10 @@ def test_a_run_without_a_summary_begins_anew_and_mixes_nothing(run, tmp_path):
     assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 4
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, cut, tmp_path, monkeypatch):
     overrides = ("checkpoint_interval=10", "total_timesteps=40", "env.resample=step", "pretrain.epochs=1")
     whole = run(*overrides, folder="whole")
-    written = LearningCurve._write
-
-    def killed(self, now):
-        if now == 30:
-            raise KeyboardInterrupt
-        written(self, now)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LearningCurve, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(*overrides, folder="cut")
+    cut(30, *overrides)
     assert not (tmp_path / "cut" / "summary.json").exists()
     with monkeypatch.context() as patch:
         patch.setattr(build.Algorithm, "make", None)
@@ -181,20 +171,10 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(run, tmp
     assert not (tmp_path / "cut" / "checkpoint").exists()
 
 
-def test_a_run_cut_before_its_first_log_row_goes_on(run, tmp_path, monkeypatch):
+def test_a_run_cut_before_its_first_log_row_goes_on(run, cut, tmp_path):
     overrides = ("checkpoint_interval=10", "total_timesteps=30")
     whole = run(*overrides, folder="whole")
-    written = LearningCurve._write
-
-    def killed(self, now):
-        if now == 20:
-            raise KeyboardInterrupt
-        written(self, now)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LearningCurve, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(*overrides, folder="cut")
+    cut(20, *overrides)
     assert (tmp_path / "cut" / "progress.csv").read_text() == ""
 
     assert without_wall_clock(run(*overrides, folder="cut")) == without_wall_clock(whole)
