@@ -582,8 +582,8 @@ def _refuse_rules(simulator: UserSimulator | SimulatorSpec) -> None:
 
 
 def _decisions(terminate_on: Sequence[str]) -> list[str]:
-    if not isinstance(terminate_on, (tuple, list)) or not set(terminate_on) <= set(DECISIONS):
-        raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r}.")
+    if not isinstance(terminate_on, (tuple, list)) or not all(one in DECISIONS for one in terminate_on):
+        raise ValueError(f"`terminate_on` must be a tuple of decisions of {DECISIONS}, got {terminate_on!r:.80}.")
     return list(terminate_on)
 
 

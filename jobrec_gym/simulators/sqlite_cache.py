@@ -277,7 +277,8 @@ def _connect(path: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if connection is not None:
             connection.close()
-        raise ValueError(f"{path} is not a cache of answers ({error}): choose another file.") from error
+        said = " ".join(str(error).split())  # SQLite quotes a broken file, ends of lines and all
+        raise ValueError(f"{path} is not a cache of answers ({said:.200}): choose another file.") from error
     if version not in (0, _VERSION):
         writer = _writer(connection)
         connection.close()
@@ -342,7 +343,7 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
 
 def _unusable(path: str, error: Exception) -> CacheUnusable:
     """What an error of SQLite or of the file system means to whoever named the place."""
-    said = str(error)
+    said = f"{' '.join(str(error).split()):.200}"
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
     elif _has_no_handle_left():

@@ -36,6 +36,7 @@ FOUND = [
         id="agents-a long folder",
     ),
     ("caches", '[["open", "plain"], ["zero", "plain/answers.sqlite", 31208, 24]]'),
+    ("caches", '[["open", "plain"], ["insert", "plain/answers.sqlite", 3954, "22"]]'),
     ("caches", '[["open", "export.jsonl"], ["insert", "export.jsonl", 0, "fffe"]]'),
     ("caches", '[["open", "export.jsonl"], ["row", 1, ["set", "row", ["cost_usd"], 9223372036854775808]]]'),
     pytest.param(
@@ -81,6 +82,11 @@ FOUND = [
     ("overrides", '[["reward=[1]"]]'),
     ("replays", '[["flip", "replay.npz!n_added.npy", 117, 3]]'),
     ("replays", '[["drop", "replay.npz", 0, 1]]'),
+    (
+        "wrappers",
+        '[["wrap", "feedback", {"simulator": {"type": "rules", "seed": 0}, "terminate_on": [[]]}, {}, []],'
+        ' ["play", 0, []]]',
+    ),
 ]
 """Kinds and inputs of which came something else than what was right or an error of the project's own."""
 
