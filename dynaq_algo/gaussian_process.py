@@ -14,7 +14,7 @@ from dynaq_algo.arguments import best_match
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
 
-__all__ = ["DEFAULT_SCALES", "GaussianProcess"]
+__all__ = ["DEFAULT_SCALES", "SCALES_WITH_SOURCES", "GaussianProcess"]
 
 DEFAULT_SCALES: Mapping[str, float] = {
     "constant": 0.05,
@@ -30,6 +30,9 @@ DEFAULT_SCALES: Mapping[str, float] = {
     "same_pair": 0.15,
 }
 """Prior standard deviation of each part of a reward, see :class:`GaussianProcess`."""
+
+SCALES_WITH_SOURCES: Mapping[str, float] = {"trust": 0.0, "similarity": 0.1}
+"""The scales whose default is another one with `prior_sources`."""
 
 _SAME = 1 - 1e-5
 """Cosine from which two vectors are the same one."""
@@ -116,15 +119,18 @@ class GaussianProcess(nn.Module):
     With `prior_sources` the prior mean is a sum: each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a wrong source is
     dropped, and a right one beside it is kept. The less the answers vary, compared with what the scales expect, the
-    more they count for the factors. `prior` and `spike_slab` are not used then, and the scale `trust` is 0 unless it is
-    given. A number of `pairs` that is a source is used in the prior mean only, not as one of `pairs`.
+    more they count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust`
+    is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities
+    count: with a small scale, a source that is half right is trusted for what the similarities explain. A number of
+    `pairs` that is a source is used in the prior mean only, not as one of `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 
     Args:
         features: `"blockwise"`; shared with the Q-network.
         prior: Prior mean of the weight of each similarity, and optionally of each number of `pairs`; None for 0.
-        scales: In place of those in :data:`DEFAULT_SCALES`; 0 leaves a part out.
+        scales: In place of those in :data:`DEFAULT_SCALES`, with `prior_sources` also in :data:`SCALES_WITH_SOURCES`;
+            0 leaves a part out.
         noise: Standard deviation of a reward around its mean, above 0.
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether the factor of the prior mean is learned. Use it with `trust` 0, because `trust` is another
@@ -136,7 +142,7 @@ class GaussianProcess(nn.Module):
             doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
             scale of 0 stays 0.
         prior_sources: What the prior mean is a sum of: `"blocks"`, and numbers of `pairs` by name, with the weight of
-            each in rewards per standard deviation; a sequence of names for weights of 0.1. None for `prior`.
+            each in rewards per standard deviation; a sequence of names for weights of 0.2. None for `prior`.
         pair_names: What the numbers of `pairs` are, (p,), where sources are among them.
 
     Raises:
@@ -191,9 +197,8 @@ class GaussianProcess(nn.Module):
                 f"`scales` must name parts of {tuple(DEFAULT_SCALES)}, got {unknown}"
                 f"{best_match(unknown[0], DEFAULT_SCALES)}."
             )
-        # Each source has a factor of its own, so nothing doubts all of them together unless it is told to.
-        doubt = {} if prior_sources is None else {"trust": 0.0}
-        self.scales = {**DEFAULT_SCALES, **doubt, **(scales or {})}
+        with_sources = {} if prior_sources is None else SCALES_WITH_SOURCES
+        self.scales = {**DEFAULT_SCALES, **with_sources, **(scales or {})}
         if not all(0 <= scale < np.inf for scale in self.scales.values()):
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
         if fit_scales and not any(self.scales.values()):

@@ -51,7 +51,6 @@ def plus_arguments(
     """
     scales = {
         "constant": 1.0,
-        "similarity": 0.03,
         "pairs": 0.1,
         "trust": 0.0,
         "state": 0.15,

@@ -235,6 +235,7 @@ def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
     import torch
 
     from dynaq_algo import DynaQ
+    from dynaq_algo.gaussian_process import SCALES_WITH_SOURCES
     from jobrec_gym import FeedbackReward
 
     torch.set_num_threads(1)
@@ -255,7 +256,13 @@ def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
     if sources:
         agent = DynaQ.plus(env, seed=cell.seed, prior_sources=list(sources))
     else:
-        agent = DynaQ.plus(env, seed=cell.seed, policy_kwargs={"prior": [0.0, 0.0]})
+        # The same agent but for the sources.
+        agent = DynaQ.plus(
+            env,
+            seed=cell.seed,
+            policy_kwargs={"prior": [0.0, 0.0]},
+            world_model_kwargs={"scales": dict(SCALES_WITH_SOURCES)},
+        )
     score = _scorer(market, truth, env.unwrapped if sources else None, cell.seed)
     expected = truth.expected_reward(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs)))
     checkpoints = [at for at in CHECKPOINTS if at <= n_interactions]

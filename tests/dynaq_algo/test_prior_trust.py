@@ -7,7 +7,7 @@ from toy import ToyEnv
 
 from dynaq_algo import DynaQ, GaussianProcessBandit, LinearBandit, gaussian_process
 from dynaq_algo.features import BlockwiseFeatures
-from dynaq_algo.gaussian_process import GaussianProcess
+from dynaq_algo.gaussian_process import SCALES_WITH_SOURCES, GaussianProcess
 from dynaq_algo.prior_trust import FactorPrior, source_weights, sources_of
 
 SCALES = {"constant": 1.0}
@@ -85,6 +85,22 @@ def test_a_source_that_says_the_contrary_is_turned_round():
     assert trust.mean[1] < -0.7 and trust.dropped[0] > 0.8
 
 
+@pytest.mark.parametrize(("scales", "scale"), [(None, 0.1), ({"similarity": 0.03}, 0.03)])
+def test_a_half_right_source_is_not_trusted_for_what_similarities_explain(scales, scale):
+    rng = np.random.default_rng(0)
+    features = BlockwiseFeatures(6, 6, n_pairs=1)
+    features.fit(rng.normal(size=(50, 6)))
+    state, action = (th.as_tensor(rng.normal(size=(60, 6)), dtype=th.float32) for _ in range(2))
+    fit = features.of_blocks(state, action).sum(dim=1)
+    pairs = (fit + fit.std() * th.as_tensor(rng.normal(size=60))).unsqueeze(1).float()
+    features.fit_pairs(pairs.numpy())
+    model = GaussianProcess(features, scales=scales, prior_sources=["half"], pair_names=["half"])
+    model.observe(state, action, pairs, 0.2 * fit)
+
+    assert (model.scales["similarity"], model.scales["trust"]) == (scale, 0.0)
+    assert (model.trust().mean[0] < 0.25) == (scale == 0.1)
+
+
 def test_more_answers_of_another_kind_of_noise_do_not_make_it_surer_than_they_are():
     noise = th.as_tensor(np.random.default_rng(3).normal(size=60))
     calm, wild = (answered(reward=lambda z, size=size: 0.2 * z[:, 0] + size * noise)[0].trust() for size in (0.0, 2.0))
@@ -95,7 +111,9 @@ def test_given_the_factors_the_mean_is_the_textbooks_and_their_doubt_is_in_the_s
     model, (state, action, pairs), told = answered(20)
     trust = model.trust()
     one = GaussianProcess(
-        model.features, [0.0, 0.0, *(0.2 * trust.mean), 0.0], {**SCALES, "trust": 0.0, "pairs": 0.0, "quadratic": 0.0}
+        model.features,
+        [0.0, 0.0, *(0.2 * trust.mean), 0.0],
+        {**SCALES, **SCALES_WITH_SOURCES, "pairs": 0.0, "quadratic": 0.0},
     )
     model.scales |= {"pairs": 0.0, "quadratic": 0.0}
     model._solve()
