@@ -62,7 +62,7 @@ def test_a_sweep_and_an_evaluation_tell_of_careers(folder, finished):
     fewer = evaluate_run(finished, {"n_applicants": 2, "n_sets": 0})
     assert fewer["evaluation"] == {"n_applicants": 2, "n_sets": 0}
     assert fewer["held_out"]["score"] is None and fewer["references"]["oracle"]["return"] is None
-    with pytest.raises(RunError, match=r"`evaluation.n_pairs` has no part.*n_applicants"):
+    with pytest.raises(RunError, match=r"`evaluation.n_pairs` does not apply to .*n_applicants"):
         evaluate_run(finished, {"n_pairs": 5})
 
 
