@@ -152,10 +152,10 @@ SWEEP = (
     "market.n_applicants=40",
     "env.num_candidates=5",
     "env.resample=step",
-    "total_timesteps=40",
+    "total_timesteps=20",
     "evaluation.n_pairs=16",
     "evaluation.n_episodes=4",
-    "evaluation.interval=40",
+    "evaluation.interval=20",
     "evaluation.at=[0]",
     "algo.policy_kwargs.net_arch=[8]",
     "simulator.calls.concurrency=2",
@@ -178,21 +178,21 @@ def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
 
     def script(body, number):
         answer = decide_by_text(body, number)
-        # The 50th question is of the second run; it and what comes behind it wait for the kill.
-        return answer if number < 50 or killed.is_set() else waits(killed, answer)
+        # The 25th question is of the second run; it and what comes behind it wait for the kill.
+        return answer if number < 25 or killed.is_set() else waits(killed, answer)
 
     with serving(script) as fake:
         sweep, folder = sweep_of(fake, "killed")
         line = [sys.executable, "-m", "experiments.train", *sweep]
         first = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
-        while fake.calls < 50 and first.poll() is None:
+        while fake.calls < 25 and first.poll() is None:
             time.sleep(0.01)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         killed_at = fake.calls
         killed.set()
         lapse_claims(folder / "answers.sqlite")
-        assert 50 <= killed_at < 70
+        assert 25 <= killed_at < 45
         run_command("train", *sweep, imported=["litellm"]).check_returncode()
         assert fake.calls > killed_at
         # Only what was under way at the kill was asked again.
