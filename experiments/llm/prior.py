@@ -33,6 +33,7 @@ __all__ = [
     "PlantedAnswers",
     "alignment_of",
     "corrupted",
+    "cost_table",
     "figure_of",
     "goals_of",
     "play",
@@ -50,6 +51,8 @@ CHECKPOINTS = (0, 20, 50, 100, 200)
 
 THIS_MODEL = ("model", "model less job's mean")
 """What is put as the model against the project's own planted truth: its probabilities, without and with the option."""
+
+_WITHOUT = {"model": "none", "both": "cosine"}  # what is left of a prior without the model
 
 _REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
 _N_CANDIDATES, _STEPS, _SETS = 10, 10, 200
@@ -78,6 +81,7 @@ def main(cfg: DictConfig) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["alignment", "noise", "prior", "score", "regret"], *rows])
     tables = score_table(runs, options["alignments"], options["noises"])
+    tables += cost_table(runs, options["alignments"], options["noises"])
     for header, lines in tables:
         print(format_table(header, lines), end="\n\n")
     about = {"seeds": options["seeds"], "n_interactions": cfg.n_interactions, "commit": commit_of_checkout()}
@@ -412,6 +416,42 @@ def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "re
     return [runs[cell] for cell in sorted(cells, key=lambda cell: cell.seed)]
 
 
+def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
+    """What a model's word costs beside the same agent without it: a table, or none where a run is too short.
+
+    Score that is lost; by which share the regret of the answers from the 50th to the 200th is larger; and the share of
+    the regret of the first 100 that is saved. Means over noises and seeds, with standard errors over seeds.
+    """
+    if str(CHECKPOINTS[-1]) not in next(iter(runs.values()))["score"]:
+        return []
+
+    def by_seed(name: str, alignment: float, what: str, at: str) -> Floats:
+        found: Floats = np.array([[run[what][at] for run in _of(runs, noise, name, alignment)] for noise in noises])
+        return found.mean(axis=0)
+
+    after = ("50", "100", "200")
+    rows = []
+    for (prior, without), alignment in itertools.product(_WITHOUT.items(), alignments):
+        score, score_without = ([by_seed(name, alignment, "score", at) for at in after] for name in (prior, without))
+        regret, regret_without = ([by_seed(name, alignment, "regret", at) for at in after] for name in (prior, without))
+        lost = np.subtract(score_without, score)
+        late, late_without = regret[2] - regret[0], regret_without[2] - regret_without[0]
+        shares = [
+            (late - late_without) / late_without.mean(),
+            (regret_without[1] - regret[1]) / regret_without[1].mean(),
+        ]
+        cells = [_with_error(values, 3) for values in lost] + [_with_error(values, 2) for values in shares]
+        rows.append([f"{prior}, alignment {alignment:g}", *cells])
+    header = ["cost: prior", *(f"score lost {at}" for at in after), "more regret 50 to 200", "regret saved 100"]
+    return [(header, rows)]
+
+
+def _with_error(values: Floats, digits: int) -> str:
+    """Mean and standard error of values (n,), the second where n is above 1."""
+    error = f" +- {values.std(ddof=1) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{error}"
+
+
 def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> dict[str, Any]:
     """What a model's word costs and saves, each against the same prior without it, means over seeds.
 
@@ -428,7 +468,7 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
     def regret(found: list[dict[str, Any]], start: str, end: str) -> float:
         return float(np.mean([run["regret"][end] - run["regret"][start] for run in found]))
 
-    for (prior, without), noise in itertools.product((("model", "none"), ("both", "cosine")), noises):
+    for (prior, without), noise in itertools.product(_WITHOUT.items(), noises):
         base = _of(runs, noise, without, 0.0)
         checkpoints = list(base[0]["score"])
         if checkpoints[-1] != str(CHECKPOINTS[-1]):

@@ -13,7 +13,16 @@ pytest.importorskip("dynaq_algo.dynaq", reason="needs the extra 'algo'")
 from commands import run_command
 
 from experiments.llm import prior
-from experiments.llm.prior import CHECKPOINTS, Cell, PlantedAnswers, alignment_of, corrupted, goals_of, table_rows
+from experiments.llm.prior import (
+    CHECKPOINTS,
+    Cell,
+    PlantedAnswers,
+    alignment_of,
+    corrupted,
+    cost_table,
+    goals_of,
+    table_rows,
+)
 from experiments.studies.judges import JUDGES, PlantedPolicy, judges_table, run_judge
 
 
@@ -78,6 +87,20 @@ def test_goals_are_costs_and_savings_beside_the_same_prior_without_the_model():
     cost = goals["cost"]["both, noise 0.5, alignment 0"]
     assert cost["regret"] == pytest.approx(0.1) and cost["score"]["200"] == pytest.approx(0.04)
     assert goals["told"]["model, noise 0.5"] == {"20": 1.0, "50": 1.0}
+
+
+def test_the_costs_are_means_over_noises_with_the_error_of_seeds():
+    runs = of_seeds() | of_seeds(noise=1.0)
+    runs[Cell(1, 1.0, "model", 0.0)]["score"]["50"] = 0.0
+    ((header, rows),) = cost_table(runs, [1.0, 0.0], [0.5, 1.0])
+
+    assert [row[0] for row in rows] == [f"{name}, alignment {a}" for name in ("model", "both") for a in (1, 0)]
+    none, both = (dict(zip(header, rows[place], strict=True)) for place in (1, 3))
+    assert none["score lost 50"] == "0.050 +- 0.050", "one of four lost .2"
+    assert none["more regret 50 to 200"] == "0.10 +- 0.00" and none["regret saved 100"] == "-0.10 +- 0.00"
+    assert both["score lost 200"] == "0.040 +- 0.000"
+    short = {cell: {**run, "score": {"0": 0.0}} for cell, run in runs.items()}
+    assert cost_table(short, [1.0, 0.0], [0.5, 1.0]) == []
 
 
 def test_the_command_goes_on_where_it_was_and_prints_its_table_last(tmp_path, monkeypatch):
