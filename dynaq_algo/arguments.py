@@ -27,6 +27,10 @@ __all__ = [
 
 BOOTSTRAPS = ("same_action", "max", "double")
 PLANNING = ("background", "decision_time")
+MOST_BONUS = 1_000_000
+"""Standard deviations that count as much as a reward."""
+MOST_COLLECTED = 1_000_000
+"""Steps from one training to the next."""
 MOST_DRAWN = 1 << 24
 """Transitions of one draw, which take a gigabyte or more."""
 
@@ -161,11 +165,17 @@ def check_learning(given: Mapping[str, Any]) -> None:
         )
     if not (isinstance(exploration_bonus, numbers.Real) and 0 <= exploration_bonus < math.inf):
         raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")
+    if exploration_bonus > MOST_BONUS:
+        raise ValueError(f"`exploration_bonus` must be {MOST_BONUS:,} or less, got {exploration_bonus!r:.80}.")
     if not 0 <= gamma <= 1 or (given["bootstrap"] == "same_action" and gamma == 1):
         raise ValueError(
             f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
             f'got {gamma}. Lower it, or use `bootstrap="max"`.'
         )
+    frequency = given["train_freq"]
+    every = frequency[0] if isinstance(frequency, tuple | list) else frequency
+    if every > MOST_COLLECTED:
+        raise ValueError(f"`train_freq` must be {MOST_COLLECTED:,} or less, got {every}: nothing is learned before.")
     for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
         require_whole(name, given[name], 0 if name == "planning_steps" else 1)
     drawn = max(1, given["planning_steps"]) * given["batch_size"]

@@ -126,7 +126,7 @@ class _Reader:
             "pairs": lambda value: {self.read(key): self.read(item) for key, item in value["items"]},
             "tuple": lambda value: tuple(self.read(item) for item in value["items"]),
             "deque": lambda value: deque((self.read(item) for item in value["items"]), maxlen=value["maxlen"]),
-            "train_freq": lambda value: TrainFreq(int(value["frequency"]), TrainFrequencyUnit(value["unit"])),
+            "train_freq": self._train_freq,
             "class": lambda value: _class_of(value["name"]),
             "space": self._space,
             "object": self._object,
@@ -134,6 +134,12 @@ class _Reader:
         if not isinstance(kind, str) or kind not in readers:
             raise NotPlain(f"it holds a value of the kind {str(kind)[:80]!r}, which this version does not know")
         return readers[kind](value)
+
+    def _train_freq(self, value: Mapping[str, Any]) -> TrainFreq:
+        frequency = value["frequency"]
+        if not isinstance(frequency, int) or frequency < 1:
+            raise NotPlain(f"it trains every {str(frequency)[:80]} steps")
+        return TrainFreq(frequency, TrainFrequencyUnit(value["unit"]))
 
     def _array(self, value: Mapping[str, Any]) -> np.ndarray:
         dtype, shape = np.dtype(str(value["dtype"])), tuple(int(size) for size in value["shape"])

@@ -476,6 +476,8 @@ class Interactions:
                     if len(ids) and not (ids.min() >= 0 and ids.max() < len(keys[side])):
                         raise ValueError(f"`{name}` has ids that it has no keys of")
                     columns[name] = ids.astype(np.int64)
+            if "shown_offsets" in columns:
+                columns["shown_offsets"] = columns["shown_offsets"].astype(np.int64)  # its order is checked below
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise LogError(f"{folder} holds no whole log: {error}; save it again.") from error
         try:

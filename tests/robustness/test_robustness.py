@@ -29,6 +29,9 @@ FOUND = [
     ("agents", '[["set", "agent.zip!data", ["max_grad_norm"], 7629394531250000000000000]]'),
     ("agents", '[["set", "agent.zip!data", ["planning_source"], []]]'),
     ("agents", '[["drop", "agent.zip!data", 5418, 36]]'),
+    ("agents", '[["set", "agent.zip!data", ["exploration_bonus"], 29103830456733703613]]'),
+    ("agents", '[["set", "agent.zip!data", ["train_freq"], 2147483648]]'),
+    ("agents", '[["set", "agent.zip!data", ["train_freq", "frequency"], 0.5]]'),
     ("agents", '[["set", "agent.zip!data", ["forecasts"], "xx"]]'),
     ("agents", '[["set", "agent.zip!data", ["planning_steps"], 268435456]]'),
     pytest.param(
@@ -65,6 +68,7 @@ FOUND = [
     ("logs", '[["source", "saved", false], ["drop", "saved/reward.npy", 60, 1]]'),
     ("logs", '[["source", "saved", true], ["number", "saved/shown_offsets.npy", 0, 1]]'),
     ("logs", '[["source", "saved", true], ["type", "saved/jobs_keys.npy", "S2"]]'),
+    ("logs", '[["source", "saved", true], ["type", "saved/shown_offsets.npy", "uint64"]]'),
     ("logs", '[["source", "saved", true], ["type", "saved/reward.npy", "U3"]]'),
     ("markets", '[["set", "market.json", ["vocabulary", "occupation_families"], ""], ["believed"]]'),
     ("markets", '[["copy", "tables/applicants-keys.npy", 0, 0, 158], ["believed"]]'),
