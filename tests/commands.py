@@ -2,8 +2,9 @@
 
 A command spends most of a small run's CPU time on imports. :func:`run_command` starts this file as a program, once for
 all tests; it imports what commands share and forks for each of them. A fork runs a module as ``python -m`` does, in a
-folder and an environment of its own, writes to files of its own, and ends as a process does. :func:`run_shell` makes
-forks of the commands in some lines of a shell.
+folder and an environment of its own, writes to files of its own, and ends as a process does. :func:`begin_command`
+does not wait for the end, for tests that stop it; :func:`run_shell` makes forks of the commands in some lines of a
+shell.
 
 What a fork cannot show, tests show with a process of their own: what a module imports, how long its start takes, and
 that processes which are spawned find what they need.
@@ -30,9 +31,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-__all__ = ["run_command", "run_shell"]
+__all__ = ["Begun", "begin_command", "run_command", "run_shell"]
 
 ROOT = Path(__file__).parents[1]
 _SHARED = (
@@ -82,6 +83,60 @@ def run_command(
         return subprocess.CompletedProcess([name, *arguments], status, out.read(), err.read())
 
 
+class Begun:
+    """A command that runs, with what a ``subprocess.Popen`` of it would say.
+
+    Attributes:
+        pid: Of the process, which leads a session and a group of its own.
+        returncode: None while it runs.
+    """
+
+    def __init__(self, connection: socket.socket, pid: int, files: tuple[IO[str], IO[str]]):
+        self.pid = pid
+        self.returncode: int | None = None
+        self._connection = connection
+        self._files = files
+        self._told: list[str] = []
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self) -> int:
+        """Waits for the end; returns the exit status."""
+        if self.returncode is None:
+            self.returncode = _received(self._connection)
+            self._connection.close()
+            for file in self._files:
+                with file:
+                    file.seek(0)
+                    self._told.append(file.read())
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """Waits for the end; returns what it wrote to stdout and stderr."""
+        self.wait()
+        out, err = self._told
+        return out, err
+
+
+def begin_command(name: str, *arguments: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> Begun:
+    """Starts ``python -m experiments.NAME ARGUMENTS`` in a session of its own, as :func:`run_command` does.
+
+    Raises:
+        RuntimeError: If the process that forks has died.
+    """
+    # A connection of its own: the others answer meanwhile.
+    connection = _connect()
+    files = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until the command ends
+    told = {**os.environ, **(environment or {})}
+    numbers = [file.fileno() for file in files]
+    _send(connection, f"experiments.{name}", arguments, cwd, told, numbers, own_session=True)
+    return Begun(connection, _received(connection), files)
+
+
 def run_shell(lines: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Returns what lines of a shell say and end with; what they start comes one after the other.
 
@@ -115,24 +170,50 @@ def _ask(
     imported: Sequence[str] = (),
 ) -> int:
     """The exit status of a module that runs in a fork and writes to two files."""
+    _send(server, module, arguments, cwd, environment, files, imported)
+    return _received(server)
+
+
+def _send(
+    server: socket.socket,
+    module: str,
+    arguments: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    files: Sequence[int],
+    imported: Sequence[str] = (),
+    own_session: bool = False,
+) -> None:
+    """Asks for a fork that runs a module; in a session of its own, its process id comes before its exit status."""
     request = {
         "module": module,
         "arguments": arguments,
         "cwd": str(cwd),
         "environment": dict(environment),
         "imported": imported,
+        "own_session": own_session,
     }
-    status = b""
-    with suppress(ConnectionError):
+    with suppress(ConnectionError):  # that it has died is said where its answer is awaited
         socket.send_fds(server, [json.dumps(request).encode()], files)
-        status = server.recv(_LONGEST)
-    if not status:
+
+
+def _received(server: socket.socket) -> int:
+    """The next number that the process which forks has to say."""
+    number = b""
+    with suppress(ConnectionError):
+        number = server.recv(_LONGEST)
+    if not number:
         raise RuntimeError("The process that forks commands has died; what it said of it is above.")
-    return json.loads(status)
+    return int(json.loads(number))
 
 
 @functools.cache
 def _server() -> socket.socket:
+    """The connection for commands that are waited for."""
+    return _connect()
+
+
+def _connect() -> socket.socket:
     """A connection to a process that forks, which ends with it, however the tests end.
 
     The workers of pytest-xdist share what is imported: the first of them starts a process that forks once for each.
@@ -192,12 +273,16 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
         child = os.fork()
         if not child:
             requests.close()
+            if request["own_session"]:
+                os.setsid()
         for number, file in zip((1, 2), files, strict=True):
             if not child:
                 os.dup2(file, number)
             os.close(file)
         if not child:
             return request
+        if request["own_session"]:
+            requests.send(json.dumps(child).encode())
         requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
@@ -232,6 +317,8 @@ def _become(request: dict[str, Any], paths: Sequence[str]) -> NoReturn:
 
 def _warm_up() -> None:
     """Imports what commands share, lets Hydra find its plug-ins and read a config, and torch import its compiler."""
+    # As the simulator has it, before litellm is imported: otherwise that asks the network for a list of prices.
+    os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
     for name in _SHARED:
         import_module(name)
     import torch

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import begin_command
+
 import experiments
 from experiments.runs.folders import lock_run
 from experiments.runs.interrupts import Interrupted, held, interruptible
@@ -33,6 +35,12 @@ ENDLESS = "total_timesteps=100000000"
 
 def begun(folder, command, *arguments):
     """A command in a folder of the test."""
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return begin_command(command, *arguments, cwd=folder, environment=environment)
+
+
+def begun_alone(folder, command, *arguments):
+    """A command in a process of its own, which starts further ones as it does for a user."""
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{command}", *arguments],
         cwd=folder,
@@ -92,7 +100,7 @@ def test_an_agent_without_checkpoints_says_that_nothing_is_kept(tmp_path):
 @pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_a_sweep_side_by_side_ends_its_children_when_they_have_kept_theirs(tmp_path, number, whole_group):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher")
-    process = begun(tmp_path, "train", "-m", "seed=0,1", "launcher=joblib", *SMALL, ENDLESS)
+    process = begun_alone(tmp_path, "train", "-m", "seed=0,1", "launcher=joblib", *SMALL, ENDLESS)
 
     kept, how = stopped_once(process, lambda: len(rows(tmp_path, "runs/*/*/*")) == 2, number, whole_group)
 
@@ -108,7 +116,7 @@ def test_a_sweep_side_by_side_ends_its_children_when_they_have_kept_theirs(tmp_p
 def test_a_study_ends_its_processes_when_they_have_kept_theirs(tmp_path):
     common = ",".join(f'"{item}"' for item in [*SMALL[:2], *SMALL[3:5], "env.num_candidates=5"])
     arguments = ["learners=[dynaq]", "seeds=[0,1]", "interactions=1000000", f"common=[{common}]"]
-    process = begun(tmp_path, "coldstart", *arguments)
+    process = begun_alone(tmp_path, "coldstart", *arguments)
 
     kept, how = stopped_once(process, lambda: len(rows(tmp_path, "runs/*/*/*/*/*")) == 2, signal.SIGTERM)
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from importlib.util import find_spec
@@ -17,7 +15,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 if find_spec("litellm") is None:
     pytest.skip('needs the extra "llm"', allow_module_level=True)
 
-from commands import run_command
+from commands import begin_command, run_command
 from fake_llm import decides, fails, lapse_claims, leans, says, serving, waits
 
 from experiments.llm import check
@@ -183,8 +181,7 @@ def test_a_sweep_that_was_killed_pays_nothing_twice_and_loses_nothing(tmp_path):
 
     with serving(script) as fake:
         sweep, folder = sweep_of(fake, "killed")
-        line = [sys.executable, "-m", "experiments.train", *sweep]
-        first = subprocess.Popen(line, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+        first = begin_command("train", *sweep)
         while fake.calls < 25 and first.poll() is None:
             time.sleep(0.01)
         os.killpg(first.pid, signal.SIGKILL)
