@@ -59,7 +59,7 @@ def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[s
     """
     known = sorted(known)
     if unknown := [name for name in given if name not in known]:
-        raise TypeError(f"{whose} has no argument {unknown[0]!r}{best_match(unknown[0], known)}.")
+        raise TypeError(f"{whose} has no argument {unknown[0]!r:.80}{best_match(unknown[0], known)}.")
 
 
 def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[str]) -> None:

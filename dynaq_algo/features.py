@@ -352,7 +352,7 @@ def make_features(
     if isinstance(features, str):
         if features not in FEATURES:
             raise ValueError(
-                f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r}"
+                f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r:.80}"
                 f"{best_match(features, FEATURES)}."
             )
         features = FEATURES[features]

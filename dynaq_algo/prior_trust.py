@@ -117,7 +117,7 @@ def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, 
         ValueError: For none, too many, the same one twice, or a weight that is 0 or not finite.
     """
     if isinstance(prior_sources, str):
-        raise ValueError(f"`prior_sources` must be a sequence of names, e.g. [{prior_sources!r}], got a text.")
+        raise ValueError(f"`prior_sources` must be a sequence of names, e.g. [{prior_sources!r:.80}], got a text.")
     names = list(prior_sources)
     if not 1 <= len(names) <= MOST_SOURCES or len(set(names)) < len(names):
         raise ValueError(
@@ -157,7 +157,7 @@ def source_weights(
     for place, (name, weight) in enumerate(sources.items()):
         if name not in known:
             raise ValueError(
-                f"`prior_sources` must name entries of {known}, got {name!r}{best_match(name, known)}. "
+                f"`prior_sources` must name entries of {known}, got {name!r:.80}{best_match(name, known)}. "
                 '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
                 "names: JobRec-v0 has them with `prior_sources={name: ...}`."
             )

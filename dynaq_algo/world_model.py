@@ -184,7 +184,7 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
     if name == "transitions" and planning != "decision_time":
         raise ValueError(
             '`world_model="transitions"` computes the value of what follows at each decision: use it with '
-            f'`planning="decision_time"`, got {planning!r}.'
+            f'`planning="decision_time"`, got {planning!r:.80}.'
         )
 
 

@@ -54,6 +54,10 @@ FOUND = [
         *("checkpoints", f'[["set", "model.zip!data", ["world_model_name"], "{"x" * 3_000}"]]'),
         id="checkpoints-a long name",
     ),
+    pytest.param(
+        *("checkpoints", f'[["set", "model.zip!data", ["reads", "ob"], "{"x" * 3_000}"]]'),
+        id="checkpoints-a long text that was read",
+    ),
     ("checkpoints", '[["shape", "state.npz!a3.npy", "empty"]]'),
     ("environments", '[["make", null, {}], ["reset", -1, 0]]'),
     ("environments", '[["make", 1, {}], ["reset", null, "app"]]'),
