@@ -347,7 +347,8 @@ def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]
         if shown.get(name) != reads[name]:
             raise ValueError(
                 f"`env` must show what the agent was trained to read: `{name:.80}` was {reads[name]!r:.200}, and is "
-                f"{shown.get(name)!r:.200} here. Make the environment with the arguments of training, or train a new agent."
+                f"{shown.get(name)!r:.200} here. Make the environment with the arguments of training, or train a new "
+                "agent."
             )
 
 
