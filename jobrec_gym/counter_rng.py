@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bounded", "hash64", "normal", "permute", "rehash64", "text_key", "uniform"]
+__all__ = ["bounded", "hash64", "normal", "normal_cdf", "permute", "rehash64", "text_key", "uniform"]
 
 U64 = NDArray[np.uint64]
 
@@ -72,6 +72,12 @@ def normal(keys: U64) -> NDArray[np.float64]:
     """Standard normal numbers, one for each key (Box and Muller, 1958)."""
     radius = np.sqrt(-2.0 * np.log1p(-uniform(keys)))
     return radius * np.cos(2.0 * np.pi * uniform(hash64(keys, 1)))
+
+
+def normal_cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How probable it is that a standard normal number lies below each of the values, of any shape."""
+    erf = np.fromiter((math.erf(value) for value in (values / math.sqrt(2)).ravel()), np.float64, values.size)
+    return 0.5 * (1 + erf.reshape(values.shape))
 
 
 def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import LabourMarket, RecordedSimulator, RuleSimulator, load_market
-from jobrec_gym.counter_rng import hash64, normal
+from jobrec_gym.counter_rng import hash64, normal, normal_cdf
 from jobrec_gym.simulators.base import DECISIONS, DEFAULT_REWARDS, CertainFeedback
 from jobrec_gym.simulators.rules import QUANTILES
 
@@ -199,13 +199,8 @@ class PlantedAnswers:
         utility = self._utility[applicant_ids, job_ids]
         if not self._noise:
             return _REWARDS[self._cuts.searchsorted(utility, side="right")]
-        above = _normal_cdf((utility[..., None] - self._cuts) / self._noise)
+        above = normal_cdf((utility[..., None] - self._cuts) / self._noise)
         return _REWARDS[0] + above @ np.diff(_REWARDS)
-
-
-def _normal_cdf(values: Floats) -> Floats:
-    found: Floats = 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(values / math.sqrt(2)))
-    return found
 
 
 def _sources(cell: Cell, market: LabourMarket) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobrec_gym.counter_rng import bounded, hash64, normal, uniform
+from jobrec_gym.counter_rng import bounded, hash64, normal, normal_cdf, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Population
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
@@ -285,7 +285,7 @@ class BoundRuleSimulator:
         if not self.noise:
             reward = self._rewards[np.searchsorted(self.thresholds, utility, side="right")]
         else:
-            above = _normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
+            above = normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
             # Term by term: a matrix product may round a pair differently alone and in a batch.
             reward = np.full(len(utility), self._rewards[0])
             for step, gain in enumerate(np.diff(self._rewards)):
@@ -307,7 +307,7 @@ class BoundRuleSimulator:
         """
         utility, shape = self._utilities(applicant_ids, job_ids, levels)
         if self.noise:
-            above = _normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
+            above = normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
         else:
             above = (utility[:, None] >= self.thresholds).astype(np.float64)
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
@@ -409,8 +409,3 @@ def _project(population: Population, seed: int, side: int) -> NDArray[np.float64
         for start in range(0, len(population), _CHUNK)
     ]
     return np.concatenate(chunks)
-
-
-def _normal_cdf(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    erf = np.fromiter((math.erf(value) for value in (x / math.sqrt(2)).ravel()), np.float64, x.size)
-    return 0.5 * (1 + erf.reshape(x.shape))
