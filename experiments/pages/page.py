@@ -33,18 +33,18 @@ _EXPLAINED = {
     "nDCG@10": "Quality of the whole ranking, gain = expected reward, negative counts as 0",
     "MRR": "Mean of 1 / rank of the first job that the applicant would apply to, over the sets that hold one",
     "hit@1": "Share of sets whose best-ranked job the applicant would apply to, over the sets that hold one",
-    "hit@5": "Such a job among the best 5",
-    "hit@10": "Such a job among the best 10",
-    "return": "Sum of rewards over a greedy episode: expected ones, discounted at the agent's gamma, or, where answers "
-    "move the applicant, those that were paid",
-    "regret": "Expected reward of the best choice less that of the agent's, for each recommendation",
+    "hit@5": "Share of the same sets with such a job among the five that are ranked best",
+    "hit@10": "Share of the same sets with such a job among the ten that are ranked best",
+    "return": "Sum of the expected rewards over a greedy episode, discounted at the agent's gamma. Where "
+    "answers move the applicant: sum of the rewards that were paid",
+    "regret": "Expected reward of the best choice minus that of the agent's choice, mean over recommendations",
     "cosine": "Mean cosine reward of the greedy choice, in [0, 1]",
     "coverage": "Share of the jobs that are recommended at all",
-    "Gini": "How unevenly jobs are recommended: 0 equally, near 1 always the same",
+    "Gini": "How unevenly jobs are recommended: 0 if all equally often, near 1 if always the same",
     "congestion": "Chance that two recommendations are of the same job",
-    "share of best": "What is earned in an episode, as a share of what the best policy earns with the same applicants",
+    "share of best": "Earnings of an episode, as a share of what the best policy earns with the same applicants",
     "left": "Share of applicants who left before the episode's end",
-    "left after": "Mean number of steps that those stayed who left",
+    "left after": "Mean number of steps before an applicant left, over those who left",
     "steps": "Mean length of an episode",
 }
 
@@ -105,7 +105,7 @@ def write_report(
                 sections=_drawn(data, [section for section in all_of_them if not section.once]),
             )
         )
-    assert first is not None, "find_runs finds one or says so"
+    assert first is not None, "find_runs finds at least one run or raises"
     of_all = _drawn(first, [section for section in all_of_them if section.once])
     there = {section.name for section, _ in [*of_all, *(each for part in parts for each in part.sections)]}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_text)

@@ -50,11 +50,12 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
     if is_career(config):
         n = evaluation.get("n_applicants")
         return (
-            f"{shown} up to {steps} recommendations to one applicant{again}, whom answers move: whoever is interested "
-            "climbs and earns more, and whoever has no patience left leaves. Agents are scored by an episode with "
+            f"{shown} up to {steps} recommendations to one applicant{again}, whose answers change that applicant: "
+            "interest lets the applicant climb and earn more, and an applicant without patience leaves. Agents are "
+            "scored by an episode with "
             f"{'each applicant' if n is None else f'{n:,} applicants'} of the {evaluation['split']} split (jobs of the "
-            f"{evaluation['job_split']} split), the same for all: by the share of what the best policy earns. Answers "
-            f"are those of {truth}."
+            f"{evaluation['job_split']} split), the same for all. The score is the share of what the best policy "
+            f"earns. Answers are those of {truth}."
         )
     return (
         f"{shown} {steps} recommendations to one applicant{again}. Agents are scored on {evaluation['n_pairs']:,} "

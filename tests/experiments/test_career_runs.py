@@ -50,7 +50,7 @@ def test_its_report_has_careers_and_nothing_that_careers_do_not_have(finished, t
     page = write_report([finished], tmp_path).read_text()
     headings = [title for title in ("Careers", "Learning curves", "Regret while learning") if f"<h2>{title}" in page]
     assert 'id="careers"' in page and 'id="regret"' not in page, headings
-    assert "share of best" in page and "whom answers move" in page and "earlier version" not in page
+    assert "share of best" in page and "whose answers change that applicant" in page and "earlier version" not in page
     assert (tmp_path / "career.png").exists() and not (tmp_path / "online_regret.png").exists()
 
 

@@ -244,7 +244,7 @@ def test_runs_of_an_earlier_version_are_reported_without_what_they_lack(run, tmp
 
     page = write_report([found], tmp_path / "report").read_text()
 
-    assert "Runs of an earlier version kept no exposure" in page
+    assert "Runs of an earlier version kept no exposure." in page
     assert "Runs of an earlier version kept no outcomes by family" in page
     assert '<figure id="held_out_score">' in page
 

@@ -28,8 +28,8 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
             Table(
                 ["agent", "worst served", "best served", "worst score", "best score", "gap"],
                 served,
-                f"Score within a family: 0 a random choice, 1 the best one, means over seeds; of families with at "
-                f"least {_FEW_PAIRS} held-out pairs.",
+                f"Score within a family (0: a random choice, 1: the best one), mean over seeds. Only families with at "
+                f"least {_FEW_PAIRS} held-out pairs are listed.",
                 n_words=3,
             )
         )
@@ -45,14 +45,14 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
                 ]
                 for family in names
             ],
-            "Mean expected reward of the greedy choice; agents: mean over seeds ± one standard deviation.",
+            "Mean expected reward of the greedy choice. For agents: mean over seeds ± one standard deviation.",
         )
     )
     figure = families(
         data.folder,
         "families",
         "Mean reward by family",
-        "Grey bars go from what a random choice earns to what the best one would; the upright stroke is the highest "
+        "Grey bars go from the reward of a random choice to that of the best choice; the upright stroke is the highest "
         "cosine, markers are agents, means over seeds. Families with the most held-out pairs stand on top.",
         {
             family: tuple(references[who]["by_family"][family]["mean_reward"] for who in ("random", "oracle"))
@@ -62,8 +62,8 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
         {family: references["cosine"]["by_family"][family]["mean_reward"] for family in names},
     )
     return Content(
-        "Outcomes on the held-out pairs by the applicant's family of occupations. Families differ in what the "
-        "candidates offer them, so an agent is to be judged between the two ends of a family's bar."
+        "Outcomes on the held-out pairs by the applicant's family of occupations. Families differ in how good their "
+        "candidates are. So compare an agent with the two ends of the family's bar."
         + (" Random, cosine and oracle are those of the first seed's truth." if len(data.truths) > 1 else ""),
         tables,
         [figure],

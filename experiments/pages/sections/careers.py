@@ -44,8 +44,8 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
         data.folder,
         "career",
         "One applicant's level over time",
-        f"{title[:1].upper()}{title[1:]}, whom the agents never met; a cross is where the applicant leaves. First seed "
-        f"of each agent; {_BEFORE}: of {first}. One episode is an example and no proof.",
+        f"{title[:1].upper()}{title[1:]}, whom the agents never met. A cross is where the applicant leaves. First seed "
+        f"of each agent; {_BEFORE}: of {first}. One episode is an example, not evidence.",
         drawn,
         behind=(_BEFORE,),
     )
@@ -54,13 +54,14 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
     table = Table(
         header,
         rows,
-        "Shares of the held-out applicants, means over seeds: by the highest level that they reached, and how many had "
-        "left after so many steps. Those that learn nothing are of the first seed.",
+        "Shares of the held-out applicants, means over seeds: by the highest level that they reached, and how many "
+        "had left after that many steps. The rows of choices that learn nothing are of the first seed.",
         n_agents=len(data.groups),
     )
     return Content(
-        "Answers move the applicant: three interested ones, to jobs one level up, lift the level, which is what pays; "
-        "whoever ignores too much leaves. So it counts how far an agent brings an applicant.",
+        "Answers move the applicant. Three interested answers to jobs one level up lift the level, and a higher level "
+        "pays more. An applicant who ignores too many jobs leaves. So what counts is how far an agent brings an "
+        "applicant.",
         [table] if rows else [],
         [figure],
     )

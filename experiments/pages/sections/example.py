@@ -43,8 +43,8 @@ def _draw(data: ReportData, examples: Mapping[str, Mapping[str, Any]]) -> Conten
                 [str(place + 1), *(_job(shown[key], place) for key in ("before", "after", "cosine", "oracle"))]
                 for place in range(max(len(shown[key]) for key in ("before", "after")))
             ],
-            "Behind each job its expected reward under the truth. One applicant is an example and no proof: what "
-            "follows is of all held-out pairs.",
+            "The number behind each job is its expected reward under the truth. One applicant is an example, not "
+            "evidence: the sections below are about all held-out pairs.",
             n_words=5,
         )
     ]
@@ -77,7 +77,7 @@ SECTION = Section(
     5,
     needs=_examples,
     draw=_draw,
-    without="Runs of an earlier version kept no recommendation of before and after: experiments.train resume=false "
-    "makes them again.",
+    without="Runs of an earlier version kept no recommendation of before and after. experiments.train resume=false "
+    "trains them again.",
     of_pairs=True,
 )

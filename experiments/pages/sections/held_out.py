@@ -58,12 +58,12 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
             [[row[column] for column in shown] for row in rows],
             "Mean over seeds ± one standard deviation."
             + (
-                " The return is at each agent's own gamma: only those of equal gamma compare."
+                " The return is discounted at each agent's own gamma, so only returns of equal gamma can be compared."
                 if _RETURN in known and data.references["oracle"].get(_RETURN) is None
                 else ""
             )
             + (
-                f" Each seed has a truth of its own: random, cosine and oracle are means over {len(data.truths)}."
+                f" Each seed has its own truth: random, cosine and oracle are means over {len(data.truths)}."
                 if len(data.truths) > 1
                 else ""
             ),
@@ -77,17 +77,17 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
             Table(
                 ["agent", *(f"score by {name}" for name in truths_header[1:])],
                 truths_rows,
-                "Scored by every signal: the same greedy agents, each signal taken as the truth. An agent scored by "
-                "what it was trained on alone proves little.",
+                "Scored by every signal: the same greedy agents, with each signal in turn taken as the truth. A score "
+                "by the signal that an agent was trained on proves little by itself.",
                 n_agents=len(data.groups),
             )
         )
     beside = (
-        "those that learn nothing: a random choice, the job of highest cosine, the oracle, which is the best policy, "
-        "and the best myopic one, which is the most that any bandit can earn. Their returns are exact wherever they "
-        "can be."
+        "four choices that learn nothing: a random choice, the job of highest cosine, the oracle (the best policy) "
+        "and the best myopic policy. The last one earns the most that any bandit can earn. Their returns are exact "
+        "wherever they can be."
         if data.is_career
-        else "three that learn nothing: a random choice, the job of highest cosine, and the oracle."
+        else "three choices that learn nothing: a random choice, the job of highest cosine, and the oracle."
     )
     return Content(f"The greedy agents after training, beside {beside}", tables)
 
@@ -111,8 +111,9 @@ def _differences(data: ReportData) -> list[Table]:
         Table(
             ["agent", "score against the highest cosine's", *([f"against that of {best}"] if several else [])],
             rows,
-            "Differences of scores, seed by seed, with Student's 95 % intervals, which few seeds make wide. Each "
-            "difference is judged by itself: of twenty comparisons of equals about one is told apart by chance.",
+            "Differences of scores, seed by seed, with Student's 95 % intervals. Few seeds make wide intervals. Each "
+            "difference is tested by itself: of twenty comparisons of equal agents, about one shows a difference by "
+            "chance.",
             n_words=3,
         )
     ]

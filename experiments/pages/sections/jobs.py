@@ -44,8 +44,9 @@ def _draw(data: ReportData, found: _Found) -> Content:
             ["agent", *(COLUMNS[key] for key in _EXPOSURE)],
             [[label, *row] for label, row in found.rows.items()],
             "Coverage: share of the jobs that are recommended at all. Gini: 0 where all jobs are recommended equally "
-            "often, near 1 where always the same. Congestion: the chance that two recommendations are of the same job, "
-            "so that two applicants meet as rivals. A random choice shows how uneven chance alone is.",
+            "often, near 1 where always the same job is. Congestion: the chance that two recommendations are of the "
+            "same job, which makes two applicants rivals. The row of the random choice shows how uneven chance alone "
+            "is.",
             n_agents=len(data.groups),
         )
     ]
@@ -56,7 +57,7 @@ def _draw(data: ReportData, found: _Found) -> Content:
         for place, job in enumerate(parts[0]["most_recommended"][:n_jobs], start=1)
     ]
     if most:
-        note = "What the first seed of each agent recommends most often."
+        note = "The jobs that the first seed of each agent recommends most often."
         tables.append(Table(["agent", "place", "job", "key", "share of recommendations"], most, note, n_words=4))
     shares = {label: np.mean([part["lorenz"] for part in parts], axis=0) for label, parts in exposures.items()}
     for who in REFERENCES if shares else ():
@@ -66,13 +67,13 @@ def _draw(data: ReportData, found: _Found) -> Content:
         data.folder,
         "exposure",
         "Exposure of jobs",
-        "Lorenz curves: what share of all recommendations the least recommended jobs get. The further below the "
+        "Lorenz curves: the share of all recommendations that the least recommended jobs get. The further below the "
         "straight line, the fewer jobs get most of them. Mean over seeds.",
         shares,
     )
-    words = "Of the greedy choices on the held-out pairs."
+    words = "How often each job is the greedy choice on the held-out pairs."
     if not shares:
-        words += " Runs of an earlier version kept no exposure: experiments.train resume=false makes them again."
+        words += " Runs of an earlier version kept no exposure. experiments.train resume=false trains them again."
     return Content(words, tables, [figure])
 
 

@@ -32,15 +32,15 @@ _CURVES = (
         _EARNED,
         "Expected reward by feedback asked",
         "expected reward, sum",
-        "Sum while learning, over the decisions asked for; its slope is what a decision brings. Dashed: what the "
-        "highest cosine would have earned.",
+        "Sum of the expected reward while learning, by the number of decisions asked for. The slope is what one "
+        "decision brings. Dashed: what the highest cosine would have earned.",
     ),
     (
         "score_by_decision",
         _SCORE,
         "Score by feedback asked",
         "score",
-        "Held-out score over the decisions asked for, those known before included.",
+        "Held-out score by the number of decisions asked for. Decisions that were known before are included.",
     ),
 )
 
@@ -55,8 +55,7 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
         if _COSINE_MISSED in table
     ]
     return Content(
-        "What was asked of the language model in a run, mean over seeds: a decision that was known before costs "
-        "nothing.",
+        "How often a run asked the language model, mean over seeds. A decision that was known before costs nothing.",
         [Table(_HEADER, rows)],
         [
             curves(

@@ -8,11 +8,11 @@ from experiments.pages.section import Content, Section
 
 __all__ = ["SECTION"]
 
-_SHARE = ("held_out_score", "score", "share of best", "What the greedy agent earns, by what the best policy does.")
+_SHARE = ("held_out_score", "score", "share of best", "Earnings of the greedy agent, as a share of the best policy's.")
 _CURVES = (
     ("held_out_score", "score", "score", "Where the greedy choice stands between random (0) and the oracle (1)."),
     ("held_out_ndcg", "ndcg@10", "nDCG@10", "How well the agent orders all candidates."),
-    ("held_out_apply_rate", "apply_rate", "apply rate", "Share of greedy choices that would be applied to."),
+    ("held_out_apply_rate", "apply_rate", "apply rate", "Share of greedy choices that the applicant would apply to."),
 )
 
 
@@ -24,8 +24,9 @@ def _known(data: ReportData) -> list[tuple[str, str, str, str]]:
 
 def _draw(data: ReportData, known: list[tuple[str, str, str, str]]) -> Content:
     return Content(
-        "How good the greedy agent is on applicants that it never meets while learning, by how many recommendations it "
-        "has learned from. The axes are those of the curves and of the highest cosine; what lies beyond is a number.",
+        "How good the greedy agent is on applicants that it never meets while learning, by the number of "
+        "recommendations that it has learned from. The axes fit the curves and the highest cosine. A reference beyond "
+        "them is written as a number.",
         figures=[
             curves(
                 data.folder,

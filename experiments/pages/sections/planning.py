@@ -45,7 +45,7 @@ def _draw(data: ReportData, planners: Mapping[str, Sequence[Run]]) -> Content:
     words = (
         "Each row compares an agent with one that is equal but does not plan, seed by seed."
         if any(twins.values())
-        else "No agent here has a twin without planning, so its effect cannot be told from these runs: add "
+        else "No agent here has a twin without planning, so these runs cannot show the effect of planning. Add "
         "algo.planning_steps=0,5 to the sweep, or algo=dynaq,dynaq_noplan at equal numbers of updates."
     )
     rows = [_row(data, label, twin) for label in planners for twin in twins[label] or [""]]

@@ -27,16 +27,16 @@ def _draw(data: ReportData, found: bool) -> Content:
     cosines = equal_windows(data.metrics, _COSINE_APPLY_RATE, length)
     nearest = [table.rename(columns={_COSINE_APPLY_RATE: _APPLY_RATE}) for runs in cosines.values() for table in runs]
     return Content(
-        "What learning cost: the expected reward of the best candidate less that of the recommended one, summed up "
-        "over all recommendations made while learning, exploration included.",
+        "Regret is what learning cost: the expected reward of the best candidate minus that of the recommended one, "
+        "summed over all recommendations made while learning, exploration included.",
         [Table(["agent", "reward, sum", "expected regret, sum", "regret / random's"], rows)] if rows else [],
         [
             curves(
                 data.folder,
                 "online_regret",
                 "Cumulative expected regret",
-                "Flat where nothing is missed any more. Dashed: what a random choice, and that of the highest cosine, "
-                "would have missed on the same candidates.",
+                "The curve is flat where the agent always recommends the best candidate. Dashed: the regret that a "
+                "random choice and the highest cosine would have had on the same candidates.",
                 data.metrics,
                 "interactions",
                 _REGRET,
@@ -47,8 +47,8 @@ def _draw(data: ReportData, found: bool) -> Content:
                 data.folder,
                 "online_apply_rate",
                 "Apply rate while learning",
-                "Share of recommendations that would be applied to without noise, in windows of "
-                f"{length:,.0f} interactions. Dashed: of the highest cosine.",
+                "Share of recommendations that the applicant would apply to without noise, in windows of "
+                f"{length:,.0f} interactions. Dashed: the apply rate of the highest cosine.",
                 rates,
                 "interactions",
                 _APPLY_RATE,

@@ -15,21 +15,21 @@ __all__ = ["SECTION"]
 
 _WEIGHT = "cosine_weight"
 _CURVES = (
-    ("online_reward", "mean_reward", "Reward while learning", "reward", "What agents were paid."),
+    ("online_reward", "mean_reward", "Reward while learning", "reward", "The reward that the agents were paid."),
     (
         "online_cosine",
         "cosine",
         "Component: cosine reward",
         "cosine reward",
-        "Of the same recommendations, on the scale of each agent's reward (unit: in [0, 1]; matched: on that of "
-        "feedback). Known whether or not it is paid.",
+        "The cosine reward of the same recommendations, on the scale of each agent's reward (unit: in [0, 1]; "
+        "matched: on the scale of feedback). It is known even where it is not paid.",
     ),
     (
         "online_feedback",
         "feedback",
         "Component: feedback reward",
         "feedback reward",
-        "What the decisions were worth, where somebody was asked.",
+        "The reward of the decisions, where a simulator was asked for one.",
     ),
     ("cosine_weight", _WEIGHT, "Weight of the cosine", "weight", "1: cosine alone; 0: feedback alone."),
 )

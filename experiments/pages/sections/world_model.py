@@ -18,22 +18,23 @@ _ERRORS = {
     "leaving_brier_of_share": "of the share",
 }
 _HELD_OUT = (
-    "Errors on the last 1,000 transitions, each foreseen before the model was told of it. Behind each error is that of "
-    "the constant which fits the same transitions best: a model that knows something is below it."
+    "Errors on the last 1,000 transitions. Each was predicted before the model was trained on it. The number behind "
+    "each error is the error of the best constant prediction for the same transitions. A model that has learned "
+    "something is below it."
 )
 
 
 def _draw(data: ReportData, rows: list[list[str]]) -> Content:
     return Content(
-        "How well the agent's model predicts the reward of a recommendation before it is made: 1 is perfect, 0 no "
-        "better than the mean, below 0 worse.",
+        "How well the agent's model predicts the reward of a recommendation before it is made. R² is 1 for a perfect "
+        "prediction, 0 for one no better than the mean, and below 0 for a worse one.",
         [
             Table(
                 ["agent", "R² while learning", "R² held out", "correlation held out"],
                 rows,
-                "While learning: of the rewards that the agent was paid, each predicted before the model was trained "
-                "on it. Held out: of the expected rewards of all candidates under the truth, which is another signal "
-                "than a cosine that an agent may have been paid; there only the correlation says something.",
+                "While learning: on the rewards that the agent was paid, each predicted before the model was trained "
+                "on it. Held out: on the expected rewards of all candidates under the truth. An agent that was paid "
+                "the cosine learned another signal than the truth, so for it only the correlation is meaningful.",
             ),
             *_errors(data),
         ],
@@ -42,7 +43,7 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
                 data.folder,
                 "model_r2",
                 "R² of the world model",
-                "Of rewards predicted before the model was trained on them; below -1 cut off.",
+                "Each reward is predicted before the model is trained on it. Values below -1 are cut off.",
                 data.progress,
                 "time/total_timesteps",
                 "train/model_r2",
