@@ -144,15 +144,15 @@ def read_agent(
     Args:
         path: The zip; a path may lack its suffix.
         networks: What may have tensors in it.
-        custom_objects: In place of what was saved, by name; of these nothing is read.
-        max_bytes: What is in it may take so much memory.
+        custom_objects: Values by name that replace saved ones. The saved ones are not read.
+        max_bytes: How much memory its content may take.
 
     Returns:
         Its attributes by name, and the zip in memory, as it was checked.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        AgentFileError: If it is no agent of this version, or not whole, or larger.
+        AgentFileError: If it is not an agent of this version, is incomplete, or is larger than `max_bytes`.
     """
     shown = fspath(path) if isinstance(path, (str, PathLike)) else "the file"
     with reading(shown), _opened(path) as file, zipfile.ZipFile(file) as archive:

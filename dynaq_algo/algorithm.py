@@ -235,8 +235,8 @@ class CandidateAlgorithm(DQN):
         """Change the environment, see SB3; candidate ids must name the same actions.
 
         Raises:
-            ValueError: If the environment shows something else than what the agent reads, another number of candidates,
-                or its table of actions is another one, but for rows added at its end.
+            ValueError: If the environment does not show what the agent reads, shows another number of candidates, or
+                has another table of actions. Rows may be added at the end of the table.
         """
         env = self._wrap_env(env, self.verbose)
         refuse_normalised_observations(env)

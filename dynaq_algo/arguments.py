@@ -124,7 +124,7 @@ def require_number(name: str, value: Any) -> float:
 
 
 def check_collecting(given: Mapping[str, Any]) -> None:
-    """Check arguments of :class:`stable_baselines3.DQN` by name, which it takes as they are; others are left alone.
+    """Check those arguments of :class:`stable_baselines3.DQN` that it does not check itself.
 
     Raises:
         ValueError: If one is of another kind or out of range.

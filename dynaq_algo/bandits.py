@@ -214,7 +214,7 @@ class Bandit:
             env: Any that the constructor takes, with any number of candidates.
             max_bytes: Largest uncompressed size of the file, 2 GiB by default.
             **arguments: They replace saved arguments, or add those that are never saved, such as `action_features`.
-                With a new `seed` the draws begin anew.
+                With a new `seed` the random draws start again.
 
         Raises:
             FileNotFoundError: If there is no such file.

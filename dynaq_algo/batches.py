@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 def gather(transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:
-    """Stored or imagined transitions as tensors, without what follows."""
+    """Stored or imagined transitions as tensors, without their next states."""
     pairs = _distinct(transitions.state_id, transitions.candidate_id, transitions.pairs, replay, policy)
     return Batch(pairs, policy.features.of_pairs(pairs))
 
@@ -71,7 +71,7 @@ def gather_alone(
 
 
 def gather_steps(transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Steps:
-    """Whole transitions, with all that was shown, for a model of what follows."""
+    """Whole transitions, with everything that was shown, for a model of transitions."""
     candidate_id, allowed = replay.candidate_sets(transitions.position)
     shown = replay.pair_sets(transitions.position)
     return Steps(

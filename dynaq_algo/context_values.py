@@ -1,4 +1,4 @@
-"""The value of what follows, a table over the values of `progress`, and the candidate sets that planning imagines."""
+"""The value of future states, a table over the values of `progress`, and the candidate sets that planning imagines."""
 
 from __future__ import annotations
 

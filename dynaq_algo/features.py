@@ -295,12 +295,12 @@ class BlockwiseFeatures(InteractionFeatures):
         return th.cat([action, product, self.of_blocks(s, a)], dim=-1)
 
     def of_blocks(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """:meth:`similarities` of what is shared, (..., shared_dim) each."""
+        """:meth:`similarities` of the entries that state and action share, (..., shared_dim) each."""
         s, a = (self.centred(vectors).unflatten(-1, (self.n_blocks, -1)) for vectors in (state, action))
         return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
 
     def of_all(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """Similarities (n, k, n_blocks) of each of n states with each of k actions, of what is shared of both."""
+        """Similarities (n, k, n_blocks) of each of n states with each of k actions, over shared entries."""
         s, a = (
             F.normalize(self.centred(vectors).unflatten(-1, (self.n_blocks, -1)), dim=-1) for vectors in (state, action)
         )
@@ -484,7 +484,10 @@ class SeenPairs:
         self._count = self.CAPACITY
 
     def add(self, pairs: np.ndarray) -> bool:
-        """Count pairs (n, p) in; returns whether mean and deviation were taken anew, at twice as many as last time."""
+        """Count pairs (n, p) in; returns whether mean and deviation were computed again.
+
+        They are computed again each time the number of values has doubled.
+        """
         if self.is_full:
             return False
         self._sums += np.stack([pairs.sum(axis=0, dtype=np.float64), np.square(pairs, dtype=np.float64).sum(axis=0)])

@@ -1,4 +1,4 @@
-"""How well a model of what follows foresaw the latest transitions, each before it was told of it."""
+"""How well a model of transitions predicted the latest transitions, each before it was trained on it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LEAST_CHANCE = 1e-3
 
 
 class TransitionForecasts:
-    """The errors of a model of what follows on the latest transitions, all of which were held out.
+    """Errors of a model of transitions on the latest transitions, each predicted before the model learned it.
 
-    Each was foreseen before the model learned it (a prequential error; Dawid, 1984), so that nothing is set aside for
-    it. Beside each error stands that of the constant that fits the same transitions best: the mean of the rewards, the
-    shares of the outcomes, the share of the ends. A model that knows something is below it.
+    This is a prequential error (Dawid, 1984), so no transitions need to be set aside. Beside each error stands the
+    error of the best constant prediction for the same transitions: the mean of the rewards, the shares of the outcomes,
+    the share of the ends. A model that has learned something is below it.
 
     Args:
-        size: Of how many transitions errors are.
+        size: Number of the latest transitions over which errors are computed.
 
     Raises:
         ValueError: If `size` is below 1.
@@ -41,7 +41,7 @@ class TransitionForecasts:
         self.n_added = 0
 
     def add(self, reward: np.ndarray, foreseen: Foreseen) -> None:
-        """Rewards (n,) of n transitions, and what the model had said of them."""
+        """Add n transitions: their rewards (n,), and what the model predicted for them."""
         n = len(reward)
         chance = np.zeros(n)
         known = np.flatnonzero(foreseen.outcome < foreseen.chances.shape[1])

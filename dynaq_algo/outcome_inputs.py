@@ -249,7 +249,8 @@ class Rewards:
     """What an outcome earns: for each a ridge regression on `progress` and `pairs`, exact after each answer.
 
     It is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the squares and
-    products of these. So pay is foreseen of a level where nobody has been yet, and soon known where somebody was.
+    products of these. So it predicts the pay of a level that no applicant has reached yet, and learns it quickly once
+    one has.
 
     Args:
         m: Columns of `progress`.

@@ -289,7 +289,7 @@ class CandidateReplay:
             (n, p) float32, as :attr:`pair_features` answers.
 
         Raises:
-            ValueError: If there is nobody to ask, an applicant or a candidate has no id, or the answer is of another
+            ValueError: If no `pair_features` is known, an applicant or a candidate has no id, or the answer has another
                 shape.
         """
         if self._pairs is None or self.pair_features is None or self.candidates is not None:

@@ -25,7 +25,8 @@ def tell(
 ) -> tuple[np.ndarray, np.ndarray | Foreseen]:
     """Tell a world model of transitions that it has not been trained on.
 
-    A Gaussian process and a model of what follows thereby learn them. A network waits for its updates.
+    A Gaussian process and a :class:`~dynaq_algo.transition_model.TransitionModel` learn from them at once. A network
+    learns in its updates.
 
     Args:
         world_model: Any.
@@ -35,8 +36,8 @@ def tell(
         policy: Whose features are read.
 
     Returns:
-        (n,) the rewards that the model was told, and what it had said of them: (n,) rewards, or of a model of what
-        follows, which is told rewards as they were earned, all that it had foreseen.
+        (n,) the rewards that the model was told, and what it had predicted for these transitions. That is (n,) rewards,
+        or for a `TransitionModel`, whose rewards are not rescaled, a :class:`~dynaq_algo.transition_model.Foreseen`.
     """
     if isinstance(world_model, TransitionModel):
         steps = gather_steps(transitions, replay, policy)

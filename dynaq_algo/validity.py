@@ -29,10 +29,10 @@ class Validity:
         return valid
 
     def report(self) -> None:
-        """Warn where some were not valid; called at the end of a learning phase.
+        """Warn if some transitions were not valid; called at the end of a learning phase.
 
         Raises:
-            NothingLearned: If none was.
+            NothingLearned: If no transition was valid.
         """
         if not self.n_invalid:
             return

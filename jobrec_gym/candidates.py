@@ -95,7 +95,7 @@ class MixedCandidates:
     """Half nearest jobs by cosine (rounded up), half uniform over the others, in random order.
 
     Args:
-        exact_up_to: As of :class:`RetrievalCandidates`.
+        exact_up_to: As in :class:`RetrievalCandidates`.
     """
 
     def __init__(self, exact_up_to: int = EXACT_UP_TO):

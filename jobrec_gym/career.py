@@ -41,9 +41,9 @@ class CareerAnswers:
     """Results of n recommendations.
 
     Attributes:
-        feedback: The simulator's answers, worth what was paid.
-        pay: float64 (n,), what their worth was multiplied with.
-        states: int64 (n, m), behind them.
+        feedback: The simulator's answers. Their rewards are already multiplied by `pay`.
+        pay: float64 (n,), the factor by which the worth of each answer was multiplied.
+        states: int64 (n, m), the applicants' states after the answers.
     """
 
     feedback: Feedback
@@ -299,15 +299,15 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     ## Rewards
 
-    The answer's worth (apply 1, save 0.5, click 0, ignore -0.1) times the pay of the lower of present level and job's
-    level: 0.5, 1, 2.5, 5, 10. A reward wrapper with a simulator of its own is refused;
-    :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and ``HybridReward(env, None, schedule)`` mixes it
-    with the cosine.
+    The answer's worth (apply 1, save 0.5, click 0, ignore -0.1) times a pay. The pay is 0.5, 1, 2.5, 5 or 10 at levels
+    1 to 5. It is that of the present level or of the job's level, whichever is lower. A reward wrapper with a simulator
+    of its own is refused; :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and ``HybridReward(env, None,
+    schedule)`` mixes it with the cosine.
 
-    ``info`` has, beside what it has in ``JobRec-v0``: ``reward/feedback`` (what was paid), ``reward/pay`` (what the
-    answer's worth was multiplied with), ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and, from
-    ``reset`` on, ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. If an answer
-    fails, the applicant does not change, and the transition is not valid.
+    ``info`` has, beside what it has in ``JobRec-v0``: ``reward/feedback`` (the reward), ``reward/pay`` (the factor of
+    the answer's worth), ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and, from ``reset`` on,
+    ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. If an answer fails, the
+    applicant does not change, and the transition is not valid.
 
     ## Starting State
 
@@ -410,7 +410,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     @property
     def recommendations(self) -> Recommendations:
-        """As of :class:`~jobrec_gym.env.JobRecEnv`, with what was answered."""
+        """As in :class:`~jobrec_gym.env.JobRecEnv`, with what was answered."""
         recommendations = super().recommendations
         recommendations.own = None if self._answers is None else self._answers.feedback
         return recommendations
@@ -435,11 +435,11 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         return self._stepped(reward, info, terminated=bool(self._problem.dynamics.leaves(self._states)[0]))
 
     def get_state(self) -> dict[str, Any]:
-        """As of :class:`~jobrec_gym.env.JobRecEnv`."""
+        """As in :class:`~jobrec_gym.env.JobRecEnv`."""
         return {**super().get_state(), "progress": self._states[0].tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """As of :class:`~jobrec_gym.env.JobRecEnv`."""
+        """As in :class:`~jobrec_gym.env.JobRecEnv`."""
         super().set_state(state)
         self._states = np.array([state["progress"]], dtype=np.int64)
         self._see()
@@ -559,7 +559,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     @property
     def recommendations(self) -> Recommendations:
-        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`, with what was answered."""
+        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, with what was answered."""
         recommendations = super().recommendations
         if self._own is not None and recommendations.own is None:
             feedback, asked = self._own
@@ -569,11 +569,11 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         return recommendations
 
     def get_state(self) -> dict[str, Any]:
-        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
+        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
         return {**super().get_state(), "progress": self._states.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """As of :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
+        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`."""
         kept = np.asarray(state["progress"], dtype=np.int64).reshape(len(state["progress"]), -1)
         super().set_state(state)
         self._states = kept.copy()

@@ -209,14 +209,14 @@ class BoundCareerDynamics:
         self._least, self._span = np.array([1, 0, 0]), np.array(most, dtype=np.float64)
 
     def start(self, applicant_ids: Ids) -> States:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         states = np.empty((len(applicant_ids), 3), dtype=np.int64)
         states[:, 0] = 1 if self.dynamics.start == "entry" else self._own_levels[applicant_ids]
         states[:, 1], states[:, 2] = 0, self.dynamics.patience
         return states
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """``(level - 1) / 4``, experience / that of a promotion, and patience / that of the start."""
+        """``(level - 1) / 4``, experience divided by that of a promotion, and patience divided by that at the start."""
         return ((states - self._least) / self._span).astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
@@ -228,15 +228,15 @@ class BoundCareerDynamics:
         return values
 
     def levels(self, states: States) -> Ids:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return states[:, 0]
 
     def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return self._pay[np.minimum(states[:, 0], self.job_levels[job_ids])]
 
     def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         dynamics = self.dynamics
         moved = states.copy()
         level, experience, patience = moved.T
@@ -250,11 +250,11 @@ class BoundCareerDynamics:
         return moved
 
     def leaves(self, states: States) -> NDArray[np.bool_]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return states[:, 2] <= 0
 
     def in_words(self, state: States) -> str:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         level, experience, patience = state.tolist()
         gained = "" if level == _N_LEVELS else f"experience {experience} of {self.dynamics.experience}, "
         return (
@@ -272,7 +272,7 @@ class StaticDynamics:
     """
 
     def bind(self, market: LabourMarket) -> BoundStaticDynamics:
-        """As of :class:`Dynamics`; nothing of the market is needed."""
+        """As in :class:`Dynamics`; nothing of the market is needed."""
         return BoundStaticDynamics()
 
     def to_spec(self) -> dict[str, Any]:
@@ -291,36 +291,36 @@ class BoundStaticDynamics:
     shown_in_pairs: tuple[str, ...] = ()
 
     def start(self, applicant_ids: Ids) -> States:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return np.zeros((len(applicant_ids), 0), dtype=np.int64)
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return states.astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         shape = np.broadcast_shapes(progress.shape[:-1], np.shape(job_ids))
         return np.zeros((*shape, 0), dtype=np.float32)
 
     def levels(self, states: States) -> None:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return None
 
     def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return np.ones(len(job_ids))
 
     def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return states
 
     def leaves(self, states: States) -> NDArray[np.bool_]:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return np.zeros(len(states), dtype=bool)
 
     def in_words(self, state: States) -> str:
-        """As of :class:`BoundDynamics`."""
+        """As in :class:`BoundDynamics`."""
         return ""
 
 

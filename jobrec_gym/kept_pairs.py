@@ -35,11 +35,11 @@ def kept_pairs(
     """Keeps the values of a function of pairs, in the way that suits the market's size.
 
     Args:
-        compute: Takes ids (n,) of applicants and of jobs and returns float64 (n,), each value the same to the bit in
-            whatever batch it stands.
+        compute: Takes ids (n,) of applicants and of jobs and returns float64 (n,). A pair's value must be the same, to
+            the bit, in every batch.
         n_applicants: How many there are.
         n_jobs: How many there are.
-        max_bytes: Up to so many bytes rows are kept.
+        max_bytes: The most memory that kept rows may take.
 
     Returns:
         :class:`KeptRows` where all pairs fit, else :class:`PreparedPairs`.
@@ -123,7 +123,7 @@ class PreparedPairs(_Kept):
     Each has its slot in a table of 1 MB, where a later one may take its place.
 
     Args:
-        compute: As of :func:`kept_pairs`.
+        compute: As in :func:`kept_pairs`.
         n_jobs: How many there are.
     """
 

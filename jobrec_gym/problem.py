@@ -59,12 +59,12 @@ class Recommendations:
     """What was recommended in the last step, for reward wrappers; each array is (n,), n = 1 for a single environment.
 
     Attributes:
-        applicant_ids: To whom.
-        job_ids: What.
+        applicant_ids: The applicants.
+        job_ids: The recommended jobs.
         interaction_keys: uint64, what reward noise is drawn from.
         made: bool; False for a row that was reset in this step instead.
-        cosine: Of applicant and job; means nothing where none is made.
-        own: What an environment that asks its simulator itself was answered, worth what it paid; ``None`` in others.
+        cosine: Cosine of applicant and job; without meaning where ``made`` is False.
+        own: The answers, with the rewards paid, of an environment that asks its simulator itself; ``None`` in others.
     """
 
     __slots__ = ("_interaction_keys", "applicant_ids", "cosine", "job_ids", "made", "own")

@@ -45,7 +45,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     num_envs=n)`` makes this class.
 
     Args:
-        num_envs: How many.
+        num_envs: Number of environments.
         max_episode_steps: Truncate after so many steps; ``None`` for never.
         autoreset_mode: ``gymnasium.vector.AutoresetMode`` or its value as a string: ``"NextStep"``, ``"SameStep"``,
             ``"Disabled"``.
@@ -54,13 +54,13 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         job_split: Which jobs.
         num_candidates: How many are shown.
         candidate_sampler: How they are chosen.
-        resample: Anew each ``"episode"`` or ``"step"``.
+        resample: When candidates are drawn: for each ``"episode"`` or each ``"step"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Columns of the entry ``pairs``.
-        pair_noise: How much they are blurred.
+        pair_noise: Standard deviation of the noise that is added to them.
         prior_sources: Further columns of ``pairs``.
         render_mode: Must be ``None``: render a single environment.
 
@@ -704,7 +704,7 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
 
 
 def scattered(values: NDArray[Any], rows: Mask) -> NDArray[Any]:
-    """Spreads values (m, ...) over all rows (n, ...), m of which are marked; others are 0, False or ``None``."""
+    """Puts values (m, ...) into the m marked rows of an array (n, ...); other rows are 0, False or ``None``."""
     dtype = object if values.dtype.kind in "OU" else values.dtype
     full = np.full((len(rows), *values.shape[1:]), None if dtype is object else 0, dtype=dtype)
     full[rows] = values

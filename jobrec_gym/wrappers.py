@@ -72,7 +72,7 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
 
     @property
     def reward_model(self) -> RewardModel:
-        """What pays."""
+        """The reward model that this wrapper pays by."""
         return self._model
 
     def get_state(self) -> dict[str, Any]:

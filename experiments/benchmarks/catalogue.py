@@ -44,7 +44,7 @@ def catalogue_rows(folder: Path, n_jobs: int, n_applicants: int, exact_up_to: in
         folder: Where market and index are kept; what is missing there is made.
         n_jobs: How many jobs.
         n_applicants: How many applicants.
-        exact_up_to: As of :class:`~jobrec_gym.candidates.RetrievalCandidates`; lower for a trial with few jobs.
+        exact_up_to: As in :class:`~jobrec_gym.candidates.RetrievalCandidates`; lower for a trial with few jobs.
     """
     market = load_market(
         "default",

@@ -262,7 +262,7 @@ class _Asked:
         )
 
     def once_more(self) -> dict[str, Any]:
-        """What changes so that the same is asked anew."""
+        """What to change so that the same question is asked again."""
         return {"sampling": replace(self._simulator.sampling, repeat=1)}
 
     def other_order(self) -> dict[str, Any]:
@@ -349,7 +349,7 @@ class _Asked:
         )
 
     def cost(self, seconds: float) -> dict[str, Any]:
-        """What a call took, of all that were made in some seconds."""
+        """Means per call of tokens, dollars and time, over all calls made in the given seconds."""
         usages = [simulator.usage for simulator in self._asked]
         calls = sum(usage.calls for usage in usages)
         totals = {

@@ -22,8 +22,8 @@ class Table:
         header: Names of the columns; the first one is of words.
         rows: Cells, as they are written.
         note: Below it.
-        n_agents: So many rows are agents, what follows are references; ``None``: all are.
-        n_words: So many first columns are words and stand left.
+        n_agents: The number of rows that are agents; the rows below them are references. ``None``: all rows are agents.
+        n_words: The number of first columns that hold words; they are aligned left.
     """
 
     header: Sequence[str]
@@ -33,7 +33,7 @@ class Table:
     n_words: int = 1
 
     def parts(self, most_columns: int) -> list[Table]:
-        """Tables of at most so many columns; each has the columns of words, and the last one the note."""
+        """Tables of at most ``most_columns`` columns; each has the columns of words, and the last one the note."""
         numbers = range(self.n_words, len(self.header))
         room = max(1, most_columns - self.n_words)
         if len(numbers) <= room:
@@ -96,14 +96,16 @@ class Section(Generic[Found]):
     Attributes:
         name: Of its anchor.
         title: Its heading, and what the navigation calls it.
-        order: Sections stand by rising order; the tens are taken, so that there is room between them.
+        order: Sections stand by rising order. The project's own sections have multiples of ten, so there is room
+            between them.
         needs: Finds what is to be drawn. Where that is nothing (None, False, or empty), the section is in neither page
             nor navigation.
         draw: Makes what stands in it, given what ``needs`` found, and writes its figures into the folder of the data.
         without: A sentence under "What was run" that says why the section is missing; empty says nothing.
-        once: Whether it is of the whole page, and not of each comparison of runs that are scored on the same pairs.
-        of_pairs: Whether it is of single recommendations: ``without`` is not said of runs in which answers move the
-            applicant, who are scored by episodes.
+        once: Whether it appears once on the page, instead of once for each comparison of runs that are scored on the
+            same pairs.
+        of_pairs: Whether it is about single recommendations. If so, ``without`` is not written for runs that are scored
+            by episodes because answers move the applicant.
 
     Example:
         >>> from experiments.pages.data import has_values

@@ -119,9 +119,9 @@ def play(envs: Any, applicant_ids: Ids, seed: int, predict: Predict) -> Careers:
 
     Args:
         envs: A :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of n environments, wrapped or not, in next-step mode.
-        applicant_ids: (n,), with whom.
+        applicant_ids: (n,), the applicants.
         seed: Of the episodes.
-        predict: Who plays, greedily.
+        predict: The policy, which plays greedily.
     """
     n = len(applicant_ids)
     obs, infos = envs.reset(seed=seed, options={"applicant_id": applicant_ids})
@@ -175,8 +175,8 @@ class CareerEvaluation:
     that policy cannot be computed.
 
     Args:
-        make: Makes a :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of so many environments, in next-step mode, on
-            the applicants that are held out.
+        make: Takes a number of environments and makes a :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of them, in
+            next-step mode, on the held-out applicants.
         n_applicants: How many of these, evenly spread over them; ``None`` for all.
         n_sets: Candidate sets of each applicant that exact returns are means over; 0 leaves them out.
         seed: Of the episodes.
@@ -240,7 +240,7 @@ class CareerEvaluation:
         return None if played is None else played.careers.one(self._example_place)
 
     def example_applicant(self) -> dict[str, Any]:
-        """Of whom :meth:`example` is: ``key``, ``title``, ``skills``, and ``n_candidates`` of each step."""
+        """The applicant of :meth:`example`: ``key``, ``title``, ``skills``, and ``n_candidates`` of each step."""
         person = self._envs.market.applicant(int(self.applicant_ids[self._example_place]))
         return {
             "key": str(person.key),
@@ -295,15 +295,15 @@ class CareerEvaluation:
 
 
 def evenly_spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
-    """So many of some applicants, evenly spread over them; all for ``None``.
+    """Takes n of some applicants, evenly spread over them; all for ``None``.
 
     Args:
-        applicant_ids: Of whom.
+        applicant_ids: The applicants to choose from.
         name: Of the entry of a config that says how many, for the message.
         n: How many.
 
     Raises:
-        RunError: If there are not so many.
+        RunError: If there are fewer than n.
     """
     if n is None:
         return applicant_ids

@@ -21,15 +21,15 @@ class Episode(NamedTuple):
     """What happened in T steps, in Minari's order: ``observations[t]`` and ``infos[...][t]`` are those before step t.
 
     Attributes:
-        seed: Of its reset; of a logged one the row of the log.
+        seed: Seed of the reset. For an episode from a log: the row of the log.
         observations: T + 1 of each entry.
         actions: T.
         rewards: T.
         terminations: T.
         truncations: T.
-        infos: T + 1 of each entry; what belongs to a step stands behind it, at ``t + 1``. ``propensity``: the
-            probability with which the action was chosen, NaN at 0. ``applicant_id``; ``job_id``, -1 at 0;
-            ``candidate_ids`` (k,); ``action_mask`` (k,); ``transition_valid``: False where the reward means nothing.
+        infos: T + 1 of each entry; the entry of step t is at ``t + 1``. ``propensity``: the probability with which the
+            action was chosen, NaN at 0. ``applicant_id``; ``job_id``, -1 at 0; ``candidate_ids`` (k,); ``action_mask``
+            (k,); ``transition_valid``: False where the reward means nothing.
     """
 
     seed: int

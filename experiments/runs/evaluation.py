@@ -186,7 +186,7 @@ class HeldOutEvaluation:
     Args:
         market: Where applicants and jobs come from.
         truth: What recommendations are worth.
-        env_options: Keywords of ``JobRec-v0`` but the market, those of training but for the splits.
+        env_options: Keywords of ``JobRec-v0`` without the market: those of training, with other splits.
         n_pairs: Fixed (applicant, candidate set) pairs.
         n_episodes: Greedy episodes for the discounted return.
         max_episode_steps: Their length.
@@ -239,8 +239,8 @@ class HeldOutEvaluation:
     def references(self) -> dict[str, Metrics]:
         """The same metrics of a random choice, of the highest cosine, and of the oracle.
 
-        The random one's are exact expectations over the candidates, but for its return, which is of one seeded play,
-        and its Gini, a mean over seeded draws.
+        Those of the random choice are exact expectations over the candidates, with two exceptions: its return comes
+        from one seeded play, and its Gini coefficient is a mean over seeded draws.
         """
         rng = np.random.default_rng(self._seed)
         rankings = {"cosine": self.pairs.cosine, "oracle": self.pairs.expected}
@@ -316,7 +316,7 @@ class HeldOutEvaluation:
         ]
 
     def example_applicant(self) -> dict[str, Any]:
-        """Of whom :meth:`example` is: ``key``, ``title``, ``skills``, and ``n_candidates`` that were ranked."""
+        """The applicant of :meth:`example`: ``key``, ``title``, ``skills``, and ``n_candidates`` that were ranked."""
         person = self._market.applicant(int(self.pairs.applicant_ids[self._example_row]))
         return {
             "key": str(person.key),

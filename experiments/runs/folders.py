@@ -422,8 +422,8 @@ def _read_mapping(file: Path, parse: Callable[[str], Any], way_out: str, before:
     Args:
         file: Which.
         parse: Makes them of its text.
-        way_out: As of :func:`read_json`.
-        before: As of :func:`read_json`.
+        way_out: As in :func:`read_json`.
+        before: As in :func:`read_json`.
 
     Raises:
         RunError: If it is gone, not whole, or holds something else.

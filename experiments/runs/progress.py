@@ -131,8 +131,8 @@ def tracked(items: Iterable[T], what: str, unit: str, total: int | None = None) 
 
     Args:
         items: To work on.
-        what: As of :class:`Progress`.
-        unit: As of :class:`Progress`.
+        what: As in :class:`Progress`.
+        unit: As in :class:`Progress`.
         total: How many there are; ``None`` asks ``len(items)``.
     """
     if total is None:

@@ -77,7 +77,7 @@ def ranking_of_run(
         market: An entry ``market`` of a config, in place of the run's: a catalogue that has grown, say. Without it and
             without a run, it is the default market.
         agent: ``"cosine"`` takes the market of the run alone.
-        trust: As of :func:`~experiments.runs.saved.load_run`.
+        trust: As in :func:`~experiments.runs.saved.load_run`.
 
     Raises:
         RunError: If it is not trusted, there is not one run, or its agent scores nothing.

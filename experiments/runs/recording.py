@@ -37,9 +37,9 @@ class Interactions(NamedTuple):
     """n recommendations, in the order in which they were made.
 
     Attributes:
-        applicant_ids: (n,), to whom.
-        job_ids: (n,), what.
-        candidate_ids: (n, k), out of which jobs.
+        applicant_ids: (n,), the applicants.
+        job_ids: (n,), the recommended jobs.
+        candidate_ids: (n, k), the jobs that were shown.
         allowed: bool (n, k), which of them could be chosen.
         reward: float64 (n,), what the agent was paid.
     """
@@ -52,13 +52,13 @@ class Interactions(NamedTuple):
 
 
 class InteractionRecorder(VectorWrapper):
-    """Keeps what was recommended until somebody takes it, whichever algorithm plays.
+    """Keeps the recommendations of any algorithm until :meth:`take` is called.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped in its rewards.
 
     Attributes:
-        beside: What whoever takes the recommendations wants to find again with them in a checkpoint, as JSON.
+        beside: Further values, as JSON, that a checkpoint keeps for the caller of :meth:`take`.
     """
 
     def __init__(self, env: VectorEnv):
@@ -103,7 +103,7 @@ class InteractionRecorder(VectorWrapper):
         return {name: float(np.concatenate(values).mean()) for name, values in components.items()}
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environments stand, with what nobody has taken yet."""
+        """This wrapper's part of the environments' state, with the recommendations that were not taken yet."""
         rows = self.take()
         self._rows = [] if rows is None else [rows]
         return {
@@ -132,19 +132,19 @@ class InteractionRecorder(VectorWrapper):
 class LearningCurve(BaseCallback):
     """Writes a row of ``metrics.csv`` after fixed numbers of interactions, the first one before any.
 
-    A row stands for the agent with all updates of so many interactions done. Its columns: ``interactions``;
+    A row describes the agent after all updates of that many interactions. Its columns: ``interactions``;
     ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
     reward and those of its components that are known, mean expected regret and apply rate since the row before, the
     sums so far, what the job of the highest cosine would have brought beside them, and the weight of cosine in the next
     step where it is annealed; where a language model gives the feedback, ``feedback/*``, what was asked of it so far;
     ``seconds`` of learning, and ``cpu_seconds`` of this process for it, evaluations not counted. The algorithm's logger
-    gets each row, too, for TensorBoard and trackers. Where answers move the applicant, nobody knows what another job
-    would have led to: ``online/*`` then is rewards alone.
+    gets each row, too, for TensorBoard and trackers. Where answers move the applicant, it is unknown what another job
+    would have led to. So ``online/*`` then holds rewards only.
 
     A reward that is annealed is told the number of interactions.
 
     Args:
-        path: Of the table. Rows that are there already are kept: they belong to the run that goes on.
+        path: Of the table. Rows that it already has are kept: they belong to the run that is continued.
         recorder: The environment that records.
         truth: What recommendations are worth; ``None`` where answers move the applicant.
         evaluate: What is known of an agent on held-out applicants.

@@ -21,13 +21,13 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict
     Args:
         run: A finished run.
         changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
-        trust: As of :func:`load_run`.
+        trust: As in :func:`load_run`.
 
     Returns:
         What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
-        RunError: As of :func:`load_run`, or for pairs of a run whose agents are scored by episodes.
+        RunError: As in :func:`load_run`, or for pairs of a run whose agents are scored by episodes.
     """
     if is_career(run.config) and (of_pairs := [name for name in _OF_PAIRS if changes.get(name) is not None]):
         raise RunError(

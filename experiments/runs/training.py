@@ -70,7 +70,8 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
         overrides: What the user changed, for the summary and the report.
 
     Returns:
-        The summary; that of the folder where this very run is finished and ``setup.resume`` holds.
+        The summary. If the folder already has this run, finished, and ``setup.resume`` is true, it is that run's
+        summary.
 
     Raises:
         RunError: If it asks for what its algorithm cannot do, another process is in the folder, or it cannot be written

@@ -106,7 +106,7 @@ def returns_of(
         changes: Numbers of ``CareerDynamics``, ``reach`` of the simulator, ``horizon``.
         env: Other arguments of the environment.
         applicant_ids: (n,), over whom means are taken.
-        policies: As of :class:`~jobrec_gym.oracle.CareerOracle`.
+        policies: As in :class:`~jobrec_gym.oracle.CareerOracle`.
         n_sets: As there.
         progress: Is told of each applicant of each policy.
     """

@@ -102,7 +102,7 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
     A run is kept when it is done, with what it was asked for; one that was asked for in other words is done anew.
 
     Args:
-        plan: As of :func:`plan_of`.
+        plan: As in :func:`plan_of`.
         folder: Where results are kept.
         n_jobs: How many processes.
     """
@@ -139,7 +139,7 @@ def evaluated(model: Any, asked: Options, envs: gym.vector.VectorEnv, people: ND
     Args:
         model: With ``predict``; ``None`` for the most similar job.
         asked: An entry of a plan.
-        envs: As of :func:`held_out`.
+        envs: As in :func:`held_out`.
         people: Who is in them.
 
     Returns:
@@ -206,7 +206,7 @@ def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> 
     """One applicant's level over time under the best policy and some learners, of the first seed, as SVG and PNG.
 
     Args:
-        study: As of :func:`run_plan`.
+        study: As in :func:`run_plan`.
         names: Of the learners, in this order.
         folder: Receives ``one_career.png`` and ``one_career.svg``.
     """

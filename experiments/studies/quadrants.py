@@ -57,7 +57,7 @@ def quadrant_scores(run: Run, n_pairs: int | None, trust: bool = False) -> dict[
     """Normalised score of a run's agent in each of :data:`QUADRANTS`.
 
     Raises:
-        RunError: As of :func:`~experiments.runs.saved.load_run`.
+        RunError: As in :func:`~experiments.runs.saved.load_run`.
     """
     from experiments.runs.saved import load_run
 

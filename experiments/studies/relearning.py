@@ -38,7 +38,7 @@ def relearn(run: Run, interactions: int, trust: bool = False) -> Relearned:
     Args:
         run: A finished run.
         interactions: How many.
-        trust: As of :func:`~experiments.runs.saved.load_run`.
+        trust: As in :func:`~experiments.runs.saved.load_run`.
 
     Raises:
         RunError: If it was pre-trained, which is not done again, or its config could run code of others.

@@ -240,7 +240,7 @@ class CellReader:
             )
 
     def seniority(self, cell: Any, where: str, column: str) -> int:
-        """A level from 1 to 5, 0 where the cell says nothing; :class:`MarketError` for what is none."""
+        """A level from 1 to 5, or 0 for an empty cell; :class:`MarketError` for anything else."""
         if self.is_nothing(cell):
             return 0
         word = str(cell)
@@ -264,7 +264,7 @@ class CellReader:
             ) from None
 
     def flag(self, cell: Any, where: str, column: str) -> bool | None:
-        """Yes or no, ``None`` where the cell says nothing; :class:`MarketError` for what is neither."""
+        """Yes or no, or ``None`` for an empty cell; :class:`MarketError` for anything else."""
         if self.is_nothing(cell):
             return None
         word = str(cell).strip().casefold()
@@ -276,7 +276,7 @@ class CellReader:
         return _FLAGS[word]
 
     def number(self, cell: Any, where: str, column: str) -> float | None:
-        """A finite number, ``None`` where the cell says nothing; :class:`MarketError` for what is none."""
+        """A finite number, or ``None`` for an empty cell; :class:`MarketError` for anything else."""
         if self.is_nothing(cell):
             return None
         try:

@@ -115,9 +115,9 @@ def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "
     """A file's content as text; ends of lines stay as they are.
 
     Args:
-        file: As of :func:`open_bytes`.
+        file: As in :func:`open_bytes`.
         encoding: ``None`` is UTF-8, or what a byte order mark says; a mark says more than the argument.
-        max_bytes: As of :func:`open_bytes`.
+        max_bytes: As in :func:`open_bytes`.
         newline: What ends a line, as of :func:`open`; by default any of the three ends.
 
     Raises:
@@ -137,7 +137,7 @@ def decoding(file: Path, encoding: str | None, max_bytes: int) -> Iterator[None]
     """Turns a UnicodeDecodeError into a :class:`MarketError` that names the line and likely encodings.
 
     Args:
-        file: As of :func:`open_text`, like the next two.
+        file: As in :func:`open_text`, like the next two.
         encoding: What the user says.
         max_bytes: What a packed file may unpack to.
     """

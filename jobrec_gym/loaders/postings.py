@@ -38,7 +38,7 @@ def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMark
 
     Args:
         path: Of the jobs.
-        **options: As of :func:`~jobrec_gym.loaders.tables.load_table`: ``applicants`` or ``n_applicants``, and such as
+        **options: As in :func:`~jobrec_gym.loaders.tables.load_table`: ``applicants`` or ``n_applicants``, and such as
             ``context={"place": "category", "salary": ("number", "wanted_salary", "salary")}``.
 
     Raises:

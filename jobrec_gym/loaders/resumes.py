@@ -31,13 +31,13 @@ _DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
 def load_json_resume(
     path: str | os.PathLike[str], *, jobs: str | os.PathLike[str] | None = None, **options: Any
 ) -> LabourMarket:
-    """A market of people from JSON Resume, and of jobs from another file; what is read of people: :func:`read_resumes`.
+    """A market of people from JSON Resume and jobs from another file. :func:`read_resumes` says what is read.
 
     Args:
         path: Of the people.
-        jobs: The file of the jobs, read by its own ending or scheme. Without one the people are what is recommended,
-            and ``applicants`` says to whom.
-        **options: As of :func:`~jobrec_gym.loaders.tables.load_table`, such as ``context={"place": "category"}``.
+        jobs: The file of the jobs, read by its own ending or scheme. Without one, the people are recommended, to those
+            that ``applicants`` names.
+        **options: As in :func:`~jobrec_gym.loaders.tables.load_table`, such as ``context={"place": "category"}``.
 
     Raises:
         MarketError: As :func:`read_resumes` and :func:`~jobrec_gym.loaders.tables.load_table`.

@@ -55,7 +55,7 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
     """The rows of many keys at once.
 
     Args:
-        side: As of :func:`find_row`.
+        side: As in :func:`find_row`.
         keys: (n,).
         asked: Keys, may repeat.
 

@@ -60,11 +60,11 @@ class LabourMarket:
     """Applicants and jobs with their words, vectors and splits; frozen, shared by every environment that uses it.
 
     Deep copies return the market itself. A market loaded from a path pickles as that path. Tables are not copied: the
-    market sees them read-only, and who made them should leave them alone.
+    market holds read-only views of them. Do not change them afterwards.
 
     Args:
         name: A short name.
-        applicants: Those who are recommended something.
+        applicants: Those who receive recommendations.
         jobs: What can be recommended.
         vocabulary: The words that the tables refer to.
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.

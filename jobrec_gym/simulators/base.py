@@ -168,9 +168,9 @@ class Feedback:
 
 
 class CertainFeedback(Feedback):
-    """Answers by number, none of which can have gone wrong: nothing is checked, for the speed of the environment.
+    """Answers by number that cannot fail; they are not checked, for the speed of the environment.
 
-    What is not told is in arrays that all such answers share, read-only ones. A copy is a plain :class:`Feedback`.
+    Fields that were not given are read-only arrays that all such answers share. A copy is a plain :class:`Feedback`.
 
     Args:
         number: Integers (n,) in [0, 4), places in :data:`DECISIONS`.
@@ -206,11 +206,11 @@ class CertainFeedback(Feedback):
 
     @property
     def number(self) -> NDArray[np.integer]:
-        """As of :class:`Feedback`."""
+        """As in :class:`Feedback`."""
         return self._number
 
     def paid(self, reward: NDArray[np.float64]) -> CertainFeedback:
-        """As of :class:`Feedback`; ``reward`` must be finite."""
+        """As in :class:`Feedback`; ``reward`` must be finite."""
         made = object.__new__(CertainFeedback)
         for name in (*Feedback.__slots__, *CertainFeedback.__slots__):
             object.__setattr__(made, name, reward if name == "reward" else getattr(self, name))
@@ -223,7 +223,7 @@ class CertainFeedback(Feedback):
 
     @property
     def details(self) -> dict[str, NDArray[Any]]:
-        """As of :class:`Feedback`."""
+        """As in :class:`Feedback`."""
         untold = _untold(len(self))
         return {
             "feedback/decision": _DECISION_OBJECTS[self._number],

@@ -114,7 +114,7 @@ class Calibration:
     """Where a model's probabilities are cut into decisions.
 
     Attributes:
-        thresholds: Probabilities from which on a pair is a click, a save, an apply.
+        thresholds: The lowest probabilities of a click, a save and an application.
         n_pairs: Number of answers that they are computed from.
         model: Name of the model.
         prompt: Version of the template.

@@ -159,13 +159,13 @@ def redis_place(where: str) -> str:
 class RedisAnswerCache(AnswerStore):
     """The cache that is a Redis server: one for all machines of a sweep.
 
-    It holds what the file does: a question is asked once over all machines, but for calls that were under way at a
-    crash; no cap is passed, and the reservation of a dead process counts on at its bound. Claims expire by the server's
-    clock. A server that is started again is waited for.
+    It guarantees what the file guarantees. A question is asked once over all machines, except for calls that were under
+    way at a crash. No cap is exceeded. The reservation of a dead process keeps counting with its upper bound. Claims
+    expire by the server's clock. If the server is restarted, the cache waits for it.
 
-    Both hold as far as the server keeps what it said it had: with ``appendonly yes`` and ``appendfsync always``
-    whatever happens, with less not through a crash of the server, of which is warned. A server that may throw entries
-    away (another ``maxmemory-policy`` than ``noeviction``) is refused.
+    These guarantees need a server that keeps what it has acknowledged. With ``appendonly yes`` and ``appendfsync
+    always`` it does in every case. With weaker settings it may not after a crash of the server, and a warning says so.
+    A server that may throw entries away (another ``maxmemory-policy`` than ``noeviction``) is refused.
 
     The password is taken from the environment variable ``JOBREC_REDIS_PASSWORD``, a user's name from
     ``JOBREC_REDIS_USERNAME``.

@@ -162,7 +162,7 @@ def is_own(error: BaseException, names_file: str = "no", place: str = "") -> boo
 
     Args:
         error: What was raised.
-        names_file: As of :class:`Kind`.
+        names_file: As in :class:`Kind`.
         place: The folder of the file that is read.
     """
     said = str(error)
