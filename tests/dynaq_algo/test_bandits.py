@@ -199,8 +199,8 @@ def test_it_learns_on_any_environment(name, kind):
     obs, earned = shown(pairs=kind == "pairs", mask="features" in kind and "VectorEnv" in kind)
     obs = as_features(obs) if "features" in kind else obs
 
-    assert bandit.learn(300) is bandit
-    assert bandit.num_timesteps == 300
+    assert bandit.learn(150) is bandit
+    assert bandit.num_timesteps == 150
     if bandit.layout.has_mask:
         obs["action_mask"][:] = 1  # that of the last step hides one
     assert score(bandit, obs, earned) > 0.7
@@ -209,7 +209,7 @@ def test_it_learns_on_any_environment(name, kind):
 @both
 def test_it_learns_on_an_id(name, registered):
     obs, earned = shown()
-    assert score(make(name, registered).learn(300), obs, earned) > 0.7
+    assert score(make(name, registered).learn(150), obs, earned) > 0.7
 
 
 @both

@@ -37,7 +37,7 @@ def observation(level, training=(1, 0, 1, 0)):
     }
 
 
-def mean_return(model, env=None, episodes=30):
+def mean_return(model, env=None, episodes=10):
     env, total = ladder() if env is None else env, 0.0
     for episode in range(episodes):
         obs, _ = env.reset(seed=1_000 + episode)
@@ -60,14 +60,14 @@ def test_a_small_known_market_is_predicted(learned):
 
 
 def test_the_agent_passes_through_training_and_one_that_looks_no_further_does_not(learned):
-    myopic = agent(gamma=0.0).learn(250, log_interval=10**9)
+    myopic = agent(gamma=0.0).learn(150, log_interval=10**9)
     assert learned.predict(observation(0), deterministic=True)[0] in (0, 2)
     assert learned.predict(observation(2), deterministic=True)[0] in (1, 3)
     assert mean_return(learned) > 2 * mean_return(myopic)
 
 
 def test_planning_alone_moves_the_value_of_a_state_that_leads_to_pay():
-    model = agent(planning_steps=0).learn(300, log_interval=10**9)
+    model = agent(planning_steps=0).learn(150, log_interval=10**9)
     before = model.world_model.values.of(np.array([[0.5]], np.float32))
     obs = observation(0)
     unplanned = model.q_values(obs)[0]
@@ -78,7 +78,7 @@ def test_planning_alone_moves_the_value_of_a_state_that_leads_to_pay():
 
 
 def test_an_end_is_an_outcome_worth_nothing():
-    model = agent(ladder(leaves=True)).learn(250, log_interval=10**9)
+    model = agent(ladder(leaves=True)).learn(150, log_interval=10**9)
     batch = {name: values[None] for name, values in observation(2).items()}
     chances, outcomes = model.world_model.chances(*model.policy.tensors(model.policy.layout.read(batch)))
     training, work = chances[0, :2, outcomes.index(None)]
@@ -87,7 +87,7 @@ def test_an_end_is_an_outcome_worth_nothing():
 
 
 def test_sets_of_features_that_nobody_can_ask_about_are_imagined_where_they_were_shown():
-    model = agent(ladder(ids=False)).learn(250, log_interval=10**9)
+    model = agent(ladder(ids=False)).learn(150, log_interval=10**9)
     assert mean_return(model, ladder(ids=False)) > 5
 
 
@@ -192,7 +192,7 @@ class Picky(Ladder):
 def test_a_reward_tells_of_the_job_where_what_follows_is_the_same():
     kwargs = {"action_scale": 1.0}
     picky = gym.wrappers.TimeLimit(Picky(), 12)
-    model = agent(picky, exploration_initial_eps=0.5, world_model_kwargs=kwargs).learn(300, log_interval=10**9)
+    model = agent(picky, exploration_initial_eps=0.5, world_model_kwargs=kwargs).learn(150, log_interval=10**9)
     paid, unpaid = model.predict_reward(observation(2))[0, [1, 3]]
     assert paid > unpaid + 0.3
     assert model.world_model.trust[0] > 0.5
