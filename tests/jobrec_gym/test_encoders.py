@@ -1,6 +1,7 @@
 import gc
 import importlib.util
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -210,7 +211,10 @@ def test_a_folder_works_as_the_named_model_does(minilm):
 
 @needs_model
 @pytest.mark.waits
-def test_several_devices_encode_as_one_does(minilm, tmp_path):
+def test_several_devices_encode_as_one_does(minilm, tmp_path, monkeypatch):
+    # sentence-transformers spawns processes, each of which takes 7 seconds of processor time to import torch.
+    forks = multiprocessing.get_context("fork")
+    monkeypatch.setattr("torch.multiprocessing.get_context", lambda method: forks)
     texts = [f"repair of machine number {number}" for number in range(20)]
     encoder = make_encoder(device=["cpu", "cpu"], batch_size=4, cache_dir=tmp_path, progress=False)
     assert encoder.shard_size == 64
