@@ -87,7 +87,7 @@ def test_it_says_everything_in_plain_json():
     [
         lambda: Monitor(Telling(["a", "b"], (), pairs=True)),
         lambda: DummyVecEnv([lambda: Monitor(Telling(["a", "b"], (), pairs=True))] * 2),
-        lambda: SubprocVecEnv([lambda: Telling(["a", "b"], (), pairs=True)]),
+        lambda: SubprocVecEnv([lambda: Telling(["a", "b"], (), pairs=True)], "fork"),
     ],
     ids=["single", "DummyVecEnv", "SubprocVecEnv"],
 )
@@ -100,7 +100,7 @@ def test_it_is_found_behind_every_kind_of_environment(make):
 
 @pytest.mark.waits
 def test_attributes_that_nobody_has_are_not_asked_of_other_processes():
-    env = SubprocVecEnv([lambda: make_toy(pairs=True)])
+    env = SubprocVecEnv([lambda: make_toy(pairs=True)], "fork")
     assert what_is_read(env)["pairs"] == 2
     assert env.reset()["pairs"].shape == (1, N_CANDIDATES, 2)  # it is alive
     env.close()
