@@ -204,7 +204,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
         what: What it should be.
 
     Raises:
-        AgentFileError: In place of what zipfile, json and torch raise.
+        AgentFileError: In place of the errors that zipfile, json and torch raise.
     """
     try:
         yield
@@ -226,8 +226,8 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
 def building(shown: str) -> Iterator[None]:
     """Turn an error while an agent is built from a file into one line that names the file.
 
-    What a constructor or an environment refuses (`ValueError`) says itself what to do; what SB3 says of missing tensors
-    does not.
+    An error of a constructor or an environment (`ValueError`) already says what to do. SB3's error about missing
+    tensors does not.
 
     Raises:
         AgentFileError: In place of what torch raises, and of what comes of arguments of another kind.

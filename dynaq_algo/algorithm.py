@@ -202,7 +202,7 @@ class CandidateAlgorithm(DQN):
             self.replay_buffer.pair_features = of_environment if self.pair_features is None else self.pair_features
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Make the generators anew; a given seed is passed on to the environments, and no global state is touched."""
+        """Make new random generators; a given seed is passed on to the environments, and no global state is touched."""
         if seed is not None:
             seed = require_whole("seed", seed, 0)
         names = ("exploration", "replay", "planning", "pretrain", "weights")
@@ -613,7 +613,7 @@ class CandidateAlgorithm(DQN):
             path: The zip.
             env: Where it is to act, or to learn on.
             device: Where networks are computed.
-            custom_objects: In place of what was saved, by name; also what was left out because it is code.
+            custom_objects: Values by name that replace saved ones, or that were not saved because they are code.
             max_bytes: What the file may unpack to, 2 GiB by default.
             **kwargs: Further arguments of SB3's `load`, or of the class.
 

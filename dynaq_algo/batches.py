@@ -16,12 +16,12 @@ __all__ = ["Batch", "NextPairs", "gather", "gather_alone", "gather_next", "gathe
 
 
 class NextPairs(NamedTuple):
-    """What follows each of n transitions, as the targets need it.
+    """The next states of n transitions, as the targets need them.
 
     Attributes:
         pairs: The next states with the same actions, (n,), or with all next candidates, (n, k).
         mask: (n, k) bool, which of the next candidates may be chosen; None for the same actions.
-        terminated: (n,) bool, whether nothing follows.
+        terminated: (n,) bool, whether there is no next state.
     """
 
     pairs: DistinctPairs
@@ -91,7 +91,7 @@ def gather_steps(transitions: Transitions, replay: CandidateReplay, policy: Cand
 def gather_next(
     transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy, same_action: bool
 ) -> NextPairs:
-    """What follows transitions, with the same action, or all next candidates."""
+    """The next states of transitions, with the same action or with all next candidates."""
     terminated = policy.tensor(transitions.terminated)
     if same_action:
         # How the numbers `pairs` would move with the state is not known, so those of the same action stay as they are.

@@ -79,8 +79,9 @@ class ContextValues:
     """Values of `progress`, each a row of m numbers. Rows that are equal on the grid of outcome_inputs count as one.
 
     The value of a row is a mean over the candidate sets that are imagined there: the mean of the largest sum of reward
-    and discounted value of what follows. A row that was seldom visited gets a bonus at each step, as in Dyna-Q+
-    (Sutton, 1990): `bonus` times the rewards' root mean square, divided by the square root of one more than its visits.
+    and discounted value of the next row. A row that was seldom visited gets a bonus at each step, as in Dyna-Q+
+    (Sutton, 1990): `bonus` times the rewards' root mean square, divided by the square root of its number of visits plus
+    one.
 
     Args:
         low: (m,) least values.
@@ -148,7 +149,7 @@ class ContextValues:
         return np.array([found[row] for row in rows]).reshape(len(rows), len(outcomes))
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Values (n, m) to imagine sets at: first those where none were, then one that is visited now, then any."""
+        """Values (n, m) to imagine sets at: first those without any set yet, then one that is visited now, then any."""
         new = np.flatnonzero(self._imagined[: len(self._rows)] == 0)[:n].tolist()
         now = self._current[int(rng.integers(len(self._current)))]
         drawn = rng.integers(len(self._rows), size=n).tolist()

@@ -103,8 +103,8 @@ class CandidatePolicy(BasePolicy):
         Args:
             world_model: With `score(state, candidates, pairs, with_spread)` and `explore(state, candidates, pairs,
                 bonus)`; it is not part of the policy's own state.
-            gamma: Q-values are then the model's rewards plus `gamma` times the Q-network's value of what follows, which
-                begins at 0. None if the Q-network estimates the whole value.
+            gamma: Q-values are then the model's rewards plus `gamma` times the Q-network's value of the next state,
+                which begins at 0. None if the Q-network estimates the whole value.
         """
         # In a tuple, so that its weights do not count as the policy's own.
         self._plan = (world_model, gamma)
@@ -114,7 +114,7 @@ class CandidatePolicy(BasePolicy):
 
     @property
     def plans_at_decision_time(self) -> bool:
-        """Whether the Q-network learns only the value of what follows the reward, see :meth:`plan_with`."""
+        """Whether the Q-network learns only the value of the next state, see :meth:`plan_with`."""
         return self._plan is not None and self._plan[1] is not None
 
     def values_of_pairs(self, network: PairNetwork, pairs: DistinctPairs) -> th.Tensor:

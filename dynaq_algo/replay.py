@@ -264,10 +264,10 @@ class CandidateReplay:
         return candidate_id.astype(np.int64) if self.candidates is None else self.candidates.rows[candidate_id]
 
     def candidate_sets(self, index: np.ndarray, following: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The sets that were chosen from, or that followed.
+        """The candidate sets that were chosen from, or the next ones.
 
         Returns:
-            Candidate ids (n, k) and the mask (n, k) of what was allowed.
+            Candidate ids (n, k) and the mask (n, k) of allowed candidates.
         """
         rows = self.sets.rows[(self._next_set_id if following else self._set_id)[index]]
         bits = np.ascontiguousarray(rows[:, self.n_candidates :]).view(np.uint8)
@@ -569,7 +569,7 @@ class ShownPairs:
 
 
 class InternedRows:
-    """A table that stores equal rows once, counts references and reuses the place of a row that nobody holds.
+    """A table that stores equal rows once, counts references and reuses the place of a row without references.
 
     Rows are found by a 64-bit hash in chained buckets and then compared by content (bitwise, so NaN equals itself).
 
@@ -625,7 +625,7 @@ class InternedRows:
         """Drop one reference of each id (n,).
 
         Returns:
-            Ids that nobody holds any more. Their rows can be read until the next :meth:`intern`.
+            Ids that have no reference any more. Their rows can be read until the next :meth:`intern`.
         """
         np.subtract.at(self.counts, ids, 1)
         freed = np.unique(ids[self.counts[ids] == 0])
@@ -635,7 +635,7 @@ class InternedRows:
         return freed
 
     def free_places(self) -> np.ndarray:
-        """Places (n,) that nobody holds, in the order in which they are taken."""
+        """Free places (n,), in the order in which they are taken."""
         places, place = [], self._free
         while place >= 0:
             places.append(place)

@@ -41,7 +41,7 @@ class TargetValues:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is kept of the transitions."""
+        """Bytes of the kept values."""
         return self._values.nbytes + self._serial.nbytes
 
     def of(
@@ -82,7 +82,7 @@ class TargetValues:
         return values
 
     def forget(self) -> None:
-        """Compute everything anew."""
+        """Forget all values, so that they are computed again."""
         self._serial[:] = -1
 
     def state(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> dict[str, Any]:

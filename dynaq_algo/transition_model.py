@@ -1,4 +1,4 @@
-"""A world model of what follows an answer: the applicant's next progress, whether they leave, and the reward."""
+"""A world model of whole transitions: the applicant's next progress, whether they leave, and the reward."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PRIOR_COUNT = 30
 
 
 class Steps(NamedTuple):
-    """n complete transitions, as a model of what follows learns from them.
+    """n complete transitions, as a model of transitions learns from them.
 
     Attributes:
         state: (n, d_s).
@@ -106,7 +106,7 @@ class TransitionModel(nn.Module):
     All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
     are exact.
 
-    The value of what follows is a table over the values of `progress`, see
+    The value of the next state is a table over the values of `progress`, see
     :class:`~dynaq_algo.context_values.ContextValues`.
 
     Args:
@@ -116,7 +116,7 @@ class TransitionModel(nn.Module):
         high: (m,) its largest values.
         prior: Prior mean of the reward's weight of each similarity, and optionally of each number of `pairs`. It counts
             as much as 30 transitions.
-        gamma: Discount of the value of what follows.
+        gamma: Discount of the next state's value.
         bonus: Added to the worth of seldom visited values of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.
         max_outcomes: How many different outcomes are told apart; further ones count as the nearest of these.
@@ -219,7 +219,7 @@ class TransitionModel(nn.Module):
         return reward, th.zeros_like(reward)
 
     def look_ahead(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
-        """Mean rewards plus `gamma` times the expected value of what follows, (n, k), from one pass."""
+        """Mean rewards plus `gamma` times the expected value of the next state, (n, k), from one pass."""
         reward, future = self._look(state, candidates, pairs, ahead=True)
         return reward + self.gamma * future
 

@@ -143,7 +143,7 @@ class RewardForecasts:
         self.predicted.extend(predicted)
 
     def check(self) -> None:
-        """Check that there is a prediction for each reward, after a file set them.
+        """Check that there is a prediction for each reward, after both were read from a file.
 
         Raises:
             ValueError, TypeError, AttributeError: If there is not.
@@ -183,7 +183,7 @@ def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: 
         )
     if name == "transitions" and planning != "decision_time":
         raise ValueError(
-            '`world_model="transitions"` computes the value of what follows at each decision: use it with '
+            '`world_model="transitions"` computes the value of the next state at each decision: use it with '
             f'`planning="decision_time"`, got {planning!r:.80}.'
         )
 
@@ -202,7 +202,7 @@ def make_world_model(
         name: A key of :data:`WORLD_MODELS`.
         policy: Its features are used and, unless they are given, its prior and the architecture of its networks.
         learning_rate: Of the networks' optimiser.
-        gamma: Discount, for a model that knows what follows.
+        gamma: Discount, for a model that predicts whole transitions.
         given: Further arguments.
         pair_names: What the numbers of `pairs` are, where the environment tells it, for sources of a prior among them.
 

@@ -23,7 +23,7 @@ OPTIONS = ("applicant_id", "applicant_key", "candidate_ids")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beginning:
-    """How m episodes begin: what was chosen; ``None`` stands for what is drawn.
+    """How m episodes begin: what was chosen. ``None`` means that it is drawn.
 
     Attributes:
         applicant_ids: (m,).

@@ -261,11 +261,10 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     ## Description
 
-    ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of what follows and
-    planning matter. The environment asks its simulator itself at each step. Applicants can rise through five levels,
-    earn more at higher levels, and leave when they are shown too many jobs that they ignore. The best next
-    recommendation may be a bad step for a career: with a policy that considers only the next reward, applicants stay at
-    the lowest level.
+    ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of transitions and planning
+    matter. The environment asks its simulator itself at each step. Applicants can rise through five levels, earn more
+    at higher levels, and leave when they are shown too many jobs that they ignore. The best next recommendation may be
+    a bad step for a career: with a policy that considers only the next reward, applicants stay at the lowest level.
 
     With the default dynamics, :class:`~jobrec_gym.dynamics.CareerDynamics`:
 
@@ -332,26 +331,26 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         job_split: Which jobs.
         num_candidates: ``k``.
         candidate_sampler: How candidates are chosen.
-        resample: Draw candidates anew each ``"step"`` or each ``"episode"``.
+        resample: When candidates are drawn: for each ``"step"`` or each ``"episode"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Further columns of ``pairs``.
-        pair_noise: How much these are blurred.
+        pair_noise: Standard deviation of the noise that is added to these.
         simulator: Who answers: a ``UserSimulator`` or its spec; ``RuleSimulator(seed=0, noise=0.5)`` by default.
         dynamics: What answers do to applicants: an object with ``bind`` or its spec, see :mod:`jobrec_gym.dynamics`.
         start: ``"entry"`` or ``"own"``: short for ``CareerDynamics(start=...)``; not beside ``dynamics``.
         hidden: Columns that are taken out of ``progress``, e.g. ``("patience",)``.
-        levels: ``"ask"``: the simulator is told the present levels; ``"ignore"``: it is not, and answers as if nobody
-            moved, which simulators that know no levels need.
+        levels: ``"ask"``: the simulator is told the present levels. ``"ignore"``: it is not told, and answers as if no
+            level changed; this is for simulators that know no levels.
         show_steps_left: Add the share of the episode's steps that are left to ``progress``: True for the registered 40
             steps, or the number that ``max_episode_steps`` has.
         render_mode: As in :class:`~jobrec_gym.env.JobRecEnv`.
         render_size: Of pictures.
 
     Raises:
-        ValueError: For an argument outside of what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed; the message names it.
         MarketError: For a market in which no job's level is known.
 
     ## Version History
@@ -502,7 +501,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         render_mode: Must be ``None``: render a single environment.
 
     Raises:
-        ValueError: For an argument outside of what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed; the message names it.
         MarketError: For a market in which no job's level is known.
     """
 

@@ -118,7 +118,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         num_candidates: ``k``, at most the number of jobs in the split.
         candidate_sampler: ``"uniform"``, ``"retrieval"`` (the nearest by cosine), ``"mixed"`` (half and half),
             ``"all"`` (the whole split in fixed order, whatever ``num_candidates``), or an object with ``bind``.
-        resample: Draw candidates anew each ``"episode"`` or each ``"step"``.
+        resample: When candidates are drawn: for each ``"episode"`` or each ``"step"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
@@ -137,7 +137,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         render_size: Size of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
     Raises:
-        ValueError: For an argument outside of what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed; the message names it.
 
     ## Version History
 

@@ -62,7 +62,7 @@ class UpcomingEpisodes:
 
         Raises:
             ValueError: For another number of seeds, or a negative one.
-            TypeError: For what is no whole number.
+            TypeError: If a seed is not a whole number.
         """
         n = len(self.generators)
         seeds: list[int | None]
@@ -88,7 +88,7 @@ class UpcomingEpisodes:
 
     @property
     def draws_noise(self) -> bool:
-        """Whether what answers draw is drawn ahead, with what is shown."""
+        """Whether the noise of answers is drawn ahead, together with the candidates."""
         return self._steps_ahead is not None and self._problem.noise_of is not None
 
     def next(

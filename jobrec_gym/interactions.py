@@ -41,7 +41,7 @@ _BATCH = 1024
 
 
 class LogError(ValueError):
-    """A log cannot be read, or holds too little for what is asked. The message names rows and the way out."""
+    """A log cannot be read, or has too little data for the call. The message names rows and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ def estimate_all(
     Raises:
         LogError: If the log has no propensities, no shown jobs, no answer or only one person; and if its applicants
             change, because a one-step value says nothing about a career.
-        ValueError: For an argument outside of what is allowed, probabilities that do not sum to 1, or a judge with
+        ValueError: For an argument that is not allowed, probabilities that do not sum to 1, or a judge with
             another method or answers of fewer than three people.
     """
     unknown = [method for method in methods if method not in METHODS]

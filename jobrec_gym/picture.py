@@ -335,7 +335,7 @@ class _Canvas:
         return text[:fits].rstrip(" ,") + "..."
 
     def wrapped(self, text: str, size: int, room: float, n_lines: int) -> list[str]:
-        """At most so many lines that fit; the last one is cut where the text is longer."""
+        """At most ``n_lines`` lines that fit; the last one is cut if the text is longer."""
         lines: list[str] = []
         words = _writable(text, self._font).split()
         while words and len(lines) < n_lines - 1:

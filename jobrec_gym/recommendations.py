@@ -126,7 +126,7 @@ def recommend_each(
     """:func:`recommend` for many applicants, one after the other.
 
     Args:
-        agent: As in :func:`recommend`, like what follows.
+        agent: As in :func:`recommend`, like the arguments below.
         market: Applicants and jobs.
         applicants: Rows of the market's applicants, (m,).
         n: How many jobs for each.

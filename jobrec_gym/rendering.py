@@ -25,7 +25,7 @@ _BOLD, _FAINT, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[0m"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """What there is to see of a decision: before a recommendation, or with what became of it.
+    """What a picture shows of a decision: before the recommendation, or with its result.
 
     Attributes:
         market: Where the words are.

@@ -187,8 +187,8 @@ class FeedbackRewardModel:
 class HybridRewardModel:
     """``weight * cosine + (1 - weight) * feedback``.
 
-    At weight 1 nobody is asked, and ``feedback`` is not among the components. A row whose feedback failed earns 0.0 and
-    is not valid.
+    At weight 1 the simulator is not asked, and ``feedback`` is not among the components. A row whose feedback failed
+    earns 0.0 and is not valid.
 
     Args:
         simulator: Who decides, bound to the market.

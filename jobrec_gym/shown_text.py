@@ -24,10 +24,10 @@ direction of writing), and halves of letters, which no encoding writes."""
 
 @lru_cache(maxsize=4096)
 def as_text(text: str, most: int = MOST_LETTERS) -> str:
-    r"""A text on one line, of at most so many letters.
+    r"""A text on one line, of at most ``most`` letters.
 
-    Line breaks and tabs become spaces. What a terminal or a browser would obey is spelt, and marks that are heaped on
-    one letter are left out.
+    Line breaks and tabs become spaces. Control characters that a terminal or a browser would obey are spelt out, and
+    excess marks on one letter are left out.
 
     Args:
         text: Any text.
@@ -63,7 +63,7 @@ def as_text(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def without_commands(text: str) -> str:
-    """A text of several lines in which what a terminal or a browser would obey is spelt, but for its line breaks.
+    """A text of several lines with its control characters spelt out, except its line breaks.
 
     Args:
         text: Of any length.

@@ -65,7 +65,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         render_mode: Must be ``None``: render a single environment.
 
     Raises:
-        ValueError: For an argument outside of what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed; the message names it.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - typed as in gymnasium

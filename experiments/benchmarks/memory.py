@@ -20,11 +20,11 @@ _SB3_BYTES = 2 * 4 * (20 * 768 + 768) + 8 + 4 + 1 + 1
 
 
 def memory_rows(n_transitions: int, num_envs: int = 64) -> Iterator[Row]:
-    """A replay of so many transitions of the default market, k = 20, in either observation mode.
+    """A replay of ``n_transitions`` transitions of the default market, k = 20, in either observation mode.
 
-    With what the target network said of each, which DynaQ keeps beside it.
+    It includes the target network's value of each transition, which DynaQ keeps beside the replay.
 
-    The goal is that of a million transitions; of fewer the figure is only told.
+    The goal is for a million transitions. For fewer, the figure is only reported.
     """
     for observation in ("features", "ids"):
         replay = filled_replay(n_transitions, observation, num_envs)

@@ -47,7 +47,7 @@ class Row:
 
 
 def seconds_per_call(call: Callable[[], Any], *, seconds: float = 0.3) -> float:
-    """Mean time of a call, repeated for about so many seconds after one that is not counted."""
+    """Mean time of a call, repeated for about ``seconds`` after one call that is not counted."""
     call()
     n, spent = 0, 0.0
     gc.collect()

@@ -83,7 +83,7 @@ class CosineRecommender(Recommender):
 
 
 class PopularityRecommender(Recommender):
-    """The candidate of the highest mean reward so far, whoever it was shown to.
+    """The candidate of the highest mean reward so far, over all applicants.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped in its rewards.

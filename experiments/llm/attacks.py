@@ -19,7 +19,7 @@ class Attack:
     Attributes:
         name: What it tries.
         side: Whose document carries it.
-        entry: Which entry of the document: a text, to which it is appended, or a list of skills, of which it is one.
+        entry: Which entry of the document. The payload is appended to a text, or becomes a skill in a list of skills.
         text: The payload.
     """
 

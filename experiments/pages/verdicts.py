@@ -54,7 +54,7 @@ class Headline(NamedTuple):
     """The result in a sentence or two.
 
     Attributes:
-        headline: Empty where nobody learns, or nothing can be scored.
+        headline: Empty if no agent learns, or nothing can be scored.
         side: ``"above"`` or ``"below"`` the cosine where the seeds tell; else empty, and the sentence stands in a
             neutral box.
     """
@@ -93,7 +93,7 @@ def headline_of(data: ReportData) -> Headline:
 def difference_of(differences: Sequence[float]) -> Difference:
     """A mean difference with Student's 95 % interval, which is wide where seeds are few.
 
-    A bootstrap of two seeds would give no more than the two.
+    A bootstrap of two seeds would only give their two values as ends.
 
     Args:
         differences: Of each seed.

@@ -80,7 +80,7 @@ def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None)
         evaluation: Entries of its ``evaluation`` to replace.
 
     Raises:
-        RunError: If it asks for what cannot be.
+        RunError: If it cannot be built.
     """
     config = plain(cfg)
     own = config["evaluation"]
@@ -162,11 +162,11 @@ class EvaluationOptions:
     Attributes:
         split: Which applicants.
         job_split: Which jobs.
-        n_pairs: Fixed (applicant, candidate set) pairs; without a part where answers move the applicant.
+        n_pairs: Fixed (applicant, candidate set) pairs; not used where answers move the applicant.
         n_episodes: Greedy episodes for the discounted return; likewise.
         seed: Of pairs and episodes.
         at: Interactions after which the learning curve gets a point.
-        interval: Further points, every so many interactions.
+        interval: Number of interactions between further points.
     """
 
     split: Split
@@ -179,7 +179,7 @@ class EvaluationOptions:
 
 
 class Algorithm:
-    """Who learns: a class with SB3's methods, and the arguments that it is called with besides ``env``.
+    """The learner: a class with SB3's methods, and the arguments that it is called with besides ``env``.
 
     Its class is imported when it is first asked for, so that a run can be planned where the class cannot be imported.
 
@@ -471,7 +471,7 @@ def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
 
 
 def _check(config: Config) -> None:
-    """Refuses what cannot be, before anything is touched."""
+    """Refuses a config that cannot be built, before anything is changed."""
     if (place := key_in_config(config)) is not None:
         raise RunError(f"`{place}` looks like a key, which would be written into the run's folder: {WAY_OUT}.")
     for name in _SECTIONS:

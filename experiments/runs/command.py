@@ -53,15 +53,15 @@ def command(
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
     """Makes a function a command, as ``hydra.main`` does, but with errors of one line and a clean end when stopped.
 
-    What a user can cause is told in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error is told in
-    full. Ctrl-C and SIGTERM end it and its children: two lines say what was kept and how to go on, and it exits with
-    130 or 143. A run that left nothing but Hydra's copy of its config leaves no folder.
+    An error that a user can cause is told in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error is
+    told in full. Ctrl-C and SIGTERM end the command and its children: two lines say what was kept and how to continue,
+    and it exits with 130 or 143. A run that left nothing but Hydra's copy of its config leaves no folder.
 
     Args:
         config_path: Where configs are, from the function's file.
         config_name: Of the primary one.
-        kept: What is kept of the work when it is stopped, in words; empty if it begins anew. ``{out}`` stands for an
-            entry of the config; where that is null nothing is kept.
+        kept: What is kept of the work when it is stopped, in words; empty if it has to start again. ``{out}`` stands
+            for an entry of the config; if that is null, nothing is kept.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., Any]:

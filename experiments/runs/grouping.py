@@ -35,7 +35,7 @@ class Comparison:
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Groups runs of equal names, overrides and configs but for seeds.
+    """Groups runs whose names, overrides and configs differ at most by seeds.
 
     Any entry named ``seed`` counts as one: what differs by nothing else is a repetition. Where a seed stands twice in a
     group, the runs are told apart by their commits.

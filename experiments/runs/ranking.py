@@ -240,7 +240,7 @@ class _Part:
                 yield json.loads(line.partition(" ")[2])
 
     def remove(self) -> None:
-        """The file is written: nothing is to go on."""
+        """Removes the notes for continuing, because the file is complete."""
         self.path.unlink()
 
     def _append(self, text: str) -> None:

@@ -27,7 +27,7 @@ class NoteSweep(Callback):
 
 
 def tell_sweep() -> None:
-    """Prints the table of the sweep that was led by this process, if any, even where some of its runs failed."""
+    """Prints the table of this process's sweep, if there was one, even if some of its runs failed."""
     while _under_way:
         folder = _under_way.pop()
         print(f"\n{in_words(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)}")

@@ -74,8 +74,8 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
         summary.
 
     Raises:
-        RunError: If it asks for what its algorithm cannot do, another process is in the folder, or it cannot be written
-            to: when that is mended, the same call goes on.
+        RunError: If it asks for something that its algorithm cannot do, another process is in the folder, or the folder
+            cannot be written to. Once that is corrected, the same call continues.
         Interrupted: If a signal asked it to end; a checkpoint is kept then, where the algorithm writes any.
     """
     setup.require_verbs()

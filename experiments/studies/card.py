@@ -165,11 +165,11 @@ def make_world(setup: Setup, n_told: int) -> World:
 
 
 def utility_variance(world: World) -> dict[str, Any] | None:
-    """Of which parts the variance of the planted utility consists, over the pairs told; ``None`` where none is planted.
+    """The parts of the planted utility's variance, over the told pairs; ``None`` if no utility is planted.
 
     Returns:
-        ``parts``: the share of each; ``covariances``: the share of what the parts have in common, so that all shares
-        sum up to 1; ``noise``: the variance of the noise of one answer, against that of the utility.
+        ``parts``: the share of each; ``covariances``: the share of their covariances, so that all shares sum up to 1;
+        ``noise``: the variance of the noise of one answer, against that of the utility.
     """
     if not hasattr(world.truth, "terms"):
         return None
@@ -180,11 +180,11 @@ def utility_variance(world: World) -> dict[str, Any] | None:
 
 
 def reward_variance(world: World) -> dict[str, float]:
-    """Of what the variance of one reward consists; shares that sum up to 1.
+    """The parts of one reward's variance: shares that sum up to 1.
 
     Returns:
-        ``job``, ``applicant``: of the mean expected reward of jobs, of applicants; ``pair``: of what is left of
-        expected rewards; ``noise``: of rewards around what is expected.
+        ``job``, ``applicant``: of the mean expected rewards of jobs and of applicants; ``pair``: of the rest of the
+        expected rewards; ``noise``: of rewards around their expectation.
     """
     told = world.told
     applicants, jobs = (

@@ -54,7 +54,7 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     """The runs that a config asks for, each in plain JSON, equal for equal work.
 
     Raises:
-        RunError: For a learner that nobody defines, points that do not ascend from 0, or no policy to compare with.
+        RunError: If a learner is not defined, points do not ascend from 0, or there is no policy to compare with.
     """
     at = list(options["at"])
     if not at or at[0] < 0 or at != sorted(set(at)):
@@ -97,9 +97,9 @@ def left_out(options: Options) -> dict[str, str]:
 
 
 def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str, Any]:
-    """Does what is missing in a folder, and returns all results, in plain JSON.
+    """Does the runs that a folder lacks, and returns all results, in plain JSON.
 
-    A run is kept when it is done, with what it was asked for; one that was asked for in other words is done anew.
+    A finished run is kept together with its plan. If its plan has changed, it is done again.
 
     Args:
         plan: As in :func:`plan_of`.

@@ -85,7 +85,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(asked: Comparison) -> Plan:
-    """Who is compared where; what cannot be is left out with a line.
+    """Which learners are compared in which settings; what cannot run is left out, and a line says so.
 
     Raises:
         RunError: If a name is unknown, or nothing is left.

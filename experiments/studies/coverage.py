@@ -127,7 +127,7 @@ class PlantedLogs:
         return float((self.chances[overlap][1] * self.expected).sum(axis=1).mean())
 
     def log(self, overlap: str, size: int, number: int) -> tuple[Interactions, Floats]:
-        """A log of so many recommendations, and the policy's chances on it (size, 10)."""
+        """A log of ``size`` recommendations, and the policy's probabilities on it (size, 10)."""
         rng = np.random.default_rng((self.seed, size, number))
         drawn = rng.integers(self.n_people, size=size // _N_DECISIONS)
         rows = (drawn[:, None] * _N_DECISIONS + np.arange(_N_DECISIONS)).ravel()

@@ -82,10 +82,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def adaptation(trained: Relearned, n_applicants: int, points: list[int], n_pairs: int) -> NDArray[np.float64]:
-    """Normalised score with new applicants, after so many interactions with each of them.
+    """Normalised score with new applicants, after some numbers of interactions with each of them.
 
-    Every applicant meets a copy of the agent, replay and all, that has met none of the others; its score is taken on
-    candidate sets of that applicant which are not those that it learns on.
+    Every applicant gets a copy of the agent, with its replay, that has met none of the others. Its score is taken on
+    candidate sets of that applicant that it does not learn from.
 
     Args:
         trained: The agent.

@@ -33,7 +33,7 @@ class Relearned(NamedTuple):
 
 
 def relearn(run: Run, interactions: int, trust: bool = False) -> Relearned:
-    """Trains the agent of a finished run again, for so many interactions: equal seeds make it the same agent.
+    """Trains the agent of a finished run again; the same seed gives the same agent.
 
     Args:
         run: A finished run.
@@ -75,7 +75,7 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
 
 
 class AtInteractions(BaseCallback):
-    """Calls a function when an agent has had so many interactions, counted from here, with all updates done.
+    """Calls a function after some numbers of interactions, counted from here, with all updates done.
 
     Args:
         points: After how many.

@@ -34,7 +34,7 @@ _EPISODE = 10
 
 
 class AnsweredCandidates:
-    """Shows jobs whose answer is known of the person, drawn anew each time: whatever is recommended is answered.
+    """Shows jobs that the person has answered, drawn again each time, so every recommendation has an answer.
 
     Args:
         interactions: The log; everybody who may come has answered as many jobs as are shown.
@@ -157,7 +157,7 @@ class LogSets:
 
 
 def folds_of(people: Ids, n_folds: int, seed: int) -> Ids:
-    """A fold in [0, n_folds) for each of some people (n,), of equal sizes but for one.
+    """A fold in [0, n_folds) for each of some people (n,); the sizes of folds differ by at most one.
 
     Raises:
         RunError: For fewer people than folds, or fewer than two folds.
@@ -178,7 +178,7 @@ def replay_learner(
     seed: int,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[int, list[float]]]:
-    """How a learner ranks for people that it never met, after so many answers of others.
+    """How a learner ranks for people that it never met, after some numbers of answers of others.
 
     In each fold a new one learns online: it is shown sets of the others' answered jobs, recommends one, and is told the
     answer.

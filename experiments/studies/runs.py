@@ -166,7 +166,7 @@ def compose_runs(
         path: Where a market lies that comes from elsewhere.
 
     Raises:
-        RunError: If the overrides do not compose or ask for what cannot be, or a ``path`` is needed and there is none.
+        RunError: If the overrides do not compose, the run cannot be built, or a ``path`` is needed and missing.
     """
     misled = learner.misled if f"setting={MISLED}" in overrides else ()
     named = as_override("name", learner.name)

@@ -113,7 +113,7 @@ class Study:
         }
 
     def mean(self, learner: str, point: int) -> float:
-        """Mean score after so many interactions."""
+        """Mean score at a point, a number of interactions."""
         return float(self.scores[learner][:, self.points.index(point)].mean())
 
     def worst_seed(self, learner: str) -> WorstSeed:

@@ -98,8 +98,9 @@ class SupervisedLearner(Protocol):
 class JobEffectRidge:
     """Ridge regression with an effect of each job.
 
-    Its columns are block similarities and pair features, each of deviation 1; principal components of both sides, of
-    which the first has deviation 1, and products of the leading ones; and an indicator of each job that was met.
+    Its columns are block similarities and pair features, each of standard deviation 1; principal components of both
+    sides, scaled so that the first has standard deviation 1; products of the leading components; and an indicator of
+    each job that was met.
 
     Args:
         vectors: Of the market.

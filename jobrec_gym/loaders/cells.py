@@ -221,10 +221,10 @@ class CellReader:
         return self.text(cell, where, column)
 
     def skills(self, cell: Any, where: str, column: str) -> Iterator[str]:
-        """The skills of a cell: a list, or a text that is one as JSON, Python or a database writes it, or is cut.
+        """The skills of a cell: a list, the text of a list (JSON, Python, a database), or a text to split.
 
         Raises:
-            MarketError: For anything else, and for what begins like a JSON array and is none.
+            MarketError: For anything else, and for a text that begins like a JSON array but is not one.
         """
         if self.is_nothing(cell):
             return
@@ -419,10 +419,10 @@ class CellReader:
 
 
 def list_in_text(text: str, where: str, column: str) -> Any:
-    """A cell's list where its text is one, as JSON, Python or a database writes it; else the text.
+    """A cell's list if its text has the notation of a list in JSON, Python or a database; else the text.
 
     Raises:
-        MarketError: For what begins like a JSON array and is none; the message names the place.
+        MarketError: For a text that begins like a JSON array but is not one; the message names the place.
     """
     if text[0] not in _BRACKETS:
         return text

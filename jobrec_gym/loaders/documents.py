@@ -1,4 +1,4 @@
-"""What readers of documents share: a folder's files, the text of HTML, and a text in place of skills nobody listed."""
+"""What readers of documents share: a folder's files, the text of HTML, and a text in place of missing skills."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
     """A file's content as a stream: gzip, bz2, xz, zstd, and zip with one member are unpacked on the way.
 
     Args:
-        file: What it is is told by its first bytes, not by its ending.
+        file: Its first bytes tell its form, not its ending.
         max_bytes: What a packed file may unpack to.
 
     Raises:
@@ -168,7 +168,7 @@ def _first_undecodable(file: Path, encoding: str | None, max_bytes: int) -> tupl
 
 
 def check_exists(file: Path) -> None:
-    """Raises :class:`MarketError` for what is no file, with the nearest name that is there."""
+    """Raises :class:`MarketError` if there is no such file; the message suggests the nearest name that exists."""
     if file.is_file():
         return
     if file.is_dir():

@@ -51,16 +51,16 @@ def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMark
 
 
 def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:
-    """The jobs of a file of JSON-LD, of an HTML page that has some, or of a folder of both.
+    """The jobs of a JSON-LD file, of an HTML page with JSON-LD, or of a folder of both.
 
     * Found wherever they stand: alone, in lists, in ``@graph``, in an ``ItemList``, in the scripts
       ``application/ld+json`` of a page. What a posting names by ``@id`` is looked up in its file.
     * ``key``: the first of ``identifier``, ``@id`` and ``url`` that tells all postings apart; else the file's name and
       a number. ``title``, ``occupation`` (``relevantOccupation`` or ``occupationalCategory``), ``experience``.
     * ``hard``: ``skills``, a list or a text that separates short parts. A posting without any has its description as
-      one free text in their place; a line says how many have.
-    * ``description``: as text, without its HTML; responsibilities and qualifications stand behind it where it does not
-      hold them.
+      one free text in their place. A log line says for how many postings this was done.
+    * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
+      contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (the middle of the range, in a year
       of 2,080 hours), ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``, ``valid_through`` and
       ``url``.

@@ -80,7 +80,7 @@ class Reading:
     Attributes:
         delimiter: What separates the cells of CSV; ``None`` finds it.
         encoding: Of text; ``None`` is UTF-8, or what a byte order mark says.
-        max_bytes: What a packed file may unpack to.
+        max_bytes: Largest size of a compressed file once it is uncompressed.
 
     Raises:
         MarketError: For what is none of these.
@@ -633,7 +633,7 @@ class _Window:
         self._text, self._part, self.place = text, "", 0
 
     def next_character(self) -> str:
-        """The one that comes next but for blanks, which are passed; empty at the end."""
+        """The next character after any blanks; empty at the end."""
         while True:
             self.place = _space.match(self._part, self.place).end()  # type: ignore[union-attr]
             if self.place < len(self._part):

@@ -1,4 +1,4 @@
-"""The recorded market: a part of the default market, about each pair of which a language model was asked."""
+"""The recorded market: a part of the default market. A language model was asked about each of its pairs."""
 
 from __future__ import annotations
 

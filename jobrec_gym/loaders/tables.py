@@ -77,12 +77,12 @@ def load_table(
             is real). Needs an occupation for every job, and skills in lists.
         columns: Which column holds which of :data:`FIELDS`; by default each is named like its field. ``{"jobs": {...},
             "applicants": {...}}`` where the sides differ. ``hard`` and ``soft`` may name several columns, which are
-            joined. Where a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped column must be
-            there; of the others only one of ``hard`` and ``soft`` must. A column that differs from a field only by case
+            joined. Where a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped column must exist.
+            Of the others, only one of ``hard`` and ``soft`` must exist. A column that differs from a field only by case
             or spaces (``Hard``) is refused until it is mapped. Without a key column a row's key is its number.
-            ``split`` says ``train`` or ``test`` of each row, in place of ``test_fraction``; where rows of both sides
-            are read, both have it or none has. ``description`` is a text for language models to read, of which no
-            vector is made; ``text_columns`` with ``columns={"hard": "description"}`` makes one.
+            ``split`` says ``train`` or ``test`` for each row, in place of ``test_fraction``. If rows of both sides are
+            read, either both sides have this column or neither has. ``description`` is a text for language models to
+            read; no vector is made of it. ``text_columns`` with ``columns={"hard": "description"}`` makes one.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
         skill_separator: What separates skills in a cell, ``;`` unless given. A cell may hold a list as JSON, Python
@@ -103,8 +103,8 @@ def load_table(
             "category",
             "salary": "number", "remote": "flag", "languages": "set"}``, see
             :class:`~jobrec_gym.market.context.ContextField`. The columns are named like the field; where they are not,
-            ``("number", "wanted_salary", "salary")`` is the kind, the applicants' column and the jobs'. Of a category
-            the two columns will do, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
+            ``("number", "wanted_salary", "salary")`` is the kind, the applicants' column and the jobs'. For a category
+            the two columns are enough, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; ``"hashing"`` needs no torch.
         cache_dir: Where vectors are kept between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.

@@ -91,7 +91,7 @@ def write_market(market: MarketTables, path: str | os.PathLike[str], dtype: str 
 def write_vectors(
     file: Path, chunks: Iterable[NDArray[np.floating]], shape: tuple[int, ...], dtype: np.typing.DTypeLike
 ) -> str:
-    """Writes a table of unit rows as it is made, chunk by chunk: no more than a chunk is in memory.
+    """Writes a table of unit rows chunk by chunk, with at most one chunk in memory.
 
     Args:
         file: Where to, an ``.npy`` file.

@@ -273,11 +273,11 @@ class LabourMarket:
         return market
 
     def replaced_applicants(self, applicants: Population, vocabulary: Vocabulary, **tables: Any) -> LabourMarket:
-        """The market with other applicants, in memory; jobs, and what was computed of them, stay.
+        """The market with other applicants, in memory; the jobs and everything computed from them stay.
 
         Args:
-            applicants: Those in place of this market's.
-            vocabulary: This market's words, and any behind them.
+            applicants: The applicants that replace this market's.
+            vocabulary: This market's words, and new words after them.
             **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words, and the ``context``
                 of these applicants.
         """

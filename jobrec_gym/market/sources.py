@@ -52,7 +52,7 @@ def register_market_source(scheme: str, entry_point: str) -> None:
 
 
 def find_loader(source: str) -> Callable[..., Any] | None:
-    """What makes the market of a source of :func:`register_market_source`, but for its keywords.
+    """The function that makes the market of a registered source (:func:`register_market_source`).
 
     Returns:
         ``None`` for the folder of a saved market.

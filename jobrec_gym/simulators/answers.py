@@ -86,10 +86,10 @@ def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
 
 
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
-    """The probability of an application of a completion that was asked for :data:`PROBABILITY_SCHEMA`.
+    """The probability of an application, from a completion that was asked for with :data:`PROBABILITY_SCHEMA`.
 
     It is read where the value of ``apply`` begins, from the alternatives of that token: those that say exactly Yes or
-    No, but for blanks and the opening quotation mark.
+    No, apart from blanks and the opening quotation mark.
 
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.

@@ -265,7 +265,7 @@ def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
 
 
 def thresholds(values: ArrayLike) -> tuple[float, float, float]:
-    """Three rising probabilities, from which on a pair is a click, a save, an apply.
+    """Three rising probabilities: the lowest of a click, a save and an application.
 
     Raises:
         ValueError: If they are not.

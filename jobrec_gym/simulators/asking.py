@@ -165,7 +165,7 @@ class Asker(Shared):
         return self._key_of(*question)
 
     def recall(self, questions: Sequence[Question]) -> tuple[tuple[Any, ...], ...] | None:
-        """Status, decision, probability (or ``None``) and reason, (n,) each, n >= 1, of what was answered before.
+        """Status, decision, probability (or ``None``) and reason of earlier answers, (n,) each, n >= 1.
 
         Returns:
             ``None`` if not all of it was: then :meth:`ask`.

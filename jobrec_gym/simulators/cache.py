@@ -369,7 +369,7 @@ def answer_of(text: str, key: str) -> CachedAnswer | None:
 
 
 def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | None:
-    """Which column of an answer is wrong, and what it must be; ``None`` where none is."""
+    """Which column of an answer is wrong, and what it must be; ``None`` if all are right."""
     if status not in KEPT_STATUSES:
         return "status", f"must be one of {KEPT_STATUSES}"
     has_probability = probability is not None and not isinstance(probability, str) and probability == probability

@@ -104,7 +104,7 @@ class ChatModel:
         self.prices = self._listed_prices() if prices is None else prices
 
     def bounds(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, float]:
-        """Upper bounds of what a call takes: tokens (no token is shorter than a byte) and dollars."""
+        """Upper bounds of a call's tokens (no token is shorter than a byte) and dollars."""
         tokens_in = sum(len(each["content"].encode()) + _TOKENS_OF_A_MESSAGE for each in messages)
         tokens_out = int(next(self._options[name] for name in _LENGTHS if name in self._options))
         price_in, price_out = self.prices or (0.0, 0.0)

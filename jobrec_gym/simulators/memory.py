@@ -50,7 +50,7 @@ class FeedbackMemory(Shared):
         return self._place[pairs].astype(np.int64) - 1
 
     def take(self, places: Ids) -> Feedback:
-        """The answers at places (n,): nothing is spent on them, and all were known."""
+        """The answers at places (n,), which were known before and cost nothing."""
         kept = self._answers  # once: another thread may put a longer table in its place
         return Feedback.of(
             kept.decision[places],

@@ -12,7 +12,7 @@ __all__ = ["SECTION"]
 _ERRORS = {
     "reward_mse": "reward, squared error",
     "reward_mse_of_mean": "of the mean",
-    "outcome_log_loss": "what follows, log loss",
+    "outcome_log_loss": "change of progress, log loss",
     "outcome_log_loss_of_shares": "of the shares",
     "leaving_brier": "leaving, Brier score",
     "leaving_brier_of_share": "of the share",
@@ -66,7 +66,7 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
 
 
 def _errors(data: ReportData) -> list[Table]:
-    """Of models that know what follows: the errors of their parts, each beside that of the best constant."""
+    """Errors of the parts of models that predict whole transitions, each beside that of the best constant."""
     rows = []
     for label, tables in data.progress.items():
         entries = [
