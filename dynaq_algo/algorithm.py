@@ -447,9 +447,9 @@ class CandidateAlgorithm(DQN):
         """Learn from answers that were given outside of :meth:`learn`, one after the other.
 
         Each is stored, counts as an interaction, and is followed by the updates that `learn` would make with
-        `train_freq=1`. Nothing is stored if one of a batch is refused. A set of another number of candidates than in
-        training is stored with the chosen one first, then those that the mask allows: what is missing repeats the first
-        one, what is too much is left out.
+        `train_freq=1`. Nothing is stored if one of a batch is refused. A set with another number of candidates than in
+        training is stored with the chosen one first, then those that the mask allows. If it has too few, the first one
+        is repeated; if it has too many, the last ones are left out.
 
         Args:
             observation: One observation or a batch of n.

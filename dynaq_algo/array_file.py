@@ -31,7 +31,8 @@ def read_arrays(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        AgentFileError: If it is none, is not whole, was changed, holds objects or is larger.
+        AgentFileError: If it is not an .npz file, is incomplete, was changed, holds objects or is larger than
+            `max_bytes`.
     """
     with reading(shown, what), zipfile.ZipFile(file) as archive:
         entries = archive.infolist()

@@ -78,7 +78,7 @@ def next_values(
 
 
 def chosen_values(following: NextPairs, values: th.Tensor, policy: CandidatePolicy) -> th.Tensor:
-    """Those of the values (n, k) that the online network chooses (van Hasselt et al., 2016), (n,); 0 as above."""
+    """Values (n,) of the candidates that the online network chooses (van Hasselt et al., 2016); 0 as above."""
     online = masked(policy.values_of_pairs(policy.q_net, following.pairs), following.mask)
     return _of_what_goes_on(values.gather(1, online.argmax(1, keepdim=True)).squeeze(1), following.terminated)
 

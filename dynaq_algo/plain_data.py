@@ -39,7 +39,7 @@ TORCH: dict[str, tuple[Any, type]] = {"torch.nn": (nn, nn.Module), "torch.optim"
 
 @runtime_checkable
 class Checked(Protocol):
-    """What checks itself when it was made from a file."""
+    """A part of an agent that checks itself after it was read from a file."""
 
     def check(self) -> None:
         """Raises ValueError, TypeError or AttributeError if its attributes do not belong together."""

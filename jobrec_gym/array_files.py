@@ -28,7 +28,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
 
     Raises:
         OSError: If it cannot be opened.
-        ValueError: If it is no whole array, or one of objects.
+        ValueError: If it is not a complete array, or is an array of objects.
     """
     with _told_by_value_errors():
         array: Any = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -232,7 +232,8 @@ class CareerEvaluation:
         """The career of one held-out applicant, see :meth:`Careers.one`.
 
         Args:
-            model: Who plays: an agent, or a name of :data:`POLICIES`; ``None`` comes of one that cannot be played.
+            model: What plays: an agent, or a name of :data:`POLICIES`. The result is ``None`` for a policy that cannot
+                be played.
         """
         if not isinstance(model, str):
             return self._play(model.predict).one(self._example_place)

@@ -286,10 +286,10 @@ class HeldOutEvaluation:
         return {name: self._outcomes(chosen[name]) for name in REFERENCES}
 
     def example(self, model: Any) -> list[dict[str, Any]]:
-        """The best candidates of one held-out applicant, best first: five, or one of an agent that ranks nothing.
+        """The five best candidates of one held-out applicant, best first; only one for an agent that does not rank.
 
         Args:
-            model: Who ranks: an agent, ``"cosine"`` or ``"oracle"``.
+            model: What ranks: an agent, ``"cosine"`` or ``"oracle"``.
 
         Returns:
             ``title``, ``key``, ``expected`` (reward), ``applies`` (without noise) and ``cosine`` of each.

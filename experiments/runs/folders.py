@@ -103,7 +103,7 @@ class Run:
         """The learning curve, one row a point.
 
         Raises:
-            RunError: If it is gone, no table, or not as the run left it.
+            RunError: If it is missing, is not a table, or was changed after the run.
         """
         return self._table(self.file(METRICS))
 
@@ -112,7 +112,7 @@ class Run:
         """The algorithm's own log; empty where it wrote none.
 
         Raises:
-            RunError: If it is no table, or not as the run left it.
+            RunError: If it is not a table, or was changed after the run.
         """
         import pandas as pd  # where it is read: most commands read none
 

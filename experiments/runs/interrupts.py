@@ -76,9 +76,9 @@ _ending = False
 
 @contextmanager
 def held() -> Iterator[Waiting]:
-    """Where what is kept must be whole: the first signal waits until :meth:`Waiting.end`, a second one does not.
+    """Around work whose results must be complete: a first signal waits until :meth:`Waiting.end`, a second does not.
 
-    Without :func:`interruptible` around it signals are what they were.
+    Without :func:`interruptible` around it, it changes nothing about signals.
 
     Raises:
         Interrupted: At the end, if a signal still waits.

@@ -200,7 +200,7 @@ def reward_variance(world: World) -> dict[str, float]:
 
 
 def ranking_scores(world: World) -> dict[str, Any]:
-    """What candidates score that are ranked without learning from rewards.
+    """Scores of rankings that do not learn from rewards.
 
     Returns:
         ``parts``: for each part of a planted utility ``alone`` and, with all parts before it, ``together``; and, by

@@ -144,7 +144,7 @@ class ContextTable:
         return None if np.isnan(value) else value
 
     def arrays(self, side: Side) -> dict[str, NDArray[Any]]:
-        """What :meth:`from_arrays` makes the side's table of."""
+        """The arrays from which :meth:`from_arrays` makes this table again."""
         table = getattr(self, side)
         return {"offsets": table.offsets, "ids": table.ids} if isinstance(table, SkillLists) else {"values": table}
 

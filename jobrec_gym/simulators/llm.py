@@ -453,7 +453,7 @@ class LLMSimulator:
         thresholds: Sequence[float] | None,
         cosine: Callable[[], NDArray[np.float64] | None],
     ) -> Feedback:
-        """:meth:`feedback_of` what :meth:`ask` says to n >= 1 questions, sooner where all was answered before.
+        """Ask n >= 1 questions and return :meth:`feedback_of` the answers; faster if all are known.
 
         Args:
             questions: n.

@@ -1,4 +1,4 @@
-"""The sections of the report, one a file: what lies in this folder is asked whether it has something to draw."""
+"""The sections of the report, one in each file of this folder. A section appears if it has something to draw."""
 
 from __future__ import annotations
 
