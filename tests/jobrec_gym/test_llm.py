@@ -6,13 +6,10 @@ import multiprocessing
 import pickle
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
 from dataclasses import replace
-from pathlib import Path
 from queue import Empty
 
 import gymnasium as gym
@@ -44,7 +41,6 @@ from jobrec_gym.simulators.sqlite_cache import AnswerCache
 
 pytestmark = pytest.mark.waits
 
-ROOT = Path(__file__).parents[2]
 COOK, CHEF = {"occupation": "cook"}, {"title": "chef"}
 
 
@@ -581,39 +577,36 @@ def test_a_budget_is_held_across_two_processes(context, tmp_path):
         assert fake.calls == 30
 
 
-KILLED = """
-import sys
-import numpy as np
-import jobrec_gym
-from jobrec_gym import LLMSimulator
-market = jobrec_gym.load_market("default", n_jobs=60, n_applicants=40)
-calls = {"concurrency": 2, "timeout": 3_600.0, "batch_timeout": 36_000.0}
-where = {"api_base": sys.argv[1], "cache": sys.argv[2], "api_key": sys.argv[3]}
-bound = LLMSimulator("openai/fake", calls=calls, **where).bind(market)
-pairs = [(a, j) for a in range(4) for j in range(6)]
-for applicant, job in pairs:
-    bound.feedback(np.array([applicant, applicant]), np.array([job, (job + 7) % 60]))
-print(bound.usage.calls)
-"""
+def ask_one_by_one(api_base, path, key, queue):
+    market = jobrec_gym.load_market("default", n_jobs=60, n_applicants=40)
+    bound = LLMSimulator("openai/fake", api_base=api_base, cache=path, api_key=key, calls=PATIENT).bind(market)
+    for applicant in range(4):
+        for job in range(6):
+            bound.feedback(np.array([applicant, applicant]), np.array([job, (job + 7) % 60]))
+    queue.put(bound.usage.calls)
 
 
-def test_after_a_kill_nothing_answered_is_paid_again_and_nothing_is_lost(tmp_path):
+def test_after_a_kill_nothing_answered_is_paid_again_and_nothing_is_lost(context, tmp_path):
     path = tmp_path / "answers.sqlite"
-    command = [sys.executable, "-c", KILLED]
+    queue = context.Queue()
     with serving(lambda body, number: sleeps(0.03, decide_by_text(body, number))) as fake:
-        first = subprocess.Popen([*command, fake.api_base, str(path), "first"], cwd=ROOT)
-        while fake.calls < 15 and first.poll() is None:
+        first, second = (
+            context.Process(target=ask_one_by_one, args=(fake.api_base, str(path), key, queue))
+            for key in ("first", "second")
+        )
+        first.start()
+        while fake.calls < 15 and first.is_alive():
             time.sleep(0.01)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        first.kill()
+        first.join()
+        assert first.exitcode == -signal.SIGKILL
         lapse_claims(path)
         kept = {row["key"] for row in exported(path, tmp_path)}
         assert len(kept) >= 10
-        done = subprocess.run([*command, fake.api_base, str(path), "second"], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        (calls,) = results_of([second], queue)
         wanted = 48
         # By whom: a call of the first process may have come to the server's ears only behind its end.
-        assert int(done.stdout) == wanted - len(kept) == fake.keys.count("Bearer second")
+        assert calls == wanted - len(kept) == fake.keys.count("Bearer second")
         # Only what was under way when the process died, two calls at most, was asked twice.
         assert fake.calls - len(set(fake.asked())) <= 2
         assert len(exported(path, tmp_path)) == wanted
