@@ -147,11 +147,16 @@ def config_of(module):
     return None
 
 
+def values_of(sweep):
+    """Values of an override that is a sweep: all, but of seeds, which compose alike, one."""
+    return list(sweep.sweep_string_iterator())[: 1 if sweep.get_key_element() == "seed" else None]
+
+
 def single_runs(overrides):
-    """Overrides without sweeps, so many of them that each value of each sweep is in one."""
+    """Overrides without sweeps, so many of them that each value of each sweep is in one; of seeds the first will do."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     values = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        [f"{override.get_key_element()}={value}" for value in values_of(override)]
         if override.is_sweep_override()
         else [override.input_line]
         for override in parsed
