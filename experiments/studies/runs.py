@@ -175,7 +175,7 @@ def compose_runs(
         cfg = compose("train", list(wanted))
         if OmegaConf.is_missing(cfg.market, "path"):
             if path is None:
-                raise RunError("its market is not in the package: give its file or folder, path=...")
+                raise RunError("its market is not in the package: give its file or folder by path=FILE")
             wanted = (*wanted, f"market.path={written(path)}")
             cfg.market.path = path
         setups = build_seeds(cfg, seeds)

@@ -226,7 +226,7 @@ def test_what_is_as_usual_is_not_doubted(cells):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"skill_separator": ""}, "`skill_separator` must not be empty"),
+        ({"skill_separator": ""}, "`skill_separator` must be a text that is not empty, got"),
         ({"null_values": "none"}, r"`null_values` must list texts, such as \['N/A', '-'\], got 'none'"),
         ({"null_values": [None]}, "`null_values` must list texts"),
         ({"seniority_values": ["a"]}, "`seniority_values` must map words to levels"),

@@ -111,7 +111,7 @@ def test_context_changes_no_vector_and_the_fingerprint(files):
             {"salary": "nummber"},
             r"`context\['salary'\]` must be one of \('category', .*got 'nummber'. Did you mean 'number'\?",
         ),
-        ({"salary": ("number", "salary")}, r"Two texts are read as the .* say \('number', 'salary', 'salary'\)"),
+        ({"salary": ("number", "salary")}, r"Two texts are read as the .* write \('number', 'salary', 'salary'\)"),
         ({"salary": ("number", "a", "b", "c")}, r"`context\['salary'\]` must be one of"),
         ({"salary": 3}, r"`context\['salary'\]` must be one of .*got 3"),
         ({"seniority": "number"}, "must not name a field 'seniority', which is something else already"),
