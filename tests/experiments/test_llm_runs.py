@@ -214,6 +214,15 @@ def sizes(**changes):
     return check._Sizes(**({"matches": 20, "sample": 20, "repeats": 10, "attacked": 1, "swaps": 3} | changes))
 
 
+FEW = {"matches": 4, "repeats": 2, "swaps": 1}  # where the figures do not matter
+
+
+@pytest.fixture
+def few_attacks(monkeypatch):
+    """Eight of 64, where it does not matter which."""
+    monkeypatch.setattr(check, "ATTACKS", check.ATTACKS[:8])
+
+
 def test_the_check_of_a_model_that_obeys_orders_says_so():
     def obeys(body, number):
         return decides("apply" if "apply" in body["messages"][1]["content"].lower() else "ignore")
@@ -236,18 +245,18 @@ def test_the_check_of_a_model_that_obeys_orders_says_so():
     assert result["cost"]["calls"] == fake.calls
 
 
-def test_the_check_says_what_it_will_take_before_it_asks(tmp_path):
+def test_the_check_says_what_it_will_take_before_it_asks(tmp_path, few_attacks):
     market, said = load_market("recorded"), []
     with serving(decide_by_text) as fake:
         options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite", "budget": {"prices": (1e-3, 0.0)}}
         simulator = LLMSimulator("openai/fake", **options)
-        check.check_simulator(simulator, market, sizes(), 0, say=lambda text: said.append((text, fake.calls)))
-        most = sizes().most_calls(market, 0)
+        check.check_simulator(simulator, market, sizes(**FEW), 0, say=lambda text: said.append((text, fake.calls)))
+        most = sizes(**FEW).most_calls(market, 0)
         ((forecast, asked),) = said
         assert asked == 5 < fake.calls <= most + 5
         # 100 tokens in at a tenth of a cent each.
         assert f"{most:,} questions" in forecast and f"{110 * most:,} tokens and {0.1 * most:.2f} dollars" in forecast
-        check.check_simulator(simulator, market, sizes(), 0, say=lambda text: said.append((text, fake.calls)))
+        check.check_simulator(simulator, market, sizes(**FEW), 0, say=lambda text: said.append((text, fake.calls)))
     assert "at no cost" in said[1][0]
 
 
@@ -259,19 +268,19 @@ def test_the_check_gives_intervals_over_pairs():
     assert check._auc_interval(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == [1.0, 1.0]
 
 
-def test_the_check_keeps_to_the_budget(tmp_path):
+def test_the_check_keeps_to_the_budget(tmp_path, few_attacks):
     market = load_market("recorded")
     with serving(decide_by_text) as fake:
         options = {"api_base": fake.api_base, "cache": tmp_path / "answers.sqlite"}
-        check.check_simulator(LLMSimulator("openai/fake", **options), market, sizes(), 0)
+        check.check_simulator(LLMSimulator("openai/fake", **options), market, sizes(**FEW), 0)
         calls = fake.calls
         full = LLMSimulator("openai/fake", budget={"max_calls": calls, "on_reached": "raise"}, **options)
-        again = check.check_simulator(full, market, sizes(), 0)
+        again = check.check_simulator(full, market, sizes(**FEW), 0)
         assert fake.calls == calls
     assert again["cost"]["calls"] == 0
 
 
-def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
+def test_the_check_of_a_model_that_wavers_and_discriminates_says_so(few_attacks):
     def wavers(body, number):
         text = body["messages"][1]["content"]
         if "Jamal" in text or "Lakisha" in text:
@@ -294,10 +303,10 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so():
     assert result["identity"]["ages"]["probability_range"] < 0.1, "one thing is swapped at a time"
 
 
-def test_the_check_of_failures_counts_them():
+def test_the_check_of_failures_counts_them(few_attacks):
     with serving(fails(400)) as fake:
         simulator = LLMSimulator("openai/fake", api_base=fake.api_base)
-        result = check.check_simulator(simulator, load_market("recorded"), sizes(), 0)
+        result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0)
     assert result["decisions"]["failures"] == {"rejected": 20}
     assert result["separation"]["auc"] is None
     assert check._table(result)
