@@ -26,6 +26,7 @@ _SIZES = {"": (1_400, 1_000), "_phone": (390, 844)}
 _RECORDED = (960, 720)
 _FRAME_MS = 1_400
 _LONGEST_MS = 180_000  # until something is on the page, on a busy machine
+_LEARNING_MS = 1_800_000  # until agents of careers have learned, likewise
 _ANSWERS = ("apply", "ignore", "save", "apply", "ignore", "apply", "click", "apply")
 _COLOURS = 128
 _OCCUPATION = "registered nurse"
@@ -77,9 +78,8 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
                 _answer(page, decision)
             found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
             page.goto(f"{address}/career?{_CAREER}")
-            while page.locator("[data-again]").count():
-                page.wait_for_timeout(5_000)
-                page.reload()
+            # The page looks again by itself until agents have learned; loading it here would abort that.
+            page.get_by_role("heading", name="DynaQ, gamma").wait_for(timeout=_LEARNING_MS)
             found.append(_written(page.screenshot(), folder / f"app_career{suffix}.png"))
             page.close()
         page = _page(started, *_RECORDED)
@@ -89,7 +89,7 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
 
 
 def _page(started: Any, width: int, height: int) -> Any:
-    page = started.new_page(viewport={"width": width, "height": height})
+    page = started.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
     page.set_default_timeout(_LONGEST_MS)
     return page
 
