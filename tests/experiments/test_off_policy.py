@@ -54,5 +54,8 @@ def test_what_cannot_be_ends_in_one_line(run, tmp_path):
     record_interactions(career, n=30).save(tmp_path / "career")
     done = run_command("off_policy", f"log={tmp_path / 'career'}", f"run={tmp_path / 'run'}")
     assert done.returncode == 1
-    assert "error: the log is of applicants who change with their answers" in done.stderr and "one-step value says nothing" in done.stderr
+    assert (
+        "error: the log is of applicants who change with their answers" in done.stderr
+        and "one-step value says nothing" in done.stderr
+    )
     assert len(done.stderr.strip().splitlines()) == 1
