@@ -77,7 +77,8 @@ def run_command(
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         told = {**os.environ, **(environment or {})}
-        status = _ask(_server(), f"experiments.{name}", arguments, cwd, told, [out.fileno(), err.fileno()], imported)
+        _send(_server(), f"experiments.{name}", arguments, cwd, told, [out.fileno(), err.fileno()], imported)
+        status = _received(_server())
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess([name, *arguments], status, out.read(), err.read())
@@ -158,20 +159,6 @@ def run_shell(lines: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
         )
-
-
-def _ask(
-    server: socket.socket,
-    module: str,
-    arguments: Sequence[str],
-    cwd: Path,
-    environment: Mapping[str, str],
-    files: Sequence[int],
-    imported: Sequence[str] = (),
-) -> int:
-    """The exit status of a module that runs in a fork and writes to two files."""
-    _send(server, module, arguments, cwd, environment, files, imported)
-    return _received(server)
 
 
 def _send(
@@ -334,7 +321,9 @@ def _warm_up() -> None:
 if __name__ == "__main__":
     if sys.argv[2:]:  # a shell's `python -m MODULE ARGUMENTS`
         _, fd, _, name, *words = sys.argv
-        sys.exit(_ask(socket.socket(fileno=int(fd)), name, words, Path.cwd(), os.environ, [1, 2]))
+        server = socket.socket(fileno=int(fd))
+        _send(server, name, words, Path.cwd(), os.environ, [1, 2])
+        sys.exit(_received(server))
     _, *found = sys.path  # without this file's folder
     sys.path.insert(0, str(ROOT))
     _warm_up()

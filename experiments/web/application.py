@@ -184,7 +184,7 @@ class _Pages:
         resume = form.get("resume")
         if isinstance(resume, UploadFile) and resume.size:
             return await run_in_threadpool(person_of_resume, await resume.read(), self._market)
-        ticked = [_as_text(skill, "skill") for skill in form.getlist("skill")]
+        ticked = [_no_file(skill, "skill") for skill in form.getlist("skill")]
         written = skills_in_text(_text(form, "others"))
         level = _whole(_text(form, "level", "0"), "level", (0, len(SENIORITY_LEVELS)))
         return Person.checked(_text(form, "occupation"), [*ticked, *written], self._market, level)
@@ -343,10 +343,10 @@ def _text(form: FormData, name: str, default: str = "") -> str:
     Raises:
         VisitError: If it is a file.
     """
-    return _as_text(form.get(name, default), name)
+    return _no_file(form.get(name, default), name)
 
 
-def _as_text(value: UploadFile | str, name: str) -> str:
+def _no_file(value: UploadFile | str, name: str) -> str:
     if isinstance(value, UploadFile):
         raise VisitError(f"{name} must be a text, and was a file.")
     return value

@@ -191,7 +191,7 @@ class VisitorFiles:
         """
         row = {"applicant": visitor_id, "job": answer.job, "decision": answer.decision, "shown": list(answer.shown)}
         file = self.log(visitor_id)
-        before = len(_whole_rows(file))
+        before = file.stat().st_size if file.exists() else 0
         try:
             with file.open("ab") as log:
                 log.write(json.dumps(row).encode() + _END)
@@ -211,8 +211,12 @@ class VisitorFiles:
             RunError: If the log holds something else than answers.
         """
         file = self.log(visitor_id)
+        content = file.read_bytes() if file.is_file() else b""
+        whole = content.rfind(_END) + 1
+        if whole < len(content):
+            os.truncate(file, whole)
         found = []
-        for number, line in enumerate(_whole_rows(file).splitlines(), 1):
+        for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 row = json.loads(line)
                 found.append(Answer(row["job"], checked_decision(row["decision"]), tuple(row["shown"])))
@@ -254,15 +258,6 @@ def checked_decision(decision: str) -> str:
     if decision not in DECISIONS:
         raise VisitError(f"An answer must be one of {', '.join(DECISIONS)}, and was {decision!r:.40}.")
     return decision
-
-
-def _whole_rows(file: Path) -> bytes:
-    """All of a log, if there is one. A row that has no end, since a kill came, is cut off the file."""
-    content = file.read_bytes() if file.is_file() else b""
-    whole = content.rfind(_END) + 1
-    if whole < len(content):
-        os.truncate(file, whole)
-    return content[:whole]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -133,10 +133,8 @@ class Visits:
         if not secret:
             return None
         visitor_id = self.files.id_of(secret)
-        with self._lock:
-            if visitor_id in self._here:
-                self._here.move_to_end(visitor_id)
-                return self._here[visitor_id]
+        if (visit := self._in_memory(visitor_id)) is not None:
+            return visit
         with self._lock_of(visitor_id):  # two requests of one visitor read their log once
             return self._found(visitor_id)
 
@@ -221,11 +219,17 @@ class Visits:
         with self._lock:
             return self._locks.setdefault(visitor_id, threading.RLock())
 
-    def _found(self, visitor_id: str) -> Visit | None:
-        """The visit in memory, or read anew from its files. The visitor's lock is held."""
+    def _in_memory(self, visitor_id: str) -> Visit | None:
+        """The visit, if it is in memory; it was used just now, then."""
         with self._lock:
             if visitor_id in self._here:
-                return self._here[visitor_id]
+                self._here.move_to_end(visitor_id)
+            return self._here.get(visitor_id)
+
+    def _found(self, visitor_id: str) -> Visit | None:
+        """The visit in memory, or read anew from its files. The visitor's lock is held."""
+        if (visit := self._in_memory(visitor_id)) is not None:
+            return visit
         person = self.files.person(visitor_id)
         if person is None:
             return None

@@ -27,6 +27,7 @@ __all__ = [
     "check_exists",
     "decoding",
     "encoding_of",
+    "files_in",
     "open_bytes",
     "open_member",
     "open_text",
@@ -94,6 +95,11 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def files_in(archive: zipfile.ZipFile) -> list[str]:
+    """Names of the files in an archive, without folders, and without those whose name is missing."""
+    return [name for name in archive.namelist() if name and not name.endswith("/")]
 
 
 def open_member(file: Path, member: str, max_bytes: int) -> BinaryIO:
@@ -276,7 +282,7 @@ def _check_unpacked(file: Path, head: bytes) -> None:
 
 def _only_member(file: Path) -> Any:
     archive = zipfile.ZipFile(file)
-    names = [name for name in archive.namelist() if name and not name.endswith("/")]
+    names = files_in(archive)
     if any(name.startswith(("xl/", "word/")) for name in names):
         raise MarketError(f"{file} is a document of Office: save the sheet as CSV (UTF-8).")
     members = [name for name in names if not name.startswith("__MACOSX/") and not PurePath(name).name.startswith(".")]

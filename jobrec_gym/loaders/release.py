@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path, PurePath
 from typing import Any, ParamSpec, TypeVar
 
-from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, open_bytes, open_member
+from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, files_in, open_bytes, open_member
 from jobrec_gym.market import MarketError
 
 __all__ = ["Release", "no_such_column", "of_a_release"]
@@ -42,8 +42,7 @@ class Release:
         elif self.path.is_file():
             try:
                 with zipfile.ZipFile(self.path) as archive:
-                    # A name that is missing is that of no folder, and of nothing that is asked for.
-                    found = [name for name in archive.namelist() if name and not name.endswith("/")]
+                    found = files_in(archive)
             except (zipfile.BadZipFile, OSError) as error:
                 raise MarketError(f"{self.path} is neither a zip archive nor a folder: {error}.") from error
         else:

@@ -277,8 +277,7 @@ def _connect(path: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if connection is not None:
             connection.close()
-        said = " ".join(str(error).split())  # SQLite quotes a broken file, ends of lines and all
-        raise ValueError(f"{path} is not a cache of answers ({said:.200}): choose another file.") from error
+        raise ValueError(f"{path} is not a cache of answers ({_in_short(error)}): choose another file.") from error
     if version not in (0, _VERSION):
         writer = _writer(connection)
         connection.close()
@@ -343,7 +342,7 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
 
 def _unusable(path: str, error: Exception) -> CacheUnusable:
     """What an error of SQLite or of the file system means to whoever named the place."""
-    said = f"{' '.join(str(error).split()):.200}"
+    said = _in_short(error)
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
     elif _has_no_handle_left():
@@ -359,6 +358,11 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
     else:
         way_out = "name a place by `cache` that can be read and written"
     return CacheUnusable(f"the cache {path} cannot be used ({said}): {way_out}.")
+
+
+def _in_short(error: Exception) -> str:
+    """What an error says, in one line: SQLite quotes a broken file, ends of lines and all."""
+    return " ".join(str(error).split())[:200]
 
 
 def _has_no_handle_left() -> bool:
