@@ -25,7 +25,7 @@ from jobrec_gym.screen import show
 __all__ = ["JobRecEnv"]
 
 _Shown = tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32] | None, NDArray[np.float32] | None]
-"""What a decision was between: candidates (1, k), mask (k,), pair features (1, k, p) and progress (1, m)."""
+"""What was shown at a decision: candidates (1, k), mask (k,), pair features (1, k, p) and progress (1, m)."""
 
 
 class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
@@ -75,18 +75,18 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     ``(1 + c) / 2`` in [0, 1], with ``c`` the cosine of the applicant's and the recommended job's ``hard | soft``
     vectors.
 
-    ``info`` holds, after a step: ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the observation
-    beside it), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False if there is no valid reward)
+    After a step, ``info`` holds ``applicant_id``, ``job_id``, ``candidate_ids`` (k,) int64 (those of the same
+    observation), ``action_mask`` (k,) int8, ``reward/cosine``, ``transition_valid`` (False if there is no valid reward)
     and ``reward_components`` (a dict). An ``_id`` is a row of the market's tables; ``market.jobs.keys`` has the
     source's own names. ``reset`` gives the same, without the entries that describe a recommendation.
 
     ## Starting State
 
-    A reset draws one 64-bit number, the episode's, from ``np_random``. The applicant is uniform over the split;
-    candidates and reward noise are hashes of (episode, step), so equal seeds give equal episodes in single and
-    vectorised environments, and the same ids on every platform.
+    A reset draws one 64-bit number from ``np_random``: the episode number. The applicant is uniform over the split;
+    candidates and reward noise are hashes of (episode number, step). Equal seeds therefore give equal episodes in
+    single and vectorised environments, and the same ids on every platform.
 
-    ``reset(options=...)`` chooses, for one episode, what would otherwise be drawn:
+    ``reset(options=...)`` sets, for one episode, what would otherwise be drawn:
 
     | option | what it is |
     |---|---|
@@ -94,8 +94,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     | ``applicant_key`` | the source's own name of one, in place of ``applicant_id`` |
     | ``candidate_ids`` | ``k`` distinct rows of its jobs; with ``resample="step"`` those of the first step |
 
-    They may be outside of the split. The ``info`` of that reset says whether they are in it: ``applicant_in_split``
-    (bool) and ``candidates_in_split`` (k,), each if it was chosen. An unknown option is a ``ValueError``.
+    A chosen applicant or job may be outside of the split. The ``info`` of that reset says whether it is inside:
+    ``applicant_in_split`` (bool) for a chosen applicant, ``candidates_in_split`` (k,) for chosen candidates. An unknown
+    option is a ``ValueError``.
 
     ## Episode End
 
@@ -114,7 +115,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         market: ``"default"``, the folder of a saved market, ``"SCHEME:PATH"``, a dictionary with ``source``, or a
             ``LabourMarket``; see :func:`~jobrec_gym.market.load_market`.
         split: Which applicants: ``"train"``, ``"test"`` or ``"all"``.
-        job_split: Which jobs. With ``split`` these are the four quadrants of warm and cold applicants and jobs.
+        job_split: Which jobs. ``split`` and ``job_split`` together choose one of four quadrants: warm (``"train"``) or
+            cold (``"test"``, held out) applicants with warm or cold jobs.
         num_candidates: ``k``, at most the number of jobs in the split.
         candidate_sampler: ``"uniform"``, ``"retrieval"`` (the nearest by cosine), ``"mixed"`` (half and half),
             ``"all"`` (the whole split in fixed order, whatever ``num_candidates``), or an object with ``bind``.
@@ -123,16 +125,16 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation; always so with ``repeats=False``.
         job_fields: Further blocks of the jobs' vectors: ``"title"``, ``"experience"``.
-        pair_features: Columns of the entry ``pairs``: ``"hard_coverage"`` and ``"soft_coverage"``, the share of the
-            job's hard or soft skills that the applicant has (0 for a job that asks for none; cosine of the blocks, at
-            least 0, where they are free texts), and ``"seniority"``, ``1 - |level_i - level_j| / 4`` (0.5 where a level
-            is unknown); or ``"all"``.
+        pair_features: Columns of the entry ``pairs``, or ``"all"`` of them. ``"hard_coverage"`` and
+            ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, 0 for a job that
+            asks for none. Where skills are free texts, they are the cosine of the two blocks, at least 0.
+            ``"seniority"`` is ``1 - |level_i - level_j| / 4``, and 0.5 where a level is unknown.
         pair_noise: Standard deviation of a normal number that is added to each of these values, which is then clipped
-            to [0, 1]. It is a hash of feature, applicant and job: like a job board's estimate, a pair's value is wrong
-            in the same way each time, in every episode and whatever the seed.
-        prior_sources: Further columns of ``pairs``, by names of your choice: values of each pair from other sources,
-            which an agent can use as a prior. A source is ``"cosine"``, an array (n_applicants, n_jobs), a function of
-            ids, or a recorded or live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
+            to [0, 1]. The number is a hash of feature, applicant and job. So a pair's value is wrong in the same way in
+            every episode, whatever the seed, like a job board's estimate.
+        prior_sources: Further columns of ``pairs``: names of your choice, each with a source of values that an agent
+            can use as a prior. A source is ``"cosine"``, an array (n_applicants, n_jobs), a function of ids, or a
+            recorded or live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
         render_mode: ``"ansi"`` (a text), ``"human"`` (printed, or drawn in a notebook) or ``"rgb_array"``.
         render_size: Size of pictures: ``"small"`` (960 x 540) or ``"large"`` (1920 x 1080).
 
@@ -182,7 +184,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._pose(problem, render_mode, render_size)
 
     def _pose(self, problem: RecommendationProblem, render_mode: str | None, render_size: RenderSize) -> None:
-        """What every environment of a problem begins with."""
+        """Sets up what every environment of a problem has."""
         if render_size not in RENDER_SIZES:
             raise ValueError(f"`render_size` must be one of {list(RENDER_SIZES)}, got {render_size!r}.")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -194,21 +196,21 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self.action_space = self._problem.action_space()
         self._k = self._problem.num_candidates
         self._episode: NDArray[np.uint64]
-        self._beginning: Beginning  # what of the episode was chosen, and not drawn
+        self._beginning: Beginning  # the part of the episode that was chosen instead of drawn
         self._steps: NDArray[np.int64]
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
         self._mask: NDArray[np.int8]
         self._pairs: NDArray[np.float32] | None  # (1, k, p)
         self._progress: NDArray[np.float32] | None = None  # (1, m), where applicants move
-        self._recommended: NDArray[np.bool_]  # by job, whether it was in this episode; empty unless `repeats=False`
-        # What the last step recommended: a job, in which step of the episode, and their cosine; ``None`` after a reset.
+        self._recommended: NDArray[np.bool_]  # (n_jobs,), those of this episode; empty unless `repeats=False`
+        # The last recommendation: job, number of the step, and cosine of applicant and job; ``None`` after a reset.
         self._last: tuple[NDArray[np.int64], int, Cosines] | None
         self._recommendation: Recommendations | None
         # Vectors that are observed for the whole episode.
         self._applicant_vectors: NDArray[np.float32]
         self._started = False
-        # What a picture of the last decision needs; the candidates of the next one may be others.
+        # What a picture of the last decision needs: the next decision may have other candidates.
         self._shown: _Shown
         self._last_info: dict[str, Any] = {}
         self._last_reward: float | None = None
@@ -223,12 +225,12 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def action_features(self) -> NDArray[np.floating]:
-        """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
+        """Table of job vectors (n_jobs, d_a), read-only; ids in the observation are its rows."""
         return self._problem.action_features
 
     @property
     def job_fields(self) -> tuple[str, ...]:
-        """Further blocks of a job's vector, behind hard and soft skills, see the argument; empty if there are none."""
+        """Names of the blocks that follow hard and soft skills in a job's vector; empty if there are none."""
         return self._problem.job_fields
 
     @property
@@ -238,29 +240,29 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def prior_sources(self) -> dict[str, str]:
-        """Columns of ``pairs`` that are sources of a prior, each described in words; empty if there are none."""
+        """The columns of ``pairs`` that are sources of a prior: name and description; empty if there are none."""
         return self._problem.prior_sources
 
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Pair features of any pairs, shown or not; the entry ``pairs`` has those of the pairs that are shown.
+        """Pair features of any pairs, shown or not; the entry ``pairs`` has only those of the shown pairs.
 
         Args:
-            applicant_ids: Rows of the market's applicants, integers of any shape.
-            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
+            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
 
         Returns:
             float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
             ``pair_noise`` as in the observation.
 
         Raises:
-            ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
-                do not broadcast.
+            ValueError: If the environment was made without ``pair_features=``, or if ids are not integers, name no row,
+                or do not broadcast.
         """
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of 1,000 fixed episodes, at most 20,000 pairs: a sample of their scale.
+        """A sample of pair features (n, p) that shows their scale: 1,000 fixed episodes, at most 20,000 pairs.
 
         No episode is played for it. It is empty without ``pair_features=``, and if one of ``prior_sources`` is a live
         model, because such a model is asked only about pairs that are shown.
@@ -269,15 +271,15 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """What the last step recommended (one row, ``made`` False after a reset), for reward wrappers."""
+        """The last step's recommendation, for reward wrappers: one row, whose ``made`` is False after a reset."""
         self._check_started()
-        if self._recommendation is None:  # its key is hashed only where somebody asks
+        if self._recommendation is None:  # its key is hashed only when it is asked for
             if self._last is None:
                 nothing = _NO_JOB, self._episode, _NOT_MADE, _NO_COSINE
                 self._recommendation = Recommendations(self._applicant_ids, *nothing)
             else:
                 job_ids, step, cosine = self._last
-                # Of Python integers: arrays of one number take many times as long.
+                # From Python integers: arrays of one number take many times as long.
                 keys = partial(self._problem.interaction_keys, int(self._episode[0]), step)
                 self._recommendation = Recommendations(self._applicant_ids, job_ids, keys, _MADE, cosine)
         return self._recommendation
@@ -289,9 +291,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._candidate_ids[0].copy()
 
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Applicant (1,) and candidates (1, k) of an episode whose first step was the last one, for reward wrappers.
+        """Applicant (1,) and candidates (1, k) of an episode that has made exactly one step, for reward wrappers.
 
-        ``None`` if no episode has just begun, and if candidates change at each step or are too many to prepare for.
+        ``None`` after any other step, and if candidates change at each step or are too many to prepare for.
         """
         if not self._problem.is_foreseeable or not self._started or self._steps[0] != 1:
             return None
@@ -313,8 +315,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
                 drawn.
 
         Raises:
-            ValueError: For an unknown option, or one that names no applicant or not ``k`` distinct jobs; nothing has
-                changed then.
+            ValueError: For an unknown option, an unknown applicant, or candidates that are not ``k`` distinct jobs. The
+                environment is then unchanged.
         """
         beginning = read_options(self._problem, options)
         super().reset(seed=seed)
@@ -329,7 +331,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._observe(), dict(self._last_info)
 
     def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Recommends the candidate number ``action``.
+        """Recommends candidate number ``action``.
 
         Raises:
             ValueError: If there is no such candidate, or it is masked.
@@ -356,7 +358,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return index
 
     def _recommend(self, job_ids: NDArray[np.int64]) -> tuple[float, dict[str, Any]]:
-        """Moves the episode on behind the recommendation of a job (1,); returns its unit cosine, and the ``info``."""
+        """Recommends a job (1,) and makes the step; returns its unit cosine and the ``info``."""
         raw = self.market.cosine_of(self._applicant_vectors, job_ids)
         reward = unit_cosine(float(raw[0]))
         self._last = job_ids, int(self._steps[0]), Cosines(raw, np.array([reward]))
@@ -373,7 +375,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             shown = self._candidate_ids[0]
             if self._problem.resample == "step":
                 self._mask = (~self._recommended[shown]).astype(np.int8)
-            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+            else:  # the same jobs are shown again: only this one has to be masked
                 self._mask = self._mask & (shown != job_ids[0])
         info = self._info()
         info["job_id"] = int(job_ids[0])
@@ -429,11 +431,11 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._scorer = None if scorer is None else (name, scorer)
 
     def wait_for_reward(self) -> None:
-        """Called by a reward wrapper, once: steps are shown when :meth:`show_reward` says what was paid."""
+        """A reward wrapper calls this once. From then on a step is shown when :meth:`show_reward` tells its reward."""
         self._waits_for_reward = True
 
     def show_reward(self, reward: float, info: dict[str, Any]) -> None:
-        """Called by a reward wrapper after a step: what was paid, and how it came about, for :meth:`render`."""
+        """A reward wrapper calls this after a step, with the reward and the ``info`` that :meth:`render` shows."""
         if self.render_mode is None:
             return
         self._last_reward, self._last_info = reward, dict(info)
@@ -443,7 +445,8 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def get_state(self) -> dict[str, Any]:
         """The state of the environment in plain JSON; :meth:`set_state` continues from it, equal to the bit.
 
-        Wrappers keep what is theirs (``TimeLimit`` its count of steps); ``dynaq_algo``'s checkpoints ask each of them.
+        Wrappers have a state of their own, such as the step count of ``TimeLimit``. Checkpoints of ``dynaq_algo`` ask
+        each wrapper for it.
         """
         self._check_started()
         return {
@@ -457,7 +460,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state of :meth:`get_state`."""
         self.np_random.bit_generator.state = state["np_random"]
-        beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints chose nothing
+        beginning = Beginning.from_state(state.get("beginning", {}))  # older checkpoints lack the entry
         self._start(state["episode"], state["steps"], state["recommended"], beginning)
         self._last_info = self._info()
         self._last_reward = None
@@ -491,10 +494,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._started = True
 
     def _enter(self) -> None:
-        """Of an environment whose applicants move: how this one begins."""
+        """Where applicants move: begins with the present one."""
 
     def _move(self) -> None:
-        """Of an environment whose applicants move: what the last recommendation made of this one."""
+        """Where applicants move: moves the present one by the last recommendation."""
 
     def _standing(self) -> str:
         """How the applicant stands now, for people; empty where nobody moves."""
@@ -506,7 +509,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         return self._problem.resample == "step"
 
     def _see(self) -> None:
-        """Brings what is observed of the applicant and the shown jobs together to what is shown."""
+        """Updates what is observed of the applicant and the shown jobs together."""
         self._pairs = self._problem.pairs(self._applicant_ids, self._candidate_ids)
 
     def _check_started(self) -> None:

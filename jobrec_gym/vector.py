@@ -33,9 +33,9 @@ Batch = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 
 _KEPT_NUMBERS = 1 << 25
-"""Numbers of the candidates' vectors (128 MiB) up to which they are kept between steps, and not gathered at each."""
+"""Candidates' vectors of up to this many numbers (128 MiB) are kept between steps; larger ones are gathered at each."""
 _PAID_AHEAD = 4
-"""Up to so many kept candidates for each step of an episode, all are rewarded when it begins, vectors being at hand."""
+"""With up to this many kept candidates for each step of an episode, all cosines are computed when it begins."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
@@ -49,7 +49,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         max_episode_steps: Truncate after so many steps; ``None`` for never.
         autoreset_mode: ``gymnasium.vector.AutoresetMode`` or its value as a string: ``"NextStep"``, ``"SameStep"``,
             ``"Disabled"``.
-        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all that follow.
+        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all arguments below.
         split: Which applicants.
         job_split: Which jobs.
         num_candidates: How many are shown.
@@ -62,7 +62,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         pair_features: Columns of the entry ``pairs``.
         pair_noise: Standard deviation of the noise that is added to them.
         prior_sources: Further columns of ``pairs``.
-        render_mode: Must be ``None``: render a single environment.
+        render_mode: Must be ``None``; to render, make a single environment.
 
     Raises:
         ValueError: If an argument has a value that is not allowed; the message names it.
@@ -118,7 +118,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         autoreset_mode: AutoresetMode | str,
         render_mode: str | None,
     ) -> None:
-        """What every vector of a problem begins with."""
+        """Sets up what every vector of a problem has."""
         require_count("num_envs", num_envs)
         if max_episode_steps is not None:
             require_count("max_episode_steps", max_episode_steps, " or None")
@@ -146,27 +146,27 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._ended: Mask
         self._applicant_ids: NDArray[np.int64]
         self._candidate_ids: NDArray[np.int64]
-        # What the coming answers draw, where it is drawn ahead with what is shown.
+        # Random numbers of the next answers, if they are drawn ahead together with the candidates.
         self._noise: NDArray[np.float64] | None
         self._masks: NDArray[np.int8]
-        # What was chosen of running episodes, by environment; all others are drawn.
+        # The beginnings that were chosen, by environment; all other running episodes were drawn.
         self._beginnings: dict[int, Beginning] = {}
-        # Which jobs were recommended in the running episodes, a bit each, with `repeats=False`.
+        # With `repeats=False`: one bit for each job, set if the running episode has recommended it.
         self._recommended: NDArray[np.uint8]
-        # Which rows were reset in the last step, same-step mode, and whether one was.
+        # In same-step mode: the rows that were reset in the last step, and whether there are any.
         self._reset_rows: Mask
         self._any_reset: bool
-        # What the last step recommended: applicants, jobs, keys of episodes, steps before it, which rows made one, and
-        # cosines.
+        # The last recommendations: applicants, jobs, keys of the episodes, numbers of the steps, which rows made one,
+        # and cosines.
         self._last: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], Mask, Cosines]
         # Whether each row made a recommendation in the last step, and none was reset in it.
         self._is_whole: bool
-        # Vectors that are observed now: a step gathers those rows only that show something new.
+        # Vectors that are observed now. A step gathers only the rows that show something new.
         self._applicant_vectors: NDArray[np.float32]
         self._candidate_vectors: NDArray[np.float32] | None
         self._pairs: NDArray[np.float32] | None
         self._progress: NDArray[np.float32] | None  # (n, m), where applicants move
-        # Of each kept candidate, where it is known ahead.
+        # The cosine of each kept candidate, if it is computed ahead.
         self._cosines: NDArray[np.float32] | None
 
     @property
@@ -176,12 +176,12 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def action_features(self) -> NDArray[np.floating]:
-        """Table of job vectors (n_jobs, d_a), read-only; what ids in the observation refer to."""
+        """Table of job vectors (n_jobs, d_a), read-only; ids in the observation are its rows."""
         return self._problem.action_features
 
     @property
     def job_fields(self) -> tuple[str, ...]:
-        """Further blocks of a job's vector, behind hard and soft skills, see the argument; empty if there are none."""
+        """Names of the blocks that follow hard and soft skills in a job's vector; empty if there are none."""
         return self._problem.job_fields
 
     @property
@@ -191,29 +191,29 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def prior_sources(self) -> dict[str, str]:
-        """Columns of ``pairs`` that are sources of a prior, each described in words; empty if there are none."""
+        """The columns of ``pairs`` that are sources of a prior: name and description; empty if there are none."""
         return self._problem.prior_sources
 
     def pair_features(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Pair features of any pairs, shown or not; the entry ``pairs`` has those of the pairs that are shown.
+        """Pair features of any pairs, shown or not; the entry ``pairs`` has only those of the shown pairs.
 
         Args:
-            applicant_ids: Rows of the market's applicants, integers of any shape.
-            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
+            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
 
         Returns:
             float32 (..., p) in [0, 1], one column for each name of :attr:`pair_feature_names`, with the same
             ``pair_noise`` as in the observation.
 
         Raises:
-            ValueError: If the environment was made without ``pair_features=``, or ids are no integers, name no row, or
-                do not broadcast.
+            ValueError: If the environment was made without ``pair_features=``, or if ids are not integers, name no row,
+                or do not broadcast.
         """
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of 1,000 fixed episodes, at most 20,000 pairs: a sample of their scale.
+        """A sample of pair features (n, p) that shows their scale: 1,000 fixed episodes, at most 20,000 pairs.
 
         No episode is played for it. Without ``pair_features=`` there are no rows.
         """
@@ -221,18 +221,18 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property
     def recommendations(self) -> Recommendations:
-        """What the last step recommended, one row for each environment, for reward wrappers; nothing after a reset."""
+        """The last step's recommendations, a row for each environment, for reward wrappers; none after a reset."""
         self._check_ready()
-        if self._recommendations is None:  # keys are hashed only where somebody asks
+        if self._recommendations is None:  # keys are hashed only when they are asked for
             applicant_ids, job_ids, episode_keys, steps, made, cosine = self._last
             keys = partial(self._problem.keys_of_steps, episode_keys, steps)
             self._recommendations = Recommendations(applicant_ids, job_ids, keys, made, cosine)
         return self._recommendations
 
     def begun(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Applicants (m,) and candidates (m, k) of episodes whose first step was the last one, for reward wrappers.
+        """Applicants (m,) and candidates (m, k) of episodes that have made exactly one step, for reward wrappers.
 
-        ``None`` if no episode has just begun, and if candidates change at each step or are too many to prepare for.
+        ``None`` if there is no such episode, and if candidates change at each step or are too many to prepare for.
         """
         if not self._problem.is_foreseeable or not self._ready:
             return None
@@ -247,7 +247,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
 
     @property  # type: ignore[misc]  # they are seeded by reset, not set
     def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
-        """The environments' generators, each drawn from in blocks of episodes."""
+        """The environments' generators; each draws the numbers of a block of episodes at once."""
         return tuple(self._upcoming.generators)
 
     def action_masks(self) -> Mask:
@@ -268,8 +268,8 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 episodes are drawn as usual.
 
         Raises:
-            ValueError: For a mask of another shape or type, or one that marks nothing; and as
-                :meth:`~jobrec_gym.env.JobRecEnv.reset`.
+            ValueError: For a mask of another shape or type, or one that marks nothing, and whenever
+                :meth:`~jobrec_gym.env.JobRecEnv.reset` raises one.
         """
         rows = np.ones(self.num_envs, dtype=bool)
         if isinstance(options, Mapping) and "reset_mask" in options:
@@ -292,7 +292,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Recommends candidate ``actions[i]`` in environment ``i``.
 
         Raises:
-            ValueError: If a candidate does not exist or is masked; nothing has changed then.
+            ValueError: If a candidate does not exist or is masked; the environments are then unchanged.
             RuntimeError: Before the first reset, or if an ended episode was not reset (``autoreset_mode="Disabled"``).
         """
         self._check_ready()
@@ -337,7 +337,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
     def _answer(
         self, made: Mask, job_ids: NDArray[np.int64], cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """What recommendations (n,) of unit cosines (n,) are paid, and entries of the infos that say how."""
+        """Rewards of recommendations with unit cosines (n,), and the entries of the infos that explain them."""
         entries: dict[str, Any] = {"reward/cosine": cosine.copy(), "reward_components": {"cosine": cosine.copy()}}
         return cosine, {**entries, "transition_valid": made.copy()}
 
@@ -346,19 +346,19 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return np.zeros(self.num_envs, dtype=bool)
 
     def _enter(self, rows: NDArray[np.int64]) -> None:
-        """Of environments whose applicants move: how those of some rows (m,) begin."""
+        """Where applicants move: begins with those of some rows (m,)."""
 
     def _state_entries(self) -> dict[str, NDArray[Any]]:
-        """Entries of the infos that say where all environments stand, arrays of the caller."""
+        """Entries of the infos that say where all environments stand; the arrays belong to the caller."""
         ids = {"applicant_id": self._applicant_ids.copy(), "candidate_ids": self._candidate_ids.copy()}
         return {**ids, "action_mask": self._masks.copy()}
 
     def end_episodes(self, rows: Mask, infos: dict[str, Any]) -> Batch:
         """Ends episodes from outside, after a step. A wrapper calls it when a reward means success.
 
-        In same-step mode the rows are reset at once, and ``infos`` of the step is brought to the form that it has for
-        an ended row (``final_obs``, ``final_info``); in next-step mode they are reset by the next step, and in disabled
-        mode by the caller.
+        In same-step mode the rows are reset at once, and the step's ``infos`` get the entries of ended rows
+        (``final_obs``, ``final_info``). In next-step mode the next step resets the rows; in disabled mode the caller
+        does.
 
         Args:
             rows: bool (num_envs,); rows that have ended already are left as they are.
@@ -380,9 +380,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return self._observe()
 
     def add_step_info(self, infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
-        """Writes what belongs to the last step into its infos, in Gymnasium's form.
+        """Adds an entry to the infos of the last step, in Gymnasium's form.
 
-        Rows that were reset in the same step have it in ``infos["final_info"]``.
+        For rows that were reset in the same step it goes into ``infos["final_info"]``.
 
         Args:
             infos: Changed in place.
@@ -400,9 +400,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             add_info(infos, key, values, rows & ~final)
 
     def add_step_infos(self, infos: dict[str, Any], entries: dict[str, Any]) -> None:
-        """:meth:`add_step_info` of several entries, by name, that each row has which recommended something.
+        """Adds several entries, by name, as :meth:`add_step_info` does: for all rows that recommended something.
 
-        Their arrays, of numbers or objects, are handed over: they must not be changed or given out elsewhere.
+        The infos keep the arrays, of numbers or objects, without a copy: do not change them or give them to others.
         """
         made = self._last[4]
         if self._is_whole:
@@ -433,7 +433,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         """Restores a state of :meth:`get_state`.
 
         Raises:
-            ValueError: For a state of another number of environments; nothing has changed then.
+            ValueError: For a state of another number of environments; these environments are then unchanged.
         """
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(
@@ -450,7 +450,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 self._remember(np.array([row]), np.array([job_id]))
         self._applicant_ids = self._problem.applicants(self._episodes)
         self._candidate_ids = self._problem.candidates(self._applicant_ids, self._episodes, self._steps)
-        for name, chosen in state.get("beginnings", {}).items():  # older checkpoints chose nothing
+        for name, chosen in state.get("beginnings", {}).items():  # older checkpoints lack the entry
             row, beginning = int(name), Beginning.from_state(chosen)
             here = slice(row, row + 1)
             begun = beginning.begin(self._problem, self._episodes[here], self._steps[here])
@@ -517,9 +517,9 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return self._problem.resample == "step"
 
     def _start(self, rows: Mask, beginning: Beginning | None = None, seen: bool = True) -> None:
-        """Begins episodes in some rows; what is observed of them may be brought up to date later, with all others."""
+        """Begins episodes in some rows. With ``seen=False`` the caller updates what is observed of them."""
         episodes, keys, applicant_ids, candidate_ids = self._upcoming.next(rows, self._noise)
-        places = rows.nonzero()[0]  # of few rows read and written many times sooner than by a mask
+        places = rows.nonzero()[0]  # for few rows, many times faster than a mask
         if beginning is not None or self._beginnings:
             for row in places.tolist():
                 self._beginnings.pop(row, None)
@@ -545,7 +545,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         self._recommendations = Recommendations(nothing, nothing, self._episodes.copy(), nothing.astype(bool), cosines)
 
     def _gather(self, rows: NDArray[np.int64]) -> None:
-        """Brings what is kept of the vectors of some distinct rows (m,) to what these rows show."""
+        """Updates the kept vectors of some distinct rows (m,)."""
         problem, kept = self._problem, self._candidate_vectors
         candidates: NDArray[np.float32] | None = None
         if len(rows) == self.num_envs:  # straight into place
@@ -557,17 +557,17 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             if kept is not None:
                 candidates = kept[rows] = problem.candidate_vectors(self._candidate_ids[rows])
         if self._cosines is not None and candidates is not None:
-            # Of a job's vector; what `job_fields` append stands behind it.
+            # Hard and soft skills only: the blocks of `job_fields` come after them.
             jobs = candidates[..., : applicants.shape[-1]]
             self._cosines[rows] = row_products(applicants[:, None], jobs)
 
     def _see(self, rows: Mask) -> None:
-        """Brings what is observed of applicants and shown jobs together to what some rows show."""
+        """Updates what is observed of applicants and shown jobs together, in some rows."""
         if self._pairs is not None:
             self._pairs[rows] = self._problem.pairs(self._applicant_ids[rows], self._candidate_ids[rows])
 
     def _cosine(self, actions: NDArray[np.int64], job_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Cosines of recommendations (n,); equal to the bit, whether they are known ahead or not."""
+        """Cosines of recommendations (n,); they are equal to the bit, whether they were computed ahead or not."""
         if self._cosines is not None:
             return self._cosines[self._rows, actions]
         return self.market.cosine_of(self._applicant_vectors, job_ids)
@@ -583,7 +583,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if not self._problem.repeats:
             if self._problem.resample == "step":
                 self._masks[rows] = self._unrecommended(rows)
-            else:  # the same jobs as before, one fewer: no need to go through all that were recommended
+            else:  # the same jobs are shown again: only this one has to be masked
                 self._masks[rows] &= self._candidate_ids[rows] != job_ids[rows, None]
 
     def _remember(self, rows: NDArray[np.int64], job_ids: NDArray[np.int64]) -> None:
@@ -612,7 +612,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         final = infos.setdefault("final_obs", np.full(self.num_envs, None, dtype=object))
         observations = self._observe(rows)
         for place, row in enumerate(np.flatnonzero(rows)):
-            # A copy: a kept last observation should not keep those of all others.
+            # A copy: a view would keep the observations of all rows in memory.
             final[row] = {key: values[place].copy() for key, values in observations.items()}
         infos.setdefault("final_info", {})
         for key in ("_final_obs", "_final_info"):
@@ -651,10 +651,10 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
                 f"`actions` must be integers of shape ({self.num_envs},), got {actions.dtype} of shape {actions.shape}."
             )
         actions = actions.astype(np.int64, copy=False)
-        if actions.view(np.uint64).max() >= self._k:  # negative ones are the largest there
+        if actions.view(np.uint64).max() >= self._k:  # as unsigned numbers, negative ones are the largest
             wrong = np.flatnonzero((actions < 0) | (actions >= self._k))
             raise ValueError(f"`actions` must be in [0, {self._k}), got {actions[wrong[0]]} in environment {wrong[0]}.")
-        # Without `repeats=False` nothing is ever masked.
+        # Candidates are masked only with `repeats=False`.
         refused = made & (self._masks[self._rows, actions] == 0) if not self._problem.repeats else None
         if refused is not None and refused.any():
             masked = np.flatnonzero(refused)
@@ -689,7 +689,8 @@ def add_info(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
         infos: Changed in place.
         key: Name of the entry.
         values: Array (num_envs, ...), or a dictionary of such, which becomes a nested dictionary.
-        rows: bool (num_envs,), whose entries are written; others keep what they have, or 0 or ``None``.
+        rows: bool (num_envs,), the rows to write. Other rows keep what they have; in a new entry they get 0 or
+            ``None``.
     """
     if isinstance(values, dict):
         nested = infos.setdefault(key, {})
@@ -712,7 +713,7 @@ def scattered(values: NDArray[Any], rows: Mask) -> NDArray[Any]:
 
 
 def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> None:
-    """:func:`add_info` of several entries that every row has, and whose arrays are handed over."""
+    """Adds several entries that every row has; the infos keep the arrays without a copy."""
     for key, values in entries.items():
         if isinstance(values, dict):
             _add_full(infos.setdefault(key, {}), values, every)

@@ -76,15 +76,15 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         return self._model
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environment stands, in plain JSON; in arrays for a vector."""
+        """This wrapper's own state in plain JSON; for a vector, with arrays."""
         return {"sums": {name: copy.copy(values) for name, values in self._sums.items()}}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
+        """Restores a state of :meth:`get_state`."""
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Before a step: a simulator that computes ahead is told of episodes that have begun, and go on."""
+        """Before a step: tells a simulator that computes ahead which episodes have begun and go on."""
         prepare = self._model.prepare
         begun = None if prepare is None else self._base.begun()
         if prepare is not None and begun is not None:
@@ -158,11 +158,11 @@ class _HybridRewards(_Rewards):
         return self._annealing.weight
 
     def set_total_steps(self, total_steps: int) -> None:
-        """Sets the number of agent steps over all environments; from then on the wrapper does not count itself."""
+        """Sets the number of agent steps over all environments; from then on the wrapper does not count steps."""
         self._annealing.tell(total_steps)
 
     def freeze(self, weight: float | None = None) -> None:
-        """Holds the weight, for evaluation: at ``weight``, or where it is. Steps are counted on."""
+        """Holds the weight, for evaluation: at ``weight``, or at its present value. Steps are still counted."""
         self._annealing.freeze(weight)
 
     def unfreeze(self) -> None:
@@ -170,11 +170,11 @@ class _HybridRewards(_Rewards):
         self._annealing.frozen = None
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own part of where the environment stands, in plain JSON; in arrays for a vector."""
+        """This wrapper's own state in plain JSON; for a vector, with arrays."""
         return {**super().get_state(), "annealing": self._annealing.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
+        """Restores a state of :meth:`get_state`."""
         super().set_state(state)
         self._annealing.set_state(state["annealing"])
 
@@ -188,10 +188,10 @@ class _HybridRewards(_Rewards):
 
 
 class _OwnAnswers:
-    """In place of a simulator: what an environment was answered that has asked already.
+    """Stands in for a simulator where the environment has already asked its own.
 
     Attributes:
-        last: Its answers to the recommendations that are to be paid.
+        last: The answers to the recommendations that are paid next.
     """
 
     draws = False
@@ -327,7 +327,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         new = {name: values.copy() for name, values in batch.components.items() if values is not made.cosine.unit}
         entries: dict[str, Any] = {f"reward/{name}": values.copy() for name, values in new.items()}
         entries |= batch.details
-        # Where the environment asks itself, an answer that failed moved nobody, whatever this wrapper pays for it.
+        # Where the environment asks its own simulator, a failed answer moved nobody, whatever this wrapper pays.
         valid = batch.valid.copy() if made.own is None else batch.valid & made.own.valid
         entries["reward_components"], entries["transition_valid"] = new, valid
         if batch.weights is not None:
@@ -351,7 +351,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         return obs, batch.reward.copy(), terminated, truncated, infos
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
+        """Restores a state of :meth:`get_state`."""
         super().set_state(state)
         self._sums = {name: np.array(values, dtype=np.float64) for name, values in self._sums.items()}
 
@@ -359,7 +359,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
 class CosineReward(_CosineRewards, _RewardWrapper):
     """Pays the cosine similarity of applicant and job, in [0, 1] or raw.
 
-    ``info["reward/cosine"]`` has it, and the last ``info`` of an episode its sum, ``episode_sum/cosine``.
+    ``info["reward/cosine"]`` is this reward. The last ``info`` of an episode has its sum, ``episode_sum/cosine``.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
@@ -386,11 +386,11 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
     """Pays what a simulated applicant's decision is worth.
 
     ``info`` has ``reward/feedback``, ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and still
-    ``reward/cosine``; the last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
+    ``reward/cosine``. The last ``info`` of an episode has the sums ``episode_sum/feedback`` and ``episode_sum/cosine``.
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode, e.g. ``("apply",)``. Ending on success lowers the return at gamma
             > 0: an agent then learns to delay success.
 
@@ -406,11 +406,11 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
 
 
 class VectorFeedbackReward(_FeedbackRewards, _VectorRewardWrapper):
-    """Pays simulated decisions in a vector environment, asked for all at once; the twin of :class:`FeedbackReward`.
+    """Pays simulated decisions in a vector environment, and asks for all at once; the twin of :class:`FeedbackReward`.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode.
     """
 
@@ -420,7 +420,7 @@ class LLMReward(_LLMRewards, FeedbackReward):
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec.
         terminate_on: Decisions that end the episode.
 
     Raises:
@@ -433,7 +433,7 @@ class VectorLLMReward(_LLMRewards, VectorFeedbackReward):
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec, but no ``RuleSimulator``.
         terminate_on: Decisions that end the episode.
     """
 
@@ -449,8 +449,8 @@ class HybridReward(_HybridRewards, _RewardWrapper):
 
     Args:
         env: A ``JobRec-v0``, wrapped or not.
-        simulator: Who decides: a ``UserSimulator`` or its spec. ``None`` around an environment that asks its applicants
-            itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's reward.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec. Give ``None`` around an environment that
+            asks its applicants itself, as ``JobRecCareer-v0`` does: the feedback is then that environment's reward.
         schedule: An ``AnnealSchedule`` or its spec.
         cosine_scale: ``"unit"``, as in the note; ``"raw"``; or ``"matched"``: rescaled to the mean and standard
             deviation of feedback, so that annealing does not shift the level of the reward.
@@ -484,7 +484,7 @@ class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
-        simulator: Who decides; ``None`` as in :class:`HybridReward`.
+        simulator: The simulated applicants, or ``None``, as in :class:`HybridReward`.
         schedule: An ``AnnealSchedule`` or its spec.
         cosine_scale: ``"unit"``, ``"raw"`` or ``"matched"``.
         terminate_on: Decisions that end the episode.
