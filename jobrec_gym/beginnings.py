@@ -18,23 +18,23 @@ __all__ = ["OPTIONS", "Beginning", "read_options"]
 Ids = NDArray[np.int64]
 
 OPTIONS = ("applicant_id", "applicant_key", "candidate_ids")
-"""What every environment takes; a vector one takes ``reset_mask`` too."""
+"""Options that every environment takes; a vector environment also takes ``reset_mask``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beginning:
-    """How m episodes begin: what was chosen. ``None`` means that it is drawn.
+    """Chosen beginnings of m episodes. ``None`` in place of an array means that it is drawn.
 
     Attributes:
-        applicant_ids: (m,).
-        candidate_ids: (m, k), what is shown first.
+        applicant_ids: (m,), the applicants.
+        candidate_ids: (m, k), the jobs that are shown first.
     """
 
     applicant_ids: Ids | None = None
     candidate_ids: Ids | None = None
 
     def infos(self, problem: RecommendationProblem) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Entries of the reset's ``info``: whether what was chosen is in the environment's splits, (m,) or (m, k)."""
+        """Entries of the reset's ``info``: whether chosen rows are in the environment's splits, (m,) or (m, k)."""
         if self.applicant_ids is not None:
             yield "applicant_in_split", np.isin(self.applicant_ids, problem.applicant_ids)
         if self.candidate_ids is not None:
@@ -43,7 +43,7 @@ class Beginning:
     def begin(
         self, problem: RecommendationProblem, episodes: NDArray[np.uint64], steps: NDArray[np.int64]
     ) -> tuple[Ids, Ids]:
-        """Applicants (m,) and what they are shown (m, k) after some steps (m,) of the episodes (m,)."""
+        """Applicants (m,) and the jobs (m, k) that they are shown after ``steps`` (m,) of the episodes (m,)."""
         applicant_ids = problem.applicants(episodes) if self.applicant_ids is None else self.applicant_ids
         if self.candidate_ids is None:
             return applicant_ids, problem.candidates(applicant_ids, episodes, steps)
@@ -59,33 +59,32 @@ class Beginning:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """Plain JSON, without what is drawn."""
+        """The chosen values in plain JSON."""
         parts = {"applicant_ids": self.applicant_ids, "candidate_ids": self.candidate_ids}
         return {name: ids.tolist() for name, ids in parts.items() if ids is not None}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Beginning:
-        """What :meth:`to_state` gave."""
+        """The beginning that :meth:`to_state` described."""
         return cls(**{name: np.array(ids, dtype=np.int64) for name, ids in state.items()})
 
 
 def read_options(
     problem: RecommendationProblem, options: Mapping[str, Any] | None, rows: NDArray[np.bool_] | None = None
 ) -> Beginning | None:
-    """What a reset's options choose.
+    """Reads and checks a reset's options.
 
     Args:
-        problem: What episodes are of.
-        options: As a user gives them.
-        rows: Of a vector environment which of its n environments are reset; options are then arrays of n, of which
-            these rows are read. ``None`` for a single environment.
+        problem: The problem that the episodes belong to.
+        options: The options as a user gives them.
+        rows: bool (n,), which environments of a vector are reset; options are then arrays of n, of which only these
+            rows are read. ``None`` for a single environment.
 
     Returns:
-        The beginnings of the m episodes that start; ``None`` if all is drawn.
+        The beginnings of the m episodes that start; ``None`` if nothing was chosen.
 
     Raises:
-        ValueError: For an unknown option, an applicant or a job that is not there, or candidates that are not ``k``
-            distinct ones.
+        ValueError: For an unknown option, an unknown applicant or job, or candidates that are not ``k`` distinct jobs.
     """
     if options is not None and not isinstance(options, Mapping):
         raise ValueError(f"`options` of `reset` must be a mapping of {OPTIONS} or None, got {options!r:.80}.")

@@ -84,7 +84,7 @@ class CareerProblem(RecommendationProblem):
         if levels not in get_args(Levels):
             raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
         shown = tuple(self.dynamics.names[place] for place in self._observed)
-        # What the columns of the entry `progress` are; none where nobody moves.
+        # Names of the columns of the entry `progress`; empty where nobody moves.
         self.progress_names = shown if self.horizon is None else (*shown, _STEPS_LEFT)
         made = RuleSimulator(seed=0, noise=_NOISE) if simulator is None else make_simulator(simulator)
         self.simulator = made.bind(self.market)
@@ -102,7 +102,7 @@ class CareerProblem(RecommendationProblem):
 
     @property
     def pair_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are: those of the dynamics, then pair features."""
+        """Names of the columns of the entry ``pairs``: first those of the dynamics, then the pair features."""
         return (*self.dynamics.pair_names, *self.pair_values.names)
 
     def observation_space(self) -> spaces.Dict:
@@ -119,10 +119,12 @@ class CareerProblem(RecommendationProblem):
     def seen(
         self, states: States, steps: NDArray[np.int64], applicant_ids: Ids, candidate_ids: Ids
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """What is observed of applicants (n,) in states (n, m) after some steps (n,), who are shown jobs (n, k).
+        """Observed progress and pair features of applicants (n,) in states (n, m) who are shown jobs (n, k).
+
+        ``steps`` (n,) are the steps of the episodes so far.
 
         Returns:
-            Progress (n, m) and pair features (n, k, q + p); ``None`` for what is not observed.
+            Progress (n, m) and pair features (n, k, q + p); ``None`` in place of one that is not observed.
         """
         progress = self.dynamics.progress(states)
         if not self.dynamics.pair_names:
@@ -144,7 +146,7 @@ class CareerProblem(RecommendationProblem):
         job_ids: NDArray[np.integer],
         progress: NDArray[np.floating] | None,
     ) -> NDArray[np.float32]:
-        """Pair features of any pairs, as :meth:`JobRecCareerEnv.pair_features` gives them."""
+        """Pair features of any pairs at any progress, see :meth:`JobRecCareerEnv.pair_features`."""
         if not self.dynamics.pair_names:
             return self.pair_values.ask(applicant_ids, job_ids)
         applicants, jobs = self.pair_values.checked(applicant_ids, job_ids)
@@ -159,7 +161,7 @@ class CareerProblem(RecommendationProblem):
                 raise ValueError(
                     f"`progress` must be numbers (..., {len(names)}), {names}, got {given.dtype}, {given.shape}."
                 )
-            # What is hidden is not shown in pairs either.
+            # A hidden column is not shown in pairs either.
             whole = np.zeros((*given.shape[:-1], len(self.dynamics.names)), dtype=np.float32)
             whole[..., self._observed] = given[..., : len(self._observed)]
         try:
@@ -177,7 +179,7 @@ class CareerProblem(RecommendationProblem):
         return np.concatenate(parts, axis=-1)
 
     def pair_sample(self) -> NDArray[np.float32]:
-        """As of a :class:`~jobrec_gym.problem.RecommendationProblem`, of applicants who begin."""
+        """As in :class:`~jobrec_gym.problem.RecommendationProblem`, for applicants at the start of an episode."""
         applicant_ids, job_ids = self.sampled_pairs()
         return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
 
@@ -191,7 +193,7 @@ class CareerProblem(RecommendationProblem):
     ) -> CareerAnswers:
         """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m).
 
-        Of interactions whose noise (n,) is at hand, see :attr:`noise_of`, keys (n,) are not read.
+        If ``noise`` (n,) is given, see :attr:`noise_of`, the keys (n,) are not read.
         """
         told: dict[str, Any] = {} if noise is None else {"noise": noise}
         levels = self.dynamics.levels(states) if self.tells_levels else None
@@ -204,33 +206,33 @@ class CareerProblem(RecommendationProblem):
 
 
 class _Careers:
-    """What one environment and many tell of their problem."""
+    """Attributes of the problem that single and vector environments share."""
 
     _problem: CareerProblem
 
     @property
     def problem(self) -> CareerProblem:
-        """Who applies, what is shown and observed, who answers, and what answers do; holds no episode."""
+        """The decision problem: applicants, candidates, observations, simulator and dynamics; holds no episode."""
         return self._problem
 
     @property
     def simulator(self) -> Any:
-        """Who answers, bound to the market."""
+        """The simulated applicants, bound to the market."""
         return self._problem.simulator
 
     @property
     def dynamics(self) -> Any:
-        """What answers do to applicants, bound to the market."""
+        """The dynamics (how answers change applicants), bound to the market."""
         return self._problem.dynamics
 
     @property
     def progress_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``progress`` are."""
+        """Names of the columns of the entry ``progress``."""
         return self._problem.progress_names
 
     @property
     def pair_feature_names(self) -> tuple[str, ...]:
-        """What the columns of the entry ``pairs`` are."""
+        """Names of the columns of the entry ``pairs``."""
         return self._problem.pair_names
 
     def pair_features(
@@ -239,19 +241,19 @@ class _Careers:
         job_ids: NDArray[np.integer],
         progress: NDArray[np.floating] | None = None,
     ) -> NDArray[np.float32]:
-        """Columns of ``pairs`` of any pairs, whoever was shown what, at any progress.
+        """Columns of ``pairs`` for any pairs, shown or not, at any progress.
 
         Args:
-            applicant_ids: Rows of the market's applicants, integers of any shape.
-            job_ids: Rows of its jobs, of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
-            progress: (..., 3) as it is observed, or imagined; leading axes broadcast with the ids'. ``None``: that of
-                applicants who begin.
+            applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
+            job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
+            progress: (..., 3), observed or imagined; its leading axes broadcast with those of the ids. ``None`` is the
+                progress at the start of an episode.
 
         Returns:
-            float32 (..., 2 + p), a column a name of :attr:`pair_feature_names`.
+            float32 (..., 2 + p), one column for each name of :attr:`pair_feature_names`.
 
         Raises:
-            ValueError: If ids are no integers or name no row, or shapes do not fit.
+            ValueError: If ids are not integers or name no row, or if shapes do not fit.
         """
         return self._problem.imagined_pairs(applicant_ids, job_ids, progress)
 
@@ -264,7 +266,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of transitions and planning
     matter. The environment asks its simulator itself at each step. Applicants can rise through five levels, earn more
     at higher levels, and leave when they are shown too many jobs that they ignore. The best next recommendation may be
-    a bad step for a career: with a policy that considers only the next reward, applicants stay at the lowest level.
+    a bad step for a career: under a policy that considers only the next reward, applicants stay at the lowest level.
 
     With the default dynamics, :class:`~jobrec_gym.dynamics.CareerDynamics`:
 
@@ -273,23 +275,23 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     * patience begins at 6; an ignored job costs one, a saved or applied one gives one back; at 0 the applicant leaves;
     * an applicant likes a job above the present level less, and is paid for it as at the present level.
 
-    The values of the best policy, the best myopic one and the cosine can be computed exactly, see
-    :mod:`jobrec_gym.oracle`.
+    The values of three policies can be computed exactly: the best one, the best myopic one (which maximises the next
+    reward) and the cosine; see :mod:`jobrec_gym.oracle`.
 
     ## Action Space
 
-    ``Discrete(k)``: which candidate to recommend, as in ``JobRec-v0``; other candidates are shown at each step.
+    ``Discrete(k)``: which candidate to recommend, as in ``JobRec-v0``. By default each step shows other candidates.
 
     ## Observation Space
 
-    The ``Dict`` of ``JobRec-v0`` with one entry more, and more columns in another:
+    The ``Dict`` of ``JobRec-v0`` with one new entry, ``progress``, and more columns in ``pairs``:
 
     | entry | what it is |
     |---|---|
     | ``applicant`` | ``Box(-1, 1, (768,), float32)``: the vector, which does not change |
     | ``candidates`` | as in ``JobRec-v0``, vectors or ids |
     | ``progress`` | ``Box(0, 1, (3,), float32)``: (level - 1) / 4, experience / 3, patience / 6 |
-    | ``pairs`` | ``Box(k, 2 + p)``: levels above the present one / 4, (job's level - 1) / 4, then ``pair_features`` |
+    | ``pairs`` | ``Box(k, 2 + p)``: (job's level - level) / 4, (job's level - 1) / 4, then ``pair_features`` |
     | ``action_mask`` (optional) | ``Box(0, 1, (k,), int8)`` |
 
     ``hidden`` takes columns out of ``progress``, ``show_steps_left`` adds one.
@@ -303,15 +305,15 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     of its own is refused; :class:`~jobrec_gym.wrappers.CosineReward` replaces the reward, and ``HybridReward(env, None,
     schedule)`` mixes it with the cosine.
 
-    ``info`` has, beside what it has in ``JobRec-v0``: ``reward/feedback`` (the reward), ``reward/pay`` (the factor of
-    the answer's worth), ``feedback/decision``, ``feedback/status``, ``feedback/reason``, and, from ``reset`` on,
-    ``progress/level``, ``progress/experience``, ``progress/patience`` as whole numbers. If an answer fails, the
+    ``info`` has the entries of ``JobRec-v0`` and ``reward/feedback`` (the reward), ``reward/pay`` (the factor of the
+    answer's worth), ``feedback/decision``, ``feedback/status`` and ``feedback/reason``. From ``reset`` on it also has
+    ``progress/level``, ``progress/experience`` and ``progress/patience`` as whole numbers. If an answer fails, the
     applicant does not change, and the transition is not valid.
 
     ## Starting State
 
-    As in ``JobRec-v0``: equal seeds give equal episodes, in single and vectorised environments. What an applicant
-    answers is drawn from (episode, step).
+    As in ``JobRec-v0``: equal seeds give equal episodes, in single and vectorised environments. The noise of an answer
+    is a hash of (episode number, step).
 
     ## Episode End
 
@@ -326,7 +328,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     ```
 
     Args:
-        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all that is not described here.
+        market: As in :class:`~jobrec_gym.env.JobRecEnv`, like all arguments down to ``pair_noise``.
         split: Which applicants.
         job_split: Which jobs.
         num_candidates: ``k``.
@@ -338,16 +340,17 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Further columns of ``pairs``.
         pair_noise: Standard deviation of the noise that is added to these.
-        simulator: Who answers: a ``UserSimulator`` or its spec; ``RuleSimulator(seed=0, noise=0.5)`` by default.
-        dynamics: What answers do to applicants: an object with ``bind`` or its spec, see :mod:`jobrec_gym.dynamics`.
-        start: ``"entry"`` or ``"own"``: short for ``CareerDynamics(start=...)``; not beside ``dynamics``.
+        simulator: The simulated applicants: a ``UserSimulator`` or its spec; ``RuleSimulator(seed=0, noise=0.5)`` by
+            default.
+        dynamics: How answers change applicants: an object with ``bind`` or its spec, see :mod:`jobrec_gym.dynamics`.
+        start: ``"entry"`` or ``"own"``: short for ``CareerDynamics(start=...)``; not together with ``dynamics``.
         hidden: Columns that are taken out of ``progress``, e.g. ``("patience",)``.
-        levels: ``"ask"``: the simulator is told the present levels. ``"ignore"``: it is not told, and answers as if no
-            level changed; this is for simulators that know no levels.
-        show_steps_left: Add the share of the episode's steps that are left to ``progress``: True for the registered 40
-            steps, or the number that ``max_episode_steps`` has.
+        levels: ``"ask"`` tells the simulator the present levels. With ``"ignore"`` it answers as if no level changed;
+            this is for simulators that know no levels.
+        show_steps_left: Adds a column to ``progress``: the share of the episode's steps that are left. ``True`` counts
+            from the registered 40 steps; with another ``max_episode_steps`` give that number.
         render_mode: As in :class:`~jobrec_gym.env.JobRecEnv`.
-        render_size: Of pictures.
+        render_size: Size of pictures, as in :class:`~jobrec_gym.env.JobRecEnv`.
 
     Raises:
         ValueError: If an argument has a value that is not allowed; the message names it.
@@ -409,13 +412,13 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     @property
     def recommendations(self) -> Recommendations:
-        """As in :class:`~jobrec_gym.env.JobRecEnv`, with what was answered."""
+        """As in :class:`~jobrec_gym.env.JobRecEnv`, with the answer."""
         recommendations = super().recommendations
         recommendations.own = None if self._answers is None else self._answers.feedback
         return recommendations
 
     def step(self, action: int) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Recommends the candidate number ``action``, and asks the applicant.
+        """Recommends candidate number ``action``, and asks the applicant.
 
         Raises:
             ValueError: If there is no such candidate, or it is masked.
@@ -455,7 +458,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     @property
     def _sees_anew(self) -> bool:
-        return True  # the same candidates too, from another level
+        return True  # even the same candidates look different from another level
 
     def _see(self) -> None:
         seen = self._problem.seen(self._states, self._steps, self._applicant_ids, self._candidate_ids)
@@ -477,28 +480,28 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
     ``gym.make_vec("JobRecCareer-v0", num_envs=n)`` makes this class.
 
     Args:
-        num_envs: As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, like the two that follow.
+        num_envs: As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, like the next two arguments.
         max_episode_steps: Truncate after so many steps; ``None`` for never.
         autoreset_mode: When ended episodes begin anew.
-        market: As in :class:`JobRecCareerEnv`, like all that follow.
+        market: As in :class:`JobRecCareerEnv`, like all arguments below.
         split: Which applicants.
         job_split: Which jobs.
         num_candidates: How many are shown.
         candidate_sampler: How they are chosen.
-        resample: Anew each ``"step"`` or ``"episode"``.
+        resample: When candidates are drawn: for each ``"step"`` or each ``"episode"``.
         repeats: Whether a job may be recommended twice in an episode.
         observation: ``"features"`` or ``"ids"``.
         mask_in_observation: Put the mask into the observation.
         job_fields: Further blocks of the jobs' vectors.
         pair_features: Further columns of ``pairs``.
-        pair_noise: How much they are blurred.
-        simulator: Who answers.
-        dynamics: What answers do to applicants.
+        pair_noise: Standard deviation of the noise that is added to these.
+        simulator: The simulated applicants.
+        dynamics: How answers change applicants.
         start: Short for ``CareerDynamics(start=...)``.
         hidden: Columns that are taken out of ``progress``.
         levels: Whether the simulator is told the present levels.
-        show_steps_left: Add the share of the steps that are left to ``progress``.
-        render_mode: Must be ``None``: render a single environment.
+        show_steps_left: Adds a column to ``progress``: the share of the steps that are left.
+        render_mode: Must be ``None``; to render, make a single environment.
 
     Raises:
         ValueError: If an argument has a value that is not allowed; the message names it.
@@ -553,12 +556,12 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
             show_steps_left=show_steps_left,
         )
         self._states: States
-        self._own: tuple[Feedback, Mask] | None = None  # what was answered, and which rows were asked
+        self._own: tuple[Feedback, Mask] | None = None  # the answers, and which rows were asked
         self._pose(problem, num_envs, max_episode_steps, autoreset_mode, render_mode)
 
     @property
     def recommendations(self) -> Recommendations:
-        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, with what was answered."""
+        """As in :class:`~jobrec_gym.vector.JobRecVectorEnv`, with the answers."""
         recommendations = super().recommendations
         if self._own is not None and recommendations.own is None:
             feedback, asked = self._own
@@ -590,7 +593,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     @property
     def _sees_anew(self) -> bool:
-        return True  # the same candidates too, from another level
+        return True  # even the same candidates look different from another level
 
     def _see(self, rows: Mask) -> None:
         here = slice(None) if rows is self._every else rows
@@ -605,7 +608,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
     def _answer(
         self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        # Rows that start anew are asked in vain where that costs nothing: whole arrays are read and written sooner.
+        # Where answers cost nothing, rows that start anew are asked too: whole arrays are faster than some rows.
         whole = self._problem.is_free or np.count_nonzero(made) == len(made)
         rows = slice(None) if whole else made
         keys = noise = None
@@ -618,7 +621,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         self._own = feedback, made
         reward, pay, valid, details = feedback.reward, answers.pay, feedback.valid, feedback.details
         if whole:
-            self._states = answers.states  # rows that start anew are entered next
+            self._states = answers.states  # rows that start anew get their state right after
         else:
             self._states[made] = answers.states
             reward, pay, valid = (scattered(values, made) for values in (reward, pay, valid))

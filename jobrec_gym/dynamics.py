@@ -40,9 +40,9 @@ class BoundDynamics(Protocol):
     """Dynamics that know their market. A state is a row of m whole numbers; n applicants have states (n, m).
 
     Attributes:
-        names: What the m numbers are.
-        pair_names: What :meth:`pairs` gives, q names.
-        shown_in_pairs: Those of ``names`` that :meth:`pairs` shows, and that cannot be hidden.
+        names: Names of the m numbers.
+        pair_names: Names of the q columns of :meth:`pairs`.
+        shown_in_pairs: Those of ``names`` that :meth:`pairs` reveals, and that therefore cannot be hidden.
     """
 
     names: tuple[str, ...]
@@ -53,44 +53,44 @@ class BoundDynamics(Protocol):
         """States (n, m) in which applicants (n,) begin an episode."""
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """What is observed of states (n, m): (n, m) in [0, 1], one column for each name."""
+        """The observed form of states (n, m): (n, m) in [0, 1], one column for each name."""
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
-        """What is observed of applicants and jobs together, (..., q) in [-1, 1].
+        """Observed numbers of applicants and jobs together, (..., q) in [-1, 1].
 
         Args:
-            progress: (..., m), as :meth:`progress` gives it, or imagined.
-            job_ids: (...), of a shape that broadcasts with it.
+            progress: (..., m), from :meth:`progress` or imagined.
+            job_ids: (...), of a shape that broadcasts with the leading axes of ``progress``.
         """
 
     def levels(self, states: States) -> Ids | None:
-        """Present levels (n,) that the simulator is told; ``None`` where there are none."""
+        """Present levels (n,), which the simulator is told; ``None`` if these dynamics have no levels."""
 
     def pay(self, states: States, job_ids: Ids) -> NDArray[np.float64]:
-        """What the worth of an answer is multiplied by, (n,), when applicants (n,) are recommended jobs (n,)."""
+        """Factors (n,) of the worth of the answers when applicants in ``states`` are recommended jobs (n,)."""
 
     def advance(self, states: States, job_ids: Ids, decisions: NDArray[np.integer]) -> States:
         """States (n, m) after the answers.
 
         Args:
-            states: (n, m), not changed.
-            job_ids: (n,), what was recommended.
-            decisions: (n,), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where nobody answered.
+            states: (n, m), not changed in place.
+            job_ids: (n,), the recommended jobs.
+            decisions: (n,), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is no answer.
         """
 
     def leaves(self, states: States) -> NDArray[np.bool_]:
         """Which applicants (n,) have left: their episodes are terminated."""
 
     def in_words(self, state: States) -> str:
-        """One state (m,) for people, one line."""
+        """One state (m,) in words, on one line."""
 
 
 @runtime_checkable
 class Dynamics(Protocol):
     """How applicants change, not yet tied to a market.
 
-    Dynamics that are to be written down with their environment also have ``to_spec() -> dict`` with an entry ``"type"``
-    (``"career"``, ``"static"`` or ``"module:Class"``); the other entries are the keywords of the constructor.
+    An environment's spec can hold dynamics that also have ``to_spec() -> dict``. Its entry ``"type"`` is ``"career"``,
+    ``"static"`` or ``"module:Class"``; the other entries are the keywords of the constructor.
     """
 
     def bind(self, market: LabourMarket) -> BoundDynamics:
@@ -105,18 +105,18 @@ class CareerDynamics:
       gained.
     * **Patience**: an ignored job costs one, a saved or applied one gives one back, a click leaves it as it is. At 0
       the applicant leaves.
-    * **Pay**: an answer's worth is multiplied with the pay of the *lower* of present level and job's level. A job above
-      the present level pays what the applicant earns now, until they are promoted.
+    * **Pay**: an answer's worth is multiplied by the pay of the present level or of the job's level, whichever is
+      *lower*. A job above the present level pays what the applicant earns now, until they are promoted.
 
     How much less an applicant likes a job above their level is up to the simulator:
     :class:`~jobrec_gym.simulators.rules.RuleSimulator` has the argument ``reach=`` for it.
 
     Args:
-        start: The level at which an applicant begins: ``"entry"``, level 1; or ``"own"``, their own level, 3 if it is
-            unknown.
-        pay: What the five levels earn.
+        start: The level at which an applicant begins: ``"entry"`` is level 1, ``"own"`` is their own level, or 3 if it
+            is unknown.
+        pay: The pay of the five levels.
         experience: How many interested answers lift the level.
-        patience: What an applicant begins with, and has at most.
+        patience: The patience that an applicant begins with, which is also the most they can have.
         ignored: Patience that an ignored job costs.
         pleased: Patience that a saved or applied job gives back.
 
@@ -181,7 +181,7 @@ class BoundCareerDynamics:
     """Careers on one market; made by :meth:`CareerDynamics.bind`. States are level, experience, patience.
 
     Attributes:
-        dynamics: What was bound.
+        dynamics: The dynamics that were bound.
         job_levels: int64 (n_jobs,), 1 to 5; 3 where a level is unknown.
     """
 
@@ -202,7 +202,7 @@ class BoundCareerDynamics:
         self._shown_levels = ((self.job_levels - 1) / (_N_LEVELS - 1)).astype(np.float32)
         self._own_levels = _known(market.applicants.seniority)
         self._pay = np.array([0.0, *dynamics.pay])
-        # By the decision; no answer, -1, comes last.
+        # Indexed by decision; -1, no answer, is the last entry.
         self._patience = np.zeros(len(DECISIONS) + 1, dtype=np.int64)
         self._patience[_IGNORE], self._patience[_SAVE : len(DECISIONS)] = -dynamics.ignored, dynamics.pleased
         most = (_N_LEVELS - 1, dynamics.experience, dynamics.patience)
@@ -216,7 +216,7 @@ class BoundCareerDynamics:
         return states
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """``(level - 1) / 4``, experience divided by that of a promotion, and patience divided by that at the start."""
+        """``(level - 1) / 4``, experience / that of a promotion, and patience / that at the start."""
         return ((states - self._least) / self._span).astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:
@@ -272,7 +272,7 @@ class StaticDynamics:
     """
 
     def bind(self, market: LabourMarket) -> BoundStaticDynamics:
-        """As in :class:`Dynamics`; nothing of the market is needed."""
+        """As in :class:`Dynamics`; the market is not used."""
         return BoundStaticDynamics()
 
     def to_spec(self) -> dict[str, Any]:
@@ -334,8 +334,8 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
     """The dynamics of a spec; an object comes back as it is, ``None`` is :class:`CareerDynamics`.
 
     Args:
-        dynamics: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` with ``"career"``, ``"static"`` or
-            ``"module:Class"``. A module is imported; its class is called only if it has ``bind``.
+        dynamics: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` where ``NAME`` is ``"career"``,
+            ``"static"`` or ``"module:Class"``. A module is imported; its class is called only if it has ``bind``.
 
     Raises:
         ValueError: If it is neither, or for a keyword that the class does not have.

@@ -21,18 +21,19 @@ _BLOCK = 64
 _AHEAD = 8
 _STEPS_AHEAD = 8
 _PREPARED_IDS = 1 << 18
-"""Candidates (2 MiB) up to which several episodes of each environment are prepared together."""
+"""Up to this many candidates (2 MiB), several episodes of each environment are prepared together."""
 
 
 class UpcomingEpisodes:
-    """Draws each environment's episode numbers from its own generator, in blocks: a step loops over no environment.
+    """Draws each environment's episode numbers from its own generator, in blocks, so that a step needs no loop.
 
-    Where candidates are cheap to draw, those of some episodes ahead are drawn together: many small steps of arithmetic
-    on few numbers cost the more the fewer the numbers are. Where each step shows others, those of some steps ahead are:
-    of the running episodes, and the first ones of those that follow. An episode is the same, whenever it is prepared.
+    Candidates that are cheap to draw are drawn for several episodes ahead, because one operation on many numbers is
+    faster than many operations on few. If each step shows other candidates, they are drawn for several steps ahead: the
+    next steps of the running episodes, and the first steps of the episodes that follow. An episode does not depend on
+    when it is prepared.
 
     Args:
-        problem: What episodes are of.
+        problem: The problem that the episodes belong to.
         num_envs: How many environments.
     """
 
@@ -46,10 +47,10 @@ class UpcomingEpisodes:
         self._before_block: list[dict[str, Any] | None] = [None] * num_envs
         n_ids = num_envs * problem.num_candidates
         self._ahead = _AHEAD if problem.draws_ahead and _AHEAD * n_ids <= _PREPARED_IDS else 1
-        # A block has parts of `_ahead` episodes each; of every environment one part is prepared, -1 for none.
+        # A block has parts of `_ahead` episodes each. This is the prepared part of each environment, -1 for none.
         self._part = np.full(num_envs, -1)
         self._steps_ahead: _StepsAhead | None = None
-        # The environments' own arrays, as :meth:`show` is given them: applicants, episodes, steps so far.
+        # The environments' own arrays, from the last call of :meth:`show`: applicants, episodes, steps so far.
         self._running: tuple[Ids, NDArray[np.uint64], Ids] | None = None
         if problem.resample == "step" and problem.draws_ahead and 2 * _STEPS_AHEAD * n_ids <= _PREPARED_IDS:
             self._steps_ahead = _StepsAhead(problem, num_envs)
@@ -58,7 +59,7 @@ class UpcomingEpisodes:
         self._candidate_ids = np.zeros((num_envs, n_kept, problem.num_candidates), dtype=np.int64)
 
     def seed(self, seed: int | Sequence[int | None] | None, rows: Mask) -> None:
-        """Seeds the marked environments: ``i`` with ``seed + i`` or the i-th seed; ``None`` keeps a generator.
+        """Seeds the marked environments: ``i`` with ``seed + i`` or with the i-th seed; ``None`` keeps a generator.
 
         Raises:
             ValueError: For another number of seeds, or a negative one.
@@ -98,10 +99,10 @@ class UpcomingEpisodes:
 
         Args:
             rows: bool (n,).
-            noise: (n,), where what the first answers draw is written, if it is drawn ahead.
+            noise: (n,), an array that the noise of the first answers is written into, if it is drawn ahead.
 
         Returns:
-            Numbers (m,), what their interaction keys begin with (m,), applicants (m,), first candidates (m, k).
+            Numbers of the episodes (m,), their keys (m,), applicants (m,), and first candidates (m, k).
         """
         places = rows.nonzero()[0]
         used = self._used[places]
@@ -113,9 +114,9 @@ class UpcomingEpisodes:
             if self._steps_ahead.lacks_next(rows):
                 if self._running is None:
                     self._steps_ahead.prepare_next(self._following())
-                else:  # all others on the way: one drawing of many is sooner done than two of few
+                else:  # the others are prepared as well: drawing many at once is faster than few twice
                     applicant_ids, episodes, steps = self._running
-                    # What these show now is at hand: they are drawn from the step that they are about to make.
+                    # Their present candidates are known: they are drawn from the next step on.
                     self._steps_ahead.prepare(~rows, applicant_ids, episodes, steps + 1, self._following())
             applicant_ids, candidate_ids = self._steps_ahead.begin(places, noise)
         elif self._ahead == 1:
@@ -137,16 +138,16 @@ class UpcomingEpisodes:
         out: Ids,
         noise: NDArray[np.float64] | None,
     ) -> None:
-        """Writes what all environments show now into ``out`` (n, k).
+        """Writes the present candidates of all environments into ``out`` (n, k).
 
         Args:
-            rows: bool (n,), which show something new; others have just begun an episode that :meth:`next` gave, and
-                show its first candidates.
-            applicant_ids: (n,), like all that follow the environments' own array.
+            rows: bool (n,), which environments show something new. The others have just begun an episode from
+                :meth:`next`, and show its first candidates.
+            applicant_ids: (n,). This and all arguments below are the environments' own arrays.
             episodes: (n,).
-            steps: (n,), so far.
-            out: (n, k), what was shown before.
-            noise: (n,), where what the coming answers draw is written, if it is drawn ahead.
+            steps: (n,), steps so far.
+            out: (n, k), the candidates that were shown before.
+            noise: (n,), an array that the noise of the next answers is written into, if it is drawn ahead.
         """
         if self._steps_ahead is None:
             out[rows] = self._problem.candidates(applicant_ids[rows], episodes[rows], steps[rows])
@@ -157,12 +158,12 @@ class UpcomingEpisodes:
         self._steps_ahead.show(steps, out, noise)
 
     def forget(self, rows: Mask) -> None:
-        """The running episodes of some rows are not those that :meth:`next` gave: what was prepared does not hold."""
+        """Drops what was prepared for some rows, because their running episodes did not come from :meth:`next`."""
         if self._steps_ahead is not None:
             self._steps_ahead.forget(rows)
 
     def get_state(self) -> dict[str, Any]:
-        """Which episodes come next; the rest is computed from it."""
+        """The state that says which episodes come next; everything else is computed from it."""
         return {"generators": list(self._before_block), "used": self._used.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -180,7 +181,7 @@ class UpcomingEpisodes:
             self._steps_ahead.forget_next(np.ones(len(self.generators), dtype=bool))
 
     def _following(self) -> NDArray[np.uint64]:
-        """Numbers (n,) of the episodes that :meth:`next` gives next."""
+        """Numbers (n,) of the episodes that the next call of :meth:`next` gives."""
         self._draw((self._used == _BLOCK).nonzero()[0])
         return self._block[np.arange(len(self._used)), self._used]
 
@@ -209,20 +210,20 @@ class UpcomingEpisodes:
 
 
 _Part = tuple[Ids, Ids, Ids, NDArray[np.uint64], Ids]
-"""Sets to draw: for which environments and lanes, whose, of which episodes, at which steps; each (m,)."""
+"""Candidate sets to draw: environments, lanes, applicants, episodes and steps; each (m,)."""
 
 
 class _StepsAhead:
-    """What is shown in the next steps, drawn together for all environments when one of them lacks it.
+    """Candidates of the next steps. When one environment lacks them, they are drawn for all environments together.
 
-    Each environment has two lanes of some steps: one of its running episode, a ring, and one of the episode that
-    follows, from its first step on.
+    Each environment has two lanes of several steps. One is a ring buffer for the running episode; the other has the
+    first steps of the episode that follows.
     """
 
     def __init__(self, problem: RecommendationProblem, num_envs: int):
         self._problem = problem
-        self._lane = np.zeros(num_envs, dtype=np.int64)  # that of the running episode
-        # The first step that the running episode's lane does not know, and whether the other one is known.
+        self._lane = np.zeros(num_envs, dtype=np.int64)  # the lane of the running episode
+        # The first step that is not in the running episode's lane, and whether the other lane is filled.
         self._until = np.zeros(num_envs, dtype=np.int64)
         self._has_next = np.zeros(num_envs, dtype=bool)
         self._sets = np.zeros((num_envs, 2, _STEPS_AHEAD, problem.num_candidates), dtype=np.int64)
@@ -231,23 +232,23 @@ class _StepsAhead:
         self._next_applicants = np.zeros(num_envs, dtype=np.int64)
 
     def forget(self, rows: Mask) -> None:
-        """What the running episodes of some rows show is not known."""
+        """Forgets the next steps of the running episodes of some rows."""
         self._until[rows] = 0
 
     def forget_next(self, rows: Mask | int) -> None:
-        """Which episodes follow in some rows is not known."""
+        """Forgets the episodes that follow in some rows."""
         self._has_next[rows] = False
 
     def lacks_next(self, rows: Mask) -> bool:
-        """Whether the episode that follows is not known in a marked row."""
+        """Whether a marked row lacks the episode that follows."""
         return bool(np.count_nonzero(rows > self._has_next))
 
     def lacks(self, steps: NDArray[np.int64]) -> bool:
-        """Whether it is not known what a row shows after some steps (n,)."""
+        """Whether a row lacks its candidates after some steps (n,)."""
         return bool(np.count_nonzero(steps >= self._until))
 
     def prepare_next(self, numbers: NDArray[np.uint64]) -> None:
-        """Draws the first steps of the episodes that follow, of some numbers (n,), wherever they are not known."""
+        """Draws the first steps of the episodes that follow, numbers (n,), where they are missing."""
         self._fill(self._following(numbers))
 
     def prepare(
@@ -258,7 +259,7 @@ class _StepsAhead:
         steps: NDArray[np.int64],
         numbers: NDArray[np.uint64],
     ) -> None:
-        """Draws the next steps of all running episodes, and of those that follow, all but what is known."""
+        """Draws the missing next steps of the marked running episodes, and those of all episodes that follow."""
         places = rows.nonzero()[0]
         now = steps[places]
         wanted = np.maximum(self._until[places], now)[:, None] + np.arange(_STEPS_AHEAD)
@@ -268,7 +269,7 @@ class _StepsAhead:
         self._fill((who, self._lane[who], applicant_ids[who], episodes[who], at), self._following(numbers))
 
     def begin(self, places: Ids, noise: NDArray[np.float64] | None) -> tuple[Ids, Ids]:
-        """Applicants (m,) and first candidates (m, k) of the episodes that follow in m rows, and run from now on."""
+        """Begins the episodes that follow in m rows: returns their applicants (m,) and first candidates (m, k)."""
         lanes = self._lane[places] = 1 - self._lane[places]
         self._until[places], self._has_next[places] = _STEPS_AHEAD, False
         if noise is not None and self._noise is not None:
@@ -276,11 +277,11 @@ class _StepsAhead:
         return self._next_applicants[places], self._sets[places, lanes, 0]
 
     def show(self, steps: NDArray[np.int64], out: Ids, noise: NDArray[np.float64] | None) -> None:
-        """Writes what is known of all rows after some steps (n,): what they show (n, k), and what answers draw (n,)."""
+        """Writes the candidates (n, k) of all rows after some steps (n,), and the noise (n,) of their answers."""
         places = self._first_lanes + self._lane
         places *= _STEPS_AHEAD
         places += steps % _STEPS_AHEAD
-        # Were it to check places, `take` would buffer `out`.
+        # The mode "clip" checks no places; in the default mode `take` would buffer `out`.
         np.take(self._sets.reshape(-1, out.shape[1]), places, axis=0, out=out, mode="clip")
         if noise is not None and self._noise is not None:
             np.take(self._noise.reshape(-1), places, out=noise, mode="clip")

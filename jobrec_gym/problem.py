@@ -34,9 +34,9 @@ Ids = NDArray[np.int64]
 _APPLICANT, _CANDIDATES, _INTERACTION, _SAMPLE = 1, 2, 3, 4
 
 _FORESEEN = 64
-"""Candidates up to which all of them are paid sooner together, when an episode begins, than a few one by one."""
+"""Up to this many candidates, rewarding all of them at the start of an episode is faster than a few one by one."""
 
-# What a sample of pair features is taken from.
+# Size of a sample of pair features.
 _SAMPLED_EPISODES, _SAMPLED_PAIRS = 1_000, 20_000
 
 
@@ -44,27 +44,27 @@ def require_count(name: str, value: Any, otherwise: str = "") -> None:
     """Refuses everything but a whole number of at least 1; True is refused too.
 
     Args:
-        name: Of the argument.
-        value: What was given.
-        otherwise: What else is allowed, in words.
+        name: Name of the argument, for the message.
+        value: The value that was given.
+        otherwise: What else is allowed, in words, for the message.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be at least 1{otherwise}, a whole number, got {value!r:.80}.")
 
 
 class Recommendations:
-    """What was recommended in the last step, for reward wrappers; each array is (n,), n = 1 for a single environment.
+    """The recommendations of the last step, for reward wrappers; each array is (n,), n = 1 in a single environment.
 
     Attributes:
         applicant_ids: The applicants.
         job_ids: The recommended jobs.
-        interaction_keys: uint64, what reward noise is drawn from.
+        interaction_keys: uint64, the keys that reward noise is drawn from.
         made: bool; False for a row that was reset in this step instead.
         cosine: Cosine of applicant and job; without meaning where ``made`` is False.
-        own: The answers, with the rewards paid, of an environment that asks its simulator itself; ``None`` in others.
+        own: Answers and paid rewards, if the environment asks its own simulator; else ``None``.
     """
 
     __slots__ = ("_interaction_keys", "applicant_ids", "cosine", "job_ids", "made", "own")
@@ -87,16 +87,16 @@ class Recommendations:
 
     @property
     def interaction_keys(self) -> NDArray[np.uint64]:
-        """Hashed when somebody asks."""
+        """The keys, which are hashed when they are first asked for."""
         if callable(self._interaction_keys):
             self._interaction_keys = self._interaction_keys()
         return self._interaction_keys
 
     def take(self, rows: NDArray[np.bool_]) -> Recommendations:
-        """Those of some rows (n,)."""
+        """The recommendations of the marked rows, a mask (n,)."""
         ids = self.applicant_ids[rows], self.job_ids[rows]
         own = None if self.own is None else self.own.take(rows)
-        keys = lambda: self.interaction_keys[rows]  # noqa: E731 - hashed when somebody asks
+        keys = lambda: self.interaction_keys[rows]  # noqa: E731 - hashed when they are asked for
         return Recommendations(*ids, keys, self.made[rows], self.cosine.take(rows), own)
 
 
@@ -106,8 +106,8 @@ class RecommendationProblem:
     Arguments are those of :class:`~jobrec_gym.env.JobRecEnv`.
 
     Attributes:
-        noise_of: What answers draw in interactions, by their keys (n,), float64 (n,), where it is known ahead; ``None``
-            where it is not, or nobody is asked.
+        noise_of: A function of interaction keys (n,) that gives the noise of the answers, float64 (n,). ``None`` if the
+            noise cannot be computed ahead or nobody is asked.
     """
 
     noise_of: Callable[[NDArray[np.uint64]], NDArray[np.float64]] | None = None
@@ -164,12 +164,12 @@ class RecommendationProblem:
 
     @property
     def action_features(self) -> NDArray[np.floating]:
-        """Table of job vectors (n_jobs, d_a); the market's, so that copies and pickles of a problem hold no table."""
+        """Table of job vectors (n_jobs, d_a). The market holds it, so copies and pickles of a problem stay small."""
         return self.market.action_features(self.job_fields)
 
     @property
     def prior_sources(self) -> dict[str, str]:
-        """Which columns of the pair values are sources of a prior, and what each is, in words."""
+        """Columns of the pair values that are sources of a prior: name and description."""
         return self.pair_values.described if isinstance(self.pair_values, SourcedPairValues) else {}
 
     @property
@@ -198,15 +198,15 @@ class RecommendationProblem:
         return spaces.Dict(entries)
 
     def action_space(self) -> spaces.Discrete:
-        """Which candidate."""
+        """The space of actions: which candidate."""
         return spaces.Discrete(self.num_candidates)
 
     def applicants(self, episodes: NDArray[np.uint64]) -> Ids:
-        """Who applies in each of the episodes (n,); returns ids (n,)."""
+        """Ids (n,) of the applicants of the episodes (n,)."""
         return self.applicant_ids[bounded(hash64(episodes, _APPLICANT), len(self.applicant_ids))]
 
     def candidates(self, applicant_ids: Ids, episodes: NDArray[np.uint64], steps: NDArray[np.int64]) -> Ids:
-        """What the applicants (n,) are shown after ``steps`` (n,) steps of the episodes (n,): job ids (n, k)."""
+        """Job ids (n, k) that the applicants (n,) are shown after ``steps`` (n,) steps of the episodes (n,)."""
         if self.resample == "episode":
             steps = np.zeros_like(steps)
         return self.sampler.sample(applicant_ids, hash64(episodes, _CANDIDATES, steps))
@@ -214,15 +214,15 @@ class RecommendationProblem:
     def interaction_keys(
         self, episodes: NDArray[np.uint64] | int, steps: NDArray[np.int64] | int
     ) -> NDArray[np.uint64]:
-        """What the reward noise of step number ``steps`` (n,), counted from 0, is drawn from; (n,)."""
+        """Keys (n,) that the reward noise of steps ``steps`` (n,) is drawn from; steps are counted from 0."""
         return hash64(episodes, _INTERACTION, steps)
 
     def episode_keys(self, episodes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """What all interaction keys of the episodes (n,) begin with; (n,)."""
+        """Keys (n,) of the episodes (n,), from which :meth:`keys_of_steps` computes interaction keys."""
         return hash64(episodes, _INTERACTION)
 
     def keys_of_steps(self, episode_keys: NDArray[np.uint64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """:meth:`interaction_keys` where those of the episodes (n,) are at hand already."""
+        """:meth:`interaction_keys` from the keys of the episodes (n,), where these are known already."""
         return rehash64(episode_keys, steps)
 
     def applicant_vectors(self, applicant_ids: Ids, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -238,9 +238,9 @@ class RecommendationProblem:
         return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
 
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of the candidates of 1,000 fixed episodes, at most 20,000 pairs; no rows without any."""
+        """Pair features (n, p) of the candidates of 1,000 fixed episodes, at most 20,000 pairs; n is 0 without any."""
         names = self.pair_values.names
-        # A live model is asked of nothing but what is shown.
+        # A live model is asked only about pairs that are shown.
         if not names or (isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live):
             return np.zeros((0, len(names)), np.float32)
         return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
@@ -256,10 +256,10 @@ class RecommendationProblem:
     def observe(
         self, applicant_vectors: NDArray[np.float32], candidate_ids: Ids, pairs: NDArray[np.float32] | None
     ) -> dict[str, NDArray[Any]]:
-        """An observation without its mask: vectors (..., 2 * block_dim) of applicants, who are shown jobs (..., k).
+        """An observation without its mask, of applicants with vectors (..., 2 * block_dim) who are shown jobs (..., k).
 
-        Their pair features (..., k, p) are those of :meth:`pairs`. The arrays belong to the caller, the tables to every
-        environment.
+        ``pairs`` (..., k, p) are the features from :meth:`pairs`. The arrays belong to the caller; the tables are
+        shared by all environments.
         """
         shown = self.candidate_vectors(candidate_ids) if self.observation == "features" else candidate_ids.copy()
         observation: dict[str, NDArray[Any]] = {"applicant": applicant_vectors.copy(), "candidates": shown}
@@ -270,7 +270,7 @@ class RecommendationProblem:
 
 @dataclass(eq=False)
 class JobRecSpec(EnvSpec):
-    """An ``EnvSpec`` whose arguments are plain JSON wherever they can be; a market is written down by name or path."""
+    """An ``EnvSpec`` whose arguments are plain JSON where possible: a market is written as its name or path."""
 
     @classmethod
     def of(cls, spec: EnvSpec) -> JobRecSpec:
@@ -290,7 +290,7 @@ class JobRecSpec(EnvSpec):
         """The spec as JSON.
 
         Raises:
-            ValueError: If an argument cannot be written down, such as a market made in memory: save it first.
+            ValueError: If an argument has no JSON form, such as a market made in memory: save it first.
         """
         parts = {f"`{key}`": value for key, value in self.kwargs.items()}
         for wrapper in self.additional_wrappers:
