@@ -36,7 +36,7 @@ _MAX_CACHED_IDS = 1 << 21
 class BoundSampler(Protocol):
     """A sampler that knows its market.
 
-    If its attribute ``is_cheap`` is true, sets of many episodes are drawn at once, some of which may never begin.
+    If its attribute ``is_cheap`` is true, sets of many episodes are drawn at once; some of these may never begin.
     """
 
     num_candidates: int
@@ -78,9 +78,9 @@ class RetrievalCandidates:
     """The applicant's nearest jobs by cosine, in random order, so a position says nothing about a job's rank.
 
     Args:
-        exact_up_to: In catalogues of up to this many jobs all are compared one by one. In larger ones an approximate
-            index finds the nearest, see :mod:`jobrec_gym.job_index`: it is built when first needed and kept beside a
-            saved market.
+        exact_up_to: In catalogues of up to this many jobs, all are compared one by one. In larger ones an approximate
+            index finds the nearest jobs, see :mod:`jobrec_gym.job_index`. The index is built when first needed, and
+            kept beside a saved market.
     """
 
     def __init__(self, exact_up_to: int = EXACT_UP_TO):
@@ -248,7 +248,7 @@ class _BoundMixed:
     def sample(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> Ids:
         nearest = self._nearest(applicant_ids)
         drawn = self._uniform.sample(applicant_ids, keys)
-        # Drawn jobs that are also retrieved go to the end; enough others stay in front, as `num_candidates` were drawn.
+        # Drawn jobs that are also retrieved go to the end. `num_candidates` were drawn, so enough others come first.
         repeated = (drawn[:, :, None] == nearest[:, None, :]).any(axis=2)
         others = np.take_along_axis(drawn, np.argsort(repeated, axis=1, kind="stable"), axis=1)
         return _shuffled(np.concatenate([nearest, others[:, : self.num_candidates - nearest.shape[1]]], axis=1), keys)
@@ -264,7 +264,7 @@ class _LoggedRows:
         )
 
     def draw(self, applicant_ids: Ids, keys: NDArray[np.uint64]) -> tuple[Ids, NDArray[np.bool_]]:
-        """A row of each applicant (n,), and whether there is one."""
+        """One row of the log for each applicant (n,), and whether the applicant has any."""
         places = np.searchsorted(self._people, applicant_ids).clip(max=len(self._people) - 1)
         rows = self._order[self._first[places] + bounded(hash64(keys, _LOGGED), self._n[places])]
         return rows, self._people[places] == applicant_ids
@@ -293,7 +293,7 @@ class _BoundDrawn:
         rows, is_logged = self._rows.draw(applicant_ids, keys)
         drawn = self._uniform.sample(applicant_ids, keys)
         seen = np.where(is_logged, self._job_ids[rows], drawn[:, 0])
-        # The seen job takes its own place where it was drawn too, else the first one.
+        # If the seen job was drawn too, it keeps its place; else it takes the first one.
         place = (drawn == seen[:, None]).argmax(axis=1)
         drawn[np.arange(len(drawn)), place] = seen
         return _shuffled(drawn, keys)
@@ -308,7 +308,7 @@ def _cut(shown: Ids, recommended: int, k: int) -> Ids:
 
 
 class _NearestJobs:
-    """Nearest jobs of applicants, each searched once; one applicant at a time, so that batches change no bit."""
+    """Nearest jobs of applicants, kept once found. Applicants are searched one by one, so batches change no bit."""
 
     def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int, exact_up_to: int):
         self._market = market
@@ -319,7 +319,7 @@ class _NearestJobs:
         n_jobs = len(market.jobs)
         self._subset = None if len(job_ids) == n_jobs else JobSubset.of(job_ids, n_jobs)
         if not self._is_exact:
-            open_index(market)  # built now and not in the first reset; no part of the sampler, which is copied
+            open_index(market)  # built now, not in the first reset; not held by the sampler, which is copied
 
     def __call__(self, applicant_ids: Ids) -> Ids:
         found = [self._nearest(int(applicant)) for applicant in applicant_ids]

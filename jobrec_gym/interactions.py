@@ -1,4 +1,4 @@
-"""A log on a market: who was recommended which job, and what they did; and the forms that other libraries read."""
+"""A log on a market (who was recommended which job, and what they did), and its forms for other libraries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS = {
     **dict.fromkeys(("applicants_keys", "jobs_keys"), "U"),
     "held_out": "b",
 }
-"""What numpy calls the types of a saved log's columns; the others are whole numbers."""
+"""numpy's names for the types of a saved log's columns; all other columns are whole numbers."""
 _BATCH = 1024
 
 
@@ -46,15 +46,15 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ObservationForm:
-    """How a decision is shown to an agent, by the arguments of ``JobRec-v0`` with these names.
+    """How a decision is shown to an agent. The attributes are arguments of ``JobRec-v0`` with the same names.
 
     Attributes:
         observation: ``"features"`` or ``"ids"``.
         job_fields: Further blocks of the jobs' vectors.
-        pair_features: Columns of the entry ``pairs``; none without any.
-        mask_in_observation: Whether there is an entry ``action_mask``; all that was shown is then allowed.
+        pair_features: Columns of the entry ``pairs``; if empty, there is no such entry.
+        mask_in_observation: Whether there is an entry ``action_mask``, which then allows every shown job.
         ask_pairs: A function that gives the pair features, such as an environment's method ``pair_features``; ``None``
-            computes them, without noise.
+            computes them without noise.
 
     Raises:
         ValueError: For another ``observation``; when called, for unknown fields or features.
@@ -72,10 +72,10 @@ class ObservationForm:
 
     @classmethod
     def of(cls, env: Any) -> ObservationForm:
-        """That of a ``JobRec-v0``, single or vector, wrapped or not.
+        """The form of the observations of a ``JobRec-v0``, single or vector, wrapped or not.
 
         Raises:
-            ValueError: For an environment whose applicants move: a log keeps nothing of their progress.
+            ValueError: For an environment whose applicants move, because a log does not keep their progress.
         """
         base = env.unwrapped
         if getattr(base, "progress_names", ()):
@@ -98,7 +98,7 @@ class ObservationForm:
         """The form that an agent was trained to read, if it has ``reads``, as ``DynaQ`` does; else the default.
 
         Raises:
-            ValueError: If it reads numbers of a pair whose names it does not know.
+            ValueError: If the agent reads pair features but does not know their names.
         """
         reads = getattr(agent, "reads", None) or {}
         pairs = reads.get("pairs") or ()
@@ -130,20 +130,22 @@ class Interactions:
     :func:`~jobrec_gym.recording.record_interactions`. A deep copy is the object itself.
 
     Attributes:
-        market: What the ids are rows of.
+        market: The market; ids are rows of its tables.
         applicant_ids: int64 (n,), the applicant of each recommendation.
         job_ids: int64 (n,), the recommended job.
-        reward: float64 (n,), what it earned; NaN where there is no answer.
+        reward: float64 (n,), the reward of the recommendation; NaN where there is no answer.
         decision: int8 (n,), place in :data:`~jobrec_gym.simulators.base.DECISIONS`; -1 where only a reward is known,
-            or no answer.
+            or where there is no answer.
         held_out: bool (n,), True for the test split: by default where the market holds the applicant out.
-        time: float64 (n,), when, in the log's own unit (dates are seconds since 1970); ``None`` where it does not say.
-        propensity: float64 (n,), with what chance this job was chosen of those shown; ``None`` where it does not say.
-        shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` where it does not say.
-        shown_ids: int64, the jobs that were shown, the recommended one among them.
+        time: float64 (n,), the time in the log's own unit (dates in seconds since 1970); ``None`` if the log has none.
+        propensity: float64 (n,), the probability with which this job was chosen from the shown ones; ``None`` if the
+            log has none.
+        shown_offsets: int64 (n + 1,), where each row's jobs begin in ``shown_ids``; ``None`` if the log does not say
+            what was shown.
+        shown_ids: int64, the shown jobs of all rows, the recommended ones among them; ``None`` likewise.
         moving: Whether answers changed the applicants, as in ``JobRecCareer-v0``. The reward of a recommendation is
             then not its whole value, so :mod:`~jobrec_gym.off_policy` refuses the log.
-        folder: Where it is saved; ``None`` for one in memory.
+        folder: The folder in which it is saved; ``None`` for a log in memory.
     """
 
     market: LabourMarket
@@ -238,7 +240,7 @@ class Interactions:
 
     @property
     def people(self) -> Ids:
-        """The applicants in it, ascending."""
+        """Ids of the applicants in the log, ascending."""
         return np.unique(self.applicant_ids)
 
     @property
@@ -273,7 +275,7 @@ class Interactions:
         return self.shown_ids[offsets[row] : offsets[row + 1]]
 
     def sets(self, rows: NDArray[np.integer]) -> Ids:
-        """The jobs shown in rows (m,) of one size k, (m, k)."""
+        """The jobs (m, k) that were shown in rows (m,), all of which showed k jobs."""
         offsets = self._offsets()
         assert self.shown_ids is not None
         k = int(offsets[rows[0] + 1] - offsets[rows[0]])
@@ -306,7 +308,7 @@ class Interactions:
         """The same log on another market that has the same people and jobs by their keys, such as one that has grown.
 
         Raises:
-            LogError: If a key of the log is not there.
+            LogError: If the market lacks a key of the log.
         """
         if market is self.market:
             return self
@@ -326,8 +328,8 @@ class Interactions:
         """Every row's decision as an agent sees it, in batches of one set size.
 
         Args:
-            form: How it is shown.
-            batch_size: Most rows in a batch.
+            form: How a decision is shown.
+            batch_size: The largest number of rows in a batch.
 
         Yields:
             Row numbers (m,), ascending within a size, and the observations, m of them.
@@ -342,7 +344,7 @@ class Interactions:
     def answers(
         self, form: ObservationForm = ObservationForm()
     ) -> Iterator[tuple[dict[str, NDArray[Any]], int, np.float32]]:
-        """Every answered decision in the order of the log, as ``observe`` of an agent takes it.
+        """Every answered decision in the order of the log, in the form that an agent's ``observe`` takes.
 
         Yields:
             One observation, the recommended job's place in it, and the reward, float32 as SB3's environments give it.
@@ -357,14 +359,14 @@ class Interactions:
             yield {key: values[0] for key, values in seen.items()}, int(chosen[row]), np.float32(self.reward[row])
 
     def to_pretrain(self, form: ObservationForm = ObservationForm()) -> dict[str, NDArray[Any]]:
-        """The answered pairs as ``DynaQ.pretrain`` takes them.
+        """The answered pairs in the form that ``DynaQ.pretrain`` takes.
 
         Args:
             form: How the agent is shown decisions.
 
         Returns:
-            ``state`` (n, d_s), ``action`` (n, d_a), or (n,) ids, ``reward`` (n,) float32, and ``pairs`` (n, p) where
-            the form has them.
+            ``state`` (n, d_s), ``action`` (n, d_a) or ids (n,), ``reward`` (n,) float32, and ``pairs`` (n, p) if the
+            form has them.
         """
         rows = np.flatnonzero(self.answered)
         seen = form(self.market, self.applicant_ids[rows], self.job_ids[rows, None])
@@ -373,12 +375,12 @@ class Interactions:
         return data | ({"pairs": seen["pairs"][:, 0]} if "pairs" in seen else {})
 
     def to_obp(self) -> dict[str, Any]:
-        """The answered rows as the Open Bandit Pipeline's ``bandit_feedback``, every job of the market an action.
+        """The answered rows as the Open Bandit Pipeline's ``bandit_feedback``; every job of the market is an action.
 
         Returns:
-            ``n_rounds``, ``n_actions``, ``context`` (n, d) the applicants, ``action_context`` (n_jobs, d), ``action``
-            (n,), ``position`` ``None``, ``reward`` (n,), ``pscore`` (n,) or ``None``, and ``expected_reward`` ``None``,
-            which is unknown in a log.
+            ``n_rounds``, ``n_actions``, ``context`` (n, d) with the applicants' vectors, ``action_context`` (n_jobs,
+            d), ``action`` (n,), ``reward`` (n,), and ``pscore`` (n,) or ``None``. ``position`` is ``None``, and so is
+            ``expected_reward``, which is unknown in a log.
         """
         rows = np.flatnonzero(self.answered)
         return {
@@ -398,11 +400,11 @@ class Interactions:
     def save(self, path: str | os.PathLike[str]) -> Interactions:
         """Writes a folder: ``interactions.json`` and one ``.npy`` a column; no pickle. It appears whole or not at all.
 
-        People and jobs are written by their keys, so that the log is found again on a market that has grown. An
-        existing log there is replaced; whenever a kill comes, the old log or the new one is there for :meth:`load`.
+        People and jobs are written by their keys, so that the log also fits a market that has grown. An existing log
+        there is replaced. If the process is killed, :meth:`load` finds either the old log or the new one.
 
         Returns:
-            The same log, which knows its folder.
+            The same log, with its ``folder`` set.
 
         Raises:
             LogError: If ``path`` exists and is neither a saved log nor an empty folder, or is a mount point.
@@ -441,11 +443,11 @@ class Interactions:
 
         Args:
             path: The folder.
-            market: Where its people and jobs are, by their keys.
+            market: The market that has the log's people and jobs, by their keys.
 
         Raises:
-            LogError: If the folder holds no whole log, was changed after it was written or is of another version, or
-                the market lacks somebody or something in it.
+            LogError: If the folder holds no whole log, was changed after it was written or is of another version, or if
+                the market lacks a person or a job of the log.
         """
         folder = Path(path).absolute()
         put_back(folder)
@@ -457,7 +459,7 @@ class Interactions:
             unknown = sorted({*header["columns"]} - {*_ROWS, *_SHOWN, *(f"{side}_keys" for side in _SIDES)})
             if unknown:
                 raise ValueError(f"it has columns that no log has, {unknown!r:.200}")
-            # Mapped first: a size in a file that the file has not is then no memory taken.
+            # Mapped first: a file that claims a larger size than it has then takes no memory.
             mapped = {name: mapped_array(folder / f"{name}.npy") for name in header["columns"]}
             columns = {name: np.array(column) for name, column in mapped.items()}
             moving = bool(header.get("moving", False))
@@ -498,9 +500,9 @@ class Interactions:
         return log
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes a CSV file that :func:`~jobrec_gym.loaders.interactions.load_interactions` reads back the same.
+        """Writes a CSV file from which :func:`~jobrec_gym.loaders.interactions.load_interactions` reads the same log.
 
-        People and jobs stand there by their keys, numbers with all their digits, and the split as a word. The file
+        People and jobs are written as their keys, numbers with all their digits, and the split as a word. The file
         appears whole or not at all.
         """
         applicants, jobs = self.market.applicants.keys, self.market.jobs.keys
@@ -537,7 +539,7 @@ class Interactions:
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a log; one that a kill left beside its place is put back first."""
+    """Whether a folder says that it holds a log. A log that a killed process left beside it is put back first."""
     put_back(path)
     return (Path(path) / _HEADER).is_file()
 
@@ -601,7 +603,7 @@ def _check(log: Interactions) -> None:
 
 
 def _rows_of(population: Population, keys: NDArray[np.str_], side: str, log: Interactions | None) -> Ids:
-    """Row of each key (m,) in a population, -1 where there is none; of a log every key in use must be there."""
+    """Row of each key (m,) in a population, -1 where there is none. With a log, every key in use must be there."""
     order = np.argsort(population.keys, kind="stable")
     places = np.searchsorted(population.keys, keys, sorter=order).clip(max=len(order) - 1)
     rows = np.where(population.keys[order[places]] == keys, order[places], -1).astype(np.int64)

@@ -26,15 +26,15 @@ Ids = NDArray[np.int64]
 Observation = dict[str, NDArray[Any]]
 
 _RETRIEVED = 1_000
-"""Of a catalogue of more than :data:`~jobrec_gym.job_index.EXACT_UP_TO` jobs, so many nearest ones an agent scores."""
+"""With more than :data:`~jobrec_gym.job_index.EXACT_UP_TO` jobs, an agent scores only this many nearest ones."""
 _ASKED = 4_096
-"""Jobs that an agent is asked about at once; bounds the memory of their features."""
+"""How many jobs an agent is asked about at once; this bounds the memory of their features."""
 _CHUNK = 16_384
-"""Jobs that are compared at once."""
+"""How many jobs are compared at once."""
 
 
 class Agent(Protocol):
-    """What scores candidates: ``DynaQ``, a bandit, or an object of one's own."""
+    """An object that scores candidates: ``DynaQ``, a bandit, or your own."""
 
     def q_values(self, observation: Observation) -> NDArray[np.floating]:
         """Scores of an observation's ``candidates``, (1, k) or (k,)."""
@@ -51,12 +51,12 @@ class Recommendation:
         rank: From 1.
         job_id: The row in ``market.jobs``.
         key: The source's own name of the job.
-        title: Its title, or the occupation where it has none.
-        score: What it is ranked by: the agent's value, or the cosine.
+        title: Its title, or its occupation if it has no title.
+        score: The number by which it is ranked: the agent's value, or the cosine.
         cosine: Similarity of the applicant's and the job's vectors, in [-1, 1].
-        shared: Skills that the job asks for and the applicant has, hard ones first. Free texts are no skills: they are
-            in neither list.
-        missing: Skills that the job asks for and the applicant has not.
+        shared: Skills that the job asks for and the applicant has, hard ones first. Neither this list nor ``missing``
+            holds free texts.
+        missing: Skills that the job asks for and the applicant does not have.
     """
 
     rank: int
@@ -83,26 +83,25 @@ def recommend(
     finds the 1,000 nearest by cosine, and the agent ranks these. Without an agent the nearest jobs are the answer.
 
     Args:
-        agent: What scores jobs: an object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that
-            returns one number for each candidate of an observation; or ``None`` for the cosine. Observations are those
-            of ``JobRec-v0``, but may have more candidates than in training.
+        agent: An object with ``q_values(observation) -> (1, k)``, such as ``DynaQ``; a function that returns one number
+            for each candidate of an observation; or ``None`` for the cosine. Observations are those of ``JobRec-v0``,
+            but may have more candidates than in training.
         market: Applicants and jobs.
-        applicant: A row (an integer), a key (a text), or what ``market.applicant`` returned. Add new people by
-            ``market.with_applicants``.
-        n: How many; there are fewer where the catalogue has no more.
+        applicant: A row (an integer), a key (a text), or a profile that ``market.applicant`` returned. Add new people
+            with ``market.with_applicants``.
+        n: How many jobs; the list is shorter if the catalogue has fewer.
         exclude: Jobs to leave out, by row or by key, for example those that the person has seen.
         observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
             ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``, ``prior_sources`` and
             ``mask_in_observation``. Arguments that are left out come from ``agent.reads``, which ``DynaQ`` and the
-            bandits keep in their file, or else are the environment's defaults.
+            bandits keep in their file. Without that they are the environment's defaults.
 
     Returns:
-        The best first; jobs of equal score in the order of their rows.
+        A list of recommendations, the best first. Jobs of equal score are in the order of their rows.
 
     Raises:
-        ValueError: For an unknown applicant or job, an ``n`` below 1, an agent that needs observations which this
-            catalogue does not have or that was trained on another catalogue, or scores that are not one finite number
-            for each candidate.
+        ValueError: For an unknown applicant or job; an ``n`` below 1; an agent that was trained on another catalogue or
+            needs observations that this one does not have; or scores that are not one finite number for each candidate.
         TypeError: For an object that cannot score.
         ImportError: For more than 50,000 jobs without FAISS.
 
@@ -182,7 +181,7 @@ class _Scorer:
 
     def _scored(self, people: Ids, jobs: Ids) -> NDArray[np.float64]:
         seen = self._form(self._market, people, np.broadcast_to(jobs, (len(people), len(jobs))))
-        if len(people) == 1:  # as an environment shows it
+        if len(people) == 1:  # the same form as in an environment
             seen = {key: values[0] for key, values in seen.items()}
         scores = np.asarray(self._ask(seen), dtype=np.float64)
         if scores.shape == (len(jobs),):
@@ -224,7 +223,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
             f"{sorted(sources or {})}: give what the environment of training had, "
             "`observation={'prior_sources': {name: source}}`."
         )
-    # Who has no mask in its observations leaves it alone.
+    # An agent that was trained without a mask ignores this entry.
     form = ObservationForm(mask_in_observation=bool(reads))
     if reads:
         form = dataclasses.replace(
@@ -249,7 +248,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
 
 
 def _check_catalogue(agent: Any, market: LabourMarket, form: ObservationForm) -> None:
-    """Ids mean the same jobs to an agent with a table of its own (``agent.action_table.values``) and to the market."""
+    """Checks that an agent's own table (``agent.action_table.values``) and the market mean the same jobs by an id."""
     known = getattr(getattr(agent, "action_table", None), "values", None)
     table = market.action_features(form.job_fields)
     if known is not None and not _is_same(_Identity(known), _Identity(table)):
@@ -275,7 +274,7 @@ class _Identity:
 
 @lru_cache(maxsize=4)
 def _is_same(left: _Identity, right: _Identity) -> bool:
-    """Whether two tables hold the same numbers; read once."""
+    """Whether two tables hold the same numbers; kept, so that they are read once."""
     if left.table.shape != right.table.shape:
         return False
     if (left.table.ctypes.data, left.table.strides) == (right.table.ctypes.data, right.table.strides):
@@ -296,7 +295,7 @@ def _cosines(market: LabourMarket, applicant_id: int, jobs: Ids) -> NDArray[np.f
     vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
     if len(jobs) < len(market.jobs):
         return market.cosine_of(vector[None], jobs)
-    vectors, starts = market.jobs.vectors, range(0, len(jobs), _CHUNK)  # no need to copy what all of them are
+    vectors, starts = market.jobs.vectors, range(0, len(jobs), _CHUNK)  # all jobs: no copy is needed
     return np.concatenate(
         [row_products(vector, vectors[at : at + _CHUNK].astype(np.float32, copy=False)) for at in starts]
     )

@@ -33,8 +33,8 @@ Ids = NDArray[np.int64]
 Prepare = Callable[[Ids, Ids], None]
 
 MATCHED = (0.04, 0.28)
-"""Mean and standard deviation of feedback on random pairs of the default market; the scale ``"matched"`` brings cosine
-to them."""
+"""Mean and standard deviation of feedback on random pairs of the default market. The scale ``"matched"`` rescales
+cosines to them."""
 
 _SAMPLE_SIZE = 20_000
 
@@ -44,12 +44,12 @@ class RewardBatch:
     """Rewards of n recommendations and how they came about; each array is (n,).
 
     Attributes:
-        reward: float64, what the agent is paid.
-        components: What the reward is made of, by name (``cosine``, ``feedback``, ...), float64 each.
+        reward: float64, the rewards that the agent gets.
+        components: The parts of the reward by name (``cosine``, ``feedback``, ...), float64 each.
         valid: bool; False if there is no valid reward, so that the transition should not be learned from.
         details: Further entries for ``info``, by their key there; new arrays of numbers or objects.
-        decision: Decisions, ``None`` where nobody was asked.
-        weights: Weight of each component in the reward, by its name, where a reward is a sum that changes with time.
+        decision: The decisions; ``None`` if nobody was asked.
+        weights: The weight of each component by name, if the reward is a sum whose weights change; else ``None``.
     """
 
     reward: NDArray[np.float64]
@@ -64,7 +64,7 @@ class Cosines(NamedTuple):
     """Cosines of n recommendations, where they are known already.
 
     Attributes:
-        raw: float32 (n,), the market's.
+        raw: float32 (n,), as the market computes them.
         unit: float64 (n,), on the scale ``"unit"``.
     """
 
@@ -72,7 +72,7 @@ class Cosines(NamedTuple):
     unit: NDArray[np.float64]
 
     def take(self, rows: NDArray[np.bool_]) -> Cosines:
-        """Those of some rows (n,)."""
+        """The cosines of the marked rows, a mask (n,)."""
         return Cosines(self.raw[rows], self.unit[rows])
 
 
@@ -85,7 +85,7 @@ class RewardModel(Protocol):
 
     @property
     def prepare(self) -> Prepare | None:
-        """That of a simulator that is asked, see :class:`~jobrec_gym.simulators.base.BoundSimulator`."""
+        """The simulator's ``prepare``, see :class:`~jobrec_gym.simulators.base.BoundSimulator`, or ``None``."""
 
     def __call__(
         self,
@@ -99,8 +99,8 @@ class RewardModel(Protocol):
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
-            interaction_keys: (n,), what noise is drawn from; may be ``None`` where nothing is drawn.
-            cosine: Of the pairs, from who knows it already.
+            interaction_keys: (n,), the keys that noise is drawn from; may be ``None`` if nothing is drawn.
+            cosine: Cosines of the pairs, if the caller knows them already.
         """
 
 
@@ -108,13 +108,13 @@ class CosineRewardModel:
     """Cosine similarity of applicant and job.
 
     Args:
-        market: Where the vectors are.
-        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1]; ``"matched"``: ``c`` brought to mean
-            and spread of the feedback.
-        matched: That mean and spread, for the scale ``"matched"``.
+        market: The market with the vectors.
+        scale: ``"unit"``: ``(1 + c) / 2`` in [0, 1]; ``"raw"``: ``c`` in [-1, 1]; ``"matched"``: ``c`` rescaled to mean
+            and standard deviation of the feedback.
+        matched: Mean and standard deviation of the feedback, for the scale ``"matched"``.
 
     Raises:
-        ValueError: For an unknown scale, or a spread that is not above 0.
+        ValueError: For an unknown scale, or a standard deviation that is not above 0.
     """
 
     def __init__(self, market: LabourMarket, scale: CosineScale = "unit", matched: tuple[float, float] = MATCHED):
@@ -155,8 +155,8 @@ class FeedbackRewardModel:
     """The worth of a simulated applicant's decision.
 
     Args:
-        simulator: Who decides, bound to the market.
-        market: Where the vectors are; cosine is reported beside the feedback.
+        simulator: The simulated applicants, bound to the market.
+        market: The market with the vectors; the cosine is reported beside the feedback.
     """
 
     def __init__(self, simulator: BoundSimulator, market: LabourMarket):
@@ -191,12 +191,12 @@ class HybridRewardModel:
     earns 0.0 and is not valid.
 
     Args:
-        simulator: Who decides, bound to the market.
-        market: Where the vectors are.
+        simulator: The simulated applicants, bound to the market.
+        market: The market with the vectors.
         weight: Weight of the cosine reward, in [0, 1]; the attribute may be set between calls.
-        cosine_scale: See :class:`CosineRewardModel`. On the default market unit cosines lie near 0.72 +- 0.04 and
-            feedback near 0.04 +- 0.28:
-            with ``"unit"`` annealing mostly shifts an offset, with ``"matched"`` both parts have one mean and spread.
+        cosine_scale: See :class:`CosineRewardModel`. On the default market unit cosines are 0.72 +- 0.04 and feedback
+            is 0.04 +- 0.28. So with ``"unit"`` annealing mostly shifts the level of the reward; with ``"matched"`` both
+            parts have the same mean and standard deviation.
         matched: See :class:`CosineRewardModel`.
     """
 
@@ -253,7 +253,7 @@ class HybridRewardModel:
 
 
 def filled(n: int, value: float) -> NDArray[np.float64]:
-    """One number (n,) times; ``np.full`` takes three times as long."""
+    """An array (n,) of one number; ``np.full`` takes three times as long."""
     values = np.empty(n)
     values.fill(value)
     return values
@@ -266,14 +266,14 @@ def scaled_cosine(cosine: NDArray[np.float32], scale: Literal["unit", "raw"]) ->
 
 
 def unit_cosine(cosine: float) -> float:
-    """One cosine on the scale ``"unit"``: the same number as :func:`scaled_cosine` gives, many times sooner."""
+    """One cosine on the scale ``"unit"``: the same number as from :func:`scaled_cosine`, many times faster."""
     return (1.0 + min(max(cosine, -1.0), 1.0)) / 2.0
 
 
 def matched_cosine(
     cosine: NDArray[np.floating], source: tuple[float, float], target: tuple[float, float] = MATCHED
 ) -> NDArray[np.float64]:
-    """Cosines (n,) of mean and spread ``source``, brought to mean and spread ``target``."""
+    """Cosines (n,), rescaled from mean and standard deviation ``source`` to those of ``target``."""
     return target[0] + target[1] * (cosine.astype(np.float64) - source[0]) / max(source[1], 1e-12)
 
 
