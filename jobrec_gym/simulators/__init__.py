@@ -1,1 +1,1 @@
-"""Simulated applicants: who answers a recommendation with a decision."""
+"""Simulated applicants, who answer a recommendation with a decision."""

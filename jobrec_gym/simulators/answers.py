@@ -1,4 +1,4 @@
-"""What a chat completion says: checked against a closed set, read from token probabilities, never guessed."""
+"""The answer in a chat completion: checked against a closed set or read from token probabilities, never guessed."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class _Application(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """What an answer says, or what is wrong with it.
+    """The content of an answer, or what is wrong with it.
 
     Attributes:
         status: ``ok``, ``refusal``, ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` or ``no_logprobs``.
-        decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`; "" without one.
-        probability: ``P(Yes) / (P(Yes) + P(No))``; NaN without one.
-        reason: In the model's words, or, where they are no answer, what came instead; may be empty.
-        kept: Whether the same question would bring the same. Not so where a change of the server would mend it.
+        decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`; "" if there is none.
+        probability: ``P(Yes) / (P(Yes) + P(No))``; NaN if there is none.
+        reason: The model's reason in its own words; without a valid answer, what came instead. May be empty.
+        kept: Whether the same question would bring the same answer; False if a change of the server would mend it.
     """
 
     status: str
@@ -56,11 +56,11 @@ class ParsedAnswer:
 
 
 def response_format(mode: Literal["decision", "probability"], decisions: Sequence[str]) -> dict[str, Any]:
-    """The OpenAI form of a JSON schema that an answer must keep to.
+    """The JSON schema of an answer, in the form that OpenAI's interface takes.
 
     Args:
         mode: How the model is asked.
-        decisions: The closed set, in the order in which it is listed; ``"decision"`` only.
+        decisions: The allowed decisions, in the order in which the prompt lists them; mode ``"decision"`` only.
     """
     if mode == "decision":
         properties: dict[str, Any] = {
@@ -88,8 +88,8 @@ def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     """The probability of an application, from a completion that was asked for with :data:`PROBABILITY_SCHEMA`.
 
-    It is read where the value of ``apply`` begins, from the alternatives of that token: those that say exactly Yes or
-    No, apart from blanks and the opening quotation mark.
+    It is read at the token in which the value of ``apply`` begins. Of this token's alternatives, those count that say
+    exactly Yes or No, apart from blanks and the opening quotation mark.
 
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.
@@ -105,7 +105,7 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
             word = alternative["token"].strip(' "')
             if word in mass:
                 mass[word] += math.exp(alternative["logprob"])
-    except (AttributeError, KeyError, OverflowError, TypeError):  # of another form than it should have
+    except (AttributeError, KeyError, OverflowError, TypeError):  # the completion has another form than it should
         return ParsedAnswer("no_logprobs")
     total = sum(mass.values())
     if not 0 < total < math.inf:
@@ -138,7 +138,7 @@ def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer
 
 
 def _what_came(message: Mapping[str, Any]) -> str:
-    """What a message says in place of an answer, bounded, without keys."""
+    """The text of a message that is not an answer, cut to a bound, without keys."""
     content = message.get("content")
     if content:
         whole = " ".join(mask(_text(content)).split())
@@ -150,14 +150,14 @@ def _what_came(message: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """As text that can be written down: JSON may escape halves of characters."""
+    """A value as text that can be encoded: JSON may escape halves of characters."""
     return str(value).encode(errors="replace").decode()
 
 
 def _has_an_answer_within(content: str) -> bool:
-    """Whether a text has a JSON object and words around it: a server that kept to the schema would not let them by.
+    """Whether a text has words around a JSON object, which a server that enforces the schema would not allow.
 
-    It is not read: what words mean around an answer nobody knows.
+    Such an object is not read, because the words around it may change its meaning.
     """
     begin, end = content.find("{"), content.rfind("}")
     try:

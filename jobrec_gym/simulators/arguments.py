@@ -1,6 +1,6 @@
 """Groups of arguments of an :class:`~jobrec_gym.simulators.llm.LLMSimulator`.
 
-Each is given as itself or as its plain mapping: ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
+Each may be given as an object or as a plain mapping: ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ class Elicitation:
         prompt: Version of a template of this package, or the path of your own template; ``None`` for the mode's
             default.
         decisions: The four decisions, in the order in which the prompt lists them.
-        calibration: Mode ``"probability"`` only: where probabilities become decisions. ``"auto"`` asks 100 pairs of the
-            market at the first use, drawn by a fixed seed and cut at :data:`~jobrec_gym.simulators.llm.QUANTILES`; a
-            path of a :class:`~jobrec_gym.simulators.llm.Calibration`; or three rising numbers.
+        calibration: The thresholds that turn probabilities into decisions; mode ``"probability"`` only. With ``"auto"``
+            the model is asked, at the first use, for 100 pairs that a fixed seed draws from the market, and their
+            probabilities are cut at :data:`~jobrec_gym.simulators.llm.QUANTILES`. Other values: the path of a
+            :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
     Raises:
         ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, or thresholds that fall.
@@ -92,20 +93,20 @@ class Elicitation:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What a request says besides its messages; all of it is part of the key under which an answer is kept.
+    """Entries of a request besides its messages; all of them are part of the key under which an answer is kept.
 
     Attributes:
         temperature: ``None`` for the provider's default. If the model takes no temperature, it is left out, with a
             warning.
         seed: Likewise.
-        max_tokens: Length of an answer; ``None`` for the mode's default.
+        max_tokens: The most tokens of an answer; ``None`` for the mode's default.
         extra_body: Further entries of each request, e.g. ``{"cache_prompt": False}``.
         repeat: Another number asks the same questions again; the new answers are kept beside the first ones.
         max_completion_tokens: The same as ``max_tokens``, under the name that some deployments require.
 
     Raises:
-        ValueError: For a value that is not a number, a length below 1 or given twice, or an extra entry that would
-            evade a cap or write a key into a file.
+        ValueError: For a value that is not a number, a length that is below 1 or given twice, or an extra entry that
+            would evade a cap or write a key into a file.
     """
 
     temperature: float | None = 0.0
@@ -116,7 +117,7 @@ class Sampling:
     max_completion_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        # One form for each number: what is written down is what answers are kept under, and 0 and 0.0 are one.
+        # One form for each number: the written form is part of an answer's key, where 0 and 0.0 must be the same.
         if self.temperature is not None:
             _put(self, "temperature", _number("sampling.temperature", self.temperature) + 0.0)
         if self.seed is not None:
@@ -143,11 +144,12 @@ class Budget:
     Attributes:
         max_calls: Most calls, retries included; ``None`` for no cap.
         max_tokens: Most tokens, in and out; ``None`` for no cap.
-        prices: Dollars per token in and out, with which ``max_usd`` is counted; ``None`` takes litellm's list.
-        name: Runs with the same name and cache share one ledger.
-        on_reached: ``"raise"`` :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the
-            scale ``"matched"``, with status ``cosine:budget``; ``"stop"`` raises
-            :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ``experiments`` takes for a clean end.
+        prices: Dollars per token in and out, from which the cost for ``max_usd`` is computed; ``None`` takes litellm's
+            list.
+        name: Name of the ledger, which counts what was spent. Runs with the same name and cache share one.
+        on_reached: ``"raise"`` raises :class:`~jobrec_gym.simulators.llm.FeedbackError`. ``"cosine"`` pays the cosine
+            on the scale ``"matched"``, with status ``cosine:budget``. ``"stop"`` raises
+            :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ends a run of ``experiments`` without an error.
 
     Raises:
         ValueError: For a negative cap or price, or another policy.
@@ -178,7 +180,7 @@ class Calls:
     Attributes:
         concurrency: Calls at a time.
         timeout: Seconds for one call.
-        batch_timeout: Seconds for a batch, retries and waits included; what is not answered by then has failed.
+        batch_timeout: Seconds for a batch, retries and waits included. Questions without an answer by then have failed.
 
     Raises:
         ValueError: If a number is not above 0.
@@ -197,12 +199,13 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """What is done about a call that failed.
+    """How a failed call is handled.
 
     Attributes:
-        attempts: Further tries after 429, 5xx and time-outs, nothing else.
-        wait: Seconds before the first of them, doubled each time. If the server asks for a longer wait, that is used.
-        on_failure: What a recommendation without an answer earns: ``"raise"``
+        attempts: Further tries after HTTP status 429 or 5xx and after time-outs; other failures are not tried again.
+        wait: Seconds before the first further try, doubled each time. If the server asks for a longer wait, that is
+            used.
+        on_failure: How a recommendation without an answer is handled. ``"raise"`` raises
             :class:`~jobrec_gym.simulators.llm.FeedbackError`; ``"cosine"`` pays the cosine on the scale ``"matched"``;
             ``"skip"`` pays 0.0 and marks the transition invalid.
 
@@ -222,16 +225,16 @@ class Retries:
 
 
 def given(argument: str, kind: type[Value], value: Value | Mapping[str, Any], arguments: Sequence[str]) -> Value:
-    """The value of an argument that was given as itself or as its plain mapping.
+    """The object of an argument that was given as an object or as a plain mapping.
 
     Args:
-        argument: Its name.
+        argument: Name of the argument.
         kind: Its class.
-        value: What was given.
-        arguments: All names that a near miss may mean, the fields of values as ``argument.field``.
+        value: The object or the mapping.
+        arguments: All names that a misspelt one may mean; fields of objects as ``argument.field``.
 
     Raises:
-        ValueError: If it is neither, or the mapping has an entry that is no field.
+        ValueError: If the value is neither, or if the mapping has an entry that is not a field.
     """
     if isinstance(value, kind):
         return value
@@ -244,7 +247,7 @@ def given(argument: str, kind: type[Value], value: Value | Mapping[str, Any], ar
 
 
 def plain(value: Any) -> Any:
-    """A value, or an argument that is none, as plain JSON has it."""
+    """An argument, object or not, in plain JSON."""
     if isinstance(value, (Elicitation, Sampling, Budget, Calls, Retries)):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -253,7 +256,7 @@ def plain(value: Any) -> Any:
 
 
 def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
-    """The error for a name that is none of the arguments, with those whose last part is near its own."""
+    """The error for an unknown name; it suggests arguments whose last part is similar."""
     parts: dict[str, list[str]] = {}
     for argument in arguments:
         parts.setdefault(argument.rpartition(".")[2], []).append(f"`{argument}`")
@@ -265,10 +268,10 @@ def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
 
 
 def thresholds(values: ArrayLike) -> tuple[float, float, float]:
-    """Three rising probabilities: the lowest of a click, a save and an application.
+    """Checks three rising probabilities: the lowest ones of a click, a save and an application. Equal ones pass.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If there are not three, or if one is below the one before.
     """
     cuts = np.asarray(values, dtype=np.float64)
     if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
@@ -280,7 +283,7 @@ def thresholds(values: ArrayLike) -> tuple[float, float, float]:
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises a ``ValueError`` that names the argument unless its value is among those that are allowed."""
+    """Raises a ``ValueError`` that names the argument if its value is not one of the allowed ones."""
     if value not in allowed:
         raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
 
@@ -297,10 +300,10 @@ def _number(name: str, value: Any) -> float:
 
 
 def _whole(name: str, value: Any, least: int | None = None) -> int:
-    """A number without fraction as an int, whatever its type.
+    """A whole number as an int, whatever its type.
 
     Raises:
-        ValueError: If it is none, or below the least one.
+        ValueError: If it is not a whole number, or below the least one.
     """
     is_whole = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if not is_whole or value != int(value) or (least is not None and value < least):

@@ -23,7 +23,7 @@ from jobrec_gym.simulators.prompts import Prompt
 __all__ = ["Asker", "Outcome", "Question", "ReplayMiss", "Usage"]
 
 Question = tuple[str, str]
-"""An applicant's and a job's document, encoded."""
+"""The encoded documents of an applicant and of a job."""
 
 _TOP_LOGPROBS = 10
 _LEASE_SLACK = 5.0
@@ -38,15 +38,15 @@ class ReplayMiss(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one simulator did in this process.
+    """Counts of what one simulator did in this process.
 
     Attributes:
-        calls: Requests that were sent, failed ones too.
-        cache_hits: Questions answered without one.
+        calls: Requests that were sent, failed ones included.
+        cache_hits: Questions that were answered without a request.
         tokens: Tokens in and out.
         cost_usd: Dollars.
-        failures: Questions without an answer, by status.
-        decisions: Recommendations that feedback was asked for; those of a calibration are not among them.
+        failures: Number of questions without an answer, by status.
+        decisions: Recommendations that feedback was asked for; those of a calibration do not count.
     """
 
     calls: int
@@ -58,16 +58,16 @@ class Usage:
 
 
 class Outcome(NamedTuple):
-    """What came of a question.
+    """The result of a question.
 
     Attributes:
         status: ``ok`` or what went wrong.
-        answer: The answer; ``None`` where no completion came.
-        cached: Whether it was known, or asked for another question of the batch.
-        reason: In whose words it failed.
-        budget: The ``BudgetReached`` to raise, where a cap is why.
-        tokens: That the answer took here; 0 where it was known.
-        cost_usd: The same in dollars.
+        answer: The answer; ``None`` if no completion came.
+        cached: Whether the answer was known, or came with an equal question of the batch.
+        reason: The reason of a failure, in words.
+        budget: The ``BudgetReached`` to raise, if a cap is the reason.
+        tokens: Tokens that the answer took here; 0 if it was known.
+        cost_usd: Dollars that it cost here.
     """
 
     status: str
@@ -80,23 +80,23 @@ class Outcome(NamedTuple):
 
 
 class Asker(Shared):
-    """Puts pairs to one model in one way.
+    """Asks one model about pairs, with one template and one set of arguments.
 
     Args:
-        model: litellm's name.
+        model: litellm's name of the model.
         api_base: Address of a local server.
         api_key: The key; kept out of every file.
         mode: ``"decision"`` or ``"probability"``.
         prompt: The template.
-        persona: The temperament's text.
-        decisions: The closed set, in the order in which it is listed.
-        sampling: What a request says beside its messages, the length of an answer included.
+        persona: Text of the persona, the temperament that the model plays.
+        decisions: The allowed decisions, in the order in which the prompt lists them.
+        sampling: The entries of a request beside its messages, the length of an answer included.
         prices: Dollars per token in and out, ``None`` for the model's list price.
-        cache: Where answers are kept.
-        cache_mode: ``"record"`` asks what is not known; ``"replay"`` never asks, a miss has status ``not_recorded``;
-            ``"replay_strict"`` raises on a miss.
-        ledger: The caps, and what was spent.
-        calls: How many at a time, and how long each may take.
+        cache: The cache that keeps the answers.
+        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks; such a pair has
+            the status ``not_recorded``. ``"replay_strict"`` raises for such a pair.
+        ledger: The caps, and the record of what was spent.
+        calls: How many calls at a time, and how long each may take.
         retries: How often to try again.
     """
 
@@ -151,13 +151,13 @@ class Asker(Shared):
 
     @property
     def usage(self) -> Usage:
-        """What was done so far."""
+        """The counts so far."""
         with self.lock:
             counts = self._counts
             return Usage(counts["calls"], counts["hits"], counts["tokens"], self._cost_usd, dict(self._failures))
 
     def count_known(self, n: int) -> None:
-        """Counts questions that need not be asked here as cache hits."""
+        """Counts n questions, which were answered elsewhere, as cache hits."""
         self._count(n, ())
 
     def key(self, question: Question) -> str:
@@ -168,7 +168,7 @@ class Asker(Shared):
         """Status, decision, probability (or ``None``) and reason of earlier answers, (n,) each, n >= 1.
 
         Returns:
-            ``None`` if not all of it was: then :meth:`ask`.
+            ``None`` if any answer is missing; then call :meth:`ask`.
         """
         columns = self._cache.columns_in_short(self._key_of.of(questions))
         if columns is not None:
@@ -181,7 +181,7 @@ class Asker(Shared):
         """Answers a batch, in its order.
 
         Raises:
-            ReplayMiss: In strict replay, for a pair that is not known.
+            ReplayMiss: In strict replay, for a pair that is not in the cache.
             ModelUnusable: If no call can succeed.
         """
         keys = self._key_of.of(questions)
@@ -209,7 +209,7 @@ class Asker(Shared):
         return outcomes
 
     def _count(self, hits: int, outcomes: Iterable[tuple[str, str]]) -> None:
-        """Counts what was known, and of some outcomes, status and reason each, the failed ones."""
+        """Counts hits, and the failures among outcomes, which are pairs of status and reason."""
         with self.lock:
             self._counts["hits"] += hits
             for status, reason in outcomes:
@@ -236,7 +236,7 @@ class Asker(Shared):
                     raise error
             return {key: future.result() if future.done() else late for key, future in futures.items()}
         finally:
-            # A call that is under way is left to its own time-out; its answer is kept.
+            # A running call goes on until its own time-out; its answer is kept.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _model(self) -> ChatModel:
@@ -262,7 +262,7 @@ class Asker(Shared):
             return self._chat
 
     def _ask_unless(self, hopeless: list[ModelUnusable], *of_question: Any) -> Outcome:
-        """Asks, unless another question of the batch showed that no call can succeed; runs in a thread."""
+        """Asks, in a thread. If another question of the batch has shown that no call can succeed, it raises instead."""
         if hopeless:
             raise hopeless[0]
         try:
@@ -272,7 +272,7 @@ class Asker(Shared):
             raise
 
     def _ask_one(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
-        """Asks, unless another thread or process does."""
+        """Asks the model, or waits for the answer if another thread or process is asking."""
         pause, longest = _POLL_SECONDS
         while key not in self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK):
             found = self._cache.in_short([key])
@@ -292,7 +292,7 @@ class Asker(Shared):
                 self._cache.release([key], owner)
 
     def _try(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
-        """Calls, with retries, and keeps what came."""
+        """Calls the model, with retries, and keeps the answer."""
         messages = self._prompt.messages(*question, persona=self._persona, decisions=self._decisions)
         most_tokens, most_cost = chat.bounds(messages)
         pause = self._retries.wait
@@ -300,7 +300,7 @@ class Asker(Shared):
             reservation = self._reserve(key, owner, most_tokens, most_cost, deadline)
             if isinstance(reservation, BudgetReached):
                 return Outcome("budget", reason=str(reservation), budget=reservation)
-            tokens, cost = most_tokens, most_cost  # what counts if no bill ever comes
+            tokens, cost = most_tokens, most_cost  # these count if no bill ever comes
             try:
                 completion = chat.complete(messages, self._calls.timeout)
                 if completion.tokens is not None:
@@ -333,7 +333,7 @@ class Asker(Shared):
         raise AssertionError("the last try returns")
 
     def _reserve(self, key: str, owner: str, tokens: int, cost: float, deadline: float) -> Any:
-        """A reservation, or ``BudgetReached``; waits while calls under way may turn out cheaper than their bounds."""
+        """A reservation, or ``BudgetReached``; waits while running calls may turn out cheaper than their bounds."""
         while True:
             try:
                 return self._ledger.reserve(tokens=tokens, cost_usd=cost, seconds=self._calls.timeout + _LEASE_SLACK)
@@ -363,7 +363,7 @@ class Asker(Shared):
             cost_usd=cost,
         )
         self._cache.put(answer)
-        # Whoever was first counts, here and in every replay.
+        # The first answer that was kept counts, here and in every replay.
         kept = self._cache.get([key]).get(key, answer)
         said = ShortAnswer(kept.status, kept.decision, kept.probability, kept.reason)
         return Outcome(kept.status, said, tokens=kept.tokens, cost_usd=kept.cost_usd)

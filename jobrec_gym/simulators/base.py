@@ -34,7 +34,7 @@ SimulatorSpec = dict[str, Any]
 Ids = NDArray[np.int64]
 
 COSINE_INSTEAD = "cosine:"
-"""What a status begins with where a cosine stands in for an answer."""
+"""The beginning of a status that says that a cosine was paid in place of an answer."""
 
 DECISIONS = ("ignore", "click", "save", "apply")
 """What an applicant can do with a recommendation, from the least to the most interested."""
@@ -42,7 +42,7 @@ DECISIONS = ("ignore", "click", "save", "apply")
 DEFAULT_REWARDS: Mapping[str, float] = {"apply": 1.0, "save": 0.5, "click": 0.0, "ignore": -0.1}
 
 UNKNOWN_LEVEL = 3
-"""The level that a job or an applicant counts as, where applicants move and its own is unknown."""
+"""The level of jobs and applicants whose own level is unknown, where applicants move."""
 
 _DECISIONS = np.array(DECISIONS)
 _DECISION_OBJECTS = _DECISIONS.astype(object)
@@ -56,10 +56,10 @@ class Feedback:
     Attributes:
         decision: Entries of :data:`DECISIONS`, ``""`` where there is none.
         reward: float64, what the decision is worth.
-        status: ``"ok"``; what went wrong instead of an answer; or ``"cosine:"`` and what went wrong, where the reward
-            is a cosine in place of the answer.
-        probability: float64, how likely an application is, where the simulator tells; else NaN.
-        reason: Why, in the simulator's words; may be empty.
+        status: ``"ok"``, or what went wrong instead of an answer. It begins with ``"cosine:"`` if a cosine is paid in
+            place of the answer.
+        probability: float64, the probability of an application, if the simulator gives one; else NaN.
+        reason: The reason for the decision, in the simulator's words; may be empty.
         tokens: int64, tokens spent.
         cost_usd: float64, dollars spent.
         cached: bool, whether the answer was known before.
@@ -90,7 +90,7 @@ class Feedback:
         cost_usd: ArrayLike | None = None,
         cached: ArrayLike | None = None,
     ) -> Feedback:
-        """A batch from what is known; the rest is filled in with "ok", NaN, "", 0 and False.
+        """A batch from decisions and rewards. Fields that are not given are "ok", NaN, "", 0 and False.
 
         Example:
             >>> Feedback.of(["apply", "ignore"], [1.0, -0.1]).status
@@ -138,7 +138,7 @@ class Feedback:
         return Feedback(**{name: getattr(self, name)[rows] for name in Feedback.__slots__})
 
     def spread(self, rows: NDArray[np.bool_]) -> Feedback:
-        """The answers in the marked ones of n rows; the others were not asked, and have no decision."""
+        """Puts the answers into the marked ones of n rows. The other rows were not asked, and have no decision."""
         nothing = Feedback.of([""] * len(rows), np.zeros(len(rows)))
         columns = {}
         for name in Feedback.__slots__:
@@ -148,7 +148,7 @@ class Feedback:
         return Feedback(**columns)
 
     def paid(self, reward: NDArray[np.float64]) -> Feedback:
-        """The same answers, worth something else (n,)."""
+        """The same answers with other rewards (n,)."""
         return Feedback(**{**{name: getattr(self, name) for name in Feedback.__slots__}, "reward": reward})
 
     @property
@@ -159,7 +159,7 @@ class Feedback:
 
     @property
     def details(self) -> dict[str, NDArray[Any]]:
-        """What ``info`` tells beside the reward, by its key there: new arrays of objects (n,)."""
+        """Entries for ``info`` beside the reward, by their key there: new arrays of objects (n,)."""
         return {
             "feedback/decision": self.decision.astype(object),
             "feedback/status": self.status.astype(object),
@@ -168,9 +168,9 @@ class Feedback:
 
 
 class CertainFeedback(Feedback):
-    """Answers by number that cannot fail; they are not checked, for the speed of the environment.
+    """Answers that cannot fail, given as numbers. They are not checked, which makes the environment faster.
 
-    Fields that were not given are read-only arrays that all such answers share. A copy is a plain :class:`Feedback`.
+    Fields that are not given are read-only arrays, shared by all such answers. A copy is a plain :class:`Feedback`.
 
     Args:
         number: Integers (n,) in [0, 4), places in :data:`DECISIONS`.
@@ -218,7 +218,7 @@ class CertainFeedback(Feedback):
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """True for each."""
+        """True in each row."""
         return _untold(len(self)).yes
 
     @property
@@ -244,7 +244,7 @@ class _Untold(NamedTuple):
 
 
 def _untold(n: int) -> _Untold:
-    """What certain answers do not tell, read-only arrays (n,); those of batches of environments are kept."""
+    """The fields that certain answers do not give, read-only arrays (n,); kept for the sizes of vectors."""
     return _kept_untold(n) if n <= _MOST_KEPT else _new_untold(n)
 
 
@@ -271,14 +271,17 @@ _kept_untold = lru_cache(maxsize=64)(_new_untold)
 class BoundSimulator(Protocol):
     """A simulator that knows its market.
 
-    It may have four further attributes, for speed. ``draws = False`` says that no answer depends on
-    ``interaction_keys``, which are then not computed. ``prepare(applicant_ids, job_ids)`` is called after the first
-    step of episodes, with (m,) applicants and the (m, k) jobs that each of them is shown; it may compute their answers
-    ahead. ``prepare = None`` is the same as no such method. ``is_free = True`` says that an answer costs nothing and
-    does not depend on the other questions. An environment may then ask more than it needs, where leaving rows out would
-    take longer. ``noise_of(interaction_keys)``, (n,) float64, says that keys serve for nothing but this noise. An
-    environment that knows its interactions ahead then draws the noise of many together, and passes it to ``feedback``
-    as ``noise=``, (n,), in place of the keys. ``noise_of = None`` is the same as no such method.
+    It may have four further attributes, for speed:
+
+    * ``draws = False`` says that no answer depends on ``interaction_keys``, which are then not computed.
+    * ``prepare(applicant_ids, job_ids)`` is called after the first step of episodes, with (m,) applicants and the
+      (m, k) jobs that each of them is shown. It may compute their answers ahead. ``None`` is the same as no such
+      method.
+    * ``is_free = True`` says that an answer costs nothing and does not depend on the other questions. An environment
+      may then ask about rows that it does not need, if leaving them out would take longer.
+    * ``noise_of(interaction_keys)`` gives noise, (n,) float64, and says that the keys have no other use. An environment
+      that knows its interactions ahead then draws the noise of many together, and passes it to ``feedback`` as
+      ``noise=``, (n,), in place of the keys. ``None`` is the same as no such method.
     """
 
     def feedback(
@@ -286,14 +289,14 @@ class BoundSimulator(Protocol):
     ) -> Feedback:
         """Answers a batch of recommendations.
 
-        If answers depend on the applicant's present level, the method has a further argument ``levels=None``, (n,)
-        integers 1 to 5, in which ``JobRecCareer-v0`` passes the levels.
+        If answers depend on the applicant's present level, the method has a further argument ``levels=None``.
+        ``JobRecCareer-v0`` passes the levels in it: (n,) integers, 1 to 5.
 
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
-            interaction_keys: (n,), one for each interaction: what a noisy simulator draws its noise from. ``None``
-                where the answer depends on the pair only.
+            interaction_keys: (n,), one for each interaction. A noisy simulator draws its noise from them. ``None`` if
+                an answer depends on the pair only.
         """
 
 
@@ -301,8 +304,8 @@ class BoundSimulator(Protocol):
 class UserSimulator(Protocol):
     """A simulated population of applicants, not yet tied to a market.
 
-    A simulator that is to be written down with its environment also has ``to_spec() -> dict`` with an entry ``"type"``
-    (a registered name or ``"module:Class"``); the other entries are the keywords of its constructor.
+    An environment's spec can hold a simulator that also has ``to_spec() -> dict``. Its entry ``"type"`` is a registered
+    name or ``"module:Class"``; the other entries are the keywords of its constructor.
     """
 
     def bind(self, market: LabourMarket) -> BoundSimulator:
@@ -326,8 +329,8 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
     """The simulator of a spec; an object comes back as it is.
 
     Args:
-        simulator: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` with a registered name or
-            ``"module:Class"``. Its module is imported; it is called only if it is a class with ``bind``.
+        simulator: An object with ``bind``, or ``{"type": NAME, keyword: value, ...}`` where ``NAME`` is a registered
+            name or ``"module:Class"``. The module is imported; its class is called only if it has ``bind``.
 
     Raises:
         ValueError: If it is neither.
@@ -354,11 +357,11 @@ def class_with_bind(argument: str, entry_point: str) -> Any:
     """Imports the class ``"module:Class"`` and checks it. It is not called, because a spec may come from somebody else.
 
     Args:
-        argument: Name of the argument whose value it is, for the message.
-        entry_point: As a spec has it.
+        argument: Name of the argument that has this value, for the message.
+        entry_point: ``"module:Class"``, from a spec.
 
     Raises:
-        ValueError: If it cannot be imported or is no class with ``bind``.
+        ValueError: If it cannot be imported or is not a class with ``bind``.
     """
     module, _, attribute = entry_point.partition(":")
     try:
@@ -374,7 +377,7 @@ def class_with_bind(argument: str, entry_point: str) -> Any:
 
 
 def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | SimulatorSpec:
-    """The plain-JSON form where the simulator has one, else the simulator itself.
+    """The simulator in plain JSON if it has such a form, else the simulator itself.
 
     Raises:
         ValueError: If it is neither a simulator nor a spec.
@@ -386,7 +389,7 @@ def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | 
 
 
 def decision_rewards(rewards: Mapping[str, float] | None) -> dict[str, float]:
-    """A whole map of decisions to rewards: the default one, with the given entries in place of its own.
+    """The reward of each decision: the given ones, and the defaults for all others.
 
     Raises:
         ValueError: For an unknown decision, or a reward that is not finite.

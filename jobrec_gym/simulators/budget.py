@@ -21,7 +21,7 @@ class Spending:
     """What was spent.
 
     Attributes:
-        calls: Calls that were sent, failed ones too.
+        calls: Calls that were sent, failed ones included.
         tokens: Tokens in and out.
         cost_usd: Dollars.
     """
@@ -36,8 +36,8 @@ class BudgetReached(RuntimeError):
 
     Attributes:
         limit: ``calls``, ``tokens`` or ``usd``.
-        spent: What was spent until now, open calls at their upper bounds.
-        pending: Whether it may yet fit, when calls that are under way turn out below their bounds.
+        spent: What was spent so far; running calls count at their upper bounds.
+        pending: Whether the call may still fit, because running calls may cost less than their bounds.
     """
 
     def __init__(self, limit: str, cap: float, spent: Spending, pending: bool = False):
@@ -56,14 +56,14 @@ class BudgetReached(RuntimeError):
 
 
 class Ledger:
-    """What was spent, beside the answers of a cache, and the caps on it: who shares the cache shares the caps.
+    """The record of what was spent, and the caps on it. It lies in the cache: all users of a cache share the caps.
 
     A call is reserved at an upper bound before it is sent, and settled at its real figures. The reservation of a
-    process that was killed counts on at its bound: the caps are never passed.
+    process that was killed keeps counting at its bound, so the caps are never exceeded.
 
     Args:
-        cache: The cache, or where it is.
-        budget: The caps on calls and tokens; ledgers of one name in one cache are one.
+        cache: The cache, or its path or address.
+        budget: The caps on calls and tokens; ledgers with the same name in one cache are one ledger.
         max_usd: Most dollars, ``None`` for no cap.
 
     Raises:
@@ -95,16 +95,16 @@ class Ledger:
         """Reserves one call at upper bounds of its tokens and dollars.
 
         Args:
-            tokens: Upper bound.
-            cost_usd: Upper bound.
-            seconds: How long the call may be under way; a reservation that is open for longer is of a process that
-                died, and counts at its bounds for good.
+            tokens: Upper bound of tokens.
+            cost_usd: Upper bound of dollars.
+            seconds: How long the call may take. A reservation that is open for longer belongs to a process that died,
+                and counts at its bounds for good.
 
         Returns:
-            What :meth:`settle` and :meth:`cancel` take.
+            A reservation, for :meth:`settle` and :meth:`cancel`.
 
         Raises:
-            BudgetReached: If a cap could be passed.
+            BudgetReached: If a cap could be exceeded.
         """
         made = self._cache.reserve(self.name, self.caps, tokens=tokens, cost_usd=cost_usd, seconds=seconds)
         if isinstance(made, CapReached):
@@ -120,7 +120,7 @@ class Ledger:
         self._check(self._cache.settle(reservation, tokens=tokens, cost_usd=cost_usd), reservation)
 
     def cancel(self, reservation: Any) -> None:
-        """Takes a reservation back whose call was never sent.
+        """Cancels a reservation whose call was never sent.
 
         Raises:
             ValueError: If there is no such open reservation.

@@ -1,4 +1,4 @@
-"""What a language model answered, kept by content: what all caches do."""
+"""The cache of a language model's answers, kept under a hash of the question: the part that all stores share."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ __all__ = [
 ]
 
 KEPT_STATUSES = ("ok", "refusal", "truncated", "bad_json", "wrong_schema", "foreign_word", "no_logprobs")
-"""Of answers that are kept: what a model said, not whether it could be reached."""
+"""Statuses of answers that are kept. They concern what a model said, not whether it could be reached."""
 
 KEYED = ("model", "api_base", "mode", "prompt", "persona", "sampling", "applicant", "job")
-"""What an answer depends on, and its key is made of."""
+"""The fields that an answer depends on; its key is their hash."""
 GROUPED = ("model", "api_base", "mode", "prompt", "persona")
-"""What answers are counted by in a summary."""
+"""The fields by which a summary groups answers."""
 
 _EXPORT_FORMAT = "jobrec-answers/1"
 _DOCUMENTS_KEPT = 8_192
@@ -56,19 +56,19 @@ class CachedAnswer:
     """One answer of a model, and all that it depends on.
 
     Attributes:
-        key: :func:`cache_key` of the next eight.
-        model: Who was asked.
-        api_base: Where; "" for the provider's own address.
+        key: :func:`cache_key` of the next eight fields.
+        model: Name of the model.
+        api_base: Address of the server; "" for the provider's own.
         mode: ``decision`` or ``probability``.
         prompt: The template's version.
-        persona: The temperament's text.
+        persona: Text of the persona, the temperament that the model plays.
         sampling: Temperature, seed and the like, as canonical JSON.
         applicant: The applicant's document as it was sent.
         job: The job's document as it was sent.
         status: ``ok``, or what was wrong with the answer's content.
-        decision: What was decided, "" where nothing was.
-        probability: Of an application, NaN where unknown.
-        reason: In the model's words.
+        decision: The decision, "" if there is none.
+        probability: Probability of an application, NaN if unknown.
+        reason: The reason, in the model's words.
         tokens: Tokens that the answer took.
         cost_usd: Dollars that it cost.
     """
@@ -91,7 +91,7 @@ class CachedAnswer:
 
 
 class ShortAnswer(NamedTuple):
-    """Of a :class:`CachedAnswer` what was said, without all that it depends on."""
+    """The content of a :class:`CachedAnswer`, without the fields that it depends on."""
 
     status: str
     decision: str
@@ -100,19 +100,19 @@ class ShortAnswer(NamedTuple):
 
 
 COLUMNS = tuple(field.name for field in fields(CachedAnswer))
-"""Of an answer where it is a row."""
+"""The columns of an answer as a row of a table."""
 
 
 class CacheUnusable(OSError):
-    """A cache that cannot be opened, read or written; the message says which, why, and what to do."""
+    """A cache cannot be opened, read or written; the message says which one, why, and what to do."""
 
 
 class Account(NamedTuple):
-    """What was spent under the name of a budget, or is reserved.
+    """What was spent or is reserved under the name of a budget.
 
     Attributes:
-        calls: How many.
-        tokens: In and out.
+        calls: Number of calls.
+        tokens: Tokens in and out.
         cost_usd: Dollars.
     """
 
@@ -126,8 +126,8 @@ class CapReached(NamedTuple):
 
     Attributes:
         limit: ``calls``, ``tokens`` or ``usd``.
-        spent: Until now, open calls at their upper bounds.
-        pending: Whether it may yet fit, when calls that are under way turn out below their bounds.
+        spent: What was spent so far; running calls count at their upper bounds.
+        pending: Whether the call may still fit, because running calls may cost less than their bounds.
     """
 
     limit: str
@@ -144,15 +144,15 @@ def cache_key(
 
 
 class KeyMaker:
-    """:func:`cache_key` of many pairs that are asked in one way; what pairs share is encoded and hashed once.
+    """:func:`cache_key` of many pairs that share the other fields, which are encoded and hashed only once.
 
     Args:
-        model: See :class:`CachedAnswer`, like all that follow.
-        api_base: Where.
-        mode: How.
+        model: See :class:`CachedAnswer`, like all arguments below.
+        api_base: Address of the server.
+        mode: How the model is asked.
         prompt: The template's version.
-        persona: The temperament's text.
-        sampling: As canonical JSON.
+        persona: Text of the persona.
+        sampling: Temperature, seed and the like, as canonical JSON.
     """
 
     def __init__(self, *, model: str, api_base: str, mode: str, prompt: str, persona: str, sampling: str):
@@ -178,19 +178,20 @@ class KeyMaker:
 class AnswerStore(ABC):
     """A cache of answers and the ledger beside it, shared by all processes that name it.
 
-    Answers by their key, the first of a key stays; claims, by which a question is asked once; and calls, reserved at
-    an upper bound before they are sent, so that no cap is passed. Safe for many threads and processes, and for a kill
-    at any moment. This class has what is not storage.
+    A store holds three things: answers by their key, of which the first one stays; claims, which ensure that a question
+    is asked once; and calls, which are reserved at an upper bound before they are sent, so that no cap is exceeded. It
+    is safe for many threads and processes, and for a kill at any moment. This base class has everything but the
+    storage.
 
     Attributes:
-        path: Which one.
+        path: The path or address of the cache.
     """
 
     path: str
 
     @abstractmethod
     def get(self, keys: Sequence[str]) -> dict[str, CachedAnswer]:
-        """The answers that are known, by key; a damaged one is not."""
+        """The known answers by key; a damaged answer counts as unknown."""
 
     @abstractmethod
     def columns_in_short(self, keys: Sequence[str]) -> tuple[tuple[Any, ...], ...] | None:
@@ -202,7 +203,7 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
-        """The answers that are known, by key, without what they depend on, which :meth:`get` reads too."""
+        """The known answers by key, without the fields that they depend on; shorter than :meth:`get`."""
 
     @abstractmethod
     def answers(self) -> Iterator[CachedAnswer]:
@@ -210,19 +211,19 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def put_all(self, answers: Sequence[CachedAnswer]) -> int:
-        """Keeps answers, all or none; those that are there already stay as they are. Returns how many were new."""
+        """Keeps answers, all or none; returns how many were new. Answers that are there already stay as they are."""
 
     @abstractmethod
     def claim(self, keys: Sequence[str], owner: str, seconds: float) -> set[str]:
-        """Takes on the asking of those keys that are neither answered nor claimed by another, for some seconds.
+        """Claims, for some seconds, those keys that are neither answered nor claimed by another owner.
 
         Args:
-            keys: What is to be asked.
-            owner: Who asks; an owner's own claim is renewed.
-            seconds: How long the claim holds if nothing comes of it.
+            keys: Keys of the questions.
+            owner: Name of the asker; an owner's own claim is renewed.
+            seconds: How long the claim holds if no answer is kept.
 
         Returns:
-            The keys that are the owner's to ask.
+            The keys that the owner is to ask about.
         """
 
     @abstractmethod
@@ -231,7 +232,7 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def spent(self, budget: str) -> Account:
-        """What was spent under a budget's name, open reservations at their bounds included."""
+        """What was spent under a budget's name; open reservations count at their bounds."""
 
     @abstractmethod
     def reserve(
@@ -240,11 +241,11 @@ class AnswerStore(ABC):
         """Reserves one call.
 
         Args:
-            budget: Whose caps they are.
+            budget: Name of the budget.
             caps: Most ``calls``, ``tokens`` and ``usd``; ``None`` for no cap.
-            tokens: Upper bound.
-            cost_usd: Upper bound.
-            seconds: How long the call may be under way; a reservation that is open for longer counts on for good.
+            tokens: Upper bound of tokens.
+            cost_usd: Upper bound of dollars.
+            seconds: How long the call may take. A reservation that is open for longer keeps counting for good.
 
         Returns:
             A reservation for :meth:`settle` or :meth:`cancel`, or :class:`CapReached`.
@@ -252,18 +253,18 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def settle(self, reservation: Any, *, tokens: int, cost_usd: float) -> bool:
-        """Puts real figures in place of reserved ones; false if the reservation is not open."""
+        """Puts real figures in place of the reserved ones; returns False if the reservation is not open."""
 
     @abstractmethod
     def cancel(self, reservation: Any) -> bool:
-        """Takes a reservation back; false if it is not open."""
+        """Cancels a reservation; returns False if it is not open."""
 
     @abstractmethod
     def close(self) -> None:
         """Closes what this thread has open; the next use opens it again."""
 
     def put(self, answer: CachedAnswer) -> None:
-        """Keeps an answer; one that is there already stays. At return it survives a kill of the process."""
+        """Keeps an answer, unless there is one already. After the return the answer survives a kill of the process."""
         self.put_all([answer])
 
     def summary(self) -> list[dict[str, Any]]:
@@ -279,7 +280,7 @@ class AnswerStore(ABC):
         return [entry | {"mean_tokens": entry["tokens"] / entry["answers"]} for entry in groups.values()]
 
     def _groups(self) -> Iterable[Sequence[Any]]:
-        """Model and way of asking, status, how many, their tokens and dollars; in order, and in any number of rows."""
+        """Sorted rows of model and way of asking, status, count, tokens and dollars; a group may have several rows."""
         rows = (
             [*(getattr(each, name) for name in GROUPED), each.status, 1, each.tokens, each.cost_usd]
             for each in self.answers()
@@ -289,7 +290,7 @@ class AnswerStore(ABC):
     def export(self, path: str | os.PathLike[str]) -> int:
         """Writes all answers, ordered by key, to a ``.jsonl`` or ``.parquet`` file; returns how many.
 
-        The file appears whole or not at all. It says what wrote it, JSON lines in their first one.
+        The file appears whole or not at all. It names the release that wrote it, a ``.jsonl`` file in its first line.
 
         Raises:
             ValueError: For another ending.
@@ -312,13 +313,13 @@ class AnswerStore(ABC):
         return len(rows)
 
     def import_(self, path: str | os.PathLike[str]) -> int:
-        """Adds the answers of a file of :meth:`export`, all or, if one row is wrong, none.
+        """Adds the answers of a file of :meth:`export`: all, or none if one row is wrong.
 
         Returns:
             How many were new.
 
         Raises:
-            ValueError: For a row that is no answer, or whose key is not that of its content, and for a file of a later
+            ValueError: For a row that is not an answer or whose key does not fit its content, and for a file of a later
                 version.
         """
         if _ending(path) == ".parquet":
@@ -327,7 +328,7 @@ class AnswerStore(ABC):
             _check_export(about, path)
             rows = table.to_pylist()
         else:
-            # What is no UTF-8 is then no JSON, or no word of its content's key.
+            # Text that is not UTF-8 then fails as JSON, or does not fit its key.
             with Path(path).open(encoding="utf-8", errors="replace") as file:
                 rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
         return self.put_all(
@@ -347,7 +348,7 @@ def _json(content: Any) -> bytes:
 
 
 def answer_of_row(row: Sequence[Any]) -> CachedAnswer:
-    """The answer with these values of :data:`COLUMNS`; no probability is NaN."""
+    """The answer with these values of :data:`COLUMNS`; a missing probability becomes NaN."""
     values = dict(zip(COLUMNS, row, strict=True))
     if values["probability"] is None:
         values["probability"] = math.nan
@@ -355,12 +356,12 @@ def answer_of_row(row: Sequence[Any]) -> CachedAnswer:
 
 
 def or_none(probability: float) -> float | None:
-    """A probability as it is written: NaN is nothing."""
+    """A probability in written form: ``None`` for NaN."""
     return None if math.isnan(probability) else float(probability)
 
 
 def answer_of(text: str, key: str) -> CachedAnswer | None:
-    """The answer that is written as a JSON object; ``None`` if it is none, or not the one of that key."""
+    """The answer in a text, a JSON object; ``None`` if it is not an answer, or not the one of that key."""
     try:
         row = json.loads(text)
         return _checked(row, 1, key) if row["key"] == key else None
@@ -369,7 +370,7 @@ def answer_of(text: str, key: str) -> CachedAnswer | None:
 
 
 def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | None:
-    """Which column of an answer is wrong, and what it must be; ``None`` if all are right."""
+    """The column of an answer that is wrong, and what it must be; ``None`` if all are right."""
     if status not in KEPT_STATUSES:
         return "status", f"must be one of {KEPT_STATUSES}"
     has_probability = probability is not None and not isinstance(probability, str) and probability == probability
@@ -390,7 +391,7 @@ def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:
 
 
 def _says_what_wrote_it(row: Any, path: str | os.PathLike[str]) -> bool:
-    """Whether a row of an export is no answer, but the one that says what wrote it; joined files have several.
+    """Whether a row of an export is not an answer but names the release that wrote it; joined files have several.
 
     Raises:
         ValueError: If it was written by a later version.
@@ -402,7 +403,7 @@ def _says_what_wrote_it(row: Any, path: str | os.PathLike[str]) -> bool:
 
 
 def _check_export(about: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Refuses an export of a later version; earlier ones say nothing."""
+    """Refuses an export of a later version; exports of earlier ones name no version."""
     found = about.get("format", _EXPORT_FORMAT)
     if found != _EXPORT_FORMAT:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One chat completion through litellm: what it said and cost, or what went wrong and whether to try again."""
+"""One chat completion through litellm: its content and cost, or what went wrong and whether to try again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
 _log = logging.getLogger(__name__)
 
 _importing = Shared()
-_TOKENS_OF_A_MESSAGE = 8  # what a chat template puts around each
+_TOKENS_OF_A_MESSAGE = 8  # those that a chat template puts around each message
 _MAX_REASON = 300
 _MOST_TOKENS = 1 << 40
-"""No call takes more: a number above it is none."""
+"""No call takes more tokens; a larger number is not taken for a count."""
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 _OUT_OF_MONEY = re.compile(r"\b(insufficient_quota|billing_hard_limit_reached|billing_not_active)\b")
 
@@ -35,15 +35,15 @@ class ModelUnusable(RuntimeError):
 
 
 class CallFailed(Exception):
-    """A call that brought no completion.
+    """A call brought no completion.
 
     Attributes:
         status: ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``refusal``, ``rejected`` or
             ``bad_response``.
         again: Whether it is worth another try.
-        billed: Whether it may be on a bill: a call that was sent, and not refused.
+        billed: Whether it may be on a bill, because it was sent and not refused.
         wait: Seconds that the server asks to wait, 0 if it does not say.
-        reason: In the server's words, bounded, without keys.
+        reason: The reason in the server's words, cut to a bound, without keys.
     """
 
     def __init__(self, status: str, reason: str, *, again: bool = False, billed: bool = False, wait: float = 0.0):
@@ -57,12 +57,12 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model said.
+    """A completion of a model.
 
     Attributes:
         choice: The first entry of ``choices``, as plain data.
-        tokens: Tokens in and out; ``None`` where the server does not say.
-        cost_usd: Dollars at the model's price, 0.0 where it has none.
+        tokens: Tokens in and out; ``None`` if the server does not say.
+        cost_usd: Dollars at the model's price, 0.0 if it has none.
     """
 
     choice: Mapping[str, Any]
@@ -76,9 +76,9 @@ class ChatModel:
     Args:
         model: litellm's name, e.g. ``openai/gpt-4o-mini``.
         api_base: Address of a local server; ``None`` for the provider's own.
-        api_key: The key; ``None`` takes the provider's environment variable. With an ``api_base`` none is needed.
-        options: Further keywords of each call: sampling, ``response_format``, ``logprobs``, ``extra_body``; the length
-            of an answer as ``max_tokens`` or ``max_completion_tokens``.
+        api_key: The key; ``None`` takes the provider's environment variable. With an ``api_base`` no key is needed.
+        options: Further keywords of each call: sampling, ``response_format``, ``logprobs``, ``extra_body``, and the
+            length of an answer as ``max_tokens`` or ``max_completion_tokens``.
         prices: Dollars per token in and out; ``None`` takes litellm's list.
 
     Raises:
@@ -115,11 +115,11 @@ class ChatModel:
 
         Args:
             messages: Chat messages.
-            timeout: Seconds until the answer must be there as a whole, however slowly it comes.
+            timeout: Seconds until the whole answer must be there.
 
         Raises:
-            CallFailed: If it brought no completion.
-            ModelUnusable: If no other could either.
+            CallFailed: If the request brought no completion.
+            ModelUnusable: If no other request could bring one either.
         """
 
         def call() -> Any:
@@ -143,7 +143,7 @@ class ChatModel:
         except Exception as error:
             failure = _sorted_out(self._litellm, error, self.model, self._api_key)
         if failure is not None:
-            # Not within the handler: what litellm raised may hold the key, and would be part of the traceback.
+            # Outside of the handler: litellm's exception may hold the key, and would be part of the traceback.
             raise failure
         try:
             choice, (tokens_in, tokens_out) = _choice_of(plain), _tokens_of(plain)
@@ -163,7 +163,7 @@ class ChatModel:
         return float(info.get("input_cost_per_token") or 0.0), float(info.get("output_cost_per_token") or 0.0)
 
     def _found_key(self) -> str | None:
-        """``None`` where litellm finds the key itself; a word for a server of one's own, which wants none."""
+        """``None`` if litellm finds the key itself; a placeholder for a server of your own, which needs no key."""
         missing = self._litellm.validate_environment(self.model)["missing_keys"]
         if not missing:
             return None
@@ -175,7 +175,7 @@ class ChatModel:
         return "none"
 
     def _check_parameters(self) -> None:
-        """Refuses a model that cannot be held to a schema or has no token probabilities; says what will be left out."""
+        """Refuses a model that cannot enforce a schema or give token probabilities; logs parameters that it drops."""
         supported = self._litellm.get_supported_openai_params(model=self.model)
         if supported is None:  # not on litellm's list
             return
@@ -190,19 +190,19 @@ class ChatModel:
 
 
 def _choice_of(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The first choice of a completion, its message a mapping with an entry ``refusal``."""
+    """The first choice of a completion; its message is a mapping with an entry ``refusal``."""
     choice = dict(plain["choices"][0])
     message = dict(choice.get("message") or {})
-    # litellm moves what is not in every provider's answers.
+    # litellm moves fields that not every provider has.
     message["refusal"] = (message.get("provider_specific_fields") or {}).get("refusal")
     return choice | {"message": message}
 
 
 def _tokens_of(plain: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens in and out, 0 where the server does not say.
+    """Tokens in and out, 0 if the server does not say.
 
     Raises:
-        ValueError: For what is no count.
+        ValueError: For a value that is not a count.
     """
     usage = plain.get("usage") or {}
     counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
@@ -213,7 +213,7 @@ def _tokens_of(plain: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """The call's result, if it is there in time; a client's own time-out starts anew with each byte."""
+    """The call's result, if it comes in time; a client's own time-out would start anew with each byte."""
     done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -233,7 +233,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def _import_litellm() -> Any:
-    # Without these it fetches a price list and reads .env of the working folder.
+    # Without these, litellm fetches a price list and reads .env of the working folder.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     with _importing.lock:
@@ -242,26 +242,26 @@ def _import_litellm() -> Any:
         except ImportError as error:
             raise ImportError(f"a language model needs an extra: {install_command('llm')}") from error
         litellm.suppress_debug_info = True
-        # Two lines a call otherwise, wherever the root logger shows INFO.
+        # Otherwise each call logs two lines if the root logger shows INFO.
         for name in ("LiteLLM", "httpx"):
             logger = logging.getLogger(name)
             if logger.level == logging.NOTSET:
                 logger.setLevel(logging.WARNING)
             if _masked not in logger.filters:
                 logger.addFilter(_masked)
-    # What it warns of, an answer of another form than it should have, has a status here; the warning would repeat it.
+    # It warns of answers of a wrong form. These have a status here, which the warning would repeat.
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     return litellm
 
 
 def _masked(record: logging.LogRecord) -> bool:
-    """Keeps keys out of what a library logs; its tracebacks, which hold requests, are left out."""
+    """Masks keys in a library's log records and drops their tracebacks, which hold requests."""
     record.msg, record.args, record.exc_info, record.exc_text = mask(record.getMessage()), (), None, None
     return True
 
 
 def _forget_connections() -> None:
-    """In a forked process: litellm's open connections are the parent's, whose answers would come to whoever reads."""
+    """Drops litellm's open connections in a forked process: they are the parent's, and would mix up the answers."""
     litellm = sys.modules.get("litellm")
     clients = getattr(litellm, "in_memory_llm_clients_cache", None)
     if clients is not None:
@@ -273,7 +273,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None) -> Exception:
-    """What an exception of litellm means for the caller."""
+    """The exception for the caller that stands for one of litellm's."""
     known = litellm.exceptions
     said = " ".join(str(error).split()).partition(" Traceback (most recent call last)")[0]
     reason = mask(said, api_key)[:_MAX_REASON]
@@ -301,7 +301,7 @@ def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None)
 
 
 def _has_code(error: BaseException | None, code: str) -> bool:
-    """Whether an error, or what it came from, has such a code of the provider."""
+    """Whether an error, or one of its causes, has this code of the provider."""
     while error is not None:
         if getattr(error, "code", None) == code:
             return True
@@ -310,7 +310,7 @@ def _has_code(error: BaseException | None, code: str) -> bool:
 
 
 def _has_cause(error: BaseException | None, *names: str) -> bool:
-    """Whether an error, or what it came from, is of a class of such a name."""
+    """Whether an error, or one of its causes, is of a class with one of these names."""
     while error is not None:
         if type(error).__name__ in names:
             return True

@@ -1,4 +1,4 @@
-"""Applicants played by a language model of any provider, or on one's own machine, through litellm."""
+"""Applicants played by a language model, of any provider or on your own machine, through litellm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ logger = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 QUANTILES = (0.60, 0.85, 0.95)
-"""Shares of pairs below click, save and apply; those of :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
+"""Shares of pairs below click, save and apply; the same as in :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
 
 _CALIBRATION_FORMAT = "jobrec-calibration/1"
 _CALIBRATION_PAIRS = 100
@@ -95,7 +95,7 @@ _VALUES: dict[str, type[Any]] = {
 
 
 class FeedbackError(RuntimeError):
-    """A recommendation got no feedback, and ``on_failure`` or ``on_reached`` says that this is an error.
+    """A recommendation got no feedback, and ``on_failure`` or ``on_reached`` makes this an error.
 
     Attributes:
         status: What went wrong.
@@ -111,14 +111,14 @@ class FeedbackError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Where a model's probabilities are cut into decisions.
+    """The thresholds that turn a model's probabilities into decisions.
 
     Attributes:
         thresholds: The lowest probabilities of a click, a save and an application.
-        n_pairs: Number of answers that they are computed from.
+        n_pairs: Number of answers that the thresholds are computed from.
         model: Name of the model.
         prompt: Version of the template.
-        persona: The temperament's text.
+        persona: Text of the persona, the temperament that the model plays.
     """
 
     thresholds: tuple[float, float, float]
@@ -128,7 +128,7 @@ class Calibration:
     persona: str
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a small JSON, whole or not at all, which says what wrote it."""
+        """Writes a small JSON file that names the release that wrote it; it appears whole or not at all."""
         said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
         with whole_file(path) as scratch:
             scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
@@ -144,7 +144,8 @@ class Calibration:
         name = f"`elicitation.calibration` {os.fspath(path)!r}"
         try:
             kept = json.loads(Path(path).read_text(encoding="utf-8"))
-            found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)  # earlier: not said
+            # Earlier files lack both.
+            found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)
             if found == _CALIBRATION_FORMAT:
                 return cls(**(kept | {"thresholds": thresholds(kept["thresholds"])}))
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -158,39 +159,40 @@ class Calibration:
 class LLMSimulator:
     """Applicants played by a language model.
 
-    The model is asked about a pair once: answers are kept under a key of their contents, and a pair's answer does not
+    The model is asked about a pair once. Answers are kept under a hash of the question, and a pair's answer does not
     change within a cache. A failure never becomes a silent number: ``Feedback.status`` names it. ``refusal``,
     ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` and ``no_logprobs`` are kept like answers, because
-    the same question would bring the same result; but not if the server is the cause, as with an empty message or words
-    around the JSON. ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``, ``bad_response``,
-    ``budget`` and ``not_recorded`` are not kept.
+    the same question would bring the same result. They are not kept if the server is the cause, as with an empty
+    message or words around the JSON. ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``,
+    ``bad_response``, ``budget`` and ``not_recorded`` are never kept.
 
     Related arguments are grouped into objects. Each may be given as an object or as a plain mapping:
     ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
 
     Args:
         model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
-        api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``; for ``openai/`` models by default that of
-            the environment variable ``OPENAI_BASE_URL``, if it is set.
-        api_key: The key; by default the provider's environment variable. It is in no file, no spec and no pickle: where
-            environments run in processes of their own, set the variable.
+        api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``. For ``openai/`` models the default is the
+            environment variable ``OPENAI_BASE_URL``, if it is set.
+        api_key: The key; by default the provider's environment variable. No file, spec or pickle holds the key: set the
+            variable if environments run in processes of their own.
         mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
             ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
             which small models need.
-        persona: A name of :data:`~jobrec_gym.simulators.prompts.PERSONAS` or a text of one's own.
+        persona: The temperament that the model plays: a name of :data:`~jobrec_gym.simulators.prompts.PERSONAS`, or
+            your own text.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        cache: SQLite file that keeps answers and the ledger of the budget, shared by all processes of one machine that
-            name it; or, for many machines, ``"redis://HOST:6379/0"``, see
-            :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. ``None``: as long as this object lives.
-        cache_mode: ``"record"`` asks about pairs that are not in the cache; with ``"replay"`` the model is never asked,
-            and such a pair has the status ``not_recorded``; with ``"replay_strict"`` such a pair raises
-            :class:`ReplayMiss`.
+        cache: SQLite file that keeps the answers and the ledger of the budget. All processes of one machine that name
+            the file share it. For many machines it is ``"redis://HOST:6379/0"``, see
+            :class:`~jobrec_gym.simulators.redis_cache.RedisAnswerCache`. With ``None`` answers are kept as long as this
+            object lives.
+        cache_mode: ``"record"`` asks about pairs that are not in the cache. ``"replay"`` never asks the model; such a
+            pair has the status ``not_recorded``. ``"replay_strict"`` raises :class:`ReplayMiss` for such a pair.
         max_usd: Hard cap on dollars, of all processes and runs that share the cache.
-        elicitation: The template, the order of the decisions, and where probabilities are cut.
+        elicitation: The template, the order of the decisions, and the thresholds of probabilities.
         sampling: Temperature, seed, length of an answer, and further entries of a request.
         budget: Caps on calls and tokens, prices, and what happens when a cap is reached.
-        calls: How many at a time, and how long each may take.
-        retries: How often a failed call is tried again, and what a recommendation without an answer earns.
+        calls: How many calls at a time, and how long each may take.
+        retries: How often a failed call is tried again, and what is paid for a recommendation without an answer.
 
     Raises:
         ValueError: For an unknown mode, policy, decision or field of a value; for a template that is not there; and for
@@ -280,7 +282,7 @@ class LLMSimulator:
 
     @property
     def usage(self) -> Usage:
-        """What this object asked for in this process."""
+        """Calls, tokens and costs of this object in this process."""
         return self._asker.usage
 
     @property
@@ -297,11 +299,11 @@ class LLMSimulator:
         self._asker.count_known(n)
 
     def bind(self, market: LabourMarket) -> BoundLLMSimulator:
-        """Ties it to a market; nothing is asked yet."""
+        """Ties the simulator to a market; the model is not asked yet."""
         return BoundLLMSimulator(self, market)
 
     def ask(self, questions: Sequence[Question]) -> list[Outcome]:
-        """Asks the model about pairs of encoded documents. A failure is an outcome with its status, and no error."""
+        """Asks the model about pairs of encoded documents. A failure does not raise: it is an outcome with a status."""
         return self._asker.ask(questions)
 
     def judge(
@@ -310,17 +312,18 @@ class LLMSimulator:
         jobs: Sequence[Mapping[str, Any]],
         thresholds: Sequence[float] | None = None,
     ) -> Feedback:
-        """Decides on documents, whatever market they are of.
+        """Decides on pairs of documents, which need not belong to a market.
 
         Args:
             applicants: n documents, see :func:`~jobrec_gym.simulators.prompts.applicant_document`.
             jobs: n documents.
-            thresholds: Where probabilities are cut; ``None`` for those of ``elicitation.calibration``, or, where
-                that is ``"auto"``, for no decisions: the answers then have probabilities only and reward 0.0.
+            thresholds: Lowest probabilities of a click, a save and an application. ``None`` takes those of
+                ``elicitation.calibration``. If that is ``"auto"``, there are no decisions: the answers have
+                probabilities only and reward 0.0.
 
         Raises:
-            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say; with ``"cosine"``, which needs a
-                market, too.
+            FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say. The policy ``"cosine"`` raises it
+                too, because a cosine needs a market.
         """
         questions = [
             (encode_document(applicant), encode_document(job)) for applicant, job in zip(applicants, jobs, strict=True)
@@ -335,19 +338,19 @@ class LLMSimulator:
         quantiles: Sequence[float] = QUANTILES,
         path: str | os.PathLike[str] | None = None,
     ) -> Calibration:
-        """Cuts the probabilities of a fixed sample of a market's pairs at quantiles.
+        """Computes thresholds: quantiles of the model's probabilities on a fixed sample of a market's pairs.
 
         Args:
-            market: Whose pairs are asked, of all splits, drawn by a fixed seed.
-            n_pairs: How many.
-            quantiles: Shares of them below click, save and apply.
-            path: JSON file to keep it in, for ``elicitation.calibration``.
+            market: The market. Its pairs, of all splits, are drawn by a fixed seed.
+            n_pairs: How many pairs are asked about.
+            quantiles: Shares of the pairs below click, save and apply.
+            path: JSON file to keep the calibration in, for ``elicitation.calibration``.
 
         Raises:
             ValueError: In mode ``"decision"``.
-            FeedbackError: If a question failed, because the thresholds would then not be the same a second time; if the
-                model gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
-            BudgetReached: If a cap was reached before.
+            FeedbackError: If a question failed, because the thresholds would then differ a second time; if the model
+                gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
+            BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":
             raise ValueError('`mode` is "decision": there are no probabilities to calibrate.')
@@ -383,17 +386,17 @@ class LLMSimulator:
 
     @property
     def pays_cosine(self) -> bool:
-        """Whether one of the policies pays the cosine in place of an answer."""
+        """Whether ``retries.on_failure`` or ``budget.on_reached`` pays the cosine in place of an answer."""
         return "cosine" in (self.retries.on_failure, self.budget.on_reached)
 
     @property
     def prompt_version(self) -> str:
-        """The template's version."""
+        """Version of the template."""
         return self._prompt.version
 
     @property
     def persona(self) -> str:
-        """The temperament's text."""
+        """Text of the persona."""
         return PERSONAS.get(self._arguments["persona"], self._arguments["persona"])
 
     def given_thresholds(self) -> tuple[float, float, float] | None:
@@ -419,13 +422,13 @@ class LLMSimulator:
     def feedback_of(
         self, outcomes: Sequence[Outcome], thresholds: Sequence[float] | None, cosine: NDArray[np.float64] | None
     ) -> Feedback:
-        """Outcomes as feedback, by the policies.
+        """Outcomes as feedback; failed ones by the policies ``on_failure`` and ``on_reached``.
 
         Args:
-            outcomes: n.
-            thresholds: Where probabilities are cut.
-            cosine: (n,), what is paid in place of an answer under the policy ``"cosine"``; ``None`` where there is no
-                market, or no such policy.
+            outcomes: n outcomes.
+            thresholds: Lowest probabilities of a click, a save and an application.
+            cosine: (n,), the reward in place of an answer under the policy ``"cosine"``; ``None`` without a market or
+                without that policy.
         """
         answers = [_NO_ANSWER if answer is None or status != "ok" else answer for status, answer, *_ in outcomes]
         probability = np.array([answer.probability for answer in answers], dtype=np.float64)
@@ -453,14 +456,14 @@ class LLMSimulator:
         thresholds: Sequence[float] | None,
         cosine: Callable[[], NDArray[np.float64] | None],
     ) -> Feedback:
-        """Ask n >= 1 questions and return :meth:`feedback_of` the answers; faster if all are known.
+        """Asks n >= 1 questions and returns :meth:`feedback_of` the answers; faster if all answers are known.
 
         Args:
-            questions: n.
+            questions: n questions.
             thresholds: See :meth:`feedback_of`.
-            cosine: Gives what :meth:`feedback_of` wants, when it is wanted.
+            cosine: A function that computes the ``cosine`` of :meth:`feedback_of`; called only when it is needed.
         """
-        # A subclass that asks or judges in its own way does so with what is kept, too.
+        # A subclass that asks or judges in its own way must see kept answers too.
         own = any(getattr(type(self), name) is not getattr(LLMSimulator, name) for name in ("ask", "feedback_of"))
         columns = None if own else self._asker.recall(questions)
         if columns is None:
@@ -478,7 +481,7 @@ class LLMSimulator:
     def _decisions(
         self, said: Sequence[str], probability: NDArray[np.float64], thresholds: Sequence[float] | None
     ) -> list[str]:
-        """What answers (n,) come to: the decisions that were said, or those of the probabilities."""
+        """Decisions of answers (n,): the ones that were given, or those of the probabilities."""
         if self.mode == "decision":
             return list(said)
         if thresholds is None:
@@ -545,7 +548,7 @@ class LLMSimulator:
 class BoundLLMSimulator(Shared):
     """A language model on one market; made by :meth:`LLMSimulator.bind`.
 
-    Threads may share one, and a copy is the object itself. A pickle holds what this process was told, and no key.
+    Threads may share one, and a copy is the object itself. A pickle holds the answers of this process, but no key.
     """
 
     def __init__(self, simulator: LLMSimulator, market: LabourMarket):
@@ -558,17 +561,17 @@ class BoundLLMSimulator(Shared):
         self._cosine = CosineRewardModel(market, "matched")
         self._documents = _Documents(market)
         self._memory = FeedbackMemory(len(market.applicants), len(market.jobs))
-        # To it an applicant at another level is another applicant.
+        # An applicant at another level counts as another applicant here.
         self._memory_of_levels = FeedbackMemory((len(SENIORITY_LEVELS) + 1) * len(market.applicants), len(market.jobs))
 
     @property
     def usage(self) -> Usage:
-        """What the simulator asked for in this process."""
+        """Calls, tokens and costs of the simulator in this process, and the number of decisions."""
         return replace(self.simulator.usage, decisions=self._n_decisions)
 
     @property
     def thresholds(self) -> tuple[float, float, float] | None:
-        """Where probabilities are cut; asks for the calibration where that is ``"auto"``. ``None`` in mode decision."""
+        """Thresholds of the probabilities; ``"auto"`` asks the model for them. ``None`` in mode ``"decision"``."""
         if self._thresholds is None and self.simulator.mode == "probability":
             with self._calibrating.lock:
                 if self._thresholds is None:
@@ -593,7 +596,7 @@ class BoundLLMSimulator(Shared):
     ) -> Feedback:
         """Asks a batch, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; equal pairs are asked once.
 
-        With ``levels`` the applicants' documents show these, and pairs are equal where the levels are.
+        With ``levels``, the applicants' documents show these levels, and pairs at different levels are different.
 
         Raises:
             FeedbackError: As ``retries.on_failure`` and ``budget.on_reached`` say.
@@ -605,7 +608,7 @@ class BoundLLMSimulator(Shared):
             self._n_decisions += len(job_ids)
         try:
             thresholds = self.thresholds
-        except BudgetReached as reached:  # within the calibration: no decision can be made
+        except BudgetReached as reached:  # during the calibration: no decision can be made
             outcomes = [Outcome("budget", reason=str(reached), budget=reached)] * len(job_ids)
             return self.simulator.feedback_of(outcomes, None, self._instead(applicant_ids, job_ids))
         memory, people = self._memory, applicant_ids
@@ -623,7 +626,7 @@ class BoundLLMSimulator(Shared):
         return merged(known, memory.take(places[known]), fresh) if known.any() else fresh
 
     def _instead(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64] | None:
-        """What a policy pays (n,) in place of an answer, if one does."""
+        """Rewards (n,) in place of answers, if a policy pays the cosine."""
         return self._cosine.reward(applicant_ids, job_ids) if self.simulator.pays_cosine else None
 
     def __deepcopy__(self, memo: dict[int, object]) -> BoundLLMSimulator:
@@ -637,7 +640,7 @@ def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tupl
     """Ids of n pairs as int64.
 
     Raises:
-        ValueError: If there are not as many of one side as of the other, or one names no row.
+        ValueError: If the two sides differ in number, or if an id names no row.
     """
     ids = {"applicant_ids": np.asarray(applicant_ids), "job_ids": np.asarray(job_ids)}
     if ids["applicant_ids"].ndim != 1 or ids["applicant_ids"].shape != ids["job_ids"].shape:
@@ -654,7 +657,7 @@ def _checked_ids(applicant_ids: Ids, job_ids: Ids, market: LabourMarket) -> tupl
 
 
 def _remove(folder: str, process: int) -> None:
-    """Removes a folder in the process that made it; a forked one leaves it to that."""
+    """Removes a folder, but only in the process that made it, not in a fork."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -697,7 +700,7 @@ def _standing_at(market: LabourMarket, row: int, level: int) -> Profile:
 
 
 def _checked_address(model: str, api_base: str | None) -> str | None:
-    """The address that calls will go to, which is part of what answers are kept under."""
+    """The address that calls will go to. It is part of an answer's key."""
     if api_base is None and (model.startswith("openai/") or "/" not in model):
         api_base = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or None
     return None if api_base is None else api_base.rstrip("/")
@@ -705,6 +708,6 @@ def _checked_address(model: str, api_base: str | None) -> str | None:
 
 @cache
 def _argument_names() -> tuple[str, ...]:
-    """All arguments, and the fields of those that are values, as ``argument.field``."""
+    """All arguments; for those that are objects also their fields, as ``argument.field``."""
     fields_of = (f"{name}.{field.name}" for name, kind in _VALUES.items() for field in fields(kind))
     return (*inspect.signature(LLMSimulator).parameters, *fields_of)

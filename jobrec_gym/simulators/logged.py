@@ -18,7 +18,7 @@ __all__ = ["NOT_RECORDED", "BoundLoggedSimulator", "LoggedSimulator"]
 Ids = NDArray[np.int64]
 
 NOT_RECORDED = "not_recorded"
-"""``feedback/status`` of a pair that the log has no answer to; its transition is not valid."""
+"""The ``feedback/status`` of a pair without an answer in the log; its transition is not valid."""
 
 _WHICH = 1
 _WORDS = np.array([*DECISIONS, ""])  # a decision of -1 is the last one
@@ -33,7 +33,7 @@ class LoggedSimulator:
         interactions: The log, or the folder of a saved one.
 
     Raises:
-        LogError: When bound, if the log has no answer, or the market lacks somebody or something in it.
+        LogError: When bound, if the log has no answer, or if the market lacks a person or a job of the log.
 
     Example:
         >>> market = load_market("default")
@@ -55,7 +55,7 @@ class LoggedSimulator:
         return BoundLoggedSimulator(log.on(market) if isinstance(log, Interactions) else Interactions.load(log, market))
 
     def to_spec(self) -> SimulatorSpec:
-        """The simulator in plain JSON; a log that was never saved is in it as an object."""
+        """The simulator in plain JSON, except that a log that was never saved is in it as an object."""
         log = self.interactions
         if isinstance(log, Interactions) and log.folder is not None:
             return {"type": "logged", "interactions": str(log.folder)}
@@ -74,7 +74,7 @@ class BoundLoggedSimulator:
     """A log's answers on its market; made by :meth:`LoggedSimulator.bind`.
 
     Attributes:
-        draws: Whether some pair has several answers, among which one is drawn.
+        draws: Whether any pair has several answers, of which one is drawn.
     """
 
     def __init__(self, interactions: Interactions):
@@ -98,7 +98,7 @@ class BoundLoggedSimulator:
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
     ) -> Feedback:
-        """Answers, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; without keys a pair's first answer."""
+        """Answers, see :class:`~jobrec_gym.simulators.base.BoundSimulator`. Without keys the first answer is taken."""
         pairs = applicant_ids * self._n_jobs + job_ids
         places = self._places(pairs)
         known = self._pairs[places] == pairs

@@ -1,4 +1,4 @@
-"""Answers on a market's pairs that this process knows already, by their ids, without text, hash or file."""
+"""Answers on a market's pairs that this process knows already. They are found by ids, without text, hash or file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["FeedbackMemory", "merged"]
 Ids = NDArray[np.int64]
 
 _DENSE_PAIRS = 1 << 24
-"""Up to so many pairs a table finds an answer (64 MiB at the most, touched where asked); above it a dictionary."""
+"""Up to this many pairs, answers are found in a table (at most 64 MiB); beyond it, in a dictionary."""
 
 
 class FeedbackMemory(Shared):
     """Answers of a market's pairs, found by their ids; for answers that do not change.
 
-    Threads may share one. A pickle holds the answers, and nothing of the pairs that are not known.
+    Threads may share one. A pickle holds only the pairs that have an answer.
 
     Args:
-        n_applicants: Of the market.
-        n_jobs: Of the market.
+        n_applicants: Number of applicants of the market.
+        n_jobs: Number of jobs of the market.
     """
 
     def __init__(self, n_applicants: int, n_jobs: int):
         self._n_applicants, self._n_jobs = n_applicants, n_jobs
         self._place: NDArray[np.int32] | dict[int, int]
         if n_applicants * n_jobs <= _DENSE_PAIRS:
-            # One more than the place, so that a table that nobody has touched says 0: nothing is known.
+            # The place plus 1, so that the 0 of a new table means that nothing is known.
             self._place = np.zeros(n_applicants * n_jobs, dtype=np.int32)
         else:
             self._place = {}
@@ -43,15 +43,15 @@ class FeedbackMemory(Shared):
         return self._size
 
     def find(self, applicant_ids: Ids, job_ids: Ids) -> Ids:
-        """Where the answers of pairs (n,) are, (n,); -1 for one that is not known."""
+        """Places (n,) of the answers of pairs (n,); -1 where there is no answer."""
         pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
         if isinstance(self._place, dict):
             return np.fromiter((self._place.get(pair, 0) for pair in pairs.tolist()), np.int64, len(pairs)) - 1
         return self._place[pairs].astype(np.int64) - 1
 
     def take(self, places: Ids) -> Feedback:
-        """The answers at places (n,), which were known before and cost nothing."""
-        kept = self._answers  # once: another thread may put a longer table in its place
+        """The answers at places (n,), marked as known before and free."""
+        kept = self._answers  # read once: another thread may replace it by a longer table
         return Feedback.of(
             kept.decision[places],
             kept.reward[places],
@@ -61,7 +61,7 @@ class FeedbackMemory(Shared):
         )
 
     def add(self, applicant_ids: Ids, job_ids: Ids, feedback: Feedback) -> None:
-        """Keeps the answers (n,) whose status is ``ok``; others may come out differently the next time."""
+        """Keeps the answers (n,) whose status is ``ok``; others may change the next time."""
         pairs = np.asarray(applicant_ids, dtype=np.int64) * self._n_jobs + job_ids
         pairs, rows = np.unique(pairs, return_index=True)
         with self.lock:
@@ -77,7 +77,7 @@ class FeedbackMemory(Shared):
             getattr(self._answers, name)[self._size : needed] = getattr(feedback, name)[rows]
         places = np.arange(self._size, needed)
         self._size = needed
-        # Last: others look here without the lock, and must find what a place names.
+        # Last: other threads read this without the lock, and the answer at a place must then be there.
         if isinstance(self._place, dict):
             self._place.update(zip(pairs.tolist(), (places + 1).tolist(), strict=True))
         else:
@@ -99,7 +99,7 @@ class FeedbackMemory(Shared):
 
 
 def merged(known: NDArray[np.bool_], remembered: Feedback, fresh: Feedback) -> Feedback:
-    """One batch (n,) of the rows where ``known`` holds, remembered, and of the others, fresh."""
+    """One batch (n,): the remembered answers in the rows where ``known`` (n,) holds, the fresh ones in the others."""
     columns = {}
     for name in Feedback.__slots__:
         left, right = getattr(remembered, name), getattr(fresh, name)
@@ -109,7 +109,7 @@ def merged(known: NDArray[np.bool_], remembered: Feedback, fresh: Feedback) -> F
 
 
 def _resized(answers: Feedback, size: int) -> Feedback:
-    """Room for so many answers, the known ones first; decisions as wide as the longest."""
+    """The answers in arrays of a larger size, whose further rows are free."""
     columns = {}
     for name in Feedback.__slots__:
         old = getattr(answers, name)

@@ -37,13 +37,13 @@ class Recording:
     Attributes:
         applicant_keys: (n,) texts, the market's own keys.
         job_keys: (m,) texts.
-        applicant_sha256: (n,) texts, of each document as the model was shown it.
-        job_sha256: (m,) texts.
-        probability: float32 (n, m), of an application; NaN where the model gave none.
-        thresholds: float64 (3,), where probabilities are cut into ignore, click, save and apply.
-        model: Who decided.
+        applicant_sha256: (n,) texts, the hash of each document that the model was shown.
+        job_sha256: (m,) texts, likewise.
+        probability: float32 (n, m), probability of an application; NaN where the model gave none.
+        thresholds: float64 (3,), the lowest probabilities of a click, a save and an application.
+        model: Name of the model.
         prompt: Version of the template.
-        persona: The temperament's text.
+        persona: Text of the persona, the temperament that the model played.
     """
 
     applicant_keys: NDArray[np.str_]
@@ -95,9 +95,9 @@ class Recording:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file without pickles.
 
-        Beside the attributes it has ``decision``, int8 (n, m), an index of
-        :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none, for readers without this package; and
-        ``format`` and ``written_by``. The file appears whole or not at all.
+        Beside the attributes it has ``format``, ``written_by`` and, for readers without this package, ``decision``:
+        int8 (n, m), places in :data:`~jobrec_gym.simulators.base.DECISIONS`, -1 where there is none. The file appears
+        whole or not at all.
 
         Raises:
             OSError: If it cannot be written, with the path.
@@ -109,7 +109,7 @@ class Recording:
             np.savez_compressed(file, **content, **about, decision=decision)
 
     def decide(self, probability: NDArray[np.floating]) -> Ids:
-        """Probabilities cut into indices of :data:`~jobrec_gym.simulators.base.DECISIONS`; NaN into any."""
+        """Decisions of probabilities, as places in :data:`~jobrec_gym.simulators.base.DECISIONS`; undefined for NaN."""
         return self.thresholds.searchsorted(probability, side="right")
 
     @classmethod
@@ -118,11 +118,11 @@ class Recording:
 
         Raises:
             OSError: If it cannot be opened.
-            ValueError: If it is not one, or not a whole one.
+            ValueError: If it is not a recording, or not a whole one.
         """
         try:
             arrays = read_arrays(path)
-            found = str(arrays.get("format", _FORMAT))  # earlier recordings do not say
+            found = str(arrays.get("format", _FORMAT))  # earlier recordings lack it
             if found != _FORMAT:
                 raise ValueError(
                     f"its format is {found!r:.40}, by {arrays.get('written_by')!s:.40}, and this version "
@@ -147,12 +147,12 @@ class RecordedSimulator:
     """Answers each pair as the recorded language model did; always the same, and free.
 
     Args:
-        recording: File of a :class:`Recording`; ``None`` for the one that is shipped, of ``market="recorded"``.
+        recording: File of a :class:`Recording`; ``None`` for the shipped one, which belongs to ``market="recorded"``.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
 
     Raises:
-        ValueError: For an unknown decision; when bound, for a market none of whose pairs were recorded, or whose texts
-            are not those that the model was shown.
+        ValueError: For an unknown decision. When bound: if no pair of the market was recorded, or if its texts differ
+            from those that the model was shown.
     """
 
     def __init__(self, recording: str | os.PathLike[str] | None = None, rewards: Mapping[str, float] | None = None):
@@ -210,7 +210,7 @@ class BoundRecordedSimulator(Shared):
 
     @property
     def usage(self) -> Usage:
-        """What was asked: never a call, each answer a cache hit."""
+        """The counts of answers: no calls, and each answer is a cache hit."""
         return Usage(0, self._n_answered, 0, 0.0, {}, self._n_answered)
 
     def probabilities(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
@@ -233,7 +233,7 @@ class BoundRecordedSimulator(Shared):
     def feedback(
         self, applicant_ids: Ids, job_ids: Ids, interaction_keys: NDArray[np.uint64] | None = None
     ) -> Feedback:
-        """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``interaction_keys`` have no part in it."""
+        """Decides, see :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``interaction_keys`` are ignored."""
         probability = self.probabilities(applicant_ids, job_ids)
         known = ~np.isnan(probability)
         decision = self.recording.decide(probability)
@@ -255,7 +255,7 @@ class BoundRecordedSimulator(Shared):
         return np.where(np.isnan(probability), 0.0, self._rewards[self.recording.decide(probability)])
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """What the applicants decide; shapes as in :meth:`expected_reward`."""
+        """The recorded decisions; shapes as in :meth:`expected_reward`."""
         probability = self.probabilities(applicant_ids, job_ids)
         return np.where(np.isnan(probability), "", np.array(DECISIONS)[self.recording.decide(probability)])
 
@@ -282,7 +282,7 @@ def _match(
 
 
 def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Whether arrays of a file fit together.
+    """Checks that the arrays of a file fit together.
 
     Raises:
         ValueError: If they do not.

@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 _VERSION = "1"
 _STAMP = f'{{"version": "{_VERSION}", '
-"""With which an answer begins."""
+"""The beginning of a kept answer."""
 _PATIENCE = 60.0
-"""Seconds that a process waits for a server that starts again."""
+"""Seconds that a process waits for a server that restarts."""
 _PAUSE = (0.05, 1.0)
 _BATCH = 500
 _NANO = 1_000_000_000
 _REMEMBERED_SECONDS = 3_600
-"""How long the server knows that a reservation was closed, for a client that lost its reply and says it again."""
+"""How long the server remembers a closed reservation, for a client that lost the reply and repeats its request."""
 _LIMITS = ("calls", "tokens", "usd")
 
-# The scripts run on the server, each alone and by its clock. KEYS are of one hash slot, so that a cluster takes them.
+# The scripts run on the server, one at a time and by its clock. All KEYS are in one hash slot, as a cluster requires.
 
 _PUT = """
 local new = 0
@@ -80,7 +80,7 @@ for i = 2, #ARGV do
     if redis.call('GET', KEYS[2] .. ARGV[i]) == ARGV[1] then redis.call('DEL', KEYS[2] .. ARGV[i]) end
 end
 """
-# KEYS: totals, open reservations, when they end. A reservation is "tokens nano-dollars".
+# KEYS: totals, open reservations, their ends. A reservation is "tokens nano-dollars".
 _RESERVE = """
 local id, tokens, nano = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if redis.call('HEXISTS', KEYS[2], id) == 1 then return {'ok'} end
@@ -110,7 +110,7 @@ redis.call('HSET', KEYS[2], id, ARGV[2] .. ' ' .. ARGV[3])
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[4]), id)
 return {'ok'}
 """
-# ARGV: id, calls, tokens, nano-dollars that it comes to, a word for this request, seconds to know it.
+# ARGV: id, calls, tokens and nano-dollars of the call, an id of this request, seconds to remember it.
 _CLOSE = """
 local done = KEYS[4] .. ARGV[1]
 local bounds = redis.call('HGET', KEYS[2], ARGV[1])
@@ -130,7 +130,7 @@ _warned_of: set[str] = set()
 
 
 def redis_place(where: str) -> str:
-    """An address of a Redis server with its port and the number of its data base.
+    """The address of a Redis server, completed by its port and the number of its database.
 
     Raises:
         ValueError: For another address, or one with a user, a password or options in it.
@@ -159,13 +159,13 @@ def redis_place(where: str) -> str:
 class RedisAnswerCache(AnswerStore):
     """The cache that is a Redis server: one for all machines of a sweep.
 
-    It guarantees what the file guarantees. A question is asked once over all machines, except for calls that were under
-    way at a crash. No cap is exceeded. The reservation of a dead process keeps counting with its upper bound. Claims
-    expire by the server's clock. If the server is restarted, the cache waits for it.
+    It gives the same guarantees as an SQLite file. A question is asked once over all machines, except for calls that
+    were running at a crash. No cap is exceeded. The reservation of a dead process keeps counting with its upper bound.
+    Claims expire by the server's clock. If the server is restarted, the cache waits for it.
 
     These guarantees need a server that keeps what it has acknowledged. With ``appendonly yes`` and ``appendfsync
-    always`` it does in every case. With weaker settings it may not after a crash of the server, and a warning says so.
-    A server that may throw entries away (another ``maxmemory-policy`` than ``noeviction``) is refused.
+    always`` it always does. With weaker settings a crash of the server may lose entries, and a warning says so. A
+    server that may throw entries away (another ``maxmemory-policy`` than ``noeviction``) is refused.
 
     The password is taken from the environment variable ``JOBREC_REDIS_PASSWORD``, a user's name from
     ``JOBREC_REDIS_USERNAME``.
@@ -243,7 +243,7 @@ class RedisAnswerCache(AnswerStore):
             yield from (found[key] for key in part if key in found)
 
     def put_all(self, answers: Sequence[CachedAnswer]) -> int:
-        """See :meth:`AnswerStore.put_all`; more than 500 are not put all at once."""
+        """See :meth:`AnswerStore.put_all`; more than 500 answers are kept in several steps."""
         texts = {}
         for answer in answers:
             probability = None if math.isnan(answer.probability) else answer.probability
@@ -303,13 +303,13 @@ class RedisAnswerCache(AnswerStore):
         return bool(self._run(_CLOSE, [*_ledger(budget), _name("closed:")], values))
 
     def _remove_damaged(self, keys: Sequence[str]) -> None:
-        """Takes entries away that are no answers, so that they are asked for again."""
+        """Removes damaged entries, so that their questions are asked again."""
         for key, text in zip(keys, self._told(lambda: self._client.hmget(_ANSWERS, list(keys))), strict=True):
             if text is not None and self._answer_of(text, key) is None:
                 self._run(_MEND, [_ANSWERS], [key, text])
 
     def _answer_of(self, text: str, key: str) -> CachedAnswer | None:
-        """The answer that an entry holds; ``None`` for a damaged one. Earlier entries do not say their version.
+        """The answer that an entry holds; ``None`` for a damaged one. Entries of earlier releases name no version.
 
         Raises:
             ValueError: If another version wrote it.
@@ -325,14 +325,14 @@ class RedisAnswerCache(AnswerStore):
         return answer_of(text, key)
 
     def _run(self, source: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
-        """A script's result. Each may be run again: a lost reply does not tell whether it was."""
+        """A script's result. Scripts may run twice: after a lost reply nobody knows whether the script has run."""
         return self._told(lambda: self._scripts[source](keys=keys, args=list(values)))
 
     def _told(self, ask: Callable[[], T]) -> T:
-        """What the server says, waiting while it is not there.
+        """The server's reply; waits while the server is not there.
 
         Raises:
-            CacheUnusable: If it is not there for too long, or does not do it.
+            CacheUnusable: If the server is not there for too long, or refuses the request.
         """
         known, pause = self._redis.exceptions, _PAUSE[0]
         deadline = time.monotonic() + _PATIENCE
@@ -355,7 +355,7 @@ class RedisAnswerCache(AnswerStore):
         return CacheUnusable(f"the cache {self.path} cannot be used ({mask(str(error))}): {way_out}.")
 
     def _check_settings(self) -> None:
-        """Refuses a server that throws answers away; says once if it may lose them when it crashes.
+        """Refuses a server that throws answers away, and warns once of a server that may lose them in a crash.
 
         Raises:
             ValueError: For another ``maxmemory-policy`` than ``noeviction``.
@@ -386,7 +386,7 @@ class RedisAnswerCache(AnswerStore):
 
 
 def _name(part: str) -> str:
-    """A key on the server; what is in braces decides the slot, so that all are in one."""
+    """A key on the server. The part in braces decides the slot, so all keys are in one slot."""
     return f"{{jobrec}}:{part}"
 
 
@@ -398,7 +398,7 @@ def _ledger(budget: str) -> list[str]:
 
 
 def _nano(dollars: float) -> int:
-    """Dollars in billionths, upwards: sums of them are exact."""
+    """Dollars in billionths, rounded up. Sums of these whole numbers are exact."""
     return math.ceil(round(dollars * _NANO, 3))
 
 

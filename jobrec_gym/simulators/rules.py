@@ -50,7 +50,7 @@ _CHUNK = 16_384
 
 
 class RuleSimulator:
-    """Applicants who decide by a known formula, the planted truth, so every recommendation's true worth is known.
+    """Applicants who decide by a known formula, the planted truth. So the true worth of every recommendation is known.
 
     The utility of showing job ``j`` to applicant ``i`` is a weighted sum of five parts, each scaled to mean 0 and
     standard deviation 1 over a seeded sample of 100,000 pairs of the whole market (whatever the split):
@@ -59,14 +59,14 @@ class RuleSimulator:
       where a block is a free text), see :func:`~jobrec_gym.pair_features.hard_coverage`;
     * ``soft_skills``: the same for soft skills;
     * ``seniority``: ``1 - |level_i - level_j| / 4``, 0.5 where a level is unknown;
-    * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices of rank 4, centred: preferences that no similarity
-      shows;
+    * ``taste``: ``(A s_i) . (B a_j)`` with hidden random matrices ``A`` and ``B`` of rank 4, centred; these are
+      preferences that no similarity shows;
     * ``popularity``: a standard normal number of the job, the same for everyone.
 
     A field of the market's context, such as ``place``, is one more part if it has a weight, ``weights={"place": 1.0}``.
     Its value is :func:`~jobrec_gym.pair_features.context_fit`.
 
-    The utility is cut at its 60 %, 85 % and 95 % quantiles of the same sample into ignore, click, save and apply.
+    The utility's 60 %, 85 % and 95 % quantiles over the same sample separate ignore, click, save and apply.
 
     If applicants change, as in ``JobRecCareer-v0``, their answers depend on their present level: ``seniority`` is
     computed with it, and the utility of a job above it falls by ``reach`` for each level. The quantiles stay those of
@@ -74,9 +74,9 @@ class RuleSimulator:
 
     Args:
         seed: Determines the truth: taste, popularity and the sample.
-        noise: Standard deviation of a normal number added to the utility at each interaction, in standard deviations of
-            the utility; 0 makes every answer certain.
-        weights: Weights in place of those of :data:`DEFAULT_WEIGHTS`, and of fields of the market's context.
+        noise: Standard deviation of a normal number that is added to the utility at each interaction, in standard
+            deviations of the utility; 0 makes every answer certain.
+        weights: Weights that replace those of :data:`DEFAULT_WEIGHTS`, and weights of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         corruption: Probability that an answer has nothing to do with the pair. It is then ignore, click, save or apply
             with the probabilities that these have over random pairs.
@@ -155,11 +155,11 @@ class BoundRuleSimulator:
 
     Attributes:
         draws: Whether there is noise or corruption to draw.
-        prepare: Computes ahead what pairs will be asked for, see :class:`~jobrec_gym.simulators.base.BoundSimulator`;
-            ``None`` where whole rows are kept.
+        prepare: Computes the utilities of pairs before they are asked for, see
+            :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``None`` if whole rows are kept.
         is_free: Whether an answer costs nothing.
-        noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone; ``None`` if keys
-            are needed for more than that, or for nothing.
+        noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone. ``None`` if keys
+            are needed for something else too, or for nothing.
     """
 
     is_free = True
@@ -201,7 +201,7 @@ class BoundRuleSimulator:
 
     @property
     def worth(self) -> NDArray[np.float64]:
-        """What each decision is worth, (4,), in the order of :data:`~jobrec_gym.simulators.base.DECISIONS`."""
+        """The reward of each decision, (4,), in the order of :data:`~jobrec_gym.simulators.base.DECISIONS`."""
         return self._rewards.copy()
 
     def utility(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> NDArray[np.float64]:
@@ -210,7 +210,7 @@ class BoundRuleSimulator:
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
-            levels: (n,), the applicants' present levels, 1 to 5; ``None`` where nobody moves.
+            levels: (n,), the applicants' present levels, 1 to 5; ``None`` if applicants do not move.
 
         Returns:
             float64 (n,).
@@ -228,7 +228,8 @@ class BoundRuleSimulator:
             job_ids: (n,).
 
         Returns:
-            float64 (n,) by the part's name, in the order of :data:`DEFAULT_WEIGHTS`, then of the market's context.
+            float64 (n,) by the name of the part: first those of :data:`DEFAULT_WEIGHTS`, then fields of the market's
+            context.
         """
         terms = {}
         for part, values in self._parts(applicant_ids, job_ids).items():
@@ -275,8 +276,8 @@ class BoundRuleSimulator:
 
         Args:
             applicant_ids: Integers of any shape.
-            job_ids: Integers of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
-            levels: Present levels, 1 to 5, of a shape that broadcasts too; ``None`` where nobody moves.
+            job_ids: Integers of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k) with (n, 1).
+            levels: Present levels, 1 to 5, of a shape that broadcasts too; ``None`` if applicants do not move.
 
         Returns:
             float64 of the broadcast shape.
@@ -286,7 +287,7 @@ class BoundRuleSimulator:
             reward = self._rewards[np.searchsorted(self.thresholds, utility, side="right")]
         else:
             above = normal_cdf((utility[:, None] - self.thresholds) / self._noise_scale)
-            # Term by term: a matrix product may round a pair differently alone and in a batch.
+            # Term by term: a matrix product may round a pair differently in a batch than alone.
             reward = np.full(len(utility), self._rewards[0])
             for step, gain in enumerate(np.diff(self._rewards)):
                 reward += gain * above[:, step]
@@ -303,7 +304,8 @@ class BoundRuleSimulator:
             levels: As in :meth:`expected_reward`.
 
         Returns:
-            float64 of the broadcast shape and 4, in the order of :data:`~jobrec_gym.simulators.base.DECISIONS`.
+            float64 of the broadcast shape with a last axis of 4, in the order of
+            :data:`~jobrec_gym.simulators.base.DECISIONS`.
         """
         utility, shape = self._utilities(applicant_ids, job_ids, levels)
         if self.noise:
@@ -331,7 +333,7 @@ class BoundRuleSimulator:
         return self.utility(applicant_ids.ravel(), job_ids.ravel(), levels.ravel()), applicant_ids.shape
 
     def _moved_utilities(self, reach: float) -> NDArray[np.float64]:
-        """What a present level adds to the utility: (6, 6, 6), by present level, own level and the job's; 0 unknown."""
+        """Changes of the utility by present level, own level and job's level, (6, 6, 6); level 0 is unknown."""
         mean, spread = self._scale["seniority"]
         levels = np.arange(len(SENIORITY_LEVELS) + 1)
         present, own, job = np.meshgrid(levels, levels, levels, indexing="ij")
@@ -386,7 +388,7 @@ def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tup
     """The fields of the market's context that have a weight, in the market's order.
 
     Raises:
-        ValueError: For a weight of what the market does not have.
+        ValueError: For a weight of a field that the market does not have.
     """
     known = (*DEFAULT_WEIGHTS, *market.context)
     unknown = sorted(set(weights) - set(known))

@@ -56,7 +56,7 @@ _PATIENCE = 30.0
 """Seconds that one process waits for another's write."""
 _BATCH = 500  # SQLite allows 999 placeholders in old builds
 _NETWORK = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "smb3", "smbfs"}
-"""Kinds of file systems on which SQLite's write-ahead log, which is shared memory, does not hold across machines."""
+"""File systems on which several machines cannot share an SQLite file, because its write-ahead log is shared memory."""
 
 
 _log = logging.getLogger(__name__)
@@ -66,10 +66,10 @@ _warned_of: set[str] = set()
 class AnswerCache(AnswerStore):
     """The cache that is one SQLite file, for the processes of one machine.
 
-    A file that cannot be written can be read.
+    A file that cannot be written can still be read.
 
     Args:
-        path: The file; made, with its folder, where it is not there.
+        path: The file; it is made, with its folder, if it does not exist.
 
     Raises:
         ValueError: If the file is something else, or was written by another version.
@@ -84,10 +84,10 @@ class AnswerCache(AnswerStore):
         except OSError as error:
             raise _unusable(self.path, error) from error
         _warn_of_network(self.path)
-        # Files of earlier releases lack one or both; to make them there would keep all others from writing meanwhile.
+        # Files of earlier releases may lack the checksums and the index. Adding them would block all other writers.
         schema = dict(self._select("SELECT name, sql FROM sqlite_master"))
         self._has_crc = "crc INTEGER" in (schema.get("answers") or "")
-        # By itself SQLite would take the table, a page of text for each row.
+        # Without the hint SQLite would read the table itself, with a page of text for each row.
         index = "INDEXED BY answers_in_short" if "answers_in_short" in schema else ""
         crc = "crc" if self._has_crc else "NULL"
         self._select_in_short = f"SELECT key, status, decision, probability, reason, {crc} FROM answers {index}"
@@ -125,7 +125,7 @@ class AnswerCache(AnswerStore):
             _log.warning("%s has %d damaged answers, which are left out.", self.path, damaged)
 
     def put_all(self, answers: Sequence[CachedAnswer]) -> int:
-        """See :meth:`AnswerStore.put_all`; a damaged answer gives way."""
+        """See :meth:`AnswerStore.put_all`; a damaged answer is replaced."""
         new = 0
         with self.transaction() as connection:
             for answer in answers:
@@ -201,7 +201,7 @@ class AnswerCache(AnswerStore):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A block that writes all or nothing, alone among all processes that use the file."""
+        """A block that writes all or nothing. No other process writes the file meanwhile."""
         connection = self._connection()
         try:
             with _transaction(connection):
@@ -211,7 +211,7 @@ class AnswerCache(AnswerStore):
 
     def _groups(self) -> Iterable[Sequence[Any]]:
         names = ", ".join(GROUPED)
-        # A sum over damaged rows may be of nothing.
+        # A sum over damaged rows may be NULL.
         sums = "COALESCE(SUM(tokens), 0), COALESCE(SUM(cost_usd), 0.0)"
         return self._select(
             f"SELECT {names}, status, COUNT(*), {sums} FROM answers GROUP BY {names}, status ORDER BY {names}, status"
@@ -232,7 +232,7 @@ class AnswerCache(AnswerStore):
         ).rowcount
 
     def _mend(self, connection: sqlite3.Connection, answer: CachedAnswer) -> None:
-        """Puts an answer in the place of a damaged one, or, where only the index is damaged, has that made anew."""
+        """Replaces a damaged answer; if only the index is damaged, rebuilds the index."""
         if "INDEXED" in self._select_in_short:
             connection.execute("REINDEX answers_in_short")
         if not self.in_short([answer.key]):
@@ -260,7 +260,7 @@ class AnswerCache(AnswerStore):
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    """A connection to a cache's file, which is made where it is not there.
+    """A connection to a cache's file, which is made if it does not exist.
 
     Raises:
         ValueError: If the file is something else, or was written by another version.
@@ -290,7 +290,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _writer(connection: sqlite3.Connection) -> str:
-    """Which release made a file, behind a comma; files of earlier ones do not say."""
+    """The release that made a file, after a comma; empty for files of earlier releases, which do not name it."""
     try:
         found = connection.execute("SELECT value FROM about WHERE name = 'written_by'").fetchone()
     except sqlite3.DatabaseError:
@@ -299,13 +299,13 @@ def _writer(connection: sqlite3.Connection) -> str:
 
 
 def _prepare(connection: sqlite3.Connection) -> int:
-    """Makes what a new file lacks; returns the version that it had."""
+    """Makes the tables of a new file; returns the version that the file had."""
     _write_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version == 0:
         with _transaction(connection):
-            # Another process may have made it meanwhile.
+            # Another process may have made them meanwhile.
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 others = connection.execute("SELECT name FROM sqlite_master").fetchall()
                 if others:
@@ -318,7 +318,7 @@ def _prepare(connection: sqlite3.Connection) -> int:
 
 
 def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple[sqlite3.Connection, int]:
-    """A connection that only reads, to a whole file in a place where SQLite cannot make the files that it needs beside.
+    """A read-only connection to a whole file, in a place where SQLite cannot make the files that it needs beside it.
 
     Raises:
         CacheUnusable: If there is no such file.
@@ -341,7 +341,7 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
 
 
 def _unusable(path: str, error: Exception) -> CacheUnusable:
-    """What an error of SQLite or of the file system means to whoever named the place."""
+    """The error for the user that stands for one of SQLite or of the file system."""
     said = _in_short(error)
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
@@ -361,12 +361,12 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
 
 
 def _in_short(error: Exception) -> str:
-    """What an error says, in one line: SQLite quotes a broken file, ends of lines and all."""
+    """The text of an error on one line: SQLite may quote a broken file, line breaks included."""
     return " ".join(str(error).split())[:200]
 
 
 def _has_no_handle_left() -> bool:
-    """Whether this process may open no more files, of which SQLite says only that it cannot open one."""
+    """Whether this process may open no more files. SQLite then says only that it cannot open one."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -375,7 +375,7 @@ def _has_no_handle_left() -> bool:
 
 
 def _warn_of_network(path: str) -> None:
-    """Says once that a file is where other machines may write it, which SQLite does not bear."""
+    """Warns once if other machines may write to the file, which would damage it."""
     try:
         kind = file_system_of(path, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -391,19 +391,19 @@ def _warn_of_network(path: str) -> None:
 
 
 def file_system_of(path: str, mounts: str) -> str:
-    """The kind of file system that a path is on, by the text of Linux's ``mountinfo``; "" if it does not say."""
+    """The kind of file system that a path is on, from the text of Linux's ``mountinfo``; "" if it does not say."""
     found, longest = "", -1
     for line in mounts.splitlines():
         fields_, _, more = line.partition(" - ")
         place = fields_.split(" ")[4].encode().decode("unicode_escape")
         inside = place == "/" or path == place or path.startswith(f"{place}/")
-        if inside and len(place) >= longest:  # of two at one place the later one lies above
+        if inside and len(place) >= longest:  # of two mounts at one place, the later one counts
             found, longest = more.split(" ")[0], len(place)
     return found
 
 
 _inherited: list[sqlite3.Connection] = []
-"""The parent's connections in a forked process, which must neither use nor close them: its transactions would break."""
+"""The parent's connections in a forked process. Using or closing them there would break the parent's transactions."""
 
 
 class _Held:
@@ -418,7 +418,7 @@ class _Held:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Sets the journal's mode, which of processes that make a file at once SQLite refuses to all but one, at once."""
+    """Sets the journal's mode. It retries, because SQLite refuses all but one of several processes that make a file."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -432,7 +432,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A block that writes all or nothing, alone among all processes."""
+    """A block that writes all or nothing. No other process writes meanwhile."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
@@ -443,19 +443,19 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
 
 
 def _crc(key: str, status: str, decision: str, probability: float | None, reason: str) -> int:
-    """A checksum of what was said, so that a flipped bit of a file is found."""
+    """A checksum of an answer's content, by which a flipped bit of the file is found."""
     return zlib.crc32(f"{key}\n{status}\n{decision}\n{probability!r}\n{reason}".encode(errors="replace"))
 
 
 def _is_sound(key: Any, status: Any, decision: Any, probability: Any, reason: Any, crc: Any) -> bool:
-    """Whether a row is what was written; of earlier releases, which wrote no checksum, whether it is an answer."""
+    """Whether a row is undamaged. Rows of earlier releases have no checksum: they need only be an answer."""
     if crc is not None:
         return crc == _crc(key, status, decision, probability, reason)
     return isinstance(reason, str) and fault_of(status, decision, probability) is None
 
 
 def _is_whole(row: Sequence[Any]) -> bool:
-    """The same of a row with all that an answer depends on."""
+    """Whether a row is undamaged and its key fits the fields that the answer depends on."""
     values = dict(zip((*COLUMNS, "crc"), row, strict=True))
     sound = _is_sound(*(values[name] for name in ("key", *ShortAnswer._fields, "crc")))
     return sound and values["key"] == cache_key(**{name: values[name] for name in KEYED})

@@ -1,4 +1,4 @@
-"""Which cache a name means: a file, or a server."""
+"""Finds the cache that a name stands for: a file or a server."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def is_server(where: str | os.PathLike[str]) -> bool:
 
 
 def cache_place(where: str | os.PathLike[str]) -> str:
-    """A cache's name in the form in which it is written down: an absolute path, or an address with port and number.
+    """A cache's name in its complete form: an absolute path, or an address with port and number of the database.
 
     Raises:
-        ValueError: For an address that is not that of a Redis server.
+        ValueError: For an address of something else than a Redis server.
     """
     return redis_place(os.fspath(where)) if is_server(where) else str(Path(where).absolute())
 
 
 def open_cache(where: str | os.PathLike[str] | AnswerStore) -> AnswerStore:
-    """The cache of a name; one that is open comes back as it is.
+    """The cache of a name; an open cache comes back as it is.
 
     Args:
-        where: Path of an SQLite file, which is made where it is not there, or ``redis://HOST:6379/0``.
+        where: Path of an SQLite file, which is made if it does not exist, or ``redis://HOST:6379/0``.
 
     Raises:
-        ValueError: If it is something else.
-        CacheUnusable: If it cannot be used.
+        ValueError: If the file or the address is something else.
+        CacheUnusable: If the cache cannot be used.
         ImportError: For a server without the extra ``redis``.
     """
     if isinstance(where, AnswerStore):

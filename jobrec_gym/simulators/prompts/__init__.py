@@ -34,10 +34,10 @@ PERSONAS: Mapping[str, str] = {
 """Temperaments by name; :class:`~jobrec_gym.simulators.llm.LLMSimulator` takes any other text as well."""
 
 PROTECTED = ("name", "age", "sex", "gender", "pronouns", "nationality", "photo", "address")
-"""Attributes of a person that no document carries unless it is asked to."""
+"""Attributes of a person. No document has them unless it is asked to."""
 
 MAX_DESCRIPTION = 4_000
-"""How many characters of a description a model is told, cut behind a sentence."""
+"""The most characters of a description that a model is shown; a longer one is cut at the end of a sentence."""
 
 _MAX_TEXT = 1_200
 _MAX_ENTRY = 120
@@ -49,13 +49,13 @@ _REMOVED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A template in two parts, with its version, which is part of every cache key.
+    """A template in two parts, and its version, which is part of every cache key.
 
     Attributes:
         version: The file's name without its ending, e.g. ``probability-v1``.
-        system: Placeholders ``$persona`` and, where decisions are listed, ``$decisions``.
-        user: Placeholders ``$applicant`` and ``$job``, in this order: the applicant's part is the longer prefix that
-            many jobs share, and a server computes it once.
+        system: The system message, with the placeholder ``$persona`` and, if decisions are listed, ``$decisions``.
+        user: The user's message, with the placeholders ``$applicant`` and ``$job`` in this order: a server computes
+            the applicant's part once, because it is a prefix that the questions about many jobs share.
     """
 
     version: str
@@ -71,13 +71,13 @@ class Prompt:
 
 
 def load_prompt(name: str) -> Prompt:
-    """A shipped template by version, or one's own by the path of its file.
+    """A shipped template by its version, or your own by the path of its file.
 
     A file has the system part, a line ``--- user`` and the user's part. Its version is its name without the ending:
     give a changed text a new name.
 
     Raises:
-        ValueError: For a template that is not there or lacks a placeholder.
+        ValueError: For a template that does not exist or lacks a placeholder.
     """
     folder = resources.files(__name__)
     shipped = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
@@ -100,18 +100,18 @@ def load_prompt(name: str) -> Prompt:
 
 
 def applicant_document(profile: Profile) -> dict[str, Any]:
-    """What a model is told of an applicant: work only, neither the source's key nor anything of :data:`PROTECTED`.
+    """What a model is told about an applicant: work only, without the source's key or any :data:`PROTECTED` entry.
 
-    What the market shows of the context stands behind the skills, here and for jobs.
+    Here and for jobs, the shown fields of the market's context come after the skills.
     """
     return _document(profile, {"occupation": profile.title, "experience": profile.experience})
 
 
 def job_document(profile: Profile) -> dict[str, Any]:
-    """What a model is told of a job: what it asks for, and its description.
+    """What a model is told about a job: its requirements and its description.
 
-    A description is cut to :data:`MAX_DESCRIPTION` characters, behind a sentence. Where the source has none and a block
-    is one free text that is too long for an entry of a list, that text is the description.
+    A description is cut to :data:`MAX_DESCRIPTION` characters, at the end of a sentence. If the source has none and a
+    block of skills is one free text that is too long for an entry of a list, that text is the description.
     """
     return _document(profile, {"title": profile.title})
 
@@ -135,15 +135,15 @@ def encode_document(document: Mapping[str, Any]) -> str:
 
 
 def clean_text(text: str, max_length: int = _MAX_TEXT) -> str:
-    r"""A text in one line without control and invisible characters, cut to ``max_length`` characters.
+    r"""A text on one line without control and invisible characters, cut to ``max_length`` characters.
 
     Example:
         >>> clean_text("chef\u200b\n  de partie")
         'chef de partie'
     """
-    # Bounded before the loop too: a text of megabytes is data, not work.
+    # Cut before the loop too, so that a text of megabytes costs no time.
     visible = unicodedata.normalize("NFC", text[: 4 * max_length])
-    if not visible.isprintable():  # many times sooner than to look at each character
+    if not visible.isprintable():  # many times faster than a loop over characters
         visible = "".join(
             " " if character.isspace() else character
             for character in visible
@@ -157,7 +157,7 @@ def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
     texts = [block for block, skills in blocks.items() if len(skills) == 1 and len(skills[0]) > _MAX_ENTRY]
     description = profile.description or "\n".join(blocks[block][0] for block in texts)
     for block in texts:
-        if blocks[block][0] in description:  # told there, and not the beginning of it here as well
+        if blocks[block][0] in description:  # the description has all of it: its beginning is not repeated here
             del blocks[block]
     document: dict[str, Any] = {
         **head,
@@ -170,7 +170,7 @@ def _document(profile: Profile, head: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _plain(value: ContextValue) -> Any:
-    """As JSON has it; a whole number without its ``.0``."""
+    """The value in JSON; a whole number without its ``.0``."""
     if isinstance(value, tuple):
         return list(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
