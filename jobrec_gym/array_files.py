@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 __all__ = ["MAX_BYTES", "give_back", "mapped_array", "read_arrays"]
 
 MAX_BYTES = 1 << 34
-"""What a file of several arrays may unpack to, by default."""
+"""The most bytes that a file of several arrays may unpack to, by default."""
 
 
 def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
-    """An ``.npy`` file, memory-mapped: a size that the file only claims takes no memory.
+    """An ``.npy`` file, memory-mapped, so that a false size in its header takes no memory.
 
     Raises:
         OSError: If it cannot be opened.
@@ -42,7 +42,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
 def give_back(array: NDArray[Any]) -> None:
     """Gives the memory of a mapped array back to the system, which reads the file again when it is used.
 
-    It changes nothing of an array that is not mapped, or where the system has no such call.
+    It does nothing if the array is not mapped, or if the system has no such call.
     """
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -55,12 +55,12 @@ def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dic
     """The arrays of an ``.npz`` file by name.
 
     Args:
-        file: Where it is.
-        max_bytes: Of all arrays together.
+        file: Path of the file.
+        max_bytes: The most bytes of all arrays together.
 
     Raises:
         OSError: If it cannot be opened.
-        ValueError: If it is no whole file of arrays, holds objects, or unpacks to more.
+        ValueError: If it is not a whole file of arrays, holds objects, or unpacks to more than ``max_bytes``.
     """
     with _told_by_value_errors(), zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -78,7 +78,7 @@ def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dic
 
 
 def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
-    """An array is as large as its header says: numpy takes the memory before it reads."""
+    """Checks that an array is as large as its header says, because numpy takes the memory before it reads."""
     version = np.lib.format.read_magic(head)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{entry.filename} is in a version of numpy's file format that is not supported")
@@ -89,7 +89,7 @@ def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
 
 
 def _require_letters(name: str, array: NDArray[Any]) -> None:
-    """Texts are made of letters that there are: of other numbers Python makes no text, and halves are never shown."""
+    """Checks that texts hold only valid letters: Python cannot decode other numbers, and no encoding writes halves."""
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         numbers = array.ravel(order="K").view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if numbers.max() > sys.maxunicode or ((numbers >= 0xD800) & (numbers <= 0xDFFF)).any():
@@ -98,11 +98,11 @@ def _require_letters(name: str, array: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def _told_by_value_errors() -> Iterator[None]:
-    """What numpy, zipfile and zlib raise of a broken file, by one class; numpy reads headers as Python source."""
+    """Turns the errors of numpy, zipfile and zlib for a broken file into one class; numpy parses headers as Python."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:  # a place before the file's first byte, for instance
+        if error.filename is None:  # such as an offset before the file's first byte
             raise ValueError(f"it cannot be read: {error}") from error
         raise
     except (

@@ -25,7 +25,7 @@ _S30, _S27, _S31, _S11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
 _U_GOLDEN, _U_M1, _U_M2 = (np.uint64(constant) for constant in (_GOLDEN, _M1, _M2))
 _FEISTEL_ROUNDS = 6
 _FEW = 12
-"""Up to so many numbers are walked one by one: arrays of few take longer."""
+"""Up to this many numbers are walked one by one, which is faster than in a short array."""
 
 
 def hash64(*parts: int | NDArray[np.integer]) -> U64:
@@ -51,7 +51,7 @@ def hash64(*parts: int | NDArray[np.integer]) -> U64:
 
 
 def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
-    """Hashes one part more: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, where ``a`` and ``b`` stay."""
+    """Hashes one more part: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, and the first hash can be reused."""
     state = keys ^ _as_u64(part)
     state += _U_GOLDEN
     _mix_in_place(state, np.empty_like(state))
@@ -75,18 +75,17 @@ def normal(keys: U64) -> NDArray[np.float64]:
 
 
 def normal_cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How probable it is that a standard normal number lies below each of the values, of any shape."""
+    """Probability that a standard normal number lies below each of the values, of any shape."""
     erf = np.fromiter((math.erf(value) for value in (values / math.sqrt(2)).ravel()), np.float64, values.size)
     return 0.5 * (1 + erf.reshape(values.shape))
 
 
 def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
-    """Where a keyed random permutation of ``range(n)`` sends each position.
+    """The images of positions under a random permutation of ``range(n)`` that depends on the key.
 
-    The first ``k`` positions of one key are ``k`` draws without replacement, without a loop over rows and without ever
-    building the
-    permutation: a Feistel network over ``Z_a x Z_b`` with ``a * b`` just above ``n``, walked until it lands below ``n``
-    (Black and Rogaway, 2002).
+    The first ``k`` positions of one key give ``k`` draws without replacement. This needs no loop over rows and never
+    builds the permutation: it is a Feistel network over ``Z_a x Z_b`` with ``a * b`` just above ``n``, applied again
+    until the result is below ``n`` (Black and Rogaway, 2002).
 
     Args:
         keys: uint64 of at least one dimension, broadcast against ``positions``.
@@ -98,12 +97,12 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
-    # What the rounds' hashes share is computed once, at the keys' own shape.
+    # The part that the rounds' hashes share is computed once, at the keys' own shape.
     keys = keys[(None,) * max(np.ndim(positions) - np.ndim(keys), 0)]
     rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
     round_keys = hash64(keys[None], rounds)
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
-    # Of one axis: numpy goes through several ten times as long.
+    # On one axis: with several, numpy takes ten times as long.
     outside = np.flatnonzero(values >= n)
     if len(outside):
         where = np.unravel_index(outside, values.shape)
@@ -144,7 +143,8 @@ def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
         np.floor_divide(shift, modulus, out=spare)
         spare *= modulus
         shift -= spare
-        # Both are below the modulus, so one subtraction brings their sum back; where it is not needed, it wraps around.
+        # Both are below the modulus, so one subtraction reduces their sum. Where the sum is small enough already, the
+        # difference wraps around to a huge number, and the minimum keeps the sum.
         shift += halves[side]
         np.subtract(shift, modulus, out=spare)
         halves[side] = np.minimum(shift, spare, out=shift)

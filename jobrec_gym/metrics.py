@@ -1,4 +1,4 @@
-"""How good recommendations are: ranking, regret, coverage and exposure. Pure functions of arrays."""
+"""Measures of recommendations: ranking, regret, coverage and exposure. Pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 Ties = Literal["position", "mean"]
-"""What becomes of equal scores: the first one in the set comes first, or the mean over all their orders is taken."""
+"""How equal scores are ranked: ``"position"`` keeps the order of the set, ``"mean"`` is the mean over all orders."""
 
 
 def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
@@ -36,7 +36,7 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
         hits: bool (n, m).
 
     Returns:
-        float64 (n,) in [0, 1]; NaN where all are hits or none is.
+        float64 (n,) in [0, 1]; NaN where all candidates are hits or none is.
 
     Example:
         >>> auc([[3.0, 2.0, 2.0]], [[False, True, False]])
@@ -54,8 +54,8 @@ def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int, ties: Ties = "positio
     """Normalised discounted cumulative gain of rankings (Järvelin and Kekäläinen, 2002).
 
     Args:
-        scores: (n, m), what the agent ranks m candidates by, highest first.
-        gains: (n, m), true worth; negative values count as 0.
+        scores: (n, m), the scores by which the agent ranks m candidates, highest first.
+        gains: (n, m), the true worth of the candidates; negative values count as 0.
         k: Cut-off, at least 1.
         ties: See :data:`Ties`.
 
@@ -75,7 +75,7 @@ def ndcg_at_k(scores: ArrayLike, gains: ArrayLike, k: int, ties: Ties = "positio
 
 
 def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "position") -> NDArray[np.float64]:
-    """Whether one of the k first is a hit.
+    """Whether one of the first k candidates is a hit.
 
     Args:
         scores: (n, m), highest first.
@@ -84,8 +84,8 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
         ties: See :data:`Ties`.
 
     Returns:
-        float64 (n,), 0 or 1, or the share of the orders of equal scores in which there is one; NaN where there is no
-        hit to be found.
+        float64 (n,): 0 or 1, or with ``ties="mean"`` the share of the orders in which there is one. NaN where no
+        candidate is a hit.
     """
     scores, hits = _pair(scores, hits, k)
     if _by_mean(ties):
@@ -97,7 +97,7 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
 
 
 def mrr(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
-    """Reciprocal rank of the first hit; shapes as in :func:`hit_rate_at_k`; NaN where there is no hit to be found."""
+    """Reciprocal rank of the first hit; shapes as in :func:`hit_rate_at_k`; NaN where no candidate is a hit."""
     scores, hits = _pair(scores, hits, 1)
     ranked = np.take_along_axis(hits > 0, _order(scores), axis=1)
     return np.where(ranked.any(axis=1), 1.0 / (ranked.argmax(axis=1) + 1), np.nan)
@@ -107,12 +107,12 @@ def normalised_score(chosen: ArrayLike, random: ArrayLike, oracle: ArrayLike) ->
     """The score: the mean expected reward of the choices, scaled so that random is 0 and the oracle is 1.
 
     Args:
-        chosen: (n,), expected reward of what the agent chose.
+        chosen: (n,), expected reward of the agent's choices.
         random: (n,), expected reward of a uniform choice from the same sets.
         oracle: (n,), highest expected reward in the same sets.
 
     Raises:
-        ValueError: If the oracle is no better than random: the score has no meaning then.
+        ValueError: If the oracle is not better than random, because the score then has no meaning.
     """
     middle, low, high = (float(np.asarray(rewards, dtype=np.float64).mean()) for rewards in (chosen, random, oracle))
     if not high > low:
@@ -130,8 +130,8 @@ def cumulative_regret(chosen: ArrayLike, oracle: ArrayLike) -> NDArray[np.float6
     """Running sum of the regret: the best expected reward less that of the choice.
 
     Args:
-        chosen: (T,), expected reward of what was chosen.
-        oracle: (T,), highest expected reward on offer.
+        chosen: (T,), expected reward of the choices.
+        oracle: (T,), highest expected reward among the candidates.
 
     Returns:
         float64 (T,).
@@ -145,7 +145,7 @@ def coverage(job_ids: ArrayLike, n_jobs: int) -> float:
 
 
 def gini(counts: ArrayLike) -> float:
-    """Gini coefficient of how often each job was recommended, (n_jobs,): 0 if equally, near 1 if always the same."""
+    """Gini coefficient of the counts (n_jobs,) of recommendations: 0 if all jobs are equal, near 1 if one has all."""
     counts = np.sort(np.asarray(counts, dtype=np.float64))
     total = counts.sum()
     if total == 0:
@@ -155,15 +155,15 @@ def gini(counts: ArrayLike) -> float:
 
 
 def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
-    """What share of all recommendations the least recommended jobs get (Lorenz, 1905).
+    """Lorenz curve: the share of all recommendations that the least recommended jobs get (Lorenz, 1905).
 
     Args:
         counts: (n_jobs,), how often each job was recommended.
-        points: How many shares of jobs to look at, evenly spaced from 0 to 1; at least 2.
+        points: At how many shares of jobs, evenly spaced from 0 to 1, the curve is computed; at least 2.
 
     Returns:
-        float64 (points,), rising from 0 to 1; a straight line where all jobs are recommended equally, or none is. The
-        area between it and the straight line is half of :func:`gini`.
+        float64 (points,), rising from 0 to 1. It is a straight line if all jobs are recommended equally often, or none
+        is. The area between the curve and the straight line is half of :func:`gini`.
     """
     counts = np.sort(np.asarray(counts, dtype=np.float64))
     total = counts.sum()
@@ -177,14 +177,14 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 def congestion(counts: ArrayLike) -> float:
     """The share of all other recommendations that are of the same job, averaged over recommendations.
 
-    It is the chance that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs where all jobs are equally
-    likely, 1 where it is always the same; it does not depend on how many recommendations there are.
+    This is the probability that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs if all jobs are
+    equally likely, 1 if it is always the same job. It does not depend on the number of recommendations.
 
     Args:
         counts: (n_jobs,), how often each job was recommended.
 
     Returns:
-        In [0, 1]; NaN for fewer than two recommendations.
+        A number in [0, 1]; NaN for fewer than two recommendations.
     """
     counts = np.asarray(counts, dtype=np.float64)
     total = float(counts.sum())
@@ -198,13 +198,13 @@ def _by_mean(ties: Ties) -> bool:
 
 
 def _mean_of_ties(scores: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each value replaced by the mean of those of equal score in its row: what is expected at any of their places."""
+    """Replaces each value by the mean over equal scores in its row, which is the expected value at their places."""
     same = scores[:, :, None] == scores[:, None, :]
     return (same * values[:, None, :]).sum(axis=2) / same.sum(axis=2)
 
 
 def _expected_hit(scores: NDArray[np.float64], hits: NDArray[np.float64], k: int) -> float:
-    """Chance that a hit is among the k first of one set, over all orders of equal scores."""
+    """Probability that a hit is among the first k of one set, over all orders of equal scores."""
     cut = -np.sort(-scores)[min(k, len(scores)) - 1]
     if (hits[scores > cut] > 0).any():
         return 1.0

@@ -1,6 +1,7 @@
-"""What a policy would have earned on a log: IPS, SNIPS, DM and DR, with intervals that resample people.
+"""Off-policy evaluation: the reward that a policy would have had on a log, by IPS, SNIPS, DM and DR.
 
-The value is that of one step: a person of the log is shown one of its candidate sets, and the policy recommends a job.
+The intervals resample people. The value is that of one step: a person of the log is shown one of its candidate sets,
+and the policy recommends a job.
 Dudík et al., "Doubly robust policy evaluation and learning", ICML 2011; self-normalised weights after Swaminathan and
 Joachims, NeurIPS 2015.
 """
@@ -44,19 +45,19 @@ Method = Literal["ips", "snips", "dm", "dr"]
 RewardModel = Callable[[Ids, Ids], NDArray[np.floating]]
 PolicyFunction = Callable[[dict[str, NDArray[Any]]], ArrayLike]
 Judge = RewardModel | NDArray[np.floating]
-"""What somebody else would say a recommendation earns, a language model say: a function as ``reward_model``, such as a
+"""Predictions of rewards by somebody else, such as a language model: a function like ``reward_model``, for instance a
 recording's ``expected_reward``, or an array (n_applicants, n_jobs)."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
 RELIABLE_FROM = 200
-"""Effective sample size from which on an estimate is called reliable."""
+"""An estimate is called reliable from this effective sample size on."""
 
 _FOLD = 1
 _RESAMPLED = 1 << 22  # people drawn at once in a bootstrap
 _PAIRS = 1 << 14  # pairs whose vectors are looked up at once
 _NAMED = 10
-_ROUNDING = 1e-5  # of a number, the part that is rounding
+_ROUNDING = 1e-5  # relative size of rounding errors
 
 
 @runtime_checkable
@@ -68,18 +69,18 @@ class Agent(Protocol):
 
 
 Policy = Agent | PolicyFunction | None
-"""An agent; a function of a batch of n observations that returns probabilities (n, k); or ``None``, uniform."""
+"""An agent; a function of a batch of n observations that returns probabilities (n, k); or ``None`` for uniform ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeverRecommended:
-    """A job that the policy prefers but that the log never recommended, so that nothing is known about it.
+    """A job that the policy recommends but the log never did, so nothing is known about its reward.
 
     Attributes:
         job_id: Its row.
         key: The market's own key.
         title: Its title.
-        share: Of the policy's recommendations on the log.
+        share: Its share of the policy's recommendations on the log.
     """
 
     job_id: int
@@ -93,19 +94,19 @@ class Estimate:
     """The one-step value of a policy on a log.
 
     Attributes:
-        method: How it was estimated.
+        method: The method of estimation.
         value: Mean reward of a recommendation.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        n: Answered recommendations that it rests on.
-        n_people: People that it rests on.
+        n: Number of answered recommendations in the estimate.
+        n_people: Number of people in the estimate.
         effective_sample_size: The number of equally weighted recommendations that would be worth as much as the
             weighted ones (Kish, 1965); NaN if the log has no propensities.
-        reliable: Whether the effective sample size is 200 or more. Below, the interval may be too narrow. Without
-            propensities it is unknown, and this is False.
+        reliable: Whether the effective sample size is 200 or more; with less the interval may be too narrow. False
+            without propensities, because the size is then unknown.
         largest_weight: Largest weight of a recommendation, before clipping; NaN without propensities.
         clipped: Share of the recommendations whose weight was clipped.
-        never_recommended_share: Share of the policy's recommendations that are of jobs which the log never recommended.
+        never_recommended_share: Share of the policy's recommendations whose jobs the log never recommended.
         never_recommended: The ten of these jobs that the policy recommends most.
         judge_weight: Weight of the judge, 0 to 1; NaN without a judge.
     """
@@ -133,7 +134,7 @@ class Estimate:
 def estimate(
     policy: Policy | NDArray[np.floating], interactions: Interactions, method: Method = "dr", **options: Any
 ) -> Estimate:
-    """What a policy would have earned on a log, by one method; arguments and errors as :func:`estimate_all`.
+    """The reward that a policy would have had on a log, by one method; arguments and errors as :func:`estimate_all`.
 
     Example:
         >>> market = load_market("default")
@@ -160,7 +161,7 @@ def estimate_all(
     n_resamples: int = 2_000,
     seed: int = 0,
 ) -> dict[Method, Estimate]:
-    """What a policy would have earned on a log, by several methods.
+    """The reward that a policy would have had on a log, by several methods.
 
     Rows without an answer are left out. ``ips`` weights each reward by the policy's probability of the recommendation,
     divided by the log's. ``snips`` divides by the sum of the weights in place of their number. ``dm`` takes the rewards
@@ -168,21 +169,23 @@ def estimate_all(
 
     Args:
         policy: An agent, which plays greedily by its ``q_values``; a function of a batch of observations that returns
-            probabilities (n, k); an array of them, for sets of one size; or ``None``, uniform.
-        interactions: The log. It says what was shown and, for all methods but ``"dm"``, with what propensity.
+            probabilities (n, k); an array of such probabilities, if all sets have one size; or ``None`` for uniform
+            ones.
+        interactions: The log. It must say what was shown and, for all methods but ``"dm"``, the propensities.
         methods: Which of :data:`METHODS`.
         epsilon: Share of an agent's choices that are uniform.
-        form: How the policy is shown decisions; by default as the agent says that it reads them.
-        clip: Largest weight; ``None`` clips none. Clipping narrows the interval and biases the value towards 0 for
-            ``ips``, towards the log's own for the others.
-        reward_model: Expected rewards of (applicants, jobs), ids (n, 1) and (n, k), as (n, k); in place of a ridge
-            regression.
-        reward_features: What the ridge regression reads of pairs, (n, k, p); :func:`pair_numbers` by default.
+        form: How the policy is shown decisions; by default in the form that the agent says it reads.
+        clip: Largest weight; ``None`` clips none. Clipping narrows the interval. It biases the value of ``ips`` towards
+            0, and that of the other methods towards the log's own value.
+        reward_model: A function of applicant ids (n, 1) and job ids (n, k) that gives expected rewards (n, k); it
+            replaces the ridge regression.
+        reward_features: A function of the same ids that gives the inputs (n, k, p) of the ridge regression;
+            :func:`pair_numbers` by default.
         judge: Predicts the reward of every decision of the log, for logs in which few decisions have an answer. The
             estimate is then prediction-powered. The method must be ``dr``; the judge takes the place of its reward
             model, and its weight depends on how well it predicts the answers. The interval is Student's t over people,
             see :func:`~jobrec_gym.prediction_powered.powered_mean`. A judge that knows nothing changes little.
-        n_folds: Number of folds of people. Rewards of a person are predicted by a model of the people in the other
+        n_folds: Number of folds of people. A person's rewards are predicted by a model that was fitted to the other
             folds.
         level: Confidence level of the interval.
         n_resamples: How often people are resampled.
@@ -194,8 +197,8 @@ def estimate_all(
     Raises:
         LogError: If the log has no propensities, no shown jobs, no answer or only one person; and if its applicants
             change, because a one-step value says nothing about a career.
-        ValueError: For an argument that is not allowed, probabilities that do not sum to 1, or a judge with
-            another method or answers of fewer than three people.
+        ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, and for a judge with
+            another method than ``dr`` or with answers of fewer than three people.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
@@ -283,7 +286,7 @@ def estimate_all(
 
 
 def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None:
-    """Refuses what a judge stands in place of."""
+    """Refuses arguments that a judge replaces."""
     if tuple(methods) != ("dr",):
         raise ValueError(
             f'`judge` takes the place of the reward model of `method="dr"`, got {tuple(methods)}: leave the method '
@@ -317,10 +320,10 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
         epsilon: Share of an agent's choices that are uniform; without meaning for a function.
 
     Returns:
-        float64 (n, k), rows sum to 1; 0 where ``action_mask`` is.
+        float64 (n, k), whose rows sum to 1; 0 where ``action_mask`` is 0.
 
     Raises:
-        ValueError: For another policy, a share outside of [0, 1], or numbers that are no probabilities.
+        ValueError: For another policy, a share outside of [0, 1], or numbers that are not probabilities.
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon}.")
@@ -350,9 +353,9 @@ def pair_numbers(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDAr
     """The inputs of the ridge regression of rewards: cosines of the blocks, and all pair features.
 
     Args:
-        market: Where the ids are rows.
+        market: The market; ids are rows of its tables.
         applicant_ids: Ids of any shape.
-        job_ids: Ids of a shape that broadcasts with it.
+        job_ids: Ids of a shape that broadcasts with that of ``applicant_ids``.
 
     Returns:
         float32 (..., 2 + 3).
@@ -382,7 +385,7 @@ class RidgeRewards:
         wide: Floats = np.asarray(numbers, np.float64)
         self._mean = wide.mean(axis=0)
         spread = wide.std(axis=0)
-        # What differs by the rounding of float32 alone is equal: scaled up, it would say anything of other pairs.
+        # Numbers that differ only by rounding of float32 count as equal: scaled up, they would be noise.
         self._spread = np.where(spread > _ROUNDING * np.abs(wide).max(axis=0), spread, 1.0)
         columns = self._columns(wide)
         self._centre = columns.mean(axis=0)
@@ -406,7 +409,7 @@ class RidgeRewards:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chances:
-    """The policy's chances on a log, end to end like its sets: (total,), and those of the recommended jobs (n,)."""
+    """The policy's probabilities on a log: of all shown jobs, end to end (total,), and of the recommended ones (n,)."""
 
     flat: Floats
     of_chosen: Floats
@@ -418,7 +421,7 @@ def _chances(
 ) -> _Chances:
     sizes, chosen = log.sizes, log.chosen
     offsets = log.shown_offsets
-    assert offsets is not None  # it has sizes
+    assert offsets is not None  # the log has sizes
     flat = np.empty(int(offsets[-1]))
     if isinstance(policy, np.ndarray):
         if len(set(sizes.tolist())) != 1:
@@ -426,7 +429,7 @@ def _chances(
         flat[:] = _checked(policy.astype(np.float64), (len(log), int(sizes[0]))).ravel()
     else:
         if form is None:
-            # An agent that tells what it reads may need a mask, and leaves it alone where it has none in observations.
+            # An agent that says what it reads may need a mask; if it does not read one, it ignores the entry.
             is_told = bool(getattr(policy, "reads", None))
             form = dataclasses.replace(ObservationForm.read_by(policy), mask_in_observation=is_told)
         for rows, observation in log.observations(form):
@@ -454,8 +457,8 @@ def _modelled(
     seed: int,
     named: str,
 ) -> tuple[Floats, Floats]:
-    """Expected reward of the policy, and of what was recommended, in each row (n,); errors call the model ``named``."""
-    assert log.shown_offsets is not None and log.shown_ids is not None  # it has chances
+    """Expected rewards (n,) of the policy and of the recommended jobs; error messages call the model ``named``."""
+    assert log.shown_offsets is not None and log.shown_ids is not None  # the log has probabilities
     of_pairs = np.empty(len(log.shown_ids))
     applicants, at = log.applicant_ids[chances.owner], log.shown_offsets[:-1] + log.chosen
     if reward_model is not None:
@@ -470,7 +473,7 @@ def _modelled(
             raise ValueError(f"`n_folds` must be at least 2, got {n_folds}.")
         people = log.people
         fold_of = np.empty(len(people), np.int64)
-        # Equal shares in a hashed order, so that two people are in two folds.
+        # Equal shares in a hashed order, so that even two people are in different folds.
         fold_of[np.argsort(hash64(seed, _FOLD, people), kind="stable")] = np.arange(len(people)) % n_folds
         folds = fold_of[np.searchsorted(people, log.applicant_ids)]
         if reward_features is None:
@@ -500,7 +503,7 @@ def _never_recommended(log: Interactions, chances: _Chances) -> tuple[float, tup
 
 
 class _Resampled:
-    """Bootstrap over people: each resample is a number of times for each of them."""
+    """Bootstrap over people: a resample says how many times each person counts."""
 
     def __init__(self, person: Ids, n_people: int, n_resamples: int, seed: int):
         self._person = person
@@ -515,7 +518,7 @@ class _Resampled:
         self._times = times
 
     def ratio(self, terms: Floats, over: Floats) -> tuple[float, Floats]:
-        """``sum(terms) / sum(over)`` of rows (n,), and of each resample (n_resamples,); 0 where the second is 0."""
+        """``sum(terms) / sum(over)`` of rows (n,), and of each resample (n_resamples,); 0 where ``sum(over)`` is 0."""
         sums = np.stack([self._by_person(terms), self._by_person(over)], axis=1)
         whole = sums.sum(axis=0)
         resampled = np.concatenate(

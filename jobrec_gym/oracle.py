@@ -1,9 +1,9 @@
-"""Exact values of the best policy of ``JobRecCareer-v0``, the best myopic one and cosine, by dynamic programming.
+"""Exact values of policies in ``JobRecCareer-v0`` by dynamic programming: the best one, the best myopic one, cosine.
 
-An applicant's state is a few whole numbers, answers are drawn from a known distribution, and what is shown does not
-depend on what was recommended. So the value of a policy follows step by step from the end of the horizon (Bellman,
-1957). The mean over candidate sets is taken over a sample of them. This is the only approximation, and its standard
-error is returned.
+An applicant's state is a few whole numbers, answers are drawn from a known distribution, and the candidates do not
+depend on earlier recommendations. So the value of a policy is computed step by step from the end of the horizon
+(Bellman, 1957). The mean over candidate sets is taken over a sample of them. This is the only approximation, and its
+standard error is returned.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 
 _SETS = 0x0AC1E
 _BATCHES = 4
-"""Parts of the sampled sets, whose values' spread is the error."""
+"""The sampled sets are split into this many parts; the error is computed from the spread of the parts' values."""
 _CHUNK = 1 << 14
-"""Jobs that are looked at together."""
+"""How many jobs are examined at once."""
 
 
 class _Kinds(NamedTuple):
-    """What jobs do to applicants; jobs of one kind do the same.
+    """The effects of jobs on applicants; jobs of one kind have the same effects.
 
     Attributes:
-        of_job: Which kind a job of the market is of (n_jobs,); -1 for one that is not shown.
-        pay: What it pays in each state (n_states, n_kinds).
-        following: Where each answer leads from each state (n_states, n_kinds, 4); n_states for those who leave.
+        of_job: (n_jobs,), the kind of each job of the market; -1 for a job that is not shown.
+        pay: (n_states, n_kinds), the pay in each state.
+        following: (n_states, n_kinds, 4), the state after each answer; n_states if the applicant leaves.
     """
 
     of_job: Ids
@@ -46,20 +46,20 @@ class _Kinds(NamedTuple):
 
 
 class CareerOracle:
-    """A policy that knows the planted truth and the dynamics, and what it earns.
+    """A policy that knows the planted truth and the dynamics, and the value of this policy.
 
     Args:
         env: A ``JobRecCareer-v0``, single or vector, wrapped or not, whose simulator is a ``RuleSimulator``.
-        policy: ``"best"``: takes the job that earns most over the whole episode; ``"myopic"``: the job that earns most
-            in the next step, which is all that a bandit can learn; ``"cosine"``: the most similar job; ``"random"``:
-            any job.
-        n_sets: How many sampled candidate sets the mean is taken over, for each applicant.
-        horizon: Steps of an episode; that of the environment's registration by default.
+        policy: ``"best"`` takes the job that earns most over the whole episode. ``"myopic"`` takes the job that earns
+            most in the next step, which is all that a bandit can learn. ``"cosine"`` takes the most similar job, and
+            ``"random"`` any job.
+        n_sets: Over how many sampled candidate sets the mean is taken, for each applicant.
+        horizon: Steps of an episode; by default those of the environment's registration.
         gamma: Discount; 1 for the plain sum of rewards.
         seed: Seed of the choices of ``"random"``.
 
     Attributes:
-        states: int64 (n_states, m), all that can be reached.
+        states: int64 (n_states, m), all reachable states.
 
     Raises:
         ValueError: For another environment or simulator, ``repeats=False``, ``resample="episode"``, hidden progress, or
@@ -101,7 +101,7 @@ class CareerOracle:
         self._truth = truth
         self._worth = self._truth.worth
         self.states = _reachable(problem)
-        # `None` where the simulator is not told them, and answers as if nobody moved.
+        # `None` if the simulator is not told the levels, and answers as if nobody moved.
         self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
         self._kinds = self._kinds_of_jobs()
         self._shown_progress = self._dynamics.progress(self.states)
@@ -117,8 +117,8 @@ class CareerOracle:
             applicant_ids: (n,), rows of the market's applicants.
 
         Returns:
-            Values (n,) and their standard errors (n,), those of the sampled candidate sets. An error of the mean over
-            applicants is ``sqrt((errors**2).sum()) / n``: their sets are drawn independently.
+            Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. Applicants' sets
+            are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``.
         """
         ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
         starts = self._index(self._dynamics.start(ids))
@@ -142,15 +142,15 @@ class CareerOracle:
         Args:
             observation: One observation of the environment or a batch of n. The applicant and jobs are found by their
                 vectors.
-            state: How many steps the episodes have had, (n,), as this method returned it.
-            episode_start: (n,), which episodes begin anew.
+            state: (n,), how many steps the episodes have had; the ``state`` that the last call returned.
+            episode_start: (n,), which episodes begin now.
             deterministic: Not used.
 
         Returns:
             Places of candidates, () or (n,), and the ``state`` for the next call.
 
         Raises:
-            ValueError: If an applicant or a job is not in the market, or the dynamics show several states alike.
+            ValueError: If an applicant or a job is not in the market, or if several states have the same observation.
         """
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
@@ -176,7 +176,7 @@ class CareerOracle:
         return (chosen[0] if single else chosen), (steps + 1,)
 
     def _scores(self, people: Ids, jobs: Ids, places: Ids, steps: Ids) -> NDArray[np.float64]:
-        """What the policy ranks jobs (n, k) by, for people (n,) who stand in states of some places after some steps."""
+        """Scores (n, k) of jobs (n, k) for people (n,), at places (n,) of :attr:`states`, after steps (n,)."""
         n, k = jobs.shape
         if self.policy == "random":
             return self._rng.random((n, k))
@@ -188,7 +188,7 @@ class CareerOracle:
         scores = self._dynamics.pay(states, shown) * (chances @ self._worth)
         left = self.horizon - steps - 1
         if self.policy == "best" and self.gamma and (left > 0).any():
-            later = np.zeros((n, len(self.states) + 1))  # the last place: who has left
+            later = np.zeros((n, len(self.states) + 1))  # the last place: applicants who have left
             for person in np.unique(people[left > 0]):
                 rows = (people == person) & (left > 0)
                 later[rows, :-1] = self._solved(int(person)).mean(axis=1)[left[rows]]
@@ -199,7 +199,7 @@ class CareerOracle:
         return scores.reshape(n, k)
 
     def _solved(self, person: int) -> NDArray[np.float64]:
-        """Values (horizon + 1, batches, n_states) with so many steps left, of one applicant."""
+        """Values of one applicant, (horizon + 1, batches, n_states), by the number of steps left."""
         if person not in self._values:
             self._values[person] = self._solve(person)
         return self._values[person]
@@ -208,7 +208,7 @@ class CareerOracle:
         keys = hash64(_SETS, person, np.arange(self.n_sets))
         sets = self._problem.sampler.sample(np.full(self.n_sets, person), keys)
         jobs, sets = np.unique(sets, return_inverse=True)
-        # Jobs of one kind together: what an answer to them leads to is then found once.
+        # Jobs of one kind come together, so that the state after an answer is looked up once.
         order = np.argsort(self._kinds.of_job[jobs], kind="stable")
         jobs, sets = jobs[order], np.argsort(order)[sets].reshape(self.n_sets, -1)
         n, ids, kinds = len(self.states), np.full(len(jobs), person), self._kinds.of_job[jobs]
@@ -235,12 +235,12 @@ class CareerOracle:
         by_state: NDArray[np.float64],
         kinds: Ids,
     ) -> None:
-        """Writes the values (horizon + 1, n_states) of choosing the best of each set (m, k), from the end on."""
+        """Writes the values (horizon + 1, n_states) of choosing the best of each set (m, k), backwards from the end."""
         n, n_jobs = earned.shape
         begins = np.flatnonzero(np.diff(kinds, prepend=-1)).tolist()
         worth = np.empty((n, n_jobs))
         for left in range(1, len(values)):
-            later = np.append(values[left - 1], 0.0)  # the last one: who has left
+            later = np.append(values[left - 1], 0.0)  # the last one: applicants who have left
             for begin, end in zip(begins, [*begins[1:], n_jobs], strict=True):
                 leads = self.gamma * later[self._kinds.following[:, kinds[begin]]]  # (n, 4)
                 worth[:, begin:end] = (leads[:, None] @ by_state[:, :, begin:end])[:, 0]
@@ -255,7 +255,7 @@ class CareerOracle:
         by_state: NDArray[np.float64],
         kinds: Ids,
     ) -> None:
-        """Writes the values (horizon + 1, n_states) of recommending, in each state, any of some jobs (n_states, m)."""
+        """Writes the values (horizon + 1, n_states) of a uniform choice among the jobs (n_states, m) of each state."""
         n, n_picked = picked.shape
         rows = np.arange(n)[:, None]
         chances = np.take_along_axis(by_state, picked[:, None], axis=2)  # (n, 4, m)
@@ -267,7 +267,7 @@ class CareerOracle:
             values[left] = now + self.gamma * (moves[:, :n] @ values[left - 1])
 
     def _kinds_of_jobs(self) -> _Kinds:
-        """Jobs that pay and lead to the same in every state are of one kind."""
+        """Groups jobs into kinds: those with the same pay and the same next state in every state."""
         n = len(self.states)
         of_job = np.full(len(self._problem.market.jobs), -1)
         found: dict[bytes, int] = {}
@@ -290,9 +290,9 @@ class CareerOracle:
         return _Kinds(of_job, all_kinds[..., 0], all_kinds[..., 1:].astype(np.int64))
 
     def _picked(self, person: int, jobs: Ids, sets: Ids, earned: NDArray[np.float64]) -> Ids:
-        """Places (n_states, m) of the jobs that a policy, which looks no further than one step, takes of sets (m, k).
+        """Places (n_states, m) of the jobs that a policy of one step takes from sets (m, k).
 
-        All of them for the random one: (n_states, m * k).
+        For the random policy these are all jobs: (n_states, m * k).
         """
         n = len(earned)
         if self.policy == "random":
@@ -305,7 +305,7 @@ class CareerOracle:
         return sets[np.arange(len(sets)), chosen]
 
     def _index(self, states: NDArray[np.int64]) -> Ids:
-        """Places (n,) of states (n, m) in :attr:`states`; behind the last one for those in which nobody is left."""
+        """Places (n,) of states (n, m) in :attr:`states`; n_states if the applicant has left."""
         left = self._dynamics.leaves(states)
         places = _places(self.states, states)
         return np.where(left, len(self.states), places)
@@ -347,7 +347,7 @@ def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
 
 def _horizon_of(env: Any) -> int:
     horizon = getattr(env.unwrapped, "max_episode_steps", None)
-    if horizon is None and env.spec is not None:  # the outermost: what is unwrapped knows nothing of a time limit
+    if horizon is None and env.spec is not None:  # of the outermost layer: the unwrapped environment has no time limit
         horizon = env.spec.max_episode_steps
     if horizon is None:
         raise ValueError("`horizon` must be given where the environment has no `max_episode_steps`.")
@@ -355,7 +355,7 @@ def _horizon_of(env: Any) -> int:
 
 
 def _reachable(problem: CareerProblem) -> NDArray[np.int64]:
-    """All states in which somebody of the market can be, sorted."""
+    """All states that an applicant of the market can reach, sorted."""
     dynamics, everybody = problem.dynamics, np.arange(len(problem.market.applicants))
     known = frontier = _distinct(dynamics.start(everybody))
     jobs = problem.job_ids
@@ -377,7 +377,7 @@ def _distinct(states: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _places(states: NDArray[np.int64], wanted: NDArray[np.int64]) -> Ids:
-    """Where each of some rows is among sorted distinct ones; -1 where it is not."""
+    """The place of each wanted row among sorted distinct rows; -1 if it is not there."""
     if not states.shape[1]:
         return np.zeros(len(wanted), dtype=np.int64)
     low = np.minimum(states.min(axis=0), wanted.min(axis=0, initial=0))
@@ -388,7 +388,7 @@ def _places(states: NDArray[np.int64], wanted: NDArray[np.int64]) -> Ids:
 
 
 def _rows_by_bytes(vectors: NDArray[Any]) -> dict[bytes, int]:
-    """Rows by their numbers; of equal ones the first."""
+    """Row numbers by the bytes of the rows; for equal rows the first number."""
     rows: dict[bytes, int] = {}
     for place, row in enumerate(np.ascontiguousarray(vectors, dtype=np.float32)):
         rows.setdefault(row.tobytes(), place)

@@ -1,4 +1,4 @@
-"""Numbers in [0, 1] of (applicant, job) pairs that a job board knows and the mean of embeddings does not show."""
+"""Pair features: numbers in [0, 1] that a job board knows of (applicant, job) pairs and that vectors do not show."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Ids = NDArray[np.int64]
 
 _NOISE = text_key("pair_noise")
 _CHUNK = 1 << 15
-"""Pairs that are computed together: bounds the memory where the whole catalogue is shown to many."""
+"""How many pairs are computed together; this bounds the memory when the whole catalogue is shown to many."""
 _TABLE_BYTES = 1 << 24
-"""Up to so many bytes there is a table of who has which skill."""
+"""Up to this many bytes, a table of applicants by skills is kept."""
 
 
 def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
     """Share of the job's hard skills that the applicant has; 0 for a job that asks for none.
 
-    Where the market's hard block is a free text: the cosine of the two blocks, at least 0.
+    If the market's hard block is a free text, it is the cosine of the two blocks, at least 0.
 
     Args:
-        market: Where applicants and jobs come from.
+        market: The market of the applicants and jobs.
         applicant_ids: (n,), valid.
         job_ids: (n,), valid.
 
@@ -42,12 +42,12 @@ def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDA
 
 
 def soft_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """As :func:`hard_coverage`, of soft skills."""
+    """As :func:`hard_coverage`, for soft skills."""
     return _coverage(market, "soft", applicant_ids, job_ids)
 
 
 def seniority(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """``1 - |level_i - level_j| / 4`` of the levels 1 to 5, 0.5 where one is unknown; shapes as above."""
+    """``1 - |level_i - level_j| / 4`` of the levels 1 to 5, 0.5 where one is unknown; shapes as in the others."""
     applicants, jobs = market.applicants, market.jobs
     levels = applicants.seniority[applicant_ids].astype(np.float64), jobs.seniority[job_ids].astype(np.float64)
     known = (levels[0] > 0) & (levels[1] > 0)
@@ -58,13 +58,13 @@ def context_fit(market: LabourMarket, name: str, applicant_ids: Ids, job_ids: Id
     """How well a field of the market's context fits, see :class:`~jobrec_gym.market.context.ContextField`.
 
     Args:
-        market: Has the field.
-        name: Of the field.
+        market: The market with the field.
+        name: Name of the field.
         applicant_ids: (n,), valid.
         job_ids: (n,), valid.
 
     Returns:
-        float64 (n,) in [0, 1], .5 where it is unknown on one side.
+        float64 (n,) in [0, 1], 0.5 where the field is unknown on one side.
     """
     table = market.context[name]
     if table.kind == "set":
@@ -88,23 +88,23 @@ PAIR_FEATURES: Mapping[str, Callable[[LabourMarket, Ids, Ids], NDArray[np.float6
     "soft_coverage": soft_coverage,
     "seniority": seniority,
 }
-"""What can be asked for by name of every market; a market's context fields are asked for in the same way."""
+"""The features that every market has, by name. A market's context fields are further features."""
 
 
 class PairValues:
     """Some pair features of a market, as an observation shows them.
 
     Args:
-        market: Where applicants and jobs come from.
+        market: The market of the applicants and jobs.
         pair_features: Distinct names, in the order of the columns: entries of :data:`PAIR_FEATURES` and fields of the
-            market's context. ``"all"`` is all of these but the fields that are not
-            ``shown``, see :class:`~jobrec_gym.market.context.ContextTable`.
+            market's context. ``"all"`` is all entries and the fields that are ``shown``, see
+            :class:`~jobrec_gym.market.context.ContextTable`.
         pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
             The number is a hash of feature, applicant and job, so a pair has the same error each time.
 
     Attributes:
         names: The features' names, a tuple.
-        noise: As given.
+        noise: The given ``pair_noise``.
 
     Raises:
         ValueError: For an unknown or repeated name, a noise that is negative or not finite, or noise without features.
@@ -132,10 +132,10 @@ class PairValues:
 
         Args:
             applicant_ids: Valid ids of any shape.
-            job_ids: Valid ids of a shape that broadcasts with it, e.g. (n, 1) and (n, k).
+            job_ids: Valid ids of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k) with (n, 1).
 
         Returns:
-            float32 (..., p) in [0, 1], a column a name; each the same to the bit in whatever batch it stands.
+            float32 (..., p) in [0, 1], one column for each name. A value is the same to the bit in every batch.
         """
         applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
         shape, applicant_ids, job_ids = job_ids.shape, applicant_ids.ravel(), job_ids.ravel()
@@ -147,10 +147,10 @@ class PairValues:
         return values.reshape(*shape, len(self.names))
 
     def ask(self, applicant_ids: NDArray[np.integer], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """The same for ids that a user gives.
+        """Values of pairs for ids that a user gives, which are checked.
 
         Raises:
-            ValueError: If there are no features, or ids are no integers, name no row, or do not broadcast.
+            ValueError: If there are no features, or if ids are not integers, name no row, or do not broadcast.
         """
         if not self.names:
             raise ValueError(
@@ -163,7 +163,7 @@ class PairValues:
         """Ids that a user gives, as int64.
 
         Raises:
-            ValueError: If they are no integers, name no row, or do not broadcast.
+            ValueError: If they are not integers, name no row, or do not broadcast.
         """
         applicants = _checked_ids("applicant_ids", applicant_ids, len(self.market.applicants))
         jobs = _checked_ids("job_ids", job_ids, len(self.market.jobs))
@@ -182,7 +182,7 @@ class PairValues:
         else:
             values = context_fit(self.market, name, applicant_ids, job_ids)
         if self.noise:
-            # By name and not by column: what is shown beside a feature changes nothing in it.
+            # By name, not by column: a feature does not depend on which other features are shown.
             values = values + self.noise * normal(hash64(_NOISE, text_key(name), applicant_ids, job_ids))
         return np.clip(values, 0.0, 1.0)
 
@@ -236,13 +236,13 @@ def _block_cosine(market: LabourMarket, block: str, applicant_ids: Ids, job_ids:
 
 @lru_cache(maxsize=16)
 def _skill_shares(market: LabourMarket, block: str) -> _SkillShares:
-    """Who has which share of a job's skills. Kept for a market, so that no environment holds, copies or pickles it."""
+    """The shares of skills on a market. Kept for the market, so that no environment holds, copies or pickles them."""
     return _SkillShares(getattr(market.applicants, f"{block}_skills"), getattr(market.jobs, f"{block}_skills"))
 
 
 @lru_cache(maxsize=16)
 def _context_shares(market: LabourMarket, name: str) -> _SkillShares:
-    """As :func:`_skill_shares`, of a set of the market's context."""
+    """As :func:`_skill_shares`, for a field of the context that is a set."""
     return _SkillShares(*market.context[name].lists())
 
 
@@ -257,14 +257,14 @@ def _spread(market: LabourMarket, name: str) -> float:
 class _SkillShares:
     """Counts how many of a job's skills an applicant has, for many pairs at once.
 
-    Small markets have a table of applicants by skills, and the jobs' lists in columns of one length; larger ones are
-    searched.
+    Small markets have a table of applicants by skills, and the jobs' lists padded to one length. In larger markets the
+    skills are searched.
     """
 
     def __init__(self, had: SkillLists, asked: SkillLists):
         self._asked = asked
         self._n_asked = asked.lengths(np.arange(len(asked)))
-        self._width = int(max(had.ids.max(initial=-1), asked.ids.max(initial=-1))) + 2  # the last one nobody has
+        self._width = int(max(had.ids.max(initial=-1), asked.ids.max(initial=-1))) + 2  # nobody has the last one
         rows = np.repeat(np.arange(len(had)), np.diff(had.offsets))
         codes = rows * self._width + had.ids
         n_places = int(self._n_asked.max())

@@ -25,7 +25,7 @@ __all__ = ["RENDER_SIZES", "RenderSize", "render_image"]
 RenderSize = Literal["small", "large"]
 
 RENDER_SIZES: dict[str, tuple[int, int]] = {"small": (960, 540), "large": (1920, 1080)}
-"""Width and height in pixels. One layout, drawn to scale; even numbers, for video codecs."""
+"""Width and height in pixels; both sizes have the same layout. Video codecs need even numbers."""
 
 Colour = tuple[int, int, int]
 
@@ -51,7 +51,7 @@ _SPELT = {
     "\u00f8": "o",
     "\u00e6": "ae",
 }
-"""Letters and dashes that do not come apart into an ASCII letter and an accent."""
+"""Spelling of letters and dashes that Unicode does not decompose into an ASCII letter and an accent."""
 
 # All in units of the small picture.
 _WIDTH, _HEIGHT = RENDER_SIZES["small"]
@@ -60,16 +60,15 @@ _LEFT, _OUTCOME = 372, 92
 _CHIP_HEIGHT, _CHIP_GAP, _CHIP_INDENT = 19, 4, 66
 _MOST_ROWS, _LEAST_ROW, _TALLEST_ROW = 20, 18, 38
 _MOST_LETTERS, _MOST_SKILLS = 200, 100  # more than fit anywhere
-_SMOOTH = (
-    2  # all is drawn so many times larger and scaled down: Pillow smooths no edges, and spaces small letters badly
-)
+# Drawn larger by this factor, then scaled down: Pillow does not smooth edges, and spaces small letters badly.
+_SMOOTH = 2
 
 
 def render_image(scene: Scene, size: RenderSize = "small") -> NDArray[np.uint8]:
-    """A scene as a picture: the applicant, the recommended job, the candidates ranked, and what became of it.
+    """A scene as a picture: the applicant, the recommended job, the ranked candidates, the answer and the reward.
 
     Args:
-        scene: What there is to see.
+        scene: The scene.
         size: A name in :data:`RENDER_SIZES`.
 
     Returns:
@@ -110,7 +109,7 @@ def _profile_card(
     note: str = "",
     now: str = "",
 ) -> None:
-    """An applicant or a job, its shared skills first and green; ``now`` is how an applicant who moves stands."""
+    """An applicant or a job, with shared skills first and in green; ``now`` is the state of an applicant who moves."""
     left, right = _MARGIN + _PAD, _MARGIN + _LEFT - _PAD
     canvas.box(_MARGIN, top, _LEFT, height, _CARD, radius=8)
     canvas.text(left, top + 11, label, 11, _GREY)
@@ -151,7 +150,7 @@ def _chips(
     green: frozenset[str],
     rows: int,
 ) -> int:
-    """Skills behind their name, as many as fit into some rows; returns how many rows they take."""
+    """A label and as many skills as fit into some rows; returns how many rows they take."""
     canvas.text(left, top + 2, name, 11, _GREY)
     if not skills:
         canvas.text(left + _CHIP_INDENT, top + 2, "none", 12, _PALE)
@@ -174,14 +173,14 @@ def _chips(
 
 
 def _rows_of_chips(canvas: _Canvas, left: int, right: int, skills: Sequence[str]) -> int:
-    """How many rows all of some skills would take."""
+    """How many rows all of these skills would take."""
     room = right - left - _CHIP_INDENT
     widths = [min(canvas.length(skill, 12) + 14, room) for skill in skills[:_MOST_SKILLS]]
     return _flow(widths, left + _CHIP_INDENT, right)[-1][1] + 1 if skills else 1
 
 
 def _flow(widths: Sequence[float], left: float, right: float) -> list[tuple[float, int]]:
-    """Where things of some widths stand, like words of a text: x and row of each."""
+    """Places of things of some widths, set like the words of a text: x and row of each."""
     places, x, row = [], left, 0
     for width in widths:
         if x > left and x + width > right:
@@ -229,7 +228,7 @@ def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, hei
         if recommended:
             canvas.box(left + 5, y, width - 10, tall, _GREEN_ROW, radius=4)
             canvas.box(left + 5, y, 4, tall, _GREEN, radius=2)
-        action = str(place)  # what a person who chooses gives to `step`
+        action = str(place)  # the action that a person would give to `step`
         canvas.text(x + 18 - canvas.length(action, 12), middle - 7.5, action, 12, ink)
         note = "" if allowed or recommended else "masked"
         title_room = bar - 12 - (x + 26) - (canvas.length(note, 11) + 10 if note else 0)
@@ -249,7 +248,7 @@ def _candidates_card(canvas: _Canvas, left: float, top: float, width: float, hei
 
 
 def _outcome_card(canvas: _Canvas, left: float, top: float, width: float, height: float, scene: Scene) -> None:
-    """What the applicant decided and why, and what was paid."""
+    """The applicant's decision, its reason, and the reward."""
     canvas.box(left, top, width, height, _CARD, radius=8)
     x, end = left + _PAD, left + width - _PAD
     info = scene.info
@@ -282,7 +281,7 @@ def _outcome_card(canvas: _Canvas, left: float, top: float, width: float, height
 
 
 def _paid(info: Mapping[str, Any]) -> str:
-    """How the reward came about."""
+    """How the reward was computed, in words."""
     weight = info.get("reward/cosine_weight")
     if weight is not None:
         return f"reward = {weight:.2f} x scaled cosine + {1 - weight:.2f} x feedback"
@@ -290,7 +289,7 @@ def _paid(info: Mapping[str, Any]) -> str:
 
 
 class _Canvas:
-    """Boxes and texts in units of the small picture; texts come on top, whatever the order."""
+    """Boxes and texts in units of the small picture; texts always lie above boxes."""
 
     def __init__(self, size: tuple[int, int]):
         self._image, self._draw, self._font = _pillow()
@@ -313,7 +312,7 @@ class _Canvas:
         self._boxes.append(((x, y, x + width, y + height), colour, min(radius, width / 2, height / 2), outline))
 
     def text(self, x: float, y: float, text: str, size: int, colour: Colour) -> None:
-        """A line of text, ``y`` at its top."""
+        """A line of text; ``y`` is its top."""
         self._texts.append((x, y, text, size, colour))
 
     def length(self, text: str, size: int) -> float:
@@ -321,7 +320,7 @@ class _Canvas:
         return self._of(size).getlength(_writable(text, self._font)) / self._scale / _SMOOTH
 
     def cut(self, text: str, size: int, room: float) -> str:
-        """A line that fits, with an ellipsis where something is left out."""
+        """A line that fits; a cut one ends in an ellipsis."""
         text = _writable(text, self._font)
         if self.length(text, size) <= room:
             return text
@@ -347,13 +346,13 @@ class _Canvas:
         return [*lines, self.cut(" ".join(words), size, room)] if words else lines
 
     def pixels(self) -> NDArray[np.uint8]:
-        """What was drawn, uint8 (height, width, 3)."""
+        """The drawn picture, uint8 (height, width, 3)."""
         width, height = self._size
         scale = self._scale * _SMOOTH
         page = self._image.new("RGB", (width * _SMOOTH, height * _SMOOTH), _PAGE)
         draw = self._draw.Draw(page)
         for (x0, y0, x1, y1), colour, radius, outline in self._boxes:
-            # Pillow's far corner belongs to the box.
+            # In Pillow the far corner is part of the box.
             corners = (round(x0 * scale), round(y0 * scale), round(x1 * scale) - 1, round(y1 * scale) - 1)
             draw.rounded_rectangle(corners, radius * scale, fill=colour, outline=outline, width=round(scale))
         for x, y, text, size, colour in self._texts:
@@ -382,7 +381,7 @@ def _font(image_font: Any, size: float) -> Any:
 def _writable(text: str, image_font: Any) -> str:
     """A text in the letters that Pillow's own font has: without accents, and "?" for what it cannot write.
 
-    It is on one line, and of bounded length. What is written so is written so again.
+    It is on one line, and of bounded length. A second call changes nothing more.
     """
     whole = unicodedata.normalize("NFC", as_text(text, _MOST_LETTERS))
     return "".join(_letters(letter, image_font) for letter in whole)
@@ -391,7 +390,7 @@ def _writable(text: str, image_font: Any) -> str:
 @lru_cache(maxsize=4096)
 def _letters(letter: str, image_font: Any) -> str:
     if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
-        return ""  # an accent on its own, or what joins the parts of an emoji
+        return ""  # an accent on its own, or the joiner of an emoji's parts
     font = _font(image_font, 12.0)
     plain = _SPELT.get(letter) or letter
     for spelling in (plain, unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()):

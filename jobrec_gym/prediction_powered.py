@@ -1,4 +1,4 @@
-"""Prediction-powered inference: the mean of a few real answers, with a narrower interval by a judge of everything."""
+"""Prediction-powered inference: the mean of a few real answers, with an interval that a judge's predictions narrow."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 _FOLD = 2
 _MOST_FOLDS = 10
 _DOUBT = 2
-"""People by which the judge is taken to be worthless, in the interval's variance. A judge who is mostly right leaves
-small errors in a handful of answers and large ones in none of them, by chance: without this the intervals of 10 answers
-held .86 to .97 of 1,000 planted values in place of .95, by the judge."""
+"""Number of imagined people in the interval's variance, for whom the judge counts as worthless. By chance, a handful of
+answers may show only small errors of a judge who is mostly right, and none of the large ones. Without these people, the
+intervals of 10 answers held .86 to .97 of 1,000 planted values in place of .95, depending on the judge."""
 
 
 class Powered(NamedTuple):
@@ -48,21 +48,21 @@ def powered_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> Powered:
-    """Mean of a few answers, with the help of a judge of everything (Angelopoulos et al., Science 2023).
+    """Mean of a few answers, with the help of a judge who predicts all of them (Angelopoulos et al., Science 2023).
 
-    It is the mean of the judge's predictions for everything, times a weight, plus the mean difference between the
+    It is the weighted mean of the judge's predictions for all recommendations, plus the mean difference between the
     answers and the weighted predictions for them. The weight is the one that gives the least variance (PPI++,
     Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed from the other folds. A
     judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.
-        judged: (n,), the judge's prediction of each.
-        person: (n,), whose answer it is; people are independent, the answers of one are not.
-        predicted: (N,), the judge's predictions for everything; they may include these n.
-        owner: (N,), whose recommendation each prediction is for.
-        level: Confidence level of the interval, which is Student's t with one degree of freedom less than there are
-            people.
+        judged: (n,), the judge's prediction of each answer.
+        person: (n,), the person who answered. People are independent; the answers of one person are not.
+        predicted: (N,), the judge's predictions for all recommendations; these may include the n answered ones.
+        owner: (N,), the person of each prediction.
+        level: Confidence level of the interval. It is that of Student's t, with one degree of freedom less than there
+            are people with an answer.
         seed: Seed of the folds.
 
     Raises:
@@ -77,11 +77,11 @@ def powered_mean(
         raise ValueError(f"`judge` needs answers of 3 people or more, got {n_answered}: ask more people.")
 
     def by_person(values: Floats, of: Ids) -> Floats:
-        """What each person's rows move the mean."""
+        """The part of the mean's deviation that each person's rows make."""
         moved: Floats = np.bincount(of, weights=values - values.mean(), minlength=n_people) / len(values)
         return moved
 
-    # Of the mean of the answers, and of what a judge of weight 1 would take from it.
+    # `own` is for the mean of the answers, `taken` for the correction by a judge of weight 1.
     own, taken = by_person(answers, answered), by_person(judged, answered) - by_person(predicted, all_rows)
     folds = np.full(n_people, -1)
     n_folds = min(_MOST_FOLDS, n_answered)
@@ -107,7 +107,7 @@ def powered_mean(
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, by halving, for a probability of one half or more.
+    """Quantile of Student's t, found by bisection, for a probability of one half or more.
 
     Example:
         >>> round(t_quantile(0.975, 9), 3)

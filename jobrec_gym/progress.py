@@ -21,10 +21,10 @@ def steps(total: int, size: int, what: str, unit: str, *, progress: bool | None 
     """Yields ``0, size, 2 * size, ...`` below ``total`` and shows the progress.
 
     Args:
-        total: How many there are to do.
-        size: How many are done at once.
+        total: How many units there are.
+        size: How many units are done at once.
         what: The work, e.g. ``"indexing jobs"``.
-        unit: What is counted, in the singular, e.g. ``"job"``.
+        unit: Name of the unit, in the singular, e.g. ``"job"``.
         progress: ``None`` shows a bar on a terminal (with tqdm) and logs elsewhere, ``True`` also logs the end,
             ``False`` is silent. Work of a single step shows nothing.
     """

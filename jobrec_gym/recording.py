@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def record_interactions(
     env: gym.Env[Any, Any], policy: Policy = None, n: int = 1_000, *, epsilon: float = 0.1, seed: int = 0
 ) -> Interactions:
-    """Runs a policy and records what was shown, recommended and answered, and the propensities.
+    """Runs a policy and records the shown jobs, the recommendations, their propensities and the answers.
 
     The environment is reset with ``seed`` once, and continues from there. A row's time is its step, from 0. If a
     transition is not valid, the row has no answer. A log of a ``JobRecCareer-v0`` is marked as one whose applicants
@@ -31,7 +31,7 @@ def record_interactions(
     Args:
         env: A ``JobRec-v0`` or ``JobRecCareer-v0``, in its reward wrapper or not.
         policy: An agent with ``q_values``, a function of a batch of observations that returns probabilities (n, k), or
-            ``None``, uniform.
+            ``None`` for uniform ones.
         n: How many recommendations.
         epsilon: Probability with which an agent chooses uniformly, so that every candidate can be chosen.
         seed: Seed of the environment and of the choices.
@@ -40,8 +40,8 @@ def record_interactions(
         The log; ``save`` and ``write_csv`` keep it.
 
     Raises:
-        ValueError: For another environment, ``n`` below 1, or an object that is no policy.
-        LogError: If nothing was answered.
+        ValueError: For another environment, ``n`` below 1, or an object that is not a policy.
+        LogError: If there was no answer at all.
 
     Example:
         >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))

@@ -1,4 +1,4 @@
-"""One recommendation as it is shown: what there is to see, and its text."""
+"""One recommendation as users see it: the scene, and the scene as a text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jobrec_gym.shown_text import as_text
 __all__ = ["PAID_FOR", "Scene", "context_in_words", "headline", "render_text", "standing"]
 
 PAID_FOR = {"reward/cosine": "scaled cosine", "reward/feedback": "feedback", "reward/pay": "pay"}
-"""What is shown of the parts of a reward, by their entry of ``info``. A cosine is paid on another scale than its own,
-``(1 + c) / 2`` for instance: under one name the two numbers would contradict each other."""
+"""Shown names of the parts of a reward, by their entry in ``info``. A cosine is paid on another scale than its own,
+such as ``(1 + c) / 2``; under one name the two numbers would contradict each other."""
 
 _SHOWN_CANDIDATES = 10
 _SHOWN_SKILLS = 100
@@ -25,19 +25,19 @@ _BOLD, _FAINT, _GREEN, _PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[0m"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """What a picture shows of a decision: before the recommendation, or with its result.
+    """The content of a picture of a decision: before the recommendation, or with its result.
 
     Attributes:
-        market: Where the words are.
-        applicant_id: Who was recommended something.
-        candidate_ids: (k,), what was shown.
+        market: The market, which has the words.
+        applicant_id: The applicant.
+        candidate_ids: (k,), the shown jobs.
         allowed: bool (k,), which of them could be recommended.
-        scores: float (k,), what the candidates are ranked by.
-        scored_by: What the scores are called.
+        scores: float (k,), the scores that rank the candidates.
+        scored_by: Name of the scores.
         info: The ``info`` of the step; without ``job_id`` nothing was recommended yet.
-        reward: What was paid; ``None`` if nothing was recommended yet.
+        reward: The paid reward; ``None`` if nothing was recommended yet.
         step: How many recommendations the episode has had.
-        standing: How the applicant stands now, where applicants move; else empty.
+        standing: The applicant's present state in words, where applicants move; else empty.
     """
 
     market: LabourMarket
@@ -53,12 +53,12 @@ class Scene:
 
     @property
     def applicant(self) -> Profile:
-        """The words of the applicant."""
+        """The applicant's profile."""
         return self.market.applicant(self.applicant_id)
 
     @property
     def job(self) -> Profile | None:
-        """The words of the recommended job."""
+        """The recommended job's profile; ``None`` if nothing was recommended yet."""
         return self.market.job(self.info["job_id"]) if "job_id" in self.info else None
 
     @property
@@ -74,7 +74,7 @@ class Scene:
         return first[: n_rows - len(recommended)] + recommended
 
     def shared(self, profile: Profile) -> frozenset[str]:
-        """Skills that the applicant and a job have both, among those of equal kind."""
+        """Skills that both the applicant and a job have; hard and soft ones are compared separately."""
         applicant = self.applicant
         hard = set(applicant.hard_skills) & set(profile.hard_skills)
         return frozenset(hard | (set(applicant.soft_skills) & set(profile.soft_skills)))
@@ -84,12 +84,12 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
     """A scene in words.
 
     Args:
-        scene: What there is to see.
-        colours: With escape sequences of a terminal: the recommended job and shared skills are green.
-        width: Lists of skills go on in the next line behind so many columns; ``None``: they never do.
+        scene: The scene.
+        colours: Adds escape sequences for a terminal: the recommended job and shared skills are green.
+        width: Lists of skills are wrapped at this many columns; ``None`` wraps none.
 
     Returns:
-        Several lines: who applies, what was recommended, what became of it, and the candidates, best first.
+        Several lines: the applicant, the recommended job, the answer and the reward, and the candidates, best first.
     """
     paint = _painter(colours)
     applicant, job = scene.applicant, scene.job
@@ -140,7 +140,7 @@ def render_text(scene: Scene, colours: bool = False, width: int | None = None) -
 
 
 def headline(profile: Profile) -> str:
-    """Title, level, experience and context of a profile, as far as its source has them; each is of bounded length."""
+    """Title, level, experience and context of a profile, as far as its source has them; each is cut to a bound."""
     parts = (as_text(profile.title or profile.occupation or profile.key), standing(profile), context_in_words(profile))
     return ", ".join(part for part in parts if part)
 
@@ -152,7 +152,7 @@ def standing(profile: Profile) -> str:
 
 
 def context_in_words(profile: Profile) -> str:
-    """What is known of a profile beside its skills: ``place: Hamburg, remote: yes``; empty where nothing is."""
+    """Context fields of a profile: ``place: Hamburg, remote: yes``; empty if none is known."""
     return ", ".join(f"{as_text(name)}: {as_text(_in_words(value))}" for name, value in profile.context.items())
 
 
@@ -177,7 +177,7 @@ def _rewards_in_words(scene: Scene) -> list[str]:
 
 
 def _broken(words: Sequence[str], indent: int, width: int | None) -> list[list[str]]:
-    """Words in rows that fit behind an indent into some columns."""
+    """Words in rows that fit into ``width`` columns after an indent."""
     rows: list[list[str]] = []
     column = 0
     for word in words:

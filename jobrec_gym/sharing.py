@@ -1,4 +1,4 @@
-"""What threads, forked processes and pickles have in common."""
+"""Objects that threads share and that survive forks and pickles."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _alive: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
 class Shared:
-    """A base of objects that many threads use, that are forked and pickled.
+    """A base class of objects that many threads use and that may be forked or pickled.
 
-    Each object has a lock. In a forked process it is open, whatever another thread did with it at the moment of the
-    fork, so what is kept under it must be written in an order that another thread may interrupt anywhere. A pickle
-    holds no lock; its copy has one of its own.
+    Each object has a lock. In a forked process the lock is open, even if another thread held it at the moment of the
+    fork. So the data under the lock must be written in an order that may be interrupted anywhere. A pickle holds no
+    lock; its copy has one of its own.
 
     Attributes:
         lock: Held while the object changes.
@@ -26,7 +26,7 @@ class Shared:
     lock: threading.Lock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Makes the lock before anything else, for a copy that is unpickled too."""
+        """Makes the lock before anything else, also for an unpickled copy."""
         made = super().__new__(cls)
         made.lock = threading.Lock()
         _alive.add(made)

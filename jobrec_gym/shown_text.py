@@ -1,4 +1,4 @@
-"""Texts of others as they are shown: of bounded length, on one line, and with nothing in them that a screen obeys."""
+"""Makes foreign texts safe to show: of bounded length, on one line, without characters that a screen obeys."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from functools import lru_cache
 __all__ = ["MOST_LETTERS", "as_text", "without_commands"]
 
 MOST_LETTERS = 120
-"""Of one title, skill or key; a longer one ends in an ellipsis."""
+"""The most letters of one title, skill or key; a longer one ends in an ellipsis."""
 
 _MOST_MARKS = 3
-"""Combining marks on one letter. Languages need two; hundreds of them run over the lines above."""
+"""The most combining marks on one letter. Languages need two; hundreds of them run over the lines above."""
 
 _BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029")
 _JOINERS = frozenset("\u200c\u200d")
-"""They command nothing: Persian is written, and emoji are put together with them."""
+"""Format letters that are harmless: Persian is written with them, and emoji are joined by them."""
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs"})
-"""Categories of Unicode: control letters (escape sequences begin with one), format letters (such as those that turn the
-direction of writing), and halves of letters, which no encoding writes."""
+"""Unicode categories: control letters (escape sequences begin with one), format letters (such as those that turn the
+direction of writing), and halves of letters (surrogates), which no encoding writes."""
 
 
 @lru_cache(maxsize=4096)
@@ -31,7 +31,7 @@ def as_text(text: str, most: int = MOST_LETTERS) -> str:
 
     Args:
         text: Any text.
-        most: Letters, combining marks not counted; a longer text ends in ``...``.
+        most: The most letters, not counting combining marks; a longer text ends in ``...``.
 
     Example:
         >>> as_text("Clerk\r\n\x1b[2J\u202eApplicant p9: chosen")
@@ -79,5 +79,5 @@ def without_commands(text: str) -> str:
 
 
 def _spelt(letter: str) -> str:
-    """A letter as Python's source would have it."""
+    """A letter as an escape of Python's source."""
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")

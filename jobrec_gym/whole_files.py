@@ -1,4 +1,4 @@
-"""Files and folders that are replaced whole or not at all, whenever a kill comes or the disk is full."""
+"""Files and folders that are replaced whole or not at all, even if the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["is_empty", "put_back", "whole_file", "whole_folder", "write_array"]
 
 _OLD, _NEW, _LOCK = "old", "new", ".lock"
 _BRIEFLY = 60.0
-"""Seconds beyond which no living writer's scratch folder is without a lock."""
+"""Seconds after which a scratch folder without a lock has no living writer."""
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file beside ``path`` to write to. If the block ends well, it takes the place of ``path``; else it is removed.
 
-    Folders above it are made.
+    Missing parent folders are made.
 
     Raises:
-        OSError: If it cannot be written, with the path.
+        OSError: If the file cannot be written; the error names ``path``.
     """
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -56,18 +56,18 @@ def whole_folder(
 ) -> Iterator[Path]:
     """An empty folder to write into; when the block ends well, it takes the place of ``path``.
 
-    ``path`` appears whole or not at all. Whenever a kill comes, the old folder or the new one is there for who asks by
-    :func:`put_back` before opening ``path``. Folders that dead writers left beside it are removed.
+    ``path`` appears whole or not at all. After a kill, the old folder or the new one is there for readers that call
+    :func:`put_back` before they open ``path``. Folders that dead writers left beside it are removed.
 
     Args:
-        path: Where to; folders above it are made.
-        is_saved: Whether a folder holds what may be replaced.
-        kind: What that is, in words: ``"market"``.
-        error: What is raised, with a sentence.
+        path: The folder's place; missing parent folders are made.
+        is_saved: Says whether an existing folder may be replaced.
+        kind: Name of such a folder's content, for the message: ``"market"``.
+        error: The class of the error, which gets a sentence.
 
     Raises:
-        error: If ``path`` exists and neither holds what may be replaced nor is an empty folder, or is a mount point.
-        OSError: If it cannot be written, with the path.
+        error: If ``path`` is a mount point, or if it exists and is neither empty nor may be replaced.
+        OSError: If the folder cannot be written; the error names ``path``.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def whole_folder(
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
-    """Writes an ``.npy`` file as ``np.save`` does, but on a full disk the error says so and names the file.
+    """Writes an ``.npy`` file as ``np.save`` does. On a full disk the error says so and names the file.
 
     Raises:
         ValueError: For an array of objects.
@@ -110,7 +110,7 @@ def write_array(file: Path, array: NDArray[Any]) -> None:
 
 
 def put_back(path: str | os.PathLike[str]) -> None:
-    """Puts back what a kill left beside ``path``, if nothing is there."""
+    """If ``path`` does not exist, puts back a folder that a killed process left beside it."""
     folder = Path(path)
     if not folder.exists():
         with contextlib.suppress(OSError):
@@ -118,13 +118,13 @@ def put_back(path: str | os.PathLike[str]) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is there and holds nothing."""
+    """Whether a folder exists and is empty."""
     return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextlib.contextmanager
 def _named(place: Path) -> Iterator[None]:
-    """An error of the system that names no file, or one beside ``place`` that nobody asked for, names ``place``."""
+    """Makes errors of the system name ``place`` if they name no file, or only a scratch file beside ``place``."""
     try:
         yield
     except OSError as error:
@@ -137,7 +137,7 @@ def _named(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(scratch: Path, name: str) -> Iterator[None]:
-    """Marks a scratch folder as that of a living process, for a folder of this name: the lock goes with the process."""
+    """Marks a scratch folder, with a folder's name, as that of a living process: the lock ends with the process."""
     if fcntl is None:
         yield
         return
@@ -159,7 +159,7 @@ def _clear_leftovers(folder: Path) -> None:
             continue
         with contextlib.suppress(OSError), (scratch / _LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() != folder.name:  # of a folder whose name begins with this one's
+            if file.read() != folder.name:  # belongs to a folder with a longer name
                 continue
             if not folder.exists() and (scratch / _OLD).is_dir():
                 (scratch / _OLD).rename(folder)
@@ -167,7 +167,7 @@ def _clear_leftovers(folder: Path) -> None:
 
 
 def _is_abandoned(scratch: Path, name: str) -> bool:
-    """Whether a writer was killed before it had its lock, or while it cleared away, when its lock goes first."""
+    """Whether a writer was killed before it had its lock, or during its clean-up, which removes the lock first."""
     try:
         is_ours = re.fullmatch(r"[a-z0-9_]{8}", scratch.name.removeprefix(f".{name}-")) is not None
         is_ours = is_ours and {path.name for path in scratch.iterdir()} <= {_OLD, _NEW, f"{_LOCK}-new"}
