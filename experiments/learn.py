@@ -35,7 +35,7 @@ _MOST_SHOWN = 20
 
 @command(config_path="../conf", config_name="learn")
 def main(cfg: DictConfig) -> None:
-    """Trains an agent on a log, and writes it where ``rank`` and ``off_policy`` find it."""
+    """Trains an agent on a log, and writes it into a folder that ``rank`` and ``off_policy`` read."""
     # Not at the top: `--help` is answered without torch.
     import torch
     from hydra.errors import HydraException
@@ -57,16 +57,16 @@ def main(cfg: DictConfig) -> None:
 
 
 def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains a new agent, or that of a run, on a log's answers in their order, and writes it into a run folder.
+    """Trains a new agent, or the agent of a run, on a log's answers in their order. Writes it into a run folder.
 
     Args:
-        options: As in ``conf/learn.yaml``.
+        options: The entries of ``conf/learn.yaml``.
 
     Returns:
-        The summary of the folder. It has no scores: a log does not know what was not recommended.
+        The summary of the folder. It has no scores, because a log has no answers to jobs that were not recommended.
 
     Raises:
-        RunError: If it says too little, or the agent cannot be told answers.
+        RunError: If an option is missing or wrong, or the agent cannot learn from single answers.
         ValueError: If the log or the market cannot be read.
     """
     from dynaq_algo import Bandit
@@ -93,7 +93,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
         if run is None:
             setup = _setup(options, len(market.jobs), folder / "log")
             agent = setup.algorithm.make(setup.env)
-        # A bandit that learns nothing, such as the cosine, inherits one that does nothing.
+        # A bandit that learns nothing, such as cosine, inherits an `observe` that does nothing.
         if getattr(type(agent), "observe", Bandit.observe) is Bandit.observe:
             raise RunError(
                 f"{setup.algorithm.target} cannot learn from a log: it has no `observe` of its own. Take "
@@ -107,7 +107,7 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
         answers = _with_sets(log).answers(ObservationForm.of(setup.env))
         for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
             agent.observe(*answer)
-        # Only now: a config that cannot be built destroys nothing.
+        # Cleared only now, so that a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, setup.config)
         agent.save(folder / MODEL)
@@ -131,7 +131,7 @@ def _one(runs: list[Any]) -> list[Any]:
 
 
 def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
-    """A new run on the log's market, whose answers are those of the log."""
+    """A new run on the log's market, in which applicants answer as in the log."""
     from hydra import compose
 
     from experiments.runs.build import build, plain
@@ -141,7 +141,8 @@ def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
     shown = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", "env.split=all", "env.job_split=all"]
     pairs = [f"env.pair_features=[{','.join(options['pair_features'])}]"] if options["pair_features"] else []
     learner = read_learner(options["agent"])
-    config = plain(compose("train", [*learner.overrides, *shown, *pairs, f"seed={options['seed']}"]))
+    overrides = [*learner.overrides, *learner.on_logs, *shown, *pairs, f"seed={options['seed']}"]
+    config = plain(compose("train", overrides))
     market = {"_target_": "jobrec_gym.load_market", "source": options["source"]}
     simulator = {"_target_": "jobrec_gym.LoggedSimulator", "interactions": str(log)}
     reward = {**config["reward"], "simulator": simulator}
@@ -149,7 +150,7 @@ def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
 
 
 def _with_sets(log: Interactions) -> Interactions:
-    """The log itself, or, where it does not say what was shown, with the recommended job alone."""
+    """The log. If it does not say which jobs were shown, the recommended job alone counts as shown."""
     from jobrec_gym import Interactions
 
     if log.shown_ids is not None:

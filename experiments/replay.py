@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["apart_table", "known_adapters", "mean_scores", "read_log", "tables_of"]
 
 Scores = Mapping[str, Mapping[int, list[float]]]
-"""By metric and person, a value for each point."""
+"""Metric -> person -> one value for each point, that is after each number of answers."""
 
 _BASELINE = "cosine"
 
 
 @command(config_path="../conf", config_name="replay")
 def main(cfg: DictConfig) -> None:
-    """Replays each learner, prints a table a metric, and writes ``replay.json``."""
+    """Replays each learner, prints a table for each metric, and writes ``replay.json``."""
     # Not at the top: `--help` is answered without torch.
     import torch
     from hydra import compose
@@ -70,7 +70,8 @@ def main(cfg: DictConfig) -> None:
                 for seed, sets in drawn.items():
 
                     def make(env: Any, fold: int, learner: Any = learner, seed: int = seed) -> Any:
-                        wanted = ["experiment=coldstart", *learner.overrides, f"seed={seed * cfg.n_folds + fold}"]
+                        overrides = [*learner.overrides, *learner.on_logs]
+                        wanted = ["experiment=coldstart", *overrides, f"seed={seed * cfg.n_folds + fold}"]
                         return build(compose("train", wanted)).algorithm.make(env)
 
                     scored = replay_learner(make, log, sets, points, cfg.n_folds, seed, lambda: progress.update(1))
@@ -95,14 +96,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def read_log(options: Mapping[str, Any]) -> Interactions:
-    """The log that a command names: an adapter and where its set lies, or a file or folder on a market.
+    """The log that a command names: by an adapter and the folder of its data set, or by a file or folder and a market.
 
     Args:
         options: ``log``, ``path``, ``encoder``, ``source``, ``columns``, ``ids``, ``decisions``, ``rewards`` and
             ``on_bad``, as in ``conf/replay.yaml``.
 
     Raises:
-        RunError: If it says too little.
+        RunError: If an option is missing, or names no log.
         ValueError: If the log or the market cannot be read.
     """
     from jobrec_gym import load_interactions, load_market
@@ -135,7 +136,7 @@ def known_adapters() -> list[str]:
 
 
 def mean_scores(repeats: Sequence[Scores]) -> Scores:
-    """Of each person the mean over the repeats in which they were scored."""
+    """The mean score of each person over the repeats in which they were scored."""
     found: dict[str, dict[int, list[float]]] = {}
     for metric in repeats[0]:
         people = sorted({person for scores in repeats for person in scores[metric]})
@@ -147,7 +148,7 @@ def mean_scores(repeats: Sequence[Scores]) -> Scores:
 
 
 def apart_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Table:
-    """How far each is from cosine by the first metric: the mean over repeats, and the worst repeat."""
+    """The difference of each learner to cosine in the first metric: the mean over repeats, and the worst repeat."""
     metric = next(iter(found[_BASELINE][0]))
 
     def means(name: str) -> np.ndarray:
@@ -165,7 +166,10 @@ def apart_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Tab
 
 
 def tables_of(found: Mapping[str, Scores], points: list[int], reps: int) -> list[Table]:
-    """A table a metric: a row for each who ranks, a column for each point, the mean over people and its interval."""
+    """A table for each metric with the mean over people and its interval.
+
+    Each learner or ranking has a row, and each point a column.
+    """
     from experiments.runs.intervals import interval_cell, mean_interval
 
     tables = []

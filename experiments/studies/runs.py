@@ -60,12 +60,14 @@ class Learner:
         overrides: What makes it, of ``experiments.train``.
         label: What it is called in figures.
         misled: Further overrides that negate its prior; none where it has no prior.
+        on_logs: Further overrides for the answers of a log, which are noisier than those of the laboratory.
     """
 
     name: str
     overrides: tuple[str, ...]
     label: str
     misled: tuple[str, ...] = ()
+    on_logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ def read_learner(name: str) -> Learner:
     """What a file of ``conf/learner`` says. With ``base`` it is another one, changed by its own overrides."""
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "learner" / f"{name}.yaml"))
     base = read_learner(content["base"]) if "base" in content else Learner("", (), "")
-    misled = tuple(content.get("misled", base.misled))
-    return Learner(name, (*base.overrides, *content["overrides"]), content["label"], misled)
+    further = {kind: tuple(content.get(kind, getattr(base, kind))) for kind in ("misled", "on_logs")}
+    return Learner(name, (*base.overrides, *content["overrides"]), content["label"], **further)
 
 
 def define_learner(name: str, definition: Any) -> Learner:

@@ -84,6 +84,8 @@ def test_the_agent_is_the_one_that_was_told_the_answers_one_by_one(shop, told, o
 
     np.testing.assert_array_equal(values_of(agent, setup.market), values_of(by_hand, setup.market))
     assert not np.allclose(untaught, values_of(agent, setup.market))
+    algo = setup.config["algo"]
+    assert algo.get("noise", algo.get("world_model_kwargs", {}).get("noise")) == 0.5
     assert (run.summary["interactions"], run.summary["n_people"]) == (50, len(log.people))
 
 

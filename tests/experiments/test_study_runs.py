@@ -44,6 +44,7 @@ def test_every_learner_is_a_run_that_can_be_composed_misled_too(conf, tmp_path, 
     assert run_of(tmp_path, learner).setup.seed == 7
     misled = run_of(tmp_path, learner, "misled")
     assert misled.overrides[-1 - len(learner.misled) : -1] == learner.misled
+    assert run_of(tmp_path, learner, "vectors", *learner.on_logs).setup.seed == 7
 
 
 @functools.cache
@@ -88,6 +89,11 @@ def test_a_learner_that_is_another_one_changed_is_misled_as_that_one_is():
     assert changed.overrides == (*base.overrides, "+algo.exploration_bonus=0")
     assert changed.misled == base.misled != ()
     assert read_learner("dynaq_plus_no_prior").misled == ()
+
+
+def test_only_on_logs_answers_are_noisier():
+    assert [read_learner(name).on_logs for name in ("linear_blocks", "cosine")] == [("algo.noise=0.5",), ()]
+    assert not {"algo.noise=0.5"} & {*read_learner("linear_blocks").overrides}
 
 
 def test_only_in_misled_a_prior_is_negated(conf, tmp_path):
