@@ -1,4 +1,4 @@
-"""``python -m dynaq_algo convert OLD.zip NEW.zip``: an agent of an earlier version, as this one writes it."""
+"""``python -m dynaq_algo convert OLD.zip NEW.zip`` rewrites an agent of an earlier version in today's format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["command_line", "main"]
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What ``python -m dynaq_algo`` takes."""
+    """The parser of ``python -m dynaq_algo``."""
     parser = argparse.ArgumentParser(prog="python -m dynaq_algo", description="What can be done with saved agents.")
     convert = parser.add_subparsers(dest="what", required=True).add_parser(
         "convert",
@@ -29,7 +29,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert, and say so."""
+    """Convert the file, and print one line about it."""
     given = command_line().parse_args(arguments)
     try:
         convert_agent(given.old, given.new, given.exclude)

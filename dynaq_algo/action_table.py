@@ -1,4 +1,4 @@
-"""The table of action features; a candidate id is one of its rows."""
+"""The table of action features. A candidate id is the number of a row."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ActionTable", "find_action_table"]
 
 
 class ActionTable:
-    """The features of every action, a row for each id; the table may stay on disk.
+    """The features of every action, one row for each id. The table may stay on disk.
 
     Args:
         values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
 
     Attributes:
-        path: Where the table lies on disk (also of an `np.memmap`), or None.
+        path: Where the table lies on disk (also for an `np.memmap`), or None.
         dim: d_a.
 
     Raises:
-        ValueError: If it is no two-dimensional table of numbers.
+        ValueError: If `values` is not a two-dimensional array of numbers.
     """
 
     def __init__(self, values: np.ndarray | str | PathLike[str]):
@@ -58,7 +58,7 @@ class ActionTable:
         """Refuse ids (...) that name no row.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If there is such an id.
         """
         if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
             raise ValueError(
@@ -68,17 +68,17 @@ class ActionTable:
 
     @property
     def reference(self) -> dict[str, str | int | None]:
-        """What a saved agent keeps of the table, in plain JSON: its path, its checksum and its number of rows."""
+        """The path, checksum and number of rows of the table, in plain JSON, for a saved agent."""
         return {"path": self.path, "sha256": self.sha256, "rows": len(self)}
 
     def check_beginning(self, reference: Mapping[str, Any]) -> None:
-        """Raise an error unless this table begins with the rows of the saved one.
+        """Refuse this table unless it begins with the rows of a saved one.
 
         Args:
-            reference: The other table's :attr:`reference`.
+            reference: The saved table's :attr:`reference`.
 
         Raises:
-            ValueError: If this one is shorter, or begins otherwise.
+            ValueError: If this table is shorter, or its first rows differ.
         """
         n, sha256 = int(reference["rows"] or 0), str(reference["sha256"])
         if len(self) < n or self.sha256_of_first(n) != sha256:
@@ -90,7 +90,7 @@ class ActionTable:
 
     @property
     def sha256(self) -> str:
-        """Checksum over type, shape and values; read once, in pieces."""
+        """Checksum over type, shape and values. The values are read once, in pieces."""
         if self._sha256 is None:
             self._sha256 = self._checksum(len(self))
         return self._sha256
@@ -118,10 +118,10 @@ def find_action_table(
         given: The argument `action_features`.
         of_environment: The environment's attribute of that name.
         trained_with: The :attr:`ActionTable.reference` of a saved agent; the table must begin with those rows.
-        largest_id: That the observation may hold.
+        largest_id: The largest id that an observation may hold.
 
     Raises:
-        ValueError: If there is none, or it names other actions, or lacks a row.
+        ValueError: If there is no table, if it names other actions, or if it lacks a row.
     """
     saved = trained_with or {}
     source: Any = given if given is not None else of_environment
@@ -146,7 +146,7 @@ def find_action_table(
 
 
 def _memmap_path(values: np.ndarray) -> str | None:
-    """The file beneath an array, also where a view has hidden the memory map."""
+    """The file that an array is mapped from, even if the array is a view of the memory map."""
     base: Any = values
     while base is not None:
         if isinstance(base, np.memmap) and base.filename is not None:

@@ -18,16 +18,16 @@ from dynaq_algo.world_model import RewardForecasts
 
 __all__ = ["check_attributes"]
 
-# Never in a file of an agent: of `env`, SB3 would make an environment of the name that stood there.
+# Never in a file of an agent. From `env`, for instance, SB3 would make the environment that the file names.
 NEVER_SAVED = {"env", "policy", "device", "replay_buffer"}
-# Of what an agent cannot be built without; a constructor checks ranges.
+# Types of the attributes without which no agent can be built. The constructor checks ranges.
 KINDS: dict[Any, tuple[str, ...]] = {
     spaces.Space: ("observation_space", "action_space"),
     dict: ("policy_kwargs", "replay_buffer_kwargs"),
     int: ("verbose", "n_envs", "num_timesteps", "buffer_size", "batch_size", "learning_starts", "gradient_steps"),
     int | float: ("gamma", "tau", "exploration_initial_eps", "exploration_final_eps", "exploration_fraction"),
 }
-# Of what it may lack; where it is there, learning goes on from it.
+# Types of attributes that a file may lack. If one is there, learning continues from it.
 KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     int: (
         *("_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls"),
@@ -51,21 +51,21 @@ KINDS_OF_STATE: dict[Any, tuple[str, ...]] = {
     TransitionForecasts: ("transition_forecasts",),
 }
 LONGEST_NAME = 255
-"""Letters of a file's name on the usual file systems."""
+"""Longest name of a file, in letters, on the usual file systems."""
 MOST_LETTERS = 4_000
-"""Of a path, likewise."""
+"""Longest path, in letters, on the usual file systems."""
 
 
 def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> None:
-    """Refuse attributes that are no state of an agent.
+    """Refuse attributes that do not belong to the state of an agent, or are of another type.
 
     Args:
-        shown: The file, as errors name it.
-        data: What it sets, by name.
-        agent_class: Of the agent; what the class itself defines no file may set.
+        shown: How errors name the file.
+        data: The attributes that the file sets, by name.
+        agent_class: The agent's class. A file may not set a name that the class itself defines.
 
     Raises:
-        AgentFileError: If there is one.
+        AgentFileError: If there is such an attribute.
     """
     if wrong := [name for name in data if hasattr(agent_class, name) or name in NEVER_SAVED]:
         raise AgentFileError(f"{shown} sets `{wrong[0]}`, which is no argument of an agent. Save the agent again.")

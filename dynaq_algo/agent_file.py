@@ -1,4 +1,4 @@
-"""The zip of a saved agent: SB3's layout, its arguments as JSON and its tensors; nothing in it is executed."""
+"""The zip of a saved agent: SB3's layout, with arguments as JSON, and tensors. Nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ LEFT_OUT = "left out"
 PICKLED = ":serialized:"
 
 REMADE = ("lr_schedule", "exploration_schedule", "_planner", "_kept_values")
-"""Attributes that are made of others as an agent is built."""
+"""Attributes that are not saved, because an agent makes them anew from others when it is built."""
 
 File = str | PathLike[str] | io.BufferedIOBase
 
 
 class AgentFileError(ValueError):
-    """A file of an agent is not what it should be; one line says which, what is wrong and what to do."""
+    """A file of an agent is not what it should be. One line names the file, the fault and the way out."""
 
 
 def written_by() -> str:
-    """What this project's files say of who wrote them."""
+    """Name and version of this package, which its files record."""
     try:
         return f"dynaq_algo {metadata.version('jobrec-gym')}"
     except metadata.PackageNotFoundError:  # from a folder of sources
@@ -60,14 +60,15 @@ def written_by() -> str:
 def write_agent(
     path: File, kind: str, data: Mapping[str, Any], params: Mapping[str, Any], left_out: Collection[str]
 ) -> None:
-    """Write the zip of an agent; a file appears whole or not at all.
+    """Write the zip of an agent. The file appears whole or not at all.
 
     Args:
-        path: Where to; a path without a suffix gets `.zip`, as SB3 has it.
+        path: Where to write; a path without a suffix gets `.zip`, as in SB3.
         kind: The name of the agent's class.
-        data: Its attributes by name.
+        data: The agent's attributes by name.
         params: State dictionaries by name.
-        left_out: Names of attributes that are not to be written. Of one that could not have been, the file says so.
+        left_out: Names of attributes that are not written. If such an attribute could not be written as JSON, the file
+            says that it is missing.
 
     Raises:
         ValueError: If another attribute cannot be written as JSON.
@@ -101,10 +102,10 @@ def write_agent(
 
 @contextmanager
 def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
-    """An open file that appears at a path, whole, once the block ends well; its folder is made.
+    """An open file that appears at a path, whole, once the block ends without an error. Missing folders are made.
 
     Raises:
-        OSError: If it cannot be written, with the path.
+        OSError: If it cannot be written; the message names the path.
     """
     place = Path(path)
     with naming(place):
@@ -122,7 +123,7 @@ def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(place: Path) -> Iterator[None]:
-    """Lets errors of the system name `place` if they name no file, or a scratch file beside it."""
+    """Make errors of the system name `place` if they name no file, or a temporary file beside it."""
     try:
         yield
     except OSError as error:
@@ -143,12 +144,12 @@ def read_agent(
 
     Args:
         path: The zip; a path may lack its suffix.
-        networks: What may have tensors in it.
+        networks: Names of the attributes that may have tensors in the file.
         custom_objects: Values by name that replace saved ones. The saved ones are not read.
-        max_bytes: How much memory its content may take.
+        max_bytes: How much memory the content may take.
 
     Returns:
-        Its attributes by name, and the zip in memory, as it was checked.
+        The agent's attributes by name, and the checked zip in memory.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -165,7 +166,7 @@ def read_agent(
             raise AgentFileError(
                 f"{shown} holds no agent, or not a whole one. Save it again by `model.save(path)`, or take a copy."
             )
-        content = {name: archive.read(name) for name in names}  # its checksum is compared
+        content = {name: archive.read(name) for name in names}  # `read` compares the checksum
         data = json.loads(content[DATA])
         if not isinstance(data, dict):
             raise AgentFileError(f"{shown} holds no agent: its `{DATA}` is no dictionary.")
@@ -189,7 +190,7 @@ def read_agent(
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, entry in content.items():
-            if name != VARIABLES:  # there are none; what stood there would be set whatever its name
+            if name != VARIABLES:  # no agent has any, and SB3 would set whatever attribute this entry names
                 archive.writestr(name, entry)
     buffer.seek(0)
     return _attributes(shown, data, custom_objects or {}, max_bytes), buffer
@@ -200,8 +201,8 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
     """Turn an error while a file is read into one line that names the file.
 
     Args:
-        shown: Its name.
-        what: What it should be.
+        shown: How the message names the file.
+        what: What the file should be, such as "agent".
 
     Raises:
         AgentFileError: In place of the errors that zipfile, json and torch raise.
@@ -216,7 +217,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
         *(SyntaxError, tokenize.TokenError),  # numpy reads the header of an array as Python
     ) as error:
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # of the file itself, that it is a folder for instance
+            raise  # about the file itself, for instance that it is a folder
         raise AgentFileError(
             f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or take a copy."
         ) from error
@@ -230,7 +231,7 @@ def building(shown: str) -> Iterator[None]:
     tensors does not.
 
     Raises:
-        AgentFileError: In place of what torch raises, and of what comes of arguments of another kind.
+        AgentFileError: In place of torch's errors, and of errors due to arguments of a wrong type.
     """
     try:
         yield
@@ -253,15 +254,15 @@ def building(shown: str) -> Iterator[None]:
 def convert_agent(old: str | PathLike[str], new: str | PathLike[str], exclude: Collection[str] = ()) -> None:
     """Rewrite an agent of an earlier version, whose arguments are pickled Python, as this version writes it.
 
-    This runs what is in the old file: only for a file of your own, or where nothing else is at stake.
+    This executes code from the old file. Use it only for a file of your own, or in a throw-away environment.
 
     Args:
         old: The zip.
-        new: Where to.
-        exclude: Names of what cannot be written without code; `load` then takes it as `custom_objects`.
+        new: Where the new zip is written.
+        exclude: Names of attributes that are code, and are left out. `load` takes them as `custom_objects`.
 
     Raises:
-        ValueError: If something else cannot be written.
+        ValueError: If another attribute cannot be written as JSON.
     """
     data, params, _ = load_from_zip_file(Path(old), device="cpu")
     data = data or {}
@@ -284,7 +285,7 @@ def _opened(path: File) -> Iterator[Any]:
 
 
 def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> None:
-    """What torch wrote is a zip itself, which must not unpack to more than it is."""
+    """Check an entry that torch wrote: a zip in the zip, whose unpacked size and checksums torch does not check."""
     with reading(shown), zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
             raise AgentFileError(
@@ -323,6 +324,6 @@ def _attributes(
 
 
 def _line(error: BaseException) -> str:
-    """The beginning of what an error says, in one line."""
+    """The beginning of an error's message, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}{'...' if len(text) > 160 else ''}"

@@ -1,4 +1,4 @@
-"""An SB3 algorithm on candidate sets: environments, replay, rollouts and saving. A subclass says what is learned."""
+"""Base of SB3 algorithms on candidate sets: environments, replay, rollouts and saving. A subclass adds the learning."""
 
 from __future__ import annotations
 
@@ -63,29 +63,30 @@ __all__ = ["CandidateAlgorithm"]
 
 # Transitions whose reward components are logged as a mean.
 WINDOW = 1_000
-# Of the replay and the rollout, which a zip does not hold; a checkpoint does.
+# Counters of the replay and the rollout. A checkpoint holds them, the zip of an agent does not.
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
-# Arguments of SB3's DQN.
+# Arguments of SB3's DQN that have no meaning here.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
 
 
 class CandidateAlgorithm(DQN):
     """Base of off-policy algorithms that choose from a set of candidates; a subclass adds the learning method.
 
-    It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts, copies the
-    target network when that is due, keeps where the weights began, hands on what was told rather than tried, and saves
-    and loads. A subclass makes the networks and what is kept of the target's values in :meth:`_setup_model`, and
-    defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and :meth:`_optimizers`.
+    It takes environments in all their forms, makes policies, keeps a compact replay, collects rollouts and copies the
+    target network when that is due. It keeps the initial weights for `weight_pull`, learns from answers given outside
+    of :meth:`learn`, and saves and loads. A subclass makes the networks and `_kept_values`, the target network's values
+    that are kept, in :meth:`_setup_model`. It defines :meth:`predict`, :meth:`train`, :meth:`_offline_update` and
+    :meth:`_optimizers`.
 
     Args:
-        policy: As for :class:`~dynaq_algo.dynaq.DynaQ`, as all that follow.
+        policy: See :class:`~dynaq_algo.dynaq.DynaQ` for this and all other arguments.
         env: Environment.
-        action_features: For id observations, where not the environment's.
-        pair_features: What `pairs` would be of pairs that nobody was shown, where not the environment's.
+        action_features: For id observations; by default those of the environment.
+        pair_features: Function that gives `pairs` of pairs that nobody was shown; by default that of the environment.
         relabel: Whether rewards in replay follow the latest weights of their components.
-        gradient_steps: None for 1, with several environments -1.
-        weight_pull: Share of its way back to where it began that each weight moves after an update.
-        policy_kwargs: Of the policy.
+        gradient_steps: None for 1 with one environment, and -1 with several.
+        weight_pull: After each update every weight moves this share of the way back to its initial value.
+        policy_kwargs: Arguments of the policy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN`.
 
     Raises:
@@ -93,7 +94,7 @@ class CandidateAlgorithm(DQN):
         TypeError: If an argument is unknown.
     """
 
-    # What has tensors in a file; a subclass with further networks adds their names.
+    # Attributes whose tensors a file holds; a subclass with further networks adds their names.
     saved_networks: ClassVar[frozenset[str]] = frozenset({"policy", "world_model", "anchors"})
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CandidatePolicy": CandidatePolicy}
     policy: CandidatePolicy  # type: ignore[assignment]
@@ -146,11 +147,11 @@ class CandidateAlgorithm(DQN):
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
-        # What the environment shows, for a saved agent; see what_is_read.
+        # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
         self._gradient_steps_by_default = gradient_steps is None
         self._n_transitions = 0
-        # Whether learning has begun from weights to which `weight_pull` leads back; a saved agent then holds them.
+        # Whether the initial weights for `weight_pull` are kept; a saved agent then holds them.
         self._is_anchored = False
         self._action_table_reference: dict[str, str | int | None] | None = None
         self._validity = Validity()
@@ -159,7 +160,7 @@ class CandidateAlgorithm(DQN):
     # ------------------------------------------------------------------ set-up
 
     def _setup_model(self) -> None:
-        """All but the networks."""
+        """Make everything but the networks."""
         layout = CandidateLayout(self.observation_space, self.action_space)
         if self.env is not None:
             refuse_normalised_observations(self.env)
@@ -192,9 +193,9 @@ class CandidateAlgorithm(DQN):
         self._n_scored = self._rollout_steps = self._rollout_episodes = 0
 
     def _find_pair_features(self) -> None:
-        """Tell the replay whom to ask about pairs that nobody was shown: the argument's function, or the environment's.
+        """Give the replay a function for pairs that nobody was shown: the argument's, or the environment's.
 
-        Without an environment, as of an agent that only predicts, nobody has to be there.
+        An agent without an environment, which only predicts, needs none.
         """
         if self.env is not None and self.replay_buffer.n_pairs:
             offered = attribute_of(self.env, "pair_features")
@@ -202,7 +203,7 @@ class CandidateAlgorithm(DQN):
             self.replay_buffer.pair_features = of_environment if self.pair_features is None else self.pair_features
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Make new random generators; a given seed is passed on to the environments, and no global state is touched."""
+        """Make new random generators, and pass a given seed on to the environments. No global state is touched."""
         if seed is not None:
             seed = require_whole("seed", seed, 0)
         names = ("exploration", "replay", "planning", "pretrain", "weights")
@@ -213,13 +214,13 @@ class CandidateAlgorithm(DQN):
 
     @contextmanager
     def _drawing_weights(self) -> Iterator[None]:
-        """Torch initialises layers from its global generator: lend it a seed and give it back as it was."""
+        """Seed torch's global generator, from which layers are initialised, and restore its state afterwards."""
         with th.random.fork_rng(devices=[]):
             th.default_generator.manual_seed(int(self._rngs["weights"].integers(2**63)))
             yield
 
     def _make_policy(self) -> CandidatePolicy:
-        """A policy of the class that was asked for, which knows the scale of `pairs` where environments tell it."""
+        """A policy of the chosen class. It is told the scale of `pairs` if the environments give a sample."""
         policy: CandidatePolicy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
             self.action_space,
@@ -232,7 +233,7 @@ class CandidateAlgorithm(DQN):
         return policy.to(self.device)
 
     def set_env(self, env: GymEnv | VectorEnv, force_reset: bool = True) -> None:
-        """Change the environment, see SB3; candidate ids must name the same actions.
+        """Change the environment, see SB3. Candidate ids must name the same actions in the new one.
 
         Raises:
             ValueError: If the environment does not show what the agent reads, shows another number of candidates, or
@@ -275,12 +276,12 @@ class CandidateAlgorithm(DQN):
     def learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> Self:
         """Interact and train, as :meth:`stable_baselines3.DQN.learn`.
 
-        A callback sees a step when it is complete (stored and counted), so one that returns False loses nothing: the
-        training that is due comes first when learning goes on with `reset_num_timesteps=False`.
+        A callback sees a step when it is complete (stored and counted). If the callback returns False, nothing is lost:
+        when learning continues with `reset_num_timesteps=False`, the training that is due comes first.
 
         Raises:
-            ValueError: If `total_timesteps` is no whole number of 0 or more.
-            NothingLearned: If no transition was valid; where some were not, one warning says how many.
+            ValueError: If `total_timesteps` is not a whole number of 0 or more.
+            NothingLearned: If no transition was valid. If only some were invalid, a warning says how many.
         """
         require_whole("total_timesteps", total_timesteps, 0)
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
@@ -302,9 +303,9 @@ class CandidateAlgorithm(DQN):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
-        """Interact until training is due, as in SB3. Unlike there, callbacks see a step after it is stored.
+        """Interact until training is due, as in SB3. Unlike in SB3, callbacks see a step after it is stored.
 
-        A rollout that a callback stopped is taken up where it was left.
+        A rollout that a callback stopped continues where it stopped.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
@@ -337,7 +338,7 @@ class CandidateAlgorithm(DQN):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Any action before `learning_starts`, then what :meth:`predict` says while it explores; twice, as in SB3."""
+        """A random action before `learning_starts`, then that of :meth:`predict`, exploring. Given twice, as in SB3."""
         obs: Any = self._last_obs
         if self.num_timesteps < learning_starts:
             action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
@@ -346,13 +347,13 @@ class CandidateAlgorithm(DQN):
         return action, action
 
     def _on_step(self) -> None:
-        """After each vector step: count it, and lower epsilon."""
+        """Count a vector step, and lower epsilon."""
         self._count_transitions(self.n_envs)
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def _see(self, decisions: DecisionBatch) -> None:
-        """Show the features what is about to be decided, so that they know the scale of their inputs."""
+        """Show the features the next decisions, from which they learn the scale of their inputs."""
         candidates = None if self.policy.layout.uses_ids else decisions.candidates
         self.policy.features.see(candidates, decisions.pairs)
 
@@ -365,7 +366,7 @@ class CandidateAlgorithm(DQN):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store one step; what follows a truncated step is its terminal observation, not the reset's."""
+        """Store one step. A truncated step's next observation is the terminal one, not that of the reset."""
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & dones
         layout = self.policy.layout
         next_obs = layout.read(new_obs)
@@ -385,20 +386,20 @@ class CandidateAlgorithm(DQN):
         self._last_obs = new_obs
 
     def _new_transitions(self, most: int | None) -> Transitions | None:
-        """Those that were stored since this was last asked, the newest `most` of them; None where there are none."""
+        """Transitions stored since the last call, at most the newest `most`; None if there are none."""
         n_new = min(self.replay_buffer.n_added - self._n_scored, len(self.replay_buffer))
         self._n_scored = self.replay_buffer.n_added
         n_new = n_new if most is None else min(n_new, most)
         return self.replay_buffer.newest(n_new) if n_new > 0 else None
 
     def _normalised(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards (n,) in the scale of learning."""
+        """Rewards (n,) as `VecNormalize` scales them; as they are without it."""
         if self._vec_normalize_env is None:
             return reward
         return self._vec_normalize_env.normalize_reward(reward).astype(np.float32)
 
     def _take_note(self, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Of one step of all environments: what is valid, the latest weights of the reward, and its components."""
+        """Note which transitions of one step are valid, the reward's latest weights, and its components."""
         for info, is_valid in zip(infos, self._validity.count(infos), strict=True):
             if is_valid:
                 if self.relabel:
@@ -409,7 +410,7 @@ class CandidateAlgorithm(DQN):
     # ------------------------------------------------------------------ target network, and weights as they began
 
     def _count_transitions(self, n: int) -> None:
-        """Count n more, and copy the target network when its interval has passed."""
+        """Count n more transitions, and copy the target network when its interval has passed."""
         copies_before = self._n_transitions // self.target_update_interval
         self._n_transitions += n
         if self._n_transitions // self.target_update_interval > copies_before:
@@ -419,18 +420,18 @@ class CandidateAlgorithm(DQN):
         self.q_net_target.load_state_dict(self.q_net.state_dict())
 
     def _drop_anchor(self) -> None:
-        """Keep where the weights are when learning begins."""
+        """Keep the weights as they are when learning begins."""
         if self.weight_pull and not self._is_anchored:
             self._is_anchored = True
             self._make_anchors()
 
     def _pull_back(self, network: str) -> None:
-        """After an update of `q_net` or `world_model`: a share of the way back."""
+        """Move the weights of `q_net` or `world_model` a share of the way back, after an update."""
         if self.weight_pull and network in self.anchors:
             self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
 
     def _make_anchors(self) -> None:
-        """Where the weights are, if learning has begun; of a loaded agent only the shapes, and the values follow."""
+        """Keep the present weights if learning has begun. A loaded agent's are then read from the file."""
         self.anchors = anchors_of({"q_net": self.q_net, "world_model": self.world_model} if self._is_anchored else {})
 
     # ------------------------------------------------------------------ what is told
@@ -446,22 +447,23 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Learn from answers that were given outside of :meth:`learn`, one after the other.
 
-        Each is stored, counts as an interaction, and is followed by the updates that `learn` would make with
-        `train_freq=1`. Nothing is stored if one of a batch is refused. A set with another number of candidates than in
-        training is stored with the chosen one first, then those that the mask allows. If it has too few, the first one
-        is repeated; if it has too many, the last ones are left out.
+        Each answer is stored, counts as an interaction, and is followed by the updates that `learn` would make with
+        `train_freq=1`. Nothing is stored if one answer of a batch is refused. If a candidate set has another number of
+        candidates than in training, it is stored with the chosen one first, then those that the mask allows. If it has
+        too few, the first one is repeated; if it has too many, the last ones are left out.
 
         Args:
             observation: One observation or a batch of n.
             action: Index of the recommended candidate, () or (n,).
             reward: What it earned, () or (n,).
-            next_obs: What followed; may be left out where gamma is 0.
-            terminated: Whether that ended the episode, () or (n,).
-            info: Of each answer, as an environment gives it; `transition_valid` False leaves one out.
+            next_obs: The observation after the answer; may be left out where gamma is 0.
+            terminated: Whether the answer ended the episode, () or (n,).
+            info: The info of each answer, as an environment gives it; an answer with `transition_valid` False is left
+                out.
 
         Raises:
-            ValueError: If numbers of rows differ, an action names no candidate, an id no action, a number is not
-                finite, or `next_obs` is missing.
+            ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
+                of actions, a number is not finite, or `next_obs` is missing.
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
@@ -494,16 +496,17 @@ class CandidateAlgorithm(DQN):
         terminated. The target network is copied every `target_update_interval` updates and at the end.
 
         Args:
-            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids where observations hold ids, `reward` (n,),
-                `pairs` (n, p) where observations have them, and optionally `terminated` (n,) bool and `weight` (n,):
-                how much each row counts, in units of their mean. Entries whose names begin with `info:` are left alone.
+            dataset: `state` (n, d_s), `action` (n, d_a), or (n,) ids if observations hold ids, `reward` (n,), and
+                `pairs` (n, p) if observations have them. Optionally `terminated` (n,) bool and `weight` (n,), which
+                says how much each row counts, relative to the mean weight. Entries whose names begin with `info:` are
+                ignored.
             epochs: Passes over the data, each in a new order.
-            batch_size: Pairs in each update; that of learning by default.
-            progress_bar: Show one, with SB3's extra dependencies.
+            batch_size: Pairs in each update; by default the agent's `batch_size`.
+            progress_bar: Show a progress bar, which needs SB3's extra dependencies.
 
         Returns:
-            `loss` and `model_loss`, means over the last epoch, as far as there is a network of either; also logged by
-            epoch under `pretrain/`.
+            Means over the last epoch: `loss` if a Q-network learns, and `model_loss` if a world model's network learns.
+            They are also logged each epoch under `pretrain/`.
 
         Raises:
             ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if
@@ -534,12 +537,12 @@ class CandidateAlgorithm(DQN):
                 self.logger.record(f"pretrain/{name}", value)
             self.logger.dump(step=n_updates)
         self._sync_target()
-        self._is_anchored = False  # learning begins anew, from here
+        self._is_anchored = False  # `weight_pull` leads back to the weights after pre-training
         return means
 
     @property
     def _optimizers(self) -> list[th.optim.Optimizer]:
-        """Of the networks that learn."""
+        """Optimisers of the networks that learn."""
         raise NotImplementedError
 
     def _offline_update(self, batch: OfflineBatch) -> dict[str, th.Tensor]:
@@ -547,7 +550,7 @@ class CandidateAlgorithm(DQN):
         raise NotImplementedError
 
     def _update_offline(self, batch: OfflineBatch, number: int) -> dict[str, th.Tensor]:
-        """The update of this number, counted from 1, and a copy of the target network where that is due."""
+        """Make the update of this number, counted from 1, and copy the target network if that is due."""
         losses = self._offline_update(batch)
         if number % self.target_update_interval == 0:
             self._sync_target()
@@ -575,13 +578,14 @@ class CandidateAlgorithm(DQN):
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Save the agent without its replay, as SB3, but as JSON and tensors; a table of actions by path and checksum.
+        """Save the agent without its replay, like SB3, but as JSON and tensors.
+
+        Of a table of actions only the path and the checksum are saved.
 
         Args:
             path: The zip.
-            exclude: Names of attributes to leave out. What can be written only as code, such as a function for a
-                learning rate or a class of one's own, must be left out; it is given back by
-                `load(path, custom_objects={...})`.
+            exclude: Names of attributes to leave out. An attribute that is code, such as a function for the learning
+                rate or a class of your own, must be left out. `load(path, custom_objects={...})` gives it back.
             include: Names to write although SB3 leaves them out.
 
         Raises:
@@ -604,33 +608,33 @@ class CandidateAlgorithm(DQN):
         max_bytes: int = MAX_BYTES,
         **kwargs: Any,
     ) -> Self:
-        """Load what :meth:`save` wrote, as SB3. Nothing in the file is executed.
+        """Load what :meth:`save` wrote, like SB3. Nothing in the file is executed.
 
-        The environment may show another number of candidates than in training, and more actions, at the end of its
-        table.
+        The environment may show another number of candidates than in training, and its table of actions may have more
+        rows at the end.
 
         Args:
             path: The zip.
-            env: Where it is to act, or to learn on.
+            env: Environment in which the agent acts or learns.
             device: Where networks are computed.
             custom_objects: Values by name that replace saved ones, or that were not saved because they are code.
-            max_bytes: What the file may unpack to, 2 GiB by default.
+            max_bytes: Largest uncompressed size of the file, 2 GiB by default.
             **kwargs: Further arguments of SB3's `load`, or of the class.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            AgentFileError: If it is no agent of this version, is not whole, was changed, or holds code.
-            ValueError: If the environment shows something else than what the agent reads, or names other actions.
+            AgentFileError: If it is not an agent of this version, is not whole, was changed, or holds code.
+            ValueError: If the environment does not show what the agent reads, or its ids name other actions.
         """
         if env is not None:
             env = as_vec_env(env)
-            # Its own spaces in place of the saved ones, which SB3 would want to be equal; _setup_model compares.
+            # The environment's spaces replace the saved ones, because SB3 wants them equal; _setup_model compares them.
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
         data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
         shown = path if isinstance(path, (str, PathLike)) else "the file"
         check_attributes(shown, data, cls)
-        # SB3 then reads its tensors, and unpickles nothing: every attribute is given.
+        # SB3 then reads only the tensors. It unpickles nothing, because every attribute is given.
         with building(str(shown)):
             return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
 
@@ -641,18 +645,18 @@ class CandidateAlgorithm(DQN):
     def load_replay_buffer(  # type: ignore[override]
         self, path: str | PathLike[str], truncate_last_traj: bool = True, max_bytes: int = MAX_ARRAY_BYTES
     ) -> None:
-        """Load what :meth:`save_replay_buffer` wrote; trajectories have no meaning here.
+        """Load what :meth:`save_replay_buffer` wrote.
 
-        The whole file is checked first. One that is refused leaves the replay as it is.
+        The whole file is checked first. A file that is refused leaves the replay as it is.
 
         Args:
             path: The file.
-            truncate_last_traj: SB3's; not used.
-            max_bytes: What the file may unpack to, 16 GiB by default.
+            truncate_last_traj: Not used; SB3's argument, but a replay of single transitions has no trajectories.
+            max_bytes: Largest uncompressed size of the file, 16 GiB by default.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            AgentFileError: If it is no replay, is not whole, was changed, or holds numbers that are not finite.
+            AgentFileError: If it is not a replay, is not whole, was changed, or holds numbers that are not finite.
             ValueError: If it is of another layout, or its ids name no action.
         """
         self.replay_buffer.load(path, max_bytes, None if self.action_table is None else len(self.action_table))
@@ -661,17 +665,17 @@ class CandidateAlgorithm(DQN):
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Save everything that :meth:`load_checkpoint` needs to go on as if the run had not been stopped.
 
-        The folder holds the model, the replay, random states, and what the environments answer to `get_state()`. It is
-        replaced as a whole; an old checkpoint is never lost.
+        The folder holds the model, the replay, random states, and the result of the environments' `get_state()`. It is
+        replaced as a whole, so an old checkpoint is never lost.
 
         Args:
-            folder: Where to.
+            folder: Where the checkpoint is written.
             exclude: See :meth:`save`.
 
         Raises:
             ValueError: As for :meth:`save`.
         """
-        # Before the first reset there is nothing to keep of an environment.
+        # Before the first reset an environment has no state to keep.
         running = self.env is not None and self._last_obs is not None
         with new_folder(folder) as new:
             self.save(new / "model.zip", exclude)
@@ -681,15 +685,16 @@ class CandidateAlgorithm(DQN):
 
     @classmethod
     def load_checkpoint(cls, folder: str | PathLike[str], env: GymEnv | VectorEnv, **kwargs: Any) -> Self:
-        """Go on from a checkpoint: `learn(M, reset_num_timesteps=False)` then equals the run that was not stopped.
+        """Continue from a checkpoint: `learn(M, reset_num_timesteps=False)` then equals the run that was not stopped.
 
-        On CPU it is equal to the bit, if the environment offers `get_state() -> dict` and `set_state(dict)` and
-        `total_timesteps` is the same in sum. Otherwise it warns, and new episodes begin.
+        On CPU the run is equal to the bit if the environment offers `get_state() -> dict` and `set_state(dict)`, and if
+        the values of `total_timesteps` add up to the same sum. If the checkpoint holds no state of the environments,
+        this warns and new episodes begin.
 
         Args:
             folder: Where :meth:`save_checkpoint` wrote.
-            env: A fresh environment of the same make.
-            **kwargs: For :meth:`load` (`device`, `action_features`, ...).
+            env: A fresh environment, built in the same way.
+            **kwargs: Arguments of :meth:`load` (`device`, `action_features`, ...).
 
         Raises:
             FileNotFoundError: If there is no checkpoint.
@@ -716,13 +721,13 @@ class CandidateAlgorithm(DQN):
             )
             model._last_obs = None
         elif state["running"]:
-            # The seeds that loading has left for the next reset belong to the beginning of the run.
+            # Loading has left seeds for the next reset, which belong to the beginning of the run.
             model.env.unwrapped._reset_seeds()
             write_env_state(model.env, state["env"])
         return model
 
     def _run_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the model, the replay and the environments."""
+        """The part of a checkpoint that is not in the model, the replay or the environments."""
         return {
             "n_envs": self.n_envs,
             "counters": {name: getattr(self, name) for name in COUNTERS},

@@ -28,21 +28,21 @@ __all__ = [
 BOOTSTRAPS = ("same_action", "max", "double")
 PLANNING = ("background", "decision_time")
 MOST_BONUS = 1_000_000
-"""Standard deviations that count as much as a reward."""
+"""Largest `exploration_bonus`."""
 MOST_COLLECTED = 1_000_000
-"""Steps from one training to the next."""
+"""Most steps from one training to the next."""
 MOST_DRAWN = 1 << 24
-"""Transitions of one draw, which take a gigabyte or more."""
+"""Most transitions of one draw; so many take a gigabyte or more."""
 
 
 def best_match(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: a suggestion for a misspelt name, or nothing."""
+    """The end of an error message: a suggestion for a misspelt name, or an empty text if no name is near."""
     matches = difflib.get_close_matches(str(name), list(known), n=1)
     return f": did you mean {matches[0]!r}?" if matches else ""
 
 
 def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a value of an argument that is none of those known.
+    """Refuse a value of an argument that is not among the known ones.
 
     Raises:
         ValueError: If it is not.
@@ -55,7 +55,7 @@ def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[s
     """Refuse names of arguments that are not known.
 
     Raises:
-        TypeError: If there is one.
+        TypeError: If a name is unknown.
     """
     known = sorted(known)
     if unknown := [name for name in given if name not in known]:
@@ -63,10 +63,10 @@ def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[s
 
 
 def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[str]) -> None:
-    """Refuse keywords in the argument `name` that the thing made from them does not take.
+    """Refuse keywords in the argument `name` that the class or function `made` does not take.
 
     Raises:
-        TypeError: If there is one.
+        TypeError: If a keyword is unknown.
     """
     if not callable(made):
         raise TypeError(f"`{name}` are arguments of a class, got {made!r:.80} for the class.")
@@ -76,20 +76,20 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, whatever its type; True is none."""
+    """Whether a value is a whole number of any type. True and False do not count as numbers."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def require_whole(name: str, value: Any, least: int) -> int:
-    """A whole number as an int, whatever its type.
+    """A whole number of any type as an int.
 
     Args:
-        name: Of the argument.
-        value: What was given; True is no number.
-        least: The smallest that is allowed.
+        name: Name of the argument.
+        value: The given value; True and False do not count as numbers.
+        least: The smallest allowed number.
 
     Raises:
-        ValueError: If it is none, or too small.
+        ValueError: If the value is not a whole number, or too small.
     """
     if not is_whole(value):
         raise ValueError(f"`{name}` must be a whole number of {least} or more, got {value!r:.80}.")
@@ -102,7 +102,7 @@ def require_sizes(name: str, value: Any) -> list[int]:
     """Sizes of hidden layers.
 
     Raises:
-        ValueError: If they are no whole numbers of 1 or more, or none.
+        ValueError: If they are not whole numbers of 1 or more, or if there are none.
     """
     whole = isinstance(value, Sequence) and all(
         isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1 for size in value
@@ -116,7 +116,7 @@ def require_number(name: str, value: Any) -> float:
     """A finite number.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a finite number, got {value!r:.80}.")
@@ -148,10 +148,10 @@ def check_collecting(given: Mapping[str, Any]) -> None:
 
 
 def check_learning(given: Mapping[str, Any]) -> None:
-    """Check all arguments of :class:`~dynaq_algo.dynaq.DynaQ` by name that it learns by; others are left alone.
+    """Check those arguments of :class:`~dynaq_algo.dynaq.DynaQ` that control learning; others are ignored.
 
     Raises:
-        ValueError: If a choice is unknown, or a number out of range.
+        ValueError: If a choice is unknown, or a number is out of range.
     """
     refuse_other_choice("planning", given["planning"], PLANNING)
     refuse_other_choice("bootstrap", given["bootstrap"], BOOTSTRAPS)

@@ -1,4 +1,4 @@
-"""Arrays of a file that may be from others: checked before memory is taken, without pickle."""
+"""Reads arrays from a file that others may have made: checks it before taking memory, and uses no pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dynaq_algo.agent_file import AgentFileError, reading
 __all__ = ["MAX_ARRAY_BYTES", "read_arrays"]
 
 MAX_ARRAY_BYTES = 1 << 34
-"""What a file of arrays may take of memory, by default."""
+"""How much memory, in bytes, a file of arrays may take by default."""
 
 
 def read_arrays(
@@ -24,14 +24,14 @@ def read_arrays(
     """The arrays of an .npz file by name.
 
     Args:
-        file: Where it is, or an open file that can be sought in.
-        shown: Its name in messages.
-        what: What it is in messages, such as "replay".
-        max_bytes: Of all arrays together.
+        file: Its path, or an open file with `seek`.
+        shown: How messages name the file.
+        what: What messages call it, such as "replay".
+        max_bytes: Limit of all arrays together, uncompressed.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        AgentFileError: If it is not an .npz file, is incomplete, was changed, holds objects or is larger than
+        AgentFileError: If it is not an .npz file, is incomplete, was changed, holds objects or unpacks to more than
             `max_bytes`.
     """
     with reading(shown, what), zipfile.ZipFile(file) as archive:
@@ -50,10 +50,10 @@ def read_arrays(
 
 
 def _check_header(shown: str, entry: zipfile.ZipInfo, content: Any) -> None:
-    """An array is as large as its header says: numpy takes the memory before it reads.
+    """Check that an array is as large as its header says, because numpy takes the memory before it reads.
 
     Raises:
-        AgentFileError: If it is not, or of objects.
+        AgentFileError: If the size differs, or the array holds objects.
     """
     head = io.BytesIO(content.read(min(entry.file_size, 1 << 16)))
     version = np.lib.format.read_magic(head)

@@ -1,4 +1,4 @@
-"""Contextual bandits with SB3's methods: try them first where a recommendation changes only its own reward."""
+"""Contextual bandits with SB3's methods. Try them first if a recommendation changes only its own reward."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _ARGUMENTS, _LEARNED = "arguments.json", "learned.npz"
 
 
 class Bandit:
-    """Chooses the candidate of the highest score and learns from each reward. Subclasses define scores and learning.
+    """Chooses the candidate with the highest score and learns from each reward. Subclasses define scores and learning.
 
-    A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. It hands all of its
+    A subclass defines :meth:`q_values`, and, if it learns, :meth:`explore` and :meth:`observe`. It passes all of its
     arguments but `env` to this constructor by name. They are saved as JSON, so they must be plain values.
 
     Args:
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
             Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
-        gamma: Used only for the discounted return of an evaluation: a bandit does not plan ahead.
-        seed: Seed of the environments and of its own draws.
-        **arguments: A subclass's own arguments, as they are saved.
+        gamma: Used only for the discounted return of an evaluation, because a bandit does not plan ahead.
+        seed: Seed of the environments and of the bandit's own draws.
+        **arguments: The subclass's own arguments, which are saved.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Bandit:
 
     @property
     def reads(self) -> dict[str, Any]:
-        """Which parts of an observation it uses, see :func:`~dynaq_algo.vec_env.what_is_read`."""
+        """Which parts of an observation the bandit uses, see :func:`~dynaq_algo.vec_env.what_is_read`."""
         return what_is_read(self.env)
 
     def q_values(self, observation: Obs) -> NDArray[np.floating]:
@@ -80,7 +80,7 @@ class Bandit:
         raise NotImplementedError
 
     def explore(self, observation: Obs) -> NDArray[np.floating]:
-        """Scores (n, k) for choosing while it learns; :meth:`q_values` by default."""
+        """Scores (n, k) for choosing while the bandit learns; :meth:`q_values` by default."""
         return self.q_values(observation)
 
     def observe(self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
@@ -103,19 +103,19 @@ class Bandit:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
-        """The allowed candidate of the highest score.
+        """The allowed candidate with the highest score.
 
         Args:
             observation: One observation or a batch of n.
-            state: Passed through; a bandit has none.
+            state: Returned unchanged; a bandit has no state.
             episode_start: Not used.
-            deterministic: Greedy by :meth:`q_values`, else by :meth:`explore`.
+            deterministic: True for the scores of :meth:`q_values`, False for those of :meth:`explore`.
 
         Returns:
             Index of the candidate, () for one observation, (n,) for a batch; and `state`.
 
         Raises:
-            ValueError: If an observation allows no candidate, or is of another shape than the environment's.
+            ValueError: If an observation allows no candidate, or its shape is not that of the environment.
         """
         scores = self.q_values(observation) if deterministic else self.explore(observation)
         if self.layout.has_mask:
@@ -137,15 +137,15 @@ class Bandit:
         """Interact, and learn from each reward at once, as :meth:`stable_baselines3.DQN.learn`.
 
         Args:
-            total_timesteps: Interactions; with n environments each step is n of them.
-            callback: SB3's; one that returns False ends learning.
-            log_interval: Not used: there is nothing to log.
+            total_timesteps: Interactions; with n environments each step counts n.
+            callback: Callback of SB3's kind; one that returns False ends learning.
+            log_interval: Not used, because a bandit logs nothing.
             tb_log_name: Not used.
             reset_num_timesteps: False continues the environments and the count of interactions.
-            progress_bar: Show one, with SB3's extra dependencies.
+            progress_bar: Show a progress bar, which needs SB3's extra dependencies.
 
         Raises:
-            ValueError: If `total_timesteps` is no whole number of 0 or more.
+            ValueError: If `total_timesteps` is not a whole number of 0 or more.
             NothingLearned: If no transition was valid. If some were not, a warning says how many.
         """
         require_whole("total_timesteps", total_timesteps, 0)
@@ -181,7 +181,7 @@ class Bandit:
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write its arguments (JSON) and what it learned (arrays) into a zip; nothing in it is executed by `load`."""
+        """Write the bandit's arguments (JSON) and what it learned (arrays) to a zip. `load` executes nothing in it."""
         content = {
             "format": FORMAT,
             "written_by": written_by(),
@@ -205,21 +205,21 @@ class Bandit:
         max_bytes: int = MAX_BYTES,
         **arguments: Any,
     ) -> Self:
-        """Load what :meth:`save` wrote, for an environment with the same observations; it continues the same draws.
+        """Load what :meth:`save` wrote, for an environment with the same observations.
 
-        Nothing in the file is executed.
+        Random draws continue where they stopped. Nothing in the file is executed.
 
         Args:
             path: The zip.
-            env: Any that the constructor takes, with any number of candidates.
+            env: Any environment that the constructor takes, with any number of candidates.
             max_bytes: Largest uncompressed size of the file, 2 GiB by default.
-            **arguments: They replace saved arguments, or add those that are never saved, such as `action_features`.
-                With a new `seed` the random draws start again.
+            **arguments: Arguments that replace saved ones, or that are never saved, such as `action_features`. With a
+                new `seed` the random draws start again.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            AgentFileError: If it was saved by another class, is not whole or was changed.
-            ValueError: If it was trained on other observations than the environment's.
+            AgentFileError: If the file was saved by another class, is not whole, or was changed.
+            ValueError: If the bandit was trained on other observations than the environment's.
         """
         shown = str(path)
         with reading(shown, "bandit"), zipfile.ZipFile(path) as archive:
@@ -250,11 +250,11 @@ class Bandit:
         return bandit
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
-        """What it learned, for :meth:`save`; nothing by default."""
+        """What the bandit learned, for :meth:`save`; nothing by default."""
         return {}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Puts back what :meth:`get_learned` gave."""
+        """Put back what :meth:`get_learned` gave."""
 
     def set_logger(self, logger: Logger) -> None:
         """Accept a logger, as in SB3; a bandit logs nothing."""
@@ -264,7 +264,7 @@ class Bandit:
         """Continue in another environment with the same observations.
 
         Raises:
-            ValueError: If its observations are others.
+            ValueError: If its observations are not the same.
         """
         env = as_vec_env(env)
         refuse_other_observations(self.reads, what_is_read(env))
@@ -276,14 +276,14 @@ class Bandit:
         return self.env
 
     def get_vec_normalize_env(self) -> VecNormalize | None:
-        """The `VecNormalize` around the environments, for SB3's callbacks; None where there is none."""
+        """The `VecNormalize` around the environments, for SB3's callbacks; None if there is none."""
         return unwrap_vec_normalize(self.env)
 
 
 class _VectorBandit(Bandit):
-    """A bandit on the vectors of states and candidates, ids being looked up in a table.
+    """A bandit on the vectors of states and candidates. Ids are looked up in a table.
 
-    Its `features` are given as their class and the number of their blocks.
+    `features` is given as a class and its number of blocks.
     """
 
     features: BlockwiseFeatures
@@ -324,9 +324,9 @@ class _VectorBandit(Bandit):
     def _answers(
         self, observation: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None, th.Tensor]:
-        """States (n, d_s), actions (n, d_a) and pairs (n, p) of what was recommended, and rewards (n,), float64.
+        """States (n, d_s), recommended actions (n, d_a), their pairs (n, p), and rewards (n,), float64.
 
-        Takes the scale of the features from what was shown.
+        The features learn their scale from the observation.
         """
         answers = Answers.read(self.layout, self.action_table, observation, action, reward)
         decisions, chosen, rows = answers.decisions, answers.action, np.arange(len(answers.action))
@@ -346,46 +346,46 @@ class _VectorBandit(Bandit):
         return {f"features:{name}": value.numpy().copy() for name, value in self.features.get_state().items()}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Puts back what :meth:`get_learned` gave."""
+        """Put back what :meth:`get_learned` gave."""
         self.features.set_state(_tensors_of(arrays, "features:"))
 
 
 class LinearBandit(_VectorBandit):
     """Bayesian linear regression of the reward on `[1, a, s * a, similarities, pairs]`, with UCB or Thompson sampling.
 
-    The posterior of the weights is exact: a Gaussian that is kept by rank-one updates. LinUCB after Li et al., "A
-    contextual-bandit approach to personalized news article recommendation", WWW 2010; Thompson sampling after Agrawal
-    and Goyal, ICML 2013. With `alpha=0` it is greedy, which tops many public data sets (Bietti et al., "A Contextual
-    Bandit Bake-off", JMLR 2021).
+    The posterior of the weights is exact: a Gaussian that is kept by rank-one updates. UCB follows LinUCB (Li et al.,
+    "A contextual-bandit approach to personalized news article recommendation", WWW 2010). Thompson sampling follows
+    Agrawal and Goyal, ICML 2013. With `alpha=0` the bandit is greedy, which is best on many public data sets (Bietti et
+    al., "A Contextual Bandit Bake-off", JMLR 2021).
 
-    An update costs O(d^2) for d features, some 1,540 with vectors of 768, however many rewards there were.
+    An update costs O(d^2) for d features, however many rewards there were; d is about 1,540 for vectors of 768 numbers.
 
     Args:
         env: See :class:`Bandit`.
-        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from
-            the posterior, its deviations times `alpha`.
+        exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
+            the posterior, with its deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
         noise: Standard deviation of a reward around its mean.
-        prior_std: Prior standard deviation of each weight; the features of each block have unit length in all.
-        constant_std: The same of the mean reward.
-        pairs_std: The same of each number of `pairs`, which are standardised.
-        cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of it. With 0 the
-            bandit knows nothing of it at first; with a positive number it begins by ranking as the similarity does.
+        prior_std: Prior standard deviation of each weight; the features of each block together have unit length.
+        constant_std: Prior standard deviation of the mean reward.
+        pairs_std: Prior standard deviation of the weight of each number of `pairs`, which are standardised.
+        cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of the similarity.
+            With a positive number the bandit begins by ranking jobs by similarity; with 0 it has no such belief.
         pairs_prior: Prior mean of the weight of each number of `pairs`; None for 0.
-        prior_sources: Prior means by name, in place of both: `"blocks"` for all similarities, and columns of `pairs`,
-            each optionally with its weight. The prior standard deviation of such a weight is the weight itself, so 0
-            and twice the weight are one standard deviation away. So answers can change how far a source is trusted, see
-            :meth:`source_trust`.
-        similarities: `"cosine"` of state and action, or `"blocks"` for those of
-            :class:`~dynaq_algo.features.BlockwiseFeatures`, centred, one for each of `n_blocks` (hard and soft skills).
-        n_blocks: How many similarities `"blocks"` has, of equal parts of the vectors.
-        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
+        prior_sources: Prior means by name, in place of `cosine_prior` and `pairs_prior`: `"blocks"` for all
+            similarities, and columns of `pairs`, each optionally with its weight. The prior standard deviation of such
+            a weight is the weight itself, so 0 and twice the weight are one standard deviation away. Answers can then
+            change how far a source is trusted, see :meth:`source_trust`.
+        similarities: `"cosine"` for the cosine of state and action, or `"blocks"` for the centred similarities of
+            :class:`~dynaq_algo.features.BlockwiseFeatures`, one for each of `n_blocks` (hard and soft skills).
+        n_blocks: Number of equal parts of the vectors, each of which has a similarity if `similarities="blocks"`.
+        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; by default the environment's
             attribute `action_features`.
         gamma: See :class:`Bandit`.
         seed: See :class:`Bandit`.
 
     Raises:
-        ValueError: For another exploration, or numbers that are out of range.
+        ValueError: If `exploration` is unknown, or a number is out of range.
 
     Example:
         >>> bandit = LinearBandit(env, alpha=0.3, cosine_prior=0.28).learn(500)  # doctest: +SKIP
@@ -451,12 +451,12 @@ class LinearBandit(_VectorBandit):
         if prior_sources is not None:
             self._expect(sources_of(prior_sources), bool(cosine_prior) or pairs_prior is not None)
         self._features_version = self.features.version
-        # What was learned from, while its features may still change: chosen pairs and their rewards.
+        # Chosen pairs and their rewards, kept while the scale of the features may still change.
         self._rewards: list[tuple[th.Tensor, th.Tensor, th.Tensor | None, float]] = []
         self._forget()
 
     def _expect(self, sources: Mapping[str, float], has_other_prior: bool) -> None:
-        """Takes the prior of the weights from sources."""
+        """Take the prior of the weights from sources."""
         if has_other_prior:
             raise ValueError(
                 "`prior_sources` replaces `cosine_prior` and `pairs_prior`, got both: name all sources in it, "
@@ -472,7 +472,7 @@ class LinearBandit(_VectorBandit):
         self._source_weights = dict(zip(sources, weights.T, strict=True))
 
     def source_trust(self) -> dict[str, tuple[float, float]]:
-        """Posterior mean and standard deviation of each source's factor; before any answer 1 and at most 1.
+        """Posterior mean and standard deviation of each source's factor; before any answer they are 1 and at most 1.
 
         If a source has several similarities, their weights can differ; the factor is then that of their mean.
         """
@@ -485,7 +485,7 @@ class LinearBandit(_VectorBandit):
         return trust
 
     def linear_features(self, observation: Obs) -> NDArray[np.float64]:
-        """The features (n, k, d) of the linear model."""
+        """Inputs (n, k, d) of the linear model."""
         return self._features(*self._tensors(self.layout.read(observation))).numpy()
 
     def q_values(self, observation: Obs) -> NDArray[np.float64]:
@@ -536,7 +536,7 @@ class LinearBandit(_VectorBandit):
         return F.pad(features, (1, 0), value=1.0).double()
 
     def _refresh(self) -> None:
-        """Learn anew what was learned, where the scale of the features has changed."""
+        """Learn all kept answers again if the scale of the features has changed."""
         if self._features_version == self.features.version:
             return
         self._features_version = self.features.version
@@ -550,7 +550,7 @@ class LinearBandit(_VectorBandit):
         self._covariance = th.diag(self._prior_std.square())
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
-        """The posterior and, while features may still change, the answers that it was learned from."""
+        """The posterior and, while the features may still change, the answers from which it was learned."""
         self._refresh()
         learned = {"mean": self._mean.numpy().copy(), "covariance": self._covariance.numpy().copy()}
         if self._rewards:
@@ -561,7 +561,7 @@ class LinearBandit(_VectorBandit):
         return {**super().get_learned(), **learned}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Puts back what :meth:`get_learned` gave."""
+        """Put back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
         mean, covariance = (th.tensor(arrays[name]) for name in ("mean", "covariance"))
         if (mean.shape, covariance.shape) != (self._mean.shape, self._covariance.shape):
@@ -583,10 +583,10 @@ class GaussianProcessBandit(_VectorBandit):
 
     Args:
         env: See :class:`Bandit`.
-        exploration: `"ucb"` adds `alpha` standard deviations; `"thompson"` draws the candidates' rewards jointly from
-            the posterior, its deviations times `alpha`.
+        exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
+            the posterior, with its deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
-        prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess`, as all that follow.
+        prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess` for this and the arguments to `prior_sources`.
         scales: Prior standard deviations of parts.
         noise: Standard deviation of a reward around its mean.
         max_pairs: Distinct pairs that are kept.
@@ -597,14 +597,14 @@ class GaussianProcessBandit(_VectorBandit):
         fit_scales: Whether scales and noise are fitted.
         prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
             that is learned.
-        n_blocks: How many similarities, of equal parts of the vectors.
-        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; else the environment's
+        n_blocks: Number of equal parts of the vectors, each of which has a similarity.
+        action_features: For id observations, (n_actions, d_a) or the path of an .npy file; by default the environment's
             attribute `action_features`.
         gamma: See :class:`Bandit`.
         seed: See :class:`Bandit`.
 
     Raises:
-        ValueError: For another exploration, or numbers that are out of range.
+        ValueError: If `exploration` is unknown, or a number is out of range.
     """
 
     def __init__(
@@ -689,7 +689,7 @@ class GaussianProcessBandit(_VectorBandit):
         return {**super().get_learned(), **learned}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Puts back what :meth:`get_learned` gave."""
+        """Put back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
         scales = json.loads(str(arrays["model:scales"]))
         others = {name: values for name, values in arrays.items() if name != "model:scales"}
@@ -697,7 +697,7 @@ class GaussianProcessBandit(_VectorBandit):
 
 
 class _LinearBlocks(BlockwiseFeatures):
-    """The action is centred, too, and of unit length on average."""
+    """Blockwise features whose actions are also centred, and have unit length on average."""
 
     _spread = 1.0
 
@@ -713,19 +713,19 @@ class _LinearBlocks(BlockwiseFeatures):
         return {**super().get_state(), "spread": th.tensor(self._spread, dtype=th.float64)}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         super().set_state(state)
         self._spread = float(state["spread"])
 
     def _scale_to(self, actions: np.ndarray) -> None:
         super()._scale_to(actions)
         centred = np.asarray(actions, np.float64) - self._centre.numpy()
-        # Vectors of texts have much in common: what is left of them is scaled to unit length on average.
+        # Vectors of texts have much in common. The rest, after the mean is subtracted, is scaled to unit length.
         self._spread = float(np.linalg.norm(centred, axis=1).mean()) or 1.0
 
 
 class _CosineFeatures(_LinearBlocks):
-    """The product is not centred, and the similarity is the cosine, standardised by that between actions."""
+    """Linear features whose product is not centred. The one similarity is the cosine, standardised between actions."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -737,7 +737,7 @@ class _CosineFeatures(_LinearBlocks):
         centred = self.centred(a) / self._spread
         mean, deviation = self._cosine
         cosine = (F.cosine_similarity(s, a, dim=-1).unsqueeze(-1) - mean) / deviation
-        # The sum of the products is the cosine; scaled so that their spread is of the other features' size.
+        # The sum of the products is the cosine. They are scaled so that their spread is like that of other features.
         product = s * a * (self.shared_dim**0.5 / 2)
         return th.cat([centred, action[..., self.shared_dim :], product, cosine], dim=-1)
 
@@ -746,7 +746,7 @@ class _CosineFeatures(_LinearBlocks):
         return {**super().get_state(), "cosine": self._cosine}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         super().set_state(state)
         self._cosine = state["cosine"]
 
@@ -757,12 +757,12 @@ class _CosineFeatures(_LinearBlocks):
             for rows in np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
         )
         cosine = F.cosine_similarity(left, right, dim=-1)
-        # Below that it is what rounding leaves of cosines that do not vary.
+        # A smaller deviation is only rounding: the cosines do not vary.
         self._cosine = th.stack([cosine.mean(), cosine.std() if cosine.std() > 1e-6 else th.ones(())])
 
 
 def _draws(mean: th.Tensor, covariance: th.Tensor, alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A draw (n, k) of each decision's rewards, of means (n, k) and covariances (n, k, k), deviations times `alpha`."""
+    """Draw rewards (n, k) with means (n, k) and covariances (n, k, k); deviations are multiplied by `alpha`."""
     values, vectors = th.linalg.eigh((covariance + covariance.mT) / 2)
     normal = th.as_tensor(rng.standard_normal(mean.shape)) * values.clamp_min(0.0).sqrt()
     return (mean + alpha * (vectors @ normal.unsqueeze(-1)).squeeze(-1)).numpy()
@@ -773,7 +773,7 @@ def _tensors_of(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, th
 
 
 def _callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
-    """What SB3's `learn` takes for a callback, as one."""
+    """One callback from any of the forms that SB3's `learn` takes."""
     several = list(callback) if isinstance(callback, list) else [callback] if callback is not None else []
     each: list[BaseCallback] = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
     if progress_bar:

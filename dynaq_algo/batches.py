@@ -1,4 +1,4 @@
-"""Transitions of the replay as tensors, every vector gathered once."""
+"""Transitions of the replay as tensors. Each distinct vector is gathered once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NextPairs(NamedTuple):
     terminated: th.Tensor
 
     def take(self, rows: slice) -> NextPairs:
-        """Of some of the transitions."""
+        """The next states of some of the transitions."""
         return NextPairs(self.pairs.take(rows), None if self.mask is None else self.mask[rows], self.terminated[rows])
 
 
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     Attributes:
         pairs: The n pairs (s, a).
         inputs: (n, output_dim) their features.
-        following: What may be chosen next, for `double`, which chooses as late as at the update.
+        following: The next candidates, only for `bootstrap="double"`, which chooses among them at the update.
     """
 
     pairs: DistinctPairs
@@ -64,7 +64,7 @@ def gather(transitions: Transitions, replay: CandidateReplay, policy: CandidateP
 def gather_alone(
     transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy
 ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-    """States (n, d_s), chosen actions (n, d_a) and `pairs` (n, p) of a few transitions, a row each."""
+    """States (n, d_s), chosen actions (n, d_a) and `pairs` (n, p) of a few transitions, one row for each."""
     state = policy.tensor(replay.state_rows(transitions.state_id))
     action = policy.action_features(replay.candidate_rows(transitions.candidate_id))
     return state, action, None if transitions.pairs is None else policy.tensor(transitions.pairs)
@@ -94,7 +94,7 @@ def gather_next(
     """The next states of transitions, with the same action or with all next candidates."""
     terminated = policy.tensor(transitions.terminated)
     if same_action:
-        # How the numbers `pairs` would move with the state is not known, so those of the same action stay as they are.
+        # It is unknown how `pairs` would change with the state, so those of the same action stay as they are.
         shown, candidate_id = transitions.pairs, transitions.candidate_id
         return NextPairs(_distinct(transitions.next_state_id, candidate_id, shown, replay, policy), None, terminated)
     candidate_id, mask = replay.candidate_sets(transitions.position, following=True)
@@ -110,9 +110,9 @@ def _distinct(
     replay: CandidateReplay,
     policy: CandidatePolicy,
 ) -> DistinctPairs:
-    """Vectors of states and candidates by their ids in replay, (n,) each or (n, 1) and (n, k), each once.
+    """Pairs of states and candidates, given by their ids in replay, (n,) each, or (n, 1) and (n, k).
 
-    What was shown of pairs is (n, p) or (n, k, p).
+    Each distinct vector is gathered once. `shown`, the entry `pairs`, is (n, p) or (n, k, p).
     """
     (states, state_row), (actions, action_row) = (
         np.unique(ids, return_inverse=True) for ids in (state_id, candidate_id)

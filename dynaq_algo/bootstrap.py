@@ -1,4 +1,4 @@
-"""The part of a target beside the reward: the target network's value of the next step, for each kind of bootstrap."""
+"""The target network's value of the next step, which a target adds to the reward, for each kind of bootstrap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def warn_of_progress(bootstrap: str, layout: CandidateLayout) -> None:
 
 
 def gather_for(bootstrap: str, transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy) -> Batch:
-    """Transitions as tensors. For `"double"` they include the next candidates, since it chooses at the update."""
+    """Transitions as tensors, with the next candidates for `"double"`, which chooses among them at the update."""
     batch = gather(transitions, replay, policy)
     if bootstrap != "double":
         return batch
@@ -49,20 +49,20 @@ def values_ahead(
 
     Args:
         transitions: n of them.
-        batch: The same, by :func:`gather_for`.
-        replay: Where they, or those that they were made from, are stored.
-        policy: With the target network.
-        bootstrap: The kind.
-        kept: Values that are still right.
-        imagined: Whether they may be others than those stored.
+        batch: The same transitions from :func:`gather_for`.
+        replay: Where they, or the transitions that planning made them from, are stored.
+        policy: The policy that has the target network.
+        bootstrap: The kind of bootstrap.
+        kept: Values computed earlier that are still right.
+        imagined: Whether planning may have changed transitions, so that they differ from those stored.
 
     Returns:
-        Its value (n,), 0 where terminated, or where nothing is left to choose; for `"double"`, which has yet to choose,
-        the values (n, k) of all next candidates, see :func:`chosen_values`.
+        The values (n,), 0 where terminated, or where nothing is left to choose. For `"double"` the values (n, k) of
+        all next candidates, from which :func:`chosen_values` chooses.
     """
     if batch.following is not None:
         return masked(policy.values_of_pairs(policy.q_net_target, batch.following.pairs), batch.following.mask)
-    if policy.plans_at_decision_time:  # the model's part changes with every reward: nothing to keep
+    if policy.plans_at_decision_time:  # the model's part changes with every reward, so no value stays right
         return next_values(transitions, replay, policy, bootstrap)
     evaluate = partial(next_values, replay=replay, policy=policy, bootstrap=bootstrap)
     return kept.of(transitions, replay, policy.q_net_target, bootstrap, evaluate, imagined)
@@ -71,14 +71,17 @@ def values_ahead(
 def next_values(
     transitions: Transitions, replay: CandidateReplay, policy: CandidatePolicy, bootstrap: str
 ) -> th.Tensor:
-    """Q_target of the same action, or the highest that is allowed, (n,); 0 where nothing follows."""
+    """Q_target (n,) of the same action, or of the best allowed next candidate; 0 where nothing follows."""
     following = gather_next(transitions, replay, policy, bootstrap == "same_action")
     values = masked(policy.values_of_pairs(policy.q_net_target, following.pairs), following.mask)
     return _of_what_goes_on(values if values.ndim == 1 else values.amax(dim=1), following.terminated)
 
 
 def chosen_values(following: NextPairs, values: th.Tensor, policy: CandidatePolicy) -> th.Tensor:
-    """Values (n,) of the candidates that the online network chooses (van Hasselt et al., 2016); 0 as above."""
+    """Values (n,) of the next candidates that the online network chooses (van Hasselt et al., 2016).
+
+    They are 0 where nothing follows.
+    """
     online = masked(policy.values_of_pairs(policy.q_net, following.pairs), following.mask)
     return _of_what_goes_on(values.gather(1, online.argmax(1, keepdim=True)).squeeze(1), following.terminated)
 

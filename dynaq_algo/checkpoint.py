@@ -1,4 +1,4 @@
-"""Checkpoint folders: model, replay, random states and environments. A run goes on from them, equal to the bit."""
+"""Checkpoint folders: model, replay, random states and environments. A run continues from them bit by bit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 FORMAT = "dynaq-checkpoint/2"
 
-# Layers in which nothing changes as they run.
+# Layers that have no state.
 STATELESS: tuple[type, ...] = (
     DummyVecEnv,
     SyncVectorEnv,
@@ -48,7 +48,7 @@ STATELESS: tuple[type, ...] = (
     wrappers.vector.TransformReward,
     wrappers.vector.TransformAction,
 )
-# Layers that know nothing of get_state, with what changes in them as they run.
+# Layers that have state but no `get_state`, with the names of the attributes that change as they run.
 KNOWN_LAYERS: dict[type, tuple[str, ...]] = {
     wrappers.TimeLimit: ("_elapsed_steps",),
     wrappers.OrderEnforcing: ("_has_reset",),
@@ -75,7 +75,7 @@ class SavesCheckpoints(Protocol):
     num_timesteps: int
 
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
-        """Write one."""
+        """Write a checkpoint."""
         ...
 
 
@@ -113,12 +113,12 @@ class DynaQCheckpoint(BaseCallback):
 
 @contextmanager
 def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
-    """An empty folder to write a checkpoint to, which takes the place of `folder` once all is written.
+    """An empty folder for a new checkpoint. It replaces `folder` once everything is written.
 
-    The old one is never lost, whenever writing ends; :func:`existing_folder` finds it.
+    The old checkpoint is never lost, even if writing is interrupted: :func:`existing_folder` finds it.
 
     Raises:
-        OSError: If it cannot be written, with the path.
+        OSError: If the folder cannot be written; the message names the path.
     """
     folder = Path(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
@@ -132,7 +132,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
                 folder.replace(old)
             new.replace(folder)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)  # it may hold the last room of a disk
+        shutil.rmtree(new, ignore_errors=True)  # the disk may be full
         _restore_interrupted(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -155,7 +155,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write a nested state of numbers, strings, lists, dicts and arrays, without pickle.
 
     Raises:
-        ValueError: If it holds anything else.
+        ValueError: If the state holds anything else.
     """
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_pack(state, arrays, "state"))
@@ -170,7 +170,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What :func:`write_state` wrote.
+    """Read what :func:`write_state` wrote.
 
     Raises:
         AgentFileError: If it is not whole, was changed, or is of another version.
@@ -220,7 +220,7 @@ def env_layers(env: VecEnv) -> Iterator[tuple[str, Any, bool]]:
 
 
 def read_env_state(env: VecEnv) -> dict[str, Any] | None:
-    """State of all layers by path, or None if an innermost environment has no `get_state`."""
+    """States of all layers by their paths, or None if an innermost environment has no `get_state`."""
     states: dict[str, Any] = {}
     for path, layer, innermost in env_layers(env):
         if hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state"):
@@ -273,13 +273,13 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def _restore_interrupted(folder: Path) -> None:
-    """A kill between the two renames leaves the old checkpoint beside its place."""
+    """Move an old checkpoint back to its place, where a kill between the two renames has left it beside."""
     if not folder.exists() and _beside(folder, "old").exists():
         _beside(folder, "old").replace(folder)
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray], path: str) -> Any:
-    """JSON of a nested value; its arrays go to `arrays`."""
+    """A nested value as JSON; its arrays are put into `arrays`."""
     wanted = "`get_state()` must hold numbers, strings, lists, dicts and arrays of them"
     if isinstance(value, dict):
         return {str(key): _pack(item, arrays, f"{path}.{key}") for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""The value of future states, a table over the values of `progress`, and the candidate sets that planning imagines."""
+"""A table of the value of future states, by their `progress`, and the candidate sets that planning imagines."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ __all__ = ["ContextValues", "ImaginedSets"]
 _MOST_CONTEXTS = 5_000
 _MOST_SETS = 2_000
 _LIKELY = 1e-3
-"""Chance from which an imagined outcome makes a value of `progress` known."""
+"""An imagined outcome of at least this probability adds its value of `progress` to the table."""
 
 
 class ImaginedSets(NamedTuple):
     """Candidate sets at b values of `progress`, s for each.
 
     Attributes:
-        state: (b, s, r), the states' components.
+        state: (b, s, r), the states' principal components.
         similarities: (b, s, k, n_blocks).
-        actions: (b, s, k).
+        actions: (b, s, k), numbers of the candidates, see :meth:`OutcomeInputs.actions_of
+            <dynaq_algo.outcome_inputs.OutcomeInputs.actions_of>`.
         allowed: (b, s, k) bool.
-        pairs: (b, s, k, p); None where an observation has none.
+        pairs: (b, s, k, p); None if observations have none.
     """
 
     state: np.ndarray
@@ -37,7 +38,7 @@ class ImaginedSets(NamedTuple):
 
 
 class _KeptDecisions:
-    """The latest decisions, as they are imagined again: rings of arrays, so that many are taken at once."""
+    """The latest decisions, which planning imagines again. They are kept in ring arrays, to take many at once."""
 
     def __init__(self) -> None:
         self._rings: dict[str, np.ndarray] = {}
@@ -76,17 +77,17 @@ class _KeptDecisions:
 
 
 class ContextValues:
-    """Values of `progress`, each a row of m numbers. Rows that are equal on the grid of outcome_inputs count as one.
+    """What each row of `progress`, m numbers, is worth. Rows that are equal on the grid of outcome_inputs count as one.
 
-    The value of a row is a mean over the candidate sets that are imagined there: the mean of the largest sum of reward
-    and discounted value of the next row. A row that was seldom visited gets a bonus at each step, as in Dyna-Q+
-    (Sutton, 1990): `bonus` times the rewards' root mean square, divided by the square root of its number of visits plus
-    one.
+    Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
+    discounted value of the next row. The value of the row is the mean of these largest sums. In each planning step a
+    bonus for seldom visited rows is added, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards' root mean square,
+    divided by the square root of (number of visits + 1).
 
     Args:
-        low: (m,) least values.
-        high: (m,) largest values.
-        bonus: See above; 0 for none.
+        low: (m,) smallest values of `progress`.
+        high: (m,) largest values of `progress`.
+        bonus: Factor of the bonus; 0 for none.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0):
@@ -97,7 +98,7 @@ class ContextValues:
         self._value = np.zeros(64)
         self._visits = np.zeros(64)
         self._imagined = np.zeros(64)
-        # Of each row: rewards and chances of imagined sets, and where outcomes lead.
+        # For each row: rewards and chances in its imagined sets, and the rows that outcomes lead to.
         self._reward, self._chances = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32)
         self._next = np.zeros((0, 0), np.int64)
         self._kept = _KeptDecisions()
@@ -108,7 +109,7 @@ class ContextValues:
         return len(self._rows)
 
     def difference(self, before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
-        """The change of `progress` (m,), in parts of :data:`~dynaq_algo.outcome_inputs.GRID`."""
+        """The change of `progress` (m,), in units of 1 / :data:`~dynaq_algo.outcome_inputs.GRID`."""
         return tuple((on_grid(after) - on_grid(before)).tolist())
 
     def visit(self, progress: np.ndarray) -> None:
@@ -118,13 +119,13 @@ class ContextValues:
             self._visits[self._known(row)] += 1
 
     def remember(self, steps: Any, state: np.ndarray, similarities: np.ndarray, actions: np.ndarray) -> None:
-        """Keep decisions for planning, the latest 2,000; and how rewards vary.
+        """Keep the latest 2,000 decisions for planning, and update the rewards' root mean square.
 
         Args:
             steps: n of them, see :class:`~dynaq_algo.transition_model.Steps`.
-            state: (n, r), the states' components.
+            state: (n, r), the states' principal components.
             similarities: (n, k, n_blocks).
-            actions: (n, k).
+            actions: (n, k), numbers of the candidates.
         """
         kept = {"state": state, "similarities": similarities, "actions": actions, "allowed": steps.allowed}
         kept |= {"candidate_id": steps.candidate_id, "applicant_id": np.asarray(steps.applicant_id, np.int64)}
@@ -135,7 +136,7 @@ class ContextValues:
         self._scale += np.square(steps.reward).sum(), len(steps.reward)
 
     def following(self, progress: np.ndarray, outcomes: Sequence[tuple[int, ...] | None]) -> np.ndarray:
-        """Values (n, n_outcomes) of where outcomes lead from values (n, m) of `progress`; 0 where they end."""
+        """Values (n, n_outcomes) of the rows that outcomes lead to from `progress` (n, m); 0 for the episode's end."""
         found: dict[tuple[int, ...], list[float]] = {}
         rows = [tuple(row) for row in on_grid(progress).tolist()]
         for row in rows:
@@ -149,7 +150,7 @@ class ContextValues:
         return np.array([found[row] for row in rows]).reshape(len(rows), len(outcomes))
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Values (n, m) to imagine sets at: first those without any set yet, then one that is visited now, then any."""
+        """Rows (n, m) to imagine sets at: first those that have no set yet, then one visited now, then random ones."""
         new = np.flatnonzero(self._imagined[: len(self._rows)] == 0)[:n].tolist()
         now = self._current[int(rng.integers(len(self._current)))]
         drawn = rng.integers(len(self._rows), size=n).tolist()
@@ -159,7 +160,10 @@ class ContextValues:
     def sets(
         self, contexts: np.ndarray, n_sets: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> ImaginedSets:
-        """Sampled candidate sets at values (b, m) of `progress`, see :meth:`TransitionModel.plan`."""
+        """Sampled candidate sets at rows (b, m) of `progress`.
+
+        :meth:`TransitionModel.plan <dynaq_algo.transition_model.TransitionModel.plan>` says what `ask` is.
+        """
         kept = self._kept
         chosen = np.empty((len(contexts), n_sets), np.int64)
         for row, key in enumerate(on_grid(contexts).tolist()):
@@ -185,13 +189,13 @@ class ContextValues:
         chances: np.ndarray,
         outcomes: Sequence[tuple[int, ...] | None],
     ) -> None:
-        """Keep the predictions for imagined sets, in place of earlier ones at the same values.
+        """Keep the predictions for imagined sets, in place of earlier ones at the same rows.
 
         Args:
-            contexts: (b, m).
+            contexts: (b, m) rows of `progress`.
             reward: (b, s, k), -inf where a candidate may not be chosen.
-            chances: (b, s, k, n_outcomes).
-            outcomes: What they are of.
+            chances: (b, s, k, n_outcomes) probabilities.
+            outcomes: The outcomes, n_outcomes changes of `progress`; None for the end of the episode.
         """
         self._make_room(chances.shape[1:])
         for context, earned, likely in zip(on_grid(contexts), reward, chances, strict=True):
@@ -202,7 +206,7 @@ class ContextValues:
             n = len(outcomes)
             self._reward[here], self._chances[here] = earned, 0.0
             self._chances[here, :, :, :n] = likely
-            # The last place is worth nothing: who has left is there.
+            # The last place has value 0: it stands for applicants who have left.
             self._next[here] = -1
             self._next[here, :n] = [-1 if place is None else here if place < 0 else place for place in places]
             self._imagined[here] += 1
@@ -213,7 +217,7 @@ class ContextValues:
         places = np.flatnonzero(self._imagined[:n])
         if not len(places):
             return 0.0
-        # Nearly always all of them: a slice is not copied.
+        # Nearly always these are all rows; then a slice saves a copy.
         known = slice(0, n) if len(places) == n else places
         values = np.append(self._value[:n], 0.0)
         following = values[self._next[known]]  # (c, n_outcomes)
@@ -226,7 +230,7 @@ class ContextValues:
         return float(change)
 
     def _make_room(self, shape: tuple[int, ...]) -> None:
-        """Arrays for as many rows and outcomes as there are."""
+        """Make the arrays large enough for all rows and outcomes."""
         s, k, n = shape
         size, width = len(self._value), max(n, self._chances.shape[3] if self._chances.ndim == 4 else 0)
         if self._chances.shape == (size, s, k, width):
@@ -253,10 +257,10 @@ class ContextValues:
     def _reached(
         self, context: np.ndarray, outcomes: Sequence[tuple[int, ...] | None], make: Sequence[bool] = ()
     ) -> list[int | None]:
-        """Places of where outcomes lead; None where they end, -1 for a row that is not known and not made."""
+        """Places of the rows that outcomes lead to; None for the end, -1 for an unknown row that is not added."""
         wanted = make or [False] * len(outcomes)
         moves = np.array([(0,) * len(context) if one is None else one for one in outcomes], np.int64)
-        # All at once: numpy's clipping takes longer than all else here.
+        # All rows at once, because numpy's clipping takes longer than all else here.
         rows = np.minimum(np.maximum(context + moves.reshape(-1, len(context)), self._low), self._high).tolist()
         places: list[int | None] = []
         for one, known, row in zip(outcomes, wanted, map(tuple, rows), strict=True):
@@ -306,7 +310,7 @@ class ContextValues:
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         self._rows = [tuple(row) for row in state["rows"].tolist()]
         self._place = {row: place for place, row in enumerate(self._rows)}
         spare = np.zeros(max(64, len(self._rows)))
@@ -325,7 +329,7 @@ class ContextValues:
 
 
 def _lengthened(values: np.ndarray, n: int) -> np.ndarray:
-    """Rows with zeros up to n."""
+    """The rows, filled up with zeros to n rows."""
     longer = np.zeros((n, *values.shape[1:]), values.dtype)
     longer[: len(values)] = values
     return longer

@@ -30,7 +30,7 @@ from dynaq_algo.world_model import RewardForecasts, check_world_model, make_worl
 
 __all__ = ["DynaQ"]
 
-WINDOW = 1_000  # transitions that `train/model_r2` is of
+WINDOW = 1_000  # transitions over which `train/model_r2` is computed
 
 
 class DynaQ(CandidateAlgorithm):
@@ -45,23 +45,24 @@ class DynaQ(CandidateAlgorithm):
     * `bootstrap="double"`: the maximum's action chosen by the online network (van Hasselt et al., 2016).
 
     That is planning in the background. With `planning="decision_time"` (Sutton and Barto, 2018, section 8.8) a Q-value
-    is the world model's reward of a candidate plus gamma times the value of what follows. The Q-network learns only the
-    value of what follows, by the same updates without the reward. So the next decision uses all that the model has
-    learned from the last reward. At `gamma=0` Q is the model's reward: planning is exact, and the Q-network is not
-    updated.
+    is the world model's reward of a candidate plus gamma times the value of the next state. The Q-network learns only
+    the value of the next state, by the same updates without the reward. The next decision therefore uses all that the
+    model has learned from the last reward. At `gamma=0` Q is the model's reward: planning is exact, and the Q-network
+    is not updated.
 
-    The target of a terminated transition is its reward alone; that of a truncated one bootstraps. With n environments,
-    each vector step is followed by n direct, n model and n * `planning_steps` planning updates.
+    The target of a terminated transition is its reward alone; the target of a truncated one includes the value of the
+    next step. With n environments, each vector step is followed by n direct, n model and n * `planning_steps` planning
+    updates.
 
-    All randomness (exploration, replay, planning, initial weights) comes from generators owned by the object; neither
-    Python's, numpy's nor torch's global state is seeded or used. `predict(..., deterministic=False)` explores.
+    All randomness (exploration, replay, planning, initial weights) comes from generators owned by the object. The
+    global states of Python, numpy and torch are neither seeded nor used. `predict(..., deterministic=False)` explores.
 
-    Logged, beside SB3's own: `train/loss` (TD loss of the direct updates), `train/planning_loss`, `train/model_loss`,
-    `train/model_r2` (of rewards predicted before the model was trained on them, over the last 1,000 transitions),
-    `train/q_mean` (mean Q of the batch), `train/n_updates` (direct updates), `train/planning_updates`,
-    `rollout/exploration_rate`, and `reward/<name>`: each of `info["reward_components"]`, mean of the last 1,000. With
-    `world_model="transitions"` also `world_model/<name>`: errors on the last 1,000 transitions, each foreseen before it
-    was learned, see :class:`~dynaq_algo.forecasts.TransitionForecasts`.
+    The log has SB3's own entries and these: `train/loss` (TD loss of the direct updates), `train/planning_loss`,
+    `train/model_loss`, `train/model_r2` (R2 over the last 1,000 transitions, each predicted before the model was
+    trained on it), `train/q_mean` (mean Q of the batch), `train/n_updates` (direct updates), `train/planning_updates`,
+    `rollout/exploration_rate`, and `reward/<name>` (the mean of one entry of `info["reward_components"]` over the last
+    1,000 transitions). `world_model="transitions"` adds `world_model/<name>`: errors over the last 1,000 transitions,
+    each predicted before the model learned from it, see :class:`~dynaq_algo.forecasts.TransitionForecasts`.
 
     Args:
         policy: `"CandidatePolicy"` or a subclass of it.
@@ -70,25 +71,25 @@ class DynaQ(CandidateAlgorithm):
         learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
         planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
-        planning_horizon: With `world_model="transitions"`, how many steps an imagined way has.
+        planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
         bootstrap: `"same_action"`, `"max"` or `"double"`.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
-        relabel: Whether rewards in replay are recomputed at the weights of the latest step, where the reward is a
-            weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
-            number, give them. A transition that lacks a component whose weight is not 0 is left out.
-        action_features: For id observations: (n_actions, d_a) or the path of an .npy file; else the environment's
-            attribute `action_features`. A saved agent holds the path and a checksum, never the values.
+        relabel: Whether rewards in replay are recomputed at the weights of the latest step. It is for a reward that is
+            a weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
+            number, give its parts. A transition that lacks a component whose weight is not 0 is left out.
+        action_features: For id observations: (n_actions, d_a), or the path of an .npy file. By default it is the
+            environment's attribute `action_features`. A saved agent holds the path and a checksum, never the values.
         pair_features: A function for `planning_source="crossed"` that gives the entry `pairs` of pairs that nobody was
             shown: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p). By default it is the
             environment's method `pair_features`. It is not saved with the agent.
         world_model: `"network"` (one, or an ensemble), `"gaussian_process"` (exact Bayesian regression), or
-            `"transitions"`, which also learns what becomes of the entry `progress` and who leaves.
+            `"transitions"`, which also learns how the entry `progress` changes and when an applicant leaves.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
             :class:`~dynaq_algo.world_model.WorldModel`; `noise`, `scales`, ..., and `prior` (the policy's by default),
             see :class:`~dynaq_algo.gaussian_process.GaussianProcess`; `bonus`, `action_scale`, ..., see
             :class:`~dynaq_algo.transition_model.TransitionModel`.
         exploration_bonus: While learning, this many times the standard deviation of the world model's reward is added
-            to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon explores beside it.
+            to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon-greedy exploration is independent of it.
         gamma: Discount, below 1 for `same_action`.
         batch_size: Transitions in each update.
         buffer_size: Transitions in replay.
@@ -102,14 +103,14 @@ class DynaQ(CandidateAlgorithm):
         weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a
             network, moves that share back to where it was when online learning began (L2 Init; Kumar et al., 2023). The
             agent then does not forget within a few interactions what pre-training taught. Pre-training itself is not
-            pulled. 0, the default, is no pull.
+            pulled. The default, 0, pulls nothing.
         policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
         seed: Any number of 0 or more; None for fresh entropy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,
             `exploration_final_eps`, `tensorboard_log`, `verbose`, `device`, `stats_window_size`).
 
     Raises:
-        ValueError: If an argument is out of range, or the environment of another kind.
+        ValueError: If an argument is out of range, or the environment is of another kind.
 
     Example:
         >>> model = DynaQ("CandidatePolicy", env, policy_kwargs={"features": "interaction"}, seed=0)  # doctest: +SKIP
@@ -194,20 +195,20 @@ class DynaQ(CandidateAlgorithm):
     ) -> DynaQ:
         """The best agent that this project knows; docs/dynaq_plus.md says what each part is for.
 
-        It begins with a prior, the block similarities of state and action. A Gaussian process learns rewards, doubts
-        the prior, and plans at decision time. Where the observation has `pairs`, it trusts the shown numbers to say
-        more than similarities do, and explores less. Where it has `progress`, answers move the applicant: the agent
-        then learns what becomes of it, and plans ahead.
+        It begins with a prior: jobs that are more similar to the applicant, block by block, earn more. A Gaussian
+        process learns rewards and how far to trust the prior, and plans at decision time. If the observation has
+        `pairs`, the agent expects them to say more than similarities do, and explores less. If the observation has
+        `progress`, answers move the applicant. The agent then also learns how `progress` changes, and plans ahead.
 
         Args:
             env: As for the class.
             seed: As for the class.
-            prior_sources: What the prior is a sum of, in place of the block similarities alone: `"blocks"`, and columns
-                of the entry `pairs` by their names, such as a language model's word; optionally each with its weight,
-                rewards per standard deviation. Answers say how far each is trusted, see
+            prior_sources: Terms whose sum is the prior, in place of the block similarities alone: `"blocks"`, and names
+                of columns of the entry `pairs`, such as a language model's judgement. A mapping also gives the weight
+                of each, in rewards per standard deviation. The agent learns from answers how far to trust each, see
                 :class:`~dynaq_algo.gaussian_process.GaussianProcess`.
-            **overrides: Other arguments of the class; `policy_kwargs` and `world_model_kwargs` entry by entry, and so
-                the `scales` in the second.
+            **overrides: Other arguments of the class. `policy_kwargs` and `world_model_kwargs` are merged with the
+                defaults entry by entry, and so are the `scales` in `world_model_kwargs`.
 
         Example:
             >>> DynaQ.plus(env, policy_kwargs={"prior": [0.0, 0.0]}).learn(1_500)  # doctest: +SKIP
@@ -283,7 +284,7 @@ class DynaQ(CandidateAlgorithm):
         return self._imagine(observation)[0].cpu().numpy()
 
     def reward_spread(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """Standard deviation (n, k) of :meth:`predict_reward`, the world model's uncertainty; 0 where it gives none."""
+        """Standard deviation (n, k) of :meth:`predict_reward`: the world model's uncertainty; 0 if it knows none."""
         return self._imagine(observation)[1].cpu().numpy()
 
     @th.no_grad()
@@ -295,7 +296,7 @@ class DynaQ(CandidateAlgorithm):
 
     @denormals_flushed()
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """`gradient_steps` times: a direct update, a model update, `planning_steps` planning updates.
+        """Make `gradient_steps` direct updates, each followed by a model update and `planning_steps` planning updates.
 
         The world model learns from real transitions only. Nothing happens before the first valid transition.
         """
@@ -308,7 +309,7 @@ class DynaQ(CandidateAlgorithm):
             self._learn_ahead(self.world_model, gradient_steps)
             return
         if not self._optimizers:
-            return  # what there was to learn is learned
+            return  # there is no network to train: the model has learned already
         self._drop_anchor()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers)
@@ -339,7 +340,7 @@ class DynaQ(CandidateAlgorithm):
                 self.logger.record(f"train/{name}", float(th.stack(found).mean()))
 
     def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
-        """`gradient_steps` times: the model of what follows learns, and `planning_steps` planning steps with it."""
+        """Train the model of transitions `gradient_steps` times, each followed by `planning_steps` planning steps."""
         ask, rng = self.replay_buffer.pair_features, self._rngs["planning"]
         for _ in range(gradient_steps):
             model_loss = model.fit(self._rngs["replay"])
@@ -356,7 +357,7 @@ class DynaQ(CandidateAlgorithm):
 
     @denormals_flushed()
     def plan(self, batch_size: int) -> list[th.Tensor]:
-        """`planning_steps` optimiser steps on imagined pairs; returns their losses, none where nothing is to learn."""
+        """Make `planning_steps` optimiser steps on imagined pairs; returns their losses, [] if Q learns no values."""
         if self.planning_steps == 0 or not self._learns_values:
             return []
         self._drop_anchor()
@@ -378,7 +379,7 @@ class DynaQ(CandidateAlgorithm):
     # ------------------------------------------------------------------ targets and updates
 
     def _batch(self, transitions: Transitions) -> Batch:
-        """Transitions as tensors, with what may be chosen next where the Q-network chooses as late as at the update."""
+        """Transitions as tensors, with the next candidates if the Q-network chooses among them at the update."""
         return gather_for(self.bootstrap, transitions, self.replay_buffer, self.policy)
 
     @th.no_grad()
@@ -387,7 +388,7 @@ class DynaQ(CandidateAlgorithm):
 
         Args:
             batch: n transitions.
-            reward: (n,) earned or imagined; None for the next value alone, where the Q-network learns the future alone.
+            reward: (n,) earned or imagined; None if the Q-network learns only the value of the next state.
             target_values: Of the same transitions, see :meth:`_target_values`.
         """
         if batch.following is not None:
@@ -396,7 +397,7 @@ class DynaQ(CandidateAlgorithm):
 
     @th.no_grad()
     def _target_values(self, transitions: Transitions, batch: Batch, imagined: bool = True) -> th.Tensor:
-        """What the target network, copied each `target_update_interval` transitions, says of the next step, (n,).
+        """The target network's values of the next step, (n,).
 
         See :func:`~dynaq_algo.bootstrap.values_ahead`.
         """
@@ -406,7 +407,7 @@ class DynaQ(CandidateAlgorithm):
 
     @property
     def _learns_values(self) -> bool:
-        """Whether the Q-network has anything to learn: at decision time it is left with the future."""
+        """Whether the Q-network has anything to learn; with planning at decision time, only the future is left."""
         return self.planning == "background" or (self.gamma > 0 and not self.world_model.knows_transitions)
 
     @property
@@ -423,7 +424,7 @@ class DynaQ(CandidateAlgorithm):
 
     def _score_new_transitions(self) -> None:
         """Let the world model predict rewards that it has not been trained on, then tell it."""
-        # A network learns the others by replay.
+        # A network is only scored on them, so the newest are enough; it learns from replay.
         most = None if self.world_model.optimizer is None else WINDOW
         if (new := self._new_transitions(most)) is not None:
             reward = self._normalised(new.reward)

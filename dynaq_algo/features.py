@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 NO_SPREAD = 1e-6
-"""A standard deviation up to which numbers do not vary: it is what rounding leaves."""
+"""Numbers whose standard deviation is at most this do not vary; the rest is rounding."""
 
 
 class DistinctPairs(NamedTuple):
@@ -36,10 +36,10 @@ class DistinctPairs(NamedTuple):
 
     Attributes:
         state: (m, d_s).
-        state_row: int64, which state a pair has; (n,), or (n, 1) for n decisions.
+        state_row: int64, row of each pair's state; (n,), or (n, 1) for n decisions.
         action: (l, d_a).
-        action_row: int64, which action a pair has; (n,), or (n, k).
-        pairs: Numbers of each pair, (n, p), or (n, k, p); None where an observation has none.
+        action_row: int64, row of each pair's action; (n,), or (n, k).
+        pairs: Numbers of each pair, (n, p), or (n, k, p); None if observations have none.
     """
 
     state: th.Tensor
@@ -49,7 +49,7 @@ class DistinctPairs(NamedTuple):
     pairs: th.Tensor | None = None
 
     def take(self, rows: slice) -> DistinctPairs:
-        """Some of the n, in order; the vectors are those of all."""
+        """Some of the n pairs, in order, with all the vectors."""
         pairs = None if self.pairs is None else self.pairs[rows]
         return self._replace(state_row=self.state_row[rows], action_row=self.action_row[rows], pairs=pairs)
 
@@ -57,18 +57,18 @@ class DistinctPairs(NamedTuple):
 class PairFeatures:
     """A (state, action) pair as one network input `[state, pair(state, action), pairs]`.
 
-    A subclass sets `pair_dim` and defines :meth:`pair`; it has no parameters, so that the Q-network, its target and the
-    world model share one input. What an observation says of each pair itself, its `pairs`, stands at the end.
+    A subclass sets `pair_dim` and defines :meth:`pair`. It has no parameters, so that the Q-network, its target and the
+    world model share one input. The observation's entry `pairs` stands at the end of the input.
 
     Args:
-        state_dim: d_s.
-        action_dim: d_a.
-        n_pairs: p, how many numbers an observation has of each pair.
+        state_dim: d_s, the size of a state.
+        action_dim: d_a, the size of an action.
+        n_pairs: p, how many numbers an observation has for each pair.
         compared: The columns of the state that are compared with an action; None for all.
 
     Attributes:
-        n_similarities: How many entries at the end of the input a prior can weigh: similarities of state and action,
-            then `pairs`.
+        n_similarities: How many entries at the end of the input can have a prior weight: similarities of state and
+            action, then `pairs`.
         version: Increases when the input of a state and an action changes, see :meth:`see`.
     """
 
@@ -85,7 +85,7 @@ class PairFeatures:
 
     @property
     def separable(self) -> bool:
-        """Whether :meth:`pair` is the action itself: a layer's product with it then is the same for every state."""
+        """Whether :meth:`pair` is the action itself. A layer's product with it is then the same for every state."""
         return type(self).pair is ConcatFeatures.pair
 
     @property
@@ -99,10 +99,10 @@ class PairFeatures:
         return self.state_dim + self.pair_dim + self.n_pairs
 
     def fit(self, actions: np.ndarray) -> None:
-        """Learn what can be learned from actions alone, (n, d_a), before any interaction; nothing by default."""
+        """Learn the scale of inputs from actions (n, d_a), before any interaction; nothing by default."""
 
     def fit_pairs(self, pairs: np.ndarray) -> None:
-        """Learn the scale of `pairs` from a sample of them, (n, p), before any interaction; nothing by default."""
+        """Learn the scale of `pairs` from a sample (n, p), before any interaction; nothing by default."""
 
     def see(self, candidates: np.ndarray | None, pairs: np.ndarray | None) -> None:
         """Learn the scale of inputs from the decision at hand; nothing by default.
@@ -110,12 +110,12 @@ class PairFeatures:
         It is called while an agent learns, and never when it only predicts.
 
         Args:
-            candidates: (n, k, d_a) float32; None where :meth:`fit` has seen the table of all actions.
-            pairs: (n, k, p) float32; None where an observation has none.
+            candidates: (n, k, d_a) float32; None if :meth:`fit` has seen the table of all actions.
+            pairs: (n, k, p) float32; None if observations have none.
         """
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
-        """Numbers (..., p) of pairs in the scale of the input; as they are by default."""
+        """Numbers (..., p) of pairs in the scale of the input; unchanged by default."""
         return pairs
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -132,8 +132,8 @@ class PairFeatures:
         return th.cat([state, self.of_action(state, action, pairs)], dim=-1)
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        """The whole inputs (n, output_dim) of n pairs, (n, k, output_dim) where there are k actions a state."""
-        # Each vector goes to its place at once.
+        """The whole inputs of pairs: (n, output_dim), or (n, k, output_dim) if there are k actions for each state."""
+        # Each vector is gathered straight into its place.
         if self.separable and pairs.pairs is None and pairs.action_row.ndim == 1:
             inputs = pairs.state.new_empty(len(pairs.state_row), self.output_dim)
             th.index_select(pairs.state, 0, pairs.state_row, out=inputs[:, : self.state_dim])
@@ -147,7 +147,7 @@ class PairFeatures:
         return {}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
 
 
 class ConcatFeatures(PairFeatures):
@@ -164,7 +164,7 @@ class ConcatFeatures(PairFeatures):
 
 
 class InteractionFeatures(PairFeatures):
-    """`[s, a, s * a]`; the product is over the leading entries that the compared part of s and a share.
+    """`[s, a, s * a]`; the product is over the leading entries that both a and the compared part of s have.
 
     An MLP hardly learns a dot product by itself; given the products, it only has to sum them.
     """
@@ -175,7 +175,7 @@ class InteractionFeatures(PairFeatures):
         self.pair_dim = action_dim + self.shared_dim
 
     def shared(self, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """What is compared of states (..., d_s) and actions (..., d_a), (..., shared_dim) each."""
+        """The compared entries of states (..., d_s) and of actions (..., d_a), (..., shared_dim) each."""
         return state[..., self.compared][..., : self.shared_dim], action[..., : self.shared_dim]
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -185,7 +185,7 @@ class InteractionFeatures(PairFeatures):
 
 
 class BlockwiseFeatures(InteractionFeatures):
-    """`[s, a, s * a, similarity of each block, pairs]`; the product is of centred vectors and scaled to their size.
+    """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, scaled to their size.
 
     The entries that state and action share are cut into blocks of equal size, such as hard and soft skills. A
     similarity is the cosine of a state's and an action's block, after the mean action is subtracted from both. It is
@@ -195,11 +195,11 @@ class BlockwiseFeatures(InteractionFeatures):
     share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard deviations from the
     mean. Without compression one bad answer to it would reverse the whole slope.
 
-    Mean and deviation of actions come from the table of all actions where there is one (:meth:`fit`), else from the
-    distinct ones, up to 1,024, among the first 20,000 candidates seen (:meth:`see`); those of `pairs` from a sample
-    that the environment gives (:meth:`fit_pairs`), else from the first 20,000 pairs seen. They are computed again
-    whenever twice as much was seen. Before the first time, the mean action is 0, and the `pairs` of a decision are
-    standardised among themselves.
+    Mean and deviation of actions come from the table of all actions, if there is one (:meth:`fit`). Otherwise they come
+    from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of
+    `pairs` come from a sample that the environment gives (:meth:`fit_pairs`), or else from the first 20,000 pairs seen.
+    They are computed again whenever twice as much was seen. Before the first time, the mean action is 0, and the
+    `pairs` of a decision are standardised among themselves.
 
     Args:
         state_dim: d_s.
@@ -209,7 +209,7 @@ class BlockwiseFeatures(InteractionFeatures):
         n_blocks: How many blocks.
 
     Raises:
-        ValueError: If the shared entries cannot be cut into so many equal blocks, or there are none.
+        ValueError: If the shared entries cannot be cut into `n_blocks` equal blocks, or there are no shared entries.
 
     Example:
         >>> BlockwiseFeatures(4, 6, n_blocks=2)(th.ones(3, 4), th.ones(3, 6)).shape
@@ -269,9 +269,9 @@ class BlockwiseFeatures(InteractionFeatures):
             self.version += 1
 
     def scaled(self, pairs: th.Tensor) -> th.Tensor:
-        """Standardised numbers (..., p) of pairs. `2 tanh(x / 2)` draws in values beyond one or two deviations.
+        """Standardised numbers (..., p) of pairs. `2 tanh(x / 2)` compresses values beyond one or two deviations.
 
-        Before any was seen, those of a decision, (n, k, p), are standardised among its own k.
+        Before any numbers were seen, those of a decision, (n, k, p), are standardised among its own k candidates.
         """
         mean, deviation = self._pairs.mean.to(pairs.device), self._pairs.deviation.to(pairs.device)
         if self._pairs.is_empty and pairs.ndim > 2:
@@ -285,41 +285,41 @@ class BlockwiseFeatures(InteractionFeatures):
         return vectors - self._centre.to(vectors.device)
 
     def similarities(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """Of each block: (..., d_s), (..., d_a) -> (..., n_blocks)."""
+        """The similarity of each block: (..., d_s), (..., d_a) -> (..., n_blocks)."""
         return self.of_blocks(*self.shared(state, action))
 
     def pair(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """The action, the product of both, centred, and their similarities."""
+        """The action, the product of centred state and action, and their similarities."""
         s, a = self.shared(state, action)
         product = self.shared_dim**0.5 * self.centred(s) * self.centred(a)
         return th.cat([action, product, self.of_blocks(s, a)], dim=-1)
 
     def of_blocks(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """:meth:`similarities` of the entries that state and action share, (..., shared_dim) each."""
+        """:meth:`similarities` of states and actions given by their compared entries only, (..., shared_dim) each."""
         s, a = (self.centred(vectors).unflatten(-1, (self.n_blocks, -1)) for vectors in (state, action))
         return F.cosine_similarity(s, a, dim=-1) / self._deviation.to(state.device)
 
     def of_all(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """Similarities (n, k, n_blocks) of each of n states with each of k actions, over shared entries."""
+        """Similarities (n, k, n_blocks) of n states (n, shared_dim) with k actions (k, shared_dim), each with each."""
         s, a = (
             F.normalize(self.centred(vectors).unflatten(-1, (self.n_blocks, -1)), dim=-1) for vectors in (state, action)
         )
         return th.einsum("nbd,kbd->nkb", s, a) / self._deviation.to(state.device)
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """What was seen, and the scale that came of it."""
+        """The actions and pairs that were seen, and the scale computed from them."""
         scale = {"centre": self._centre, "deviation": self._deviation, "version": th.tensor(self.version)}
         return {**scale, **self._actions.get_state(), **self._pairs.get_state()}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         self._centre, self._deviation = state["centre"].cpu(), state["deviation"].cpu()
         self.version = int(state["version"])
         self._actions.set_state(state)
         self._pairs.set_state(state)
 
     def _scale_to(self, actions: np.ndarray) -> None:
-        """Take mean and deviation of what is shared of actions, (n, shared_dim)."""
+        """Compute mean and deviation from the compared entries of actions, (n, shared_dim)."""
         self._centre = th.as_tensor(np.asarray(actions.mean(axis=0, dtype=np.float64), np.float32))
         left, right = np.random.default_rng(0).integers(len(actions), size=(2, 2_000))
         self._deviation = th.ones(self.n_blocks)
@@ -338,11 +338,11 @@ FEATURES: dict[str, type[PairFeatures]] = {
 def make_features(
     features: str | type[PairFeatures], layout: CandidateLayout, table: ActionTable | None = None, **kwargs: Any
 ) -> PairFeatures:
-    """Features by name (a key of :data:`FEATURES`) or by class, fitted to the table of actions where there is one.
+    """Features by name (a key of :data:`FEATURES`) or by class, fitted to the table of actions if there is one.
 
     Args:
         features: Name or class.
-        layout: Whose states, candidates and pairs they are of.
+        layout: Layout of the observations whose states, candidates and pairs they describe.
         table: Features of every action, for id observations.
         **kwargs: Further arguments of the class.
 
@@ -363,7 +363,7 @@ def make_features(
     action_dim = layout.action_dim if table is None else table.dim
     if action_dim is None:
         raise ValueError("`action_table` must be given where `candidates` are ids: pass `action_features=` to DynaQ.")
-    # Only where they say something: a class of one's own need not know of them.
+    # Passed only if needed, so that a class of your own need not have these arguments.
     if layout.n_pairs:
         kwargs["n_pairs"] = layout.n_pairs
     if layout.compared != slice(0, layout.state_dim):
@@ -375,17 +375,17 @@ def make_features(
 
 
 def candidates_of_ids(table: ActionTable, ids: np.ndarray) -> th.Tensor:
-    """Features (n, k, d_a) of the candidates (n, k) of n decisions; rows that are all the same share their memory."""
+    """Features (n, k, d_a) of candidate ids (n, k). If all n rows are the same, they share their memory."""
     if len(ids) > 1 and (ids == ids[0]).all():
         return th.as_tensor(table.rows(ids[0])).expand(len(ids), -1, -1)
     return th.as_tensor(table.rows(ids))
 
 
 def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
-    """The weights of the similarities as a tensor, checked; 0 for the numbers of `pairs` where they are left out.
+    """The weights of the similarities as a tensor, checked. Weights of `pairs` that are left out are 0.
 
     Raises:
-        ValueError: If there is not one finite weight for each similarity of the features, or none at all.
+        ValueError: If there is not one finite weight for each similarity, or if the features have no similarities.
     """
     if not np.isfinite(prior).all():
         raise ValueError(f"`prior` must hold finite weights, got {list(prior)}.")
@@ -411,7 +411,7 @@ class SeenActions:
     """
 
     CAPACITY = 1_024
-    LOOKED_AT = 20_000  # there may be no more than a hundred
+    LOOKED_AT = 20_000  # a limit for catalogues that have fewer distinct actions than CAPACITY
 
     def __init__(self, dim: int):
         self.rows = np.zeros((0, dim), np.float32)
@@ -425,7 +425,7 @@ class SeenActions:
         return len(self.rows) >= self.CAPACITY or self._count >= self.LOOKED_AT
 
     def add(self, rows: np.ndarray) -> bool:
-        """Keep those of rows (n, dim) that are new; returns whether there are twice as many as when it last did."""
+        """Keep the new ones of rows (n, dim); returns whether their number has doubled since it last returned True."""
         if self.is_full:
             return False
         self._count += len(rows)
@@ -439,11 +439,11 @@ class SeenActions:
         return is_due
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """What was seen."""
+        """The actions that were seen, and how many."""
         return {"actions": th.as_tensor(self.rows), "actions_counts": th.tensor([self._count, self._due])}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         self.rows = state["actions"].cpu().numpy()
         self._count, self._due = state["actions_counts"].tolist()
         self._known = {row.tobytes() for row in self.rows}
@@ -479,14 +479,14 @@ class SeenPairs:
         return self._count >= self.CAPACITY
 
     def fit(self, pairs: np.ndarray) -> None:
-        """Take mean and deviation of a sample (n, p), n of 1 or more; nothing more is counted."""
+        """Compute mean and deviation from a sample (n, p) with n of 1 or more; no pairs are counted after it."""
         self.add(pairs)
         self._count = self.CAPACITY
 
     def add(self, pairs: np.ndarray) -> bool:
-        """Count pairs (n, p) in; returns whether mean and deviation were computed again.
+        """Count pairs (n, p); returns whether mean and deviation were computed again.
 
-        They are computed again each time the number of values has doubled.
+        They are computed again each time the number of pairs has doubled.
         """
         if self.is_full:
             return False
@@ -502,13 +502,13 @@ class SeenPairs:
         return True
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """What was seen, and the scale that came of it."""
+        """The sums over the pairs that were seen, and the scale computed from them."""
         counts = th.tensor([self._count, self._due])
         sums = th.tensor(self._sums)  # a copy: they are added to in place
         return {"pairs_mean": self.mean, "pairs_deviation": self.deviation, "pairs_sums": sums, "pairs_counts": counts}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         self.mean, self.deviation = state["pairs_mean"].cpu(), state["pairs_deviation"].cpu()
         self._sums = state["pairs_sums"].cpu().numpy().copy()
         self._count, self._due = state["pairs_counts"].tolist()

@@ -1,4 +1,4 @@
-"""How well a model of transitions predicted the latest transitions, each before it was trained on it."""
+"""Errors of a model of transitions on the latest transitions, each predicted before the model was trained on it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dynaq_algo.transition_model import Foreseen
 __all__ = ["TransitionForecasts"]
 
 _LEAST_CHANCE = 1e-3
-"""What an outcome counts as having been given at least: one that was never seen before had no chance at all."""
+"""Smallest probability of an outcome in the log loss. An outcome that was never seen before had none."""
 
 
 class TransitionForecasts:
     """Errors of a model of transitions on the latest transitions, each predicted before the model learned it.
 
-    This is a prequential error (Dawid, 1984), so no transitions need to be set aside. Beside each error stands the
+    This is a prequential error (Dawid, 1984), so no transitions need to be set aside. Each error is given with the
     error of the best constant prediction for the same transitions: the mean of the rewards, the shares of the outcomes,
-    the share of the ends. A model that has learned something is below it.
+    the share of the ends. The error of a model that has learned something is smaller.
 
     Args:
         size: Number of the latest transitions over which errors are computed.
@@ -36,7 +36,7 @@ class TransitionForecasts:
     """
 
     def __init__(self, size: int):
-        # Of each transition: reward, what was foreseen of it, outcome, its chance, whether it ended, chance of the end.
+        # Columns: reward, its prediction, outcome, its predicted probability, whether it ended, probability of the end.
         self.rows = np.zeros((require_whole("size", size, 1), 6))
         self.n_added = 0
 
@@ -52,10 +52,10 @@ class TransitionForecasts:
         self.n_added += len(new)
 
     def check(self) -> None:
-        """Check the shape of the rows, after a file set them.
+        """Check the rows after a file has set them.
 
         Raises:
-            ValueError, TypeError, AttributeError: If it is another one.
+            ValueError, TypeError, AttributeError: If their shape is wrong, or they hold impossible numbers.
         """
         if self.rows.ndim != 2 or self.rows.shape[1] != 6 or self.rows.dtype != np.float64 or not len(self.rows):
             raise ValueError(f"rows of the shape {self.rows.shape}, {self.rows.dtype}")
@@ -67,9 +67,9 @@ class TransitionForecasts:
     def errors(self) -> dict[str, float]:
         """Errors by name, each followed by that of the best constant; none before the first transition.
 
-        `reward_mse` is the mean squared error of the reward, `outcome_log_loss` the mean of minus the logarithm of the
-        chance that what came had been given (at least 0.001), `leaving_brier` the mean squared error of the chance of
-        an end.
+        `reward_mse` is the mean squared error of the reward. `outcome_log_loss` is the mean of -log(p), where p is the
+        predicted probability of the actual outcome, at least 0.001. `leaving_brier` is the mean squared error of the
+        predicted probability of the end.
         """
         rows = self.rows[: self.n_added]
         if not len(rows):

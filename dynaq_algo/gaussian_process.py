@@ -1,4 +1,4 @@
-"""A Bayesian world model: an exact Gaussian process over (state, action) pairs, with rank-one updates."""
+"""A Bayesian world model: an exact Gaussian process over (state, action) pairs, updated one answer at a time."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ DEFAULT_SCALES: Mapping[str, float] = {
 """Prior standard deviation of each part of a reward, see :class:`GaussianProcess`."""
 
 SCALES_WITH_SOURCES: Mapping[str, float] = {"trust": 0.0, "similarity": 0.1}
-"""The scales whose default is another one with `prior_sources`."""
+"""The scales that have another default with `prior_sources`."""
 
 _SAME = 1 - 1e-5
-"""Cosine from which two vectors are the same one."""
+"""Two vectors are the same if their cosine is above this."""
 
 _PIECE = 4_096
-"""Pairs that are asked about at a time; bounds the memory of their covariances with what is known."""
+"""Pairs that are predicted at a time. This bounds the memory of their covariances with the known pairs."""
 
 _MANY = 512
-"""Candidates from which the mean rewards of all are computed together, see :meth:`GaussianProcess._means_of_all`; for
-fewer there is little to gain."""
+"""With at least this many candidates the mean rewards of all states are computed together, see
+:meth:`GaussianProcess._means_of_all`. With fewer there is little to gain."""
 
 _MOST_FITTED = 400
-"""Pairs, the latest ones, that scales are fitted to: a fit costs the third power of their number."""
+"""Scales are fitted to this many of the latest pairs. A fit costs the third power of their number."""
 
 _SCALE_DOUBT = 10
-"""Answers by which the scales are taken to be right, where they weigh what answers say of the sources."""
+"""Weight, in answers, of the belief that the scales are right, when the trust in sources is computed."""
 
 _GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples modulo 1 fill the numbers from 0 to 1 evenly, however many there are."""
+"""The multiples of this number, modulo 1, fill the interval from 0 to 1 evenly, however many there are."""
 
 _FIT_SPREAD = 0.5
-"""Prior standard deviation of the logarithm of a scale, where scales are fitted."""
+"""Prior standard deviation of the logarithm of a scale when scales are fitted."""
 
 
 class _Parts(NamedTuple):
-    """What the kernel compares of n pairs.
+    """The parts of n pairs that the kernel compares.
 
     Attributes:
-        state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), the state of each k pairs in a row.
-        action: (n, shared_dim), the same of the actions.
-        similarities: (n, n_blocks), in their deviations.
+        state: (n, shared_dim), centred, at unit length; or (n / k, shared_dim), one state for each k pairs in a row.
+        action: (n, shared_dim), actions in the same form.
+        similarities: (n, n_blocks), in standard deviations.
         pairs: (n, p), standardised; without those that are sources of the prior mean.
-        prior: (n,), prior mean of the reward; with S sources (n, S), what each of them says.
+        prior: (n,), prior mean of the reward; with S sources (n, S), the term of each source.
     """
 
     state: th.Tensor
@@ -75,78 +75,80 @@ class _Parts(NamedTuple):
     prior: th.Tensor
 
     def to(self, dtype: th.dtype) -> _Parts:
-        """The same in another precision."""
+        """The same parts in another precision."""
         return _Parts(*(part.to(dtype) for part in self))
 
     def one_by_one(self) -> _Parts:
-        """The same with a state for each pair."""
+        """The same parts with a state for each pair."""
         return self._replace(state=_for_each(self.state, len(self.action)))
 
     def take(self, rows: slice | th.Tensor) -> _Parts:
-        """Of some of the pairs, where each has its own state."""
+        """The parts of some pairs; each pair must have its own state."""
         return _Parts(*(part[rows] for part in self))
 
 
 class GaussianProcess(nn.Module):
-    """Predicts the reward of an action with its spread, small for pairs that were tried and larger for similar ones.
+    """Predicts the reward of an action and the spread of the prediction, which is smaller near pairs that were tried.
 
     A reward is the sum of independent parts, each Gaussian with a prior standard deviation of its own (`scales`):
 
-    * `constant`; `similarity`: linear in the similarities of state and action; `pairs`: linear in the numbers `pairs`
-      of an observation. The prior mean of both is given by `prior`;
-    * `trust`: the prior mean times an unknown number; with a standard deviation of 1 the whole prior is doubted,
+    * `constant`: one number for all pairs;
+    * `similarity`: linear in the similarities of state and action, with prior mean `prior`;
+    * `pairs`: linear in the numbers `pairs` of an observation, with prior mean `prior`;
+    * `trust`: the prior mean times an unknown number. With a standard deviation of 1 the whole prior is doubted,
       including its sign;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
-    * `bilinear`: a matrix between state and action, whatever its rank: tastes (kernel (s.s')(a.a'));
-    * `quadratic`: the same of their squares (kernel ((s.s')(a.a'))^2);
+    * `bilinear`: tastes, a matrix of any rank between state and action (kernel (s.s')(a.a'));
+    * `quadratic`: the same for their squares (kernel ((s.s')(a.a'))^2);
     * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
     Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
     length. Earned rewards are the sum of all parts and of noise with standard deviation `noise`. The posterior is exact
     (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a
-    reward costs O(n^2). Each of these is one update of rank one: a new pair, another reward of a known pair (rewards of
-    a pair are averaged), and a forgotten pair. The latest `max_pairs` pairs are kept. The inverse is computed from
-    scratch only if the scale of the features changes.
+    reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are
+    averaged), or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if
+    the scale of the features changes.
 
-    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. Its own prior is a spike and two
-    uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1: the prior mean is right. The slabs are from 0 to 2,
-    and from -1.5 to 0, where the opposite of the prior mean is true. The factor's posterior is exact on a grid. The
+    With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
+    and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
+    from 0 to 2. The other is from -1.5 to 0, where the opposite of the prior mean is true. The factor's posterior is
+    exact on a grid. The
     likelihood is raised to the power of one half, so that a few unlucky answers do not reverse the factor. If rewards
     vary more than `noise` says, the power is smaller: `noise` squared over twice the variance of the rewards. The
     factor's variance is part of the spread. Exploration acts on a factor that is drawn from its posterior, see
     :meth:`explore`.
 
-    With `prior_sources` the prior mean is a sum: each source has a factor of its own, see
-    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. So a wrong source is
-    dropped, and a right one beside it is kept. The less the answers vary, compared with what the scales expect, the
-    more they count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust`
-    is 0, because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities
-    count: with a small scale, a source that is half right is trusted for what the similarities explain. A number of
-    `pairs` that is a source is used in the prior mean only, not as one of `pairs`.
+    With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
+    :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. A wrong source can thus
+    be dropped while a right one is kept. The less the answers vary, compared with what the scales expect, the more they
+    count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust` is 0,
+    because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities count. If
+    this scale were small, a source that is half right would be trusted for what the similarities explain. A column of
+    `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 
     Args:
         features: `"blockwise"`; shared with the Q-network.
         prior: Prior mean of the weight of each similarity, and optionally of each number of `pairs`; None for 0.
-        scales: In place of those in :data:`DEFAULT_SCALES`, with `prior_sources` also in :data:`SCALES_WITH_SOURCES`;
-            0 leaves a part out.
+        scales: Scales that replace those in :data:`DEFAULT_SCALES` and, with `prior_sources`, in
+            :data:`SCALES_WITH_SOURCES`; 0 leaves a part out.
         noise: Standard deviation of a reward around its mean, above 0.
-        max_pairs: Distinct pairs that are kept.
+        max_pairs: How many distinct pairs are kept.
         spike_slab: Whether the factor of the prior mean is learned. Use it with `trust` 0, because `trust` is another
             doubt of the prior.
-        spike: Prior probability of the factor 1, above 0.
-        contrary: Prior probability of a factor below 0, above 0; less than 1 together with `spike`.
+        spike: Prior probability that the factor is 1. It must be above 0.
+        contrary: Prior probability that the factor is below 0. It must be above 0, and its sum with `spike` below 1.
         draw_factor: Whether exploration acts on a drawn factor; False for the expected one.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
             scale of 0 stays 0.
-        prior_sources: What the prior mean is a sum of: `"blocks"`, and numbers of `pairs` by name, with the weight of
-            each in rewards per standard deviation; a sequence of names for weights of 0.2. None for `prior`.
-        pair_names: What the numbers of `pairs` are, (p,), where sources are among them.
+        prior_sources: Terms whose sum is the prior mean: `"blocks"`, and columns of `pairs` by name, with the weight of
+            each in rewards per standard deviation. A sequence of names gives each the weight 0.2. None for `prior`.
+        pair_names: Names of the columns of `pairs`, (p,), if sources are among them.
 
     Raises:
-        ValueError: If a number is out of range, a part unknown, or the features are others.
+        ValueError: If a number is out of range, a part is unknown, or the features are not blockwise.
 
     Example:
         >>> from dynaq_algo.features import BlockwiseFeatures
@@ -160,7 +162,7 @@ class GaussianProcess(nn.Module):
     optimizer: th.optim.Optimizer | None = None
     knows_transitions = False
     prior: th.Tensor
-    _slots: dict[bytes, int]  # the place of each pair that is known, in the order in which it was met
+    _slots: dict[bytes, int]  # the place of each known pair, in the order in which they were first seen
     _raw: th.Tensor
     _known: _Parts
     _known_single: _Parts
@@ -168,11 +170,11 @@ class GaussianProcess(nn.Module):
     _counts: th.Tensor
     _alpha: th.Tensor  # (n, 1 + S), S = 1 without sources: the inverse times mean rewards, and times prior means
     _inverse: th.Tensor
-    _n_rewards: int  # that were observed, those of forgotten pairs, too
+    _n_rewards: int  # observed so far, including those of forgotten pairs
     _belief: th.Tensor | None  # (71,), posterior probabilities of the factor's values
     _trust: SourceTrust | None
     _fit_due: int
-    _features_version: int  # of which what is known was computed
+    _features_version: int  # the version of the features with which the known pairs were computed
 
     def __init__(
         self,
@@ -221,7 +223,7 @@ class GaussianProcess(nn.Module):
         self.fit_scales = fit_scales
         self._expected = dict(self.scales), noise
         self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
-        self._compared: th.Tensor | None = None  # which of `pairs` the kernel compares, where not all
+        self._compared: th.Tensor | None = None  # the columns of `pairs` that the kernel compares; None for all
         if prior_sources is None:
             weights = prior_weights([0.0] * features.n_similarities if prior is None else prior, features)
         else:
@@ -240,14 +242,14 @@ class GaussianProcess(nn.Module):
 
     @property
     def n_pairs(self) -> int:
-        """Distinct pairs that it knows."""
+        """How many distinct pairs the model knows."""
         return len(self._slots)
 
     def trust(self) -> SourceTrust:
         """Posterior of the factors of the sources, in the order of :attr:`sources`.
 
         Raises:
-            ValueError: Without `prior_sources`; :meth:`factor` tells of the one prior.
+            ValueError: If there are no `prior_sources`; use :meth:`factor` then.
         """
         if self.sources is None:
             raise ValueError("`trust()` needs `prior_sources`; without them `factor()` gives that of the one prior.")
@@ -258,7 +260,7 @@ class GaussianProcess(nn.Module):
             by_reward, by_source = moments[:, 0], (moments[:, 1:] + moments[:, 1:].T) / 2
             rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
             squares = float(rewards @ self._alpha[: self._n_used, 0][known])
-            # Beside the factors that explain most.
+            # Less what the best-fitting factors explain.
             squares -= float(by_reward @ np.linalg.solve(by_source + np.eye(len(by_source)), by_reward))
             power = (len(rewards) + _SCALE_DOUBT) / (squares + _SCALE_DOUBT)
             self._trust = self._factor_prior.posterior(by_reward, by_source, power)
@@ -275,9 +277,9 @@ class GaussianProcess(nn.Module):
     def drawn_factor(self) -> float:
         """A factor of the prior mean, drawn from its posterior; another one after each reward.
 
-        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each reward. So the
-        draws are spread as evenly as can be, and are the same wherever a run goes on. It is the mean without
-        `draw_factor`, and 1 without `spike_slab`.
+        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each reward. The draws
+        are thus spread as evenly as possible, and are the same when a run continues from a checkpoint. Without
+        `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
         """
         if not (self.spike_slab and self.draw_factor):
             return self.factor()[0]
@@ -285,7 +287,7 @@ class GaussianProcess(nn.Module):
         return float(self._factors[0][int((self._beliefs().cumsum(0)[:-1] < level).sum())])
 
     def _beliefs(self) -> th.Tensor:
-        """Posterior probabilities of the values of the factor's grid."""
+        """Posterior probabilities (71,) of the factor's values on the grid."""
         if self._belief is None:
             known = self._counts[: self._n_used] > 0
             prior = self._known.prior[: self._n_used] * known
@@ -296,7 +298,7 @@ class GaussianProcess(nn.Module):
         return self._belief
 
     def _tempered(self, known: th.Tensor) -> float:
-        """The power of the likelihood in the factor, given which of the places are `known`."""
+        """The exponent of the factor's likelihood. `known` says which places hold a pair."""
         rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
         if len(rewards) < 2:
             return 0.5
@@ -307,7 +309,7 @@ class GaussianProcess(nn.Module):
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
         """Inputs (..., output_dim) of pairs -> posterior mean and standard deviation of the reward, (...) each.
 
-        Without `with_spread` the second is 0, and not computed.
+        Without `with_spread` the standard deviation is not computed, and 0 is returned for it.
         """
         self._refresh()
         rows = inputs.reshape(-1, inputs.shape[-1])
@@ -325,15 +327,15 @@ class GaussianProcess(nn.Module):
     ) -> th.Tensor:
         """Values (n, k) of candidates for exploration: mean rewards plus `bonus` times their spreads.
 
-        With `spike_slab` the mean is that of a drawn factor (:meth:`drawn_factor`). So the agent sometimes acts on the
-        reversed prior, as often as a negative factor is likely (Thompson, "On the likelihood that one unknown
-        probability exceeds another", Biometrika 1933). The expected factor never leads to that while it is above 0:
-        only candidates with a high prior mean are chosen then, and little is learned about those with a low one.
+        With `spike_slab` the mean is computed with a drawn factor (:meth:`drawn_factor`). The agent thus acts on the
+        reversed prior as often as a negative factor is likely (Thompson, "On the likelihood that one unknown
+        probability exceeds another", Biometrika 1933). With the expected factor it would never do so while that factor
+        is above 0. It would choose only candidates with a high prior mean, and learn little about the others.
 
         Args:
             state: (n, d_s).
             candidates: (n, k, d_a).
-            pairs: (n, k, p); None where an observation has none.
+            pairs: (n, k, p); None if observations have none.
             bonus: Multiple of the spread; 0 for expected rewards.
         """
         drawn = None if self.sources is not None or not bonus else self.drawn_factor()
@@ -348,7 +350,7 @@ class GaussianProcess(nn.Module):
         with_spread: bool,
         factor: float | None,
     ) -> tuple[th.Tensor, th.Tensor]:
-        """As :meth:`score`, for another factor of the prior mean than the expected one."""
+        """Like :meth:`score`, but with this factor of the prior mean; None for the expected one."""
         self._refresh()
         n, k = candidates.shape[:2]
         if factor is None and not with_spread and k >= _MANY and (n == 1 or candidates.stride(0) == 0):
@@ -366,8 +368,8 @@ class GaussianProcess(nn.Module):
     def _means_of_all(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None) -> th.Tensor:
         """Mean rewards (n, k) of the same actions (k, d_a) in states (n, d_s), with numbers (n, k, p) of pairs.
 
-        A covariance is linear in an action's product with a known one, in that product's square, and in whether they
-        are the same one. These three are computed once for all states, and :meth:`_kernel` for no pair.
+        A covariance with a known pair is linear in the scalar product of the two actions, in its square, and in whether
+        the actions are the same. These three are computed once for all states, and :meth:`_kernel` is not needed.
         """
         features, variance = self.features, {part: scale**2 for part, scale in self.scales.items()}
         known, alpha = self._used(state.dtype), self._alpha[: self._n_used].to(state.dtype)
@@ -391,7 +393,7 @@ class GaussianProcess(nn.Module):
         found += (of_state @ alpha).unsqueeze(1)
 
         def weights(of_states: th.Tensor) -> th.Tensor:
-            """(n, m) to (m, (1 + S) n): what a number of an action and a known one is multiplied by, for each state."""
+            """Factors (n, m) of states and known pairs -> (m, (1 + S) n), to be multiplied by (k, m) of actions."""
             return (of_states.T.unsqueeze(-1) * alpha.unsqueeze(1)).flatten(1)
 
         by_product = weights(variance["action"] + variance["bilinear"] * states)
@@ -424,7 +426,7 @@ class GaussianProcess(nn.Module):
         return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
 
     def _posterior(self, parts: _Parts, with_spread: bool, factor: float | None = None) -> tuple[th.Tensor, th.Tensor]:
-        """Mean and standard deviation (n,) of the expected reward of pairs; the mean for a factor of the prior mean."""
+        """Mean and standard deviation (n,) of the expected reward of pairs. `factor` is that of the prior mean."""
         cross = self._kernel(parts, self._used(parts.prior.dtype))
         mean, left = self._mean(parts, cross)
         if factor is not None:
@@ -444,14 +446,15 @@ class GaussianProcess(nn.Module):
         return mean, variance.clamp_min(0.0).sqrt()
 
     def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean reward (n,) of pairs, and what the factors still move in it: the prior mean less what is known of it.
+        """Mean reward (n,) of pairs, and its derivative by the factors, (n,), or (n, S) with S sources.
 
-        `cross` (n, m) are their covariances with what is known. The second is (n,), or (n, S) with S sources.
+        `cross` (n, m) are the covariances of the pairs with the known ones. The derivative is the prior mean less the
+        part of it that is already known.
         """
         return self._corrected(parts.prior, cross @ self._alpha[: self._n_used].to(cross.dtype))
 
     def _corrected(self, prior: th.Tensor, found: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """As :meth:`_mean`, of prior means (...) or (..., S), and (..., 1 + S) of the products with `alpha`."""
+        """Like :meth:`_mean`, from prior means (...) or (..., S), and covariances times `alpha` (..., 1 + S)."""
         if self.sources is None:
             by_reward, by_prior = found.unbind(dim=-1)
             left = prior - by_prior
@@ -460,23 +463,23 @@ class GaussianProcess(nn.Module):
         return found[..., 0] + left @ th.as_tensor(self.trust().mean, dtype=left.dtype, device=left.device), left
 
     def _columns(self, prior: th.Tensor) -> th.Tensor:
-        """Prior means as columns (..., S), one where there are no sources."""
+        """Prior means as columns (..., S); one column without sources."""
         return prior.unsqueeze(-1) if self.sources is None else prior
 
     def _own(self, scaled: th.Tensor) -> th.Tensor:
-        """Of numbers (..., p) of pairs those that the kernel compares."""
+        """The columns of `pairs` (..., p) that the kernel compares."""
         return scaled if self._compared is None else scaled[..., self._compared.to(scaled.device)]
 
     # ------------------------------------------------------------------ learning
 
     def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
-        """Update the posterior by transitions, each once.
+        """Update the posterior by n transitions. Each transition must be given only once.
 
         Args:
             state: (n, d_s).
-            action: (n, d_a), what was chosen.
-            pairs: (n, p) of the chosen pairs; None where an observation has none.
-            reward: (n,) that was earned.
+            action: (n, d_a), the chosen actions.
+            pairs: (n, p) of the chosen pairs; None if observations have none.
+            reward: (n,), the earned rewards.
         """
         self._refresh()
         for i, value in enumerate(reward.tolist()):
@@ -488,7 +491,7 @@ class GaussianProcess(nn.Module):
     def update(
         self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
     ) -> th.Tensor:
-        """Mean squared error on transitions (n, output_dim) and (n,). Nothing is learned: :meth:`observe` did that."""
+        """Mean squared error on inputs (n, output_dim) and rewards (n,). Nothing is learned: :meth:`observe` learns."""
         with th.no_grad():
             return (self(inputs, with_spread=False)[0] - reward).square().mean()
 
@@ -498,7 +501,7 @@ class GaussianProcess(nn.Module):
         self._belief = self._trust = None
         self._n_rewards += 1
         slot = self._slots.get(key)
-        if slot is not None:  # other rewards of a known pair make its mean surer
+        if slot is not None:  # another reward of a known pair makes the mean of its rewards more certain
             total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
             moved = total / count - self._totals[slot].item() / self._counts[slot].item()
             steadier = self.noise**2 * (1 / count - 1 / self._counts[slot].item())
@@ -517,7 +520,7 @@ class GaussianProcess(nn.Module):
         self._put(slot)
         parts = self._known.take(slice(slot, slot + 1))
         covariance = self._kernel(parts, self._used(th.float64))[0]
-        # Its own place counts for nothing: the inverse is 0 there.
+        # The pair's own place adds nothing, because the inverse is 0 there.
         column = self._inverse[: self._n_used, : self._n_used] @ covariance
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
@@ -526,24 +529,24 @@ class GaussianProcess(nn.Module):
         self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - new)
 
     def _move(self, column: th.Tensor, size: th.Tensor, step: th.Tensor) -> None:
-        """An update of rank one: `size` times the column's outer product, and times its product with `step`."""
+        """Make an update of rank one: add `size` times the column's outer product to the inverse, and adapt `alpha`."""
         n = self._n_used
         self._alpha[:n] += th.outer(column, size * step)
         self._inverse[:n, :n].addr_(column, size * column)
 
     def _forget(self) -> int:
-        """Forget the pair that was met first; returns its place."""
+        """Forget the pair that was seen first; returns its place."""
         key = next(iter(self._slots))
         slot = self._slots.pop(key)
         column = self._inverse[: self._n_used, slot].clone()
         self._move(column, -1 / column[slot], self._alpha[slot].clone())
-        # Exactly: nothing may be left of it.
+        # Set to exactly 0, so that rounding leaves nothing of the pair.
         self._inverse[slot, : self._n_used] = self._inverse[: self._n_used, slot] = 0.0
         self._alpha[slot] = self._counts[slot] = self._totals[slot] = 0.0
         return slot
 
     def _refresh(self) -> None:
-        """Follow `prior` to another device; compute all that is known anew where the features have another scale."""
+        """Follow `prior` to another device, and compute the posterior again if the features have another scale."""
         if self._totals.device != self.prior.device:
             self.set_extra_state(self.get_extra_state())
         if self._features_version != self.features.version:
@@ -553,7 +556,7 @@ class GaussianProcess(nn.Module):
             self._solve()
 
     def _solve(self) -> None:
-        """The posterior from what is known, not from the one before."""
+        """Compute the posterior from all known pairs, not from the previous posterior."""
         self._belief = self._trust = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
         self._inverse.zero_()
@@ -568,7 +571,7 @@ class GaussianProcess(nn.Module):
         self._alpha[rows] = inverse @ values
 
     def _fit(self) -> None:
-        """Scales and noise of the highest posterior density, given the latest pairs and the factor of the prior."""
+        """Set scales and noise to their posterior maximum, given the latest pairs and the factor of the prior."""
         rows = th.as_tensor(list(self._slots.values())[-_MOST_FITTED:], device=self.prior.device)
         parts = self._known.take(rows)
         kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._expected[0][name]}
@@ -599,7 +602,7 @@ class GaussianProcess(nn.Module):
     # ------------------------------------------------------------------ kernel
 
     def _parts(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None) -> _Parts:
-        """Of n decisions: states (n, d_s), candidates (n, k, d_a) and numbers (n, k, p)."""
+        """Parts of n decisions: states (n, d_s), candidates (n, k, d_a) and numbers (n, k, p)."""
         features = self.features
         s, a = features.shared(state, action)
         unit = [F.normalize(features.centred(vectors), dim=-1) for vectors in (s, a)]
@@ -609,7 +612,7 @@ class GaussianProcess(nn.Module):
         return _Parts(unit[0], unit[1].flatten(0, 1), similarities, self._own(scaled), prior)
 
     def _parts_of_inputs(self, inputs: th.Tensor) -> _Parts:
-        """Of inputs (n, output_dim)."""
+        """Parts of pairs, from inputs (n, output_dim)."""
         features = self.features
         state, action = inputs[:, : features.state_dim], inputs[:, features.state_dim :][:, : features.action_dim]
         unit = [F.normalize(features.centred(vectors), dim=1) for vectors in features.shared(state, action)]
@@ -618,7 +621,7 @@ class GaussianProcess(nn.Module):
         return _Parts(unit[0], unit[1], similarities, self._own(scaled), linear @ self.prior)
 
     def _kernels(self, left: _Parts, right: _Parts) -> dict[str, th.Tensor]:
-        """Of each part of a reward the prior covariance (n, m), for a scale of 1."""
+        """Prior covariance (n, m) of each part of a reward by its name, for a scale of 1."""
         states, actions = _for_each(left.state @ right.state.T, len(left.action)), left.action @ right.action.T
         product = states * actions
         same_state, same_action = states > _SAME, actions > _SAME
@@ -685,12 +688,12 @@ class GaussianProcess(nn.Module):
     # ------------------------------------------------------------------ what is known
 
     def _used(self, dtype: th.dtype) -> _Parts:
-        """The known pairs, each in its place; places of forgotten ones count for nothing."""
+        """The known pairs, each in its place. Places of forgotten pairs have no effect."""
         known = self._known if dtype == th.float64 else self._known_single
         return known.take(slice(0, self._n_used))
 
     def _put(self, slot: int) -> None:
-        """Bring what is compared of a pair to the features of now; one by one, so that it is equal to the bit."""
+        """Compute a pair's parts with the present features. One pair at a time keeps results equal to the bit."""
         raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
@@ -755,7 +758,7 @@ class GaussianProcess(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`get_extra_state` gave; the posterior is equal to the bit."""
+        """Put back what :meth:`get_extra_state` gave. The posterior is equal to the bit."""
         self._forget_all()
         self.scales = dict(state["scales"])
         self.noise = self.scales.pop("noise")
@@ -774,19 +777,19 @@ class GaussianProcess(nn.Module):
 
 
 def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:
-    """Rows of states for each of n pairs, as many in a row for each state."""
+    """Rows of states, each repeated for its pairs, n rows in all."""
     return of_states if len(of_states) == n else of_states.repeat_interleave(n // len(of_states), dim=0)
 
 
 def _extended(rows: th.Tensor, n: int) -> th.Tensor:
-    """Rows (m, ...) with zeros up to n."""
+    """Rows (m, ...), filled up with zeros to n rows."""
     longer = rows.new_zeros(n, *rows.shape[1:])
     longer[: len(rows)] = rows
     return longer
 
 
 def _minimise(loss: Callable[[], th.Tensor], parameter: th.Tensor) -> None:
-    """L-BFGS from where the parameter is."""
+    """Minimise the loss by L-BFGS, from the present value of the parameter."""
     optimizer = th.optim.LBFGS([parameter], max_iter=30, line_search_fn="strong_wolfe")
 
     def closure() -> th.Tensor:

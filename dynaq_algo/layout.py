@@ -1,4 +1,4 @@
-"""Reads an observation: the state, the candidates, which of them are allowed, and numbers of each pair."""
+"""Reads an observation: the state, the candidates, the mask of allowed ones, and numbers of each pair."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DecisionBatch(NamedTuple):
         state: (n, d_s) float32.
         candidates: (n, k, d_a) float32 features, or (n, k) int64 ids into a table of actions.
         mask: (n, k) bool, True where a candidate may be chosen; None if all may.
-        pairs: (n, k, p) float32, numbers of each (state, candidate) pair; None where an observation has none.
+        pairs: (n, k, p) float32, numbers of each (state, candidate) pair; None if observations have none.
     """
 
     state: np.ndarray
@@ -35,10 +35,10 @@ class DecisionBatch(NamedTuple):
         return DecisionBatch(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
     def any_action(self, rng: np.random.Generator) -> np.ndarray:
-        """Uniform among the candidates that the mask allows, (n,).
+        """A uniformly random candidate of those that the mask allows, (n,).
 
         Raises:
-            ValueError: If a row allows none.
+            ValueError: If a row allows no candidate.
         """
         check_mask(self.mask)
         draws = rng.random(self.candidates.shape[:2])
@@ -48,17 +48,17 @@ class DecisionBatch(NamedTuple):
 class CandidateLayout:
     """Reads Dict observations with a `candidates` entry.
 
-    Every entry but `candidates`, `pairs` and `action_mask`, flattened in the space's key order as
-    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries), is the state. The entry `pairs` holds numbers
-    of each (state, candidate) pair. A batch may have another number of candidates than the space.
+    The state is all entries but `candidates`, `pairs` and `action_mask`. They are flattened in the space's key order as
+    :func:`gymnasium.spaces.flatten` does (one-hot for discrete entries). The entry `pairs` holds numbers of each
+    (state, candidate) pair. A batch may have another number of candidates than the space.
 
     Attributes:
         n_candidates: k of the space.
         n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
         compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
-            where there is none. The others are context.
-        progress: The columns of the state that an answer moves: those of the entry `progress`; None without it.
-        progress_bounds: Least and largest values of these, (m,) each; None without it.
+            columns if there is no such entry. The others are context.
+        progress: The columns of the state that answers change: those of the entry `progress`; None without it.
+        progress_bounds: Smallest and largest values of these columns, (m,) each; None without the entry.
 
     Args:
         observation_space: A Dict with `candidates`: a Box (k, d_a) of features or an integer Box (k,) of ids; and
@@ -154,8 +154,8 @@ class CandidateLayout:
         """Whether `obs` holds n observations, rather than one.
 
         Raises:
-            ValueError: If it is no mapping, an entry is missing, or `candidates` has another shape than the space, its
-                number apart.
+            ValueError: If `obs` is not a mapping, an entry is missing, or the shape of `candidates` differs from the
+                space's in more than the number of candidates.
         """
         if not isinstance(obs, Mapping):
             raise ValueError(
@@ -184,11 +184,11 @@ class CandidateLayout:
 
         Args:
             obs: One observation or a batch.
-            finite: Refuse numbers that are not finite: no choice between them means anything.
+            finite: Whether numbers that are not finite are refused. No choice between such numbers has a meaning.
 
         Raises:
-            ValueError: As for :meth:`is_batch`, or if another entry has another shape, or mask or pairs are of another
-                number of candidates, or an entry holds a number that is not finite.
+            ValueError: As for :meth:`is_batch`; or if another entry has a wrong shape, if the mask or `pairs` have
+                another number of candidates, or if an entry holds a number that is not finite.
         """
         batch = self.is_batch(obs)
         candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
@@ -239,7 +239,7 @@ def check_mask(mask: np.ndarray | None) -> None:
 
 
 def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.ndarray:
-    """`gymnasium.spaces.flatten` of n values of an entry at once: (n, flatdim) float32."""
+    """Flatten n values of an entry at once, as `gymnasium.spaces.flatten` does: (n, flatdim) float32."""
     values, one = np.asarray(values), space.shape or ()
     if values.shape != (n, *one) and not (n == 1 and values.shape == one):
         raise ValueError(
@@ -256,7 +256,7 @@ def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.nda
 
 
 def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An entry of the observation for each candidate, of this shape for a batch and the same without n for one."""
+    """An entry with one row per candidate, in the shape of a batch; one observation may lack the leading n."""
     values = np.asarray(obs[key])
     if values.shape not in ((shape,) if shape[0] != 1 else (shape, shape[1:])):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The network that values a (state, action) pair, and how it learns."""
+"""The network that estimates the value of a (state, action) pair, and how it learns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dynaq_algo.features import DistinctPairs, PairFeatures, prior_weights
 
 __all__ = ["PairNetwork", "denormals_flushed", "make_optimizer", "squared_error_step"]
 
-# Pairs that a network is asked about at a time: what lies between its layers then stays in the processor's cache.
+# Pairs per forward pass. With so few, what lies between the layers stays in the processor's cache.
 PIECE = 1_024
 
 
@@ -29,12 +29,12 @@ class PairNetwork(nn.Module):
         features: Size and make of the input.
         net_arch: Sizes of the hidden layers.
         activation_fn: Class of the activation between them.
-        prior: (features.n_similarities,) weights of the similarities that the network begins with: its output is their
-            weighted sum plus what the layers say, which is 0 at first. The weights are learned like all others. None
-            for no such sum, and an ordinary start.
+        prior: (features.n_similarities,) initial weights of the similarities. The output is then the weighted sum of
+            the similarities plus the output of the layers, which is 0 at first. The weights are learned like all
+            others. None for a network without such a sum.
 
     Raises:
-        ValueError: If there is no hidden layer, or not one weight for each similarity.
+        ValueError: If there is no hidden layer, or the number of weights is not that of the similarities.
 
     Example:
         >>> network = PairNetwork(ConcatFeatures(3, 2), [8])
@@ -62,7 +62,7 @@ class PairNetwork(nn.Module):
             self._silence_layers()
 
     def begin_at_zero(self) -> None:
-        """Say 0 of every pair, until it learns: the prior's weights, too, become 0."""
+        """Make the output 0 for every pair until the network learns. The prior's weights become 0 too."""
         self._silence_layers()
         if self.prior is not None:
             nn.init.zeros_(self.prior)
@@ -76,7 +76,7 @@ class PairNetwork(nn.Module):
         return self._with_prior(self.rest(self.first(inputs)).squeeze(-1), inputs)
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
-        """Pairs -> (n,), or (n, k) where there are k actions a state.
+        """Values of pairs, (n,), or (n, k) if there are k actions for each state.
 
         With :attr:`PairFeatures.separable` features the first layer sees each state and each action once, however many
         pairs they are in.
@@ -108,9 +108,10 @@ class PairNetwork(nn.Module):
         return self.score(pairs.state[pairs.state_row[:, 0]], pairs.action[pairs.action_row], pairs.pairs)
 
     def score(self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None) -> th.Tensor:
-        """States (n, d_s), candidates (n, k, d_a) and their pairs (n, k, p) -> (n, k).
+        """States (n, d_s), candidates (n, k, d_a) and their pairs (n, k, p) -> values (n, k).
 
-        The first layer is one weight, applied in two halves: the state's half once per row, not once per candidate.
+        The first layer's weight is applied in two halves. The state's half is computed once per state, not once per
+        candidate.
         """
         by_state, by_pair = self._halves()
         pair = self.features.of_action(state.unsqueeze(1).expand(-1, candidates.shape[1], -1), candidates, pairs)
@@ -138,14 +139,14 @@ def squared_error_step(
 
     Args:
         network: Inputs (n, d) -> values (n,).
-        optimizer: Of its parameters.
+        optimizer: Optimiser of the network's parameters.
         inputs: (n, d).
-        target: (n,) what the values are to be.
-        weight: (n,) how much each error counts; None for all alike.
-        max_grad_norm: To which a longer gradient is clipped.
+        target: (n,) targets of the values.
+        weight: (n,) how much each error counts; None if all count alike.
+        max_grad_norm: A gradient with a larger norm is clipped to this norm.
 
     Returns:
-        The mean squared error and the values (n,), both of before the step.
+        The mean squared error and the values (n,), both from before the step.
     """
     values = network(inputs)
     loss = F.mse_loss(values, target) if weight is None else (weight * (values - target).square()).mean()
@@ -163,10 +164,10 @@ def make_optimizer(
     optimizer_class: type[th.optim.Optimizer],
     optimizer_kwargs: dict[str, Any] | None,
 ) -> th.optim.Optimizer:
-    """An optimiser; Adam is fused where the device has it, which is a third faster on one thread.
+    """Make an optimiser. Adam is fused where the device supports that, which is a third faster on one thread.
 
     Raises:
-        ValueError: If the learning rate is no finite number, or negative.
+        ValueError: If the learning rate is negative or not a finite number.
     """
     if require_number("learning_rate", learning_rate) < 0:
         raise ValueError(f"`learning_rate` must be 0 or more, got {learning_rate}.")
@@ -182,10 +183,10 @@ def make_optimizer(
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Takes numbers below 1e-38 for 0 meanwhile.
+    """Treat numbers below 1e-38 (denormals) as 0 within the block.
 
-    The moments that Adam keeps of weights without a gradient decay into such numbers, and a CPU computes with them many
-    times slower.
+    Adam's moments of weights without a gradient decay into such numbers, and a CPU computes with them many times
+    slower.
     """
     were_kept = bool((th.full((1,), 1e-38) * 0.1).item())
     th.set_flush_denormal(True)
@@ -196,5 +197,5 @@ def denormals_flushed() -> Iterator[None]:
 
 
 def _rows_of(table: th.Tensor, rows: th.Tensor) -> th.Tensor:
-    """`table[rows]`, of rows (...), but sooner."""
+    """`table[rows]` for rows (...), but faster."""
     return table.index_select(0, rows.reshape(-1)).view(*rows.shape, table.shape[-1])

@@ -29,8 +29,8 @@ class OfflineBatch(NamedTuple):
         inputs: (n, output_dim) features of the pairs.
         reward: (n,).
         terminated: (n,) bool.
-        weight: (n,) how much each counts; None for all alike.
-        row: (n,) which rows they are.
+        weight: (n,) how much each row counts; None if all count alike.
+        row: (n,) the numbers of the rows.
     """
 
     inputs: th.Tensor
@@ -45,7 +45,7 @@ class OfflineData:
 
     Args:
         dataset: Columns by name, see :meth:`~dynaq_algo.dynaq.DynaQ.pretrain`.
-        policy: Whose pairs they are to be.
+        policy: The policy that is to learn from them. It fixes the shapes.
 
     Raises:
         ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite.
@@ -60,7 +60,7 @@ class OfflineData:
         return len(self.columns["reward"])
 
     def show(self) -> None:
-        """Show the features 20,000 rows, evenly spread, so that they know the scale of their inputs."""
+        """Show the features up to 20,000 evenly spread rows, from which they learn the scale of their inputs."""
         layout, columns = self.policy.layout, self.columns
         spread = np.linspace(0, len(self) - 1, min(len(self), SHOWN_FIRST), dtype=np.int64)
         for rows in np.array_split(spread, 20):
@@ -70,7 +70,7 @@ class OfflineData:
                 self.policy.features.see(actions, pairs)
 
     def shuffled(self, batch_size: int, rng: np.random.Generator) -> Iterator[OfflineBatch]:
-        """Every row once, in a new order, `batch_size` at a time."""
+        """Batches of `batch_size` rows, which together hold every row once, in a new order."""
         for rows in np.split(rng.permutation(len(self)), range(batch_size, len(self), batch_size)):
             yield self._batch(rows)
 
@@ -90,12 +90,12 @@ class Answers(NamedTuple):
     """n answers to recommendations, checked.
 
     Attributes:
-        decisions: What was shown.
-        following: What was shown next.
-        action: (n,) the recommended candidates.
-        reward: (n,) what they earned.
+        decisions: The n decisions.
+        following: The n decisions that followed.
+        action: (n,) indices of the recommended candidates.
+        reward: (n,) the rewards they earned.
         terminated: (n,) bool.
-        infos: n of them.
+        infos: The n infos.
     """
 
     decisions: DecisionBatch
@@ -117,11 +117,13 @@ class Answers(NamedTuple):
         terminated: np.ndarray | bool = False,
         info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Answers:
-        """Of one observation or a batch, as `observe` of an agent takes them; without `next_obs` nothing moves.
+        """Answers to one observation or a batch, from the arguments of an agent's `observe`.
+
+        Without `next_obs` the next observation is the same one.
 
         Raises:
-            ValueError: If numbers of rows differ, an action names no candidate, an id no action, or a number is not
-                finite.
+            ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
+                of actions, or a number is not finite.
         """
         decisions = layout.read(observation, finite=False)
         following = decisions if next_obs is None else layout.read(next_obs, finite=False)
@@ -148,10 +150,10 @@ class Answers(NamedTuple):
         return cls(decisions, following, actions, rewards, ends, infos)
 
     def one_by_one(self, n_candidates: int) -> Iterator[Answers]:
-        """Each by itself, between as many candidates as in training.
+        """Each answer by itself, with as many candidates as in training.
 
-        Where another number was shown, the recommended one stands first, then those that the mask allows: what is
-        missing repeats the first one, what is too much is left out.
+        If another number was shown, the recommended candidate stands first, then those that the mask allows. If there
+        are too few, the first one is repeated; if there are too many, the last ones are left out.
         """
         for i in range(len(self.reward)):
             row = np.array([i])
@@ -171,15 +173,16 @@ def passes(
     """Pass over a data set, each time in a new order.
 
     Args:
-        data: What is learned from.
+        data: The data set.
         epochs: How many passes.
         batch_size: Rows in each update.
-        rng: Of the order.
-        update: Learns from a batch, given the number of this update, from 1 on; returns losses by name.
-        progress_bar: Show one.
+        rng: Generator of the order.
+        update: Function that learns from a batch and returns losses by name. Its second argument is the number of the
+            update, from 1 on.
+        progress_bar: Show a progress bar.
 
     Yields:
-        After each pass its number, that of updates so far, and the means of its losses.
+        After each pass its number, the number of updates so far, and the means of its losses.
 
     Raises:
         ImportError: If a progress bar cannot be shown.
@@ -205,14 +208,14 @@ def offline_update(
 
     Args:
         batch: n rows.
-        policy: With the Q-network and its target.
-        world_model: Learns the rewards.
+        policy: The policy with the Q-network and its target.
+        world_model: The model that learns the rewards.
         gamma: Discount.
-        max_grad_norm: To which a longer gradient of the Q-network is clipped.
+        max_grad_norm: A gradient of the Q-network with a larger norm is clipped to this norm.
         learns_values: Whether the Q-network has anything to learn.
 
     Returns:
-        `loss`, where the Q-network learns, and `model_loss`.
+        `loss`, if the Q-network learns, and `model_loss`.
     """
     losses = {}
     if learns_values:
@@ -237,7 +240,7 @@ def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
 
 
 def _as_in_training(decision: DecisionBatch, action: int, wanted: int) -> tuple[DecisionBatch, np.ndarray]:
-    """A decision (n = 1) between `wanted` candidates, and where the chosen one is then, (1,)."""
+    """A decision (n = 1) with `wanted` candidates, and the index (1,) of the chosen one among them."""
     k = decision.candidates.shape[1]
     if k == wanted:
         return decision, np.array([action])
@@ -249,7 +252,7 @@ def _as_in_training(decision: DecisionBatch, action: int, wanted: int) -> tuple[
 
 
 def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | None) -> None:
-    """Refuse decisions that nothing can be learned from: one bad number would spoil all that is known."""
+    """Refuse decisions with numbers that are not finite: learning from one would spoil all that is known."""
     entries = {"state": decisions.state, "candidates": decisions.candidates, "pairs": decisions.pairs}
     for entry, values in entries.items():
         if values is not None and not np.isfinite(values).all():
@@ -262,7 +265,7 @@ def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | N
 
 
 def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[str, np.ndarray]:
-    """The columns of a data set for pretraining, checked, `terminated` filled in."""
+    """The columns of a data set for pretraining, checked, with `terminated` added if it is missing."""
     if not isinstance(dataset, Mapping):
         raise ValueError(
             f"`dataset` must be a mapping with the entries state, action and reward, got {type(dataset).__name__}."

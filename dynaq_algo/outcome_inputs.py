@@ -1,4 +1,4 @@
-"""What a model of transitions reads of a decision: values of columns, numbers, actions; and rewards by outcome."""
+"""The inputs of a model of transitions (values of columns, numbers, actions), and the rewards of its outcomes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from dynaq_algo.features import BlockwiseFeatures
 __all__ = ["GRID", "OutcomeInputs", "Rewards", "on_grid"]
 
 GRID = 5_040
-"""Numbers are equal that are equal in so many parts of 1, which halves to tenths, twelfths and more divide."""
+"""Numbers are equal if they round to the same multiple of 1 / 5,040. Halves to tenths, and twelfths, are multiples."""
 
 _MOST_VALUES = 12
-"""Up to so many values of a column are told apart; a column with more is a number."""
+"""A column with at most this many values is categorical; a column with more is a number."""
 _APART = 2**40
-"""What lies between the values of two columns in one row of all values."""
+"""Distance between the keys of two columns in the sorted row of all values."""
 _FEW = 2_048
-"""Numbers whose products are gathered together."""
+"""Up to this many numbers, all products are computed at once."""
 _COMPONENTS_FROM = 256
-"""Distinct actions from which their principal components are taken."""
+"""Principal components are computed once this many distinct actions were seen."""
 
 
 class OutcomeInputs:
     """Reads states, candidates and pairs as codes of values, numbers, and principal components.
 
-    A *column* is one of the m of `progress`, or one of the p of `pairs`. Each has codes for the values that it was seen
-    to have, while they are at most 12, and each pair of a column of `progress` and one of `pairs` has codes for their
-    combinations. A value that was never seen has the code 0, which stands for nothing.
+    A *column* is one of the m of `progress`, or one of the p of `pairs`. While a column has at most 12 different
+    values, each value has a code. Each combination of a value of `progress` with a value of `pairs` has a code too. The
+    code 0 stands for a value that was never seen, and contributes nothing.
 
-    The *numbers* are the block similarities of state and action and those columns of `pairs` that have more values, in
-    the scale of the features, then their squares and products.
+    The *numbers* are the block similarities of state and action, and the columns of `pairs` that have more than 12
+    values, in the scale of the features. The squares and products of these follow.
 
     Args:
-        features: Of the agent.
+        features: The agent's features.
         m: How many columns `progress` has.
         components: How many principal components states and actions have.
 
@@ -45,8 +45,8 @@ class OutcomeInputs:
         first_product: The first code of a combination of two values.
         n_codes: One more than the largest code.
         n_numbers: How many numbers a pair has.
-        in_components: Principal components (n_actions, r) of all actions, in one scale: their squares sum to 1 in the
-            mean.
+        in_components: Principal components (n_actions, r) of all actions, scaled so that the sum of an action's squares
+            is 1 on average.
     """
 
     def __init__(self, features: BlockwiseFeatures, m: int, components: int = 16):
@@ -62,16 +62,16 @@ class OutcomeInputs:
         self._actions: dict[bytes, int] = {}
         self._vectors = np.zeros((0, features.shared_dim), np.float32)
         self._basis: th.Tensor | None = None
-        # Of each action, behind the 0 of the one that stands for others; all 0 before there are axes.
+        # One row per action, after a row of zeros for actions never seen. All 0 before there are components.
         self.in_components = th.zeros(1, self.components)
 
     @property
     def n_actions(self) -> int:
-        """How many distinct actions were seen, and one for all others, the first."""
+        """How many distinct actions were seen, plus one: action 0 stands for all that were never seen."""
         return 1 + len(self._actions)
 
     def learn(self, state: th.Tensor, progress: np.ndarray, candidates: th.Tensor, pairs: th.Tensor | None) -> bool:
-        """See decisions (n): values of columns, and new actions; returns whether a column became a number."""
+        """Note the columns' values and the actions of n decisions; returns whether a column became a number."""
         columns = [progress] if pairs is None else [progress, pairs.reshape(len(progress), -1).cpu().numpy()]
         changed = grown = False
         for place, column in enumerate(np.concatenate(columns, axis=1).T):
@@ -123,7 +123,7 @@ class OutcomeInputs:
         similarities: th.Tensor | None = None,
         actions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, th.Tensor, np.ndarray, th.Tensor]:
-        """Decisions (n) as the model reads them; similarities and actions are computed where they are not given.
+        """Read n decisions as the model needs them. Similarities and actions are computed if they are not given.
 
         Returns:
             Codes (n, k, c), numbers (n, k, u), actions (n, k), and the state's components (n, 1, r).
@@ -147,7 +147,7 @@ class OutcomeInputs:
         codes = np.empty((*pairs.shape[:-1], m + p + m * p), np.int64)
         own, shown = self._places(progress, 0), self._places(pairs, m)
         codes[..., :m], codes[..., m : m + p] = self._codes(own, 0), self._codes(shown, m)
-        # A column at a time: of most decisions each stands in all rows.
+        # One column of `progress` at a time: in most decisions its value is the same for all candidates.
         for column in range(m):
             left = own[..., column, None]
             starts = self.first_product + np.arange(column * p, (column + 1) * p) * _MOST_VALUES**2
@@ -165,7 +165,7 @@ class OutcomeInputs:
     def numbers_of(self, similarities: th.Tensor, progress: np.ndarray, pairs: np.ndarray | None) -> th.Tensor:
         """Numbers (..., u) of similarities (..., n_blocks) and `pairs` (..., p)."""
         n, n_blocks = self.features.n_blocks + self.p, self.features.n_blocks
-        # One after the other, each of all pairs: products of whole rows are many times as fast as of single numbers.
+        # Each number is a row over all pairs, because products of whole rows are many times faster.
         numbers = np.empty((self.n_numbers, *similarities.shape[:-1]), np.float32)
         linear = numbers[:n]
         linear[:n_blocks] = np.moveaxis(similarities.cpu().numpy(), -1, 0)
@@ -185,7 +185,7 @@ class OutcomeInputs:
         return found.reshape(candidates.shape[:-1])
 
     def state_of(self, state: th.Tensor) -> th.Tensor:
-        """Components (n, r) of states (n, d_s), on the actions' axes; 0 before these are known."""
+        """States (n, d_s) projected on the actions' principal components, (n, r); 0 before these are known."""
         if self._basis is None:
             return th.zeros(len(state), self.components)
         shared, _ = self.features.shared(state, state[..., : self.features.shared_dim])
@@ -201,9 +201,9 @@ class OutcomeInputs:
         return self.features.centred(vectors) @ self._basis
 
     def _places(self, numbers: np.ndarray, first: int) -> np.ndarray:
-        """Which of their column's values numbers (..., c) of the columns from `first` on are.
+        """The places (..., c) of numbers (..., c) among the known values of the columns from `first` on.
 
-        It is -1 for a new value, or where the column is a number.
+        A place is -1 for a new value, or if the column is a number.
         """
         ascending, places = self._index
         found = np.full(numbers.shape, -1)
@@ -215,9 +215,9 @@ class OutcomeInputs:
         return found
 
     def _tell_apart(self) -> None:
-        """Put the values of all columns into one ascending row, each column apart from the others, with their places.
+        """Sort the keys of all columns' values into one row, with their places.
 
-        Columns that have too many are numbers.
+        A column with too many values is left out: it is a number.
         """
         self._is_number = np.array([len(known) > _MOST_VALUES for known in self.values], bool)
         told_apart = [(column, known) for column, known in enumerate(self.values) if len(known) <= _MOST_VALUES]
@@ -227,14 +227,14 @@ class OutcomeInputs:
         self._index = keys[order], places[order]
 
     def get_state(self) -> dict[str, Any]:
-        """What was seen."""
+        """The values and actions that were seen, and the principal components."""
         lengths = th.tensor([len(one) for one in self.values])
         flat = th.tensor([value for one in self.values for value in one], dtype=th.int64)
         basis = th.zeros(0, 0) if self._basis is None else self._basis
         return {"lengths": lengths, "values": flat, "vectors": th.as_tensor(self._vectors.copy()), "basis": basis}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         ends = np.cumsum(state["lengths"].numpy())
         flat = state["values"].tolist()
         self.values = [flat[end - n : end] for end, n in zip(ends.tolist(), state["lengths"].tolist(), strict=True)]
@@ -246,16 +246,16 @@ class OutcomeInputs:
 
 
 class Rewards:
-    """What an outcome earns: for each a ridge regression on `progress` and `pairs`, exact after each answer.
+    """Predicts the reward of each outcome by a ridge regression on `progress` and `pairs`, exact after each answer.
 
-    It is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the squares and
-    products of these. So it predicts the pay of a level that no applicant has reached yet, and learns it quickly once
-    one has.
+    The regression is linear in the columns of `progress`, in the negative and positive parts of `pairs`, and in the
+    squares and products of these. It can therefore predict the reward at a level that no applicant has reached yet, and
+    learns it quickly once one has.
 
     Args:
-        m: Columns of `progress`.
-        p: Columns of `pairs`.
-        n_outcomes: At most.
+        m: How many columns `progress` has.
+        p: How many columns `pairs` has.
+        n_outcomes: Largest number of outcomes.
     """
 
     def __init__(self, m: int, p: int, n_outcomes: int):
@@ -263,16 +263,16 @@ class Rewards:
         n_products = n * (n + 1) // 2
         self._n = 1 + n + n_products
         penalty = np.concatenate([[0.1], np.full(n, 0.1), np.full(n_products, 0.3)])
-        # Of each outcome's posterior, up to the noise; kept by updates of rank one.
+        # Each outcome's posterior covariance, divided by the noise variance; kept by updates of rank one.
         self._covariance = np.tile(np.diag(1 / penalty), (n_outcomes, 1, 1))
         self._sums = np.zeros((n_outcomes, 2))
         self._weights = np.zeros((n_outcomes, self._n))
 
     def add(self, progress: np.ndarray, pairs: np.ndarray, outcome: np.ndarray, reward: np.ndarray) -> None:
-        """Transitions (n): `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
+        """Learn from n transitions: `progress` (n, m), `pairs` (n, p), outcomes (n,) and rewards (n,)."""
         inputs = self._inputs(progress, pairs)
         for row, one, earned in zip(inputs, outcome.tolist(), np.asarray(reward, np.float64).tolist(), strict=True):
-            # Sherman and Morrison, 1950; without BLAS, whose threads would cost more than so small a product.
+            # Sherman and Morrison, 1950. Without BLAS, whose threads cost more than a product as small as this.
             column = np.einsum("ij,j->i", self._covariance[one], row)
             size = 1.0 + np.einsum("i,i->", column, row)
             self._weights[one] += column * ((earned - np.einsum("i,i->", self._weights[one], row)) / size)
@@ -302,14 +302,14 @@ class Rewards:
             np.multiply(linear[..., one], linear[..., other], out=products)
             return inputs
         begin = 0
-        for column in range(n):  # with all from it on: to gather both sides of many products takes six times as long
+        for column in range(n):  # times all columns from it on; gathering both factors first takes six times as long
             end = begin + n - column
             np.multiply(linear[..., column, None], linear[..., column:], out=products[..., begin:end])
             begin = end
         return inputs
 
     def get_state(self) -> dict[str, Any]:
-        """What was learned."""
+        """The regressions as they were learned."""
         return {
             "covariance": th.as_tensor(self._covariance.copy()),
             "sums": th.as_tensor(self._sums.copy()),
@@ -317,17 +317,17 @@ class Rewards:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave."""
         self._covariance = state["covariance"].numpy().copy()
         self._sums, self._weights = state["sums"].numpy().copy(), state["weights"].numpy().copy()
 
 
 @lru_cache(maxsize=16)
 def _columns_to_multiply(n: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n columns a product is of: each with those from `offset` places behind it on."""
+    """The two columns of each product: each of n columns with those at least `offset` places behind it."""
     return np.triu_indices(n, k=offset)
 
 
 def on_grid(numbers: np.ndarray) -> np.ndarray:
-    """Numbers (...) as whole parts of the grid, int64."""
+    """Numbers (...) in units of 1 / :data:`GRID`, rounded, int64."""
     return np.rint(np.asarray(numbers, np.float64) * GRID).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Values as JSON and back: numbers, arrays, spaces and the names of known classes. Nothing that is read is executed."""
+"""Values as JSON and back: numbers, arrays, spaces and the names of known classes. Reading executes nothing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from torch import nn, optim
 __all__ = ["MAX_BYTES", "Checked", "NotPlain", "from_json", "to_json"]
 
 MAX_BYTES = 1 << 31
-"""What a file may take of memory, by default."""
+"""How much memory, in bytes, a file may take by default."""
 
 TYPE = ":type:"
 
-# What may be named in a file, beside the classes of torch.nn and torch.optim: these and no others are imported.
+# Classes that a file may name, beside those of torch.nn and torch.optim. No others are imported.
 CLASSES = {
     "dynaq_algo.features": ("PairFeatures", "ConcatFeatures", "InteractionFeatures", "BlockwiseFeatures"),
     "dynaq_algo.policies": ("CandidatePolicy",),
 }
-# Whose objects are their class and their attributes.
+# Classes whose objects are written as the name of the class and the attributes.
 OBJECTS = {
     "dynaq_algo.forecasts": ("TransitionForecasts",),
     "dynaq_algo.planning": ("VisitedPairs", "CandidatePairs", "CrossedPairs"),
@@ -42,22 +42,22 @@ class Checked(Protocol):
     """A part of an agent that checks itself after it was read from a file."""
 
     def check(self) -> None:
-        """Raises ValueError, TypeError or AttributeError if its attributes do not belong together."""
+        """Raise ValueError, TypeError or AttributeError if the attributes do not belong together."""
 
 
 class NotPlain(ValueError):
-    """A value cannot be written as JSON, or what is read describes none."""
+    """A value cannot be written as JSON, or JSON that is read describes no value."""
 
 
 def to_json(value: Any) -> Any:
-    """A nested value in plain JSON; tuples, deques, arrays and keys that are no texts are kept as they are.
+    """A nested value as plain JSON. Tuples, deques, arrays and keys that are not texts keep their types.
 
     Args:
         value: Numbers, texts, paths, lists, dictionaries, arrays, Gymnasium's spaces, classes of torch.nn, torch.optim
             and this package, its planning sources, and SB3's schedules.
 
     Raises:
-        NotPlain: If it holds anything else, such as a function; the message says what.
+        NotPlain: If the value holds anything else, such as a function; the message says what.
     """
     if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
         return value
@@ -90,14 +90,14 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any, max_bytes: int = MAX_BYTES) -> Any:
-    """What :func:`to_json` wrote.
+    """The value that :func:`to_json` wrote.
 
     Args:
         value: Parsed JSON.
-        max_bytes: Of all arrays together.
+        max_bytes: Largest size of all arrays together.
 
     Raises:
-        NotPlain: If it is nothing that :func:`to_json` writes, or larger.
+        NotPlain: If :func:`to_json` cannot have written it, or its arrays are larger than `max_bytes`.
     """
     try:
         return _Reader(max_bytes).read(value)
@@ -195,16 +195,16 @@ def _array_to_json(value: np.ndarray) -> dict[str, Any]:
         raise NotPlain(f"an array of {value.dtype}")
     form: dict[str, Any] = {TYPE: "array", "dtype": value.dtype.str, "shape": list(value.shape)}
     content = np.ascontiguousarray(value).tobytes()
-    # Bounds of a space are one number, a million times.
+    # The bounds of a space are often one number, repeated a million times.
     if value.size > 1 and value.dtype.kind in "biuf" and content == content[: value.itemsize] * value.size:
         first = value.reshape(-1)[0].item()
-        if first == first:  # one NaN is not another
+        if first == first:  # not NaN, of which there are several
             return {**form, "fill": first}
     return {**form, "content": base64.b64encode(content).decode()}
 
 
 def _space_to_json(space: spaces.Space) -> dict[str, Any]:
-    # Not isinstance: what a class of one's own adds would be lost.
+    # Not isinstance, because what a subclass adds would be lost.
     form: dict[str, Any] = {TYPE: "space", "space": type(space).__name__}
     if type(space) is spaces.Dict:
         return {**form, "entries": [[key, _space_to_json(entry)] for key, entry in space.spaces.items()]}
@@ -240,7 +240,7 @@ def _class_of(name: Any) -> type:
 
 
 def _look_up(name: Any, known: Mapping[str, tuple[str, ...]]) -> type:
-    """The class of a name, which is imported only if it is known."""
+    """The class of this name, which is imported only if the name is known."""
     module, _, attribute = str(name).partition(":")
     if attribute not in known.get(module, ()):
         raise NotPlain(

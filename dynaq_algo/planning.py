@@ -29,7 +29,7 @@ class PlanningSource(Protocol):
         If observations have `pairs`, the transitions have the numbers of the imagined pairs: as they were shown
         (`replay.pair_sets`) or, if they were not shown, as `replay.ask_pairs` gives them.
 
-        `position` and `serial` stay those of the stored transitions that they were made from.
+        `position` and `serial` are those of the stored transitions from which the imagined ones were made.
         """
         ...
 
@@ -45,13 +45,13 @@ class VisitedPairs:
 class CandidatePairs:
     """Candidates that were shown and allowed but not chosen.
 
-    What follows an action that was never chosen is unknown. So the stored next state takes its place, as if the
-    dynamics did not depend on the action. That such an action does not end the episode is true only if no action ends
-    an episode.
+    The next state after an action that was never chosen is unknown. The stored next state takes its place, as if the
+    dynamics did not depend on the action. This also assumes that such an action does not end the episode, which is
+    certain only if no action does.
     """
 
     def sample(self, replay: CandidateReplay, n: int, rng: np.random.Generator) -> Transitions:
-        """Draw n stored transitions with another candidate; the chosen one where it was the only choice.
+        """Draw n stored transitions with another candidate, or with the chosen one if it was the only choice.
 
         Raises:
             ValueError: If the replay holds terminated transitions.
@@ -71,18 +71,18 @@ class CandidatePairs:
 
 
 class CrossedPairs:
-    """Half are the pairs of the next decision; half are any visited state with any candidate that was ever shown.
+    """By default, half of the pairs are of the next decision; half combine any visited state with any shown candidate.
 
-    A share of the pairs are the candidates of the next decision, so that what the model learned from the last reward
-    reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others combine the
-    state of one stored transition with a candidate of another, so that jobs shown to one applicant are imagined for
-    others. As in :class:`CandidatePairs`, the stored next state takes the place of what would follow.
+    The share `coming` of the pairs are the candidates of the next decision. What the model learned from the last reward
+    then reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others combine
+    the state of one stored transition with a candidate of another, so that jobs shown to one applicant are imagined for
+    others. As in :class:`CandidatePairs`, the stored next state takes the place of the unknown one.
 
-    If observations have `pairs`, those of the coming decision are known. The others were never shown, and come from
+    If observations have `pairs`, those of the next decision are known. The others were never shown, and come from
     :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.
 
     Args:
-        coming: Share of pairs of the coming decision, 0 to 1.
+        coming: Share of the pairs that are of the next decision, 0 to 1.
 
     Raises:
         ValueError: If the share is out of range.
@@ -123,7 +123,7 @@ class CrossedPairs:
         others = np.flatnonzero(~comes)
         if len(others):
             pairs[others] = replay.ask_pairs(transitions.position[others], crossed.candidate_id[others])
-        # What may follow the coming decision is read at its place, lest it has the pairs of another state.
+        # Pairs of the coming decision keep its position, so that no `pairs` of another state are read for what follows.
         return crossed._replace(
             position=np.where(comes, newest, transitions.position),
             serial=np.where(comes, replay.serials(newest), transitions.serial),
@@ -142,7 +142,7 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
     """A source by name (a key of :data:`PLANNING_SOURCES`), or the object itself.
 
     Raises:
-        ValueError: If there is no such name, or the object cannot be asked.
+        ValueError: If there is no such name, or the object has no method `sample`.
     """
     if not isinstance(source, str) and callable(getattr(source, "sample", None)):
         return source

@@ -1,4 +1,4 @@
-"""The numbers of `DynaQ.plus`; docs/dynaq_plus.md says what each is for."""
+"""The default arguments of `DynaQ.plus`; docs/dynaq_plus.md says what each is for."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ __all__ = ["arguments_for", "plus_arguments"]
 def arguments_for(
     env: VecEnv, prior_sources: Sequence[str] | Mapping[str, float] | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Arguments of :class:`~dynaq_algo.dynaq.DynaQ` for what these environments show, see :func:`plus_arguments`.
+    """Arguments of :class:`~dynaq_algo.dynaq.DynaQ` that fit these environments' observations.
+
+    :func:`plus_arguments` chooses them.
 
     Args:
         env: The environments.
         prior_sources: As for :meth:`DynaQ.plus <dynaq_algo.dynaq.DynaQ.plus>`.
-        overrides: Other arguments, dictionaries entry by entry.
+        overrides: Arguments that replace defaults; dictionaries are merged entry by entry.
 
     Raises:
-        ValueError: If there are sources for another world model than a Gaussian process.
+        ValueError: If sources are given and the world model is not a Gaussian process.
     """
     shown = env.observation_space.spaces if isinstance(env.observation_space, spaces.Dict) else {}
     sources = None if prior_sources is None else sources_of(prior_sources)
@@ -41,13 +43,13 @@ def plus_arguments(
     """Arguments of :class:`~dynaq_algo.dynaq.DynaQ`.
 
     Args:
-        has_pairs: Whether the observation has `pairs` that are no sources of the prior.
-        has_progress: Whether it has `progress`, which answers move.
-        overrides: Other arguments, dictionaries entry by entry.
-        sources: Of the prior, with the weight of each; None for the block similarities alone.
+        has_pairs: Whether the observation has columns of `pairs` that are not sources of the prior.
+        has_progress: Whether the observation has `progress`, which answers change.
+        overrides: Arguments that replace defaults; dictionaries are merged entry by entry.
+        sources: Sources of the prior with the weight of each; None for the block similarities alone.
 
     Raises:
-        ValueError: If there are sources for another world model than a Gaussian process.
+        ValueError: If sources are given and the world model is not a Gaussian process.
     """
     scales = {
         "constant": 1.0,
@@ -55,7 +57,7 @@ def plus_arguments(
         "trust": 0.0,
         "state": 0.15,
         "same_state": 0.2,
-        # What the pairs' numbers say of a job and a pair is not peculiar to them.
+        # `pairs` explain a part of what would otherwise be peculiar to a job or to a pair.
         "same_action": 0.11 if has_pairs else 0.15,
         "same_pair": 0.15 if has_pairs else 0.2,
     }
@@ -96,7 +98,7 @@ def plus_arguments(
 
 
 def _merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults with other values, dictionaries entry by entry."""
+    """Defaults with overrides in their place; dictionaries are merged entry by entry."""
     both = {
         name: _merged(defaults[name], value)
         for name, value in overrides.items()

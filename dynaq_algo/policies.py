@@ -32,8 +32,8 @@ class CandidatePolicy(BasePolicy):
     """Q-values of the candidates in a Dict observation; the greedy policy takes the best that the mask allows.
 
     The observation has an entry `candidates`: features, Box (k, d_a), or ids, integer Box (k,), which name rows of a
-    table. An entry `pairs` (k, p) holds numbers of each (state, candidate) pair. Every other entry but `action_mask`
-    (k,), flattened in key order, is the state.
+    table. An optional entry `pairs` (k, p) holds numbers of each (state, candidate) pair. An optional `action_mask`
+    (k,) says which candidates are allowed. All other entries, flattened in key order, are the state.
 
     Args:
         observation_space: See :class:`~dynaq_algo.layout.CandidateLayout`.
@@ -42,12 +42,12 @@ class CandidatePolicy(BasePolicy):
         action_table: Features of every id; for id observations only.
         features: `"concat"`, `"interaction"`, `"blockwise"` or a subclass of
             :class:`~dynaq_algo.features.PairFeatures`.
-        features_kwargs: Its further arguments, `n_blocks` for instance.
+        features_kwargs: Further arguments of the features, such as `n_blocks`.
         prior: Initial weights of the similarities in the Q-network, see :class:`~dynaq_algo.networks.PairNetwork`.
         net_arch: Sizes of the hidden layers, [256, 256] by default.
         activation_fn: Class of the activation between layers.
-        optimizer_class: Adam by default, fused where the device has it.
-        optimizer_kwargs: Its further arguments.
+        optimizer_class: Adam by default, fused where the device supports that.
+        optimizer_kwargs: Further arguments of the optimiser.
 
     Raises:
         ValueError: If a space is of another kind, or ids come without a table.
@@ -87,11 +87,11 @@ class CandidatePolicy(BasePolicy):
         self.optimizer = make_optimizer(self.q_net.parameters(), lr_schedule(1), optimizer_class, optimizer_kwargs)
 
     def forward(self, obs: Mapping[str, Any], deterministic: bool = True) -> th.Tensor:
-        """The greedy choice, as :meth:`_predict`."""
+        """The greedy choice, like :meth:`predict`, but as a tensor."""
         return self._predict(obs, deterministic=deterministic)
 
     def action_features(self, candidates: np.ndarray) -> th.Tensor:
-        """Features (..., d_a) of candidates as an observation gives them: features (..., d_a) or ids (...)."""
+        """Features (..., d_a) of candidates, which an observation gives as features (..., d_a) or as ids (...)."""
         if self.layout.uses_ids:
             assert self.action_table is not None  # checked in __init__
             candidates = self.action_table.rows(candidates)
@@ -101,12 +101,12 @@ class CandidatePolicy(BasePolicy):
         """Use the world model for exploration bonuses and, with `gamma`, for planning at decision time.
 
         Args:
-            world_model: With `score(state, candidates, pairs, with_spread)` and `explore(state, candidates, pairs,
-                bonus)`; it is not part of the policy's own state.
-            gamma: Q-values are then the model's rewards plus `gamma` times the Q-network's value of the next state,
-                which begins at 0. None if the Q-network estimates the whole value.
+            world_model: A model with `score(state, candidates, pairs, with_spread)` and `explore(state, candidates,
+                pairs, bonus)`. It is not part of the policy's own state.
+            gamma: If given, Q-values are the model's rewards plus `gamma` times the Q-network's value of the next
+                state, which begins at 0. None if the Q-network estimates the whole value.
         """
-        # In a tuple, so that its weights do not count as the policy's own.
+        # In a tuple, so that torch does not count the model's weights as the policy's own.
         self._plan = (world_model, gamma)
         if self.plans_at_decision_time:
             self.q_net.begin_at_zero()
@@ -134,7 +134,7 @@ class CandidatePolicy(BasePolicy):
         return values if gamma is None else model(inputs, with_spread=False)[0] + gamma * values
 
     def q_values(self, decisions: DecisionBatch, bonus: float = 0.0) -> th.Tensor:
-        """Q-values (n, k) of n decisions, masked candidates included; with a `bonus` the values for exploration."""
+        """Q-values (n, k) of n decisions, masked candidates included. With a `bonus`, the values for exploration."""
         seen = self.tensors(decisions)
         if self._plan is None:
             return self.q_net.score(*seen)
@@ -149,7 +149,7 @@ class CandidatePolicy(BasePolicy):
 
     def tensor(self, array: np.ndarray) -> th.Tensor:
         """An array on the policy's device."""
-        # That of a weight: `self.device` looks for one among all parameters, each time.
+        # The device of one weight, because `self.device` searches all parameters each time.
         return th.as_tensor(array, device=self.q_net.first.weight.device)
 
     def tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
@@ -162,9 +162,9 @@ class CandidatePolicy(BasePolicy):
         return self.tensor(decisions.state), candidates, pairs
 
     def greedy(self, decisions: DecisionBatch, bonus: float = 0.0) -> np.ndarray:
-        """The allowed candidate of the highest Q-value in each row, (n,) int64, the first among equals.
+        """The allowed candidate with the highest Q-value in each row, (n,) int64; the first among equals.
 
-        With a `bonus` it is the candidate of the highest value for exploration, see :meth:`plan_with`.
+        With a `bonus` it is the one with the highest value for exploration, see :meth:`plan_with`.
 
         Raises:
             ValueError: If a row allows no candidate.
@@ -182,7 +182,7 @@ class CandidatePolicy(BasePolicy):
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """The greedy choice of one observation, (), or of a batch, (n,); a policy has no generator to explore with."""
+        """The greedy choice for one observation, (), or for a batch, (n,). A policy by itself never explores."""
         action = self.greedy(self.layout.read(observation))
         return (action if self.layout.is_batch(observation) else action[0]), state
 
@@ -190,9 +190,9 @@ class CandidatePolicy(BasePolicy):
         """Save the policy by itself, see SB3, but as JSON and tensors.
 
         Raises:
-            ValueError: If it plans at decision time: the world model is the agent's; or if an argument is code, such
-                as a class of one's own.
-            OSError: If it cannot be written, with the path.
+            ValueError: If the policy plans at decision time, because the world model belongs to the agent; or if an
+                argument is code, such as a class of your own.
+            OSError: If it cannot be written; the message names the path.
         """
         if self.plans_at_decision_time:
             raise ValueError(
@@ -207,7 +207,7 @@ class CandidatePolicy(BasePolicy):
                 f"A policy is saved as JSON and tensors, and this one holds {error}. Keep `policy.state_dict()`, and "
                 "load that into a policy of the same arguments."
             ) from error
-        # Into memory first: of a full disk torch says no more than that it counts another position.
+        # Into memory first, because torch reports a full disk only as an unexpected position in the file.
         buffer = io.BytesIO()
         th.save({"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}, buffer)
         with whole_file(path) as file:
@@ -218,7 +218,7 @@ class CandidatePolicy(BasePolicy):
         """Load what :meth:`save` wrote. Nothing in the file is executed.
 
         Raises:
-            AgentFileError: If it is no policy of this version, is not whole, or holds code.
+            AgentFileError: If it is not a policy of this version, is not whole, or holds code.
         """
         with building(str(path)):
             saved = th.load(path, map_location=get_device(device), weights_only=True)
@@ -231,9 +231,9 @@ class CandidatePolicy(BasePolicy):
         return policy.to(get_device(device))
 
     def set_training_mode(self, mode: bool) -> None:
-        """Training or evaluation mode of the Q-network; its target never trains."""
+        """Set training or evaluation mode of the Q-network. Its target always stays in evaluation mode."""
         if self.training != mode:
-            for module in self.q_net.modules():  # `train` does the same in twice the time
+            for module in self.q_net.modules():  # as `train` does, in half the time
                 module.training = mode
             self.training = mode
         if self.q_net_target.training:
@@ -244,7 +244,7 @@ class CandidatePolicy(BasePolicy):
         return self.features.get_state()
 
     def set_extra_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Puts back what :meth:`get_extra_state` gave."""
+        """Put back what :meth:`get_extra_state` gave."""
         self.features.set_state(state)
 
     def _predict(self, observation: Any, deterministic: bool = True) -> th.Tensor:

@@ -1,4 +1,4 @@
-"""A learned factor for each of several sources of a prior mean: how far the source is trusted."""
+"""Learns a factor for each of several sources of a prior mean. The factor says how far the source is trusted."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ BLOCKS = "blocks"
 """The source that every observation has: the similarity of each block of state and action."""
 
 DEFAULT_WEIGHT = 0.2
-"""What a source without a weight promises: rewards per standard deviation of it."""
+"""Weight of a source for which none is given, in rewards per standard deviation of the source."""
 
 MOST_SOURCES = 4
-"""There are three to the power of so many combinations of what can be true of the sources."""
+"""Most sources: S of them have 3^S combinations, see :class:`FactorPrior`."""
 
 
 class SourceTrust(NamedTuple):
     """Posterior of the factors of S sources.
 
     Attributes:
-        mean: (S,), of the factors: 1 takes a source as it is, 0 ignores it, below 0 reverses it.
-        covariance: (S, S).
-        kept: (S,), probability that the factor is 1.
-        dropped: (S,), probability that it is 0.
+        mean: (S,), means of the factors. A factor of 1 takes a source as it is, 0 ignores it, and below 0 reverses it.
+        covariance: (S, S), of the factors.
+        kept: (S,), probability that a factor is 1.
+        dropped: (S,), probability that a factor is 0.
     """
 
     mean: Floats
@@ -52,7 +52,7 @@ class FactorPrior:
     their posterior is exact.
 
     Args:
-        n_sources: S.
+        n_sources: S, the number of sources.
         kept: Prior probability of the spike at 1.
         dropped: Prior probability of the spike at 0.
         centre: Mean of the slab.
@@ -71,7 +71,7 @@ class FactorPrior:
 
     @cached_property
     def _combinations(self) -> tuple[Floats, Floats, Floats]:
-        """Of each combination: log probability (c,), where the factors are (c, S), and how wide (c, S)."""
+        """For each combination: log probability (c,), and the factors' means and standard deviations, (c, S) each."""
         kinds = (
             (self.kept, 1.0, 0.0),
             (self.dropped, 0.0, 0.0),
@@ -81,17 +81,17 @@ class FactorPrior:
         return np.log(chosen[..., 0]).sum(axis=1), chosen[..., 1], chosen[..., 2]
 
     def posterior(self, by_reward: Floats, by_source: Floats, power: float = 1.0) -> SourceTrust:
-        """The factors f, given rewards whose likelihood is `exp(by_reward . f - f . by_source f / 2)`.
+        """Posterior of the factors f, given rewards whose likelihood is `exp(by_reward . f - f . by_source f / 2)`.
 
         Args:
             by_reward: (S,).
             by_source: (S, S), symmetric, no eigenvalue below 0.
-            power: Exponent of the likelihood; below 1 it counts less.
+            power: Exponent of the likelihood; below 1 the rewards count less.
         """
         log_weight, centre, width = self._combinations
         linear, square = power * by_reward, power * by_source
         slope = linear - centre @ square
-        # f = centre + width u with u standard normal: exact where a width is 0, too.
+        # f = centre + width u with u standard normal. This is exact even where a width is 0.
         pull = width * slope
         precision = np.eye(self.n_sources) + width[:, :, None] * square * width[:, None, :]
         covariance = np.linalg.inv(precision)
@@ -111,10 +111,10 @@ class FactorPrior:
 
 
 def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, float]:
-    """Names of sources with the weight of each, :data:`DEFAULT_WEIGHT` where there is none.
+    """Names of sources with the weight of each, :data:`DEFAULT_WEIGHT` if none is given.
 
     Raises:
-        ValueError: For none, too many, the same one twice, or a weight that is 0 or not finite.
+        ValueError: If there are no sources or too many, if one is named twice, or if a weight is 0 or not finite.
     """
     if isinstance(prior_sources, str):
         raise ValueError(f"`prior_sources` must be a sequence of names, e.g. [{prior_sources!r:.80}], got a text.")
@@ -139,16 +139,16 @@ def source_weights(
     """The weights that define each source.
 
     Args:
-        sources: Weight of each, see :func:`sources_of`.
+        sources: Weight of each source by name, see :func:`sources_of`.
         n_blocks: How many similarities `"blocks"` has.
-        n_pairs: p, how many numbers an observation has of each pair.
-        pair_names: Their names (p,); a number or None where the environment tells none.
+        n_pairs: p, how many columns the entry `pairs` has.
+        pair_names: Names of these columns (p,); a number or None if the environment names none.
 
     Returns:
-        Weights (n_blocks + p, S), and which of the p numbers are sources, bool (p,).
+        Weights (n_blocks + p, S), and which of the p columns are sources, bool (p,).
 
     Raises:
-        ValueError: If a name is neither `"blocks"` nor one of the numbers'.
+        ValueError: If a name is neither `"blocks"` nor the name of a column.
     """
     names = [] if pair_names is None or isinstance(pair_names, int) else list(pair_names)
     known = [BLOCKS, *names]

@@ -1,4 +1,4 @@
-"""Replay of transitions between candidate sets: every vector and every set is stored once."""
+"""Replay of transitions between candidate sets. Each distinct vector and each distinct set is stored once."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Transitions(NamedTuple):
         serial: (n,) int64 numbers in the order of storing; never reused.
         state_id: (n,) rows of the state table.
         action: (n,) indices into the candidates.
-        candidate_id: (n,) the chosen candidates.
+        candidate_id: (n,) ids of the chosen candidates.
         reward: (n,) float32.
         terminated: (n,) bool; a truncated transition is not terminated.
-        next_state_id: (n,) rows of the state table; where terminated, the state itself.
-        pairs: (n, p) float32, what was shown of the chosen pair; None where an observation has no `pairs`.
+        next_state_id: (n,) rows of the state table; `state_id` again where terminated.
+        pairs: (n, p) float32, the entry `pairs` of the chosen candidate; None if observations have no `pairs`.
     """
 
     position: np.ndarray
@@ -54,32 +54,33 @@ class Transitions(NamedTuple):
 class CandidateReplay:
     """A ring of transitions that stores no candidate matrix per transition.
 
-    State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts. So a
-    repeated one costs only an id, and one that is in no transition any more is freed. For id observations a candidate
-    is stored as its id. Next states and next candidates are kept by reference too, and so are the `pairs` of a
-    decision: the numbers that an observation has of each (state, candidate) pair. The applicant of a decision, from
-    `info["applicant_id"]`, is stored with them, so that `pairs` of the same applicant with other candidates can be
-    asked for (:meth:`ask_pairs`).
+    State vectors, candidate vectors and candidate sets are interned by content in tables with reference counts. A
+    repeated vector or set costs only an id, and one that no transition refers to any more is freed. For id observations
+    a candidate is stored as its id. Next states and next candidates are kept by reference too, and so are the `pairs`
+    of a decision: the numbers that an observation has for each (state, candidate) pair. The applicant of a decision,
+    from `info["applicant_id"]`, is stored with them. :meth:`ask_pairs` can then ask for the `pairs` of the same
+    applicant with other candidates.
 
-    A transition with `info["transition_valid"]` False is left out: its reward is not to be learned from. Components of
-    the reward in `info["reward_components"]` (name -> number) are kept beside it, NaN where a transition lacks one.
+    A transition with `info["transition_valid"]` False is left out, because its reward is not to be learned from.
+    Components of the reward in `info["reward_components"]` (name -> number) are kept with the reward, NaN where a
+    transition lacks one.
 
-    Where `weights` are set, rewards are recomputed as they are read: the sum of weight times component. A transition
+    If `weights` are set, rewards are recomputed as they are read: the sum of weight times component. A transition
     that lacks a component whose weight is not 0 is then never drawn.
 
     Attributes:
         weights: Weight of each component by its name, or None for rewards as they were earned.
-        n_loaded: How often its content was replaced by that of a file.
+        n_loaded: How often the content was replaced by that of a file.
         pair_features: A function that gives `pairs` of pairs that were never shown, (n,) applicant ids, (n,) candidate
             ids -> (n, p); None if there is none.
 
     Args:
         capacity: Number of transitions.
-        state_dim: d_s.
-        n_candidates: k.
-        action_dim: d_a of feature observations, None for ids.
+        state_dim: d_s, the size of a state.
+        n_candidates: k, the number of candidates.
+        action_dim: d_a, the size of a candidate's features; None for id observations.
         n_envs: Environments that add at once; `capacity` must hold a step of all.
-        n_pairs: p, how many numbers an observation has of each pair.
+        n_pairs: p, how many numbers an observation has for each pair.
 
     Raises:
         ValueError: If `capacity` is below `n_envs`.
@@ -105,7 +106,7 @@ class CandidateReplay:
         self.n_added = 0
         self.states = InternedRows(state_dim, np.float32)
         self.candidates = None if action_dim is None else InternedRows(action_dim, np.float32)
-        # A set is one row: k candidate ids, then the mask's bits.
+        # Each set is one row: k candidate ids, then the mask's bits.
         self._n_mask_words = -(-n_candidates // 32)
         self.sets = InternedRows(n_candidates + self._n_mask_words, np.int32)
         self._state_id = np.zeros(capacity, np.int32)
@@ -129,12 +130,12 @@ class CandidateReplay:
 
     @property
     def has_terminated(self) -> bool:
-        """Whether a held transition ended its episode for good."""
+        """Whether any held transition terminated its episode."""
         return bool(self._terminated[: len(self)].any())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, tables and what the environments showed last included."""
+        """Bytes of all arrays, including the tables and each environment's last observation."""
         arrays = sum(array.nbytes for array in (*self._rings().values(), *self._components.values()))
         tables = sum(table.nbytes for table in self._tables().values())
         seen = self._states_seen.nbytes + self._sets_seen.nbytes
@@ -153,14 +154,15 @@ class CandidateReplay:
 
         Args:
             obs: n_envs decisions.
-            next_obs: What followed, of the same episode: after its last step the final observation, not the reset's.
+            next_obs: The next decisions of the same episodes. After the last step of an episode it is the final
+                observation, not the one after the reset.
             action: (n_envs,) chosen indices.
             reward: (n_envs,).
             terminated: (n_envs,) bool.
-            infos: Of each environment, for `transition_valid`, `reward_components` and `applicant_id`.
+            infos: One per environment, read for `transition_valid`, `reward_components` and `applicant_id`.
 
         Returns:
-            Positions of the transitions that were stored; invalid ones are not.
+            Positions of the transitions that were stored. Invalid ones are not stored.
         """
         infos = [{}] * len(action) if infos is None else infos
         envs = np.array([i for i, info in enumerate(infos) if info.get("transition_valid", True)], np.int64)
@@ -231,7 +233,7 @@ class CandidateReplay:
         )
 
     def newest(self, n: int) -> Transitions:
-        """The last n that were stored, as far as they can be drawn."""
+        """Those of the last n stored transitions that can be drawn."""
         index = np.arange(self.n_added - n, self.n_added) % self.capacity
         return self[index[self.usable(index)]]
 
@@ -241,9 +243,10 @@ class CandidateReplay:
         return self.n_added - 1 - (newest - index) % self.capacity
 
     def as_stored(self, transitions: Transitions, same_candidate: bool = True) -> np.ndarray:
-        """Whether transitions are, as far as their values go, those at their positions, bool (n,).
+        """Whether transitions still have the same next value as the stored ones at their positions, bool (n,).
 
-        They are if they have the same next state and end; with `same_candidate` also the same candidate and pairs.
+        They have if `next_state_id` and `terminated` are the same; with `same_candidate` the candidate and its `pairs`
+        must be the same too.
         """
         index = transitions.position
         as_stored = self._next_state_id[index] == transitions.next_state_id
@@ -260,11 +263,11 @@ class CandidateReplay:
         return self.states.rows[state_id]
 
     def candidate_rows(self, candidate_id: np.ndarray) -> np.ndarray:
-        """Candidates as an observation gives them, features (..., d_a) or ids (...), of candidate ids (...)."""
+        """The candidates of stored ids (...), as an observation gives them: features (..., d_a) or ids (...)."""
         return candidate_id.astype(np.int64) if self.candidates is None else self.candidates.rows[candidate_id]
 
     def candidate_sets(self, index: np.ndarray, following: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The candidate sets that were chosen from, or the next ones.
+        """The candidate sets of the decisions at positions (n,), or of the next decisions if `following`.
 
         Returns:
             Candidate ids (n, k) and the mask (n, k) of allowed candidates.
@@ -275,21 +278,21 @@ class CandidateReplay:
         return rows[:, : self.n_candidates], mask
 
     def pair_sets(self, index: np.ndarray, following: bool = False) -> np.ndarray | None:
-        """The `pairs` (n, k, p) of :meth:`candidate_sets`; None where an observation has none."""
+        """The `pairs` (n, k, p) of :meth:`candidate_sets`; None if observations have none."""
         return None if self._pairs is None else self._pairs.rows(index, following)
 
     def applicants(self, index: np.ndarray) -> np.ndarray:
-        """Whose the `pairs` of transitions at positions (n,) are; -1 where that is not known, or there are none."""
+        """Applicant ids (n,) of the transitions at positions (n,); -1 if unknown, or if observations lack `pairs`."""
         return np.full(len(index), -1) if self._pairs is None else self._pairs.applicant_id[index]
 
     def ask_pairs(self, index: np.ndarray, candidate_id: np.ndarray) -> np.ndarray:
-        """Ask for `pairs` that nobody was shown: of the applicants of n transitions with other candidates (n,).
+        """Ask :attr:`pair_features` for the `pairs` of the applicants of n transitions with other candidates (n,).
 
         Returns:
-            (n, p) float32, as :attr:`pair_features` answers.
+            (n, p) float32.
 
         Raises:
-            ValueError: If no `pair_features` is known, an applicant or a candidate has no id, or the answer has another
+            ValueError: If there is no `pair_features`, an applicant or a candidate has no id, or the answer has another
                 shape.
         """
         if self._pairs is None or self.pair_features is None or self.candidates is not None:
@@ -319,12 +322,12 @@ class CandidateReplay:
         return {name: values[index] for name, values in self._components.items()}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to an .npz file, without pickle; it appears whole or not at all.
+        """Write everything to an .npz file, without pickle. The file appears whole or not at all.
 
         Raises:
-            OSError: If it cannot be written, with the path.
+            OSError: If it cannot be written; the message names the path.
         """
-        # What the environments showed last is a short cut, not content.
+        # The environments' last observations only save hashing; they are not content.
         self._forget()
         size = len(self)
         arrays = {name: array[:size] for name, array in self._rings().items()}
@@ -334,21 +337,21 @@ class CandidateReplay:
             arrays[f"{name}:free"] = table.free_places()
         arrays["n_added"] = np.array(self.n_added)
         arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
-        # Opened here: given a name without its suffix numpy would write to another one.
+        # Opened here, because numpy appends ".npz" to a name without that suffix.
         with whole_file(path) if isinstance(path, (str, PathLike)) else contextlib.nullcontext(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: str | PathLike[str], max_bytes: int = MAX_ARRAY_BYTES, n_actions: int | None = None) -> None:
-        """Read what :meth:`save` wrote. All of it is checked first; a file that is refused changes nothing.
+        """Read what :meth:`save` wrote. The whole file is checked first; a file that is refused changes nothing.
 
         Args:
             path: The file.
             max_bytes: Its largest uncompressed size.
-            n_actions: How many actions candidate ids can name, where they are ids and that is known.
+            n_actions: For id observations, how many actions the ids can name; None if that is not known.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            AgentFileError: If it is no replay, is not whole, was changed, or holds numbers that are not finite.
+            AgentFileError: If it is not a replay, is not whole, was changed, or holds numbers that are not finite.
             ValueError: If the file is of another layout, or holds more than `capacity` transitions.
         """
         shown = str(path)
@@ -370,7 +373,7 @@ class CandidateReplay:
         self.n_loaded += 1
 
     def _check(self, shown: str, arrays: Mapping[str, np.ndarray], n_actions: int | None) -> None:
-        """Refuse what :meth:`save` cannot have written for a replay like this one."""
+        """Refuse arrays that :meth:`save` cannot have written for a replay like this one."""
         if (found_format := str(arrays.get("format", FORMAT))) != FORMAT:
             raise AgentFileError(f"{shown} has the format {found_format!r:.40}, this version reads {FORMAT!r}.")
         tables, rings = self._tables(), self._rings()
@@ -410,7 +413,7 @@ class CandidateReplay:
             _refuse(shown, "sets:rows", f"must name actions in [0, {n_actions or 'n_actions'}), the rows of the table")
 
     def _look_up(self, obs: DecisionBatch, envs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """State and set ids (n,), one reference added to each; what an environment showed last is not hashed again."""
+        """State and set ids (n,), one reference added to each. Arrays that have not changed are not hashed again."""
         changed = self._states_seen.changed(envs, obs.state)
         if changed.any():
             ids = self.states.intern(obs.state[changed])
@@ -474,7 +477,7 @@ class CandidateReplay:
             values[index] = [row.get(name, np.nan) for row in components]
 
     def _rewards(self, index: np.ndarray) -> np.ndarray:
-        """Rewards (n,) as they were earned, or at today's `weights`; NaN where a component is lacking."""
+        """Rewards (n,) as they were earned, or at the current `weights`; NaN where a component is missing."""
         if self.weights is None:
             return self._reward[index]
         reward = np.zeros(len(index))
@@ -502,12 +505,14 @@ class CandidateReplay:
 
 
 class ShownPairs:
-    """The `pairs` of each transition's decision and of the next one, each matrix once, and whose they are.
+    """The `pairs` of each transition's decision and of the next one, with the applicant's id.
+
+    Each distinct matrix of `pairs` is stored once.
 
     Args:
         capacity: Number of transitions.
-        n_candidates: k.
-        n_pairs: p.
+        n_candidates: k, the number of candidates.
+        n_pairs: p, how many numbers a pair has.
         n_envs: Environments that add at once.
     """
 
@@ -520,7 +525,7 @@ class ShownPairs:
         self._next_id = np.zeros(capacity, np.int32)
 
     def rows(self, index: np.ndarray, following: bool = False) -> np.ndarray:
-        """What was shown, or shown next, at positions (n,): (n, k, p)."""
+        """The `pairs` (n, k, p) of the decisions at positions (n,), or of the next decisions if `following`."""
         return self.table.rows[(self._next_id if following else self._id)[index]].reshape(-1, *self._shape)
 
     def add(
@@ -532,14 +537,14 @@ class ShownPairs:
         next_pairs: np.ndarray | None,
         applicant_id: np.ndarray,
     ) -> None:
-        """Store those of n transitions.
+        """Store the `pairs` of n transitions.
 
         Args:
-            index: (n,) their positions.
-            envs: (n,) whose they are.
-            pairs: (n, k, p).
+            index: (n,) positions of the transitions.
+            envs: (n,) indices of their environments.
+            pairs: (n, k, p) of their decisions.
             goes_on: (m,) which of the n have not terminated; the others have no next decision.
-            next_pairs: (m, k, p).
+            next_pairs: (m, k, p) of the next decisions.
             applicant_id: (n,), -1 where it is not known.
         """
         assert pairs is not None and next_pairs is not None  # the observation space has them
@@ -554,11 +559,11 @@ class ShownPairs:
         self.table.release(np.concatenate([self._id[index], self._next_id[index]]))
 
     def rings(self) -> dict[str, np.ndarray]:
-        """What there is of each transition, by name."""
+        """The arrays that have one entry per transition, by name."""
         return {"pairs_id": self._id, "next_pairs_id": self._next_id, "applicant_id": self.applicant_id}
 
     def _look_up(self, envs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """Ids (n,), one reference added to each; what an environment showed last is not hashed again."""
+        """Ids (n,), one reference added to each. Arrays that have not changed are not hashed again."""
         changed = self.seen.changed(envs, pairs)
         if changed.any():
             ids = self.table.intern(pairs[changed].reshape(-1, self.table.rows.shape[1]))
@@ -569,7 +574,7 @@ class ShownPairs:
 
 
 class InternedRows:
-    """A table that stores equal rows once, counts references and reuses the place of a row without references.
+    """A table that stores equal rows once, counts references, and reuses the place of a row that has none.
 
     Rows are found by a 64-bit hash in chained buckets and then compared by content (bitwise, so NaN equals itself).
 
@@ -590,11 +595,11 @@ class InternedRows:
         self.n_used = 0
         self.n_interned = 0
         self._hashes = np.zeros(64, np.uint64)
-        # Of a live row the next in its bucket; of a free place the next free one.
+        # For a live row the next one in its bucket; for a free place the next free place.
         self._chain = np.full(64, -1, np.int32)
         self._buckets = np.full(64, -1, np.int32)
         self._free = -1
-        # Any odd numbers do: a collision costs a comparison, nothing else.
+        # Any odd numbers will do: a collision only costs one more comparison.
         self._factors = np.random.Generator(np.random.PCG64(0)).integers(2**63, size=dim, dtype=np.uint64) * 2 + 1
 
     def __len__(self) -> int:
@@ -625,7 +630,7 @@ class InternedRows:
         """Drop one reference of each id (n,).
 
         Returns:
-            Ids that have no reference any more. Their rows can be read until the next :meth:`intern`.
+            Ids that have no references left. Their rows can be read until the next :meth:`intern`.
         """
         np.subtract.at(self.counts, ids, 1)
         freed = np.unique(ids[self.counts[ids] == 0])
@@ -643,7 +648,7 @@ class InternedRows:
         return np.array(places, np.int32)
 
     def restore(self, rows: np.ndarray, counts: np.ndarray, free: np.ndarray | None = None) -> None:
-        """Replace the content by the used part of a saved table, and its :meth:`free_places`, taken in their order."""
+        """Replace the content by the used part of a saved table and its :meth:`free_places`, in the saved order."""
         size = max(64, 1 << (len(rows) - 1).bit_length())
         self.rows = np.zeros((size, rows.shape[1]), self.rows.dtype)
         self.counts = np.zeros(size, np.int32)
@@ -715,7 +720,7 @@ class InternedRows:
 
 
 class _LastSeen:
-    """What each environment showed last, with its id: an unchanged array needs no hashing."""
+    """The last arrays of each environment with their ids, so that unchanged arrays need no hashing."""
 
     def __init__(self, n_envs: int):
         self.ids = np.full(n_envs, -1, np.int32)
@@ -727,7 +732,7 @@ class _LastSeen:
         return self.ids.nbytes + sum(array.nbytes for array in self._arrays or ())
 
     def changed(self, envs: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether an environment shows something else than last time."""
+        """Whether an environment's arrays differ from last time, (n,) bool."""
         changed = self.ids[envs] < 0
         if self._arrays is not None:
             for old, new in zip(self._arrays, arrays, strict=True):
@@ -753,14 +758,14 @@ class _LastSeen:
 
 
 def _check_table(shown: str, name: str, dtype: np.dtype[Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Rows of a saved table, their counts of references, and the places that are free."""
+    """Check the rows of a saved table, their reference counts, and the free places."""
     rows, counts = arrays[f"{name}:rows"], arrays[f"{name}:counts"]
     if rows.ndim != 2 or rows.dtype != dtype:
         _refuse(shown, f"{name}:rows", f"must be rows of {dtype}")
     if counts.shape != rows.shape[:1] or counts.dtype != np.int32 or (counts < 0).any():
         _refuse(shown, f"{name}:counts", f"must be {len(rows)} numbers of 0 or more")
     free = arrays.get(f"{name}:free")
-    # Each free place once: in what order they are taken is kept, and must come to an end.
+    # Each free place stands once. Their order is kept as a chain, which must come to an end.
     if free is not None and not np.array_equal(np.sort(free), np.flatnonzero(counts == 0)):
         _refuse(shown, f"{name}:free", "must be the places that nobody refers to")
     if rows.dtype.kind == "f" and not np.isfinite(rows[counts > 0]).all():
@@ -769,7 +774,7 @@ def _check_table(shown: str, name: str, dtype: np.dtype[Any], arrays: Mapping[st
 
 
 def _check_references(shown: str, name: str, ids: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
-    """What is referred to is there, as often as the table counts."""
+    """Check that all rows that ids refer to exist, and that the table counts these references right."""
     counts = arrays[f"{name}:counts"]
     if len(ids) and not 0 <= ids.min() <= ids.max() < len(counts):
         _refuse(shown, name, f"has {len(counts)} rows, and others are referred to")

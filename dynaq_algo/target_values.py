@@ -13,28 +13,28 @@ from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = ["TargetValues"]
 
-# Entries of each parameter that are compared, about: a copy or a step changes nearly all of them.
+# About how many entries of each parameter are compared. A copy or an update changes nearly all, so a sample will do.
 SAMPLE_SIZE = 512
 
 
 class TargetValues:
-    """Values of the next step by a target network, each computed when it is first asked for.
+    """A target network's values of the next step, each computed when it is first asked for.
 
     Between two copies of the target network, updates and planning draw the same transitions again and again. A value is
-    kept until the network or the scale of its inputs changes, or the transition is overwritten. Where more draws are
-    expected until then than there are transitions, all are computed at once: states and candidates are in many
-    transitions, so that this is far cheaper than by and by.
+    kept until the network or the scale of its inputs changes, or the transition is overwritten. If the replay holds no
+    more transitions than are expected to be drawn between two copies, all are computed at once. That is far cheaper
+    than one by one, because many transitions share their states and candidates.
 
     Args:
         capacity: Transitions in replay.
-        device: Of the network.
-        expected_draws: Between two copies of the network.
+        device: The network's device.
+        expected_draws: How many transitions are drawn between two copies of the network.
     """
 
     def __init__(self, capacity: int, device: th.device | str = "cpu", expected_draws: int = 0):
         self.expected_draws = expected_draws
         self._values = th.zeros(capacity, device=device)
-        # Which transition a value is of; -1 for none.
+        # The transition that each value belongs to; -1 for none.
         self._serial = np.full(capacity, -1, np.int64)
         self._origin: tuple[Any, ...] = ()
         self._sample = th.empty(0)
@@ -56,13 +56,14 @@ class TargetValues:
         """Values (n,) of n transitions.
 
         Args:
-            transitions: Drawn from `replay`. Where planning has made something else of one, its value is computed and
-                not kept.
+            transitions: Drawn from `replay`. If planning has changed one, its value is computed and not kept.
             replay: Where they are stored.
             network: The target network.
-            kind: `"same_action"`, of the candidate that was chosen, or `"max"`, of all next candidates.
-            evaluate: What the network says of the next steps of m transitions, (m,), 0 where there is none.
-            imagined: Whether planning may have done so; False says that all are as they are stored.
+            kind: `"same_action"` for the value of the candidate that was chosen, or `"max"` for the largest value of
+                the next candidates.
+            evaluate: Function from m transitions to the network's values of their next steps, (m,), 0 where there is
+                none.
+            imagined: Whether planning may have changed transitions; False says that all are as they are stored.
         """
         self._forget_if_changed(network, replay, kind)
         position = transitions.position
@@ -86,13 +87,13 @@ class TargetValues:
         self._serial[:] = -1
 
     def state(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> dict[str, Any]:
-        """What is kept, for a run that goes on to the bit: which values are computed together may decide a last bit."""
+        """What is kept, so that a run continues bit by bit: a value's last bit may depend on its batch."""
         self._forget_if_changed(network, replay, kind)
         size = len(replay)
         return {"kind": kind, "next_values": self._values[:size].cpu().numpy(), "serial": self._serial[:size]}
 
     def restore(self, state: Mapping[str, Any], network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
-        """Put back what :meth:`state` gave of the same network and replay; of another kind, nothing."""
+        """Put back what :meth:`state` gave for the same network and replay. A state of another kind is ignored."""
         self._forget_if_changed(network, replay, kind)
         if state["kind"] == kind:
             size = len(replay)
@@ -105,7 +106,7 @@ class TargetValues:
     def _forget_if_changed(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> None:
         """Forget if the network, the scale of its inputs, the replay or the kind is another one than last time."""
         origin = (replay, replay.n_loaded, network.features.version, kind)
-        # Whoever writes to a network need not say so.
+        # Compared by value, because nobody has to announce that they write to a network.
         sample = th.cat([_sample_of(parameter.detach()) for parameter in network.parameters()])
         if origin == self._origin and th.equal(sample, self._sample):
             return
@@ -116,5 +117,5 @@ class TargetValues:
 
 
 def _sample_of(parameter: th.Tensor) -> th.Tensor:
-    """Some entries, evenly spread; an odd distance, lest they all lie in a few columns."""
+    """Some entries, evenly spread. The distance is odd, so that they do not all lie in a few columns."""
     return parameter.reshape(-1)[:: parameter.numel() // SAMPLE_SIZE | 1]

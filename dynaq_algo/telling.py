@@ -1,4 +1,4 @@
-"""A world model is told of new transitions, each once, after it has said what it expects of them."""
+"""Tells a world model about new transitions, each once, after the model has predicted their rewards."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ def tell(
     replay: CandidateReplay,
     policy: CandidatePolicy,
 ) -> tuple[np.ndarray, np.ndarray | Foreseen]:
-    """Tell a world model of transitions that it has not been trained on.
+    """Tell a world model about transitions that it has not been trained on.
 
     A Gaussian process and a :class:`~dynaq_algo.transition_model.TransitionModel` learn from them at once. A network
     learns in its updates.
 
     Args:
-        world_model: Any.
-        transitions: n stored ones.
-        reward: (n,) what they earned, in the scale of learning.
+        world_model: A world model of any kind.
+        transitions: n stored transitions.
+        reward: (n,) their rewards, normalised as in training.
         replay: Where they are stored.
-        policy: Whose features are read.
+        policy: The policy whose features the model reads.
 
     Returns:
-        (n,) the rewards that the model was told, and what it had predicted for these transitions. That is (n,) rewards,
-        or for a `TransitionModel`, whose rewards are not rescaled, a :class:`~dynaq_algo.transition_model.Foreseen`.
+        The rewards (n,) that the model was told, and its earlier predictions for these transitions. The predictions are
+        (n,) rewards. For a `TransitionModel`, whose rewards are not normalised, they are a
+        :class:`~dynaq_algo.transition_model.Foreseen`.
     """
     if isinstance(world_model, TransitionModel):
         steps = gather_steps(transitions, replay, policy)

@@ -18,25 +18,25 @@ from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
 
 _Parts = tuple[th.Tensor, th.Tensor, th.Tensor]
-"""Of the logits: what the codes and numbers say (..., n_kinds); the action's effect and the bilinear form, (...)."""
+"""Parts of the logits: from codes and numbers (..., n_kinds); the action's effect and the bilinear form, (...) each."""
 _PRODUCT_SCALE = 0.1
-"""Prior standard deviation of the weight of a combination of two values; that of one value, or a number, is 1."""
+"""Prior standard deviation of the weight of a combination of two values. For one value, or a number, it is 1."""
 _KINDS = 2
-"""Kinds of an outcome: those that earned at most what it earns in the mean, and those that earned more."""
+"""Each outcome has two kinds: the reward was at most the mean of such outcomes, or it was above."""
 _START = 0.3
-"""Standard deviation of the factors of the bilinear form at first: at 0 neither would have a gradient."""
+"""Initial standard deviation of the bilinear form's two factors. If both were 0, neither would have a gradient."""
 _SLOWER_FROM = 500
-"""Transitions from which Adam's steps become shorter, as one over the square root of how many there are."""
+"""After n transitions Adam's learning rate is divided by sqrt(1 + n / 500)."""
 _TRUSTS = th.cartesian_prod(th.linspace(0, 1, 5), th.linspace(0, 1, 5))
-"""How far an action's effect, and the bilinear form, may be trusted."""
+"""Grid of values of `trust`: how far an action's effect, and the bilinear form, may be trusted."""
 _MEMORY = 0.999
-"""What a transition counts, when the next one comes, in how far both are trusted."""
+"""Each new transition multiplies the weight of all earlier ones in `trust` by this."""
 _ROOM = 2_048
-"""Actions that there is room for at first."""
+"""Actions for which there is room at first."""
 _LEARNED = ("codes", "numbers", "actions", "state", "kind")
-"""What a step of Adam reads of what was told."""
+"""The columns of the told transitions that a step of Adam reads."""
 _PRIOR_COUNT = 30
-"""Transitions that the prior mean of the rewards counts as much as."""
+"""The prior mean of the rewards counts as much as this many transitions."""
 
 
 class Steps(NamedTuple):
@@ -44,12 +44,12 @@ class Steps(NamedTuple):
 
     Attributes:
         state: (n, d_s).
-        candidates: (n, k, d_a), what was shown.
-        pairs: (n, k, p) of them; None where an observation has none.
-        allowed: (n, k) bool, which of them could be chosen.
-        candidate_id: (n, k) int64, what `ask` knows the candidates by.
+        candidates: (n, k, d_a), features of the candidates.
+        pairs: (n, k, p), the entry `pairs`; None if observations have none.
+        allowed: (n, k) bool, which candidates could be chosen.
+        candidate_id: (n, k) int64, ids by which `ask` in :meth:`TransitionModel.plan` knows the candidates.
         applicant_id: (n,) int64, -1 where it is not known.
-        action: (n,) int64, which was chosen.
+        action: (n,) int64, index of the chosen candidate.
         reward: (n,).
         next_state: (n, d_s).
         terminated: (n,) bool.
@@ -71,11 +71,11 @@ class Foreseen(NamedTuple):
     """A model's predictions of n transitions, made before it learned from them.
 
     Attributes:
-        reward: (n,), the mean.
-        chances: (n, n_outcomes); n_outcomes may be 0 at first.
-        outcome: (n,), what happened, an index of the outcomes that are known afterwards.
-        ended: (n,) bool, whether that was the end of the episode.
-        chance_of_end: (n,).
+        reward: (n,), the predicted mean.
+        chances: (n, n_outcomes), predicted probabilities; n_outcomes may be 0 at first.
+        outcome: (n,), what happened: an index into the outcomes that are known afterwards.
+        ended: (n,) bool, whether the episode ended.
+        chance_of_end: (n,), predicted probability that it would end.
     """
 
     reward: np.ndarray
@@ -89,19 +89,20 @@ class TransitionModel(nn.Module):
     """Predicts the change of the entry `progress` and the reward, as a distribution over outcomes.
 
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
-    episode. Each outcome has two *kinds*: its reward was above the mean of such outcomes, or it was not. So the model
-    can tell an application from a click even if both change `progress` in the same way. A multinomial logistic
-    regression predicts the kind, and a linear regression for each kind predicts the reward. So what an applicant likes
-    is learned once for all levels, and what a level pays from the few answers given there.
+    episode. Each outcome has two *kinds*: its reward was above the mean of such outcomes, or it was not. This lets the
+    model tell an application from a click even if both change `progress` in the same way. A multinomial logistic
+    regression predicts the kind, and a linear regression for each kind predicts the reward. The model thus learns once
+    for all levels what an applicant likes, and learns what a level pays from the few answers given there.
 
     The logistic regression's logits are linear in
 
-    * each value of a column of `progress` and `pairs` that has at most 12 of them, and each combination of a value of
-      `progress` with one of `pairs`;
-    * the other numbers, among them the block similarities of state and action, their squares and products;
-    * an effect of the action, and a bilinear form of state and action: the product of few tastes of the one with as
-      many of the other, each linear in its first principal components. Both move all kinds along one direction, that
-      of interest, and are trusted as far as they foresaw new transitions better than the model without them.
+    * each value of those columns of `progress` and `pairs` that have at most 12 values, and each combination of a value
+      of `progress` with a value of `pairs`;
+    * the other numbers, among them the block similarities of state and action, and their squares and products;
+    * an effect of the action, and a bilinear form of state and action. The bilinear form is the scalar product of
+      `rank` *tastes* of the state with `rank` tastes of the action. Each taste is linear in the first principal
+      components. The effect and the bilinear form move all kinds along one direction, which stands for interest. Each
+      is trusted only as far as it made the predictions of new transitions better.
 
     All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
     are exact.
@@ -111,27 +112,27 @@ class TransitionModel(nn.Module):
 
     Args:
         features: `"blockwise"`; shared with the Q-network.
-        progress: Columns of the state that move.
+        progress: Columns of the state that answers change.
         low: (m,) smallest values of `progress`.
-        high: (m,) its largest values.
+        high: (m,) largest values of `progress`.
         prior: Prior mean of the reward's weight of each similarity, and optionally of each number of `pairs`. It counts
             as much as 30 transitions.
         gamma: Discount of the next state's value.
-        bonus: Added to the worth of seldom visited values of `progress`, see
+        bonus: Added to the value of seldom visited rows of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.
-        max_outcomes: How many different outcomes are told apart; further ones count as the nearest of these.
+        max_outcomes: How many different outcomes are told apart; each further one counts as the nearest of these.
         components: Principal components of states and actions; 0 leaves the bilinear form out.
-        rank: Number of tastes; the bilinear form is their sum.
+        rank: Number of tastes.
         action_scale: Prior standard deviation of an action's effect; 0 leaves it out.
-        taste_scale: Factor of a state's taste times an action's; 0 leaves the bilinear form out.
-        learning_rate: Of Adam at first.
-        batch_size: Transitions in each of its steps.
-        steps: Its steps after each transition.
+        taste_scale: Factor of the bilinear form; 0 leaves it out.
+        learning_rate: Adam's learning rate at first.
+        batch_size: Transitions in each step of Adam.
+        steps: Steps of Adam after each transition.
         planning_sets: How many candidate sets an imagined step is averaged over.
-        planning_contexts: How many values of `progress` a planning step looks at.
+        planning_contexts: How many rows of `progress` a planning step imagines sets at.
 
     Raises:
-        ValueError: If the features are others, or a number is out of range.
+        ValueError: If the features are not blockwise, or a number is out of range.
     """
 
     trust: tuple[float, float]
@@ -197,7 +198,7 @@ class TransitionModel(nn.Module):
         self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, n_kinds))
         self.constant = nn.Parameter(th.zeros(n_kinds))
         self.direction = nn.Parameter(th.zeros(n_kinds))
-        # Grows with the actions that were seen, which `state_dict` leaves to the extra state.
+        # Not an nn.Parameter: it grows with the actions that were seen, and is saved in the extra state.
         self.effects = th.zeros(_ROOM, requires_grad=True)
         self.likes = nn.Parameter(_START * th.randn(components, rank))
         self.liked = nn.Parameter(_START * th.randn(components, rank))
@@ -214,7 +215,7 @@ class TransitionModel(nn.Module):
     def score(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None, with_spread: bool = True
     ) -> tuple[th.Tensor, th.Tensor]:
-        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean rewards (n, k), and no spread, 0."""
+        """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean rewards and spreads of 0, (n, k) each."""
         reward, _ = self._look(state, candidates, pairs, ahead=False)
         return reward, th.zeros_like(reward)
 
@@ -227,7 +228,7 @@ class TransitionModel(nn.Module):
     def chances(
         self, state: th.Tensor, candidates: th.Tensor, pairs: th.Tensor | None = None
     ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
-        """Probabilities (n, k, n_outcomes) of outcomes, and the outcomes in parts of the grid; None for the end."""
+        """Probabilities (n, k, n_outcomes) of outcomes, and the outcomes in units of the grid; None for the end."""
         seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
         return _merged(self._probabilities(self._parts(*seen))).numpy(), list(self.outcomes)
 
@@ -247,7 +248,7 @@ class TransitionModel(nn.Module):
     def _foresee(
         self, parts: _Parts, progress: np.ndarray, similarities: th.Tensor, pairs: th.Tensor | None
     ) -> tuple[th.Tensor, th.Tensor]:
-        """Mean rewards (n, k) and chances (n, k, n_outcomes), from parts of the logits."""
+        """Mean rewards (n, k) and probabilities (n, k, n_outcomes), from parts of the logits."""
         scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
         expected = th.cat([similarities, scaled], dim=-1) @ self.prior
         reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
@@ -270,7 +271,7 @@ class TransitionModel(nn.Module):
         return reward.squeeze(1) if flat else reward
 
     def _probabilities(self, parts: _Parts) -> th.Tensor:
-        """Of kinds of outcomes, (..., n_kinds)."""
+        """Probabilities (..., n_kinds) of the kinds of outcomes."""
         return self._logits(parts, self.trust)[..., : self._n_kinds].softmax(dim=-1)
 
     def _logits(self, parts: _Parts, trust: tuple[float, float] = (1.0, 1.0)) -> th.Tensor:
@@ -279,7 +280,7 @@ class TransitionModel(nn.Module):
         return base + interest.unsqueeze(-1) * self.direction
 
     def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
-        """Of what was read, see :meth:`OutcomeInputs.read`."""
+        """Parts of the logits, from what :meth:`OutcomeInputs.read` gives."""
         found = self.codes[th.as_tensor(codes)].sum(dim=-2)
         base = found + numbers @ self.numbers + self.constant
         rows = th.as_tensor(actions)
@@ -295,7 +296,7 @@ class TransitionModel(nn.Module):
 
     @th.no_grad()
     def observe(self, steps: Steps) -> Foreseen:
-        """Take n new transitions, each once; :meth:`fit` learns from them. Returns the earlier predictions of them."""
+        """Store n new transitions, from which :meth:`fit` learns; returns what the model predicted for them."""
         n = len(steps.action)
         rows = np.arange(n)
         progress, moved = self._progress_of(steps.state), self._progress_of(steps.next_state)
@@ -338,7 +339,7 @@ class TransitionModel(nn.Module):
         for name, values in told.items():
             self._told[name] = _appended(self._told.get(name), values, self.n_told)
         self.n_told += n
-        if changed:  # a column has more values than are told apart: what was read before is read anew
+        if changed:  # a column has become a number, so the codes of earlier transitions are computed again
             self._told["codes"][: self.n_told] = self.inputs.codes_of(
                 self._told["progress"][: self.n_told], self._told["pairs"][: self.n_told]
             )
@@ -347,7 +348,7 @@ class TransitionModel(nn.Module):
         return Foreseen(reward, chances, outcome, steps.terminated, leaving)
 
     def _doubt(self, parts: _Parts, kind: np.ndarray, n_known: int) -> None:
-        """Weigh how far an action's effect and the bilinear form are trusted by how well each foresaw what came."""
+        """Update `trust` by how well an action's effect and the bilinear form predicted the new transitions."""
         known = np.flatnonzero(kind < n_known)
         if not len(known):
             return
@@ -359,7 +360,7 @@ class TransitionModel(nn.Module):
         self.trust = _trust_of(self._scores)
 
     def fit(self, rng: np.random.Generator) -> th.Tensor:
-        """Steps of Adam on batches of all transitions; returns the mean loss."""
+        """Make `steps` steps of Adam on batches of all transitions; returns the mean loss."""
         if self._adam is None:
             self._adam = self._make_adam()
         losses = []
@@ -377,7 +378,7 @@ class TransitionModel(nn.Module):
             (loss + self._penalty() / self.n_told).backward()
             self._adam.step()
             with th.no_grad():
-                self.codes[0] = 0.0  # what was never seen says nothing
+                self.codes[0] = 0.0  # a value that was never seen contributes nothing
             losses.append(loss.detach())
         return th.stack(losses).mean()
 
@@ -397,7 +398,7 @@ class TransitionModel(nn.Module):
         return penalty
 
     def _interest(self) -> th.Tensor:
-        """Prior of the direction of interest: outcomes that earned more than the mean, and those that earned less."""
+        """Prior mean of the direction of interest: the standardised mean reward of each kind."""
         means = self.rewards.means(self._n_kinds)
         spread = means.std() or 1.0
         return th.as_tensor((means - means.mean()) / spread, dtype=th.float32)
@@ -432,15 +433,15 @@ class TransitionModel(nn.Module):
     def plan(
         self, n_steps: int, horizon: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> float:
-        """Planning steps: candidate sets are imagined at a few values of `progress` for each, then all values swept.
+        """Make planning steps: imagine candidate sets at some rows of `progress`, then sweep over the table of values.
 
         The model does not change within the steps, so one forward pass serves them all.
 
         Args:
-            n_steps: How many.
-            horizon: Sweeps in each; with every sweep values look one step further.
+            n_steps: How many steps.
+            horizon: Sweeps in each step. With every sweep the values look one step further ahead.
             ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m).
-                If it is None, only sets that were shown at a value of `progress` are imagined there.
+                If it is None, sets with `pairs` are imagined only at the row of `progress` where they were shown.
             rng: Generator of the draws.
 
         Returns:
@@ -453,7 +454,7 @@ class TransitionModel(nn.Module):
     def _imagine(
         self, contexts: np.ndarray, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards (b, s, k) and chances (b, s, k, o) of sampled candidate sets at values (b, m) of `progress`."""
+        """Rewards (b, s, k) and probabilities (b, s, k, n_outcomes) of sampled sets at rows (b, m) of `progress`."""
         sets = self.values.sets(contexts, self.planning_sets, ask, rng)
         b, s, k = sets.actions.shape
         progress = np.repeat(contexts, s, axis=0)
@@ -471,7 +472,7 @@ class TransitionModel(nn.Module):
     # ------------------------------------------------------------------ saving
 
     def get_extra_state(self) -> dict[str, Any]:
-        """All that was told, for `state_dict`."""
+        """The observed transitions and all that was learned from them, for `state_dict`."""
         width = self.progress.stop - self.progress.start
         outcomes = [[0] * width if one is None else list(one) for one in self.outcomes]
         return {
@@ -488,7 +489,7 @@ class TransitionModel(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`get_extra_state` gave."""
+        """Put back what :meth:`get_extra_state` gave."""
         pairs = zip(state["outcomes"].tolist(), state["ends"].tolist(), strict=True)
         self.outcomes = [None if ended else tuple(one) for one, ended in pairs]
         self._told = {name: values.numpy().copy() for name, values in state["told"].items()}
@@ -506,13 +507,13 @@ class TransitionModel(nn.Module):
 
 
 def _trust_of(scores: th.Tensor) -> tuple[float, float]:
-    """Means over the grid, weighted by how well each of its points foresaw; `scores` are log likelihoods."""
+    """Mean over the grid of trusts, weighted by how well each predicted transitions; `scores` are log likelihoods."""
     effect, taste = (scores.softmax(dim=0)[:, None] * _TRUSTS).sum(dim=0).tolist()
     return effect, taste
 
 
 def _merged(chances: th.Tensor) -> th.Tensor:
-    """Chances (..., n_kinds) of kinds -> (..., n_outcomes) of outcomes."""
+    """Probabilities of kinds (..., n_kinds) -> of outcomes (..., n_outcomes)."""
     return chances.unflatten(-1, (-1, _KINDS)).sum(dim=-1) if chances.shape[-1] else chances
 
 

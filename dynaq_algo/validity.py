@@ -1,4 +1,4 @@
-"""Counts invalid transitions of a learning phase, and warns of them at its end."""
+"""Counts the invalid transitions of a learning phase, and warns about them at its end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class NothingLearned(RuntimeError):
 
 
 class Validity:
-    """Counts the transitions whose `info["transition_valid"]` is False: agents do not learn from their rewards."""
+    """Counts the transitions whose `info["transition_valid"]` is False. Agents do not learn from their rewards."""
 
     def __init__(self) -> None:
         self.n = self.n_invalid = 0
 
     def count(self, infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Count one step of n environments in; returns which of its transitions are valid, bool (n,)."""
+        """Count one step of n environments; returns which of its transitions are valid, bool (n,)."""
         valid = np.array([info.get("transition_valid", True) for info in infos], dtype=bool)
         self.n += len(valid)
         self.n_invalid += int((~valid).sum())

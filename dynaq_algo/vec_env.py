@@ -34,16 +34,17 @@ __all__ = [
 class GymnasiumVecEnv(VecEnv):
     """Lets any SB3 algorithm train on a vectorised Gymnasium environment.
 
-    As in SB3, an ended episode's last observation is `infos[i]["terminal_observation"]`, its end by time alone
-    `infos[i]["TimeLimit.truncated"]`, its infos are those of the last step, and `reset_infos[i]` those of the reset.
+    As in SB3, `infos[i]["terminal_observation"]` is the last observation of an ended episode, and
+    `infos[i]["TimeLimit.truncated"]` says whether only time ended it. `infos[i]` is the info of the last step, and
+    `reset_infos[i]` that of the reset.
 
     Args:
-        vector_env: In SAME_STEP autoreset mode.
+        vector_env: Gymnasium VectorEnv in SAME_STEP autoreset mode.
         monitor: Report each episode as `infos[i]["episode"]` with its return `r`, length `l` and time `t` in seconds.
 
     Raises:
-        TypeError: If it is no Gymnasium VectorEnv.
-        ValueError: If its autoreset mode is another.
+        TypeError: If it is not a Gymnasium VectorEnv.
+        ValueError: If it has another autoreset mode.
 
     Example:
         >>> from stable_baselines3 import DQN
@@ -96,7 +97,7 @@ class GymnasiumVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all environments; those that end are reset in the same step."""
+        """Step all environments. Those that end are reset in the same step."""
         obs, rewards, terminations, truncations, infos = self.vector_env.step(self._actions)
         dones = np.logical_or(terminations, truncations)
         rewards = np.asarray(rewards, np.float32)
@@ -120,7 +121,7 @@ class GymnasiumVecEnv(VecEnv):
         self.vector_env.close()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next reset: environment i gets seed + i; None for fresh entropy, without the global generator."""
+        """Seed the next reset: environment i gets seed + i. None gives fresh entropy, not from the global generator."""
         if seed is None:
             self._reset_seeds()
         else:
@@ -133,10 +134,10 @@ class GymnasiumVecEnv(VecEnv):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of the outermost vector layer that has it, repeated; else of the environments within.
+        """The attribute of the outermost vector layer that has it, repeated; else those of the single environments.
 
         Raises:
-            AttributeError: If nobody has it.
+            AttributeError: If no layer and no environment has it.
         """
         rows = list(self._get_indices(indices))
         for layer in self._layers():
@@ -152,7 +153,7 @@ class GymnasiumVecEnv(VecEnv):
         """Set the attribute where :meth:`get_attr` finds it.
 
         Raises:
-            ValueError: If `indices` names only some environments: a vector layer has one value for all.
+            ValueError: If `indices` names only some environments, because a vector layer has one value for all.
         """
         if len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError("`indices` must be None: a vector environment has one value for all its environments.")
@@ -169,12 +170,12 @@ class GymnasiumVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call the method of the outermost vector layer that has it, once; else of each environment within.
+        """Call the method once on the outermost vector layer that has it; else on each single environment.
 
-        A result with one entry per environment (an array, list or tuple) is split, any other is repeated.
+        A result with one entry per environment (an array, list or tuple) is split; any other is repeated.
 
         Raises:
-            AttributeError: If nobody has it.
+            AttributeError: If no layer and no environment has it.
         """
         rows = list(self._get_indices(indices))
         base: Any = self.vector_env.unwrapped
@@ -189,7 +190,7 @@ class GymnasiumVecEnv(VecEnv):
         raise AttributeError(f"Neither {self.vector_env} nor a layer within has a method {method_name!r}.")
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """Whether a vector layer is of that class; with `monitor=True` it counts as wrapped in SB3's Monitor."""
+        """Whether a vector layer is of this class. With `monitor=True`, SB3's Monitor counts as a layer."""
         wrapped = any(isinstance(layer, wrapper_class) for layer in self._layers())
         wrapped = wrapped or (self.monitor and issubclass(Monitor, wrapper_class))
         return [wrapped for _ in self._get_indices(indices)]
@@ -222,24 +223,25 @@ def make_sb3_vec_env(
     monitor: bool = True,
     **kwargs: Any,
 ) -> GymnasiumVecEnv:
-    """Makes environments of an id one SB3 `VecEnv`, at the speed of the id's own vector environment where it has one.
+    """Make several environments of one id as an SB3 `VecEnv`, with the id's own vector environment if it has one.
 
-    Where it has none, or none that resets in the same step, it is a loop over single ones.
+    Otherwise, or if that vector environment cannot reset in the same step, it is a loop over single environments.
 
-    What :func:`stable_baselines3.common.env_util.make_vec_env` is for single environments behind a loop.
+    It takes the place of :func:`stable_baselines3.common.env_util.make_vec_env`, which always loops over single
+    environments.
 
     Args:
-        env_id: A registered id, or its specification. The module may stand before an id (`"jobrec_gym:JobRec-v0"`);
-            without a version it is the latest.
-        n_envs: How many.
-        seed: Of the first reset: environment i gets seed + i.
-        wrapper: Put around the vector environment, a reward's vector twin for instance.
+        env_id: A registered id, or its specification. The module may stand before an id (`"jobrec_gym:JobRec-v0"`). An
+            id without a version means the latest one.
+        n_envs: Number of environments.
+        seed: Seed of the first reset: environment i gets seed + i.
+        wrapper: Wrapper around the vector environment, such as the vector form of a reward wrapper.
         monitor: See :class:`GymnasiumVecEnv`.
         **kwargs: Arguments of the environment.
 
     Raises:
         gymnasium.error.NameNotFound: If no such id is registered.
-        ValueError: For an argument of `gym.make_vec` that is settled here.
+        ValueError: If an argument of `gym.make_vec` is given that this function sets itself.
 
     Example:
         >>> envs = make_sb3_vec_env("CartPole-v1", 4, seed=0)
@@ -266,7 +268,7 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
     """Any kind of environment as an SB3 `VecEnv`.
 
     Args:
-        env: Single environment, its id, VectorEnv (in SAME_STEP autoreset mode), or VecEnv, which stays as it is.
+        env: Single environment, its id, VectorEnv (in SAME_STEP autoreset mode), or VecEnv, which is returned as it is.
 
     Raises:
         TypeError: For anything else.
@@ -286,12 +288,12 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
 
 
 def table_of(env: VecEnv) -> np.ndarray | None:
-    """The environments' attribute `action_features`; None where there is none."""
+    """The environments' attribute `action_features`; None if they have none."""
     return attribute_of(env, "action_features")
 
 
 def pair_sample_of(env: VecEnv, n_pairs: int) -> np.ndarray | None:
-    """The environments' attribute `pair_sample`, (n, n_pairs) float32; None where there is none of that size."""
+    """The environments' attribute `pair_sample`, (n, n_pairs) float32; None if they have none of that size."""
     sample = attribute_of(env, "pair_sample") if n_pairs else None
     if sample is None or np.ndim(sample) != 2 or not len(sample) or np.shape(sample)[1] != n_pairs:
         return None
@@ -299,20 +301,27 @@ def pair_sample_of(env: VecEnv, n_pairs: int) -> np.ndarray | None:
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:
-    """An attribute of the environments, asked of the first one: it is the same in all. None where there is none."""
-    # An environment in another process ends with it if it is asked for what it lacks.
+    """An attribute of the first environment, which stands for all; None if there is no such attribute."""
+    # `has_attr` first: an environment in another process ends if it is asked for an attribute that it lacks.
     return env.get_attr(name, indices=0)[0] if env.has_attr(name) else None
 
 
 def what_is_read(env: VecEnv) -> dict[str, Any]:
-    """What an agent on these environments reads of an observation, in plain JSON.
+    """The parts of an observation that an agent on these environments reads, in plain JSON.
 
     Returns:
-        `observation`: `"ids"` or `"features"`; `candidate_dim`: of features, how many numbers a candidate has;
-        `entries`: the others, by name with the shape of a Box, or what else they are; `pairs`: the names of the numbers
-        of a pair where the environments tell them (`pair_feature_names`), else how many, None where there are none;
-        `job_fields` where they tell them; `prior_sources`, name -> what it is, where they tell sources of a prior among
-        the numbers of a pair. Numbers of candidates and of actions are not among it: they may change.
+        A dictionary with these entries:
+
+        * `observation`: `"ids"` or `"features"`;
+        * `candidate_dim`: how many numbers a candidate has; None for ids;
+        * `entries`: all other entries by name, with the shape of a Box, or a description of another space;
+        * `pairs`: the names of the columns of `pairs` if the environments give them (`pair_feature_names`), else their
+          number; None if there are none;
+        * `job_fields`: if the environments have this attribute;
+        * `prior_sources`: if the environments name sources of a prior among the columns of `pairs`, a description of
+          each by name.
+
+        The numbers of candidates and of actions are left out, because they may change.
     """
     space = env.observation_space
     if not isinstance(space, spaces.Dict) or "candidates" not in space.spaces:
@@ -338,10 +347,10 @@ def what_is_read(env: VecEnv) -> dict[str, Any]:
 
 
 def refuse_other_observations(reads: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
-    """Refuse an environment that shows something else than what an agent reads; both as :func:`what_is_read`.
+    """Refuse an environment that does not show what an agent reads. Both are given as by :func:`what_is_read`.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If an entry differs.
     """
     for name in reads:
         if shown.get(name) != reads[name]:
@@ -367,12 +376,12 @@ def refuse_normalised_observations(env: VecEnv) -> None:
 
 
 def _kind_of(space: spaces.Space) -> list[int] | str:
-    """The shape of a Box, whose bounds nobody reads; of any other space all there is."""
+    """The shape of a Box, whose bounds no agent reads, or the full description of any other space."""
     return list(space.shape) if isinstance(space, spaces.Box) else str(space)
 
 
 def _spec_of(env_id: str) -> EnvSpec:
-    """What is registered under an id; of the highest version where none is named, as `gym.make` takes it."""
+    """The specification registered under an id. An id without a version means the highest one, as in `gym.make`."""
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -383,7 +392,7 @@ def _spec_of(env_id: str) -> EnvSpec:
 
 
 def _can_reset_at_once(spec: EnvSpec) -> bool:
-    """Whether the id's own vector environment lets one choose its autoreset mode; many know the next step's only."""
+    """Whether the id's own vector environment takes `autoreset_mode`. Many can only reset in the next step."""
     entry_point: Any = spec.vector_entry_point
     if entry_point is None:
         return False
@@ -392,7 +401,7 @@ def _can_reset_at_once(spec: EnvSpec) -> bool:
 
 
 def _has(layer: Any, name: str) -> bool:
-    """Whether the layer itself has an attribute; wrappers that pass on foreign attributes do not count."""
+    """Whether the layer itself has an attribute. One that a wrapper passes on from within does not count."""
     return name in vars(layer) or hasattr(type(layer), name)
 
 
@@ -402,7 +411,7 @@ def _row(obs: Any, i: int) -> Any:
 
 
 def _split_infos(infos: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
-    """Gymnasium's infos, columns with masks `_key`, as one dict per environment; nested dicts alike."""
+    """Gymnasium's infos, which are columns with masks `_key`, as one dict per environment. Nested dicts too."""
     rows: list[dict[str, Any]] = [{} for _ in range(n)]
     for key, values in infos.items():
         if key.startswith("_") and key[1:] in infos:
@@ -415,7 +424,7 @@ def _split_infos(infos: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
         elif isinstance(values, np.ndarray) and values.ndim == 1:
             column = values.tolist()
         elif isinstance(values, (np.ndarray, list, tuple)) and len(values) == n:
-            # A copy: the environment may write into its array again.
+            # A copy, because the environment may write into its array again.
             column = values.copy() if isinstance(values, np.ndarray) else values
         else:
             column = [values] * n

@@ -18,7 +18,7 @@ class Anchor(nn.ParameterList):
     does not scale it.
 
     Args:
-        network: Whose weights.
+        network: The network whose weights are kept.
 
     Example:
         >>> network = nn.Linear(3, 1)
@@ -34,7 +34,7 @@ class Anchor(nn.ParameterList):
 
     @th.no_grad()
     def pull(self, network: nn.Module, share: float) -> None:
-        """Move each weight a share (0 to 1) of its way back: `p -= share * (p - p0)`."""
+        """Move each weight a share (0 to 1) of the way back: `p -= share * (p - p0)`."""
         for weight, beginning in zip(network.parameters(), self, strict=True):
             weight.lerp_(beginning, share)
 

@@ -1,4 +1,4 @@
-"""The world model: predicts the reward of a (state, action) pair."""
+"""The world model, which predicts the reward of a (state, action) pair."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["WORLD_MODELS", "RewardForecasts", "WorldModel", "check_world_model",
 
 
 class WorldModel(nn.Module):
-    """Predicts the reward of an action, and the spread of that prediction among its members.
+    """Predicts the reward of an action by an ensemble of networks, and the spread of its members' predictions.
 
-    Members share the data and differ by initialisation and, if there are several, by bootstrap: each member learns from
-    the half of the transitions that a hash of the transition's number gives it (Osband et al., 2016; Lakshminarayanan
+    Members differ by initialisation. If there are several, they also differ by bootstrap: each member learns from
+    about half of the transitions, chosen by a hash of the transition's number (Osband et al., 2016; Lakshminarayanan
     et al., 2017).
 
     Args:
@@ -32,9 +32,9 @@ class WorldModel(nn.Module):
         net_arch: Sizes of each member's hidden layers.
         n_members: How many networks; 1 gives no spread and learns from every transition.
         activation_fn: Class of the activation between layers.
-        learning_rate: Of the optimiser, until a schedule sets another.
-        optimizer_class: Adam by default, fused where the device has it.
-        optimizer_kwargs: Its further arguments.
+        learning_rate: Learning rate of the optimiser, until a schedule sets another.
+        optimizer_class: Adam by default, fused where the device supports that.
+        optimizer_kwargs: Further arguments of the optimiser.
 
     Raises:
         ValueError: If `n_members` is below 1.
@@ -65,7 +65,10 @@ class WorldModel(nn.Module):
         self.optimizer = make_optimizer(self.parameters(), learning_rate, optimizer_class, optimizer_kwargs)
 
     def forward(self, inputs: th.Tensor, with_spread: bool = True) -> tuple[th.Tensor, th.Tensor]:
-        """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each; both cost the same."""
+        """Inputs (n, output_dim) of pairs -> mean and spread of the members' rewards, (n,) each.
+
+        The spread costs nothing here, so `with_spread` is ignored.
+        """
         return _mean_and_spread([member(inputs) for member in self.members])
 
     def score(
@@ -73,7 +76,7 @@ class WorldModel(nn.Module):
     ) -> tuple[th.Tensor, th.Tensor]:
         """States (n, d_s), candidates (n, k, d_a), pairs (n, k, p) -> mean and spread of the rewards, (n, k) each.
 
-        The spread costs nothing here, `with_spread` or not.
+        The spread costs nothing here, so `with_spread` is ignored.
         """
         return _mean_and_spread([member.score(state, candidates, pairs) for member in self.members])  # type: ignore[operator]
 
@@ -91,7 +94,7 @@ class WorldModel(nn.Module):
         return _mean_and_spread([member.of_pairs(pairs) for member in self.members])[0]  # type: ignore[operator]
 
     def observe(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: th.Tensor) -> None:
-        """Told of new transitions, (n, d_s), (n, d_a), (n, p) and (n,); it waits for :meth:`update`."""
+        """Ignore new transitions, (n, d_s), (n, d_a), (n, p) and (n,): networks learn in :meth:`update`."""
 
     def update(
         self, inputs: th.Tensor, reward: th.Tensor, serial: np.ndarray, weight: th.Tensor | None = None
@@ -99,10 +102,10 @@ class WorldModel(nn.Module):
         """One optimiser step on real transitions.
 
         Args:
-            inputs: (n, output_dim) of the chosen pairs.
-            reward: (n,) that was earned.
+            inputs: (n, output_dim) features of the chosen pairs.
+            reward: (n,) earned rewards.
             serial: (n,) numbers of the transitions, which fix each member's share of the data.
-            weight: (n,) how much each counts; None for 1.
+            weight: (n,) how much each transition counts; None for 1.
 
         Returns:
             The mean squared error, averaged over members, before the step.
@@ -114,14 +117,14 @@ class WorldModel(nn.Module):
             errors = errors * weight
         weights = th.as_tensor(_bootstrap_weights(serial, len(self.members)), device=errors.device)
         self.optimizer.zero_grad()
-        # The sum over members: each learns as fast as it would alone.
+        # The sum over members, so that each learns as fast as it would alone.
         (weights * errors).mean(dim=1).sum().backward()
         self.optimizer.step()
         return errors.mean().detach()
 
 
 class RewardForecasts:
-    """The latest rewards, and what the model predicted of each before it was trained on it.
+    """The latest rewards, each with the model's prediction from before it was trained on that reward.
 
     Args:
         size: How many are kept.
@@ -138,7 +141,7 @@ class RewardForecasts:
         self.predicted: deque[float] = deque(maxlen=size)
 
     def add(self, earned: Iterable[float], predicted: Iterable[float]) -> None:
-        """Rewards, and what was predicted of each."""
+        """Add rewards and their predictions."""
         self.earned.extend(earned)
         self.predicted.extend(predicted)
 
@@ -153,7 +156,7 @@ class RewardForecasts:
             raise ValueError(f"{len(earned)} rewards and {len(predicted)} predictions")
 
     def r2(self) -> float | None:
-        """Share of the variance that was predicted; None where there is none."""
+        """R2, the share of the rewards' variance that was predicted; None if the rewards do not vary."""
         earned, predicted = (np.fromiter(window, float, len(window)) for window in (self.earned, self.predicted))
         spread = float(np.square(earned - earned.mean()).sum()) if len(earned) else 0.0
         return 1.0 - float(np.square(earned - predicted).sum()) / spread if spread > 0 else None
@@ -167,10 +170,10 @@ WORLD_MODELS: dict[str, type[WorldModel] | type[GaussianProcess] | type[Transiti
 
 
 def check_world_model(name: str, given: Iterable[str], relabel: bool, planning: str) -> None:
-    """Check the name of a world model, the names of its further arguments, and that it can learn and plan as it is to.
+    """Check the name of a world model, its further arguments, and whether it fits `relabel` and `planning`.
 
     Raises:
-        ValueError: If the name is unknown, if rewards are to be relabelled for a model that learns each of them once,
+        ValueError: If the name is unknown, if rewards are to be relabelled for a model that learns each reward once,
             or if a model of transitions is to plan in the background.
         TypeError: If an argument is unknown.
     """
@@ -196,18 +199,18 @@ def make_world_model(
     given: Mapping[str, Any],
     pair_names: Sequence[str] | int | None = None,
 ) -> WorldModel | GaussianProcess | TransitionModel:
-    """Makes a world model for a policy.
+    """Make a world model for a policy.
 
     Args:
         name: A key of :data:`WORLD_MODELS`.
-        policy: Its features are used and, unless they are given, its prior and the architecture of its networks.
-        learning_rate: Of the networks' optimiser.
+        policy: Gives the features and, unless `given` has them, the prior and the architecture of the networks.
+        learning_rate: Learning rate of the networks' optimiser.
         gamma: Discount, for a model that predicts whole transitions.
-        given: Further arguments.
-        pair_names: What the numbers of `pairs` are, where the environment tells it, for sources of a prior among them.
+        given: Further arguments of the model.
+        pair_names: Names of the columns of `pairs`, if the environment gives them, for a prior with such sources.
 
     Raises:
-        ValueError: If the model is one of transitions, and observations have no entry `progress`.
+        ValueError: If the model predicts whole transitions, and observations have no entry `progress`.
     """
     if name == "transitions":
         columns, bounds = policy.layout.progress, policy.layout.progress_bounds
@@ -233,7 +236,7 @@ def _mean_and_spread(predictions: list[th.Tensor]) -> tuple[th.Tensor, th.Tensor
 
 
 def _bootstrap_weights(serial: np.ndarray, n_members: int) -> np.ndarray:
-    """(n_members, n) float32 of several members: 2 where one learns from a transition, 0 where not."""
+    """Weights (n_members, n) float32: 2 where a member learns from a transition, 0 where it does not."""
     key = serial.astype(np.uint64)[None] * np.uint64(n_members) + np.arange(n_members, dtype=np.uint64)[:, None]
     # splitmix64: neighbouring numbers give independent bits.
     key = key * np.uint64(0x9E3779B97F4A7C15)
