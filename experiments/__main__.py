@@ -50,7 +50,7 @@ _FOLDER = Path(__file__).parent
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Lists the commands, or runs one with the arguments behind its name.
+    """Lists the commands, or runs one with the arguments after its name.
 
     Raises:
         SystemExit: If there is no such command.
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def purpose_of(name: str) -> str:
-    """What a command is for: the first line of its module, behind the colon. The module is not imported."""
+    """What a command is for: the part after the colon in its module's first line. The module is not imported."""
     documentation = ast.get_docstring(ast.parse(_file_of(name).read_text())) or ""
     return documentation.partition("\n")[0].partition(": ")[2].rstrip(".").replace("``", "")
 

@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 @command(config_path="../conf", config_name="app", kept="what visitors answered, in {folder}")
 def main(cfg: DictConfig) -> None:
-    """Serves the page until it is stopped, or measures what ``load`` or ``sessions`` ask for."""
+    """Serves the page until it is stopped, or does what ``load``, ``sessions`` or ``pictures`` ask for."""
     # Not at the top: `--help` is answered without torch.
     import torch
 

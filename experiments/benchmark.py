@@ -69,7 +69,7 @@ def _groups(
     catalogue: Mapping[str, Any],
     files: Mapping[str, Any],
 ) -> dict[str, Callable[[], Iterator[Row]]]:
-    """What there is to measure, by name."""
+    """The groups of measurements, by name."""
     from experiments.benchmarks.answers import answer_rows
     from experiments.benchmarks.catalogue import catalogue_rows
     from experiments.benchmarks.environments import environment_rows
@@ -104,7 +104,7 @@ def table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def machine() -> dict[str, Any]:
-    """Commit, machine and library versions of the figures."""
+    """The machine and the library versions with which figures are measured."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -120,7 +120,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _cpu() -> str:
-    """The processor's name, where the system tells."""
+    """The processor's name, if the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LEARNERS", "in_a_sentence"]
 
 LEARNERS = ("dynaq_plus", "cosine", "dynaq")
-"""Who is shown; each has its run in a folder of its own name."""
+"""The learners that are compared. The run of each is in a folder of the same name."""
 
 _SETTING = "profile"
 _EARLY = [0, 20, 50]
@@ -40,7 +40,7 @@ _SCORE = "held_out/score"
     kept="the runs that are finished, and a checkpoint of each that learned, in {folder}",
 )
 def main(cfg: DictConfig) -> None:
-    """Trains what is not trained yet, draws and reports it, and says in a sentence what came out."""
+    """Trains what is not trained yet, writes the figure and the report, and prints the result in a sentence."""
     # Not at the top: `--help` is answered without torch.
     from experiments.pages.page import write_report
     from experiments.pages.sections.study import read_study
@@ -76,7 +76,7 @@ def in_a_sentence(scores: Mapping[str, pd.Series]) -> str:
     """A sentence with the result of each learner.
 
     Args:
-        scores: Of each of :data:`LEARNERS`, by interactions, from before the first one to the end.
+        scores: Scores of each of :data:`LEARNERS`, indexed by interactions, from 0 to the last one.
 
     Example:
         >>> import pandas as pd
@@ -86,7 +86,7 @@ def in_a_sentence(scores: Mapping[str, pd.Series]) -> str:
         from 0.00 to 0.36.
     """
     best, cosine, plain = LEARNERS
-    # As they are written: two that look equal are called equal.
+    # Rounded as they are printed, so that two scores that look equal are called equal.
     ours, its = (round(float(scores[name].iloc[-1]), 2) for name in (best, cosine))
     side = "above" if ours > its else "below" if ours < its else "level with"
     return (
@@ -130,7 +130,7 @@ def _runs(folder: Path, interactions: int, seed: int, common: Any) -> list[Study
 
 
 def _train(runs: list[StudyRun], n_jobs: int) -> None:
-    """Trains those that are not finished.
+    """Trains the runs that are not finished.
 
     Raises:
         RunError: If one of them fails.
@@ -151,14 +151,14 @@ def _train(runs: list[StudyRun], n_jobs: int) -> None:
             if error is not None:
                 failed.append(f"{run.folder.name} failed: {error}")
 
-        # The last one takes the longest, so it begins first.
+        # The last run takes the longest, so it begins first.
         run_all(missing[::-1], n_jobs, done)
     if failed:
         raise RunError("; ".join(failed))
 
 
 def _table(runs: Mapping[str, Run], scores: Mapping[str, pd.Series]) -> Table:
-    """Score of each learner after some interactions and at the end, and what it missed on the way."""
+    """Score of each learner after some interactions and at the end, and its cumulative regret."""
     end = scores[LEARNERS[0]].index[-1]
     points = [*(point for point in _IN_TABLE if point < end), end]
     rows = []
@@ -169,7 +169,7 @@ def _table(runs: Mapping[str, Run], scores: Mapping[str, pd.Series]) -> Table:
 
 
 def _caption(run: Run) -> str:
-    """What the score is; random and oracle are the same for every run."""
+    """Explains the score. The mean rewards of random and oracle are the same for every run."""
     random, oracle = (run.summary["references"][who]["mean_reward"] for who in ("random", "oracle"))
     return (
         f"One run each, setting={_SETTING}, seed {run.summary['seed']}. The score is that of the greedy choice on "

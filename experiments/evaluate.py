@@ -16,7 +16,7 @@ from experiments.runs.tables import format_table, held_out_table, mean_and_sprea
 
 @command(config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluates each run, writes ``evaluation.json`` into its folder and that of the runs, and prints the table."""
+    """Evaluates each run, writes ``evaluation.json`` into its folder and the folder above, and prints the table."""
     # Not at the top: `--help` is answered without torch.
     import torch
 
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
         label: mean_and_spread([by_folder[run.folder]["held_out"] for run in members])
         for label, members in groups.items()
     }
-    # Runs on unlike pairs, or under unlike truths, stand in tables of their own.
+    # Runs that cannot be compared (other pairs, or another planted truth) are put into separate tables.
     tables = []
     for comparison in like_with_like(groups, lambda run: by_folder[run.folder]["references"]):
         first = next(iter(comparison.groups.values()))[0]

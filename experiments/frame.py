@@ -32,9 +32,9 @@ def main(cfg: DictConfig) -> None:
         frame = draw_step(options)
     except (RunError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
-    from PIL import Image  # drawing needs it, and has said so where it is missing
+    from PIL import Image  # if it is missing, drawing has already raised an error
 
-    # Its colours are few: a palette takes a third of the bytes.
+    # The picture has few colours, so a palette takes a third of the bytes.
     picture = Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE)
     with whole_file(out) as scratch:
         picture.save(scratch, format="PNG", optimize=True)
@@ -42,14 +42,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The picture behind a step in which an agent recommends greedily, (height, width, 3).
+    """The picture (height, width, 3) after some steps in which an agent recommends greedily.
 
     Args:
-        options: As in ``conf/frame.yaml``.
+        options: The entries of ``conf/frame.yaml``.
 
     Raises:
-        RunError: If there is not one run, there are overrides for a run that is finished, or its agent gives candidates
-            no values.
+        RunError: If ``run`` is not exactly one run, if there are overrides for a finished run, or if the agent gives
+            candidates no values.
         ValueError: For an unknown applicant, more candidates than there are jobs, or a step that no episode reaches.
         ImportError: Without Pillow.
     """

@@ -12,7 +12,7 @@ __all__: list[str] = []
 
 @command(config_path="../conf", config_name="look")
 def main(cfg: DictConfig) -> None:
-    """Prints it."""
+    """Prints what the file contains."""
     if cfg.path is None:
         raise SystemExit("error: say which file: python -m experiments.look path=FILE")
     try:

@@ -55,20 +55,20 @@ def write_pairs(
     *,
     vectors: bool = False,
 ) -> None:
-    """An npz file with ``applicant_id``, ``job_id`` and ``reward``; the same bytes for the same options.
+    """Writes an npz file with ``applicant_id``, ``job_id`` and ``reward``; the same bytes for the same options.
 
-    Rows are ids of the market, whose fingerprint stands beside them: a few hundred kB.
+    It holds ids of the market and the market's fingerprint, a few hundred kB.
 
     Args:
-        market: Whose pairs.
-        output: The file.
-        n_pairs: As the following, see :func:`~experiments.runs.datasets.cosine_pairs`.
-        seed: Of the draw.
+        market: The market from which pairs are drawn.
+        output: Path of the file.
+        n_pairs: How many pairs; see :func:`~experiments.runs.datasets.cosine_pairs` for this and what follows.
+        seed: Seed of the draw.
         split: Which applicants.
         job_split: Which jobs.
-        scale: Of the rewards.
-        vectors: Also ``state`` and ``action`` in float16, so that the file works without the market:
-            ``model.pretrain(np.load(path))``.
+        scale: Scale of the rewards.
+        vectors: Whether ``state`` and ``action`` are written too, in float16, so that the file works without the
+            market: ``model.pretrain(np.load(path))``.
     """
     pairs = cosine_pairs(market, n_pairs, seed, split, job_split, scale)
     save_dataset(output, pairs, market, vectors)
@@ -87,16 +87,16 @@ def write_episodes(
     seed: int = 0,
     trust: bool = False,
 ) -> None:
-    """A Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`.
+    """Writes a Minari data set of episodes with propensities; see :class:`experiments.runs.episodes.Episode`.
 
     Args:
-        task: What is played, unless the behaviour is that of a run.
-        behaviour: ``"random"``, ``"cosine"``, or the folder of a run, which is played on its own task.
+        task: The task that is played, unless ``behaviour`` is a run.
+        behaviour: ``"random"``, ``"cosine"``, or the folder of a run, whose agent plays on its own task.
         dataset_id: ``namespace/name-v0``.
-        n_episodes: How many.
-        epsilon: Share of uniform choices; of ``"random"``: all.
-        seed: Of episodes and choices.
-        trust: Of a run, as of :func:`~experiments.runs.saved.load_run`.
+        n_episodes: How many episodes.
+        epsilon: Share of uniformly random choices; not used for ``"random"``, whose choices all are.
+        seed: Seed of episodes and choices.
+        trust: Whether code named in a run's config may run, see :func:`~experiments.runs.saved.load_run`.
     """
     from experiments.learners.opponents import CosineRecommender
     from experiments.runs.saved import load_run

@@ -23,7 +23,7 @@ __all__ = ["ENCODER", "KINDS", "TOLERANCE", "encode_taxonomy", "main", "shipped_
 ENCODER = "all-MiniLM-L6-v2"
 KINDS = ("titles", "experiences", "hard_skills", "soft_skills")
 TOLERANCE = 2e-3
-"""Largest difference of one number: float16's rounding, and what kernels of different processors differ by."""
+"""Largest allowed difference of one number, from float16's rounding and from the kernels of other processors."""
 
 _FILE = Path(__file__).parents[1] / "jobrec_gym" / "data" / VECTORS_FILE
 
@@ -36,7 +36,7 @@ def encode_taxonomy() -> dict[str, NDArray[np.float16]]:
 
 
 def shipped_vectors() -> dict[str, NDArray[np.float16]]:
-    """The file that the package ships."""
+    """The vectors that the package ships."""
     with np.load(_FILE, allow_pickle=False) as file:
         return {kind: file[kind] for kind in file.files}
 

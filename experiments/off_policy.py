@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def estimates_table(found: dict[str, dict[Method, Estimate]], level: float) -> Table:
-    """A row for each policy and method."""
+    """A table with a row for each policy and method."""
     header = ["policy", "method", "value", f"{level:.0%} interval", "effective size", "reliable", "largest weight"]
     rows = []
     for policy, methods in found.items():

@@ -15,7 +15,7 @@ from experiments.runs.tables import format_table
 
 @command(config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
-    """Writes the report of some runs and prints where it is."""
+    """Writes the report of some runs, and prints its path."""
     # Not at the top: `--help` is answered without torch.
     from experiments.pages.page import write_report
     from experiments.pages.screenshots import take_screenshots

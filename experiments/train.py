@@ -19,7 +19,7 @@ from experiments.runs.tables import columns_of, format_table, held_out_table
 
 @command(config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Trains, unless the run is finished; prints what came out and where it is, and returns the held-out score."""
+    """Trains unless the run is finished, prints scores and paths, and returns the held-out score."""
     # Not at the top, as in every command: `--help` is answered without torch.
     from experiments.runs.build import build
     from experiments.runs.training import in_words, run_training
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> float | None:
     except RunError as error:
         if hydra_config.mode is RunMode.MULTIRUN:
             print(f"error: {error}", file=sys.stderr)
-            raise  # Hydra goes on with the other runs, and fails at the end; SystemExit would end the sweep.
+            raise  # Hydra continues with the other runs, and fails at the end. SystemExit would end the sweep.
         raise SystemExit(f"error: {error}") from error
     where = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     score: float | None = summary["held_out"]["score"]

@@ -1,1 +1,1 @@
-"""Public data sets as logs. An adapter is a module with ``read(path) -> Interactions``; users get the sets."""
+"""Public data sets as logs. An adapter is a module with ``read(path) -> Interactions``; you get the set yourself."""

@@ -1,4 +1,4 @@
-"""Avature's job titles: people are searched titles, jobs are titles that two annotators found relevant or not.
+"""Avature's job titles as a log. People are search queries; jobs are titles that two annotators judged for relevance.
 
 Zbib et al., "Learning job titles similarity from noisy skill labels", FEAST 2022; Deniz et al., "Combined unsupervised
 and contrastive learning for multilingual job recommendation", HR@RecSys 2024. Apache-2.0; get a copy from its authors.
@@ -16,20 +16,20 @@ from jobrec_gym.loaders.assembly import Record, assemble_market
 __all__ = ["N_NEAREST", "read"]
 
 N_NEAREST = 60
-"""Of each searched title so many are in the log: to tell what is near from what is far is no work."""
+"""How many titles the log has for each query. Only the nearest count: far ones are too easy to tell apart."""
 
 _FILES = ("queries.tsv", "corpus_documents.tsv", "annotations.tsv")
 
 
 def read(path: Path, encoder: str = "all-MiniLM-L6-v2") -> Interactions:
-    """The log: the 60 nearest titles of each searched title, with reward 1 if relevant and 0 if not.
+    """The log: the 60 nearest titles of each query, with reward 1 if relevant and 0 if not.
 
     Args:
         path: A folder with ``queries.tsv``, ``corpus_documents.tsv`` and ``annotations.tsv``.
-        encoder: Of the titles, which are each one hard skill.
+        encoder: Encoder of the titles. Each title counts as one hard skill.
 
     Raises:
-        ValueError: If a file is missing or names what the others have not.
+        ValueError: If a file is missing, or the annotations name a query or title that the other files lack.
     """
     missing = [name for name in _FILES if not (path / name).is_file()]
     if missing:

@@ -1,1 +1,1 @@
-"""Opponents with the methods of an SB3 algorithm, one idea in each file."""
+"""Opponents, that is other learners to compare with. They have the methods of an SB3 algorithm."""

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's DQN as it comes, on the flattened observation: what one gets without candidate features."""
+"""Stable-Baselines3's unchanged DQN on the flattened observation, to compare with agents that read candidates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Obs = Mapping[str, NDArray[Any]]
 
 
 class FlatDQN(DQN):
-    """SB3's ``DQN`` on a vector environment whose Dict observation is flattened; an action is a place, not a job.
+    """SB3's ``DQN`` on a vector environment whose Dict observation is flattened.
 
-    Args are those of :class:`stable_baselines3.DQN`; observations must be features.
+    An action is only a place in the candidate set; the network does not know which job it is. The arguments are those
+    of :class:`stable_baselines3.DQN`. Observations must be features.
     """
 
     @staticmethod
@@ -39,7 +40,7 @@ class FlatDQN(DQN):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], Any]:
-        """The choice for flattened observations, or for those of the environment beneath."""
+        """The choice for flattened observations, or for the Dict observations of the environment."""
         return super().predict(_flat(observation), state, episode_start, deterministic)
 
     def q_values(self, obs: Obs) -> NDArray[np.float32]:
@@ -49,7 +50,7 @@ class FlatDQN(DQN):
 
 
 class _Flattened(VecEnvWrapper):
-    """Dict observations as one vector each; Gymnasium's own wrapper refuses same-step autoreset."""
+    """Flattens Dict observations into one vector each. Gymnasium's own wrapper refuses same-step autoreset."""
 
     def __init__(self, venv: VecEnv):
         assert isinstance(venv.observation_space, spaces.Dict)
@@ -68,7 +69,7 @@ class _Flattened(VecEnvWrapper):
 
 
 def _flat(obs: Obs | NDArray[Any]) -> NDArray[Any]:
-    """One observation, (d,), or a batch, (n, d), its entries in key order."""
+    """Flattens one observation to (d,), or a batch to (n, d), with the entries in key order."""
     if not isinstance(obs, Mapping):
         return obs
     batched = obs["applicant"].ndim == 2

@@ -1,4 +1,4 @@
-"""What a search engine would rank by: TF-IDF and BM25 of words, by the libraries that people use for it."""
+"""Rankings as in a search engine: TF-IDF and BM25 of words, by the usual libraries."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["LEXICAL", "PairScores", "bm25_scores", "cosine_scores", "tfidf_score
 
 Ids = NDArray[np.int64]
 PairScores = Callable[[Ids, Ids], NDArray[np.float64]]
-"""Scores of pairs, for ids of shapes that broadcast."""
+"""Function from applicant ids and job ids, whose shapes broadcast, to the scores of the pairs."""
 
 
 def cosine_scores(market: LabourMarket) -> PairScores:
-    """The cosine of vectors."""
+    """Scores by the cosine of the market's vectors."""
 
     def scores(applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
         applicants, jobs = np.broadcast_arrays(applicant_ids, job_ids)
@@ -29,7 +29,7 @@ def cosine_scores(market: LabourMarket) -> PairScores:
 
 
 def tfidf_scores(market: LabourMarket) -> PairScores:
-    """The cosine of TF-IDF vectors by scikit-learn's ``TfidfVectorizer``, fitted on the jobs."""
+    """Scores by the cosine of TF-IDF vectors from scikit-learn's ``TfidfVectorizer``, fitted on the jobs."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer()
@@ -43,10 +43,10 @@ def tfidf_scores(market: LabourMarket) -> PairScores:
 
 
 def bm25_scores(market: LabourMarket) -> PairScores:
-    """BM25 by the library bm25s, of the applicant's words in the jobs.
+    """Scores by BM25, from the library bm25s, of the applicant's words in the jobs.
 
     Raises:
-        ImportError: Without the extra ``lexical``.
+        ImportError: If the extra ``lexical`` is not installed.
     """
     try:
         import bm25s
@@ -83,7 +83,7 @@ def _by_person(of: Callable[[int], NDArray[np.float64]]) -> PairScores:
 
 
 def _text(profile: Profile) -> str:
-    """What is written of somebody, each phrase once."""
+    """Title and skills of a profile as one text, each phrase once."""
     return " ".join(dict.fromkeys([profile.title, *profile.hard_skills, *profile.soft_skills]))
 
 

@@ -25,13 +25,13 @@ Obs = Mapping[str, NDArray[Any]]
 
 
 class Recommender(Bandit):
-    """A bandit that knows the market that it plays on: jobs by their ids, vectors of all.
+    """A bandit that knows its market: the jobs behind the ids, and the vectors of both sides.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped or not, of any observation, that resets in the same step.
-        gamma: Only for the discounted return of an evaluation.
-        seed: Of the environments, and of its own draws.
-        **arguments: A subclass's own, as they are saved.
+        env: A ``JobRecVectorEnv``, wrapped or not, with any observation, that resets in the same step.
+        gamma: Used only for the discounted return of an evaluation.
+        seed: Seed of the environments and of the bandit's own draws.
+        **arguments: The subclass's own arguments, which are saved.
     """
 
     def __init__(self, env: VectorEnv, gamma: float = 0.9, seed: int = 0, **arguments: Any):
@@ -50,7 +50,7 @@ class Recommender(Bandit):
         return np.reshape(obs["applicant"], (-1, self._market.applicants.vectors.shape[1]))
 
     def _job_ids(self, obs: Obs) -> NDArray[np.int64]:
-        """The candidates (n, k)."""
+        """Ids of the candidates (n, k)."""
         return self.layout.read(obs).candidates
 
     def _cosine_spread(self) -> tuple[float, float]:
@@ -62,19 +62,19 @@ class Recommender(Bandit):
 
 
 class RandomRecommender(Recommender):
-    """Any candidate, with equal chance."""
+    """Recommends a uniformly random candidate."""
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """The same draws at each call, by the seed alone: a loaded one is evaluated as the saved one was."""
+        """Random scores that depend on the seed alone, so that a loaded recommender is evaluated like the saved one."""
         return np.random.default_rng(self.seed).random(self.layout.read(obs).candidates.shape[:2])
 
     def explore(self, obs: Obs) -> NDArray[np.float64]:
-        """New draws."""
+        """New random scores at each call."""
         return self.rng.random(self.layout.read(obs).candidates.shape[:2])
 
 
 class CosineRecommender(Recommender):
-    """The candidate nearest to the applicant by cosine."""
+    """Recommends the candidate with the highest cosine to the applicant."""
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
         """Cosines."""
@@ -83,14 +83,14 @@ class CosineRecommender(Recommender):
 
 
 class PopularityRecommender(Recommender):
-    """The candidate of the highest mean reward so far, over all applicants.
+    """Recommends the candidate with the highest mean reward so far, over all applicants.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped in its rewards.
-        shrinkage: How many rewards of the overall mean a job begins with.
-        epsilon: Share of choices made at random while learning.
-        gamma: As for every opponent.
-        seed: As for every opponent.
+        env: A ``JobRecVectorEnv`` with its reward wrapper.
+        shrinkage: Each job begins as if it had earned the overall mean reward this many times.
+        epsilon: Share of random choices while learning.
+        gamma: See :class:`Recommender`.
+        seed: See :class:`Recommender`.
 
     Raises:
         ValueError: If observations are not ids.
@@ -106,27 +106,27 @@ class PopularityRecommender(Recommender):
         self._counts = np.zeros(len(self._market.jobs))
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """Mean rewards, shrunk to the mean of all."""
+        """Mean rewards of the jobs, shrunk towards the mean of all jobs."""
         overall = self._sums.sum() / max(self._counts.sum(), 1.0)
         means = (self._sums + self._shrinkage * overall) / (self._counts + self._shrinkage)
         return means[self._job_ids(obs)]
 
     def explore(self, obs: Obs) -> NDArray[np.float64]:
-        """Mean rewards, ties broken by chance; some choices at random."""
+        """Mean rewards with ties broken by chance, or random scores with probability ``epsilon``."""
         means = self.q_values(obs)
         scores = means + 1e-6 * self.rng.random(means.shape)
         explores = self.rng.random(len(scores)) < self._epsilon
         return np.where(explores[:, None], self.rng.random(scores.shape), scores)
 
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
-        """Count rewards in, see :meth:`~dynaq_algo.bandits.Bandit.observe`."""
+        """Counts rewards, see :meth:`~dynaq_algo.bandits.Bandit.observe`."""
         shown, action = self._job_ids(obs), np.reshape(action, -1)
         jobs = shown[np.arange(len(shown)), action]
         np.add.at(self._sums, jobs, np.reshape(reward, -1))
         np.add.at(self._counts, jobs, 1.0)
 
     def get_learned(self) -> dict[str, NDArray[Any]]:
-        """Sums and numbers of rewards by job."""
+        """The sum and the number of rewards of each job."""
         return {"sums": self._sums, "counts": self._counts}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -135,16 +135,18 @@ class PopularityRecommender(Recommender):
 
 
 class OracleRecommender(Recommender):
-    """The candidate of the highest expected reward. It knows the truth, and who the applicant is by the vector.
+    """Recommends the candidate with the highest expected reward.
+
+    It knows the true expected rewards, and recognises the applicant by the vector.
 
     Args:
-        env: With observations of ids.
-        simulator: Whose expected reward is the truth.
-        gamma: As for every opponent.
-        seed: As for every opponent.
+        env: A ``JobRecVectorEnv`` whose observations are ids.
+        simulator: The simulator whose expected reward is the truth.
+        gamma: See :class:`Recommender`.
+        seed: See :class:`Recommender`.
 
     Raises:
-        ValueError: If observations are not ids, two applicants cannot be told apart, or answers move them.
+        ValueError: If observations are not ids, two applicants have equal vectors, or answers change the applicant.
     """
 
     def __init__(self, env: VectorEnv, simulator: UserSimulator | dict[str, Any], gamma: float = 0.9, seed: int = 0):

@@ -1,4 +1,4 @@
-"""Vowpal Wabbit's contextual bandit, as it is used in production, with the methods of the other opponents."""
+"""Vowpal Wabbit's contextual bandit, a library used in production, with the methods of the other opponents."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Obs = Mapping[str, NDArray[Any]]
 class VowpalWabbit(Recommender):
     """``cb_explore_adf`` of Vowpal Wabbit (SquareCB by default) on applicant x job interactions.
 
-    A 768 x 768 interaction has more features than a cold start has numbers, so applicants and jobs are given by their
-    first principal components. The cosine is given beside them, and so are the numbers `pairs` of an observation.
+    A 768 x 768 interaction has more features than a cold start has answers, so applicants and jobs are given by their
+    first principal components. The cosine and the numbers `pairs` of an observation are given too.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped in its rewards.
-        exploration: Its exploration, with parameters.
-        learning_rate: Of its online gradient steps.
-        n_components: Principal components of each side.
-        gamma: Only for the discounted return of an evaluation.
-        seed: Of the environments, and of its own draws.
+        env: A ``JobRecVectorEnv`` with its reward wrapper.
+        exploration: Vowpal Wabbit's options for exploration.
+        learning_rate: Learning rate of its online gradient steps.
+        n_components: How many principal components applicants have, and jobs.
+        gamma: Used only for the discounted return of an evaluation.
+        seed: Seed of the environments and of the learner's own draws.
 
     Raises:
         ImportError: Without the extra ``opponents``.
@@ -67,18 +67,18 @@ class VowpalWabbit(Recommender):
         self._cosine = self._cosine_spread()
 
     def q_values(self, obs: Obs) -> NDArray[np.float64]:
-        """Probabilities with which each candidate would be played, (n, k): the likeliest is the best known."""
+        """Probabilities (n, k) with which each candidate would be chosen. The best known one has the highest."""
         return np.stack([self._probabilities(lines) for lines in self._lines(obs)])
 
     def save(self, path: Path) -> None:  # type: ignore[override]
-        """Writes down its arguments, and what it learned into a file beside them."""
+        """Writes the arguments into a zip, and what was learned into a second file, with the suffix ``.vw``."""
         super().save(path)
         with whole_file(_model_of(path)) as scratch:
             self._workspace.save(str(scratch))
 
     @classmethod
     def load(cls, path: Path, env: VectorEnv, **arguments: Any) -> Self:  # type: ignore[override]
-        """What :meth:`save` wrote, on an environment."""
+        """Loads what :meth:`save` wrote, for an environment."""
         from vowpalwabbit import Workspace
 
         bandit = super().load(path, env, **arguments)
@@ -86,17 +86,17 @@ class VowpalWabbit(Recommender):
         return bandit
 
     def explore(self, obs: Obs) -> NDArray[np.float64]:
-        """A draw from its probabilities: 1 at the candidate drawn, 0 at the others, (n, k)."""
+        """A draw from the probabilities (n, k): 1 for the drawn candidate, 0 for the others."""
         chances = self._chances(obs)
         drawn = (chances.cumsum(axis=1) > self.rng.random((len(chances), 1))).argmax(axis=1)
         return np.eye(chances.shape[1])[drawn]
 
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
-        """Learns from what :meth:`explore` drew since it learned last."""
+        """Learns from answers to candidates that :meth:`explore` has drawn since the last call."""
         chances = self._chances(obs)
         answers = zip(self._lines(obs), chances, np.reshape(action, -1), np.reshape(reward, -1), strict=True)
         for lines, chance, chosen, value in answers:
-            # It minimises costs.
+            # The reward is negated, because Vowpal Wabbit minimises costs.
             lines[chosen + 1] = f"0:{-float(value)}:{chance[chosen]} {lines[chosen + 1]}"
             self._workspace.learn(lines)
 
@@ -111,7 +111,7 @@ class VowpalWabbit(Recommender):
         return np.asarray(self._workspace.predict(lines), dtype=np.float64)
 
     def _lines(self, obs: Obs) -> Iterable[list[str]]:
-        """Each observation as Vowpal Wabbit's text: the applicant, then a line a candidate."""
+        """Each observation in Vowpal Wabbit's text format: a line for the applicant, then one for each candidate."""
         states, jobs = self._applicants(obs), self._job_vectors(obs)
         mean, spread = self._cosine
         cosine = (np.einsum("nd,nkd->nk", states, jobs) - mean) / spread

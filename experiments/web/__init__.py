@@ -1,1 +1,1 @@
-"""The page in a browser on which one is the applicant: ``python -m experiments.app``."""
+"""The page in a browser on which the visitor is the applicant: ``python -m experiments.app``."""

@@ -1,4 +1,4 @@
-"""The agents that everybody starts with: made once, kept in two files, and copied from them for each person."""
+"""The agents that every visitor starts with. They are made once, kept in two files, and copied for each person."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobrec_gym.interactions import ObservationForm
 __all__ = ["PAIRS", "StartingAgents", "market_of"]
 
 PAIRS = ("hard_coverage", "soft_coverage", "seniority")
-"""Numbers of an applicant and a job that agents read beside both vectors."""
+"""Pair features of an applicant and a job that agents read in addition to both vectors."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def market_of(source: str) -> LabourMarket:
     """The market of the page.
 
     Args:
-        source: ``"default"``, whose jobs then have places and pay, or the folder of a saved market.
+        source: ``"default"`` for the default market, with places and pay, or the folder of a saved market.
 
     Raises:
         RunError: If there is no such market.
@@ -43,17 +43,16 @@ def market_of(source: str) -> LabourMarket:
 class StartingAgents:
     """``dynaq_plus`` and a linear bandit that learned from the same few answers of simulated people.
 
-    The answers are those of applicants of the train split, by a planted truth of their own: nobody who comes later is
-    among them.
+    The answers come from applicants of the train split, by a planted truth of their own. No visitor is among them.
 
     Args:
-        folder: Where the files are, or are made.
-        market: Whose jobs are recommended.
-        interactions: Answers that are learned from; 0 for agents that know nothing but their prior.
+        folder: Where the files are, or are written.
+        market: The market whose jobs are recommended.
+        interactions: How many answers the agents learn from; 0 for agents that know nothing but their prior.
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which these people answer.
 
     Raises:
-        RunError: If the files are of another market or of other answers, or cannot be read.
+        RunError: If the files were made with another market or other answers, or cannot be read.
     """
 
     def __init__(self, folder: Path, market: LabourMarket, interactions: int, truth: Mapping[str, Any]):

@@ -1,4 +1,4 @@
-"""The pages and their addresses: server-made, escaped, usable without JavaScript."""
+"""The pages and their addresses. Pages are made by the server, escaped, and usable without JavaScript."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ __all__ = ["COOKIE", "application"]
 
 COOKIE = "jobrec_visit"
 _DAYS = 30
-_SUGGESTED = 24  # skills of an occupation that are shown to be ticked
-_TICKED = 8  # of them, the most frequent ones
+_SUGGESTED = 24  # how many skills of an occupation are suggested
+_TICKED = 8  # how many of these, the most frequent ones, are ticked at first
 _LEVELS = (1, 5)
 _LEARNER_WORDS = {"dynaq_plus": "dynaq_plus", "linear": "linear bandit", "cosine": "cosine"}
 _SAID = {"apply": "apply", "save": "save", "click": "look closer", "ignore": "ignore"}
-"""What buttons say; in a log an answer is called by its key."""
+"""The words on the buttons, by the names of answers in a log."""
 
 
 def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None = LOOPBACK) -> Starlette:
     """The page as an ASGI application.
 
     Args:
-        visits: Who is here.
-        careers: The second tab; it begins to learn when the application starts.
-        hosts: Names by which the server may be called; ``None`` for any.
+        visits: The visits of the first tab.
+        careers: The agents of the tab about careers. They begin to learn when the application starts.
+        hosts: Host names by which requests may address the server; ``None`` for any.
     """
     pages = _Pages(visits, careers)
 
@@ -80,7 +80,7 @@ def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None 
 
 
 class _Pages:
-    """What is answered at each address."""
+    """The responses at each address."""
 
     def __init__(self, visits: Visits, careers: Careers):
         self._visits = visits
@@ -129,7 +129,7 @@ class _Pages:
         return response
 
     async def file(self, request: Request) -> Response:
-        """What is kept of a visitor, to be downloaded: all of it at this moment."""
+        """A download of a file that is kept about the visitor, as it is at this moment."""
         visit = await self._visit(request)
         name = request.url.path.removeprefix("/")
         content = None if visit is None else await run_in_threadpool(self._visits.content, visit, name)
@@ -164,15 +164,15 @@ class _Pages:
         return HTMLResponse(await run_in_threadpool(self._of_career, who, chosen))
 
     async def refused(self, request: Request, error: Exception) -> Response:
-        """What a visitor gave cannot be used."""
+        """The page for input that cannot be used."""
         return self._page("refused.html.j2", tab="visit", error=str(error), status=422)
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """What the server's folder holds cannot be used; it says what to do about it."""
+        """The page for a server's folder that cannot be used. It says what to do."""
         return self._page("refused.html.j2", tab="", error=str(error), status=500)
 
     async def not_written(self, request: Request, error: Exception) -> Response:
-        """The disk is full, say; what was sent is neither kept nor learned from."""
+        """The page for a failed write, such as on a full disk. The input is neither kept nor learned from."""
         why = getattr(error, "strerror", None) or type(error).__name__
         said = f"The server could not keep that: {why}. Nothing is changed; go back, and try again later."
         return self._page("refused.html.j2", tab="", error=said, status=507)
@@ -190,7 +190,7 @@ class _Pages:
         return Person.checked(_text(form, "occupation"), [*ticked, *written], self._market, level)
 
     def _with_cookie(self, response: Response, secret: str) -> Response:
-        """An answer that gives a visitor their secret; a form carries it, so that sent twice it is of one visitor."""
+        """Sets the visitor's secret as a cookie. A form that is sent twice then belongs to one visitor."""
         response.set_cookie(COOKIE, secret, max_age=_DAYS * 86_400, httponly=True, samesite="strict", path="/")
         return response
 
@@ -322,7 +322,7 @@ class _Pages:
 
 
 def _skills_by_occupation(market: LabourMarket) -> dict[str, tuple[str, ...]]:
-    """Skills that a market's jobs ask for, by occupation; the most frequent first, soft ones last."""
+    """Skills that a market's jobs ask for, by occupation: hard ones before soft ones, the most frequent first."""
     counts: dict[str, tuple[Counter[str], Counter[str]]] = {}
     for row in range(len(market.jobs)):
         job: Profile = market.job(row)
@@ -356,7 +356,7 @@ def _whole(text: str, name: str, bounds: tuple[int, int]) -> int:
     """A whole number of a form.
 
     Raises:
-        VisitError: If it is none, or out of bounds.
+        VisitError: If it is not a whole number, or out of bounds.
     """
     low, high = bounds
     if not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:

@@ -40,10 +40,10 @@ class CareerStep:
     """One recommendation of a career.
 
     Attributes:
-        job_id: What was recommended.
-        decision: The answer.
-        level: The applicant's after it.
-        reward: What it paid.
+        job_id: The recommended job.
+        decision: The applicant's answer.
+        level: The applicant's level after the answer.
+        reward: The reward of the answer.
     """
 
     job_id: int
@@ -57,8 +57,8 @@ class Career:
     """One applicant's episode.
 
     Attributes:
-        steps: From the first on.
-        left: Whether they lost patience and left.
+        steps: All recommendations, in order.
+        left: Whether the applicant lost patience and left.
     """
 
     steps: tuple[CareerStep, ...]
@@ -70,32 +70,32 @@ class Career:
         return sum(step.reward for step in self.steps)
 
     def levels(self) -> list[int]:
-        """At first and after each step."""
+        """The applicant's level at first and after each step."""
         return [1, *(step.level for step in self.steps)]
 
 
 def planner(gamma: float) -> str:
-    """What DynaQ with a discount is called."""
+    """The name of DynaQ with this discount."""
     return f"DynaQ, gamma {gamma:g}"
 
 
 class Careers:
-    """Agents that learned careers, and the careers of some held-out applicants under each.
+    """Agents trained on ``JobRecCareer-v0``, and the careers of some held-out applicants under each of them.
 
-    The agents learn in a process of their own, once; their files stay. Everybody is asked the same questions: equal
-    candidates and draws, whoever recommends.
+    The agents are trained once, in a process of their own, and their files are kept. An applicant meets the same
+    candidate sets and random draws under every agent.
 
     Args:
-        folder: Where agents are, or are made.
-        source: The market, as of :func:`~experiments.web.agents.market_of`.
-        market: The same, loaded.
-        gammas: Discounts of the agents that plan; 0 is one that does not look ahead.
-        interactions: What each learns from.
+        folder: Where the agents' files are, or are written.
+        source: The market, see :func:`~experiments.web.agents.market_of`.
+        market: The same market, loaded.
+        gammas: Discounts of the agents that plan. An agent with 0 does not look ahead.
+        interactions: How many interactions each agent learns from.
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which people answer.
-        learns: Whether agents that are not there learn when the server starts.
+        learns: Whether missing agents are trained when the server starts.
 
     Raises:
-        RunError: For no discount, one outside of [0, 1), or agents that learn from nothing.
+        RunError: If there is no discount, a discount is outside of [0, 1), or ``interactions`` is below 1.
 
     Attributes:
         people: Rows of the applicants who can be chosen.
@@ -133,11 +133,11 @@ class Careers:
 
     @property
     def agents(self) -> dict[str, float | None]:
-        """Who has to learn, by name: the discount, ``None`` for the bandit."""
+        """The discount of each agent that learns, by name; ``None`` for the bandit."""
         return {BANDIT: None, **{planner(gamma): gamma for gamma in self.gammas}}
 
     def start(self) -> None:
-        """Lets those learn who have not, in a process in the background."""
+        """Starts training the missing agents, in a process in the background."""
         if self._learns and self._missing():
             context = multiprocessing.get_context("spawn")
             arguments = (self._folder, self._source, self.gammas, self.interactions, self._truth)
@@ -145,10 +145,10 @@ class Careers:
             self._learning.start()
 
     def learn(self, say: Callable[[str], object]) -> None:
-        """Lets those learn who have not, one after the other; each is written with what it was made from.
+        """Trains the missing agents one after the other. Each is written together with the options it was made from.
 
         Args:
-            say: Is told of each what it is called, before.
+            say: Function that is called with the name of each agent before it is trained.
         """
         env = _env(self._market, self._truth, "train")
         for name in self._missing():
@@ -161,16 +161,16 @@ class Careers:
             write_json(self._file(name).with_suffix(".json"), {"asked": self._asked(name)})
 
     def stop(self) -> None:
-        """Ends what still learns; it begins again with the next start."""
+        """Stops the training. The next start begins it again."""
         if self._learning is not None:
             self._learning.terminate()
             self._learning.join()
 
     def progress(self) -> tuple[int, int]:
-        """How many agents have learned, and of how many.
+        """The number of trained agents, and the number of all.
 
         Raises:
-            RunError: If one could not.
+            RunError: If the training process has failed.
         """
         n_made = sum(map(self._is_made, self.agents))
         if n_made < len(self.agents) and self._learning is not None and self._learning.exitcode:
@@ -178,14 +178,14 @@ class Careers:
         return n_made, len(self.agents)
 
     def career(self, applicant_id: int, name: str) -> Career:
-        """The career of somebody in :attr:`people` under cosine, the best policy or an agent that has learned.
+        """The career of an applicant in :attr:`people` under cosine, the best policy or a trained agent.
 
         Raises:
-            RunError: If the agent's file cannot be read: another version has written it, say.
+            RunError: If the agent's file cannot be read, for instance because another version has written it.
         """
         asked = applicant_id, name
         if asked not in self._careers:
-            with self._lock:  # the environment is one; who asks for a career that was played does not wait
+            with self._lock:  # there is one environment; careers that were played are given without waiting
                 if asked not in self._careers:
                     self._careers[asked] = self._play(*asked)
         return self._careers[asked]
@@ -222,7 +222,7 @@ class Careers:
         return [name for name in self.agents if not self._is_made(name)]
 
     def _asked(self, name: str) -> dict[str, Any]:
-        """What an agent is made from; one that was made from other things is made again."""
+        """The options that an agent is made from. An agent that was made from others is made again."""
         return {
             "market": self._source,
             "truth": self._truth,
@@ -241,7 +241,7 @@ class Careers:
 def _learn_aside(
     folder: Path, source: str, gammas: Sequence[float], interactions: int, truth: Mapping[str, Any]
 ) -> None:
-    """A process in which agents learn, while those who wait for a page come first."""
+    """Trains agents in a process of low priority, so that the server's pages come first."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it

@@ -1,4 +1,4 @@
-"""Small pictures of the page as SVG, made by the server; colours are classes of ``static/app.css``."""
+"""Small SVG pictures for the page, made by the server. Their colours are set in ``static/app.css``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from markupsafe import Markup
 __all__ = ["belief_bar", "lines"]
 
 _LOWEST, _HIGHEST = -0.1, 1.0
-"""Rewards: ignore and apply."""
+"""The rewards of ignore and apply."""
 
 _BAR = (88.0, 16.0)
 _SIZE = (640.0, 260.0)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 172.0, 28.0, 38.0
-_APART = 15.0  # between two names beside the lines
+_APART = 15.0  # least distance between the names of two lines
 _MOST_TICKS = 5
 
 
 def belief_bar(mean: float, spread: float) -> Markup:
-    """A reward that is expected, as a mark between ignore and apply, with a standard deviation to either side."""
+    """An expected reward as a mark between ignore and apply, with one standard deviation to either side."""
     width, height = _BAR
 
     def place(reward: float) -> float:
@@ -54,11 +54,11 @@ def lines(
     """Curves over steps, each with its name at its end.
 
     Args:
-        title: What a screen reader says of it.
-        curves: Values from step 0 on, by name; at most eight.
-        x_label: Beneath the axis of steps.
-        y_label: Above the axis of values.
-        highest: What the axis of values reaches at least, above 0; it begins at 0.
+        title: Description for screen readers.
+        curves: Values of each curve from step 0 on, by name; at most eight curves.
+        x_label: Text beneath the axis of steps.
+        y_label: Text above the axis of values.
+        highest: A number above 0. The axis of values begins at 0 and reaches at least this number.
         steps: The right end of the axis of steps, at least 1.
     """
     width, height = _SIZE
@@ -115,7 +115,7 @@ def lines(
 
 
 def _spread_out(heights: Mapping[str, float], lowest: float) -> dict[str, float]:
-    """Heights of names, none nearer than a line to the next, in the order of what they name."""
+    """Heights of the names beside the curves, in the order of the curves' ends, at least one text line apart."""
     names = sorted(heights, key=heights.__getitem__)
     found: dict[str, float] = {}
     below = _TOP
@@ -131,7 +131,7 @@ def _spread_out(heights: Mapping[str, float], lowest: float) -> dict[str, float]
 
 
 def _round_step(highest: float) -> float:
-    """1, 2 or 5 times a power of ten, from tick to tick of an axis."""
+    """The distance between ticks of an axis: 1, 2 or 5 times a power of ten."""
     least = highest / _MOST_TICKS
     power = 10.0 ** floor(log10(least) + 1e-9)
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

@@ -1,4 +1,4 @@
-"""Many visitors at once: how long an answer takes, and what memory the server needs."""
+"""Measures how long an answer takes, and how much memory the server needs, with many visitors at once."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from jobrec_gym.simulators.base import DECISIONS
 __all__ = ["measured", "port_of"]
 
 _PAUSE = 2.0  # seconds from one answer of a visitor to the next
-_WARM_UP = 2  # answers of each that do not count
+_WARM_UP = 2  # the first answers of each visitor do not count
 _JOB = re.compile(r'name="job" value="([^"]+)"')
 _LONGEST_START = 300.0
 _MOST = 300
 
 
 def measured(n_visitors: int, seconds: float) -> Table:
-    """Starts a server of its own, and lets visitors answer, each once in two seconds.
+    """Starts a server of its own, and lets visitors answer, each every two seconds.
 
-    An answer is timed from the click to the whole new page: the request that keeps it, and the one that shows what
-    follows. Processor time says how much there is to do, where a machine is busy with other things.
+    An answer is timed from the click to the complete new page. That is two requests: one sends the answer, one loads
+    the next page. The server's processor time is given too, because it does not depend on how busy the machine is.
 
     Args:
-        n_visitors: How many at once, 1 to 300.
-        seconds: For how long.
+        n_visitors: How many visitors at once, 1 to 300.
+        seconds: For how long they answer.
 
     Returns:
-        A table of a row.
+        A table with one row.
 
     Raises:
-        RunError: For numbers out of range, a server that does not start, or one that refuses an answer.
+        RunError: If a number is out of range, the server does not start, or it refuses an answer.
     """
     if not 1 <= n_visitors <= _MOST or not seconds > 0:
         raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, got {n_visitors} and {seconds}.")
@@ -72,7 +72,7 @@ async def _begun(port: int, n: int) -> list[str]:
     market = load_market("default")
     people = np.random.default_rng(0).choice(market.applicants.rows("test"), n, replace=False)
     cookies = []
-    for person in map(market.applicant, people.tolist()):  # one after the other: what is timed is answers
+    for person in map(market.applicant, people.tolist()):  # one after the other: only answers are timed
         skills = [*person.hard_skills, *person.soft_skills]
         form = [("occupation", person.title), *(("skill", skill) for skill in skills), ("level", str(person.seniority))]
         head, _ = await _asked(port, "POST", "/start", urlencode(form))
@@ -81,7 +81,7 @@ async def _begun(port: int, n: int) -> list[str]:
 
 
 async def _answering(port: int, cookies: list[str], seconds: float) -> tuple[list[float], int]:
-    """How long answers took, in seconds, the first ones of each visitor left out; and how many there were of all."""
+    """The times of answers in seconds, without the first ones of each visitor, and the number of all answers."""
     waits = np.random.default_rng(1).random(len(cookies)) * _PAUSE
     ends = time.monotonic() + seconds + _WARM_UP * _PAUSE
     found = await asyncio.gather(
@@ -91,7 +91,7 @@ async def _answering(port: int, cookies: list[str], seconds: float) -> tuple[lis
 
 
 async def _one(port: int, cookie: str, wait: float, ends: float) -> list[float]:
-    """A visitor; how long each of their answers took."""
+    """Plays one visitor; returns how long each answer took, in seconds."""
     _, page = await _asked(port, "GET", "/", cookie=cookie)
     times: list[float] = []
     await asyncio.sleep(wait)
@@ -109,7 +109,7 @@ async def _one(port: int, cookie: str, wait: float, ends: float) -> list[float]:
 
 
 async def _asked(port: int, method: str, address: str, body: str = "", cookie: str = "") -> tuple[str, str]:
-    """Head, in lower case but for the cookie, and body of an answer."""
+    """Head and body of the server's response. The server writes the names of headers in lower case."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"{method} {address} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", f"Cookie: {cookie}"]
     lines += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(body)}", "", body]
@@ -123,10 +123,10 @@ async def _asked(port: int, method: str, address: str, body: str = "", cookie: s
 
 
 def port_of(server: subprocess.Popen[str]) -> int:
-    """The port that a server of this page says when it has started.
+    """The port that a server of this page prints when it has started.
 
     Raises:
-        RunError: If it ends before.
+        RunError: If the server ends, or takes too long, before it prints one.
     """
     assert server.stdout is not None
     said = []
@@ -141,7 +141,7 @@ def port_of(server: subprocess.Popen[str]) -> int:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far; NaN where the system does not tell it."""
+    """Processor time of a process so far, in seconds; NaN if the system does not tell it."""
     status = Path(f"/proc/{pid}/stat")
     if not status.is_file():
         return float("nan")
@@ -150,7 +150,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _memory(pid: int) -> str:
-    """The most resident memory of a process so far, in MB, where the system tells it."""
+    """The peak resident memory of a process in MB, as a text, if the system tells it."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return "not known here"

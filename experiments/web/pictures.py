@@ -1,4 +1,4 @@
-"""Pictures of the page for README and docs, and a short recording: a browser visits a server of its own."""
+"""Pictures of the page for README and docs, and a short recording. A browser takes them from a server of its own."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from jobrec_gym.whole_files import whole_file
 __all__ = ["CHROMIUM", "browser", "pictured"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-"""Where a browser is; ``None`` without one."""
+"""Path of an installed browser; ``None`` if there is none."""
 
 _SIZES = {"": (1_400, 1_000), "_phone": (390, 844)}
 _RECORDED = (960, 720)
 _FRAME_MS = 1_400
-_LONGEST_MS = 180_000  # until something is on the page, on a busy machine
-_LEARNING_MS = 1_800_000  # until agents of careers have learned, likewise
+_LONGEST_MS = 180_000  # time limit for something to appear on the page, on a busy machine
+_LEARNING_MS = 1_800_000  # time limit for the agents of careers to learn, on a busy machine
 _ANSWERS = ("apply", "ignore", "save", "apply", "ignore", "apply", "click", "apply")
 _COLOURS = 128
 _OCCUPATION = "registered nurse"
-"""Who is pictured: an occupation of the default market."""
+"""The visitor's occupation in the pictures, one of the default market."""
 
 _CAREER = "applicant=2"
-"""Whose career is; docs/app.md says how it compares."""
+"""The applicant whose career is pictured; docs/app.md says how it compares."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
     """Debian's Chromium under Playwright.
 
     Raises:
-        RunError: Without either.
+        RunError: If Playwright or Chromium is not installed.
     """
     try:
         from playwright.sync_api import Error, sync_playwright
@@ -63,11 +63,11 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
     """Writes pictures of both tabs at both widths, ``app*.png``, and a recording, ``app.gif``.
 
     Args:
-        folder: Where to.
-        server_folder: Of a server, whose career agents are used, or are made; visitors are kept elsewhere.
+        folder: Where the pictures are written.
+        server_folder: Folder of the server. Its career agents are used, or made; visitors are kept elsewhere.
 
     Raises:
-        RunError: Without a browser, or if the server does not start.
+        RunError: If there is no browser, or the server does not start.
     """
     with _server(server_folder) as address, browser() as started:
         found = []
@@ -78,7 +78,7 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
                 _answer(page, decision)
             found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
             page.goto(f"{address}/career?{_CAREER}")
-            # The page looks again by itself until agents have learned; loading it here would abort that.
+            # The page reloads itself until the agents have learned. Loading it here would interrupt that.
             page.get_by_role("heading", name="DynaQ, gamma").wait_for(timeout=_LEARNING_MS)
             found.append(_written(page.screenshot(), folder / f"app_career{suffix}.png"))
             page.close()
@@ -140,7 +140,7 @@ def _server(folder: Path) -> Iterator[str]:
 
 
 def _written(png: bytes, file: Path) -> Path:
-    from PIL import Image  # of the extra `render`, which comes with `experiments`
+    from PIL import Image  # in the extra `render`, which is part of the extra `experiments`
 
     with Image.open(io.BytesIO(png)) as picture, whole_file(file) as place:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(place, format="PNG", optimize=True)
@@ -151,7 +151,7 @@ def _recording(frames: list[bytes], file: Path) -> Path:
     from PIL import Image
 
     pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
-    # One palette for all, so that what stays the same needs no bytes.
+    # One palette for all frames, so that parts that stay the same need no bytes.
     width, height = _RECORDED
     together = Image.new("RGB", (width, height * len(pictures)))
     for number, picture in enumerate(pictures):

@@ -1,4 +1,4 @@
-"""What keeps other sites, and too large requests, away from the page."""
+"""Refuses requests from other sites' pages, and requests that are too large."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["LOOPBACK", "MOST_BYTES", "Protection"]
 
 MOST_BYTES = 256 * 1024
-"""Of a request. A form parser writes larger files to the disk, where a résumé must not come."""
+"""Largest size of a request, in bytes. The form parser would write a larger résumé to the disk."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -27,16 +27,16 @@ _HEADERS = {
 
 
 class _TooLarge(Exception):
-    """A body went on beyond :data:`MOST_BYTES`."""
+    """The body of a request is larger than :data:`MOST_BYTES`."""
 
 
 class Protection:
-    """Middleware. It refuses requests that another site's page has sent, and large ones, and adds security headers.
+    """Middleware that refuses large requests and requests from other sites' pages, and adds security headers.
 
     Args:
-        app: What answers the others.
-        hosts: Names by which the server may be called; ``None`` for any. A page of another site could call a server on
-            loopback by a name of its own, which it lets lead there (DNS rebinding).
+        app: The application that answers all other requests.
+        hosts: Host names by which requests may address the server; ``None`` for any. The names matter because another
+            site's page could reach a server on loopback by a host name that points there (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None):
@@ -101,7 +101,7 @@ def _too_large() -> PlainTextResponse:
 
 
 def _name(host: str) -> str:
-    """Of a header ``Host``, without the port; empty where it is none."""
+    """The host name in a header ``Host``, without the port; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # "[" begins an address that does not end

@@ -1,4 +1,4 @@
-"""The recommender of one person: what it believes of jobs near them, which it asks about, and what answers change."""
+"""One person's recommender: what it expects of nearby jobs, which job it asks about, and what answers change."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Values = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 _REWARDS = decision_rewards(None)
-_EXPLAINED = 5  # jobs whose beliefs an answer moved most
+_EXPLAINED = 5  # how many jobs a change names, those whose expected rewards moved most
 
 
 class Learner(Protocol):
-    """What learns from single answers: ``DynaQ`` or a bandit."""
+    """An agent that learns from single answers: ``DynaQ`` or a bandit."""
 
     def predict(self, observation: Mapping[str, Any], deterministic: bool = False) -> tuple[Any, Any]:
-        """The place of the candidate that it would learn from."""
+        """Index of the chosen candidate; the choice explores unless ``deterministic``."""
 
     def q_values(self, observation: Mapping[str, Any]) -> NDArray[np.floating]:
-        """What it expects of candidates, (1, k)."""
+        """Expected rewards of the candidates, (1, k)."""
 
     def observe(self, observation: Mapping[str, Any], action: Any, reward: Any) -> None:
         """Learns from one answer."""
@@ -37,14 +37,14 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """How an answer to one job moved what is believed of another.
+    """How an answer to one job moved the expected reward of another.
 
     Attributes:
-        job_id: Of the other job.
-        before: The reward that was expected of it.
-        after: The reward that is.
+        job_id: Id of the other job.
+        before: Its expected reward before the answer.
+        after: Its expected reward after the answer.
         shared: Skills that both jobs ask for.
-        cosine: Of both jobs' vectors, in [-1, 1].
+        cosine: Cosine of both jobs' vectors, in [-1, 1].
     """
 
     job_id: int
@@ -59,9 +59,9 @@ class Change:
     """What an answer changed.
 
     Attributes:
-        job_id: Of the job that was answered.
+        job_id: Id of the job that was answered.
         decision: The answer.
-        expected: The reward that was expected of it before, and how sure that was (standard deviation).
+        expected: Expected reward of the job before the answer, and its standard deviation.
         moved: The jobs whose expected rewards moved most, the largest move first.
     """
 
@@ -72,21 +72,21 @@ class Change:
 
 
 class Recommender:
-    """One person's own copy of a learner, and the jobs of the catalogue that are nearest to them.
+    """One person's own copy of a learner, and the jobs of the catalogue that are nearest to the person.
 
     Args:
-        learner: Theirs alone; it learns.
-        market: The person is among its applicants.
-        applicant_id: Which one.
-        n_nearest: How many jobs by cosine are considered.
+        learner: The person's own copy of an agent. It learns from the answers.
+        market: The market that has the person among its applicants.
+        applicant_id: Row of the person.
+        n_nearest: How many jobs are considered, the nearest by cosine.
 
     Attributes:
         near: These k jobs with what the person shares with each, the nearest first.
-        jobs: int64 (k,), their rows.
-        answered: The answers so far, by place in ``jobs``, in their order.
-        mean: float64 (k,), the reward that is expected of each job.
-        spread: float64 (k,), standard deviations of these; zeros where the learner does not tell any.
-        mean_before: float64 (k,), ``mean`` before the last answer; ``None`` before any.
+        jobs: int64 (k,), rows of these jobs. A *place* is a position in this array.
+        answered: The answers so far, by place, in their order.
+        mean: float64 (k,), expected reward of each job.
+        spread: float64 (k,), standard deviations of ``mean``; zeros if the learner gives none.
+        mean_before: float64 (k,), ``mean`` before the last answer; ``None`` before the first.
     """
 
     def __init__(self, learner: Any, market: LabourMarket, applicant_id: int = 0, n_nearest: int = 200):
@@ -106,7 +106,7 @@ class Recommender:
         return np.array([place for place in range(len(self.jobs)) if place not in self.answered], dtype=np.int64)
 
     def asks(self) -> int | None:
-        """The place of the job that the learner wants an answer about; ``None`` when all are answered."""
+        """Place of the job that the learner asks about next; ``None`` if all are answered."""
         left = self.left
         if not len(left):
             return None
@@ -114,16 +114,16 @@ class Recommender:
         return int(left[int(np.asarray(action).reshape(-1)[0])])
 
     def best(self, n: int | None = None, without: int | None = None) -> list[int]:
-        """Places of the ``n`` jobs of which most is expected, the best first; all of them for ``None``.
+        """Places of the jobs with the highest expected rewards, the best first. Answered jobs are left out.
 
         Args:
-            n: How many.
-            without: The place of a job that is left out, as those are that were answered.
+            n: How many jobs; ``None`` for all.
+            without: Place of one more job that is left out.
         """
         return self._ranked(self.mean, without)[:n]
 
     def best_before(self, without: int | None = None) -> list[int]:
-        """The order that the same jobs as of :meth:`best` had before the last answer; the present one before any."""
+        """The jobs of :meth:`best` in the order before the last answer; in the present order before any answer."""
         return self._ranked(self.mean if self.mean_before is None else self.mean_before, without)
 
     def _ranked(self, values: Values, without: int | None) -> list[int]:
@@ -138,11 +138,11 @@ class Recommender:
         """Learns from an answer.
 
         Args:
-            place: Of the job among :attr:`jobs`.
+            place: Place of the job in :attr:`jobs`.
             decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`.
 
         Returns:
-            What it changed among the jobs without an answer.
+            What the answer changed among the jobs without an answer.
         """
         mean, spread = self.mean, self.spread
         self.mean_before = mean
@@ -164,16 +164,16 @@ class Recommender:
         return self.answer(*answers[-1])
 
     def learn(self, place: int, decision: str) -> None:
-        """Learns from an answer alone: :attr:`mean` and :attr:`spread` are those of before until :meth:`refresh`."""
+        """Learns from an answer. :attr:`mean` and :attr:`spread` stay unchanged until :meth:`refresh`."""
         self._learner.observe(self._of(np.array([place])), np.array([0]), np.array([_REWARDS[decision]]))
         self.answered[place] = decision
 
     def refresh(self) -> None:
-        """Asks the learner anew what it believes."""
+        """Updates :attr:`mean` and :attr:`spread` from the learner."""
         self.mean, self.spread = self._beliefs()
 
     def _of(self, places: Ids) -> dict[str, NDArray[Any]]:
-        """The observation in which jobs at some places are the candidates."""
+        """The observation whose candidates are the jobs at some places."""
         return {name: values if name == "applicant" else values[:, places] for name, values in self._seen.items()}
 
     def _beliefs(self) -> tuple[Values, Values]:

@@ -1,4 +1,4 @@
-"""Puts the page together from a config's entries, and serves it."""
+"""Builds the page from the entries of a config, and serves it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _ANSWERS = 10
 
 
 def pages_of(options: Options) -> Pages:
-    """What the page is made of; agents that are not there yet are made, which takes seconds.
+    """The visits and careers of the page. Missing starting agents are trained, which takes seconds.
 
     Args:
         options: The entries of ``conf/app.yaml``, in plain Python.
 
     Raises:
-        RunError: For an entry out of range, a market that is not there, or agents of another market.
-        EncoderError: If the encoder is not there.
+        RunError: If an entry is out of range, there is no such market, or the agents belong to another market.
+        EncoderError: If the encoder is not installed.
     """
     market, agents = _started(options)
     folder = Path(options["folder"])
-    # All that can be ticked is encoded now, once: no visitor waits for it, and whoever has no encoder is told so here.
+    # All skills of the market are encoded now, so that no visitor waits, and a missing encoder is reported here.
     words = market.vocabulary
     row = {"key": "all", "hard": list(words.hard_skills), "soft": list(words.soft_skills)}
     market.with_applicants([row], encoder=options["encoder"])
@@ -65,10 +65,10 @@ def pages_of(options: Options) -> Pages:
 
 
 def serve(pages: Pages, host: str, port: int) -> None:
-    """Serves until it is stopped. It says once where, and whether others can reach it.
+    """Serves until it is stopped. Prints the address once, and a warning if others can reach it.
 
     Raises:
-        RunError: Without the libraries that serve.
+        RunError: If the libraries for serving are not installed.
         OSError: If the port is taken.
     """
     try:
@@ -94,7 +94,7 @@ def serve(pages: Pages, host: str, port: int) -> None:
         timeout_graceful_shutdown=2,
     )
     socket = config.bind_socket()
-    socket.listen()  # whoever comes at once waits, and is not refused
+    socket.listen()  # an early request then waits, and is not refused
     shown = f"[{host}]" if ":" in host else host
     print(f"the page  http://{shown}:{socket.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
     try:
@@ -104,10 +104,15 @@ def serve(pages: Pages, host: str, port: int) -> None:
 
 
 def session_table(options: Options) -> tuple[Table, str]:
-    """Sessions of simulated visitors, each by a truth of their own: their lists beside cosine's, and who is better.
+    """A table of simulated sessions that compares the agent's lists with cosine's, and the result in a sentence.
+
+    Each visitor answers by a planted truth of their own.
 
     Args:
-        options: The entries of ``conf/app.yaml``; ``sessions`` and ``seed`` say how many, and of which truths.
+        options: The entries of ``conf/app.yaml``. ``sessions`` is the number of sessions, ``seed`` the first seed.
+
+    Raises:
+        RunError: If ``sessions`` is not between 1 and the number of held-out applicants.
     """
     market, agents = _started(options)
     held_out = market.applicants.rows("test")

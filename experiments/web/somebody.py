@@ -1,4 +1,4 @@
-"""Somebody else answers: a simulated applicant, whose truth is known, before three recommenders."""
+"""A simulated applicant, whose expected rewards are known, answers the recommendations of three learners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobrec_gym.counter_rng import hash64
 __all__ = ["LEARNERS", "MOST_STEPS", "Session", "Somebody", "Step", "honest_sessions"]
 
 LEARNERS = ("dynaq_plus", "linear", "cosine")
-"""Who recommends to them, each its own jobs."""
+"""The learners that recommend. Each chooses its own jobs."""
 
 MOST_STEPS = 100
 _ANSWERS = 0x5013B0D
@@ -29,8 +29,8 @@ class Step:
     """One recommendation of one learner.
 
     Attributes:
-        place: Of the job among those near.
-        decision: What they answered.
+        place: Position of the job among the jobs near the applicant.
+        decision: The applicant's answer.
         worth: The expected reward of that job, by the truth.
     """
 
@@ -41,13 +41,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The lists after a session of a simulated visitor, by the mean expected reward of their ten jobs.
+    """The mean expected rewards of three lists of ten jobs, after a session of a simulated visitor.
 
     Attributes:
-        applicant: Their key.
-        agent: Of the list of ``dynaq_plus``.
-        cosine: Of cosine's list.
-        best: Of the ten best jobs near them.
+        applicant: The visitor's key.
+        agent: Mean expected reward of the list of ``dynaq_plus``.
+        cosine: That of cosine's list.
+        best: That of the ten best jobs near the visitor.
     """
 
     applicant: str
@@ -59,19 +59,19 @@ class Session:
 class Somebody:
     """A simulated applicant, and what each of :data:`LEARNERS` recommended to them.
 
-    All choose from the same jobs, the nearest by cosine, and recommend none twice. The same job gets the same answer
-    whoever recommends it. Regret counts against an oracle that recommends the best of these jobs first, then the second
-    best, and so on.
+    All learners choose from the same jobs, the nearest by cosine, and recommend no job twice. A job gets the same
+    answer whichever learner recommends it. Regret is relative to an oracle that recommends the best of these jobs
+    first, then the second best, and so on.
 
     Args:
-        agents: With whose copies it begins.
-        market: The applicant is in it.
-        applicant_id: Who.
-        truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which they answer.
-        n_nearest: How many jobs are near.
+        agents: The agents whose copies the learners begin with.
+        market: The market that has the applicant.
+        applicant_id: Row of the applicant.
+        truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which the applicant answers.
+        n_nearest: How many jobs near the applicant are considered.
 
     Attributes:
-        steps: What was recommended, by learner.
+        steps: The recommendations of each learner.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Somebody:
         return len(self.steps[LEARNERS[0]])
 
     def play(self, n: int) -> None:
-        """Lets every learner recommend ``n`` more jobs, as long as there are any, up to :data:`MOST_STEPS`."""
+        """Lets every learner recommend ``n`` more jobs, while there are any; :data:`MOST_STEPS` jobs in all at most."""
         for _ in range(min(n, MOST_STEPS - len(self), len(self._jobs) - len(self))):
             for name in LEARNERS:
                 recommender = self._learning.get(name)
@@ -110,14 +110,14 @@ class Somebody:
                 self.steps[name].append(Step(place, decision, float(self._worth[place])))
 
     def regret(self) -> dict[str, NDArray[np.float64]]:
-        """Cumulative expected regret after 0 to n steps, (n + 1,), by learner."""
+        """Cumulative expected regret (n + 1,) of each learner after 0 to n steps."""
         best = np.sort(self._worth)[::-1][: len(self)].cumsum()
         return {
             name: np.append(0.0, best - np.cumsum([step.worth for step in steps])) for name, steps in self.steps.items()
         }
 
     def lists(self) -> Session:
-        """What ``dynaq_plus`` and cosine would show now; both leave out what ``dynaq_plus`` was answered."""
+        """The lists that ``dynaq_plus`` and cosine would show now, without the jobs that ``dynaq_plus`` asked about."""
         recommender = self._learning["dynaq_plus"]
         recommender.refresh()
         lists = recommender.best(_TOP), recommender.nearest(_TOP)
@@ -134,17 +134,17 @@ class Somebody:
 def honest_sessions(
     agents: StartingAgents, market: LabourMarket, applicant_ids: Sequence[int], seed: int, noise: float, n_answers: int
 ) -> list[Session]:
-    """Sessions of simulated visitors who answer what ``dynaq_plus`` asks, each by a truth of their own.
+    """Sessions of simulated visitors who answer what ``dynaq_plus`` asks, each by a planted truth of their own.
 
-    Lists leave out what was answered.
+    Answered jobs are left out of the lists.
 
     Args:
-        agents: With whose copies each begins.
-        market: Of the visitors.
-        applicant_ids: Who they are.
-        seed: Of the first one's truth; the next one's is one more.
-        noise: Of the truths.
-        n_answers: How many jobs each answers.
+        agents: The agents whose copies each session begins with.
+        market: The market that has the visitors.
+        applicant_ids: Rows of the visitors.
+        seed: Seed of the first visitor's truth; each next visitor has the next seed.
+        noise: Noise of the truths.
+        n_answers: How many jobs each visitor answers.
     """
     sessions = []
     for number, applicant_id in enumerate(applicant_ids):

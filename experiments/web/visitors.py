@@ -1,4 +1,4 @@
-"""Who visits: what is taken of a form or a résumé, and a log of what they answer that a kill loses nothing of."""
+"""Visitors: what is read from a form or a résumé, and a log of answers that loses nothing if the server is killed."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ __all__ = [
 ]
 
 MOST_SKILLS = 60
-"""Of one visitor; the first ones count."""
+"""Most skills of one visitor. Further ones are left out."""
 
 _END = b"\n"
 _WORD = re.compile(r"\w+")
 
 
 class VisitError(ValueError):
-    """What a visitor gave cannot be used; the message is shown to them."""
+    """A visitor's input cannot be used. The message is shown to the visitor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """All that is known and kept of a visitor.
+    """All that is known and kept about a visitor.
 
     Attributes:
-        title: Their occupation, as they name it.
-        hard: Skills that one is trained in.
-        soft: Skills of character.
-        level: 1 (entry) to 5 (lead); 0 for not said.
+        title: The occupation, as the visitor names it.
+        hard: Hard skills.
+        soft: Soft skills.
+        level: 1 (entry) to 5 (lead); 0 if not given.
     """
 
     title: str
@@ -58,10 +58,12 @@ class Person:
 
     @classmethod
     def checked(cls, title: str, skills: Sequence[str], market: LabourMarket, level: int = 0) -> Person:
-        """What was given, in bounded length; a skill that the market knows as a soft one is soft, others are hard.
+        """A person from a visitor's input, shortened to allowed lengths.
+
+        A skill that the market lists among its soft skills is soft; all others are hard.
 
         Raises:
-            VisitError: Without any skill, or for a level that is none.
+            VisitError: If there is no skill, or the level is out of range.
         """
         if level not in range(6):
             raise VisitError(f"The level must be 1 to 5, or 0 for not said, and was {level}.")
@@ -75,19 +77,19 @@ class Person:
         return cls(" ".join(title.split())[:MOST_LETTERS], hard, soft, level)
 
     def as_row(self, key: str) -> dict[str, Any]:
-        """The person as ``market.with_applicants`` and ``load_market`` read one."""
+        """The person as a row for ``market.with_applicants`` and ``load_market``."""
         level = {"seniority": self.level} if self.level else {}
         return {"key": key, "title": self.title, "hard": list(self.hard), "soft": list(self.soft), **level}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a visitor said of one job.
+    """A visitor's answer to one job.
 
     Attributes:
-        job: Its key.
+        job: The key of the job.
         decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`.
-        shown: Keys of all jobs on the page, that one among them.
+        shown: Keys of all jobs on the page, including this one.
     """
 
     job: str
@@ -96,18 +98,17 @@ class Answer:
 
 
 def skills_in_text(text: str) -> list[str]:
-    """Skills that were written into one field, with commas, semicolons or line breaks between them."""
+    """The skills in a text, which commas, semicolons or line breaks separate."""
     return [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
 
 
 def person_of_resume(content: bytes, market: LabourMarket) -> Person:
-    """Occupation title and skills of a JSON Resume. Nothing else of it is kept.
+    """Occupation title and skills of a JSON Resume. Nothing else from it is kept.
 
-    A title or skill is left out where it holds the name, the mail, the phone number, an address or a link of the
-    résumé.
+    A title or skill is left out if it contains a name, mail address, phone number, address or link of the résumé.
 
     Raises:
-        VisitError: If it is no JSON Resume, or lists no skills.
+        VisitError: If the file is not a JSON Resume, or lists no skills.
     """
     try:
         resume = json.loads(content)
@@ -115,7 +116,7 @@ def person_of_resume(content: bytes, market: LabourMarket) -> Person:
         private = set(_private_words(resume.get("basics")))
     except (ValueError, RecursionError):
         raise VisitError("The file is no JSON Resume: see https://jsonresume.org/schema.") from None
-    # One pattern of all: a file of thousands of names and skills would take minutes word by word.
+    # One pattern for all words, because a file of thousands of names and skills would take minutes word by word.
     said = re.compile(rf"@|://|(?<!\w)(?:{'|'.join(map(re.escape, private))})(?!\w)" if private else "@|://")
     skills = [skill for skill in (*row["hard"], *row["soft"]) if not said.search(skill.casefold())]
     if not skills:
@@ -125,10 +126,10 @@ def person_of_resume(content: bytes, market: LabourMarket) -> Person:
 
 
 def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
-    """Texts of the section ``basics`` that say who somebody is or where they live, lower case."""
+    """Texts of the section ``basics`` that identify a person or their address, in lower case."""
     if isinstance(value, Mapping):
         for inner_name, inner in value.items():
-            # "GitHub" is a skill as well as a network, and "IT" one as well as Italy: neither says who somebody is.
+            # "GitHub" is a network and also a skill; "IT" is Italy and also a skill. Neither identifies a person.
             if inner_name not in ("label", "summary", "image", "network", "countryCode"):
                 yield from _private_words(inner, inner_name)
     elif isinstance(value, list):
@@ -136,19 +137,19 @@ def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
             yield from _private_words(inner, name)
     elif isinstance(value, str) and (text := value.strip().casefold()):
         yield text
-        # Either part of a name, where it is not a letter or two.
+        # Each part of a name, unless it is only one or two letters.
         yield from (part for part in _WORD.findall(text) if name == "name" and len(part) > 2)
 
 
 class VisitorFiles:
-    """The files of all visitors, a folder each: ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
+    """The files of all visitors. Each has a folder with ``person.jsonl``, ``log.jsonl`` and ``somebody.json``.
 
-    A folder's name is the visitor's random id. It is a digest of the secret in their cookie, so that a log tells
-    nobody how to be its visitor.
+    A folder's name is the visitor's id. The id is a digest of the secret in the visitor's cookie, so that nobody can
+    take over a visit by reading its log.
 
     Args:
-        folder: Where they are; made when the first one comes.
-        most: How many visitors are kept; ``None`` for any number.
+        folder: Where the folders are. It is made when the first visitor comes.
+        most: Most visitors that are kept; ``None`` for any number.
     """
 
     def __init__(self, folder: Path, most: int | None = None):
@@ -157,15 +158,15 @@ class VisitorFiles:
 
     @staticmethod
     def id_of(secret: str) -> str:
-        """The id of whoever has a secret."""
+        """The id of the visitor with this secret."""
         return hashlib.sha256(secret.encode()).hexdigest()[:20]
 
     def add(self, visitor_id: str, person: Person) -> None:
         """Keeps a new visitor.
 
         Raises:
-            VisitError: If there are too many already.
-            OSError: If it cannot be written.
+            VisitError: If there are too many visitors already.
+            OSError: If the files cannot be written.
         """
         n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
         if self._most is not None and n_kept >= self._most:
@@ -176,7 +177,7 @@ class VisitorFiles:
         _sync_folder(self._folder)
 
     def person(self, visitor_id: str) -> Person | None:
-        """Who has an id; ``None`` for nobody."""
+        """The person with this id; ``None`` if there is none."""
         file = self._folder / visitor_id / "person.jsonl"
         if not file.is_file():
             return None
@@ -184,10 +185,10 @@ class VisitorFiles:
         return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
 
     def append(self, visitor_id: str, answer: Answer) -> None:
-        """Writes an answer down; it is on the disk when this returns.
+        """Writes an answer to the log. It is on the disk when this returns.
 
         Raises:
-            OSError: If it cannot be written: the disk is full, say. Nothing of it is in the log then.
+            OSError: If the answer cannot be written, for instance on a full disk. No part of it is in the log then.
         """
         row = {"applicant": visitor_id, "job": answer.job, "decision": answer.decision, "shown": list(answer.shown)}
         file = self.log(visitor_id)
@@ -199,16 +200,16 @@ class VisitorFiles:
                 os.fsync(log.fileno())
         except OSError:
             if file.exists():
-                os.truncate(file, before)  # a disk that is full takes a part of a row
+                os.truncate(file, before)  # a full disk may have taken a part of the row
             raise
         if not before:
             _sync_folder(file.parent)
 
     def answers(self, visitor_id: str) -> list[Answer]:
-        """All answers of a visitor. The torn row that a kill left at the end, which nobody was told of, is removed.
+        """All answers of a visitor. If a kill left an incomplete row at the end, it is removed from the file.
 
         Raises:
-            RunError: If the log holds something else than answers.
+            RunError: If a row of the log is not an answer.
         """
         file = self.log(visitor_id)
         content = file.read_bytes() if file.is_file() else b""
@@ -227,33 +228,33 @@ class VisitorFiles:
         return found
 
     def content(self, visitor_id: str, name: str) -> bytes | None:
-        """A file of a visitor, ``log.jsonl`` or ``person.jsonl``; ``None`` where it is not there."""
+        """A file of a visitor, ``log.jsonl`` or ``person.jsonl``; ``None`` if there is no such file."""
         file = self._folder / visitor_id / name
         return file.read_bytes() if file.is_file() else None
 
     def log(self, visitor_id: str) -> Path:
-        """The log of a visitor, which ``load_interactions`` reads; it is there after the first answer."""
+        """Path of a visitor's log, which ``load_interactions`` reads. The file exists after the first answer."""
         return self._folder / visitor_id / "log.jsonl"
 
     def write_somebody(self, visitor_id: str, content: Mapping[str, Any]) -> None:
-        """Keeps whom a visitor watches, and how far they came."""
+        """Keeps which simulated applicant a visitor watches, and how many answers that applicant has given."""
         write_text(self._folder / visitor_id / "somebody.json", json.dumps(content))
 
     def somebody(self, visitor_id: str) -> dict[str, Any] | None:
-        """What :meth:`write_somebody` kept; ``None`` before."""
+        """What :meth:`write_somebody` kept; ``None`` if there is nothing yet."""
         file = self._folder / visitor_id / "somebody.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def remove(self, visitor_id: str) -> None:
-        """Removes all that is kept of a visitor."""
+        """Removes all files of a visitor."""
         shutil.rmtree(self._folder / visitor_id, ignore_errors=True)
 
 
 def checked_decision(decision: str) -> str:
-    """A decision that there is.
+    """The decision, if it is a known one.
 
     Raises:
-        VisitError: For another word.
+        VisitError: If it is not.
     """
     if decision not in DECISIONS:
         raise VisitError(f"An answer must be one of {', '.join(DECISIONS)}, and was {decision!r:.40}.")
@@ -261,7 +262,7 @@ def checked_decision(decision: str) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on the disk, where the system can: a file without a name is lost."""
+    """Writes a folder's list of files to the disk, if the system can. Otherwise a crash could lose a new file."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

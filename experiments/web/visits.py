@@ -1,4 +1,4 @@
-"""The visits of all: who is here, what they answered, and whom they watch; in memory as long as it is used."""
+"""The visits: each visitor's recommender, answers and watched applicant. Visits in use are kept in memory."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from jobrec_gym import LabourMarket, MarketError
 __all__ = ["LISTED", "Visit", "Visits"]
 
 LISTED = 10
-"""Jobs of a list."""
+"""How many jobs a list has."""
 
 _MOST_WATCHED = 8
-"""Simulated applicants in memory: with their bandits they are larger than visits."""
+"""Most simulated applicants in memory. They are larger than visits, because each has two learners."""
 
 _SECRET_BYTES = 24
-_SECRET = re.compile(r"[\w-]{32}", re.ASCII)  # as of `new_secret`
+_SECRET = re.compile(r"[\w-]{32}", re.ASCII)  # the form of the secrets that `new_secret` makes
 
 
 @dataclass(eq=False)
 class Visit:
-    """One visitor's own recommender, and what is on their page.
+    """One visitor's own recommender, and the content of their page.
+
+    A *place* is the position of a job among the jobs near the visitor, the recommender's ``jobs``.
 
     Attributes:
-        visitor_id: Theirs.
-        person: Who they are.
-        recommender: Of them alone.
-        asked: The place of the job that is asked about; ``None`` when all are answered.
-        listed: Places of the next ones, the best first.
-        before: What their ranks, from 1, were before the last answer, in the same order; ``None`` beyond the list.
-        change: What the last answer changed; ``None`` before any.
-        lock: The visitor's. It is held while anything here or in their files changes.
+        visitor_id: The visitor's id.
+        person: Title, skills and level of the visitor.
+        recommender: The visitor's own recommender.
+        asked: Place of the job that the page asks about; ``None`` if all jobs are answered.
+        listed: Places of the jobs in the list, the best first.
+        before: The rank, from 1, of each listed job before the last answer; ``None`` if it was not in the list.
+        change: What the last answer changed; ``None`` before the first.
+        lock: The visitor's lock. It is held while the visit or the visitor's files change.
     """
 
     visitor_id: str
@@ -57,11 +59,11 @@ class Visit:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """Places of the jobs on the page: the one that is asked about, and the list."""
+        """Places of the jobs on the page: the job that the page asks about, and the list."""
         return (*(() if self.asked is None else (self.asked,)), *self.listed)
 
     def ask(self) -> None:
-        """Chooses the job that is asked about, and lists the others."""
+        """Chooses the job that the page asks about next, and lists the best of the others."""
         self.asked = self.recommender.asks()
         self.listed = self.recommender.best(LISTED, without=self.asked)
         ranks = {place: rank for rank, place in enumerate(self.recommender.best_before(self.asked)[:LISTED], 1)}
@@ -72,13 +74,13 @@ class Visits:
     """Opens, finds and forgets visits.
 
     Args:
-        files: Where they are kept.
-        agents: With whose copy each begins.
-        market: Whose jobs are recommended.
+        files: The visitors' files.
+        agents: The agents that each visit begins with a copy of.
+        market: The market whose jobs are recommended.
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which simulated applicants answer.
-        encoder: Of the market's jobs; ``None`` as the market knows it.
+        encoder: Encoder of the market's jobs; ``None`` for the one that the market names.
         n_nearest: How many jobs near a person are considered.
-        most: How many visits are in memory; the one that was used longest ago is read anew when it is used again.
+        most: Most visits in memory. The least recently used one is dropped, and read from its files when needed.
     """
 
     def __init__(
@@ -100,19 +102,19 @@ class Visits:
         self._most = most
         self._here: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
-        # One a visitor, however often their visit is read anew, and as long as anybody holds it.
+        # One lock per visitor, the same when the visit is read again. A lock disappears when nobody holds it.
         self._locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
-        self._watched: OrderedDict[str, Somebody] = OrderedDict()  # by visitor
+        self._watched: OrderedDict[str, Somebody] = OrderedDict()  # by the id of the visitor
 
     def begin(self, secret: str, person: Person) -> Visit:
-        """Opens the visit of somebody new. Who is here already, since a form was sent twice, say, stays who they are.
+        """Opens the visit of a new visitor. An existing visit, for instance of a form sent twice, is not changed.
 
         Args:
-            secret: Of :meth:`new_secret`.
-            person: Who they are.
+            secret: A secret from :meth:`new_secret`.
+            person: Title, skills and level of the visitor.
 
         Raises:
-            VisitError: If no vector can be made of their skills, or there are too many visitors.
+            VisitError: If no vector can be made of the skills, or there are too many visitors.
         """
         visitor_id = self.files.id_of(secret)
         with self._lock_of(visitor_id):
@@ -125,11 +127,11 @@ class Visits:
 
     @staticmethod
     def new_secret(known: str | None) -> str:
-        """What a new visitor's cookie holds: what it holds already if that can be a secret, else a random one."""
+        """The secret for a new visitor's cookie: the cookie's own if it has the right form, else a random one."""
         return known if known and _SECRET.fullmatch(known) else secrets.token_urlsafe(_SECRET_BYTES)
 
     def find(self, secret: str | None) -> Visit | None:
-        """The visit of whoever has a secret, with all that they answered; ``None`` if nobody has it."""
+        """The visit that belongs to a secret, with all its answers; ``None`` if there is none."""
         if not secret:
             return None
         visitor_id = self.files.id_of(secret)
@@ -139,18 +141,18 @@ class Visits:
             return self._found(visitor_id)
 
     def answer(self, visit: Visit, job: str, decision: str) -> bool:
-        """Writes an answer down, and learns from it.
+        """Writes an answer to the log, and learns from it.
 
         Args:
-            visit: Whose.
+            visit: The visit in which it was given.
             job: The key of the job.
             decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`.
 
         Returns:
-            Whether it is a new one; a job that was answered keeps its first answer.
+            Whether the answer is new. A job that was answered keeps its first answer.
 
         Raises:
-            VisitError: For a job that is not on the page, another decision, or a visit that was forgotten meanwhile.
+            VisitError: If the job is not on the page, the decision is unknown, or the visit was deleted meanwhile.
         """
         checked_decision(decision)
         with visit.lock:
@@ -168,32 +170,32 @@ class Visits:
             return True
 
     def content(self, visit: Visit, name: str) -> bytes | None:
-        """A file of a visitor, whole: no answer is written meanwhile. ``None`` where it is not there."""
+        """The whole content of a visitor's file; ``None`` if there is none. No answer is written while it is read."""
         with visit.lock:
             return self.files.content(visit.visitor_id, name)
 
     def somebody(self, visit: Visit) -> Somebody:
-        """Whom a visitor watches: the one before, or a first one."""
+        """The simulated applicant whom a visitor watches: the last one, or a first one."""
         with visit.lock:
             with self._lock:
                 found = self._watched.get(visit.visitor_id)
             if found is None:
                 kept = self.files.somebody(visit.visitor_id) or {"number": 0, "steps": 0}
                 found = self._simulated(kept["number"])
-                found.play(kept["steps"])  # answers are drawn alike each time
+                found.play(kept["steps"])  # answers are the same each time
                 self._keep_watched(visit, found)
             return found
 
     def watch(self, visit: Visit, steps: int, another: bool = False) -> Somebody:
-        """Lets a simulated applicant answer on.
+        """Lets the watched applicant give more answers.
 
         Args:
-            visit: Who watches.
+            visit: The visit of the visitor who watches.
             steps: How many answers.
-            another: Whether somebody else comes first.
+            another: Whether another applicant takes the place of the present one first.
 
         Raises:
-            VisitError: For a visit that was forgotten meanwhile.
+            VisitError: If the visit was deleted meanwhile.
         """
         with visit.lock:
             visit = self._kept(visit)
@@ -208,7 +210,7 @@ class Visits:
             return somebody
 
     def forget(self, visit: Visit) -> None:
-        """Removes all that is kept of a visitor."""
+        """Removes everything that is kept about a visitor."""
         with visit.lock:
             with self._lock:
                 self._here.pop(visit.visitor_id, None)
@@ -220,14 +222,14 @@ class Visits:
             return self._locks.setdefault(visitor_id, threading.RLock())
 
     def _in_memory(self, visitor_id: str) -> Visit | None:
-        """The visit, if it is in memory; it was used just now, then."""
+        """The visit, if it is in memory. It then counts as just used."""
         with self._lock:
             if visitor_id in self._here:
                 self._here.move_to_end(visitor_id)
             return self._here.get(visitor_id)
 
     def _found(self, visitor_id: str) -> Visit | None:
-        """The visit in memory, or read anew from its files. The visitor's lock is held."""
+        """The visit from memory or from its files; ``None`` if there is none. The caller holds the visitor's lock."""
         if (visit := self._in_memory(visitor_id)) is not None:
             return visit
         person = self.files.person(visitor_id)
@@ -238,10 +240,10 @@ class Visits:
         return visit
 
     def _kept(self, visit: Visit) -> Visit:
-        """What a visit is by now: another request may have read it anew, and answered, since it was found.
+        """The present state of a visit. Another request may have replaced it in memory since it was found.
 
         Raises:
-            VisitError: If it was forgotten meanwhile: what comes now would be written anew.
+            VisitError: If the visit was deleted meanwhile. A later answer would create its files again.
         """
         found = self._found(visit.visitor_id)
         if found is None:
@@ -257,7 +259,7 @@ class Visits:
         visit = Visit(visitor_id, person, recommender, self._lock_of(visitor_id))
         answers = self.files.answers(visitor_id)
         places = {job.key: place for place, job in enumerate(visit.recommender.near)}
-        # With another `n_nearest` than before, some answered jobs may be near no more: they stay in the log.
+        # If `n_nearest` was changed, some answered jobs may not be near any more. Their answers stay in the log.
         known: dict[str, str] = {}
         for one in answers:
             if one.job in places:
