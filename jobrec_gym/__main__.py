@@ -1,6 +1,6 @@
-"""The command ``jobrec``: what is installed, what a file holds, and the best jobs for somebody by cosine.
+"""The command ``jobrec``: shows what is installed, what a file holds, and the best jobs for somebody by cosine.
 
-``python -m jobrec_gym`` is the same command, where the script is not on the path.
+If the script is not on the path, ``python -m jobrec_gym`` is the same command.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MANY = 6  # packages in a line
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the distributions that each extra needs, extras of this package unfolded.
+    """Names of the distributions that each extra needs; extras of this package are resolved to theirs.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.
@@ -54,11 +54,11 @@ def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
 def extras_found(
     requires: Iterable[str], version: Callable[[str], str | None]
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """For each extra what is there (``"torch 2.13.0"``) and what is missing (``"litellm"``).
+    """For each extra, what is installed (``"torch 2.13.0"``) and what is missing (``"litellm"``).
 
     Args:
         requires: Lines of ``Requires-Dist``.
-        version: Answers the name of a distribution with its version, or ``None`` if it is not installed.
+        version: A function that gives the version of a distribution, or ``None`` if it is not installed.
     """
     found = {}
     for extra, names in requirements_by_extra(requires).items():
@@ -110,7 +110,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
     """The page that ``jobrec recommend`` prints: the best jobs of a market for one applicant, by cosine.
 
     Args:
-        source: What :func:`~jobrec_gym.load_market` opens.
+        source: A source that :func:`~jobrec_gym.load_market` opens.
         applicant: The key of an applicant; ``None`` for the first one.
         n: How many jobs, at least 1.
         **options: Keywords of the source, ``applicants`` and ``encoder``.
@@ -136,7 +136,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
 
 def _list_of_skills(word: str, skills: Sequence[str]) -> list[str]:
-    """Lines that name some skills behind a word, none for no skills."""
+    """Lines with a word and some skills after it; no lines if there are no skills."""
     named = ", ".join(as_text(skill) for skill in skills)
     return textwrap.wrap(named, 100, initial_indent=f"     {word:<9}", subsequent_indent=" " * 14)
 
@@ -168,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints what is installed, what a file of jobs or people holds, or the best jobs for somebody.
 
     Raises:
-        SystemExit: For what cannot be read, an unknown applicant, or an extra that is missing; in one line.
+        SystemExit: With a message of one line, for a source that cannot be read, an unknown applicant, or a missing
+            extra.
     """
     given = command_line().parse_args(arguments)
     try:

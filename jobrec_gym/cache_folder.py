@@ -1,4 +1,4 @@
-"""Where this package keeps what it need not compute again."""
+"""The folder in which this package keeps results that it need not compute again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["default_cache_dir"]
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` where that is not set.
+    """``$XDG_CACHE_HOME/jobrec_gym``, or ``~/.cache/jobrec_gym`` if the variable is not set.
 
     Raises:
-        RuntimeError: If that is not set, and the user has no home folder.
+        RuntimeError: If the variable is not set and the user has no home folder.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "jobrec_gym"

@@ -12,12 +12,12 @@ from urllib.parse import quote, unquote, urlsplit
 __all__ = ["HIDDEN", "is_credential_name", "mask", "place_of_credential", "refuse_credentials"]
 
 HIDDEN = "***"
-"""What stands in a text in place of a key."""
+"""The text that replaces a key."""
 
 _SHORTEST = 6
-"""Of the keys that are looked for as they are: a shorter one is a word such as "none"."""
+"""The least length of known keys that are searched for in texts; a shorter one may be a word such as "none"."""
 _FRAGMENT = 8
-"""So many characters of a key in a row are masked too: servers repeat its beginning or its end."""
+"""Parts of a key with at least this many characters are masked too, because servers repeat its beginning or end."""
 _LONGEST_TEXT = 20_000
 _DECODINGS = 3
 
@@ -31,9 +31,9 @@ _NAMES = re.compile(
     r"|^token|^sig|^auth|^pass"
     r")(id|header|value|base64|b64|json|pem|text|string)?$"
 )
-"""Within a name, lower case and without signs."""
+"""Names of credentials, as parts of a name in lower case and without signs."""
 _BARE_NAMES = re.compile(r"keys?$|^key|token$|^pin$|^sas$")
-"""Further ones where whatever is sent to a server stands, and nothing else is called so."""
+"""Further names that mean a credential in data that is sent to a server, where nothing else has such a name."""
 
 _SHAPES = re.compile(
     r"""
@@ -59,11 +59,11 @@ _NOTHING = {"", "none", "null", "true", "false", "~"}
 
 
 def is_credential_name(name: str, *, sent: bool = False) -> bool:
-    """Whether what has this name is a key, a token or a password, however the name is spelled.
+    """Whether a name is that of a key, a token or a password, in whatever spelling.
 
     Args:
-        name: Of an argument, an entry, a header, a part of an address or an environment variable.
-        sent: Whether it stands in what is sent to a server, where ``key`` and ``token`` alone mean one too.
+        name: Name of an argument, an entry, a header, a part of an address or an environment variable.
+        sent: Whether the name belongs to data that is sent to a server, where ``key`` and ``token`` alone count too.
 
     Example:
         >>> is_credential_name("X-Api-Key"), is_credential_name("max_tokens"), is_credential_name("job_key")
@@ -74,14 +74,14 @@ def is_credential_name(name: str, *, sent: bool = False) -> bool:
 
 
 def place_of_credential(value: Any, place: str = "", *, sent: bool = False) -> str | None:
-    """Where plain data holds something that looks like a key; the key itself is not returned.
+    """The place in plain data that holds something like a key; the key itself is not returned.
 
-    Looked at are the names of entries at any depth, texts of the form of well-known providers' keys, users, passwords
-    and named keys in addresses, and what the environment holds as a key.
+    The search covers names of entries at any depth, texts of the form of well-known providers' keys, users, passwords
+    and named keys in addresses, and the keys that the environment holds.
 
     Args:
         value: Mappings, sequences, texts, numbers.
-        place: How the value itself is called.
+        place: Name of the value itself.
         sent: See :func:`is_credential_name`.
 
     Returns:
@@ -91,16 +91,16 @@ def place_of_credential(value: Any, place: str = "", *, sent: bool = False) -> s
 
 
 def refuse_credentials(value: Any, place: str, way_out: str, *, sent: bool = False) -> None:
-    """Refuses plain data that is to be written down and holds a key.
+    """Refuses plain data that holds a key, before it is written to a file.
 
     Args:
         value: See :func:`place_of_credential`.
-        place: How the value itself is called.
+        place: Name of the value itself.
         way_out: Where a key belongs instead, as the end of a sentence.
         sent: See :func:`is_credential_name`.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If the data holds something like a key.
     """
     found = place_of_credential(value, place, sent=sent)
     if found is not None:
@@ -108,12 +108,12 @@ def refuse_credentials(value: Any, place: str, way_out: str, *, sent: bool = Fal
 
 
 def mask(text: str, *known: str | None) -> str:
-    """A text from outside, without what looks like a key in it.
+    """A text from outside, in which everything that looks like a key is masked.
 
     Args:
-        text: Of any length; only its first 20,000 characters come back.
-        *known: Keys that must not be in it, whole or in parts, whatever they look like; those of the environment are
-            known anyway.
+        text: A text of any length; only its first 20,000 characters come back.
+        *known: Further keys to mask, whole or in parts, whatever they look like. Keys in the environment are always
+            masked.
 
     Example:
         >>> mask("Incorrect API key provided: sk-proj-0123456789abcdef.")
@@ -163,7 +163,7 @@ def _text_has_credential(text: str, sent: bool, known: tuple[str, ...]) -> bool:
         ):
             return True
     if "://" in decoded:
-        # In an address a name such as `key` means one, wherever the address goes.
+        # In an address a name such as `key` means a credential, wherever the address goes.
         parts = urlsplit(decoded)
         named = re.split(r"[&;?]", f"{parts.query}&{parts.fragment}")
         return any(is_credential_name(each.partition("=")[0], sent=True) and each.partition("=")[2] for each in named)
@@ -193,7 +193,7 @@ def _decoded(text: str) -> str:
 
 
 def _without(text: str, key: str) -> str:
-    """A text without a key: as it is, in another case, encoded, broken into lines, or in parts."""
+    """A text without a key, also in another case, encoded, broken into lines, or in parts."""
     raw = key.encode()
     for form in (key, quote(key, safe=""), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()):
         text = re.sub(r"\s*".join(map(re.escape, form.rstrip("="))), HIDDEN, text, flags=re.IGNORECASE)

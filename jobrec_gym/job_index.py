@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 EXACT_UP_TO = 50_000
-"""So many jobs are compared one by one: that takes some 20 ms of one core, and needs neither an index nor FAISS."""
+"""Up to this many jobs are compared one by one, which takes about 20 ms of one core and needs no index and no FAISS."""
 
 _FORMAT = "jobrec-index/2"
 _MAX_TRAILER = 1_000
-"""Bytes in which the last line of a file is looked for."""
+"""The last line of a file is searched for in this many bytes at its end."""
 _TRAINED_PER_LIST = 64
 _MAX_SUB_DIM = 8
 _MIN_CODES = 32
@@ -49,11 +49,11 @@ _KEPT_ROWS = 2_048
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobSubset:
-    """Some of a catalogue's jobs, a bit each.
+    """Some of a catalogue's jobs, as one bit for each job.
 
     Attributes:
         bits: uint8 (ceil(n / 8),), the first job in the lowest bit.
-        n_jobs: How many there are.
+        n_jobs: How many jobs the subset has.
     """
 
     bits: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class JobSubset:
 
     @classmethod
     def of(cls, job_ids: Ids, n: int) -> JobSubset:
-        """The jobs ``job_ids`` (m,), distinct, of a catalogue of ``n``."""
+        """The subset of the distinct jobs ``job_ids`` (m,) in a catalogue of ``n`` jobs."""
         member = np.zeros(n, dtype=bool)
         member[job_ids] = True
         return cls(np.packbits(member, bitorder="little"), len(job_ids))
@@ -72,16 +72,16 @@ class JobSubset:
 
 
 class JobIndex:
-    """The jobs of a market by nearness: coarse by codes, then exact by the market's own vectors.
+    """An index of a market's jobs for nearest neighbours: first coarse, by codes, then exact, by the market's vectors.
 
-    Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid; in its list a job is a code of 4 bits for each 8
-    dimensions (48 bytes at 768, against 1,536 of its float16 vector), compared 32 at once in registers (product
-    quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A search reads the
-    codes of the lists nearest to the applicant, takes 300 jobs and 3 more for each that is wanted, and ranks these by
-    cosine.
+    Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid. In its list a job is a code of 4 bits for each 8
+    dimensions (48 bytes at 768 dimensions, while its float16 vector has 1,536). Codes are compared 32 at once in
+    registers (product quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A
+    search reads the codes of the lists nearest to the applicant, takes 300 jobs and 3 more for each wanted job, and
+    ranks these by cosine.
 
     Args:
-        market: Whose jobs.
+        market: The market of the jobs.
         codes: The trained and filled FAISS index.
     """
 
@@ -93,10 +93,10 @@ class JobIndex:
 
     @classmethod
     def build(cls, market: LabourMarket, progress: bool | None = None) -> JobIndex:
-        """Trains on evenly spaced jobs and adds all; uses every core that FAISS is allowed.
+        """Trains on evenly spaced jobs and adds all jobs; uses every core that FAISS is allowed.
 
         Args:
-            market: Whose jobs.
+            market: The market of the jobs.
             progress: As in :func:`~jobrec_gym.progress.steps`.
         """
         vectors = market.jobs.vectors
@@ -107,7 +107,7 @@ class JobIndex:
         faiss = _library("faiss", n_jobs)
         codes = faiss.index_factory(n_codes * sub_dim, f"IVF{n_lists},PQ{n_codes}x4fs", faiss.METRIC_INNER_PRODUCT)
         for start in steps(n_jobs, _CHUNK, f"indexing the jobs of {market.name}", "job", progress=progress):
-            if not codes.is_trained:  # inside of the first step, so that progress is shown from the start
+            if not codes.is_trained:  # within the first step, so that progress is shown from the start
                 rows = np.linspace(0, n_jobs - 1, min(n_jobs, _TRAINED_PER_LIST * n_lists)).astype(np.int64)
                 codes.train(_padded(vectors[rows], codes.d))
             codes.add(_padded(vectors[start : start + _CHUNK], codes.d))
@@ -117,10 +117,10 @@ class JobIndex:
     def read(cls, market: LabourMarket, file: Path) -> JobIndex:
         """Opens an index that :meth:`write` wrote.
 
-        The file's digest is compared once; while its size, time and inode stay, it is not read for that again.
+        The file's digest is compared once, and again only if its size, time or inode changes.
 
         Raises:
-            ValueError: If the file is not a whole index of as many jobs, was changed, or is of another version.
+            ValueError: If the file is not a whole index of this number of jobs, was changed, or is of another version.
         """
         _require_whole(file)
         try:
@@ -132,7 +132,7 @@ class JobIndex:
         return cls(market, codes)
 
     def write(self, file: Path) -> None:
-        """Writes the index, whole or not at all; after FAISS' own bytes a line of JSON says what wrote them."""
+        """Writes the index, whole or not at all. A line of JSON after FAISS' own bytes names the release."""
         with whole_file(file) as scratch:
             self._faiss.write_index(self._codes, str(scratch))
             said = {"format": _FORMAT, "written_by": written_by(), "sha256": _digest(scratch, scratch.stat().st_size)}
@@ -144,11 +144,11 @@ class JobIndex:
 
         Args:
             applicant: (dim,), unit length.
-            n: How many, at most as many as there are.
+            n: How many jobs, at most the number that may be found.
             subset: The jobs that may be found; ``None`` is all.
 
         Returns:
-            Job ids (n,), distinct; the same whatever else is searched for.
+            Distinct job ids (n,). They do not depend on other searches.
         """
         faiss, codes = self._faiss, self._codes
         wanted = min(_RANKED_AT_LEAST + _RANKED_FOR_ONE * n, len(self._vectors) if subset is None else subset.n_jobs)
@@ -162,8 +162,8 @@ class JobIndex:
                 found = found[found >= 0]
                 if len(found) == wanted or n_probe >= codes.nlist:
                     break
-                n_probe *= 4  # few of the subset lie in the nearest lists
-            if len(found) < n:  # jobs whose code says nothing are not answered with
+                n_probe *= 4  # the nearest lists hold too few jobs of the subset
+            if len(found) < n:  # FAISS leaves out jobs whose code says nothing: rank all
                 found = np.arange(len(self._vectors)) if subset is None else subset.ids()
             return self._ranked(applicant, np.sort(found), n)
 
@@ -179,7 +179,7 @@ class JobIndex:
 
 
 class _Scratch(threading.local):
-    """Memory that each search of a thread uses again: a new megabyte costs more than the search that it is for."""
+    """Memory that a thread's searches reuse, because allocating a megabyte takes longer than the search itself."""
 
     rows: NDArray[np.floating] | None = None
     exact: Any = None
@@ -197,7 +197,7 @@ class _Scratch(threading.local):
 
 def _one_by_one(vectors: NDArray[np.floating], faiss: Any) -> Any:
     if vectors.dtype == np.float16:
-        # FAISS reads float16 by the processor's own instruction; numpy's conversion takes ten times as long.
+        # FAISS reads float16 with the processor's own instruction; numpy's conversion takes ten times as long.
         return faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     return faiss.IndexFlatIP(vectors.shape[1])
 
@@ -220,7 +220,7 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
     Processes that need it at the same time wait for the one that builds it. A market in memory has its index in memory.
 
     Args:
-        market: Whose jobs.
+        market: The market of the jobs.
         progress: As in :func:`~jobrec_gym.progress.steps`.
 
     Raises:
@@ -240,7 +240,7 @@ def open_index(market: LabourMarket, progress: bool | None = None) -> JobIndex:
         logger.warning("the index of market %r is not kept, %s cannot be written: %s", market.name, file.parent, error)
         return JobIndex.build(market, progress)
     try:
-        # By another process meanwhile, or now.
+        # Another process may have built it meanwhile.
         return _found(market, file, is_built_next=True) or _built(market, file, progress)
     finally:
         lock.release()
@@ -250,7 +250,7 @@ def _built(market: LabourMarket, file: Path, progress: bool | None) -> JobIndex:
     index = JobIndex.build(market, progress)
     try:
         index.write(file)
-    except (OSError, RuntimeError) as error:  # FAISS has no class of its own for a full disk
+    except (OSError, RuntimeError) as error:  # FAISS has no error class for a full disk
         logger.warning("The index is not kept, %s cannot be written: %s. It is built again next time.", file, error)
         return index
     for stale in file.parent.glob("jobs-*.faiss"):
@@ -271,7 +271,7 @@ def _found(market: LabourMarket, file: Path, is_built_next: bool = False) -> Job
 
 
 def _require_whole(file: Path) -> None:
-    """Compares an index with what its last line says of it.
+    """Compares an index with the version and digest in its last line.
 
     Raises:
         ValueError: If it has no such line, was changed, or is of another version.
@@ -320,7 +320,7 @@ def _library(name: str, n_jobs: int) -> Any:
 
 @contextlib.contextmanager
 def _one_thread(faiss: Any) -> Iterator[None]:
-    """A search of 0.3 ms gains nothing by threads, and those of OpenMP do not survive a fork."""
+    """Searches in one thread: a search of 0.3 ms gains nothing by more, and OpenMP's threads do not survive a fork."""
     n_threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -330,6 +330,6 @@ def _one_thread(faiss: Any) -> Iterator[None]:
 
 
 def _padded(vectors: NDArray[np.floating], dim: int) -> NDArray[np.float32]:
-    """Rows (n, d) as float32 (n, dim), zeros behind."""
+    """Rows (n, d) as float32 (n, dim), padded with zeros."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     return rows if rows.shape[1] == dim else np.pad(rows, ((0, 0), (0, dim - rows.shape[1])))

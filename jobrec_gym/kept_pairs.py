@@ -1,4 +1,4 @@
-"""Values of (applicant, job) pairs that take long to compute: kept, in at most 64 MB, and equal to the bit."""
+"""Keeps values of (applicant, job) pairs that take long to compute, in at most 64 MB, and equal to the bit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ Values = NDArray[np.float64]
 Compute = Callable[[Ids, Ids], Values]
 
 MAX_BYTES = 1 << 26
-"""What is kept of one market under one simulator, at most."""
+"""The most bytes that are kept for one market under one simulator."""
 
 _VALUE_BYTES, _NOTE_BYTES = 8, 9
-"""What a kept pair takes, and what a row takes beside."""
+"""Bytes of a kept pair, and further bytes of a row."""
 _LEAST_PART, _PART_OF_A_MISS = 256, 4
-"""Pairs of rows that a call computes beside those that it misses: so few that it stays quick."""
+"""Pairs of rows that a call computes beside the missing ones: a fixed number, and some for each missing one. They are
+few, so that a call stays fast."""
 _WHOLE_ROW = 4_096
-"""Jobs up to which a row is computed at once, in a third of a millisecond: parts would each pay a call's own price."""
+"""Up to this many jobs a row is computed at once, in a third of a millisecond; parts would add the cost of calls."""
 _SLOT_BITS = 16
 _FIBONACCI = np.uint64(0x9E3779B97F4A7C15)
 
@@ -35,14 +36,14 @@ def kept_pairs(
     """Keeps the values of a function of pairs, in the way that suits the market's size.
 
     Args:
-        compute: Takes ids (n,) of applicants and of jobs and returns float64 (n,). A pair's value must be the same, to
-            the bit, in every batch.
-        n_applicants: How many there are.
-        n_jobs: How many there are.
-        max_bytes: The most memory that kept rows may take.
+        compute: A function of applicant ids (n,) and job ids (n,) that returns float64 (n,). A pair's value must be the
+            same, to the bit, in every batch.
+        n_applicants: Number of applicants.
+        n_jobs: Number of jobs.
+        max_bytes: The most bytes that kept rows may take.
 
     Returns:
-        :class:`KeptRows` where all pairs fit, else :class:`PreparedPairs`.
+        :class:`KeptRows` if all pairs fit, else :class:`PreparedPairs`.
     """
     if n_applicants * (_VALUE_BYTES * n_jobs + _NOTE_BYTES) <= max_bytes:
         return KeptRows(compute, n_applicants, n_jobs)
@@ -50,7 +51,7 @@ def kept_pairs(
 
 
 class _Kept(Shared):
-    """What is shared by all who use it: a deep copy is the object itself, and a pickle holds no values."""
+    """A shared store: a deep copy is the object itself, and a pickle holds no values."""
 
     def __init__(self, *arguments: Any):
         self._arguments = arguments
@@ -63,10 +64,10 @@ class _Kept(Shared):
 
 
 class KeptRows(_Kept):
-    """Keeps rows: an applicant's values for all jobs, computed when the applicant is met again.
+    """Keeps rows: an applicant's values for all jobs, computed when the applicant comes up a second time.
 
-    A call computes one row, or a few short ones; a long row is computed in parts, a part in each call that misses it.
-    So no call is slow, though one step of many environments may meet many applicants.
+    A call computes one row, or a few short ones. A long row is computed in parts, one part in each call that misses it.
+    So no call is slow, even if one step of many environments has many applicants.
 
     Arguments are those of :func:`kept_pairs`.
     """
@@ -76,13 +77,13 @@ class KeptRows(_Kept):
         self._compute = compute
         # Zeros take no memory before they are written.
         self._rows = np.zeros((n_applicants, n_jobs))
-        # Of each row, how many of its first values are known; unsigned, so that no negative id is below it.
+        # How many values of each row are known, from its beginning. Unsigned, so that no negative id is below it.
         self._n_known = np.zeros(n_applicants, dtype=np.uint64)
         self._is_met = np.zeros(n_applicants, dtype=np.bool_)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept, once all applicants were met."""
+        """Bytes that are kept once all applicants have come up."""
         return self._rows.nbytes + self._n_known.nbytes + self._is_met.nbytes
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Values:
@@ -100,7 +101,7 @@ class KeptRows(_Kept):
         return values
 
     def _computed_with_rows(self, applicant_ids: Ids, job_ids: Ids, again: Ids) -> Values:
-        """Values (n,) of pairs, and a part of the rows of some applicants: together, as a call has its own price."""
+        """Values (n,) of pairs. The same call of ``compute`` also fills a part of the rows of applicants ``again``."""
         if not len(again):
             return self._compute(applicant_ids, job_ids)
         n, n_jobs = len(job_ids), self._rows.shape[1]
@@ -113,18 +114,18 @@ class KeptRows(_Kept):
             rows, columns = np.broadcast_to(owners[:, None], columns.shape)[inside], columns[inside]
             values = self._compute(np.concatenate([applicant_ids, rows]), np.concatenate([job_ids, columns]))
             self._rows[rows, columns] = values[n:]
-            self._n_known[owners] = begin + inside.sum(axis=1)  # last: others read without the lock
+            self._n_known[owners] = begin + inside.sum(axis=1)  # last, because others read without the lock
         return values[:n]
 
 
 class PreparedPairs(_Kept):
-    """Keeps those pairs that were announced, the candidates of an episode that has begun; others are computed.
+    """Keeps prepared pairs, which are the candidates of an episode that has begun; other pairs are computed.
 
-    Each has its slot in a table of 1 MB, where a later one may take its place.
+    Each pair has its slot in a table of 1 MB, where a later pair may replace it.
 
     Args:
         compute: As in :func:`kept_pairs`.
-        n_jobs: How many there are.
+        n_jobs: Number of jobs.
     """
 
     def __init__(self, compute: Compute, n_jobs: int):
@@ -157,6 +158,6 @@ class PreparedPairs(_Kept):
         return values
 
     def _places(self, applicant_ids: Ids, job_ids: Ids) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """A number of each pair, never 0, and its slot."""
+        """A number for each pair, never 0, and the pair's slot."""
         keys = (applicant_ids.astype(np.int64) * self._n_jobs + job_ids).astype(np.uint64) + np.uint64(1)
         return keys, (keys * _FIBONACCI) >> np.uint64(64 - _SLOT_BITS)

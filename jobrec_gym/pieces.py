@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["first_sentences", "windows"]
 
-# Behind a full stop, a question or exclamation mark and a space, behind their wide forms, and at the end of a line.
+# After a full stop, question or exclamation mark and a space; after their wide forms; and at the end of a line.
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\s*\n\s*")  # noqa: RUF001
 _WORD_END = re.compile(r"\s+")
 
@@ -20,11 +20,11 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
 
     Args:
         text: Any text.
-        count_tokens: Answers texts with their numbers of tokens.
-        max_tokens: What a window may hold, at least 1.
+        count_tokens: A function of texts that gives their numbers of tokens.
+        max_tokens: The most tokens of a window, at least 1.
 
     Returns:
-        The windows, in order and without white space around them; ``[text]`` where it fits into one.
+        The windows, in order and without white space around them; ``[text]`` if the text fits into one.
 
     Example:
         >>> windows("One two. Three four. Five six.", lambda texts: [len(text.split()) for text in texts], 4)
@@ -38,7 +38,7 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
     found: list[str] = []
     window, held = "", 0
     for part, size in parts:
-        # Closed where the next part would not fit, or would make it longer by more than it now is too short.
+        # A window is closed if the next part does not fit, or if it would overshoot the aim by more than is missing.
         if held and (held + size > max_tokens or held + size / 2 > aim):
             found.append(window.strip())
             window, held = "", 0
@@ -49,7 +49,8 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
 def first_sentences(text: str, max_length: int) -> str:
     """The beginning of a text, at most ``max_length`` characters, cut at the end of a sentence.
 
-    A text whose last sentence ends before half of that length is cut behind a word, and within one if need be.
+    If the last sentence that fits ends before half of that length, the text is cut after a word, or if need be within
+    one.
 
     Example:
         >>> first_sentences("We bake. We sell what we bake.", 15)
@@ -65,13 +66,13 @@ def first_sentences(text: str, max_length: int) -> str:
 
 
 def _split(text: str, end: re.Pattern[str]) -> list[str]:
-    """The parts of a text, which joined are the text; none is white space alone."""
+    """The parts of a text. Joined, they are the text; no part is only white space."""
     cuts = [0, *(found.end() for found in end.finditer(text)), len(text)]
     return [part for start, stop in itertools.pairwise(cuts) if (part := text[start:stop]).strip()]
 
 
 def _fitting(parts: Sequence[str], count_tokens: TokenCount, max_tokens: int) -> list[tuple[str, int]]:
-    """Parts with their sizes; one that is too long becomes its words, a word that is too long its halves."""
+    """Parts with their sizes. A part that is too long is split into words, a word that is too long into halves."""
     found: list[tuple[str, int]] = []
     for part, size in zip(parts, count_tokens(parts), strict=True):
         if size <= max_tokens or len(part) == 1:

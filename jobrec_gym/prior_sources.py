@@ -1,4 +1,4 @@
-"""Values of (applicant, job) pairs by other sources, such as a language model, as numbers of an observation."""
+"""Values of (applicant, job) pairs from other sources, such as a language model, as numbers in an observation."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ _NO_CUTS = (0.0, 0.0, 0.0)  # thresholds that are never read: a source is asked 
 class SourcedPairValues(PairValues):
     """Pair features of a market, followed by the values of prior sources for each pair, as in an observation.
 
-    A source is
+    A source is one of these:
 
-    * ``"cosine"``;
-    * an array (n_applicants, n_jobs), NaN where it has no value;
-    * a function of applicant ids (n,) and job ids (n,) that returns (n,) numbers;
-    * a simulator, or its plain form. The value is the probability of an application by a recorded or live language
-      model or, if the model gives none, what its decision is worth. A live model is asked only about the pairs that are
-      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far;
+    * ``"cosine"``.
+    * An array (n_applicants, n_jobs), NaN where it has no value.
+    * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
+    * A simulator, or its plain form. The value is the probability of an application by a recorded or live language
+      model or, if the model gives none, the reward of its decision. A live model is asked only about the pairs that are
+      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far.
     * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording
-      or the cosine that is the mean over all applicants. For a function or a live model the mean is unknown, so give
+      or the cosine, this is the mean over all applicants. For a function or a live model the mean is unknown, so give
       the means themselves, ``"less_job_mean": (n_jobs,)``.
 
-    Values are in [0, 1]: those of an array are rescaled by its smallest and largest value, those of a function must be
+    Values are in [0, 1]. Those of an array are rescaled by its smallest and largest value; those of a function must be
     in [0, 1] already.
 
     Args:
-        market: Where applicants and jobs come from.
+        market: The market of the applicants and jobs.
         pair_features: As for :class:`~jobrec_gym.pair_features.PairValues`.
         pair_noise: Likewise; it is not added to sources.
-        sources: Name -> source; the names are columns behind the features.
+        sources: Mapping of names to sources; the names are columns after the features.
 
     Attributes:
-        is_live: Whether a source is asked, at a cost, rather than looked up.
-        described: Name -> what the source is, in words that are the same for the same source.
+        is_live: Whether any source is asked, at a cost, instead of looked up.
+        described: Mapping of names to descriptions; equal sources have equal descriptions.
 
     Raises:
-        ValueError: For a name that is a feature's, a source of another kind, numbers of another shape or outside of
-            what is allowed.
+        ValueError: For a name that is already a feature's, a source of another kind, or numbers of another shape or out
+            of range.
     """
 
     def __init__(
@@ -92,10 +92,11 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
     """A source on a market, see :class:`SourcedPairValues`.
 
     Returns:
-        A function of ids (n,) and (n,) that gives (n,) in [0, 1]; what it is, in words; whether it is asked live.
+        A function of applicant ids (n,) and job ids (n,) that gives numbers (n,) in [0, 1]; its description; and
+        whether it asks a live model.
 
     Raises:
-        ValueError: As there.
+        ValueError: As :class:`SourcedPairValues`.
     """
     less: Any = False
     if isinstance(source, Mapping) and "type" not in source:
@@ -128,12 +129,12 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
         described += f", less the mean of the job ({told})"
     if table is not None:
         return _LookUp(table if means is None else table - means), described, False
-    assert ask is not None  # one of both
+    assert ask is not None  # either `ask` or a table was found
     return ask if means is None else _LessMean(ask, means), described, isinstance(ask, _Live)
 
 
 class _Cosine:
-    """Cosines of applicant and job, brought to [0, 1]."""
+    """Cosines of applicant and job, rescaled to [0, 1]."""
 
     def __init__(self, market: LabourMarket):
         self._market = market
@@ -143,7 +144,7 @@ class _Cosine:
 
 
 class _Function:
-    """What a user's function says, checked."""
+    """The values of a user's function, checked."""
 
     def __init__(self, name: str, function: Callable[[Ids, Ids], ArrayLike]):
         self._name, self._function = name, function
@@ -159,7 +160,7 @@ class _Function:
 
 
 class _LookUp:
-    """Values of a table (n_applicants, n_jobs), brought to [0, 1]; its middle where it has none."""
+    """Values of a table (n_applicants, n_jobs), rescaled to [0, 1]; their mean where the table has none."""
 
     def __init__(self, table: Floats):
         known = table[~np.isnan(table)]
@@ -171,7 +172,7 @@ class _LookUp:
 
 
 class _LessMean:
-    """A source's values less the mean of the job; a half is the mean."""
+    """A source's values minus the mean of the job; 0.5 stands for the mean."""
 
     def __init__(self, ask: Callable[[Ids, Ids], Floats], means: Floats):
         self._ask, self._means = ask, means
@@ -181,7 +182,7 @@ class _LessMean:
 
 
 class _Live:
-    """What a simulator says when it is asked: probabilities, or else what decisions are worth, brought to [0, 1]."""
+    """Values of a simulator that is asked: probabilities, or else rewards of decisions, clipped to [0, 1]."""
 
     def __init__(self, bound: BoundSimulator):
         self._bound = bound
@@ -191,17 +192,17 @@ class _Live:
         feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
         told = feedback.status == "ok"
-        # Of what it was not asked, because of its budget say, it says what it says on average.
+        # A pair that was not asked about, for instance because of the budget, gets the mean of the values so far.
         values = np.where(told, values, self._sum / self._n)
         self._sum, self._n = self._sum + float(values[told].sum()), self._n + int(told.sum())
         return values
 
 
 def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:
-    """A simulator on a market, and what it is in words."""
+    """A simulator on a market, and its description."""
     simulator: Any = make_simulator(source)
     if getattr(simulator, "mode", None) == "probability":
-        # Its probabilities alone are read: nothing is asked to cut them into decisions.
+        # Only its probabilities are read, so no calibration is asked for.
         simulator = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_NO_CUTS))
         return simulator.bind(market), f"{simulator.model}, {simulator.prompt_version}, {simulator.persona}"
     bound = simulator.bind(market)

@@ -18,8 +18,8 @@ ScheduleKind = Literal["linear", "exponential", "cosine", "step", "two_phase"]
 class AnnealSchedule:
     """Weight of the cosine reward after ``t`` agent steps, counted over all environments.
 
-    A pure function of ``t``: errors do not accumulate, and a resumed run has the same weights as an unbroken one. At
-    ``t >= steps`` it is ``end``, exactly. With ``x = t / steps``:
+    It is a pure function of ``t``: errors do not accumulate, and a resumed run has the same weights as an unbroken one.
+    At ``t >= steps`` the weight is exactly ``end``. With ``x = t / steps``, the kinds are:
 
     * ``"linear"``: ``start + (end - start) * x``; over N steps from 1 to 0 that is ``1 - t / N``;
     * ``"exponential"``: ``start * (end / start) ** x``, where an ``end`` of 0 counts as 0.001 on the way;
@@ -82,7 +82,7 @@ class AnnealSchedule:
             x = t / self._length
             weight = self.start * (1 - x) + self.end * x
             return float(min(max(weight, min(self.start, self.end)), max(self.start, self.end)))
-        # An array of one: numpy's powers of a lone scalar round differently.
+        # An array of one number: numpy rounds powers of a scalar differently.
         return float(self.weights([t])[0])
 
     def weights(self, t: ArrayLike) -> NDArray[np.float64]:
@@ -97,7 +97,7 @@ class AnnealSchedule:
         x = np.minimum(t / self._length, 1.0)
         lowest, highest = sorted((self.start, self.end))
         between = np.clip(self._on_the_way(x), lowest, highest)
-        # The ends themselves, whatever rounding makes of them on the way.
+        # The ends are exact, whatever the rounding of `between`.
         return np.where(x < 1, np.where(x > 0, between, self.start), self.end)
 
     @property
@@ -124,7 +124,7 @@ class AnnealSchedule:
     def _on_the_way(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         fall = self.end - self.start
         if self.kind == "linear":
-            # Not start + fall * x: 1 - t / N is to be exact.
+            # Not start + fall * x, because 1 - t / N must be exact.
             return self.start * (1 - x) + self.end * x
         if self.kind == "exponential":
             first, last = max(self.start, _LEAST), max(self.end, _LEAST)

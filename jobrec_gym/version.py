@@ -1,4 +1,4 @@
-"""Which release of this package writes a file."""
+"""The release of this package, for files to name their writer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["written_by"]
 
 
 def written_by() -> str:
-    """This package and its version, as every file names its writer."""
+    """Name and version of this package. Every file that it writes names its writer by this text."""
     try:
         return f"jobrec-gym {metadata.version('jobrec-gym')}"
     except metadata.PackageNotFoundError:  # from a folder of sources

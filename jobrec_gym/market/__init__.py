@@ -1,4 +1,4 @@
-"""The labour market: frozen tables of applicants and jobs, and where they come from."""
+"""The labour market: frozen tables of applicants and jobs, and the sources that they come from."""
 
 from jobrec_gym.market.context import ContextField, ContextTable, ContextValue
 from jobrec_gym.market.folder import market_folder, read_header, write_vectors

@@ -1,4 +1,4 @@
-"""What the tables of a market must hold, checked before anything is built on them."""
+"""Checks of a market's tables, made before anything is built on them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = [
     "check_words",
 ]
 
-_CHECKED_BYTES = 1 << 26  # of vectors; larger ones were checked when they were written
-_CHECKED_ROWS = 16_384  # of vectors at once
+_CHECKED_BYTES = 1 << 26  # vectors up to this size are checked; larger ones were checked when they were written
+_CHECKED_ROWS = 16_384  # rows that are checked at once
 _KINDS = {"keys": ("U", "texts"), "held_out": ("b", "booleans")}
-_INTEGERS = ("i", "integers")  # what other columns hold, of any size
+_INTEGERS = ("i", "integers")  # other columns hold integers of any size
 _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
 
 
 def check_population(side: str, population: Population) -> None:
-    """A population has a row of each table for each key, distinct keys, known levels and unit vectors."""
+    """Checks that tables have a row for each key, that keys are distinct, levels known and vectors of unit length."""
     if not isinstance(population.keys, np.ndarray) or population.keys.dtype.kind != "U":
         raise MarketError(f"`{side}.keys` must be an array of texts, got {population.keys!r:.80}.")
     n = len(population)
@@ -51,7 +51,7 @@ def check_population(side: str, population: Population) -> None:
 
 
 def _check_rows(side: str, population: Population) -> None:
-    """Distinct keys, whole texts and known levels."""
+    """Checks for distinct keys, whole texts and known levels."""
     if population.descriptions is not None:
         _check_texts(side, population.descriptions)
     keys, counts = np.unique(population.keys, return_counts=True)
@@ -67,9 +67,9 @@ def _check_rows(side: str, population: Population) -> None:
 
 
 def check_saved(side: str, population: Population, words: Vocabulary) -> None:
-    """What a file says of a population can be looked up: types, offsets and ranges, also of a large one.
+    """Checks types, offsets and ranges of a population that was read from files, even of a large one.
 
-    Looked at each time that a market is opened: it reads all tables but the vectors.
+    This is done each time that a market is opened. It reads all tables except the vectors.
     """
     if population.vectors.dtype.kind != "f":
         raise MarketError(f"`{side}` vectors must be floats, got {population.vectors.dtype}.")
@@ -85,14 +85,14 @@ def check_saved(side: str, population: Population, words: Vocabulary) -> None:
 
 
 def _check_lists(place: str, lists: SkillLists) -> None:
-    """Lists end to end: none begins before the one before it ends, and none outside of the ids."""
+    """Checks that lists lie end to end: their offsets never fall, and stay within the ids."""
     offsets, n = lists.offsets, len(lists.ids)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != n or (offsets[1:] < offsets[:-1]).any():
         raise MarketError(f"{place}.offsets must ascend from 0 to {n}, the number of ids.")
 
 
 def check_saved_context(name: str, table: ContextTable) -> None:
-    """The same of a field of the context."""
+    """Checks types, offsets and ranges of a field of the context."""
     if wrong := {type(word) for word in table.words} - {str}:
         raise MarketError(f"`context[{name!r}]` must have texts for words, got {sorted(map(str, wrong))}.")
     for side in get_args(Side):
@@ -106,7 +106,7 @@ def check_saved_context(name: str, table: ContextTable) -> None:
 
 
 def check_saved_words(words: Vocabulary) -> None:
-    """Words are texts, and each occupation has a family that is there, or none."""
+    """Checks that words are texts, and that each occupation has an existing family or none."""
     for key, values in words.as_lists().items():
         wanted = int if key == "occupation_families" else str
         if wrong := set(map(type, values)) - {wanted}:
@@ -120,7 +120,7 @@ def check_saved_words(words: Vocabulary) -> None:
 
 
 def check_content(side: str, population: Population) -> None:
-    """What :func:`check_population` leaves out of a large and memory-mapped one: keys, texts, and each vector."""
+    """Checks what :func:`check_population` skips for large memory-mapped tables: keys, texts, and each vector."""
     if not _is_large_and_mapped(population):
         return
     _check_rows(side, population)
@@ -137,7 +137,7 @@ def _check_texts(side: str, texts: Texts) -> None:
         bytes(texts.data).decode()
     except UnicodeDecodeError as error:
         raise MarketError(f"`{side}.description_bytes` must be UTF-8: {error}.") from None
-    # A text begins with a character, not within one.
+    # A text must begin with a character, not within one.
     begins = offsets[:-1][offsets[:-1] < n_bytes]
     if (texts.data[begins] & 0xC0 == 0x80).any():
         raise MarketError(f"`{side}.description_offsets` must not cut a character.")
@@ -150,7 +150,7 @@ def _is_large_and_mapped(population: Population) -> bool:
 def check_lengths(
     side: str, vectors: NDArray[np.floating], first_row: int, keys: NDArray[np.str_] | None = None
 ) -> None:
-    """Each vector has unit length; ``first_row`` is the row of ``vectors[0]``."""
+    """Checks that each vector has unit length; ``first_row`` is the row number of ``vectors[0]``."""
     norms = np.linalg.norm(vectors.astype(np.float32, copy=False), axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) < _LENGTH_TOLERANCE))
     if len(bad):
@@ -164,7 +164,7 @@ def check_lengths(
 
 
 def check_words(side: str, population: Population, words: Vocabulary) -> None:
-    """Every id has a word."""
+    """Checks that every id has a word."""
     if not _is_large_and_mapped(population):  # as above
         _check_ids(side, population, words)
 
@@ -185,7 +185,7 @@ def _check_ids(side: str, population: Population, words: Vocabulary) -> None:
 
 
 def check_context(name: str, table: ContextTable, applicants: Population, jobs: Population) -> None:
-    """A field of the context has an entry a row on both sides, and holds what its kind can."""
+    """Checks that a field of the context has one entry for each row of both sides, of a type that its kind allows."""
     check_context_name(name)
     if table.kind not in get_args(ContextKind):
         raise MarketError(f"`context[{name!r}]` must be of a kind of {get_args(ContextKind)}, got {table.kind!r}.")
@@ -214,7 +214,7 @@ def _check_entries(place: str, table: ContextTable, entries: NDArray[Any] | Skil
 def check_word_vectors(
     field: str, vectors: NDArray[np.floating] | None, names: tuple[str, ...], block_dim: int
 ) -> None:
-    """Every word has a vector, where words are encoded at all."""
+    """Checks that every word has a finite vector, if words are encoded at all."""
     if vectors is None:
         return
     if vectors.shape != (len(names), block_dim):

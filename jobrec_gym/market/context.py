@@ -1,4 +1,4 @@
-"""What a market knows of both sides besides skills, such as place and pay, and how each field is compared."""
+"""The context of a market: fields of both sides besides skills, such as place and pay, and how they are compared."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ContextKind = Literal["category", "number", "flag", "set", "at_least", "at_most"
 """How the values of two sides are compared, see :class:`ContextField`."""
 
 ContextValue = str | float | bool | tuple[str, ...]
-"""A value of a category, a number, a flag, a set."""
+"""A value of a category, number, flag or set."""
 
 Context = Mapping[str, str | Sequence[str | None]]
-"""What a loader is told of each field: its kind, ``"category"``; or the columns of applicants and of jobs, and it is a
-category; or kind and columns, as of :class:`ContextField`."""
+"""The argument ``context`` of a loader. For each field it has the kind, such as ``"category"``; or the columns of
+applicants and of jobs, for a category; or kind and columns, as in :class:`ContextField`."""
 
 Side = Literal["applicants", "jobs"]
 
@@ -45,22 +45,23 @@ RESERVED_NAMES = frozenset(
         *("key", "title", "hard", "soft", "experience", "occupation", "family", "description", "split"),
     )
 )
-"""What is the name of something else already, of a column, a pair feature or a part of the planted utility."""
+"""Names that something else already has: a column, a pair feature or a part of the planted utility."""
 
 UNKNOWN = -1
-"""Place of a category, and value of a flag, that is not known."""
+"""The place of an unknown category, and the value of an unknown flag."""
 
 
 class ContextField(NamedTuple):
-    """What is compared, and in which columns it stands.
+    """How a field of the context is compared, and in which columns it stands.
 
     Attributes:
-        kind: ``"category"`` and ``"flag"``: 1 if both are equal, else 0. ``"set"``: the share of what the job asks for
-            that the applicant has. ``"number"``: ``exp(-|x - y| / s)``, where s is the standard deviation of the jobs.
-            ``"at_least"``: 1 if the applicant's number is at least the job's, such as years of experience.
-            ``"at_most"``: 1 if it is at most the job's, such as a wished pay. What is unknown on one side fits by .5.
-        applicants: Their column; ``None``: the one with the field's name.
-        jobs: Theirs.
+        kind: How the values of applicant and job are compared. The result is 0.5 if one of them is unknown.
+            ``"category"`` and ``"flag"``: 1 if both are equal, else 0. ``"set"``: the share of the job's entries that
+            the applicant has. ``"number"``: ``exp(-|x - y| / s)``, where s is the standard deviation of the jobs.
+            ``"at_least"``: 1 if the applicant's number is at least the job's, such as years of experience, else 0.
+            ``"at_most"``: 1 if it is at most the job's, such as a wished pay, else 0.
+        applicants: The applicants' column; ``None`` is the one with the field's name.
+        jobs: The jobs' column, likewise.
     """
 
     kind: ContextKind
@@ -70,7 +71,7 @@ class ContextField(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContextTable:
-    """One field of a market's context, on both sides; row ``i`` is that of the population.
+    """One field of a market's context, on both sides; row ``i`` belongs to row ``i`` of the population.
 
     Attributes:
         kind: See :class:`ContextField`.
@@ -78,7 +79,7 @@ class ContextTable:
             where unknown. A number: float64, NaN where unknown. A set: lists of places in ``words``, empty where
             unknown.
         jobs: (n_jobs,), likewise.
-        words: What categories and sets refer to.
+        words: The words that categories and sets refer to.
         shown: Whether the field is part of ``"all"`` pair features, of pictures, of documents and of the market's
             fingerprint. A field that is not shown can still be named as a pair feature.
     """
@@ -95,7 +96,7 @@ class ContextTable:
     ) -> ContextTable:
         """The table of values of both sides; ``None`` is unknown.
 
-        Words that differ only by case or spaces are one, so that ``berlin`` is ``Berlin``.
+        Words that differ only by case or spaces count as one word, so ``berlin`` is ``Berlin``.
         """
         sides = [list(applicants), list(jobs)]
         words = _with_words((), (value for rows in sides for value in rows))
@@ -109,7 +110,7 @@ class ContextTable:
         return replace(self, applicants=_packed(self.kind, rows, words), words=words)
 
     def take(self, applicant_rows: NDArray[np.integer], job_rows: NDArray[np.integer]) -> ContextTable:
-        """Some of the rows of both sides, in this order."""
+        """Some rows of both sides, in the given order."""
         taken = [
             table.take(rows) if isinstance(table, SkillLists) else table[rows]
             for table, rows in ((self.applicants, applicant_rows), (self.jobs, job_rows))
@@ -124,15 +125,15 @@ class ContextTable:
         return replace(self, applicants=sides[0], jobs=sides[1])
 
     def columns(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Applicants and jobs of a kind that is no set."""
+        """The arrays of applicants and of jobs, for a kind other than ``"set"``."""
         return cast("NDArray[Any]", self.applicants), cast("NDArray[Any]", self.jobs)
 
     def lists(self) -> tuple[SkillLists, SkillLists]:
-        """Applicants and jobs of a set."""
+        """The lists of applicants and of jobs, for the kind ``"set"``."""
         return cast("SkillLists", self.applicants), cast("SkillLists", self.jobs)
 
     def value(self, side: Side, row: int) -> ContextValue | None:
-        """What is known of a row; ``None`` where nothing is."""
+        """The value of a row; ``None`` if it is unknown."""
         table = getattr(self, side)
         if isinstance(table, SkillLists):
             return tuple(self.words[place] for place in table[row].tolist()) or None
@@ -155,15 +156,15 @@ class ContextTable:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any] | SkillLists:
-        """The table of a side."""
+        """The entries of one side, from the arrays of :meth:`arrays`."""
         return arrays["values"] if "values" in arrays else SkillLists(arrays["offsets"], arrays["ids"])
 
 
 def check_context_name(name: Any) -> None:
-    """Refuses a name that is no text, or that of something else.
+    """Refuses a name that is not a text, or that something else already has.
 
     Raises:
-        MarketError: If it is.
+        MarketError: For such a name.
     """
     if not isinstance(name, str) or not name.strip():
         raise MarketError(f"`context` must name its fields by texts, e.g. 'place', got {name!r}.")
@@ -172,10 +173,10 @@ def check_context_name(name: Any) -> None:
 
 
 def context_fields(context: Context | None) -> dict[str, ContextField]:
-    """What a loader is told of the context, field by field.
+    """The argument ``context`` of a loader, as fields by name.
 
     Raises:
-        MarketError: For a name that is taken, an unknown kind, or what is no such mapping.
+        MarketError: For a name that is taken, an unknown kind, or a value that is not such a mapping.
     """
     if context is None:
         return {}
@@ -208,7 +209,7 @@ def _is_column(column: Any) -> bool:
 
 
 def _with_words(words: Sequence[str], values: Iterable[ContextValue | None]) -> tuple[str, ...]:
-    """The words, and behind them those of the values that are none of them; of spellings the first in order."""
+    """The words, followed by new words of the values. Of several spellings of a new word, the first in order stays."""
     known = {_folded(word): word for word in words}
     new: dict[str, str] = {}
     for value in values:

@@ -1,4 +1,4 @@
-"""A market in a folder: ``market.json`` and one ``.npy`` a table, so that each is memory-mapped; no pickle."""
+"""A market in a folder: ``market.json`` and one ``.npy`` file for each table, which is memory-mapped; no pickle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NOTES = ("left_out", "cut")
 
 
 class MarketTables(Protocol):
-    """What is written of a market; a :class:`~jobrec_gym.market.LabourMarket` has it all."""
+    """The parts of a market that are written; a :class:`~jobrec_gym.market.LabourMarket` has them all."""
 
     name: str
     applicants: Population
@@ -63,8 +63,8 @@ class MarketTables(Protocol):
 def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty folder to write a market into; when the block ends well, it takes the place of ``path``.
 
-    ``path`` appears whole or not at all; an existing market there is replaced. Whenever a kill comes, the old market or
-    the new one is there for who opens ``path`` next, see :func:`is_saved_market`.
+    ``path`` appears whole or not at all; an existing market there is replaced. After a kill, the next reader of
+    ``path`` finds the old market or the new one, see :func:`is_saved_market`.
 
     Raises:
         MarketError: If ``path`` exists and is neither a saved market nor an empty folder, or is a mount point.
@@ -72,13 +72,13 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     folder = Path(path)
     with whole_folder(folder, is_saved_market, "market", MarketError) as new:
         yield new
-    # Its writer need not read it again to know that it is whole.
+    # The writer need not read the market again to know that it is whole.
     if is_saved_market(folder):
         remember(folder, market_files(folder, read_header(folder)))
 
 
 def write_market(market: MarketTables, path: str | os.PathLike[str], dtype: str | None = None) -> None:
-    """Writes a market to a folder, whole or not at all, as :meth:`~jobrec_gym.market.LabourMarket.save` has it."""
+    """Writes a market to a folder, whole or not at all, see :meth:`~jobrec_gym.market.LabourMarket.save`."""
     with market_folder(path) as new:
         sums = {}
         for side in _SIDES:
@@ -94,10 +94,10 @@ def write_vectors(
     """Writes a table of unit rows chunk by chunk, with at most one chunk in memory.
 
     Args:
-        file: Where to, an ``.npy`` file.
-        chunks: Consecutive rows, each chunk (any, dim).
-        shape: Of the whole table, (n, dim).
-        dtype: In which the rows are kept.
+        file: The ``.npy`` file.
+        chunks: Consecutive rows; each chunk is (any, dim).
+        shape: Shape of the whole table, (n, dim).
+        dtype: Type in which the rows are kept.
 
     Returns:
         SHA-256 of the table, as hex.
@@ -129,7 +129,7 @@ def write_tables(
     made_from: Mapping[str, Any] | None = None,
     applicant_vectors_sha256: str | None = None,
 ) -> None:
-    """Writes all but the vectors of both sides, see :meth:`~jobrec_gym.market.LabourMarket.write_tables`."""
+    """Writes everything but the vectors of both sides, see :meth:`~jobrec_gym.market.LabourMarket.write_tables`."""
     applicants = applicant_vectors_sha256 or array_digest(mapped_array(folder / "applicants.npy"))
     files = {"applicants.npy": applicants, "jobs.npy": job_vectors_sha256}
 
@@ -165,7 +165,7 @@ def write_tables(
         ],
     }
     text = json.dumps(header, ensure_ascii=False).encode()
-    # In front of the text that it is of, so that nobody has to write JSON anew to compare it.
+    # The digest stands before the text that it is of, so that the text can be compared without writing JSON again.
     (folder / HEADER).write_bytes(_digest_of(text) + text[1:])
 
 
@@ -179,7 +179,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         side: Population.from_tables(
             mapped_array(folder / f"{side}.npy"),
             {
-                # Plain views: an entry of a `np.memmap` costs three times that of an array.
+                # Plain views: reading an entry of a `np.memmap` takes three times as long as of an array.
                 key: mapped_array(folder / _TABLES / f"{side}-{key}.npy").view(np.ndarray)
                 for key in (*TABLE_KEYS, *DESCRIPTION_KEYS)
                 if key in TABLE_KEYS or side in header.get("described", ())
@@ -205,7 +205,7 @@ def read_tables(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """What ``market.json`` of a saved market says.
+    """The content of a saved market's ``market.json``.
 
     Raises:
         MarketError: If the folder holds no market of this format, or the file was changed.
@@ -235,7 +235,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def market_files(folder: Path, header: Mapping[str, Any]) -> list[Path]:
-    """All files that a saved market is made of, ``market.json`` first."""
+    """All files of a saved market, ``market.json`` first."""
     listed = header.get("files")
     if listed is None:
         names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.npy"))
@@ -245,11 +245,11 @@ def market_files(folder: Path, header: Mapping[str, Any]) -> list[Path]:
 
 
 def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
-    """Every array is the one that was written.
+    """Checks that every array is the one that was written.
 
     Raises:
-        MarketError: If one is not, or the market is one of those that have no digests.
-        OSError, ValueError: If one cannot be read.
+        MarketError: If an array differs, or if the market was written by a release without digests.
+        OSError, ValueError: If an array cannot be read.
     """
     listed = header.get("files")
     if listed is None:
@@ -263,7 +263,7 @@ def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
 
 
 def is_saved_market(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a market; one that a kill left beside its place is put back first."""
+    """Whether a folder says that it holds a market. A market that a killed process left beside it is put back first."""
     folder = Path(path)
     put_back(folder)
     return (folder / HEADER).is_file()
@@ -286,10 +286,10 @@ def _read_context(folder: Path, fields: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
-    """By its number: a field's name may hold what no file name may."""
+    """File of a field of the context. It is named by number, because a field's name may not fit into a file name."""
     return folder / _TABLES / f"context-{number}-{side}-{key}.npy"
 
 
 def _digest_of(text: bytes) -> bytes:
-    """What stands in front of a header instead of its bracket."""
+    """The beginning of a header with a digest, which replaces the opening bracket."""
     return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '

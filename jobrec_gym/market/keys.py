@@ -1,4 +1,4 @@
-"""Rows by the source's own keys: how an applicant or a job is named by a user."""
+"""Finds the row of an applicant or a job that a user names, for instance by the source's own key."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jobrec_gym.market.tables import Profile
 __all__ = ["find_row", "find_rows"]
 
 _COMPARED = 2_000
-"""Keys that an unknown one is compared with for a near miss, the likest letter by letter; comparing a million takes
-minutes."""
+"""How many keys an unknown one is compared with for a near miss: those with the most similar letters. Comparing a
+million would take minutes."""
 
 
 def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> int:
@@ -29,7 +29,7 @@ def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> i
         which: A row (any integer), a key (any text, ``"5"`` too), or a profile, whose row and key must fit.
 
     Raises:
-        ValueError: For a row that is not there, an unknown key, or one of several rows.
+        ValueError: For a row that does not exist, an unknown key, or a key of several rows.
         TypeError: For anything else.
     """
     if isinstance(which, str):
@@ -56,16 +56,16 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
 
     Args:
         side: As in :func:`find_row`.
-        keys: (n,).
-        asked: Keys, may repeat.
+        keys: (n,), the keys of that side.
+        asked: The keys to find; they may repeat.
 
     Returns:
-        int64, a row for each of ``asked``.
+        int64, one row for each of ``asked``.
 
     Raises:
-        ValueError: For an unknown key, with a near miss, or one of several rows, with the first two.
+        ValueError: For an unknown key, with a near miss, or for a key of several rows, with the first two.
     """
-    # Loaders bring keys to normal form C; what is typed may have another.
+    # Loaders bring keys to Unicode's normal form C; a typed key may have another form.
     wanted = {key: (key, unicodedata.normalize("NFC", key)) for key in map(str, asked)}
     found: dict[str, list[int]] = {}
     forms = [form for some in wanted.values() for form in some]

@@ -53,7 +53,7 @@ _WAYS_OUT = {
     errno.EACCES: "change its rights, or take a copy",
     errno.EPERM: "change its rights, or take a copy",
 }
-"""What to do where the system does not let a market be read that may well be whole."""
+"""What to do if the system refuses to open a market, which may well be whole."""
 
 
 class LabourMarket:
@@ -64,8 +64,8 @@ class LabourMarket:
 
     Args:
         name: A short name.
-        applicants: Those who receive recommendations.
-        jobs: What can be recommended.
+        applicants: The people who receive recommendations.
+        jobs: The jobs that can be recommended.
         vocabulary: The words that the tables refer to.
         title_vectors: float (n_titles, block_dim), unit rows; ``None`` if titles are not encoded.
         experience_vectors: float (n_experiences, block_dim), unit rows; ``None`` if not encoded.
@@ -73,12 +73,12 @@ class LabourMarket:
         left_out: Parts of the source that were left out, one phrase each, such as ``"3 of 9 jobs, which have no
             skills"``.
         cut: Parts of the source that were too long to be read whole, likewise.
-        context: What is known of both sides beside these, by name, such as their places; see
-            :class:`~jobrec_gym.market.context.ContextTable`. Each is a pair feature.
+        context: Further fields of both sides, by name, such as their places; see
+            :class:`~jobrec_gym.market.context.ContextTable`. Each field is a pair feature.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.
 
     Attributes:
-        folder: Where a saved market lies; ``None`` for one in memory.
+        folder: The folder of a saved market; ``None`` for one in memory.
         job_vectors_sha256: SHA-256 of a saved market's job vectors, computed when they were written. It tells whether
             an index was made from these vectors.
 
@@ -182,7 +182,7 @@ class LabourMarket:
     @property
     def spec(self) -> MarketSpec | None:
         """How :func:`load_market` finds this market again; ``None`` for one made in memory, see :meth:`to_spec`."""
-        return copy.deepcopy(self._spec)  # the caller's to change; this one is what pickles go by
+        return copy.deepcopy(self._spec)  # the caller may change it; pickles use this one
 
     @property
     def block_dim(self) -> int:
@@ -193,14 +193,14 @@ class LabourMarket:
         """The words of an applicant, by row or by key.
 
         Args:
-            applicant: An integer is a row, a text is a key, also one that looks like a number: ``"5"`` is not row 5.
+            applicant: An integer is a row. A text is a key, even if it looks like a number: ``"5"`` is not row 5.
 
         Returns:
             A frozen profile. Its ``id`` is the row; :func:`~jobrec_gym.recommendations.recommend` takes the profile
             itself.
 
         Raises:
-            ValueError: For a row that is not there, an unknown key, or a key of several rows.
+            ValueError: For a row that does not exist, an unknown key, or a key of several rows.
             TypeError: For anything but an integer and a text.
 
         Example:
@@ -236,28 +236,30 @@ class LabourMarket:
 
         Args:
             rows: Mappings like the rows of a file of applicants, ``{"key": "p1", "hard": ["SQL"], "seniority": 2}``,
-                or such a file, read by its own ending. They take the place of the market's applicants, row 0 is the
-                first; all are of the train split.
-            columns: Which entry holds what, as in :func:`~jobrec_gym.loaders.tables.load_csv`, like the other
-                arguments; ``None``, here and below, is as the market itself was loaded, where that is known.
+                or such a file, read by its own ending. They replace the market's applicants, the first one as row 0.
+                All are in the train split.
+            columns: Which entry holds what. This and all arguments below are as in
+                :func:`~jobrec_gym.loaders.tables.load_csv`. ``None`` takes the value with which the market itself was
+                loaded, if that is known.
             text_columns: Which of ``"hard", "soft"`` hold free text.
             skill_separator: What separates skills in a text.
             context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
                 A field that a row does not have is unknown.
-            encoder: That of the jobs, which a saved market does not know: the default one unless given.
-            cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+            encoder: The encoder of the jobs. A saved market does not know it; the default encoder is used unless this
+                is given.
+            cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
 
         Returns:
             A market in memory. Its applicants have the vectors that they would have had in the file.
 
         Raises:
-            MarketError: For a row that is wrong, or an encoder that is not the one of the jobs.
+            MarketError: For a row that is wrong, or an encoder other than that of the jobs.
 
         Example:
             >>> market = load_market("csv:jobs.csv", applicants="people.csv", encoder="hashing")  # doctest: +SKIP
             >>> market.with_applicants([{"key": "new", "hard": ["SQL", "Python"]}]).applicant("new")  # doctest: +SKIP
         """
-        # By its name: what reads and encodes stands above a market.
+        # Imported by name: the loaders depend on markets, not the other way round.
         newcomers = importlib.import_module("jobrec_gym.loaders.newcomers")
         read = newcomers.newcomers_of(
             self,
@@ -282,13 +284,13 @@ class LabourMarket:
                 of these applicants.
         """
         market = LabourMarket(self.name, applicants, self.jobs, vocabulary, **tables)
-        # An index of these jobs is found where it lies.
+        # The jobs are the same, so their index stays where it is.
         object.__setattr__(market, "folder", self.folder)
         object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
         return market
 
     def summary(self) -> str:
-        """What was understood of the source, in five lines: rows, skills a row, left out, cut, and the first job.
+        """What was understood of the source, in five lines: rows, skills per row, left out, cut, and the first job.
 
         Example:
             >>> print(load_market("default").summary())  # doctest: +SKIP
@@ -296,22 +298,21 @@ class LabourMarket:
         return summarise(self)
 
     def family_id(self, population: Population, ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Family of each of the rows ``ids`` of a side, -1 where unknown; same shape as ``ids``."""
+        """Families of the rows ``ids`` of one side, -1 where unknown; same shape as ``ids``."""
         families = np.append(np.asarray(self.vocabulary.occupation_families, dtype=np.int64), -1)
         return families[population.occupation_ids[ids]]
 
     def action_features(self, job_fields: Sequence[str] = ()) -> NDArray[np.floating]:
-        """Table of job vectors, one row a job.
+        """Table of job vectors, one row for each job.
 
         Args:
-            job_fields: Blocks to append behind ``hard | soft``: ``"title"``, ``"experience"``, in this order of the
-                argument.
+            job_fields: Blocks to append after ``hard | soft``, in this order: ``"title"``, ``"experience"``.
 
         Returns:
-            float (n_jobs, (2 + len(job_fields)) * block_dim), read-only. The appended blocks have unit length each.
+            float (n_jobs, (2 + len(job_fields)) * block_dim), read-only. Each appended block has unit length.
 
         Raises:
-            ValueError: For an unknown field, or one that this market has no vectors of.
+            ValueError: For an unknown field, or one without vectors in this market.
         """
         fields = tuple(job_fields)
         if not fields:
@@ -342,12 +343,12 @@ class LabourMarket:
             job_ids: Integers (n,).
 
         Returns:
-            float32 (n,); the same to the bit whether a pair is asked alone or in a batch.
+            float32 (n,). A value is the same to the bit, alone or in a batch.
         """
         return self.cosine_of(gathered(self.applicants.vectors, applicant_ids), job_ids)
 
     def cosine_of(self, vectors: NDArray[np.float32], job_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """:meth:`cosine` where the applicants' vectors are at hand already.
+        """:meth:`cosine` from the applicants' vectors, if the caller has them already.
 
         Args:
             vectors: float32 (n, 2 * block_dim), of unit length.
@@ -359,7 +360,7 @@ class LabourMarket:
         return row_products(vectors, gathered(self.jobs.vectors, job_ids))
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything in the market, as hex: equal for equal words, vectors and context that is shown."""
+        """SHA-256 of the market's content, as hex: equal for equal words, vectors and shown context."""
         digest = hashlib.sha256(json.dumps(self.vocabulary.as_lists()).encode())
         for array in self._arrays():
             digest.update(f"{array.dtype}{array.shape}".encode())
@@ -377,7 +378,7 @@ class LabourMarket:
         """How :func:`load_market` finds this market again, in plain JSON.
 
         Raises:
-            ValueError: For a market made in memory, which has no place to be found at.
+            ValueError: For a market made in memory, which cannot be found again.
         """
         if self._spec is None:
             raise ValueError(
@@ -392,13 +393,14 @@ class LabourMarket:
         return load_market(spec)
 
     def save(self, path: str | os.PathLike[str], dtype: str | None = None) -> LabourMarket:
-        """Writes the market to a folder: ``market.json`` and one ``.npy`` a table, so that each is memory-mapped.
+        """Writes the market to a folder: ``market.json`` and one ``.npy`` file for each table, which is memory-mapped.
 
-        The folder appears whole or not at all; an existing market there is replaced. No pickle.
+        The folder appears whole or not at all; an existing market there is replaced. No pickle is written.
 
         Args:
             path: The folder.
-            dtype: ``"float16"`` halves the vectors of applicants and jobs, ``"float32"``; ``None`` keeps theirs.
+            dtype: Type of the vectors of applicants and jobs, ``"float16"`` (half the size) or ``"float32"``. ``None``
+                keeps their present type.
 
         Returns:
             The saved market, memory-mapped from the folder.
@@ -407,12 +409,12 @@ class LabourMarket:
         return self.load(path)
 
     def write_tables(self, folder: Path, job_vectors_sha256: str, made_from: Mapping[str, Any] | None = None) -> None:
-        """Writes all but the vectors of applicants and jobs into a folder where these lie already.
+        """Writes everything but the vectors of applicants and jobs into a folder that has these already.
 
         Args:
-            folder: From :func:`~jobrec_gym.market.market_folder`.
-            job_vectors_sha256: What :func:`~jobrec_gym.market.write_vectors` returned for ``jobs.npy``.
-            made_from: What the market was made from, plain JSON, for a maker that wants to know it again.
+            folder: A folder from :func:`~jobrec_gym.market.market_folder`.
+            job_vectors_sha256: The result of :func:`~jobrec_gym.market.write_vectors` for ``jobs.npy``.
+            made_from: The inputs that the market was made from, in plain JSON, by which its maker recognises it.
         """
         write_tables(self, folder, job_vectors_sha256, made_from)
 
@@ -420,8 +422,8 @@ class LabourMarket:
     def load(cls, path: str | os.PathLike[str], verify: bool | None = None) -> LabourMarket:
         """Opens a saved market; its tables are memory-mapped, and a million jobs open in a moment.
 
-        Types, offsets and ranges are checked each time. The first time that the files are seen, by their sizes, times
-        and inodes, each array is also compared with its digest; that they are whole is then remembered in the cache.
+        Types, offsets and ranges are checked each time. Each array is also compared with its digest when the files are
+        new to the cache, which knows files by their sizes, times and inodes and remembers which ones were whole.
 
         Args:
             path: The folder.
@@ -432,7 +434,7 @@ class LabourMarket:
             MarketError: If the folder holds no market of this format, is not whole, or was changed.
         """
         folder = Path(path).absolute()
-        is_saved_market(folder)  # puts back what a kill left beside its place
+        is_saved_market(folder)  # puts back a market that a killed process left beside it
         header = read_header(folder)
         try:
             tables = read_tables(folder, header)
@@ -450,7 +452,7 @@ class LabourMarket:
                     check_digests(folder, header)
                 remember(folder, files)
             for array in market._all_arrays():
-                give_back(array)  # the checks have read what a process may never need
+                give_back(array)  # the checks have read pages that this process may never need
             object.__setattr__(market, "folder", folder)
             object.__setattr__(market, "job_vectors_sha256", header["job_vectors_sha256"])
             return market
@@ -469,14 +471,14 @@ class LabourMarket:
         return arrays + [table for table in (self.title_vectors, self.experience_vectors) if table is not None]
 
     def _all_arrays(self) -> Iterator[NDArray[Any]]:
-        """Those of the context, too."""
+        """All arrays, those of the context included."""
         yield from self._arrays()
         for table in self.context.values():
             for side in ("applicants", "jobs"):
                 yield from table.arrays(side).values()
 
     def _context_of(self, side: Side, row: int) -> dict[str, ContextValue]:
-        """What is known and shown of a row beside its skills."""
+        """The known and shown fields of a row's context."""
         values = {name: table.value(side, row) for name, table in self.context.items() if table.shown}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -504,19 +506,19 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
 
     Args:
         source: ``"default"`` (the generated market over the embedded taxonomy), ``"recorded"`` (a part of it; a
-            language model was asked about every pair of it), the folder of a saved market, a file whose ending says
-            what it is (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet,
+            language model was asked about all its pairs), the folder of a saved market, a file whose ending says what
+            it is (``"jobs.csv"``), ``"SCHEME:PATH"`` with a scheme of ``onet, esco, csv, json, jsonl, parquet,
             json-resume, job-posting, dynaq-json``, a dictionary ``{"source": ..., keyword: ...}``, or a market, which
             comes back as it is.
-        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``; of a saved market
+        **kwargs: Keywords of the source, e.g. ``n_jobs=100_000`` or ``split_by="occupation"``. For a saved market it is
             ``verify``, see :meth:`LabourMarket.load`.
 
     Returns:
-        The market. Equal calls share one object while it is among the last eight and the files that it came from have
-        not changed. Paths are recorded as absolute ones.
+        The market. Equal calls share one object while it is among the last eight and its files have not changed. Paths
+        are recorded as absolute ones.
 
     Raises:
-        MarketError: If there is no such source, or what is there is not a market.
+        MarketError: If there is no such source, or if it is not a market.
     """
     if isinstance(source, LabourMarket):
         if kwargs:
@@ -533,7 +535,7 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
     kwargs = {key: plain_option(key, value) for key, value in kwargs.items()}
     try:
         options = json.dumps(kwargs, sort_keys=True)
-    except TypeError:  # an object among the keywords, such as an encoder: nothing to find the market by again
+    except TypeError:  # an object among the keywords, such as an encoder: the market cannot be found again
         return _open(text, kwargs, recorded=False)
     return _load_cached(text, options, file_states([text, *kwargs.values()]))
 

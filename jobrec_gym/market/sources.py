@@ -1,4 +1,4 @@
-"""Where markets come from: names, schemes and paths, and the loaders behind them, imported when asked for."""
+"""Sources of markets: names, schemes and paths, and their loaders, which are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def register_market_source(scheme: str, entry_point: str) -> None:
     """Adds a source to :func:`~jobrec_gym.market.load_market`.
 
     Args:
-        scheme: What stands before the colon in ``load_market("SCHEME:PATH")``, or the whole name for a source without a
+        scheme: The part before the colon in ``load_market("SCHEME:PATH")``, or the whole name of a source without a
             path.
         entry_point: ``"module:function"``, imported when first used. The function takes the path (if there is one) and
             the keywords of :func:`~jobrec_gym.market.load_market`, and returns a
@@ -82,13 +82,13 @@ def find_loader(source: str) -> Callable[..., Any] | None:
 
 
 def _kind_of_file(source: str) -> str | None:
-    """The scheme of a file that is named without one, by its ending; ``None`` where the source names no file.
+    """The scheme of a file that is named without one, by its ending; ``None`` if the source is not a file.
 
     Raises:
-        MarketError: For a file whose ending says nothing.
+        MarketError: For a file with an unknown ending.
     """
     is_file = False
-    with contextlib.suppress(OSError, ValueError):  # what can be no path
+    with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
         is_file = Path(source).is_file()
     if not is_file:
         return None
@@ -97,20 +97,20 @@ def _kind_of_file(source: str) -> str | None:
 
 
 _met: dict[str, str] = {}
-"""Folders of markets by the relative path under which they were first met, for who goes to another folder since."""
+"""Folders of markets by the relative path under which they were first opened, for a process that changes its folder."""
 
 
 def absolute(source: str) -> str:
     """The source with its path made absolute, so that a worker in another folder finds it too; ``~`` is expanded.
 
-    A relative path that is not there is the folder that it was when it was first met.
+    A relative path that does not exist stands for the folder that it was when it was first opened.
     """
     scheme, colon, path = source.partition(":")
     if colon and scheme in _SOURCES:
         return f"{scheme}:{Path(path).expanduser().absolute()}" if path else source
     if source in _SOURCES:
         return source
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home, or what can be no path
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home folder, or a text that cannot be a path
         folder = Path(source).expanduser()
         if folder.exists():
             _met.setdefault(source, str(folder.absolute()))
@@ -119,7 +119,7 @@ def absolute(source: str) -> str:
 
 
 def plain_option(name: str, value: Any) -> Any:
-    """A keyword's value as plain JSON has it, where it has one; paths are absolute."""
+    """A keyword's value in plain JSON, if it has such a form; paths are made absolute."""
     if isinstance(value, os.PathLike):
         return str(Path(value).expanduser().absolute())
     if name in _PATHS and isinstance(value, str):
@@ -130,14 +130,14 @@ def plain_option(name: str, value: Any) -> Any:
 
 
 def file_states(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
-    """State of the files that options name, and of those in the folders that they name: equal while nothing changes."""
+    """State of the files that options name, and of the files in folders that they name. Equal states mean no change."""
     found = []
     for option in options:
         if isinstance(option, str):
             for text in filter(None, (option, option.partition(":")[2])):
                 path = Path(text)
                 with contextlib.suppress(OSError, ValueError):
-                    # A saved market is written whole, so its header speaks for it; an index may join it at any time.
+                    # A saved market is written whole, so its header stands for it; an index may be added at any time.
                     saved = is_saved_market(path)
                     for file in (path / HEADER,) if saved else (path, *(path.iterdir() if path.is_dir() else ())):
                         state = file.stat()

@@ -13,11 +13,11 @@ __all__ = ["Summarised", "summarise"]
 
 _SKILLS_SHOWN = 5
 _WIDTH = 60
-_SAMPLE = 1_000  # rows of a free text whose lengths are looked at
+_SAMPLE = 1_000  # rows of free texts whose lengths are counted
 
 
 class Summarised(Protocol):
-    """What is told of a market; a :class:`~jobrec_gym.market.LabourMarket` has it all."""
+    """The parts of a market that a summary needs; a :class:`~jobrec_gym.market.LabourMarket` has them all."""
 
     name: str
     applicants: Population
@@ -37,12 +37,12 @@ class Summarised(Protocol):
 
 
 def summarise(market: Summarised, sides: Sequence[str] = ("jobs", "applicants"), name: str | None = None) -> str:
-    """Five lines: rows, skills a row, what was left out, what was cut, and the first row.
+    """Five lines: rows, skills per row, what was left out, what was cut, and the first row.
 
     Args:
-        market: Any.
-        sides: Which are told of.
-        name: What is said to hold them; by default the market's name.
+        market: Any market.
+        sides: Which sides are described.
+        name: Name of the source; by default the market's name.
     """
     populations = {side: getattr(market, side) for side in sides}
     first = market.job(0) if sides[0] == "jobs" else market.applicant(0)
@@ -101,7 +101,7 @@ def _first(profile: Profile) -> str:
 
 
 def _shown(text: str) -> str:
-    """In one line, short, and without what a terminal would obey."""
+    """A text on one line, short, and without characters that a terminal would obey."""
     visible = "".join(character if character.isprintable() else " " for character in text[: 4 * _WIDTH])
     line = " ".join(visible.split())
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"

@@ -1,4 +1,4 @@
-"""The tables that a market is made of: profiles, lists of skills, vocabulary, and one population a side."""
+"""The tables of a market: profiles, lists of skills, vocabulary, and one population for each side."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SENIORITY_LEVELS = ("entry", "junior", "professional", "senior", "lead")
 """Names of seniority 1 to 5."""
 
 ROW_TABLES = ("keys", "title_ids", "experience_ids", "occupation_ids", "seniority", "held_out")
-"""Tables of a :class:`Population` with one entry a row."""
+"""Tables of a :class:`Population` with one entry for each row."""
 
 TABLE_KEYS = (*ROW_TABLES, *(f"{block}_{part}" for block in BLOCKS for part in ("offsets", "ids")))
-"""Tables of every :class:`Population` but the vectors, as :meth:`Population.tables` names them."""
+"""All tables of a :class:`Population` except the vectors, by their names in :meth:`Population.tables`."""
 
 DESCRIPTION_KEYS = ("description_offsets", "description_bytes")
-"""Two more, of a population whose source describes it."""
+"""Two more tables of a population that has descriptions."""
 
 
 class MarketError(ValueError):
-    """A market could not be built: the message names file, row and column where there is one."""
+    """A market could not be built. The message names file, row and column, if there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ class Profile:
         title: Current or offered job title; may be empty.
         hard_skills: Skills that one is trained in.
         soft_skills: Skills of character and of working with others.
-        seniority: 1 (entry) to 5 (lead), see :data:`SENIORITY_LEVELS`; 0 where the source does not say.
-        experience: Experience had or asked for, as a phrase; may be empty.
-        occupation: The occupation's name, ``None`` where the source has none.
-        family: The occupation's family, ``None`` where the source has none.
-        description: What the source says of it in whole sentences; may be empty. No vector is made of it: language
-            models read it.
-        context: What else is known and shown of it, by field, such as ``{"place": "Berlin"}``; see
+        seniority: 1 (entry) to 5 (lead), see :data:`SENIORITY_LEVELS`; 0 if the source does not say.
+        experience: The experience that the applicant has or the job asks for, as a phrase; may be empty.
+        occupation: The occupation's name, ``None`` if the source has none.
+        family: The occupation's family, ``None`` if the source has none.
+        description: The source's description in whole sentences; may be empty. Language models read it; no vector is
+            made of it.
+        context: Further known and shown values, by field, such as ``{"place": "Berlin"}``; see
             :class:`~jobrec_gym.market.context.ContextField`.
-        id: The row in the market's tables, which is what ``info`` and ``reset(options=...)`` name; -1 for a profile
-            that is in no market. Profiles that differ in it alone are equal.
+        id: The row in the market's tables, which ``info`` and ``reset(options=...)`` also use; -1 for a profile that is
+            not in a market. Profiles that differ only in ``id`` are equal.
     """
 
     key: str
@@ -83,7 +83,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SkillLists:
-    """One list of skill ids a row, stored end to end.
+    """One list of skill ids for each row, stored end to end.
 
     Attributes:
         offsets: int64 (n + 1,), where each row's list begins.
@@ -102,7 +102,7 @@ class SkillLists:
 
     @classmethod
     def from_mask(cls, mask: NDArray[np.bool_], ids: NDArray[np.integer]) -> SkillLists:
-        """Packs the entries of a padded (n, width) id table where ``mask`` holds, each id once a row."""
+        """Packs the entries of a padded (n, width) table of ids where ``mask`` holds, each id once in a row."""
         order = np.argsort(np.where(mask, ids, np.iinfo(np.int32).max), axis=1, kind="stable")
         ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(mask, order, axis=1)
         kept[:, 1:] &= ids[:, 1:] != ids[:, :-1]
@@ -123,7 +123,7 @@ class SkillLists:
         """The lists of several rows, end to end.
 
         Returns:
-            For each listed skill the position in ``rows`` that lists it, and the skill's id; both (total,).
+            For each listed skill, the position in ``rows`` that lists it and the skill's id; both (total,).
         """
         lengths = self.lengths(rows)
         owner = np.repeat(np.arange(len(rows)), lengths)
@@ -138,7 +138,7 @@ class SkillLists:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """One text a row, stored end to end, so that those of a million rows are memory-mapped.
+    """One text for each row, stored end to end, so that the texts of a million rows can be memory-mapped.
 
     Attributes:
         offsets: int64 (n + 1,), where each row's text begins.
@@ -189,13 +189,13 @@ class Vocabulary:
     occupation_families: tuple[int, ...] = ()
 
     def as_lists(self) -> dict[str, list[Any]]:
-        """The vocabulary as plain JSON has it."""
+        """The vocabulary in plain JSON."""
         return {field.name: list(getattr(self, field.name)) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Population:
-    """One side of a market, applicants or jobs; row ``i`` of every table is the same one.
+    """One side of a market, applicants or jobs; row ``i`` of every table is the same applicant or job.
 
     Attributes:
         keys: (n,) texts, the source's own identifiers, distinct.
@@ -207,7 +207,7 @@ class Population:
         hard_skills: Hard skills of each row.
         soft_skills: Soft skills of each row.
         held_out: bool (n,), True for the test split.
-        descriptions: What the source says of each row in whole sentences; ``None`` where it describes none.
+        descriptions: The source's description of each row, in whole sentences; ``None`` if it describes none.
     """
 
     keys: NDArray[np.str_]
@@ -237,7 +237,7 @@ class Population:
 
         Args:
             rows: Integers (m,), distinct.
-            held_out: bool (m,), a split in place of the rows' own.
+            held_out: bool (m,), a split that replaces the rows' own.
         """
         taken = {key: getattr(self, key)[rows] for key in ROW_TABLES}
         if held_out is not None:
@@ -247,7 +247,7 @@ class Population:
         return Population(vectors=self.vectors[rows], hard_skills=hard, soft_skills=soft, descriptions=texts, **taken)
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """All arrays but the vectors, by the names of :data:`TABLE_KEYS` and, where described, the further ones."""
+        """All arrays except the vectors, by the names of :data:`TABLE_KEYS` and, if any, :data:`DESCRIPTION_KEYS`."""
         tables = {key: getattr(self, key) for key in ROW_TABLES}
         for block in BLOCKS:
             skills: SkillLists = getattr(self, f"{block}_skills")

@@ -1,4 +1,4 @@
-"""Vectors of profiles: how blocks are composed of skills, gathered from tables and multiplied, to the bit."""
+"""Vectors of profiles: composes blocks from skills, gathers rows of tables and multiplies them, equal to the bit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     for start in range(0, len(skills), _COMPOSE_CHUNK):
         rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
         lengths = skills.lengths(rows)
-        # The longest lists first: those that have another skill are then the first rows, without a search.
+        # The longest lists come first: rows with one more skill are then the first ones, without a search.
         rows = rows[np.argsort(-lengths, kind="stable")]
         sums = np.zeros((len(rows), block.shape[1]), dtype=np.float32)
         # Adds every row's first skill, then every row's second, ...: the same order for a row in any chunk.
@@ -54,7 +54,7 @@ def gathered(
     table: NDArray[np.floating], ids: NDArray[np.integer], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Rows (..., d) float32 of a table (n, d) by valid ids (...), new ones or in ``out``."""
-    # `take` copies whole rows; indexing with an array is half as fast. Were it to check ids, it would buffer `out`.
+    # `take` copies whole rows; indexing with an array is half as fast. With a check of ids it would buffer `out`.
     if out is None:
         return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)
     if table.dtype == out.dtype:
@@ -64,5 +64,5 @@ def gathered(
 
 
 def row_products(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner products (...) of vectors (..., d), broadcast; each the same to the bit in whatever batch it stands."""
+    """Inner products (...) of vectors (..., d), broadcast; each product is the same to the bit in every batch."""
     return np.einsum("...j,...j->...", left, right)

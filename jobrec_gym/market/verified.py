@@ -1,4 +1,4 @@
-"""What is known of saved markets: digests of their arrays, and which folders and indexes were found whole before."""
+"""Digests of arrays, and the memory of which saved markets and indexes were found whole before."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MOST_KEPT = 1_000
 _CHUNK_BYTES = 1 << 24
 
 _here: dict[str, str] = {}
-"""In this process, where nothing can be written."""
+"""The memory of this process, for when nothing can be written."""
 
 
 def array_digest(array: NDArray[np.generic]) -> str:
-    """SHA-256 of type, shape and values, as hex; no more than a piece of a memory-mapped array is read at once."""
+    """SHA-256 of type, shape and values, as hex; a memory-mapped array is read in pieces."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     n_rows = max(1, _CHUNK_BYTES // max(1, array.itemsize * int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), n_rows):
@@ -37,18 +37,18 @@ def array_digest(array: NDArray[np.generic]) -> str:
 
 
 def is_remembered(folder: Path, files: Iterable[Path]) -> bool:
-    """Whether a folder, or a file, was found whole when its files had these sizes, times and inodes."""
+    """Whether a folder or a file was found whole when its files had their present sizes, times and inodes."""
     key, state = _key(folder), _state(files)
     return state is not None and state in (_here.get(key), _read().get(key))
 
 
 def remember(folder: Path, files: Sequence[Path]) -> None:
-    """Keeps that a folder was found whole, for other processes, too, if the cache can be written."""
+    """Remembers that a folder was found whole; other processes know it too if the cache can be written."""
     key, state = _key(folder), _state(files)
     if state is None:
         return
     _here[key] = state
-    with contextlib.suppress(OSError, RuntimeError):  # a home that is not there or not writable: kept here alone
+    with contextlib.suppress(OSError, RuntimeError):  # no writable home: only this process remembers
         place = default_cache_dir()
         place.mkdir(parents=True, exist_ok=True)
         kept = {**{name: value for name, value in _read().items() if name != key}, key: state}
@@ -59,7 +59,7 @@ def remember(folder: Path, files: Sequence[Path]) -> None:
 
 
 def forget() -> None:
-    """Drops what this process remembers; what is in the cache stays."""
+    """Drops what this process remembers; the cache is not changed."""
     _here.clear()
 
 
@@ -68,7 +68,7 @@ def _key(folder: Path) -> str:
 
 
 def _state(files: Iterable[Path]) -> str | None:
-    """Of files as they are; ``None`` if one is not there."""
+    """The present state of files; ``None`` if one does not exist."""
     try:
         found = [(file.name, file.stat()) for file in files]
     except OSError:
@@ -78,7 +78,7 @@ def _state(files: Iterable[Path]) -> str | None:
 
 
 def _read() -> dict[str, str]:
-    """What other processes remember; nothing, where that cannot be read."""
+    """The memory of other processes; empty if it cannot be read."""
     try:
         content = json.loads((default_cache_dir() / _FILE).read_text())
         if content["format"] == _FORMAT:
