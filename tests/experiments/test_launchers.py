@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 import redis_server
+from commands import Begun, begin_command
 from fake_llm import decides, lapse_claims, serving, waits
 
 from experiments.runs import arguments, training
@@ -105,6 +106,13 @@ def is_free(folder):
     return True
 
 
+def must_end_well(process, folder):
+    """Waits for the end of a sweep, and shows what it said where it failed."""
+    wait_until(lambda: process.poll() is not None, "end of the sweep")
+    said = process.communicate() if isinstance(process, Begun) else (folder / "sweep.log").read_text()
+    assert process.returncode == 0, said
+
+
 def kill(process, launcher, folder):
     """Kills a sweep with all that it started; Slurm's jobs outlive who submitted them."""
     os.killpg(process.pid, signal.SIGKILL)
@@ -128,11 +136,14 @@ def start(environment, tmp_path):
     with ExitStack() as started:
 
         def begin(*overrides):
-            log = started.enter_context((tmp_path / "sweep.log").open("a"))
-            line = [sys.executable, "-m", "experiments.train", "-m", *overrides]
-            process = subprocess.Popen(
-                line, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+            if "ray" in overrides[0]:  # Its driver has threads, and a fork of what the tests share may have none.
+                log = started.enter_context((tmp_path / "sweep.log").open("a"))
+                line = [sys.executable, "-m", "experiments.train", "-m", *overrides]
+                process = subprocess.Popen(
+                    line, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+            else:
+                process = begin_command("train", "-m", *overrides, cwd=tmp_path, environment=environment)
             started.callback(end, process)
             return process
 
@@ -211,7 +222,7 @@ def test_a_killed_sweep_reruns_only_what_is_missing_and_asks_each_question_once(
         killed.set()
         lapse_claims(cache if server else tmp_path / cache)
         killed_at = fake.calls
-        assert start(*sweep).wait(PATIENCE) == 0, (tmp_path / "sweep.log").read_text()
+        must_end_well(start(*sweep), tmp_path)
 
         assert done.stat().st_mtime_ns == before
         assert fake.calls > killed_at
@@ -302,7 +313,7 @@ def test_a_run_that_is_preempted_goes_on_from_its_checkpoint(config, start, tmp_
     (controller,) = (path.name for path in sweep.glob(".submitit/[0-9]*"))
     (task,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
     os.kill(int(task), signal.SIGUSR2)  # what Slurm sends, by submitit's submission, before it takes the node away
-    assert process.wait(PATIENCE) == 0
+    must_end_well(process, tmp_path)
 
     assert "Requeued job" in next(sweep.glob(".submitit/*/*.out")).read_text()
     folder = run_folder(sweep, 600)
