@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,9 @@ def main(cfg: DictConfig) -> None:
     try:
         if not points or points[0] < 0:
             raise RunError(f"`points` must be numbers of answers, such as [0,50,200], got {options['points']}.")
-        if not isinstance(options["repeats"], int) or options["repeats"] < 1:
-            raise RunError(f"`repeats` must be a whole number, at least 1, got {options['repeats']!r}.")
+        hit = options["hit_above"]
+        if isinstance(hit, bool) or not isinstance(hit, int | float) or not math.isfinite(hit):
+            raise RunError(f"`hit_above` must be a finite number, a reward, got {hit!r}.")
         require_known("learners", options["learners"], known_learners(), "conf/learner")
         require_known("rankings", options["rankings"], list(LEXICAL), "experiments.learners.lexical")
         log = read_log(options)

@@ -29,6 +29,11 @@ _COMMON = (
     *((name, 0, MOST) for name in ("n_matches", "n_sample", "n_repeats", "n_attacked", "n_swaps")),
     ("rounds", 1, MOST),
     ("chunk", 1, MOST),
+    ("repeats", 1, MOST),
+    ("n_sets", 1, MOST),
+    ("n_candidates", 2, MOST),
+    ("n_folds", 2, MOST),
+    ("k", 1, MOST),
     ("port", 0, 65_535),
 )
 """Entries that mean the same in every command which has them, with the smallest and the largest number."""

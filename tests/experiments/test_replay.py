@@ -197,9 +197,21 @@ def test_the_worst_repeat_stands_beside_the_mean():
     assert rows == [["learner", "+0.0450 (worst -0.0100)"]]
 
 
-def test_no_repeat_is_refused():
-    done = run_command("replay", "log=avature", "path=.", "repeats=0")
-    assert done.returncode == 1 and "`repeats` must be a whole number, at least 1, got 0" in done.stderr
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("repeats=0", "`repeats` must be 1 or more, got 0"),
+        ("n_sets=1.5", "`n_sets` must be 1 or more, a whole number, got 1.5"),
+        ("n_candidates=1", "`n_candidates` must be 2 or more, got 1"),
+        ("n_folds=x", "`n_folds` must be 2 or more, got 'x'"),
+        ("k=0", "`k` must be 1 or more, got 0"),
+        ("hit_above=true", "`hit_above` must be a finite number, a reward, got True"),
+        ("hit_above=high", "`hit_above` must be a finite number, a reward, got 'high'"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_in_a_line(entry, said):
+    done = run_command("replay", "log=avature", "path=.", entry)
+    assert done.returncode == 1 and done.stderr.splitlines() == [f"error: {said}."]
 
 
 @pytest.mark.parametrize(
