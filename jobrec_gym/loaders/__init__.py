@@ -1,4 +1,4 @@
-"""Where markets come from: the generated default, official releases, and a user's own files.
+"""Sources of markets: the generated default, official releases, and a user's own files.
 
 ``load_market("SCHEME:PATH")`` imports the module that it needs; nothing is imported here.
 """

@@ -1,4 +1,4 @@
-"""Records of applicants and jobs, from whatever source, to a market: words to ids, texts to vectors, rows to splits."""
+"""Builds a market from records of any source: gives ids to words, vectors to texts, and splits to rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 SplitBy = Literal["row", "occupation"]
 SPLITS = ("train", "test")
-"""What a source's own split may say of a row."""
+"""The values of a source's own split."""
 
 _TEXT_FIELDS = ("key", "title", "hard", "soft", "experience", "occupation", "family", "description")
 _SIDES = ("applicants", "jobs")
@@ -59,14 +59,14 @@ class Record:
         title: Current or offered job title.
         hard: Hard skills, or one free text (a ``str``), which counts as one skill.
         soft: Soft skills, or one free text.
-        seniority: 1 to 5, 0 where the source does not say.
+        seniority: 1 to 5, 0 if the source does not say.
         experience: A phrase or a text on experience.
         occupation: The occupation's name.
-        family: The occupation's family; has no meaning without an occupation, and is then left out.
-        description: What the source says in whole sentences, for language models to read; no vector is made of it.
-        where: Where the record stands, for messages: ``"jobs.csv, row 3"``.
-        split: One of :data:`SPLITS`, where the source has a split of its own.
-        context: What it says beside skills, by name; ``None`` where it does not.
+        family: The occupation's family; it is ignored without an occupation.
+        description: The source's description in whole sentences, for language models to read; no vector is made of it.
+        where: Place of the record, for messages: ``"jobs.csv, row 3"``.
+        split: One of :data:`SPLITS`, if the source has a split of its own.
+        context: Values of further fields, by name; ``None`` for unknown ones.
     """
 
     key: str
@@ -85,7 +85,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockVectors:
-    """Vectors that a source brings along for one side; a zero row is an empty block.
+    """Vectors of one side that come with the source; a zero row is an empty block.
 
     Attributes:
         hard: float (n, block_dim), of any length.
@@ -118,39 +118,40 @@ def assemble_market(
 ) -> LabourMarket:
     """Builds a market.
 
-    A block is the unit-scaled mean of its skills' vectors; ``hard | soft`` is scaled to unit length as a whole, and one
-    empty block is zero. Distinct texts are encoded once, long ones in pieces (see
+    A block is the unit-scaled mean of its skills' vectors. ``hard | soft`` is scaled to unit length as a whole; a block
+    without skills is zero. Distinct texts are encoded once, long ones in pieces (see
     :func:`~jobrec_gym.encoders.encode_texts`). An empty title or experience has a zero row in its table; a
     table without any text is left out.
 
     Args:
-        name: The market's name, which stands in messages.
-        applicants: Those who are recommended something; skills are stripped, empty ones and repetitions left out.
-        jobs: What can be recommended.
-        encoder: As in :func:`~jobrec_gym.encoders.make_encoder`, like the next four.
-        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
-        batch_size: Texts encoded at once.
+        name: The market's name, also for messages.
+        applicants: The people who receive recommendations. Skills are stripped; empty and repeated ones are left out.
+        jobs: The jobs that can be recommended.
+        encoder: As in :func:`~jobrec_gym.encoders.make_encoder`, like the next four arguments.
+        cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
+        batch_size: How many texts are encoded at once.
         device: A torch device, or several.
-        progress: Show progress.
-        test_fraction: Share of the rows of each side that is held out, in [0, 1): exact to half a row, and at least one
-            row stays on each side of the split where there are two. Which rows depends on the seed and on all keys, not
-            on their order. Records that have a ``split`` of their own are held out by that.
+        progress: Whether to show progress.
+        test_fraction: Share of the rows of each side that is held out, in [0, 1). It is exact to half a row; of two or
+            more rows at least one is held out and one is not. The choice depends on the seed and on all keys, not on
+            their order. Records with a ``split`` of their own are held out by that.
         split_by: ``"row"``, or ``"occupation"``: whole occupations are held out, the same on both sides.
-        seed: Which rows are held out.
-        applicant_vectors: Vectors of the applicants, where the source brings them along: nothing is encoded then.
+        seed: Seed of the choice of held-out rows.
+        applicant_vectors: Vectors of the applicants, if they come with the source; nothing is then encoded.
         job_vectors: Vectors of the jobs, likewise.
-        title_vectors: Known vectors of titles, by text. Given, no title is encoded: others have a zero row.
+        title_vectors: Known vectors of titles, by text. If given, no title is encoded, and other titles have a zero
+            row.
         experience_vectors: Known vectors of experience, likewise.
-        left_out: What of the source is not among the records, a phrase each, for the market's summary.
+        left_out: Parts of the source that are not among the records, one phrase each, for the market's summary.
         context: Kinds of the records' :attr:`Record.context`, by name.
 
     Raises:
         MarketError: For an empty side, a repeated or empty key, a row without any skill, a seniority outside 0 to 5,
-            vectors that are not finite or of another shape, a text with half a character (a lone surrogate), or an
-            occupation that is missing where the split needs it; for a ``split`` that only some rows of a side have, or
-            that stands beside ``split_by="occupation"``. The message names the place. Likewise for a
-            ``test_fraction`` or ``seed`` that is no number.
-        EncoderError: If the encoder cannot be had or answers wrongly.
+            vectors that are not finite or of another shape, or a text with half a character (a lone surrogate). Also
+            for a missing occupation with ``split_by="occupation"``, for a ``split`` that only some rows of a side have
+            or that comes together with ``split_by="occupation"``, and for a ``test_fraction`` or ``seed`` that is not a
+            number. The message names the place.
+        EncoderError: If the encoder is not available or returns wrong vectors.
     """
     if isinstance(test_fraction, bool) or not isinstance(test_fraction, numbers.Real) or not 0 <= test_fraction < 1:
         raise MarketError(f"`test_fraction` must be a number in [0, 1), got {test_fraction!r}.")
@@ -261,14 +262,14 @@ def assemble_market(
 
 
 def whole_number(argument: str, value: Any) -> int:
-    """An argument's value as an integer; :class:`MarketError` names the argument where it is none."""
+    """An argument's value as an integer; if it is not one, :class:`MarketError` names the argument."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise MarketError(f"`{argument}` must be a whole number, got {value!r}.")
     return int(value)
 
 
 def check_text(text: str, place: str) -> None:
-    """Raises :class:`MarketError` for half a character (a lone surrogate), which no file and no encoder takes."""
+    """Raises :class:`MarketError` for half a character (a lone surrogate), which files and encoders cannot take."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -282,7 +283,7 @@ def check_text(text: str, place: str) -> None:
 
 
 def check_records(name: str, side: str, records: Sequence[Record]) -> None:
-    """Raises :class:`MarketError` unless there are records of a side, each with a key of its own and whole texts."""
+    """Raises :class:`MarketError` if a side has no records, a repeated or empty key, or a broken text."""
     if not records:
         raise MarketError(f"{name}: there are no {side}; a market needs at least one row on each side.")
     first: dict[str, Record] = {}
@@ -380,7 +381,7 @@ def _occupations(records: Sequence[Record]) -> tuple[list[str], list[str], list[
 def _encode(
     texts: Mapping[str, Sequence[str]], encoder: Encoder
 ) -> tuple[dict[str, NDArray[np.float32]], tuple[str, ...]]:
-    """The vector of each distinct text, and what is to be said of long ones."""
+    """The vector of each distinct text, and phrases on long texts for the summary."""
     distinct = sorted({text for some in texts.values() for text in some})
     pieces = pieces_of_long(encoder, distinct)
     vectors = encode_texts(encoder, distinct, pieces)
@@ -472,7 +473,7 @@ def _held_out(
 
 
 def _own_split(side: str, records: Sequence[Record]) -> NDArray[np.bool_] | None:
-    """Which rows the source itself holds out, None if it has no split of this side."""
+    """Which rows the source itself holds out; ``None`` if it has no split for this side."""
     lacking = [record for record in records if record.split is None]
     if len(lacking) == len(records):
         return None
@@ -482,7 +483,7 @@ def _own_split(side: str, records: Sequence[Record]) -> NDArray[np.bool_] | None
 
 
 def _last_ranks(keys: Sequence[str], fraction: float, seed: int, tag: int) -> NDArray[np.bool_]:
-    """Which keys come last by hash: an exact share, whatever the order of the keys."""
+    """An exact share of the keys: those that come last by their hash, whatever the order of the keys."""
     n = len(keys)
     count = int(n * fraction + 0.5)
     if fraction > 0 and n > 1:

@@ -1,4 +1,4 @@
-"""Applicants for sources that know occupations only: people with careers, sampled."""
+"""Samples people with careers as applicants, for sources that have only occupations."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Occupation:
         name: Preferred title.
         hard: Hard skills.
         soft: Soft skills.
-        titles: Other titles that people of this occupation go by.
-        seniority: Typical level 1 to 5, 0 where the source does not say.
+        titles: Other titles of people in this occupation.
+        seniority: Typical level 1 to 5, 0 if the source does not say.
         family: Name of its family; may be empty.
         related: Keys of occupations that people come from; unknown ones are left out.
-        where: Where it stands, for messages.
+        where: Its place in the source, for messages.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Occupation:
 
 
 def jobs_of(occupations: Sequence[Occupation]) -> list[Record]:
-    """One job for each occupation, asking for all that the occupation needs."""
+    """One job for each occupation, which asks for all skills that the occupation needs."""
     return [
         Record(
             key=occupation.key,
@@ -64,16 +64,16 @@ def jobs_of(occupations: Sequence[Occupation]) -> list[Record]:
 def applicants_of(occupations: Sequence[Occupation], n: int, seed: int) -> list[Record]:
     """Samples people as :func:`~jobrec_gym.loaders.generated.sample_applicants` does; nobody among them is real.
 
-    Where most occupations list no soft skills, a person has none but those of the own occupation: soft skills that no
-    job asks for would only shorten the hard half of the vector.
+    If most occupations list no soft skills, a person has only the soft skills of their own occupation: soft skills that
+    no job asks for would only shorten the hard half of the vector.
 
     Args:
-        occupations: What people can be.
-        n: How many.
-        seed: Which people. Row ``i`` depends on the seed and ``i`` only.
+        occupations: The occupations of the people.
+        n: How many people.
+        seed: Seed of the people. Row ``i`` depends only on the seed and ``i``.
 
     Returns:
-        (n,) records with keys ``A0000000``, ...; seniority 0 and no experience where the occupation's is unknown.
+        (n,) records with keys ``A0000000``, ...; seniority 0 and no experience if the occupation's level is unknown.
     """
     n, seed = whole_number("n_applicants", n), whole_number("seed", seed)
     if n < 1:

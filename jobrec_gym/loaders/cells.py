@@ -1,4 +1,4 @@
-"""A cell's value: lists of skills in whatever form, texts, levels of seniority, and what stands for nothing."""
+"""Reads the value of a cell: lists of skills in any notation, texts, levels of seniority, and words for nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 NULL_WORDS = frozenset(
     ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "\\n")
 )
-"""Words that stand for nothing, in lower case; ``\\n`` is what databases write, a backslash and a letter."""
+"""Words that stand for nothing, in lower case. ``\\n`` is a backslash and a letter, as databases write it."""
 
 SENIORITY_WORDS = {
     **dict.fromkeys(("intern", "internship", "trainee", "apprentice", "apprenticeship", "student"), 1),
@@ -46,7 +46,7 @@ SENIORITY_WORDS = {
     **dict.fromkeys(("lead", "principal", "staff", "manager", "head", "director", "executive", "chief", "c"), 5),
     **dict.fromkeys(("not applicable", "not specified", "unspecified", "unknown", "any"), 0),
 }
-"""Levels by the usual English words, in lower case, without hyphens and a closing ``level``; 0 is unknown."""
+"""Levels of the usual English words, in lower case, without hyphens and without ``level`` at the end; 0 is unknown."""
 
 _SEPARATOR = ";"
 _BULLETS = "•·▪●◦‣"
@@ -62,7 +62,7 @@ _MARKUP = re.compile(
     r"|ccedil|szlig|#\d+|#x[\da-f]+);",
     re.IGNORECASE,
 )
-"""Tags and entities of HTML that no text has by chance: ``R&D;`` is none."""
+"""Tags and entities of HTML that do not appear in a text by chance; ``R&D;`` is not one of them."""
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0", "ja", "oui", "si", "s\u00ed"), True),
     **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0", "nein", "non"), False),
@@ -75,18 +75,19 @@ _WORDS_OF_A_SKILL = 6
 
 @dataclass(frozen=True, slots=True)
 class CellRules:
-    """What cells mean.
+    """How cells are read.
 
     Attributes:
-        skill_separator: What separates skills; ``None`` is ``;``, and a warning where another one is likely.
+        skill_separator: The text that separates skills. ``None`` is ``;``, with a warning if another one is likely.
         null_values: Words that stand for nothing, whatever their case; ``None`` is :data:`NULL_WORDS`.
-        seniority_values: Levels, 1 to 5, by the source's words, ``None`` or 0 for unknown; they come before
+        seniority_values: Levels, 1 to 5, by the source's words, ``None`` or 0 for unknown. They have precedence over
             :data:`SENIORITY_WORDS`.
-        decimal: ``"."`` or ``","``: what stands before the decimals of a number in a text; the other one and spaces
-            separate thousands. ``None``: a point, nothing separates thousands, and a warning where a point may.
+        decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
+            thousands. With ``None`` a point is the decimal sign and nothing separates thousands; a warning comes if a
+            point may separate them.
 
     Raises:
-        MarketError: For what is none of these.
+        MarketError: For a value that is not allowed.
     """
 
     skill_separator: str | None = None
@@ -123,7 +124,7 @@ def normal_form(text: str) -> str:
 
 
 def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
-    """Whether a cell says nothing: it is empty, no number, or one of the words (in lower case)."""
+    """Whether a cell says nothing: it is empty, NaN, or one of the words, which are in lower case."""
     if isinstance(cell, str):
         stripped = cell.strip()
         return not stripped or stripped.casefold() in words
@@ -131,13 +132,13 @@ def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
 
 
 def has_column(header: Collection[str], column: str) -> bool:
-    """Whether a header has a column, or the column of objects in which ``skills.name`` is an entry."""
+    """Whether a header has a column; ``skills.name`` may also be the entry ``name`` in a column of objects."""
     return column in header or _split(header, column) is not None
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Of a column of skills: cells that are texts, what is in them, and how many words."""
+    """Counts of a column of skills: cells that are texts, their separators, parts and words."""
 
     n: int = 0
     separated: int = 0
@@ -149,7 +150,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class _SeenTexts:
-    """Of a column: cells beyond ASCII and those decoded wrongly; numbers, with a point, and with one for thousands."""
+    """Counts of a column: cells beyond ASCII and wrongly decoded ones; numbers, with a point, and grouped by one."""
 
     n: int = 0
     broken: int = 0
@@ -163,12 +164,12 @@ class CellReader:
     """Reads the cells of one table.
 
     Args:
-        file: What messages call it.
-        rules: What its cells mean.
+        file: Name of the file in messages.
+        rules: How its cells are read.
         header: Names of its columns.
 
     Attributes:
-        counts: What was left out, by kind.
+        counts: How many cells or entries were left out, by kind.
     """
 
     def __init__(self, file: str, rules: CellRules, header: Collection[str] = ()):
@@ -188,10 +189,10 @@ class CellReader:
         self._found: set[str] = set()
 
     def cell(self, row: Mapping[str, Any], column: str, where: str) -> Any:
-        """What a row has in a column, or in the entry ``skills.name`` of a column of objects; a list of lists is one.
+        """A row's cell in a column, or its entry ``skills.name`` in a column of objects. Lists of lists are joined.
 
         Raises:
-            MarketError: Where the column holds something else than objects.
+            MarketError: If the column of an entry holds something other than objects.
         """
         if column in self._header or column in row:
             return row.get(column)
@@ -207,15 +208,15 @@ class CellReader:
         return is_nothing(cell, self._nothing)
 
     def key(self, cell: Any, where: str, column: str) -> str:
-        """A row's key: any word, also one that stands for nothing elsewhere."""
+        """A row's key: any word, even one that stands for nothing in other columns."""
         return "" if is_nothing(cell, ()) else self._text(cell, where, column)
 
     def text(self, cell: Any, where: str, column: str) -> str:
-        """One text, empty where the cell says nothing; :class:`MarketError` for a list or an object."""
+        """One text, empty if the cell says nothing; :class:`MarketError` for a list or an object."""
         return "" if self.is_nothing(cell) else self._text(cell, where, column)
 
     def free_text(self, cell: Any, where: str, column: str) -> str:
-        """One text, a list's entries beneath each other."""
+        """One text; the entries of a list are on lines of their own."""
         if isinstance(cell, list):
             return "\n".join(self._listed(cell, where, column))
         return self.text(cell, where, column)
@@ -247,13 +248,13 @@ class CellReader:
         try:
             if isinstance(cell, bool):
                 raise ValueError
-            value = float(cell)  # 3.0 is what an integer column with gaps becomes
+            value = float(cell)  # an integer column with gaps has 3.0
             word = str(int(value)) if value.is_integer() else word
             known = self._levels.get(_level_word(word))
             if known is None and (not value.is_integer() or not 1 <= value <= 5):
                 raise ValueError
             return int(value) if known is None else known
-        except (TypeError, ValueError, OverflowError):  # the last for an integer beyond any float
+        except (TypeError, ValueError, OverflowError):  # OverflowError for an integer beyond any float
             if isinstance(cell, str) and (known := self._levels.get(_level_word(cell))) is not None:
                 return known
             near = difflib.get_close_matches(_level_word(word), list(self._levels), n=1)
@@ -309,13 +310,13 @@ class CellReader:
         return text.replace(decimal, ".")
 
     def finish(self) -> None:
-        """To be called when all rows are read.
+        """Call this after the last row.
 
         Raises:
             MarketError: For an entry ``skills.name`` that no object had.
 
         Warns:
-            UserWarning: Where another separator, free text, another encoding or a number written otherwise is likely.
+            UserWarning: If another separator, free text, another encoding or another decimal sign is likely.
         """
         for column, entries in self._entries.items():
             if column not in self._found and entries:
@@ -337,7 +338,7 @@ class CellReader:
             text = self._normal(cell, where, column)
             return (html_text(text) if _MARKUP.search(text) else text).strip()
         if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:
-            return str(int(cell))  # what an integer column with gaps becomes
+            return str(int(cell))  # an integer column with gaps has floats
         if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
             return str(cell)
         if isinstance(cell, datetime.date):
@@ -347,7 +348,7 @@ class CellReader:
         )
 
     def _normal(self, cell: str, where: str, column: str) -> str:
-        """The text in normal form, and heeded where it may have been decoded wrongly."""
+        """The text in normal form; counts texts that may have been decoded wrongly."""
         if cell.isascii():
             return cell
         check_text(cell, f"{where}, column {column!r}")
@@ -419,7 +420,7 @@ class CellReader:
 
 
 def list_in_text(text: str, where: str, column: str) -> Any:
-    """A cell's list if its text has the notation of a list in JSON, Python or a database; else the text.
+    """The list in a cell, if its text has the notation of a list in JSON, Python or a database; else the text.
 
     Raises:
         MarketError: For a text that begins like a JSON array but is not one; the message names the place.
@@ -444,7 +445,7 @@ def list_in_text(text: str, where: str, column: str) -> Any:
 
 
 def _python_list(text: str) -> list[str | None] | None:
-    """What Python or numpy writes of a list, tuple, set or array of texts; ``None`` for anything else."""
+    """A list, tuple, set or array of texts, as Python or numpy prints it; ``None`` for anything else."""
     if text[-1] != _BRACKETS[text[0]]:
         return None
     place, end = 1, len(text[:-1].rstrip())
@@ -462,7 +463,7 @@ def _python_list(text: str) -> list[str | None] | None:
 
 
 def _database_list(text: str) -> list[str | None] | None:
-    """What a database writes of an array, ``{SQL,"Power BI",NULL}``; ``None`` for anything else."""
+    """An array as a database prints it, ``{SQL,"Power BI",NULL}``; ``None`` for anything else."""
     inside = text[1:-1]
     if text[-1] != "}" or "{" in inside or "}" in inside or ":" in inside or "\n" in inside:
         return None
@@ -474,7 +475,7 @@ def _database_list(text: str) -> list[str | None] | None:
 
 
 def _objects_in_text(text: str) -> Any:
-    """The objects that a text holds as JSON or as Python writes them; else the text."""
+    """The objects in a text, in the notation of JSON or Python; else the text."""
     if text[0] in "[{":
         try:
             return parse_json(text, "")
@@ -490,7 +491,7 @@ def _objects_in_text(text: str) -> Any:
 
 
 def _split(header: Collection[str], column: str) -> tuple[str, list[str]] | None:
-    """The column and the path of an entry ``skills.name``; the name of a column may have dots itself."""
+    """The column and the path of an entry ``skills.name``. The column's own name may contain dots."""
     parts = column.split(".")
     for n in range(len(parts) - 1, 0, -1):
         if (name := ".".join(parts[:n])) in header:
@@ -540,7 +541,7 @@ def _doubt_of_numbers(column: str, seen: _SeenTexts) -> str | None:
 
 
 def _doubt(column: str, seen: _Seen) -> str | None:
-    """What may be misread in a column, with the argument that settles it."""
+    """The warning on a column that may be misread, with the argument that settles it; ``None`` if all is well."""
     if not seen.n_parts:
         return None
     as_it_is = f"`skill_separator={_SEPARATOR!r}` says that all is as it should be"

@@ -1,4 +1,4 @@
-"""What readers of documents share: a folder's files, the text of HTML, and a text in place of missing skills."""
+"""Shared parts of readers of documents: a folder's files, the text of HTML, and a text in place of missing skills."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LEFT_OUT = {"script", "style"}
 
 
 def files_of(place: Path, endings: Sequence[str]) -> list[Path]:
-    """The file itself, or those of a folder with these endings, by name; folders in it are passed over."""
+    """The file itself, or the files of a folder with these endings, sorted by name; subfolders are skipped."""
     if not place.is_dir():
         return [place]
     return sorted(file for file in place.iterdir() if file.name.lower().endswith(tuple(endings)) and file.is_file())
 
 
 def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Puts its description, as one free text, in place of the skills of each row that lists none, and says how many."""
+    """In rows without skills, puts the description, as one free text, in their place; logs the number of such rows."""
     without = [row for row in rows if not row["hard"] and not row.get("soft") and row["description"]]
     for row in without:
         row["hard"] = [row["description"]]
@@ -42,16 +42,16 @@ def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def html_text(text: str) -> str:
-    r"""The text of a piece of HTML: a line a paragraph or entry of a list, without tags; other text stays.
+    r"""The text of a piece of HTML, without tags: one line for each paragraph or list entry. Other text stays as it is.
 
     Example:
         >>> html_text("<p>We bake &amp; sell.</p><ul><li>bread<li>cakes</ul>")
         'We bake & sell.\nbread\ncakes'
     """
-    if "<" not in text and "&lt;" in text:  # escaped twice, as many sites have it
+    if "<" not in text and "&lt;" in text:  # escaped twice, as on many sites
         text = html.unescape(text)
     parser = _Text()
-    # Where tags break lines, line breaks don't.
+    # If tags break lines, line breaks in the source mean nothing.
     parser.feed(" ".join(text.split()) if BREAKING_TAG.search(text) else text)
     parser.close()
     lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))

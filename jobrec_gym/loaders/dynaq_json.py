@@ -33,26 +33,27 @@ def load_dynaq_json(
 ) -> LabourMarket:
     """A market from the export's four collections, each a JSON array or JSON lines; nothing is encoded.
 
-    * A text and its vectors are joined by id: ``_id`` of the text (or ``id``, or the reference's own name),
-      ``original_job_id`` and ``original_candidate_id`` of the vectors; ``{"$oid": "..."}`` is read as its text.
-    * Job: title, technical skills (hard), soft skills (soft), experience requirements. ``description`` has no vector
-      and is left out.
-    * Applicant: skills (hard), bio (soft, a free text: the export has no list of a candidate's soft skills),
-      experience.
-    * A vector field may hold one vector, or a list of them, whose unit-scaled mean it then stands for. Blocks are
+    * A text and its vectors are joined by id: ``_id`` of the text (or ``id``, or the reference's own name) and
+      ``original_job_id`` or ``original_candidate_id`` of the vectors. ``{"$oid": "..."}`` is read as its text.
+    * A job has a title, technical skills (hard), soft skills (soft) and experience requirements. ``description`` has
+      no vector and is left out.
+    * An applicant has skills (hard), a bio (soft) and experience. The bio is a free text, because the export has no
+      list of a candidate's soft skills.
+    * A vector field may hold one vector, or a list of vectors, which is read as their unit-scaled mean. Blocks are
       scaled to unit length; an empty list or zero is an empty block. Vectors of titles and experience are those of the
-      jobs; applicants' experience has none and is zero.
+      jobs; applicants' experience has no vector and is zero.
 
     Args:
         path: The folder that holds the files.
-        files: Names of files in it, by collection, where they are called otherwise.
+        files: Names of files in the folder, by collection, if they have other names.
         test_fraction: Share of the rows of each side that is held out.
         split_by: ``"row"``; the export has no occupations.
-        seed: Which rows are held out.
+        seed: Seed of the choice of held-out rows.
 
     Raises:
-        MarketError: For a missing file, field or partner, a repeated id, or a vector that is not finite or of another
-            size than the first; the message names file, row (1 is the first document) and field.
+        MarketError: For a missing file or field, a text without vectors or vectors without a text, a repeated id, or a
+            vector that is not finite or of another size than the first. The message names file, row (1 is the first
+            document) and field.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -117,7 +118,7 @@ def load_dynaq_json(
 
 
 class _Document:
-    """One document of a collection, and where it stands."""
+    """One document of a collection, and its place for messages."""
 
     def __init__(self, where: str, fields: Mapping[str, Any]):
         self.where = where
@@ -147,7 +148,7 @@ class _Document:
     def id(self, *names: str) -> str:
         for name in names:
             value = self.fields.get(name)
-            if isinstance(value, dict) and len(value) == 1:  # {"$oid": "..."} and its kin
+            if isinstance(value, dict) and len(value) == 1:  # {"$oid": "..."} and similar ones
                 value = next(iter(value.values()))
             if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
                 check_text(str(value), f"{self.where}, field {name!r}")
@@ -243,7 +244,7 @@ def _stack(
 ) -> NDArray[np.float32]:
     found = [document.vector(field, expected) for _, _, document in pairs]
     dim = expected[0][0] if expected else 0
-    # An empty list that came before the first vector could not know the size.
+    # An empty list before the first vector did not have the size yet.
     return np.stack([vector if vector is not None and vector.size else np.zeros(dim, np.float32) for vector in found])
 
 

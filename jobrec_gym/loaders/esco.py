@@ -71,15 +71,15 @@ def load_esco(
         path: The zip archive of the official CSV files, or its unpacked folder.
         relations: Which relations count: ``"essential"``, ``"optional"``, or both in a list.
         soft_skills: Preferred labels of skills that count as soft besides the transversal ones, e.g. ``["manage
-            staff"]``; one may stand alone.
-        language: Language of the files, as in ``occupations_en.csv``; ESCO is published in 28.
+            staff"]``, or one such label.
+        language: Language of the files, as in ``occupations_en.csv``; ESCO is published in 28 languages.
         n_applicants: How many people to sample.
         max_occupations: Take this many occupations, chosen by a hash of their URIs; ``None`` takes all.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; the whole of ESCO is about 15,000 short texts.
-        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+        cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.
         split_by: Hold out rows, or whole occupations.
-        seed: Which people, and which rows are held out.
+        seed: Seed of the people, and of the choice of held-out rows.
 
     Raises:
         MarketError: For a missing file or column, or an unknown skill or ISCO group; the message names file, row and
@@ -112,8 +112,8 @@ def read_esco(
     * Soft: the skills of the transversal collection, those of reuse level "transversal", and those named by
       ``soft_skills``. Hard: all others.
     * Family: the ISCO major group. Seniority: the group's ISCO skill level (1 elementary, 2 clerks to operators, 3
-      technicians, 4 professionals, 5 managers), since ESCO has none. Titles: alternative labels. Related: others of the
-      same ISCO unit group.
+      technicians, 4 professionals, 5 managers), because ESCO has no levels. Titles: alternative labels. Related: the
+      other occupations of the same ISCO unit group.
 
     Raises:
         MarketError: As :func:`load_esco`.
@@ -129,8 +129,8 @@ def _read(
     language: str,
     max_occupations: int | None,
 ) -> tuple[list[Occupation], list[str]]:
-    """The occupations, and a phrase on those that are left out."""
-    # One text is one relation or skill, not a sequence of letters.
+    """The occupations, and a phrase that counts those that are left out."""
+    # A single text is one relation or skill, not a sequence of letters.
     relations = (relations,) if isinstance(relations, str) else relations
     soft_skills = (soft_skills,) if isinstance(soft_skills, str) else soft_skills
     if not isinstance(relations, Collection) or not relations or any(r not in get_args(Relation) for r in relations):
@@ -214,7 +214,7 @@ def _read(
 
 
 def _check_language(release: Release, language: str) -> None:
-    """Names the languages that a release has, where it has others only."""
+    """Raises an error that names the release's languages if the requested one is not among them."""
     if f"skills_{language}.csv" in release:
         return
     there = [name[len("skills_") : -len(".csv")] for name in release.named(r"skills_[a-z]{2,3}(-[a-z]+)?\.csv")]

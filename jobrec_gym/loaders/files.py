@@ -1,4 +1,4 @@
-"""A file's bytes and text: unpacked by what it is, whatever it is called, up to a bound, and decoded or refused."""
+"""A file's bytes and text: unpacked by its content, not its name, up to a bound; decoded, or refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 DEFAULT_MAX_BYTES = 4 << 30
-"""What a file may unpack to unless it is said otherwise."""
+"""The most bytes that a file may unpack to, by default."""
 
 _PACKED = (
     (re.compile(rb"\x1f\x8b"), "gzip"),
@@ -51,7 +51,7 @@ _NO_TABLE = (
     (b"%PDF-", "a PDF, which is no table"),
 )
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: it begins alike
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, which begins with the same bytes
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -66,11 +66,11 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
     """A file's content as a stream: gzip, bz2, xz, zstd, and zip with one member are unpacked on the way.
 
     Args:
-        file: Its first bytes tell its form, not its ending.
-        max_bytes: What a packed file may unpack to.
+        file: The file. Its first bytes decide how it is packed, not its ending.
+        max_bytes: The most bytes that a packed file may unpack to.
 
     Raises:
-        MarketError: Here for what is no file, and while reading for a broken, encrypted or too large one.
+        MarketError: If it is not a file; and later, while reading, if it is broken, encrypted or too large.
         ImportError: For zstd without pyarrow.
     """
     check_exists(file)
@@ -107,8 +107,8 @@ def open_member(file: Path, member: str, max_bytes: int) -> BinaryIO:
 
     Args:
         file: The archive.
-        member: Its name there.
-        max_bytes: What it may unpack to.
+        member: Name of the member in the archive.
+        max_bytes: The most bytes that it may unpack to.
     """
     place = Path(f"{file}, {PurePath(member).name}")  # for messages
     try:
@@ -118,13 +118,13 @@ def open_member(file: Path, member: str, max_bytes: int) -> BinaryIO:
 
 
 def open_text(file: Path, encoding: str | None, max_bytes: int, newline: str = "") -> TextIO:
-    """A file's content as text; ends of lines stay as they are.
+    r"""A file's content as text; ends of lines stay as they are.
 
     Args:
         file: As in :func:`open_bytes`.
-        encoding: ``None`` is UTF-8, or what a byte order mark says; a mark says more than the argument.
+        encoding: The encoding, or ``None`` for UTF-8. A byte order mark has precedence over both.
         max_bytes: As in :func:`open_bytes`.
-        newline: What ends a line, as of :func:`open`; by default any of the three ends.
+        newline: The end of a line, as in :func:`open`; by default any of ``\n``, ``\r`` and ``\r\n``.
 
     Raises:
         MarketError: As :func:`open_bytes`. Reading may raise UnicodeDecodeError, see :func:`decoding`.
@@ -143,9 +143,9 @@ def decoding(file: Path, encoding: str | None, max_bytes: int) -> Iterator[None]
     """Turns a UnicodeDecodeError into a :class:`MarketError` that names the line and likely encodings.
 
     Args:
-        file: As in :func:`open_text`, like the next two.
-        encoding: What the user says.
-        max_bytes: What a packed file may unpack to.
+        file: As in :func:`open_text`, like the next two arguments.
+        encoding: The encoding that the user gave.
+        max_bytes: The most bytes that a packed file may unpack to.
     """
     try:
         yield
@@ -159,7 +159,7 @@ def decoding(file: Path, encoding: str | None, max_bytes: int) -> Iterator[None]
 
 
 def _first_undecodable(file: Path, encoding: str | None, max_bytes: int) -> tuple[int, UnicodeDecodeError] | None:
-    """How many lines end before the piece of a file that cannot be decoded, and the error, which holds the piece."""
+    """The number of lines before the piece of a file that cannot be decoded, and the error, which holds the piece."""
     n_lines = 0
     with open_bytes(file, max_bytes) as stream:
         head = cast(io.BufferedReader, stream).peek(4096)
@@ -187,7 +187,7 @@ def check_exists(file: Path) -> None:
 
 
 def check_encoding(encoding: Any) -> None:
-    """Raises :class:`MarketError` unless it is ``None`` or the name of an encoding of text."""
+    """Raises :class:`MarketError` if it is neither ``None`` nor the name of an encoding of text."""
     if encoding is None:
         return
     try:
@@ -199,12 +199,12 @@ def check_encoding(encoding: Any) -> None:
 
 
 def encoding_of(file: Path, head: bytes, encoding: str | None) -> str:
-    """The encoding of a file that begins with ``head``; :class:`MarketError` where it looks like UTF-16 and says not.
+    """The encoding of a file that begins with ``head``; :class:`MarketError` if it looks like UTF-16 without a mark.
 
     Args:
-        file: For messages.
+        file: The file, for messages.
         head: Its first bytes.
-        encoding: What the user says, if anything.
+        encoding: The encoding that the user gave, or ``None``.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -226,7 +226,7 @@ def readable_size(n_bytes: int) -> str:
 
 
 class _Bounded(io.RawIOBase):
-    """What a stream gives, up to a bound; what goes wrong in it is a :class:`MarketError` that names the file."""
+    """A stream's content, up to a bound. Errors of the stream become a :class:`MarketError` that names the file."""
 
     def __init__(self, file: Path, inner: Any, limit: int):
         self._file, self._inner, self._limit, self._n = file, inner, limit, 0
@@ -271,7 +271,7 @@ def _opened(file: Path, kind: str) -> Any:
 
 
 def _check_unpacked(file: Path, head: bytes) -> None:
-    """Raises :class:`MarketError` where what is in a packed file is no text either."""
+    """Raises :class:`MarketError` if the content of a packed file is not text either."""
     inner = "tar" if _TAR.match(head) else next((name for magic, name in _PACKED if magic.match(head)), None)
     if inner is not None:
         raise MarketError(f"{file} holds another packed file ({inner}): unpack it and name the file in it.")
@@ -300,7 +300,7 @@ def _name(encoding: str) -> str:
 
 
 def _guesses(piece: bytes, place: int) -> str:
-    """Likely encodings, each with what would then stand there: a reader sees which is right."""
+    """Likely encodings, each with the text that it would give, so that the reader sees which is right."""
     first = max(piece.rfind(mark, 0, place) for mark in (b" ", b"\n", b",", b";", b"\t", b'"')) + 1
     found = re.match(rb'[^\s,;"]*', piece[place:])
     word = piece[max(first, place - 20) : place + min(len(found[0]) if found else 0, 20)]

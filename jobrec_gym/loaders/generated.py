@@ -54,41 +54,41 @@ VECTORS_FILE = "vectors.npz"
 
 TEST_FRACTION = 0.3
 
-# Every random number of a generated market is hash64(seed, one of these, row, ...).
-_MOST_ROWS = 2**31 - 1  # ids of rows are drawn with 32 bits to spare
+# Every random number of a generated market is hash64(seed, one of these tags, row, ...).
+_MOST_ROWS = 2**31 - 1  # draws of row ids need 32 spare bits
 _APPLICANT, _JOB, _OCCUPATION, _CONTEXT = 1, 2, 3, 4
 _PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
     11
 )
 
-# People: most skills of the own occupation, some of a former one, typed with omissions.
+# People have most skills of their own occupation and some of a former one; some are omitted.
 _KEEP_OWN, _KEEP_FORMER, _KEEP_SOFT, _CAREER_CHANGE = 0.65, 0.4, 0.6, 0.45
 _EXTRA_SOFT_SKILLS = 2
-# Postings: a part of what the occupation needs.
+# Postings ask for a part of the skills that the occupation needs.
 _HARD_ASKED, _SOFT_ASKED = (4, 8), (2, 4)
-# Seniority: the occupation's typical level, or one beside it.
+# Seniority is the occupation's typical level, or one level above or below.
 _SENIORITY_STEPS = np.array([-1, -1, 0, 0, 0, 0, 0, 0, 1, 1])
 
 CONTEXT = ("place", "pay")
-"""Fields of a generated market's context: one of six places, and thousands a year, wished or offered."""
+"""Fields of a generated market's context: one of six places, and the wished or offered pay in thousands a year."""
 
 _PLACES = ("Gdansk", "Hamburg", "Leeds", "Lyon", "Porto", "Turin")
 _PLACE_SHARES = (0.3, 0.2, 0.15, 0.15, 0.1, 0.1)
-# Pay: by level, by family, and by the row.
+# Pay depends on level, family and row.
 _PLACE, _PAY, _FAMILY_PAY = range(3)
 _LEAST_PAY, _PAY_PER_LEVEL, _PAY_OF_FAMILIES, _PAY_SPREAD = 22.0, 1.3, (0.8, 1.3), 0.12
 
 _YEARS = ("less than 1 year", "1 to 2 years", "3 to 5 years", "6 to 10 years", "more than 10 years")
 _CHUNK = 16_384
-_COMPOSED = 128  # rows at a time: their vectors then stay in the processor's cache
+_COMPOSED = 128  # rows at a time, whose vectors stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OccupationTable:
-    """What a market's rows are sampled from; ids refer to a :class:`~jobrec_gym.market.Vocabulary`.
+    """Occupations from which a market's rows are sampled; ids refer to a :class:`~jobrec_gym.market.Vocabulary`.
 
     Attributes:
-        titles: Ids of the titles that the occupation goes by, at least one each.
+        titles: Ids of each occupation's titles, at least one for each.
         family_ids: int (n,), each in [0, n_families).
         seniority: int (n,), typical level 1 to 5.
         hard: Hard skills.
@@ -128,7 +128,7 @@ class SampledRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taxonomy:
-    """The embedded taxonomy: the words and what the occupations need."""
+    """The embedded taxonomy: its words, and the skills that its occupations need."""
 
     vocabulary: Vocabulary
     occupations: OccupationTable
@@ -148,19 +148,19 @@ def load_default(
     Args:
         n_jobs: How many jobs.
         n_applicants: How many applicants.
-        seed: Which market.
+        seed: Seed of the market.
         split_by: Hold out about 30 % of the rows, or all rows of about 30 % of the occupations.
-        dtype: In which vectors are kept; ``"float16"`` halves them. They are composed in float32 either way.
-        folder: Where the market is kept: made there once, chunk by chunk, and memory-mapped from then on, for markets
-            larger than memory. ``None`` makes it in memory.
-        context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`; ``"all"`` for
-            all. The others can still be named as pair features.
+        dtype: Type in which vectors are kept; ``"float16"`` halves their size. They are always composed in float32.
+        folder: Folder that keeps the market, for markets larger than memory. The first call makes it there, chunk by
+            chunk; later calls memory-map it. ``None`` makes the market in memory.
+        context: Which of :data:`CONTEXT` are shown, see :class:`~jobrec_gym.market.context.ContextTable`, or ``"all"``.
+            The others can still be named as pair features.
 
     Returns:
         A market with 384-dimensional blocks of all-MiniLM-L6-v2, and vectors of titles and experience.
 
     Raises:
-        MarketError: For an impossible size, a field that it does not have, or a ``folder`` that holds something other
+        MarketError: For an impossible size, an unknown field of the context, or a ``folder`` that holds something other
             than this market.
     """
     for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
@@ -238,7 +238,7 @@ def load_taxonomy() -> Taxonomy:
 
 
 def experience_phrases(families: Sequence[str]) -> list[str]:
-    """The closed list of phrases on experience: entry ``5 * family_id + seniority - 1``."""
+    """All phrases on experience; that of a family and a seniority is entry ``5 * family_id + seniority - 1``."""
     return [f"{years} in {family}" for family in families for years in _YEARS]
 
 
@@ -246,16 +246,16 @@ def sample_applicants(occupations: OccupationTable, n: int, seed: int, split_by:
     """People with careers: skills of one occupation or of two related ones, some of them left out.
 
     Args:
-        occupations: What people can be.
-        n: How many.
-        seed: Which people. Row ``i`` depends on the seed and ``i`` only.
+        occupations: The occupations of the people.
+        n: How many people.
+        seed: Seed of the people. Row ``i`` depends only on the seed and ``i``.
         split_by: Hold out rows or whole occupations.
     """
     return _sample(occupations, n, seed, split_by, _APPLICANT)
 
 
 def sample_jobs(occupations: OccupationTable, n: int, seed: int, split_by: SplitBy = "row") -> SampledRows:
-    """Postings: each asks for a part of what its occupation needs. Arguments as in :func:`sample_applicants`."""
+    """Postings, which ask for a part of their occupations' skills; arguments as in :func:`sample_applicants`."""
     return _sample(occupations, n, seed, split_by, _JOB)
 
 
@@ -339,7 +339,7 @@ def _keys(prefix: str, n: int) -> NDArray[np.str_]:
 
 
 def _word_vectors() -> dict[str, NDArray[np.float16]]:
-    """The shipped vectors of the taxonomy's words, a table (n_words, block_dim) a kind."""
+    """The shipped vectors of the taxonomy's words: for each kind of words a table (n_words, block_dim)."""
     with (
         resources.as_file(resources.files("jobrec_gym") / "data" / VECTORS_FILE) as path,
         np.load(path, allow_pickle=False) as file,
@@ -357,9 +357,9 @@ def _composed(
     """Vectors of sampled rows, chunk by chunk: the first row's number, and float32 (chunk, dim).
 
     Args:
-        words: From :func:`_word_vectors`.
+        words: The tables of :func:`_word_vectors`.
         rows: The sampled rows.
-        what: What to show progress as; ``None`` shows none.
+        what: Name of the work in the progress; ``None`` shows none.
     """
     n = len(rows.seniority)
     hard_words, soft_words = (words[block].astype(np.float32) for block in ("hard_skills", "soft_skills"))
@@ -405,7 +405,7 @@ def _applicant_skills(
     former = np.where(has_former, _pick_one(occupations.related, occupation, hash64(rows, _SECOND_PICK)), occupation)
     own_hard, own_hard_keys = _padded(occupations.hard, occupation, rows, _HARD)
     former_hard, former_hard_keys = _padded(occupations.hard, former, rows, _HARD)
-    # One key a (row, skill): a skill that both occupations need is kept or left out once.
+    # One key for each (row, skill), so a skill that both occupations need is kept or left out as one.
     own_kept = _kept(own_hard, own_hard_keys, _KEEP_OWN)
     former_kept = (uniform(former_hard_keys) < _KEEP_FORMER) & (former_hard >= 0) & has_former[:, None]
     soft, soft_keys = _padded(occupations.soft, occupation, rows, _SOFT)
@@ -444,7 +444,7 @@ def _padded(
 
 
 def _kept(pool: NDArray[np.int32], keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Which entries of the pool are kept: each with probability ``share``, and at least the luckiest one."""
+    """Which entries of the pool are kept: each with probability ``share``, and always the one with the lowest draw."""
     chances = np.where(pool >= 0, uniform(keys), 2.0)
     return (pool >= 0) & ((chances < share) | (chances == chances.min(axis=1, keepdims=True)))
 
@@ -454,7 +454,7 @@ def _union(pools: list[NDArray[np.integer]], kept: list[NDArray[np.bool_]]) -> S
 
 
 def _pick_one(lists: SkillLists, occupation: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """One entry of each row's list; the first list's for an empty one."""
+    """One entry of each row's list; for an empty list, an entry of a neighbouring list."""
     lengths = np.maximum(lists.lengths(occupation), 1)
     index = np.minimum(lists.offsets[occupation] + bounded(keys, lengths), max(len(lists.ids) - 1, 0))
     return np.append(lists.ids, -1)[index].astype(np.int32)

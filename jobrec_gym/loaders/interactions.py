@@ -1,4 +1,4 @@
-"""A log of recommendations and answers: CSV, JSON lines or Parquet on a market, or what was saved of one."""
+"""Loads a log of recommendations and answers on a market, from CSV, JSON lines, Parquet or a saved log."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
 logger = logging.getLogger(__name__)
 
 LOG_FIELDS = ("applicant", "job", "decision", "reward", "time", "posted", "shown", "propensity", "split", "moving")
-"""What a row of a log can tell, see :func:`load_interactions`."""
+"""The fields that a row of a log may have, see :func:`load_interactions`."""
 
 OnBad = Literal["raise", "skip"]
 Ids = Literal["key", "row"]
-_NAMED = 3  # bad rows of each kind that a message names
+_NAMED = 3  # how many bad rows of each kind a message names
 
 _UNKNOWN_DECISION = "unknown decision"
 _YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
@@ -65,19 +65,19 @@ def load_interactions(
     ``JobRecCareer-v0``; one such row marks the whole log).
 
     Args:
-        source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file that ends like one of them, or a folder.
-        market: Where people and jobs are.
+        source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file with one of these endings, or a folder.
+        market: The market of the people and jobs.
         columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
-        ids: What ``applicant``, ``job`` and ``shown`` hold: the market's keys (``5`` is then the key ``"5"``, whatever
-            row that is), or its row numbers, from 0.
+        ids: Whether ``applicant``, ``job`` and ``shown`` hold the market's keys (``5`` is then the key ``"5"``,
+            whatever row that is), or its row numbers, from 0.
         decisions: The log's own words for ``apply``, ``save``, ``click`` and ``ignore``, such as ``{"applied":
             "apply"}``. An empty cell counts as no answer, unless it is mapped like a word, ``{"": "ignore"}``.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
-        separator: What separates the jobs in a cell of ``shown``; a cell may hold a list as JSON or Python
-            writes it as well.
-        delimiter: What separates cells of CSV; by default it is found, as by
-            :func:`~jobrec_gym.loaders.tables.load_table`, which has the next two as well.
-        encoding: Of text; by default UTF-8, or what a byte order mark says.
+        separator: The text that separates the jobs in a cell of ``shown``. A cell may also hold a list in the notation
+            of JSON or Python.
+        delimiter: The character that separates cells of CSV; by default it is found. This and the next two arguments
+            are as in :func:`~jobrec_gym.loaders.tables.load_table`.
+        encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         split_by: ``"time"`` holds out the latest interactions. By default the column ``split`` says which ones are held
             out; without that column they are those of the market's held-out applicants.
@@ -124,7 +124,7 @@ def load_interactions(
 
 
 class _BadCell(Exception):
-    """A cell that cannot be: of which kind, and what is there."""
+    """A wrong cell: the kind of error, and the cell's content."""
 
     def __init__(self, kind: str, cell: Any):
         super().__init__(kind, cell)
@@ -133,11 +133,11 @@ class _BadCell(Exception):
 
 @dataclass
 class _BadRows:
-    """Bad rows of a file by kind: how many, and the first ones."""
+    """Bad rows of a file by kind: their number, and the first ones."""
 
     n: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
-    cells: dict[str, Any] = field(default_factory=dict)  # the first one of each kind
+    cells: dict[str, Any] = field(default_factory=dict)  # the first cell of each kind
 
     def add(self, kind: str, row: int, cell: Any) -> None:
         self.n[kind] = self.n.get(kind, 0) + 1
@@ -183,14 +183,14 @@ def _read(
     words = _words(decisions)
     worth = np.array([decision_rewards(rewards)[decision] for decision in DECISIONS])
     find = _by_key if ids == "key" else _by_row
-    is_date: bool | None = None  # as the first row that can be has it
+    is_date: bool | None = None  # decided by the first row with a valid time
 
     def row_of(cells: Mapping[str, Any]) -> _Row:
         def cell(name: str) -> Any:
             value = cells.get(names[name]) if name in names else None
             return None if is_nothing(value) else value
 
-        # A key may be any word, "none" too.
+        # A key may be any word, even "none".
         applicant = _found(find, places[0], cells.get(names["applicant"]), "unknown person")
         job = _found(find, places[1], cells.get(names["job"]), "unknown job")
         decision = _decision(cells.get(names["decision"]), words) if "decision" in names else -1
@@ -304,7 +304,7 @@ def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
 
 
 def _mapping(bad: _BadRows) -> str:
-    """An example of ``decisions=`` with a word that is there."""
+    """An example of ``decisions=`` with a word of the log."""
     word = str(bad.cells[_UNKNOWN_DECISION]).strip()
     near = difflib.get_close_matches(word.casefold(), DECISIONS, n=1)
     return f"`decisions={{{word!r:.40}: {near[0] if near else 'apply'!r}}}`"
@@ -355,7 +355,7 @@ def _places(population: Population) -> dict[str, int]:
 
 
 def _parts(row: _Row) -> tuple[Any, ...]:
-    """All that a row says, for comparison: NaN stands for nothing and is equal to itself."""
+    """All values of a row, for comparison; NaN becomes a value that is equal to itself."""
     numbers_ = (None if math.isnan(value) else value for value in (row.reward, row.propensity))
     return row.applicant, row.job, row.decision, row.shown, row.split, *numbers_
 
@@ -375,7 +375,7 @@ def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
         return None
     text = str(cell).strip()
     if text not in places and text.endswith(".0"):
-        text = text.removesuffix(".0")  # what a column of whole numbers with gaps becomes
+        text = text.removesuffix(".0")  # a column of whole numbers with gaps has floats
     return places.get(text, places.get(normal_form(text)))
 
 
@@ -388,10 +388,10 @@ def _by_row(rows: range, cell: Any) -> int | None:
 
 
 def _decision(cell: Any, words: Mapping[str, int]) -> int:
-    """Place of a decision, -1 for none; the log's own words come first, since a user may map ``""`` or ``"none"``."""
+    """Place of a decision, -1 for none. The log's own words come first: a user may map ``""`` or ``"none"``."""
     word = "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
     if word not in words and word.endswith(".0"):
-        word = word.removesuffix(".0")  # what a column of whole numbers with gaps becomes
+        word = word.removesuffix(".0")  # a column of whole numbers with gaps has floats
     if word in words:
         return words[word]
     if is_nothing(cell):
@@ -412,7 +412,7 @@ def _number(cell: Any, kind: str) -> float | None:
 
 
 def _time(cell: Any, kind: str) -> float | None:
-    """Seconds since 1970 of a date, which is of UTC where it does not say; a number is itself."""
+    """Seconds since 1970 of a date, in UTC unless it names a time zone; a number stays as it is."""
     if cell is None:
         return None
     try:
@@ -436,7 +436,7 @@ def _time(cell: Any, kind: str) -> float | None:
 
 
 def _is_date(cell: Any) -> bool:
-    """Whether a time is a date, and no number."""
+    """Whether a time is a date, not a number."""
     if isinstance(cell, str):
         try:
             float(cell)
@@ -447,7 +447,7 @@ def _is_date(cell: Any) -> bool:
 
 
 def _listed(cell: Any, separator: str, known: Any) -> list[Any]:
-    """The jobs in a cell; a word that else says nothing (``none``) may be the key of one."""
+    """The jobs in a cell. A word that means nothing elsewhere (``none``) may be the key of a job."""
     if is_nothing(cell) and not (isinstance(cell, str) and isinstance(known, Mapping) and cell.strip() in known):
         raise _BadCell("nothing shown", cell)
     if isinstance(cell, str):

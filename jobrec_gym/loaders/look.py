@@ -1,4 +1,4 @@
-"""What a file holds, which column is what, and the call of ``load_market`` that reads it."""
+"""Looks at a file: what it holds, which column is which field, and the call of ``load_market`` that reads it."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "split": ("split",),
 }
-"""What columns are usually called, by field, the likeliest name first; case, spaces and signs don't count."""
+"""Usual names of columns, by field, the likeliest name first; case, spaces and signs are ignored."""
 
 _TEXT_INSTEAD = (
     *("requirements", "job_requirements", "qualifications", "minimum_qualifications", "minimum_qual_requirements"),
     *("required_qualifications", "requirement"),
 )
-"""Free texts that may stand for skills where no column lists any."""
+"""Columns of free text that may replace skills if no column lists any."""
 
 _CONTEXT: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "place": (
@@ -95,13 +95,13 @@ _CONTEXT: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 _SEPARATORS = (";", ",", "|", "\n", "•", "、", "；")  # noqa: RUF001
 _SAMPLE = 500
-_LONGEST = 8  # words of a skill; a longer part of a cell belongs to a sentence
+_LONGEST = 8  # words of a skill; a longer part of a cell is part of a sentence
 _EXAMPLE = 50
 
 
 @dataclass(slots=True)
 class _Side:
-    """What was found out about the file of one side."""
+    """The findings on the file of one side."""
 
     kind: str
     path: str
@@ -115,12 +115,12 @@ class _Side:
 
     @property
     def source(self) -> str:
-        """As ``load_market`` takes it."""
+        """The source in the form that ``load_market`` takes."""
         return f"{self.kind}:{self.path}"
 
 
 class _NoEncoder:
-    """Answers each text alike: for looking at words no vectors are needed."""
+    """Gives every text the same vector, because a look at words needs no vectors."""
 
     name = "none"
     dim = 2
@@ -131,21 +131,21 @@ class _NoEncoder:
 
 
 def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None = None) -> str:
-    """What a file of jobs contains and how to load it, as a text for people; nothing is encoded.
+    """A text that says what a file of jobs contains and how to load it; nothing is encoded.
 
-    Columns are found by :data:`USUAL_NAMES`, and whether skills stand in lists or in free text by what is in them.
+    Columns are found by their :data:`USUAL_NAMES`. The cells themselves show whether skills are lists or free text.
 
     Args:
-        path: A file or folder, by itself or with its scheme: a table, JSON Resume, JobPosting, O*NET, ESCO, or a saved
+        path: A file or folder, with or without its scheme: a table, JSON Resume, JobPosting, O*NET, ESCO, or a saved
             market.
         applicants: The file of the applicants, likewise.
 
     Returns:
-        Lines: the kind of file, its columns and what they are taken for, the market's summary, and the call of
+        Lines: the kind of file, its columns and the fields that they are read as, the market's summary, and the call of
         :func:`~jobrec_gym.market.load_market`.
 
     Raises:
-        MarketError: For what cannot be read, or a table in which nothing looks like skills.
+        MarketError: For a file that cannot be read, or a table in which nothing looks like skills.
     """
     kind, file = _kind(path)
     if kind == "market":
@@ -158,14 +158,14 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
     if people:
         told = summarise(market)
-    else:  # a market is named after its jobs, which nobody gave where people are looked at
+    else:  # a market is named after its jobs, but here there are only people
         side = "applicants" if _is_people(jobs) else "jobs"
         told = summarise(market, (side,), name=f"{jobs.kind}:{Path(file).name}")
     return "\n".join([*lines, "", told, "", _call(jobs, people, options)])
 
 
 def find_columns(header: Sequence[str], names: Mapping[str, Sequence[str]] = USUAL_NAMES) -> dict[str, str]:
-    """Which column of a table is which field, by its usual names; the likeliest name of a field wins.
+    """The column of each field, found by the field's usual names; the likeliest name wins.
 
     Args:
         header: Names of the columns.
@@ -196,7 +196,7 @@ def _plain(column: str) -> str:
 
 
 def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
-    """What a source is, and its path without a scheme."""
+    """The kind of a source, and its path without a scheme."""
     text = os.fspath(source)
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("onet", "esco"):
@@ -229,7 +229,7 @@ def _names(place: Path) -> set[str]:
 
 
 def _kind_of_documents(place: Path) -> str:
-    """Of a folder: what the first of its documents is."""
+    """The kind of a folder's documents, by the first of them."""
     for file in sorted(place.iterdir()):
         if file.name.lower().endswith((".html", ".htm", ".xhtml", ".jsonld")):
             return "job-posting"
@@ -278,7 +278,7 @@ def _side(kind: str, path: str) -> _Side:
 
 
 def _find_skills(side: _Side, table: Table) -> None:
-    """Which column holds skills, whether as free text, and what separates them."""
+    """Finds the column of skills, whether it holds free text, and the separator of skills."""
     rows = [row for _, row in table.rows[:_SAMPLE]]
     if "hard" not in side.columns and "soft" not in side.columns:
         column = _text_column(side, table)
@@ -312,7 +312,7 @@ def _find_skills(side: _Side, table: Table) -> None:
 
 
 def _text_column(side: _Side, table: Table) -> str | None:
-    """A free text that can stand for skills."""
+    """A column of free text that can replace skills."""
     return find_columns(table.header, {"hard": _TEXT_INSTEAD}).get("hard") or side.columns.get("description")
 
 
@@ -327,12 +327,12 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
-    """What separates skills in cells, ``None`` for ``;`` or none; and whether they are free texts instead."""
+    """The separator of skills in cells, ``None`` for ``;`` or none; and whether the cells are free texts instead."""
     cells = [cell for cell in cells if not cell.lstrip().startswith(("[", "{"))]
     if not cells:
         return None, False
     lengths = {separator: [_parts(cell, separator) for cell in cells if separator in cell] for separator in _SEPARATORS}
-    # A cell is a list where all of its parts are short; in prose some are not.
+    # A cell is a list if all its parts are short; in prose some are long.
     lists = {separator: sum(max(parts) <= _LONGEST for parts in some) for separator, some in lengths.items()}
     best = max(lists, key=lambda separator: lists[separator])
     long = sum(len(cell.split()) > _LONGEST for cell in cells)
@@ -342,7 +342,7 @@ def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
 
 
 def _parts(cell: str, separator: str) -> list[int]:
-    """How many words each part has."""
+    """Numbers of words of the parts of a cell."""
     return [len(part.split()) for part in cell.split(separator)]
 
 
@@ -406,7 +406,7 @@ def _compared(name: str, of_people: str, of_jobs: str) -> str | tuple[str, str, 
 
 
 def _loaded(jobs: _Side, people: _Side | None) -> tuple[LabourMarket, dict[str, Any]]:
-    """The market without vectors, and the keywords by which it was loaded: columns that cannot be read are let go."""
+    """The market without vectors, and the keywords by which it was loaded; unreadable columns are left out."""
     while True:
         options = _options(jobs, people)
         try:
@@ -417,7 +417,7 @@ def _loaded(jobs: _Side, people: _Side | None) -> tuple[LabourMarket, dict[str, 
 
 
 def _is_people(side: _Side) -> bool:
-    """Whether a file that stands alone is one of people by its kind."""
+    """Whether a single file has people, which its kind says."""
     return side.kind == "json-resume"
 
 
@@ -441,7 +441,7 @@ def _without_vectors(jobs: _Side, people: _Side | None, options: Mapping[str, An
 
 
 def _let_go(side: _Side, complaint: str) -> bool:
-    """Lets go of a column that is not what its name says, by what loading complains of; whether there was one."""
+    """Leaves out a column that, by an error, does not hold what its name says; returns whether there was one."""
     for name in ("seniority", "key", "split", "occupation", "family"):
         column = side.columns.get(name)
         repeated = name == "key" and complaint.startswith("key ") and "appears twice" in complaint
@@ -453,7 +453,7 @@ def _let_go(side: _Side, complaint: str) -> bool:
 
 
 def _call(jobs: _Side, people: _Side | None, options: Mapping[str, Any]) -> str:
-    """The call of ``load_market``, as it is typed."""
+    """The text of the call of ``load_market``."""
     given = {name: value for name, value in options.items() if name not in ("encoder", "cache_dir")}
     arguments = [_typed(jobs.source)]
     if people:
@@ -472,7 +472,7 @@ def _call(jobs: _Side, people: _Side | None, options: Mapping[str, Any]) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A value as one types it, in double quotation marks."""
+    """A value as Python source, with double quotation marks."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):

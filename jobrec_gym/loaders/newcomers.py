@@ -31,8 +31,8 @@ from jobrec_gym.market.context import Context, context_fields
 __all__ = ["Newcomers", "newcomers_of"]
 
 _LIKE = 0.995
-"""Cosine from which a job's vector, made anew of its skills, is the one that the market has: float16 and another
-processor change less, another encoder more."""
+"""A job's vector, made anew from its skills, counts as the market's own vector if their cosine is above this. float16
+and another processor change less; another encoder changes more."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
 _CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "context")
@@ -41,13 +41,13 @@ _READING = (*_CELLS, "encoder", "cache_dir")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Newcomers:
-    """People who are read and checked, and not yet encoded; made by :func:`newcomers_of`.
+    """People who have been read and checked, but not yet encoded; made by :func:`newcomers_of`.
 
     Attributes:
-        market: Whose jobs they may be recommended.
-        name: Of the file or table that they come from.
-        records: What it says of each.
-        encoder: That of the market's jobs.
+        market: The market whose jobs they may be recommended.
+        name: Name of the file or table that they come from.
+        records: One record for each of them.
+        encoder: The encoder of the market's jobs.
     """
 
     market: LabourMarket
@@ -59,13 +59,13 @@ class Newcomers:
         return len(self.records)
 
     def on_market(self, rows: slice = slice(None)) -> LabourMarket:
-        """The market with some of them as its applicants: as many as are to be in memory.
+        """The market with some of them as its applicants; choose ``rows`` by how many fit into memory.
 
         Raises:
-            MarketError: For somebody without skills, or an encoder that is not the one of the jobs.
+            MarketError: For somebody without skills, or an encoder other than that of the jobs.
         """
         probe = _probe(self.market)
-        # The job comes along: what is made of its skills must be the vector that the market has.
+        # The job is encoded too: the result must be the vector that the market has.
         new = assemble_market(self.name, self.records[rows], [probe], encoder=self.encoder, test_fraction=0.0)
         _check_encoder(self.market, new, probe)
         context = {
@@ -81,13 +81,13 @@ def newcomers_of(
     """Reads new people.
 
     Args:
-        market: Whose jobs.
+        market: The market of the jobs.
         rows: Mappings, a table, or a file that is read by its ending.
-        **options: Those of :meth:`~jobrec_gym.market.LabourMarket.with_applicants`; ``None`` is as the market was
-            loaded.
+        **options: Arguments of :meth:`~jobrec_gym.market.LabourMarket.with_applicants`; ``None`` takes the value with
+            which the market was loaded.
 
     Raises:
-        MarketError: For nobody, a row that is wrong, or a key that is there twice.
+        MarketError: If there are no rows, if a row is wrong, or if a key appears twice.
     """
     reading = {**_as_loaded(market), **{name: value for name, value in options.items() if value is not None}}
     encoder = _encoder(reading["encoder"], reading["cache_dir"])
@@ -95,7 +95,7 @@ def newcomers_of(
     if not table.rows:
         raise MarketError(f"{table.file}: there is nobody; give at least one row.")
     rules = CellRules(*(reading[name] for name in ("skill_separator", "null_values", "seniority_values", "decimal")))
-    # Nobody among them was learned from: they have no split, even where the file of the market's applicants has one.
+    # Nothing was learned from new people, so they have no split, even if the market's own applicants have one.
     fields = [field for field in FIELDS if field != "split"]
     context = _context_fields(market, reading["context"], options.get("context") is not None, table.header)
     records = records_of(
@@ -106,7 +106,7 @@ def newcomers_of(
 
 
 def _as_loaded(market: LabourMarket) -> dict[str, Any]:
-    """How the market's own applicants were read, as far as it is known where it came from."""
+    """The arguments with which the market's own applicants were read, as far as they are known; else defaults."""
     spec = market.spec
     known = {key: value for key, value in spec.items() if key in _READING} if isinstance(spec, Mapping) else {}
     return {
@@ -126,8 +126,8 @@ def _as_loaded(market: LabourMarket) -> dict[str, Any]:
 def _context_fields(
     market: LabourMarket, context: Context | Sequence[str] | None, is_asked: bool, header: Sequence[str]
 ) -> dict[str, ContextField]:
-    """The fields of the market's context that are read, of the market's kinds: those asked for, or those there."""
-    # A generated market was told which of its fields to show, and not where they stand.
+    """The context fields to read, with the market's kinds: the requested ones and those with a column in the header."""
+    # The argument of a generated market says which fields it shows, not in which columns they stand.
     told = context_fields(context if isinstance(context, Mapping) or is_asked else None)  # type: ignore[arg-type]
     if strange := [name for name in told if name not in market.context]:
         raise MarketError(
@@ -150,7 +150,7 @@ def _encoder(encoder: str | os.PathLike[str] | Encoder, cache_dir: str | bool | 
 
 @lru_cache(maxsize=2)
 def _kept_encoder(encoder: str, cache_dir: str | bool | None) -> Encoder:
-    """Kept: a model is loaded for the first newcomer, and not for each."""
+    """An encoder of a name. It is kept, so that a model is loaded once and not for each newcomer."""
     return make_encoder(encoder, cache_dir)
 
 
@@ -176,14 +176,14 @@ def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str]) -
 
 
 def _plain(cell: Any) -> Any:
-    """Lists are what files have; a tuple or an array says the same."""
+    """A cell as in a file: a tuple, a set or an array becomes a list."""
     if isinstance(cell, np.ndarray):
         return cell.tolist()
     return list(cell) if isinstance(cell, tuple | set | frozenset) else cell
 
 
 def _probe(market: LabourMarket) -> Record:
-    """A job whose vector shows which encoder made it: of the first ones that which has most skills."""
+    """A job whose vector shows which encoder made it: the one with the most skills among the first jobs."""
     rows = np.arange(min(len(market.jobs), 64))
     lengths = [getattr(market.jobs, f"{block}_skills").lengths(rows) for block in BLOCKS]
     job = market.job(int(np.argmax(np.minimum(*lengths) * 1000 + sum(lengths))))
@@ -193,7 +193,7 @@ def _probe(market: LabourMarket) -> Record:
 
 
 def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> None:
-    """The encoder is that of the market: it makes a job's vector of the job's skills."""
+    """Checks that the encoder is that of the market: it must make a job's vector from the job's skills."""
     there, made = market.jobs.vectors[int(probe.key)], new.jobs.vectors[0]
     likeness = float(there.astype(np.float64) @ made.astype(np.float64)) if there.shape == made.shape else float("nan")
     if not likeness > _LIKE:
@@ -205,7 +205,7 @@ def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> No
 
 
 def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, ContextTable]) -> LabourMarket:
-    """The market with the applicants of another one and their context; words that it lacks come behind its own."""
+    """The market with the applicants of another one and their context; new words come after its own."""
     old_words, new_words = market.vocabulary, new.vocabulary
     words: dict[str, tuple[str, ...]] = {}
     places: dict[str, NDArray[np.int32]] = {}
@@ -248,21 +248,21 @@ def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, Conte
 
 
 def _merged(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """All words, the old ones first, and the place of each new one among them."""
+    """All words, the old ones first, and the places of the ``new`` words among them."""
     known = {word: place for place, word in enumerate(old)}
     places = np.array([known.setdefault(word, len(known)) for word in new], dtype=np.int32)
     return tuple(known) if len(known) > len(old) else old, places
 
 
 def _moved(skills: SkillLists, places: NDArray[np.int32]) -> SkillLists:
-    """The same lists with other ids; within a list they ascend again."""
+    """The same lists with other ids, sorted again within each list."""
     return SkillLists.from_rows(places[skills[row]].tolist() for row in range(len(skills)))
 
 
 def _lengthened(
     old: NDArray[np.floating] | None, new: NDArray[np.floating] | None, places: NDArray[np.int32], n_words: int
 ) -> NDArray[np.floating] | None:
-    """The market's table of a kind of words with rows for those that it lacked; zeros where they are not encoded."""
+    """The market's table of one kind of words, with rows for new words; these are zero if they are not encoded."""
     if old is None or n_words == len(old):
         return old
     table = np.zeros((n_words, old.shape[1]), dtype=old.dtype)

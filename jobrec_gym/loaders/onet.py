@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 _SOC = "O*NET-SOC Code"
 
 # Elements of Skills.txt (https://www.onetcenter.org/content.html): technical, systems and resource management skills
-# are hard; basic, complex problem solving and social skills are soft. Filed against their group: judgment, time and
-# personnel as soft, mathematics and science as hard.
+# are hard; basic, complex problem solving and social skills are soft. Exceptions to their group: judgment, time and
+# personnel management are soft, mathematics and science are hard.
 _SOFT_IN_HARD_GROUPS = {"2.B.4.e", "2.B.5.a", "2.B.5.d"}
 _HARD_GROUPS = ("2.B.3.", "2.B.4.", "2.B.5.", "2.A.1.e", "2.A.1.f")
 _SKILL_IMPORTANCE, _STYLE_IMPORTANCE = 3.0, 3.5
 
-# What O*NET 30.3 renamed (https://www.onetcenter.org/database.html, migration reference): the first name is the older.
+# Files that O*NET 30.3 renamed (https://www.onetcenter.org/database.html, migration reference); older names come first.
 _SKILL_FILES = (("Skills.txt",), ("Essential Skills.txt", "Transferable Skills.txt"))
 _TECHNOLOGY_FILES = (("Technology Skills.txt",), ("Software Skills.txt",))
 _TECHNOLOGY_COLUMNS = {"Example": "Workplace Example", "Commodity Title": "Element Name"}
@@ -91,13 +91,13 @@ def load_onet(
         n_applicants: How many people to sample.
         max_occupations: Take this many occupations, chosen by a hash of their codes; ``None`` takes all.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`.
-        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+        cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.
         split_by: Hold out rows, or whole occupations.
-        seed: Which people, and which rows are held out.
+        seed: Seed of the people, and of the choice of held-out rows.
 
     Raises:
-        MarketError: For a missing file or column, or ratings that are no numbers; the message names file, row and
+        MarketError: For a missing file or column, or ratings that are not numbers; the message names file, row and
             column.
     """
     occupations, left_out = _read(path, max_occupations)
@@ -117,18 +117,19 @@ def load_onet(
 def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = None) -> list[Occupation]:
     """Reads the occupations that have both hard and soft skills.
 
-    * Hard: knowledge, and technical, systems and resource management skills, mathematics and science, of importance 3
-      or more; technologies: the products marked "In Demand" or "Hot Technology" (in demand first, at most 20), then the
-      kinds of software (commodity titles) of the other products, those with the most products first, at most 30
-      together. Occupations list up to hundreds of products, most of them found in one occupation only.
+    * Hard, of importance 3 or more: knowledge, technical, systems and resource management skills, mathematics and
+      science.
+    * Hard, at most 30 technologies: first the products marked "In Demand" or "Hot Technology" (in demand first, at most
+      20), then the kinds of software (commodity titles) of the other products, those with the most products first.
+      Kinds are used because occupations list up to hundreds of products, most of which appear in one occupation only.
     * Soft: work styles of importance 3.5 or more, and basic, problem solving and social skills, judgment, time and
-      personnel management of importance 3 or more; of each kind the six that are most above their average over all
-      occupations, for most occupations need nearly all of them. A release that does not rate the importance of work
-      styles gives the skills alone.
+      personnel management of importance 3 or more. Most occupations need nearly all of these, so the six of each kind
+      are taken that are most above their average over all occupations. If a release does not rate the importance of
+      work styles, there are only the skills.
     * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
       reported titles.
     * Ratings that O*NET recommends to suppress (too few answers) are left out.
-    * Releases before 30.3 and from 30.3 on are read alike: ``Skills.txt`` has become ``Essential Skills.txt`` and
+    * Releases before 30.3 and from 30.3 on give the same: ``Skills.txt`` has become ``Essential Skills.txt`` and
       ``Transferable Skills.txt``, ``Technology Skills.txt`` has become ``Software Skills.txt``.
 
     Raises:
@@ -139,7 +140,7 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
 
 @of_a_release
 def _read(path: str | os.PathLike[str], max_occupations: int | None) -> tuple[list[Occupation], list[str]]:
-    """The occupations, and a phrase on those that are left out."""
+    """The occupations, and a phrase that counts those that are left out."""
     if max_occupations is not None and whole_number("max_occupations", max_occupations) < 1:
         raise MarketError(f"`max_occupations` must be at least 1 or None, got {max_occupations}.")
     release = Release(path)
@@ -212,10 +213,10 @@ def _rows(release: Release, file: str, columns: tuple[str, ...], **names: Any) -
 
 
 def _files(release: Release, shapes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The files of a table that releases have in one shape or in another: those of the shape that this one has.
+    """The files of a table whose shape depends on the release: those of the shape that this release has.
 
     Raises:
-        MarketError: If it has files of both, or of none.
+        MarketError: If the release has files of both shapes, or of none.
     """
     there = [shape for shape in shapes if any(file in release for file in shape)]
     if len(there) > 1:
@@ -235,7 +236,7 @@ class _Rating(NamedTuple):
 
 
 def _important(release: Release, files: Sequence[str], threshold: float) -> dict[str, list[_Rating]]:
-    """Each occupation's elements rated at or above the threshold, those most above the element's average first."""
+    """Each occupation's elements rated at or above the threshold; those most above the element's average come first."""
     columns = (_SOC, "Element ID", "Element Name", "Scale ID", "Data Value", "Recommend Suppress")
     rated = []
     values: dict[str, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""JobPosting of schema.org (https://schema.org/JobPosting): JSON-LD, alone or in HTML pages, as the rows of a table."""
+"""Reads JobPosting of schema.org (https://schema.org/JobPosting) as a table, from JSON-LD files or HTML pages."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ POSTING_COLUMNS = (
     *("place", "region", "country", "remote", "salary", "currency", "company", "employment_type", "industry"),
     *("posted", "valid_through", "url"),
 )
-"""What a posting's row tells: fields of a market, and columns for its context."""
+"""Columns of a posting's row: fields of a market, and columns for its context."""
 
 _JSON_ENDINGS = (".json", ".jsonld", ".jsonl", ".ndjson", ".json.gz", ".jsonld.gz", ".jsonl.gz")
 _PAGE_ENDINGS = (".html", ".htm", ".xhtml", ".html.gz")
 _IN_A_YEAR = {"HOUR": 2080, "DAY": 260, "WEEK": 52, "MONTH": 12, "YEAR": 1}
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
-_MAX_SKILL = 6  # words: a longer part of a text is a sentence and no skill
+_MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
 
 
 def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
-    """A market of jobs from schema.org's JobPosting; what is read of them: :func:`read_postings`.
+    """A market of jobs from schema.org's JobPosting. :func:`read_postings` says what is read.
 
     Args:
-        path: Of the jobs.
-        **options: As in :func:`~jobrec_gym.loaders.tables.load_table`: ``applicants`` or ``n_applicants``, and such as
-            ``context={"place": "category", "salary": ("number", "wanted_salary", "salary")}``.
+        path: File or folder of the jobs.
+        **options: As in :func:`~jobrec_gym.loaders.tables.load_table`: ``applicants`` or ``n_applicants``, and others
+            such as ``context={"place": "category", "salary": ("number", "wanted_salary", "salary")}``.
 
     Raises:
         MarketError: As :func:`read_postings` and :func:`~jobrec_gym.loaders.tables.load_table`.
@@ -53,12 +53,12 @@ def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMark
 def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:
     """The jobs of a JSON-LD file, of an HTML page with JSON-LD, or of a folder of both.
 
-    * Found wherever they stand: alone, in lists, in ``@graph``, in an ``ItemList``, in the scripts
-      ``application/ld+json`` of a page. What a posting names by ``@id`` is looked up in its file.
+    * Postings are found alone, in lists, in ``@graph``, in an ``ItemList``, and in the scripts ``application/ld+json``
+      of a page. References by ``@id`` are looked up in the same file.
     * ``key``: the first of ``identifier``, ``@id`` and ``url`` that tells all postings apart; else the file's name and
-      a number. ``title``, ``occupation`` (``relevantOccupation`` or ``occupationalCategory``), ``experience``.
-    * ``hard``: ``skills``, a list or a text that separates short parts. A posting without any has its description as
-      one free text in their place. A log line says for how many postings this was done.
+      a number. Then ``title``, ``occupation`` (``relevantOccupation`` or ``occupationalCategory``) and ``experience``.
+    * ``hard``: ``skills``, a list or a text that separates short parts. If a posting has no skills, its description
+      takes their place as one free text. A log line says for how many postings this was done.
     * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
       contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (the middle of the range, in a year
@@ -96,7 +96,7 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
 
 
 def _postings(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
-    """Its postings, with what they name by ``@id`` put in its place."""
+    """The postings of a file, with references by ``@id`` resolved."""
     if file.name.lower().endswith(_PAGE_ENDINGS):
         values = list(_scripts(file, reading))
     else:
@@ -154,7 +154,7 @@ class _Scripts(HTMLParser):
 
 
 def _plain(value: Any) -> Any:
-    """A value with the names of schema.org without its address, and ``{"@value": x}`` as x."""
+    """A value in which schema.org's names have no address before them, and ``{"@value": x}`` is x."""
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     if isinstance(value, Mapping):
@@ -187,7 +187,7 @@ def _resolved(value: Any, known: Mapping[str, Any], depth: int = 0) -> Any:
     if isinstance(value, list):
         return [_resolved(entry, known, depth) for entry in value]
     if isinstance(value, dict):
-        # A ring of references ends somewhere.
+        # The depth is bounded, so that a ring of references ends.
         if depth < 4 and len(value) == 1 and value.get("@id") in known:
             return _resolved(known[value["@id"]], known, depth + 1)
         return {name: _resolved(entry, known, depth) for name, entry in value.items()}
@@ -276,7 +276,7 @@ def _experience(value: Any) -> str:
 
 
 def _address(value: Any) -> Mapping[str, Any]:
-    """That of the first place; an address may be a text, which is then the locality."""
+    """The address of the first place. An address may be a text, which is then the locality."""
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, dict):
@@ -320,7 +320,7 @@ def _texts(value: Any, *fields: str) -> list[str]:
 
 
 def _text(value: Any, *fields: str) -> str:
-    """A text or number as a text, that of an object's first field that has one; empty for anything else."""
+    """A text or number as a text; for an object, its first field that has one; empty for anything else."""
     if isinstance(value, list):
         value = value[0] if value else ""
     if isinstance(value, dict):

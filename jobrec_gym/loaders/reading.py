@@ -51,7 +51,7 @@ _DOCUMENTS = {
     "json-resume": "jobrec_gym.loaders.resumes:read_resumes",
     "job-posting": "jobrec_gym.loaders.postings:read_postings",
 }
-"""Kinds that only a scheme names, and who reads them: files, or folders of files."""
+"""Kinds of documents, files or folders of files, that only a scheme names, and their readers."""
 _ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -66,11 +66,12 @@ _SIDES = ("jobs", "applicants")
 _MAX_CELL = 1 << 30
 _ROWS = 256
 _LINES = 1 << 14
-"""Characters, like the rows above so few that what is made of them is still near the processor when it is let go."""
+"""How many characters of lines are read at once. Like ``_ROWS`` this is small, so that the results fit into the
+processor's cache until they are used."""
 _PIECE = 1 << 20
 _SAMPLE = 1 << 16
 _LARGE = 1 << 20
-"""Bytes from which a file of CSV is worth the import of pyarrow."""
+"""From this many bytes on, a CSV file is worth the import of pyarrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,12 @@ class Reading:
     """How a file becomes rows.
 
     Attributes:
-        delimiter: What separates the cells of CSV; ``None`` finds it.
-        encoding: Of text; ``None`` is UTF-8, or what a byte order mark says.
+        delimiter: The character that separates the cells of CSV; ``None`` finds it.
+        encoding: Encoding of text; ``None`` is UTF-8, or the one of a byte order mark.
         max_bytes: Largest size of a compressed file once it is uncompressed.
 
     Raises:
-        MarketError: For what is none of these.
+        MarketError: For a value that is not allowed.
     """
 
     delimiter: str | None = None
@@ -106,8 +107,8 @@ class Block:
     """Some rows of a file, by column.
 
     Attributes:
-        columns: Of each column of the header its cells: a list, or an array of pyarrow.
-        n_rows: How many there are.
+        columns: For each column of the header its cells: a list, or an array of pyarrow.
+        n_rows: How many rows there are.
     """
 
     columns: list[Any]
@@ -115,7 +116,7 @@ class Block:
 
 
 class Rows(Sequence[tuple[int, dict[str, Any]]]):
-    """The rows of blocks, each with its number from 1; a row is made a mapping when it is asked for.
+    """The rows of blocks, each with its number from 1. A row becomes a mapping when it is read.
 
     Args:
         header: Names of the columns.
@@ -162,9 +163,9 @@ class Table:
     """A file's columns, and its rows with their numbers.
 
     Attributes:
-        file: What messages call it.
+        file: Name of the file in messages.
         header: Names of the columns.
-        rows: Each with its number, which is 1 for the first below the header.
+        rows: The rows, each with its number; 1 is the first below the header.
     """
 
     file: str
@@ -172,23 +173,23 @@ class Table:
     rows: Sequence[tuple[int, dict[str, Any]]]
 
     def filled(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows but for those of empty cells only, which spreadsheets write below a table."""
+        """The rows that have a non-empty cell; spreadsheets write empty ones below a table."""
         return ((number, row) for number, row in self.rows if not row or any(cell != "" for cell in row.values()))
 
 
 def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tuple[str, Path]:
-    """What kind a file is, and where: by its scheme (``"csv:people.txt"``) or ending, whatever another file is.
+    """A file's kind and path, by its own scheme (``"csv:people.txt"``) or ending.
 
     Args:
         source: The file; ``~`` is the home folder.
-        otherwise: The kind of one with neither scheme nor known ending.
+        otherwise: The kind of a file with neither scheme nor known ending.
 
     Returns:
         ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"json-resume"`` or ``"job-posting"``, and the path without
         the scheme.
 
     Raises:
-        MarketError: Where nothing says what it is.
+        MarketError: If nothing says of which kind the file is.
     """
     text = os.fspath(source)
     scheme, colon, path = text.partition(":")
@@ -217,8 +218,8 @@ def read_table(
     Args:
         source: A file of CSV, JSON or Parquet, packed or not.
         reading: How it is read.
-        kind: What it is; by default its scheme or ending says so, see :func:`kind_of`.
-        side: ``"jobs"`` or ``"applicants"``: which list is meant where a JSON object holds several.
+        kind: Its kind; by default its scheme or ending says it, see :func:`kind_of`.
+        side: ``"jobs"`` or ``"applicants"``: which list to read if a JSON object holds several.
 
     Raises:
         MarketError: For a file that is missing or cannot be read; the message names the place.
@@ -241,7 +242,7 @@ def read_sides(
     Arguments and errors as of :func:`read_table`.
 
     Returns:
-        Any other file is one table, with an empty name.
+        The tables by name; any other file is one table with an empty name.
     """
     reading = reading or Reading()
     if kind is None:
@@ -270,7 +271,7 @@ def read_sides(
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Of a file of CSV: what separates cells, its header (normal, and as written), and if ``sep=;`` stands above."""
+    """Layout of a CSV file: delimiter, header (in normal form and as written), and whether it begins with ``sep=;``."""
 
     delimiter: str
     header: list[str]
@@ -279,16 +280,16 @@ class _Layout:
 
 
 def csv_blocks(file: Path, reading: Reading, with_pyarrow: bool | None = None) -> Iterator[Block]:
-    """The rows of a file of CSV as texts, some at a time, so that no more of them need be in memory.
+    """The rows of a CSV file as texts, in blocks, so that only one block need be in memory.
 
     Args:
-        file: Where.
-        reading: How.
-        with_pyarrow: Whether pyarrow reads what it reads as the standard library does, which then reads the rest;
-            ``None`` is for large files, where it is installed. The rows are the same.
+        file: The file.
+        reading: How it is read.
+        with_pyarrow: Whether pyarrow reads as many rows as it reads in the same way as the standard library, which then
+            reads the rest; the rows are the same. ``None`` uses pyarrow for large files, if it is installed.
 
     Raises:
-        MarketError: For what cannot be read; the message names row (1 is the first below the header) or line.
+        MarketError: For a file that cannot be read; the message names row (1 is the first below the header) or line.
     """
     return _blocks(file, reading, _layout(file, reading), with_pyarrow)
 
@@ -337,10 +338,10 @@ def _standard_csv(file: Path, reading: Reading, layout: _Layout, skipped: int) -
 
 
 def _drop_unnamed(file: Path, row: int, cells: list[str], layout: _Layout) -> None:
-    """Drops the empty cells behind those of the header, as spreadsheets write them; in place.
+    """Drops, in place, empty cells beyond the header's columns, as spreadsheets write them.
 
     Raises:
-        MarketError: For a row of fewer cells, or one that says something there.
+        MarketError: For a row with fewer cells than the header, or with a filled cell beyond it.
     """
     width = len(layout.header)
     if len(cells) > width and not any(map(str.strip, cells[width:])):
@@ -356,8 +357,8 @@ def _drop_unnamed(file: Path, row: int, cells: list[str], layout: _Layout) -> No
 
 
 def _next_rows(reader: Any, n: int) -> list[list[str]]:
-    """Up to ``n`` rows of a reader; those of blank lines, which have no cells, are none."""
-    limit = csv.field_size_limit(_MAX_CELL)  # of the process: put back below
+    """Up to ``n`` rows of a reader; blank lines do not count."""
+    limit = csv.field_size_limit(_MAX_CELL)  # of the whole process, so it is reset below
     try:
         return list(islice(filter(None, reader), n))
     finally:
@@ -365,7 +366,7 @@ def _next_rows(reader: Any, n: int) -> list[list[str]]:
 
 
 def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Block]:
-    """The same rows by pyarrow; ValueError for anything that it would read otherwise."""
+    """The same rows by pyarrow; ValueError for anything that it would read differently."""
     pyarrow, arrow_csv = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.csv")
     with open_bytes(file, reading.max_bytes) as raw:
         encoding = encoding_of(file, raw.peek(4096), reading.encoding)  # type: ignore[attr-defined]
@@ -391,9 +392,9 @@ def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Bloc
 
 
 class _WellQuoted(io.RawIOBase):
-    """Gives a stream's bytes as long as every quotation mark opens a cell, closes one, or is doubled within.
+    """Gives a stream's bytes as long as every quotation mark opens a cell, closes one, or is doubled within a cell.
 
-    Where one stands elsewhere, readers of CSV differ.
+    If one stands elsewhere, readers of CSV differ, and a ValueError is raised.
     """
 
     def __init__(self, stream: Any, delimiter: str):
@@ -456,7 +457,7 @@ def _layout(file: Path, reading: Reading) -> _Layout:
 
 
 def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
-    """The one that cuts the header, and every row that is seen into as many cells."""
+    """The delimiter that cuts the header and every row of the sample into equally many cells."""
     widths = {delimiter: _widths(sample, delimiter, whole) for delimiter in _DELIMITERS}
     cutting = {delimiter: some for delimiter, some in widths.items() if some and some[0] > 1}
     if len(cutting) <= 1:
@@ -473,7 +474,7 @@ def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
 
 
 def _widths(sample: str, delimiter: str, whole: bool) -> list[int]:
-    """How many cells the rows of a sample have; of one that is cut off the last is left out."""
+    """How many cells the rows of a sample have. If the sample is only a part of the file, its last row is left out."""
     widths = []
     reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
     try:
@@ -498,7 +499,7 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
 
 
 class _Repeated(Exception):
-    """A JSON object that has a name twice."""
+    """A JSON object has a name twice."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -514,29 +515,29 @@ _space = re.compile(r"[ \t\r\n]*")
 
 
 def parse_json(text: str, where: str, complaint: str = "no JSON") -> Any:
-    """A JSON text's value; :class:`MarketError` names the place where it is none or an object repeats a name."""
+    """The value of a JSON text. For invalid JSON or a repeated name, :class:`MarketError` names the place."""
     try:
         return _careful_decoder.decode(text)
     except _Repeated as error:
         raise MarketError(f"{where}: {error.args[0]!r} appears twice in one JSON object.") from None
-    except ValueError as error:  # also for an integer of too many digits
+    except ValueError as error:  # JSON errors, and integers with too many digits
         raise MarketError(f"{where}: {complaint}: {error}.") from error
     except RecursionError:
         raise MarketError(f"{where}: holds brackets in brackets too deep to read.") from None
 
 
 def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
-    """The values of a JSON file, one at a time: those of lines, of one array, or one after another.
+    """The values of a JSON file, one at a time: one on each line, the entries of one array, or one after another.
 
     Args:
-        file: Where.
-        reading: How.
+        file: The file.
+        reading: How it is read.
 
     Yields:
-        The number of each, from 1, and the value. In a file of one value a line, the number is that of the line.
+        The number of each value, from 1, and the value. With one value on each line, it is the line's number.
 
     Raises:
-        MarketError: For what is no JSON, or an object that has a name twice.
+        MarketError: For invalid JSON, or an object that has a name twice.
     """
     with decoding(file, reading.encoding, reading.max_bytes):
         with open_text(file, reading.encoding, reading.max_bytes, newline="\n") as text:
@@ -554,7 +555,7 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
 
 
 def _is_one_value(line: str) -> bool:
-    """Whether a line is a JSON text, or nothing that one begins with."""
+    """Whether a line is a JSON text by itself, or does not even begin one."""
     try:
         return not line[_decoder.raw_decode(line)[1] :].strip()
     except (ValueError, RecursionError):
@@ -565,7 +566,7 @@ def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
     number, plain = 1, True
     while piece := text.read(_LINES):
         piece += text.readline()
-        # Not splitlines: a JSON text may hold U+2028 and its kin.
+        # Not splitlines, because a JSON text may hold U+2028 and similar characters.
         lines = piece.removesuffix("\n").split("\n")
         values = _plain_values(piece, lines, number) if plain else None
         plain = values is not None
@@ -580,7 +581,7 @@ def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
 
 
 def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, Any]] | None:
-    """The values of lines by the quickest way; ``None`` where something may be wrong with one of them."""
+    """The values of lines, read in the fastest way; ``None`` if something may be wrong with one of them."""
     values = []
     decode = _decoder.raw_decode
     for place, line in enumerate(lines, start=number):
@@ -593,7 +594,7 @@ def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, 
         if end < len(line) and line[end:].strip(" \t\r"):
             return None
         values.append((place, value))
-    # Of two equal names in one object only one is left: then there are more names than were found.
+    # A repeated name in an object leaves only one entry. The text then has more names than were found.
     n_names = sum(len(value) for _, value in values if isinstance(value, dict))
     if piece.count(":") == n_names:
         return values
@@ -656,14 +657,14 @@ class _Window:
             except json.JSONDecodeError as error:
                 problem = error.msg
                 place = len(self._part) if problem.startswith("Unterminated") else error.pos
-            except ValueError as error:  # an integer of too many digits
+            except ValueError as error:  # an integer with too many digits
                 problem, place = str(error), 0
-            # What is wrong near the end of the part may only be cut off.
+            # An error near the end of the part may only mean that the value is cut off.
             if place < len(self._part) - 16 or not self._moved():
                 raise MarketError(f"{where}: no JSON: {problem}.")
 
     def _moved(self) -> bool:
-        """Whether there was more of the text; the part then begins at the place."""
+        """Reads on, so that the part begins at the place; returns whether there was more text."""
         rest = self._part[self.place :]
         more = self._text.read(max(_PIECE, len(rest)))
         self._part, self.place = rest + more, 0
@@ -671,7 +672,7 @@ class _Window:
 
 
 def _lists(value: Any) -> dict[str, list[Any]]:
-    """The lists of rows that one JSON object holds in place of rows: of both sides by name, or its only entry."""
+    """The lists of rows in one JSON object: those of both sides by name, or its only entry."""
     if not isinstance(value, dict):
         return {}
     named = {name: entries for name, entries in value.items() if name in _SIDES and _is_rows(entries)}
@@ -701,10 +702,10 @@ def _json_table(file: str, rows: list[tuple[int, Any]]) -> Table:
 
 
 def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Block]]:
-    """The header of a Parquet file, and its rows some thousand at a time.
+    """The header of a Parquet file, and its rows in blocks of some thousands.
 
     Raises:
-        MarketError: For what is no Parquet, two columns of one name, or more than ``max_bytes`` of values.
+        MarketError: For a file that is not Parquet, two columns of one name, or more than ``max_bytes`` of values.
         ImportError: Without pyarrow.
     """
     try:
@@ -713,7 +714,7 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
         raise ImportError(f"{file} needs pyarrow: {install_command('data')}.") from error
     check_exists(file)
     try:
-        # Not read_table: that would take a folder name like `side=jobs` for a partition.
+        # Not read_table, which would take a folder name like `side=jobs` for a partition.
         opened = parquet.ParquetFile(file)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
@@ -741,7 +742,7 @@ def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
 
 
 def _decoded(column: Any) -> Any:
-    """A column of bytes, or of lists of them, as UTF-8, which some writers leave unsaid; others stay as they are."""
+    """A column of bytes, or of lists of bytes, read as UTF-8, because some writers do not mark texts. Others stay."""
     pyarrow = importlib.import_module("pyarrow")
     kinds = {pyarrow.binary(): pyarrow.string(), pyarrow.large_binary(): pyarrow.large_string()}
     text = kinds.get(column.type)

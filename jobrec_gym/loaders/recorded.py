@@ -24,8 +24,8 @@ _TEXTS_SHA256 = "fe598b2b5e882780bf055dd612241131f3fb88cefb6ef1d27904ab502c593a9
 def load_recorded() -> LabourMarket:
     """The recorded market: 120 applicants (84 train, 36 test) and 40 jobs (not split) of the default market.
 
-    There are twenty occupations, two of each of ten families, with six applicants and two jobs each, so that an
-    applicant's own occupation, a neighbour of it and strangers to it are all among the jobs.
+    There are twenty occupations, two of each of ten families, with six applicants and two jobs each. So the jobs
+    include an applicant's own occupation, a related one of the same family, and unrelated ones.
 
     Raises:
         MarketError: If the texts are not those that the language model was shown.
@@ -53,10 +53,10 @@ def load_recorded() -> LabourMarket:
 
 
 def choose_rows(market: LabourMarket) -> tuple[Ids, Ids]:
-    """Which applicants (120,) and jobs (40,) of the default market are recorded, ascending.
+    """The applicants (120,) and jobs (40,) of the default market that are recorded, ascending.
 
-    The ten families whose two largest occupations have the most applicants; of these occupations the first six
-    applicants, the first job, and the first job of another seniority.
+    They come from the ten families whose two largest occupations have the most applicants. From each of these
+    occupations come the first six applicants, the first job, and the first job of another seniority.
     """
     applicants, jobs, words = market.applicants, market.jobs, market.vocabulary
     n_applicants = np.bincount(applicants.occupation_ids, minlength=len(words.occupations))
@@ -79,7 +79,7 @@ def choose_rows(market: LabourMarket) -> tuple[Ids, Ids]:
 
 
 def texts_sha256(market: LabourMarket) -> str:
-    """SHA-256 of every document as a model is shown it, applicants before jobs, one a line."""
+    """SHA-256 of all documents that a model is shown, one on each line, applicants before jobs."""
     lines = [encode_document(applicant_document(market.applicant(row))) for row in range(len(market.applicants))]
     lines += [encode_document(job_document(market.job(row))) for row in range(len(market.jobs))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

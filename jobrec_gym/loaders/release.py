@@ -1,4 +1,4 @@
-"""Tables of an official release: a zip archive or a folder, files by name, columns by name."""
+"""Tables of an official release, a zip archive or a folder: finds files and columns by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobrec_gym.market import MarketError
 
 __all__ = ["Release", "no_such_column", "of_a_release"]
 
-_MOST_NAMED = 40  # columns in a message
+_MOST_NAMED = 40  # the most columns that a message names
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,11 +28,13 @@ T = TypeVar("T")
 class Release:
     """A release's files, wherever in the archive or folder they lie.
 
+    If two files have the same name, neither can be read.
+
     Args:
         path: A zip archive or a folder.
 
     Raises:
-        MarketError: If there is neither. Of two files of one name, none can be read.
+        MarketError: If ``path`` is neither.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -57,13 +59,13 @@ class Release:
         return file.casefold() in self._files
 
     def near(self, file: str) -> str:
-        """What a message on a missing file adds: `` (there is 'Skill.txt')``, or nothing where no name is like it."""
-        # "Software Skills.txt" is no misspelt "Skills.txt": these share .69 of their letters.
+        """The hint in a message on a missing file: `` (there is 'Skill.txt')``, or nothing if no name is similar."""
+        # "Software Skills.txt" is not a misspelt "Skills.txt"; their similarity is .69.
         near = difflib.get_close_matches(file.casefold(), list(self._files), n=1, cutoff=0.8)
         return f" (there is {PurePath(self._files[near[0]][0]).name!r})" if near else ""
 
     def named(self, pattern: str) -> list[str]:
-        """Names of files, without folders, that a regular expression matches whole; sorted, and case does not count."""
+        """Sorted names of files, without folders, that a regular expression matches as a whole, ignoring case."""
         names = {PurePath(found[0]).name for found in self._files.values()}
         return sorted(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE))
 
@@ -77,22 +79,24 @@ class Release:
         delimiter: str = ",",
         quoted: bool = True,
     ) -> list[dict[str, str]]:
-        """Reads some columns of a table in UTF-8, or what a byte order mark says; texts are in Unicode's normal form C.
+        """Reads some columns of a table. The encoding is UTF-8, or that of a byte order mark.
+
+        Texts are returned in Unicode's normal form C.
 
         Args:
-            file: Its name, without folders.
-            columns: Which columns; others are left out.
-            also_called: What some of ``columns`` are called in other releases, where the column of the first name is
-                not there; rows have the first name.
+            file: Name of the file, without folders.
+            columns: Which columns to read; others are left out.
+            also_called: Names of some of ``columns`` in other releases, which are tried if the first name is missing.
+                Rows have the first name.
             optional: Which of ``columns`` may be missing; their cells are then empty.
-            delimiter: What separates cells.
-            quoted: Whether quotation marks enclose cells, or are text.
+            delimiter: The text that separates cells.
+            quoted: True if quotation marks enclose cells, False if they are text.
 
         Returns:
-            One dictionary a row, at least one.
+            One dictionary for each row, at least one.
 
         Raises:
-            MarketError: For a file that is missing or there twice, a missing column, an empty table, or a row that
+            MarketError: For a file that is missing or exists twice, a missing column, an empty table, or a row that
                 lacks cells; the message names file, row (1 is the first below the header) and column.
         """
         if file not in self:
@@ -143,9 +147,9 @@ class Release:
 
 
 def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
-    """Makes errors of a function that reads the release at its first argument, ``path``, say which one they are of.
+    """Adds the release to the errors of a function that reads it; the release is the first argument, ``path``.
 
-    Those on another argument, whose message begins with it, are left as they are.
+    An error on another argument, whose message begins with that argument, stays as it is.
     """
 
     @wraps(read)
@@ -162,7 +166,7 @@ def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
 
 
 def no_such_column(file: str, column: str, header: Iterable[Any]) -> str:
-    """The message on a column that is not there, with the nearest that is."""
+    """The message on a missing column, with the existing column of the most similar name."""
     names = [str(name) for name in header]
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(column.casefold(), list(folded), n=1)

@@ -1,4 +1,4 @@
-"""JSON Resume (https://jsonresume.org/schema): people, one file or a folder of them, as the rows of a table."""
+"""Reads JSON Resume (https://jsonresume.org/schema), one file or a folder of them, as a table of people."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RESUME_COLUMNS = (
     *("key", "title", "hard", "soft", "experience", "description"),
     *("place", "region", "country", "languages", "degrees", "years", "updated"),
 )
-"""What a résumé's row tells: fields of a market, and columns for its context."""
+"""Columns of a résumé's row: fields of a market, and columns for its context."""
 
 _ENDINGS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
 _SECTIONS = ("basics", "work", "skills", "education", "projects", "volunteer", "languages")
-# A group of skills of this name lists soft skills, as people and their tools write it.
+# Names that people and their tools give to a group of soft skills.
 _SOFT = re.compile(r"\b(soft|personal|interpersonal|social|people|transferable)\b|^communication$", re.IGNORECASE)
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
 
@@ -34,9 +34,9 @@ def load_json_resume(
     """A market of people from JSON Resume and jobs from another file. :func:`read_resumes` says what is read.
 
     Args:
-        path: Of the people.
-        jobs: The file of the jobs, read by its own ending or scheme. Without one, the people are recommended, to those
-            that ``applicants`` names.
+        path: File or folder of the people.
+        jobs: The file of the jobs, read by its own ending or scheme. Without it, these people take the place of jobs:
+            they are recommended to the rows of ``applicants``.
         **options: As in :func:`~jobrec_gym.loaders.tables.load_table`, such as ``context={"place": "category"}``.
 
     Raises:
@@ -55,20 +55,20 @@ def load_json_resume(
 def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -> Table:
     """The people of a file of JSON Resume, or of a folder of such files.
 
-    * ``key``: the file's name without its ending, with the number of the résumé where a file has several. Names,
-      addresses and e-mails are not read.
+    * ``key``: the file's name without its ending, and the number of the résumé if a file has several. Names, addresses
+      and e-mails are not read.
     * ``title``: ``basics.label``, else the latest position. ``hard``: the names and keywords of ``skills``; those of a
-      group called soft, personal, social or the like are ``soft``. Somebody who lists none has the description as one
-      free text in their place; a line says how many have.
+      group called soft, personal, social or the like are ``soft``. If somebody lists no skills, the description takes
+      their place as one free text. A log line says for how many people this was done.
     * ``description``: the summary, then each position with its summary and highlights, and projects.
-    * ``experience`` and ``years``: how long all work took together; work that goes on ends with the latest date in the
+    * ``experience`` and ``years``: the total length of all work. Work that goes on ends with the latest date in the
       résumé.
     * For the context: ``place``, ``region`` and ``country`` of ``basics.location``, ``languages``, ``degrees``, and
       ``updated``, the date of ``meta.lastModified``.
 
     Args:
         path: A JSON file of one résumé or a list of them, JSON lines, or a folder of such files. Other JSON files in a
-            folder are passed over.
+            folder are skipped.
         reading: How files are read.
 
     Raises:
@@ -98,16 +98,16 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
 
 
 def read_resume(resume: Any) -> dict[str, Any]:
-    """What :func:`read_resumes` reads of one résumé that is in memory; it writes nothing.
+    """The row of one résumé that is in memory, as :func:`read_resumes` would read it. It logs nothing.
 
     Args:
         resume: The parsed JSON.
 
     Returns:
-        The entries of :data:`RESUME_COLUMNS` but ``key``. Without listed skills ``hard`` and ``soft`` are empty.
+        The entries of :data:`RESUME_COLUMNS` except ``key``. Without listed skills ``hard`` and ``soft`` are empty.
 
     Raises:
-        MarketError: If it is no résumé.
+        MarketError: If it is not a résumé.
 
     Example:
         >>> row = read_resume({"basics": {"label": "Nurse"}, "skills": [{"name": "wound care"}]})
@@ -150,13 +150,13 @@ def _row(resume: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _skills(groups: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Hard and soft skills, each once, in the order in which they stand."""
+    """Hard and soft skills, each once, in the order of the résumé."""
     hard: dict[str, None] = {}
     soft: dict[str, None] = {}
     for group in groups:
         name, keywords = _text(group.get("name")), [_text(word) for word in _list(group.get("keywords"))]
         is_soft = bool(_SOFT.search(name))
-        # "Soft skills" is the heading of a list, "Web development" a skill as well.
+        # "Soft skills" is only the heading of a list; "Web development" is a skill too.
         named = [] if is_soft and keywords else [name]
         (soft if is_soft else hard).update(dict.fromkeys(word for word in (*named, *keywords) if word))
     return list(hard), list(soft)
@@ -181,7 +181,7 @@ def _sentence(value: Any) -> str:
 
 
 def _months(work: Sequence[Mapping[str, Any]], latest: int | None) -> int | None:
-    """How many months the spans of work cover together; ``None`` where no date is known."""
+    """How many months the spans of work cover together; ``None`` if no date is known."""
     spans: list[tuple[int, int]] = []
     for job in work:
         start, end = _month(job.get("startDate")), _month(job.get("endDate"))
@@ -219,7 +219,7 @@ def _month(value: Any) -> int | None:
 
 
 def _ends(job: Mapping[str, Any]) -> tuple[int, int]:
-    """For sorting: work that goes on counts as the latest."""
+    """A key for sorting; work that goes on counts as the latest."""
     end = _month(job.get("endDate"))
     return 10**6 if end is None else end, _month(job.get("startDate")) or 0
 
@@ -238,7 +238,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
-    """The objects of a list; a text among them is one with that name, as exporters write it."""
+    """The objects of a list. Some exporters write a text instead, which becomes an object with that name."""
     return [entry if isinstance(entry, Mapping) else {"name": entry, "language": entry} for entry in _list(value)]
 
 

@@ -24,7 +24,7 @@ __all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_par
 logger = logging.getLogger(__name__)
 
 FIELDS = ("key", "title", "hard", "soft", "seniority", "experience", "occupation", "family", "split", "description")
-"""What a row can tell, see :class:`~jobrec_gym.loaders.assembly.Record`."""
+"""The fields that a row may have, see :class:`~jobrec_gym.loaders.assembly.Record`."""
 
 _SIDES = ("jobs", "applicants")
 _SKILL_FIELDS = ("hard", "soft")
@@ -66,50 +66,50 @@ def load_table(
     form C. If a file may have been misread, a ``UserWarning`` names the argument that settles it.
 
     Args:
-        path: The jobs; or jobs and applicants, with ``role_column`` or in one JSON object, ``{"jobs": [...],
-            "applicants": [...]}``.
-        kind: ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``; by default what the file's name says.
-        applicants: The file of the applicants, read by its own ending or scheme, ``"csv:people.txt"``; without one it
-            is like that of the jobs.
+        path: The file of the jobs. It may also have the applicants, with ``role_column`` or in one JSON object,
+            ``{"jobs": [...], "applicants": [...]}``.
+        kind: ``"csv"``, ``"json"``, ``"jsonl"`` or ``"parquet"``; by default the kind that the file's name says.
+        applicants: The file of the applicants, read by its own ending or scheme, ``"csv:people.txt"``. Without either
+            it is read like the file of the jobs.
         role_column: The column that says whether a row is a job or an applicant.
-        role_values: Its values, ``{"jobs": "job", "applicants": "applicant"}`` unless given.
+        role_values: The values of that column, ``{"jobs": "job", "applicants": "applicant"}`` unless given.
         n_applicants: For jobs without applicants: sample this many people from the jobs' occupations (nobody among them
-            is real). Needs an occupation for every job, and skills in lists.
-        columns: Which column holds which of :data:`FIELDS`; by default each is named like its field. ``{"jobs": {...},
-            "applicants": {...}}`` where the sides differ. ``hard`` and ``soft`` may name several columns, which are
-            joined. Where a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped column must exist.
-            Of the others, only one of ``hard`` and ``soft`` must exist. A column that differs from a field only by case
-            or spaces (``Hard``) is refused until it is mapped. Without a key column a row's key is its number.
-            ``split`` says ``train`` or ``test`` for each row, in place of ``test_fraction``. If rows of both sides are
-            read, either both sides have this column or neither has. ``description`` is a text for language models to
-            read; no vector is made of it. ``text_columns`` with ``columns={"hard": "description"}`` makes one.
+            is real). This needs an occupation for every job, and skills in lists.
+        columns: Which column holds which of :data:`FIELDS`; by default each column is named like its field. Give
+            ``{"jobs": {...}, "applicants": {...}}`` if the sides differ. ``hard`` and ``soft`` may name several
+            columns, which are joined. If a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped
+            column must exist. Of the others, only one of ``hard`` and ``soft`` must exist. A column that differs from a
+            field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a row's key is
+            its number. ``split`` says ``train`` or ``test`` for each row, in place of ``test_fraction``. If rows of
+            both sides are read, either both sides have this column or neither has. ``description`` is a text for
+            language models to read; no vector is made of it. To get one, use ``text_columns`` with
+            ``columns={"hard": "description"}``.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
-            skill. A mapping ``{"jobs": [...], "applicants": [...]}`` where the sides differ.
-        skill_separator: What separates skills in a cell, ``;`` unless given. A cell may hold a list as JSON, Python
-            or a database writes it as well.
-        delimiter: What separates the cells of CSV. By default it is the one of ``, ; | tab`` that splits the header and
-            the rows into equally many cells, or the one that a first line ``sep=;`` names.
-        encoding: Of text: by default UTF-8, or what a byte order mark says.
+            skill. Give a mapping ``{"jobs": [...], "applicants": [...]}`` if the sides differ.
+        skill_separator: The text that separates skills in a cell, ``;`` unless given. A cell may also hold a list in
+            the notation of JSON, Python or a database.
+        delimiter: The character that separates the cells of CSV. By default it is the one of ``, ; | tab`` that splits
+            the header and the rows into equally many cells, or the one that a first line ``sep=;`` names.
+        encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         null_values: Words that mean an empty cell, whatever their case, in place of
             :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words in a list of skills are left out and counted.
-        seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``; the
-            usual English ones are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
+        seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``. The
+            usual English words are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates
             thousands, as in ``50,000`` or ``50.000``. By default a point is the decimal sign, and thousands are not
             separated.
         on_empty: Whether rows without skills are an error, or are left out and counted.
-        context: What both sides have besides skills, by names of your choice, and how it is compared: ``{"place":
-            "category",
-            "salary": "number", "remote": "flag", "languages": "set"}``, see
-            :class:`~jobrec_gym.market.context.ContextField`. The columns are named like the field; where they are not,
-            ``("number", "wanted_salary", "salary")`` is the kind, the applicants' column and the jobs'. For a category
-            the two columns are enough, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
+        context: Further fields of both sides, by names of your choice, and how each is compared: ``{"place":
+            "category", "salary": "number", "remote": "flag", "languages": "set"}``, see
+            :class:`~jobrec_gym.market.context.ContextField`. Columns are named like the field. If they are not, give
+            the kind, the applicants' column and the jobs' column, ``("number", "wanted_salary", "salary")``. For a
+            category the two columns are enough, ``{"place": ("wanted_place", "place")}``. An empty cell is unknown.
         encoder: As in :func:`~jobrec_gym.encoders.make_encoder`; ``"hashing"`` needs no torch.
-        cache_dir: Where vectors are kept between runs; ``False`` keeps none.
+        cache_dir: Folder that keeps vectors between runs; ``False`` keeps none.
         test_fraction: Share of the rows of each side that is held out.
         split_by: Hold out rows, or whole occupations (every row needs one).
-        seed: Which rows are held out, and which people are sampled.
+        seed: Seed of the choice of held-out rows, and of sampled people.
 
     Raises:
         MarketError: For a file, column or cell that is missing or wrong; the message names file, row (1 is the first
@@ -165,7 +165,7 @@ def load_csv(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
 
 
 def load_json(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
-    """A market from JSON: lines, one array, objects one after another, or one object with a list of each side.
+    """A market from JSON: lines, one array, objects one after another, or one object with a list for each side.
 
     Skills are arrays of texts, or of objects with ``columns={"hard": "skills.name"}``. Arguments and errors as of
     :func:`load_table`.
@@ -174,12 +174,14 @@ def load_json(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
 
 
 def load_jsonl(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
-    """A market from JSON lines: one object a line; as :func:`load_json`."""
+    """A market from JSON lines, one object on each line; as :func:`load_json`."""
     return load_table(path, kind="jsonl", **options)
 
 
 def load_parquet(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
-    """A market from Parquet files, skills as lists of texts or objects. Arguments and errors as of :func:`load_table`.
+    """A market from Parquet files. Skills are texts, or lists of texts or objects.
+
+    Arguments and errors as of :func:`load_table`.
 
     Raises:
         ImportError: If pyarrow is not installed.
@@ -222,7 +224,7 @@ def _tables(
 
 
 def _with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty, left_out: list[str]) -> list[Record]:
-    """Those that have skills; the others are an error, or are left out."""
+    """The records that have skills; others are an error, or are left out."""
     empty = [record for record in records if not record.hard and not record.soft]
     if not empty:
         return records
@@ -238,7 +240,7 @@ def _with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty,
 
 
 def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequence[Record]]) -> None:
-    """Raises where one side's rows say which are held out and the other side's do not: it would be split by chance."""
+    """Raises if only one side has a column ``split``, because the other side would be split by chance."""
     with_split = [side for side, some in records.items() if some[0].split is not None]
     without = [side for side in records if side not in with_split]
     if with_split and without:
@@ -263,15 +265,15 @@ def records_of(
     """Reads the rows of a table as jobs or as applicants.
 
     Args:
-        table: Its rows are all of one side.
+        table: A table whose rows are all of one side.
         side: ``"jobs"`` or ``"applicants"``.
-        columns: As in :func:`load_table`, like the next.
+        columns: As in :func:`load_table`, like the next argument.
         text_columns: Which fields are free text.
-        rules: What cells mean.
-        role_column: A column that says what a row is, and is no field.
-        fields: Which are read; columns of the others are as good as not there.
-        context: From :func:`~jobrec_gym.market.context.context_fields`.
-        left_out: What of the cells is left out is added here, a phrase each.
+        rules: How cells are read.
+        role_column: A column that says what a row is; it is not a field.
+        fields: Which fields are read; columns of other fields are ignored.
+        context: The fields of :func:`~jobrec_gym.market.context.context_fields`.
+        left_out: A list to which phrases are added that say what was left out of the cells.
 
     Raises:
         MarketError: As :func:`load_table`.
@@ -345,7 +347,7 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
 def _columns_of(
     table: Table, side: str, columns: Columns | None, role_column: str | None, fields: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The file's columns of each of these fields that it has."""
+    """The file's columns of these fields, as far as it has them."""
     columns = columns or {}
     if set(columns) & set(_SIDES):
         _known("columns", columns, _SIDES)
@@ -395,13 +397,13 @@ def _columns_of(
 
 
 def _refuse_near_misses(table: Table, side: str, unmapped: Set[str], used: Set[str | None]) -> None:
-    """Raises for a column like ``Hard`` or ``soft_``: by its name a field, and yet nobody would read it."""
+    """Raises for a column like ``Hard`` or ``soft_``, which is nearly a field's name and would not be read."""
     for name in table.header:
         field = name.casefold().strip(" \t_\ufeff\xa0")
         if field not in unmapped or name in used:
             continue
         for number, row in table.rows:
-            # In JSON lines some rows may have the one name and some the other.
+            # In JSON lines, some rows may have one name and some the other.
             if name in row and field not in row:
                 place = table.file if field not in table.header else f"{table.file}, row {number}"
                 raise MarketError(
@@ -481,7 +483,7 @@ def _record(
 
 
 def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, column: str) -> ContextValue | None:
-    """A value of the context; ``None`` where nothing is said."""
+    """A value of the context; ``None`` for an empty cell."""
     if kind == "set":
         return tuple(cells.skills(cell, where, column)) or None
     if kind == "category" and isinstance(cell, list):
@@ -506,7 +508,7 @@ def _cell_split(cell: str, where: str, column: str) -> str:
 
 
 def _sampled(path: Path, jobs: Sequence[Record], n: int, seed: int) -> list[Record]:
-    """People of the jobs' occupations, each needing what any of its jobs asks for, related within its family."""
+    """People of the jobs' occupations. An occupation needs all skills of its jobs, and is related to its family."""
     by_name: dict[str, list[Record]] = {}
     for job in jobs:
         if job.occupation is None:
