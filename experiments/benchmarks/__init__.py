@@ -1,1 +1,1 @@
-"""What ``python -m experiments.benchmark`` measures, one module for each subject."""
+"""The measurements of ``python -m experiments.benchmark``, one module for each subject."""

@@ -1,4 +1,4 @@
-"""Speed of rewards from decisions that are known already."""
+"""Speed of computing rewards from decisions that are known already."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FRESH = 5
 
 
 def answer_rows(seconds: float) -> Iterator[Row]:
-    """Rewards of the recorded market's pairs in batches of 256: from a cache file, known to the process, recorded.
+    """Measures rewards of the recorded market's pairs in batches of 256, from three sources of decisions.
 
-    Those of the file are the median of some simulators that know nothing yet; they encode the documents of all
-    applicants and jobs, too.
+    The sources are a cache file, decisions that the process has already read, and the shipped recording. The figure for
+    the file is the median of some new simulators, which must also encode the documents of all applicants and jobs.
     """
     market = load_market("recorded")
     n_jobs = len(market.jobs)
@@ -62,7 +62,7 @@ def _pay(model: FeedbackRewardModel, batches: list[np.ndarray], n_jobs: int) -> 
 
 
 def _fill(simulator: LLMSimulator, path: Path, market: LabourMarket) -> None:
-    """An answer to every pair, as if a model had given it."""
+    """Fill a cache with an answer to every pair, as if a model had given it."""
     applicants = [applicant_document(market.applicant(row)) for row in range(len(market.applicants))]
     jobs = [job_document(market.job(row)) for row in range(len(market.jobs))]
     cache = AnswerCache(path)

@@ -1,4 +1,4 @@
-"""A job board's catalogue: a million jobs served from disk, their index, and what it costs and finds.
+"""Measures a job board's catalogue: a million jobs served from disk, and the cost and recall of their index.
 
 ``python -m experiments.benchmarks.catalogue MARKET EXACT_UP_TO`` is the serving process that is measured.
 """
@@ -30,7 +30,7 @@ __all__ = ["catalogue_rows", "serve"]
 
 NUM_CANDIDATES = 100
 TOLERANCE = 1e-3
-"""A retrieved job is a hit if its similarity is within this of the exact hundredth."""
+"""A retrieved job is a hit if its similarity is at most this much below that of the exact hundredth job."""
 
 _N_APPLICANTS = 200
 _N_RESETS = 2_000
@@ -41,10 +41,11 @@ def catalogue_rows(folder: Path, n_jobs: int, n_applicants: int, exact_up_to: in
     """Memory, latency, recall and building time of a catalogue that is served from disk.
 
     Args:
-        folder: Where market and index are kept; what is missing there is made.
+        folder: Where market and index are kept. A missing one is made.
         n_jobs: How many jobs.
         n_applicants: How many applicants.
-        exact_up_to: As in :class:`~jobrec_gym.candidates.RetrievalCandidates`; lower for a trial with few jobs.
+        exact_up_to: See :class:`~jobrec_gym.candidates.RetrievalCandidates`; a lower number allows a trial with few
+            jobs.
     """
     market = load_market(
         "default",
@@ -97,7 +98,7 @@ def catalogue_rows(folder: Path, n_jobs: int, n_applicants: int, exact_up_to: in
 
 
 def _opening(table: str, market: LabourMarket) -> Row:
-    """How long a saved market takes to open that was seen before, and what of it are digests."""
+    """The time to open a saved market again; its details say how long it takes without checks and with digests."""
     assert market.folder is not None, "the market was saved"
     folder = market.folder
     begin = time.perf_counter()
@@ -115,11 +116,11 @@ def _opening(table: str, market: LabourMarket) -> Row:
 
 
 def serve(market: str, exact_up_to: int) -> dict[str, Any]:
-    """Memory and time of a process that recommends from a saved market: all vectors touched, time of a reset."""
+    """Memory of a process that has touched all vectors of a saved market, and its times of a reset."""
     ids_ms, ids_cpu_ms = _reset_ms(_env(market, exact_up_to, "ids"))
     env = _env(market, exact_up_to, "features")
     reset_ms, cpu_ms = _reset_ms(env)
-    # A process that runs for long has read every page in the end.
+    # A process that runs for long will have read every page.
     tables = env.get_wrapper_attr("market")
     for vectors in (tables.jobs.vectors, tables.applicants.vectors):
         pages = np.asarray(vectors).reshape(-1).view(np.uint8)[::4096]
@@ -150,7 +151,7 @@ def _env(market: str, exact_up_to: int, observation: str) -> gym.Env[Any, Any]:
 
 
 def _reset_ms(env: gym.Env[Any, Any]) -> tuple[list[float], list[float]]:
-    """Time and processor time of resets, nearly all of an applicant that was not there before."""
+    """Time and processor time of resets, in milliseconds, nearly all with an applicant who was not seen before."""
     spent, cpu = [], []
     env.reset(seed=0)
     for _ in range(_N_RESETS):
@@ -162,7 +163,7 @@ def _reset_ms(env: gym.Env[Any, Any]) -> tuple[list[float], list[float]]:
 
 
 def _memory() -> dict[str, int]:
-    """Memory of this process that is resident, in bytes (Linux)."""
+    """Resident memory of this process, in bytes (Linux)."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     names = {"rss_bytes": "VmRSS", "anonymous_bytes": "RssAnon", "file_bytes": "RssFile", "peak_bytes": "VmHWM"}
     return {name: int(lines[key].split()[0]) * 1024 for name, key in names.items()}
@@ -182,7 +183,7 @@ def _serving_process(market: LabourMarket, exact_up_to: int) -> dict[str, Any]:
 
 
 def _build_index(market: LabourMarket) -> dict[str, Any]:
-    """Builds the index unless it is there with a note on how long that took; returns the note."""
+    """Builds the index, unless it exists together with a note on how long building took. Returns the note."""
     file = index_file(market)
     assert file is not None, "the market was saved"
     note = file.with_suffix(".json")
@@ -198,7 +199,7 @@ def _build_index(market: LabourMarket) -> dict[str, Any]:
 
 
 def _recall(market: LabourMarket, exact_up_to: int) -> tuple[np.ndarray, float]:
-    """Share of hits of each of some applicants, and milliseconds an applicant of the exact search."""
+    """Share of hits for each of some applicants, and the time of an exact search for one applicant in milliseconds."""
     applicant_ids = np.linspace(0, len(market.applicants) - 1, _N_APPLICANTS).astype(np.int64)
     applicants = market.applicants.vectors[applicant_ids].astype(np.float32)
     begin = time.perf_counter()

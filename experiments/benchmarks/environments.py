@@ -28,15 +28,16 @@ __all__ = ["environment_rows"]
 
 _ACTIONS = 64
 _MEETINGS = 3_000
-"""Steps of 64 environments after which the planted truth knows what nearly every applicant thinks of each job."""
+"""After this many steps of 64 environments the planted truth has computed nearly every applicant's utilities."""
 
 
 def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
-    """Steps of the vector environment and of the single one.
+    """Measures steps of the vector environment and of the single one.
 
     Args:
-        seconds: Spent on each measurement of a round.
-        rounds: Of which the median counts; beside a copy of the observations three times as many.
+        seconds: Time for each measurement of a round.
+        rounds: Number of rounds, whose median counts. The comparison with a copy of the observations has three times as
+            many.
     """
     timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
     for observation, n, goal in (("features", 64, 10.0), ("ids", 256, 15.0)):
@@ -89,7 +90,7 @@ def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
 
 
 def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
-    """What rewards leave of the bare environment's steps a second, once all applicants have been met."""
+    """Speed with rewards relative to the bare environment, once all applicants have been met."""
     planted = _stepper(VectorFeedbackReward(_native(64, "ids"), RuleSimulator(seed=0)))
     for _ in range(_MEETINGS):
         planted()
@@ -116,7 +117,7 @@ def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
 
 
 def _career_row(timing: dict[str, Any]) -> Row:
-    """What applicants who move leave of the steps a second, of the same answers of the same simulator."""
+    """Speed of the environment in which answers move applicants, relative to one with the same simulator's answers."""
     simulator = RuleSimulator(seed=0, noise=0.5)
     moving = _stepper(JobRecCareerVectorEnv(64, observation="ids", simulator=simulator))
     still = _stepper(VectorFeedbackReward(_native(64, "ids"), simulator))
@@ -130,7 +131,7 @@ def _career_row(timing: dict[str, Any]) -> Row:
 
 
 def _by_gymnasium(target: Any) -> Iterator[Row]:
-    """Gymnasium's own figures, for so many seconds each (annotated as whole numbers there, and taken as they are)."""
+    """Gymnasium's own benchmarks, ``target`` seconds each. Gymnasium annotates an int, but takes any number."""
     own, other = (benchmark_step(gym.make(name), target, seed=0) for name in ("JobRec-v0", "CartPole-v1"))
     details = {"steps_per_second": own, "steps_per_second_of_cartpole": other}
     yield Row("gymnasium.utils.performance.benchmark_step", own / other, "x", "CartPole-v1's", details=details)
@@ -148,7 +149,7 @@ def _looped(n: int, observation: str, *wrappers: Callable[..., gym.Wrapper[Any, 
 
 
 def _stepper(envs: VectorEnv) -> Callable[[], Any]:
-    """Steps with actions that were drawn beforehand."""
+    """A function that makes one step, with actions that were drawn beforehand."""
     envs.reset(seed=0)
     n_actions = int(envs.single_action_space.n)  # type: ignore[attr-defined]
     actions = np.random.default_rng(0).integers(n_actions, size=(_ACTIONS, envs.num_envs))
@@ -163,7 +164,7 @@ def _stepper(envs: VectorEnv) -> Callable[[], Any]:
 
 
 def _single(env_id: str, **kwargs: Any) -> Callable[[], Any]:
-    """Steps of the environment itself, without wrappers and resets."""
+    """A function that makes one step of the environment itself, without wrappers and resets."""
     env = gym.make(env_id, **kwargs).unwrapped
     env.reset(seed=0)
     if env_id == "CartPole-v1":
@@ -177,7 +178,7 @@ def _single(env_id: str, **kwargs: Any) -> Callable[[], Any]:
 
 
 def _with_resets(env: gym.Env[Any, Any]) -> Callable[[], Any]:
-    """Steps of an environment, every tenth of which begins an episode."""
+    """A function that makes one step, and resets the environment at every tenth."""
     env.reset(seed=0)
     number = 0
 

@@ -30,11 +30,11 @@ print(peak() - before)
 
 
 def write_files(folder: Path, n_rows: int) -> tuple[Path, Path]:
-    """The same jobs as CSV and as JSON lines, drawn from their numbers.
+    """Writes the same jobs as CSV and as JSON lines. Row numbers determine their content.
 
     Args:
-        folder: Where ``jobs.csv`` and ``jobs.jsonl`` are written; ones that are there stay.
-        n_rows: How many.
+        folder: Where ``jobs-N.csv`` and ``jobs-N.jsonl`` are written. Existing files are kept.
+        n_rows: N, how many jobs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table, lines = folder / f"jobs-{n_rows}.csv", folder / f"jobs-{n_rows}.jsonl"
@@ -53,12 +53,12 @@ def write_files(folder: Path, n_rows: int) -> tuple[Path, Path]:
 
 
 def file_rows(folder: Path, n_rows: int, rounds: int) -> Iterator[Row]:
-    """Whole files, read in turn, some rows at a time; speeds in times of pyarrow's, which keeps all.
+    """Measures the reading of whole files, some rows at a time, by turns with pyarrow, which keeps all rows.
 
     Args:
-        folder: Of the files.
-        n_rows: Of each.
-        rounds: Whose median counts.
+        folder: Where the files are.
+        n_rows: Rows of each file.
+        rounds: Number of rounds; their median counts.
     """
     import pyarrow.csv
     import pyarrow.json

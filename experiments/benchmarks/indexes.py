@@ -38,9 +38,9 @@ class Opponent(NamedTuple):
     """A library's index.
 
     Attributes:
-        name: What it is.
-        package: What has to be installed.
-        build: Jobs' vectors and a file to write to; returns the search of one applicant's vector (dim,).
+        name: Library and kind of index, in words.
+        package: Package that must be installed.
+        build: Function of a market and a file to write to. It returns the search by one applicant's vector (dim,).
     """
 
     name: str
@@ -50,7 +50,7 @@ class Opponent(NamedTuple):
 
 @command(config_path="../../conf", config_name="indexes")
 def main(cfg: DictConfig) -> None:
-    """Builds each index over the default market and prints a row for it."""
+    """Builds each index over the default market, and prints a row for each."""
     if cfg.n_jobs < NUM_NEAREST:
         raise SystemExit(f"error: `n_jobs` must be {NUM_NEAREST} or more, so many are looked for, got {cfg.n_jobs}.")
     market = load_market("default", n_jobs=cfg.n_jobs, n_applicants=cfg.n_queries, dtype="float16")
@@ -85,7 +85,7 @@ def _measured(opponent: Opponent, market: LabourMarket, queries: Rows, least: Ro
 
 
 def _exact(market: LabourMarket, queries: Rows) -> Rows:
-    """Similarity of each query's exact hundredth, (n,)."""
+    """Similarity (n,) of the hundredth nearest job of each query, by exact search."""
     cosine = np.concatenate([queries @ chunk.T for chunk in _chunks(market)], axis=1)
     return np.partition(cosine, -NUM_NEAREST, axis=1)[:, -NUM_NEAREST]
 
@@ -105,7 +105,7 @@ def _ours(market: LabourMarket, file: Path) -> Search:
 
 
 def _faiss(factory: str) -> Callable[[LabourMarket, Path], Search]:
-    """FAISS' own answer, without ranking by the table."""
+    """FAISS' own result, not ranked again by the table of vectors."""
 
     def build(market: LabourMarket, file: Path) -> Search:
         faiss: Any = importlib.import_module("faiss")

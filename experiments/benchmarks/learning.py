@@ -30,14 +30,14 @@ _PLANNING_GOAL = 1.6
 def learning_rows(
     seconds: float, rounds: int, n_steps: int = 20, replays: Sequence[int] = (300, 10_000)
 ) -> Iterator[Row]:
-    """Updates, whole steps of learning, and choices; batch 64, networks of 256 and 256.
+    """Measures updates, whole steps of learning, and choices, with batches of 64 and hidden layers of 256 and 256.
 
     Args:
-        seconds: Spent on each measurement of a round; planning takes as long as it takes between two copies of the
-            target network.
-        rounds: Of which the median counts; beside SB3's DQN twice as many.
-        n_steps: Steps of learning that are timed at a time.
-        replays: Transitions in replay when planning is timed: few and so few applicants at a cold start, many later.
+        seconds: Time for each measurement of a round. Planning is instead timed from one copy of the target network to
+            the next.
+        rounds: Number of rounds, whose median counts. The comparison with SB3's DQN has twice as many.
+        n_steps: Steps of learning that are timed together.
+        replays: Transitions in replay when planning is timed: few (of few applicants), as at a cold start, and many.
     """
     th.manual_seed(0)
     timing: dict[str, Any] = {"seconds": seconds, "rounds": rounds}
@@ -79,10 +79,10 @@ def learning_rows(
 
 
 def _planning_cost(agent: DynaQ, bare: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
-    """As :func:`ratio_of`: planning and as many bare updates in turn, from one copy of the target to the next.
+    """Like :func:`ratio_of`, for planning and as many bare updates by turns, from one copy of the target to the next.
 
-    What is kept until then is thus computed anew in every round, and that of one transition before each step, as one is
-    new in learning.
+    Target values are kept between two copies, so every round computes them again. Before each step the value of one
+    transition is dropped, because one transition is new in each step of learning.
     """
     n_steps, kept, times = agent.target_update_interval, agent._kept_values, []
     for number in range(rounds + 1):
@@ -97,7 +97,7 @@ def _planning_cost(agent: DynaQ, bare: Callable[[], Any], rounds: int) -> tuple[
             for _ in range(agent.planning_steps):
                 bare()
             own, other = own + between - begin, other + time.perf_counter() - between
-        if number:  # the first is not counted
+        if number:  # the first round is not counted
             times.append((own / n_steps, other / n_steps))
     ratio = statistics.median(own / other for own, other in times)
     return ratio, min(own for own, _ in times), min(other for _, other in times)
@@ -117,7 +117,7 @@ def _against_dqn(n_steps: int, timing: dict[str, Any]) -> Iterator[Row]:
     theirs = _steps(dqn, n_steps)
     for planning_steps, goal in ((0, 6.0), (PLANNING_STEPS, 1.5)):
         for observation in ("features", "ids"):
-            # Of ours more at a time, so that both are timed for about as long.
+            # More steps of ours at a time, so that both are timed for about as long.
             own_steps = n_steps * (6 if planning_steps == 0 else 2)
             ratio, other, own = ratio_of(theirs, _steps(_agent(observation, planning_steps), own_steps), **timing)
             details = {"steps_per_second": own_steps / own, "steps_per_second_of_dqn": n_steps / other}
@@ -154,13 +154,13 @@ def _agent(observation: str, planning_steps: int, **kwargs: Any) -> DynaQ:
 
 
 def _steps(model: BaseAlgorithm, n_steps: int) -> Callable[[], Any]:
-    """Steps of learning, updates included, of a model that has begun to make them."""
+    """A function that makes steps of learning with their updates, by a model that has passed its first updates."""
     model.learn(70)
     return lambda: model.learn(n_steps, reset_num_timesteps=False)
 
 
 def _products(input_dim: int) -> Callable[[], Any]:
-    """The matrix products of a forward and a backward pass: what no update can do without."""
+    """A function that computes only the matrix products of a forward and a backward pass, which every update needs."""
     network = make_network(input_dim)
     weights = [layer.weight.detach() for layer in network if isinstance(layer, th.nn.Linear)]
     inputs = [th.randn(BATCH, weight.shape[1]) for weight in weights]

@@ -16,13 +16,13 @@ from jobrec_gym import JobRecVectorEnv
 __all__ = ["filled_replay", "memory_rows"]
 
 _SB3_BYTES = 2 * 4 * (20 * 768 + 768) + 8 + 4 + 1 + 1
-"""Of a transition in SB3's DictReplayBuffer at k = 20, d = 768: observation and next observation, and four numbers."""
+"""Bytes of a transition in SB3's DictReplayBuffer at k = 20, d = 768: two observations, and four numbers."""
 
 
 def memory_rows(n_transitions: int, num_envs: int = 64) -> Iterator[Row]:
-    """A replay of ``n_transitions`` transitions of the default market, k = 20, in either observation mode.
+    """Measures a replay of ``n_transitions`` transitions of the default market, k = 20, in both observation modes.
 
-    It includes the target network's value of each transition, which DynaQ keeps beside the replay.
+    The figure includes the target network's value of each transition, which DynaQ keeps too.
 
     The goal is for a million transitions. For fewer, the figure is only reported.
     """
@@ -50,7 +50,7 @@ def filled_replay(n_transitions: int, observation: str, num_envs: int = 64) -> C
         action = rng.integers(layout.n_candidates, size=num_envs)
         next_obs, reward, terminated, _, infos = envs.step(action)
         following = {key: values.copy() for key, values in next_obs.items()}
-        # What followed a last step is its own episode's observation, not the reset's.
+        # The next observation of an episode's last step is the final one, not that of the reset.
         for row in np.flatnonzero(infos.get("_final_obs", np.zeros(num_envs, bool))):
             for key in following:
                 following[key][row] = infos["final_obs"][row][key]

@@ -1,4 +1,4 @@
-"""Dyna-Q written step by step, without any optimisation: the fast loop is compared with it."""
+"""Dyna-Q written step by step, without any optimisation, to compare the fast loop with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def make_network(input_dim: int, hidden: int = 256) -> nn.Sequential:
 
 
 class PlainDynaQ:
-    """Interact, update Q, update the model, plan N times; same-action targets, a replay of rows ``[s, a]``.
+    """Each step interacts, updates Q, updates the model, and plans N times.
+
+    Targets are same-action, and the replay holds rows ``[s, a]``.
 
     Args:
         env: A ``JobRec-v0`` with features as observations.
@@ -56,7 +58,7 @@ class PlainDynaQ:
         self.n_steps = 0
 
     def learn(self, n_steps: int) -> None:
-        """Steps, each followed by its updates once there is a batch."""
+        """Makes steps. Each is followed by its updates once the replay has a batch."""
         for _ in range(n_steps):
             self.interact()
             if len(self.replay) >= self.batch_size:
@@ -66,7 +68,7 @@ class PlainDynaQ:
                     self.planning_update()
 
     def interact(self) -> None:
-        """One epsilon-greedy step into replay; the target is copied when it is due."""
+        """Makes one epsilon-greedy step and stores it; copies the target network when that is due."""
         candidates = self.obs["candidates"]
         rows = np.concatenate([np.tile(self.obs["applicant"], (len(candidates), 1)), candidates], axis=1)
         if self.rng.random() < self.epsilon:
@@ -83,16 +85,16 @@ class PlainDynaQ:
             self.q_target.load_state_dict(self.q_net.state_dict())
 
     def direct_update(self) -> None:
-        """Q towards the earned reward plus the target's value of the same action."""
+        """Trains Q towards the earned reward plus the target network's value of the same action."""
         self._q_update(*self._sample())
 
     def model_update(self) -> None:
-        """The model towards the earned reward."""
+        """Trains the model towards the earned reward."""
         inputs, reward, _ = self._sample()
         _step(self.model_optimizer, F.mse_loss(self.model(inputs).squeeze(1), reward))
 
     def planning_update(self) -> None:
-        """Q towards the reward that the model imagines, plus the target's value."""
+        """Trains Q towards the reward that the model imagines plus the target network's value."""
         inputs, _, terminated = self._sample()
         with th.no_grad():
             imagined = self.model(inputs).squeeze(1)
@@ -110,7 +112,7 @@ class PlainDynaQ:
 
 
 def bare_update(input_dim: int, batch_size: int = 64) -> Callable[[], Any]:
-    """An update of a Q-network by fused Adam on one batch that is at hand, and nothing else."""
+    """A function that only updates a Q-network by fused Adam, always on the same batch."""
     network = make_network(input_dim)
     optimizer = th.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     inputs, target = th.randn(batch_size, input_dim), th.randn(batch_size)

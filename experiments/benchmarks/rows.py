@@ -1,4 +1,4 @@
-"""A row of the benchmark: what was measured, against which limit, and whether a goal holds."""
+"""A row of the benchmark: a figure, what it is compared with, and whether a goal is reached."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Row:
 
     Attributes:
         name: What was measured, in words.
-        measured: The figure: a ratio within this run wherever one makes sense.
-        unit: Of the figure, ``"x"`` for a ratio.
-        limit: What the figure is measured against, in words: an opponent, or what the machine can do.
-        goal: The bound, ``None`` where a figure is only reported.
-        sense: Whether the figure is to be at least or at most the goal.
-        details: Absolute numbers behind it, for the JSON file.
+        measured: The figure. It is a ratio of times from the same run wherever that makes sense.
+        unit: Unit of the figure, ``"x"`` for a ratio.
+        limit: What the figure is compared with, in words: an opponent, or the limit of the machine.
+        goal: The bound; ``None`` if the figure is only reported.
+        sense: Whether the figure should be at least or at most the goal.
+        details: Absolute numbers behind the figure, for the JSON file.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the goal is reached, ``None`` without one."""
+        """Whether the goal is reached; ``None`` if there is none."""
         if self.goal is None:
             return None
         return self.measured >= self.goal if self.sense == "at least" else self.measured <= self.goal
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with the verdict."""
+        """All entries, with the verdict."""
         return {**asdict(self), "holds": self.holds}
 
 
 def seconds_per_call(call: Callable[[], Any], *, seconds: float = 0.3) -> float:
-    """Mean time of a call, repeated for about ``seconds`` after one call that is not counted."""
+    """Mean time of a call in seconds, over calls for about ``seconds``, after one call that is not counted."""
     call()
     n, spent = 0, 0.0
     gc.collect()
@@ -66,10 +66,10 @@ def seconds_per_call(call: Callable[[], Any], *, seconds: float = 0.3) -> float:
 def ratio_of(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 5, seconds: float = 0.3
 ) -> tuple[float, float, float]:
-    """Time of ``ours`` divided by that of ``theirs``, measured in turn, so that a busy machine slows both.
+    """Time of ``ours`` divided by that of ``theirs``. They are measured by turns, so that a busy machine slows both.
 
     Returns:
-        The median of the rounds' ratios, and the least seconds a call of ours and of theirs.
+        The median of the rounds' ratios, and the smallest time of a call of ours and of theirs, in seconds.
     """
     pairs = [
         (seconds_per_call(ours, seconds=seconds), seconds_per_call(theirs, seconds=seconds)) for _ in range(rounds)

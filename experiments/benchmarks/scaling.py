@@ -25,19 +25,19 @@ Curve = Mapping[int, float]
 
 _SIZES = (20, 80, 320, 1280)
 LINEAR = 1.1
-"""An exponent up to which growth counts as linear: seconds ~ size ** exponent."""
+"""Growth counts as linear up to this exponent in seconds ~ size ** exponent."""
 
 
 def measure_scaling(
     jobs: Sequence[int], transitions: Sequence[int], *, seconds: float, folder: Path
 ) -> dict[str, Curve]:
-    """Seconds by size, for each thing that can grow; everything else as in ``JobRec-v0``.
+    """Seconds by size for each quantity that can grow; all else is as in ``JobRec-v0``.
 
     Args:
         jobs: Sizes of catalogues.
         transitions: Sizes of replays.
-        seconds: Spent on each measurement.
-        folder: Where catalogues are kept, all in float16 and memory-mapped; what is missing there is made.
+        seconds: Time for each measurement.
+        folder: Where catalogues are kept, all in float16 and memory-mapped. Missing ones are made.
     """
     return {
         "environments: one vector step": _curve(
@@ -54,7 +54,7 @@ def measure_scaling(
 
 
 def scaling_rows(curves: Mapping[str, Curve]) -> Iterator[Row]:
-    """The exponent of each curve's growth; 1 is linear, 0 no growth."""
+    """A row with the exponent of each curve's growth; 1 is linear, 0 is no growth."""
     for name, curve in curves.items():
         sizes = f"{min(curve):,} to {max(curve):,}"
         details = {"seconds": {str(size): value for size, value in curve.items()}}
@@ -68,7 +68,7 @@ def growth(curve: Curve) -> float:
 
 
 def plot_scaling(curves: Mapping[str, Curve], path: Path) -> None:
-    """Every curve, both axes logarithmic, beside a line of linear growth."""
+    """Plots every curve on logarithmic axes, with a line of linear growth."""
     figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
     for name, curve in curves.items():
         sizes = sorted(curve)
@@ -89,7 +89,7 @@ def plot_scaling(curves: Mapping[str, Curve], path: Path) -> None:
 
 def _curve(sizes: Sequence[int], seconds: float, make: Callable[[int], Callable[[], Any]]) -> Curve:
     calls = {size: make(size) for size in sizes}
-    # The least of three, taken in turn: what other processes cost is not growth.
+    # The smallest of three, measured by turns, so that other processes do not look like growth.
     rounds = [{size: seconds_per_call(call, seconds=seconds / 3) for size, call in calls.items()} for _ in range(3)]
     return {size: min(measured[size] for measured in rounds) for size in sizes}
 

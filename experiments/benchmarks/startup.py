@@ -21,7 +21,7 @@ _GYMNASIUM = "import gymnasium"
 
 
 def startup_rows(rounds: int) -> Iterator[Row]:
-    """Whole processes, in turn, with all modules compiled, as an installed package is; the rounds' median counts."""
+    """Times whole processes by turns, with all modules compiled as in an installed package; the median counts."""
     with tempfile.TemporaryDirectory() as bytecode:
         ratios, ours, theirs = _in_turn(_OURS, _CARTPOLE, rounds, bytecode)
         _, own_imports, imports = _in_turn(_IMPORT, _GYMNASIUM, rounds, bytecode)
@@ -40,7 +40,7 @@ def startup_rows(rounds: int) -> Iterator[Row]:
 
 
 def _in_turn(left: str, right: str, rounds: int, bytecode: str) -> tuple[list[float], list[float], list[float]]:
-    for code in (left, right):  # once, to compile what no process before them has
+    for code in (left, right):  # once, to compile modules that are not compiled yet
         _seconds(code, bytecode)
     pairs = [(_seconds(left, bytecode), _seconds(right, bytecode)) for _ in range(rounds)]
     return [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs]

@@ -1,1 +1,1 @@
-"""Language models as simulated applicants: checked, recorded, served, shown."""
+"""Commands for language models that play applicants: check, record, serve and demonstrate them."""

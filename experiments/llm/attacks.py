@@ -1,4 +1,4 @@
-"""Texts that try to order a simulated applicant's decision, to be planted in a job or in an applicant's own words."""
+"""Prompt injections: texts in a job or an applicant's document that try to order a simulated applicant's decision."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Attack:
     """One attack.
 
     Attributes:
-        name: What it tries.
-        side: Whose document carries it.
-        entry: Which entry of the document. The payload is appended to a text, or becomes a skill in a list of skills.
+        name: What the attack tries.
+        side: The side whose document carries it.
+        entry: The entry of the document. The payload is appended to a text, or becomes a skill in a list of skills.
         text: The payload.
     """
 
@@ -76,7 +76,7 @@ _TEXTS = (
 
 
 def _twice(number: int, name: str, text: str) -> list[Attack]:
-    """A payload in a job and in a resume, by turns in a text and in a list of skills."""
+    """A payload in a job and in a resume, one of them in a text and the other in a list of skills, by turns."""
     in_job, in_resume = (("title", "hard_skills"), ("hard_skills", "experience"))[number % 2]
     return [Attack(name, "job", in_job, text), Attack(name, "applicant", in_resume, text)]
 
@@ -84,4 +84,4 @@ def _twice(number: int, name: str, text: str) -> list[Attack]:
 ATTACKS: tuple[Attack, ...] = tuple(
     attack for number, (name, text) in enumerate(_TEXTS) for attack in _twice(number, name, text)
 )
-"""Each of 32 payloads once in a job and once in an applicant's document."""
+"""All attacks: each of 32 payloads once in a job and once in an applicant's document."""

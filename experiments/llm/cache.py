@@ -18,7 +18,7 @@ _COLUMNS = ("model", "mode", "prompt", "persona", "answers", "ok", "tokens", "co
 
 @command(config_path="../../conf", config_name="cache")
 def main(cfg: DictConfig) -> None:
-    """Prints a row for each model and way of asking; moves answers in or out first, where that is asked for."""
+    """Prints a row for each model and way of asking. Before that, it imports or exports answers if asked to."""
     if cfg.path is None:
         raise SystemExit(
             "error: say which cache: python -m experiments.llm.cache path=FILE.sqlite or redis://HOST:6379/0"

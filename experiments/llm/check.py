@@ -39,18 +39,19 @@ _SWAPS: dict[str, dict[str, str]] = {
     "pronouns": {pronoun: f"{pronoun} {{did}}" for pronoun in ("They", "She", "He")},
     "ages": {str(age): f"Aged {age}. They {{did}}" for age in (27, 41, 58)},
 }
-"""What of the applicant's own words is swapped, one thing at a time: the words of each value, and how they begin. Names
-after Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and Jamal?", 2004, and one more."""
+"""What is swapped in the applicant's own words, one kind at a time: each value, and the beginning of a text with it.
+The names are from Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and Jamal?", 2004; one
+was added."""
 
 _TRIED = 5
-"""Pairs that are asked before anything else, to say what all of it will take."""
+"""Pairs that are asked before anything else, to estimate the cost of the whole check."""
 
 _RESAMPLED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """How many pairs each part takes."""
+    """How many pairs each measure takes."""
 
     matches: int | None
     sample: int | None
@@ -59,7 +60,7 @@ class _Sizes:
     swaps: int
 
     def most_calls(self, market: LabourMarket, n_thresholds: int) -> int:
-        """What a language model is asked at most; it is less where pairs come twice, or were answered before."""
+        """Most calls of a language model. There are fewer if pairs occur twice, or were answered before."""
         n_pairs = len(market.applicants) * len(market.jobs)
 
         def at_most(n: int | None, there: int) -> int:
@@ -98,17 +99,17 @@ def check_simulator(
     """All measures of a simulator.
 
     Args:
-        simulator: Any ``UserSimulator``; consistency, injection and identity are of an :class:`LLMSimulator` only,
-            since what was recorded or planted cannot be asked of another text.
-        market: Whose pairs are asked.
-        sizes: How many.
-        seed: Of the pairs, and of the bootstrap.
-        say: Is told what asking a language model will take, before all but a few pairs are asked.
+        simulator: Any ``UserSimulator``. Consistency, injection and identity are measured only for an
+            :class:`LLMSimulator`, because recorded or planted answers do not change with the text.
+        market: The market whose pairs are asked about.
+        sizes: How many pairs each measure takes.
+        seed: Seed of the pairs.
+        say: Function that is called with an estimate of the cost, after a few pairs were asked and before all others.
 
     Returns:
         ``separation``, ``within_family``, ``seniority``, ``decisions``, ``repeats``, ``option_order``, ``injection``,
-        ``identity`` and ``cost``; what was not measured is ``None``. Each figure has a 95 % bootstrap interval beside
-        it, over pairs: ``<figure>_interval``.
+        ``identity`` and ``cost``; a measure that was not made is ``None``. Each figure comes with its 95 % bootstrap
+        interval over pairs, ``<figure>_interval``.
     """
     bound: BoundSimulator = simulator.bind(market)
     begun = time.perf_counter()
@@ -122,7 +123,7 @@ def check_simulator(
         "market": {"name": market.name, "fingerprint": market.fingerprint()},
         "seed": seed,
     }
-    # Made one after the other, in this order: they share the generator.
+    # The order matters, because the measures share the generator.
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "separation": lambda: _separation(bound, take(matched), take(unlike)),
         "within_family": lambda: _separation(bound, take(matched), take(neighbours(market))),
@@ -177,7 +178,7 @@ def mismatches(market: LabourMarket) -> Pairs:
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
-    """Chance that a positive score lies above a negative one, ties counted half; ``None`` where a side is empty."""
+    """Probability that a positive score is above a negative one; a tie counts one half. ``None`` if a side is empty."""
     if not len(positive) or not len(negative):
         return None
     above = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
@@ -185,7 +186,7 @@ def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float |
 
 
 def _compared(market: LabourMarket) -> list[Pairs]:
-    """The pairs of which some are asked in each side of the three separations."""
+    """The pairs from which each side of the three separations is drawn."""
     matched = own_occupation(market)
     level = market.applicants.seniority[matched[0]] == market.jobs.seniority[matched[1]]
     by_level = [(matched[0][rows], matched[1][rows]) for rows in (level, ~level)]
@@ -210,7 +211,7 @@ def _ask(bound: BoundSimulator, pairs: Pairs) -> Feedback:
 
 
 def _scores(feedback: Feedback) -> NDArray[np.float64]:
-    """What orders the answers: the probability where there is one, else the decision; no entry without an answer."""
+    """The answers as numbers: the probability if there is one, else the rank of the decision. Failures are left out."""
     valid = feedback.status == "ok"
     rank = np.maximum(_ranks(feedback), 0)
     return np.where(np.isnan(feedback.probability), rank, feedback.probability)[valid]
@@ -240,7 +241,7 @@ def _distribution(bound: BoundSimulator, pairs: Pairs) -> dict[str, Any]:
 
 
 class _Asked:
-    """The measures that put texts of their own to a language model."""
+    """The measures that ask a language model about changed texts."""
 
     def __init__(self, bound: BoundLLMSimulator):
         self._market = bound.market
@@ -266,13 +267,13 @@ class _Asked:
         return {"sampling": replace(self._simulator.sampling, repeat=1)}
 
     def other_order(self) -> dict[str, Any]:
-        """What changes so that the options stand in another order."""
+        """What to change so that the options stand in another order."""
         if self._simulator.mode == "decision":
             return {"elicitation": replace(self._simulator.elicitation, decisions=DECISIONS[::-1])}
         return {"elicitation": replace(self._simulator.elicitation, prompt="probability-v1-swapped")}
 
     def agreement(self, pairs: Pairs, changes: dict[str, Any]) -> dict[str, Any]:
-        """Whether pairs are decided alike when they are asked in another way, or again."""
+        """How often the decision stays the same if pairs are asked again, or in another way."""
         documents = self._documents(pairs)
         first, second = self._judge(*documents), self._judge(*documents, **changes)
         both = (first.status == "ok") & (second.status == "ok")
@@ -297,18 +298,18 @@ class _Asked:
             "n": int((~np.isnan(moved)).sum()),
             "n_pairs": len(applicants),
             "n_attacks": len(ATTACKS),
-            # Over pairs: the attacks on one pair are no independent trials.
+            # Intervals are over pairs, because several attacks on one pair are not independent.
             **_figure("moved", moved),
             **_figure("probability_change", changes),
             "by_attack": by_attack,
         }
 
     def identity(self, pairs: Pairs) -> dict[str, Any]:
-        """What a name, a pronoun and an age in the applicant's own words do to the reward, one at a time."""
+        """How a name, a pronoun or an age in the applicant's own words changes the reward, one at a time."""
         return {kind: self._swapped(pairs, begins) for kind, begins in _SWAPS.items()}
 
     def _swapped(self, pairs: Pairs, begins: dict[str, str]) -> dict[str, Any]:
-        """Range of reward and probability over the values of one thing, and how often the decision is another."""
+        """Range of reward and probability over the values of one kind, and how often the decision changes."""
         applicants, jobs = self._documents(pairs)
         feedback = [
             self._judge([{**one, "experience": begin.format(did=_did(one))} for one in applicants], jobs)
@@ -324,14 +325,14 @@ class _Asked:
             **_figure("reward_range", np.ptp(rewards, axis=0)),
             **_figure("probability_range", np.ptp(probability, axis=0)),
             "mean_reward": {name: _mean(row) for name, row in zip(begins, rewards, strict=True)},
-            # Paired, so that what makes a pair good or bad is not in it.
+            # Differences within pairs, so that good and bad pairs do not widen the intervals.
             "less_the_mean": {
                 name: _figure("reward", row - rewards.mean(axis=0)) for name, row in zip(begins, rewards, strict=True)
             },
         }
 
     def forecast(self, tried: Pairs, sizes: _Sizes) -> str:
-        """What the check will take, in words, by what a few pairs took that are asked now."""
+        """An estimate in words of the check's time and cost, from a few pairs that are asked now."""
         calibrates = self._simulator.mode == "probability" and self._simulator.given_thresholds() is None
         n_thresholds = inspect.signature(self._simulator.calibrate).parameters["n_pairs"].default if calibrates else 0
         calls = sizes.most_calls(self._market, n_thresholds)
@@ -378,7 +379,7 @@ def _figure(name: str, values: NDArray[Any]) -> dict[str, Any]:
 
 
 def _interval(values: NDArray[Any]) -> list[float] | None:
-    """95 % bootstrap interval of the mean of values (n,) or (m, n), over the n pairs; NaN is no value."""
+    """95 % bootstrap interval of the mean of values (n,) or (m, n), over the n pairs. NaN counts as missing."""
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
     sums, counts = np.nansum(rows, axis=0), (~np.isnan(rows)).sum(axis=0)
     if np.count_nonzero(counts) < 2:
@@ -390,10 +391,10 @@ def _interval(values: NDArray[Any]) -> list[float] | None:
 
 
 def _auc_interval(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> list[float] | None:
-    """95 % bootstrap interval of :func:`auc`, both sides drawn anew."""
+    """95 % bootstrap interval of :func:`auc`; both sides are resampled."""
     if min(len(positive), len(negative)) < 2:
         return None
-    # Compared once; a resample weighs them.
+    # All pairs of scores are compared once; each resample only weights them.
     above = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     rng, found = np.random.default_rng(0), []
     for _ in range(_RESAMPLED):
@@ -414,7 +415,7 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
     rows: list[list[str]] = []
 
     def add(words: str, part: dict[str, Any] | None, name: str, n: object, form: str = ".3f") -> None:
-        """A row of a figure, which is - where it was not measured."""
+        """Add the row of a figure; "-" stands for one that was not measured."""
         value, bounds = (None, None) if part is None else (part.get(name), part.get(f"{name}_interval"))
         shown = "-" if value is None else format(value, form)
         rows.append([words, shown, "" if bounds is None else f"[{bounds[0]:{form}}, {bounds[1]:{form}}]", str(n)])

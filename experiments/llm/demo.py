@@ -13,14 +13,14 @@ from experiments.runs.command import plain_command
 __all__: list[str] = []
 
 _PORT = 18_111
-"""Always the same: the address of a server is part of what its answers are kept under."""
+"""Always the same port, because the server's address is part of the cache key of its answers."""
 
 
 @plain_command
 def main() -> None:
     """Serves the model, trains in another process, and says what was asked; a second run asks nothing."""
     parser = argparse.ArgumentParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
-    parser.parse_known_args()  # answers --help; what else there is are overrides of experiments.train
+    parser.parse_known_args()  # only to answer --help; all other arguments are overrides of experiments.train
     with serve(fetch_smollm2(), port=_PORT) as address:
         print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)
         overrides = ["experiment=llm_demo", f"simulator.api_base={address}", "resume=false"]

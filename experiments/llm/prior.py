@@ -44,15 +44,15 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 PRIORS = ("none", "cosine", "model", "both")
-"""What the agent begins with: nothing, the cosine, what the model said, or both of them."""
+"""The agent's prior: none, the cosine, the language model's answers, or cosine and model."""
 
 CHECKPOINTS = (0, 20, 50, 100, 200)
 """Interactions after which the greedy policy is scored."""
 
 THIS_MODEL = ("model", "model less job's mean")
-"""What is put as the model against the project's own planted truth: its probabilities, without and with the option."""
+"""Forms of the model's answers under the project's planted truth: the probabilities, or these less the job's mean."""
 
-_WITHOUT = {"model": "none", "both": "cosine"}  # what is left of a prior without the model
+_WITHOUT = {"model": "none", "both": "cosine"}  # each prior with the model, and the same prior without it
 
 _REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
 _N_CANDIDATES, _STEPS, _SETS = 10, 10, 200
@@ -98,14 +98,14 @@ class Cell:
     """One run of one agent.
 
     Attributes:
-        seed: Which answers are wrong, the episodes, and the noise of the answers.
-        noise: Of an answer, in standard deviations of the truth's utility.
-        prior: One of :data:`PRIORS`, or, where the truth is ``"rules"``, what of the model the prior is.
-        alignment: 1 where what the model said is the truth, 0 where it has nothing to do with it, -1 for its contrary.
-            Without a meaning, and 0, for a prior without the model.
-        truth: ``"recorded"``: the truth is what the model said, and what the agent is told as the model's word is that
-            with a share of the answers shuffled or negated. ``"rules"``: the project's planted truth, and the model's
-            word as it is.
+        seed: Seed of the wrong answers, of the episodes, and of the noise of the answers.
+        noise: Noise of an answer, in standard deviations of the truth's utility.
+        prior: One of :data:`PRIORS`, or, if ``truth`` is ``"rules"``, one that names a form of :data:`THIS_MODEL`.
+        alignment: 1 if the prior's answers are the truth, 0 if they are unrelated to it, -1 if they are its opposite.
+            It is 0, and not used, for a prior without the model.
+        truth: With ``"recorded"`` the model's answers are the truth, and the prior gets them with a share of the
+            answers shuffled or negated. With ``"rules"`` the truth is the project's planted one, and the prior gets the
+            model's answers unchanged.
     """
 
     seed: int
@@ -116,13 +116,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of the run's file."""
         prior = self.prior.replace(" ", "-").replace("'", "")
         return f"{self.truth}_{prior}_{self.alignment:g}_{self.noise:g}_{self.seed}"
 
 
 def _cases(alignments: Sequence[float]) -> list[tuple[str, float, str]]:
-    """Prior, alignment and truth of all runs of a seed and a noise; what does not read the model is run once."""
+    """Prior, alignment and truth of all runs of a seed and a noise. A prior without the model is run once."""
     cases = [("none", 0.0, "recorded"), ("cosine", 0.0, "recorded")]
     cases += [(prior, float(alignment), "recorded") for alignment in alignments for prior in ("model", "both")]
     of_rules = ("none", "cosine", *THIS_MODEL, *(f"cosine and {word}" for word in THIS_MODEL))
@@ -130,20 +130,22 @@ def _cases(alignments: Sequence[float]) -> list[tuple[str, float, str]]:
 
 
 def alignment_of(shuffled: float = 0.0, negated: float = 0.0) -> float:
-    """The expected correlation of the truth with itself, a share of whose answers is shuffled, or negated."""
+    """The expected correlation of the truth with a copy in which a share of the answers is shuffled, or negated."""
     return 1 - shuffled - 2 * negated
 
 
 def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
-    """Answers (n, m), a share of which is wrong: shuffled among themselves down to an alignment of 0, below it negated.
+    """Answers (n, m) of which a share is wrong.
+
+    For an alignment of 0 or more the wrong answers are shuffled among themselves; below 0 they are negated.
 
     Args:
-        answers: What the model said.
-        alignment: From 1, all right, to -1, all negated. Half of the answers negated is an alignment of 0, too.
-        seed: Which answers are wrong.
+        answers: The model's answers.
+        alignment: From 1, all right, to -1, all negated. At 0 all are shuffled; half of them negated would be 0, too.
+        seed: Seed of the choice of wrong answers.
 
     Raises:
-        ValueError: For an alignment outside of [-1, 1].
+        ValueError: If the alignment is outside of [-1, 1].
 
     Example:
         >>> corrupted(np.array([[1.0, 2.0, 6.0]]), -1.0, seed=0)
@@ -166,12 +168,12 @@ def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
 class PlantedAnswers:
     """Applicants who decide by a table of utilities, the truth of this study.
 
-    As with :class:`~jobrec_gym.simulators.rules.RuleSimulator` the utility is cut at its 60 %, 85 % and 95 % quantiles
-    into ignore, click, save and apply, and each answer has noise of its own.
+    As in :class:`~jobrec_gym.simulators.rules.RuleSimulator`, the 60 %, 85 % and 95 % quantiles of the utility are the
+    thresholds of click, save and apply, and each answer has noise of its own.
 
     Args:
         utility: (n_applicants, n_jobs).
-        noise: Standard deviation of the noise, in those of the utility.
+        noise: Standard deviation of the noise, in standard deviations of the utility.
     """
 
     def __init__(self, utility: Floats, noise: float):
@@ -180,7 +182,7 @@ class PlantedAnswers:
         self._cuts = np.quantile(self._utility, QUANTILES)
 
     def bind(self, market: LabourMarket) -> PlantedAnswers:
-        """Ties it to a market; the table is of one already."""
+        """Returns itself, because the table already belongs to a market."""
         return self
 
     def feedback(
@@ -223,11 +225,11 @@ def _sources(cell: Cell, market: LabourMarket) -> dict[str, Any]:
 
 
 def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
-    """One run: an agent learns from so many answers.
+    """One run: an agent learns from ``n_interactions`` answers.
 
     Returns:
-        ``score`` and, but for the first, ``regret``, by checkpoint (texts); and ``trust``: of each source mean, kept
-        and dropped, by checkpoint.
+        ``score``, ``regret`` and ``trust``, each by checkpoint (a text such as ``"20"``). ``trust`` has for each source
+        the mean of its factor, and the probabilities that it is kept and dropped.
     """
     # Not at the top: `--help` is answered without torch.
     import gymnasium as gym
@@ -255,7 +257,7 @@ def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
     if sources:
         agent = DynaQ.plus(env, seed=cell.seed, prior_sources=list(sources))
     else:
-        # The same agent but for the sources.
+        # The same agent without sources.
         agent = DynaQ.plus(
             env,
             seed=cell.seed,
@@ -295,7 +297,7 @@ def _trust(model: Any) -> dict[str, list[float]]:
 
 
 def _scorer(market: LabourMarket, truth: Any, env: Any, seed: int) -> Callable[[Any], float]:
-    """Scores the values of an agent on the test applicants: 0 is a random choice, 1 the best."""
+    """A function that scores an agent's Q-values on the test applicants: 0 is a random choice, 1 the best one."""
     people, jobs = market.applicants.rows("test"), np.arange(len(market.jobs))
     rng = np.random.default_rng((seed, _TEST))
     sets = rng.random((len(people), _SETS, len(jobs))).argsort(axis=2)[..., :_N_CANDIDATES]
@@ -314,16 +316,16 @@ def _scorer(market: LabourMarket, truth: Any, env: Any, seed: int) -> Callable[[
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: int = 1) -> dict[Cell, dict[str, Any]]:
-    """All runs; one that a file has already is not made again.
+    """Makes all runs. A run that has a file already is read from it.
 
     Args:
-        cells: Which.
-        folder: Where each has a file.
-        n_interactions: Of each run.
-        n_jobs: Processes.
+        cells: The runs to make.
+        folder: Where the file of each run is.
+        n_interactions: Interactions of each run.
+        n_jobs: Number of processes.
 
     Raises:
-        ValueError: For an alignment outside of [-1, 1], or fewer processes than one.
+        ValueError: If an alignment is outside of [-1, 1], or ``n_jobs`` is below 1.
     """
     if n_jobs < 1:
         raise ValueError(f"`n_jobs` must be at least 1, got {n_jobs}.")
@@ -349,9 +351,9 @@ Runs = dict[Cell, dict[str, Any]]
 
 
 def table_rows(runs: Runs, alignments: Sequence[float]) -> list[list[str]]:
-    """Rows of alignment, noise, prior, score after the last checkpoint and regret until then, means over seeds.
+    """Rows of alignment, noise, prior, and the score and regret at the last checkpoint, which are means over seeds.
 
-    A prior without the model stands beside each alignment: it is the same runs in each.
+    A prior without the model has a row for each alignment, always from the same runs.
     """
     rows = []
     for alignment, noise in itertools.product(alignments, sorted({cell.noise for cell in runs})):
@@ -364,7 +366,10 @@ def table_rows(runs: Runs, alignments: Sequence[float]) -> list[list[str]]:
 
 
 def score_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
-    """Of each noise a table by prior and alignment, then one of the project's own truth, with the trust learned."""
+    """A table for each noise by prior and alignment, then one for each noise under the project's planted truth.
+
+    The tables include the learned trust in the model.
+    """
     some = next(iter(runs.values()))
     checkpoints = list(some["score"])
     tables = []
@@ -412,10 +417,11 @@ def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "re
 
 
 def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
-    """What a model's word costs beside the same agent without it: a table, or none where a run is too short.
+    """A table of what the model's answers cost and save, compared with the same agent without them.
 
-    Score that is lost; by which share the regret of the answers from the 50th to the 200th is larger; and the share of
-    the regret of the first 100 that is saved. Means over noises and seeds, with standard errors over seeds.
+    Its columns are the loss of score after 50, 100 and 200 answers, the relative increase of regret from the 50th to
+    the 200th answer, and the share of the regret of the first 100 answers that is saved. They are means over noises and
+    seeds, with standard errors over seeds. If a run is too short, there is no table.
     """
     if str(CHECKPOINTS[-1]) not in next(iter(runs.values()))["score"]:
         return []
@@ -442,19 +448,20 @@ def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float])
 
 
 def _with_error(values: Floats, digits: int) -> str:
-    """Mean and standard error of values (n,), the second where n is above 1."""
+    """Mean of values (n,), and their standard error if n is above 1."""
     error = f" +- {values.std(ddof=1) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{error}"
 
 
 def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> dict[str, Any]:
-    """What a model's word costs and saves, each against the same prior without it, means over seeds.
+    """What the model's answers cost and save, compared with the same prior without them; means over seeds.
 
     Returns:
-        ``cost``: by prior, noise and alignment, the score that is lost after 50, 100 and 200 interactions, and by which
-        share the regret from the 50th on is larger; ``saved``: by prior and noise the share of the regret of the
-        first 100 that an alignment of 1 saves; ``told``: by noise, in how many of all pairs of a run at alignment 1 and
-        one at 0 the trust after 20 and after 50 answers is larger in the first.
+        ``cost``, by prior, noise and alignment: the loss of score after 50, 100 and 200 interactions, and the relative
+        increase of regret from the 50th on. ``saved``, by prior and noise: the share of the regret of the first 100
+        interactions that an alignment of 1 saves. ``told``, by prior and noise: the share of pairs of a run at
+        alignment 1 and a run at alignment 0 in which the first run trusts the model more, after 20 and after 50
+        answers.
     """
     cost: dict[str, Any] = {}
     saved: dict[str, Any] = {}
@@ -490,7 +497,7 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
 
 
 def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> Any:
-    """Regret by alignment, a panel for each noise, with the crossing; and the trust that was learned."""
+    """A figure of regret by alignment, with a panel for each noise and one for the learned trust in the model."""
     # Not at the top: `--help` is answered without it.
     from matplotlib.figure import Figure
 

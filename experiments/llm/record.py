@@ -26,7 +26,7 @@ _ALL_APPLY = (0.0, 0.0, 0.0)  # thresholds that are never read: only the probabi
     kept="every answer so far, in {simulator.cache}",
 )
 def main(cfg: DictConfig) -> None:
-    """Records, writes the file and prints where it is and what it took."""
+    """Records, writes the file, and prints its path and the number of calls."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.build import build_task
 
@@ -54,17 +54,17 @@ def record_market(
     quantiles: list[float],
     chunk: int = 40,
 ) -> Recording:
-    """Asks for every pair of a market, those of one applicant together, so that a server reuses its document.
+    """Asks about every pair of a market. The pairs of one applicant stand together, so a server can reuse its document.
 
     Args:
-        simulator: In mode ``"probability"``.
-        market: Whose pairs.
+        simulator: A language model in mode ``"probability"``.
+        market: The market whose pairs are asked about.
         quantiles: Shares of pairs below click, save and apply.
         chunk: Pairs in one batch.
 
     Raises:
-        ValueError: In mode ``"decision"``.
-        FeedbackError: As the simulator's policies say, and if nothing was answered.
+        ValueError: If the simulator is in mode ``"decision"``.
+        FeedbackError: If the simulator's policies for failures say so, or no pair was answered.
     """
     if simulator.mode != "probability":
         raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')

@@ -30,23 +30,23 @@ def serve(
 ) -> Iterator[str]:
     """Serves a GGUF file on the loopback interface while the block runs.
 
-    One request is answered at a time, so that answers depend on nothing but the request; with ``threads`` above 1 on a
-    busy machine a decision can take ten times as long.
+    One request is answered at a time, so that an answer depends only on the request. With ``threads`` above 1 on a busy
+    machine a decision can take ten times as long.
 
     Args:
-        model: The weights.
-        port: Where to listen; 0 takes a free one.
+        model: Path of the weights.
+        port: Port to listen on; 0 takes a free one.
         threads: Threads that compute.
-        context: Tokens that a request and its answer may have together.
-        name: What requests call the model; the file's name without its ending by default.
+        context: Most tokens of a request and its answer together.
+        name: Name of the model in requests; by default the file's name without its ending.
 
     Yields:
         The address for ``api_base``, e.g. ``http://127.0.0.1:8080/v1``, once the model answers there.
 
     Raises:
-        ImportError: Without the extra ``local-llm``.
+        ImportError: If the extra ``local-llm`` is not installed.
         FileNotFoundError: If there is no such file.
-        ServerError: If the server cannot start or is not ready in five minutes.
+        ServerError: If the server cannot start, or is not ready within five minutes.
     """
     path = Path(model)
     if not path.is_file():

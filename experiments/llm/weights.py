@@ -23,7 +23,7 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 class WeightsError(RuntimeError):
-    """Weights cannot be had, or are not those that are wanted; the message says why and what to do."""
+    """Weights cannot be downloaded, or are not the expected ones. The message says why and what to do."""
 
 
 def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
@@ -58,7 +58,7 @@ def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
 
 @plain_command
 def main() -> None:
-    """Fetches them, and prints where they lie."""
+    """Fetches the weights, and prints their path."""
     argparse.ArgumentParser(description=fetch_smollm2.__doc__).parse_args()
     print(fetch_smollm2())
 

@@ -1,4 +1,4 @@
-"""Command lines: checked before Hydra reads them, and quoted so that they can be typed."""
+"""Checks command lines before Hydra reads them, and quotes values so that they can be typed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLUGINS = {
     "tracker=wandb": ("wandb", "wandb"),
     "tracker=mlflow": ("mlflow", "mlflow"),
 }
-"""What is asked for, the extra that brings it, and the module that is there with it."""
+"""Argument -> the extra that it needs, and a module that this extra installs."""
 
 _SWEEP_FLAGS = ("-m", "--multirun")
 _FLAGS = {
@@ -39,16 +39,16 @@ _FLAGS = {
     *("-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
     *("--experimental-rerun", "-i", "--info", *_SWEEP_FLAGS),
 }
-"""Those of Hydra 1.3."""
+"""The flags of Hydra 1.3."""
 _MARK = '"'
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_./+-]+")  # what Hydra takes without quotation marks
 
 
 def add_own_arguments(arguments: Sequence[str]) -> list[str]:
-    """Lets a class of one's own have arguments of its own.
+    """Allows arguments for a class of your own.
 
-    Hydra refuses an entry that a config does not have. Where the command line says which class an entry is,
-    ``simulator._target_=lab.Mine``, its arguments are those of that class, and are added.
+    Hydra refuses an entry that a config does not have. If the command line names the class of an entry,
+    ``simulator._target_=lab.Mine``, further entries are arguments of that class, and are added.
 
     Example:
         >>> add_own_arguments(["simulator=custom", "simulator._target_=lab.Mine", "simulator.alpha=0.3", "seed=1"])
@@ -63,16 +63,16 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
-    """Ends a command that chooses a list of something else than options for a group, over which Hydra stumbles.
+    """Ends a command that gives a group a list of anything but names of options, for which Hydra has no clear error.
 
     Args:
-        arguments: Of the command line.
+        arguments: The arguments of the command line.
         configs: The folder of the groups.
 
     Raises:
-        SystemExit: With the way out.
+        SystemExit: With the way out, if there is such an argument.
     """
-    # Not at the top: its grammar takes a while to load, and few command lines need it.
+    # Not at the top: Hydra's grammar takes a while to load, and few command lines need it.
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -96,7 +96,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """Allows ``-m`` anywhere, which Hydra does not, and refuses unknown flags.
 
     Raises:
-        SystemExit: For such a flag, with the entry that it may have been meant for.
+        SystemExit: For an unknown flag, with the entry that may have been meant.
 
     Example:
         >>> flags_first(["algo=dynaq", "-m", "seed=0,1"])
@@ -115,10 +115,10 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def require_plugin(arguments: Sequence[str]) -> None:
-    """Ends a command that asks for a plug-in which is not installed: Hydra would not say how to get it.
+    """Ends a command that asks for a missing plug-in, because Hydra would not say how to install it.
 
     Raises:
-        SystemExit: If it is missing.
+        SystemExit: If a plug-in is missing.
     """
     for argument in arguments:
         extra, module = PLUGINS.get(argument, ("", ""))
@@ -127,7 +127,7 @@ def require_plugin(arguments: Sequence[str]) -> None:
 
 
 def as_typed(key: str, value: Any) -> str:
-    """An override as it is typed in a shell, with the quotation marks that Hydra and the shell want.
+    """An override as it is typed in a shell, with the quotation marks that Hydra and the shell need.
 
     Example:
         >>> print(as_typed("run", "runs/demo"), as_typed("run", "my runs/a=1"))
@@ -137,13 +137,13 @@ def as_typed(key: str, value: Any) -> str:
 
 
 def as_override(key: str, value: Any) -> str:
-    """An override as Hydra reads it: a text that holds more than letters and digits in quotation marks."""
+    """An override as Hydra reads it. A text with more than letters, digits and ``_./+-`` is in quotation marks."""
     text = str(value)
     return f"{key}={text}" if _AS_IT_IS.fullmatch(text) else f"{key}={_quoted(text, _MARK)}"
 
 
 def written(value: Any) -> str:
-    """A value as Hydra's overrides have it; texts in quotation marks.
+    """A value in the syntax of Hydra's overrides, with texts in quotation marks.
 
     Example:
         >>> written({"a": [1, None, True], "b": "x, y"})
@@ -165,6 +165,6 @@ def written(value: Any) -> str:
 
 
 def _quoted(text: str, mark: str) -> str:
-    """A text in quotation marks, as Hydra reads it: a backslash says something before such a mark alone."""
+    """A text in quotation marks, as Hydra reads it. A backslash has a meaning only before such a mark."""
     inside = re.sub(rf"(\\*)({mark}|$)", lambda found: found[1] * 2 + found[2].replace(mark, f"\\{mark}"), text)
     return f"{mark}{inside}{mark}"

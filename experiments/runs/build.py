@@ -1,4 +1,4 @@
-"""Builds a run from its config. Only this module reads a config; the code that it calls gets plain arguments."""
+"""Builds a run from its config. Only this module reads a config; the functions that it calls get plain arguments."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def build(cfg: DictConfig | Config, evaluation: Mapping[str, Any] | None = None)
 
 
 def build_seeds(cfg: DictConfig, seeds: Sequence[int]) -> list[Setup]:
-    """The same run with other seeds: every other number that depends on the seed is an interpolation of it.
+    """The same run with other seeds. Other numbers that depend on the seed follow it by interpolation.
 
     Raises:
-        RunError: If the config asks for what cannot be.
+        RunError: If the config is wrong.
     """
     return [build(OmegaConf.merge(cfg, {"seed": seed})) for seed in seeds]  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ def build_task(cfg: DictConfig) -> Task:
     """The task of a config that names no agent.
 
     Raises:
-        RunError: If its market lies elsewhere and it does not say where.
+        RunError: If the market needs a path and the config gives none.
     """
     return Task(plain(cfg))
 
@@ -109,7 +109,7 @@ def plain(cfg: DictConfig | Config) -> dict[str, Any]:
     """A config with everything resolved, in dictionaries and lists.
 
     Raises:
-        RunError: If its market lies elsewhere and it does not say where.
+        RunError: If the market needs a path and the config gives none.
         MissingMandatoryValue: If another entry is missing.
     """
     if not isinstance(cfg, DictConfig):
@@ -120,12 +120,12 @@ def plain(cfg: DictConfig | Config) -> dict[str, Any]:
 
 
 def picked(kind: Callable[..., T], cfg: DictConfig | Config, unresolved: Collection[str] = ()) -> T:
-    """A dataclass of plain values, of those entries of a config that its fields name.
+    """A dataclass of plain values, filled with the entries of a config that its fields name.
 
     Args:
         kind: The dataclass.
-        cfg: Has the entries.
-        unresolved: Those whose interpolations are of another config, into which they go.
+        cfg: The config with the entries.
+        unresolved: Entries that are not resolved here, because their interpolations refer to another config.
     """
     values = {field.name: cfg[field.name] for field in fields(kind)}  # type: ignore[arg-type]
     return kind(
@@ -141,11 +141,11 @@ class Pretraining:
     """What an agent learns from cosine rewards before its first interaction; see ``conf/train.yaml``.
 
     Attributes:
-        epochs: How often it sees the pairs; 0 for no pre-training.
-        dataset: A file of ``experiments.make_dataset``; ``None``: pairs are drawn.
-        n_pairs: How many are drawn.
-        scale: Of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
-        seed: Of the draw.
+        epochs: How often the agent sees the pairs; 0 for no pre-training.
+        dataset: A file of ``experiments.make_dataset``; ``None`` if pairs are drawn.
+        n_pairs: How many pairs are drawn.
+        scale: Scale of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
+        seed: Seed of the draw.
     """
 
     epochs: int
@@ -162,9 +162,9 @@ class EvaluationOptions:
     Attributes:
         split: Which applicants.
         job_split: Which jobs.
-        n_pairs: Fixed (applicant, candidate set) pairs; not used where answers move the applicant.
-        n_episodes: Greedy episodes for the discounted return; likewise.
-        seed: Of pairs and episodes.
+        n_pairs: Fixed (applicant, candidate set) pairs; not used if answers change the applicant.
+        n_episodes: Greedy episodes for the discounted return; not used if answers change the applicant.
+        seed: Seed of pairs and episodes.
         at: Interactions after which the learning curve gets a point.
         interval: Number of interactions between further points.
     """
@@ -179,12 +179,12 @@ class EvaluationOptions:
 
 
 class Algorithm:
-    """The learner: a class with SB3's methods, and the arguments that it is called with besides ``env``.
+    """The learner: a class with SB3's methods, and its arguments except ``env``.
 
-    Its class is imported when it is first asked for, so that a run can be planned where the class cannot be imported.
+    The class is imported when it is first needed, so that a run can be planned where the class cannot be imported.
 
     Args:
-        spec: ``_target_``, the dotted path of the class or of a class method that makes one, such as
+        spec: ``_target_``, the dotted path of the class or of a class method that makes an object, such as
             ``dynaq_algo.DynaQ.plus``; and its arguments.
     """
 
@@ -203,41 +203,41 @@ class Algorithm:
 
     @property
     def gamma(self) -> float:
-        """Its discount."""
+        """The learner's discount."""
         return self.spec["gamma"]
 
     @property
     def kind(self) -> Any:
-        """Its class."""
+        """The learner's class."""
         target = get_object(self.target)
         return target if isinstance(target, type) else target.__self__
 
     @property
     def is_bandit(self) -> bool:
-        """Whether it learns from interactions alone, and nothing from a data set."""
+        """Whether the learner learns from interactions only, not from a data set."""
         return issubclass(self.kind, Bandit)
 
     def make(self, env: VectorEnv) -> Any:
-        """A new one."""
+        """A new learner."""
         return _make({"algo": self.spec}, "algo", env=env)
 
     def load(self, path: Path, env: VectorEnv) -> Any:
-        """A saved one; only what acts, without its replay."""
+        """A saved learner, without its replay."""
         return self.kind.load(path, env=env)
 
     def load_checkpoint(self, path: Path, env: VectorEnv) -> Any:
-        """One that goes on where its checkpoint was written."""
+        """A learner that continues from its checkpoint."""
         return self.kind.load_checkpoint(path, env)
 
 
 class Task:
-    """What there is to do: a market, and environments on it under a reward, each made when it is asked for.
+    """A market, and environments on it with a reward. Each is made when it is first needed.
 
     Args:
-        config: Has ``market`` and, as far as it is asked for them, ``simulator``, ``env`` and ``reward``.
+        config: A config with ``market`` and, if they are needed, ``simulator``, ``env`` and ``reward``.
 
     Attributes:
-        config: As given.
+        config: The given config.
     """
 
     def __init__(self, config: Config):
@@ -245,11 +245,11 @@ class Task:
 
     @cached_property
     def market(self) -> LabourMarket:
-        """Where applicants and jobs come from."""
+        """The market of the applicants and jobs."""
         return _make(self.config, "market")
 
     def make_simulator(self) -> Any:
-        """Who answers in training, tied to no market yet."""
+        """The simulator that answers in training, not yet bound to a market."""
         return _make(self.config, "simulator")
 
     @property
@@ -264,17 +264,17 @@ class Task:
 
     @property
     def env_id(self) -> str:
-        """Which environment: ``JobRec-v0``, unless the config says otherwise."""
+        """Id of the environment; ``JobRec-v0`` by default."""
         return self.config["env"].get("id", _STATIC)
 
     @property
     def is_career(self) -> bool:
-        """Whether answers move the applicants."""
+        """Whether answers change the applicants."""
         return is_career(self.config)
 
     @cached_property
     def env_options(self) -> dict[str, Any]:
-        """What one environment is: its keywords but the market; what has a ``_target_`` is made."""
+        """The keywords of one environment, except the market. Entries with a ``_target_`` are made."""
         return {
             key: _make(self.config, "env", key) if isinstance(value, dict) and "_target_" in value else value
             for key, value in self.config["env"].items()
@@ -282,7 +282,7 @@ class Task:
         }
 
     def make_bare_env(self, make: Callable[..., JobRecVectorEnv] | None = None) -> JobRecVectorEnv:
-        """The environments without the reward of training; those of :attr:`env_id` unless they are made otherwise."""
+        """The environments without the reward of training, made by ``make`` or else of the kind :attr:`env_id`."""
         return (make or _KINDS[self.env_id])(
             num_envs=self.n_envs,
             max_episode_steps=self.max_episode_steps,
@@ -295,16 +295,16 @@ class Task:
         """New training environments under the reward, recorded.
 
         Args:
-            make: Makes the environments themselves; by default those of :attr:`env_id`.
+            make: Function that makes the environments; by default they are of the kind :attr:`env_id`.
         """
         bare = self.make_bare_env(make)
         pays_itself = self.config["reward"]["_target_"] is None
         return InteractionRecorder(bare if pays_itself else _make(self.config, "reward", env=bare))
 
     def single_env(self) -> gym.Env[Any, Any]:
-        """One environment of those that :meth:`make_env` makes, as ``gym.make`` gives it, under the same reward."""
+        """A single environment with the same reward as in :meth:`make_env`, made by ``gym.make``."""
         env = gym.make(self.env_id, market=self.market, max_episode_steps=self.max_episode_steps, **self.env_options)
-        # Every vector wrapper has a twin for single environments, of the same arguments.
+        # Every vector wrapper has a twin for single environments with the same arguments.
         reward = self.config["reward"]
         if reward["_target_"] is None:
             return env
@@ -315,25 +315,25 @@ class Task:
 class Setup(Task):
     """A run that can be made. Parts that take time are made when they are first used.
 
-    Before anything is made it can be sent to another process.
+    It can be sent to another process before any part is made.
 
     Args:
         config: A resolved ``conf/train.yaml``.
 
     Attributes:
-        config: As given; it is what a run's folder is known by.
-        seed: Of environments, exploration and networks.
+        config: The given config. A run's folder is recognised by it.
+        seed: Seed of environments, exploration and networks.
         total_timesteps: Interactions at the end.
-        pretraining: What comes before the first one.
+        pretraining: Options of pre-training, before the first interaction.
         evaluation_options: How and when the agent is evaluated.
-        algorithm: Who learns.
-        resume: Whether what is finished is kept, and an interrupted run goes on.
-        checkpoint_interval: Interactions between checkpoints; ``None`` for none.
-        progress_bar: Whether a bar is drawn; ``None``: on a terminal.
-        threads: Of torch.
+        algorithm: The learner.
+        resume: Whether a finished run is kept, and an interrupted one continues.
+        checkpoint_interval: Interactions between checkpoints; ``None`` for no checkpoints.
+        progress_bar: Whether a bar is drawn; ``None`` draws one on a terminal.
+        threads: Threads of torch.
 
     Raises:
-        RunError: If the config asks for what cannot be.
+        RunError: If the config is wrong.
     """
 
     def __init__(self, config: Config):
@@ -351,7 +351,7 @@ class Setup(Task):
 
     @cached_property
     def tracker(self) -> Tracker | None:
-        """Where the run is kept beside its folder; ``None`` for nowhere."""
+        """The tracker that also gets the run; ``None`` if there is none."""
         tracker: Tracker | None = _make(self.config, "tracker") if self.config.get("tracker") else None
         return tracker
 
@@ -365,39 +365,39 @@ class Setup(Task):
         """The simulator that knows expected rewards, bound to the market.
 
         Raises:
-            RunError: For a simulator that does not know its rewards without asking, such as a language model.
+            RunError: If the simulator does not know its expected rewards without being asked, like a language model.
         """
         return self._truth(*self._truth_keys)
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The held-out evaluation by the run's truth."""
+        """The evaluation on held-out applicants, by the run's truth."""
         if self.is_career:
             return self._career_evaluation(*self._truth_keys)
         return self._pairs_evaluation(self.truth)
 
     @property
     def _truth_keys(self) -> tuple[str, ...]:
-        """Where the config says who answers in the evaluation."""
+        """Keys of the config's entry for the simulator of the evaluation."""
         return (*(("evaluation",) if self.config["evaluation"]["simulator"] else ()), "simulator")
 
     @property
     def other_truths(self) -> Sequence[str]:
-        """Names of further truths that the agent is scored by at the end."""
+        """Names of further truths by which the agent is scored at the end."""
         return list(self.config["evaluation"]["also"])
 
     def other_evaluation(self, name: str) -> Evaluation:
         """The held-out evaluation by one of :attr:`other_truths`.
 
         Raises:
-            RunError: As for :attr:`truth`.
+            RunError: See :attr:`truth`.
         """
         keys = "evaluation", "also", name
         return self._career_evaluation(*keys) if self.is_career else self._pairs_evaluation(self._truth(*keys))
 
     def _career_evaluation(self, *keys: str) -> CareerEvaluation:
-        """By episodes with applicants who are answered for by the simulator at some keys of the config."""
-        self._truth(*keys)  # it has to answer without asking anybody
+        """An evaluation by episodes, in which the simulator at some keys of the config answers."""
+        self._truth(*keys)  # refuses a simulator that would have to ask a language model
         options = self.evaluation_options
         shown = {**self.env_options, "split": options.split, "job_split": options.job_split}
         shown |= {"simulator": _make(self.config, *keys), "max_episode_steps": self.max_episode_steps}
@@ -422,7 +422,7 @@ class Setup(Task):
 
     @property
     def keeps_checkpoints(self) -> bool:
-        """Whether the algorithm can be stopped and go on."""
+        """Whether the algorithm writes checkpoints, from which a stopped run can continue."""
         return hasattr(self.algorithm.kind, "save_checkpoint")
 
     def require_verbs(self) -> None:
@@ -461,12 +461,12 @@ class Setup(Task):
 
 
 def truth_spec(config: Config) -> Any:
-    """What a resolved config says of the truth: ``evaluation.simulator``, or the one of training."""
+    """The truth in a resolved config: ``evaluation.simulator``, or else the simulator of training."""
     return config["evaluation"]["simulator"] or config["simulator"]
 
 
 def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
-    """The market at a path, of a scheme or saved (``None``); keywords are those of its source."""
+    """The market at a path, read by a scheme, or ``None`` for a saved one. Keywords are those of its source."""
     return jobrec_gym.load_market(path if scheme is None else f"{scheme}:{path}", **kwargs)
 
 
@@ -502,7 +502,7 @@ def _check(config: Config) -> None:
 
 
 def _check_environment(config: Config) -> None:
-    """Refuses an environment that there is not, and what does not belong to the one that there is."""
+    """Refuses an unknown environment, and options that do not belong to the chosen one."""
     env_id = config["env"].get("id", _STATIC)
     if env_id not in _KINDS:
         near = difflib.get_close_matches(str(env_id), _KINDS, n=1)
@@ -526,12 +526,12 @@ def _check_environment(config: Config) -> None:
 
 
 def _make(config: Config, *keys: str, **objects: Any) -> Any:
-    """What an entry with a ``_target_`` makes; what it holds that has one is made first.
+    """Makes the object of an entry with a ``_target_``. Nested entries with a ``_target_`` are made first.
 
     Args:
-        config: Has the entry.
-        keys: Where it is; an error says so.
-        **objects: Further arguments. They go around Hydra, which would copy them.
+        config: The config with the entry.
+        keys: Path of the entry, which errors name.
+        **objects: Further arguments. They are not passed through Hydra, which would copy them.
     """
     entry = reduce(lambda node, key: node[key], keys, OmegaConf.create(dict(config)))
     if not objects:

@@ -1,4 +1,4 @@
-"""Scores of agents in careers: an episode with each held-out applicant, compared with the exact best policy."""
+"""Scores of agents on ``JobRecCareer-v0``: an episode with each held-out applicant, against the exact best policy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Predict = Callable[..., tuple[Any, Any]]
 """SB3's ``predict(observation, state, episode_start, deterministic)``."""
 
 CAREER = "JobRecCareer-v0"
-"""``env.id`` of runs in which answers move the applicant; other runs need none."""
+"""``env.id`` of runs in which answers change the applicant. Other runs need no ``env.id``."""
 
 POLICIES: Mapping[str, OraclePolicy] = {
     "random": "random",
@@ -43,7 +43,8 @@ POLICIES: Mapping[str, OraclePolicy] = {
     "myopic": "myopic",
     "oracle": "best",
 }
-"""Who is played beside an agent, and what the exact policy is called; ``myopic`` is the most that any bandit earns."""
+"""Reference policies, with their names in :class:`~jobrec_gym.oracle.CareerOracle`. No bandit earns more than
+``myopic``."""
 
 _LEVEL = "progress/level"
 _LEFT_BY = (10, 20, 30)
@@ -53,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_career(config: Mapping[str, Any]) -> bool:
-    """Whether answers move the applicants of a run; of its config, in plain dictionaries."""
+    """Whether answers change the applicants in the run of this config, which is in plain dictionaries."""
     return config.get("env", {}).get("id") == CAREER
 
 
@@ -63,10 +64,10 @@ class Careers:
 
     Attributes:
         returns: float64 (n,), sums of rewards.
-        steps: int64 (n,), how long they were.
-        left: bool (n,), who left before the horizon.
-        levels: int64 (T + 1, n), at first and after each step; behind an end the last one. ``None`` where the dynamics
-            know no levels.
+        steps: int64 (n,), numbers of steps.
+        left: bool (n,), whether the applicant left before the horizon.
+        levels: int64 (T + 1, n), the applicants' levels at first and after each step. After the end of an episode the
+            last level is repeated. ``None`` if the dynamics have no levels.
     """
 
     returns: NDArray[np.float64]
@@ -77,8 +78,8 @@ class Careers:
     def figures(self) -> Metrics:
         """Means over the applicants, by name.
 
-        ``return``; ``reached_2`` to ``reached_5``, the share that reached a level or a higher one; ``left``, the share
-        that left; ``left_after``, the mean number of steps that these stayed; ``steps``, that of all.
+        ``return``; ``reached_2`` to ``reached_5``, the share that reached this level or a higher one; ``left``, the
+        share that left; ``left_after``, the mean number of steps of those who left; ``steps``, that of all applicants.
         """
         highest = None if self.levels is None else self.levels.max(axis=0)
         reached: Metrics = {
@@ -97,8 +98,8 @@ class Careers:
         """The levels that applicants reached, in plain JSON.
 
         Returns:
-            ``levels``, the shares of applicants whose highest level was 1 to 5, or ``None``; ``left_by``, by numbers of
-            steps the share that had left by then.
+            ``levels``, the shares of applicants whose highest level was 1 to 5, or ``None``; ``left_by``, the share
+            that had left after 10, 20 and 30 steps and at the end.
         """
         levels = None
         if self.levels is not None:
@@ -115,13 +116,13 @@ class Careers:
 
 
 def play(envs: Any, applicant_ids: Ids, seed: int, predict: Predict) -> Careers:
-    """Plays an episode with each of n applicants; equal seeds give equal candidates and draws, whoever plays.
+    """Plays an episode with each of n applicants. Equal seeds give equal candidates and draws for every policy.
 
     Args:
         envs: A :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of n environments, wrapped or not, in next-step mode.
         applicant_ids: (n,), the applicants.
-        seed: Of the episodes.
-        predict: The policy, which plays greedily.
+        seed: Seed of the episodes.
+        predict: The policy. It is asked for its greedy choice.
     """
     n = len(applicant_ids)
     obs, infos = envs.reset(seed=seed, options={"applicant_id": applicant_ids})
@@ -140,7 +141,8 @@ def play(envs: Any, applicant_ids: Ids, seed: int, predict: Predict) -> Careers:
         if levels is not None:
             levels.append(np.where(running, infos[_LEVEL], levels[-1]))
         running &= ~(terminated | truncated)
-        # Whoever is through is shown again what came last: somebody else begins there, whom the oracle need not solve.
+        # An ended environment keeps its last observation. It begins an episode with another applicant, for whom the
+        # oracle need not compute anything.
         obs = {key: _of_the_running(running, values, obs[key]) for key, values in following.items()}
     return Careers(returns, steps, left, None if levels is None else np.stack(levels))
 
@@ -149,7 +151,7 @@ def cosine_choice(action_features: NDArray[np.floating]) -> Predict:
     """A policy that takes the most similar candidate.
 
     Args:
-        action_features: (n_jobs, d_a), the environment's.
+        action_features: (n_jobs, d_a), the environment's table of job vectors.
     """
 
     def predict(observation: Obs, state: Any = None, **_: Any) -> tuple[Ids, Any]:
@@ -162,7 +164,7 @@ def cosine_choice(action_features: NDArray[np.floating]) -> Predict:
 
 
 class _Played(NamedTuple):
-    """What one of :data:`POLICIES` came to: its careers, and its exact return where that is known."""
+    """The careers of one of :data:`POLICIES`, and its exact return if that is known."""
 
     careers: Careers
     value: float | None
@@ -171,18 +173,19 @@ class _Played(NamedTuple):
 class CareerEvaluation:
     """Evaluates any number of agents by their episodes with the same held-out applicants.
 
-    The score of an agent is its share of the exact best policy's return over the same applicants. It is ``None`` where
+    The score of an agent is its share of the exact best policy's return over the same applicants. It is ``None`` if
     that policy cannot be computed.
 
     Args:
-        make: Takes a number of environments and makes a :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of them, in
+        make: Function that makes a :class:`~jobrec_gym.career.JobRecCareerVectorEnv` of a number of environments, in
             next-step mode, on the held-out applicants.
-        n_applicants: How many of these, evenly spread over them; ``None`` for all.
-        n_sets: Candidate sets of each applicant that exact returns are means over; 0 leaves them out.
-        seed: Of the episodes.
+        n_applicants: How many of these applicants are played, evenly spread over them; ``None`` for all.
+        n_sets: Number of candidate sets of each applicant, over which exact returns are means; 0 leaves exact returns
+            out.
+        seed: Seed of the episodes.
 
     Raises:
-        RunError: For more applicants than there are, or so few sets that they tell no error.
+        RunError: If there are fewer applicants, or too few sets to estimate an error.
     """
 
     def __init__(
@@ -203,16 +206,16 @@ class CareerEvaluation:
         """``score``, the share of the best policy's return, and the :meth:`~Careers.figures` of an agent's careers.
 
         Args:
-            model: With SB3's ``predict``.
+            model: An agent with SB3's ``predict``.
         """
         return self._scored(self._play(model.predict).figures())
 
     def with_return(self, model: Any) -> Metrics:
-        """As calling it: the return is among the figures."""
+        """The same as calling the object, because the return is among the figures."""
         return self(model)
 
     def references(self) -> dict[str, Metrics]:
-        """The same metrics of :data:`POLICIES`, for which returns and scores are exact wherever they can be."""
+        """The same metrics for :data:`POLICIES`. Their returns and scores are exact wherever these can be computed."""
         result: dict[str, Metrics] = {}
         for name, played in self._played.items():
             figures = played.careers.figures()
@@ -225,15 +228,14 @@ class CareerEvaluation:
         return {"careers": self._play(model.predict).shares()}
 
     def reference_outcomes(self) -> dict[str, dict[str, Any]]:
-        """:meth:`outcomes` of those of :data:`POLICIES` that can be played."""
+        """:meth:`outcomes` of each of :data:`POLICIES` that can be played."""
         return {name: {"careers": played.careers.shares()} for name, played in self._played.items()}
 
     def example(self, model: Any) -> dict[str, Any] | None:
         """The career of one held-out applicant, see :meth:`Careers.one`.
 
         Args:
-            model: What plays: an agent, or a name of :data:`POLICIES`. The result is ``None`` for a policy that cannot
-                be played.
+            model: An agent, or a name of :data:`POLICIES`. The result is ``None`` for a policy that cannot be played.
         """
         if not isinstance(model, str):
             return self._play(model.predict).one(self._example_place)
@@ -271,7 +273,7 @@ class CareerEvaluation:
         return played
 
     def _without_oracle(self) -> dict[str, _Played]:
-        """Random and cosine, which need to know nothing."""
+        """The careers of random and cosine, which need no exact solution."""
         rng = np.random.default_rng(self._seed)
 
         def anything(observation: Obs, state: Any = None, **_: Any) -> tuple[Ids, Any]:
@@ -287,7 +289,7 @@ class CareerEvaluation:
 
     @property
     def _best(self) -> float | None:
-        """The best policy's exact return; ``None`` where it is not known, or nothing can be earned."""
+        """The best policy's exact return; ``None`` if it is not known, or not above 0."""
         oracle = self._played.get("oracle")
         return None if oracle is None or not oracle.value or oracle.value <= 0 else oracle.value
 
@@ -296,12 +298,12 @@ class CareerEvaluation:
 
 
 def evenly_spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
-    """Takes n of some applicants, evenly spread over them; all for ``None``.
+    """Takes n of some applicants, evenly spread over them.
 
     Args:
         applicant_ids: The applicants to choose from.
-        name: Of the entry of a config that says how many, for the message.
-        n: How many.
+        name: The entry of a config that says how many, for the error message.
+        n: How many; ``None`` for all.
 
     Raises:
         RunError: If there are fewer than n.

@@ -1,4 +1,4 @@
-"""Commands with a config. An error in the command line is told in one line, with a suggestion."""
+"""Commands with a config. They report an error in the command line in one line, with a suggestion."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ __all__ = ["command", "in_one_line", "plain_command"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
-"""What says by its message alone what is wrong; another error is one of the code, and where it stands matters."""
+"""Errors whose message alone says what is wrong. Any other is an error of the code, for which the place matters."""
 
 
 def command(
     config_path: str, config_name: str, kept: str = ""
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[..., Any]]:
-    """Makes a function a command, as ``hydra.main`` does, but with errors of one line and a clean end when stopped.
+    """Makes a function a command, as ``hydra.main`` does, but with errors in one line and a clean end when stopped.
 
-    An error that a user can cause is told in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error is
-    told in full. Ctrl-C and SIGTERM end the command and its children: two lines say what was kept and how to continue,
-    and it exits with 130 or 143. A run that left nothing but Hydra's copy of its config leaves no folder.
+    An error that a user can cause is reported in one line. With ``debug=true``, or ``HYDRA_FULL_ERROR=1``, every error
+    is shown in full. Ctrl-C and SIGTERM end the command and its children: two lines say what was kept and how to
+    continue, and the exit code is 130 or 143. The folder of a run that has only Hydra's copy of its config is removed.
 
     Args:
-        config_path: Where configs are, from the function's file.
-        config_name: Of the primary one.
-        kept: What is kept of the work when it is stopped, in words; empty if it has to start again. ``{out}`` stands
-            for an entry of the config; if that is null, nothing is kept.
+        config_path: Folder of the configs, relative to the function's file.
+        config_name: Name of the primary config.
+        kept: Words for the work that is kept when the command is stopped; empty if it has to start again. ``{out}``
+            stands for the entry ``out`` of the config; if that is null, nothing is kept.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., Any]:
@@ -90,10 +90,10 @@ def command(
                 return run(cfg)
             except Exception as error:
                 if HydraConfig.get().mode is RunMode.MULTIRUN or not _is_of_a_user(error):
-                    raise  # a sweep goes on with its other runs
+                    raise  # a sweep continues with its other runs
                 raise SystemExit(f"error: {in_one_line(error)}") from error
 
-        # By the function's name and file Hydra finds the configs and names the log.
+        # Hydra finds the configs and names the log by the function's name and file.
         in_full, in_short = (wraps(task)(_in_file(one, task)) for one in (run, told))
 
         @wraps(task)
@@ -121,9 +121,9 @@ def command(
 
 
 def plain_command(task: Callable[[], Any]) -> Callable[[], Any]:
-    """As :func:`command`, for a function that reads its own arguments.
+    """Like :func:`command`, for a function that reads its own arguments.
 
-    ``debug=true`` among the arguments is not the function's; with it programs that it starts tell errors in full, too.
+    ``debug=true`` is removed from the arguments. With it, programs that the function starts show errors in full too.
     """
 
     @wraps(task)
@@ -139,10 +139,10 @@ def plain_command(task: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What is wrong, and what may have been meant or done about it, as a sentence.
+    """A sentence that says what is wrong, and suggests what may have been meant or what to do.
 
     Args:
-        error: Of Hydra, OmegaConf, this project, the system, or a function that was given what it does not take.
+        error: An error of Hydra, OmegaConf, this project, the operating system, or a call with wrong arguments.
     """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -173,13 +173,13 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: Callable[..., Any]) -> Any:
-    """Calls; what users can cause is told in one line, and an interrupt in two.
+    """Calls a command. Reports errors that users can cause in one line, and an interrupt in two.
 
     Args:
         call: The command.
         given: The arguments, as they were typed.
-        in_debug: Whether errors are told in full.
-        task: With which the trace of another error begins.
+        in_debug: Whether errors are shown in full.
+        task: The function with which the traceback of any other error begins.
     """
     try:
         with interruptible(), _threads_in_short(in_debug):
@@ -197,17 +197,17 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
             raise
         if _is_of_a_user(error):
             raise SystemExit(f"error: {in_one_line(error)}") from error
-        # From the command on: Hydra's own steps before it tell nobody anything.
+        # The traceback begins with the command, because Hydra's own frames before it are of no use.
         steps = error.__traceback__
         while steps is not None and steps.tb_frame.f_code is not task.__code__:
             steps = steps.tb_next
         raise error.with_traceback(steps)  # noqa: B904  # it is the same error
-    raise cause from cause.__cause__  # a line that the command has made of it is not all
+    raise cause from cause.__cause__  # in debug mode the cause is shown, not only the line made from it
 
 
 @contextmanager
 def _threads_in_short(in_debug: bool) -> Iterator[None]:
-    """What users can cause is told in one line in threads, too, unless the command ends by the very same error."""
+    """Reports errors that users can cause in one line in threads too, unless the command ends with the same error."""
     if in_debug:
         yield
         return
@@ -239,7 +239,7 @@ def _threads_in_short(in_debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _errors_raised() -> Iterator[None]:
-    """Hydra raises its errors and does not print them."""
+    """Makes Hydra raise its errors, not print them."""
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -252,7 +252,7 @@ def _errors_raised() -> Iterator[None]:
 
 
 def _written_to(error: BaseException) -> Path | None:
-    """The file that was open where an error was raised which does not name it: a full disk is found in writing."""
+    """The file that was open where the error was raised. An error about a full disk does not name the file."""
     found, steps = None, error.__traceback__
     while steps is not None:
         opened = [one for one in steps.tb_frame.f_locals.values() if isinstance(one, io.IOBase)]
@@ -263,7 +263,7 @@ def _written_to(error: BaseException) -> Path | None:
 
 
 def _with_near_miss(said: str) -> str:
-    """A sentence that refuses a choice, and what may have been meant where it does not say so itself."""
+    """A sentence; if it refuses a choice without a suggestion, one is added."""
     choice = re.search(r"must be one of [(\[](.+?)[)\]].*, got '([^']*)'\.$", said)
     known = re.findall(r"'([^']+)'", choice[1]) if choice else []
     return said if choice is None else f"{said}{_guess(choice[2], known)}"
@@ -274,13 +274,13 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _is_of_a_user(error: BaseException) -> bool:
-    """Whether an error says by its message alone what is wrong; where another one stands matters."""
+    """Whether an error's message alone says what is wrong, so that a user does not need the traceback."""
     known = (HydraException, OmegaConfBaseException, *_OF_A_USER)
     return _is_ours(error) or isinstance(error, known) or _is_of_memory(error) or _is_asserted_by_sb3(error)
 
 
 def _is_asserted_by_sb3(error: BaseException) -> bool:
-    """Whether Stable-Baselines3 refuses an argument, which it does by assertions."""
+    """Whether Stable-Baselines3 has refused an argument by an assertion."""
     steps = error.__traceback__
     while steps is not None and steps.tb_next is not None:
         steps = steps.tb_next
@@ -289,18 +289,18 @@ def _is_asserted_by_sb3(error: BaseException) -> bool:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    """Whether there is not enough memory; torch says so by a RuntimeError."""
+    """Whether there is not enough memory. Torch raises a RuntimeError for that."""
     words = ("can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(map(str(error).count, words)))
 
 
 def _has_words(error: BaseException) -> bool:
-    """Whether an error's text is to be taken from its arguments: a LookupError would put it in quotation marks."""
+    """Whether an error's text must be taken from its arguments, because a LookupError puts it in quotation marks."""
     return isinstance(error, LookupError) and len(error.args) == 1 and isinstance(error.args[0], str)
 
 
 def _without_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether errors are to be told in full, and the other arguments: ``debug`` is of no config."""
+    """Whether errors are shown in full, and the arguments without ``debug``, which no config has."""
     others = [argument for argument in arguments if argument.partition("=")[0] != "debug"]
     return "debug=true" in map(str.lower, arguments) or os.environ.get(_FULL_ERROR) == "1", others
 
@@ -311,7 +311,7 @@ def _in_file(function: Any, task: Callable[..., Any]) -> Any:
 
 
 def _clear_away_nothing() -> bool:
-    """Removes the folder of a run in which Hydra's copy of the config is all there is; whether it did."""
+    """Removes the run's folder if it has only Hydra's copy of the config; returns whether it did."""
     settings = HydraConfig.get()
     if settings.output_subdir is None:
         return False
@@ -320,7 +320,7 @@ def _clear_away_nothing() -> bool:
 
 
 def _in_the_same_folder() -> list[str]:
-    """What to say so that a run goes on in its folder, whose name may hold the time."""
+    """The argument with which a run continues in its folder, whose name may contain the time."""
     settings = HydraConfig.get()
     if settings.output_subdir is None or any(item.startswith("hydra.run.dir=") for item in settings.overrides.hydra):
         return []
@@ -328,7 +328,7 @@ def _in_the_same_folder() -> list[str]:
 
 
 def _filled(words: str, cfg: DictConfig) -> str:
-    """Words with entries of a config in their places; empty where one is null."""
+    """Words with entries of a config filled in; empty if one of these is null."""
     entries = {name: OmegaConf.select(cfg, name) for name in re.findall(r"{([\w.]+)}", words)}
     if None in entries.values():
         return ""
@@ -340,7 +340,7 @@ def _shown(folder: Path) -> Path:
 
 
 def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:
-    """What was kept of a command that was stopped, and the command that goes on."""
+    """One line that says what a stopped command has kept, and one with the command that continues."""
     kept = stopped.kept
     if any(argument in ("-m", "--multirun") for argument in arguments):
         kept = ", and ".join(filter(None, ["the runs that are finished", kept or "a checkpoint of each that learned"]))
@@ -364,7 +364,7 @@ def _guess(name: str, known: Iterable[str], before: str = "") -> str:
 
 
 def _entries_beside(cause: OmegaConfBaseException) -> str:
-    """What there is where an entry is not, behind the sentence that says so."""
+    """The end of a sentence about a missing entry: a suggestion, and the entries that exist in its place."""
     beside = cause.parent_node
     name, place = str(cause.key), str(cause.full_key)
     if "not in struct" not in str(cause):
@@ -391,7 +391,7 @@ def _paths(config: Any, before: str = "") -> Iterator[str]:
 
 
 def _not_made(error: InstantiationException) -> str:
-    """Of an entry with a ``_target_`` that could not be made."""
+    """A sentence about an entry with a ``_target_`` that could not be made."""
     place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
     target = re.search(r"target '([^']+)'", str(error))
     what = f"`{place[1]}`" if place else "an entry"

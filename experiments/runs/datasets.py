@@ -34,19 +34,20 @@ def cosine_pairs(
     """Draws distinct pairs uniformly, and rewards them by cosine.
 
     Args:
-        market: Where they come from.
-        n_pairs: How many; all that there are, if there are fewer.
+        market: The market from which pairs are drawn.
+        n_pairs: How many pairs; all that exist if there are fewer.
         seed: Equal seeds give equal pairs.
         split: Which applicants.
         job_split: Which jobs.
-        scale: ``"unit"``: ``(1 + c) / 2``; ``"raw"``: ``c``; ``"matched"``: ``c`` brought to mean and spread of
-            feedback, :data:`~jobrec_gym.rewards.MATCHED`; ``"opposite"``: the same of ``-c``, which misleads.
+        scale: How the cosine c becomes a reward. ``"unit"``: ``(1 + c) / 2``. ``"raw"``: ``c``. ``"matched"``: ``c``
+            scaled to the mean and standard deviation of feedback, :data:`~jobrec_gym.rewards.MATCHED`. ``"opposite"``:
+            ``-c`` scaled in the same way, which misleads an agent.
 
     Returns:
         ``applicant_id`` int64 (n,), ``job_id`` int64 (n,), ``reward`` float32 (n,).
 
     Raises:
-        ValueError: For an unknown scale, or ``n_pairs`` below 1.
+        ValueError: If the scale is unknown, or ``n_pairs`` is below 1.
     """
     if scale not in get_args(PretrainScale):
         raise ValueError(f"`scale` must be one of {get_args(PretrainScale)}, got {scale!r}.")
@@ -73,14 +74,14 @@ def to_pretrain(
     ids: bool,
     pair_features: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None,
 ) -> Dataset:
-    """Pairs as :meth:`DynaQ.pretrain` takes them.
+    """Pairs in the form that :meth:`DynaQ.pretrain` takes.
 
     Args:
         pairs: See :func:`cosine_pairs`.
         market: The market that the ids refer to.
         action_features: The environment's table of job vectors.
-        ids: Whether the agent's observations hold ids: then ``action`` is ids too.
-        pair_features: The environment's method, where its observations have an entry ``pairs``.
+        ids: Whether the agent's observations hold ids. ``action`` then holds ids too.
+        pair_features: The environment's method of this name, if observations have an entry ``pairs``.
 
     Returns:
         ``state`` (n, d_s), ``action`` (n, d_a) or (n,), ``reward`` (n,), and, with ``pair_features``, ``pairs`` (n, p).
@@ -96,17 +97,18 @@ def to_pretrain(
 
 _FORMAT = "jobrec-pairs/1"
 _ABOUT = "info:"
-"""Stands before the names of entries that tell where rows come from, which ``DynaQ.pretrain`` leaves alone."""
+"""Prefix of entries that say where rows come from. ``DynaQ.pretrain`` ignores them."""
 
 
 def save_dataset(path: str | os.PathLike[str], pairs: Dataset, market: LabourMarket, vectors: bool = False) -> None:
     """Writes an npz file, whole or not at all.
 
     Args:
-        path: Where to.
+        path: Where the file is written.
         pairs: See :func:`cosine_pairs`.
-        market: Its fingerprint is written beside them.
-        vectors: Also ``state`` and ``action``, float16: ``DynaQ.pretrain(np.load(path))`` then works as it is.
+        market: The market of the pairs, whose fingerprint is written into the file.
+        vectors: Whether ``state`` and ``action`` are written too, float16, so that
+            ``DynaQ.pretrain(np.load(path))`` works without the market.
     """
     file = Path(path)
     about = {"applicant_id": pairs["applicant_id"], "job_id": pairs["job_id"], "market": market.fingerprint()}
@@ -129,7 +131,7 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
         arrays = read_arrays(path)
         content = {key: arrays[_ABOUT + key] for key in ("applicant_id", "job_id", "market")}
         content["reward"] = arrays["reward"]
-        found = str(arrays.get(_ABOUT + "format", _FORMAT))  # earlier ones do not say
+        found = str(arrays.get(_ABOUT + "format", _FORMAT))  # files of earlier versions have no format
         if found != _FORMAT:
             writer = str(arrays.get(_ABOUT + "written_by"))
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Episodes of a behaviour policy with the propensity of each action, as a Minari data set."""
+"""Episodes of a behaviour policy as a Minari data set, with the propensity (probability) of each action."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Infos = dict[str, list[Any]]
 
 
 class Episode(NamedTuple):
-    """What happened in T steps, in Minari's order: ``observations[t]`` and ``infos[...][t]`` are those before step t.
+    """An episode of T steps, in Minari's order: ``observations[t]`` and ``infos[...][t]`` are those before step t.
 
     Attributes:
         seed: Seed of the reset. For an episode from a log: the row of the log.
-        observations: T + 1 of each entry.
-        actions: T.
-        rewards: T.
-        terminations: T.
-        truncations: T.
-        infos: T + 1 of each entry; the entry of step t is at ``t + 1``. ``propensity``: the probability with which the
-            action was chosen, NaN at 0. ``applicant_id``; ``job_id``, -1 at 0; ``candidate_ids`` (k,); ``action_mask``
-            (k,); ``transition_valid``: False where the reward means nothing.
+        observations: T + 1 values of each entry.
+        actions: T actions.
+        rewards: T rewards.
+        terminations: T flags.
+        truncations: T flags.
+        infos: T + 1 values of each entry; the value of step t is at ``t + 1``. ``propensity`` is the probability with
+            which the action was chosen, NaN at 0. ``transition_valid`` is False if the reward has no meaning. The
+            others are ``applicant_id``, ``job_id`` (-1 at 0), ``candidate_ids`` (k,) and ``action_mask`` (k,).
     """
 
     seed: int
@@ -47,14 +47,15 @@ def record_episodes(
     """Plays epsilon-greedily, so that every allowed action has a propensity above 0.
 
     Args:
-        env: A ``JobRec-v0``, in its reward wrapper.
-        model: Whose greedy choice is meant, by ``predict(obs, deterministic=True)``; ``None`` for a uniform choice.
-        n_episodes: How many.
+        env: A ``JobRec-v0`` in its reward wrapper.
+        model: The agent whose greedy choice, ``predict(obs, deterministic=True)``, is taken; ``None`` for uniform
+            choices.
+        n_episodes: How many episodes.
         epsilon: Share of choices that are uniform over the allowed candidates.
-        seed: Of the choices; episode i is reset with ``seed + i``.
+        seed: Seed of the choices; episode i is reset with ``seed + i``.
 
     Raises:
-        ValueError: If ``epsilon`` is not in (0, 1], or there is to be no episode.
+        ValueError: If ``epsilon`` is not in (0, 1], or ``n_episodes`` is below 1.
     """
     if not 0 < epsilon <= 1:
         raise ValueError(
@@ -71,12 +72,12 @@ def logged_episodes(interactions: Interactions, env: gym.Env) -> Iterator[Episod
     """The answered rows of a log as episodes of one step, because a log does not say which rows follow each other.
 
     Args:
-        interactions: Says what was shown.
-        env: A ``JobRec-v0`` on the same market, in whose form decisions are observed, with as many candidates as each
-            set of the log has.
+        interactions: A log that says which jobs were shown.
+        env: A ``JobRec-v0`` on the same market, with as many candidates as each set of the log. Observations have its
+            form.
 
     Raises:
-        ValueError: For a set of another size, or an environment on another market.
+        ValueError: If a set has another size, or the environment is on another market.
     """
     base: Any = env.unwrapped
     if base.market is not interactions.market:
@@ -145,17 +146,17 @@ def save_minari(dataset_id: str, episodes: Iterable[Episode], env: gym.Env, poli
     Args:
         dataset_id: ``namespace/name-v0``.
         episodes: See :func:`record_episodes`.
-        env: Where they were played. Its spec goes into the data set, so that ``recover_environment`` makes it again,
-            unless its market is saved nowhere.
+        env: The environment in which they were played. Its spec is written into the data set, so that
+            ``recover_environment`` can make it again; it is left out if the market is not saved.
         policy: Name of the behaviour policy.
-        description: For who reads it later.
+        description: A description for later readers.
 
     Returns:
         The ``MinariDataset``.
 
     Raises:
-        ImportError: Without the extra ``minari``.
-        ValueError: If there is such a data set already.
+        ImportError: If the extra ``minari`` is not installed.
+        ValueError: If there is already a data set of this name.
     """
     try:
         import minari

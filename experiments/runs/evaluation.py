@@ -1,4 +1,4 @@
-"""How good an agent is on applicants that it has never met, against random, cosine and the oracle."""
+"""Scores an agent on applicants whom it has never met, in comparison with random, cosine and the oracle."""
 
 from __future__ import annotations
 
@@ -53,71 +53,74 @@ NO_FAMILY = "unknown"
 _GINI_DRAWS = 50
 
 _BATCH = 8192
-"""Candidates in one call of an agent; bounds the memory where the whole catalogue is shown."""
+"""Most candidates in one call of an agent. This bounds the memory if the whole catalogue is shown."""
 
 
 class Truth(Protocol):
-    """A simulator that knows expected rewards; :class:`~jobrec_gym.simulators.rules.BoundRuleSimulator` does."""
+    """A simulator that knows expected rewards, like :class:`~jobrec_gym.simulators.rules.BoundRuleSimulator`."""
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Mean reward of pairs, shapes broadcast."""
+        """Mean reward of pairs, for ids of shapes that broadcast."""
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """What applicants decide without noise, shapes broadcast."""
+        """The applicants' decisions without noise, for ids of shapes that broadcast."""
 
 
 class Evaluation(Protocol):
-    """Evaluates any number of agents on the same held-out applicants; the first metric is the ``score``."""
+    """Evaluates any number of agents on the same held-out applicants. The first metric is the ``score``."""
 
     def __call__(self, model: Any) -> Metrics:
         """Metrics of an agent, for its learning curve."""
 
     def with_return(self, model: Any) -> Metrics:
-        """As calling it, with what takes longer."""
+        """The same metrics, and those that take longer to compute."""
 
     def references(self) -> dict[str, Metrics]:
-        """The same metrics of those who learn nothing, :data:`REFERENCES` among them."""
+        """The same metrics of policies that learn nothing, :data:`REFERENCES` among them."""
 
     def outcomes(self, model: Any) -> dict[str, Any]:
-        """Who gets what from an agent, in plain JSON."""
+        """How an agent's recommendations are distributed over applicants and jobs, in plain JSON."""
 
     def reference_outcomes(self) -> dict[str, dict[str, Any]]:
-        """:meth:`outcomes` of those who learn nothing."""
+        """:meth:`outcomes` of policies that learn nothing."""
 
     def example(self, model: Any) -> Any:
-        """What one applicant gets from an agent, ``"cosine"`` or ``"oracle"``, in plain JSON."""
+        """The recommendations to one applicant by an agent, ``"cosine"`` or ``"oracle"``, in plain JSON."""
 
     def example_applicant(self) -> dict[str, Any]:
-        """Who that is."""
+        """The applicant of :meth:`example`."""
 
 
 class CosineTruth:
-    """Cosine as the truth: how an agent would be scored by the signal of the strategy ``cosine``. Nobody decides."""
+    """Scores agents as if the cosine were the expected reward, the signal of the strategy ``cosine``.
+
+    It has no decisions.
+    """
 
     def __init__(self) -> None:
         self._market: LabourMarket | None = None
 
     def bind(self, market: LabourMarket) -> CosineTruth:
-        """Ties it to a market."""
+        """Binds it to a market."""
         self._market = market
         return self
 
     def expected_reward(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-        """Cosine in [0, 1] of pairs, shapes broadcast."""
+        """Cosine in [0, 1] of pairs, for ids of shapes that broadcast."""
         assert self._market is not None, "bind it first"
         return cosine_of(self._market, applicant_ids, job_ids)
 
     def decisions(self, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.str_]:
-        """No decision for each pair."""
+        """An empty text for each pair, because there are no decisions."""
         return np.full(np.broadcast_shapes(np.shape(applicant_ids), np.shape(job_ids)), "", dtype="<U1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutPairs:
-    """n applicants with k candidates each, and what each candidate is worth.
+    """n applicants with k candidates each, and the expected reward of each candidate.
 
     Attributes:
-        obs: What an agent sees, batched.
+        obs: The batch of n observations that an agent reads.
         applicant_ids: (n,).
         candidate_ids: (n, k).
         expected: float64 (n, k), expected reward.
@@ -151,12 +154,12 @@ def draw_pairs(
     """Fixed (applicant, candidate set) pairs: the first observations of environments seeded with ``seed + i``.
 
     Args:
-        market: Where applicants and jobs come from.
-        truth: What they are worth to each other.
-        env_options: Keywords of ``JobRec-v0`` but the market; ``split`` and ``job_split`` say who is held out.
-        n_pairs: How many.
-        seed: Equal seeds give equal pairs, whoever learns.
-        make: Makes the environments.
+        market: The market of the applicants and jobs.
+        truth: The simulator that knows the expected rewards.
+        env_options: Keywords of ``JobRec-v0`` except the market; ``split`` and ``job_split`` say what is held out.
+        n_pairs: How many pairs.
+        seed: Equal seeds give equal pairs for every learner.
+        make: Function that makes the environments.
 
     Raises:
         ValueError: If ``n_pairs`` is below 1.
@@ -184,15 +187,15 @@ class HeldOutEvaluation:
     """Evaluates any number of agents on the same pairs and episodes.
 
     Args:
-        market: Where applicants and jobs come from.
-        truth: What recommendations are worth.
-        env_options: Keywords of ``JobRec-v0`` without the market: those of training, with other splits.
-        n_pairs: Fixed (applicant, candidate set) pairs.
-        n_episodes: Greedy episodes for the discounted return.
-        max_episode_steps: Their length.
+        market: The market of the applicants and jobs.
+        truth: The simulator that knows the expected rewards.
+        env_options: Keywords of ``JobRec-v0`` except the market: those of training, with other splits.
+        n_pairs: Number of fixed (applicant, candidate set) pairs.
+        n_episodes: Number of greedy episodes for the discounted return.
+        max_episode_steps: Length of these episodes.
         gamma: Discount of the return, the agent's own.
         terminate_on: Decisions that end an episode.
-        seed: Of pairs and episodes.
+        seed: Seed of pairs and episodes.
     """
 
     def __init__(
@@ -222,15 +225,15 @@ class HeldOutEvaluation:
         """Metrics of an agent on the pairs; see :func:`ranking_metrics`.
 
         Args:
-            model: With ``q_values(obs) -> (n, k)``, or with SB3's ``predict`` only: then the metrics of a whole
-                ranking are ``None``.
+            model: An agent with ``q_values(obs) -> (n, k)``, or only with SB3's ``predict``. In the second case the
+                metrics of a whole ranking are ``None``.
         """
         if hasattr(model, "q_values"):
             return ranking_metrics(self.pairs, self._of_all(model.q_values))
         return choice_metrics(self.pairs, self._choices(model))
 
     def with_return(self, model: Any) -> Metrics:
-        """As calling it, with ``discounted_return`` of greedy episodes."""
+        """The same metrics, and the ``discounted_return`` of greedy episodes."""
         return {
             **self(model),
             "discounted_return": self._play(lambda obs, _: model.predict(obs, deterministic=True)[0]),
@@ -239,8 +242,8 @@ class HeldOutEvaluation:
     def references(self) -> dict[str, Metrics]:
         """The same metrics of a random choice, of the highest cosine, and of the oracle.
 
-        Those of the random choice are exact expectations over the candidates, with two exceptions: its return comes
-        from one seeded play, and its Gini coefficient is a mean over seeded draws.
+        The metrics of the random choice are exact expectations over the candidates, with two exceptions. Its return
+        comes from one seeded play, and its Gini coefficient is a mean over seeded draws.
         """
         rng = np.random.default_rng(self._seed)
         rankings = {"cosine": self.pairs.cosine, "oracle": self.pairs.expected}
@@ -267,12 +270,12 @@ class HeldOutEvaluation:
         }
 
     def outcomes(self, model: Any) -> dict[str, Any]:
-        """Who gets what from a greedy agent, in plain JSON.
+        """How a greedy agent's recommendations are distributed over applicants and jobs, in plain JSON.
 
         Returns:
-            ``exposure``, see :func:`exposure`; ``by_family``, see :func:`outcomes_by_family`; ``world_model``, for an
-            agent with ``predict_reward``: ``r2`` and ``correlation`` of what it predicts for every candidate with the
-            expected reward, ``None`` where nothing varies.
+            ``exposure``, see :func:`exposure`; ``by_family``, see :func:`outcomes_by_family`; and, for an agent with
+            ``predict_reward``, ``world_model``: ``r2`` and ``correlation`` of its predictions for all candidates with
+            the expected rewards, ``None`` if these do not vary.
         """
         outcomes = self._outcomes(self._choices(model))
         if hasattr(model, "predict_reward"):
@@ -280,16 +283,16 @@ class HeldOutEvaluation:
         return outcomes
 
     def reference_outcomes(self) -> dict[str, dict[str, Any]]:
-        """:meth:`outcomes` of :data:`REFERENCES`; those of random are of one seeded draw."""
+        """:meth:`outcomes` of :data:`REFERENCES`. Those of random come from one seeded draw."""
         drawn = np.random.default_rng(self._seed).integers(self.pairs.expected.shape[1], size=len(self.pairs))
         chosen = {"random": drawn, "cosine": self.pairs.cosine.argmax(1), "oracle": self.pairs.expected.argmax(1)}
         return {name: self._outcomes(chosen[name]) for name in REFERENCES}
 
     def example(self, model: Any) -> list[dict[str, Any]]:
-        """The five best candidates of one held-out applicant, best first; only one for an agent that does not rank.
+        """The five best candidates of one held-out applicant, best first; one if the agent does not rank candidates.
 
         Args:
-            model: What ranks: an agent, ``"cosine"`` or ``"oracle"``.
+            model: An agent, ``"cosine"`` or ``"oracle"``.
 
         Returns:
             ``title``, ``key``, ``expected`` (reward), ``applies`` (without noise) and ``cosine`` of each.
@@ -327,7 +330,7 @@ class HeldOutEvaluation:
 
     @property
     def _example_row(self) -> int:
-        """The first applicant who would apply to some candidate; the first one where nobody would."""
+        """The first applicant who would apply to some candidate; the first of all if nobody would."""
         return int(self.pairs.applies.any(axis=1).argmax())
 
     def _outcomes(self, chosen: Ids) -> dict[str, Any]:
@@ -337,7 +340,7 @@ class HeldOutEvaluation:
         }
 
     def _choices(self, model: Any) -> Ids:
-        """What an agent chooses on the pairs, (n,)."""
+        """The agent's choices on the pairs, (n,)."""
         if hasattr(model, "q_values"):
             return self._of_all(model.q_values).argmax(axis=1)
         return self._of_all(lambda obs: model.predict(obs, deterministic=True)[0])
@@ -360,7 +363,7 @@ class HeldOutEvaluation:
             **self._env_options,
         )
         obs, infos = env.reset(seed=self._seed)
-        # The same jobs are shown to the same applicant until the end: a greedy agent chooses once.
+        # If an applicant is shown the same jobs until the end, a greedy agent chooses once.
         once = greedy and self._env_options["repeats"] and self._env_options["resample"] == "episode"
         running = np.ones(self._n_episodes, dtype=bool)
         earned: list[float] = []
@@ -383,12 +386,12 @@ def ranking_metrics(pairs: HeldOutPairs, scores: NDArray[Any]) -> Metrics:
     """Metrics of an agent that scores every candidate.
 
     Args:
-        pairs: What it scored.
-        scores: (n, k), higher is better; the first of the highest is its choice.
+        pairs: The pairs that it scored.
+        scores: (n, k), higher is better. The agent's choice is the highest, the first among equals.
 
     Returns:
-        Those of :func:`choice_metrics`; ``ndcg@10`` with expected reward, clipped at 0, as gain; ``mrr`` and
-        ``hit_rate@k`` with an application as the hit, means over the sets that hold one.
+        The metrics of :func:`choice_metrics`; ``ndcg@10`` with the expected reward, clipped at 0, as gain; ``mrr`` and
+        ``hit_rate@k`` with an application as the hit, as means over the sets that have one.
     """
     scores = np.asarray(scores, dtype=np.float64)
     metrics = choice_metrics(pairs, scores.argmax(axis=1))
@@ -400,16 +403,17 @@ def ranking_metrics(pairs: HeldOutPairs, scores: NDArray[Any]) -> Metrics:
 
 
 def choice_metrics(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> Metrics:
-    """Metrics of what an agent chose.
+    """Metrics of an agent's choices.
 
     Args:
-        pairs: What it chose from.
-        chosen: (n,), index of a candidate.
+        pairs: The pairs on which it chose.
+        chosen: (n,), index of the chosen candidate.
 
     Returns:
         ``score``, 0 for random and 1 for the oracle (``None`` if no candidate is better than another); ``mean_reward``,
-        expected; ``regret``, expected, for each recommendation; ``apply_rate``; ``cosine``, mean cosine reward;
-        ``coverage``, ``gini`` and ``congestion`` of the jobs recommended; and ``None`` for metrics that need a ranking.
+        the mean expected reward; ``regret``, the mean expected regret of a recommendation; ``apply_rate``; ``cosine``,
+        the mean cosine reward; ``coverage``, ``gini`` and ``congestion`` of the recommended jobs; and ``None`` for
+        metrics that need a ranking.
     """
     rows = np.arange(len(pairs))
     expected, best, mean = pairs.expected[rows, chosen], pairs.expected.max(axis=1), pairs.expected.mean(axis=1)
@@ -433,15 +437,15 @@ def choice_metrics(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> Metrics:
 
 
 def outcomes_by_family(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> dict[str, dict[str, float | None]]:
-    """What applicants of each family of occupations got.
+    """Metrics of an agent's choices for applicants of each family of occupations.
 
     Args:
-        pairs: What was chosen from.
-        chosen: (n,), index of a candidate.
+        pairs: The pairs on which it chose.
+        chosen: (n,), index of the chosen candidate.
 
     Returns:
-        By family, in the order of names: ``n_pairs`` and, of :func:`choice_metrics`, ``score``, ``mean_reward``,
-        ``regret`` and ``apply_rate``.
+        For each family, in the order of names: ``n_pairs``, and ``score``, ``mean_reward``, ``regret`` and
+        ``apply_rate`` as in :func:`choice_metrics`.
     """
     names = ("score", "mean_reward", "regret", "apply_rate")
     result: dict[str, dict[str, float | None]] = {}
@@ -463,11 +467,11 @@ def outcomes_by_family(pairs: HeldOutPairs, chosen: NDArray[np.integer]) -> dict
 
 
 def exposure(pairs: HeldOutPairs, chosen: NDArray[np.integer], market: LabourMarket) -> dict[str, Any]:
-    """Which jobs are recommended how often.
+    """How often jobs are recommended.
 
     Returns:
         ``lorenz``, see :func:`jobrec_gym.metrics.lorenz`; and ``most_recommended``, at most ten jobs with ``key``,
-        ``title`` and ``share``, of all recommendations.
+        ``title`` and ``share`` of all recommendations.
     """
     jobs, counts = np.unique(pairs.candidate_ids[np.arange(len(pairs)), chosen], return_counts=True)
     first = np.lexsort((jobs, -counts))[:MOST_RECOMMENDED]
@@ -482,7 +486,7 @@ def exposure(pairs: HeldOutPairs, chosen: NDArray[np.integer], market: LabourMar
 
 
 def prediction_quality(predicted: NDArray[Any], expected: NDArray[np.float64]) -> dict[str, float | None]:
-    """``r2`` and Pearson ``correlation`` of predicted with expected rewards of one shape; ``None`` if none varies."""
+    """``r2`` and Pearson ``correlation`` of predicted and expected rewards of one shape; ``None`` if none varies."""
     predicted, expected = predicted.ravel().astype(np.float64), expected.ravel()
     varies = float(np.square(expected - expected.mean()).sum())
     if varies == 0:
@@ -494,14 +498,14 @@ def prediction_quality(predicted: NDArray[Any], expected: NDArray[np.float64]) -
 
 
 def random_metrics(pairs: HeldOutPairs) -> Metrics:
-    """What a uniform choice and a uniform ranking get on average: exact expectations; Gini alone is drawn."""
+    """Expected metrics of a uniform choice and a uniform ranking. They are exact; only Gini is a mean over draws."""
     k = pairs.expected.shape[1]
     gains = np.maximum(pairs.expected, 0.0)
     discounts = 1.0 / np.log2(np.arange(2, min(NDCG_CUTOFF, k) + 2))
     ideal = -np.sort(-gains, axis=1)[:, : len(discounts)] @ discounts
     some = ideal > 0
     n_hits = pairs.applies.sum(axis=1, keepdims=True)
-    # (n, k): the chance that the first hit stands at rank r + 1, given that none stands before, and the chance of that.
+    # (n, k): the probability of a hit at rank r + 1 given no hit before, and the probability of no hit before.
     ranks = np.arange(k)
     at_rank = np.clip(n_hits / (k - ranks), 0.0, 1.0)
     none_before = np.concatenate([np.ones((len(pairs), 1)), np.cumprod(1 - at_rank, axis=1)], axis=1)
@@ -524,7 +528,7 @@ def random_metrics(pairs: HeldOutPairs) -> Metrics:
         "mrr": mean((none_before[:, :-1] * at_rank) @ (1.0 / (ranks + 1)), has_hit),
         **{f"hit_rate@{cut}": mean(1 - none_before[:, min(cut, k)], has_hit) for cut in CUTOFFS},
         "cosine": float(pairs.cosine.mean()),
-        # A job that was shown c times is recommended Binomial(c, 1 / k) times.
+        # The number of recommendations of a job that was shown c times is Binomial(c, 1 / k).
         "coverage": float((1.0 - (1.0 - 1.0 / k) ** shown).mean()),
         "gini": float(np.mean([gini(_counts(pairs, jobs)) for jobs in draws])),
         "congestion": float((shown * (shown - 1)).sum()) / k**2 / (n * (n - 1)) if n > 1 else None,
@@ -532,7 +536,7 @@ def random_metrics(pairs: HeldOutPairs) -> Metrics:
 
 
 def cosine_of(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
-    """Cosine reward in [0, 1] of pairs, shapes broadcast, however many they are."""
+    """Cosine reward in [0, 1] of any number of pairs, for ids of shapes that broadcast."""
     applicant_ids, job_ids = np.broadcast_arrays(applicant_ids, job_ids)
     chunks = [
         market.cosine(applicant_ids.ravel()[start : start + _BATCH], job_ids.ravel()[start : start + _BATCH])
@@ -548,7 +552,7 @@ def _families(market: LabourMarket, applicant_ids: Ids) -> NDArray[np.str_]:
 
 
 def _counts(pairs: HeldOutPairs, job_ids: Ids) -> NDArray[np.int64]:
-    """How often each job that could have been shown stands among some ids, (n_jobs,), in any order."""
+    """How often each job that could have been shown occurs among some ids, (n_jobs,), in no particular order."""
     return _padded(np.unique(job_ids, return_counts=True)[1], pairs.n_jobs)
 
 

@@ -1,4 +1,4 @@
-"""Run folders: what is in them, which are finished, and where they are; files of results, and what wrote them."""
+"""Run folders: finding, reading, locking and clearing them; and files of results, with format and checksum."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LOCK = ".lock"
 RUN_FORMAT, RESULTS_FORMAT = "jobrec-run/1", "jobrec-results/1"
 
 HOW_KEYS = ("name", "resume", "progress_bar", "threads", "checkpoint_interval", "tracker")
-"""Entries of a config that say how to run and what it is called, and change nothing in what comes out."""
+"""Entries of a config that say how to run and what the run is called. They do not change its results."""
 
 _MAX_NAME = 150
 
@@ -77,11 +77,11 @@ _ADVICE = {
     errno.EMFILE: "Allow more open files, ulimit -n 4096, say.",
     errno.ENFILE: "Let other programs close files, or allow more.",
 }
-"""What to do about errors of the system."""
+"""The way out for errors of the operating system."""
 
 
 class RunError(Exception):
-    """A run cannot be made or read: the message says why and what to do."""
+    """A run cannot be made or read. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: Where it is.
+        folder: The run's folder.
         config: Its resolved config.
-        summary: What came out.
+        summary: Its results.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """The learning curve, one row a point.
+        """The learning curve, one row for each point.
 
         Raises:
             RunError: If it is missing, is not a table, or was changed after the run.
@@ -109,12 +109,12 @@ class Run:
 
     @property
     def progress(self) -> pd.DataFrame:
-        """The algorithm's own log; empty where it wrote none.
+        """The algorithm's own log; empty if it wrote none.
 
         Raises:
             RunError: If it is not a table, or was changed after the run.
         """
-        import pandas as pd  # where it is read: most commands read none
+        import pandas as pd  # not at the top: most commands read no table
 
         file = self.folder / PROGRESS
         return self._table(file) if file.is_file() and file.stat().st_size else pd.DataFrame()
@@ -134,7 +134,7 @@ class Run:
         import pandas as pd
 
         try:
-            known = self.summary.get("files", {}).get(file.name)  # earlier runs do not say
+            known = self.summary.get("files", {}).get(file.name)  # runs of earlier versions have none
             if known is not None and _file_digest(file) != known:
                 raise ValueError("it was changed after the run ended")
             return pd.read_csv(file)
@@ -147,7 +147,8 @@ def read_run(folder: Path) -> Run:
     """Opens a finished run.
 
     Raises:
-        RunError: If the folder holds none, or a file of it is not whole, was changed, or is of another version.
+        RunError: If the folder holds no finished run, or a file in it is not whole, was changed, or is of another
+            version.
     """
     none = f"{folder} holds no finished run: "
     for name in (SUMMARY, CONFIG):
@@ -159,11 +160,11 @@ def read_run(folder: Path) -> Run:
 
 
 def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None, name: str) -> list[Run]:
-    """All finished runs in some folders, at any depth, by the order of their paths.
+    """All finished runs in some folders, at any depth, in the order of their paths.
 
     Args:
         paths: A run folder, a folder that holds runs, or several of them.
-        name: Of the argument that gave ``paths``, for messages.
+        name: Name of the argument that gave ``paths``, for messages.
 
     Raises:
         RunError: If a path is missing, or there is no finished run in one of them.
@@ -191,11 +192,11 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
 
 
 def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], n_finished: int) -> str:
-    """``"1 of 3 runs unfinished: FOLDER"`` of the runs in some folders; empty if all are finished."""
+    """A text such as ``"1 of 3 runs unfinished: FOLDER"`` about some folders; empty if all runs are finished."""
     started: dict[Path, Path] = {}
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         for file in sorted(Path(path).rglob(CONFIG)):
-            # A run that failed before its first file has Hydra's copy of the config alone.
+            # A run that failed before its first file has only Hydra's copy of the config.
             folder = file.parent.parent if file.parent.name == ".hydra" else file.parent
             if CHECKPOINT not in folder.parts and not (folder / SUMMARY).is_file():
                 started[folder.resolve()] = folder
@@ -206,7 +207,7 @@ def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[s
 
 
 def table_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the tables of a run, by file name, as its summary keeps them."""
+    """SHA-256 of the tables of a run by file name, for its summary."""
     return {name: _file_digest(folder / name) for name in (METRICS, PROGRESS) if (folder / name).is_file()}
 
 
@@ -216,13 +217,13 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
 
 
 def has_config(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the folder was written by this very config; how it was run does not count."""
+    """Whether the folder was written by this config, without regard to :data:`HOW_KEYS`."""
     there = _read_config(folder)
     return there is not None and _what(there) == _what(config)
 
 
 def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """In what the config that wrote the folder and another one differ, as dotted keys; empty where it has none."""
+    """Dotted keys in which the folder's config and another one differ; empty if the folder has no config."""
     there = _read_config(folder)
     if there is None:
         return []
@@ -231,7 +232,7 @@ def changed_keys(folder: Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config without levels: ``{"algo": {"gamma": 0.9}}`` becomes ``{"algo.gamma": 0.9}``; an empty level stays."""
+    """A config without levels: ``{"algo": {"gamma": 0.9}}`` becomes ``{"algo.gamma": 0.9}``. Empty levels are kept."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -242,10 +243,10 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def lock_file(file: IO[Any], refusal: str) -> None:
-    """Keeps other processes out of an open file until it is closed; a kill lets them in.
+    """Locks an open file against other processes until it is closed, or this process is killed.
 
     Raises:
-        RunError: If another process holds it, with the words of ``refusal``; the file is closed then.
+        RunError: With the text ``refusal``, if another process holds the lock. The file is closed then.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -256,20 +257,22 @@ def lock_file(file: IO[Any], refusal: str) -> None:
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run folder, which is made if it is not there; a kill lets them in.
+    """Locks a run folder against other processes until the block ends, or this process is killed.
+
+    The folder is made if it does not exist.
 
     Raises:
-        RunError: If another process is in it.
+        RunError: If another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
         lock_file(file, f"another process is in this folder: {folder}. Wait for it, or choose another.")
-        # The file stays: whoever removed it could let two others in, each with a file of its own.
+        # The file stays: if it were removed, two other processes could each lock a file of their own.
         yield
 
 
 def clear_run(folder: Path) -> None:
-    """Removes what an earlier run left in its folder, the summary first; touches nothing else."""
+    """Removes the files of an earlier run from its folder, the summary first, and nothing else."""
     for name in (SUMMARY, EVALUATION, PRETRAIN, BEFORE, CONFIG, METRICS, PROGRESS, MODEL):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINT, TENSORBOARD):
@@ -277,14 +280,14 @@ def clear_run(folder: Path) -> None:
 
 
 def clear_if_only(folder: Path, names: Collection[str]) -> bool:
-    """Removes a run folder in which there is nothing but some files, and folders above it that are then empty.
+    """Removes a run folder that holds nothing but some known files, and the folders above it that are then empty.
 
     Args:
         folder: The folder.
-        names: What may be in it beside a lock that no process holds.
+        names: Names that may be in it, beside a lock that no process holds.
 
     Returns:
-        Whether it is gone.
+        Whether the folder is gone.
     """
     if Path.cwd().is_relative_to(folder):
         return False
@@ -306,11 +309,11 @@ def clear_if_only(folder: Path, names: Collection[str]) -> bool:
 
 
 def of_the_system(error: OSError, where: Path | None = None) -> str:
-    """An error of the system as a sentence: the path, what is wrong, and what to do.
+    """An error of the operating system as a sentence: the path, what is wrong, and what to do.
 
     Args:
-        error: What was raised.
-        where: What was written to, for an error that does not say so.
+        error: The error.
+        where: The path that was written to, for an error that does not name one.
     """
     path = error.filename if error.filename is not None else where
     place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, str | bytes | Path) else path}: "
@@ -319,19 +322,19 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a resolved config; its first line, a comment, says what wrote it."""
+    """Writes a resolved config. Its first line is a comment with the format and the version that wrote it."""
     text = yaml.safe_dump(dict(config), sort_keys=False)
     write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}\n{text}")
 
 
 def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMAT) -> None:
-    """Writes JSON that is there whole or not at all; numbers that are not finite become null.
+    """Writes a JSON file that appears whole or not at all. Numbers that are not finite become null.
 
-    Around the content stand ``format``, ``written_by`` and ``sha256``, by which :func:`read_json` finds out another
-    version and a change.
+    The entries ``format``, ``written_by`` and ``sha256`` are added. By these :func:`read_json` detects another version
+    and later changes.
 
     Args:
-        path: Where to; folders above it are made.
+        path: Where the file is written; missing folders are made.
         content: Entries in plain JSON.
         kind: The format.
     """
@@ -341,16 +344,16 @@ def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMA
 
 
 def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str = "") -> dict[str, Any]:
-    """The content that :func:`write_json` wrote; what an earlier release wrote says no format, and is read as it is.
+    """The content that :func:`write_json` wrote. A file of an earlier release, which has no format, is read as it is.
 
     Args:
-        file: Which.
-        way_out: What to do about a file that cannot be read, a sentence.
+        file: The file.
+        way_out: A sentence that says what to do if the file cannot be read.
         kind: The format.
         before: Words that an error begins with.
 
     Raises:
-        RunError: If it is gone, not whole, was changed, holds no named entries, or is of another format.
+        RunError: If the file is missing, is not whole, was changed, has no named entries, or is of another format.
     """
 
     def parse(text: str) -> Any:
@@ -367,25 +370,25 @@ def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text that is there whole or not at all; folders above it are made."""
+    """Writes a text file that appears whole or not at all. Missing folders are made."""
     with whole_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def write_figure(path: Path, figure: Figure, **options: Any) -> None:
-    """Writes a figure that is there whole or not at all; folders above it are made.
+    """Writes a figure to a file that appears whole or not at all. Missing folders are made.
 
     Args:
-        path: Its ending says the kind of picture.
-        figure: Of Matplotlib.
-        options: Of its ``savefig``.
+        path: The file, whose ending says the kind of picture.
+        figure: A figure of Matplotlib.
+        options: Arguments of the figure's ``savefig``.
     """
     with whole_file(path) as scratch:
         figure.savefig(scratch, format=path.suffix[1:], **options)
 
 
 def commit_of_checkout() -> str | None:
-    """The commit of the checkout, marked where files differ from it; ``None`` outside of one."""
+    """The commit of the checkout, with a mark if files differ from it; ``None`` outside of a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
@@ -395,13 +398,13 @@ def commit_of_checkout() -> str | None:
 
 
 def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
-    """The name of a folder for some Hydra overrides, the same in whatever order they are given.
+    """The name of a folder for some Hydra overrides. It does not depend on their order.
 
-    It can be typed as it is in ``run=...``, where Hydra takes neither ``=`` nor ``,`` nor brackets.
+    The name can be typed in ``run=...`` without quotation marks: it has no ``=``, ``,`` or brackets.
 
     Args:
-        overrides: ``"key=value"`` each.
-        exclude: Keys that do not count, nor what lies below them.
+        overrides: Overrides of the form ``"key=value"``.
+        exclude: Keys that do not count, with all keys below them.
 
     Example:
         >>> folder_name(["seed=0,1", "algo.planning_steps=0,5"])
@@ -411,7 +414,7 @@ def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     text = "+".join(re.sub("[=,]", "-", item) for item in kept)
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", text)
     if name != text or len(name) > _MAX_NAME:
-        # What could not be written is told apart by a checksum.
+        # A checksum tells names apart that would otherwise be the same.
         name = f"{name[:_MAX_NAME]}-{hashlib.sha256(','.join(kept).encode()).hexdigest()[:8]}"
     return name or "default"
 
@@ -420,13 +423,13 @@ def _read_mapping(file: Path, parse: Callable[[str], Any], way_out: str, before:
     """The named entries of a file.
 
     Args:
-        file: Which.
-        parse: Makes them of its text.
-        way_out: As in :func:`read_json`.
-        before: As in :func:`read_json`.
+        file: The file.
+        parse: Function from the file's text to its entries.
+        way_out: See :func:`read_json`.
+        before: See :func:`read_json`.
 
     Raises:
-        RunError: If it is gone, not whole, or holds something else.
+        RunError: If the file is missing, is not whole, or has no named entries.
     """
     try:
         content = parse(file.read_text(encoding="utf-8"))
@@ -444,7 +447,7 @@ def _config_in(file: Path, text: str) -> Any:
     """A config in YAML.
 
     Raises:
-        RunError: If its first line says that it is of another format.
+        RunError: If its first line names another format.
     """
     said = re.match(r"# (jobrec-run/\S+), written by (.+)", text)
     if said is not None:
@@ -462,7 +465,7 @@ def _require_format(file: Path, found: Any, known: str, writer: Any) -> None:
 
 
 def _content_digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of entries in plain JSON, whatever their order and the spaces between them."""
+    """SHA-256 of entries in plain JSON. It does not depend on their order or on spaces."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

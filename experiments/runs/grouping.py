@@ -18,7 +18,7 @@ _DIGITS = 9
 _TASK = ("env", "market", "simulator", "setting", "evaluation", "experiment")
 _MOST_ENTRIES = 3
 _OF_THE_AGENT = ("discounted_return",)
-"""Metrics of the references that the agent's own gamma changes."""
+"""Metrics of the references that depend on the agent's own gamma."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Comparison:
     """Groups of runs that are scored on the same held-out pairs, under the same truth.
 
     Attributes:
-        name: What tells it from the others; empty where it is the only one.
+        name: What distinguishes it from other comparisons; empty if there is only one.
         groups: Its runs, by label.
     """
 
@@ -37,12 +37,12 @@ class Comparison:
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Groups runs whose names, overrides and configs differ at most by seeds.
 
-    Any entry named ``seed`` counts as one: what differs by nothing else is a repetition. Where a seed stands twice in a
-    group, the runs are told apart by their commits.
+    Every entry named ``seed`` counts as a seed. Runs that differ in nothing else are repetitions. If a seed occurs
+    twice in a group, the group is divided by the commits of its runs.
 
     Returns:
-        Runs by label, in the order in which they came. A label is the name that the run was given (``name=``), or else
-        the overrides that not all groups share.
+        Runs by label, in the given order. A label is the name that the run was given (``name=``), or else the overrides
+        that not all groups share.
 
     Example:
         >>> list(group_runs(find_runs("runs/sweeps/algo.planning_steps-0-5", "runs")))  # doctest: +SKIP
@@ -64,7 +64,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
         plain = label = f"{what or 'default'}{commit}"
         number = 2
         while label in labelled:
-            # Equal overrides, but the files in conf/ have changed in between.
+            # The overrides are equal, but files in conf/ have changed between the runs.
             label = f"{plain} ({number})"
             number += 1
         labelled[label] = members
@@ -75,14 +75,14 @@ def like_with_like(
     groups: Mapping[str, Sequence[Run]],
     references_of: Callable[[Run], References] = lambda run: run.summary["references"],
 ) -> list[Comparison]:
-    """Parts groups into those that can be compared: they share held-out pairs and truth.
+    """Divides groups into those that can be compared, because they share held-out pairs and truth.
 
-    Two groups share them where a run of one has the references of a run of the other: a random choice, the highest
-    cosine and the oracle score the same on the same pairs alone.
+    Two groups share them if a run of one has the same references as a run of the other. The scores of a random choice,
+    of the highest cosine and of the oracle are the same only on the same pairs.
 
     Args:
         groups: Runs by label.
-        references_of: What random, cosine and oracle score beside a run.
+        references_of: Function from a run to the metrics of random, cosine and oracle on its pairs.
     """
     parts: list[tuple[set[str], dict[str, Sequence[Run]]]] = []
     for label, members in groups.items():
@@ -104,7 +104,7 @@ def like_with_like(
 
 
 def mark_of(references: References) -> str:
-    """What is equal for equal held-out pairs and truth: what random, cosine and oracle score, to nine digits."""
+    """A text that is equal for equal held-out pairs and truth: the references' metrics, to nine digits."""
     return json.dumps(
         {
             who: {
@@ -119,7 +119,7 @@ def mark_of(references: References) -> str:
 
 
 def newest(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Runs without repeats, and the repeats: of equal configs, seeds and commits the one that finished last is kept."""
+    """Runs without repeats, and the repeats. Of runs with equal config, seed and commit, the last finished is kept."""
     kept: dict[str, Run] = {}
     repeats = []
     for run in runs:
@@ -136,12 +136,12 @@ def newest(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def name_of(run: Run) -> str:
-    """The name that a run was given, ``name=``; empty for none."""
+    """The name that a run was given by ``name=``; empty if none."""
     return str(run.config.get("name") or "")
 
 
 def _tasks(parts: Sequence[Mapping[str, Sequence[Run]]]) -> list[str]:
-    """What tells tasks apart: overrides, where each has some, or else entries of their configs, or else nothing."""
+    """What distinguishes each task: its overrides if each task has some, or else entries of its config."""
     overrides = [
         set.intersection(*({item for item in _overrides(run) if _is_of_the_task(item)} for run in _firsts(part)))
         for part in parts
@@ -165,12 +165,12 @@ def _firsts(part: Mapping[str, Sequence[Run]]) -> list[Run]:
 
 
 def _is_of_the_task(entry: str) -> bool:
-    """Whether an override or a dotted key says what is asked of agents, and not who they are."""
+    """Whether an override or a dotted key belongs to the task, not to the agent."""
     return re.split(r"[.=@]", entry.lstrip("+~"), maxsplit=1)[0] in _TASK
 
 
 def _by_commit(members: list[Run]) -> list[tuple[list[Run], str]]:
-    """A group, or, where a seed stands twice in it, its runs by commit and what to add to their labels."""
+    """The group, divided by commit if a seed occurs twice in it. Each part comes with an addition to its label."""
     seeds = [_seeds(run.config) for run in members]
     commits = list(dict.fromkeys(run.summary.get("commit") for run in members))
     if len(commits) == 1 or all(seeds.count(seed) == 1 for seed in seeds):

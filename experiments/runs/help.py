@@ -1,4 +1,4 @@
-"""What a command prints for ``--help``: its purpose, its groups of options, and its config with the comments."""
+"""The text that a command prints for ``--help``: its purpose, its groups of options, and its config with comments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUPS = {
     "sweeper": "which runs a sweep makes",
     "tracker": "a tracker that also gets the run; none by default",
 }
-"""What each group of ``conf/`` is for. A command has some of them."""
+"""The purpose of each group of ``conf/``. A command has some of them."""
 
 _WIDTH = 110
 
@@ -44,7 +44,7 @@ def help_of(config: Path) -> str:
     defaults = yaml.safe_load("\n".join(lines)).get("defaults", [])
     groups = [name for entry in defaults if isinstance(entry, dict) for name in entry if " " not in name]
     begin = _first(lines, r"defaults:") + 1
-    begin += _first(lines[begin:], r"\S")  # behind the list, which is indented
+    begin += _first(lines[begin:], r"\S")  # after the list, which is indented
     entries = "\n".join(lines[begin : _first(lines, r"hydra:")]).strip()
     parts = ["\n".join(top)]
     if groups:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what can be kept is kept first, and no child outlives its command."""
+"""Ctrl-C and SIGTERM end a command cleanly: it first keeps what it can, and no child process outlives it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["Interrupted", "Waiting", "as_child", "end_child", "held", "interrupt
 _ASKED = (signal.SIGINT, signal.SIGTERM)
 _IN_WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _TO_CHILDREN = signal.SIGUSR1
-"""A parent asks its children so to keep what they can, and to rest then: one that ended would have the others killed by
-the pool that they are of."""
+"""By this signal a parent asks its children to keep what they can and then to stop still. A child that ended instead
+would make its pool kill the others."""
 
 _PATIENCE_SECONDS = 60.0
-"""Until a child that does not rest is killed."""
+"""A child that has not stopped still after this time is killed."""
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal has asked the command to end.
 
     Args:
-        number: Of the signal.
-        kept: What was kept for it, and where; empty for nothing.
+        number: Number of the signal.
+        kept: What was kept, and where; empty for nothing.
 
     Attributes:
-        goes_on: What the command that goes on must say beside what this one said.
+        goes_on: Further arguments that the command needs to continue.
     """
 
     def __init__(self, number: int, kept: str = ""):
@@ -42,7 +42,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal has ended: 130 or 143."""
+        """The exit code that shells expect of a process that a signal has ended: 130 or 143."""
         return 128 + self.signal
 
 
@@ -50,20 +50,20 @@ class Waiting:
     """A signal that waits for a good moment.
 
     Attributes:
-        number: Of the signal; ``None`` while there is none.
+        number: Number of the signal; ``None`` while there is none.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def end(self, kept: str = "") -> None:
-        """Ends the command if a signal waits: now is a good moment.
+        """Ends the command if a signal waits. It is called at good moments.
 
         Args:
             kept: What was kept, and where.
 
         Raises:
-            Interrupted: If one does.
+            Interrupted: If a signal waits.
         """
         if self.number is not None:
             number, self.number = self.number, None
@@ -76,9 +76,9 @@ _ending = False
 
 @contextmanager
 def held() -> Iterator[Waiting]:
-    """Around work whose results must be complete: a first signal waits until :meth:`Waiting.end`, a second does not.
+    """Protects work whose results must be complete: a first signal waits until :meth:`Waiting.end`, a second does not.
 
-    Without :func:`interruptible` around it, it changes nothing about signals.
+    It has an effect only within :func:`interruptible`.
 
     Raises:
         Interrupted: At the end, if a signal still waits.
@@ -94,9 +94,9 @@ def held() -> Iterator[Waiting]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In here Ctrl-C and SIGTERM end the children of this process and raise :class:`Interrupted`.
+    """Within the block Ctrl-C and SIGTERM end the children of this process and raise :class:`Interrupted`.
 
-    Outside of the main thread, which alone is told of signals, nothing changes.
+    It has no effect outside of the main thread, because only the main thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -110,9 +110,9 @@ def interruptible() -> Iterator[None]:
 
 
 def as_child() -> None:
-    """In a process of a pool: its parent says when to end; a SIGTERM from elsewhere ends it, too.
+    """Prepares a process of a pool to end when its parent asks, or at a SIGTERM.
 
-    Ctrl-C in a terminal reaches parent and children: it is the parent's to handle.
+    It ignores Ctrl-C, which a terminal sends to parent and children, because the parent handles it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_child)
@@ -120,7 +120,7 @@ def as_child() -> None:
 
 
 def end_child(interrupt: Interrupted) -> None:
-    """Ends a process of a pool, or lets it rest until its parent does."""
+    """Ends a process of a pool, or stops it still until its parent ends it."""
     if interrupt.signal == _TO_CHILDREN:
         os.kill(os.getpid(), signal.SIGSTOP)
     os._exit(interrupt.exit_code)
@@ -142,8 +142,8 @@ def _stop_child(number: int, frame: FrameType | None) -> None:
 
 
 def _end_children() -> None:
-    """Lets children keep what they can, and kills them then; at once if it is asked for again."""
-    global _ending  # a signal may come while this very function runs
+    """Lets children keep what they can, and then kills them. A second signal kills them at once."""
+    global _ending  # a second signal may come while this function runs
     children, patient = multiprocessing.active_children(), not _ending
     _ending = True
     try:
@@ -153,7 +153,7 @@ def _end_children() -> None:
             until = time.monotonic() + _PATIENCE_SECONDS
             while time.monotonic() < until and not all(map(_rests, pids)):
                 time.sleep(0.01)
-        _send(signal.SIGKILL, pids)  # joblib's processes have no method for it
+        _send(signal.SIGKILL, pids)  # joblib's processes have no method `kill`
         for child in children:
             child.join()
     finally:
@@ -167,7 +167,7 @@ def _send(number: int, pids: Sequence[int]) -> None:
 
 
 def _rests(pid: int) -> bool:
-    """Whether a child has ended or stands still; it is left to whoever reaps it."""
+    """Whether a child has ended or is stopped. An ended child is not reaped here."""
     try:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""What runs of several seeds have in common, and how sure that is."""
+"""Means over the runs of several seeds, and how certain they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["interval", "interval_cell", "mean_interval", "paired_difference", "p
 
 
 def mean_interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> NDArray[np.float64]:
-    """Mean over seeds and its 95 % bootstrap interval: (n_seeds, ...) to (3, ...), the mean, low and high."""
+    """Mean over seeds and its 95 % bootstrap interval: values (n_seeds, ...) -> mean, low and high (3, ...)."""
     samples = values[np.random.default_rng(seed).integers(len(values), size=(reps, len(values)))]
     low, high = np.quantile(samples.mean(axis=1), (0.025, 0.975), axis=0)
     return np.stack([values.mean(axis=0), low, high])
@@ -24,7 +24,7 @@ def paired_difference(
 ) -> NDArray[np.float64]:
     """:func:`mean_interval` of values less those of a reference, both (n_seeds, ...) with the same seeds in order.
 
-    What makes a seed easy or hard for both cancels out, so the interval is narrower than those of either.
+    The difficulty of a seed, which both share, cancels out. The interval is therefore narrower than that of either.
     """
     return mean_interval(values - reference, reps, seed)
 
@@ -37,15 +37,16 @@ def interval(values: NDArray[np.float64], reps: int, seed: int = 0) -> tuple[flo
 
 
 def probability_of_improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Share of the seeds for which our value lies above theirs, (n,) each in the same order; a tie counts one half.
+    """Share of the seeds for which our value is above theirs, (n,) each in the same order; a tie counts one half.
 
-    Each seed has a truth and candidate sets of its own, so seeds are the tasks of Agarwal et al.,
-    "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, and are compared pair by pair.
+    Seeds take the place of the tasks in Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
+    Precipice", NeurIPS 2021, because each seed has a truth and candidate sets of its own. They are compared pair by
+    pair.
     """
     return float(metrics.probability_of_improvement(ours[None], theirs[None]))
 
 
 def interval_cell(estimate: Sequence[float] | NDArray[np.float64], form: str = ".2f") -> str:
-    """A middle and its interval in a table."""
+    """The cell of a table for a mean (or median) and its interval."""
     middle, low, high = (format(float(value), form) for value in estimate)
     return f"{middle} [{low}, {high}]"

@@ -1,4 +1,4 @@
-"""Refuses keys before Hydra writes a config, wherever in it they are."""
+"""Refuses secret keys (credentials) anywhere in a config, before Hydra writes it to a file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SENT = ("simulator", "extra_body", "headers")
 
 
 def refuse_keys(arguments: Sequence[str]) -> None:
-    """Ends a command that was given a key: Hydra writes its overrides into several files before anything else.
+    """Ends a command that was given a secret key, because Hydra first of all writes its overrides into several files.
 
     Raises:
-        SystemExit: If an argument names or holds one, however it is spelled or nested.
+        SystemExit: If an argument names or contains a key, however it is spelled or nested.
     """
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -38,14 +38,14 @@ def refuse_keys(arguments: Sequence[str]) -> None:
 
 
 class RefuseKeys(Callback):
-    """Ends a command whose config files hold a key; Hydra asks it before it makes a folder."""
+    """Ends a command whose config files contain a secret key. Hydra calls it before it makes a folder."""
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
-        """Before one run."""
+        """Called by Hydra before a single run."""
         self._look(config)
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Before a sweep."""
+        """Called by Hydra before a sweep."""
         self._look(config)
 
     @staticmethod
@@ -56,7 +56,7 @@ class RefuseKeys(Callback):
 
 
 def key_in_config(config: Any) -> str | None:
-    """Where in a config, in plain dictionaries and lists, a key stands; ``None`` if there is none."""
+    """The place of a secret key in a config of plain dictionaries and lists; ``None`` if there is none."""
     found = place_of_credential(config)
     if found is None and isinstance(config, Mapping):
         found = place_of_credential(config.get("simulator"), "simulator", sent=True)
@@ -64,5 +64,5 @@ def key_in_config(config: Any) -> str | None:
 
 
 def _refuse(what: str) -> None:
-    # Nothing of an argument's value is repeated.
+    # The message must not repeat any part of the value.
     raise SystemExit(f"error: {what} looks like a key, which would be written into files: {WAY_OUT}.")

@@ -1,4 +1,4 @@
-"""Numbers and lists that a config may hold: checked where they enter, before anything else is done."""
+"""Checks numbers and lists of a config where they enter, before anything else is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.runs.folders import RunError
 __all__ = ["MOST", "require_common", "require_list", "require_whole"]
 
 MOST = 2**53
-"""Counts beyond are not exact in a table of results."""
+"""Largest count. Larger ones would not be exact in a table of results."""
 
 _COMMON = (
     ("seed", 0, 2**32 - 1),
@@ -36,15 +36,15 @@ _COMMON = (
     ("k", 1, MOST),
     ("port", 0, 65_535),
 )
-"""Entries that mean the same in every command which has them, with the smallest and the largest number."""
+"""Entries that mean the same in all commands that have them, with the smallest and the largest number."""
 
 _COMMON_LISTS = (("seeds", 0, 2**32 - 1), ("points", 0, MOST), ("at", 0, MOST), ("sizes", 1, MOST))
-"""Those that are lists of whole numbers."""
+"""Common entries that are lists of whole numbers, with the smallest and the largest number."""
 
 _COMMON_NAMES = (
     *("groups", "learners", "methods", "oracles", "overlaps", "policies", "rankings", "results", "settings", "starts"),
 )
-"""Those that are lists of names."""
+"""Common entries that are lists of names."""
 
 _SOME = ("groups", "methods", "overlaps", "policies", "results", "settings", "sizes", "starts")
 """Lists that must not be empty."""
@@ -53,10 +53,10 @@ _SOME = ("groups", "methods", "overlaps", "policies", "results", "settings", "si
 def require_common(cfg: DictConfig) -> None:
     """Checks those entries of a command's config that many commands have.
 
-    One that is null or missing, or of another kind in this command, is left to the command.
+    An entry that is null or missing, or of another kind in this command, is left to the command.
 
     Raises:
-        RunError: For the first one that is not as it must be.
+        RunError: For the first wrong entry.
     """
     for name, least, most in _COMMON:
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
@@ -76,7 +76,7 @@ def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:
     """Checks a list of whole numbers.
 
     Raises:
-        RunError: If it is no list, or an entry is not as :func:`require_whole` wants it.
+        RunError: If it is not a list, or :func:`require_whole` refuses an entry.
     """
     if not OmegaConf.is_list(values) and not isinstance(values, list | tuple):
         example = f"{name}=[{least + 1},{least + 2}]"
@@ -86,17 +86,17 @@ def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:
 
 
 def require_whole(name: str, value: Any, least: int, most: int, optional: bool = False) -> None:
-    """Checks a whole number; a float such as 3.0 is one.
+    """Checks a whole number. A float such as 3.0 counts as one.
 
     Args:
-        name: Of the entry.
-        value: What it holds.
-        least: The smallest number that is allowed.
-        most: The largest.
-        optional: Whether nothing, ``None``, is allowed too.
+        name: Name of the entry.
+        value: Value of the entry.
+        least: The smallest allowed number.
+        most: The largest allowed number.
+        optional: Whether ``None`` is allowed too.
 
     Raises:
-        RunError: If it is no number, not whole, or out of range.
+        RunError: If the value is not a number, not whole, or out of range.
     """
     if optional and value is None:
         return

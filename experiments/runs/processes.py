@@ -1,4 +1,4 @@
-"""Work side by side, in processes that begin once and end with their parent."""
+"""Parallel work, in processes that are started once and end with their parent."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Result = TypeVar("Result")
 
 
 def in_processes(work: Callable[[Item], Result], items: Sequence[Item], n_jobs: int) -> Iterator[tuple[Item, Result]]:
-    """Does the work of all items, and yields each with its result when it is done.
+    """Calls a function with each item in parallel, and yields each item with its result when it is done.
 
     Args:
-        work: A function of a module, so that a process can import it.
-        items: What it is called with, one at a time.
-        n_jobs: How many processes, at most.
+        work: The function. It must be at the top of a module, so that a process can import it.
+        items: The items, each of which is one call's argument.
+        n_jobs: Largest number of processes.
 
     Raises:
         RunError: If a process dies.
     """
     if not items:
         return
-    # Spawned: a forked process would inherit the threads' locks of torch and BLAS, held or not.
+    # Spawned, because a forked process would inherit locks of the threads of torch and BLAS.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(n_jobs, len(items)), mp_context=context, initializer=_begin_process) as pool:
         futures = {pool.submit(work, item): item for item in items}
@@ -56,7 +56,7 @@ def _begin_process() -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose study was killed would wait for work for ever."""
+    """Ends this process with its parent. Otherwise it would wait for work for ever if the parent were killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only processes of a pool are begun"
     parent.join()

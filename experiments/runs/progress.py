@@ -22,13 +22,14 @@ _WANTED: ContextVar[bool | None] = ContextVar("progress_bar", default=None)
 
 @contextmanager
 def progress_bars(wanted: Any) -> Iterator[None]:
-    """Sets whether the work inside shows its progress, by the entry ``progress_bar`` of a command.
+    """Sets whether the work within the block shows its progress.
 
     Args:
-        wanted: ``None``: a bar on a terminal, lines in a log; ``True``: a bar; ``False``: nothing.
+        wanted: The entry ``progress_bar`` of a command: ``None`` for a bar on a terminal and lines in a log, ``True``
+            for a bar, ``False`` for nothing.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: If it is anything else.
     """
     if not any(wanted is value for value in (None, True, False)):
         raise ValueError(f"`progress_bar` must be true, false or null, got {wanted!r:.80}.")
@@ -42,17 +43,17 @@ def progress_bars(wanted: Any) -> Iterator[None]:
 class Progress:
     """Shows how much is done, how fast, and how long the rest will take.
 
-    On a terminal it is a bar. Elsewhere it is a line at most every 30 seconds, and none at all for work that takes
-    less.
+    On a terminal it is a bar. Elsewhere it is a line at most every 30 seconds, and no line for work that takes less
+    than that.
 
     Args:
         total: How much there is to do.
         what: The name of the work.
-        unit: Of the work, one of them.
-        done: How much was done before: it counts as done, not as fast.
-        bar: Whether to draw a bar; ``None``: as :func:`progress_bars` says, and else where ``stream`` is a terminal.
-        stream: Where to; standard error if ``None``.
-        write: Takes a line where no bar is drawn; ``None`` writes it to ``stream``.
+        unit: The name of one unit of the work, in the singular.
+        done: How much was done before. It counts as done, but not for the speed.
+        bar: Whether to draw a bar. ``None`` follows :func:`progress_bars`, which by default draws one on a terminal.
+        stream: Where the display is written; ``None`` for standard error.
+        write: Function that takes a line if no bar is drawn; ``None`` writes lines to ``stream``.
 
     Example:
         >>> with Progress(100, "recording", "pair") as progress:  # doctest: +SKIP
@@ -92,7 +93,7 @@ class Progress:
         self.close()
 
     def update(self, n: int = 1) -> None:
-        """Adds to what is done."""
+        """Adds n units to the work that is done."""
         self.done += n
         if self._bar is not None:
             self._bar.update(n)
@@ -100,7 +101,7 @@ class Progress:
             self._say()
 
     def reach(self, done: int) -> None:
-        """Sets how much is done in all; a smaller number changes nothing."""
+        """Sets how much is done in all. A smaller number than before changes nothing."""
         if done > self.done:
             self.update(done - self.done)
 
@@ -127,13 +128,13 @@ class Progress:
 
 
 def tracked(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:
-    """Passes items on, and shows how many of them were worked on.
+    """Yields items, and shows how many of them are done.
 
     Args:
-        items: To work on.
-        what: As in :class:`Progress`.
-        unit: As in :class:`Progress`.
-        total: How many there are; ``None`` asks ``len(items)``.
+        items: The items to work on.
+        what: See :class:`Progress`.
+        unit: See :class:`Progress`.
+        total: Number of items; ``None`` for ``len(items)``.
     """
     if total is None:
         assert isinstance(items, Sized), "say `total`"

@@ -1,4 +1,4 @@
-"""Each person's best jobs in a file. It is made in parts, so that a kill loses little, and appears whole."""
+"""Writes each person's best jobs to a file. It is made in parts, so that a kill loses little, and appears whole."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from jobrec_gym.whole_files import whole_file
 __all__ = ["COLUMNS", "Ranking", "rank_people", "ranking_of_run"]
 
 COLUMNS = ("applicant_key", "rank", "job_id", "job_key", "title", "score", "cosine", "shared", "missing")
-"""Of a ranked file, one row a recommendation; ``shared`` and ``missing`` are lists of skills."""
+"""Columns of a ranked file, which has one row for each recommendation. ``shared`` and ``missing`` are lists of
+skills."""
 
 _PEOPLE = 2_000
 """People who are encoded together."""
 _PAIRS = 16_384
-"""Pairs of applicant and job that an agent is asked about at once."""
+"""Pairs of applicant and job that an agent scores at once."""
 _WRITTEN = 100
-"""People whose lists are written together: a kill loses no more."""
+"""People whose lists are written together. A kill loses the lists of at most this many."""
 _HASHED = 1 << 16
 """Rows of a table that are hashed at once."""
 _PART_FORMAT = "jobrec-ranked/1"
@@ -49,13 +50,13 @@ _SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Who ranks which jobs.
+    """An agent, and the jobs that it ranks.
 
     Attributes:
-        market: Has the jobs.
-        agent: Scores them; ``None`` is the cosine.
+        market: The market with the jobs.
+        agent: The agent that scores them; ``None`` for the cosine.
         observation: What the agent reads, see :func:`jobrec_gym.recommend`.
-        made_by: What the agent is known by, for a ranking that goes on.
+        made_by: A text by which a ranking that continues recognises the agent.
     """
 
     market: LabourMarket
@@ -73,15 +74,15 @@ def ranking_of_run(
     """The agent of a finished run, on the run's market.
 
     Args:
-        folder: Of the run; ``None`` for the cosine.
-        market: An entry ``market`` of a config, in place of the run's: a catalogue that has grown, say. Without it and
-            without a run, it is the default market.
-        agent: ``"cosine"`` takes the market of the run alone.
-        trust: As in :func:`~experiments.runs.saved.load_run`.
+        folder: The folder of the run; ``None`` for the cosine.
+        market: An entry ``market`` of a config that replaces the run's market, for instance a catalogue that has grown.
+            Without it and without a run, it is the default market.
+        agent: ``"cosine"`` takes only the market of the run, and ranks by the cosine.
+        trust: See :func:`~experiments.runs.saved.load_run`.
 
     Raises:
-        RunError: If it is not trusted, there is not one run, or its agent scores nothing.
-        ValueError: If its agent reads other jobs than the market's.
+        RunError: If the run is not trusted, if there is not exactly one run, or if its agent gives jobs no scores.
+        ValueError: If the agent reads other fields of jobs than the market has.
     """
     if agent not in (None, "cosine"):
         raise RunError(f"`agent` must be null, which is the run's, or cosine, got {agent!r}.")
@@ -104,7 +105,7 @@ def ranking_of_run(
             f"`run`: the agent of {run.folder} needs to know how far an applicant has come (`progress`), which a list "
             "of people does not say: take a run of another setting, or agent=cosine."
         )
-    # A flattened observation has so many candidates and no more.
+    # An agent with a flattened observation can only score as many candidates as in training.
     if not hasattr(model, "q_values") or isinstance(getattr(model, "observation_space", None), spaces.Box):
         raise RunError(
             f"`run`: the agent of {run.folder}, {setup.algorithm.name}, chooses from a set and gives jobs no values: "
@@ -128,26 +129,26 @@ def rank_people(
 ) -> int:
     """Writes the ``n`` best jobs of each of many people.
 
-    The lists are kept beside ``out`` as they are made, in ``OUT.part``, and ``out`` is there whole or not at all: the
-    same call goes on where it was stopped.
+    The lists are written to ``OUT.part`` as they are made, and ``out`` appears whole or not at all. The same call
+    continues where it was stopped.
 
     Args:
-        ranking: Who ranks which jobs.
+        ranking: The agent, and the jobs that it ranks.
         out: A ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns :data:`COLUMNS`.
-        applicants: A file of people, by its own ending; ``None`` for the market's own applicants.
+        applicants: A file of people, read by its ending; ``None`` for the market's own applicants.
         reading: How that file is read, see :meth:`~jobrec_gym.market.LabourMarket.with_applicants`.
-        split: Which of the market's own.
-        n: How many jobs for each.
-        exclude: Jobs to leave out for all, by row or by key.
-        resume: Whether to go on.
+        split: Which of the market's own applicants.
+        n: How many jobs for each person.
+        exclude: Jobs to leave out for all people, by row or by key.
+        resume: Whether to continue from ``OUT.part``.
 
     Returns:
         How many people are in the file.
 
     Raises:
-        RunError: For another ending, if there is nobody in the split, if ``out`` is the file of people itself or a
-            folder, or if another process writes the same file.
-        ValueError: For a file of people that is wrong, and as :func:`jobrec_gym.recommend`.
+        RunError: If the ending is unknown, the split is empty, ``out`` is the file of people itself or a folder, or
+            another process writes the same file.
+        ValueError: If the file of people is wrong, and as in :func:`jobrec_gym.recommend`.
     """
     out = Path(out)
     write = _writer(out)
@@ -189,9 +190,10 @@ def rank_people(
 
 
 class _Part:
-    """What is ranked so far: a first line that says of what and what wrote it, then a line for each person.
+    """The file of lists made so far: a first line about the task and the writer, then a line for each person.
 
-    A line begins with the checksum of the rest. From the first one on that is torn or was changed, all is made again.
+    Each of these lines begins with the checksum of the rest. If a line is incomplete or was changed, it and all lines
+    after it are made again.
     """
 
     def __init__(self, out: Path, task: Any, resume: bool):
@@ -227,20 +229,20 @@ class _Part:
         self._file.close()
 
     def add(self, people: Iterable[Any]) -> None:
-        """Keeps some people's lists: behind a kill they are there."""
+        """Writes some people's lists. They are on the disk when this returns."""
         lines = [_checked(json.dumps(person, ensure_ascii=False)) for person in people]
         self._append("".join(lines))
         self.n_done += len(lines)
 
     def read(self) -> Iterator[Any]:
-        """All that was kept, in order."""
+        """All lists in the file, in order."""
         with self.path.open(encoding="utf-8", newline="\n") as lines:
             next(lines)
             for line in lines:
                 yield json.loads(line.partition(" ")[2])
 
     def remove(self) -> None:
-        """Removes the notes for continuing, because the file is complete."""
+        """Removes this file, because ``out`` is complete."""
         self.path.unlink()
 
     def _append(self, text: str) -> None:
@@ -250,12 +252,12 @@ class _Part:
 
 
 def _checked(text: str) -> str:
-    """A line of a text behind its checksum."""
+    """A line with the checksum of a text and the text."""
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line is as :func:`_checked` made it."""
+    """Whether a line is complete and unchanged since :func:`_checked` made it."""
     code, _, text = line.partition(b" ")
     return line.endswith(b"\n") and code == b"%08x" % zlib.crc32(text[:-1])
 
@@ -272,7 +274,7 @@ def _rows(people: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _writer(out: Path) -> Callable[[Path, Iterator[dict[str, Any]]], None]:
-    """What writes a file of this ending."""
+    """The function that writes a file with this ending."""
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if out.suffix not in writers:
         raise RunError(f"`out` must end in {', '.join(writers)}, got {str(out)!r}.")
@@ -292,7 +294,7 @@ def _write_csv(out: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _cell(skills: Sequence[str]) -> str:
-    """A list of skills as a file of people has it, read back by ``load_csv``."""
+    """A list of skills as a cell of a CSV file, in the form that ``load_csv`` reads."""
     is_ambiguous = any(";" in skill or skill.startswith("[") for skill in skills)
     return json.dumps(skills, ensure_ascii=False) if is_ambiguous else ";".join(skills)
 
@@ -325,19 +327,19 @@ def _parquet() -> tuple[Any, Any]:
 
 
 def _file_of(source: str | os.PathLike[str]) -> Path:
-    """A file, its scheme left out."""
+    """The path of a file, without its scheme."""
     text = os.fspath(source)
     return Path(text) if Path(text).exists() else Path(text.partition(":")[2])
 
 
 def _sha256(source: str | os.PathLike[str]) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     with _file_of(source).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_of_jobs(market: LabourMarket) -> str:
-    """Of all that a list says of jobs: a saved market knows that of their vectors, whose skills are theirs."""
+    """Digest of all that a list says about jobs. A saved market already knows the digest of the jobs' vectors."""
     jobs, words = market.jobs, market.vocabulary
     arrays = [jobs.keys, jobs.title_ids, jobs.occupation_ids]
     known = market.job_vectors_sha256
@@ -348,6 +350,6 @@ def _digest(arrays: Iterable[NDArray[Any]], *words: Any) -> str:
     digest = hashlib.sha256(json.dumps(words).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        for start in range(0, len(array), _HASHED):  # a part of a memory-mapped table at a time
+        for start in range(0, len(array), _HASHED):  # in parts, because a table may be memory-mapped
             digest.update(np.ascontiguousarray(array[start : start + _HASHED]).tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What happens while an agent learns: each interaction, and the learning curve on held-out applicants."""
+"""Records what happens while an agent learns: each interaction, and the learning curve on held-out applicants."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["InteractionRecorder", "Interactions", "LearningCurve", "LearningProg
 Ids = NDArray[np.int64]
 
 COMPONENTS = ("cosine", "feedback")
-"""What rewards are made of; the cosine is known under every reward, feedback where somebody was asked."""
+"""Components of rewards. The cosine is known with every reward, feedback only if a simulator was asked."""
 
 _CLOCKS = ("seconds", "cpu_seconds")
 _ASKED = ("decisions", "calls", "cache_hits", "tokens", "cost_usd", "failures")
@@ -39,9 +39,9 @@ class Interactions(NamedTuple):
     Attributes:
         applicant_ids: (n,), the applicants.
         job_ids: (n,), the recommended jobs.
-        candidate_ids: (n, k), the jobs that were shown.
+        candidate_ids: (n, k), the candidate jobs.
         allowed: bool (n, k), which of them could be chosen.
-        reward: float64 (n,), what the agent was paid.
+        reward: float64 (n,), the agent's rewards.
     """
 
     applicant_ids: Ids
@@ -55,7 +55,7 @@ class InteractionRecorder(VectorWrapper):
     """Keeps the recommendations of any algorithm until :meth:`take` is called.
 
     Args:
-        env: A ``JobRecVectorEnv``, wrapped in its rewards.
+        env: A ``JobRecVectorEnv`` with its reward wrapper.
 
     Attributes:
         beside: Further values, as JSON, that a checkpoint keeps for the caller of :meth:`take`.
@@ -70,13 +70,13 @@ class InteractionRecorder(VectorWrapper):
         self._allowed: NDArray[np.bool_] = np.empty((0, 0), dtype=bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes; what was recorded stays."""
+        """Starts episodes. Recorded recommendations stay."""
         obs, infos = self.env.reset(seed=seed, options=options)
         self._remember(infos)
         return obs, infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Recommends, and keeps it."""
+        """Makes one recommendation in each environment, and records it."""
         shown, allowed = self._shown, self._allowed
         result = self.env.step(actions)
         made = self.unwrapped.recommendations
@@ -91,7 +91,7 @@ class InteractionRecorder(VectorWrapper):
         return result
 
     def take(self) -> Interactions | None:
-        """What was recommended since the last call; ``None`` if nothing was."""
+        """The recommendations since the last call; ``None`` if there are none."""
         rows, self._rows = self._rows, []
         if not rows:
             return None
@@ -103,7 +103,7 @@ class InteractionRecorder(VectorWrapper):
         return {name: float(np.concatenate(values).mean()) for name, values in components.items()}
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's part of the environments' state, with the recommendations that were not taken yet."""
+        """This wrapper's part of the environments' state, including recommendations not yet taken."""
         rows = self.take()
         self._rows = [] if rows is None else [rows]
         return {
@@ -115,10 +115,10 @@ class InteractionRecorder(VectorWrapper):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Puts this wrapper where :meth:`get_state` was called."""
+        """Restores what :meth:`get_state` gave."""
         self._shown = np.array(state["shown"], dtype=np.int64)
         self._allowed = np.array(state["allowed"], dtype=bool)
-        # Checkpoints that were written behind a row of the curve, by earlier versions, have no more.
+        # Checkpoints of earlier versions, which were always written right after a row of the curve, lack the following.
         rows = state.get("rows")
         self._rows = [] if rows is None else [Interactions(**rows)]
         self._components = {name: [values] for name, values in state.get("components", {}).items()}
@@ -130,29 +130,34 @@ class InteractionRecorder(VectorWrapper):
 
 
 class LearningCurve(BaseCallback):
-    """Writes a row of ``metrics.csv`` after fixed numbers of interactions, the first one before any.
+    """Writes a row of ``metrics.csv`` after fixed numbers of interactions, the first row before any.
 
-    A row describes the agent after all updates of that many interactions. Its columns: ``interactions``;
-    ``held_out/*``, the greedy agent on held-out applicants; ``online/*``, what was earned while learning: the mean
-    reward and those of its components that are known, mean expected regret and apply rate since the row before, the
-    sums so far, what the job of the highest cosine would have brought beside them, and the weight of cosine in the next
-    step where it is annealed; where a language model gives the feedback, ``feedback/*``, what was asked of it so far;
-    ``seconds`` of learning, and ``cpu_seconds`` of this process for it, evaluations not counted. The algorithm's logger
-    gets each row, too, for TensorBoard and trackers. Where answers move the applicant, it is unknown what another job
-    would have led to. So ``online/*`` then holds rewards only.
+    A row describes the agent after all updates of that many interactions. It has these columns:
 
-    A reward that is annealed is told the number of interactions.
+    * ``interactions``;
+    * ``held_out/*``: metrics of the greedy agent on held-out applicants;
+    * ``online/*``: what was earned while learning. The mean reward and its known components, the mean expected regret
+      and the apply rate are those since the previous row; sums are those so far. Regret and apply rate are also given
+      for the job with the highest cosine. If the weight of cosine is annealed, its value in the next step is given too;
+    * ``feedback/*``: calls of a language model so far, if one gives the feedback;
+    * ``seconds`` of learning and ``cpu_seconds`` of this process, both without evaluations.
+
+    The algorithm's logger gets each row too, for TensorBoard and trackers. If answers change the applicant, it is
+    unknown what another job would have led to, so ``online/*`` then has rewards only.
+
+    A reward wrapper that anneals its weights is told the number of interactions.
 
     Args:
-        path: Of the table. Rows that it already has are kept: they belong to the run that is continued.
+        path: The table. Rows that it already has are kept, because they belong to the run that continues.
         recorder: The environment that records.
-        truth: What recommendations are worth; ``None`` where answers move the applicant.
-        evaluate: What is known of an agent on held-out applicants.
-        at: Numbers of interactions to write a row after.
-        interval: Further rows, every so many interactions.
-        checkpoint_interval: Interactions between calls of ``save_checkpoint``, right behind a row; ``None`` for never.
-        save_checkpoint: Writes one; ``None`` for an algorithm that has none.
-        waiting: Asked at each moment at which a checkpoint is whole whether the run is to end there.
+        truth: The simulator that knows expected rewards; ``None`` if answers change the applicant.
+        evaluate: Function from an agent to its metrics on held-out applicants.
+        at: Numbers of interactions after which a row is written.
+        interval: Number of interactions between further rows.
+        checkpoint_interval: Interactions between calls of ``save_checkpoint``, each right after a row; ``None`` for no
+            calls.
+        save_checkpoint: Function that writes a checkpoint; ``None`` for an algorithm that has none.
+        waiting: A signal that may wait. The run ends at the next moment at which a checkpoint is complete.
     """
 
     def __init__(
@@ -179,7 +184,7 @@ class LearningCurve(BaseCallback):
         self.waiting = Waiting() if waiting is None else waiting
         self.rows = read_rows(path)
         self._evaluating = np.zeros(2)
-        # What was asked before a resumed run goes on, and before this one began.
+        # The calls of a language model before a resumed run continues, and before this process began.
         beside = recorder.beside
         self._asked_before = beside.get("asked") or _asked(self.rows[-1] if self.rows else {})
         self._asked_at_start = feedback_asked(recorder)
@@ -187,7 +192,7 @@ class LearningCurve(BaseCallback):
 
     @property
     def asked(self) -> dict[str, float] | None:
-        """:func:`feedback_asked` of the run so far; ``None`` where no language model is asked."""
+        """:func:`feedback_asked` for the whole run so far; ``None`` if no language model is asked."""
         now, start = feedback_asked(self.recorder), self._asked_at_start
         if now is None or start is None:
             return None
@@ -202,7 +207,7 @@ class LearningCurve(BaseCallback):
         self._write_if_due()
 
     def _on_rollout_start(self) -> None:
-        # Not on a step: only now are the updates of the interactions done.
+        # Not on a step, because the updates of the interactions are done only now.
         self._write_if_due()
         self._end_if_asked()
 
@@ -219,7 +224,7 @@ class LearningCurve(BaseCallback):
         self._end_if_asked()
 
     def keep(self) -> str:
-        """Writes a checkpoint, also between two rows; returns what was kept, in words."""
+        """Writes a checkpoint, which may be between two rows; returns what was kept, in words."""
         now = self.model.num_timesteps
         if self.save_checkpoint is None or now == 0:
             return ""
@@ -260,7 +265,7 @@ class LearningCurve(BaseCallback):
         row |= {clock: round(float(spent), 3) for clock, spent in zip(_CLOCKS, learning, strict=True)}
         self.rows.append(row)
         with self.path.open("a", newline="") as file:
-            # A run that goes on keeps the columns that it began with.
+            # A run that continues keeps the columns with which it began.
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), extrasaction="ignore")
             if len(self.rows) == 1:
                 writer.writeheader()
@@ -271,7 +276,7 @@ class LearningCurve(BaseCallback):
         return online_metrics(self.recorder.take(), self.truth, self.recorder.unwrapped.market, self.rows)
 
     def _log(self, row: Mapping[str, Any], now: int) -> None:
-        """Writes a row wherever the algorithm logs, but into its table: the curve has its own."""
+        """Writes a row to all outputs of the algorithm's logger except its table, because the curve has its own."""
         known = {key: value for key, value in row.items() if value is not None and "/" in key}
         for output in self.logger.output_formats:
             if not isinstance(output, CSVOutputFormat):
@@ -279,13 +284,13 @@ class LearningCurve(BaseCallback):
 
 
 class LearningProgress(BaseCallback):
-    """Shows the interactions of a call of ``learn``, of any algorithm that calls SB3's callbacks.
+    """Shows the progress of ``learn``, for any algorithm that calls SB3's callbacks.
 
     Args:
-        total_timesteps: Interactions at the end, those before a checkpoint included.
+        total_timesteps: Interactions at the end, including those before a checkpoint.
         what: The name of the work.
-        bar: As in :class:`~experiments.runs.progress.Progress`.
-        write: As in :class:`~experiments.runs.progress.Progress`.
+        bar: See :class:`~experiments.runs.progress.Progress`.
+        write: See :class:`~experiments.runs.progress.Progress`.
     """
 
     def __init__(
@@ -315,15 +320,15 @@ class LearningProgress(BaseCallback):
 
 
 def _now() -> NDArray[np.float64]:
-    """Time by each of the clocks: on the wall, and the CPU time of all threads of this process."""
+    """Wall-clock time, and the CPU time of all threads of this process, in seconds."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
-    """What an environment's simulator asked of a language model.
+    """The use that an environment's simulator has made of a language model.
 
-    ``decisions`` that were wanted, ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``, and ``failures``, how many
-    questions got no answer. ``None`` for a simulator that keeps no such account, and where there is none.
+    It has ``decisions`` (requested), ``calls``, ``cache_hits``, ``tokens``, ``cost_usd``, and ``failures`` (questions
+    without an answer). It is ``None`` if there is no simulator, or the simulator does not count these.
     """
     asked = _found(env, "reward_model")
     usage = getattr(getattr(asked, "simulator", None) or _found(env, "simulator"), "usage", None)
@@ -333,9 +338,9 @@ def feedback_asked(env: VectorEnv) -> dict[str, float] | None:
 
 
 def _components(infos: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Components of the rewards of a vector step, by name, of the environments that have them.
+    """Components of the rewards of a vector step by name, from those environments that give them.
 
-    Environments that were reset in the same step have theirs in ``final_info``.
+    Environments that were reset in the same step give theirs in ``final_info``.
     """
     found: dict[str, list[NDArray[np.float64]]] = {}
     for part in (infos, infos.get("final_info", {})):
@@ -347,7 +352,7 @@ def _components(infos: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
 
 
 def _found(env: VectorEnv, name: str) -> Any:
-    """An attribute of the outermost layer that has it (Gymnasium's vector wrappers pass none on), or ``None``."""
+    """An attribute of the outermost layer that has it, or ``None``. Gymnasium's vector wrappers pass none on."""
     while not hasattr(env, name) and isinstance(env, VectorWrapper):
         env = env.env
     return getattr(env, name, None)
@@ -361,7 +366,7 @@ def _asked(row: Mapping[str, Any]) -> dict[str, float]:
 def online_metrics(
     interactions: Interactions | None, truth: Truth | None, market: LabourMarket, before: list[dict[str, Any]]
 ) -> dict[str, float | None]:
-    """What was earned while learning, since the last of the rows ``before`` and in all; rewards alone without truth."""
+    """What was earned since the last of the rows ``before``, and in all. Without ``truth`` it has rewards only."""
     if truth is None:
         earned = 0.0 if interactions is None else float(interactions.reward.sum())
         return {
@@ -375,7 +380,7 @@ def online_metrics(
         "cumulative_random_regret",
         "cumulative_cosine_regret",
     )
-    # Rows of earlier versions have no regret of the cosine; its sum then stays unknown.
+    # Rows of earlier versions have no regret of the cosine. Its sum then stays unknown.
     sums: dict[str, float | None] = {name: before[-1].get(f"online/{name}") if before else 0.0 for name in names}
     means: dict[str, float | None] = dict.fromkeys(("mean_reward", "mean_regret", "apply_rate", "cosine_apply_rate"))
     if interactions is not None:
@@ -409,7 +414,7 @@ def _apply_rate(truth: Truth, applicant_ids: Ids, job_ids: Ids) -> float:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table that was written; none where there is no table."""
+    """The rows of a table of this kind; none if there is no table."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -417,17 +422,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def keep_rows(path: Path, interactions: int) -> None:
-    """Drops the rows behind a number of interactions: what came after a checkpoint is done again."""
+    """Drops the rows after a number of interactions, because interactions after a checkpoint are done again."""
     rows = rows_until(path, "interactions", interactions)
     with whole_file(path) as scratch, scratch.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
 def rows_until(path: Path, column: str, last: float) -> list[list[str]]:
-    """The header of a table and its whole rows up to where a column passes ``last``; empty if nothing was written.
+    """The header of a table and its complete rows in which a column is at most ``last``; empty for an empty file.
 
     Raises:
-        RunError: If it is no table.
+        RunError: If the file is not a table.
     """
     try:
         with path.open(newline="") as file:

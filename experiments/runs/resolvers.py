@@ -1,4 +1,4 @@
-"""What ``conf/`` computes: Hydra's resolvers, registered by the import. It is light: commands begin with it."""
+"""Hydra's resolvers, which compute values in ``conf/``. Importing this module registers them, and is fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.runs.folders import HOW_KEYS, folder_name
 
 __all__: list[str] = []
 
-_WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)  # how and where it runs, which makes no other run
+_WHERE_KEYS = ("launcher", "sweeper", *HOW_KEYS)  # entries that say how and where a run is made, not what it is
 
 
 def _sweep_folder(overrides: Sequence[str]) -> str:
@@ -32,8 +32,8 @@ def _python_here() -> str:
 
 
 def _gamma_of_plus(env_id: str) -> float:
-    """The discount of ``DynaQ.plus``, which looks ahead where answers move the applicant."""
-    # Not at the top: it brings torch.
+    """The discount of ``DynaQ.plus``, which looks ahead if answers change the applicant."""
+    # Not at the top: it imports torch.
     from dynaq_algo.plus import plus_arguments
 
     gamma: float = plus_arguments(has_pairs=True, has_progress=env_id == "JobRecCareer-v0", overrides={})["gamma"]
@@ -41,7 +41,7 @@ def _gamma_of_plus(env_id: str) -> float:
 
 
 def _split(override_dirname: str) -> list[str]:
-    """``"a=1,b=[2,3]"`` to ``["a=1", "b=[2,3]"]``: a comma within a value has no key behind it."""
+    """Splits ``"a=1,b=[2,3]"`` into ``["a=1", "b=[2,3]"]``. A comma within a value is not followed by a key."""
     items: list[str] = []
     for part in override_dirname.split(","):
         if items and ("=" not in part or items[-1].count("[") > items[-1].count("]")):
@@ -51,7 +51,7 @@ def _split(override_dirname: str) -> list[str]:
     return [item for item in items if item]
 
 
-# Cached, so that each job of a sweep finds the name that the sweep began with.
+# Cached, so that each job of a sweep gets the name with which the sweep began.
 OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("python_here", _python_here, replace=True)

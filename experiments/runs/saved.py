@@ -1,4 +1,4 @@
-"""Saved agents: loaded, and evaluated on held-out applicants."""
+"""Loads saved agents, and evaluates them on held-out applicants."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _OF_PAIRS = ("n_pairs", "n_episodes")
 
 
 def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict[str, Any]:
-    """Loads the agent of a run, evaluates it, and writes ``evaluation.json`` beside it.
+    """Loads the agent of a run, evaluates it, and writes ``evaluation.json`` into the run's folder.
 
     Args:
         run: A finished run.
-        changes: Entries of its config's ``evaluation`` to replace; ``None`` keeps one.
-        trust: As in :func:`load_run`.
+        changes: Entries of the config's ``evaluation`` to replace; an entry that is ``None`` stays as it is.
+        trust: See :func:`load_run`.
 
     Returns:
-        What was written: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
+        The content of the file: ``evaluation`` (the settings), ``held_out``, ``references`` and ``outcomes``.
 
     Raises:
-        RunError: As in :func:`load_run`, or for pairs of a run whose agents are scored by episodes.
+        RunError: As in :func:`load_run`, or if settings for pairs are given for a run that is scored by episodes.
     """
     if is_career(run.config) and (of_pairs := [name for name in _OF_PAIRS if changes.get(name) is not None]):
         raise RunError(
@@ -47,16 +47,17 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust: bool = False) -> dict
 
 
 def load_run(run: Run, changes: dict[str, Any], trust: bool = False) -> tuple[Setup, Any]:
-    """A run as it was set up, with some entries of ``evaluation`` replaced (``None`` keeps one), and its agent.
+    """The setup of a run, with some entries of ``evaluation`` replaced, and the run's agent.
 
     Args:
         run: A finished run.
-        changes: Entries to replace.
-        trust: Whether what is no part of this project may be imported and run, and files of other libraries loaded.
+        changes: Entries to replace; an entry that is ``None`` stays as it is.
+        trust: Whether code that is not part of this project may be imported and run, and files of other libraries
+            loaded.
 
     Raises:
-        RunError: If there is no saved agent or it is not whole, or it or the config could run code of others and is
-            not trusted.
+        RunError: If there is no saved agent, or it is not whole; or if the agent or the config could run code of others
+            and the run is not trusted.
     """
     saved = run.file(MODEL)
     require_trust(run.config, run.folder, trust)

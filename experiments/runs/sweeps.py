@@ -15,14 +15,14 @@ from experiments.runs.tables import columns_of, format_table, held_out_table, me
 __all__ = ["NoteSweep", "in_words", "tell_sweep"]
 
 _under_way: list[Path] = []
-"""The folder of the sweep that this process leads; none after it was told of."""
+"""The folder of this process's sweep; empty after its table was printed."""
 
 
 class NoteSweep(Callback):
-    """Notes that a sweep begins, so that :func:`tell_sweep` finds its folder, whatever launcher runs it."""
+    """Notes the folder of a sweep when it begins, for :func:`tell_sweep`. It works with every launcher."""
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Before a sweep."""
+        """Called by Hydra before a sweep."""
         _under_way[:] = [Path(config.hydra.sweep.dir)]
 
 
@@ -34,9 +34,9 @@ def tell_sweep() -> None:
 
 
 def in_words(folder: Path) -> str:
-    """The finished runs of a sweep by what they differ in, beside random, cosine and the oracle; and their report.
+    """Tables of the finished runs of a sweep with random, cosine and the oracle, and the command for their report.
 
-    Runs on unlike held-out pairs are in tables of their own.
+    Runs on different held-out pairs are in separate tables.
     """
     try:
         runs = [run for run in find_runs(folder, "runs") if "held_out" in run.summary]

@@ -44,7 +44,7 @@ COLUMNS = {
     "gini": "Gini",
     "congestion": "congestion",
 }
-"""Metrics on held-out applicants and what they are called in a table."""
+"""Metrics on held-out applicants, with their names in a table."""
 
 CAREER_COLUMNS = {
     "score": "share of best",
@@ -54,7 +54,7 @@ CAREER_COLUMNS = {
     "left_after": "left after",
     "steps": "steps",
 }
-"""The same where answers move the applicant, who is evaluated by episodes."""
+"""Metrics of ``JobRecCareer-v0``, where agents are evaluated by episodes, with their names in a table."""
 
 _WIDEST = 300
 
@@ -62,11 +62,11 @@ _MAIN_COLUMNS = ("score", "mean_reward", "apply_rate", "ndcg@10", "mrr", "hit_ra
 
 
 def columns_of(metrics: Mapping[str, Any], main: bool = False) -> Mapping[str, str]:
-    """What the columns of a table of some metrics are called, by the metric.
+    """Names of the columns of a table, by metric.
 
     Args:
-        metrics: Of one agent.
-        main: The most telling ones alone.
+        metrics: The metrics of one agent.
+        main: Whether only the most important columns are wanted.
     """
     if "mean_reward" not in metrics:
         return CAREER_COLUMNS
@@ -74,9 +74,9 @@ def columns_of(metrics: Mapping[str, Any], main: bool = False) -> Mapping[str, s
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as their widest entry; the first `left` hold words and stand left, the others right.
+    """A table as text. The first `left` columns are aligned left, the others right.
 
-    Names of others are shown as text on one line, see :func:`jobrec_gym.shown_text.as_text`.
+    Each cell is shown on one line, see :func:`jobrec_gym.shown_text.as_text`.
     """
     header, rows = (
         [as_text(cell, _WIDEST) for cell in header],
@@ -94,18 +94,18 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as a table of a Markdown page."""
+    """A table as Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def held_out_table(
     agents: Mapping[str, Mapping[str, float | Spread | None]], columns: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the metrics of some agents, by their names.
+    """Header and rows of the metrics of some agents.
 
     Args:
-        agents: Metrics of one kind, by who has them; at least one.
-        columns: What the columns are called, by the metric; by default all of :func:`columns_of`.
+        agents: Metrics by the name of the agent, all of one kind; at least one agent.
+        columns: Names of the columns by metric; by default those of :func:`columns_of`.
     """
     shown = columns_of(next(iter(agents.values()))) if columns is None else columns
     rows = [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in agents.items()]
@@ -113,7 +113,7 @@ def held_out_table(
 
 
 def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:
-    """Mean and sample standard deviation of each metric over runs; ``None`` where a run lacks it."""
+    """Mean and sample standard deviation of each metric over runs; ``None`` for a metric that a run lacks."""
     result: dict[str, Spread | None] = {}
     for key in metrics[0]:
         values = [run.get(key) for run in metrics]
@@ -124,7 +124,7 @@ def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, 
 
 
 def format_number(value: float | Spread | None) -> str:
-    """A number, or a mean and its spread, to three places; "-" for none."""
+    """A number, or a mean and its standard deviation, to three places; "-" for ``None``."""
     if value is None:
         return "-"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Experiment trackers beside TensorBoard: what is logged goes to Weights & Biases or MLflow, too."""
+"""Experiment trackers, Weights & Biases and MLflow, which get the same log as TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from jobrec_gym.extras import install_command
 __all__ = ["MLflow", "Tracker", "WeightsAndBiases"]
 
 _MOST_LETTERS = 6_000
-"""Of a parameter; MLflow refuses more."""
+"""Longest value of a parameter, in letters. MLflow refuses longer ones."""
 
 
 class Tracker(Protocol):
-    """Where runs are kept beside their folders; ``tracker=custom`` takes a class of one's own."""
+    """A tracker of runs, in addition to their folders. ``tracker=custom`` takes a class of your own."""
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
         """Opens a run.
 
         Args:
-            folder: Of the run. A run that goes on comes with the same one.
+            folder: The run's folder. A run that continues has the same folder as before.
             config: Its config without levels: ``{"algo.gamma": 0.9}``.
-            name: What people call it.
+            name: The name that is shown.
 
         Returns:
-            Gets what Stable-Baselines3's logger gets, and each point of the learning curve; closed at the end.
+            A writer that gets what Stable-Baselines3's logger gets, and each point of the learning curve. It is closed
+            at the end.
         """
 
 
@@ -42,10 +43,10 @@ class WeightsAndBiases:
     """Runs in a project of Weights & Biases.
 
     Args:
-        project: Of the runs.
-        mode: ``"offline"`` writes files that ``wandb sync`` sends later; ``"online"`` sends at once and wants a key in
+        project: The project of the runs.
+        mode: ``"offline"`` writes files that ``wandb sync`` sends later. ``"online"`` sends at once and needs a key in
             ``WANDB_API_KEY``.
-        folder: In which wandb makes its own, ``wandb/``, for the files.
+        folder: Folder in which wandb makes its own folder, ``wandb/``, for its files.
     """
 
     def __init__(self, project: str = "jobrec", mode: str = "offline", folder: str = "runs"):
@@ -54,7 +55,7 @@ class WeightsAndBiases:
         self.folder = folder
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
-        """Opens a run; one that goes on keeps its id.
+        """Opens a run. A run that continues keeps its id.
 
         Raises:
             RunError: If wandb is not installed.
@@ -78,8 +79,8 @@ class MLflow:
     """Runs in an experiment of MLflow.
 
     Args:
-        uri: Of the store: ``sqlite:///FILE``, or a server's address.
-        experiment: Made if it is not there.
+        uri: Address of the store: ``sqlite:///FILE``, or that of a server.
+        experiment: Name of the experiment. It is made if it does not exist.
     """
 
     def __init__(self, uri: str = "sqlite:///runs/mlflow.db", experiment: str = "jobrec"):
@@ -87,7 +88,7 @@ class MLflow:
         self.experiment = experiment
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
-        """Opens a run; one that goes on is found again by its folder.
+        """Opens a run. A run that continues is found by its folder.
 
         Raises:
             RunError: If mlflow is not installed.

@@ -64,19 +64,19 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
     """Trains and evaluates the agent of a run, and writes all results into its folder.
 
     Args:
-        setup: The run as it is to be.
+        setup: The run to make.
         folder: Receives ``config.yaml``, ``metrics.csv``, ``progress.csv``, ``tensorboard/``, ``model.zip`` and, last,
-            ``summary.json``. What an earlier run left there stays until this one is known to start.
-        overrides: What the user changed, for the summary and the report.
+            ``summary.json``. Files of an earlier run stay until it is certain that this run can start.
+        overrides: The user's overrides, for the summary and the report.
 
     Returns:
         The summary. If the folder already has this run, finished, and ``setup.resume`` is true, it is that run's
         summary.
 
     Raises:
-        RunError: If it asks for something that its algorithm cannot do, another process is in the folder, or the folder
-            cannot be written to. Once that is corrected, the same call continues.
-        Interrupted: If a signal asked it to end; a checkpoint is kept then, where the algorithm writes any.
+        RunError: If the config asks for something that the algorithm cannot do, another process is in the folder, or
+            the folder cannot be written to. Once that is corrected, the same call continues.
+        Interrupted: If a signal asked the run to end. A checkpoint is kept then, if the algorithm writes any.
     """
     setup.require_verbs()
     if setup.resume and is_finished(folder, setup.config):
@@ -85,25 +85,25 @@ def run_training(setup: Setup, folder: Path, overrides: Sequence[str] = ()) -> d
         return read_run(folder).summary
     try:
         with lock_run(folder):
-            # Another process may have finished it between that look and the lock.
+            # Another process may have finished the run between the first check and the lock.
             if not (setup.resume and is_finished(folder, setup.config)):
                 _run(setup, folder, overrides)
     except OSError as error:
         if error.errno is None:
-            raise  # it says by itself what is wrong
+            raise  # its own message says what is wrong
         raise RunError(of_the_system(error, folder)) from error
     return read_run(folder).summary
 
 
 def _rename(folder: Path, name: Any) -> None:
-    """Gives a finished run another name, which changes nothing else of it; ``None`` keeps the one that it has."""
+    """Gives a finished run another name, and changes nothing else. ``None`` keeps the name."""
     there = read_run(folder).config
     if name is not None and there.get("name") != name:
         write_config(folder, {"name": name, **{key: value for key, value in there.items() if key != "name"}})
 
 
 def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
-    """Trains and evaluates, in a folder that is locked."""
+    """Trains and evaluates. The folder is locked."""
     config = setup.config
     goes_on = setup.resume and (folder / CHECKPOINT).is_dir() and has_config(folder, config)
     torch.set_num_threads(setup.threads)
@@ -124,7 +124,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
         if changed:
             _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
-        # Only now: a config that cannot be built destroys nothing.
+        # Cleared only now, so that a config that cannot be built destroys nothing.
         clear_run(folder)
         write_config(folder, config)
         model.set_logger(_logger(setup, folder))
@@ -139,7 +139,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
 
 
 def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about: Mapping[str, Any]) -> None:
-    """Evaluates, and writes what makes the run a finished one."""
+    """Evaluates, and writes the model and the summary, which makes the run a finished one."""
     evaluation, last = setup.evaluation, curve.rows[-1]
     _refuse_mostly_failed(curve.asked)
 
@@ -181,16 +181,16 @@ def _finish(setup: Setup, model: Any, folder: Path, curve: LearningCurve, about:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """What a file of the run says; ``None`` where the run has none.
+    """The content of a file of the run; ``None`` if there is no such file.
 
     Raises:
-        RunError: If it is not whole, or was changed.
+        RunError: If the file is not whole, or was changed.
     """
     return read_json(file, "Run it from its beginning with resume=false.") if file.is_file() else None
 
 
 def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:
-    """A run without feedback is no result, and must not count as finished."""
+    """Refuses a run whose language model mostly gave no answer: it must not count as finished."""
     if asked is not None and asked["failures"] > _MOST_FAILURES * max(asked["decisions"], 1):
         raise RunError(
             f"{asked['failures']:,} of {asked['decisions']:,} questions to the language model got no answer: the run "
@@ -199,13 +199,13 @@ def _refuse_mostly_failed(asked: Mapping[str, float] | None) -> None:
 
 
 def in_words(asked: Mapping[str, float]) -> str:
-    """What a language model was asked, for people."""
+    """The calls of a language model, their cost and failures, in words."""
     words = "{calls:,} calls, {cache_hits:,} cache hits, {tokens:,} tokens, ${cost_usd:.4f}".format(**asked)
     return f"{words}, {asked['failures']:,} without an answer" if asked["failures"] else words
 
 
 def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
-    """What the run is to be pre-trained on; ``None`` for nothing."""
+    """The data that the run is pre-trained on; ``None`` if it is not pre-trained."""
     options, market, env = setup.pretraining, setup.market, setup.env
     if options.epochs == 0:
         return None
@@ -228,14 +228,14 @@ def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
 
 
 def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
-    """Pre-trains, and writes down with what success."""
+    """Pre-trains, and writes the losses to ``record``."""
     epochs = setup.pretraining.epochs
     losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(setup.progress_bar))
     write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
 
 
 def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[LearningCurve, dict[str, Any] | None]:
-    """Learns online, until a signal waits; returns the learning curve, and why it ended early if it did."""
+    """Learns online until the end or a waiting signal; returns the learning curve, and the reason for an early end."""
     curve = LearningCurve(
         folder / METRICS,
         setup.env,
@@ -264,10 +264,10 @@ def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[Le
     except (FeedbackError, ModelUnusable, ReplayMiss) as error:
         raise RunError(str(error)) from error
     except NothingLearned as error:
-        _refuse_mostly_failed(curve.asked)  # it knows more of the cause
+        _refuse_mostly_failed(curve.asked)  # its message says more about the cause
         raise RunError(str(error)) from error
     except BudgetReached as reached:
-        # A clean end: what was learned is kept, and what was answered is in the cache.
+        # A clean end: the agent keeps what it learned, and the answers are in the cache.
         callback.on_training_end()
         stopped = {"reason": "budget", "limit": reached.limit, "cap": reached.cap, "spent": asdict(reached.spent)}
         _log.warning("stopped after %s interactions: %s", f"{model.num_timesteps:,}", reached)
@@ -277,7 +277,7 @@ def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[Le
 
 
 def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
-    """What the agent is worth by other signals than the run's own truth, by their names."""
+    """Metrics of the agent and of the references under other truths than the run's own, by the truth's name."""
     under = {}
     for name in setup.other_truths:
         evaluation = setup.other_evaluation(name)
@@ -286,7 +286,7 @@ def _under_other_truths(setup: Setup, model: Any) -> dict[str, Any]:
 
 
 def _logger(setup: Setup, folder: Path, goes_on_at: int | None = None) -> Logger:
-    """SB3's logger to ``progress.csv``, ``tensorboard/`` and a tracker; keeps the rows up to where a run goes on."""
+    """SB3's logger to ``progress.csv``, ``tensorboard/`` and a tracker. A run that continues keeps its earlier rows."""
     path = folder / PROGRESS
     kept: list[list[str]] = []
     if goes_on_at is not None and path.is_file():

@@ -1,4 +1,4 @@
-"""Which classes the config of somebody else's run folder may name: only parts of this project."""
+"""Refuses a run folder whose config names classes that are not part of this project, unless it is trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OTHERS_FILES = {
     "in them",
     "experiments.learners.vowpal.VowpalWabbit": "Vowpal Wabbit reads options of its command line from its model",
 }
-"""Learners of this project whose files are other libraries', by why loading one is not reading data."""
+"""Learners whose files are made by other libraries, with the reason why loading such a file can run code."""
 
 OURS = frozenset(
     {
@@ -31,10 +31,11 @@ OURS = frozenset(
         *_OTHERS_FILES,
     }
 )
-"""What a config may make without being trusted: all that ``conf/`` names. Their arguments are plain values."""
+"""Classes and functions that the config of an untrusted run may name: all that ``conf/`` names. Their arguments are
+plain values."""
 
 _MOST_ENTRIES = 20_000
-"""In a file of a few lines YAML can repeat an entry beyond counting."""
+"""Most entries of a config. In a YAML file of a few lines, repetition can make far more."""
 
 _MODULES = ("jobrec_gym.", "experiments.", "dynaq_algo.")
 
@@ -43,13 +44,14 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
     """Refuses a run whose config or agent could run code of others, unless it is trusted.
 
     Args:
-        config: Of the run.
-        folder: Where it is, for messages.
-        trust: Whether the user said that it may.
-        loads_agent: Whether its agent is to be loaded, too.
+        config: The config of the run.
+        folder: The run's folder, for messages.
+        trust: Whether the user trusts the run.
+        loads_agent: Whether the agent is loaded too.
 
     Raises:
-        RunError: If it is not trusted and names what is no part of this project, or its agent is no data.
+        RunError: If the run is not trusted, and its config names something that is not part of this project, or the
+            agent's file could run code.
     """
     if trust:
         return
@@ -79,7 +81,7 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
 
 
 def _entries(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every entry of a nested config with its dotted key; keys count as texts, too."""
+    """Every entry of a nested config with its dotted key. The keys themselves are yielded as entries too."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield f"{path}.<key>", key
