@@ -95,8 +95,8 @@ __all__ = [
     "register_simulator",
 ]
 
-# Modules are loaded when a name of theirs is first asked for, so that this import costs next to nothing beside
-# gymnasium's. From the cheapest: a name is looked for in this order.
+# A module is loaded when one of its names is first used, so this import adds almost nothing to gymnasium's. Names are
+# looked up in this order, in the cheapest module first.
 _MODULES = (
     "market",
     "schedules",

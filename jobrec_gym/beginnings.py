@@ -1,4 +1,4 @@
-"""What ``reset(options=...)`` may choose of an episode's beginning: the applicant, and what is shown first."""
+"""Beginnings of episodes that ``reset(options=...)`` chooses: the applicant, and the jobs that are shown first."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ class BoundDynamics(Protocol):
 class Dynamics(Protocol):
     """How applicants change, not yet tied to a market.
 
-    An environment's spec can hold dynamics that also have ``to_spec() -> dict``. Its entry ``"type"`` is ``"career"``,
-    ``"static"`` or ``"module:Class"``; the other entries are the keywords of the constructor.
+    If they are to be part of an environment's spec, they also have ``to_spec() -> dict``. The dict's entry ``"type"``
+    is ``"career"``, ``"static"`` or ``"module:Class"``; its other entries are the keywords of the constructor.
     """
 
     def bind(self, market: LabourMarket) -> BoundDynamics:
@@ -264,7 +264,7 @@ class BoundCareerDynamics:
 
 
 class StaticDynamics:
-    """Applicants who stay as they are: the episodes are those of ``JobRec-v0``, paid by its simulator's answers.
+    """Applicants who stay as they are: episodes as in ``JobRec-v0``, with the simulator's answers as rewards.
 
     Example:
         >>> StaticDynamics().to_spec()

@@ -398,7 +398,7 @@ class Interactions:
     # ---------------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | os.PathLike[str]) -> Interactions:
-        """Writes a folder: ``interactions.json`` and one ``.npy`` a column; no pickle. It appears whole or not at all.
+        """Writes a folder, whole or not at all: ``interactions.json`` and one ``.npy`` file a column; no pickle.
 
         People and jobs are written by their keys, so that the log also fits a market that has grown. An existing log
         there is replaced. If the process is killed, :meth:`load` finds either the old log or the new one.

@@ -1,9 +1,8 @@
 """Off-policy evaluation: the reward that a policy would have had on a log, by IPS, SNIPS, DM and DR.
 
 The intervals resample people. The value is that of one step: a person of the log is shown one of its candidate sets,
-and the policy recommends a job.
-Dudík et al., "Doubly robust policy evaluation and learning", ICML 2011; self-normalised weights after Swaminathan and
-Joachims, NeurIPS 2015.
+and the policy recommends a job. The estimators are those of Dudík et al., "Doubly robust policy evaluation and
+learning", ICML 2011; self-normalised weights are those of Swaminathan and Joachims, NeurIPS 2015.
 """
 
 from __future__ import annotations

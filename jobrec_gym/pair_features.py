@@ -28,7 +28,7 @@ _TABLE_BYTES = 1 << 24
 def hard_coverage(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float64]:
     """Share of the job's hard skills that the applicant has; 0 for a job that asks for none.
 
-    If the market's hard block is a free text, it is the cosine of the two blocks, at least 0.
+    If the market's hard block is a free text, the value is the cosine of the two blocks, at least 0.
 
     Args:
         market: The market of the applicants and jobs.

@@ -395,7 +395,7 @@ class FeedbackReward(_FeedbackRewards, _RewardWrapper):
             > 0: an agent then learns to delay success.
 
     Raises:
-        ValueError: For an object that is no simulator, or an unknown decision.
+        ValueError: For an object that is not a simulator, or an unknown decision.
 
     Example:
         >>> env = FeedbackReward(gym.make("JobRec-v0"), RuleSimulator(seed=0))

@@ -285,8 +285,9 @@ def csv_blocks(file: Path, reading: Reading, with_pyarrow: bool | None = None) -
     Args:
         file: The file.
         reading: How it is read.
-        with_pyarrow: Whether pyarrow reads as many rows as it reads in the same way as the standard library, which then
-            reads the rest; the rows are the same. ``None`` uses pyarrow for large files, if it is installed.
+        with_pyarrow: Whether pyarrow reads the rows, up to the first one that it would read differently from the
+            standard library. The standard library reads the rest, so the rows are the same. ``None`` uses pyarrow for
+            large files, if it is installed.
 
     Raises:
         MarketError: For a file that cannot be read; the message names row (1 is the first below the header) or line.

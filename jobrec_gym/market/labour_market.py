@@ -242,7 +242,7 @@ class LabourMarket:
                 :func:`~jobrec_gym.loaders.tables.load_csv`. ``None`` takes the value with which the market itself was
                 loaded, if that is known.
             text_columns: Which of ``"hard", "soft"`` hold free text.
-            skill_separator: What separates skills in a text.
+            skill_separator: The text that separates skills.
             context: Which entries hold the market's context fields, as in :func:`~jobrec_gym.loaders.tables.load_csv`.
                 A field that a row does not have is unknown.
             encoder: The encoder of the jobs. A saved market does not know it; the default encoder is used unless this

@@ -304,8 +304,8 @@ class BoundSimulator(Protocol):
 class UserSimulator(Protocol):
     """A simulated population of applicants, not yet tied to a market.
 
-    An environment's spec can hold a simulator that also has ``to_spec() -> dict``. Its entry ``"type"`` is a registered
-    name or ``"module:Class"``; the other entries are the keywords of its constructor.
+    If it is to be part of an environment's spec, it also has ``to_spec() -> dict``. The dict's entry ``"type"`` is a
+    registered name or ``"module:Class"``; its other entries are the keywords of the constructor.
     """
 
     def bind(self, market: LabourMarket) -> BoundSimulator:

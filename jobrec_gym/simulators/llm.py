@@ -173,8 +173,8 @@ class LLMSimulator:
         model: litellm's name of the model, e.g. ``"openai/gpt-4o-mini"``, or ``"openai/NAME"`` of a local server.
         api_base: Address of a server, e.g. ``"http://127.0.0.1:8080/v1"``. For ``openai/`` models the default is the
             environment variable ``OPENAI_BASE_URL``, if it is set.
-        api_key: The key; by default the provider's environment variable. No file, spec or pickle holds the key: set the
-            variable if environments run in processes of their own.
+        api_key: The key; by default the provider's environment variable. No file, spec or pickle holds the key, so set
+            the variable if environments run in processes of their own.
         mode: ``"decision"`` asks for one of :data:`~jobrec_gym.simulators.base.DECISIONS` and a reason;
             ``"probability"`` asks for Yes or No and takes ``P(Yes) / (P(Yes) + P(No))`` from the token probabilities,
             which small models need.
@@ -523,7 +523,7 @@ class LLMSimulator:
         """The simulator that :meth:`to_spec` described.
 
         Raises:
-            ValueError: For an entry that is no argument.
+            ValueError: For an entry that is not an argument.
         """
         arguments = {name: entry for name, entry in spec.items() if name != "type"}
         for name in arguments:
