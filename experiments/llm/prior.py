@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.prior``: what a language model's word is worth as a prior, by how far it is right."""
+"""``python -m experiments.llm.prior``: how much a prior from a language model helps, by how far the model is right."""
 
 from __future__ import annotations
 

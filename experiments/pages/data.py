@@ -1,4 +1,4 @@
-"""What a report is drawn from: finished runs, read once for all sections."""
+"""The data of a report: finished runs, read once for all sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.runs.tables import Spread, mean_and_spread
 __all__ = ["REFERENCES", "ReportData", "has_values", "is_learner", "last_value", "outcomes_of"]
 
 REFERENCES = ("random", "cosine", "oracle")
-"""Who learns nothing and is scored beside each agent."""
+"""Policies that learn nothing, and are scored together with each agent."""
 
 _OPPONENTS = ("experiments.learners.opponents.", "experiments.opponents.")  # the latter in runs of an earlier version
 _DIGITS = 9
@@ -30,10 +30,10 @@ class ReportData:
     """Finished runs that can be compared, by group, with their tables.
 
     Attributes:
-        groups: Runs that differ by their seeds alone, by label; at least one group. All are scored on the same held-out
-            pairs under the same truth; where each seed has a truth of its own, the groups share those.
-        metrics: The learning curves of each group's runs, one row a point.
-        progress: The algorithms' own logs of each group's runs; empty tables where none was written.
+        groups: Runs that differ only by their seeds, by label; at least one group. All are scored on the same held-out
+            pairs under the same truth. If each seed has a truth of its own, the groups share these truths.
+        metrics: The learning curves of each group's runs, one row for each point.
+        progress: The algorithms' own logs of each group's runs; an empty table if a run has none.
         folder: Where figures are written.
         study: What :func:`experiments.pages.sections.study.read_study` found beside the runs; empty if nothing.
     """
@@ -65,17 +65,17 @@ class ReportData:
 
     @property
     def first(self) -> Run:
-        """The run whose outcomes of random, cosine and oracle stand for those of all."""
+        """The run whose outcomes of random, cosine and oracle are shown."""
         return next(iter(self.groups.values()))[0]
 
     @property
     def is_career(self) -> bool:
-        """Whether answers move the applicants of these runs, so that agents are scored by episodes."""
+        """Whether answers change the applicants of these runs, so that agents are scored by episodes."""
         return is_career(self.first.config)
 
     @cached_property
     def truths(self) -> dict[str, list[Run]]:
-        """Runs by the pairs and the truth that they are scored on; one entry unless each seed has its own."""
+        """Runs by the pairs and the truth of their scores. There is one entry unless each seed has its own."""
         truths: dict[str, list[Run]] = {}
         for run in self.runs:
             truths.setdefault(mark_of(run.summary["references"]), []).append(run)
@@ -83,9 +83,9 @@ class ReportData:
 
     @cached_property
     def references(self) -> dict[str, dict[str, float | None]]:
-        """Held-out metrics of :data:`REFERENCES`, and of others who stand beside these runs, means over :attr:`truths`.
+        """Held-out metrics of :data:`REFERENCES` and other policies of these runs, as means over :attr:`truths`.
 
-        ``None`` where equal pairs give unlike values: a return of an agent's own gamma.
+        A metric is ``None`` if it differs on equal pairs, such as a return with each agent's own gamma.
         """
 
         def over_truths(who: str, key: str) -> float | None:
@@ -140,13 +140,13 @@ def last_value(table: pd.DataFrame, column: str) -> float | None:
 
 
 def outcomes_of(run: Run) -> Mapping[str, Any]:
-    """Who got what from the agent of a run; empty in a run of an earlier version."""
+    """The outcomes of a run's agent (exposure, families, careers); empty in a run of an earlier version."""
     outcomes: Mapping[str, Any] = (run.summary.get("outcomes") or {}).get("agent", {})
     return outcomes
 
 
 def _common(values: Sequence[float | None]) -> float | None:
-    """The value that all have; ``None`` where they differ."""
+    """The value if all are equal; ``None`` if they differ."""
     rounded = {None if value is None else round(value, _DIGITS) for value in values}
     return values[0] if len(rounded) == 1 else None
 

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, and its pictures beside it."""
+"""Writes the report: one self-contained HTML page, and its pictures as files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["write_report"]
 Groups = Mapping[str, Sequence[Run]]
 
 _MOST_COLUMNS = 12
-"""Of a table, so that it is no wider than the page."""
+"""Most columns of a table, so that it is not wider than the page."""
 
 _EXPLAINED = {
     "score": "0 is a random choice, 1 the best one under the truth",
@@ -50,7 +50,7 @@ _EXPLAINED = {
 
 
 class _Part(NamedTuple):
-    """Runs that can be compared, and what the page says of them."""
+    """Runs that can be compared, and their part of the page."""
 
     name: str
     anchor: str
@@ -69,19 +69,19 @@ def write_report(
 ) -> Path:
     """Writes ``report.html``, and each figure as SVG and PNG, into a folder.
 
-    The page has the sections of :mod:`experiments.pages.sections` that have something to draw. Where runs are scored on
-    unlike held-out pairs, or under unlike truths, it has them for each set of runs that can be compared, with figures
-    in folders ``task-1`` and so on. Of runs that were made twice the newest counts.
+    The page has the sections of :mod:`experiments.pages.sections` that have something to draw. If runs are scored on
+    different held-out pairs or truths, the page repeats the sections for each set of runs that can be compared, with
+    figures in folders ``task-1`` and so on. If a run was made twice, the newest counts.
 
     Args:
         runs: Finished runs, at least one.
-        folder: Made if it is not there.
-        title: Of the page.
-        unfinished: What to say of runs that are not in it.
+        folder: Folder of the page. It is made if it does not exist.
+        title: Title of the page.
+        unfinished: Words about runs that are not in it.
         study: What :func:`experiments.pages.sections.study.read_study` found beside these runs.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         RunError: If a run lacks its learning curve.
@@ -153,7 +153,7 @@ def write_report(
 
 
 def _drawn(data: ReportData, sections: Sequence[Section[Any]]) -> list[tuple[Section[Any], Content]]:
-    """Those that have something to draw."""
+    """The sections that have something to draw, with their content."""
     found = [(section, section.content(data)) for section in sections]
     return [(section, content) for section, content in found if content is not None]
 
@@ -173,12 +173,12 @@ def _repeated(repeats: Sequence[Run]) -> str:
 
 
 def _unbroken(cell: str) -> str:
-    """A cell whose spread is not torn off its sign: a line may end before it."""
+    """A cell in which no line can end between the sign ± and the number after it."""
     return cell.replace("± ", "±\u00a0")
 
 
 def _as_text(value: Any) -> Any:
-    """What a name or a config says, with nothing in it that a browser obeys; what the template itself makes stays."""
+    """A text of a name or config without characters that a browser obeys. The template's own markup is unchanged."""
     return without_commands(value) if type(value) is str else value
 
 
@@ -202,7 +202,7 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _band(groups: Groups) -> str:
-    """What lines and bands are."""
+    """A sentence about the meaning of lines and bands."""
     sizes = sorted({len(members) for members in groups.values()})
     if sizes[-1] == 1:
         return "One seed each, so there are no intervals."
@@ -212,7 +212,7 @@ def _band(groups: Groups) -> str:
 
 
 def _differences(groups: Groups) -> list[list[str]]:
-    """Entries of the config that are not the same in all groups and change what comes out: name, a value for each."""
+    """Entries of the config that differ between groups and affect results: the name, and a value for each group."""
     flat = [
         {key: value for key, value in flat_config(members[0].config).items() if key.partition(".")[0] not in HOW_KEYS}
         for members in groups.values()

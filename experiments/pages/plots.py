@@ -1,4 +1,4 @@
-"""The report's pictures: each a file as SVG and as PNG, and the SVG once more inside of the page."""
+"""The report's pictures. Each is written as an SVG and a PNG file, and the SVG is also put into the page."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["Figure", "Line", "curves", "families", "level_paths", "lorenz_curves
 
 REFERENCE_COLOURS = {"random": "#6b6b6b", "cosine": "#b5541c", "oracle": "#2f2f2f", "myopic": "#4b6a88"}
 
-# Okabe and Ito (2008): told apart by eyes that do not see all colours; dashes and markers tell them apart in grey.
+# Okabe and Ito (2008), so that colour-blind people can tell them apart. Dashes and markers differ in grey too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c00")
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX*"
 _WIDTH, _HEIGHT = 5.4, 3.3
 _LEGEND_LINE = 0.19
-_APART = 0.065  # of the height of the axes, from one name beside them to the next
+_APART = 0.065  # distance between two names beside the axes, as a share of their height
 _FAMILY_LETTERS = 50
-_MARKED = 40  # longer curves have no markers
+_MARKED = 40  # curves with more points have no markers
 _REPS = 1_000
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -48,9 +48,9 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is not a formula
     "svg.hashsalt": "jobrec-gym",  # the same runs give the same file
-    # The page behind a picture may be dark; as a PNG it is white.
+    # Transparent, because the page may be dark. PNG files have a white background.
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
@@ -60,9 +60,9 @@ class Figure(NamedTuple):
     """One picture of the report.
 
     Attributes:
-        name: Of its files, without suffix.
-        title: Above it.
-        caption: Below it: what is to be seen, and what the bands are.
+        name: Name of its files, without suffix.
+        title: Text above it.
+        caption: Text below it, which explains the picture and its bands.
         svg: base64 of the SVG file.
     """
 
@@ -78,8 +78,8 @@ class Line(NamedTuple):
     Attributes:
         at: (n,), positions.
         middle: (n,), interquartile means.
-        low: (n,), of the 95 % bootstrap intervals.
-        high: (n,).
+        low: (n,), lower ends of the 95 % bootstrap intervals.
+        high: (n,), upper ends of these intervals.
     """
 
     at: NDArray[np.float64]
@@ -104,26 +104,26 @@ def curves(
     log: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Figure | None:
-    """A column of the runs' tables over another, by group.
+    """Draws one column of the runs' tables over another, with a curve for each group.
 
     Args:
-        folder: Of the files.
-        name: Of the files.
-        title: Above the picture.
-        caption: Below the picture.
-        tables: The tables of each group of runs, one a seed.
+        folder: Folder of the files.
+        name: Name of the files.
+        title: Text above the picture.
+        caption: Text below the picture.
+        tables: The tables of each group of runs, one for each seed.
         x: Column of the positions.
         y: Column of the values.
-        y_label: Of the axis.
-        x_label: Of the axis.
-        references: Levels by name, as lines with their numbers. The axis is that of the agents and of the cosine; a
-            level beyond it is a number at its edge.
-        extra: Groups that are no agents, by the name of a reference, drawn dashed in its colour.
-        log: Logarithmic, where all values are positive.
-        limits: Of the values: what lies outside is cut off.
+        y_label: Label of the axis of values.
+        x_label: Label of the axis of positions.
+        references: Levels by name, drawn as lines with their numbers. The axis fits the agents and the cosine. A level
+            beyond it is written as a number at its edge.
+        extra: Curves of references by name, drawn dashed in the reference's colour.
+        log: Whether the axis is logarithmic, provided that all values are positive.
+        limits: Limits of the axis of values. Values outside are cut off.
 
     Returns:
-        ``None`` where no run has both columns.
+        The figure; ``None`` if no run has both columns.
     """
     lines = {label: line for label, runs in tables.items() if (line := mean_line(runs, x, y)) is not None}
     others = {label: line for label, runs in (extra or {}).items() if (line := mean_line(runs, x, y)) is not None}
@@ -144,7 +144,7 @@ def curves(
         known = {who: value for who, value in (references or {}).items() if value is not None}
         if log:
             axes.set_yscale("log")
-            # Matplotlib's own labels are formulas, and no text is read as one here.
+            # Matplotlib's own labels are formulas, which this style shows as plain text.
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -163,7 +163,7 @@ def curves(
 def lorenz_curves(
     folder: Path, name: str, title: str, caption: str, shares: Mapping[str, NDArray[np.float64]]
 ) -> Figure | None:
-    """What share of all recommendations the least recommended jobs get, by group; names of references are grey."""
+    """Draws Lorenz curves: the share of all recommendations that the least recommended jobs get, for each group."""
     if not shares:
         return None
     with plt.rc_context(_STYLE):
@@ -193,16 +193,16 @@ def families(
     agents: Mapping[str, Mapping[str, Spread | None]],
     cosine: Mapping[str, float],
 ) -> Figure | None:
-    """Mean reward of each family of applicants: from a random choice to the best one, and where agents stand.
+    """Draws a bar for each family of applicants, from a random choice to the best one, and the agents' rewards.
 
     Args:
-        folder: Of the files.
-        name: Of the files.
-        title: Above the picture.
-        caption: Below the picture.
-        ranges: For each family what a random and the best choice earn, from top to bottom.
-        agents: For each agent its mean reward, by family.
-        cosine: What the highest cosine earns, by family.
+        folder: Folder of the files.
+        name: Name of the files.
+        title: Text above the picture.
+        caption: Text below the picture.
+        ranges: Mean rewards of a random and of the best choice for each family, from top to bottom.
+        agents: Mean rewards of each agent, by family.
+        cosine: Mean reward of the highest cosine, by family.
     """
     if not ranges:
         return None
@@ -214,7 +214,7 @@ def families(
         for number, (label, by_family) in enumerate(agents.items()):
             style = group_style(number)
             values = [entry[0] if (entry := by_family.get(family)) else np.nan for family in ranges]
-            # Side by side, for agents that are equal.
+            # Slightly apart, so that equal agents can be seen.
             at = rows + min(0.16, 0.7 / len(agents)) * (number - (len(agents) - 1) / 2)
             axes.plot(values, at, style["marker"], color=style["color"], markersize=5, label=label)
         levels = [cosine.get(family, np.nan) for family in ranges]
@@ -236,16 +236,16 @@ def level_paths(
     paths: Mapping[str, tuple[Sequence[int], bool]],
     behind: Collection[str] = (),
 ) -> Figure | None:
-    """The levels of one applicant over the steps of an episode, under several policies.
+    """Draws the levels of one applicant over the steps of an episode, under several policies.
 
     Args:
-        folder: Of the files.
-        name: Of the files.
-        title: Above the picture.
-        caption: Below the picture.
+        folder: Folder of the files.
+        name: Name of the files.
+        title: Text above the picture.
+        caption: Text below the picture.
         paths: For each policy the level at first and after each step, and whether the applicant left at the end, which
-            a cross marks; references are dashed in their colours.
-        behind: Those of them that are drawn grey and dotted.
+            a cross marks. References are dashed in their colours.
+        behind: Names of policies that are drawn grey and dotted.
     """
     if not paths:
         return None
@@ -261,7 +261,7 @@ def level_paths(
                 style = group_style(number)
                 colour, dashes, width = style["color"], style["linestyle"], style["linewidth"]
                 number += 1
-            # Side by side, for paths that are equal.
+            # Slightly apart, so that equal paths can be seen.
             at = np.asarray(levels) + 0.05 * (place - (len(paths) - 1) / 2)
             axes.step(range(len(at)), at, where="post", label=label, color=colour, linestyle=dashes, linewidth=width)
             if left:
@@ -277,8 +277,8 @@ def level_paths(
 def mean_line(tables: Sequence[pd.DataFrame], x: str, y: str) -> Line | None:
     """Interquartile mean and its interval over the runs that have a column; ``None`` if none has.
 
-    Runs need not log at the same positions: between its own a run is a straight line, and the curve ends where the
-    first of them does.
+    Runs need not log at the same positions. Each run is interpolated linearly, and the curve ends where the first run
+    ends.
     """
     columns = [table[[x, y]].dropna().groupby(x)[y].mean() for table in tables if {x, y} <= set(table.columns)]
     lines = [(line.index.to_numpy(np.float64), line.to_numpy(np.float64)) for line in columns if len(line)]
@@ -295,7 +295,7 @@ def mean_line(tables: Sequence[pd.DataFrame], x: str, y: str) -> Line | None:
 
 
 def group_style(number: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the group with a number: the same in all pictures."""
+    """Colour, dashes and marker of the group with this number. They are the same in all pictures."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
@@ -306,12 +306,12 @@ def group_style(number: int) -> dict[str, Any]:
 
 
 def _page(n_labels: int, height: float = _HEIGHT) -> tuple[Canvas, Axes]:
-    """Room for the axes, and beneath them for the labels."""
+    """A figure with room for the axes, and for the labels beneath them."""
     return plt.subplots(figsize=(_WIDTH, height + _LEGEND_LINE * n_labels), layout="constrained")
 
 
 def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
-    """Beneath the axes, where it hides no curve, one label a line: labels may be long."""
+    """Draws the legend beneath the axes, where it hides no curve. Long labels get a line each."""
     handles, labels = axes.get_legend_handles_labels()
     shown = [_short(as_text(str(label))) for label in labels]
     columns = 1 if max(map(len, shown)) > 22 else 2 if max(map(len, shown)) > 14 else 3
@@ -322,7 +322,7 @@ def _legend(figure: Canvas, axes: Axes, n_labels: int) -> None:
 
 
 def _limits(lines: Sequence[Line], wanted: Sequence[float], allowed: tuple[float, float] | None) -> tuple[float, float]:
-    """Of an axis: what is drawn, with some air, and nothing beyond what is allowed."""
+    """Limits of an axis: the range of what is drawn with a margin, cut to what is allowed."""
     low = min([*(float(np.nanmin(line.low)) for line in lines), *wanted])
     high = max([*(float(np.nanmax(line.high)) for line in lines), *wanted])
     air = 0.08 * (high - low) or 0.05 * max(abs(high), 0.1)
@@ -331,7 +331,7 @@ def _limits(lines: Sequence[Line], wanted: Sequence[float], allowed: tuple[float
 
 
 def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
-    """Horizontal lines, and right of the axes their names and numbers, never over each other; arrows point beyond."""
+    """Draws levels as horizontal lines, with names and numbers on the right. An arrow marks a level beyond the axis."""
     low, high = axes.get_ylim()
     ordered = sorted(levels.items(), key=lambda item: item[1])
     places = [min(max((value - low) / (high - low), 0.0), 1.0) for _, value in ordered]
@@ -348,7 +348,7 @@ def _draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
 
 
 def _saved(figure: Canvas, folder: Path, name: str, title: str, caption: str) -> Figure:
-    figure.draw_without_rendering()  # finds the layout, which takes as long as painting: once for both files
+    figure.draw_without_rendering()  # computes the layout once for both files, because it takes as long as painting
     figure.set_layout_engine(None)
     write_figure(folder / f"{name}.png", figure, dpi=150, facecolor="white", metadata={"Software": None})
     path = folder / f"{name}.svg"

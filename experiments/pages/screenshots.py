@@ -1,4 +1,4 @@
-"""Pictures of a report as a browser shows it, for a page about it."""
+"""Takes pictures of a report in a browser, for a page about it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jobrec_gym.whole_files import whole_file
 __all__ = ["VIEWS", "take_screenshots"]
 
 VIEWS = {"report.png": (1_400, 1_750), "report_phone.png": (390, 1_500)}
-"""Files, and how much of the page's top they show: width and height in CSS pixels."""
+"""Files with the size of the part of the page that they show, from its top: width and height in CSS pixels."""
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_NARROWEST = 600  # of a window; a narrower page stands in a frame, and the rest is cut off
+_NARROWEST = 600  # least width of a window; a narrower page is put into a frame, and the rest is cut off
 _FRAME = '<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>'
 
 
@@ -26,7 +26,7 @@ def take_screenshots(page: Path, folder: Path) -> list[Path]:
     Raises:
         RunError: If there is no Chromium, or it makes no picture.
     """
-    from PIL import Image  # of the extra `render`, which comes with `experiments`
+    from PIL import Image  # in the extra `render`, which is part of the extra `experiments`
 
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
@@ -49,7 +49,7 @@ def take_screenshots(page: Path, folder: Path) -> list[Path]:
                 raise RunError(f"`screenshots`: {browser} made no picture: {done.stderr.strip()[-200:]}")
             with Image.open(whole) as picture:
                 shown = picture.crop((0, 0, width, height)).convert("RGB")
-            # A page of few colours is half as large with a palette.
+            # The page has few colours, so a palette halves the file.
             with whole_file(folder / name) as place:
                 shown.quantize(256).save(place, format="PNG", optimize=True)
             pictures.append(folder / name)

@@ -1,4 +1,4 @@
-"""What a section of the report is: its place, what it needs and what it draws."""
+"""A section of the report: its place, the data it needs, and the content it draws."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Table:
     """A table of the page.
 
     Attributes:
-        header: Names of the columns; the first one is of words.
-        rows: Cells, as they are written.
-        note: Below it.
+        header: Names of the columns; the first column holds words.
+        rows: Cells as texts.
+        note: Text below the table.
         n_agents: The number of rows that are agents; the rows below them are references. ``None``: all rows are agents.
         n_words: The number of first columns that hold words; they are aligned left.
     """
@@ -33,7 +33,7 @@ class Table:
     n_words: int = 1
 
     def parts(self, most_columns: int) -> list[Table]:
-        """Tables of at most ``most_columns`` columns; each has the columns of words, and the last one the note."""
+        """The table as parts of at most ``most_columns`` columns. Each has the columns of words, the last the note."""
         numbers = range(self.n_words, len(self.header))
         room = max(1, most_columns - self.n_words)
         if len(numbers) <= room:
@@ -57,7 +57,7 @@ class Poster(NamedTuple):
     """A picture as wide as the page.
 
     Attributes:
-        alt: What it shows, in words.
+        alt: A description in words, for screen readers.
         png: base64 of the PNG file.
     """
 
@@ -70,11 +70,11 @@ class Content:
     """The content of a section.
 
     Attributes:
-        words: What there is to know before one looks.
-        tables: Shown first.
-        figures: Shown behind; ``None`` where a figure has no data.
-        heading: In place of the section's title, which stays in the navigation.
-        poster: Above all else.
+        words: An introduction.
+        tables: The tables, which stand first.
+        figures: The figures, which stand after the tables; ``None`` for a figure without data.
+        heading: A heading that replaces the section's title, which stays in the navigation.
+        poster: A picture above all else.
     """
 
     words: str = ""
@@ -85,7 +85,7 @@ class Content:
 
     @property
     def pictures(self) -> list[Figure]:
-        """The figures that there is data for."""
+        """The figures that have data."""
         return [figure for figure in self.figures if figure is not None]
 
 
@@ -94,18 +94,17 @@ class Section(Generic[Found]):
     """A part of the page. A file of :mod:`experiments.pages.sections` declares one under the name ``SECTION``.
 
     Attributes:
-        name: Of its anchor.
-        title: Its heading, and what the navigation calls it.
-        order: Sections stand by rising order. The project's own sections have multiples of ten, so there is room
-            between them.
-        needs: Finds what is to be drawn. Where that is nothing (None, False, or empty), the section is in neither page
-            nor navigation.
-        draw: Makes what stands in it, given what ``needs`` found, and writes its figures into the folder of the data.
-        without: A sentence under "What was run" that says why the section is missing; empty says nothing.
+        name: Name of its anchor.
+        title: Its heading, and its name in the navigation.
+        order: Sections stand in ascending order. The project's own sections leave room between their numbers.
+        needs: Function that finds the data to draw. If it finds nothing (None, False, or empty), the section is left
+            out of the page and of the navigation.
+        draw: Function that makes the content from what ``needs`` found, and writes figures into the folder of the data.
+        without: A sentence under "What was run" that says why the section is missing; empty for none.
         once: Whether it appears once on the page, instead of once for each comparison of runs that are scored on the
             same pairs.
         of_pairs: Whether it is about single recommendations. If so, ``without`` is not written for runs that are scored
-            by episodes because answers move the applicant.
+            by episodes because answers change the applicant.
 
     Example:
         >>> from experiments.pages.data import has_values
@@ -124,6 +123,6 @@ class Section(Generic[Found]):
     of_pairs: bool = False
 
     def content(self, data: ReportData) -> Content | None:
-        """What stands in it; ``None`` where there is nothing to draw. What it needs is found once."""
+        """The content of the section; ``None`` if there is nothing to draw. ``needs`` is called once."""
         found = self.needs(data)
         return self.draw(data, found) if found else None

@@ -1,4 +1,4 @@
-"""Whether seeds tell two agents apart, in words."""
+"""Verdicts in words on whether the seeds of a study tell two agents apart."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _Scores = Mapping[tuple[int, str], float]
 
 
 class Difference(NamedTuple):
-    """A mean difference over seeds, and how sure it is.
+    """A mean difference over seeds, and its interval.
 
     Attributes:
-        mean: Ours less theirs.
-        half: Half of the interval around it; infinite for one seed.
-        n_seeds: Seeds that both have.
+        mean: Our score less theirs.
+        half: Half the width of the interval; infinite for one seed.
+        n_seeds: Number of seeds that both have.
     """
 
     mean: float
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 
     @property
     def side(self) -> int:
-        """1 where we are above, -1 below, 0 where the seeds do not tell."""
+        """1 if we are above, -1 if below, 0 if the seeds do not tell."""
         return 0 if abs(self.mean) <= self.half else 1 if self.mean > 0 else -1
 
     def __str__(self) -> str:
@@ -54,9 +54,9 @@ class Headline(NamedTuple):
     """The result in a sentence or two.
 
     Attributes:
-        headline: Empty if no agent learns, or nothing can be scored.
-        side: ``"above"`` or ``"below"`` the cosine where the seeds tell; else empty, and the sentence stands in a
-            neutral box.
+        headline: The sentence; empty if no agent learns, or nothing can be scored.
+        side: ``"above"`` or ``"below"`` the cosine if the seeds tell. Otherwise it is empty, and the sentence stands in
+            a neutral box.
     """
 
     headline: str
@@ -64,7 +64,7 @@ class Headline(NamedTuple):
 
 
 def headline_of(data: ReportData) -> Headline:
-    """The learner of the highest mean against the cosine and against the other learners."""
+    """The headline about the learner with the highest mean, compared with the cosine and with other learners."""
     learners, cosine = data.learners, data.references["cosine"]["score"]
     if not learners or cosine is None:
         return Headline("", "")
@@ -91,12 +91,12 @@ def headline_of(data: ReportData) -> Headline:
 
 
 def difference_of(differences: Sequence[float]) -> Difference:
-    """A mean difference with Student's 95 % interval, which is wide where seeds are few.
+    """A mean difference with Student's 95 % interval, which is wide if seeds are few.
 
     A bootstrap of two seeds would only give their two values as ends.
 
     Args:
-        differences: Of each seed.
+        differences: The difference of each seed.
     """
     n = len(differences)
     if n == 0:
@@ -109,7 +109,7 @@ def difference_of(differences: Sequence[float]) -> Difference:
 
 
 def against(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
-    """The difference of two groups' held-out scores, seed by seed, on the same pairs and truth alone."""
+    """The difference of two groups' held-out scores, paired by seed, only on the same pairs and truth."""
     left, right = _scores(ours), _scores(theirs)
     return difference_of([left[key] - right[key] for key in left if key in right])
 
@@ -121,7 +121,7 @@ def against_cosine(ours: Sequence[Run]) -> Difference:
 
 
 def _scores(runs: Sequence[Run]) -> _Scores:
-    """The score of each seed; a mean where a seed stands twice in the group."""
+    """The score of each seed; the mean if a seed occurs twice in the group."""
     scores: dict[tuple[int, str], list[float]] = {}
     for run in runs:
         score = run.summary["held_out"]["score"]

@@ -1,4 +1,4 @@
-"""Rates over windows of equal length, because the rows of a curve are at unequal distances."""
+"""Means over windows of equal length, because the rows of a learning curve are at unequal distances."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Tables = Mapping[str, Sequence[pd.DataFrame]]
 
 
 def window_length(tables: Tables) -> float:
-    """The length of the windows of some learning curves, in interactions; 0 where no curve has two rows.
+    """The length of the windows of some learning curves, in interactions; 0 if no curve has two rows.
 
-    It is their widest step, stretched so that whole windows fill the shortest curve.
+    It is the largest distance of two rows, stretched so that whole windows fill the shortest curve.
     """
     positions = [table[_AT].to_numpy(np.float64) for runs in tables.values() for table in runs if len(table) > 1]
     if not positions:
@@ -30,17 +30,17 @@ def window_length(tables: Tables) -> float:
 def equal_windows(tables: Tables, column: str, length: float, sums: bool = False) -> dict[str, list[pd.DataFrame]]:
     """Means of a column over windows of one length, at the windows' ends.
 
-    A row holds the mean since the row before. Within a row every interaction counts the same, so that a window that
-    ends between two rows takes its share of the second. A window in which the column is nowhere known is left out.
+    A row holds the mean since the previous row. All interactions of a row count the same, so a window that ends between
+    two rows takes its share of the second. A window in which the column is not known at all is left out.
 
     Args:
         tables: Learning curves.
-        column: What is averaged.
-        length: Of the windows, see :func:`window_length`.
-        sums: Whether the column is a sum so far, whose growth an interaction is wanted.
+        column: The column that is averaged.
+        length: Length of the windows, see :func:`window_length`.
+        sums: Whether the column is a cumulative sum. The result is then its growth for each interaction.
 
     Returns:
-        For each run a table of ``interactions`` and the column; without rows where the run has none.
+        For each run a table of ``interactions`` and the column. It has no rows if the run lacks the column.
     """
     return {label: [_windows(table, column, length, sums) for table in runs] for label, runs in tables.items()}
 
@@ -56,7 +56,7 @@ def _windows(table: pd.DataFrame, column: str, length: float, sums: bool) -> pd.
     known = ~np.isnan(growth)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, growth, 0.0))])
     weight = np.concatenate([[0.0], np.cumsum(np.where(known, steps, 0.0))])
-    # A length that does not divide the curve leaves a rest at its end, and rounding must not make one.
+    # A length that does not divide the curve leaves a remainder at its end. Rounding must not cause one.
     n = int((at[-1] - at[0]) / length + 1e-9)
     ends = at[0] + length * np.arange(n + 1)
     earned, counted = np.diff(np.interp(ends, at, total)), np.diff(np.interp(ends, at, weight))

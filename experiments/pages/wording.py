@@ -37,7 +37,7 @@ _SAMPLERS = {
 
 
 def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
-    """What agents are asked to do: ``"..., 10 candidates drawn uniformly, ..."``."""
+    """The task of the agents in words: ``"..., 10 candidates drawn uniformly, ..."``."""
     env, evaluation = config["env"], config["evaluation"]
     sampler = _SAMPLERS.get(str(env["candidate_sampler"]), str(env["candidate_sampler"]))
     k = "all" if env["candidate_sampler"] == "all" else f"{env['num_candidates']:,}"
@@ -65,7 +65,7 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
 
 
 def agent_in_words(config: Mapping[str, Any]) -> str:
-    """Who learns, from what, after which pre-training."""
+    """The agent in words: its class, its reward, and its pre-training."""
     algo = config["algo"]
     name = _class_of(algo["_target_"])
     if name in _OPPONENTS:
@@ -83,7 +83,7 @@ def agent_in_words(config: Mapping[str, Any]) -> str:
 
 
 def over_seeds(runs: Sequence[Run]) -> dict[str, Any]:
-    """The config of runs that differ by their seeds alone, with all of them in each entry of that name: ``"0, 1"``."""
+    """The config of runs that differ only by their seeds. Each entry ``seed`` lists all of them: ``"0, 1"``."""
 
     def merged(configs: Sequence[Any], key: str = "") -> Any:
         first = configs[0]
@@ -97,13 +97,13 @@ def over_seeds(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _class_of(target: str) -> str:
-    """A class's name, with that of the method that makes it: ``"DynaQ.plus"``."""
+    """The name of a class, or of a class and its method that makes an object: ``"DynaQ.plus"``."""
     *_, owner, name = f".{target}".split(".")
     return f"{owner}.{name}" if owner[:1].isupper() else name
 
 
 def reward_in_words(config: Mapping[str, Any]) -> str:
-    """What an agent is paid while it learns."""
+    """The reward of an agent while it learns, in words."""
     reward = config["reward"]
     if reward["_target_"] is None:
         own = config["env"].get("simulator")
@@ -128,7 +128,7 @@ def reward_in_words(config: Mapping[str, Any]) -> str:
 
 
 def simulator_in_words(spec: Mapping[str, Any]) -> str:
-    """Who decides: ``"the planted rules (seed 0, noise 0.5)"``."""
+    """A simulator in words: ``"the planted rules (seed 0, noise 0.5)"``."""
     name = spec["_target_"].rpartition(".")[2]
     if name == "LLMSimulator":
         return f"the language model {spec['model']}"
@@ -140,13 +140,13 @@ def simulator_in_words(spec: Mapping[str, Any]) -> str:
 
 
 def truth_in_a_word(config: Mapping[str, Any]) -> str:
-    """What the truth of a run is called in a table: ``"planted"``."""
+    """The name of a run's truth in a table: ``"planted"``."""
     name: str = truth_spec(config)["_target_"].rpartition(".")[2]
     return {"RuleSimulator": "planted", "RecordedSimulator": "recorded", "CosineTruth": "cosine"}.get(name, name)
 
 
 def command_of(runs: Sequence[Run]) -> str:
-    """The command that makes some runs again, which differ by their seeds alone."""
+    """The command that makes some runs again. The runs differ only by their seeds."""
     values: dict[str, list[str]] = {}
     for run in runs:
         for item in run.summary.get("overrides", []):

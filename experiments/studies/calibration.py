@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["NOVELTY", "draw_by_novelty", "reward_calibration"]
 
 NOVELTY = ("tried pair", "both met, not together", "met applicant, new job", "new applicant, met job", "both new")
-"""Met are the applicants who came and the jobs that were recommended while learning."""
+"""Kinds of pairs. An applicant was *met* if they came while learning, a job if it was recommended while learning."""
 
 METRICS = ("r2", "coverage", "spread")
-_Z = 1.6448536269514722  # of a central 90 % interval of the normal distribution
+_Z = 1.6448536269514722  # half width of the central 90 % interval, in standard deviations of a normal distribution
 
 
 @command(config_path="../../conf", config_name="calibration")
 def main(cfg: DictConfig) -> None:
-    """Trains each learner anew, prints a row for each kind of pair, and writes ``calibration.json``."""
+    """Trains each learner again, prints a row for each kind of pair, and writes ``calibration.json``."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.intervals import interval, interval_cell
     from experiments.studies.relearning import learners_of, relearn
@@ -67,9 +67,9 @@ def reward_calibration(trained: Relearned, n_pairs: int, seed: int = 0) -> dict[
     """How well a world model predicts the expected rewards of pairs, by their novelty.
 
     Returns:
-        For each kind of :data:`NOVELTY` that there is: ``r2``, of predictions against expected rewards; ``coverage``,
-        the share of expected rewards inside of the central 90 % interval of the prediction; ``spread``, the mean
-        standard deviation of a prediction.
+        For each kind of :data:`NOVELTY` that has pairs: ``r2`` of predictions against expected rewards; ``coverage``,
+        the share of expected rewards within the central 90 % interval of the prediction; ``spread``, the mean standard
+        deviation of a prediction.
     """
     result = {}
     for kind, (applicants, jobs) in draw_by_novelty(trained, n_pairs, np.random.default_rng(seed)).items():
@@ -120,7 +120,7 @@ def draw_by_novelty(
 def _predicted(
     trained: Relearned, applicants: NDArray[np.int64], jobs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and spread (n,) of the rewards of pairs, each put to the agent as a decision with this one candidate."""
+    """Mean and spread (n,) of the rewards of pairs. Each is shown to the agent as a decision with one candidate."""
     model, market = trained.model, trained.setup.market
     k = model.policy.layout.n_candidates
     shown = np.repeat(jobs[:, None], k, axis=1)

@@ -1,4 +1,4 @@
-"""What there is to learn in a setting, as a card: figures of several seeds, and the page that shows them."""
+"""The card of a setting, which shows what there is to learn in it: figures of several seeds, and their page."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ Obs = Mapping[str, NDArray[Any]]
 
 POLICIES = ("random", "cosine")
 _TERM_OF_FEATURE = {"hard_coverage": "hard_skills", "soft_coverage": "soft_skills", "seniority": "seniority"}
-"""The part of the planted utility that a pair feature is."""
+"""Pair features, and the part of the planted utility that each of them is."""
 
 _TRAINING = 5_000_000
-"""Where the seeds of the pairs begin that supervised learners are told; apart from those of held-out pairs."""
+"""First seed of the training pairs of supervised learners. Held-out pairs have other seeds."""
 
 _GRID = 400
-"""Applicants and jobs whose every pair is looked at for the variance of rewards, at most."""
+"""Most applicants, and most jobs, whose pairs are all used for the variance of rewards."""
 
 
 class World(NamedTuple):
     """One seed of a setting.
 
     Attributes:
-        market: Where applicants and jobs come from.
-        truth: What recommendations are worth; see :class:`experiments.runs.evaluation.Truth`.
+        market: The market of the applicants and jobs.
+        truth: The simulator that knows expected rewards; see :class:`experiments.runs.evaluation.Truth`.
         told: n random pairs of training applicants and jobs, as the environment shows them.
-        rewards: float64 (n,), what each earned once.
-        shown: The candidates of m held-out applicants, k each, (m * k) pairs, as the environment shows them.
-        expected: float64 (m, k), what they are worth.
-        vectors: What a learner knows of applicants and jobs.
+        rewards: float64 (n,), one noisy reward of each of these pairs.
+        shown: The k candidates of each of m held-out applicants, (m * k) pairs, as the environment shows them.
+        expected: float64 (m, k), expected rewards of these candidates.
+        vectors: The vectors of applicants and jobs that a learner reads.
     """
 
     market: LabourMarket
@@ -69,17 +69,17 @@ class World(NamedTuple):
     vectors: Vectors
 
     def score(self, values: Floats) -> float:
-        """Normalised score, 0 random and 1 the oracle, of the candidates of highest value; values are (m * k,)."""
+        """Normalised score (0 random, 1 the oracle) of choosing the candidates with the highest values (m * k,)."""
         chosen = values.reshape(self.expected.shape).argmax(axis=1)
         earned = self.expected[np.arange(len(chosen)), chosen]
         return normalised_score(earned, self.expected.mean(axis=1), self.expected.max(axis=1))
 
 
 def seeds_from(first: int, n_seeds: int) -> list[int]:
-    """So many seeds, from the first one on.
+    """``n_seeds`` consecutive seeds, from the first one on.
 
     Raises:
-        RunError: If it is none.
+        RunError: If ``n_seeds`` is not a whole number of 1 or more.
     """
     if not isinstance(n_seeds, int) or n_seeds < 1:
         raise RunError(f"`n_seeds` must be 1 or more, got {n_seeds!r}.")
@@ -87,14 +87,14 @@ def seeds_from(first: int, n_seeds: int) -> list[int]:
 
 
 def make_card(setups: Sequence[Setup], n_pairs: Sequence[int]) -> dict[str, Any]:
-    """All figures of a card, in plain JSON; those of ``by_seed`` seed by seed.
+    """All figures of a card, in plain JSON. ``by_seed`` has the figures of each seed.
 
     Args:
-        setups: A run of the setting, seed by seed.
-        n_pairs: Of how many noisy rewards the supervised learners are told, rising.
+        setups: A run of the setting for each seed.
+        n_pairs: Numbers of noisy rewards that supervised learners are trained on, ascending.
 
     Raises:
-        RunError: If the numbers of pairs are none, or answers move the applicants of the setting.
+        RunError: If ``n_pairs`` is wrong, or answers change the applicants of the setting.
     """
     if setups[0].is_career:
         raise RunError(
@@ -135,7 +135,10 @@ def make_world(setup: Setup, n_told: int) -> World:
 
     Args:
         setup: The run.
-        n_told: Pairs that learners are told.
+        n_told: Number of training pairs.
+
+    Raises:
+        RunError: If the simulator gives no decisions.
     """
     market, options, evaluation = setup.market, setup.env_options, setup.evaluation_options
     truth: Any = setup.truth
@@ -144,7 +147,7 @@ def make_world(setup: Setup, n_told: int) -> World:
 
     obs, applicant_ids, candidate_ids = _first_observations(market, options, n_told, _TRAINING + n_told * setup.seed)
     rng = np.random.default_rng(setup.seed)
-    # Any of the candidates: a sampler may order them.
+    # A random candidate of each set, because a sampler may order them.
     which = rng.integers(candidate_ids.shape[1], size=n_told)
     rows = np.arange(n_told)
     told = ShownPairs(applicant_ids, candidate_ids[rows, which], _numbers(obs)[rows, which])
@@ -165,11 +168,11 @@ def make_world(setup: Setup, n_told: int) -> World:
 
 
 def utility_variance(world: World) -> dict[str, Any] | None:
-    """The parts of the planted utility's variance, over the told pairs; ``None`` if no utility is planted.
+    """The parts of the planted utility's variance, over the training pairs; ``None`` if no utility is planted.
 
     Returns:
-        ``parts``: the share of each; ``covariances``: the share of their covariances, so that all shares sum up to 1;
-        ``noise``: the variance of the noise of one answer, against that of the utility.
+        ``parts``: the share of each part; ``covariances``: the share of their covariances, so that all shares sum up to
+        1; ``noise``: the variance of the noise of one answer, relative to that of the utility.
     """
     if not hasattr(world.truth, "terms"):
         return None
@@ -180,11 +183,11 @@ def utility_variance(world: World) -> dict[str, Any] | None:
 
 
 def reward_variance(world: World) -> dict[str, float]:
-    """The parts of one reward's variance: shares that sum up to 1.
+    """The parts of one reward's variance, as shares that sum up to 1.
 
     Returns:
-        ``job``, ``applicant``: of the mean expected rewards of jobs and of applicants; ``pair``: of the rest of the
-        expected rewards; ``noise``: of rewards around their expectation.
+        ``job`` and ``applicant``: the shares of the mean expected rewards of jobs and of applicants; ``pair``: the
+        share of the rest of the expected rewards; ``noise``: the share of rewards around their expectation.
     """
     told = world.told
     applicants, jobs = (
@@ -203,8 +206,8 @@ def ranking_scores(world: World) -> dict[str, Any]:
     """Scores of rankings that do not learn from rewards.
 
     Returns:
-        ``parts``: for each part of a planted utility ``alone`` and, with all parts before it, ``together``; and, by
-        name, the scores of rankings that need no part.
+        ``parts``: for each part of a planted utility the score of ranking by it ``alone``, and ``together`` with all
+        parts before it. The other entries are scores of rankings by other quantities, by name.
     """
     shown, told = world.shown, world.told
     parts: dict[str, dict[str, float]] = {}
@@ -228,7 +231,7 @@ def ranking_scores(world: World) -> dict[str, Any]:
 
 
 def supervised_scores(world: World, sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Scores of :data:`~experiments.studies.supervised.SUPERVISED`, one for each number of noisy rewards told."""
+    """Scores of :data:`~experiments.studies.supervised.SUPERVISED`, one for each number of noisy rewards."""
     return {
         name: [
             world.score(
@@ -379,13 +382,13 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _first_observations(market: LabourMarket, options: Mapping[str, Any], n: int, seed: int) -> tuple[Obs, Ids, Ids]:
-    """What n environments of seeds ``seed + i`` show first, with applicants (n,) and candidates (n, k)."""
+    """The first observations of n environments with seeds ``seed + i``, with applicants (n,) and candidates (n, k)."""
     obs, infos = JobRecVectorEnv(num_envs=n, market=market, **options).reset(seed=seed)
     return obs, infos["applicant_id"], infos["candidate_ids"]
 
 
 def _numbers(obs: Obs) -> Floats:
-    """Pair features of n observations, (n, k, p); p is 0 where none are shown."""
+    """Pair features of n observations, (n, k, p); p is 0 if none are shown."""
     if "pairs" in obs:
         return obs["pairs"].astype(np.float64)
     return np.zeros((*obs["candidates"].shape[:2], 0))

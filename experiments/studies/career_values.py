@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.career_values``: what the best policy earns in a career, and the best bandit."""
+"""``python -m experiments.studies.career_values``: what the best policy and the best bandit earn in a career."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ _COMPARED = ("best", "myopic", "cosine")
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """What a policy earns in an episode.
+    """The return of a policy in an episode.
 
     Attributes:
-        mean: Over applicants.
-        error: Standard error of the mean, that of the sampled candidate sets.
-        n: How many applicants.
+        mean: Mean over applicants.
+        error: Standard error of the mean, due to the sampled candidate sets.
+        n: Number of applicants.
     """
 
     mean: float
@@ -103,12 +103,12 @@ def returns_of(
     """Exact returns of policies, by name.
 
     Args:
-        changes: Numbers of ``CareerDynamics``, ``reach`` of the simulator, ``horizon``.
+        changes: Changed numbers: those of ``CareerDynamics``, ``reach`` of the simulator, ``horizon``.
         env: Other arguments of the environment.
-        applicant_ids: (n,), over whom means are taken.
-        policies: As in :class:`~jobrec_gym.oracle.CareerOracle`.
-        n_sets: As there.
-        progress: Is told of each applicant of each policy.
+        applicant_ids: (n,), the applicants over whom means are taken.
+        policies: Names of policies, see :class:`~jobrec_gym.oracle.CareerOracle`.
+        n_sets: Number of candidate sets, see :class:`~jobrec_gym.oracle.CareerOracle`.
+        progress: Display that is updated for each applicant of each policy.
     """
     numbers = dict(changes)
     horizon = numbers.pop("horizon", EPISODE_STEPS)
@@ -142,7 +142,7 @@ def policies_table(by_start: Mapping[str, Mapping[str, Return]]) -> Table:
 
 
 def variants_table(by_variant: Mapping[str, Mapping[str, Return]]) -> Table:
-    """A row for each variant: what the best policy earns, and which share of it the others do."""
+    """A row for each variant: the best policy's return, and the share of it that each other policy earns."""
     rows = []
     for name, returns in by_variant.items():
         best = returns["best"]

@@ -1,4 +1,4 @@
-"""The runs of ``experiments.career``: a learner on ``JobRecCareer-v0``, evaluated on others as it learns."""
+"""The runs of ``experiments.career``: learners on ``JobRecCareer-v0``, evaluated on held-out applicants."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _EPISODES_SEED = 4_000_000
 _PAIRS = ("pairs", "progress")
 _VARIED = "dynaq_plus"
 _INSTALLED_BY = {"sb3_contrib": "sb3-contrib>=2.9,<3"}
-"""What pip calls packages of opponents that come with no extra of this project."""
+"""Names for pip of packages that opponents need, by their import name. No extra of this project has them."""
 
 
 def plan_of(options: Options) -> list[dict[str, Any]]:
-    """The runs that a config asks for, each in plain JSON, equal for equal work.
+    """The runs that a config asks for, each in plain JSON. Runs of equal work are equal.
 
     Raises:
         RunError: If a learner is not defined, points do not ascend from 0, or there is no policy to compare with.
@@ -97,12 +97,12 @@ def left_out(options: Options) -> dict[str, str]:
 
 
 def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str, Any]:
-    """Does the runs that a folder lacks, and returns all results, in plain JSON.
+    """Makes the runs that a folder lacks, and returns all results, in plain JSON.
 
-    A finished run is kept together with its plan. If its plan has changed, it is done again.
+    A finished run is kept together with its entry of the plan. If the entry has changed, the run is made again.
 
     Args:
-        plan: As in :func:`plan_of`.
+        plan: See :func:`plan_of`.
         folder: Where results are kept.
         n_jobs: How many processes.
     """
@@ -126,7 +126,10 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
 
 
 def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
-    """Environments for an entry of a plan, one for each held-out applicant, and who they are; the same for all."""
+    """Environments for an entry of a plan, one for each held-out applicant, and the applicants' rows.
+
+    The applicants are the same for all learners.
+    """
     people = _people(_training_env(asked, split="test"), asked["n_applicants"])
     simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
     arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": simulator}
@@ -134,18 +137,18 @@ def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
 
 
 def evaluated(model: Any, asked: Options, envs: gym.vector.VectorEnv, people: NDArray[np.int64]) -> dict[str, Any]:
-    """What an agent's greedy policy earns with held-out applicants, an episode each, equal whenever it is asked.
+    """Results of an agent's greedy policy in an episode with each held-out applicant. Repeated calls give the same.
 
     Args:
-        model: With ``predict``; ``None`` for the most similar job.
+        model: An agent with ``predict``; ``None`` for the most similar job.
         asked: An entry of a plan.
-        envs: As in :func:`held_out`.
-        people: Who is in them.
+        envs: See :func:`held_out`.
+        people: The rows of the applicants in ``envs``.
 
     Returns:
         ``return``, the mean sum of rewards; ``levels``, the shares of applicants whose highest level was 1 to 5;
-        ``left``, the share that left, and ``left_by``, by numbers of steps that by then; ``steps``, the mean length;
-        ``one``, the career of one applicant, see :meth:`~experiments.runs.careers.Careers.one`.
+        ``left``, the share that left; ``left_by``, the share that had left after some numbers of steps; ``steps``, the
+        mean length; ``one``, the career of one applicant, see :meth:`~experiments.runs.careers.Careers.one`.
     """
     predict = cosine_choice(envs.unwrapped.action_features) if model is None else model.predict
     if model is not None and asked["learner"].get("shows") == "pairs":
@@ -159,12 +162,12 @@ def _told(careers: Careers) -> dict[str, Any]:
 
 
 def _of_pairs(predict: Predict) -> Predict:
-    """Who is shown ``pairs`` and ``progress`` alone."""
+    """A policy that is shown only ``pairs`` and ``progress``."""
     return lambda observation, **others: predict({key: observation[key] for key in _PAIRS}, **others)
 
 
 def table_of(study: Mapping[str, Any]) -> Table:
-    """A row a learner: the mean share of the best policy's return, and the worst seed's, at each point."""
+    """A row for each learner: its mean share of the best policy's return, and the worst seed's, at each point."""
     shares = _shares(study)
     points = sorted({point for by_point in shares.values() for point in by_point})
     rows = []
@@ -180,9 +183,9 @@ def table_of(study: Mapping[str, Any]) -> Table:
 
 
 def careers_table(study: Mapping[str, Any]) -> Table:
-    """A row for each exact policy and each learner after its last interaction: how far applicants come, and who leaves.
+    """A row for each exact policy and learner: shares of applicants by highest level, and shares that left.
 
-    Of results that an earlier version kept there are levels alone.
+    Learners are taken after their last interaction. Results of an earlier version have levels only.
     """
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in study["runs"]:
@@ -193,7 +196,7 @@ def careers_table(study: Mapping[str, Any]) -> Table:
     by = list(kept[0]) if kept else []
     rows = []
     for name, parts in found.items():
-        known = [told["levels"] for told in parts if told["levels"]]  # dynamics of one's own may know none
+        known = [told["levels"] for told in parts if told["levels"]]  # a user's dynamics may have no levels
         levels = np.transpose(known).tolist() if known else [[]] * len(SENIORITY_LEVELS)
         left = [[told["left_by"][steps] for told in parts if "left_by" in told] for steps in by]
         cells = [f"{np.mean(shares):.3f}" if shares else "" for shares in (*levels, *left)]
@@ -203,11 +206,11 @@ def careers_table(study: Mapping[str, Any]) -> Table:
 
 
 def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> Figure | None:
-    """One applicant's level over time under the best policy and some learners, of the first seed, as SVG and PNG.
+    """Draws one applicant's level over time under the best policy and some learners, for the first seed.
 
     Args:
-        study: As in :func:`run_plan`.
-        names: Of the learners, in this order.
+        study: See :func:`run_plan`.
+        names: Names of the learners, in the order of the legend.
         folder: Receives ``one_career.png`` and ``one_career.svg``.
     """
     first = study["runs"][0]["asked"]["seed"]
@@ -224,7 +227,7 @@ def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> 
 
 
 def figure_of(study: Mapping[str, Any], path: Path) -> None:
-    """Shares of the best policy's return over interactions; a band from the worst to the best seed."""
+    """Draws shares of the best policy's return over interactions, with a band from the worst to the best seed."""
     figure, axis = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
     for name, by_point in _shares(study).items():
         points = sorted(by_point)
@@ -246,7 +249,7 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
 
 
 def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
-    """By name and point a share for each seed; exact policies and cosine have the point 0."""
+    """Name -> point -> the share of each seed. Exact policies and cosine have only the point 0."""
     runs = study["runs"]
     best_name = next(run["asked"]["oracle"] for run in runs if "oracle" in run["asked"])
     best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == best_name}
@@ -263,12 +266,12 @@ def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
 
 
 def _name_of(asked: Options) -> str:
-    """What a run's learner, or exact policy, is called."""
+    """The name of a run's learner or exact policy."""
     return f"{asked['oracle']} policy, exact" if "oracle" in asked else asked["name"]
 
 
 def _done(asked: dict[str, Any]) -> dict[str, Any]:
-    """One entry of a plan."""
+    """Makes the run of one entry of a plan; returns its results."""
     th.set_num_threads(1)
     if "oracle" in asked:
         env = _training_env(asked, split="test")

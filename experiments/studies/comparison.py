@@ -43,12 +43,12 @@ from experiments.studies.study import IN_WORDS, Study
 __all__ = ["UNRESOLVED", "Comparison", "Plan", "level_table", "plan_of", "run_missing", "tell"]
 
 UNRESOLVED = ("define", "variants")
-"""Options whose interpolations are of ``conf/train.yaml``."""
+"""Options whose interpolations refer to ``conf/train.yaml``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was asked for; see ``conf/coldstart.yaml``, whose entries these are."""
+    """The options of a comparison: entries of ``conf/coldstart.yaml``, which explains them."""
 
     name: str
     learners: list[str]
@@ -69,13 +69,13 @@ class Comparison:
 
 
 class Plan(NamedTuple):
-    """What is to be compared.
+    """The plan of a comparison.
 
     Attributes:
-        learners: By name, in the order of the tables.
-        settings: Overrides of each, by name.
-        runs: By setting and learner, one a seed.
-        points: Of each setting, the interactions after which its learners are scored.
+        learners: Learners by name, in the order of the tables.
+        settings: Overrides of each setting, by name.
+        runs: Runs by setting and learner, one for each seed.
+        points: Interactions after which learners are scored, by setting.
     """
 
     learners: dict[str, Learner]
@@ -85,7 +85,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(asked: Comparison) -> Plan:
-    """Which learners are compared in which settings; what cannot run is left out, and a line says so.
+    """Plans which learners are compared in which settings. A learner that cannot run is left out with a line.
 
     Raises:
         RunError: If a name is unknown, or nothing is left.
@@ -111,7 +111,7 @@ def plan_of(asked: Comparison) -> Plan:
     runs: dict[tuple[str, str], list[StudyRun]] = {}
     points: dict[str, list[int]] = {}
     for setting, overrides in settings.items():
-        # One error is that of the setting, or of what all have in common, where it meets every learner.
+        # Learners with the same error are reported in one line. If all have it, it is due to the setting.
         errors: dict[str, list[str]] = {}
         for name in (name for name in learners if name in asked.only_in.get(setting, learners)):
             every = [*overrides, *length, *asked.common]
@@ -132,7 +132,7 @@ def plan_of(asked: Comparison) -> Plan:
 
 
 def _learners(asked: Comparison) -> dict[str, Learner]:
-    """The learners that are asked for, by name; who defines one wants to see it."""
+    """The chosen learners by name, with all that the user defines."""
     definitions = asked.define
     names = dict.fromkeys([*asked.learners, *definitions])
     require_known("learners", names, [*known_learners(), *definitions], "conf/learner")
@@ -142,7 +142,7 @@ def _learners(asked: Comparison) -> dict[str, Learner]:
 
 
 def run_missing(plan: Plan, n_jobs: int) -> int:
-    """Runs what is not finished, and takes learners whose run failed out of the plan; returns how many runs failed."""
+    """Makes unfinished runs, and removes learners with a failed run from the plan; returns how many runs failed."""
     owners = {run.folder: key for key, runs in plan.runs.items() for run in runs}
     missing = [run for runs in plan.runs.values() for run in runs if not run.finished]
     if len(missing) < len(owners):
@@ -155,7 +155,7 @@ def run_missing(plan: Plan, n_jobs: int) -> int:
             progress.update()
             if error is not None:
                 n_failed += 1
-                # The first one of its learner is told: the other seeds fail for the same reason.
+                # Only the learner's first failure is reported, because other seeds fail for the same reason.
                 if plan.runs.pop(owners[run.folder], None) is not None:
                     setting, name = owners[run.folder]
                     tqdm.write(f"{setting}: {name} left out: {error}", file=sys.stderr)
@@ -167,12 +167,12 @@ def run_missing(plan: Plan, n_jobs: int) -> int:
 
 
 def tell(plan: Plan, asked: Comparison, command: str) -> None:
-    """Prints the tables and writes numbers and figures, of the whole study and of each setting.
+    """Prints the tables, and writes numbers and figures of the whole study and of each setting.
 
     Args:
-        plan: Whose runs are finished.
-        asked: What it was made of.
-        command: That asked for it.
+        plan: The plan, whose runs are finished.
+        asked: The options from which the plan was made.
+        command: The command that was typed.
     """
     folder = Path(asked.folder)
     made_by = {
@@ -221,7 +221,7 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
 
 
 def _commits_of(plan: Plan) -> dict[str, str]:
-    """The commit that made the runs of each learner; several, where a study went on with other code."""
+    """The commit that made the runs of each learner, or several if a study continued with other code."""
     commits: dict[str, dict[str, None]] = {}
     for (_, name), runs in plan.runs.items():
         of_learner = commits.setdefault(name, {})
@@ -231,7 +231,7 @@ def _commits_of(plan: Plan) -> dict[str, str]:
 
 
 def _tables(study: Study, reference: str | None) -> list[Table]:
-    """Means, interquartile means, and differences from one learner: the first where another one is not there."""
+    """Tables of means, of interquartile means, and of differences to the reference, or to the first learner."""
     names = list(study.scores)
     tables = [study.table(), study.iqm_table()]
     if len(names) > 1:
@@ -244,11 +244,11 @@ def _named(setting: str, header: Sequence[str]) -> list[str]:
 
 
 def level_table(studies: Mapping[str, Study], axis: str) -> Table:
-    """Each learner's mean score at the end, and its regret, by level.
+    """A table of each learner's mean score at the end and its regret, by level.
 
     Args:
-        studies: By level.
-        axis: What the levels are of.
+        studies: The study of each level.
+        axis: The quantity that has these levels.
     """
     some = next(iter(studies.values()))
     header = [f"mean score after {some.points[-1]:,}; {axis}", *studies, *(f"regret, {level}" for level in studies)]

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Overlap = Literal["good", "poor"]
 
 GOAL = (0.93, 0.97)
-"""Where the coverage of 95 % intervals of SNIPS and DR is to be, at an effective sample size of 200 or more."""
+"""Goal for the coverage of 95 % intervals of SNIPS and DR, at an effective sample size of 200 or more."""
 
 _N_JOBS, _N_CANDIDATES, _N_DECISIONS, _NOISE = 200, 10, 5, 0.5
 _SETS, _ANSWERS = 1, 2
@@ -34,7 +34,7 @@ _SAVED_EVERY = 25
 
 @command(config_path="../../conf", config_name="coverage")
 def main(cfg: DictConfig) -> None:
-    """Estimates a policy's value on many planted logs, prints how often it is in the interval, and writes the JSON."""
+    """Estimates a policy's value on many planted logs, prints how often intervals contain it, and writes the JSON."""
     folder = Path(cfg.folder)
     planted = PlantedLogs(cfg.n_people, cfg.seed)
     cells: dict[tuple[str, int], dict[str, Any]] = {}
@@ -68,13 +68,14 @@ def main(cfg: DictConfig) -> None:
 class PlantedLogs:
     """A population of decisions whose exact values are known, and logs that are drawn from it.
 
-    Each person of the population has five candidate sets of ten of 200 jobs; a log draws people with replacement and
-    has all their decisions. Good overlap: the log's policy is half uniform and half a softmax of the cosine, the one to
-    be valued a softmax of shared skills and seniority. Poor: both are greedy with epsilon .1.
+    Each person of the population has five candidate sets, each of ten of 200 jobs. A log draws people with replacement
+    and has all their decisions. With good overlap, the log's policy is half uniform and half a softmax of the cosine,
+    and the policy to be valued is a softmax of shared skills and seniority. With poor overlap, both policies are greedy
+    with epsilon .1.
 
     Args:
         n_people: Size of the population.
-        seed: Of market, truth, sets and logs.
+        seed: Seed of market, truth, sets and logs.
     """
 
     n_people: int
@@ -82,17 +83,17 @@ class PlantedLogs:
 
     @cached_property
     def market(self) -> LabourMarket:
-        """Where they live."""
+        """The market of the population."""
         return load_market("default", n_jobs=_N_JOBS, n_applicants=self.n_people, seed=self.seed)
 
     @cached_property
     def truth(self) -> Any:
-        """Who answers."""
+        """The simulator that answers, bound to the market."""
         return RuleSimulator(seed=self.seed, noise=_NOISE).bind(self.market)
 
     @cached_property
     def people(self) -> NDArray[np.int64]:
-        """Whose each decision is, (n,)."""
+        """The person of each decision, (n,)."""
         return np.repeat(np.arange(self.n_people), _N_DECISIONS)
 
     @cached_property
@@ -103,12 +104,12 @@ class PlantedLogs:
 
     @cached_property
     def numbers(self) -> NDArray[np.float32]:
-        """What the regressions of DM and DR read, of all pairs (people, jobs, p): computed once for all logs."""
+        """Inputs of the regressions of DM and DR for all pairs, (people, jobs, p), computed once for all logs."""
         return pair_numbers(self.market, np.arange(self.n_people)[:, None], np.arange(_N_JOBS))
 
     @cached_property
     def chances(self) -> dict[str, tuple[Floats, Floats]]:
-        """Of each candidate of each decision, (n, 10): by the log's policy, and by the one to be valued."""
+        """Probabilities (n, 10) of the candidates by the log's policy, and by the policy to be valued, by overlap."""
         shown = self.numbers[self.people[:, None], self.sets].astype(np.float64)
         cosine, shared = _standard(shown[..., :2].sum(axis=-1)), _standard(shown[..., 2:].sum(axis=-1))
         return {
@@ -150,19 +151,19 @@ def run_cell(
     file: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Estimates on logs of one kind; those that the file has already are not made again.
+    """Makes estimates on logs of one kind. Those that the file already has are read from it.
 
     Args:
-        planted: Where logs come from.
+        planted: The population from which logs are drawn.
         overlap: ``"good"`` or ``"poor"``.
         size: Recommendations in a log.
         n_logs: How many logs.
-        n_resamples: Of each bootstrap.
-        file: Gets the results every 25 logs.
-        progress: Is told of each log.
+        n_resamples: Resamples of each bootstrap.
+        file: File that gets the results after every 25 logs.
+        progress: Display that is updated for each log.
 
     Returns:
-        ``exact``, the value that is estimated, and ``logs``: of each log ``size`` (the effective sample size) and, by
+        ``exact``, the value that is estimated, and ``logs``. Each log has ``size`` (the effective sample size) and, by
         method, value, low and high.
     """
     about = {"overlap": overlap, "size": size, "n_resamples": n_resamples, "people": planted.n_people}
@@ -197,7 +198,7 @@ def run_cell(
 
 
 def coverage_table(cells: dict[tuple[str, int], dict[str, Any]]) -> Table:
-    """A row for each kind of log: how large it is in effect, and each method's coverage and mean width."""
+    """A row for each kind of log, with its mean effective sample size, and each method's coverage and mean width."""
     header = [
         "overlap, size",
         "logs",

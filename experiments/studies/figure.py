@@ -1,4 +1,4 @@
-"""The figure of a study: scores at the left, regret at the right, every line labelled where it ends."""
+"""The figure of a study, with scores on the left and regret on the right. Each line has its label at its end."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from matplotlib import pyplot as plt
 __all__ = ["MOST_DRAWN", "plot_learning", "plot_levels", "plot_settings", "spread"]
 
 MOST_DRAWN = 6
-"""More lines than that cannot be told apart at the size of a README."""
+"""Most lines of a figure. More cannot be told apart at the size of a README."""
 
 COLOURS = ("#000000", "#c8500a", "#0072b2", "#00805c", "#a03078", "#8a6a00")
-"""One a line; dark enough to be read as text, and told apart by the colour-blind."""
+"""Colours of the lines. They are dark enough for text, and colour-blind people can tell them apart."""
 
-_WIDTH, _HEIGHT, _DPI = 8.0, 2.9, 200  # inches; shown 800 pixels wide a point of type is 1.4 pixels
+_WIDTH, _HEIGHT, _DPI = 8.0, 2.9, 200  # in inches; at a width of 800 pixels a point of type is 1.4 pixels
 _SIZE = 10.0
-_CAPTION = 118  # letters a line
+_CAPTION = 118  # letters in a line
 
 
 def plot_settings(studies: Mapping[str, Study], labels: Mapping[str, str], drawn: Sequence[str], path: Path) -> None:
-    """A row of two axes a setting: mean score over interactions, and regret; bands and bars are 95 % intervals.
+    """Draws a row of two axes for each setting: mean score over interactions, and regret, with 95 % intervals.
 
     Args:
-        studies: By the name of the setting.
-        labels: Of the learners, by name.
-        drawn: Which learners, at most :data:`MOST_DRAWN`; one that a study lacks is left out there.
-        path: Of the PNG.
+        studies: The study of each setting, by name.
+        labels: Labels of the learners, by name.
+        drawn: The learners to draw, at most :data:`MOST_DRAWN`. A learner that a study lacks is left out of its row.
+        path: Path of the PNG.
     """
     with plt.rc_context({"font.size": _SIZE}):
         size = (_WIDTH, _HEIGHT * len(studies) + 0.3)
@@ -65,14 +65,14 @@ def plot_settings(studies: Mapping[str, Study], labels: Mapping[str, str], drawn
 def plot_levels(
     studies: Mapping[str, Study], axis: str, labels: Mapping[str, str], drawn: Sequence[str], path: Path
 ) -> None:
-    """Mean score at the end, and regret, over settings that differ by one thing; bands are 95 % intervals.
+    """Draws mean score at the end, and regret, over settings that are levels of one quantity, with 95 % intervals.
 
     Args:
-        studies: By level, in order.
-        axis: What the levels are of.
-        labels: As in :func:`plot_settings`.
-        drawn: As in :func:`plot_settings`.
-        path: As in :func:`plot_settings`.
+        studies: The study of each level, in order.
+        axis: The quantity that has these levels.
+        labels: See :func:`plot_settings`.
+        drawn: See :func:`plot_settings`.
+        path: See :func:`plot_settings`.
     """
     some = next(iter(studies.values()))
     styles = _styles(some, labels, drawn)
@@ -99,12 +99,12 @@ def plot_levels(
 
 
 def plot_learning(scores: Mapping[str, pd.Series], caption: str, path: Path) -> None:
-    """The score of single runs over interactions.
+    """Draws the scores of single runs over interactions.
 
     Args:
-        scores: Of each learner, at most :data:`MOST_DRAWN`, by interactions.
-        caption: Below the axes.
-        path: Of the PNG.
+        scores: Scores of each learner, indexed by interactions; at most :data:`MOST_DRAWN` learners.
+        caption: Text below the axes.
+        path: Path of the PNG.
     """
     with plt.rc_context({"font.size": _SIZE}):
         figure, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT + 1.0), layout="constrained")
@@ -121,7 +121,7 @@ def plot_learning(scores: Mapping[str, pd.Series], caption: str, path: Path) -> 
 
 
 def spread(positions: Sequence[float], gap: float) -> NDArray[np.float64]:
-    """Positions (n,) moved as little as it takes for no two to be nearer than ``gap``; their order stays."""
+    """Positions (n,) moved as little as possible, so that no two are nearer than ``gap``. Their order stays."""
     order = np.argsort(positions, kind="stable")
     steps = gap * np.arange(len(order))
     moved = np.empty(len(order))
@@ -130,14 +130,14 @@ def spread(positions: Sequence[float], gap: float) -> NDArray[np.float64]:
 
 
 def _styles(study: Study, labels: Mapping[str, str], drawn: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Label and colour of each learner that is drawn; a colour stands for the same one in every setting."""
+    """Label and colour of each drawn learner. A learner has the same colour in every setting."""
     return {name: (labels[name], colour) for name, colour in zip(drawn, COLOURS, strict=False) if name in study.scores}
 
 
 def _curves(
     axes: Any, ticks: Sequence[str], bounds: Mapping[str, NDArray[np.float64]], styles: Mapping[str, tuple[str, str]]
 ) -> None:
-    """A line and its band for each learner, ``bounds`` (3, n_ticks)."""
+    """Draws a line and its band for each learner. ``bounds`` (3, n_ticks) are middle, low and high."""
     at = np.arange(len(ticks))
     for name, (middle, low, high) in bounds.items():
         label, colour = styles[name]
@@ -148,7 +148,7 @@ def _curves(
 
 
 def _bars(axes: Any, bounds: Mapping[str, NDArray[np.float64]], styles: Mapping[str, tuple[str, str]]) -> None:
-    """A dot, its interval and its value for each learner, the least on top; ``bounds`` (3,)."""
+    """Draws a dot, its interval and its value for each learner, the smallest on top. ``bounds`` has shape (3,)."""
     best_last = sorted(bounds, key=lambda name: -bounds[name][0])
     for row, name in enumerate(best_last):
         middle, low, high = bounds[name]
@@ -172,7 +172,7 @@ def _frame(axes: Any, grid: str) -> None:
 
 
 def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
-    """Writes the label of each line where it ends, in its colour; labels that would overlap move apart."""
+    """Writes the label of each line at its end, in its colour. Labels that would overlap are moved apart."""
     written = []
     for axes in all_axes:
         for line in axes.get_lines():
@@ -187,7 +187,7 @@ def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
                 annotation_clip=False,
                 arrowprops={
                     "arrowstyle": "-",
-                    "relpos": (0, 0.5),  # from where the label begins: it would cross the others
+                    "relpos": (0, 0.5),  # from the label's beginning, so that it does not cross other labels
                     "color": line.get_color(),
                     "linewidth": 0.6,
                     "shrinkA": 0,
@@ -195,7 +195,7 @@ def _label_ends(figure: Any, all_axes: Sequence[Any]) -> None:
                 },
             )
             written.append((axes, text))
-    # The layout makes room for the labels first; only then is it known how many points lie between two ends.
+    # The layout must make room for the labels first. Only then is the distance between two ends known.
     figure.draw_without_rendering()
     for axes in all_axes:
         texts = [text for of, text in written if of is axes]

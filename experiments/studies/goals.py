@@ -25,7 +25,7 @@ PAIR_PRIOR, FIXED_PAIR_PRIOR = "dynaq_plus_pair_prior", "pair_prior"
 TUNED, COSINE, BLOCKS, GP = "dynaq_tuned", "cosine", "linear_blocks", "gp"
 
 BEFORE = "before"
-"""In place of a setting: `dynaq_plus` in `vectors`, on the same seeds, as it was at commit b433fb5."""
+"""Stands in place of a setting for `dynaq_plus` as it was at commit b433fb5, in `vectors`, on the same seeds."""
 
 EVERYWHERE = ("vectors", "profile", "profile_noisy", "board", "sparse", "generator", "onet", "recorded")
 PRIOR_MISLEADS = ("misled", "contrary")
@@ -34,22 +34,22 @@ VERDICTS = "goals.json"
 HOLDS, FAILS, MISSING = "holds", "fails", "missing"
 
 Studies = Mapping[str, Study]
-"""By setting."""
+"""The study of each setting."""
 
 Judgement = tuple[bool, str]
-"""Whether a goal holds, and the figures that say so."""
+"""Whether a goal holds, and the figures that show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Something that is to come out of a study.
+    """A goal for the results of the studies.
 
     Attributes:
-        name: Its number in the list of goals, and what it is about.
-        what: Must be so.
-        needs: Learners that it is judged by, in each setting.
+        name: Its number in the list of goals, and its subject.
+        what: The condition, in words.
+        needs: The learners that are needed to judge it, by setting.
         until: Interactions that the studies must reach.
-        judge: Looks at the studies.
+        judge: Function that judges the studies.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Goal:
 
 
 class Verdict(NamedTuple):
-    """What became of a goal: it `holds`, it `fails`, or something that it needs is `missing`: figures then say what."""
+    """The verdict on a goal: it `holds`, it `fails`, or something that it needs is `missing`, which `figures` names."""
 
     goal: str
     what: str
@@ -70,7 +70,7 @@ class Verdict(NamedTuple):
 
 @command(config_path="../../conf", config_name="goals")
 def main(cfg: DictConfig) -> None:
-    """Prints and writes a verdict with its figures for each goal, and says what makes what is missing."""
+    """Prints and writes a verdict with its figures for each goal, and prints the command for what is missing."""
     folder = Path(cfg.folder)
     try:
         studies = read_studies(folder, None if cfg.before is None else Path(cfg.before), cfg.reps)
@@ -97,15 +97,15 @@ def main(cfg: DictConfig) -> None:
 
 
 def read_studies(folder: Path, before: Path | None, reps: int) -> dict[str, Study]:
-    """What ``experiments.coldstart`` left of each setting in its folder.
+    """Reads the study of each setting from a folder of ``experiments.coldstart``.
 
     Args:
-        folder: Holds a folder a setting, each with its ``coldstart.json``.
-        before: Holds the ``coldstart.json`` that is put under :data:`BEFORE`.
+        folder: A folder that has a folder for each setting, with its ``coldstart.json``.
+        before: A folder with the ``coldstart.json`` for :data:`BEFORE`.
         reps: Bootstrap samples.
 
     Raises:
-        RunError: If there is no study, or one of them is not whole.
+        RunError: If there is no study, or a study is not whole.
     """
     studies = {file.parent.name: _study_in(file, reps) for file in sorted(folder.glob(f"*/{COLDSTART}"))}
     if not studies:
@@ -116,7 +116,7 @@ def read_studies(folder: Path, before: Path | None, reps: int) -> dict[str, Stud
         file = before / COLDSTART
         if not file.is_file():
             raise RunError(f"`before`: there is no {file}.")
-        # That commit wrote no CPU seconds, and none are asked for.
+        # The study of that commit has no CPU seconds, and the goals do not need them.
         studies[BEFORE] = _study_in(file, reps, cpu_seconds={})
     return studies
 
@@ -125,7 +125,7 @@ def _study_in(file: Path, reps: int, **instead: Any) -> Study:
     """The study that a file holds, with some of its entries replaced.
 
     Raises:
-        RunError: If it is not whole, or holds none.
+        RunError: If the file is not whole, or holds no study.
     """
     way_out = "Make it anew by experiments.coldstart."
     content = {**read_json(file, way_out), **instead}
@@ -143,7 +143,7 @@ def command_of(settings: Sequence[str], folder: Path) -> str:
 
 
 def judge(goal: Goal, studies: Studies) -> Verdict:
-    """What became of a goal, by the studies of each setting."""
+    """The verdict on a goal, from the studies of each setting."""
     if missing := [words for _, words in _missing(goal, studies)]:
         return Verdict(goal.name, goal.what, MISSING, "; ".join(missing))
     holds, figures = goal.judge(studies)
@@ -151,7 +151,7 @@ def judge(goal: Goal, studies: Studies) -> Verdict:
 
 
 def _missing(goal: Goal, studies: Studies) -> Iterator[tuple[str, str]]:
-    """Settings in which a goal needs what is not there, and what that is."""
+    """Settings in which something is missing that a goal needs, with the missing thing in words."""
     for setting, learners in goal.needs.items():
         study = studies.get(setting)
         if setting == BEFORE:
@@ -221,7 +221,7 @@ def _regret_of_gp(studies: Studies) -> Judgement:
     study = studies["vectors"]
     variants = [name for name in study.regret if name == GP or name.startswith(f"{GP}_")]
     best = min(variants, key=lambda name: study.regret[name].mean())
-    # No more than 3 % above, with the upper end of the 95 % interval on the safe side.
+    # At most 3 % above, even at the upper end of the 95 % interval.
     _, _, high = paired_difference(study.regret[OURS], 1.03 * study.regret[best], study.reps)
     ratio = float(study.regret[OURS].mean() / study.regret[best].mean())
     return high <= 0, f"{ratio:.3f} of {best}'s; less 1.03 times it at most {high:+.1f} at 95 %"
@@ -292,7 +292,7 @@ def _above_blocks(setting: str) -> Goal:
 
 
 def _above(setting: str, other: str, margin: float, from_point: int = 0) -> Callable[[Studies], Judgement]:
-    """Our mean at no checkpoint from one on below another's, but for a margin."""
+    """A judge of whether our mean is, from a point on, nowhere more than a margin below that of another learner."""
 
     def judged(studies: Studies) -> Judgement:
         study = studies[setting]
@@ -350,7 +350,7 @@ def _length(setting: str) -> int:
 
 
 def _deepest(below: NDArray[np.float64], points: Sequence[int]) -> tuple[float, int]:
-    """How far below at worst, and after how many interactions; from ``below`` (n_points,)."""
+    """The largest of ``below`` (n_points,), and the number of interactions at that point."""
     at = int(below.argmax())
     return float(below[at]), points[at]
 
@@ -410,7 +410,7 @@ GOALS = (
     Goal("7 dynaq_tuned: profile", "above cosine after 1,500", {"profile": (TUNED, COSINE)}, 1500, _tuned_above_cosine),
     Goal("8 CPU", "at most 5 ms an interaction in vectors", {"vectors": (OURS,)}, 1500, _cpu),
 )
-"""What is to come out of ``experiments.coldstart preset=full``, in the order of the table."""
+"""The goals for the results of ``experiments.coldstart preset=full``, in the order of the table."""
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ __all__ = ["JUDGES", "PlantedPolicy", "judges_table", "run_judge"]
 Floats = NDArray[np.float64]
 
 JUDGES = ("planted truth", "planted truth, 30 % shuffled", "recorded model", "all shuffled")
-"""Who judges, from one who knows the mean reward of each pair to one who knows nothing."""
+"""The judges, from one that knows the mean reward of each pair to one that knows nothing."""
 
 _N_CANDIDATES = 10
 
 
 @command(config_path="../../conf", config_name="judges", kept="every judge that is finished, in {folder}")
 def main(cfg: DictConfig) -> None:
-    """Estimates a policy's value from many small samples, prints how often intervals hold it, and writes the JSON."""
+    """Estimates a policy's value from many small samples, prints how often intervals contain it, writes the JSON."""
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(cfg.folder)
     if min(options["sizes"]) < 3 or cfg.n_judged < max(options["sizes"]):
@@ -58,11 +58,13 @@ def main(cfg: DictConfig) -> None:
 
 
 class PlantedPolicy:
-    """The job of highest cosine among ten of the recorded market's forty, and applicants by the planted truth.
+    """A policy whose exact value is known: it takes the job of highest cosine among ten of the recorded market's forty.
+
+    Applicants answer by the planted truth.
 
     Args:
-        seed: Of the truth.
-        noise: Of its answers.
+        seed: Seed of the truth.
+        noise: Noise of the answers.
 
     Attributes:
         expected: Exact mean reward of each pair, (n_applicants, n_jobs).
@@ -77,7 +79,7 @@ class PlantedPolicy:
         self.expected: Floats = self._truth.expected_reward(people[:, None], jobs)
         said: Floats = RecordedSimulator().bind(market).expected_reward(people[:, None], jobs)
         self.judges = dict(zip(JUDGES, (self.expected, self._shuffled(0.3), said, self._shuffled(1.0)), strict=True))
-        # The r-th best of m jobs is the best of ten of them if the other nine are of those behind it.
+        # The r-th best of m jobs is the best of a set of ten if the other nine are all worse than it.
         n_behind = len(jobs) - 1 - np.arange(len(jobs))
         chances = np.array([math.comb(n, _N_CANDIDATES - 1) for n in n_behind]) / math.comb(len(jobs), _N_CANDIDATES)
         ranked = np.take_along_axis(self.expected, np.argsort(-self._cosine, axis=1, kind="stable"), axis=1)
@@ -90,14 +92,14 @@ class PlantedPolicy:
         return flat.reshape(self.expected.shape)
 
     def recommendations(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Applicants (n,), and what the policy recommends to each (n,)."""
+        """Applicants (n,), and the job that the policy recommends to each (n,)."""
         people = rng.integers(len(self._cosine), size=n)
         sets = rng.random((n, self._cosine.shape[1])).argpartition(_N_CANDIDATES, axis=1)[:, :_N_CANDIDATES]
         best = self._cosine[people[:, None], sets].argmax(axis=1)
         return people, sets[np.arange(n), best]
 
     def answers(self, people: NDArray[np.int64], jobs: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-        """What recommendations earn, (n,)."""
+        """Noisy rewards of recommendations, (n,)."""
         keys = rng.integers(0, 2**63, size=len(jobs)).astype(np.uint64)
         reward: Floats = self._truth.feedback(people, jobs, keys).reward
         return reward
@@ -106,20 +108,20 @@ class PlantedPolicy:
 def run_judge(
     planted: PlantedPolicy, judge: str, sizes: list[int], n_judged: int, n_draws: int, seed: int, noise: float
 ) -> dict[str, list[float]]:
-    """Intervals of one judge.
+    """Coverage and width of the intervals with one judge.
 
     Args:
         planted: The policy and its exact value.
         judge: One of :data:`JUDGES`.
-        sizes: How many real answers there are.
-        n_judged: How many recommendations are judged, the answered ones among them.
-        n_draws: How often all is drawn anew.
-        seed: Of the draws.
-        noise: As of ``planted``.
+        sizes: Numbers of real answers.
+        n_judged: How many recommendations are judged, including the answered ones.
+        n_draws: How many samples are drawn for each size.
+        seed: Seed of the draws.
+        noise: The noise of ``planted``; not used here.
 
     Returns:
-        By size, as text: the coverage of the answers alone and of the powered interval, their mean widths, and the
-        judge's mean weight.
+        By size (a text): the coverage of the interval from the answers alone, and of the interval with the judge
+        (prediction-powered inference); their mean widths; and the judge's mean weight.
     """
     table = planted.judges[judge]
     found = {}

@@ -26,19 +26,19 @@ _SEEDS = re.compile(r"\d+(-\d+)?( \d+(-\d+)?)*")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a learner reached in a setting.
+    """The result of a learner in a setting.
 
     Attributes:
-        setting: As in ``conf/setting``, or a variant that the command knows.
-        learner: As in ``conf/learner``, or a name of one's own.
-        score: On held-out applicants at the end, mean over seeds: 0 is a random choice, 1 the oracle.
+        setting: A name in ``conf/setting``, or a variant that the command defines.
+        learner: A name in ``conf/learner``, or a name of your own.
+        score: Score on held-out applicants at the end, mean over seeds: 0 is a random choice, 1 the oracle.
         regret: Cumulative expected regret while learning, mean over seeds.
-        regret_low: Where its 95 % interval begins.
-        regret_high: Where it ends.
-        interactions: How many the learner had.
-        seeds: Such as ``200-209``, or ``0 1 5``.
-        commit: Of the code, at least 7 hexadecimal digits.
-        command: Makes the row.
+        regret_low: Lower end of its 95 % interval.
+        regret_high: Upper end of its 95 % interval.
+        interactions: Number of the learner's interactions.
+        seeds: A text such as ``200-209``, or ``0 1 5``.
+        commit: Commit of the code, at least 7 hexadecimal digits.
+        command: The command that makes the row.
     """
 
     setting: str
@@ -54,17 +54,17 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no two rows have in common."""
+        """Setting and learner, which no two rows share."""
         return self.setting, self.learner
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-"""Of the file, in this order."""
+"""Columns of the file, in this order."""
 
 
 @command(config_path="../../conf", config_name="leaderboard")
 def main(cfg: DictConfig) -> None:
-    """Puts the rows of the results in place of those that they replace, and the tables into the page."""
+    """Adds the rows of the results to the file, in place of older ones, and writes the tables into the page."""
     out, page = Path(cfg.out), Path(cfg.page)
     try:
         n_rows, n_made = update([Path(file) for file in cfg.results], out, page)
@@ -74,18 +74,18 @@ def main(cfg: DictConfig) -> None:
 
 
 def update(results: Sequence[Path], out: Path, page: Path) -> tuple[int, int]:
-    """Writes the file and the page anew; rows that the results do not make stay.
+    """Writes the file and the page again. Rows of other settings and learners are kept.
 
     Args:
         results: Files that ``experiments.coldstart`` wrote.
-        out: The file, which need not be there yet.
-        page: The page with the two marks.
+        out: The file, which need not exist yet.
+        page: The page with the two marks between which the tables stand.
 
     Returns:
-        How many rows there are, and how many of them the results made.
+        The number of rows, and the number of rows that come from the results.
 
     Raises:
-        RunError: For a result, a file or a page that is not as it must be; nothing is written then.
+        RunError: If a result, the file or the page is wrong. Nothing is written then.
         OSError: If a file cannot be read or written.
     """
     kept = {row.key: row for row in read_rows(out)} if out.is_file() else {}
@@ -99,14 +99,14 @@ def update(results: Sequence[Path], out: Path, page: Path) -> tuple[int, int]:
 
 
 def rows_of(result: Mapping[str, Any], file: str) -> Iterator[Row]:
-    """What a file of ``experiments.coldstart`` says of each learner in each setting, in the order of its tables.
+    """The rows of each learner in each setting of a file of ``experiments.coldstart``, in the order of its tables.
 
     Args:
         result: The file's content.
         file: Its name, for errors.
 
     Raises:
-        RunError: If there is no table of mean scores in it.
+        RunError: If the file has no table of mean scores, or a wrong cell.
     """
     tables = [table for table in result.get("tables", ()) if table["header"][0].endswith(": mean score after")]
     if not tables:
@@ -142,8 +142,7 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of the file.
 
     Raises:
-        RunError: For the first cell that is not as it must be, with its line, and for two rows of one learner in one
-            setting.
+        RunError: For the first wrong cell, with its line, and for two rows of one learner in one setting.
     """
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream, strict=True)
@@ -207,7 +206,7 @@ def _check(row: Row, where: str) -> None:
 
 
 def table_of(rows: Sequence[Row]) -> str:
-    """The file: rows as comma-separated values."""
+    """The content of the file: rows as comma-separated values."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -216,7 +215,7 @@ def table_of(rows: Sequence[Row]) -> str:
 
 
 def page_of(text: str, rows: Sequence[Row]) -> str:
-    """A page with the tables between its two marks: one a setting, the best score first.
+    """The text of a page with the tables between its two marks: one for each setting, the best score first.
 
     Raises:
         RunError: If the page lacks its marks.
@@ -243,7 +242,7 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
 
 
 def _command_of(whole: str, setting: str, learner: str) -> str:
-    """What a command of many learners and settings is for one of them."""
+    """The command for one learner in one setting, from a command for many."""
     words = [word for word in whole.split() if not word.startswith(("learners=", "settings=", "draw=", "folder="))]
     if setting != "onet":  # the only one whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
@@ -251,7 +250,7 @@ def _command_of(whole: str, setting: str, learner: str) -> str:
 
 
 def _in_short(seeds: Sequence[int]) -> str:
-    """Such as ``200-209``."""
+    """Seeds as a short text such as ``200-209``."""
     whole = list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 and list(seeds) == whole else " ".join(map(str, seeds))
 

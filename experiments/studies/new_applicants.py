@@ -27,12 +27,12 @@ _SEED = 3_000_000
 
 
 class OneApplicantEnv(JobRecVectorEnv):
-    """``JobRecVectorEnv`` to which always the same applicant comes.
+    """A ``JobRecVectorEnv`` whose applicant is always the same.
 
     Args:
-        applicant_id: Who.
-        own_seed: Of every reset, whatever seed that is given; ``None`` for the given one.
-        **kwargs: Those of ``JobRecVectorEnv``.
+        applicant_id: Row of the applicant.
+        own_seed: Seed of every reset, in place of the given one; ``None`` for the given one.
+        **kwargs: Arguments of ``JobRecVectorEnv``.
     """
 
     def __init__(self, applicant_id: int, own_seed: int | None = None, **kwargs: Any):
@@ -41,13 +41,13 @@ class OneApplicantEnv(JobRecVectorEnv):
         self._own_seed = own_seed
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes; equal ones for every learner where the seed is its own."""
+        """Starts episodes. With ``own_seed`` they are the same for every learner."""
         return super().reset(seed=seed if self._own_seed is None else self._own_seed, options=options)
 
 
 @command(config_path="../../conf", config_name="new_applicants")
 def main(cfg: DictConfig) -> None:
-    """Trains each learner on others, lets it meet new applicants, prints the IQM over seeds, writes the JSON."""
+    """Trains each learner on other applicants, lets it meet new ones, prints the IQM over seeds, writes the JSON."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.intervals import interval, interval_cell
     from experiments.studies.relearning import learners_of, relearn
@@ -84,17 +84,17 @@ def main(cfg: DictConfig) -> None:
 def adaptation(trained: Relearned, n_applicants: int, points: list[int], n_pairs: int) -> NDArray[np.float64]:
     """Normalised score with new applicants, after some numbers of interactions with each of them.
 
-    Every applicant gets a copy of the agent, with its replay, that has met none of the others. Its score is taken on
-    candidate sets of that applicant that it does not learn from.
+    Every new applicant gets a copy of the agent, with its replay, that has met no other new applicant. It is scored on
+    candidate sets of this applicant from which it does not learn.
 
     Args:
         trained: The agent.
-        n_applicants: Of the test split, drawn by a fixed seed.
-        points: Interactions with the applicant, ascending.
-        n_pairs: Candidate sets that an applicant's score is taken on.
+        n_applicants: How many applicants of the test split, drawn by a fixed seed.
+        points: Numbers of interactions with the applicant, ascending.
+        n_pairs: Number of candidate sets for an applicant's score.
 
     Returns:
-        (n_points,), over all applicants.
+        Scores (n_points,) over all applicants.
     """
     from experiments.studies.relearning import AtInteractions
 

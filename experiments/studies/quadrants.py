@@ -21,7 +21,7 @@ QUADRANTS = {
     "known applicants, new jobs": {"split": "train", "job_split": "test"},
     "new applicants, new jobs": {"split": "test", "job_split": "test"},
 }
-"""Known are those of the training splits; a learner has met only some of them."""
+"""Splits of each quadrant. Applicants and jobs of the training splits count as known; a learner has met a part."""
 
 
 @command(config_path="../../conf", config_name="quadrants")

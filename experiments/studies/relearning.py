@@ -1,4 +1,4 @@
-"""Learners after a number of interactions, trained again with all that a saved agent leaves out."""
+"""Trains learners again for a number of interactions, because a saved agent has no replay."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Relearned(NamedTuple):
     """An agent that was trained in this process.
 
     Attributes:
-        setup: Its run, with the market where it learned and the truth there.
-        model: With its replay.
-        interactions: What it was paid for; ``None`` if nothing.
+        setup: Its run, with the market and the truth.
+        model: The agent with its replay.
+        interactions: The interactions that it learned from; ``None`` if there are none.
     """
 
     setup: Setup
@@ -33,15 +33,16 @@ class Relearned(NamedTuple):
 
 
 def relearn(run: Run, interactions: int, trust: bool = False) -> Relearned:
-    """Trains the agent of a finished run again; the same seed gives the same agent.
+    """Trains the agent of a finished run again. The same seed gives the same agent.
 
     Args:
         run: A finished run.
-        interactions: How many.
-        trust: As in :func:`~experiments.runs.saved.load_run`.
+        interactions: How many interactions.
+        trust: See :func:`~experiments.runs.saved.load_run`.
 
     Raises:
-        RunError: If it was pre-trained, which is not done again, or its config could run code of others.
+        RunError: If the run was pre-trained, which is not supported here, or its config could run code of others and is
+            not trusted.
     """
     require_trust(run.config, run.folder, trust, loads_agent=False)
     setup = build(run.config)
@@ -75,11 +76,13 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
 
 
 class AtInteractions(BaseCallback):
-    """Calls a function after some numbers of interactions, counted from here, with all updates done.
+    """Calls a function after some numbers of interactions, when all their updates are done.
+
+    Interactions are counted from the start of ``learn``.
 
     Args:
-        points: After how many.
-        call: With the number of them.
+        points: Numbers of interactions after which it is called.
+        call: The function. Its argument is the number of interactions.
     """
 
     def __init__(self, points: Iterable[int], call: Callable[[int], None]):

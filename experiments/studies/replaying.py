@@ -1,4 +1,4 @@
-"""Learners on a log: they learn its answers one by one, and are scored on people whom they never met."""
+"""Trains learners on the answers of a log, one by one, and scores them on people whom they never met."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _EPISODE = 10
 
 
 class AnsweredCandidates:
-    """Shows jobs that the person has answered, drawn again each time, so every recommendation has an answer.
+    """Samples candidates from the jobs that a person has answered, so that every recommendation has an answer.
 
     Args:
-        interactions: The log; everybody who may come has answered as many jobs as are shown.
+        interactions: The log. Every person in it must have answered at least as many jobs as are shown.
     """
 
     def __init__(self, interactions: Interactions):
@@ -72,14 +72,14 @@ def answered_jobs(interactions: Interactions) -> dict[int, Ids]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogSets:
-    """Fixed candidate sets of a log's people, all of whose answers are known, to be ranked.
+    """Fixed candidate sets of a log's people, which learners rank. The answers to all candidates are known.
 
     Attributes:
-        market: Where the ids are rows.
-        people: (n,), whose each set is.
-        sets: (n, k) jobs.
-        reward: (n, k), mean answer of each.
-        form: How a set is shown to an agent.
+        market: The market whose rows the ids are.
+        people: (n,), the person of each set.
+        sets: (n, n_candidates), ids of the jobs.
+        reward: (n, n_candidates), mean reward of each.
+        form: The form in which a set is shown to an agent.
         k: Cut-off of nDCG and hit rate.
         hit_above: A reward above it is a hit.
     """
@@ -103,10 +103,10 @@ class LogSets:
         hit_above: float,
         seed: int,
     ) -> LogSets:
-        """So many sets of each person who has answered ``n_candidates`` jobs or more.
+        """``n_sets`` sets of each person who has answered ``n_candidates`` jobs or more.
 
         Raises:
-            RunError: If nobody has, or no set has both hits and others.
+            RunError: If nobody has answered so many jobs, or no set has both hits and other jobs.
         """
         answered = {person: jobs for person, jobs in answered_jobs(log).items() if len(jobs) >= n_candidates}
         if not answered:
@@ -134,7 +134,7 @@ class LogSets:
         return LogSets(self.market, *parts, self.form, self.k, self.hit_above)
 
     def score(self, scores: Floats) -> dict[str, dict[int, float]]:
-        """Each metric by person, the mean over their sets, from scores (n, k); sets without a hit have no part."""
+        """Each metric by person, from scores (n, n_candidates): the mean over the person's sets that have a hit."""
         hits = self.reward > self.hit_above
         metrics = {
             "AUC": auc(scores, hits),
@@ -151,16 +151,16 @@ class LogSets:
         return result
 
     def score_agent(self, agent: Any) -> dict[str, dict[int, float]]:
-        """:meth:`score` of an agent's values."""
+        """:meth:`score` of an agent's Q-values."""
         observation = self.form(self.market, self.people, self.sets)
         return self.score(np.asarray(agent.q_values(observation), np.float64))
 
 
 def folds_of(people: Ids, n_folds: int, seed: int) -> Ids:
-    """A fold in [0, n_folds) for each of some people (n,); the sizes of folds differ by at most one.
+    """A fold in [0, n_folds) for each of some people (n,). The sizes of folds differ by at most one.
 
     Raises:
-        RunError: For fewer people than folds, or fewer than two folds.
+        RunError: If there are fewer people than folds, or fewer than two folds.
     """
     if not 2 <= n_folds <= len(people):
         raise RunError(f"`n_folds` must be in [2, {len(people)}], the people of the log, got {n_folds}.")
@@ -178,22 +178,22 @@ def replay_learner(
     seed: int,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[int, list[float]]]:
-    """How a learner ranks for people that it never met, after some numbers of answers of others.
+    """Scores a learner's rankings for people whom it never met, after some numbers of answers by other people.
 
-    In each fold a new one learns online: it is shown sets of the others' answered jobs, recommends one, and is told the
-    answer.
+    In each fold a new learner learns online. It is shown sets of jobs that the other people have answered, recommends
+    one, and is told the answer.
 
     Args:
-        make: Makes the learner on an environment, given the number of its fold.
-        log: Who answers.
-        sets: What is ranked.
-        points: Answers after which it is scored, ascending.
-        n_folds: Of people.
-        seed: Of folds and episodes.
-        done: Called after each fold.
+        make: Function that makes the learner from an environment and the number of the fold.
+        log: The log with the answers.
+        sets: The candidate sets to rank.
+        points: Numbers of answers after which the learner is scored, ascending.
+        n_folds: Number of folds of people.
+        seed: Seed of folds and episodes.
+        done: Function that is called after each fold.
 
     Returns:
-        By metric and person the scores at each point.
+        Metric -> person -> the score at each point.
     """
     people = np.unique(sets.people)
     fold_of = dict(zip(people.tolist(), folds_of(people, n_folds, seed).tolist(), strict=True))
@@ -219,13 +219,13 @@ def replay_learner(
 
 
 def replay_scores(scores: PairScores, sets: LogSets, n_points: int) -> dict[str, dict[int, list[float]]]:
-    """What ranks without learning, in the form of :func:`replay_learner`."""
+    """Scores of a ranking that does not learn, in the form of :func:`replay_learner`."""
     values = sets.score(scores(sets.people[:, None], sets.sets))
     return {metric: {who: [value] * n_points for who, value in people.items()} for metric, people in values.items()}
 
 
 def _env_of(log: Interactions, people: Ids, sets: LogSets) -> VectorEnv:
-    """Where these people come and answer as they did in the log."""
+    """An environment in which these people answer as they did in the log."""
     market = log.market
     theirs = LabourMarket(
         market.name,
@@ -254,7 +254,7 @@ def _env_of(log: Interactions, people: Ids, sets: LogSets) -> VectorEnv:
 
 
 def _mean_rewards(log: Interactions, people: Ids, sets: Ids) -> Floats:
-    """Mean answer (n, k) of pairs, all of which are answered."""
+    """Mean reward (n, n_candidates) of pairs, all of which are answered."""
     n_jobs = len(log.market.jobs)
     rows = np.flatnonzero(log.answered)
     pairs, place = np.unique(log.applicant_ids[rows] * n_jobs + log.job_ids[rows], return_inverse=True)

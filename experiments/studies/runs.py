@@ -53,13 +53,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Somebody who takes part in a study.
+    """A learner of a study.
 
     Attributes:
-        name: By which it is called, in tables and as the name of its folder.
-        overrides: What makes it, of ``experiments.train``.
-        label: What it is called in figures.
-        misled: Further overrides that negate its prior; none where it has no prior.
+        name: Its name in tables, and the name of its folder.
+        overrides: Overrides of ``experiments.train`` that define it.
+        label: Its name in figures.
+        misled: Further overrides that negate its prior; none if it has no prior.
         on_logs: Further overrides for the answers of a log, which are noisier than those of the laboratory.
     """
 
@@ -75,9 +75,9 @@ class StudyRun:
     """A run of a study.
 
     Attributes:
-        folder: Where it belongs.
-        setup: The run as it is to be.
-        overrides: What it was composed from.
+        folder: The run's folder.
+        setup: The run to make.
+        overrides: The overrides from which it was composed.
     """
 
     folder: Path
@@ -86,7 +86,7 @@ class StudyRun:
 
     @property
     def finished(self) -> bool:
-        """Whether its folder holds what this very config gives."""
+        """Whether the folder holds the finished run of this config."""
         return is_finished(self.folder, self.setup.config)
 
 
@@ -101,7 +101,7 @@ def known_settings() -> list[str]:
 
 
 def read_learner(name: str) -> Learner:
-    """What a file of ``conf/learner`` says. With ``base`` it is another one, changed by its own overrides."""
+    """The learner in a file of ``conf/learner``. With ``base`` it is another learner, changed by further overrides."""
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "learner" / f"{name}.yaml"))
     base = read_learner(content["base"]) if "base" in content else Learner("", (), "")
     further = {kind: tuple(content.get(kind, getattr(base, kind))) for kind in ("misled", "on_logs")}
@@ -109,15 +109,16 @@ def read_learner(name: str) -> Learner:
 
 
 def define_learner(name: str, definition: Any) -> Learner:
-    """A learner of one's own.
+    """A learner that the user defines.
 
     Args:
         name: Its name.
-        definition: A mapping with the ``_target_``, the dotted path of a class with SB3's verbs, and its arguments; it
-            is called with ``env``, ``gamma`` and ``seed`` beside them. Or a list of overrides of ``experiments.train``.
+        definition: A mapping with ``_target_``, the dotted path of a class with SB3's methods, and with arguments. The
+            class is called with these and ``env``, ``gamma`` and ``seed``. Or a list of overrides of
+            ``experiments.train``.
 
     Raises:
-        RunError: If it is neither.
+        RunError: If the definition is neither.
 
     Example:
         >>> define_learner("mine", {"_target_": "lab.Mine", "alpha": 0.3}).overrides
@@ -136,16 +137,16 @@ def define_learner(name: str, definition: Any) -> Learner:
 
 
 def require_known(argument: str, names: Iterable[str], known: Sequence[str], where: str) -> None:
-    """Lets known names pass.
+    """Refuses unknown names.
 
     Args:
-        argument: That gave the names, for the message.
-        names: To look at.
-        known: All there are.
-        where: They are listed.
+        argument: The argument that gave the names, for the message.
+        names: The names to check.
+        known: All known names.
+        where: The place that lists known names, for the message.
 
     Raises:
-        RunError: For the first one that is not known, with the one that it may have been meant for.
+        RunError: For the first unknown name, with the known name that may have been meant.
     """
     for name in names:
         if name not in known:
@@ -157,15 +158,15 @@ def require_known(argument: str, names: Iterable[str], known: Sequence[str], whe
 def compose_runs(
     learner: Learner, setting: str, overrides: Sequence[str], seeds: Sequence[int], folder: Path, path: str | None
 ) -> list[StudyRun]:
-    """The runs of a learner in a setting, one a seed. Hydra must know ``conf``, as it does within ``hydra.main``.
+    """The runs of a learner in a setting, one for each seed. It works only within ``hydra.main``, with ``conf``.
 
     Args:
-        learner: Who.
+        learner: The learner.
         setting: The name of the setting.
-        overrides: That make the setting, and what all learners have in common.
-        seeds: Of the runs.
-        folder: Of the study.
-        path: Where a market lies that comes from elsewhere.
+        overrides: Overrides that define the setting, and those that all learners share.
+        seeds: Seeds of the runs.
+        folder: Folder of the study.
+        path: File or folder of a market that is not in the package.
 
     Raises:
         RunError: If the overrides do not compose, the run cannot be built, or a ``path`` is needed and missing.
@@ -193,12 +194,13 @@ def compose_runs(
 
 
 def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str | None], None]) -> None:
-    """Runs side by side, in processes that import once and keep what runs share, such as the market.
+    """Makes runs in parallel, in processes that import once and keep what runs share, such as the market.
 
     Args:
-        runs: What to run.
+        runs: The runs to make.
         n_jobs: How many processes.
-        done: Called when a run has ended, with the error in one line where it failed.
+        done: Function that is called when a run has ended. Its second argument is the error in one line if the run
+            failed, else ``None``.
 
     Raises:
         RunError: If a process dies.
@@ -208,13 +210,13 @@ def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, short enough for a line."""
+    """The message of an error, shortened to one line."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= _MOST_LETTERS else f"{words[:_MOST_LETTERS]}..."
 
 
 def _run(run: StudyRun) -> str | None:
-    """Trains; returns the error in one line, and leaves the whole of it in the run's log."""
+    """Makes a run; returns its error in one line, and writes the full error to the run's log."""
     run.folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(run.folder / TRAIN_LOG)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
@@ -222,7 +224,7 @@ def _run(run: StudyRun) -> str | None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        # Processes side by side share the cores.
+        # Parallel processes share the cores.
         with threadpool_limits(run.setup.threads):
             run_training(run.setup, run.folder, run.overrides)
     except Interrupted as error:
@@ -231,7 +233,7 @@ def _run(run: StudyRun) -> str | None:
     except RunError as error:
         _log.error("%s", error)
         return one_line(error)
-    except Exception as error:  # whatever a learner does, the other runs go on
+    except Exception as error:  # a learner's error must not stop the other runs
         _log.exception("the run failed")
         return f"{type(error).__name__}: {one_line(error)} (all of it: {run.folder / TRAIN_LOG})"
     finally:

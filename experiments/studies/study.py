@@ -16,7 +16,7 @@ from experiments.runs.tables import Table
 __all__ = ["IN_WORDS", "Study", "WorstSeed"]
 
 WORST_FROM = 20
-"""Interactions from which on the worst seed is looked for: no learner has done anything before."""
+"""The worst seed is looked for from this many interactions on, because before that learners have hardly learned."""
 
 IN_WORDS = (
     "The score is that of the greedy choice on held-out applicants: 0 is a random choice, 1 the oracle; means are over "
@@ -33,10 +33,10 @@ class WorstSeed(NamedTuple):
     """The lowest score of a learner.
 
     Attributes:
-        score: What it was.
+        score: The lowest score.
         start: The score of the same seed before any interaction.
-        seed: Which seed.
-        interactions: After how many.
+        seed: The seed that had it.
+        interactions: The number of interactions after which it had it.
     """
 
     score: float
@@ -46,10 +46,10 @@ class WorstSeed(NamedTuple):
 
 
 class Study:
-    """Learners side by side on the same work.
+    """Compares learners on the same work.
 
     Args:
-        seeds: Of the runs, (n_seeds,); seed i gives every learner the same truth, candidate sets and noise.
+        seeds: Seeds of the runs, (n_seeds,); seed i gives every learner the same truth, candidate sets and noise.
         points: Interactions after which the scores were taken, (n_points,); the last one is the end.
         scores: For each learner its normalised scores, float64 (n_seeds, n_points).
         regret: For each learner its cumulative expected regret at the end, float64 (n_seeds,).
@@ -77,10 +77,10 @@ class Study:
 
     @classmethod
     def read(cls, folders: Mapping[str, Path], seeds: Sequence[int], points: Sequence[int], reps: int) -> Study:
-        """The finished runs ``seed-N`` in the folder of each learner.
+        """Reads the finished runs ``seed-N`` in the folder of each learner.
 
         Raises:
-            RunError: If a run, or a point or the CPU time of one, is missing.
+            RunError: If a run is missing, or a run lacks a point or its CPU time.
         """
         by_learner: dict[str, dict[str, Any]] = {key: {} for key in _BY_LEARNER}
         for learner, folder in folders.items():
@@ -99,7 +99,7 @@ class Study:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], reps: int) -> Study:
-        """What :meth:`to_json` gave."""
+        """The study from what :meth:`to_json` gave."""
         scores, regret, cpu_seconds = (content[key] for key in _BY_LEARNER)
         return cls(content["seeds"], content["points"], scores, regret, cpu_seconds, reps)
 
@@ -129,7 +129,7 @@ class Study:
         )
 
     def cpu_ms(self, learner: str) -> float:
-        """CPU milliseconds an interaction, the mean over seeds; NaN where there was none."""
+        """CPU time of an interaction in milliseconds, mean over seeds; NaN if there were no interactions."""
         return 1e3 * float(self.cpu_seconds[learner].mean()) / self.points[-1] if self.points[-1] else float("nan")
 
     def table(self) -> Table:
@@ -158,7 +158,7 @@ class Study:
         ]
 
     def difference_table(self, reference: str) -> Table:
-        """By how much each other learner differs from one of them, seed by seed."""
+        """Differences of each learner to the reference, paired by seed."""
         header = [f"less {reference}, score after", *(f"{point:,}" for point in self.points), "regret"]
         rows = []
         for learner in self.scores:
@@ -172,7 +172,7 @@ class Study:
         return header, rows
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row a learner, seed and point, for any tool; regret and CPU time are those of the whole run."""
+        """A row for each learner, seed and point, for any tool. Regret and CPU time are those of the whole run."""
         for learner, scores in self.scores.items():
             for row, seed in enumerate(self.seeds):
                 for point, score in zip(self.points, scores[row], strict=True):

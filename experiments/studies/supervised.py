@@ -1,4 +1,4 @@
-"""Supervised learners of rewards: what there is to learn from the numbers that a recommender sees."""
+"""Supervised learners of rewards. They show how much there is to learn from the numbers that a recommender sees."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShownPairs:
-    """n pairs, as far as a learner may know them.
+    """n pairs, with what a learner may know of them.
 
     Attributes:
         applicant_ids: (n,), rows of the applicants' vectors.
@@ -50,21 +50,21 @@ class ShownPairs:
         return len(self.job_ids)
 
     def take(self, rows: slice) -> ShownPairs:
-        """Some of them, in order."""
+        """Some of the pairs, in order."""
         return ShownPairs(self.applicant_ids[rows], self.job_ids[rows], self.numbers[rows])
 
 
 class Vectors:
-    """The vectors of a market, less the mean job: what texts have in common says nothing about who fits.
+    """The vectors of a market, less the mean job. What all texts have in common says nothing about which jobs fit.
 
     Args:
-        market: Whose.
-        job_ids: The jobs that may be recommended: the mean is of these.
+        market: The market.
+        job_ids: The jobs that may be recommended, over which the mean is taken.
 
     Attributes:
         applicants: float32 (n_applicants, d).
         jobs: float32 (n_jobs, d).
-        job_ids: As given.
+        job_ids: The given job ids.
     """
 
     def __init__(self, market: LabourMarket, job_ids: Ids):
@@ -103,12 +103,12 @@ class JobEffectRidge:
     each job that was met.
 
     Args:
-        vectors: Of the market.
-        n_components: Principal components of each side.
-        n_crossed: How many of one side are multiplied with how many of the other.
-        shown_penalty: Of the weights of similarities and pair features.
-        component_penalty: Of the weights of components and products.
-        job_penalty: Of the effects of jobs.
+        vectors: Vectors of the market.
+        n_components: Number of principal components of each side.
+        n_crossed: How many leading components of one side are multiplied with as many of the other.
+        shown_penalty: Penalty of the weights of similarities and pair features.
+        component_penalty: Penalty of the weights of components and products.
+        job_penalty: Penalty of the effects of jobs.
     """
 
     def __init__(
@@ -149,16 +149,16 @@ class JobEffectRidge:
 class BoostedTrees:
     """Gradient boosting on a few columns: block similarities, pair features, principal components, the job's mean.
 
-    A job's mean reward is drawn to the mean of all where the job was met rarely; in training it leaves out the pair
-    itself, whose reward it would give away.
+    The mean reward of a rarely met job is shrunk towards the mean of all jobs. In training it leaves out the pair
+    itself, because it would reveal the pair's reward.
 
     Args:
-        vectors: Of the market.
-        n_components: Principal components of each side.
-        n_trees: How many.
-        learning_rate: What each counts.
-        max_leaf_nodes: Of each.
-        seed: Of the binning.
+        vectors: Vectors of the market.
+        n_components: Number of principal components of each side.
+        n_trees: Number of trees.
+        learning_rate: Factor of each tree's output.
+        max_leaf_nodes: Most leaves of a tree.
+        seed: Seed of the binning.
     """
 
     _PRIOR_COUNT = 5.0
@@ -206,15 +206,16 @@ class BoostedTrees:
 class GaussianProcessRegression:
     """The Gaussian process of :class:`dynaq_algo.GaussianProcess` without its prior mean, exact for many pairs.
 
-    The covariance of two pairs is a sum of products of a number of their applicants and a number of their jobs. So it
-    is multiplied with a vector without ever being written down, and conjugate gradients find the posterior mean.
+    The covariance of two pairs is a sum of products of a number of their applicants and a number of their jobs. The
+    covariance matrix can therefore be multiplied with a vector without being stored, and conjugate gradients find the
+    posterior mean.
 
     Args:
-        vectors: Of the market.
+        vectors: Vectors of the market.
         scales: Prior standard deviation of each part, by the names of
             :data:`dynaq_algo.gaussian_process.DEFAULT_SCALES`.
         noise: Standard deviation of a reward around its mean.
-        tolerance: Of the residual, against the rewards.
+        tolerance: Largest residual relative to the rewards.
     """
 
     def __init__(
@@ -252,14 +253,14 @@ class GaussianProcessRegression:
         return self._mean + self._covariance(pairs)(self._alpha)
 
     def _covariance(self, pairs: ShownPairs) -> Callable[[Floats], Floats]:
-        """Multiplies the covariance of pairs with those that were seen, (n, n_seen), with a vector (n_seen,)."""
+        """A function that multiplies the covariance (n, n_seen) of pairs and seen pairs with a vector (n_seen,)."""
         of, shown = self._variance, self._shown(pairs)
         applicants, i = np.unique(pairs.applicant_ids, return_inverse=True)
         jobs, j = np.unique(pairs.job_ids, return_inverse=True)
         states = self._applicants[applicants] @ self._applicants[self._seen_applicants].T
         actions = self._jobs[self._seen_jobs] @ self._jobs[jobs].T
         same_states, same_actions = (products > _SAME for products in (states, actions))
-        # What the parts know of the applicants (nothing, who it is, products, their squares), times what of the jobs.
+        # Each line is a number of the applicants (1, same applicant, product, its square) and its factor from the jobs.
         by_applicant = (
             (np.ones_like(states), of["constant"] + of["action"] * actions + of["same_action"] * same_actions),
             (same_states.astype(np.float32), of["same_state"] + of["same_pair"] * same_actions),
@@ -284,16 +285,16 @@ SUPERVISED: Mapping[str, Callable[[Vectors], SupervisedLearner]] = {
     "gradient boosting": BoostedTrees,
     "Gaussian process": GaussianProcessRegression,
 }
-"""Learners by what they are called on a card."""
+"""Learners by their names on a card."""
 
 _SAME = 1 - 1e-5
-"""Cosine from which two vectors are the same one."""
+"""Two vectors are the same if their cosine is above this."""
 
 _PIECE = 4_096
 
 
 class _Standardised:
-    """Block similarities and pair features, of mean 0 and deviation 1 over the pairs that were met."""
+    """Block similarities and pair features with mean 0 and standard deviation 1 over the pairs that were met."""
 
     def __init__(self, vectors: Vectors, pairs: ShownPairs):
         self._vectors = vectors
@@ -320,7 +321,7 @@ class _Components:
         for table, rows in sides:
             components = PCA(min(n_components, *table[rows].shape), random_state=0).fit(table[rows])
             found = components.transform(table).astype(np.float64)
-            # The first has deviation 1; the others keep their size against it.
+            # The first component gets standard deviation 1, and the others keep their size relative to it.
             self._tables.append(found / (found[rows, 0].std() or 1.0))
 
     def __call__(self, pairs: ShownPairs) -> tuple[Floats, Floats]:
@@ -329,7 +330,7 @@ class _Components:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors at unit length; a zero stays zero."""
+    """Vectors at unit length. A zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32, copy=False)
 

@@ -15,8 +15,8 @@ def all_sections() -> list[Section[Any]]:
     """The ``SECTION`` of each file of this folder, in the order of the page.
 
     Raises:
-        TypeError: If a file declares none.
-        ValueError: If two have one name, which is an anchor of the page.
+        TypeError: If a file declares no ``SECTION``.
+        ValueError: If two sections have the same name, because it is an anchor of the page.
     """
     found: dict[str, Section[Any]] = {}
     for module in pkgutil.iter_modules(__path__):

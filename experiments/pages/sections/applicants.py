@@ -1,4 +1,4 @@
-"""Who is served how well: outcomes by the applicant's family of occupations."""
+"""Outcomes by the applicant's family of occupations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
 
 
 def _by_agent(data: ReportData) -> dict[str, list[Mapping[str, Any]]]:
-    """Outcomes by family of each run that kept them, by group; none without those of the references."""
+    """Outcomes by family of each run that kept them, by group; none if the references have no outcomes."""
     if not data.first.summary.get("outcomes"):
         return {}
     kept = {
@@ -86,7 +86,7 @@ def _spread(parts: Sequence[Mapping[str, Any]], names: Sequence[str], key: str) 
 
 
 def _served(scores: Mapping[str, Mapping[str, Spread | None]], sizes: Mapping[str, int]) -> list[list[str]]:
-    """The worst and the best served family of each agent that has two of some size."""
+    """The worst and the best served family of each agent, if at least two families are large enough."""
     rows = []
     for label, by_family in scores.items():
         means = {f: entry[0] for f, entry in by_family.items() if entry and sizes[f] >= _FEW_PAIRS}

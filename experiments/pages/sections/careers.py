@@ -1,4 +1,4 @@
-"""Careers: one applicant's, before and after learning, and how far all held-out applicants come."""
+"""Careers: one applicant's career before and after learning, and the levels that all held-out applicants reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Example = Mapping[str, Any]
 
 
 def _careers(data: ReportData) -> dict[str, Example]:
-    """Of the first run of each group; none where nobody moves."""
+    """The example career of the first run of each group; none if answers do not change applicants."""
     return {
         label: example
         for label, members in data.groups.items()
@@ -90,7 +90,7 @@ def _gone(part: Mapping[str, Any]) -> list[float]:
 
 
 def _cells(rows: list[list[Any]]) -> list[str]:
-    """Means of columns over rows, as they are written; "-" for what nobody knows."""
+    """Means of columns over rows as texts; "-" for unknown ones."""
     if rows[0][0] is None:
         return ["-"] * len(rows[0])
     return [f"{value:.1%}" for value in np.mean(rows, axis=0)]

@@ -1,4 +1,4 @@
-"""What agents recommend to one applicant, before and after learning."""
+"""The agents' recommendations to one applicant, before and after learning."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Job = Mapping[str, Any]
 
 
 def _examples(data: ReportData) -> dict[str, Mapping[str, Any]]:
-    """Of the first run of each group that kept its rankings before and after; of learners where there are any."""
+    """The example of the first run of each group that kept its rankings; only learners if there are any."""
     if data.is_career:
-        return {}  # it has a section of its own
+        return {}  # careers have a section of their own
     kept = {
         label: example
         for label, members in data.groups.items()
@@ -51,7 +51,7 @@ def _draw(data: ReportData, examples: Mapping[str, Mapping[str, Any]]) -> Conten
     firsts = [
         [label, _job(example["before"], 0), _job(example["after"], 0)]
         for label, example in examples.items()
-        if example["applicant"] == person  # where each seed has a market of its own, the first ones may differ
+        if example["applicant"] == person  # if each seed has a market of its own, applicants may differ
     ]
     if len(firsts) > 1:
         tables.append(Table(["agent", "first place before learning", "first place after learning"], firsts, n_words=3))

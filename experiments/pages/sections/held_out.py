@@ -1,4 +1,4 @@
-"""The greedy agents on held-out applicants, beside three that learn nothing, and scored by every signal."""
+"""The greedy agents on held-out applicants, compared with policies that learn nothing, and scored by every signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_THE_JOBS = ("coverage", "gini", "congestion")
 def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the scores of each group by each signal: its own truth and those of ``evaluation.also``.
 
-    No rows where no run was scored by another signal than its own.
+    There are no rows if every run was scored only by its own truth.
     """
     rows: dict[str, dict[str, Spread | None]] = {}
     cosine: dict[str, dict[str, Spread | None]] = {}
@@ -43,7 +43,7 @@ def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[l
 
 
 def _known(data: ReportData) -> dict[str, str]:
-    """What the metrics are called that some agent has a value of."""
+    """The metrics of which some agent has a value, with their names."""
     columns = columns_of(data.first.summary["held_out"])
     known = {name for entry in data.held_out.values() for name in columns if entry.get(name) is not None}
     return {name: columns[name] for name in columns if name in known and name not in _OF_THE_JOBS}

@@ -15,16 +15,16 @@ from jobrec_gym.shown_text import as_text
 __all__ = ["SECTION"]
 
 _EXPOSURE = ("coverage", "gini", "congestion")
-_SHOWN_JOBS, _JOB_ROWS = 5, 20  # of an agent, and of all
+_SHOWN_JOBS, _JOB_ROWS = 5, 20  # most jobs of an agent, and of all agents together
 
 
 class _Found(NamedTuple):
-    rows: dict[str, list[str]]  # the metrics of each agent and reference, as they are written
-    exposures: dict[str, list[dict[str, Any]]]  # exposure of the jobs by each run that kept it, by group
+    rows: dict[str, list[str]]  # the metrics of each agent and reference as texts
+    exposures: dict[str, list[dict[str, Any]]]  # for each group the exposure of jobs by each run that kept it
 
 
 def _found(data: ReportData) -> _Found | None:
-    """None where neither metrics nor outcomes say which jobs any agent recommends."""
+    """Metrics and exposures; ``None`` if neither says which jobs any agent recommends."""
     exposures = {
         label: [part for run in members if (part := outcomes_of(run).get("exposure"))]
         for label, members in data.groups.items()

@@ -1,4 +1,4 @@
-"""What was asked of a language model, what it cost, and what a decision brought."""
+"""The questions to a language model, their cost, and the reward of a decision."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
 
 
 def _rows(data: ReportData) -> list[list[str]]:
-    """Of the agents for which a language model was asked."""
+    """Rows of the agents for which a language model was asked."""
     rows = []
     for label, members in data.groups.items():
         if any(run.summary.get("feedback") is None for run in members):
@@ -95,12 +95,12 @@ def _rows(data: ReportData) -> list[list[str]]:
 
 
 def _asked(feedback: Mapping[str, float], online: Mapping[str, float]) -> dict[str, float | None]:
-    earned = online.get("cumulative_expected_reward")  # not known where answers move the applicant
+    earned = online.get("cumulative_expected_reward")  # not known if answers change the applicant
     return {**feedback, "reward": None if earned is None else earned / max(feedback["decisions"], 1)}
 
 
 def _with_asked(table: pd.DataFrame) -> pd.DataFrame:
-    """Adds how many decisions of a language model were asked for, where one was asked at all."""
+    """Adds a column with the number of decisions asked of a language model, if any were."""
     if "feedback/decisions" not in table or not table["feedback/decisions"].any():
         return table
     return table.assign(**{_DECISIONS_ASKED: table["feedback/decisions"]})

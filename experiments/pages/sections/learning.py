@@ -17,7 +17,7 @@ _CURVES = (
 
 
 def _known(data: ReportData) -> list[tuple[str, str, str, str]]:
-    """The curves that there are values for."""
+    """The curves that have values."""
     wanted = (_SHARE,) if data.is_career else _CURVES
     return [curve for curve in wanted if has_values(data.metrics, f"held_out/{curve[1]}")]
 

@@ -1,4 +1,4 @@
-"""Planning: each agent that plans, against the one that is equal but does not."""
+"""Planning: each agent that plans, compared with one that is equal but does not plan."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _draw(data: ReportData, planners: Mapping[str, Sequence[Run]]) -> Content:
 
 
 def _row(data: ReportData, label: str, twin: str) -> list[str]:
-    """An agent that plans, beside the group that does not; ``""`` where there is none."""
+    """The row of an agent that plans, and of its twin that does not; ``twin`` is ``""`` if there is none."""
     members = data.groups[label]
     updates = [
         mean_and_spread([{"value": last_value(table, column)} for table in data.progress[label]])["value"]
@@ -93,12 +93,12 @@ def _row(data: ReportData, label: str, twin: str) -> list[str]:
 
 
 def _planning_steps(members: Sequence[Run]) -> int:
-    """Of the runs of a group; 0 where an agent does not plan."""
+    """Planning steps of the agent of a group; 0 if it does not plan."""
     return members[0].config["algo"].get("planning_steps") or 0
 
 
 def _without_planning(data: ReportData, members: Sequence[Run]) -> list[str]:
-    """Labels of the groups that are equal to one but do not plan, at the same or at an equal number of updates."""
+    """Labels of the groups that are equal to this one but do not plan; they may have other ``gradient_steps``."""
     differ = ("algo.planning_steps", "algo.gradient_steps")
 
     def rest(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What learning cost: regret and the apply rate of all recommendations, exploration included."""
+"""The cost of learning: regret and apply rate of all recommendations, including exploration."""
 
 from __future__ import annotations
 

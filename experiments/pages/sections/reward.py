@@ -1,4 +1,4 @@
-"""What the reward is made of: its components, and the weight of the cosine over time."""
+"""The components of the reward, and the weight of the cosine over time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EARNED = "cosine"
 
 
 def _known(data: ReportData) -> list[tuple[str, str, str, str, str]]:
-    """The curves that there are values for."""
+    """The curves that have values."""
     return [curve for curve in _CURVES if has_values(data.metrics, f"online/{curve[1]}")]
 
 
@@ -76,7 +76,7 @@ def _draw(data: ReportData, known: list[tuple[str, str, str, str, str]]) -> Cont
 
 
 def _of_the_cosine(data: ReportData, key: str, length: float, column: str) -> list[pd.DataFrame]:
-    """What the job of the highest cosine would have earned, where that is what a curve shows of the others."""
+    """The expected reward of the job with the highest cosine, if the curve shows rewards of that kind; else none."""
     configs = [members[0].config for members in data.groups.values()]
     feedback_is_true = all(config["evaluation"]["simulator"] is None for config in configs)
     paid_alone = all(_reward(config).removeprefix("Vector") in _FEEDBACK_ALONE for config in configs)
@@ -95,7 +95,7 @@ def _of_the_cosine(data: ReportData, key: str, length: float, column: str) -> li
 
 
 def _is_unit(data: ReportData, key: str) -> bool:
-    """Whether a curve is that of cosines as the held-out figures have them."""
+    """Whether a curve shows cosines on the same scale as the held-out figures."""
     rewards: list[dict[str, Any]] = [members[0].config["reward"] for members in data.groups.values()]
     scales = {reward.get("scale", reward.get("cosine_scale")) for reward in rewards}
     return key == "cosine" and scales <= {None, "unit"}

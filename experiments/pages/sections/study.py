@@ -14,14 +14,14 @@ __all__ = ["SECTION", "read_study"]
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
-    """What ``experiments.coldstart`` or ``experiments.demo`` left in a folder of runs.
+    """The results that ``experiments.coldstart`` or ``experiments.demo`` wrote into a folder of runs.
 
     Returns:
-        ``name``, ``in_words``, ``png``, base64, and of a whole study ``tables`` (``header`` and ``rows`` of each);
-        ``None`` if neither command was there.
+        ``name``, ``in_words``, ``png`` (base64), and for a whole study ``tables``, each with ``header`` and ``rows``.
+        ``None`` if neither command wrote any.
 
     Raises:
-        RunError: If what they left is not whole, or was changed.
+        RunError: If the file is not whole, or was changed.
     """
     file = folder / COLDSTART
     if not file.is_file():
@@ -34,7 +34,7 @@ def read_study(folder: Path) -> dict[str, Any] | None:
 
 
 def _tables(data: ReportData) -> list[dict[str, Any]]:
-    """Those of a whole study; the folder of one setting has its numbers, but no tables."""
+    """The tables of a whole study. The folder of a single setting has numbers, but no tables."""
     tables: list[dict[str, Any]] = data.study.get("tables", [])
     return tables
 

@@ -1,4 +1,4 @@
-"""The world model: how well it predicts the reward of a recommendation before it is made."""
+"""The world model, and how well it predicts the reward of a recommendation before it is made."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _draw(data: ReportData, rows: list[list[str]]) -> Content:
 
 
 def _errors(data: ReportData) -> list[Table]:
-    """Errors of the parts of models that predict whole transitions, each beside that of the best constant."""
+    """A table of errors of models that predict whole transitions, each with that of the best constant prediction."""
     rows = []
     for label, tables in data.progress.items():
         entries = [
@@ -79,7 +79,7 @@ def _errors(data: ReportData) -> list[Table]:
 
 
 def _rows(data: ReportData) -> list[list[str]]:
-    """Of the agents that have a world model."""
+    """Rows of the agents that have a world model."""
     rows = []
     for label, members in data.groups.items():
         last = [last_value(table, "train/model_r2") for table in data.progress[label]]
