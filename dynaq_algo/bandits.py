@@ -579,7 +579,7 @@ class LinearBandit(_VectorBandit):
 class GaussianProcessBandit(_VectorBandit):
     """Acts by the posterior of a :class:`~dynaq_algo.gaussian_process.GaussianProcess`, without a Q-network.
 
-    UCB after Srinivas et al., "Gaussian process optimization in the bandit setting", ICML 2010.
+    UCB follows Srinivas et al., "Gaussian process optimization in the bandit setting", ICML 2010.
 
     Args:
         env: See :class:`Bandit`.
@@ -709,7 +709,7 @@ class _LinearBlocks(BlockwiseFeatures):
         )
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """What was seen, and the scale that came of it."""
+        """The actions and pairs that were seen, and the scale of actions."""
         return {**super().get_state(), "spread": th.tensor(self._spread, dtype=th.float64)}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
@@ -742,7 +742,7 @@ class _CosineFeatures(_LinearBlocks):
         return th.cat([centred, action[..., self.shared_dim :], product, cosine], dim=-1)
 
     def get_state(self) -> dict[str, th.Tensor]:
-        """What was seen, and the scale that came of it."""
+        """The actions and pairs that were seen, and the scales of actions and cosines."""
         return {**super().get_state(), "cosine": self._cosine}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:

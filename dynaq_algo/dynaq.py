@@ -36,9 +36,9 @@ WINDOW = 1_000  # transitions over which `train/model_r2` is computed
 class DynaQ(CandidateAlgorithm):
     """Dyna-Q with function approximation, on environments that offer a set of candidate actions.
 
-    After each transition: one update of the Q-network on real rewards, one of the world model M(s, a) on the same
-    transitions, then `planning_steps` updates of the Q-network on rewards that the model imagines (Sutton, 1990; deep
-    Q-learning with replay and target network after Mnih et al., 2015). Targets are
+    Each transition is followed by one update of the Q-network on real rewards, one update of the world model M(s, a) on
+    the same transitions, and `planning_steps` updates of the Q-network on rewards that the model imagines (Sutton,
+    1990). Deep Q-learning with replay and target network follows Mnih et al. (2015). Targets are
 
     * `bootstrap="same_action"`: r + gamma * Q_target(s', a), the same action, for gamma < 1;
     * `bootstrap="max"`: r + gamma * max Q_target(s', a') over the next candidates that the mask allows;
@@ -68,7 +68,7 @@ class DynaQ(CandidateAlgorithm):
         policy: `"CandidatePolicy"` or a subclass of it.
         env: Gymnasium environment, its id, SB3 VecEnv, or Gymnasium VectorEnv (in SAME_STEP autoreset mode), with a
             Dict observation, see :class:`~dynaq_algo.policies.CandidatePolicy`.
-        learning_rate: Of both networks; a number or a function of the progress remaining (1 to 0).
+        learning_rate: Learning rate of both networks; a number or a function of the progress remaining (1 to 0).
         planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.

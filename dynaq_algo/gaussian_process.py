@@ -112,11 +112,10 @@ class GaussianProcess(nn.Module):
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
     from 0 to 2. The other is from -1.5 to 0, where the opposite of the prior mean is true. The factor's posterior is
-    exact on a grid. The
-    likelihood is raised to the power of one half, so that a few unlucky answers do not reverse the factor. If rewards
-    vary more than `noise` says, the power is smaller: `noise` squared over twice the variance of the rewards. The
-    factor's variance is part of the spread. Exploration acts on a factor that is drawn from its posterior, see
-    :meth:`explore`.
+    exact on a grid. The likelihood is raised to the power of one half, so that a few unlucky answers do not reverse the
+    factor. If rewards vary more than `noise` says, the power is smaller: `noise` squared over twice the variance of the
+    rewards. The factor's variance is part of the spread. Exploration acts on a factor that is drawn from its posterior,
+    see :meth:`explore`.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. A wrong source can thus

@@ -47,7 +47,7 @@ class Transitions(NamedTuple):
     pairs: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Transitions:
-        """Some of them, by index or by mask."""
+        """Some of the transitions, by index or by mask."""
         return Transitions(*(None if column is None else column[rows] for column in self))  # type: ignore[arg-type]
 
 

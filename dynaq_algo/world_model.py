@@ -127,7 +127,7 @@ class RewardForecasts:
     """The latest rewards, each with the model's prediction from before it was trained on that reward.
 
     Args:
-        size: How many are kept.
+        size: How many rewards are kept.
 
     Example:
         >>> forecasts = RewardForecasts(1_000)

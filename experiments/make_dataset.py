@@ -94,7 +94,7 @@ def write_episodes(
         behaviour: ``"random"``, ``"cosine"``, or the folder of a run, whose agent plays on its own task.
         dataset_id: ``namespace/name-v0``.
         n_episodes: How many episodes.
-        epsilon: Share of uniformly random choices; not used for ``"random"``, whose choices all are.
+        epsilon: Share of uniformly random choices; not used for ``"random"``, which makes no others.
         seed: Seed of episodes and choices.
         trust: Whether code named in a run's config may run, see :func:`~experiments.runs.saved.load_run`.
     """

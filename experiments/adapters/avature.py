@@ -16,7 +16,7 @@ from jobrec_gym.loaders.assembly import Record, assemble_market
 __all__ = ["N_NEAREST", "read"]
 
 N_NEAREST = 60
-"""How many titles the log has for each query. Only the nearest count: far ones are too easy to tell apart."""
+"""How many titles the log has for each query: the nearest ones, because far ones are too easy to tell apart."""
 
 _FILES = ("queries.tsv", "corpus_documents.tsv", "annotations.tsv")
 

@@ -141,7 +141,8 @@ def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
 
     Args:
         answers: The model's answers.
-        alignment: From 1, all right, to -1, all negated. At 0 all are shuffled; half of them negated would be 0, too.
+        alignment: From 1 (all answers right) to -1 (all negated). At 0 all answers are shuffled, although negating half
+            of them would give 0, too.
         seed: Seed of the choice of wrong answers.
 
     Raises:

@@ -16,11 +16,11 @@ __all__ = ["Interrupted", "Waiting", "as_child", "end_child", "held", "interrupt
 _ASKED = (signal.SIGINT, signal.SIGTERM)
 _IN_WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _TO_CHILDREN = signal.SIGUSR1
-"""By this signal a parent asks its children to keep what they can and then to stop still. A child that ended instead
-would make its pool kill the others."""
+"""By this signal a parent asks its children to keep what they can and then to pause. A child that ended instead would
+make its pool kill the others."""
 
 _PATIENCE_SECONDS = 60.0
-"""A child that has not stopped still after this time is killed."""
+"""A child that has not paused after this time is killed."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -120,7 +120,7 @@ def as_child() -> None:
 
 
 def end_child(interrupt: Interrupted) -> None:
-    """Ends a process of a pool, or stops it still until its parent ends it."""
+    """Ends a process of a pool, or pauses it until its parent ends it."""
     if interrupt.signal == _TO_CHILDREN:
         os.kill(os.getpid(), signal.SIGSTOP)
     os._exit(interrupt.exit_code)

@@ -137,8 +137,9 @@ class LearningCurve(BaseCallback):
     * ``interactions``;
     * ``held_out/*``: metrics of the greedy agent on held-out applicants;
     * ``online/*``: what was earned while learning. The mean reward and its known components, the mean expected regret
-      and the apply rate are those since the previous row; sums are those so far. Regret and apply rate are also given
-      for the job with the highest cosine. If the weight of cosine is annealed, its value in the next step is given too;
+      and the apply rate are those since the previous row; sums are over the whole run so far. Regret and apply rate are
+      also given for the job with the highest cosine. If the weight of cosine is annealed, its value in the next step is
+      given too;
     * ``feedback/*``: calls of a language model so far, if one gives the feedback;
     * ``seconds`` of learning and ``cpu_seconds`` of this process, both without evaluations.
 

@@ -25,7 +25,7 @@ PAIR_PRIOR, FIXED_PAIR_PRIOR = "dynaq_plus_pair_prior", "pair_prior"
 TUNED, COSINE, BLOCKS, GP = "dynaq_tuned", "cosine", "linear_blocks", "gp"
 
 BEFORE = "before"
-"""Stands in place of a setting for `dynaq_plus` as it was at commit b433fb5, in `vectors`, on the same seeds."""
+"""A key in place of a setting. Its study is of `dynaq_plus` at commit b433fb5, in `vectors`, on the same seeds."""
 
 EVERYWHERE = ("vectors", "profile", "profile_noisy", "board", "sparse", "generator", "onet", "recorded")
 PRIOR_MISLEADS = ("misled", "contrary")
@@ -292,7 +292,7 @@ def _above_blocks(setting: str) -> Goal:
 
 
 def _above(setting: str, other: str, margin: float, from_point: int = 0) -> Callable[[Studies], Judgement]:
-    """A judge of whether our mean is, from a point on, nowhere more than a margin below that of another learner."""
+    """A judge that compares our mean with another learner's. From a point on, ours may be below by a margin at most."""
 
     def judged(studies: Studies) -> Judgement:
         study = studies[setting]

@@ -113,9 +113,9 @@ def define_learner(name: str, definition: Any) -> Learner:
 
     Args:
         name: Its name.
-        definition: A mapping with ``_target_``, the dotted path of a class with SB3's methods, and with arguments. The
-            class is called with these and ``env``, ``gamma`` and ``seed``. Or a list of overrides of
-            ``experiments.train``.
+        definition: A mapping, or a list of overrides of ``experiments.train``. A mapping has ``_target_``, the dotted
+            path of a class with SB3's methods, and arguments. The class is called with these arguments and ``env``,
+            ``gamma`` and ``seed``.
 
     Raises:
         RunError: If the definition is neither.

@@ -35,8 +35,8 @@ class WorstSeed(NamedTuple):
     Attributes:
         score: The lowest score.
         start: The score of the same seed before any interaction.
-        seed: The seed that had it.
-        interactions: The number of interactions after which it had it.
+        seed: The seed that had this score.
+        interactions: The number of interactions after which the seed had this score.
     """
 
     score: float

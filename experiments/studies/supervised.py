@@ -149,8 +149,8 @@ class JobEffectRidge:
 class BoostedTrees:
     """Gradient boosting on a few columns: block similarities, pair features, principal components, the job's mean.
 
-    The mean reward of a rarely met job is shrunk towards the mean of all jobs. In training it leaves out the pair
-    itself, because it would reveal the pair's reward.
+    The mean reward of a rarely met job is shrunk towards the mean of all jobs. In training this mean leaves out
+    the pair itself, which would reveal the pair's reward.
 
     Args:
         vectors: Vectors of the market.
@@ -206,9 +206,9 @@ class BoostedTrees:
 class GaussianProcessRegression:
     """The Gaussian process of :class:`dynaq_algo.GaussianProcess` without its prior mean, exact for many pairs.
 
-    The covariance of two pairs is a sum of products of a number of their applicants and a number of their jobs. The
-    covariance matrix can therefore be multiplied with a vector without being stored, and conjugate gradients find the
-    posterior mean.
+    The covariance of two pairs is a sum of products. In each product one factor depends only on the two applicants, and
+    the other only on the two jobs. The covariance matrix can therefore be multiplied with a vector without being
+    stored, and conjugate gradients find the posterior mean.
 
     Args:
         vectors: Vectors of the market.

@@ -75,7 +75,7 @@ class Visits:
 
     Args:
         files: The visitors' files.
-        agents: The agents that each visit begins with a copy of.
+        agents: The agents of which each visit gets a copy.
         market: The market whose jobs are recommended.
         truth: Arguments of :class:`~jobrec_gym.RuleSimulator`, by which simulated applicants answer.
         encoder: Encoder of the market's jobs; ``None`` for the one that the market names.
