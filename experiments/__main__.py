@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.runs.interrupts import reader_may_leave
+
 __all__ = ["GROUPS", "main", "purpose_of"]
 
 GROUPS = {
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: If there is no such command.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
+        with reader_may_leave():
+            print(_overview())
         return
     name, *rest = arguments
     known = [command for commands in GROUPS.values() for command in commands]

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import pkgutil
 import re
@@ -223,6 +224,20 @@ def test_the_commands_of_a_page_can_be_given(page):
             check_command(list(words))
         except Exception as error:
             raise AssertionError(f"{page.name}: {shlex.join(words)}") from error
+
+
+CONFIGS = sorted((ROOT / "conf").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_the_examples_of_a_command_s_help_can_be_given(config):
+    # The first line says what the command is, in words.
+    _, *comments = itertools.takewhile(lambda line: line.startswith("#"), config.read_text().splitlines())
+    lines = [line.lstrip("# ") for line in comments]
+    for line in lines:
+        if line.startswith("python "):
+            check_command(shlex.split(line))
+    assert config.stem not in ("career", "train") or any(map(str.strip, lines)), "these have examples"
 
 
 def test_an_option_that_is_not_there_is_found():

@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.runs.arguments import add_own_arguments, as_override, flags_first, refuse_lists_of_values
 from experiments.runs.folders import clear_if_only, of_the_system
 from experiments.runs.help import asks_for_help, help_of
-from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
+from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible, reader_may_leave
 from experiments.runs.keys import refuse_keys
 from experiments.runs.numbers import require_common
 from experiments.runs.progress import progress_bars
@@ -71,7 +71,7 @@ def command(
                 as_child()
             try:
                 require_common(cfg)
-                with progress_bars(OmegaConf.select(cfg, "progress_bar")):
+                with progress_bars(OmegaConf.select(cfg, "progress_bar")), reader_may_leave():
                     return task(cfg)
             except KeyboardInterrupt as error:
                 stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -102,7 +102,8 @@ def command(
                 return task(cfg)
             given = sys.argv[1:]
             if asks_for_help(given):
-                print(help_of(Path(task.__code__.co_filename).parent / config_path / f"{config_name}.yaml"))
+                with reader_may_leave():
+                    print(help_of(Path(task.__code__.co_filename).parent / config_path / f"{config_name}.yaml"))
                 return None
             refuse_keys(given)
             refuse_lists_of_values(given, Path(task.__code__.co_filename).parent / config_path)
@@ -182,7 +183,7 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
         task: The function with which the traceback of any other error begins.
     """
     try:
-        with interruptible(), _threads_in_short(in_debug):
+        with interruptible(), _threads_in_short(in_debug), reader_may_leave():
             return call()
     except KeyboardInterrupt as error:
         stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -369,8 +370,11 @@ def _entries_beside(cause: OmegaConfBaseException) -> str:
     name, place = str(cause.key), str(cause.full_key)
     if "not in struct" not in str(cause):
         return f": {_first_line(cause)}."
-    if not OmegaConf.is_dict(beside) or not len(beside):
+    if not OmegaConf.is_dict(beside):
         return ": there is no such entry."
+    if not len(beside):
+        # OmegaConf says the same of a number, which has no entries, and of a mapping that has none yet.
+        return f": there is no such entry. Where names are yours to choose, +{place}=... adds one."
     names = [str(key) for key in beside if key != "hydra"]
     before = place.removesuffix(name)
     guess = _guess(name, names, before)

@@ -167,6 +167,11 @@ def test_arguments_are_added_for_classes_that_the_command_line_names_alone():
         ("n_jobs=3", "Could not override 'n_jobs': there is no such entry. Did you mean market.n_jobs? There are seed"),
         ("algoo=dynaq", "Could not override 'algoo': there is no such entry. Did you mean algo? There are seed, "),
         ("seed.x=3", "Could not override 'seed.x': there is no such entry."),
+        (
+            "evaluation.also.mine=3",
+            "Could not override 'evaluation.also.mine': there is no such entry. Where names are yours to choose, "
+            "+evaluation.also.mine=... adds one.",
+        ),
         ("algo=dynak", "there is no algo=dynak. Did you mean algo=dynaq? There are cosine, custom, dqn, "),
         ("env.pair_features=[a=b]", "'env.pair_features=[a=b]' cannot be read: "),
         ("+seed=3", "Could not append to config. An item is already at 'seed'. Either remove + prefix: 'seed=3'"),

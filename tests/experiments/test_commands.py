@@ -1,6 +1,7 @@
 """Every command is listed, and says at once what can be set."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from commands import run_command, run_shell
 
 import experiments
 from experiments.__main__ import GROUPS, main, purpose_of
+from jobrec_gym.simulators.stores import open_cache
 
 FOLDER = Path(experiments.__file__).parent
 
@@ -84,6 +86,24 @@ def test_a_command_gets_what_stands_behind_its_name():
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "error: `path` must be a cache that exists, got 'nowhere.sqlite'."
+
+
+@pytest.mark.parametrize("words", [[], ["llm.cache", "--help"], ["llm.cache", "path=answers.sqlite"]], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_has_left_is_no_error(tmp_path, words, unbuffered):
+    open_cache(tmp_path / "answers.sqlite").close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_list_imports_none_of_the_commands():
