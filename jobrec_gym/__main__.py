@@ -28,7 +28,7 @@ _MANY = 6  # packages in a line
 
 
 def requirements_by_extra(requires: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the distributions that each extra needs; extras of this package are resolved to theirs.
+    """Names of the distributions that each extra needs, including those of other extras that it names.
 
     Args:
         requires: Lines of ``Requires-Dist``, such as ``"torch<3,>=2.8; extra == 'algo'"``.

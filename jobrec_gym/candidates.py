@@ -36,7 +36,8 @@ _MAX_CACHED_IDS = 1 << 21
 class BoundSampler(Protocol):
     """A sampler that knows its market.
 
-    If its attribute ``is_cheap`` is true, sets of many episodes are drawn at once; some of these may never begin.
+    If its attribute ``is_cheap`` is true, the sets of several episodes are drawn ahead of time. Some of these episodes
+    may never begin.
     """
 
     num_candidates: int

@@ -246,8 +246,8 @@ class _Careers:
         Args:
             applicant_ids: Rows of the market's applicants, integers of any shape, e.g. (n, 1).
             job_ids: Rows of its jobs, of a shape that broadcasts with that of ``applicant_ids``, e.g. (n, k).
-            progress: (..., 3), observed or imagined; its leading axes broadcast with those of the ids. ``None`` is the
-                progress at the start of an episode.
+            progress: (..., m), observed or imagined, one column for each name of :attr:`progress_names`. Its leading
+                axes broadcast with those of the ids. ``None`` is the progress at the start of an episode.
 
         Returns:
             float32 (..., 2 + p), one column for each name of :attr:`pair_feature_names`.
@@ -272,7 +272,8 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     * an applicant begins at level 1; three interested answers (click, save, apply) to jobs *exactly one level up* lift
       the level by one;
-    * patience begins at 6; an ignored job costs one, a saved or applied one gives one back; at 0 the applicant leaves;
+    * patience begins at 6; an ignored job costs one, a save or an application gives one back; at 0 the applicant
+      leaves;
     * an applicant likes a job above the present level less, and is paid for it as at the present level.
 
     The values of three policies can be computed exactly: the best one, the best myopic one (which maximises the next

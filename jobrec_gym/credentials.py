@@ -76,8 +76,8 @@ def is_credential_name(name: str, *, sent: bool = False) -> bool:
 def place_of_credential(value: Any, place: str = "", *, sent: bool = False) -> str | None:
     """The place in plain data that holds something like a key; the key itself is not returned.
 
-    The search covers names of entries at any depth, texts of the form of well-known providers' keys, users, passwords
-    and named keys in addresses, and the keys that the environment holds.
+    The search covers names of entries at any depth, texts that look like well-known providers' keys, and addresses that
+    contain a user, a password or a named key. It also covers the values of environment variables that hold keys.
 
     Args:
         value: Mappings, sequences, texts, numbers.
@@ -112,8 +112,8 @@ def mask(text: str, *known: str | None) -> str:
 
     Args:
         text: A text of any length; only its first 20,000 characters come back.
-        *known: Further keys to mask, whole or in parts, whatever they look like. Keys in the environment are always
-            masked.
+        *known: Further keys to mask, whole or in parts, whatever they look like. Keys in environment variables are
+            always masked.
 
     Example:
         >>> mask("Incorrect API key provided: sk-proj-0123456789abcdef.")

@@ -103,7 +103,7 @@ class CareerDynamics:
     * **Level**, 1 to 5. Three interested answers (click, save, apply) to jobs that are exactly one level up lift it by
       one. The number of such answers since the last promotion is the **experience**. At level 5 no experience is
       gained.
-    * **Patience**: an ignored job costs one, a saved or applied one gives one back, a click leaves it as it is. At 0
+    * **Patience**: an ignored job costs one, a save or an application gives one back, a click leaves it as it is. At 0
       the applicant leaves.
     * **Pay**: an answer's worth is multiplied by the pay of the present level or of the job's level, whichever is
       *lower*. A job above the present level pays what the applicant earns now, until they are promoted.
@@ -118,7 +118,7 @@ class CareerDynamics:
         experience: How many interested answers lift the level.
         patience: The patience that an applicant begins with, which is also the most they can have.
         ignored: Patience that an ignored job costs.
-        pleased: Patience that a saved or applied job gives back.
+        pleased: Patience that a save or an application gives back.
 
     Raises:
         ValueError: For an unknown ``start``, for ``pay`` that is not five finite numbers, or for a number below its
@@ -216,7 +216,10 @@ class BoundCareerDynamics:
         return states
 
     def progress(self, states: States) -> NDArray[np.float32]:
-        """``(level - 1) / 4``, experience / that of a promotion, and patience / that at the start."""
+        """``(level - 1) / 4``, experience and patience, each in [0, 1].
+
+        Experience is divided by the number that a promotion takes, patience by the number at the start.
+        """
         return ((states - self._least) / self._span).astype(np.float32)
 
     def pairs(self, progress: NDArray[np.floating], job_ids: Ids) -> NDArray[np.float32]:

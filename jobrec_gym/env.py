@@ -129,9 +129,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             ``"soft_coverage"`` are the share of the job's hard or soft skills that the applicant has, 0 for a job that
             asks for none. Where skills are free texts, they are the cosine of the two blocks, at least 0.
             ``"seniority"`` is ``1 - |level_i - level_j| / 4``, and 0.5 where a level is unknown.
-        pair_noise: Standard deviation of a normal number that is added to each of these values, which is then clipped
-            to [0, 1]. The number is a hash of feature, applicant and job. So a pair's value is wrong in the same way in
-            every episode, whatever the seed, like a job board's estimate.
+        pair_noise: Standard deviation of normally distributed noise that is added to each of these values. The sum is
+            clipped to [0, 1]. The noise is a hash of feature, applicant and job. So a pair's value is wrong in the same
+            way in every episode, whatever the seed, like a job board's estimate.
         prior_sources: Further columns of ``pairs``: names of your choice, each with a source of values that an agent
             can use as a prior. A source is ``"cosine"``, an array (n_applicants, n_jobs), a function of ids, or a
             recorded or live language model; see :class:`~jobrec_gym.prior_sources.SourcedPairValues`.
@@ -255,17 +255,17 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
             ``pair_noise`` as in the observation.
 
         Raises:
-            ValueError: If the environment was made without ``pair_features=``, or if ids are not integers, name no row,
-                or do not broadcast.
+            ValueError: If the environment was made with neither ``pair_features=`` nor ``prior_sources=``, or if ids
+                are not integers, name no row, or do not broadcast.
         """
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """A sample of pair features (n, p) that shows their scale: 1,000 fixed episodes, at most 20,000 pairs.
+        """A sample of pair features (n, p) that shows their scale, from at most 1,000 fixed episodes and 20,000 pairs.
 
-        No episode is played for it. It is empty without ``pair_features=``, and if one of ``prior_sources`` is a live
-        model, because such a model is asked only about pairs that are shown.
+        No episode is played for it. It is empty if observations have no entry ``pairs``. It is also empty if one of
+        ``prior_sources`` is a live model, because such a model is asked only about pairs that are shown.
         """
         return self._problem.pair_sample()
 

@@ -325,14 +325,15 @@ class Interactions:
     def observations(
         self, form: ObservationForm = ObservationForm(), batch_size: int = _BATCH
     ) -> Iterator[tuple[Ids, dict[str, NDArray[Any]]]]:
-        """Every row's decision as an agent sees it, in batches of one set size.
+        """Every row's decision as an agent sees it. All decisions of a batch have the same number of candidates.
 
         Args:
             form: How a decision is shown.
             batch_size: The largest number of rows in a batch.
 
         Yields:
-            Row numbers (m,), ascending within a size, and the observations, m of them.
+            Row numbers (m,) and the observations, m of them. Decisions with equally many candidates come in the order
+            of their rows.
         """
         sizes = self.sizes
         for size in np.unique(sizes):

@@ -67,7 +67,7 @@ class JobSubset:
         return cls(np.packbits(member, bitorder="little"), len(job_ids))
 
     def ids(self) -> Ids:
-        """Their ids, ascending."""
+        """Ids of the jobs of the subset, ascending."""
         return np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
 
 

@@ -1,4 +1,7 @@
-"""Keeps values of (applicant, job) pairs that take long to compute, in at most 64 MB, and equal to the bit."""
+"""Keeps values of (applicant, job) pairs that take long to compute, in at most 64 MB.
+
+A kept value equals the computed one to the bit.
+"""
 
 from __future__ import annotations
 

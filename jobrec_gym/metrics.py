@@ -78,7 +78,7 @@ def hit_rate_at_k(scores: ArrayLike, hits: ArrayLike, k: int, ties: Ties = "posi
     """Whether one of the first k candidates is a hit.
 
     Args:
-        scores: (n, m), highest first.
+        scores: (n, m), the scores by which the agent ranks m candidates, highest first.
         hits: bool (n, m).
         k: Cut-off, at least 1.
         ties: See :data:`Ties`.

@@ -1,8 +1,8 @@
 """Off-policy evaluation: the reward that a policy would have had on a log, by IPS, SNIPS, DM and DR.
 
-The intervals resample people. The value is that of one step: a person of the log is shown one of its candidate sets,
-and the policy recommends a job. The estimators are those of Dudík et al., "Doubly robust policy evaluation and
-learning", ICML 2011; self-normalised weights are those of Swaminathan and Joachims, NeurIPS 2015.
+The intervals resample people. The value is that of one step: a person is shown one of the candidate sets that the
+log has for this person, and the policy recommends a job. The estimators are those of Dudík et al., "Doubly robust
+policy evaluation and learning", ICML 2011; self-normalised weights are those of Swaminathan and Joachims, NeurIPS 2015.
 """
 
 from __future__ import annotations
@@ -316,13 +316,14 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     Args:
         policy: An agent, a function, or ``None``.
         observation: A batch of n decisions with k candidates each.
-        epsilon: Share of an agent's choices that are uniform; without meaning for a function.
+        epsilon: Share of an agent's choices that are uniform; 0 for a function.
 
     Returns:
         float64 (n, k), whose rows sum to 1; 0 where ``action_mask`` is 0.
 
     Raises:
-        ValueError: For another policy, a share outside of [0, 1], or numbers that are not probabilities.
+        ValueError: For another policy, a share outside of [0, 1] or above 0 for a function, or numbers that are not
+            probabilities.
     """
     if not 0 <= epsilon <= 1:
         raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon}.")

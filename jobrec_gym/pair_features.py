@@ -99,8 +99,8 @@ class PairValues:
         pair_features: Distinct names, in the order of the columns: entries of :data:`PAIR_FEATURES` and fields of the
             market's context. ``"all"`` is all entries and the fields that are ``shown``, see
             :class:`~jobrec_gym.market.context.ContextTable`.
-        pair_noise: Standard deviation of a normal number that is added to each value, which is then clipped to [0, 1].
-            The number is a hash of feature, applicant and job, so a pair has the same error each time.
+        pair_noise: Standard deviation of normally distributed noise that is added to each value. The sum is clipped to
+            [0, 1]. The noise is a hash of feature, applicant and job, so a pair has the same error each time.
 
     Attributes:
         names: The features' names, a tuple.

@@ -48,10 +48,10 @@ def powered_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> Powered:
-    """Mean of a few answers, with the help of a judge who predicts all of them (Angelopoulos et al., Science 2023).
+    """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
-    It is the weighted mean of the judge's predictions for all recommendations, plus the mean difference between the
-    answers and the weighted predictions for them. The weight is the one that gives the least variance (PPI++,
+    It is a weight times the mean of the judge's predictions for all recommendations, plus the mean of the answers less
+    the weight times the predictions for these answers. The weight is the one that gives the least variance (PPI++,
     Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed from the other folds. A
     judge that knows nothing gets a weight near 0.
 

@@ -238,7 +238,10 @@ class RecommendationProblem:
         return self.pair_values(applicant_ids[:, None], candidate_ids) if self.pair_values.names else None
 
     def pair_sample(self) -> NDArray[np.float32]:
-        """Pair features (n, p) of the candidates of 1,000 fixed episodes, at most 20,000 pairs; n is 0 without any."""
+        """Pair features (n, p) of at most 1,000 fixed episodes and 20,000 pairs.
+
+        n is 0 if there are no pair features, or if one of ``prior_sources`` is a live model.
+        """
         names = self.pair_values.names
         # A live model is asked only about pairs that are shown.
         if not names or (isinstance(self.pair_values, SourcedPairValues) and self.pair_values.is_live):
@@ -246,7 +249,7 @@ class RecommendationProblem:
         return self.pair_values(*self.sampled_pairs()).reshape(-1, len(names))
 
     def sampled_pairs(self) -> tuple[Ids, Ids]:
-        """Applicants (n, 1) and candidates (n, k) of 1,000 fixed episodes; at most 20,000 pairs."""
+        """Applicants (n, 1) and candidates (n, k) of up to 1,000 fixed episodes; at most 20,000 pairs."""
         n = max(1, min(_SAMPLED_EPISODES, _SAMPLED_PAIRS // self.num_candidates))
         episodes = hash64(_SAMPLE, np.arange(n))
         applicant_ids = self.applicants(episodes)

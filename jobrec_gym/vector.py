@@ -206,16 +206,17 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
             ``pair_noise`` as in the observation.
 
         Raises:
-            ValueError: If the environment was made without ``pair_features=``, or if ids are not integers, name no row,
-                or do not broadcast.
+            ValueError: If the environment was made with neither ``pair_features=`` nor ``prior_sources=``, or if ids
+                are not integers, name no row, or do not broadcast.
         """
         return self._problem.pair_values.ask(applicant_ids, job_ids)
 
     @property
     def pair_sample(self) -> NDArray[np.float32]:
-        """A sample of pair features (n, p) that shows their scale: 1,000 fixed episodes, at most 20,000 pairs.
+        """A sample of pair features (n, p) that shows their scale, from at most 1,000 fixed episodes and 20,000 pairs.
 
-        No episode is played for it. Without ``pair_features=`` there are no rows.
+        No episode is played for it. It is empty if observations have no entry ``pairs``. It is also empty if one of
+        ``prior_sources`` is a live model, because such a model is asked only about pairs that are shown.
         """
         return self._problem.pair_sample()
 

@@ -32,9 +32,10 @@ _BRIEFLY = 60.0
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file beside ``path`` to write to. If the block ends well, it takes the place of ``path``; else it is removed.
+    """A file beside ``path`` to write to.
 
-    Missing parent folders are made.
+    If the ``with`` block ends without an error, the file takes the place of ``path``. Otherwise it is removed. Missing
+    parent folders are made.
 
     Raises:
         OSError: If the file cannot be written; the error names ``path``.
@@ -54,7 +55,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def whole_folder(
     path: str | os.PathLike[str], is_saved: Callable[[Path], bool], kind: str, error: type[Exception]
 ) -> Iterator[Path]:
-    """An empty folder to write into; when the block ends well, it takes the place of ``path``.
+    """An empty folder to write into. It takes the place of ``path`` if the ``with`` block raises no error.
 
     ``path`` appears whole or not at all. After a kill, the old folder or the new one is there for readers that call
     :func:`put_back` before they open ``path``. Folders that dead writers left beside it are removed.

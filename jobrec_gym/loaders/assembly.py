@@ -88,8 +88,8 @@ class BlockVectors:
     """Vectors of one side that come with the source; a zero row is an empty block.
 
     Attributes:
-        hard: float (n, block_dim), of any length.
-        soft: float (n, block_dim), of any length.
+        hard: float (n, block_dim), rows of any norm.
+        soft: float (n, block_dim), rows of any norm.
     """
 
     hard: NDArray[np.floating]

@@ -33,15 +33,16 @@ def load_dynaq_json(
 ) -> LabourMarket:
     """A market from the export's four collections, each a JSON array or JSON lines; nothing is encoded.
 
-    * A text and its vectors are joined by id: ``_id`` of the text (or ``id``, or the reference's own name) and
-      ``original_job_id`` or ``original_candidate_id`` of the vectors. ``{"$oid": "..."}`` is read as its text.
+    * A text and its vectors are joined by id: ``_id`` of the text and ``original_job_id`` or ``original_candidate_id``
+      of the vectors. A text without ``_id`` may have ``id``, or an entry named as in the vectors. ``{"$oid": "..."}``
+      is read as its text.
     * A job has a title, technical skills (hard), soft skills (soft) and experience requirements. ``description`` has
       no vector and is left out.
     * An applicant has skills (hard), a bio (soft) and experience. The bio is a free text, because the export has no
       list of a candidate's soft skills.
     * A vector field may hold one vector, or a list of vectors, which is read as their unit-scaled mean. Blocks are
-      scaled to unit length; an empty list or zero is an empty block. Vectors of titles and experience are those of the
-      jobs; applicants' experience has no vector and is zero.
+      scaled to unit length; an empty list or a zero vector is an empty block. Vectors of titles and experience are
+      those of the jobs. The export has no vectors of applicants' experience; these are zero.
 
     Args:
         path: The folder that holds the files.

@@ -1,4 +1,8 @@
-"""A file's bytes and text: unpacked by its content, not its name, up to a bound; decoded, or refused."""
+"""Opens a file as bytes or as text.
+
+The content of the file, not its name, decides how it is unpacked. The unpacked size is bounded. A text that cannot be
+decoded is refused.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +102,7 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
 
 
 def files_in(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the files in an archive, without folders, and without those whose name is missing."""
+    """Names of the files in an archive. Folders and empty names are left out."""
     return [name for name in archive.namelist() if name and not name.endswith("/")]
 
 

@@ -123,13 +123,13 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
       20), then the kinds of software (commodity titles) of the other products, those with the most products first.
       Kinds are used because occupations list up to hundreds of products, most of which appear in one occupation only.
     * Soft: work styles of importance 3.5 or more, and basic, problem solving and social skills, judgment, time and
-      personnel management of importance 3 or more. Most occupations need nearly all of these, so the six of each kind
-      are taken that are most above their average over all occupations. If a release does not rate the importance of
-      work styles, there are only the skills.
+      personnel management of importance 3 or more. Most occupations need nearly all of these. So at most six
+      work styles and six skills are taken: those that are furthest above their average over all occupations. If a
+      release does not rate the importance of work styles, only skills are taken.
     * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
       reported titles.
     * Ratings that O*NET recommends to suppress (too few answers) are left out.
-    * Releases before 30.3 and from 30.3 on give the same: ``Skills.txt`` has become ``Essential Skills.txt`` and
+    * Releases before 30.3 and from 30.3 on are read alike: ``Skills.txt`` has become ``Essential Skills.txt`` and
       ``Transferable Skills.txt``, ``Technology Skills.txt`` has become ``Software Skills.txt``.
 
     Raises:

@@ -59,7 +59,7 @@ class Release:
         return file.casefold() in self._files
 
     def near(self, file: str) -> str:
-        """The hint in a message on a missing file: `` (there is 'Skill.txt')``, or nothing if no name is similar."""
+        """The hint in a message on a missing file: ``(there is 'Skill.txt')``, or nothing if no name is similar."""
         # "Software Skills.txt" is not a misspelt "Skills.txt"; their similarity is .69.
         near = difflib.get_close_matches(file.casefold(), list(self._files), n=1, cutoff=0.8)
         return f" (there is {PurePath(self._files[near[0]][0]).name!r})" if near else ""

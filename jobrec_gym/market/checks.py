@@ -30,7 +30,7 @@ _LENGTH_TOLERANCE = 2e-3  # float16 rounds a unit vector to within 5e-4
 
 
 def check_population(side: str, population: Population) -> None:
-    """Checks that tables have a row for each key, that keys are distinct, levels known and vectors of unit length."""
+    """Checks that tables have a row for each key, that keys are distinct, levels 0 to 5, and vectors of unit length."""
     if not isinstance(population.keys, np.ndarray) or population.keys.dtype.kind != "U":
         raise MarketError(f"`{side}.keys` must be an array of texts, got {population.keys!r:.80}.")
     n = len(population)

@@ -145,7 +145,7 @@ class ContextTable:
         return None if np.isnan(value) else value
 
     def arrays(self, side: Side) -> dict[str, NDArray[Any]]:
-        """The arrays from which :meth:`from_arrays` makes this table again."""
+        """The arrays of one side, from which :meth:`from_arrays` makes its entries again."""
         table = getattr(self, side)
         return {"offsets": table.offsets, "ids": table.ids} if isinstance(table, SkillLists) else {"values": table}
 

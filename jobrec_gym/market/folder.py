@@ -61,7 +61,7 @@ class MarketTables(Protocol):
 
 @contextlib.contextmanager
 def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """An empty folder to write a market into; when the block ends well, it takes the place of ``path``.
+    """An empty folder to write a market into. It takes the place of ``path`` if the ``with`` block raises no error.
 
     ``path`` appears whole or not at all; an existing market there is replaced. After a kill, the next reader of
     ``path`` finds the old market or the new one, see :func:`is_saved_market`.

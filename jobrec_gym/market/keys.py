@@ -63,7 +63,8 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
         int64, one row for each of ``asked``.
 
     Raises:
-        ValueError: For an unknown key, with a near miss, or for a key of several rows, with the first two.
+        ValueError: For an unknown key (the message suggests a similar one), or for a key of several rows (the message
+            names the first two).
     """
     # Loaders bring keys to Unicode's normal form C; a typed key may have another form.
     wanted = {key: (key, unicodedata.normalize("NFC", key)) for key in map(str, asked)}

@@ -1,4 +1,4 @@
-"""Vectors of profiles: composes blocks from skills, gathers rows of tables and multiplies them, equal to the bit."""
+"""Vectors of profiles: composes blocks, gathers and multiplies rows. Results are the same to the bit in every batch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def compose_vectors(hard: NDArray[np.float32], soft: NDArray[np.float32]) -> NDA
 def gathered(
     table: NDArray[np.floating], ids: NDArray[np.integer], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Rows (..., d) float32 of a table (n, d) by valid ids (...), new ones or in ``out``."""
+    """Rows (..., d) float32 of a table (n, d) by valid ids (...), in a new array, or in ``out`` if it is given."""
     # `take` copies whole rows; indexing with an array is half as fast. With a check of ids it would buffer `out`.
     if out is None:
         return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)

@@ -45,7 +45,7 @@ class ParsedAnswer:
         decision: One of :data:`~jobrec_gym.simulators.base.DECISIONS`; "" if there is none.
         probability: ``P(Yes) / (P(Yes) + P(No))``; NaN if there is none.
         reason: The model's reason in its own words; without a valid answer, what came instead. May be empty.
-        kept: Whether the same question would bring the same answer; False if a change of the server would mend it.
+        kept: Whether the same question would bring the same answer; False if the server's settings are at fault.
     """
 
     status: str
@@ -74,7 +74,7 @@ def response_format(mode: Literal["decision", "probability"], decisions: Sequenc
 
 
 def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
-    """The decision of a completion that was asked for :data:`DECISION_SCHEMA`.
+    """The decision of a completion with the ``response_format`` of mode ``"decision"``.
 
     Args:
         choice: An entry of ``choices`` of a chat completion, as a plain dictionary.
@@ -86,9 +86,9 @@ def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
 
 
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
-    """The probability of an application, from a completion that was asked for with :data:`PROBABILITY_SCHEMA`.
+    """The probability of an application, from a completion with the ``response_format`` of mode ``"probability"``.
 
-    It is read at the token in which the value of ``apply`` begins. Of this token's alternatives, those count that say
+    It is read at the token in which the value of ``apply`` begins. Only those alternatives of this token count that say
     exactly Yes or No, apart from blanks and the opening quotation mark.
 
     Args:

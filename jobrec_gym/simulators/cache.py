@@ -178,10 +178,10 @@ class KeyMaker:
 class AnswerStore(ABC):
     """A cache of answers and the ledger beside it, shared by all processes that name it.
 
-    A store holds three things: answers by their key, of which the first one stays; claims, which ensure that a question
-    is asked once; and calls, which are reserved at an upper bound before they are sent, so that no cap is exceeded. It
-    is safe for many threads and processes, and for a kill at any moment. This base class has everything but the
-    storage.
+    A store holds three things: answers by their key, where the first answer for a key stays; claims, which ensure that
+    a question is asked once; and calls, which are reserved at an upper bound before they are sent, so that no cap is
+    exceeded. It is safe for many threads and processes, and for a kill at any moment. This base class has everything
+    but the storage.
 
     Attributes:
         path: The path or address of the cache.
@@ -203,7 +203,7 @@ class AnswerStore(ABC):
 
     @abstractmethod
     def in_short(self, keys: Sequence[str]) -> dict[str, ShortAnswer]:
-        """The known answers by key, without the fields that they depend on; shorter than :meth:`get`."""
+        """The known answers by key, without the fields that they depend on; faster than :meth:`get`."""
 
     @abstractmethod
     def answers(self) -> Iterator[CachedAnswer]:

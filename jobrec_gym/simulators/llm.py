@@ -195,7 +195,7 @@ class LLMSimulator:
         retries: How often a failed call is tried again, and what is paid for a recommendation without an answer.
 
     Raises:
-        ValueError: For an unknown mode, policy, decision or field of a value; for a template that is not there; and for
+        ValueError: For an unknown mode, policy, decision or field of a group; for a template that is not there; and for
             an argument that would evade a cap or write a key into a file.
 
     Example:
@@ -348,8 +348,8 @@ class LLMSimulator:
 
         Raises:
             ValueError: In mode ``"decision"``.
-            FeedbackError: If a question failed, because the thresholds would then differ a second time; if the model
-                gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
+            FeedbackError: If a question failed, because the next calibration would then give other thresholds; if the
+                model gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
             BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":
@@ -515,7 +515,7 @@ class LLMSimulator:
         return type(self)(**{**self._arguments, "api_key": self._api_key, **arguments})
 
     def to_spec(self) -> SimulatorSpec:
-        """The simulator in plain JSON, without the key; each value is a mapping of its fields."""
+        """The simulator in plain JSON, without the key; each group of arguments is a mapping of its fields."""
         return {"type": "llm", **plain(self._arguments)}
 
     @classmethod

@@ -74,8 +74,8 @@ class RuleSimulator:
 
     Args:
         seed: Determines the truth: taste, popularity and the sample.
-        noise: Standard deviation of a normal number that is added to the utility at each interaction, in standard
-            deviations of the utility; 0 makes every answer certain.
+        noise: Standard deviation of normally distributed noise that is added to the utility at each interaction, in
+            units of the utility's standard deviation; 0 makes every answer certain.
         weights: Weights that replace those of :data:`DEFAULT_WEIGHTS`, and weights of fields of the market's context.
         rewards: Rewards in place of apply 1.0, save 0.5, click 0.0, ignore -0.1.
         corruption: Probability that an answer has nothing to do with the pair. It is then ignore, click, save or apply
@@ -158,8 +158,8 @@ class BoundRuleSimulator:
         prepare: Computes the utilities of pairs before they are asked for, see
             :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``None`` if whole rows are kept.
         is_free: Whether an answer costs nothing.
-        noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone. ``None`` if keys
-            are needed for something else too, or for nothing.
+        noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone. ``None`` if
+            there is no noise, or if corruption needs the keys too.
     """
 
     is_free = True

@@ -21,7 +21,7 @@ def cache_place(where: str | os.PathLike[str]) -> str:
     """A cache's name in its complete form: an absolute path, or an address with port and number of the database.
 
     Raises:
-        ValueError: For an address of something else than a Redis server.
+        ValueError: For an address of anything but a Redis server.
     """
     return redis_place(os.fspath(where)) if is_server(where) else str(Path(where).absolute())
 

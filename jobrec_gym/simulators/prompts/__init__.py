@@ -34,7 +34,7 @@ PERSONAS: Mapping[str, str] = {
 """Temperaments by name; :class:`~jobrec_gym.simulators.llm.LLMSimulator` takes any other text as well."""
 
 PROTECTED = ("name", "age", "sex", "gender", "pronouns", "nationality", "photo", "address")
-"""Attributes of a person. No document has them unless it is asked to."""
+"""Attributes of a person. A document of a profile has no entries with these names."""
 
 MAX_DESCRIPTION = 4_000
 """The most characters of a description that a model is shown; a longer one is cut at the end of a sentence."""
