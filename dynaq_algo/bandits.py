@@ -366,7 +366,8 @@ class LinearBandit(_VectorBandit):
             the posterior, with its deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
         noise: Standard deviation of a reward around its mean.
-        prior_std: Prior standard deviation of each weight; the features of each block together have unit length.
+        prior_std: Prior standard deviation of each weight. Actions `a` are scaled to a mean length of 1, and the
+            products `s * a` to a similar length.
         constant_std: Prior standard deviation of the mean reward.
         pairs_std: Prior standard deviation of the weight of each number of `pairs`, which are standardised.
         cosine_prior: Prior mean of the weight of each similarity, in rewards per standard deviation of the similarity.
@@ -472,7 +473,9 @@ class LinearBandit(_VectorBandit):
         self._source_weights = dict(zip(sources, weights.T, strict=True))
 
     def source_trust(self) -> dict[str, tuple[float, float]]:
-        """Posterior mean and standard deviation of each source's factor; before any answer they are 1 and at most 1.
+        """Posterior mean and standard deviation of each source's factor.
+
+        Before any answer the mean is 1, and the standard deviation is at most 1.
 
         If a source has several similarities, their weights can differ; the factor is then that of their mean.
         """
@@ -586,7 +589,8 @@ class GaussianProcessBandit(_VectorBandit):
         exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
             the posterior, with its deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
-        prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess` for this and the arguments to `prior_sources`.
+        prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess` for this and all arguments down to
+            `prior_sources`.
         scales: Prior standard deviations of parts.
         noise: Standard deviation of a reward around its mean.
         max_pairs: Distinct pairs that are kept.

@@ -80,9 +80,9 @@ class ContextValues:
     """What each row of `progress`, m numbers, is worth. Rows that are equal on the grid of outcome_inputs count as one.
 
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
-    discounted value of the next row. The value of the row is the mean of these largest sums. In each planning step a
-    bonus for seldom visited rows is added, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards' root mean square,
-    divided by the square root of (number of visits + 1).
+    discounted value of the next row. The value of the row is the mean of these largest sums. Each planning
+    step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards'
+    root mean square, divided by the square root of (number of visits + 1).
 
     Args:
         low: (m,) smallest values of `progress`.
@@ -150,7 +150,7 @@ class ContextValues:
         return np.array([found[row] for row in rows]).reshape(len(rows), len(outcomes))
 
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows (n, m) to imagine sets at: first those that have no set yet, then one visited now, then random ones."""
+        """Rows (n, m) to imagine sets at: those without a set yet, then one of the last visited, then random ones."""
         new = np.flatnonzero(self._imagined[: len(self._rows)] == 0)[:n].tolist()
         now = self._current[int(rng.integers(len(self._current)))]
         drawn = rng.integers(len(self._rows), size=n).tolist()

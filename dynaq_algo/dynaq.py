@@ -42,7 +42,8 @@ class DynaQ(CandidateAlgorithm):
 
     * `bootstrap="same_action"`: r + gamma * Q_target(s', a), the same action, for gamma < 1;
     * `bootstrap="max"`: r + gamma * max Q_target(s', a') over the next candidates that the mask allows;
-    * `bootstrap="double"`: the maximum's action chosen by the online network (van Hasselt et al., 2016).
+    * `bootstrap="double"`: r + gamma * Q_target(s', a*), where a* is the allowed next candidate with the largest Q (van
+      Hasselt et al., 2016).
 
     That is planning in the background. With `planning="decision_time"` (Sutton and Barto, 2018, section 8.8) a Q-value
     is the world model's reward of a candidate plus gamma times the value of the next state. The Q-network learns only

@@ -185,15 +185,16 @@ class InteractionFeatures(PairFeatures):
 
 
 class BlockwiseFeatures(InteractionFeatures):
-    """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, scaled to their size.
+    """`[s, a, s * a, similarity of each block, pairs]`; the product is that of centred vectors, times sqrt(size).
 
     The entries that state and action share are cut into blocks of equal size, such as hard and soft skills. A
     similarity is the cosine of a state's and an action's block, after the mean action is subtracted from both. It is
-    divided by the standard deviation of that cosine between actions. The mean is subtracted because embeddings of texts
-    lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and Viswanath,
-    "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean are compressed. A
-    share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard deviations from the
-    mean. Without compression one bad answer to it would reverse the whole slope.
+    divided by the standard deviation of such cosines between two random actions. The mean is subtracted because
+    embeddings of texts lie in a narrow cone: what all texts have in common says nothing about which of them fit (Mu and
+    Viswanath, "All-but-the-Top", ICLR 2018). The numbers `pairs` are standardised, and values far from the mean are
+    compressed. A share of skills, for example, is 0 for most pairs, so a pair with a share of 1 lies ten standard
+    deviations from the mean. Without compression one bad answer to such a pair could reverse the sign of the learned
+    weight.
 
     Mean and deviation of actions come from the table of all actions, if there is one (:meth:`fit`). Otherwise they come
     from the distinct actions, up to 1,024, among the first 20,000 candidates seen (:meth:`see`). Mean and deviation of

@@ -122,8 +122,8 @@ class GaussianProcess(nn.Module):
     be dropped while a right one is kept. The less the answers vary, compared with what the scales expect, the more they
     count for the factors. `prior` and `spike_slab` are not used then. Two scales have other defaults. `trust` is 0,
     because each source has its own doubt. `similarity` is 0.1, because no `prior` says how much similarities count. If
-    this scale were small, a source that is half right would be trusted for what the similarities explain. A column of
-    `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
+    this scale were small, a source that is only partly right would get the credit for what the similarities explain. A
+    column of `pairs` that is a source is used in the prior mean only, not in the part `pairs`.
 
     There is no optimiser: one call of :meth:`observe` learns a transition.
 

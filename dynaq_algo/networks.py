@@ -26,7 +26,7 @@ class PairNetwork(nn.Module):
     There is no dropout and no normalisation: training and evaluation mode give the same numbers.
 
     Args:
-        features: Size and make of the input.
+        features: How an input is made of a state and an action, and its size.
         net_arch: Sizes of the hidden layers.
         activation_fn: Class of the activation between them.
         prior: (features.n_similarities,) initial weights of the similarities. The output is then the weighted sum of

@@ -60,7 +60,7 @@ class OfflineData:
         return len(self.columns["reward"])
 
     def show(self) -> None:
-        """Show the features up to 20,000 evenly spread rows, from which they learn the scale of their inputs."""
+        """Show up to 20,000 evenly spread rows to the features, which learn the scale of their inputs from them."""
         layout, columns = self.policy.layout, self.columns
         spread = np.linspace(0, len(self) - 1, min(len(self), SHOWN_FIRST), dtype=np.int64)
         for rows in np.array_split(spread, 20):

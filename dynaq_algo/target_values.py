@@ -1,4 +1,4 @@
-"""The target network's values of stored transitions, kept as long as neither of them changes."""
+"""The target network's values of stored transitions. A value is kept until the network or its transition changes."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ class TransitionModel(nn.Module):
         progress: Columns of the state that answers change.
         low: (m,) smallest values of `progress`.
         high: (m,) largest values of `progress`.
-        prior: Prior mean of the reward's weight of each similarity, and optionally of each number of `pairs`. It counts
-            as much as 30 transitions.
+        prior: Prior mean of the weight that each similarity, and optionally each number of `pairs`, has in the reward.
+            It counts as much as 30 transitions.
         gamma: Discount of the next state's value.
         bonus: Added to the value of seldom visited rows of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.

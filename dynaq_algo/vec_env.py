@@ -227,8 +227,8 @@ def make_sb3_vec_env(
 
     Otherwise, or if that vector environment cannot reset in the same step, it is a loop over single environments.
 
-    It takes the place of :func:`stable_baselines3.common.env_util.make_vec_env`, which always loops over single
-    environments.
+    This function takes the place of :func:`stable_baselines3.common.env_util.make_vec_env`, which always loops over
+    single environments.
 
     Args:
         env_id: A registered id, or its specification. The module may stand before an id (`"jobrec_gym:JobRec-v0"`). An

@@ -28,7 +28,7 @@ class WorldModel(nn.Module):
     et al., 2017).
 
     Args:
-        features: Size and make of the input, shared with the Q-network.
+        features: How an input is made of a state and an action, and its size; shared with the Q-network.
         net_arch: Sizes of each member's hidden layers.
         n_members: How many networks; 1 gives no spread and learns from every transition.
         activation_fn: Class of the activation between layers.
@@ -207,7 +207,8 @@ def make_world_model(
         learning_rate: Learning rate of the networks' optimiser.
         gamma: Discount, for a model that predicts whole transitions.
         given: Further arguments of the model.
-        pair_names: Names of the columns of `pairs`, if the environment gives them, for a prior with such sources.
+        pair_names: Names of the columns of `pairs`, if the environment gives them. A prior whose sources are columns
+            needs them.
 
     Raises:
         ValueError: If the model predicts whole transitions, and observations have no entry `progress`.
