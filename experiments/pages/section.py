@@ -23,7 +23,7 @@ class Table:
         rows: Cells as texts.
         note: Text below the table.
         n_agents: The number of rows that are agents; the rows below them are references. ``None``: all rows are agents.
-        n_words: The number of first columns that hold words; they are aligned left.
+        n_words: How many of the first columns hold words; they are aligned left.
     """
 
     header: Sequence[str]
@@ -33,7 +33,10 @@ class Table:
     n_words: int = 1
 
     def parts(self, most_columns: int) -> list[Table]:
-        """The table as parts of at most ``most_columns`` columns. Each has the columns of words, the last the note."""
+        """The table as parts of at most ``most_columns`` columns.
+
+        Each part has the columns of words. The last part has the note.
+        """
         numbers = range(self.n_words, len(self.header))
         room = max(1, most_columns - self.n_words)
         if len(numbers) <= room:

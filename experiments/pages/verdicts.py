@@ -115,7 +115,7 @@ def against(ours: Sequence[Run], theirs: Sequence[Run]) -> Difference:
 
 
 def against_cosine(ours: Sequence[Run]) -> Difference:
-    """The difference of a group's held-out scores to those of the highest cosine on the same pairs."""
+    """The difference between a group's held-out scores and those of the highest cosine, on the same pairs."""
     cosines = {_key(run): run.summary["references"]["cosine"]["score"] for run in ours}
     return difference_of([score - cosines[key] for key, score in _scores(ours).items() if cosines[key] is not None])
 

@@ -17,7 +17,7 @@ Tables = Mapping[str, Sequence[pd.DataFrame]]
 def window_length(tables: Tables) -> float:
     """The length of the windows of some learning curves, in interactions; 0 if no curve has two rows.
 
-    It is the largest distance of two rows, stretched so that whole windows fill the shortest curve.
+    It is the largest distance between neighbouring rows, stretched so that whole windows fill the shortest curve.
     """
     positions = [table[_AT].to_numpy(np.float64) for runs in tables.values() for table in runs if len(table) > 1]
     if not positions:

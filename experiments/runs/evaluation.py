@@ -92,7 +92,7 @@ class Evaluation(Protocol):
 
 
 class CosineTruth:
-    """Scores agents as if the cosine were the expected reward, the signal of the strategy ``cosine``.
+    """Scores agents as if the cosine were the expected reward, as it is with ``reward=cosine``.
 
     It has no decisions.
     """
@@ -486,7 +486,10 @@ def exposure(pairs: HeldOutPairs, chosen: NDArray[np.integer], market: LabourMar
 
 
 def prediction_quality(predicted: NDArray[Any], expected: NDArray[np.float64]) -> dict[str, float | None]:
-    """``r2`` and Pearson ``correlation`` of predicted and expected rewards of one shape; ``None`` if none varies."""
+    """``r2`` and Pearson ``correlation`` of predicted and expected rewards of one shape.
+
+    Both are ``None`` if the expected rewards do not vary; the correlation also if the predicted ones do not.
+    """
     predicted, expected = predicted.ravel().astype(np.float64), expected.ravel()
     varies = float(np.square(expected - expected.mean()).sum())
     if varies == 0:

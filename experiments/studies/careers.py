@@ -51,10 +51,11 @@ _INSTALLED_BY = {"sb3_contrib": "sb3-contrib>=2.9,<3"}
 
 
 def plan_of(options: Options) -> list[dict[str, Any]]:
-    """The runs that a config asks for, each in plain JSON. Runs of equal work are equal.
+    """The runs that a config asks for, each in plain JSON. Entries for equal work are equal.
 
     Raises:
-        RunError: If a learner is not defined, points do not ascend from 0, or there is no policy to compare with.
+        RunError: If a learner is not defined, points do not ascend or are negative, or there is no policy to compare
+            with.
     """
     at = list(options["at"])
     if not at or at[0] < 0 or at != sorted(set(at)):

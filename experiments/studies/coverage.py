@@ -68,10 +68,10 @@ def main(cfg: DictConfig) -> None:
 class PlantedLogs:
     """A population of decisions whose exact values are known, and logs that are drawn from it.
 
-    Each person of the population has five candidate sets, each of ten of 200 jobs. A log draws people with replacement
-    and has all their decisions. With good overlap, the log's policy is half uniform and half a softmax of the cosine,
-    and the policy to be valued is a softmax of shared skills and seniority. With poor overlap, both policies are greedy
-    with epsilon .1.
+    Each person of the population has five candidate sets of ten jobs each, drawn from 200 jobs. A log draws people with
+    replacement and has all their decisions. With good overlap, the log's policy is half uniform and half a softmax of
+    the cosine, and the policy to be valued is a softmax of shared skills and seniority. With poor overlap, both
+    policies are greedy with epsilon .1.
 
     Args:
         n_people: Size of the population.

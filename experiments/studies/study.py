@@ -158,7 +158,7 @@ class Study:
         ]
 
     def difference_table(self, reference: str) -> Table:
-        """Differences of each learner to the reference, paired by seed."""
+        """Differences between each learner and the reference, paired by seed."""
         header = [f"less {reference}, score after", *(f"{point:,}" for point in self.points), "regret"]
         rows = []
         for learner in self.scores:

@@ -175,7 +175,7 @@ class Visits:
             return self.files.content(visit.visitor_id, name)
 
     def somebody(self, visit: Visit) -> Somebody:
-        """The simulated applicant whom a visitor watches: the last one, or a first one."""
+        """The simulated applicant whom a visitor watched last; the first one if the visitor has watched none."""
         with visit.lock:
             with self._lock:
                 found = self._watched.get(visit.visitor_id)
