@@ -164,7 +164,8 @@ def read_agent(
             )
         if DATA not in names:
             raise AgentFileError(
-                f"{shown} holds no agent, or not a whole one. Save it again by `model.save(path)`, or take a copy."
+                f"{shown} holds no agent, or not a whole one. Save it again by `model.save(path)`, or use an "
+                "unchanged copy."
             )
         content = {name: archive.read(name) for name in names}  # `read` compares the checksum
         data = json.loads(content[DATA])
@@ -219,7 +220,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # about the file itself, for instance that it is a folder
         raise AgentFileError(
-            f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or take a copy."
+            f"{shown} is not a whole {what}, or was changed: {_line(error)}. Save it again, or use an unchanged copy."
         ) from error
 
 
@@ -247,7 +248,7 @@ def building(shown: str) -> Iterator[None]:
             raise
         raise AgentFileError(
             f"{shown} describes an agent that its tensors do not fit, or was changed: {_line(error)}. Save it again, "
-            "or take a copy."
+            "or use an unchanged copy."
         ) from error
 
 
@@ -292,7 +293,9 @@ def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> Non
                 f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know it."
             )
         if broken := archive.testzip():  # torch compares no checksum
-            raise AgentFileError(f"{shown}: {broken[:80]!r} of {name} was changed. Save it again, or take a copy.")
+            raise AgentFileError(
+                f"{shown}: {broken[:80]!r} of {name} was changed. Save it again, or use an unchanged copy."
+            )
 
 
 def _attributes(

@@ -65,5 +65,5 @@ def _check_header(shown: str, entry: zipfile.ZipInfo, content: Any) -> None:
         raise AgentFileError(f"{shown}: {entry.filename} holds Python objects, which are not loaded.")
     if math.prod(shape) * dtype.itemsize != entry.file_size - head.tell():
         raise AgentFileError(
-            f"{shown}: {entry.filename} is not as large as its header says, {shape} of {dtype}. Take a copy."
+            f"{shown}: {entry.filename} is not as large as its header says, {shape} of {dtype}. Use an unchanged copy."
         )

@@ -238,7 +238,9 @@ class Bandit:
             learned = read_arrays(io.BytesIO(archive.read(_LEARNED)), shown, "bandit", max_bytes)
             for name, array in learned.items():
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    raise AgentFileError(f"{path}: `{name}` must be finite. The file was changed: take a copy.")
+                    raise AgentFileError(
+                        f"{path}: `{name}` must be finite. The file was changed: use an unchanged copy."
+                    )
         with building(shown):
             bandit = cls(env, **{**given, **arguments})
         refuse_other_observations(reads, bandit.reads)

@@ -783,7 +783,7 @@ def _check_references(shown: str, name: str, ids: np.ndarray, arrays: Mapping[st
 
 
 def _refuse(shown: str, name: str, what: str) -> NoReturn:
-    raise AgentFileError(f"{shown}: `{name}` {what}. The file was changed: take a copy, or begin without it.")
+    raise AgentFileError(f"{shown}: `{name}` {what}. The file was changed: use an unchanged copy, or begin without it.")
 
 
 def _take(obs: DecisionBatch, rows: np.ndarray) -> DecisionBatch:

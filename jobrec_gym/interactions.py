@@ -496,7 +496,8 @@ class Interactions:
             raise LogError(f"{folder}: {error}") from error
         if changed:
             raise LogError(
-                f"{folder / changed[0]}.npy was changed after it was written; save the log again, or take a copy."
+                f"{folder / changed[0]}.npy was changed after it was written; save the log again, or use an "
+                "unchanged copy."
             )
         return log
 

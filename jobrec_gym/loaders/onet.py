@@ -221,7 +221,7 @@ def _files(release: Release, shapes: Sequence[tuple[str, ...]]) -> tuple[str, ..
     there = [shape for shape in shapes if any(file in release for file in shape)]
     if len(there) > 1:
         both = " and ".join(repr(next(file for file in shape if file in release)) for shape in there)
-        raise MarketError(f"{release.path} has {both}, which are of two releases. Leave one release.")
+        raise MarketError(f"{release.path} has {both}, which are of two releases. Keep the files of one.")
     if not there:
         older, newer = (" and ".join(map(repr, shape)) for shape in shapes)
         hint = release.near(shapes[0][0])

@@ -104,7 +104,7 @@ class Release:
         if len(same_name := self._files[file.casefold()]) > 1:
             raise MarketError(
                 f"{self.path} has {len(same_name)} files {file!r}, which may be of two releases: "
-                f"{' and '.join(map(repr, same_name))}. Leave one."
+                f"{' and '.join(map(repr, same_name))}. Keep one."
             )
         reader = csv.reader(
             io.StringIO(self._text(file), newline=""),

@@ -230,7 +230,9 @@ def read_header(folder: Path) -> dict[str, Any]:
         )
     beginning = len(_digest_of(b"{"))
     if "sha256" in header and text[:beginning] != _digest_of(b"{" + text[beginning:]):
-        raise MarketError(f"{folder / HEADER} was changed after it was written; save the market again, or take a copy.")
+        raise MarketError(
+            f"{folder / HEADER} was changed after it was written; save the market again, or use an unchanged copy."
+        )
     return header
 
 
@@ -257,7 +259,7 @@ def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
     for name, sha256 in listed.items():
         if array_digest(mapped_array(folder / name)) != sha256:
             raise MarketError(
-                f"{folder / name} was changed after it was written; save the market again, or take a copy. "
+                f"{folder / name} was changed after it was written; save the market again, or use an unchanged copy. "
                 "`LabourMarket.load(path, verify=False)` opens it all the same."
             )
 

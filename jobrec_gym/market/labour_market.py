@@ -50,8 +50,8 @@ __all__ = ["LabourMarket", "load_market"]
 _WAYS_OUT = {
     errno.EMFILE: "allow more open files, `ulimit -n 4096`, say; a market keeps one open for each of its tables",
     errno.ENFILE: "let other programs close files, or allow more",
-    errno.EACCES: "change its rights, or take a copy",
-    errno.EPERM: "change its rights, or take a copy",
+    errno.EACCES: "change its rights, or use a copy that you may read",
+    errno.EPERM: "change its rights, or use a copy that you may read",
 }
 """What to do if the system refuses to open a market, which may well be whole."""
 

@@ -135,7 +135,7 @@ class Recording:
         except ValueError as error:
             raise ValueError(
                 f"`recording` {os.fspath(path)!r} is not a recording, or not a whole one: {error}. Record again, or "
-                "take a copy."
+                "use an unchanged copy."
             ) from error
         fields: dict[str, Any] = {name: arrays[name] for name in cls.__slots__}
         for name in ("model", "prompt", "persona"):

@@ -350,7 +350,7 @@ def _unusable(path: str, error: Exception) -> CacheUnusable:
     elif "disk I/O" in said:
         way_out = "make room where there is little, or name a place by `cache` that can be read and written"
     elif "malformed" in said or "corrupt" in said:
-        way_out = "it is damaged: take a copy, or export what can be read and import it into a new file"
+        way_out = "it is damaged: use an unchanged copy, or export what can be read and import it into a new file"
     elif "locked" in said or "busy" in said:
         way_out = (
             "another process holds it for too long; on several machines take a cache on a server (docs/cluster.md)"
