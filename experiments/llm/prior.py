@@ -1,4 +1,4 @@
-"""``python -m experiments.llm.prior``: how much a language model's answers help as a prior, by the share of them that is right."""
+"""``python -m experiments.llm.prior``: how much a model's answers help as a prior, by the share that is right."""
 
 from __future__ import annotations
 
