@@ -67,7 +67,8 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
             names the first two).
     """
     # Loaders bring keys to Unicode's normal form C; a typed key may have another form.
-    wanted = {key: (key, unicodedata.normalize("NFC", key)) for key in map(str, asked)}
+    asked = [str(key) for key in asked]
+    wanted = {key: (key, unicodedata.normalize("NFC", key)) for key in asked}
     found: dict[str, list[int]] = {}
     forms = [form for some in wanted.values() for form in some]
     for row in np.flatnonzero(np.isin(keys, np.asarray(forms, dtype=np.str_))).tolist():
@@ -82,7 +83,7 @@ def find_rows(side: str, keys: NDArray[np.str_], asked: Iterable[str]) -> NDArra
                 f"the key {key!r:.80} is that of {len(rows)} {side}s, rows {rows[0]} and {rows[1]}: say the row, "
                 f"e.g. {rows[0]}."
             )
-    return np.array([found[key][0] for key in wanted], dtype=np.int64)
+    return np.array([found[key][0] for key in asked], dtype=np.int64)
 
 
 def _near_miss(keys: NDArray[np.str_], key: str) -> str:

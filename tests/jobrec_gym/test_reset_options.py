@@ -195,12 +195,13 @@ def test_of_many_only_those_that_are_reset_are_read():
     assert after.tolist() == [before["applicant_id"][0], 8, before["applicant_id"][2]]
 
 
-def test_many_are_chosen_by_keys(market):
+@pytest.mark.parametrize("people", [CHOSEN["applicant_id"].tolist(), [17, 3, 17], [5, 5, 5]], ids=str)
+def test_many_are_chosen_by_keys(market, people):
     envs = gym.make_vec("JobRec-v0", N, **SMALL)
 
-    _, infos = envs.reset(seed=0, options={"applicant_key": market.applicants.keys[CHOSEN["applicant_id"]].tolist()})
+    _, infos = envs.reset(seed=0, options={"applicant_key": market.applicants.keys[people].tolist()})
 
-    assert (infos["applicant_id"] == CHOSEN["applicant_id"]).all()
+    assert infos["applicant_id"].tolist() == people
 
 
 @pytest.mark.parametrize("resample", ["episode", "step"])
