@@ -367,7 +367,7 @@ class LinearBandit(_VectorBandit):
         exploration: `"ucb"` adds `alpha` standard deviations. `"thompson"` draws the candidates' rewards jointly from
             the posterior, with its deviations multiplied by `alpha`.
         alpha: How much is explored; 0 is greedy.
-        noise: Standard deviation of a reward around its mean.
+        noise: Standard deviation of a reward around its mean; for answers of yes and no that earn 1 and 0, up to 0.5.
         prior_std: Prior standard deviation of each weight. Actions `a` are scaled to a mean length of 1, and the
             products `s * a` to a similar length.
         constant_std: Prior standard deviation of the mean reward.
@@ -594,7 +594,7 @@ class GaussianProcessBandit(_VectorBandit):
         prior: See :class:`~dynaq_algo.gaussian_process.GaussianProcess` for this and all arguments down to
             `prior_sources`.
         scales: Prior standard deviations of parts.
-        noise: Standard deviation of a reward around its mean.
+        noise: Standard deviation of a reward around its mean; for answers of yes and no that earn 1 and 0, up to 0.5.
         max_pairs: Distinct pairs that are kept.
         spike_slab: Whether a factor of the prior mean is learned.
         spike: Prior probability that this factor is 1.
