@@ -263,6 +263,11 @@ def read_sides(
         return {
             name: _json_table(f"{file}, {name!r}", list(enumerate(entries, start=1))) for name, entries in lists.items()
         }
+    if len(rows) == 1 and (place := _deeper_rows(rows[0][1])):
+        raise MarketError(
+            f"{file} is one JSON object without any text, and its rows seem to be {place}: write these as an array to "
+            "a file of their own."
+        )
     return {"": _json_table(str(file), rows)}
 
 
@@ -680,6 +685,20 @@ def _lists(value: Any) -> dict[str, list[Any]]:
     if not named and len(value) == 1:
         named = {name: entries for name, entries in value.items() if _is_rows(entries) and entries}
     return named
+
+
+def _deeper_rows(value: Any) -> str:
+    """Where the rows seem to be in one JSON object that is none itself, since no entry is a text; empty if nowhere."""
+    if not isinstance(value, dict) or any(isinstance(entry, str) for entry in value.values()):
+        return ""
+    for name, entry in value.items():
+        if _is_rows(entry) and entry:
+            return f"in {name!r:.80}"
+        if isinstance(entry, dict) and (place := _deeper_rows(entry)):
+            return place if place.startswith("the ") else f"in {name!r:.80}, {place}"
+    if len(value) > 1 and all(isinstance(entry, dict) for entry in value.values()):
+        return f"the {len(value)} objects by name"
+    return ""
 
 
 def _is_rows(entries: Any) -> bool:

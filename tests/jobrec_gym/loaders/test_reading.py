@@ -355,6 +355,22 @@ def test_one_object_may_hold_both_sides(tmp_path):
         read_table(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"data": {"jobs": ROWS}}, "in 'data', in 'jobs'"),
+        ({"count": 2, "next": None, "results": ROWS}, "in 'results'"),
+        ({"j1": ROWS[0], "j2": ROWS[1]}, "the 2 objects by name"),
+        ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "the 2 objects by name"),
+    ],
+)
+def test_an_object_that_is_no_row_says_where_its_rows_seem_to_be(rows_of, content, place):
+    with pytest.raises(MarketError, match=f"one JSON object without any text, and its rows seem to be {place}: write"):
+        rows_of(json.dumps(content), "jobs.json")
+    one = {**content, "title": "a text makes it a row"}
+    assert rows_of(json.dumps(one), "jobs.json") == [one]
+
+
 def test_a_row_of_lines_that_has_jobs_is_a_row(rows_of):
     rows = [{"key": "p1", "jobs": [{"title": "cook"}]}, {"key": "p2", "jobs": []}]
     assert rows_of("\n".join(map(json.dumps, rows)), "people.jsonl") == rows
