@@ -43,7 +43,7 @@ class Beginning:
     def begin(
         self, problem: RecommendationProblem, episodes: NDArray[np.uint64], steps: NDArray[np.int64]
     ) -> tuple[Ids, Ids]:
-        """Applicants (m,) and the jobs (m, k) that they are shown after ``steps`` (m,) of the episodes (m,)."""
+        """Applicants (m,) of ``episodes`` (m,), and the jobs (m, k) that they are shown after ``steps`` (m,) steps."""
         applicant_ids = problem.applicants(episodes) if self.applicant_ids is None else self.applicant_ids
         if self.candidate_ids is None:
             return applicant_ids, problem.candidates(applicant_ids, episodes, steps)

@@ -193,7 +193,7 @@ class CareerProblem(RecommendationProblem):
     ) -> CareerAnswers:
         """Asks the simulator, pays, and moves the applicants (n,), who stand in states (n, m).
 
-        If ``noise`` (n,) is given, see :attr:`noise_of`, the keys (n,) are not read.
+        The keys (n,) are not read if ``noise`` (n,) is given, which :attr:`noise_of` computes from keys.
         """
         told: dict[str, Any] = {} if noise is None else {"noise": noise}
         levels = self.dynamics.levels(states) if self.tells_levels else None

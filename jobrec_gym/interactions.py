@@ -136,7 +136,8 @@ class Interactions:
         reward: float64 (n,), the reward of the recommendation; NaN where there is no answer.
         decision: int8 (n,), place in :data:`~jobrec_gym.simulators.base.DECISIONS`; -1 where only a reward is known,
             or where there is no answer.
-        held_out: bool (n,), True for the test split: by default where the market holds the applicant out.
+        held_out: bool (n,), True for rows of the test split. By default these are the rows of applicants whom the
+            market holds out.
         time: float64 (n,), the time in the log's own unit (dates in seconds since 1970); ``None`` if the log has none.
         propensity: float64 (n,), the probability with which this job was chosen from the shown ones; ``None`` if the
             log has none.

@@ -74,11 +74,11 @@ class JobSubset:
 class JobIndex:
     """An index of a market's jobs for nearest neighbours: first coarse, by codes, then exact, by the market's vectors.
 
-    Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid. In its list a job is a code of 4 bits for each 8
-    dimensions (48 bytes at 768 dimensions, while its float16 vector has 1,536). Codes are compared 32 at once in
-    registers (product quantisation, Jégou et al., 2011; André et al., 2015; ``IVF1024,PQ96x4fs`` in FAISS' words). A
-    search reads the codes of the lists nearest to the applicant, takes 300 jobs and 3 more for each wanted job, and
-    ranks these by cosine.
+    Jobs lie in about ``sqrt(n_jobs)`` lists by nearest centroid. A list holds a code for each of its jobs. The
+    code has 4 bits for each 8 dimensions (48 bytes at 768 dimensions, while the float16 vector has 1,536). Codes are
+    compared 32 at once in registers (product quantisation, Jégou et al., 2011; André et al., 2015;
+    ``IVF1024,PQ96x4fs`` in FAISS' words). A search reads the codes of the lists nearest to the applicant, takes 300
+    jobs and 3 more for each wanted job, and ranks these by cosine.
 
     Args:
         market: The market of the jobs.

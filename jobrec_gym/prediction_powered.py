@@ -50,10 +50,9 @@ def powered_mean(
 ) -> Powered:
     """The mean answer, from a few answers and a judge's predictions of all answers (Angelopoulos et al., Science 2023).
 
-    It is a weight times the mean of the judge's predictions for all recommendations, plus the mean of the answers less
-    the weight times the predictions for these answers. The weight is the one that gives the least variance (PPI++,
-    Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed from the other folds. A
-    judge that knows nothing gets a weight near 0.
+    It is ``w * mean(predicted) + mean(answers - w * judged)``. The weight ``w`` of the judge is the one that gives the
+    least variance (PPI++, Angelopoulos et al., 2023). It is cross-fitted: the weight of a fold of people is computed
+    from the other folds. A judge that knows nothing gets a weight near 0.
 
     Args:
         answers: (n,), each an unbiased term of the mean.
@@ -61,8 +60,8 @@ def powered_mean(
         person: (n,), the person who answered. People are independent; the answers of one person are not.
         predicted: (N,), the judge's predictions for all recommendations; these may include the n answered ones.
         owner: (N,), the person of each prediction.
-        level: Confidence level of the interval. It is that of Student's t, with one degree of freedom less than there
-            are people with an answer.
+        level: Confidence level of the interval. The interval is that of Student's t. Its degrees of freedom are the
+            number of people with an answer, less one.
         seed: Seed of the folds.
 
     Raises:

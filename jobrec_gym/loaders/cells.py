@@ -80,8 +80,8 @@ class CellRules:
     Attributes:
         skill_separator: The text that separates skills. ``None`` is ``;``, with a warning if another one is likely.
         null_values: Words that stand for nothing, whatever their case; ``None`` is :data:`NULL_WORDS`.
-        seniority_values: Levels, 1 to 5, by the source's words, ``None`` or 0 for unknown. They have precedence over
-            :data:`SENIORITY_WORDS`.
+        seniority_values: Mapping of the source's words to levels, 1 to 5; ``None`` or 0 is an unknown level. These
+            words have precedence over :data:`SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in texts; the other sign and spaces then separate
             thousands. With ``None`` a point is the decimal sign and nothing separates thousands; a warning comes if a
             point may separate them.

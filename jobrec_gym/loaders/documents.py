@@ -30,7 +30,7 @@ def files_of(place: Path, endings: Sequence[str]) -> list[Path]:
 
 
 def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """In rows without skills, puts the description, as one free text, in their place; logs the number of such rows."""
+    """Gives rows without skills their description as one free text in place of skills; logs how many rows they are."""
     without = [row for row in rows if not row["hard"] and not row.get("soft") and row["description"]]
     for row in without:
         row["hard"] = [row["description"]]

@@ -63,9 +63,9 @@ def load_esco(
     This service uses the ESCO classification of the European Commission (https://esco.ec.europa.eu, Commission Decision
     2011/833/EU). The rules by which this function reads it are in :func:`read_esco`.
 
-    ESCO hardly ever ties a transversal skill to an occupation (in version 1.1.1 to 6 of 3,007). So nearly every
-    vector has an empty soft block unless ``soft_skills`` names more. Two rows whose soft blocks are both empty are
-    compared by their hard blocks alone, and their cosine reaches 1.
+    ESCO hardly ever ties a transversal skill to an occupation: in version 1.1.1, only 6 of 3,007 occupations have one.
+    So nearly every vector has an empty soft block unless ``soft_skills`` names more. Two rows whose soft blocks are
+    both empty are compared by their hard blocks alone, and their cosine reaches 1.
 
     Args:
         path: The zip archive of the official CSV files, or its unpacked folder.

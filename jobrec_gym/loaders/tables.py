@@ -78,12 +78,12 @@ def load_table(
         columns: Which column holds which of :data:`FIELDS`; by default each column is named like its field. Give
             ``{"jobs": {...}, "applicants": {...}}`` if the sides differ. ``hard`` and ``soft`` may name several
             columns, which are joined. If a column holds objects, ``"skills.name"`` is their entry ``name``. A mapped
-            column must exist. Of the others, only one of ``hard`` and ``soft`` must exist. A column that differs from a
-            field only by case or spaces (``Hard``) is refused until it is mapped. Without a key column a row's key is
-            its number. ``split`` says ``train`` or ``test`` for each row, in place of ``test_fraction``. If rows of
-            both sides are read, either both sides have this column or neither has. ``description`` is a text for
-            language models to read; no vector is made of it. To get one, use ``text_columns`` with
-            ``columns={"hard": "description"}``.
+            column must exist. Columns that are not mapped may be missing, but ``hard`` or ``soft`` must exist. A column
+            that differs from a field only by case or spaces (``Hard``) is refused until it is mapped. Without a key
+            column a row's key is its number. ``split`` says ``train`` or ``test`` for each row, in place of
+            ``test_fraction``. If rows of both sides are read, either both sides have this column or neither has.
+            ``description`` is a text for language models to read; no vector is made of it. To get one, use
+            ``text_columns`` with ``columns={"hard": "description"}``.
         text_columns: Which of ``"hard", "soft"`` hold free text instead of a list of skills; a free text counts as one
             skill. Give a mapping ``{"jobs": [...], "applicants": [...]}`` if the sides differ.
         skill_separator: The text that separates skills in a cell, ``;`` unless given. A cell may also hold a list in

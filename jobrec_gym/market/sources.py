@@ -103,7 +103,7 @@ _met: dict[str, str] = {}
 def absolute(source: str) -> str:
     """The source with its path made absolute, so that a worker in another folder finds it too; ``~`` is expanded.
 
-    A relative path that does not exist now means the folder that it named when it was first opened.
+    If a relative path does not exist, it means the folder that it named when it was first opened.
     """
     scheme, colon, path = source.partition(":")
     if colon and scheme in _SOURCES:

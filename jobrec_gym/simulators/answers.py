@@ -88,8 +88,8 @@ def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
 def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     """The probability of an application, from a completion with the ``response_format`` of mode ``"probability"``.
 
-    It is read at the token in which the value of ``apply`` begins. Only those alternatives of this token count that say
-    exactly Yes or No, apart from blanks and the opening quotation mark.
+    It is read at the token in which the value of ``apply`` begins. An alternative to this token counts only if it
+    says exactly Yes or No, apart from blanks and the opening quotation mark.
 
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.

@@ -295,7 +295,7 @@ class LLMSimulator:
         return self._asker.key((encode_document(applicant), encode_document(job)))
 
     def count_known(self, n: int) -> None:
-        """Counts questions that a bound simulator could answer by itself as cache hits."""
+        """Counts n questions as cache hits, because a bound simulator could answer them by itself."""
         self._asker.count_known(n)
 
     def bind(self, market: LabourMarket) -> BoundLLMSimulator:
@@ -343,7 +343,7 @@ class LLMSimulator:
         Args:
             market: The market. Its pairs, of all splits, are drawn by a fixed seed.
             n_pairs: How many pairs are asked about.
-            quantiles: Shares of the pairs below click, save and apply.
+            quantiles: Shares of the pairs whose probabilities lie below the thresholds of click, save and apply.
             path: JSON file to keep the calibration in, for ``elicitation.calibration``.
 
         Raises:
