@@ -123,7 +123,7 @@ def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(place: Path) -> Iterator[None]:
-    """Make errors of the system name `place` if they name no file, or a temporary file beside it."""
+    """Put `place` into an `OSError` that names no file, or that names a temporary file beside `place`."""
     try:
         yield
     except OSError as error:

@@ -45,11 +45,11 @@ class DynaQ(CandidateAlgorithm):
     * `bootstrap="double"`: r + gamma * Q_target(s', a*), where a* is the allowed next candidate with the largest Q (van
       Hasselt et al., 2016).
 
-    That is planning in the background. With `planning="decision_time"` (Sutton and Barto, 2018, section 8.8) a Q-value
-    is the world model's reward of a candidate plus gamma times the value of the next state. The Q-network learns only
-    the value of the next state, by the same updates without the reward. The next decision therefore uses all that the
-    model has learned from the last reward. At `gamma=0` Q is the model's reward: planning is exact, and the Q-network
-    is not updated.
+    The updates on imagined rewards are planning in the background. With `planning="decision_time"` (Sutton and Barto,
+    2018, section 8.8) a Q-value is the world model's reward of a candidate plus gamma times the value of the next
+    state. The Q-network learns only the value of the next state, by the same updates without the reward. The next
+    decision therefore uses all that the model has learned from the last reward. At `gamma=0` Q is the model's reward:
+    planning is exact, and the Q-network is not updated.
 
     The target of a terminated transition is its reward alone; the target of a truncated one includes the value of the
     next step. With n environments, each vector step is followed by n direct, n model and n * `planning_steps` planning

@@ -142,7 +142,7 @@ def source_weights(
         sources: Weight of each source by name, see :func:`sources_of`.
         n_blocks: How many similarities `"blocks"` has.
         n_pairs: p, how many columns the entry `pairs` has.
-        pair_names: Names of these columns (p,); a number or None if the environment names none.
+        pair_names: Names of these columns, (p,). If the environment names none: their number, or None.
 
     Returns:
         Weights (n_blocks + p, S), and which of the p columns are sources, bool (p,).

@@ -101,8 +101,8 @@ class TransitionModel(nn.Module):
     * the other numbers, among them the block similarities of state and action, and their squares and products;
     * an effect of the action, and a bilinear form of state and action. The bilinear form is the scalar product of
       `rank` *tastes* of the state with `rank` tastes of the action. Each taste is linear in the first principal
-      components. The effect and the bilinear form move all kinds along one direction, which stands for interest. Each
-      is trusted only as far as it made the predictions of new transitions better.
+      components. The effect and the bilinear form shift the logits of all kinds along one learned direction, which
+      stands for interest. Each is trusted only as far as it made the predictions of new transitions better.
 
     All weights have normal priors. They are learned by Adam from batches of all transitions. The rewards' regressions
     are exact.
