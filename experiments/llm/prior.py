@@ -100,7 +100,8 @@ class Cell:
     Attributes:
         seed: Seed of the wrong answers, of the episodes, and of the noise of the answers.
         noise: Noise of an answer, in standard deviations of the truth's utility.
-        prior: One of :data:`PRIORS`, or, if ``truth`` is ``"rules"``, one that names a form of :data:`THIS_MODEL`.
+        prior: One of :data:`PRIORS`. If ``truth`` is ``"rules"``, a form in :data:`THIS_MODEL` takes the place of
+            ``"model"``, and ``"cosine and FORM"`` that of ``"both"``.
         alignment: 1 if the prior's answers are the truth, 0 if they are unrelated to it, -1 if they are its opposite.
             It is 0, and not used, for a prior without the model.
         truth: With ``"recorded"`` the model's answers are the truth, and the prior gets them with a share of the
@@ -460,9 +461,9 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
     Returns:
         ``cost``, by prior, noise and alignment: the loss of score after 50, 100 and 200 interactions, and the relative
         increase of regret from the 50th on. ``saved``, by prior and noise: the share of the regret of the first 100
-        interactions that an alignment of 1 saves. ``told``, by prior and noise: the share of pairs of a run at
-        alignment 1 and a run at alignment 0 in which the first run trusts the model more, after 20 and after 50
-        answers.
+        interactions that an alignment of 1 saves. ``told``, by prior and noise, after 20 and after 50 answers: each
+        run at alignment 1 is compared with each run at alignment 0. This is the share of comparisons in which the run
+        at alignment 1 trusts the model more.
     """
     cost: dict[str, Any] = {}
     saved: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def record_market(
     Args:
         simulator: A language model in mode ``"probability"``.
         market: The market whose pairs are asked about.
-        quantiles: Shares of pairs below click, save and apply.
+        quantiles: Shares of the pairs whose probabilities lie below the thresholds of click, save and apply.
         chunk: Pairs in one batch.
 
     Raises:

@@ -85,7 +85,7 @@ class ReportData:
     def references(self) -> dict[str, dict[str, float | None]]:
         """Held-out metrics of :data:`REFERENCES` and other policies of these runs, as means over :attr:`truths`.
 
-        A metric is ``None`` if it differs on equal pairs, such as a return with each agent's own gamma.
+        A metric is ``None`` if runs on the same pairs differ in it, for instance a return with each agent's own gamma.
         """
 
         def over_truths(who: str, key: str) -> float | None:

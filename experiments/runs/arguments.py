@@ -63,7 +63,7 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
-    """Ends a command that gives a group a list of anything but names of options, for which Hydra has no clear error.
+    """Ends a command that gives a group a list of values, not of names of options. Hydra has no clear error for it.
 
     Args:
         arguments: The arguments of the command line.

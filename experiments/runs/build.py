@@ -466,7 +466,10 @@ def truth_spec(config: Config) -> Any:
 
 
 def open_market(scheme: str | None, path: str, **kwargs: Any) -> LabourMarket:
-    """The market at a path, read by a scheme, or ``None`` for a saved one. Keywords are those of its source."""
+    """The market at a path. Its scheme says how to read it; ``None`` stands for a saved market.
+
+    Keywords are those of the market's source.
+    """
     return jobrec_gym.load_market(path if scheme is None else f"{scheme}:{path}", **kwargs)
 
 

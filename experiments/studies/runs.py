@@ -101,7 +101,7 @@ def known_settings() -> list[str]:
 
 
 def read_learner(name: str) -> Learner:
-    """The learner in a file of ``conf/learner``. With ``base`` it is another learner, changed by further overrides."""
+    """The learner in a file of ``conf/learner``. An entry ``base`` names another learner, which the file changes."""
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "learner" / f"{name}.yaml"))
     base = read_learner(content["base"]) if "base" in content else Learner("", (), "")
     further = {kind: tuple(content.get(kind, getattr(base, kind))) for kind in ("misled", "on_logs")}
