@@ -84,8 +84,8 @@ class ActionTable:
         if len(self) < n or self.sha256_of_first(n) != sha256:
             raise ValueError(
                 f"`action_features` must begin with the {n} rows of the table that the agent was trained with (sha256 "
-                f"{sha256[:12]}...), got {self.values.shape} of others, in which ids name other actions. Pass the "
-                "table of the training run, with new actions at its end, or train a new agent."
+                f"{sha256[:12]}...), got a table {self.values.shape} that does not, so its ids name other actions. "
+                "Pass the table of the training run, with new actions at its end, or train a new agent."
             )
 
     @property

@@ -514,8 +514,8 @@ class CandidateAlgorithm(DQN):
         """
         if not self._optimizers:
             raise ValueError(
-                '`pretrain` has no network to train with `planning="decision_time"` and a Gaussian process at gamma 0, '
-                "or a model of transitions. Give it answers by `observe`, or prior knowledge by "
+                '`pretrain` finds no network to train where `planning="decision_time"` goes with a Gaussian process at '
+                "gamma 0, or with a model of transitions. Give it answers by `observe`, or prior knowledge by "
                 "`policy_kwargs={'prior': [...]}`."
             )
         if self.gamma >= 1:

@@ -90,7 +90,7 @@ def plus_arguments(
         model = overrides.get("world_model", arguments["world_model"])
         if model != "gaussian_process":
             raise ValueError(
-                f'`prior_sources` are of `world_model="gaussian_process"`, got {model!r}, which has no trust in a '
+                f'`prior_sources` need `world_model="gaussian_process"`, got {model!r}, which learns no trust in a '
                 "source. Leave them out: their columns of `pairs` are then numbers like any others."
             )
         arguments["world_model_kwargs"]["prior_sources"] = dict(sources)

@@ -312,8 +312,8 @@ class CandidateReplay:
         answer = np.asarray(self.pair_features(applicant_id, self.candidate_rows(candidate_id)), np.float32)
         if answer.shape != (len(index), self.n_pairs):
             raise ValueError(
-                f"`pair_features` must answer {len(index)} pairs with {(len(index), self.n_pairs)} numbers, as many a "
-                f"pair as the entry `pairs` has, got {answer.shape}."
+                f"`pair_features` must answer {len(index)} pairs with {(len(index), self.n_pairs)} numbers: for each "
+                f"pair as many as the entry `pairs` has. It gave {answer.shape}."
             )
         return answer
 
@@ -777,7 +777,7 @@ def _check_references(shown: str, name: str, ids: np.ndarray, arrays: Mapping[st
     """Check that all rows that ids refer to exist, and that the table counts these references right."""
     counts = arrays[f"{name}:counts"]
     if len(ids) and not 0 <= ids.min() <= ids.max() < len(counts):
-        _refuse(shown, name, f"has {len(counts)} rows, and others are referred to")
+        _refuse(shown, name, f"has {len(counts)} rows, but rows that do not exist are referred to")
     if not np.array_equal(np.bincount(ids, minlength=len(counts)), counts):
         _refuse(shown, f"{name}:counts", "must be how often each row is referred to")
 

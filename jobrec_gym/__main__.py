@@ -125,7 +125,9 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
         market = load_market(source, **options)
     except TypeError as error:
         given = " and ".join(f"--{name}" for name in options)
-        raise ValueError(f"{given} is for a file of jobs, and the market {source!r} is none: leave it out.") from error
+        raise ValueError(
+            f"{given} is for a file of jobs, and the market {source!r} is no file: leave it out."
+        ) from error
     person = market.applicant(0 if applicant is None else applicant)
     lines = [f"{as_text(person.key)}  {as_text(person.title or person.occupation or '')}".rstrip()]
     lines += [*_list_of_skills("has", (*person.hard_skills, *person.soft_skills)), ""]

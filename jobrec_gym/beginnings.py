@@ -142,7 +142,9 @@ def _keys(value: Any, rows: NDArray[np.bool_] | None) -> list[str]:
         return [value]
     keys = _as_array(value)
     if keys is None or keys.dtype.kind != "U" or keys.shape != (len(rows),):
-        raise ValueError(f"`options['applicant_key']` must be {len(rows)} texts, one an environment, got {value!r}.")
+        raise ValueError(
+            f"`options['applicant_key']` must be {len(rows)} texts, one for each environment, got {value!r}."
+        )
     return [str(key) for key in keys[rows]]
 
 

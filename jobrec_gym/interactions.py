@@ -478,7 +478,7 @@ class Interactions:
                 if name in columns:
                     ids = columns[name]
                     if len(ids) and not (ids.min() >= 0 and ids.max() < len(keys[side])):
-                        raise ValueError(f"`{name}` has ids that it has no keys of")
+                        raise ValueError(f"`{name}` has ids for which there are no keys")
                     columns[name] = ids.astype(np.int64)
             if "shown_offsets" in columns:
                 columns["shown_offsets"] = columns["shown_offsets"].astype(np.int64)  # its order is checked below

@@ -335,7 +335,7 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
     if isinstance(policy, Agent):
         values = np.asarray(policy.q_values(observation), np.float64)
         if values.shape != (n, k) and not (n == 1 and values.shape == (k,)):
-            raise ValueError(f"`policy` must give values {(n, k)}, a row a decision, got {values.shape}.")
+            raise ValueError(f"`policy` must give values {(n, k)}, a row for each decision, got {values.shape}.")
         values = values.reshape(n, k)
         if not np.isfinite(values[allowed > 0]).all():
             raise ValueError("`policy` must give finite values, got some that are not: has its learning diverged?")
@@ -440,7 +440,7 @@ def _chances(
 
 def _checked(chances: Floats, shape: tuple[int, int]) -> Floats:
     if chances.shape != shape:
-        raise ValueError(f"`policy` must give probabilities {shape}, a row a decision, got {chances.shape}.")
+        raise ValueError(f"`policy` must give probabilities {shape}, a row for each decision, got {chances.shape}.")
     bad = ~((chances >= 0).all(axis=1) & (np.abs(chances.sum(axis=1) - 1) < 1e-6))
     if bad.any():
         row = int(bad.argmax())

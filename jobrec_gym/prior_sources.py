@@ -226,7 +226,7 @@ def _table(name: str, values: ArrayLike, market: LabourMarket) -> Floats:
         )
     if np.isinf(table).any() or np.isnan(table).all():
         raise ValueError(
-            f"`prior_sources[{name!r}]` must hold finite numbers, NaN where it says nothing, and one at least."
+            f"`prior_sources[{name!r}]` must hold finite numbers, at least one; NaN where it says nothing."
         )
     return table
 

@@ -52,7 +52,10 @@ class Opponent(NamedTuple):
 def main(cfg: DictConfig) -> None:
     """Builds each index over the default market, and prints a row for each."""
     if cfg.n_jobs < NUM_NEAREST:
-        raise SystemExit(f"error: `n_jobs` must be {NUM_NEAREST} or more, so many are looked for, got {cfg.n_jobs}.")
+        raise SystemExit(
+            f"error: `n_jobs` must be {NUM_NEAREST} or more, since the {NUM_NEAREST} nearest are looked for, "
+            f"got {cfg.n_jobs}."
+        )
     market = load_market("default", n_jobs=cfg.n_jobs, n_applicants=cfg.n_queries, dtype="float16")
     queries = market.applicants.vectors.astype(np.float32)
     least = _exact(market, queries)

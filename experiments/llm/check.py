@@ -344,7 +344,7 @@ class _Asked:
         tokens, cost = (after.tokens - before.tokens) / asked, (after.cost_usd - before.cost_usd) / asked
         hours = calls * seconds / asked / 3_600
         return (
-            f"At most {calls:,} questions; by the {asked} that were tried about {hours:.1f} hours, "
+            f"At most {calls:,} questions. Judging by the {asked} that were tried, they take about {hours:.1f} hours, "
             f"{calls * tokens:,.0f} tokens and {calls * cost:.2f} dollars. What is answered is kept in "
             "`simulator.cache`: stop it at any time, the same command goes on."
         )

@@ -265,7 +265,7 @@ class CareerEvaluation:
             try:
                 oracle = CareerOracle(self._envs, policy, self._n_sets)
             except ValueError as error:
-                _log.info("an agent's return is no share of the best policy's, which is not known: %s", error)
+                _log.info("the best policy's return is not known, so agents get no score: %s", error)
                 return self._without_oracle()
             careers = self._play(oracle.predict)
             values, _ = oracle.values(self.applicant_ids)

@@ -58,7 +58,9 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
     way_out = "If the run is your own, or of somebody you trust, say trust=true; see docs/security.md."
     for number, (key, value) in enumerate(_entries(config)):
         if number > _MOST_ENTRIES:
-            raise RunError(f"{folder}: its config has more than {_MOST_ENTRIES:,} entries, and no run has. {way_out}")
+            raise RunError(
+                f"{folder}: its config has more than {_MOST_ENTRIES:,} entries. No run has as many. {way_out}"
+            )
         if key.rpartition(".")[2] == "_target_" and value is not None and value not in OURS:
             raise RunError(
                 f"{folder}: its config names `{key}` = {str(value)!r:.80}, which is no part of this project: making it "

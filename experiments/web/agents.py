@@ -75,7 +75,8 @@ class StartingAgents:
             self.dynaq_plus(), self.linear()
         except AgentFileError as error:
             raise RunError(
-                f"{error} Without {folder} they are made anew, and what visitors answered is taught to new copies."
+                f"{error} Or remove {folder}: the agents are then made anew, and new copies learn what "
+                "visitors answered."
             ) from error
 
     def dynaq_plus(self) -> DynaQ:

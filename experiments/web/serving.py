@@ -81,8 +81,8 @@ def serve(pages: Pages, host: str, port: int) -> None:
     is_own = host in LOOPBACK
     if not is_own:
         print(
-            f"warning: whoever reaches {host} can open this page. It has no accounts and no encryption: put a server "
-            "that has both before it, or leave `host` as it is."
+            f"warning: whoever reaches {host} can open this page. It has no accounts and no encryption: put a reverse "
+            "proxy that has both in front of it, or leave `host` as it is."
         )
     config = uvicorn.Config(
         application(*pages, hosts=LOOPBACK if is_own else None),

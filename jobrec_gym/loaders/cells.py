@@ -527,7 +527,7 @@ def _doubt_of_letters(column: str, seen: _SeenTexts) -> str | None:
         return None
     return (
         f"{seen.broken:,} cells of column {column!r} seem to be decoded wrongly, such as {seen.example!r:.60}: say "
-        "another `encoding`, or leave it out where it was said; a file that was saved so must be saved anew."
+        "another `encoding`, or leave it out if you gave one. If the file itself has these letters, save it anew."
     )
 
 

@@ -222,5 +222,6 @@ def _check_language(release: Release, language: str) -> None:
         choice = " or ".join(f'`language="{code}"`' for code in there)
         file = f"skills_{language}.csv"
         raise MarketError(
-            f"{release.path} lacks the file {file!r}{release.near(file)}; what is there is read by {choice}."
+            f"{release.path} lacks the file {file!r}{release.near(file)}; the files that are there are read by "
+            f"{choice}."
         )

@@ -203,7 +203,7 @@ def _read(
             if time is None:
                 raise _BadCell("no time", cells.get(names["time"]))
         if "posted" in names:
-            posted = _time(cell("posted"), "posting time that is none")
+            posted = _time(cell("posted"), "posting time that cannot be read")
         if time is not None and posted is not None and time < posted:
             raise _BadCell("time before the posting", cell("time"))
         for name in ("time", "posted"):
@@ -254,7 +254,7 @@ def _read(
             bad.add(error.kind, number, error.cell)
     if bad.n:
         n = sum(bad.n.values())
-        found = f"{table.file}: {n:,} of {len(table.rows):,} rows cannot be: {bad.text()}."
+        found = f"{table.file}: {n:,} of {len(table.rows):,} rows are impossible: {bad.text()}."
         if on_bad == "raise" or not rows:
             hint = ""
             if any(kind.startswith(("unknown person", "unknown job")) for kind in bad.n) and ids == "key":
@@ -262,7 +262,7 @@ def _read(
                     " People and jobs are looked up by the market's keys; where they are row numbers say `ids='row'`."
                 )
             if _UNKNOWN_DECISION in bad.n:
-                hint += f" Decisions are {', '.join(DECISIONS)}; of other words say what they are, {_mapping(bad)}."
+                hint += f" Decisions are {', '.join(DECISIONS)}; say what other words mean, {_mapping(bad)}."
             way_out = " `on_bad='skip'` leaves them out." if rows else " No row is left."
             raise LogError(f"{found}{hint}{way_out}")
         logger.warning("%s They were left out.", found)

@@ -474,8 +474,8 @@ def _found_delimiter(file: Path, sample: str, whole: bool) -> str:
     first = sample.splitlines()[0]
     among = even or list(cutting)
     raise MarketError(
-        f"{file}: its cells may be separated by {' or by '.join(map(repr, among))}, which all cut the header "
-        f"{first!r:.80}: say which does, e.g. `delimiter={among[0]!r}`."
+        f"{file}: its cells may be separated by {' or by '.join(map(repr, among))}: the header {first!r:.80} "
+        f"holds each of them. Say which one separates cells, e.g. `delimiter={among[0]!r}`."
     )
 
 

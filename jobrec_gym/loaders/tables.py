@@ -246,8 +246,8 @@ def _check_both_split(tables: Mapping[str, Table], records: Mapping[str, Sequenc
     if with_split and without:
         raise MarketError(
             f"{tables[with_split[0]].file} says the split of the {with_split[0]}, and {tables[without[0]].file} has no "
-            f"column 'split' for the {without[0]}: give them one as well ('train' in every row holds nothing out), or "
-            "give it to neither."
+            f"column 'split' for the {without[0]}: give both files one ('train' in every row holds nothing out), "
+            "or neither."
         )
 
 
@@ -519,7 +519,7 @@ def _sampled(path: Path, jobs: Sequence[Record], n: int, seed: int) -> list[Reco
             )
         if isinstance(job.hard, str) or isinstance(job.soft, str):
             raise MarketError(
-                f"{path}: `n_applicants` samples single skills and cannot from free text; give the file of the "
+                f"{path}: `n_applicants` samples single skills, and free text has none; give the file of the "
                 "applicants as `applicants=`."
             )
         by_name.setdefault(job.occupation, []).append(job)

@@ -112,10 +112,11 @@ def check_saved_words(words: Vocabulary) -> None:
         if wrong := set(map(type, values)) - {wanted}:
             raise MarketError(f"`vocabulary.{key}` must hold {wanted.__name__}, got {sorted(map(str, wrong))}.")
     families = words.occupation_families
-    if len(families) != len(words.occupations) or not all(-1 <= family < len(words.families) for family in families):
+    n_valid = sum(-1 <= family < len(words.families) for family in families)
+    if not len(families) == n_valid == len(words.occupations):
         raise MarketError(
-            f"`vocabulary.occupation_families` must have one of [-1, {len(words.families)}) for each of the "
-            f"{len(words.occupations)} occupations, got {len(families)} of others."
+            f"`vocabulary.occupation_families` must have a number in [-1, {len(words.families)}) for each of the "
+            f"{len(words.occupations)} occupations, got {len(families)} numbers, {n_valid} of them in this range."
         )
 
 

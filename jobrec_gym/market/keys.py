@@ -36,7 +36,9 @@ def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> i
         return int(find_rows(side, keys, [which])[0])
     if isinstance(which, Profile):
         if not 0 <= which.id < len(keys) or str(keys[which.id]) != which.key:
-            raise ValueError(f"`{side}` {which.key!r} is of another market: row {which.id} of this one is another.")
+            raise ValueError(
+                f"`{side}` {which.key!r} is of another market: row {which.id} of this market is not that {side}."
+            )
         return which.id
     try:
         row = operator.index(which)

@@ -182,8 +182,8 @@ class ChatModel:
         needed = {"response_format", "logprobs", "top_logprobs", "max_completion_tokens"} & self._options.keys()
         if missing := sorted(needed - set(supported)):
             raise ModelUnusable(
-                f"model {self.model!r} has no {' and no '.join(missing)}, which this `mode` or `sampling` needs: take "
-                "another, or another model."
+                f"model {self.model!r} has no {' and no '.join(missing)}, which this `mode` or `sampling` needs: "
+                "choose another `mode` or `sampling`, or another model."
             )
         if dropped := sorted({"seed", "temperature"} & self._options.keys() - set(supported)):
             _log.warning("model %r has no %s: left out of its calls.", self.model, " and no ".join(dropped))

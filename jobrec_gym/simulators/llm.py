@@ -368,8 +368,8 @@ class LLMSimulator:
             first = (lost or unusable)[0]
             raise FeedbackError(
                 first.status,
-                f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first other one: "
-                f"{first.status}. {first.reason} (What was answered is kept.)",
+                f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first that gave "
+                f"none: {first.status}. {first.reason} (What was answered is kept.)",
             )
         cuts = np.quantile(known, quantiles)
         if not (np.diff([min(known), *cuts]) > 0).all():

@@ -75,7 +75,8 @@ class Recording:
         shape = (len(market.applicants), len(market.jobs))
         if probability.shape != shape:
             raise ValueError(
-                f"`probability` must have a row an applicant and a column a job, {shape}, got {probability.shape}."
+                f"`probability` must have a row for each applicant and a column for each job, {shape}, got "
+                f"{probability.shape}."
             )
         cuts = np.asarray(thresholds, dtype=np.float64)
         if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():

@@ -330,8 +330,8 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
             raise _unusable(path, reason)
         if wal.exists() and wal.stat().st_size:
             raise CacheUnusable(
-                f"the cache {path} cannot be read in a place that cannot be written: {wal.name} beside it has answers "
-                "that are not in the file yet. Open it once in a place that can be written (python -m "
+                f"the cache {path} is in a place that cannot be written, and cannot be read there: {wal.name} beside "
+                "it has answers that are not in the file yet. Open it once in a place that can be written (python -m "
                 "experiments.llm.cache path=FILE), then copy it."
             )
         connection = sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True, isolation_level=None)

@@ -202,7 +202,7 @@ def test_sources_that_cannot_be_are_refused(sources, message):
 
 
 def test_a_model_without_trust_is_refused_sources():
-    with pytest.raises(ValueError, match="`prior_sources` are of"):
+    with pytest.raises(ValueError, match="`prior_sources` need"):
         DynaQ.plus(Told(terminate_at=1), prior_sources=["right"], world_model="network")
     with pytest.raises(ValueError, match="replaces `cosine_prior`"):
         LinearBandit(Told(terminate_at=1), prior_sources=["right"], cosine_prior=0.1)

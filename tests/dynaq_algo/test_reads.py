@@ -311,7 +311,7 @@ def test_a_catalogue_may_grow_at_its_end(kwargs):
 )
 def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     model = agent(make_toy(ids=True))
-    message = r"must begin with the 12 rows .* got \(\d+, \d\) of others, in which ids name other actions"
+    message = r"must begin with the 12 rows .* got a table \(\d+, \d\) that does not, so its ids name other actions"
     with pytest.raises(ValueError, match=message):
         DynaQ.load(saved(model), make_toy(ids=True, table=table), device="cpu")
     with pytest.raises(ValueError, match=message):

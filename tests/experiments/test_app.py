@@ -618,7 +618,7 @@ def test_agents_that_cannot_be_read_are_told_with_the_way_out(world, tmp_path):
     assert page.status_code == 500 and "and agents learn careers again" in page.text
 
     (folder / "start" / "dynaq_plus.zip").write_bytes(b"of another version")
-    with pytest.raises(RunError, match=r"dynaq_plus\.zip .*they are made anew"):
+    with pytest.raises(RunError, match=r"dynaq_plus\.zip .*the agents are then made anew"):
         pages_of(given)
 
 

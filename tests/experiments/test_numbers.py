@@ -61,7 +61,11 @@ def test_a_study_of_careers_needs_a_policy_to_compare_with():
     [
         ("evaluate", "threads=0", "`threads` must be 1 or more, got 0."),
         ("benchmark", "seconds=-1", "`seconds` must be a number above 0, got -1."),
-        ("benchmarks.indexes", "n_jobs=5", "`n_jobs` must be 100 or more, so many are looked for, got 5."),
+        (
+            "benchmarks.indexes",
+            "n_jobs=5",
+            "`n_jobs` must be 100 or more, since the 100 nearest are looked for, got 5.",
+        ),
         ("llm.cache", "path=3", "`path` must be a file or redis://HOST:6379/0, got 3."),
     ],
 )

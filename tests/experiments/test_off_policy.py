@@ -48,7 +48,7 @@ def test_what_cannot_be_ends_in_one_line(run, tmp_path):
     (tmp_path / "log.csv").write_text("applicant,job,reward\nA0000000,J9999999,1\n")
     done = run_command("off_policy", f"log={tmp_path / 'log.csv'}", f"run={tmp_path / 'run'}")
     assert done.returncode == 1
-    assert "1 of 1 rows cannot be: unknown job: 1, row 1 ('J9999999')" in done.stderr
+    assert "1 of 1 rows are impossible: unknown job: 1, row 1 ('J9999999')" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     career = gym.make("JobRecCareer-v0", market={"source": "default", "n_jobs": 60, "n_applicants": 40})
     record_interactions(career, n=30).save(tmp_path / "career")

@@ -166,7 +166,7 @@ BAD_ROWS = [
     *(("unknown decision", {"decision": cell}) for cell in ("applied", "APPLY", "1", "apply;save", "true")),
     *(("reward that is no finite number", {"reward": cell}) for cell in ("inf", "-inf", "1,5", "yes", "1e999")),
     *(("no time", {"time": cell}) for cell in ("", "yesterday", "inf", "2026-13-01", "01.03.2026", "2026-02-30")),
-    *(("posting time that is none", {"posted": cell}) for cell in ("soon", "-inf", "2026-00-01")),
+    *(("posting time that cannot be read", {"posted": cell}) for cell in ("soon", "-inf", "2026-00-01")),
     *(("time before the posting", {"time": cell}) for cell in ("2026-01-31", "2026-01-31T23:59:59Z", "0")),
     *(
         ("propensity outside of (0, 1]", {"propensity": cell})
@@ -206,7 +206,7 @@ def test_a_row_that_cannot_be_is_counted_named_and_left_out_on_demand(shop, tmp_
     with pytest.raises(LogError) as caught:
         load_interactions(file, shop)
     message = str(caught.value)
-    assert f"log.csv: 1 of 3 rows cannot be: {kind}: 1, row 2 (" in message
+    assert f"log.csv: 1 of 3 rows are impossible: {kind}: 1, row 2 (" in message
     assert "`on_bad='skip'` leaves them out" in message
 
     with caplog.at_level(logging.WARNING):
@@ -275,7 +275,7 @@ def test_what_stands_there_twice_is_counted(shop, tmp_path, without_time):
         header = [name for name in HEADER if name != "time"]
     file = write(tmp_path / "log.csv", rows, header)
 
-    with pytest.raises(LogError, match=r"2 of 4 rows cannot be: twice the same: 2, row 2 \('p1, 1'\), row 4"):
+    with pytest.raises(LogError, match=r"2 of 4 rows are impossible: twice the same: 2, row 2 \('p1, 1'\), row 4"):
         load_interactions(file, shop)
 
 
@@ -295,15 +295,15 @@ def test_kinds_are_counted_apart_and_only_the_first_rows_are_named(shop, tmp_pat
         load_interactions(write(tmp_path / "log.csv", rows), shop)
 
     assert (
-        "6 of 7 rows cannot be: unknown job: 5, row 1 ('100'), row 2 ('101'), row 3 ('102'), ...; propensity outside "
-        "of (0, 1]: 1, row 6 ('2')."
+        "6 of 7 rows are impossible: unknown job: 5, row 1 ('100'), row 2 ('101'), row 3 ('102'), ...; propensity "
+        "outside of (0, 1]: 1, row 6 ('2')."
     ) in str(caught.value)
     assert "say `ids='row'`" in str(caught.value)
 
 
 def test_no_row_that_can_be_is_an_error_even_where_bad_ones_are_skipped(shop, tmp_path):
     file = write(tmp_path / "log.csv", [changed(job="9")])
-    with pytest.raises(LogError, match=r"1 of 1 rows cannot be.*No row is left"):
+    with pytest.raises(LogError, match=r"1 of 1 rows are impossible.*No row is left"):
         load_interactions(file, shop, on_bad="skip")
     with pytest.raises(LogError, match="has no rows"):
         load_interactions(write(tmp_path / "empty.csv", []), shop)

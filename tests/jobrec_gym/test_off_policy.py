@@ -220,7 +220,7 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         (lambda obs: POLICY - [[0.0, 1.0]], {}, "sum to 1, row 0"),
         ("cosine", {}, "`policy` must have `q_values`"),
         (Says(np.full((3, 2), np.nan)), {}, "`policy` must give finite values"),
-        (Says(np.zeros(3)), {}, r"`policy` must give values \(3, 2\), a row a decision, got \(3,\)"),
+        (Says(np.zeros(3)), {}, r"`policy` must give values \(3, 2\), a row for each decision, got \(3,\)"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(three, policy, options, message):

@@ -134,7 +134,7 @@ def test_a_wrong_choice_is_refused_and_changes_nothing(env, options, complaint):
     [
         ({"applicant_id": 3}, r"integers of shape \(3,\), got 3"),
         ({"applicant_id": [3, 4]}, r"shape \(3,\), got int64 of shape \(2,\)"),
-        ({"applicant_key": "A0000001"}, "must be 3 texts, one an environment"),
+        ({"applicant_key": "A0000001"}, "must be 3 texts, one for each environment"),
         ({"candidate_ids": CHOSEN["candidate_ids"][0]}, r"shape \(3, 6\)"),
         ({"candidate_ids": [[1], [2, 3], [4]]}, r"shape \(3, 6\)"),
     ],

@@ -74,7 +74,7 @@ def test_a_release_in_another_language_names_the_argument_that_reads_it(tmp_path
     german = {file.replace("_en", "_de"): rows for file, rows in tables().items()}
     folder = write(tmp_path / "esco_de", german)
     with pytest.raises(
-        MarketError, match=r"lacks the file 'skills_en\.csv' .*; what is there is read by `language=\"de\"`"
+        MarketError, match=r"lacks the file 'skills_en\.csv' .*; the files that are there are read by `language=\"de\"`"
     ):
         read_esco(folder)
     assert [row.name for row in read_esco(folder, language="de")] == ["nurse", "midwife, senior", "director"]

@@ -214,7 +214,7 @@ def test_jobs_alone_need_an_occupation_column(load):
 
 
 def test_people_are_not_sampled_from_free_text(load):
-    with pytest.raises(MarketError, match="cannot from free text; give the file of the applicants"):
+    with pytest.raises(MarketError, match="free text has none; give the file of the applicants"):
         load(OCCUPIED, applicants=None, n_applicants=5, text_columns=["hard"])
 
 
