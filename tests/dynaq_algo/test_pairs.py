@@ -264,7 +264,7 @@ def test_an_agent_without_an_environment_is_refused_when_it_first_crosses(tmp_pa
 
 
 def test_an_answer_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"must answer \d+ pairs with \(\d+, 2\) numbers.*got \(\d+, 1\)"):
+    with pytest.raises(ValueError, match=r"must answer \d+ pairs with \(\d+, 2\) numbers.*It gave \(\d+, 1\)\."):
         agent(
             make_toy(pairs=True, ids=True),
             planning_source="crossed",

@@ -109,9 +109,9 @@ def test_without_any_table_loading_says_how_to_give_one(tmp_path):
 def test_another_table_is_refused(tmp_path):
     model = agent(make_toy(ids=True))
     model.save(tmp_path / "agent.zip")
-    with pytest.raises(ValueError, match="in which ids name other actions"):
+    with pytest.raises(ValueError, match="that does not, so its ids name other actions"):
         DynaQ.load(tmp_path / "agent.zip", make_toy(ids=True, table=2 * action_table()))
-    with pytest.raises(ValueError, match="in which ids name other actions"):
+    with pytest.raises(ValueError, match="that does not, so its ids name other actions"):
         model.set_env(make_toy(ids=True, table=2 * action_table()))
 
 

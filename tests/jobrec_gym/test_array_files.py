@@ -93,7 +93,8 @@ def test_a_recording_that_is_cut_is_named(recording, tmp_path, share):
     recording.save(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(
-        ValueError, match=r"`recording` '.*recording\.npz' is not a recording, or not a whole one: .*take a"
+        ValueError,
+        match=r"`recording` '.*recording\.npz' is not a recording, or not a whole one: .*use an unchanged copy",
     ):
         RecordedSimulator(path).load()
 

@@ -227,7 +227,7 @@ def test_a_word_that_else_says_nothing_is_a_decision_where_the_user_says_so(shop
 def test_the_way_out_of_an_unknown_decision_is_to_say_what_it_means(shop, tmp_path):
     file = write(tmp_path / "log.csv", [["p1", "x", "APPLY"], ["p2", "x", "save"]], ["applicant", "job", "decision"])
 
-    with pytest.raises(LogError, match=r"say what they are, `decisions=\{'APPLY': 'apply'\}`") as caught:
+    with pytest.raises(LogError, match=r"say what other words mean, `decisions=\{'APPLY': 'apply'\}`") as caught:
         load_interactions(file, shop)
     assert "looked up by the market's keys" not in str(caught.value)
 
