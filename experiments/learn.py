@@ -141,7 +141,7 @@ def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
     shown = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", "env.split=all", "env.job_split=all"]
     pairs = [f"env.pair_features=[{','.join(options['pair_features'])}]"] if options["pair_features"] else []
     learner = read_learner(options["agent"])
-    overrides = [*learner.overrides, *learner.on_logs, *shown, *pairs, f"seed={options['seed']}"]
+    overrides = [*learner.overrides_on_logs, *shown, *pairs, f"seed={options['seed']}"]
     config = plain(compose("train", overrides))
     market = {"_target_": "jobrec_gym.load_market", "source": options["source"]}
     simulator = {"_target_": "jobrec_gym.LoggedSimulator", "interactions": str(log)}

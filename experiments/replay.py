@@ -72,8 +72,8 @@ def main(cfg: DictConfig) -> None:
                 for seed, sets in drawn.items():
 
                     def make(env: Any, fold: int, learner: Any = learner, seed: int = seed) -> Any:
-                        overrides = [*learner.overrides, *learner.on_logs]
-                        wanted = ["experiment=coldstart", *overrides, f"seed={seed * cfg.n_folds + fold}"]
+                        own_seed = f"seed={seed * cfg.n_folds + fold}"
+                        wanted = ["experiment=coldstart", *learner.overrides_on_logs, own_seed]
                         return build(compose("train", wanted)).algorithm.make(env)
 
                     scored = replay_learner(make, log, sets, points, cfg.n_folds, seed, lambda: progress.update(1))

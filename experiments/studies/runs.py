@@ -69,6 +69,11 @@ class Learner:
     misled: tuple[str, ...] = ()
     on_logs: tuple[str, ...] = ()
 
+    @property
+    def overrides_on_logs(self) -> tuple[str, ...]:
+        """What makes it where it learns from a log."""
+        return (*self.overrides, *self.on_logs)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyRun:

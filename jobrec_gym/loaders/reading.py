@@ -695,7 +695,7 @@ def _deeper_rows(value: Any) -> str:
         if _is_rows(entry) and entry:
             return f"in {name!r:.80}"
         if isinstance(entry, dict) and (place := _deeper_rows(entry)):
-            return place if place.startswith("the ") else f"in {name!r:.80}, {place}"
+            return f"in {name!r:.80}, {place}"
     if len(value) > 1 and all(isinstance(entry, dict) for entry in value.values()):
         return f"the {len(value)} objects by name"
     return ""

@@ -361,7 +361,7 @@ def test_one_object_may_hold_both_sides(tmp_path):
         ({"data": {"jobs": ROWS}}, "in 'data', in 'jobs'"),
         ({"count": 2, "next": None, "results": ROWS}, "in 'results'"),
         ({"j1": ROWS[0], "j2": ROWS[1]}, "the 2 objects by name"),
-        ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "the 2 objects by name"),
+        ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "in 'data', the 2 objects by name"),
     ],
 )
 def test_an_object_that_is_no_row_says_where_its_rows_seem_to_be(rows_of, content, place):
