@@ -36,7 +36,7 @@ pictures: install  ## The report of the demo as docs/images has it; needs Chromi
 llm-demo: install  ## A small language model on this machine gives the feedback; the second run asks nothing
 	$(BIN)/python -m experiments.llm.demo
 
-# Bytecode is written wherever: three workers would compile every test three times.
+# An empty PYTHONDONTWRITEBYTECODE lets Python keep bytecode. Without it each of the three workers compiles every test.
 test: install  ## The whole test suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
 
@@ -46,7 +46,7 @@ test-waits: install  ## The tests that wait for processes, servers and locks, tw
 test-files: install  ## 2,000 files of twelve kinds, changed in ways that keep their meaning and in ways that do not
 	JOBREC_FILES=1000 $(BIN)/python -m pytest tests/jobrec_gym/loaders/test_mutations.py
 
-test-robustness: install  ## Files of others, odd calls, servers, kills and crowds; writes docs/results/robustness.md
+test-robustness: install  ## Odd files, odd calls, bad servers, killed processes and many users at once; writes docs/results/robustness.md
 	$(BIN)/python tests/robustness/run.py $(ROBUSTNESS)
 
 test-pages: docs  ## The site in Debian's Chromium: nothing overflows, axe-core finds nothing, a search finds what is public
@@ -72,7 +72,7 @@ docs: install  ## The site, in build/docs; a warning is an error
 screenshots: docs  ## Pictures of the site's home and gallery, into docs/images
 	$(BIN)/python -m tests.screenshots
 
-dist-check: install  ## Builds sdist and, from it, the wheel; installs it without extras into a new venv and asks
+dist-check: install  ## Builds sdist and, from it, the wheel; installs it without extras into a new venv and checks it
 	rm -rf dist build/installed
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv build/installed

@@ -18,7 +18,7 @@ def command_line() -> argparse.ArgumentParser:
         "convert",
         help="rewrite an agent of an earlier version as JSON and tensors",
         description="Rewrite an agent of an earlier version as JSON and tensors. Its arguments are pickled Python, and "
-        "this runs what is in them: only for a file of your own, or where nothing else is at stake.",
+        "this command runs what is in them. Use it only for a file of your own, or where nothing else is at stake.",
     )
     convert.add_argument("old", help="the zip")
     convert.add_argument("new", help="where to")

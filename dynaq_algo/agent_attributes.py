@@ -79,4 +79,6 @@ def check_attributes(shown: Any, data: Mapping[str, Any], agent_class: type) -> 
             raise AgentFileError(f"{shown}: `{name}` must be {kind}, got {data.get(name)!r:.80}. Save the agent again.")
     folder = data.get("tensorboard_log") or ""
     if "\0" in folder or len(folder) > MOST_LETTERS or any(len(name) > LONGEST_NAME for name in PurePath(folder).parts):
-        raise AgentFileError(f"{shown}: `tensorboard_log` can be no folder: {folder!r:.80}. Save the agent again.")
+        raise AgentFileError(
+            f"{shown}: `tensorboard_log` must be the path of a folder, got {folder!r:.80}. Save the agent again."
+        )

@@ -175,8 +175,8 @@ def read_agent(
         found = said.get("format") if isinstance(said, dict) else None
     if found is None:
         raise AgentFileError(
-            f"{shown} is an agent of an earlier version or of another library, with pickled Python in it that loading "
-            "would run. If it is your own, convert it once: python -m dynaq_algo convert OLD.zip NEW.zip"
+            f"{shown} is an agent of an earlier version or of another library. It holds pickled Python, which loading "
+            "would run. If the file is your own, convert it once: python -m dynaq_algo convert OLD.zip NEW.zip"
         )
     if found != FORMAT:
         raise AgentFileError(
@@ -199,7 +199,7 @@ def read_agent(
 
 @contextmanager
 def reading(shown: str, what: str = "agent") -> Iterator[None]:
-    """Turn an error while a file is read into one line that names the file.
+    """While a file is read, turn any error into one line that names the file.
 
     Args:
         shown: How the message names the file.
@@ -226,7 +226,7 @@ def reading(shown: str, what: str = "agent") -> Iterator[None]:
 
 @contextmanager
 def building(shown: str) -> Iterator[None]:
-    """Turn an error while an agent is built from a file into one line that names the file.
+    """While an agent is built from a file, turn an error into one line that names the file.
 
     An error of a constructor or an environment (`ValueError`) already says what to do. SB3's error about missing
     tensors does not.
@@ -247,8 +247,8 @@ def building(shown: str) -> Iterator[None]:
         if isinstance(error, ValueError) and not str(error).startswith("Names of parameters do not match"):
             raise
         raise AgentFileError(
-            f"{shown} describes an agent that its tensors do not fit, or was changed: {_line(error)}. Save it again, "
-            "or use an unchanged copy."
+            f"{shown} holds tensors that do not fit the agent it describes, or was changed: {_line(error)}. Save it "
+            "again, or use an unchanged copy."
         ) from error
 
 
@@ -290,7 +290,8 @@ def _check_tensors(shown: str, name: str, content: bytes, max_bytes: int) -> Non
     with reading(shown), zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
             raise AgentFileError(
-                f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know it."
+                f"{shown}: {name} unpacks to more than `max_bytes` = {max_bytes:,} bytes: raise that if you know the "
+                "file."
             )
         if broken := archive.testzip():  # torch compares no checksum
             raise AgentFileError(

@@ -82,7 +82,8 @@ class CandidateAlgorithm(DQN):
         policy: See :class:`~dynaq_algo.dynaq.DynaQ` for this and all other arguments.
         env: Environment.
         action_features: For id observations; by default those of the environment.
-        pair_features: Function that gives `pairs` of pairs that nobody was shown; by default that of the environment.
+        pair_features: Function that computes the entry `pairs` for pairs that nobody was shown; by default that of the
+            environment.
         relabel: Whether rewards in replay follow the latest weights of their components.
         gradient_steps: None for 1 with one environment, and -1 with several.
         weight_pull: After each update every weight moves this share of the way back to its initial value.
@@ -338,7 +339,10 @@ class CandidateAlgorithm(DQN):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A random action before `learning_starts`, then that of :meth:`predict`, exploring. Given twice, as in SB3."""
+        """A random action before `learning_starts`, then an exploring one of :meth:`predict`.
+
+        It is returned twice, as in SB3.
+        """
         obs: Any = self._last_obs
         if self.num_timesteps < learning_starts:
             action = self.policy.layout.read(obs).any_action(self._rngs["exploration"])
@@ -353,7 +357,7 @@ class CandidateAlgorithm(DQN):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def _see(self, decisions: DecisionBatch) -> None:
-        """Show the features the next decisions, from which they learn the scale of their inputs."""
+        """Show the next decisions to the features, which learn the scale of their inputs from them."""
         candidates = None if self.policy.layout.uses_ids else decisions.candidates
         self.policy.features.see(candidates, decisions.pairs)
 
@@ -431,7 +435,7 @@ class CandidateAlgorithm(DQN):
             self.anchors[network].pull(getattr(self, network), self.weight_pull)  # type: ignore[operator]
 
     def _make_anchors(self) -> None:
-        """Keep the present weights if learning has begun. A loaded agent's are then read from the file."""
+        """Keep the present weights if learning has begun. In a loaded agent those in the file then take their place."""
         self.anchors = anchors_of({"q_net": self.q_net, "world_model": self.world_model} if self._is_anchored else {})
 
     # ------------------------------------------------------------------ what is told
@@ -687,9 +691,9 @@ class CandidateAlgorithm(DQN):
     def load_checkpoint(cls, folder: str | PathLike[str], env: GymEnv | VectorEnv, **kwargs: Any) -> Self:
         """Continue from a checkpoint: `learn(M, reset_num_timesteps=False)` then equals the run that was not stopped.
 
-        On CPU the run is equal to the bit if the environment offers `get_state() -> dict` and `set_state(dict)`, and if
-        the values of `total_timesteps` add up to the same sum. If the checkpoint holds no state of the environments,
-        this warns and new episodes begin.
+        On CPU both runs are the same to the bit if the environment offers `get_state() -> dict` and `set_state(dict)`,
+        and if the values of `total_timesteps` add up to the same sum. If the checkpoint holds no state of the
+        environments, this warns and new episodes begin.
 
         Args:
             folder: Where :meth:`save_checkpoint` wrote.

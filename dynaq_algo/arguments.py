@@ -69,10 +69,10 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
         TypeError: If a keyword is unknown.
     """
     if not callable(made):
-        raise TypeError(f"`{name}` are arguments of a class, got {made!r:.80} for the class.")
+        raise TypeError(f"`{name}` need a class or function that takes them, got {made!r:.80} in its place.")
     parameters = inspect.signature(made).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-        refuse_unknown_arguments(f"{made.__name__}, by `{name}`,", given, parameters)
+        refuse_unknown_arguments(f"{made.__name__}, which takes `{name}`,", given, parameters)
 
 
 def is_whole(value: Any) -> bool:
@@ -161,7 +161,7 @@ def check_learning(given: Mapping[str, Any]) -> None:
     require_number("gamma", gamma)
     if isinstance(weight_pull, bool) or not (isinstance(weight_pull, numbers.Real) and 0 <= weight_pull <= 1):
         raise ValueError(
-            f"`weight_pull` must be a share in [0, 1], got {weight_pull!r:.80}. Leave it out, or 0, for no pull."
+            f"`weight_pull` must be a share in [0, 1], got {weight_pull!r:.80}. For no pull leave it out, or give 0."
         )
     if not (isinstance(exploration_bonus, numbers.Real) and 0 <= exploration_bonus < math.inf):
         raise ValueError(f"`exploration_bonus` must be a finite number of 0 or more, got {exploration_bonus}.")
@@ -175,12 +175,15 @@ def check_learning(given: Mapping[str, Any]) -> None:
     frequency = given["train_freq"]
     every = frequency[0] if isinstance(frequency, tuple | list) else frequency
     if every > MOST_COLLECTED:
-        raise ValueError(f"`train_freq` must be {MOST_COLLECTED:,} or less, got {every}: nothing is learned before.")
+        raise ValueError(
+            f"`train_freq` must be {MOST_COLLECTED:,} or less, got {every}: nothing is learned before so many steps "
+            "or episodes."
+        )
     for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
         require_whole(name, given[name], 0 if name == "planning_steps" else 1)
     drawn = max(1, given["planning_steps"]) * given["batch_size"]
     if drawn > MOST_DRAWN:
         raise ValueError(
-            f"`batch_size` times `planning_steps` transitions are drawn from replay at once, at most {MOST_DRAWN:,}, "
-            f"got {given['batch_size']} and {given['planning_steps']}: lower either."
+            f"`batch_size` times `planning_steps` must be at most {MOST_DRAWN:,}, because so many transitions are "
+            f"drawn from replay at once, got {given['batch_size']} and {given['planning_steps']}: lower either."
         )

@@ -462,8 +462,8 @@ class LinearBandit(_VectorBandit):
         """Take the prior of the weights from sources."""
         if has_other_prior:
             raise ValueError(
-                "`prior_sources` replaces `cosine_prior` and `pairs_prior`, got both: name all sources in it, "
-                '`{"blocks": 0.1, ...}`.'
+                "`prior_sources` replaces `cosine_prior` and `pairs_prior`, so it cannot be given with either of them: "
+                'name all sources in `prior_sources`, `{"blocks": 0.1, ...}`.'
             )
         n_blocks, n_pairs = self.features.n_blocks, self.features.n_pairs
         given, _ = source_weights(sources, n_blocks, n_pairs, self.reads["pairs"])
@@ -479,7 +479,8 @@ class LinearBandit(_VectorBandit):
 
         Before any answer the mean is 1, and the standard deviation is at most 1.
 
-        If a source has several similarities, their weights can differ; the factor is then that of their mean.
+        If a source has several similarities, their learned weights can differ. The factor is then the mean of these
+        weights, divided by the weight that the source was given.
         """
         self._refresh()
         trust = {}
@@ -731,7 +732,10 @@ class _LinearBlocks(BlockwiseFeatures):
 
 
 class _CosineFeatures(_LinearBlocks):
-    """Linear features whose product is not centred. The one similarity is the cosine, standardised between actions."""
+    """Linear features whose product is not centred. Their only similarity is the cosine of state and action.
+
+    It is standardised by the mean and standard deviation of the cosines of random pairs of actions.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -1,4 +1,7 @@
-"""Checkpoint folders: model, replay, random states and environments. A run continues from them bit by bit."""
+"""Checkpoint folders: model, replay, random states and environments.
+
+A run that continues from a checkpoint is the same to the bit as one that was not stopped.
+"""
 
 from __future__ import annotations
 
@@ -181,16 +184,21 @@ def read_state(folder: Path) -> dict[str, Any]:
         if said.get("format") != FORMAT:
             raise AgentFileError(
                 f"{folder} is a checkpoint of the format {said.get('format')!r:.40}, this version ({written_by()}) "
-                f"reads {FORMAT!r}. Go on by the version that wrote it, or begin anew (of a run: resume=false)."
+                f"reads {FORMAT!r}. Go on by the version that wrote it, or begin anew: for a run of `experiments` "
+                "say resume=false."
             )
         state = said["state"]
         if hashlib.sha256(json.dumps(state).encode()).hexdigest() != said["sha256"]:
-            raise AgentFileError(f"{file} was changed after it was written. Begin anew (of a run: resume=false).")
+            raise AgentFileError(
+                f"{file} was changed after it was written. Begin anew: for a run of `experiments` say resume=false."
+            )
         arrays = folder / "state.npz"
         found: dict[str, Any] = _unpack(state, read_arrays(arrays, str(arrays), "state"))
         listed = said.get("arrays_sha256")  # earlier checkpoints have none
         if listed is not None and hashlib.sha256(arrays.read_bytes()).hexdigest() != listed:
-            raise AgentFileError(f"{arrays} was changed after it was written. Begin anew (of a run: resume=false).")
+            raise AgentFileError(
+                f"{arrays} was changed after it was written. Begin anew: for a run of `experiments` say resume=false."
+            )
         return found
 
 
@@ -273,7 +281,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def _restore_interrupted(folder: Path) -> None:
-    """Move an old checkpoint back to its place, where a kill between the two renames has left it beside."""
+    """Move an old checkpoint back into `folder` if a kill between the two renames has left it under its other name."""
     if not folder.exists() and _beside(folder, "old").exists():
         _beside(folder, "old").replace(folder)
 

@@ -53,7 +53,7 @@ class _KeptDecisions:
         return "pairs" in self._rings
 
     def add(self, decisions: Mapping[str, np.ndarray]) -> None:
-        """Keep n more, by name (n, ...), in place of the oldest."""
+        """Keep n more decisions, given by name as arrays (n, ...), in place of the oldest."""
         n = len(decisions["actions"])
         rows = (self._n_added + np.arange(n)[-_MOST_SETS:]) % _MOST_SETS
         for name, values in decisions.items():

@@ -96,8 +96,8 @@ class DynaQ(CandidateAlgorithm):
         buffer_size: Transitions in replay.
         learning_starts: Transitions with random actions before the first update.
         train_freq: Vector steps (or `(n, "episode")`) between trainings.
-        gradient_steps: Direct updates in each training; -1 for as many as transitions. None is 1 for one environment,
-            and -1 for several.
+        gradient_steps: Direct updates in each training; -1 for one update per transition since the last training. None
+            is 1 for one environment, and -1 for several.
         target_update_interval: Transitions between copies of the Q-network to its target.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
@@ -424,8 +424,8 @@ class DynaQ(CandidateAlgorithm):
         return found
 
     def _score_new_transitions(self) -> None:
-        """Let the world model predict rewards that it has not been trained on, then tell it."""
-        # A network is only scored on them, so the newest are enough; it learns from replay.
+        """Let the world model predict rewards that it has not been trained on, then tell it what was earned."""
+        # A network learns from replay. New transitions only score its predictions, so the newest are enough.
         most = None if self.world_model.optimizer is None else WINDOW
         if (new := self._new_transitions(most)) is not None:
             reward = self._normalised(new.reward)

@@ -426,7 +426,7 @@ class SeenActions:
         return len(self.rows) >= self.CAPACITY or self._count >= self.LOOKED_AT
 
     def add(self, rows: np.ndarray) -> bool:
-        """Keep the new ones of rows (n, dim); returns whether their number has doubled since it last returned True."""
+        """Keep the rows (n, dim) that are new; returns whether twice as many are kept as when it last returned True."""
         if self.is_full:
             return False
         self._count += len(rows)

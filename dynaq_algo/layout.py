@@ -117,7 +117,7 @@ class CandidateLayout:
         ):
             raise ValueError(
                 f"`pairs` must be a Box (k={n_candidates}, p), numbers of each (state, candidate) pair, got {pairs}. "
-                "Give an entry of another meaning another name."
+                "If this entry means something else, give it another name."
             )
 
         self.uses_ids = len(candidates.shape) == 1

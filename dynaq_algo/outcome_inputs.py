@@ -14,12 +14,12 @@ from dynaq_algo.features import BlockwiseFeatures
 __all__ = ["GRID", "OutcomeInputs", "Rewards", "on_grid"]
 
 GRID = 5_040
-"""Numbers are equal if they round to the same multiple of 1 / 5,040. Halves to tenths, and twelfths, are multiples."""
+"""Numbers are equal if they round to the same multiple of 1 / 5,040. Multiples are 1/2, 1/3, ... 1/10, and 1/12."""
 
 _MOST_VALUES = 12
 """A column with at most this many values is categorical; a column with more is a number."""
 _APART = 2**40
-"""Distance between the keys of two columns in the sorted row of all values."""
+"""A value's key is the value plus this times its column's number. Keys of different columns are never equal."""
 _FEW = 2_048
 """Up to this many numbers, all products are computed at once."""
 _COMPONENTS_FROM = 256

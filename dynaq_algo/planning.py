@@ -123,7 +123,8 @@ class CrossedPairs:
         others = np.flatnonzero(~comes)
         if len(others):
             pairs[others] = replay.ask_pairs(transitions.position[others], crossed.candidate_id[others])
-        # Pairs of the coming decision keep its position, so that no `pairs` of another state are read for what follows.
+        # A pair of the coming decision has the newest transition's position. The `pairs` of the pair's next state are
+        # read there; at another position they would be those of another state.
         return crossed._replace(
             position=np.where(comes, newest, transitions.position),
             serial=np.where(comes, replay.serials(newest), transitions.serial),

@@ -170,7 +170,8 @@ class CandidateReplay:
         overwritten = index[self.n_added + np.arange(len(envs)) >= self.capacity]
         action, terminated = np.asarray(action).reshape(-1), np.asarray(terminated, bool)
 
-        # Each lookup adds a reference for the transition before the next lookup may drop the environment's own.
+        # Each lookup adds a reference for the transition. Only then may the next lookup drop the reference that the
+        # environment's last observation holds.
         self._release(overwritten)
         obs = _take(obs, envs)
         state_id, set_id = self._look_up(obs, envs)
@@ -741,7 +742,7 @@ class _LastSeen:
         return changed
 
     def replace(self, envs: np.ndarray, ids: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
-        """Remember new arrays and ids; returns the old ids, whose references are now dropped."""
+        """Remember new arrays and ids; returns the old ids, whose references the caller must drop."""
         if self._arrays is None:
             self._arrays = tuple(np.zeros((len(self.ids), *array.shape[1:]), array.dtype) for array in arrays)
         for old, new in zip(self._arrays, arrays, strict=True):

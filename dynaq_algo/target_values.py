@@ -87,7 +87,7 @@ class TargetValues:
         self._serial[:] = -1
 
     def state(self, network: PairNetwork, replay: CandidateReplay, kind: str) -> dict[str, Any]:
-        """What is kept, so that a run continues bit by bit: a value's last bit may depend on its batch."""
+        """What is kept, so that a continued run is the same to the bit: a value's last bit may depend on its batch."""
         self._forget_if_changed(network, replay, kind)
         size = len(replay)
         return {"kind": kind, "next_values": self._values[:size].cpu().numpy(), "serial": self._serial[:size]}

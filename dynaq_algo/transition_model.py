@@ -91,8 +91,8 @@ class TransitionModel(nn.Module):
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
     episode. Each outcome has two *kinds*: its reward was above the mean of such outcomes, or it was not. This lets the
     model tell an application from a click even if both change `progress` in the same way. A multinomial logistic
-    regression predicts the kind, and a linear regression for each kind predicts the reward. The model thus learns once
-    for all levels what an applicant likes, and learns what a level pays from the few answers given there.
+    regression predicts the kind, and a linear regression for each kind predicts the reward. The model thus learns
+    what an applicant likes from the answers at all levels together, and what a level pays from the few answers there.
 
     The logistic regression's logits are linear in
 
@@ -518,7 +518,7 @@ def _merged(chances: th.Tensor) -> th.Tensor:
 
 
 def _appended(kept: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:
-    """Rows behind the first n kept ones, in an array that doubles."""
+    """Put rows behind the first n kept ones, in an array that doubles its length when it is full."""
     if kept is None or n + len(values) > len(kept):
         larger = np.zeros((max(256, 2 * n, n + len(values)), *values.shape[1:]), values.dtype)
         if kept is not None:

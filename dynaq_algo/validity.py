@@ -36,7 +36,7 @@ class Validity:
         """
         if not self.n_invalid:
             return
-        why = "Each step's info says why; of a language model's feedback it is `feedback/status`."
+        why = "Each step's info says why: if a language model gave the feedback, in the entry `feedback/status`."
         if self.n_invalid == self.n:
             raise NothingLearned(
                 f'None of the {self.n:,} transitions was valid (`info["transition_valid"]`): nothing was learned. {why}'

@@ -13,9 +13,9 @@ __all__ = ["Anchor", "anchors_of"]
 class Anchor(nn.ParameterList):
     """The present weights of a network, to which :meth:`pull` brings them back later.
 
-    Kumar et al. ("Maintaining Plasticity in Continual Learning via Regenerative Regularization", 2023, L2 Init) add the
-    squared distance to the loss. Here it is decoupled from the gradient, as AdamW does with weight decay: the optimiser
-    does not scale it.
+    Kumar et al. ("Maintaining Plasticity in Continual Learning via Regenerative Regularization", 2023, L2 Init) add a
+    term to the loss: the squared distance between the weights and their initial values. Here the pull is decoupled from
+    the gradient, as weight decay is in AdamW: the optimiser does not scale the pull.
 
     Args:
         network: The network whose weights are kept.

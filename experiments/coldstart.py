@@ -12,7 +12,7 @@ from experiments.runs.folders import RunError
 @command(
     config_path="../conf",
     config_name="coldstart",
-    kept="the runs that are finished, and a checkpoint of each that learned, in {folder}",
+    kept="the runs that are finished, and a checkpoint of each run that was learning, in {folder}",
 )
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints the tables, and writes ``coldstart.json``, ``.csv`` and ``.png``."""

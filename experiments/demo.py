@@ -37,7 +37,7 @@ _SCORE = "held_out/score"
 @command(
     config_path="../conf",
     config_name="demo",
-    kept="the runs that are finished, and a checkpoint of each that learned, in {folder}",
+    kept="the runs that are finished, and a checkpoint of each run that was learning, in {folder}",
 )
 def main(cfg: DictConfig) -> None:
     """Trains what is not trained yet, writes the figure and the report, and prints the result in a sentence."""

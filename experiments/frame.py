@@ -64,7 +64,7 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
         agent.learn(options["total_timesteps"])
     else:
         if options["overrides"]:
-            raise RunError("`overrides` are for an agent that is trained now; with `run` that run has its own config.")
+            raise RunError("`overrides` are for an agent that is trained now; `run` is given and has its own config.")
         runs = find_runs(options["run"], "run")
         if len(runs) != 1:
             raise RunError(f"`run` holds {len(runs)} runs; say which: {', '.join(str(run.folder) for run in runs)}.")

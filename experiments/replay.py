@@ -113,8 +113,8 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
     log, adapters = options["log"], known_adapters()
     if log is None:
         raise RunError(
-            f"`log` must be given: log=FILE (csv, jsonl, parquet) or a saved folder, with source=..., or one of "
-            f"{', '.join(adapters)} with path=FOLDER."
+            f"`log` must be given: log=FILE (csv, jsonl, parquet) or a saved folder, with source=...; or the name of "
+            f"an adapter ({', '.join(adapters)}), with path=FOLDER."
         )
     if log in adapters:
         if options["path"] is None:

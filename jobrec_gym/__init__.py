@@ -95,8 +95,8 @@ __all__ = [
     "register_simulator",
 ]
 
-# A module is loaded when one of its names is first used, so this import adds almost nothing to gymnasium's. Names are
-# looked up in this order, in the cheapest module first.
+# A module is loaded when one of its names is first used, so importing this package takes hardly longer than importing
+# gymnasium. Names are looked up in this order, in the cheapest module first.
 _MODULES = (
     "market",
     "schedules",

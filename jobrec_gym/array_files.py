@@ -40,7 +40,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def give_back(array: NDArray[Any]) -> None:
-    """Gives the memory of a mapped array back to the system, which reads the file again when it is used.
+    """Gives the memory of a mapped array back to the system. A later use of the array reads the file again.
 
     It does nothing if the array is not mapped, or if the system has no such call.
     """
@@ -89,7 +89,10 @@ def _require_size(entry: zipfile.ZipInfo, head: io.BytesIO) -> None:
 
 
 def _require_letters(name: str, array: NDArray[Any]) -> None:
-    """Checks that texts hold only valid letters: Python cannot decode other numbers, and no encoding writes halves."""
+    """Checks that each letter of the texts is a valid Unicode character, and not a surrogate (half of a character).
+
+    Python cannot decode numbers beyond Unicode, and no encoding writes surrogates.
+    """
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         numbers = array.ravel(order="K").view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if numbers.max() > sys.maxunicode or ((numbers >= 0xD800) & (numbers <= 0xDFFF)).any():
@@ -98,7 +101,10 @@ def _require_letters(name: str, array: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def _told_by_value_errors() -> Iterator[None]:
-    """Turns the errors of numpy, zipfile and zlib for a broken file into one class; numpy parses headers as Python."""
+    """Turns the errors of numpy, zipfile and zlib for a broken file into one class, ``ValueError``.
+
+    Syntax errors are among them, because numpy parses a header as Python source.
+    """
     try:
         yield
     except OSError as error:

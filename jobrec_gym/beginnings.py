@@ -77,8 +77,8 @@ def read_options(
     Args:
         problem: The problem that the episodes belong to.
         options: The options as a user gives them.
-        rows: bool (n,), which environments of a vector are reset; options are then arrays of n, of which only these
-            rows are read. ``None`` for a single environment.
+        rows: bool (n,), which rows of a vector environment are reset; options are then arrays of n, of which only
+            these rows are read. ``None`` for a single environment.
 
     Returns:
         The beginnings of the m episodes that start; ``None`` if nothing was chosen.

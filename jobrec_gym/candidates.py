@@ -141,8 +141,8 @@ class LoggedCandidates:
             if not isinstance(n_drawn, numbers.Integral) or n_drawn < 1:
                 raise ValueError(f"`n_drawn` must be at least 1, a whole number, got {n_drawn!r}.")
             warnings.warn(
-                f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so it says nothing "
-                "about them that they were not chosen: figures from these sets are no measure of recommendations.",
+                f"{n_drawn} of {n_drawn + 1} candidates are drawn at random. Nobody was shown them, so the "
+                "lack of an answer says nothing about them: figures from these sets are no measure of recommendations.",
                 stacklevel=2,
             )
         self.interactions = interactions
@@ -309,7 +309,7 @@ def _cut(shown: Ids, recommended: int, k: int) -> Ids:
 
 
 class _NearestJobs:
-    """Nearest jobs of applicants, kept once found. Applicants are searched one by one, so batches change no bit."""
+    """Nearest jobs of applicants, kept once found. Each applicant has a search of its own, so batches change no bit."""
 
     def __init__(self, market: LabourMarket, job_ids: Ids, n_nearest: int, exact_up_to: int):
         self._market = market
@@ -320,7 +320,8 @@ class _NearestJobs:
         n_jobs = len(market.jobs)
         self._subset = None if len(job_ids) == n_jobs else JobSubset.of(job_ids, n_jobs)
         if not self._is_exact:
-            open_index(market)  # built now, not in the first reset; not held by the sampler, which is copied
+            # Built now, so that the first reset need not wait. A sampler is copied, so it does not hold the index.
+            open_index(market)
 
     def __call__(self, applicant_ids: Ids) -> Ids:
         found = [self._nearest(int(applicant)) for applicant in applicant_ids]

@@ -274,7 +274,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
       the level by one;
     * patience begins at 6; an ignored job costs one, a save or an application gives one back; at 0 the applicant
       leaves;
-    * an applicant likes a job above the present level less, and is paid for it as at the present level.
+    * an applicant likes a job less if it is above the present level, and is paid for it as at the present level.
 
     The values of three policies can be computed exactly: the best one, the best myopic one (which maximises the next
     reward) and the cosine; see :mod:`jobrec_gym.oracle`.

@@ -1,8 +1,9 @@
 """Counter-based random numbers: each value is a hash of its key, and does not depend on earlier draws.
 
-Single and vectorised environments, and row ``i`` of a generated market of any size, agree to the bit because every
-number is addressed by *what it is for* (episode, step, row, slot). The mixer is the finaliser of SplitMix64 (Steele,
-Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are the same on every platform.
+Every number is addressed by *what it is for* (episode, step, row, slot). So single and vectorised environments agree
+to the bit, and row ``i`` of a generated market is the same in a market of any size. The mixer is the finaliser of
+SplitMix64 (Steele, Lea and Flood, 2014). All integer arithmetic is modulo 2**64, so the numbers are the same on every
+platform.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _S30, _S27, _S31, _S11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
 _U_GOLDEN, _U_M1, _U_M2 = (np.uint64(constant) for constant in (_GOLDEN, _M1, _M2))
 _FEISTEL_ROUNDS = 6
 _FEW = 12
-"""Up to this many numbers are walked one by one, which is faster than in a short array."""
+"""Up to this many numbers are permuted again one by one, which is faster than in a short array."""
 
 
 def hash64(*parts: int | NDArray[np.integer]) -> U64:
@@ -102,7 +103,7 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
     round_keys = hash64(keys[None], rounds)
     values = _feistel(round_keys, positions.astype(np.uint64), a, b)
-    # On one axis: with several, numpy takes ten times as long.
+    # The places are found on one flat axis: with several axes, numpy takes ten times as long.
     outside = np.flatnonzero(values >= n)
     if len(outside):
         where = np.unravel_index(outside, values.shape)
@@ -139,7 +140,7 @@ def _feistel(round_keys: U64, values: U64, a: int, b: int) -> U64:
         shift = key ^ halves[1 - side]
         shift += _U_GOLDEN
         _mix_in_place(shift, spare)
-        # The remainder: numpy divides by one number many times faster than it takes one.
+        # The remainder is computed by a division: numpy divides by one number many times faster than `%` does.
         np.floor_divide(shift, modulus, out=spare)
         spare *= modulus
         shift -= spare

@@ -31,7 +31,7 @@ _NAMES = re.compile(
     r"|^token|^sig|^auth|^pass"
     r")(id|header|value|base64|b64|json|pem|text|string)?$"
 )
-"""Names of credentials, as parts of a name in lower case and without signs."""
+"""Finds the name of a credential at the end of a name that has only lower-case letters and digits."""
 _BARE_NAMES = re.compile(r"keys?$|^key|token$|^pin$|^sas$")
 """Further names that mean a credential in data that is sent to a server, where nothing else has such a name."""
 

@@ -59,7 +59,7 @@ _DEFAULT_FILES = ("*.json", "*/config.json", "*.txt", "model.safetensors")
 _BATCHES_A_SHARD = 8
 _FORMAT = "jobrec-vectors/1"
 _SHORT = 64  # bytes; every model reads at least this much
-_SPECIAL_TOKENS = 2  # around a text; a model with fewer could read up to two tokens more
+_SPECIAL_TOKENS = 2  # a model adds these around a text; one that adds fewer could read up to two tokens more
 
 
 class EncoderError(RuntimeError):
@@ -119,8 +119,8 @@ def make_encoder(
             Vectors of an :class:`Encoder` object are kept only if a folder is named here. Hashed vectors are never
             kept, because hashing is faster than a cache.
         batch_size: How many texts are encoded at once.
-        device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``; each of several encodes in
-            its own process. ``None`` leaves the choice to sentence-transformers.
+        device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``. Of several devices, each
+            has a process of its own. ``None`` leaves the choice to sentence-transformers.
         progress: ``None`` shows a bar on a terminal and logs elsewhere, ``True`` also logs the end, ``False`` is
             silent.
 

@@ -50,9 +50,9 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     ## Observation Space
 
-    A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers, each the unit-scaled mean of the unit vectors of
-    its skills; the two together have unit length. A block without skills is zero, and then the cosine with a vector of
-    both blocks is at most 0.71.
+    A ``Dict``. A vector is ``hard | soft``: two blocks of 384 numbers. Each block is the mean of the unit vectors of
+    its skills, scaled to unit length. The two blocks are then joined, and scaled to unit length once more. A block
+    without skills is zero, and then the cosine with a vector of both blocks is at most 0.71.
 
     | entry | ``observation="features"`` | ``observation="ids"`` |
     |---|---|---|
@@ -494,10 +494,10 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
         self._started = True
 
     def _enter(self) -> None:
-        """Where applicants move: begins with the present one."""
+        """Puts the applicant into the state that an episode begins with; does nothing where nobody moves."""
 
     def _move(self) -> None:
-        """Where applicants move: moves the present one by the last recommendation."""
+        """Puts the applicant into the state after the last answer; does nothing where nobody moves."""
 
     def _standing(self) -> str:
         """How the applicant stands now, for people; empty where nobody moves."""

@@ -1,4 +1,4 @@
-"""Which episodes the environments of a vector play next, and what they show."""
+"""Which episodes a vector environment plays next, and which jobs they show."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class UpcomingEpisodes:
         """Seeds the marked environments: ``i`` with ``seed + i`` or with the i-th seed; ``None`` keeps a generator.
 
         Raises:
-            ValueError: For another number of seeds, or a negative one.
+            ValueError: For a wrong number of seeds, or for a negative seed.
             TypeError: If a seed is not a whole number.
         """
         n = len(self.generators)
@@ -75,7 +75,9 @@ class UpcomingEpisodes:
             else:
                 seeds = [operator.index(seed) + row for row in range(n)]
         except TypeError:
-            raise TypeError(f"`seed` must be a whole number, or {n} of them or of None, got {seed!r:.80}.") from None
+            raise TypeError(
+                f"`seed` must be a whole number, or a list of {n} entries (whole numbers or None), got {seed!r:.80}."
+            ) from None
         if len(seeds) != n:
             raise ValueError(f"`seed` must be one number or {n} of them, got {len(seeds)}.")
         if any(entry is not None and entry < 0 for entry in seeds):
@@ -116,7 +118,7 @@ class UpcomingEpisodes:
                     self._steps_ahead.prepare_next(self._following())
                 else:  # the others are prepared as well: drawing many at once is faster than few twice
                     applicant_ids, episodes, steps = self._running
-                    # Their present candidates are known: they are drawn from the next step on.
+                    # Their present candidates are known, so only those of the next steps are drawn.
                     self._steps_ahead.prepare(~rows, applicant_ids, episodes, steps + 1, self._following())
             applicant_ids, candidate_ids = self._steps_ahead.begin(places, noise)
         elif self._ahead == 1:
@@ -248,7 +250,7 @@ class _StepsAhead:
         return bool(np.count_nonzero(steps >= self._until))
 
     def prepare_next(self, numbers: NDArray[np.uint64]) -> None:
-        """Draws the first steps of the episodes that follow, numbers (n,), where they are missing."""
+        """Draws the missing first steps of the episodes that follow, whose numbers are ``numbers`` (n,)."""
         self._fill(self._following(numbers))
 
     def prepare(

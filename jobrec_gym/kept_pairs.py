@@ -25,8 +25,8 @@ MAX_BYTES = 1 << 26
 _VALUE_BYTES, _NOTE_BYTES = 8, 9
 """Bytes of a kept pair, and further bytes of a row."""
 _LEAST_PART, _PART_OF_A_MISS = 256, 4
-"""Pairs of rows that a call computes beside the missing ones: a fixed number, and some for each missing one. They are
-few, so that a call stays fast."""
+"""How many further pairs a call computes to fill rows: a fixed number, and some for each missing pair. They are few, so
+that a call stays fast."""
 _WHOLE_ROW = 4_096
 """Up to this many jobs a row is computed at once, in a third of a millisecond; parts would add the cost of calls."""
 _SLOT_BITS = 16

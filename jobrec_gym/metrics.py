@@ -175,7 +175,7 @@ def lorenz(counts: ArrayLike, points: int = 21) -> NDArray[np.float64]:
 
 
 def congestion(counts: ArrayLike) -> float:
-    """The share of all other recommendations that are of the same job, averaged over recommendations.
+    """For each recommendation, the share of all others that are of the same job; averaged over recommendations.
 
     This is the probability that two recommendations are of the same job (Simpson, 1949): 1 / n_jobs if all jobs are
     equally likely, 1 if it is always the same job. It does not depend on the number of recommendations.

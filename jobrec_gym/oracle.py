@@ -290,7 +290,7 @@ class CareerOracle:
         return _Kinds(of_job, all_kinds[..., 0], all_kinds[..., 1:].astype(np.int64))
 
     def _picked(self, person: int, jobs: Ids, sets: Ids, earned: NDArray[np.float64]) -> Ids:
-        """Places (n_states, m) of the jobs that a policy of one step takes from sets (m, k).
+        """Places (n_states, m) of the jobs that the cosine or the myopic policy takes from sets (m, k).
 
         For the random policy these are all jobs: (n_states, m * k).
         """

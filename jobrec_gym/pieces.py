@@ -38,7 +38,8 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
     found: list[str] = []
     window, held = "", 0
     for part, size in parts:
-        # A window is closed if the next part does not fit, or if it would overshoot the aim by more than is missing.
+        # A window is closed if the next part does not fit. The window is also closed if its length is nearer to the
+        # aim without the next part than with it.
         if held and (held + size > max_tokens or held + size / 2 > aim):
             found.append(window.strip())
             window, held = "", 0

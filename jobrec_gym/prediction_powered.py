@@ -76,7 +76,7 @@ def powered_mean(
         raise ValueError(f"`judge` needs answers of 3 people or more, got {n_answered}: ask more people.")
 
     def by_person(values: Floats, of: Ids) -> Floats:
-        """The part of the mean's deviation that each person's rows make."""
+        """The deviations from the mean, summed over each person's rows and divided by the number of all rows."""
         moved: Floats = np.bincount(of, weights=values - values.mean(), minlength=n_people) / len(values)
         return moved
 

@@ -248,7 +248,7 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
 
 
 def _check_catalogue(agent: Any, market: LabourMarket, form: ObservationForm) -> None:
-    """Checks that an agent's own table (``agent.action_table.values``) and the market mean the same jobs by an id."""
+    """Checks that an id means the same job in the agent's own table (``agent.action_table.values``) and the market."""
     known = getattr(getattr(agent, "action_table", None), "values", None)
     table = market.action_features(form.job_fields)
     if known is not None and not _is_same(_Identity(known), _Identity(table)):
@@ -291,7 +291,7 @@ def _retrieved(market: LabourMarket, applicant_id: int, n: int, left_out: Ids) -
 
 
 def _cosines(market: LabourMarket, applicant_id: int, jobs: Ids) -> NDArray[np.float32]:
-    """As :meth:`LabourMarket.cosine`, of one applicant and some jobs (c,), each to the bit."""
+    """Cosines of one applicant and some jobs (c,), equal to those of :meth:`LabourMarket.cosine` to the bit."""
     vector = market.applicants.vectors[applicant_id].astype(np.float32, copy=False)
     if len(jobs) < len(market.jobs):
         return market.cosine_of(vector[None], jobs)

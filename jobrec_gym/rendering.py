@@ -28,7 +28,7 @@ class Scene:
     """The content of a picture of a decision: before the recommendation, or with its result.
 
     Attributes:
-        market: The market, which has the words.
+        market: The market, which has the texts of the applicant and of the jobs.
         applicant_id: The applicant.
         candidate_ids: (k,), the shown jobs.
         allowed: bool (k,), which of them could be recommended.

@@ -118,7 +118,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         autoreset_mode: AutoresetMode | str,
         render_mode: str | None,
     ) -> None:
-        """Sets up what every vector of a problem has."""
+        """Sets up what every vector environment of a problem has."""
         require_count("num_envs", num_envs)
         if max_episode_steps is not None:
             require_count("max_episode_steps", max_episode_steps, " or None")
@@ -347,7 +347,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         return np.zeros(self.num_envs, dtype=bool)
 
     def _enter(self, rows: NDArray[np.int64]) -> None:
-        """Where applicants move: begins with those of some rows (m,)."""
+        """Puts applicants of rows (m,) into the states that episodes begin with; does nothing where nobody moves."""
 
     def _state_entries(self) -> dict[str, NDArray[Any]]:
         """Entries of the infos that say where all environments stand; the arrays belong to the caller."""
@@ -439,7 +439,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         if len(state["episodes"]) != self.num_envs:
             raise ValueError(
                 f"`state` must be that of {self.num_envs} environments, got that of {len(state['episodes'])}: make as "
-                "many environments."
+                "many environments as the state has."
             )
         self._upcoming.set_state(state["numbers"])
         self._allocate()
@@ -724,7 +724,7 @@ def _add_full(infos: dict[str, Any], entries: dict[str, Any], every: Mask) -> No
 
 
 def _blank(entries: dict[str, Any], places: NDArray[np.int64]) -> None:
-    """Empties entries of some rows (m,), which do not have them, as Gymnasium does."""
+    """Sets entries to 0 or ``None``, as Gymnasium does, in rows (m,) that do not have these entries."""
     for values in entries.values():
         if isinstance(values, dict):
             _blank(values, places)
@@ -733,7 +733,7 @@ def _blank(entries: dict[str, Any], places: NDArray[np.int64]) -> None:
 
 
 def _move_to_final(infos: dict[str, Any], key: str, values: Any, rows: Mask) -> None:
-    """Moves an entry of some rows into ``final_info``; what is left there is as if they had never had it."""
+    """Moves an entry of some rows into ``final_info``. In ``infos`` these rows then look as if they never had it."""
     moved = rows & infos[f"_{key}"]
     if not moved.any():
         return

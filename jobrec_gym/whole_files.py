@@ -64,7 +64,7 @@ def whole_folder(
         path: The folder's place; missing parent folders are made.
         is_saved: Says whether an existing folder may be replaced.
         kind: Name of such a folder's content, for the message: ``"market"``.
-        error: The class of the error, which gets a sentence.
+        error: The class of the error to raise; it is called with the message.
 
     Raises:
         error: If ``path`` is a mount point, or if it exists and is neither empty nor may be replaced.
@@ -138,7 +138,10 @@ def _named(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(scratch: Path, name: str) -> Iterator[None]:
-    """Marks a scratch folder, with a folder's name, as that of a living process: the lock ends with the process."""
+    """Puts a locked file into a scratch folder; the lock ends with the process, so it says that the process lives.
+
+    The file holds ``name``, the name of the folder that the process writes.
+    """
     if fcntl is None:
         yield
         return

@@ -76,7 +76,7 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         return self._model
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own state in plain JSON; for a vector, with arrays."""
+        """This wrapper's own state in plain JSON; in a vector environment, with arrays."""
         return {"sums": {name: copy.copy(values) for name, values in self._sums.items()}}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class _Rewards(RecordConstructorArgs, abc.ABC):
         self._sums = {name: copy.copy(values) for name, values in state["sums"].items()}
 
     def _prepare(self) -> None:
-        """Before a step: tells a simulator that computes ahead which episodes have begun and go on."""
+        """Before a step: a simulator that computes ahead prepares for the episodes that have just begun."""
         prepare = self._model.prepare
         begun = None if prepare is None else self._base.begun()
         if prepare is not None and begun is not None:
@@ -108,7 +108,10 @@ class _FeedbackRewards(_Rewards):
         spec, decisions = simulator_spec(simulator), _decisions(terminate_on)
         market = _market(self, env)
         _refuse_second(env)
-        _refuse_own_answers(env, "CosineReward replaces its reward, HybridReward(env, None, schedule) mixes it")
+        _refuse_own_answers(
+            env,
+            "use CosineReward to replace its reward, or HybridReward(env, None, schedule) to mix it with the cosine",
+        )
         model = FeedbackRewardModel(make_simulator(simulator).bind(market), market)
         self._begin(env, model, simulator=spec, terminate_on=decisions)
 
@@ -170,7 +173,7 @@ class _HybridRewards(_Rewards):
         self._annealing.frozen = None
 
     def get_state(self) -> dict[str, Any]:
-        """This wrapper's own state in plain JSON; for a vector, with arrays."""
+        """This wrapper's own state in plain JSON; in a vector environment, with arrays."""
         return {**super().get_state(), "annealing": self._annealing.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -529,7 +532,7 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
 
 
 def _market(wrapper: _Rewards, env: Any) -> LabourMarket:
-    """The market beneath, of an environment that the wrapper fits around."""
+    """The market of the environment beneath; refuses an environment of a kind that the wrapper cannot wrap."""
     return _vector_market(env) if isinstance(wrapper, gym.vector.VectorEnv) else _single_market(env)
 
 
@@ -568,7 +571,7 @@ def _refuse_own_answers(env: Any, instead: str) -> None:
     if _answers_itself(env):
         raise ValueError(
             f"`env` asks its applicants itself, {env.unwrapped}: answers of a second simulator would change nobody. "
-            f"Give yours to the environment, `simulator=`, when it is made; {instead}."
+            f"Give your simulator to the environment when it is made, by `simulator=`; or {instead}."
         )
 
 
@@ -588,7 +591,7 @@ def _decisions(terminate_on: Sequence[str]) -> list[str]:
 
 
 def _over_all(batch: RewardBatch, rows: NDArray[np.bool_]) -> RewardBatch:
-    """Rewards of the marked rows as those of all rows; what others have means nothing."""
+    """Puts the rewards of the marked rows into arrays for all rows; the values of the other rows mean nothing."""
     return RewardBatch(
         reward=scattered(batch.reward, rows),
         components={name: scattered(values, rows) for name, values in batch.components.items()},

@@ -46,7 +46,9 @@ def read(path: Path, encoder: str = "all-MiniLM-L6-v2") -> Interactions:
     for line in (path / _FILES[2]).read_text(encoding="utf-8").splitlines():
         query, _, document, is_relevant = line.split("\t")
         if query not in rows[0] or document not in rows[1]:
-            raise ValueError(f"{path / _FILES[2]}: {query!r} or {document!r} is in neither of the other files.")
+            raise ValueError(
+                f"{path / _FILES[2]}: query {query!r} is not in {_FILES[0]}, or title {document!r} not in {_FILES[1]}."
+            )
         relevant[rows[0][query], rows[1][document]] = is_relevant == "1"
     cosine = market.applicants.vectors.astype(np.float32) @ market.jobs.vectors.astype(np.float32).T
     nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :N_NEAREST]

@@ -30,7 +30,7 @@ __all__ = ["catalogue_rows", "serve"]
 
 NUM_CANDIDATES = 100
 TOLERANCE = 1e-3
-"""A retrieved job is a hit if its similarity is at most this much below that of the exact hundredth job."""
+"""A retrieved job is a hit if its similarity is at most this much below that of the hundredth nearest job."""
 
 _N_APPLICANTS = 200
 _N_RESETS = 2_000
@@ -108,7 +108,7 @@ def _opening(table: str, market: LabourMarket) -> Row:
         f"{table}: a saved market opens again",
         seconds_per_call(lambda: LabourMarket.load(folder)),
         "s",
-        "0.1 s before types, offsets and ranges were checked each time",
+        "0.1 s, as it was when types, offsets and ranges were not yet checked each time",
         0.4,
         "at most",
         {"unverified": seconds_per_call(lambda: LabourMarket.load(folder, verify=False)), "with digests": digests},

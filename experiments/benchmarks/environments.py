@@ -117,7 +117,7 @@ def _reward_rows(timing: dict[str, Any]) -> Iterator[Row]:
 
 
 def _career_row(timing: dict[str, Any]) -> Row:
-    """Speed of the environment in which answers move applicants, relative to one with the same simulator's answers."""
+    """Speed of ``JobRecCareer-v0``, where answers move applicants, relative to ``JobRec-v0`` and the same simulator."""
     simulator = RuleSimulator(seed=0, noise=0.5)
     moving = _stepper(JobRecCareerVectorEnv(64, observation="ids", simulator=simulator))
     still = _stepper(VectorFeedbackReward(_native(64, "ids"), simulator))

@@ -53,7 +53,7 @@ def write_files(folder: Path, n_rows: int) -> tuple[Path, Path]:
 
 
 def file_rows(folder: Path, n_rows: int, rounds: int) -> Iterator[Row]:
-    """Measures the reading of whole files, some rows at a time, by turns with pyarrow, which keeps all rows.
+    """Measures the reading of whole files, by turns with pyarrow. Our readers hold a few rows at a time, pyarrow all.
 
     Args:
         folder: Where the files are.

@@ -23,8 +23,8 @@ Obs = Mapping[str, NDArray[Any]]
 class FlatDQN(DQN):
     """SB3's ``DQN`` on a vector environment whose Dict observation is flattened.
 
-    An action is only a place in the candidate set; the network does not know which job it is. The arguments are those
-    of :class:`stable_baselines3.DQN`. Observations must be features.
+    An action is only a place in the candidate set: the network has one output for each place, whichever job stands
+    there. The arguments are those of :class:`stable_baselines3.DQN`. Observations must be features.
     """
 
     @staticmethod

@@ -156,8 +156,8 @@ class OracleRecommender(Recommender):
             raise ValueError("`env` must be made with `observation='ids'` for the oracle.")
         if self.layout.progress is not None:
             raise ValueError(
-                "`env` changes its applicants, and this oracle knows only the next reward: every run there has the "
-                "exact best policy and the best myopic one beside it, see jobrec_gym.oracle.CareerOracle."
+                "`env` changes its applicants, and this oracle knows only the next reward. Any other run in this "
+                "environment reports the exact best policy and the best myopic one: see jobrec_gym.oracle.CareerOracle."
             )
         self._truth: Any = made.bind(self._market)
         self._applicant_ids = {_key(vector): row for row, vector in enumerate(self._market.applicants.vectors)}

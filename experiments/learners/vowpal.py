@@ -92,7 +92,7 @@ class VowpalWabbit(Recommender):
         return np.eye(chances.shape[1])[drawn]
 
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
-        """Learns from answers to candidates that :meth:`explore` has drawn since the last call."""
+        """Learns from answers to candidates that :meth:`explore` has drawn since the last call of this method."""
         chances = self._chances(obs)
         answers = zip(self._lines(obs), chances, np.reshape(action, -1), np.reshape(reward, -1), strict=True)
         for lines, chance, chosen, value in answers:

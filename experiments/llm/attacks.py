@@ -76,7 +76,10 @@ _TEXTS = (
 
 
 def _twice(number: int, name: str, text: str) -> list[Attack]:
-    """A payload in a job and in a resume, one of them in a text and the other in a list of skills, by turns."""
+    """Two attacks with one payload, in a job and in a resume.
+
+    One is in a text, the other in a list of skills. Which is which changes from one payload to the next.
+    """
     in_job, in_resume = (("title", "hard_skills"), ("hard_skills", "experience"))[number % 2]
     return [Attack(name, "job", in_job, text), Attack(name, "applicant", in_resume, text)]
 

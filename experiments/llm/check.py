@@ -39,9 +39,9 @@ _SWAPS: dict[str, dict[str, str]] = {
     "pronouns": {pronoun: f"{pronoun} {{did}}" for pronoun in ("They", "She", "He")},
     "ages": {str(age): f"Aged {age}. They {{did}}" for age in (27, 41, 58)},
 }
-"""What is swapped in the applicant's own words, one kind at a time: each value, and the beginning of a text with it.
-The names are from Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and Jamal?", 2004; one
-was added."""
+"""What is swapped in the applicant's own words, one kind at a time. Each value comes with the beginning of a text
+that contains it. The names are from Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and
+Jamal?", 2004; one was added."""
 
 _TRIED = 5
 """Pairs that are asked before anything else, to estimate the cost of the whole check."""
@@ -346,7 +346,7 @@ class _Asked:
         return (
             f"At most {calls:,} questions. Judging by the {asked} that were tried, they take about {hours:.1f} hours, "
             f"{calls * tokens:,.0f} tokens and {calls * cost:.2f} dollars. What is answered is kept in "
-            "`simulator.cache`: stop it at any time, the same command goes on."
+            "`simulator.cache`: you can stop the check at any time, and the same command continues it."
         )
 
     def cost(self, seconds: float) -> dict[str, Any]:

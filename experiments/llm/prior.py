@@ -50,7 +50,7 @@ CHECKPOINTS = (0, 20, 50, 100, 200)
 """Interactions after which the greedy policy is scored."""
 
 THIS_MODEL = ("model", "model less job's mean")
-"""Forms of the model's answers under the project's planted truth: the probabilities, or these less the job's mean."""
+"""Two forms of the model's answers, for runs on the planted truth: probabilities, and these less each job's mean."""
 
 _WITHOUT = {"model": "none", "both": "cosine"}  # each prior with the model, and the same prior without it
 
@@ -231,7 +231,7 @@ def play(cell: Cell, n_interactions: int = CHECKPOINTS[-1]) -> dict[str, Any]:
 
     Returns:
         ``score``, ``regret`` and ``trust``, each by checkpoint (a text such as ``"20"``). ``trust`` has for each source
-        the mean of its factor, and the probabilities that it is kept and dropped.
+        the mean of its factor, and the probabilities that the factor is 1 and that it is 0.
     """
     # Not at the top: `--help` is answered without torch.
     import gymnasium as gym
@@ -368,9 +368,9 @@ def table_rows(runs: Runs, alignments: Sequence[float]) -> list[list[str]]:
 
 
 def score_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
-    """A table for each noise by prior and alignment, then one for each noise under the project's planted truth.
+    """Tables of scores: one for each noise, then another one for each noise under the project's planted truth.
 
-    The tables include the learned trust in the model.
+    The rows of the first ones are priors and alignments. All tables include the learned trust in the model.
     """
     some = next(iter(runs.values()))
     checkpoints = list(some["score"])

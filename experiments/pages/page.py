@@ -178,7 +178,7 @@ def _unbroken(cell: str) -> str:
 
 
 def _as_text(value: Any) -> Any:
-    """A text of a name or config without characters that a browser obeys. The template's own markup is unchanged."""
+    """A text from a run, with its control characters spelt out. The template's own markup is unchanged."""
     return without_commands(value) if type(value) is str else value
 
 

@@ -85,7 +85,7 @@ def headline_of(data: ReportData) -> Headline:
         said += "; one seed does not tell skill from chance." if n == 1 else f"; {n} seeds do not tell the two apart."
     if n > 1 and (rivals := [label for label in others if label not in told]):
         listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
-        said += f" Not told apart from it by {n} seeds: {listed}."
+        said += f" The {n} seeds do not tell {best} apart from {listed}."
     ends = "1 is what the best policy earns." if data.is_career else "0 is a random choice, 1 the best possible one."
     return Headline(f"{said} {ends}", {1: "above", 0: "", -1: "below"}[difference.side])
 

@@ -115,7 +115,7 @@ def plain(cfg: DictConfig | Config) -> dict[str, Any]:
     if not isinstance(cfg, DictConfig):
         return dict(cfg)
     if "market" in cfg and OmegaConf.is_missing(cfg.market, "path"):
-        raise RunError("`market.path` must be given in this setting: market.path=FILE, the release or folder.")
+        raise RunError("`market.path` must be given in this setting: market.path=FILE, the file or folder of its data.")
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
@@ -434,8 +434,8 @@ class Setup(Task):
         algorithm, epochs = self.algorithm, self.pretraining.epochs
         if self.is_career and epochs and not algorithm.is_bandit:
             raise RunError(
-                f"`pretrain.epochs` must be 0 in {CAREER}, got {epochs}: cosine rewards of pairs do not say how far an "
-                "applicant has come, which the agent reads. Choose another algo, or pretrain.epochs=0."
+                f"`pretrain.epochs` must be 0 in {CAREER}, got {epochs}: the agent reads the applicant's "
+                "progress, but the pre-training data have none. Choose another algo, or pretrain.epochs=0."
             )
         for name, value, method in (
             ("pretrain.epochs", None if algorithm.is_bandit else epochs or None, "pretrain"),

@@ -141,8 +141,8 @@ def play(envs: Any, applicant_ids: Ids, seed: int, predict: Predict) -> Careers:
         if levels is not None:
             levels.append(np.where(running, infos[_LEVEL], levels[-1]))
         running &= ~(terminated | truncated)
-        # An ended environment keeps its last observation. It begins an episode with another applicant, for whom the
-        # oracle need not compute anything.
+        # In an ended environment the policy keeps being shown the last observation. The environment itself goes on with
+        # another applicant, for whom the oracle would have to compute values.
         obs = {key: _of_the_running(running, values, obs[key]) for key, values in following.items()}
     return Careers(returns, steps, left, None if levels is None else np.stack(levels))
 
@@ -311,7 +311,7 @@ def evenly_spread(applicant_ids: Ids, name: str, n: int | None) -> Ids:
     if n is None:
         return applicant_ids
     if not 1 <= n <= len(applicant_ids):
-        raise RunError(f"`{name}` must be in [1, {len(applicant_ids)}], those of the split, or null, got {n}.")
+        raise RunError(f"`{name}` must be null or in [1, {len(applicant_ids)}], the size of the split, got {n}.")
     return applicant_ids[np.linspace(0, len(applicant_ids) - 1, n).astype(np.int64)]
 
 

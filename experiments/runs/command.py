@@ -174,7 +174,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: Callable[..., Any]) -> Any:
-    """Calls a command. Reports errors that users can cause in one line, and an interrupt in two.
+    """Calls a command. An error that a user can cause is reported in one line, and an interrupt in two.
 
     Args:
         call: The command.
@@ -208,7 +208,7 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
 
 @contextmanager
 def _threads_in_short(in_debug: bool) -> Iterator[None]:
-    """Reports errors that users can cause in one line in threads too, unless the command ends with the same error."""
+    """Reports in one line an error of a thread that a user can cause, unless the command ends with the same error."""
     if in_debug:
         yield
         return
@@ -344,7 +344,7 @@ def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:
     """One line that says what a stopped command has kept, and one with the command that continues."""
     kept = stopped.kept
     if any(argument in ("-m", "--multirun") for argument in arguments):
-        kept = ", and ".join(filter(None, ["the runs that are finished", kept or "a checkpoint of each that learned"]))
+        kept = ", and ".join(filter(None, ["the runs that are finished", kept or "a checkpoint of each run that was learning"]))
     again = [argument for argument in arguments if argument.partition("=")[0] != "resume"]
     command = shlex.join(["python", "-m", _name_of_the_program(), *again, *stopped.goes_on])
     return f"{stopped}; kept: {kept or 'nothing'}\n{'go on' if kept else 'again'}: {command}"

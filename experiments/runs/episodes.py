@@ -87,7 +87,7 @@ def logged_episodes(interactions: Interactions, env: gym.Env) -> Iterator[Episod
     if set(sizes.tolist()) != {k}:
         raise ValueError(
             f"`env` has {k} candidates, but the log has sets of {sizes.tolist()}: make the environment with "
-            "`num_candidates` of one size, and take the rows of it, `log.take(log.sizes == k)`."
+            "`num_candidates` of one size k, and take the log's sets of that size, `log.take(log.sizes == k)`."
         )
     known = interactions.propensity
     rows = np.flatnonzero(interactions.answered).tolist()

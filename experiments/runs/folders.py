@@ -460,7 +460,7 @@ def _require_format(file: Path, found: Any, known: str, writer: Any) -> None:
         by = "" if writer is None else f", written by {writer!s:.40}"
         raise RunError(
             f"{file} has the format {found!r:.40}{by}; this version ({written_by()}) reads {known!r}. Read it by the "
-            "version that wrote it, or make it anew, a run by resume=false."
+            "version that wrote it, or make it anew (resume=false makes a run anew)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a reader that leaves end a command cleanly: it keeps what it can, and no child outlives it."""
+"""Ends a command cleanly on Ctrl-C, SIGTERM or a closed pipe: it keeps what it can, and no child outlives it."""
 
 from __future__ import annotations
 

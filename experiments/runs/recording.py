@@ -185,7 +185,7 @@ class LearningCurve(BaseCallback):
         self.waiting = Waiting() if waiting is None else waiting
         self.rows = read_rows(path)
         self._evaluating = np.zeros(2)
-        # The calls of a language model before a resumed run continues, and before this process began.
+        # Calls of a language model: those of the run before it was resumed, and what the simulator's counter shows now.
         beside = recorder.beside
         self._asked_before = beside.get("asked") or _asked(self.rows[-1] if self.rows else {})
         self._asked_at_start = feedback_asked(recorder)

@@ -1,4 +1,4 @@
-"""The table over its runs that a sweep prints at its end."""
+"""Prints a table of the runs of a sweep when the sweep ends."""
 
 from __future__ import annotations
 

@@ -63,14 +63,14 @@ def require_trust(config: Mapping[str, Any], folder: Path, trust: bool, loads_ag
             )
         if key.rpartition(".")[2] == "_target_" and value is not None and value not in OURS:
             raise RunError(
-                f"{folder}: its config names `{key}` = {str(value)!r:.80}, which is no part of this project: making it "
-                f"would run it. {way_out}"
+                f"{folder}: its config names `{key}` = {str(value)!r:.80}, which is no part of this project: making an "
+                f"object of it would run its code. {way_out}"
             )
         is_type = key.rpartition(".")[2] == "type" and isinstance(value, str) and ":" in value
         if is_type and not value.startswith(_MODULES):
             raise RunError(
                 f"{folder}: its config names `{key}` = {value!r:.80}, which is no part of this project: importing it "
-                f"would run it. {way_out}"
+                f"would run its code. {way_out}"
             )
         if isinstance(value, str) and "${" in value:
             raise RunError(

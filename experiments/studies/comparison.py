@@ -85,14 +85,14 @@ class Plan(NamedTuple):
 
 
 def plan_of(asked: Comparison) -> Plan:
-    """Plans which learners are compared in which settings. A learner that cannot run is left out with a line.
+    """Plans which learners are compared in which settings. A learner that cannot run is left out, and a line says so.
 
     Raises:
         RunError: If a name is unknown, or nothing is left.
     """
     learners = _learners(asked)
     known = [*known_settings(), *asked.variants]
-    names = [str(name) for name in asked.settings]  # 0.5 is the name of a level
+    names = [str(name) for name in asked.settings]  # YAML reads a name such as 0.5 as a number
     require_known("settings", names, known, "conf/setting")
     settings = {name: asked.variants.get(name, [f"setting={name}"]) for name in names}
     require_known("only_in", asked.only_in, known, "conf/setting")

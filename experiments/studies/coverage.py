@@ -45,8 +45,8 @@ def main(cfg: DictConfig) -> None:
             for size in cfg.sizes:
                 if size < 2 * _N_DECISIONS or size % _N_DECISIONS:
                     raise SystemExit(
-                        f"error: `sizes` must be multiples of {_N_DECISIONS}, the decisions of a person, of at least "
-                        f"{2 * _N_DECISIONS}, got {size}."
+                        f"error: `sizes` must be at least {2 * _N_DECISIONS} and multiples of {_N_DECISIONS}, because "
+                        f"each person has {_N_DECISIONS} decisions, got {size}."
                     )
                 file = folder / "cells" / f"{overlap}-{size}.json"
                 cells[overlap, size] = run_cell(planted, overlap, size, cfg.n_logs, cfg.n_resamples, file, progress)

@@ -34,8 +34,8 @@ def main(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     if min(options["sizes"]) < 3 or cfg.n_judged < max(options["sizes"]):
         raise SystemExit(
-            f"error: `sizes` must be from 3 to `n_judged` = {cfg.n_judged}: answered ones are judged too, got "
-            f"{options['sizes']}."
+            f"error: `sizes` must be from 3 to `n_judged` = {cfg.n_judged}, because answered recommendations "
+            f"are judged too, got {options['sizes']}."
         )
     planted = PlantedPolicy(cfg.seed, cfg.noise)
     about = {name: options[name] for name in ("sizes", "n_judged", "n_draws", "seed", "noise")}

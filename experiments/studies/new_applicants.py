@@ -72,7 +72,7 @@ def main(cfg: DictConfig) -> None:
     ]
     print(
         format_table(
-            [f"after {cfg.interactions:,} of others, then", *(f"{point} of one's own" for point in points)], rows
+            [f"after {cfg.interactions:,} answers of others, then", *(f"{point} own answers" for point in points)], rows
         )
     )
     path = Path(cfg.runs) / "new_applicants.json"

@@ -163,7 +163,7 @@ def folds_of(people: Ids, n_folds: int, seed: int) -> Ids:
         RunError: If there are fewer people than folds, or fewer than two folds.
     """
     if not 2 <= n_folds <= len(people):
-        raise RunError(f"`n_folds` must be in [2, {len(people)}], the people of the log, got {n_folds}.")
+        raise RunError(f"`n_folds` must be in [2, {len(people)}], at most the number of people, got {n_folds}.")
     folds = np.empty(len(people), np.int64)
     folds[np.argsort(hash64(seed, _FOLD, people), kind="stable")] = np.arange(len(people)) % n_folds
     return folds

@@ -60,7 +60,7 @@ class Learner:
         overrides: Overrides of ``experiments.train`` that define it.
         label: Its name in figures.
         misled: Further overrides that negate its prior; none if it has no prior.
-        on_logs: Further overrides for the answers of a log, which are noisier than those of the laboratory.
+        on_logs: Further overrides for the answers of a log, which are noisier than simulated ones.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Learner:
 
     @property
     def overrides_on_logs(self) -> tuple[str, ...]:
-        """What makes it where it learns from a log."""
+        """All overrides that define it when it learns from a log."""
         return (*self.overrides, *self.on_logs)
 
 

@@ -134,7 +134,7 @@ class _Pages:
         name = request.url.path.removeprefix("/")
         content = None if visit is None else await run_in_threadpool(self._visits.content, visit, name)
         if content is None:
-            return PlainTextResponse("Nothing of this is kept of you yet.", 404)
+            return PlainTextResponse("No such file about you is kept yet.", 404)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(content, media_type="application/jsonl", headers=headers)
 

@@ -123,7 +123,7 @@ class Recommender:
         return self._ranked(self.mean, without)[:n]
 
     def best_before(self, without: int | None = None) -> list[int]:
-        """The jobs of :meth:`best` in the order before the last answer; in the present order before any answer."""
+        """The jobs of :meth:`best`, ranked as before the last answer. Before any answer, it is the present ranking."""
         return self._ranked(self.mean if self.mean_before is None else self.mean_before, without)
 
     def _ranked(self, values: Values, without: int | None) -> list[int]:

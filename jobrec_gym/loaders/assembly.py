@@ -132,9 +132,10 @@ def assemble_market(
         batch_size: How many texts are encoded at once.
         device: A torch device, or several.
         progress: Whether to show progress.
-        test_fraction: Share of the rows of each side that is held out, in [0, 1). It is exact to half a row; of two or
-            more rows at least one is held out and one is not. The choice depends on the seed and on all keys, not on
-            their order. Records with a ``split`` of their own are held out by that.
+        test_fraction: Share of the rows of each side that is held out, in [0, 1). It is rounded to whole rows. If it is
+            above 0 and there are two or more rows, at least one is held out and at least one is not. The choice depends
+            on the seed and on all keys, not on their order. If records have a ``split`` of their own, that split
+            decides instead.
         split_by: ``"row"``, or ``"occupation"``: whole occupations are held out, the same on both sides.
         seed: Seed of the choice of held-out rows.
         applicant_vectors: Vectors of the applicants, if they come with the source; nothing is then encoded.
@@ -468,7 +469,7 @@ def _held_out(
     }
     for side, mask in masks.items():
         if test_fraction > 0 and mask.all() == mask.any():
-            logger.warning("all %d %s are of one split: their occupations fell to one side.", len(mask), side)
+            logger.warning("all %d %s are in one split, because all their occupations are in it.", len(mask), side)
     return masks
 
 

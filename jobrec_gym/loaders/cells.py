@@ -1,4 +1,4 @@
-"""Reads the value of a cell: lists of skills in any notation, texts, levels of seniority, and words for nothing."""
+"""Reads the value of a cell: lists of skills in any notation, texts, levels, and words for an empty cell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 NULL_WORDS = frozenset(
     ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "--", "\u2013", "\u2014", "\\n")
 )
-"""Words that stand for nothing, in lower case. ``\\n`` is a backslash and a letter, as databases write it."""
+"""Words that mean an empty cell, in lower case. ``\\n`` is a backslash and a letter, as databases write it."""
 
 SENIORITY_WORDS = {
     **dict.fromkeys(("intern", "internship", "trainee", "apprentice", "apprenticeship", "student"), 1),
@@ -150,7 +150,16 @@ class _Seen:
 
 @dataclass(slots=True)
 class _SeenTexts:
-    """Counts of a column: cells beyond ASCII and wrongly decoded ones; numbers, with a point, and grouped by one."""
+    """Counts of a column.
+
+    Attributes:
+        n: Cells with characters beyond ASCII.
+        broken: Those of them that seem to be decoded wrongly.
+        example: The first of these.
+        n_numbers: Cells that are read as numbers.
+        with_point: Those of them that have a point.
+        grouped: Those of them in which a point may separate thousands, such as ``50.000``.
+    """
 
     n: int = 0
     broken: int = 0
@@ -271,8 +280,8 @@ class CellReader:
         word = str(cell).strip().casefold()
         if word not in _FLAGS:
             raise MarketError(
-                f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}. Where it "
-                "has more than two values it is a 'category'."
+                f"{where}, column {column!r}: must be one of {', '.join(_FLAGS)}, or empty; got {cell!r:.80}. A column "
+                "with more than two values is a 'category'."
             )
         return _FLAGS[word]
 
@@ -554,7 +563,7 @@ def _doubt(column: str, seen: _Seen) -> str | None:
         )
     if many:
         return (
-            f"of {seen.n:,} cells in column {column!r} {n_other:,} have {other!r} and {seen.separated or 'none'} the "
-            f"separator {_SEPARATOR!r}: say `skill_separator={other!r}` if that separates skills; {as_it_is}."
+            f"of {seen.n:,} cells in column {column!r} {n_other:,} have {other!r}, and {seen.separated or 'none'} have "
+            f"the separator {_SEPARATOR!r}: say `skill_separator={other!r}` if that separates skills; {as_it_is}."
         )
     return None

@@ -34,8 +34,8 @@ def load_dynaq_json(
     """A market from the export's four collections, each a JSON array or JSON lines; nothing is encoded.
 
     * A text and its vectors are joined by id: ``_id`` of the text and ``original_job_id`` or ``original_candidate_id``
-      of the vectors. A text without ``_id`` may have ``id``, or an entry named as in the vectors. ``{"$oid": "..."}``
-      is read as its text.
+      of the vectors. If a text has no ``_id``, its ``id`` is taken, or else its own ``original_job_id`` or
+      ``original_candidate_id``. ``{"$oid": "..."}`` is read as the text in it.
     * A job has a title, technical skills (hard), soft skills (soft) and experience requirements. ``description`` has
       no vector and is left out.
     * An applicant has skills (hard), a bio (soft) and experience. The bio is a free text, because the export has no
@@ -245,7 +245,7 @@ def _stack(
 ) -> NDArray[np.float32]:
     found = [document.vector(field, expected) for _, _, document in pairs]
     dim = expected[0][0] if expected else 0
-    # An empty list before the first vector did not have the size yet.
+    # An empty list that was read before the first vector became an array of size 0, since the size was not yet known.
     return np.stack([vector if vector is not None and vector.size else np.zeros(dim, np.float32) for vector in found])
 
 

@@ -65,7 +65,7 @@ def load_esco(
 
     ESCO hardly ever ties a transversal skill to an occupation: in version 1.1.1, only 6 of 3,007 occupations have one.
     So nearly every vector has an empty soft block unless ``soft_skills`` names more. Two rows whose soft blocks are
-    both empty are compared by their hard blocks alone, and their cosine reaches 1.
+    both empty are compared by their hard blocks alone, so that their cosine can be as high as 1.
 
     Args:
         path: The zip archive of the official CSV files, or its unpacked folder.

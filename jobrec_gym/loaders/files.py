@@ -275,7 +275,7 @@ def _opened(file: Path, kind: str) -> Any:
 
 
 def _check_unpacked(file: Path, head: bytes) -> None:
-    """Raises :class:`MarketError` if the content of a packed file is not text either."""
+    """Raises :class:`MarketError` if a packed file holds another packed file, or a file that is no text."""
     inner = "tar" if _TAR.match(head) else next((name for magic, name in _PACKED if magic.match(head)), None)
     if inner is not None:
         raise MarketError(f"{file} holds another packed file ({inner}): unpack it and name the file in it.")

@@ -54,8 +54,8 @@ VECTORS_FILE = "vectors.npz"
 
 TEST_FRACTION = 0.3
 
-# Every random number of a generated market is hash64(seed, one of these tags, row, ...).
-_MOST_ROWS = 2**31 - 1  # draws of row ids need 32 spare bits
+# Every random number of a generated market is hash64(seed, one of the tags below, row, ...).
+_MOST_ROWS = 2**31 - 1  # a row id has at most 31 bits, so that a draw of row ids has 32 bits to spare
 _APPLICANT, _JOB, _OCCUPATION, _CONTEXT = 1, 2, 3, 4
 _PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
     11
@@ -197,9 +197,9 @@ def load_default(
     market = LabourMarket.load(folder)
     if found != made_from or market.vocabulary != taxonomy.vocabulary:
         raise MarketError(
-            f"`folder` {os.fspath(folder)!r} holds another market than is asked for: made from {found}, asked for "
-            f"{made_from}, over {'this' if market.vocabulary == taxonomy.vocabulary else 'another'} taxonomy. Choose "
-            "another folder, or delete this one."
+            f"`folder` {os.fspath(folder)!r} holds another market than is asked for. It was made from {found}, over "
+            f"{'this' if market.vocabulary == taxonomy.vocabulary else 'another'} taxonomy. Asked for is {made_from}. "
+            "Choose another folder, or delete this one."
         )
     return market
 
@@ -434,7 +434,7 @@ def _job_skills(
 def _padded(
     lists: SkillLists, occupation: NDArray[np.int64], rows: NDArray[np.uint64], tag: int
 ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-    """Each row's pool padded with -1, and a random key for each (row, skill)."""
+    """Each row's pool, the skills of its occupation, padded with -1; and a random key for each (row, skill)."""
     lengths = lists.lengths(occupation)
     columns = np.arange(max(int(lengths.max()), 1))
     inside = columns < lengths[:, None]

@@ -87,10 +87,10 @@ def load_interactions(
     Raises:
         LogError: For a missing column, for a column that is nearly a field (``Propensity``) but not mapped, and for
             wrong rows. The error counts wrong rows by kind and names the first ones. A row is wrong if, for example,
-            its person or job is unknown, its propensity is outside of (0, 1], its time is before the posting, or it has
-            a number among dates. A repeated row is wrong too: the same person, job and time or, without times, a row
-            that is equal in everything. With ``on_bad="skip"`` the error still comes if no row is left, or no row has
-            an answer.
+            its person or job is unknown, its propensity is outside of (0, 1], its time is before the posting, or its
+            time is a number while earlier rows have dates. A repeated row is wrong too: one with the same person, job
+            and time as an earlier row. In a log without times, only a row that is equal in everything counts as
+            repeated. With ``on_bad="skip"`` the error still comes if no row is left, or no row has an answer.
         MarketError: For a file that cannot be read.
 
     Example:
@@ -388,7 +388,10 @@ def _by_row(rows: range, cell: Any) -> int | None:
 
 
 def _decision(cell: Any, words: Mapping[str, int]) -> int:
-    """Place of a decision, -1 for none. The log's own words come first: a user may map ``""`` or ``"none"``."""
+    """Number of a decision in ``DECISIONS``, -1 for none.
+
+    The log's own words come first: a user may map ``""`` or ``"none"``.
+    """
     word = "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell).strip()
     if word not in words and word.endswith(".0"):
         word = word.removesuffix(".0")  # a column of whole numbers with gaps has floats

@@ -158,7 +158,7 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
     if people:
         told = summarise(market)
-    else:  # a market is named after its jobs, but here there are only people
+    else:  # the market may be named after a made-up job, so the summary gets the name of the one real file
         side = "applicants" if _is_people(jobs) else "jobs"
         told = summarise(market, (side,), name=f"{jobs.kind}:{Path(file).name}")
     return "\n".join([*lines, "", told, "", _call(jobs, people, options)])
@@ -327,7 +327,7 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
-    """The separator of skills in cells, ``None`` for ``;`` or none; and whether the cells are free texts instead."""
+    """The separator of skills in cells (``None`` if it is ``;`` or if there is none), and whether it is free text."""
     cells = [cell for cell in cells if not cell.lstrip().startswith(("[", "{"))]
     if not cells:
         return None, False
@@ -417,7 +417,7 @@ def _loaded(jobs: _Side, people: _Side | None) -> tuple[LabourMarket, dict[str, 
 
 
 def _is_people(side: _Side) -> bool:
-    """Whether a single file has people, which its kind says."""
+    """Whether the rows of a single file are people. The kind of the file tells."""
     return side.kind == "json-resume"
 
 
@@ -441,7 +441,11 @@ def _without_vectors(jobs: _Side, people: _Side | None, options: Mapping[str, An
 
 
 def _let_go(side: _Side, complaint: str) -> bool:
-    """Leaves out a column that, by an error, does not hold what its name says; returns whether there was one."""
+    """Leaves out the column that an error message complains about, since it does not hold what its name says.
+
+    Returns:
+        Whether there was such a column.
+    """
     for name in ("seniority", "key", "split", "occupation", "family"):
         column = side.columns.get(name)
         repeated = name == "key" and complaint.startswith("key ") and "appears twice" in complaint

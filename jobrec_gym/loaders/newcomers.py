@@ -31,8 +31,8 @@ from jobrec_gym.market.context import Context, context_fields
 __all__ = ["Newcomers", "newcomers_of"]
 
 _LIKE = 0.995
-"""A job's vector, made anew from its skills, counts as the market's own vector if their cosine is above this. float16
-and another processor change less; another encoder changes more."""
+"""A job's vector, made anew from its skills, counts as the market's own vector if their cosine is above this. With
+float16 or another processor the cosine stays above it; with another encoder it falls below."""
 
 _WORDS = ("titles", "experiences", "hard_skills", "soft_skills", "families")
 _CELLS = ("columns", "text_columns", "skill_separator", "null_values", "seniority_values", "decimal", "context")
@@ -44,7 +44,7 @@ class Newcomers:
     """People who have been read and checked, but not yet encoded; made by :func:`newcomers_of`.
 
     Attributes:
-        market: The market whose jobs they may be recommended.
+        market: The market of the jobs that can be recommended to them.
         name: Name of the file or table that they come from.
         records: One record for each of them.
         encoder: The encoder of the market's jobs.
@@ -150,7 +150,7 @@ def _encoder(encoder: str | os.PathLike[str] | Encoder, cache_dir: str | bool | 
 
 @lru_cache(maxsize=2)
 def _kept_encoder(encoder: str, cache_dir: str | bool | None) -> Encoder:
-    """An encoder of a name. It is kept, so that a model is loaded once and not for each newcomer."""
+    """The encoder with this name. It is kept, so that a model is loaded once and not for each newcomer."""
     return make_encoder(encoder, cache_dir)
 
 

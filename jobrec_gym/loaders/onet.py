@@ -122,10 +122,11 @@ def read_onet(path: str | os.PathLike[str], *, max_occupations: int | None = Non
     * Hard, at most 30 technologies: first the products marked "In Demand" or "Hot Technology" (in demand first, at most
       20), then the kinds of software (commodity titles) of the other products, those with the most products first.
       Kinds are used because occupations list up to hundreds of products, most of which appear in one occupation only.
-    * Soft: work styles of importance 3.5 or more, and basic, problem solving and social skills, judgment, time and
-      personnel management of importance 3 or more. Most occupations need nearly all of these. So at most six
-      work styles and six skills are taken: those that are furthest above their average over all occupations. If a
-      release does not rate the importance of work styles, only skills are taken.
+    * Soft, of importance 3.5 or more: work styles.
+    * Soft, of importance 3 or more: basic skills, problem solving, social skills, judgment, time management and
+      personnel management. Most occupations need nearly all of these skills and work styles. So at most six work styles
+      and six skills are taken: those that are furthest above their average over all occupations. If a release does not
+      rate the importance of work styles, only skills are taken.
     * Seniority: the job zone (1 to 5, how much preparation is needed). Family: the SOC major group. Titles: the
       reported titles.
     * Ratings that O*NET recommends to suppress (too few answers) are left out.
@@ -213,10 +214,10 @@ def _rows(release: Release, file: str, columns: tuple[str, ...], **names: Any) -
 
 
 def _files(release: Release, shapes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The files of a table whose shape depends on the release: those of the shape that this release has.
+    """The files of a table that older and newer releases store under different names: those that this release has.
 
     Raises:
-        MarketError: If the release has files of both shapes, or of none.
+        MarketError: If the release has files under both the older and the newer names, or under neither.
     """
     there = [shape for shape in shapes if any(file in release for file in shape)]
     if len(there) > 1:

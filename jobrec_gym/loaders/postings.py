@@ -57,13 +57,14 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
       of a page. References by ``@id`` are looked up in the same file.
     * ``key``: the first of ``identifier``, ``@id`` and ``url`` that tells all postings apart; else the file's name and
       a number. Then ``title``, ``occupation`` (``relevantOccupation`` or ``occupationalCategory``) and ``experience``.
-    * ``hard``: ``skills``, a list or a text that separates short parts. If a posting has no skills, its description
-      takes their place as one free text. A log line says for how many postings this was done.
+    * ``hard``: ``skills``, a list or a text. A text is split at its separators if all parts are short (at most 6
+      words). If a posting has no skills, its description takes their place as one free text. A log line says for how
+      many postings this was done.
     * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
       contains them.
-    * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (the middle of the range, in a year
-      of 2,080 hours), ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``, ``valid_through`` and
-      ``url``.
+    * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (per year: the middle of the range,
+      with 2,080 hours in a year), ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``,
+      ``valid_through`` and ``url``.
 
     Args:
         path: A file or a folder.

@@ -51,7 +51,7 @@ _DOCUMENTS = {
     "json-resume": "jobrec_gym.loaders.resumes:read_resumes",
     "job-posting": "jobrec_gym.loaders.postings:read_postings",
 }
-"""Kinds of documents, files or folders of files, that only a scheme names, and their readers."""
+"""The readers of documents, which are files or folders of files, by kind. Only a scheme names such a kind."""
 _ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -634,7 +634,7 @@ def _one_after_another(file: Path, text: TextIO, in_array: bool) -> Iterator[tup
 
 
 class _Window:
-    """A part of a text that moves on, as far as the next JSON value needs."""
+    """A window on a text: it holds one part of the text, and moves on as far as the next JSON value needs."""
 
     def __init__(self, text: TextIO):
         self._text, self._part, self.place = text, "", 0
@@ -688,7 +688,10 @@ def _lists(value: Any) -> dict[str, list[Any]]:
 
 
 def _deeper_rows(value: Any) -> str:
-    """Where the rows seem to be in one JSON object that is none itself, since no entry is a text; empty if nowhere."""
+    """Where the rows seem to be in one JSON object; empty if nowhere.
+
+    An object with a text among its entries counts as a row itself; the result is then empty too.
+    """
     if not isinstance(value, dict) or any(isinstance(entry, str) for entry in value.values()):
         return ""
     for name, entry in value.items():

@@ -87,7 +87,7 @@ class Release:
             file: Name of the file, without folders.
             columns: Which columns to read; others are left out.
             also_called: Names of some of ``columns`` in other releases, which are tried if the first name is missing.
-                Rows have the first name.
+                The returned rows use the first name all the same.
             optional: Which of ``columns`` may be missing; their cells are then empty.
             delimiter: The text that separates cells.
             quoted: True if quotation marks enclose cells, False if they are text.

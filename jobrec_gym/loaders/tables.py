@@ -230,7 +230,10 @@ def _with_skills(file: str, side: str, records: list[Record], on_empty: OnEmpty,
         return records
     first = f"{empty[0].where} (key {empty[0].key!r}) has neither hard nor soft skills"
     if len(empty) == len(records):
-        raise MarketError(f"{first}, nor has any of the {len(records):,} {side}: is it another column, `columns=...`?")
+        raise MarketError(
+            f"{first}, nor has any of the {len(records):,} {side}: are they in another column? Name it by "
+            "`columns=...`."
+        )
     if on_empty == "raise":
         more = f", like {len(empty):,} of {len(records):,} {side}" if len(empty) > 1 else ""
         raise MarketError(f"{first}{more}; give it one, or leave such rows out by `on_empty='skip'`.")
@@ -508,7 +511,10 @@ def _cell_split(cell: str, where: str, column: str) -> str:
 
 
 def _sampled(path: Path, jobs: Sequence[Record], n: int, seed: int) -> list[Record]:
-    """People of the jobs' occupations. An occupation needs all skills of its jobs, and is related to its family."""
+    """People of the jobs' occupations.
+
+    An occupation needs all skills of its jobs, and is related to the other occupations of its family.
+    """
     by_name: dict[str, list[Record]] = {}
     for job in jobs:
         if job.occupation is None:

@@ -166,7 +166,7 @@ def check_lengths(
 
 def check_words(side: str, population: Population, words: Vocabulary) -> None:
     """Checks that every id has a word."""
-    if not _is_large_and_mapped(population):  # as above
+    if not _is_large_and_mapped(population):  # `check_saved` checks large ones when they are opened
         _check_ids(side, population, words)
 
 
@@ -180,7 +180,7 @@ def _check_ids(side: str, population: Population, words: Vocabulary) -> None:
     ):
         if len(ids) and not (least <= ids.min() and ids.max() < len(names)):
             raise MarketError(
-                f"`{side}.{key}` must be in [{least}, {len(names)}), which are the words that the vocabulary has, "
+                f"`{side}.{key}` must be in [{least}, {len(names)}), since the vocabulary has {len(names)} such words; "
                 f"got {ids.min()} to {ids.max()}."
             )
 
@@ -189,14 +189,14 @@ def check_context(name: str, table: ContextTable, applicants: Population, jobs: 
     """Checks that a field of the context has one entry for each row of both sides, of a type that its kind allows."""
     check_context_name(name)
     if table.kind not in get_args(ContextKind):
-        raise MarketError(f"`context[{name!r}]` must be of a kind of {get_args(ContextKind)}, got {table.kind!r}.")
+        raise MarketError(f"`context[{name!r}]` must be one of the kinds {get_args(ContextKind)}, got {table.kind!r}.")
     for side, population in (("applicants", applicants), ("jobs", jobs)):
         place, n, entries = f"`context[{name!r}].{side}`", len(population), getattr(table, side)
         if isinstance(entries, SkillLists) != (table.kind == "set"):
             raise MarketError(f"{place} must be {'lists' if table.kind == 'set' else 'an array'}, got {entries!r:.80}.")
         if len(entries) != n:
             raise MarketError(f"{place} must have one entry for each of the {n} {side}, got {len(entries)}.")
-        if not _is_large_and_mapped(population):  # as above
+        if not _is_large_and_mapped(population):  # `check_saved_context` checks large ones
             _check_entries(place, table, entries)
 
 

@@ -33,8 +33,8 @@ ContextValue = str | float | bool | tuple[str, ...]
 """A value of a category, number, flag or set."""
 
 Context = Mapping[str, str | Sequence[str | None]]
-"""The argument ``context`` of a loader. For each field it has the kind, such as ``"category"``; or the columns of
-applicants and of jobs, for a category; or kind and columns, as in :class:`ContextField`."""
+"""The argument ``context`` of a loader: fields by name. The value of a field is its kind, such as ``"category"``; or
+its kind and both columns, as in :class:`ContextField`; or, only for a category, the two columns alone."""
 
 Side = Literal["applicants", "jobs"]
 
@@ -48,7 +48,7 @@ RESERVED_NAMES = frozenset(
 """Names that something else already has: a column, a pair feature or a part of the planted utility."""
 
 UNKNOWN = -1
-"""The place of an unknown category, and the value of an unknown flag."""
+"""The number that stands for an unknown category or an unknown flag."""
 
 
 class ContextField(NamedTuple):
@@ -80,8 +80,9 @@ class ContextTable:
             unknown.
         jobs: (n_jobs,), likewise.
         words: The words that categories and sets refer to.
-        shown: Whether the field is part of ``"all"`` pair features, of pictures, of documents and of the market's
-            fingerprint. A field that is not shown can still be named as a pair feature.
+        shown: Whether the field is among the pair features that ``"all"`` stands for, in pictures of pairs, in the
+            documents that a language model reads, and in the market's fingerprint. A field that is not shown can still
+            be named as a pair feature.
     """
 
     kind: ContextKind
@@ -209,7 +210,10 @@ def _is_column(column: Any) -> bool:
 
 
 def _with_words(words: Sequence[str], values: Iterable[ContextValue | None]) -> tuple[str, ...]:
-    """The words, followed by new words of the values. Of several spellings of a new word, the first in order stays."""
+    """The words, followed by new words of the values.
+
+    If a new word has several spellings, the one that sorts first stays.
+    """
     known = {_folded(word): word for word in words}
     new: dict[str, str] = {}
     for value in values:

@@ -165,7 +165,7 @@ def write_tables(
         ],
     }
     text = json.dumps(header, ensure_ascii=False).encode()
-    # The digest stands before the text that it is of, so that the text can be compared without writing JSON again.
+    # The digest comes first in the file. So it can be checked against the rest without writing JSON again.
     (folder / HEADER).write_bytes(_digest_of(text) + text[1:])
 
 
@@ -218,8 +218,8 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise MarketError(f"{folder} holds no saved market: {error!r:.200}.") from error
     if found != _FORMAT:
         raise MarketError(
-            f"{folder / HEADER} has format {found!r:.40}, expected {_FORMAT!r}; save the market again, by the version "
-            f"that wrote it ({header.get('written_by', 'not said')!s:.40})."
+            f"{folder / HEADER} has format {found!r:.40}, expected {_FORMAT!r}: make and save the market again, or "
+            f"open it with the version that wrote it ({header.get('written_by', 'not said')!s:.40})."
         )
     names = header.get("files", {})
     if not (isinstance(names, dict) and isinstance(header.get("name"), str)) or any(
@@ -265,7 +265,10 @@ def check_digests(folder: Path, header: Mapping[str, Any]) -> None:
 
 
 def is_saved_market(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder says that it holds a market. A market that a killed process left beside it is put back first."""
+    """Whether a folder says that it holds a market.
+
+    If a process was killed while it replaced the market, the market that it left beside the folder is put back first.
+    """
     folder = Path(path)
     put_back(folder)
     return (folder / HEADER).is_file()
@@ -293,5 +296,5 @@ def _context_file(folder: Path, number: int, side: str, key: str) -> Path:
 
 
 def _digest_of(text: bytes) -> bytes:
-    """The beginning of a header with a digest, which replaces the opening bracket."""
+    """What replaces the opening bracket of a header: a bracket, and the digest of the text behind it."""
     return b'{"sha256": "' + hashlib.sha256(text[1:]).hexdigest().encode() + b'", '

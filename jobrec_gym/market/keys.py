@@ -16,8 +16,8 @@ from jobrec_gym.market.tables import Profile
 __all__ = ["find_row", "find_rows"]
 
 _COMPARED = 2_000
-"""How many keys an unknown one is compared with for a near miss: those with the most similar letters. Comparing a
-million would take minutes."""
+"""How many keys are compared with an unknown key, to suggest a similar one: those that share the most letters with it
+at the same positions. A comparison with a million keys would take minutes."""
 
 
 def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> int:

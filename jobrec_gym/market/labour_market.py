@@ -1,4 +1,4 @@
-"""A labour market: applicants and jobs, their vectors and splits, and :func:`load_market`, which finds one again."""
+"""A labour market: applicants and jobs, their vectors and splits, and :func:`load_market`, which opens a market."""
 
 from __future__ import annotations
 
@@ -414,7 +414,8 @@ class LabourMarket:
         Args:
             folder: A folder from :func:`~jobrec_gym.market.market_folder`.
             job_vectors_sha256: The result of :func:`~jobrec_gym.market.write_vectors` for ``jobs.npy``.
-            made_from: The inputs that the market was made from, in plain JSON, by which its maker recognises it.
+            made_from: The arguments that the market was made from, in plain JSON. The function that made the market
+                compares them later, to see whether the folder holds the market that is asked for.
         """
         write_tables(self, folder, job_vectors_sha256, made_from)
 
@@ -434,7 +435,7 @@ class LabourMarket:
             MarketError: If the folder holds no market of this format, is not whole, or was changed.
         """
         folder = Path(path).absolute()
-        is_saved_market(folder)  # puts back a market that a killed process left beside it
+        is_saved_market(folder)  # puts back the market if a process was killed while replacing it
         header = read_header(folder)
         try:
             tables = read_tables(folder, header)

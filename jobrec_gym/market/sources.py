@@ -35,7 +35,7 @@ _SOURCES: dict[str, str] = {
 }
 _WITHOUT_PATH = {"default", "recorded"}
 _PATHS = {"applicants"}
-"""Keywords of sources that name a file."""
+"""Keywords whose value is a file."""
 
 
 def register_market_source(scheme: str, entry_point: str) -> None:
@@ -137,7 +137,8 @@ def file_states(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
             for text in filter(None, (option, option.partition(":")[2])):
                 path = Path(text)
                 with contextlib.suppress(OSError, ValueError):
-                    # A saved market is written whole, so its header stands for it; an index may be added at any time.
+                    # A saved market is written whole, so its header shows whether it changed. Its other files do not
+                    # count: an index may be added at any time.
                     saved = is_saved_market(path)
                     for file in (path / HEADER,) if saved else (path, *(path.iterdir() if path.is_dir() else ())):
                         state = file.stat()

@@ -27,7 +27,7 @@ def compose_block(skill_vectors: NDArray[np.floating], skills: SkillLists) -> ND
     for start in range(0, len(skills), _COMPOSE_CHUNK):
         rows = np.arange(start, min(start + _COMPOSE_CHUNK, len(skills)))
         lengths = skills.lengths(rows)
-        # The longest lists come first: rows with one more skill are then the first ones, without a search.
+        # The longest lists come first. So the rows that have a skill at a given place are always the first ones.
         rows = rows[np.argsort(-lengths, kind="stable")]
         sums = np.zeros((len(rows), block.shape[1]), dtype=np.float32)
         # Adds every row's first skill, then every row's second, ...: the same order for a row in any chunk.
@@ -54,7 +54,8 @@ def gathered(
     table: NDArray[np.floating], ids: NDArray[np.integer], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Rows (..., d) float32 of a table (n, d) by valid ids (...), in a new array, or in ``out`` if it is given."""
-    # `take` copies whole rows; indexing with an array is half as fast. With a check of ids it would buffer `out`.
+    # `take` copies whole rows; indexing with an array is half as fast. Without `mode="clip"`, `take` would check the
+    # ids and buffer `out`.
     if out is None:
         return np.take(np.asarray(table), ids, axis=0).astype(np.float32, copy=False)
     if table.dtype == out.dtype:

@@ -1,4 +1,4 @@
-"""Digests of arrays, and the memory of which saved markets and indexes were found whole before."""
+"""Digests of arrays, and a record of the saved markets and indexes that were found whole before."""
 
 from __future__ import annotations
 

@@ -138,14 +138,17 @@ def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer
 
 
 def _what_came(message: Mapping[str, Any]) -> str:
-    """The text of a message that is not an answer, cut to a bound, without keys."""
+    """The text of a message that is not an answer, cut to a bound, with API keys masked."""
     content = message.get("content")
     if content:
         whole = " ".join(mask(_text(content)).split())
         return f"what came: {whole[:_MAX_TOLD]}{'...' if len(whole) > _MAX_TOLD else ''}"
     thought = message.get("reasoning_content") or message.get("reasoning")
     if thought:
-        return f"no content came, only {len(str(thought)):,} characters of reasoning: let the model think less, or not"
+        return (
+            f"no content came, only {len(str(thought)):,} characters of reasoning: let the model think less, or not at "
+            "all"
+        )
     return "no content came"
 
 

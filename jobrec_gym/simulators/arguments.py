@@ -70,9 +70,9 @@ class Elicitation:
             default.
         decisions: The four decisions, in the order in which the prompt lists them.
         calibration: The thresholds that turn probabilities into decisions; mode ``"probability"`` only. With ``"auto"``
-            the model is asked, at the first use, for 100 pairs that a fixed seed draws from the market, and their
-            probabilities are cut at :data:`~jobrec_gym.simulators.llm.QUANTILES`. Other values: the path of a
-            :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
+            the model is asked, at the first use, about 100 pairs that a fixed seed draws from the market. The
+            thresholds are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the
+            path of a :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
     Raises:
         ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, or thresholds that fall.
@@ -152,7 +152,7 @@ class Budget:
             :class:`~jobrec_gym.simulators.budget.BudgetReached`, which ends a run of ``experiments`` without an error.
 
     Raises:
-        ValueError: For a negative cap or price, or another policy.
+        ValueError: For a negative cap or price, or an unknown ``on_reached``.
     """
 
     max_calls: int | None = None
@@ -210,7 +210,7 @@ class Retries:
             ``"skip"`` pays 0.0 and marks the transition invalid.
 
     Raises:
-        ValueError: For a negative number, or another policy.
+        ValueError: For a negative number, or an unknown ``on_failure``.
     """
 
     attempts: int = 3
@@ -289,7 +289,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _put(value: object, name: str, entry: object) -> None:
-    """Sets a field of a frozen value, where it is made."""
+    """Sets a field of a frozen object while the object is being made."""
     object.__setattr__(value, name, entry)
 
 

@@ -134,11 +134,11 @@ class Feedback:
         return number
 
     def take(self, rows: NDArray[Any]) -> Feedback:
-        """The answers of some rows: places (m,), or bool (n,)."""
+        """The answers of some rows, given as row numbers (m,) or as bool (n,)."""
         return Feedback(**{name: getattr(self, name)[rows] for name in Feedback.__slots__})
 
     def spread(self, rows: NDArray[np.bool_]) -> Feedback:
-        """Puts the answers into the marked ones of n rows. The other rows were not asked, and have no decision."""
+        """A batch of n rows with the answers in the rows that ``rows`` (n,) marks. The others have no decision."""
         nothing = Feedback.of([""] * len(rows), np.zeros(len(rows)))
         columns = {}
         for name in Feedback.__slots__:
@@ -244,7 +244,7 @@ class _Untold(NamedTuple):
 
 
 def _untold(n: int) -> _Untold:
-    """The fields that certain answers do not give, read-only arrays (n,); kept for the sizes of vectors."""
+    """Read-only arrays (n,) of the fields that a :class:`CertainFeedback` is not given. Small ones are kept."""
     return _kept_untold(n) if n <= _MOST_KEPT else _new_untold(n)
 
 

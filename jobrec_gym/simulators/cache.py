@@ -408,7 +408,7 @@ def _check_export(about: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     if found != _EXPORT_FORMAT:
         raise ValueError(
             f"{os.fspath(path)} has the format {found!r:.40}, written by {about.get('written_by')!s:.40}; this version "
-            f"({written_by()}) reads {_EXPORT_FORMAT!r}: update it, or export again by this one."
+            f"({written_by()}) reads {_EXPORT_FORMAT!r}: update this package, or export again with this version."
         )
 
 

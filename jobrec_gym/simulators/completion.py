@@ -43,7 +43,7 @@ class CallFailed(Exception):
         again: Whether it is worth another try.
         billed: Whether it may be on a bill, because it was sent and not refused.
         wait: Seconds that the server asks to wait, 0 if it does not say.
-        reason: The reason in the server's words, cut to a bound, without keys.
+        reason: The reason in the server's words, cut to a bound, with API keys masked.
     """
 
     def __init__(self, status: str, reason: str, *, again: bool = False, billed: bool = False, wait: float = 0.0):
@@ -249,7 +249,7 @@ def _import_litellm() -> Any:
                 logger.setLevel(logging.WARNING)
             if _masked not in logger.filters:
                 logger.addFilter(_masked)
-    # It warns of answers of a wrong form. These have a status here, which the warning would repeat.
+    # litellm also warns of answers of a wrong form. Such answers have a status here, so the warning adds nothing.
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     return litellm
 
@@ -273,7 +273,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None) -> Exception:
-    """The exception for the caller that stands for one of litellm's."""
+    """The exception that the caller gets in place of one of litellm's."""
     known = litellm.exceptions
     said = " ".join(str(error).split()).partition(" Traceback (most recent call last)")[0]
     reason = mask(said, api_key)[:_MAX_REASON]

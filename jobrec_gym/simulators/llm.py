@@ -77,7 +77,8 @@ logger = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 QUANTILES = (0.60, 0.85, 0.95)
-"""Shares of pairs below click, save and apply; the same as in :class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
+"""Shares of the pairs that are below a click, a save and an application. They are those of
+:class:`~jobrec_gym.simulators.rules.RuleSimulator`."""
 
 _CALIBRATION_FORMAT = "jobrec-calibration/1"
 _CALIBRATION_PAIRS = 100
@@ -375,9 +376,10 @@ class LLMSimulator:
         if not (np.diff([min(known), *cuts]) > 0).all():
             raise FeedbackError(
                 "calibration",
-                f"{self.model!r} gives too many of {n_pairs} pairs the same probability to cut them into decisions, at "
-                f"{tuple(float(cut) for cut in cuts)}: it cannot judge them in this way. Give thresholds of your own "
-                "as `elicitation.calibration`, or take another model or prompt.",
+                f"{self.model!r} gives too many of {n_pairs} pairs the same probability: the thresholds would be "
+                f"{tuple(float(cut) for cut in cuts)}, which do not separate the decisions. The model cannot "
+                "judge the pairs in this way. Give thresholds of your own as `elicitation.calibration`, or take "
+                "another model or prompt.",
             )
         made = Calibration(thresholds(cuts), len(known), self.model, self.prompt_version, self.persona)
         if path is not None:
@@ -673,7 +675,7 @@ class _Documents:
         self._job = keep(lambda row: self._encoded(job_document(market.job(row))))
 
     def questions(self, applicant_ids: Ids, job_ids: Ids, levels: Ids | None = None) -> list[Question]:
-        """The questions of n pairs, of applicants who stand at some levels (n,); 0 for their own."""
+        """The questions of n pairs. They show the applicants at ``levels`` (n,); 0 is an applicant's own level."""
         levels = np.zeros_like(applicant_ids) if levels is None else levels
         pairs = zip(applicant_ids.tolist(), job_ids.tolist(), levels.tolist(), strict=True)
         return [(self._applicant(applicant, level), self._job(job)) for applicant, job, level in pairs]
@@ -683,8 +685,8 @@ class _Documents:
         if length > MAX_DESCRIPTION and not self._told:
             self._told = True
             logger.warning(
-                "%s has descriptions that are longer than %d characters, one has %d: of each the model is told the "
-                "first sentences up to that length.",
+                "%s has descriptions that are longer than %d characters, the limit (one has %d). The model is told "
+                "only their first sentences, up to the limit.",
                 *(self._market.name, MAX_DESCRIPTION, length),
             )
         return encode_document(document)
@@ -694,7 +696,7 @@ class _Documents:
 
 
 def _standing_at(market: LabourMarket, row: int, level: int) -> Profile:
-    """An applicant who stands at another level than their own, unless that is 0."""
+    """The profile of an applicant at the given level, or at their own level if ``level`` is 0."""
     profile = market.applicant(row)
     return replace(profile, seniority=level) if level else profile
 

@@ -346,7 +346,7 @@ class RedisAnswerCache(AnswerStore):
                     raise self._unusable(error, "start it, or name another cache") from None
             except known.ResponseError as error:
                 full = "maxmemory" in str(error)
-                way_out = "give it more memory" if full else "ask who runs it"
+                way_out = "give it more memory" if full else "ask the people who run the server"
                 raise self._unusable(error, way_out) from None
             time.sleep(pause)
             pause = min(2 * pause, _PAUSE[1])

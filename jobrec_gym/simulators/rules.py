@@ -156,7 +156,8 @@ class BoundRuleSimulator:
     Attributes:
         draws: Whether there is noise or corruption to draw.
         prepare: Computes the utilities of pairs before they are asked for, see
-            :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``None`` if whole rows are kept.
+            :class:`~jobrec_gym.simulators.base.BoundSimulator`; ``None`` if the market is small enough that the
+            utilities of all its pairs are kept.
         is_free: Whether an answer costs nothing.
         noise_of: The noise that is added to the utility, float64 (n,), computed from keys (n,) alone. ``None`` if
             there is no noise, or if corruption needs the keys too.

@@ -341,14 +341,14 @@ def _connect_to_unwritable(path: str, reason: sqlite3.OperationalError) -> tuple
 
 
 def _unusable(path: str, error: Exception) -> CacheUnusable:
-    """The error for the user that stands for one of SQLite or of the file system."""
+    """The error that the user gets in place of one of SQLite or of the file system."""
     said = _in_short(error)
     if "full" in said or "No space" in said:
         way_out = "make room and start again; what was answered is kept"
     elif _has_no_handle_left():
         way_out = "too many files are open: allow more, `ulimit -n 4096`, say"
     elif "disk I/O" in said:
-        way_out = "make room where there is little, or name a place by `cache` that can be read and written"
+        way_out = "make room if the disk is full, or name a place by `cache` that can be read and written"
     elif "malformed" in said or "corrupt" in said:
         way_out = "it is damaged: use an unchanged copy, or export what can be read and import it into a new file"
     elif "locked" in said or "busy" in said:

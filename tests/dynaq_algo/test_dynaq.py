@@ -124,11 +124,17 @@ def test_an_unknown_policy_is_refused_with_a_suggestion():
         ({"exploration_final_epsilon": 0.1}, r"DynaQ has no argument .*did you mean 'exploration_final_eps'\?"),
         ({"zzz": 1}, r"DynaQ has no argument 'zzz'\.$"),
         ({"n_step": 3}, r"DynaQ has no argument 'n_step'"),
-        ({"policy_kwargs": {"net_arhc": [8]}}, r"CandidatePolicy, by `policy_kwargs`, .*did you mean 'net_arch'\?"),
-        ({"world_model_kwargs": {"n_member": 2}}, r"WorldModel, by `world_model_kwargs`, .*did you mean 'n_members'\?"),
+        (
+            {"policy_kwargs": {"net_arhc": [8]}},
+            r"CandidatePolicy, which takes `policy_kwargs`, .*did you mean 'net_arch'\?",
+        ),
+        (
+            {"world_model_kwargs": {"n_member": 2}},
+            r"WorldModel, which takes `world_model_kwargs`, .*did you mean 'n_members'\?",
+        ),
         (
             {"world_model": "gaussian_process", "world_model_kwargs": {"nose": 2}},
-            r"GaussianProcess, by `world_model_kwargs`, has no argument 'nose': did you mean 'noise'\?",
+            r"GaussianProcess, which takes `world_model_kwargs`, has no argument 'nose': did you mean 'noise'\?",
         ),
     ],
 )

@@ -47,4 +47,4 @@ def test_the_command_writes_what_it_prints(tmp_path):
 
     done = run_command("studies.career_values", *SMALL, "n_applicants=400", f"folder={tmp_path}")
     assert done.returncode == 1
-    assert done.stderr.strip() == "error: `n_applicants` must be in [1, 13], those of the split, or null, got 400."
+    assert done.stderr.strip() == "error: `n_applicants` must be null or in [1, 13], the size of the split, got 400."

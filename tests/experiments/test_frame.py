@@ -58,7 +58,7 @@ def test_a_folder_of_two_runs_is_refused(run, options, tmp_path):
 
 
 def test_overrides_for_a_finished_run_are_refused(options):
-    said = "`overrides` are for an agent that is trained now; with `run` that run has its own config"
+    said = "`overrides` are for an agent that is trained now; `run` is given and has its own config"
     with pytest.raises(RunError, match=said):
         draw_step({**options, "run": "runs/mine", "overrides": ["setting=board"]})
 

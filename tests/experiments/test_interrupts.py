@@ -105,7 +105,7 @@ def test_a_sweep_side_by_side_ends_its_children_when_they_have_kept_theirs(tmp_p
     kept, how = stopped_once(process, lambda: len(rows(tmp_path, "runs/*/*/*")) == 2, number, whole_group)
 
     assert process.returncode == 128 + number
-    assert kept.endswith("; kept: the runs that are finished, and a checkpoint of each that learned")
+    assert kept.endswith("; kept: the runs that are finished, and a checkpoint of each run that was learning")
     assert how.startswith("go on: python -m experiments.train -m seed=0,1 ") and "hydra.run.dir" not in how
     for file in rows(tmp_path, "runs/*/*/*"):
         assert (file.parent / "checkpoint" / "state.json").is_file()
@@ -121,7 +121,7 @@ def test_a_study_ends_its_processes_when_they_have_kept_theirs(tmp_path):
     kept, how = stopped_once(process, lambda: len(rows(tmp_path, "runs/*/*/*/*/*")) == 2, signal.SIGTERM)
 
     assert process.returncode == 143
-    assert kept.endswith("a checkpoint of each that learned, in runs/coldstart/compare")
+    assert kept.endswith("a checkpoint of each run that was learning, in runs/coldstart/compare")
     assert how.startswith("go on: python -m experiments.coldstart 'learners=[dynaq]' ")
     for file in rows(tmp_path, "runs/*/*/*/*/*"):
         assert (file.parent / "checkpoint" / "state.json").is_file()

@@ -153,7 +153,7 @@ def test_the_context_of_a_market_is_frozen(shown):
         ({"applicants": np.zeros(40)}, r"`context\['place'\].applicants` must be integers"),
         ({"kind": "set"}, r"`context\['place'\].applicants` must be lists"),
         ({"kind": "number"}, "must be finite floats, NaN where unknown, got int32"),
-        ({"kind": "town"}, r"`context\['place'\]` must be of a kind of \('category', .*got 'town'"),
+        ({"kind": "town"}, r"`context\['place'\]` must be one of the kinds \('category', .*got 'town'"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused(market, change, message):

@@ -191,7 +191,7 @@ def test_a_mended_server_is_asked_again_and_the_reason_says_what_came(market):
         first, second, third = (bound.feedback(*ids((0, 0))) for _ in range(3))
         assert (first.status[0], first.reason[0]) == (
             "bad_json",
-            "no content came, only 22 characters of reasoning: let the model think less, or not",
+            "no content came, only 22 characters of reasoning: let the model think less, or not at all",
         )
         assert first.tokens[0] == 110 and bound.simulator.spent.tokens == 220
         assert second.decision[0] == third.decision[0] == "save" and fake.calls == 2

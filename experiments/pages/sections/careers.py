@@ -44,8 +44,9 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
         data.folder,
         "career",
         "One applicant's level over time",
-        f"{title[:1].upper()}{title[1:]}, whom the agents never met. A cross is where the applicant leaves. First seed "
-        f"of each agent; {_BEFORE}: of {first}. One episode is an example, not evidence.",
+        f"{title[:1].upper()}{title[1:]}, whom the agents never met. A cross is where the applicant leaves. Every "
+        f"agent is that of its first seed. The line “{_BEFORE}” shows {first}. One episode is an example, not "
+        "evidence.",
         drawn,
         behind=(_BEFORE,),
     )
@@ -54,8 +55,9 @@ def _draw(data: ReportData, careers: Mapping[str, Example]) -> Content:
     table = Table(
         header,
         rows,
-        "Shares of the held-out applicants, means over seeds: by the highest level that they reached, and how many "
-        "had left after that many steps. The rows of choices that learn nothing are of the first seed.",
+        "Shares of the held-out applicants, means over seeds. Columns 1 to 5: those with this highest level. "
+        "Columns “left by”: those who had left after this number of steps. The rows of choices that learn nothing are "
+        "of the first seed.",
         n_agents=len(data.groups),
     )
     return Content(

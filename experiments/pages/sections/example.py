@@ -77,7 +77,7 @@ SECTION = Section(
     5,
     needs=_examples,
     draw=_draw,
-    without="Runs of an earlier version kept no recommendation of before and after. experiments.train resume=false "
-    "trains them again.",
+    without="Runs of an earlier version kept no recommendations from before and after learning. experiments.train "
+    "resume=false trains them again.",
     of_pairs=True,
 )

@@ -60,7 +60,8 @@ function begin() {
   if (again) setTimeout(() => again.isConnected && again.querySelector("a").click(), 1000 * again.dataset.again);
 }
 
-// What somebody chose before this file was there, or the browser kept from the last visit, is not what the page shows.
+// Whether an element differs from what the server sent: somebody changed it before this script ran, or the browser
+// kept its value from the last visit.
 function isChosen(element) {
   const isOther = (option) => option.selected !== option.defaultSelected;
   return element.options ? [...element.options].some(isOther) : element.value !== element.defaultValue;

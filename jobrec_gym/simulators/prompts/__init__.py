@@ -110,8 +110,9 @@ def applicant_document(profile: Profile) -> dict[str, Any]:
 def job_document(profile: Profile) -> dict[str, Any]:
     """What a model is told about a job: its requirements and its description.
 
-    A description is cut to :data:`MAX_DESCRIPTION` characters, at the end of a sentence. If the source has none and a
-    block of skills is one free text that is too long for an entry of a list, that text is the description.
+    A description is cut to :data:`MAX_DESCRIPTION` characters, at the end of a sentence. A profile may lack a
+    description but have a block of skills that is one free text of more than 120 characters. Then that text is the
+    description.
     """
     return _document(profile, {"title": profile.title})
 
