@@ -601,6 +601,7 @@ class GaussianProcessBandit(_VectorBandit):
         spike: Prior probability that this factor is 1.
         contrary: Prior probability that it is below 0.
         draw_factor: Whether exploration acts on a drawn factor of the prior.
+        learn_pair_scale: Whether the scale of `pairs` is learned.
         fit_scales: Whether scales and noise are fitted.
         prior_sources: Parts of the prior, in place of `prior`: `"blocks"` and columns of `pairs`, each with a factor
             that is learned.
@@ -627,6 +628,7 @@ class GaussianProcessBandit(_VectorBandit):
         spike: float = 0.3,
         contrary: float = 0.07,
         draw_factor: bool = True,
+        learn_pair_scale: bool = False,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         n_blocks: int = 2,
@@ -645,6 +647,7 @@ class GaussianProcessBandit(_VectorBandit):
             "spike": spike,
             "contrary": contrary,
             "draw_factor": draw_factor,
+            "learn_pair_scale": learn_pair_scale,
             "fit_scales": fit_scales,
             "prior_sources": None if prior_sources is None else sources_of(prior_sources),
         }

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.arguments import best_match
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
+from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
 
 __all__ = ["DEFAULT_SCALES", "SCALES_WITH_SOURCES", "GaussianProcess"]
@@ -99,7 +101,7 @@ class GaussianProcess(nn.Module):
       including its sign;
     * `action`, `state`: linear in the action, in the state (kernels a.a' and s.s');
     * `bilinear`: tastes, a matrix of any rank between state and action (kernel (s.s')(a.a'));
-    * `quadratic`: the same for their squares (kernel ((s.s')(a.a'))^2);
+    * `quadratic`: the same for products of two entries of the state and two of the action (kernel ((s.s')(a.a'))^2);
     * `same_state`, `same_action`, `same_pair`: an effect of this single state, action or pair.
 
     Here s and a are the entries that state and action share, after the mean action is subtracted, scaled to unit
@@ -116,6 +118,11 @@ class GaussianProcess(nn.Module):
     factor. If rewards vary more than `noise` says, the power is smaller: `noise` squared over twice the variance of the
     rewards. The factor's variance is part of the spread. Exploration acts on a factor that is drawn from its posterior,
     see :meth:`explore`.
+
+    With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
+    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. The posterior of the
+    scale is exact, jointly with that of the factor. So the first answers move the weights little, and numbers that say
+    much can have large weights later.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. A wrong source can thus
@@ -139,6 +146,7 @@ class GaussianProcess(nn.Module):
         spike: Prior probability that the factor is 1. It must be above 0.
         contrary: Prior probability that the factor is below 0. It must be above 0, and its sum with `spike` below 1.
         draw_factor: Whether exploration acts on a drawn factor; False for the expected one.
+        learn_pair_scale: Whether the scale of `pairs` is learned.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
             scale of 0 stays 0.
@@ -167,11 +175,10 @@ class GaussianProcess(nn.Module):
     _known_single: _Parts
     _totals: th.Tensor
     _counts: th.Tensor
-    _alpha: th.Tensor  # (n, 1 + S), S = 1 without sources: the inverse times mean rewards, and times prior means
+    _alpha: th.Tensor  # (n, 1 + t): the inverse times mean rewards, and times each of t terms
     _inverse: th.Tensor
     _n_rewards: int  # observed so far, including those of forgotten pairs
-    _belief: th.Tensor | None  # (71,), posterior probabilities of the factor's values
-    _trust: SourceTrust | None
+    _beliefs: Beliefs | None  # None: not computed since the last reward
     _fit_due: int
     _features_version: int  # the version of the features with which the known pairs were computed
 
@@ -186,6 +193,7 @@ class GaussianProcess(nn.Module):
         spike: float = 0.3,
         contrary: float = 0.07,
         draw_factor: bool = True,
+        learn_pair_scale: bool = False,
         fit_scales: bool = False,
         prior_sources: Sequence[str] | Mapping[str, float] | None = None,
         pair_names: Sequence[str] | int | None = None,
@@ -219,6 +227,7 @@ class GaussianProcess(nn.Module):
         self.max_pairs = max_pairs
         self.spike_slab = spike_slab
         self.draw_factor = draw_factor
+        self.learn_pair_scale = learn_pair_scale
         self.fit_scales = fit_scales
         self._expected = dict(self.scales), noise
         self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
@@ -233,10 +242,10 @@ class GaussianProcess(nn.Module):
             self._compared = th.as_tensor(np.flatnonzero(~is_source))
             self._factor_prior = FactorPrior(len(given.T))
         self.register_buffer("prior", weights, persistent=False)
-        grid = th.arange(-30, 41, dtype=th.float64) / 20  # -1.5 to 2
-        below = (grid < 0).double()
-        slabs = below * contrary / below.sum() + (1 - below) * (1 - spike - contrary) / (1 - below).sum()
-        self._factors = grid, (slabs + spike * (grid == 1)).log()
+        grid = np.arange(-30, 41) / 20 if spike_slab else np.ones(1)  # -1.5 to 2
+        below = grid < 0
+        slabs = np.where(below, contrary / max(1, below.sum()), (1 - spike - contrary) / (~below).sum())
+        self._factors = grid, np.log(slabs + spike * (grid == 1))
         self._forget_all()
 
     @property
@@ -251,27 +260,17 @@ class GaussianProcess(nn.Module):
             ValueError: If there are no `prior_sources`; use :meth:`factor` then.
         """
         if self.sources is None:
-            raise ValueError("`trust()` needs `prior_sources`; without them `factor()` gives that of the one prior.")
-        if self._trust is None:
-            known = self._counts[: self._n_used] > 0
-            prior = self._known.prior[: self._n_used] * known.unsqueeze(1)
-            moments = (prior.T @ self._alpha[: self._n_used]).cpu().numpy()
-            by_reward, by_source = moments[:, 0], (moments[:, 1:] + moments[:, 1:].T) / 2
-            rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
-            squares = float(rewards @ self._alpha[: self._n_used, 0][known])
-            # Less what the best-fitting factors explain.
-            squares -= float(by_reward @ np.linalg.solve(by_source + np.eye(len(by_source)), by_reward))
-            power = (len(rewards) + _SCALE_DOUBT) / (squares + _SCALE_DOUBT)
-            self._trust = self._factor_prior.posterior(by_reward, by_source, power)
-        return self._trust
+            raise ValueError(
+                "`trust()` needs `prior_sources`; without them `factor()` gives the factor of the one prior."
+            )
+        return self._believed().trust
 
     def factor(self) -> tuple[float, float]:
         """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
         if not self.spike_slab:
             return 1.0, 0.0
-        grid, weights = self._factors[0], self._beliefs()
-        mean = float(weights @ grid)
-        return mean, float((weights @ (grid - mean).square()).sqrt())
+        coefficients = self._believed().coefficients
+        return float(coefficients.mean[0]), float(coefficients.covariance[0, 0] ** 0.5)
 
     def drawn_factor(self) -> float:
         """A factor of the prior mean, drawn from its posterior; another one after each reward.
@@ -283,18 +282,23 @@ class GaussianProcess(nn.Module):
         if not (self.spike_slab and self.draw_factor):
             return self.factor()[0]
         level = _GOLDEN * (self._n_rewards + 1) % 1.0
-        return float(self._factors[0][int((self._beliefs().cumsum(0)[:-1] < level).sum())])
+        return self._believed().quantile(level)
 
-    def _beliefs(self) -> th.Tensor:
-        """Posterior probabilities (71,) of the factor's values on the grid."""
-        if self._belief is None:
+    def _believed(self) -> Beliefs:
+        """What the rewards say about factors and weights."""
+        if self._beliefs is None:
             known = self._counts[: self._n_used] > 0
-            prior = self._known.prior[: self._n_used] * known
-            by_reward, by_prior = (prior @ self._alpha[: self._n_used]).tolist()
-            grid, log_prior = self._factors
-            log_likelihood = grid * by_reward - 0.5 * grid.square() * by_prior
-            self._belief = (log_prior + self._tempered(known) * log_likelihood).softmax(dim=0)
-        return self._belief
+            terms = self._terms(self._known.prior, self._known.pairs)[: self._n_used] * known.unsqueeze(1)
+            moments = (terms.T @ self._alpha[: self._n_used]).cpu().numpy()
+            by_reward, by_term = moments[:, 0], (moments[:, 1:] + moments[:, 1:].T) / 2
+            n_factors = 1 if self.sources is None else len(self.sources)
+            given = given_scales(by_reward, by_term, n_factors, self.scales["pairs"])
+            if self.sources is None:
+                self._beliefs = about_factor(given, *self._factors, self._tempered(known))
+            else:
+                power = self._sharpened(known, by_reward, by_term)
+                self._beliefs = about_sources(given, self._factor_prior, power)
+        return self._beliefs
 
     def _tempered(self, known: th.Tensor) -> float:
         """The exponent of the factor's likelihood. `known` says which places hold a pair."""
@@ -302,6 +306,14 @@ class GaussianProcess(nn.Module):
         if len(rewards) < 2:
             return 0.5
         return 0.5 * min(1.0, self.noise**2 / max(float(rewards.var()), 1e-12))
+
+    def _sharpened(self, known: th.Tensor, by_reward: NDArray[np.float64], by_term: NDArray[np.float64]) -> float:
+        """The exponent of the likelihood of the sources' factors, from all terms' moments (t,) and (t, t)."""
+        rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
+        squares = float(rewards @ self._alpha[: self._n_used, 0][known])
+        # Less what the best-fitting coefficients explain.
+        squares -= float(by_reward @ np.linalg.solve(by_term + np.eye(len(by_term)), by_reward))
+        return (len(rewards) + _SCALE_DOUBT) / (squares + _SCALE_DOUBT)
 
     # ------------------------------------------------------------------ prediction
 
@@ -370,7 +382,7 @@ class GaussianProcess(nn.Module):
         A covariance with a known pair is linear in the scalar product of the two actions, in its square, and in whether
         the actions are the same. These three are computed once for all states, and :meth:`_kernel` is not needed.
         """
-        features, variance = self.features, {part: scale**2 for part, scale in self.scales.items()}
+        features, variance = self.features, self._variances()
         known, alpha = self._used(state.dtype), self._alpha[: self._n_used].to(state.dtype)
         s, a = features.shared(state, action)
         similarities = features.of_all(s, a)
@@ -403,7 +415,7 @@ class GaussianProcess(nn.Module):
             total = (products > _SAME).to(products.dtype) @ by_same
             total.addmm_(products, by_product).addmm_(products.square_(), by_square)
             found[:, rows] += total.unflatten(1, (-1, alpha.shape[1])).transpose(0, 1)
-        return self._corrected(prior, found)[0]
+        return self._corrected(self._terms(prior, self._own(scaled)), found)[0]
 
     def of_pairs(self, pairs: DistinctPairs) -> th.Tensor:
         """Mean reward of pairs, (n,) or (n, k)."""
@@ -420,16 +432,17 @@ class GaussianProcess(nn.Module):
         mean, left = self._mean(parts, known)
         explained = known @ self._inverse[: self._n_used, : self._n_used] @ known.T
         covariance = self._kernel(parts, parts.one_by_one()) - explained
-        if self.sources is not None:
-            return mean, covariance + left @ th.as_tensor(self.trust().covariance, device=left.device) @ left.T
-        return mean, covariance + self.factor()[1] ** 2 * th.outer(left, left)
+        doubts = th.as_tensor(self._believed().coefficients.covariance, device=left.device)
+        return mean, covariance + left @ doubts @ left.T
 
     def _posterior(self, parts: _Parts, with_spread: bool, factor: float | None = None) -> tuple[th.Tensor, th.Tensor]:
         """Mean and standard deviation (n,) of the expected reward of pairs. `factor` is that of the prior mean."""
         cross = self._kernel(parts, self._used(parts.prior.dtype))
         mean, left = self._mean(parts, cross)
         if factor is not None:
-            mean = mean + (factor - self.factor()[0]) * left
+            beliefs = self._believed()
+            moved = beliefs.given_factor(factor) - beliefs.coefficients.mean
+            mean = mean + left @ th.as_tensor(moved, dtype=left.dtype, device=left.device)
         if not with_spread:
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
@@ -437,29 +450,34 @@ class GaussianProcess(nn.Module):
             known = cross.double()
             explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
             variance = variance - explained.to(mean.dtype)
-        if self.sources is not None:
-            doubts = th.as_tensor(self.trust().covariance, dtype=left.dtype, device=left.device)
-            variance = variance + ((left @ doubts) * left).sum(dim=1)
-        elif doubt := self.factor()[1]:
-            variance = variance + doubt**2 * left.square()
+        doubts = th.as_tensor(self._believed().coefficients.covariance, dtype=left.dtype, device=left.device)
+        variance = variance + ((left @ doubts) * left).sum(dim=1)
         return mean, variance.clamp_min(0.0).sqrt()
 
     def _mean(self, parts: _Parts, cross: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean reward (n,) of pairs, and its derivative by the factors, (n,), or (n, S) with S sources.
+        """Mean reward (n,) of pairs, and its derivatives by the coefficients of the terms, (n, t).
 
-        `cross` (n, m) are the covariances of the pairs with the known ones. The derivative is the prior mean less the
-        part of it that is already known.
+        `cross` (n, m) are the covariances of the pairs with the known ones. A derivative is the term less the part of
+        it that is already known.
         """
-        return self._corrected(parts.prior, cross @ self._alpha[: self._n_used].to(cross.dtype))
+        terms = self._terms(parts.prior, parts.pairs)
+        return self._corrected(terms, cross @ self._alpha[: self._n_used].to(cross.dtype))
 
-    def _corrected(self, prior: th.Tensor, found: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Like :meth:`_mean`, from prior means (...) or (..., S), and covariances times `alpha` (..., 1 + S)."""
-        if self.sources is None:
-            by_reward, by_prior = found.unbind(dim=-1)
-            left = prior - by_prior
-            return by_reward + self.factor()[0] * left, left
-        left = prior - found[..., 1:]
-        return found[..., 0] + left @ th.as_tensor(self.trust().mean, dtype=left.dtype, device=left.device), left
+    def _corrected(self, terms: th.Tensor, found: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Like :meth:`_mean`, from terms (..., t), and covariances times `alpha` (..., 1 + t)."""
+        left = terms - found[..., 1:]
+        expected = self._believed().coefficients.mean
+        return found[..., 0] + left @ th.as_tensor(expected, dtype=left.dtype, device=left.device), left
+
+    def _variances(self) -> dict[str, float]:
+        """Prior variance of each part of the kernel. `pairs` are no part of it if they are terms."""
+        variances = {part: scale**2 for part, scale in self.scales.items()}
+        return variances | {"pairs": 0.0} if self.learn_pair_scale else variances
+
+    def _terms(self, prior: th.Tensor, pairs: th.Tensor) -> th.Tensor:
+        """The terms (..., t) whose coefficients are learned beside the kernel: prior means, and perhaps `pairs`."""
+        columns = self._columns(prior)
+        return th.cat([columns, pairs], dim=-1) if self.learn_pair_scale else columns
 
     def _columns(self, prior: th.Tensor) -> th.Tensor:
         """Prior means as columns (..., S); one column without sources."""
@@ -497,7 +515,7 @@ class GaussianProcess(nn.Module):
     def _learn(self, state: th.Tensor, action: th.Tensor, pairs: th.Tensor | None, reward: float) -> None:
         raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
         key = raw.cpu().numpy().tobytes()
-        self._belief = self._trust = None
+        self._beliefs = None
         self._n_rewards += 1
         slot = self._slots.get(key)
         if slot is not None:  # another reward of a known pair makes the mean of its rewards more certain
@@ -523,7 +541,7 @@ class GaussianProcess(nn.Module):
         column = self._inverse[: self._n_used, : self._n_used] @ covariance
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
-        new = th.cat([self._totals.new_tensor([reward]), self._columns(parts.prior)[0]])
+        new = th.cat([self._totals.new_tensor([reward]), self._terms(parts.prior, parts.pairs)[0]])
         self._totals[slot], self._counts[slot] = reward, 1.0
         self._move(column, 1 / left, covariance @ self._alpha[: self._n_used] - new)
 
@@ -556,7 +574,7 @@ class GaussianProcess(nn.Module):
 
     def _solve(self) -> None:
         """Compute the posterior from all known pairs, not from the previous posterior."""
-        self._belief = self._trust = None
+        self._beliefs = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
         self._inverse.zero_()
         self._alpha.zero_()
@@ -566,19 +584,19 @@ class GaussianProcess(nn.Module):
         covariance = self._kernel(parts, parts) + th.diag(self.noise**2 / self._counts[rows])
         inverse = th.cholesky_inverse(th.linalg.cholesky(covariance))
         self._inverse[rows.unsqueeze(1), rows] = inverse
-        values = th.cat([(self._totals[rows] / self._counts[rows]).unsqueeze(1), self._columns(parts.prior)], dim=1)
+        values = th.cat(
+            [(self._totals[rows] / self._counts[rows]).unsqueeze(1), self._terms(parts.prior, parts.pairs)], dim=1
+        )
         self._alpha[rows] = inverse @ values
 
     def _fit(self) -> None:
         """Set scales and noise to their posterior maximum, given the latest pairs and the factor of the prior."""
         rows = th.as_tensor(list(self._slots.values())[-_MOST_FITTED:], device=self.prior.device)
         parts = self._known.take(rows)
-        kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._expected[0][name]}
+        kernels = {name: kernel for name, kernel in self._kernels(parts, parts).items() if self._variances()[name]}
         counts = self._counts[rows]
-        if self.sources is not None:
-            expected_reward = parts.prior @ th.as_tensor(self.trust().mean, device=parts.prior.device)
-        else:
-            expected_reward = (1.0 if self.scales["trust"] else self.factor()[0]) * parts.prior
+        coefficients = th.as_tensor(self._believed().coefficients.mean, device=parts.prior.device)
+        expected_reward = self._terms(parts.prior, parts.pairs) @ coefficients
         surprise = self._totals[rows] / counts - expected_reward
         expected, noise = self._expected
         centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
@@ -640,7 +658,7 @@ class GaussianProcess(nn.Module):
 
     def _kernel(self, left: _Parts, right: _Parts) -> th.Tensor:
         """Prior covariance (n, m) of pairs: the sum of :meth:`_kernels`, in fewer steps."""
-        variance = {part: scale**2 for part, scale in self.scales.items()}
+        variance = self._variances()
         states, actions = _for_each(left.state @ right.state.T, len(left.action)), left.action @ right.action.T
         linear = [
             (variance["similarity"], left.similarities, right.similarities),
@@ -666,7 +684,7 @@ class GaussianProcess(nn.Module):
 
     def _variance(self, parts: _Parts) -> th.Tensor:
         """Prior variance (n,) of pairs: the diagonal of :meth:`_kernel`."""
-        variance = {part: scale**2 for part, scale in self.scales.items()}
+        variance = self._variances()
         actions = parts.action.square().sum(dim=1)
         states = _for_each(parts.state.square().sum(dim=1), len(actions))
         product = states * actions
@@ -692,7 +710,10 @@ class GaussianProcess(nn.Module):
         return known.take(slice(0, self._n_used))
 
     def _put(self, slot: int) -> None:
-        """Compute a pair's parts with the present features. One pair at a time keeps results equal to the bit."""
+        """Compute a pair's parts with the present features.
+
+        Pairs are computed one at a time, so that results are always the same to the bit.
+        """
         raw, shared_dim = self._raw[slot].double(), self.features.shared_dim
         state, action, pairs = raw.split([shared_dim, shared_dim, self.features.n_pairs])
         unit = [F.normalize(self.features.centred(vector), dim=0) for vector in (state, action)]
@@ -724,20 +745,20 @@ class GaussianProcess(nn.Module):
         self._slots = {}
         self._n_used = self._n_rewards = 0
         self._features_version = features.version
-        self._belief = self._trust = None
+        self._beliefs = None
         self._fit_due = 20
 
         def empty(*shape: int, dtype: th.dtype = th.float64) -> th.Tensor:
             return th.empty(0, *shape, dtype=dtype, device=device)
 
         n_compared = features.n_pairs if self._compared is None else len(self._compared)
-        n_means = 1 if self.sources is None else len(self.sources)
+        n_terms = (1 if self.sources is None else len(self.sources)) + self.learn_pair_scale * n_compared
         sizes = (features.shared_dim, features.shared_dim, features.n_blocks, n_compared)
-        shapes = (*((size,) for size in sizes), () if self.sources is None else (n_means,))
+        shapes = (*((size,) for size in sizes), () if self.sources is None else (len(self.sources),))
         self._raw = empty(2 * features.shared_dim + features.n_pairs, dtype=th.float32)
         self._known = _Parts(*(empty(*shape) for shape in shapes))
         self._known_single = _Parts(*(empty(*shape, dtype=th.float32) for shape in shapes))
-        self._totals, self._counts, self._alpha = empty(), empty(), empty(1 + n_means)
+        self._totals, self._counts, self._alpha = empty(), empty(), empty(1 + n_terms)
         self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -757,7 +778,7 @@ class GaussianProcess(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`get_extra_state` gave. The posterior is equal to the bit."""
+        """Put back what :meth:`get_extra_state` gave. The posterior is then the same to the bit."""
         self._forget_all()
         self.scales = dict(state["scales"])
         self.noise = self.scales.pop("noise")

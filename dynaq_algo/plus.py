@@ -70,7 +70,12 @@ def plus_arguments(
         "exploration_final_eps": 0.0,
         "exploration_bonus": 0.5 if has_pairs else 1.0,
         "world_model": "gaussian_process",
-        "world_model_kwargs": {"noise": 0.3, "spike_slab": True, "scales": scales},
+        "world_model_kwargs": {
+            "noise": 0.3,
+            "spike_slab": True,
+            "learn_pair_scale": True,
+            "scales": scales,
+        },
         "policy_kwargs": {"features": "blockwise", "prior": [0.1, 0.1], "net_arch": [128, 128]},
     }
     if has_progress:

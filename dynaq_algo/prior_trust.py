@@ -24,7 +24,7 @@ DEFAULT_WEIGHT = 0.2
 """Weight of a source for which none is given, in rewards per standard deviation of the source."""
 
 MOST_SOURCES = 4
-"""Most sources: S of them have 3^S combinations, see :class:`FactorPrior`."""
+"""Largest number of sources. S sources have 3^S combinations, see :class:`FactorPrior`."""
 
 
 class SourceTrust(NamedTuple):
@@ -35,12 +35,14 @@ class SourceTrust(NamedTuple):
         covariance: (S, S), of the factors.
         kept: (S,), probability that a factor is 1.
         dropped: (S,), probability that a factor is 0.
+        log_evidence: Log of the likelihood's mean over the factors' prior distribution.
     """
 
     mean: Floats
     covariance: Floats
     kept: Floats
     dropped: Floats
+    log_evidence: float
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class FactorPrior:
         mean = np.einsum("cij,cj->ci", covariance, pull)
         log_weight = log_weight + centre @ linear - 0.5 * np.einsum("ci,ij,cj->c", centre, square, centre)
         log_weight = log_weight + 0.5 * (pull * mean).sum(axis=1) - 0.5 * np.linalg.slogdet(precision)[1]
-        weight = np.exp(log_weight - log_weight.max())
-        weight /= weight.sum()
+        log_evidence = float(np.logaddexp.reduce(log_weight))
+        weight = np.exp(log_weight - log_evidence)
         factors = centre + width * mean
         overall = weight @ factors
         apart = factors - overall
@@ -107,7 +109,7 @@ class FactorPrior:
         spread += np.einsum("c,ci,cj->ij", weight, apart, apart)
         spike = width == 0
         kept = weight @ (spike & (centre == 1.0))
-        return SourceTrust(overall, spread, kept, weight @ (spike & (centre == 0.0)))
+        return SourceTrust(overall, spread, kept, weight @ (spike & (centre == 0.0)), log_evidence)
 
 
 def sources_of(prior_sources: Iterable[str] | Mapping[str, float]) -> dict[str, float]:

@@ -52,6 +52,7 @@ LAYERS = {
     "dynaq_algo": [
         {"arguments", "plain_data", "validity", "weight_pull"},
         {"agent_file", "prior_trust"},
+        {"prior_beliefs"},
         {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"outcome_inputs", "context_values", "transition_model"},

@@ -344,7 +344,9 @@ def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:
     """One line that says what a stopped command has kept, and one with the command that continues."""
     kept = stopped.kept
     if any(argument in ("-m", "--multirun") for argument in arguments):
-        kept = ", and ".join(filter(None, ["the runs that are finished", kept or "a checkpoint of each run that was learning"]))
+        kept = ", and ".join(
+            filter(None, ["the runs that are finished", kept or "a checkpoint of each run that was learning"])
+        )
     again = [argument for argument in arguments if argument.partition("=")[0] != "resume"]
     command = shlex.join(["python", "-m", _name_of_the_program(), *again, *stopped.goes_on])
     return f"{stopped}; kept: {kept or 'nothing'}\n{'go on' if kept else 'again'}: {command}"

@@ -96,8 +96,9 @@ def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone(monkeypatch, p
 
 def rebuilt(model):
     """The same model, its posterior computed at once from what it knows."""
-    other = GaussianProcess(model.features, scales=model.scales, noise=model.noise, max_pairs=model.max_pairs)
-    other.prior, other.spike_slab = model.prior, model.spike_slab
+    kept = {name: getattr(model, name) for name in ("scales", "noise", "max_pairs", "spike_slab", "learn_pair_scale")}
+    other = GaussianProcess(model.features, **kept)
+    other.prior = model.prior
     other.set_extra_state(model.get_extra_state())
     other._solve()
     return other
@@ -429,9 +430,11 @@ def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
     for _ in range(3):
         mean, spread = model.score(*seen)
         drawn = model.drawn_factor()
-        model.factor = lambda drawn=drawn: (drawn, 0.0)  # as if nothing else were believed
-        for_sure = model.score(*seen)[0]
-        del model.factor
+        grid, log_prior = model._factors
+        with pytest.MonkeyPatch.context() as patch:  # as if nothing else were believed
+            patch.setattr(model, "_factors", (grid, np.where(grid == drawn, 0.0, -np.inf)))
+            patch.setattr(model, "_beliefs", None)
+            for_sure = model.score(*seen)[0]
         th.testing.assert_close(model.explore(*seen, bonus=0.5), for_sure + 0.5 * spread)
         model.observe(*asked.of([29]), th.zeros(1))
         assert model.drawn_factor() != drawn

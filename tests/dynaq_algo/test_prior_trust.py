@@ -26,7 +26,7 @@ ONE_BLOCK = {"policy_kwargs": {"features_kwargs": {"n_blocks": 1}, "prior": [0.1
 
 
 def by_quadrature(by_reward, by_source, power, prior):
-    """Mean, kept and dropped of two factors: each spike a point, each slab a fine grid."""
+    """Mean, covariance, kept, dropped and log evidence of two factors: each spike a point, each slab a fine grid."""
     grid = np.linspace(-6, 6, 1201)
     density = np.exp(-0.5 * ((grid - prior.centre) / prior.width) ** 2)
     slab = (1 - prior.kept - prior.dropped) * density / density.sum()
@@ -34,11 +34,18 @@ def by_quadrature(by_reward, by_source, power, prior):
     mass = np.concatenate([[prior.kept, prior.dropped], slab])
     f = np.stack(np.meshgrid(points, points, indexing="ij"), axis=-1)
     log = power * (f @ by_reward - 0.5 * np.einsum("abi,ij,abj->ab", f, by_source, f))
-    weight = np.outer(mass, mass) * np.exp(log - log.max())
-    weight /= weight.sum()
+    weight = np.outer(mass, mass) * np.exp(log)
+    evidence = weight.sum()
+    weight /= evidence
     mean = np.array([weight.sum(axis=1) @ points, weight.sum(axis=0) @ points])
     covariance = np.einsum("ab,abi,abj->ij", weight, f - mean, f - mean)
-    return mean, covariance, [weight[0].sum(), weight[:, 0].sum()], [weight[1].sum(), weight[:, 1].sum()]
+    return (
+        mean,
+        covariance,
+        [weight[0].sum(), weight[:, 0].sum()],
+        [weight[1].sum(), weight[:, 1].sum()],
+        np.log(evidence),
+    )
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0])
