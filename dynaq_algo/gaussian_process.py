@@ -259,11 +259,12 @@ class GaussianProcess(nn.Module):
         Raises:
             ValueError: If there are no `prior_sources`; use :meth:`factor` then.
         """
-        if self.sources is None:
+        trust = self._believed().trust
+        if trust is None:
             raise ValueError(
                 "`trust()` needs `prior_sources`; without them `factor()` gives the factor of the one prior."
             )
-        return self._believed().trust
+        return trust
 
     def factor(self) -> tuple[float, float]:
         """Posterior mean and standard deviation of the factor of the prior mean; 1 and 0 without `spike_slab`."""
@@ -294,7 +295,8 @@ class GaussianProcess(nn.Module):
             n_factors = 1 if self.sources is None else len(self.sources)
             given = given_scales(by_reward, by_term, n_factors, self.scales["pairs"])
             if self.sources is None:
-                self._beliefs = about_factor(given, *self._factors, self._tempered(known))
+                power = self._tempered(known) if self.spike_slab else 1.0  # a factor that is known needs no caution
+                self._beliefs = about_factor(given, *self._factors, power)
             else:
                 power = self._sharpened(known, by_reward, by_term)
                 self._beliefs = about_sources(given, self._factor_prior, power)

@@ -70,7 +70,7 @@ def given_scales(by_reward: Floats, by_term: Floats, n_factors: int, scale: floa
     between = by_term[n_factors:, :n_factors]
     # (variance^-1 + A)^-1, written so that a scale of 0 gives 0.
     inflated = np.eye(n_weights) + variance * of_weights
-    covariance: Floats = np.linalg.solve(inflated, variance * np.eye(n_weights))
+    covariance = np.linalg.solve(inflated, variance * np.eye(n_weights)).astype(np.float64, copy=False)
     weights, slopes = covariance @ by_reward[n_factors:], covariance @ between
     log_evidence = 0.5 * (weights @ by_reward[n_factors:] - np.linalg.slogdet(inflated)[1])
     return GivenScale(

@@ -12,6 +12,7 @@ from toy import D_ACTION, D_STATE, action_table, make_toy
 from dynaq_algo import DynaQ, gaussian_process
 from dynaq_algo.features import BlockwiseFeatures, InteractionFeatures
 from dynaq_algo.gaussian_process import DEFAULT_SCALES, GaussianProcess
+from dynaq_algo.prior_beliefs import MULTIPLES, PROBABILITIES
 
 PRIOR = [0.3, -0.2]
 PAIRS_PRIOR = [0.15, 0.0, -0.25]
@@ -70,11 +71,11 @@ def by_hand(asked, rows, reward, noise, prior=PRIOR, scales=SCALES):
 
 
 @pytest.mark.parametrize("p", [0, 3])
-@pytest.mark.parametrize("spike_slab", [False, True])
-def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone(monkeypatch, p, spike_slab):
+@pytest.mark.parametrize("doubt", [{}, {"spike_slab": True}, {"spike_slab": True, "learn_pair_scale": True}])
+def test_a_whole_catalogue_has_the_means_that_each_pair_has_alone(monkeypatch, p, doubt):
     known = Pairs(40, p)
     prior = [*PRIOR, *PAIRS_PRIOR] if p else PRIOR
-    model = GaussianProcess(known.features, prior=prior, scales=SCALES, spike_slab=spike_slab)
+    model = GaussianProcess(known.features, prior=prior, scales=SCALES, **doubt)
     model.observe(*known.of(slice(None)), th.linspace(-1, 1, 40))
     # Among the catalogue are actions and states that are known, together and apart.
     actions = th.cat([known.action[:20], Pairs(30, seed=1).action])
@@ -224,10 +225,10 @@ def assert_equal_posteriors(one, other, asked, tolerance=1e-9):
             assert (mine - theirs).abs().max() <= tolerance
 
 
-@pytest.mark.parametrize(("p", "max_pairs"), [(0, 2_000), (3, 2_000), (3, 60)])
-def test_a_thousand_updates_of_rank_one_equal_the_posterior_computed_at_once(p, max_pairs):
+@pytest.mark.parametrize(("p", "max_pairs", "learned"), [(0, 2_000, False), (3, 2_000, False), (3, 60, True)])
+def test_a_thousand_updates_of_rank_one_equal_the_posterior_computed_at_once(p, max_pairs, learned):
     asked = Pairs(400, p)
-    kwargs = {"prior": PRIOR, "scales": SCALES, "max_pairs": max_pairs, "spike_slab": True}
+    kwargs = {"prior": PRIOR, "scales": SCALES, "max_pairs": max_pairs, "spike_slab": True, "learn_pair_scale": learned}
     model = GaussianProcess(asked.features, **kwargs)
     for answers, reward in history(asked, 1_000, latest=min(max_pairs, 400)):
         model.observe(*answers, reward)
@@ -430,7 +431,7 @@ def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
     for _ in range(3):
         mean, spread = model.score(*seen)
         drawn = model.drawn_factor()
-        grid, log_prior = model._factors
+        grid, _ = model._factors
         with pytest.MonkeyPatch.context() as patch:  # as if nothing else were believed
             patch.setattr(model, "_factors", (grid, np.where(grid == drawn, 0.0, -np.inf)))
             patch.setattr(model, "_beliefs", None)
@@ -452,14 +453,111 @@ def test_without_a_draw_what_is_expected_is_explored(doubt):
     assert th.equal(model.explore(*seen, bonus=0.0), model.score(*seen, with_spread=False)[0])
 
 
-def log_density(model, asked, rows, reward):
-    """Of the rewards, and of the logarithms of scales and noise around those that they began with."""
+def log_evidence(model, asked, rows, reward, factor=1.0):
+    """Log density of rewards if this is the factor of the prior mean."""
     parts = model._parts(*(part.unsqueeze(1) if i else part for i, part in enumerate(asked.of(rows)))).to(th.float64)
     kernel = model._kernel(parts, parts).numpy() + model.noise**2 * np.eye(len(reward))
-    means = parts.prior.numpy()
+    return multivariate_normal(factor * parts.prior.numpy(), kernel).logpdf(reward)
+
+
+class ScaleOfPairs:
+    """A model that learns the scale of `pairs`, and one for each scale that it thinks possible; all were answered."""
+
+    rows = range(25)
+
+    def __init__(self, **doubt):
+        self.asked = asked = Pairs(40, 3)
+        scales = {**SCALES, "trust": 0.0, "pairs": 0.1}
+        self.learned = GaussianProcess(asked.features, PRIOR, scales, learn_pair_scale=True, **doubt)
+        self.fixed = [
+            GaussianProcess(asked.features, PRIOR, {**scales, "pairs": 0.1 * multiple}) for multiple in MULTIPLES
+        ]
+        told = np.asarray(asked.features.scaled(asked.pairs))[self.rows] @ [0.05, 0.0, -0.04]
+        self.reward = told + 0.3 * np.random.default_rng(1).normal(size=len(told))
+        for model in (self.learned, *self.fixed):
+            model.observe(*asked.of(self.rows), th.as_tensor(self.reward, dtype=th.float32))
+
+    def log_weights(self, factor=1.0):
+        """Log posterior weight (m,) of each scale if this is the factor."""
+        found = [log_evidence(model, self.asked, self.rows, self.reward, factor) for model in self.fixed]
+        return np.log(PROBABILITIES) + found
+
+
+def softmax(log_weights):
+    weights = np.exp(log_weights - np.max(log_weights))
+    return weights / weights.sum()
+
+
+def test_with_a_learned_scale_the_posterior_is_the_mixture_over_scales():
+    case = ScaleOfPairs()
+    share = softmax(case.log_weights())
+    assert 0.05 < share.max() < 0.95, "one scale is as good as sure: the mixture is hardly tested"
+
+    means, spreads = (np.array(part) for part in zip(*(case.asked.ask(model) for model in case.fixed), strict=True))
+    mean, spread = case.asked.ask(case.learned)
+    np.testing.assert_allclose(mean, share @ means, atol=1e-5)
+    np.testing.assert_allclose(spread**2, share @ (spreads**2 + (means - share @ means) ** 2), atol=1e-5)
+
+    decision = case.asked.state[0], case.asked.action, case.asked.pairs
+    joint_mean, joint = case.learned.joint(*decision)
+    one_by_one = case.learned.score(*(part.unsqueeze(0) for part in decision))
+    np.testing.assert_allclose(joint_mean, one_by_one[0][0], atol=1e-4)
+    np.testing.assert_allclose(joint.diagonal().sqrt(), one_by_one[1][0], atol=1e-4)
+
+
+def test_the_scale_and_the_factor_are_learned_jointly():
+    case = ScaleOfPairs(spike_slab=True)
+    grid, log_prior = case.learned._factors
+    if_nothing, power = case.log_weights(0.0), case.learned._tempered(th.ones(25, dtype=th.bool))
+    log_weights = [if_nothing + power * (case.log_weights(factor) - if_nothing) for factor in grid]
+    weights = softmax(np.transpose(log_weights) + log_prior)  # (scales, factors)
+
+    mean, deviation = case.learned.factor()
+    assert mean == pytest.approx(weights.sum(axis=0) @ grid, abs=1e-4)
+    assert deviation**2 == pytest.approx(weights.sum(axis=0) @ (grid - mean) ** 2, abs=1e-4)
+
+    # Who explores takes the drawn factor as true, about the scale too.
+    drawn = case.learned.drawn_factor()
+    given = weights[:, grid == drawn][:, 0]
+    for model in case.fixed:
+        model.prior = drawn * model.prior
+        model._refresh()
+        model._solve()
+    seen = case.asked.state, case.asked.action.unsqueeze(1), case.asked.pairs.unsqueeze(1)
+    wanted = sum(
+        part * rebuilt(model).score(*seen)[0] for part, model in zip(given / given.sum(), case.fixed, strict=True)
+    )
+    found = case.learned.explore(*seen, bonus=0.5) - 0.5 * case.learned.score(*seen)[1]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_numbers_that_say_nothing_weigh_less_and_numbers_that_say_much_as_much():
+    asked = Pairs(120, 3)
+    told = np.asarray(asked.features.scaled(asked.pairs))
+    noise = 0.3 * np.random.default_rng(2).normal(size=120)
+
+    def weights(reward, **kwargs):
+        model = GaussianProcess(asked.features, None, {"pairs": 0.1}, **kwargs)
+        model.observe(*asked.of(range(120)), th.as_tensor(reward, dtype=th.float32))
+        moved = th.eye(3).unsqueeze(0) * 0.2 + asked.pairs.mean(dim=0)
+        same = asked.state[:1], asked.action[:1].expand(4, -1).unsqueeze(0)
+        mean = model.score(*same, th.cat([asked.pairs.mean(dim=0)[None, None], moved], dim=1))[0][0]
+        return np.asarray(mean[1:] - mean[0])
+
+    silent, fixed = weights(noise, learn_pair_scale=True), weights(noise)
+    assert np.linalg.norm(silent) < 0.7 * np.linalg.norm(fixed)
+    telling, fixed = (
+        weights(noise + told @ [0.3, -0.2, 0.3], learn_pair_scale=True),
+        weights(noise + told @ [0.3, -0.2, 0.3]),
+    )
+    assert np.linalg.norm(telling) > np.linalg.norm(fixed)
+
+
+def log_density(model, asked, rows, reward):
+    """Of the rewards, and of the logarithms of scales and noise around those that they began with."""
     begun = {**DEFAULT_SCALES, **SCALES, "noise": 0.3}
     moved = [np.log(value / begun[part]) for part, value in {**model.scales, "noise": model.noise}.items()]
-    return multivariate_normal(means, kernel).logpdf(reward) - 0.5 * np.sum(np.square(moved)) / 0.5**2
+    return log_evidence(model, asked, rows, reward) - 0.5 * np.sum(np.square(moved)) / 0.5**2
 
 
 def test_fitted_scales_have_the_highest_posterior_density():

@@ -8,6 +8,7 @@ from toy import ToyEnv
 from dynaq_algo import DynaQ, GaussianProcessBandit, LinearBandit, gaussian_process
 from dynaq_algo.features import BlockwiseFeatures
 from dynaq_algo.gaussian_process import SCALES_WITH_SOURCES, GaussianProcess
+from dynaq_algo.prior_beliefs import MULTIPLES, PROBABILITIES, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, source_weights, sources_of
 
 SCALES = {"constant": 1.0}
@@ -57,6 +58,29 @@ def test_the_posterior_of_the_factors_is_that_of_quadrature(power):
 
     for value, wanted in zip(found, by_quadrature(by_reward, by_source, power, prior), strict=True):
         np.testing.assert_allclose(value, wanted, atol=1e-6)
+
+
+def test_a_source_and_a_weight_of_unknown_scale_are_those_of_quadrature():
+    prior, by_reward, by_term = FactorPrior(1), np.array([2.5, 1.5]), np.array([[6.0, 2.0], [2.0, 5.0]])
+
+    given = given_scales(by_reward, by_term, 1, 0.8)
+    found = about_sources(given, prior, 1.0)
+
+    slab = np.linspace(-4, 5, 1201)
+    density = np.exp(-0.5 * ((slab - prior.centre) / prior.width) ** 2)
+    factors = np.concatenate([[1.0, 0.0], slab])
+    mass = np.concatenate([[prior.kept, prior.dropped], (1 - prior.kept - prior.dropped) * density / density.sum()])
+    weights = np.linspace(-6, 6, 1201)
+    of_scale = [np.exp(-0.5 * (weights / (0.8 * multiple)) ** 2) for multiple in MULTIPLES]
+    of_weight = sum(p * part / part.sum() for p, part in zip(PROBABILITIES, of_scale, strict=True))
+    c = np.stack(np.meshgrid(factors, weights, indexing="ij"), axis=-1)
+    joint = np.outer(mass, of_weight) * np.exp(c @ by_reward - 0.5 * np.einsum("abi,ij,abj->ab", c, by_term, c))
+    joint /= joint.sum()
+    mean = np.einsum("ab,abi->i", joint, c)
+    np.testing.assert_allclose(found.coefficients.mean, mean, atol=1e-4)
+    covariance = np.einsum("ab,abi,abj->ij", joint, c - mean, c - mean)
+    np.testing.assert_allclose(found.coefficients.covariance, covariance, atol=1e-4)
+    np.testing.assert_allclose([found.trust.kept[0], found.trust.dropped[0]], joint[:2].sum(axis=1), atol=1e-4)
 
 
 def test_without_an_answer_the_factors_are_as_believed():
