@@ -1,4 +1,4 @@
-# Everything lives in .venv at the top of the checkout.
+# The environment is .venv at the top of the checkout. test-launchers, test-ecosystem and dist-check make others.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

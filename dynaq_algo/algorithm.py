@@ -424,7 +424,7 @@ class CandidateAlgorithm(DQN):
         self.q_net_target.load_state_dict(self.q_net.state_dict())
 
     def _drop_anchor(self) -> None:
-        """Keep the weights as they are when learning begins."""
+        """Store a copy of the weights with which learning begins, unless there is one."""
         if self.weight_pull and not self._is_anchored:
             self._is_anchored = True
             self._make_anchors()

@@ -109,7 +109,7 @@ class GaussianProcess(nn.Module):
     (Rasmussen and Williams, 2006, section 2.2). It is kept as the inverse of the covariance of n distinct pairs, so a
     reward costs O(n^2). An update of rank one adds a new pair, adds a reward to a known pair (the rewards of a pair are
     averaged), or forgets a pair. The latest `max_pairs` pairs are kept. The inverse is computed from scratch only if
-    the scale of the features changes.
+    the scale of the features changes, or if `fit_scales` changes the scales of the parts.
 
     With `spike_slab` the whole prior mean is multiplied by a factor that is learned. The factor's own prior is a spike
     and two uniform slabs (Mitchell and Beauchamp, 1988). The spike is at 1, where the prior mean is right. One slab is
@@ -406,7 +406,7 @@ class GaussianProcess(nn.Module):
         found += (of_state @ alpha).unsqueeze(1)
 
         def weights(of_states: th.Tensor) -> th.Tensor:
-            """Factors (n, m) of states and known pairs -> (m, (1 + S) n), to be multiplied by (k, m) of actions."""
+            """Factors (n, m) of states and known pairs -> (m, n (1 + t)), to be multiplied by (k, m) of actions."""
             return (of_states.T.unsqueeze(-1) * alpha.unsqueeze(1)).flatten(1)
 
         by_product = weights(variance["action"] + variance["bilinear"] * states)

@@ -76,7 +76,7 @@ class CrossedPairs:
     The share `coming` of the pairs are the candidates of the next decision. What the model learned from the last reward
     then reaches Q before it is needed (trajectory sampling; Sutton and Barto, 2018, section 8.6). The others combine
     the state of one stored transition with a candidate of another, so that jobs shown to one applicant are imagined for
-    others. As in :class:`CandidatePairs`, the stored next state takes the place of the unknown one.
+    others. As in :class:`CandidatePairs` the next state is unknown; here the pair's own state takes its place.
 
     If observations have `pairs`, those of the next decision are known. The others were never shown, and come from
     :meth:`~dynaq_algo.replay.CandidateReplay.ask_pairs`.

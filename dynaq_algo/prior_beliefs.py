@@ -108,7 +108,7 @@ class Beliefs(NamedTuple):
     """What rewards say about the coefficients: S factors of the prior mean, then p weights of `pairs`.
 
     Attributes:
-        given: The same for each of m scales of the weights.
+        given: What they say where the scale of the weights is given, for each of m scales.
         coefficients: Posterior of all coefficients.
         grid: (n,), possible values of the one factor; none with sources.
         on_grid: (m, n), joint posterior probabilities of scale and factor; none with sources.

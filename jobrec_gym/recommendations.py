@@ -93,8 +93,9 @@ def recommend(
         exclude: Jobs to leave out, by row or by key, for example those that the person has seen.
         observation: What the agent reads: ``"ids"`` or ``"features"``, or a mapping of the environment's arguments
             ``observation``, ``job_fields``, ``pair_features``, ``pair_noise``, ``prior_sources`` and
-            ``mask_in_observation``. Arguments that are left out come from ``agent.reads``, which ``DynaQ`` and the
-            bandits keep in their file. Without that they are the environment's defaults.
+            ``mask_in_observation``. ``pair_noise`` is 0 if it is left out, and ``prior_sources`` must be given if the
+            agent was trained with them. Other arguments that are left out come from ``agent.reads``, which ``DynaQ``
+            and the bandits keep in their file. Without that they are the environment's defaults.
 
     Returns:
         A list of recommendations, the best first. Jobs of equal score are in the order of their rows.

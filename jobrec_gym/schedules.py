@@ -86,7 +86,7 @@ class AnnealSchedule:
         return float(self.weights([t])[0])
 
     def weights(self, t: ArrayLike) -> NDArray[np.float64]:
-        """The weights after each of ``t`` agent steps; float64 of the same shape.
+        """The weight for each entry of ``t``, a number of agent steps so far; float64 of the same shape.
 
         Raises:
             ValueError: For a negative number of steps.

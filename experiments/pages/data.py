@@ -118,7 +118,7 @@ class ReportData:
 
 
 def is_learner(run: Run) -> bool:
-    """Whether the agent of a run learns, which random, cosine, oracle and popularity do not."""
+    """Whether the agent of a run counts as a learner. Random, cosine, oracle and popularity do not."""
     target: str = run.config["algo"]["_target_"]
     return not target.startswith(_OPPONENTS)
 

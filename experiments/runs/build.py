@@ -1,4 +1,4 @@
-"""Builds a run from its config. Only this module reads a config; the functions that it calls get plain arguments."""
+"""Builds a run from its config. Environments, rewards, learners and evaluations get plain arguments, not a config."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def draw_by_novelty(
 def _predicted(
     trained: Relearned, applicants: NDArray[np.int64], jobs: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and spread (n,) of the rewards of pairs. Each is shown to the agent as a decision with one candidate."""
+    """Mean and spread (n,) of the rewards of pairs. To the agent, the job of a pair stands in all k places of a set."""
     model, market = trained.model, trained.setup.market
     k = model.policy.layout.n_candidates
     shown = np.repeat(jobs[:, None], k, axis=1)

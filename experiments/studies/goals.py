@@ -225,7 +225,7 @@ def _regret_of_gp(studies: Studies) -> Judgement:
     # At most 3 % above, even at the upper end of the 95 % interval.
     _, _, high = paired_difference(study.regret[OURS], 1.03 * study.regret[best], study.reps)
     ratio = float(study.regret[OURS].mean() / study.regret[best].mean())
-    return high <= 0, f"{ratio:.3f} of {best}'s; less 1.03 times it at most {high:+.1f} at 95 %"
+    return high <= 0, f"{ratio:.3f} of {best}'s; ours minus 1.03 times it is at most {high:+.1f} at 95 %"
 
 
 def _near_opponents(studies: Studies) -> Judgement:
@@ -388,7 +388,7 @@ GOALS = (
     ),
     Goal(
         "3 profile",
-        "with one never below .69, more than that prior alone; regret at most 190",
+        "with a prior on the pairs never below .69, at the end above that prior alone; regret at most 190",
         {"profile": (PAIR_PRIOR, FIXED_PAIR_PRIOR)},
         1500,
         _profile_with_prior,

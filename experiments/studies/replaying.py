@@ -134,7 +134,10 @@ class LogSets:
         return LogSets(self.market, *parts, self.form, self.k, self.hit_above)
 
     def score(self, scores: Floats) -> dict[str, dict[int, float]]:
-        """Each metric by person, from scores (n, n_candidates): the mean over the person's sets that have a hit."""
+        """Each metric by person, from scores (n, n_candidates): the mean over the person's sets that have a hit.
+
+        For AUC a set must also have a job that is no hit.
+        """
         hits = self.reward > self.hit_above
         metrics = {
             "AUC": auc(scores, hits),

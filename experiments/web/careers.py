@@ -1,4 +1,4 @@
-"""The second tab: one applicant's career in ``JobRecCareer-v0`` under cosine, a bandit, DynaQ and the best policy."""
+"""The third tab: one applicant's career in ``JobRecCareer-v0`` under cosine, a bandit, DynaQ and the best policy."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def browser() -> Iterator[Any]:
 
 
 def pictured(folder: Path, server_folder: Path) -> list[Path]:
-    """Writes pictures of both tabs at both widths, ``app*.png``, and a recording, ``app.gif``.
+    """Writes pictures of the tabs "You" and "A career" at both widths, ``app*.png``, and a recording, ``app.gif``.
 
     Args:
         folder: Where the pictures are written.

@@ -55,7 +55,7 @@ VECTORS_FILE = "vectors.npz"
 TEST_FRACTION = 0.3
 
 # Every random number of a generated market is hash64(seed, one of the tags below, row, ...).
-_MOST_ROWS = 2**31 - 1  # a row id has at most 31 bits, so that a draw of row ids has 32 bits to spare
+_MOST_ROWS = 2**31 - 1  # a row id has at most 31 bits, and a draw has 53, so that rows are drawn about equally often
 _APPLICANT, _JOB, _OCCUPATION, _CONTEXT = 1, 2, 3, 4
 _PICK, _SENIORITY, _TITLE, _SECOND, _SECOND_PICK, _HARD, _SOFT, _EXTRA_SOFT, _HARD_COUNT, _SOFT_COUNT, _SPLIT = range(
     11

@@ -201,7 +201,8 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
     if kind is None:
         raise MarketError(
             f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}), or be named "
-            f"with what it is, e.g. 'csv:{file}'; `jobrec look {file}` tells what it is."
+            f"with what it is, e.g. 'csv:{file}'; for a folder, a zip archive of O*NET or ESCO, or an HTML page, "
+            f"`jobrec look {file}` tells what it is."
         )
     return kind, file
 

@@ -350,7 +350,8 @@ class LLMSimulator:
         Raises:
             ValueError: In mode ``"decision"``.
             FeedbackError: If a question failed, because the next calibration would then give other thresholds; if the
-                model gave no usable answer on half of the pairs; or if it gives too many pairs the same probability.
+                model gave usable answers on fewer than half of the pairs; or if it gives too many pairs the same
+                probability.
             BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":
