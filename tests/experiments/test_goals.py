@@ -76,7 +76,7 @@ def test_each_goal_holds_where_it_is_reached(reached):
         ("2 vectors", "best gp", "vectors", {"gp_ts": (curve(0.1), 33)}),
         ("2 vectors", "its regret", "vectors", {"gp": (curve(0.45, 0.57), 40)}),
         ("3 profile", "without a prior", "profile", {"dynaq_plus": (curve(0.6, 0.65), 35)}),
-        ("3 profile", "with one", "profile", {"dynaq_plus_pair_prior": (curve(0.7), 191)}),
+        ("3 profile", "with a prior", "profile", {"dynaq_plus_pair_prior": (curve(0.7), 191)}),
         ("4 misled", "without a prior", "misled", {"dynaq_plus": (curve(-0.1, 0, 0, 0.3, 0.26), 35)}),
         ("4 misled", "right prior", "vectors", {"dynaq_plus": (curve(0.45, 0.434, 0.5), 35)}),
         ("5 sparse", "mean at most", "sparse", {"dynaq_plus": (curve(0.45, 0.439, 0.5), 35)}),
