@@ -451,7 +451,7 @@ def test_the_readme_says_how_much_less_regret_there_is():
 
 
 def test_the_readme_says_how_many_seeds_fell_though_the_prior_was_right():
-    """Of a hundred runs five fell by more than .06, two of them by .26, and none to the score of a random choice."""
+    """Of a hundred runs two fell by more than .06, by .14 and .07, within 50 interactions."""
     scores = {}
     for file in ("coldstart.csv", "other_settings.csv"):
         for line in (ROOT / "docs/results" / file).read_text().splitlines()[1:]:
@@ -462,10 +462,10 @@ def test_the_readme_says_how_many_seeds_fell_though_the_prior_was_right():
     fell = {run: lowest[run] - scores[run][0] for run in scores if lowest[run] < scores[run][0] - 0.06}
 
     assert len(scores) == 100
-    assert sorted(fell) == [("profile", "209"), *(("profile_noisy", seed) for seed in ("200", "202", "207", "209"))]
-    assert sorted(fell.values())[1] == pytest.approx(-0.26, abs=0.005) and sorted(fell.values())[2] > -0.1
-    assert min(lowest.values()) > 0.15
-    assert all(min(scores[run], key=scores[run].get) <= 100 for run in fell)
+    assert sorted(fell) == [("profile_noisy", "603"), ("profile_noisy", "605")]
+    assert sorted(fell.values()) == pytest.approx([-0.14, -0.07], abs=0.005)
+    assert min(lowest.values()) > 0.3
+    assert all(min(scores[run], key=scores[run].get) <= 50 for run in fell)
 
 
 def test_figures_in_the_words_of_a_link_stand_on_the_page_that_it_leads_to():
