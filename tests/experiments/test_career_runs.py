@@ -120,7 +120,7 @@ def test_what_does_not_belong_to_a_career_is_named(small, overrides, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["evaluation.n_applicants=400"], r"`evaluation.n_applicants` must be in \[1, "),
+        (["evaluation.n_applicants=400"], r"`evaluation.n_applicants` must be null or in \[1, "),
         (["evaluation.n_sets=3"], "`evaluation.n_sets` must be 0 or at least 4, got 3"),
     ],
 )
