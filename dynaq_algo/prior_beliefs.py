@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust
 
-__all__ = ["MULTIPLES", "PROBABILITIES", "Beliefs", "about_factor", "about_sources", "given_scales"]
+__all__ = [
+    "MULTIPLES",
+    "PROBABILITIES",
+    "Beliefs",
+    "Coefficients",
+    "GivenScale",
+    "about_factor",
+    "about_sources",
+    "combined",
+    "given_scales",
+]
 
 Floats = NDArray[np.float64]
 
