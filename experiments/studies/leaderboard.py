@@ -243,7 +243,8 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
 
 def _command_of(whole: str, setting: str, learner: str) -> str:
     """The command for one learner in one setting, from a command for many."""
-    words = [word for word in whole.split() if not word.startswith(("learners=", "settings=", "draw=", "folder="))]
+    of_many = ("learners=", "settings=", "+only_in.", "draw=", "folder=")
+    words = [word for word in whole.split() if not word.startswith(of_many)]
     if setting != "onet":  # the only one whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
     return " ".join([*words, f"learners=[{learner}]", f"settings=[{setting}]"])
