@@ -289,33 +289,42 @@ class GaussianProcess(nn.Module):
         """What the rewards say about factors and weights."""
         if self._beliefs is None:
             known = self._counts[: self._n_used] > 0
+            rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
             terms = self._terms(self._known.prior, self._known.pairs)[: self._n_used] * known.unsqueeze(1)
             moments = (terms.T @ self._alpha[: self._n_used]).cpu().numpy()
             by_reward, by_term = moments[:, 0], (moments[:, 1:] + moments[:, 1:].T) / 2
             n_factors = 1 if self.sources is None else len(self.sources)
             given = given_scales(by_reward, by_term, n_factors, self.scales["pairs"])
             if self.sources is None:
-                power = self._tempered(known) if self.spike_slab else 1.0  # a factor that is known needs no caution
+                power = self._tempered(rewards) if self.spike_slab else 1.0  # a factor that is known needs no caution
                 self._beliefs = about_factor(given, *self._factors, power)
             else:
-                power = self._sharpened(known, by_reward, by_term)
+                squares = float(rewards @ self._alpha[: self._n_used, 0][known])
+                power = self._sharpened(len(rewards), squares, by_reward, by_term)
                 self._beliefs = about_sources(given, self._factor_prior, power)
         return self._beliefs
 
-    def _tempered(self, known: th.Tensor) -> float:
-        """The exponent of the factor's likelihood. `known` says which places hold a pair."""
-        rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
+    def _tempered(self, rewards: th.Tensor) -> float:
+        """The exponent of the factor's likelihood, from the mean rewards (n,) of the known pairs."""
         if len(rewards) < 2:
             return 0.5
         return 0.5 * min(1.0, self.noise**2 / max(float(rewards.var()), 1e-12))
 
-    def _sharpened(self, known: th.Tensor, by_reward: NDArray[np.float64], by_term: NDArray[np.float64]) -> float:
-        """The exponent of the likelihood of the sources' factors, from all terms' moments (t,) and (t, t)."""
-        rewards = (self._totals[: self._n_used] / self._counts[: self._n_used])[known]
-        squares = float(rewards @ self._alpha[: self._n_used, 0][known])
-        # Less what the best-fitting coefficients explain.
-        squares -= float(by_reward @ np.linalg.solve(by_term + np.eye(len(by_term)), by_reward))
-        return (len(rewards) + _SCALE_DOUBT) / (squares + _SCALE_DOUBT)
+    @staticmethod
+    def _sharpened(
+        n_pairs: int, squares: float, by_reward: NDArray[np.float64], by_term: NDArray[np.float64]
+    ) -> float:
+        """The exponent of the likelihood of the sources' factors.
+
+        Args:
+            n_pairs: How many pairs are known.
+            squares: Squared norm of their mean rewards, in units of the covariance.
+            by_reward: (t,), the moments of all terms with the rewards, in the same units.
+            by_term: (t, t), the terms' moments with each other.
+        """
+        # What the best-fitting coefficients do not explain.
+        left = squares - float(by_reward @ np.linalg.solve(by_term + np.eye(len(by_term)), by_reward))
+        return (n_pairs + _SCALE_DOUBT) / (left + _SCALE_DOUBT)
 
     # ------------------------------------------------------------------ prediction
 
@@ -351,7 +360,8 @@ class GaussianProcess(nn.Module):
             pairs: (n, k, p); None if observations have none.
             bonus: Multiple of the spread; 0 for expected rewards.
         """
-        drawn = None if self.sources is not None or not bonus else self.drawn_factor()
+        draws = self.spike_slab and self.draw_factor and self.sources is None and bonus
+        drawn = self.drawn_factor() if draws else None
         mean, spread = self._scored(state, candidates, pairs, bonus > 0, drawn)
         return mean + bonus * spread if bonus else mean
 

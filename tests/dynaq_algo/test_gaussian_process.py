@@ -441,12 +441,14 @@ def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
         assert model.drawn_factor() != drawn
 
 
+@pytest.mark.parametrize("learn_pair_scale", [False, True])
 @pytest.mark.parametrize("doubt", [{}, {"spike_slab": True, "draw_factor": False}], ids=["no doubt", "no draw"])
-def test_without_a_draw_what_is_expected_is_explored(doubt):
-    asked = Pairs(20)
-    model = GaussianProcess(asked.features, PRIOR, SCALES, **doubt)
+def test_without_a_draw_what_is_expected_is_explored(doubt, learn_pair_scale):
+    asked = Pairs(20, 3)
+    scales = {**SCALES, "pairs": 0.1}
+    model = GaussianProcess(asked.features, PRIOR, scales, learn_pair_scale=learn_pair_scale, **doubt)
     model.observe(*asked.of(range(10)), th.linspace(-1, 1, 10))
-    seen = asked.state, asked.action.unsqueeze(1), None
+    seen = asked.state, asked.action.unsqueeze(1), asked.pairs.unsqueeze(1)
     mean, spread = model.score(*seen)
     assert model.drawn_factor() == model.factor()[0]
     assert th.equal(model.explore(*seen, bonus=2.0), mean + 2.0 * spread)
@@ -508,7 +510,7 @@ def test_with_a_learned_scale_the_posterior_is_the_mixture_over_scales():
 def test_the_scale_and_the_factor_are_learned_jointly():
     case = ScaleOfPairs(spike_slab=True)
     grid, log_prior = case.learned._factors
-    if_nothing, power = case.log_weights(0.0), case.learned._tempered(th.ones(25, dtype=th.bool))
+    if_nothing, power = case.log_weights(0.0), case.learned._tempered(th.as_tensor(case.reward))
     log_weights = [if_nothing + power * (case.log_weights(factor) - if_nothing) for factor in grid]
     weights = softmax(np.transpose(log_weights) + log_prior)  # (scales, factors)
 
