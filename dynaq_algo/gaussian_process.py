@@ -311,9 +311,7 @@ class GaussianProcess(nn.Module):
         return 0.5 * min(1.0, self.noise**2 / max(float(rewards.var()), 1e-12))
 
     @staticmethod
-    def _sharpened(
-        n_pairs: int, squares: float, by_reward: NDArray[np.float64], by_term: NDArray[np.float64]
-    ) -> float:
+    def _sharpened(n_pairs: int, squares: float, by_reward: NDArray[np.float64], by_term: NDArray[np.float64]) -> float:
         """The exponent of the likelihood of the sources' factors.
 
         Args:

@@ -15,7 +15,7 @@ from experiments.runs.tables import format_table
 __all__: list[str] = []
 
 
-@command(config_path="../conf", config_name="career")
+@command(config_path="../conf", config_name="career", kept="the runs that are finished, in {folder}")
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints shares of the best policy's return, and writes table, figure and numbers."""
     # Not at the top: `--help` is answered without torch.

@@ -72,7 +72,7 @@ class _Sizes:
         return n_thresholds + separations + at_most(self.sample, n_pairs) + 3 * self.repeats + attacked + swapped
 
 
-@command(config_path="../../conf", config_name="check")
+@command(config_path="../../conf", config_name="check", kept="every answer so far, in {simulator.cache}")
 def main(cfg: DictConfig) -> None:
     """Checks, prints the table and writes ``check.json``."""
     # Not at the top: `--help` is answered without torch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 import uuid
 from collections import Counter
@@ -77,6 +78,21 @@ class Outcome(NamedTuple):
     budget: Exception | None = None
     tokens: int = 0
     cost_usd: float = 0.0
+
+
+class _Batch:
+    """Questions that are asked together.
+
+    Attributes:
+        owner: Who claims them in the cache.
+        deadline: When the caller waits no longer, on the monotonic clock.
+        over: Set once the caller has stopped waiting. What is under way then ends without a further call.
+    """
+
+    def __init__(self, seconds: float):
+        self.owner = uuid.uuid4().hex
+        self.deadline = time.monotonic() + seconds
+        self.over = threading.Event()
 
 
 class Asker(Shared):
@@ -220,13 +236,12 @@ class Asker(Shared):
 
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
         chat = self._model()
-        owner = uuid.uuid4().hex
         hopeless: list[ModelUnusable] = []
-        deadline = time.monotonic() + self._calls.batch_timeout
+        batch = _Batch(self._calls.batch_timeout)
         pool = ThreadPoolExecutor(min(self._calls.concurrency, len(missing)), thread_name_prefix="ask")
         try:
             futures = {
-                key: pool.submit(self._ask_unless, hopeless, chat, key, question, owner, deadline)
+                key: pool.submit(self._ask_unless, hopeless, chat, key, question, batch)
                 for key, question in missing.items()
             }
             wait(futures.values(), timeout=self._calls.batch_timeout, return_when=FIRST_EXCEPTION)
@@ -236,7 +251,8 @@ class Asker(Shared):
                     raise error
             return {key: future.result() if future.done() else late for key, future in futures.items()}
         finally:
-            # A running call goes on until its own time-out; its answer is kept.
+            # A running call goes on until its own time-out, without retries; its answer is kept.
+            batch.over.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _model(self) -> ChatModel:
@@ -271,33 +287,32 @@ class Asker(Shared):
             hopeless.append(error)
             raise
 
-    def _ask_one(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
+    def _ask_one(self, chat: ChatModel, key: str, question: Question, batch: _Batch) -> Outcome:
         """Asks the model, or waits for the answer if another thread or process is asking."""
         pause, longest = _POLL_SECONDS
-        while key not in self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK):
+        while key not in self._cache.claim([key], batch.owner, self._calls.timeout + _LEASE_SLACK):
             found = self._cache.in_short([key])
             if found:
                 return Outcome(found[key].status, found[key], cached=True)
-            if time.monotonic() + pause > deadline:
+            if time.monotonic() + pause > batch.deadline or batch.over.wait(pause):
                 return Outcome("timeout", reason="another process was asked to answer it and has not")
-            time.sleep(pause)
             pause = min(1.5 * pause, longest)
         answered = False
         try:
-            outcome = self._try(chat, key, question, owner, deadline)
+            outcome = self._try(chat, key, question, batch)
             answered = outcome.answer is not None
             return outcome
         finally:
             if not answered:
-                self._cache.release([key], owner)
+                self._cache.release([key], batch.owner)
 
-    def _try(self, chat: ChatModel, key: str, question: Question, owner: str, deadline: float) -> Outcome:
+    def _try(self, chat: ChatModel, key: str, question: Question, batch: _Batch) -> Outcome:
         """Calls the model, with retries, and keeps the answer."""
         messages = self._prompt.messages(*question, persona=self._persona, decisions=self._decisions)
         most_tokens, most_cost = chat.bounds(messages)
         pause = self._retries.wait
         for left in range(self._retries.attempts, -1, -1):
-            reservation = self._reserve(key, owner, most_tokens, most_cost, deadline)
+            reservation = self._reserve(key, batch, most_tokens, most_cost)
             if isinstance(reservation, BudgetReached):
                 return Outcome("budget", reason=str(reservation), budget=reservation)
             tokens, cost = most_tokens, most_cost  # these count if no bill ever comes
@@ -313,9 +328,10 @@ class Asker(Shared):
                     tokens, cost = 0, 0.0
                 if failure.status == "refusal":
                     return self._keep(key, question, _refusal(failure.reason), 0, 0.0)
-                if not failure.again or not left or time.monotonic() + max(pause, failure.wait) > deadline:
-                    return Outcome(failure.status, reason=failure.reason)
+                failed = Outcome(failure.status, reason=failure.reason)
                 delay = max(pause, failure.wait)
+                if not failure.again or not left or time.monotonic() + delay > batch.deadline:
+                    return failed
             else:
                 parsed = self._parse(completion.choice)
                 if not parsed.kept:
@@ -327,21 +343,21 @@ class Asker(Shared):
                     self._counts["calls"] += 1
                     self._counts["tokens"] += tokens
                     self._cost_usd += cost
-            self._cache.claim([key], owner, delay + self._calls.timeout + _LEASE_SLACK)
-            time.sleep(delay)
+            self._cache.claim([key], batch.owner, delay + self._calls.timeout + _LEASE_SLACK)
+            if batch.over.wait(delay):
+                return failed
             pause *= 2
         raise AssertionError("the last try returns")
 
-    def _reserve(self, key: str, owner: str, tokens: int, cost: float, deadline: float) -> Any:
+    def _reserve(self, key: str, batch: _Batch, tokens: int, cost: float) -> Any:
         """A reservation, or ``BudgetReached``; waits while running calls may turn out cheaper than their bounds."""
         while True:
             try:
                 return self._ledger.reserve(tokens=tokens, cost_usd=cost, seconds=self._calls.timeout + _LEASE_SLACK)
             except BudgetReached as reached:
-                if not reached.pending or time.monotonic() > deadline:
+                if not reached.pending or time.monotonic() > batch.deadline or batch.over.wait(_POLL_SECONDS[0]):
                     return reached
-            self._cache.claim([key], owner, self._calls.timeout + _LEASE_SLACK)
-            time.sleep(_POLL_SECONDS[0])
+            self._cache.claim([key], batch.owner, self._calls.timeout + _LEASE_SLACK)
 
     def _parse(self, choice: Mapping[str, Any]) -> Any:
         from jobrec_gym.simulators.answers import parse_decision, parse_probability

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from commands import begin_command
+from fake_llm import decides, serving, waits
 
 import experiments
 from experiments.runs.folders import lock_run
@@ -138,6 +140,38 @@ def test_a_ranking_says_where_the_people_are_that_it_has_ranked(tmp_path):
     assert process.returncode == 130
     assert kept == "stopped by Ctrl-C; kept: the people ranked so far, in ranked.csv.part"
     assert how.startswith("go on: python -m experiments.rank market=default")
+
+
+def test_a_check_says_where_the_answers_are_that_were_paid_for(tmp_path):
+    stopped = threading.Event()
+    with serving(lambda body, number: decides("apply") if number <= 8 else waits(stopped, decides("apply"))) as fake:
+        process = begun(
+            tmp_path,
+            "llm.check",
+            "simulator=llm",
+            "simulator.model=openai/fake",
+            f"simulator.api_base={fake.api_base}",
+            "simulator.cache=answers.sqlite",
+            "simulator.calls.concurrency=1",
+            "simulator.calls.timeout=2",
+        )
+        kept, how = stopped_once(process, lambda: fake.calls > 8, signal.SIGTERM)
+        stopped.set()
+        assert fake.calls == 9, "what was under way is not tried again"
+
+    assert process.returncode == 143
+    assert kept == "stopped by SIGTERM; kept: every answer so far, in answers.sqlite"
+    assert how.startswith("go on: python -m experiments.llm.check simulator=llm ")
+
+
+def test_a_career_study_says_where_its_runs_are(tmp_path):
+    process = begun(tmp_path, "career", "learners=[cosine,dynaq_plus]", "at=[0,1000000]", "n_applicants=4", "n_sets=5")
+
+    kept, how = stopped_once(process, lambda: any(tmp_path.glob("runs/career/**/seed_*.json")), signal.SIGINT)
+
+    assert process.returncode == 130
+    assert kept == "stopped by Ctrl-C; kept: the runs that are finished, in runs/career/quick"
+    assert how.startswith("go on: python -m experiments.career 'learners=[cosine,dynaq_plus]' ")
 
 
 def test_a_data_set_that_is_stopped_leaves_nothing_and_says_so(tmp_path):
