@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import shutil
 import sys
 import time
@@ -228,10 +229,18 @@ def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
 
 
 def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
-    """Pre-trains, and writes the losses to ``record``."""
-    epochs = setup.pretraining.epochs
+    """Pre-trains, and writes the losses to ``record``.
+
+    A market can have fewer pairs than were to be drawn. Then they are seen more often, because otherwise the agent would
+    make too few updates to learn anything.
+    """
+    options, n_pairs = setup.pretraining, len(dataset["reward"])
+    epochs = options.epochs
+    if options.dataset is None and n_pairs < options.n_pairs:
+        epochs = math.ceil(epochs * options.n_pairs / n_pairs)
+        _log.info("only %s pairs for pre-training: %s epochs in place of %s", f"{n_pairs:,}", epochs, options.epochs)
     losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(setup.progress_bar))
-    write_json(record, {"n_pairs": len(dataset["reward"]), "epochs": epochs, **losses})
+    write_json(record, {"n_pairs": n_pairs, "epochs": epochs, **losses})
 
 
 def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[LearningCurve, dict[str, Any] | None]:

@@ -102,6 +102,19 @@ def test_a_run_pretrains_with_the_pair_features_that_it_shows(small, tmp_path, m
     np.testing.assert_array_equal(shown[0]["pairs"], wanted)
 
 
+def test_a_small_market_pretrains_for_as_many_updates_as_a_large_one(run):
+    """Two epochs over its 3,360 pairs would be 105 updates."""
+    summary = run(
+        *("algo=dynaq_tuned", "algo.policy_kwargs.features=blockwise", "algo.policy_kwargs.net_arch=[128,128]"),
+        *("algo.batch_size=64", "algo.learning_starts=0"),
+        *("market=recorded", "simulator=recorded", "reward=llm", "total_timesteps=0", "pretrain.n_pairs=33600"),
+        folder="small",
+    )
+
+    assert (summary["pretrain"]["n_pairs"], summary["pretrain"]["epochs"]) == (3_360, 20)
+    assert summary["held_out"]["score"] > 0.9 * summary["references"]["cosine"]["score"]
+
+
 def test_a_file_with_vectors_pretrains_as_it_is(small, tmp_path):
     setup = build(small("env.observation=features"))
     market = setup.market
