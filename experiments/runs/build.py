@@ -143,8 +143,8 @@ class Pretraining:
     Attributes:
         epochs: How often the agent sees the pairs; 0 for no pre-training.
         dataset: A file of ``experiments.make_dataset``; ``None`` if pairs are drawn.
-        n_pairs: How many pairs are drawn. If the market has fewer, all are drawn, and the agent sees them more often, so
-            that it sees ``n_pairs * epochs`` in all.
+        n_pairs: How many pairs are drawn. If the market has fewer, all are drawn, and the agent sees them more often:
+            ``n_pairs * epochs`` in all.
         scale: Scale of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
         seed: Seed of the draw.
     """

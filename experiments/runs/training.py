@@ -231,8 +231,8 @@ def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
 def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
     """Pre-trains, and writes the losses to ``record``.
 
-    A market can have fewer pairs than were to be drawn. Then they are seen more often, because otherwise the agent would
-    make too few updates to learn anything.
+    A market can have fewer pairs than were to be drawn. Then they are seen more often. Otherwise the agent would make
+    too few updates to learn anything.
     """
     options, n_pairs = setup.pretraining, len(dataset["reward"])
     epochs = options.epochs
