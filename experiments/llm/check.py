@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from experiments.llm.attacks import ATTACKS
 from experiments.runs.command import command
-from experiments.runs.folders import write_json
+from experiments.runs.folders import commit_of_checkout, write_json
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
@@ -86,9 +86,10 @@ def main(cfg: DictConfig) -> None:
     except (ValueError, RuntimeError, LookupError) as error:
         raise SystemExit(f"error: {error}") from error
     path = Path(HydraConfig.get().runtime.output_dir) / "check.json"
-    write_json(path, result)
+    header, rows = ["measure", "value", "95 % interval", "n"], _table(result)
+    write_json(path, {"commit": commit_of_checkout(), "tables": [{"header": header, "rows": rows}], **result})
     print(f"{result['simulator']} on market {market.name!r}\n")
-    print(format_table(["measure", "value", "95 % interval", "n"], _table(result)))
+    print(format_table(header, rows))
     where = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     print(f"\n{where}")
 

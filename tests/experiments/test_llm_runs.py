@@ -260,6 +260,14 @@ def test_the_check_says_what_it_will_take_before_it_asks(tmp_path, few_attacks):
     assert "at no cost" in said[1][0]
 
 
+def test_the_file_of_a_check_has_the_table_that_is_printed(tmp_path):
+    done = run_command("llm.check", "n_matches=20", "n_sample=50", f"hydra.run.dir={tmp_path}")
+    (table,) = json.loads((tmp_path / "check.json").read_text())["tables"]
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "AUC, own occupation against another family" in [row[0] for row in table["rows"]]
+    assert all(" ".join(" ".join(row).split()) in lines for row in table["rows"])
+
+
 def test_the_check_gives_intervals_over_pairs():
     assert check._interval(np.ones((64, 1))) is None, "many attacks on one pair say nothing of others"
     low, high = check._interval(np.repeat([0.0, 1.0], 50))
