@@ -79,9 +79,9 @@ class RetrievalCandidates:
     """The applicant's nearest jobs by cosine, in random order, so a position says nothing about a job's rank.
 
     Args:
-        exact_up_to: In catalogues of up to this many jobs, all are compared one by one. In larger ones an approximate
-            index finds the nearest jobs, see :mod:`jobrec_gym.job_index`. The index is built when first needed, and
-            kept beside a saved market.
+        exact_up_to: If ``job_split`` has at most this many jobs, all are compared one by one. If it has more, an
+            approximate index finds the nearest jobs, see :mod:`jobrec_gym.job_index`. The index is built when first
+            needed, and kept beside a saved market.
     """
 
     def __init__(self, exact_up_to: int = EXACT_UP_TO):

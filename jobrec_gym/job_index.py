@@ -163,7 +163,7 @@ class JobIndex:
                 if len(found) == wanted or n_probe >= codes.nlist:
                     break
                 n_probe *= 4  # the nearest lists hold too few jobs of the subset
-            if len(found) < n:  # FAISS leaves out jobs whose code says nothing: rank all
+            if len(found) < n:  # FAISS leaves out jobs whose code adds nothing to their score: rank all instead
                 found = np.arange(len(self._vectors)) if subset is None else subset.ids()
             return self._ranked(applicant, np.sort(found), n)
 

@@ -175,7 +175,7 @@ def estimate_all(
         epsilon: Share of an agent's choices that are uniform.
         form: How the policy is shown decisions; by default in the form that the agent says it reads.
         clip: Largest weight; ``None`` clips none. Clipping narrows the interval. It biases the value of ``ips`` towards
-            0, and that of the other methods towards the log's own value.
+            0, that of ``snips`` towards the log's own value, and that of ``dr`` towards that of ``dm``.
         reward_model: A function of applicant ids (n, 1) and job ids (n, k) that gives expected rewards (n, k); it
             replaces the ridge regression.
         reward_features: A function of the same ids that gives the inputs (n, k, p) of the ridge regression;

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: what a reader sees at a width, and what axe-core finds of what some cannot use."""
+"""Pages in headless Chromium: what a reader sees at a width, and what axe-core finds that keeps some from using it."""
 
 import json
 import re

@@ -51,7 +51,7 @@ case "$1 $2" in
 *) exec {python} "$@" ;;
 esac
 """
-"""What lines of a shell call ``python``."""
+"""The script that takes the place of ``python`` in the lines of :func:`run_shell`."""
 
 
 def run_command(
@@ -201,7 +201,7 @@ def _server() -> socket.socket:
 
 
 def _connect() -> socket.socket:
-    """A connection to a process that forks, which ends with it, however the tests end.
+    """A connection to a process that forks. That process ends when the connection does, however the tests end.
 
     The workers of pytest-xdist share what is imported: the first of them starts a process that forks once for each.
     """
@@ -233,7 +233,7 @@ def _connect() -> socket.socket:
 
 
 def _connection(listener: socket.socket) -> socket.socket | None:
-    """Forks for each connection, and returns it there; returns None when the input ends, with who started this."""
+    """Forks for each connection, and returns it in the fork. Returns None when the starter of this process ends."""
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:

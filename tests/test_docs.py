@@ -338,7 +338,7 @@ def test_no_picture_of_the_gallery_is_left_over():
 
 
 def test_errors_that_the_faq_explains_are_raised():
-    """Of a heading that is a message the longest piece without a value stands in a text of the source."""
+    """If a heading is a message, its longest piece without a value stands in a text of the source."""
     texts = [
         node.value
         for package in ("jobrec_gym", "dynaq_algo", "experiments")

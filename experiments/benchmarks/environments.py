@@ -60,7 +60,7 @@ def environment_rows(seconds: float, rounds: int) -> Iterator[Row]:
         rounds=3 * rounds,
     )
     yield Row(
-        "the same, features",
+        "the same 64 envs, features",
         ratio,
         "x",
         "a fresh copy of the same bytes (memcpy)",

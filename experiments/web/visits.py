@@ -102,7 +102,7 @@ class Visits:
         self._most = most
         self._here: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
-        # One lock per visitor, the same when the visit is read again. A lock disappears when nobody holds it.
+        # One lock per visitor, the same when the visit is read again. It is dropped when no visit or request has it.
         self._locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
         self._watched: OrderedDict[str, Somebody] = OrderedDict()  # by the id of the visitor
 

@@ -139,7 +139,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps, like ``max_usd``, on the total of all processes and runs that share a cache.
+    """Hard caps on calls and tokens, in total over all processes and runs that share a cache.
+
+    The cap on dollars counts in the same way. It is an argument of the simulator itself, ``max_usd``.
 
     Attributes:
         max_calls: Most calls, retries included; ``None`` for no cap.

@@ -106,6 +106,6 @@ class Library(gym.Env):
 
 
 def cosine(observation: dict[str, Array]) -> Array:
-    """(n, k) of readers and what they are shown, but for a factor a reader."""
+    """Cosines (n, k) of readers and books, times the length of the reader's vector, which changes no ranking."""
     reader, books = observation["applicant"], observation["candidates"]
     return np.einsum("nd,nkd->nk", reader, books) / np.linalg.norm(books, axis=2)

@@ -12,7 +12,7 @@ K, DIM, N_JOBS = 4, 6, 12
 
 
 class Ladder(gym.Env):
-    """Three levels. A job of training lifts the level with chance .8 and pays nothing; a job of work pays the level's.
+    """Three levels. A job of training lifts the level with chance .8 and pays nothing; a job of work pays by the level.
 
     Half of the jobs are training. ``progress`` is the level by 2. With ``leaves`` an applicant at the top who is
     recommended training leaves.

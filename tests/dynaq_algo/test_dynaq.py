@@ -282,7 +282,7 @@ def test_target_network_is_copied_every_so_many_transitions(n_envs):
     ("source", "features"), [("visited", "concat"), ("candidates", "concat"), ("candidates", "interaction")]
 )
 def test_batched_planning_equals_the_plain_loop(bootstrap, source, features):
-    """Models and targets are evaluated once for all planning steps; the letter does it step by step."""
+    """Models and targets are evaluated once for all planning steps; the plain loop does it step by step."""
     make = lambda: agent(  # noqa: E731
         make_toy(mask=True, new_candidates=True),
         bootstrap=bootstrap,

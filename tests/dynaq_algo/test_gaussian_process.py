@@ -463,7 +463,7 @@ def log_evidence(model, asked, rows, reward, factor=1.0):
 
 
 class ScaleOfPairs:
-    """A model that learns the scale of `pairs`, and one for each scale that it thinks possible; all were answered."""
+    """A model that learns the scale of `pairs`, and one for each scale that it thinks possible, with equal rewards."""
 
     rows = range(25)
 

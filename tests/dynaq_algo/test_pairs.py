@@ -187,7 +187,7 @@ def test_crossed_pairs_are_asked_for_and_those_of_the_coming_decision_are_not(co
 
 
 def test_a_pair_that_was_asked_for_is_none_that_is_stored():
-    """Even where someone was shown the same candidate, with other numbers: no kept value is that of the other."""
+    """Even where the same candidate was shown with other numbers: what is kept for that pair is not used here."""
     model = filled(make_toy(pairs=True, ids=True), "crossed", pair_features=Asked())
     replay = model.replay_buffer
     planned = CrossedPairs(0.0).sample(replay, 300, np.random.default_rng(0))

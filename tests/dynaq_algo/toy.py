@@ -37,7 +37,7 @@ class ToyEnv(gym.Env):
         new_candidates: Draw new candidates at each step, not only at a reset.
         components: Report `reward_components`.
         invalid: Mark each second transition as not valid.
-        pairs: Observe `pairs` (4, 2) of one of 200 users, the first of which is the reward then.
+        pairs: Observe `pairs` (4, 2), two numbers of each candidate for one of 200 users. The first is then the reward.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own attribute

@@ -1,4 +1,4 @@
-"""The page in a browser: the whole way on both tabs, two visitors, a kill in between, and what some could not use."""
+"""The page in a browser: all three tabs, two visitors, a kill in between, and what would keep some from using it."""
 
 import json
 import re

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def little_to_collect():
-    """Garbage is collected before each measurement, which would take most of the time, of all that there is by now."""
+    """Freezes what other tests left, because collecting garbage before each measurement would take most of the time."""
     gc.collect()
     gc.freeze()
 

@@ -124,7 +124,7 @@ def kill(process, launcher, folder):
 
 @pytest.fixture
 def environment(tmp_path):
-    """What a sweep is started with; Ray's part keeps it to itself, whoever else has a Ray here."""
+    """The environment variables of a sweep. Those for Ray keep it apart from any other Ray on this machine."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex, "RAY_USAGE_STATS_ENABLED": "0"}
     return {**kept, **token, "PYTHONPATH": str(ROOT)}

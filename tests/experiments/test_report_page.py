@@ -1,4 +1,4 @@
-"""The report in a browser: what a reader sees on a screen, on a phone and in the dark, and what some could not use."""
+"""The report in a browser: what one sees on a screen, on a phone and in the dark, and what keeps some from using it."""
 
 import shutil
 

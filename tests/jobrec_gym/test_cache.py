@@ -271,7 +271,7 @@ def test_a_line_that_is_not_json_and_an_unknown_ending_are_named(cache, tmp_path
 
 
 def flip(path, before, after):
-    """Puts other bytes into a closed file, wherever these stand; how often they did."""
+    """Replaces bytes of a closed file wherever they stand; returns how often they stood there."""
     data = Path(path).read_bytes()
     Path(path).write_bytes(data.replace(before, after))
     return data.count(before)
@@ -294,7 +294,7 @@ def test_a_flipped_bit_is_a_miss_and_the_next_answer_mends_it(tmp_path, column, 
         assert flip(cache.path, before, after) == 2
     else:
         data = Path(cache.path).read_bytes()
-        # The table's row has the documents behind; the index has not.
+        # In the table's row the persona and the documents stand before it; the index has none of them.
         at = (
             data.rfind(before)
             if (b"busy" in data[data.rfind(before) - 200 : data.rfind(before)]) == (where == "table")

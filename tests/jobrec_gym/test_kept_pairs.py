@@ -147,7 +147,7 @@ def test_what_was_prepared_is_not_computed_again(market, kept_up_to):
     assert env.reward_model.simulator is simulator
     compute = simulator._kept._compute = Counted()
     env.reset(seed=0)
-    for n_pairs in (1, 1 + 7, 1 + 7, 1 + 7):  # the first by itself: most of the cost is the others', should it go on
+    for n_pairs in (1, 1 + 7, 1 + 7, 1 + 7):  # the others cost most, and are computed only if the episode goes on
         env.step(3)
         assert compute.n_pairs == n_pairs
 

@@ -605,7 +605,7 @@ def test_after_a_kill_nothing_answered_is_paid_again_and_nothing_is_lost(context
         assert len(kept) >= 10
         (calls,) = results_of([second], queue)
         wanted = 48
-        # By whom: a call of the first process may have come to the server's ears only behind its end.
+        # Counted by key, because a call of the first process may reach the server only after that process has ended.
         assert calls == wanted - len(kept) == fake.keys.count("Bearer second")
         # Only what was under way when the process died, two calls at most, was asked twice.
         assert fake.calls - len(set(fake.asked())) <= 2

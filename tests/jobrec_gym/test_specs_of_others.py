@@ -21,7 +21,7 @@ class Answers:
 
 
 class Unbound:
-    """None."""
+    """Not a simulator, because it lacks `bind`."""
 
     made = 0
 

@@ -461,7 +461,7 @@ DRILLS: dict[str, tuple[type[Drill], int]] = {
 
 
 def sizes(n_kills: int) -> dict[str, list[tuple[int, int]]]:
-    """Of each drill the numbers of first kills and how many follow each other in one."""
+    """The parts of each drill: the number of a part's first kill, and how many kills the part has."""
     total = sum(share for _, share in DRILLS.values())
     found = {}
     for name, (_, share) in DRILLS.items():
@@ -505,7 +505,7 @@ def drill(
                 n_of_it = made.kills
                 if cls.ends and n_of_it:
                     _whole(made, nursery, place)
-                # One that was done before the first kill is looked at, too: what it asked is its own.
+                # Compared even if it ended before its first kill. Otherwise its questions would count for the next one.
                 if cls.ends and (unlike := difference(right, made.left(place))):
                     raise Wrong(f"another result after {n_of_it} kills: {unlike}")
                 made.kills = 0

@@ -140,7 +140,7 @@ class Overrides(Kind):
 
     @staticmethod
     def _small(words: Sequence[str]) -> list[str]:
-        """Sizes of a small run, but for those that what the words name does not have."""
+        """Sizes of a small run. Those of a market or agent that the words replace are left out: it may lack them."""
         other = {word.partition("=")[0].lstrip("+~") for word in words}
         fixed = bool(other & {"market", "setting", "experiment"})
         return [
@@ -150,7 +150,7 @@ class Overrides(Kind):
         ]
 
     def explained(self, error: BaseException) -> bool:
-        """What the command tells in one line, in words of its own: not those that it has to call unexplained."""
+        """Whether the command's one line explains the error, and does not send the user to ``debug=true``."""
         if isinstance(error, SystemExit):
             return isinstance(error.code, str) and error.code.startswith("error: ")
         return _is_of_a_user(error) and "(debug=true shows where)" not in in_one_line(error)

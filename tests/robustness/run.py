@@ -150,7 +150,7 @@ def _environment() -> dict[str, str]:
 
 
 def parts(n_inputs: int, n_kills: int, n_answers: int, only: Sequence[str]) -> list[tuple[str, int, int]]:
-    """What there is to do, a part each: name, first number, last number but one."""
+    """What there is to do, in parts: the name, the first number, and the number after the last."""
     total = sum(share for _, share in SHARES.values())
     found = []
     for name, (_, share) in SHARES.items():

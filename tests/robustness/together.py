@@ -25,7 +25,7 @@ from jobrec_gym.simulators.cache import ShortAnswer
 
 ROOT = Path(__file__).parents[2]
 N_PEOPLE, N_JOBS, CAP = 12, 30, 100
-_MANY = 10_000  # answers, from which on there are more pairs
+_MANY = 10_000  # for more answers than this the market has ten times as many applicants
 _BUDGET = {"max_calls": CAP, "name": "capped", "on_reached": "cosine"}
 
 

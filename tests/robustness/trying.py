@@ -154,11 +154,11 @@ def write_files(folder: Path, files: Files) -> None:
 def is_own(error: BaseException, names_file: str = "no", place: str = "") -> bool:
     """Whether an error is one that the project means to raise.
 
-    It is one line, and no long one where it is about a file, of which a user has written nothing. It is of a class of
-    the project; or a ``ValueError``, ``TypeError``, ``LookupError``, ``RuntimeError`` or ``OSError`` that a line of the
-    project raises, and names the argument in backticks, or the file; or it is the system's word on a file by its name
-    (``FileNotFoundError``), or Python's on the arguments of a call. Where a file is read it names the file, as far as
-    ``names_file`` says.
+    It is one line. Where it is about a file it is also a short one, because the user did not type what the file holds.
+    It is of a class of the project; or a ``ValueError``, ``TypeError``, ``LookupError``, ``RuntimeError`` or
+    ``OSError`` that a line of the project raises, and names the argument in backticks, or the file; or it is the
+    system's word on a file by its name (``FileNotFoundError``), or Python's on the arguments of a call. Where a file is
+    read it names the file, as far as ``names_file`` says.
 
     Args:
         error: What was raised.

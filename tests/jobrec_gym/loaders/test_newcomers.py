@@ -73,7 +73,7 @@ def test_new_people_have_the_vectors_that_loading_them_from_a_file_gives(market,
 
 
 def words(profile):
-    """What a profile says, its skills in any order: that of a vocabulary, which grows at its end."""
+    """A profile with its skills as sets. Their order is that of the vocabulary, to whose end newcomers add words."""
     return dataclasses.replace(profile, hard_skills=set(profile.hard_skills), soft_skills=set(profile.soft_skills))
 
 
