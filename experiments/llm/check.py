@@ -441,19 +441,19 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
         n = "-" if part is None else part["n"]
         add(f"same decision, {words}", part, "same_decision", n, ".1%")
         if part is not None and part["probability_change"] is not None:
-            add("  mean change of probability", part, "probability_change", n)
+            add(f"  mean change of probability, {words}", part, "probability_change", n)
     injection = result["injection"]
     attacks = "-" if injection is None else f"{injection['n']} ({injection['n_attacks']} attacks)"
     add("decisions moved up by injection", injection, "moved", attacks, ".1%")
     if injection is not None and injection["probability_change"] is not None:
-        add("  mean change of probability", injection, "probability_change", attacks, "+.3f")
+        add("  mean change of probability by injection", injection, "probability_change", attacks, "+.3f")
     for kind in _SWAPS:
         part = None if result["identity"] is None else result["identity"][kind]
         n = "-" if part is None else part["n"]
         add(f"another decision, {kind} swapped", part, "decision_changes", n, ".1%")
-        add("  range of reward", part, "reward_range", n)
+        add(f"  range of reward, {kind} swapped", part, "reward_range", n)
         if part is not None and part["probability_range"] is not None:
-            add("  range of probability", part, "probability_range", n)
+            add(f"  range of probability, {kind} swapped", part, "probability_range", n)
         for name, less in ({} if part is None else part["less_the_mean"]).items():
             add(f"  mean reward of {name}, less that of all", less, "reward", n, "+.3f")
     cost = result["cost"]

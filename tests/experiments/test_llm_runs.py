@@ -309,6 +309,8 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so(few_attacks)
     assert names["mean_reward"]["Jamal Jones"] < names["mean_reward"]["Emily Walsh"]
     assert names["less_the_mean"]["Jamal Jones"]["reward_interval"][1] < 0
     assert result["identity"]["ages"]["probability_range"] < 0.1, "one thing is swapped at a time"
+    labels = [row[0] for row in check._table(result)]
+    assert len(set(labels)) == len(labels), "a page names a row by its label"
 
 
 def test_the_check_of_failures_counts_them(few_attacks):
