@@ -347,10 +347,10 @@ class GaussianProcess(nn.Module):
     ) -> th.Tensor:
         """Values (n, k) of candidates for exploration: mean rewards plus `bonus` times their spreads.
 
-        With `spike_slab` the mean is computed with a drawn factor (:meth:`drawn_factor`). The agent thus acts on the
-        reversed prior as often as a negative factor is likely (Thompson, "On the likelihood that one unknown
-        probability exceeds another", Biometrika 1933). With the expected factor it would never do so while that factor
-        is above 0. It would choose only candidates with a high prior mean, and learn little about the others.
+        With `spike_slab` and `draw_factor` the mean is computed with a drawn factor (:meth:`drawn_factor`). The agent
+        thus acts on the reversed prior as often as a negative factor is likely (Thompson, "On the likelihood that one
+        unknown probability exceeds another", Biometrika 1933). With the expected factor it would never do so while that
+        factor is above 0. It would choose only candidates with a high prior mean, and learn little about the others.
 
         Args:
             state: (n, d_s).

@@ -134,7 +134,7 @@ def write_report(
             agents=[
                 {
                     "label": label,
-                    "words": agent_in_words(over_seeds(members)),
+                    "words": agent_in_words(over_seeds(members), members[0].summary.get("pretrain")),
                     "seeds": ", ".join(str(run.summary["seed"]) for run in members),
                     "command": command_of(members),
                     "folders": [str(run.folder) for run in members],

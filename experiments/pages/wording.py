@@ -64,8 +64,8 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
     )
 
 
-def agent_in_words(config: Mapping[str, Any]) -> str:
-    """The agent in words: its class, its reward, and its pre-training."""
+def agent_in_words(config: Mapping[str, Any], pretrained: Mapping[str, Any] | None) -> str:
+    """The agent in words: its class, its reward, and its pre-training, as the summary of a run says what it was."""
     algo = config["algo"]
     name = _class_of(algo["_target_"])
     if name in _OPPONENTS:
@@ -75,10 +75,9 @@ def agent_in_words(config: Mapping[str, Any]) -> str:
         n = algo["planning_steps"]
         who += f", {n} planning step{'' if n == 1 else 's'} for each real one" if n else ", no planning"
         who += f", features {(algo.get('policy_kwargs') or {}).get('features', 'concat')}"
-    if config["pretrain"]["epochs"]:
-        pretrain = config["pretrain"]
-        pairs = pretrain["dataset"] or f"{pretrain['n_pairs']:,} cosine rewards"
-        who += f", pre-trained on {pairs} ({pretrain['epochs']} epochs)"
+    if pretrained:
+        pairs = config["pretrain"]["dataset"] or f"{pretrained['n_pairs']:,} cosine rewards"
+        who += f", pre-trained on {pairs} ({pretrained['epochs']} epochs)"
     return f"{who}; {reward_in_words(config)}"
 
 

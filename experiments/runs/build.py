@@ -65,7 +65,7 @@ _NUMBERS = (
 """Entries of a run's config that are whole numbers, with the smallest and the largest."""
 
 _SECTIONS = ("market", "env", "reward", "simulator", "algo", "pretrain", "evaluation")
-_OPTIONAL = ("checkpoint_interval",)
+_OPTIONAL = ("checkpoint_interval", "pretrain.n_pairs")
 _OF_THE_VECTOR = ("id", "n_envs", "max_episode_steps")
 _STATIC = "JobRec-v0"
 _KINDS = {_STATIC: JobRecVectorEnv, CAREER: JobRecCareerVectorEnv}
@@ -141,17 +141,17 @@ class Pretraining:
     """What an agent learns from cosine rewards before its first interaction; see ``conf/train.yaml``.
 
     Attributes:
-        epochs: How often the agent sees the pairs; 0 for no pre-training.
+        epochs: How often the agent sees the pairs, but see ``n_pairs``; 0 for no pre-training.
         dataset: A file of ``experiments.make_dataset``; ``None`` if pairs are drawn.
-        n_pairs: How many pairs are drawn. If the market has fewer, all are drawn, and the agent sees them more often:
-            ``n_pairs * epochs`` in all.
+        n_pairs: How many pairs are drawn. If the market has fewer, all are drawn, and there are more epochs, so that
+            there are as many updates. ``None`` draws all, and leaves the epochs as they are.
         scale: Scale of their rewards, see :func:`~experiments.runs.datasets.cosine_pairs`.
         seed: Seed of the draw.
     """
 
     epochs: int
     dataset: str | None
-    n_pairs: int
+    n_pairs: int | None
     scale: PretrainScale
     seed: int
 

@@ -44,6 +44,7 @@ from experiments.runs.sweeps import tell_sweep
 __all__ = ["command", "in_one_line", "plain_command"]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_FINISHED = "the runs that are finished"
 _OF_A_USER = (ValueError, TypeError, LookupError, ImportError, OSError)
 """Errors whose message alone says what is wrong. Any other is an error of the code, for which the place matters."""
 
@@ -344,9 +345,8 @@ def _in_two_lines(stopped: Interrupted, arguments: Sequence[str]) -> str:
     """One line that says what a stopped command has kept, and one with the command that continues."""
     kept = stopped.kept
     if any(argument in ("-m", "--multirun") for argument in arguments):
-        kept = ", and ".join(
-            filter(None, ["the runs that are finished", kept or "a checkpoint of each run that was learning"])
-        )
+        kept = kept or "a checkpoint of each run that was learning"
+        kept = kept if kept.startswith(_FINISHED) else f"{_FINISHED}, and {kept}"
     again = [argument for argument in arguments if argument.partition("=")[0] != "resume"]
     command = shlex.join(["python", "-m", _name_of_the_program(), *again, *stopped.goes_on])
     return f"{stopped}; kept: {kept or 'nothing'}\n{'go on' if kept else 'again'}: {command}"

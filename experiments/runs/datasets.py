@@ -25,7 +25,7 @@ Dataset = dict[str, NDArray[Any]]
 
 def cosine_pairs(
     market: LabourMarket,
-    n_pairs: int,
+    n_pairs: int | None,
     seed: int = 0,
     split: Split = "train",
     job_split: Split = "train",
@@ -35,7 +35,7 @@ def cosine_pairs(
 
     Args:
         market: The market from which pairs are drawn.
-        n_pairs: How many pairs; all that exist if there are fewer.
+        n_pairs: How many pairs; all that exist if there are fewer, and for ``None``.
         seed: Equal seeds give equal pairs.
         split: Which applicants.
         job_split: Which jobs.
@@ -51,11 +51,11 @@ def cosine_pairs(
     """
     if scale not in get_args(PretrainScale):
         raise ValueError(f"`scale` must be one of {get_args(PretrainScale)}, got {scale!r}.")
-    if n_pairs < 1:
+    if n_pairs is not None and n_pairs < 1:
         raise ValueError(f"`n_pairs` must be at least 1, got {n_pairs}.")
     applicants, jobs = market.applicants.rows(split), market.jobs.rows(job_split)
     n_all = len(applicants) * len(jobs)
-    picked = np.random.default_rng(seed).choice(n_all, size=min(n_pairs, n_all), replace=False, shuffle=True)
+    picked = np.random.default_rng(seed).choice(n_all, size=min(n_pairs or n_all, n_all), replace=False, shuffle=True)
     applicant_id, job_id = applicants[picked // len(jobs)], jobs[picked % len(jobs)]
     cosine = market.cosine(applicant_id, job_id)
     if scale == "opposite":

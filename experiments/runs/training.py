@@ -231,13 +231,14 @@ def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
 def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
     """Pre-trains, and writes the losses to ``record``.
 
-    A market can have fewer pairs than were to be drawn. Then they are seen more often. Otherwise the agent would make
-    too few updates to learn anything.
+    A market can have fewer pairs than were to be drawn. Then there are more epochs, so that there are as many updates.
     """
     options, n_pairs = setup.pretraining, len(dataset["reward"])
     epochs = options.epochs
-    if options.dataset is None and n_pairs < options.n_pairs:
-        epochs = math.ceil(epochs * options.n_pairs / n_pairs)
+    if options.dataset is None and options.n_pairs is not None and n_pairs < options.n_pairs:
+        batch_size = getattr(model, "batch_size", 1)
+        wanted, there = (math.ceil(n / batch_size) for n in (options.n_pairs, n_pairs))
+        epochs = round(epochs * wanted / there)
         _log.info("only %s pairs for pre-training: %s epochs in place of %s", f"{n_pairs:,}", epochs, options.epochs)
     losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(setup.progress_bar))
     write_json(record, {"n_pairs": n_pairs, "epochs": epochs, **losses})

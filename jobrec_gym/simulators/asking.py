@@ -251,7 +251,7 @@ class Asker(Shared):
                     raise error
             return {key: future.result() if future.done() else late for key, future in futures.items()}
         finally:
-            # A running call goes on until its own time-out, without retries; its answer is kept.
+            # A running call goes on until its own time-out; its answer is kept. No other call begins.
             batch.over.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -295,7 +295,7 @@ class Asker(Shared):
             if found:
                 return Outcome(found[key].status, found[key], cached=True)
             if time.monotonic() + pause > batch.deadline or batch.over.wait(pause):
-                return Outcome("timeout", reason="another process was asked to answer it and has not")
+                return Outcome("timeout", reason="another process was asked to answer it, and had not in time")
             pause = min(1.5 * pause, longest)
         answered = False
         try:
@@ -312,6 +312,8 @@ class Asker(Shared):
         most_tokens, most_cost = chat.bounds(messages)
         pause = self._retries.wait
         for left in range(self._retries.attempts, -1, -1):
+            if batch.over.is_set():
+                return Outcome("timeout", reason="nobody waited for it any more")
             reservation = self._reserve(key, batch, most_tokens, most_cost)
             if isinstance(reservation, BudgetReached):
                 return Outcome("budget", reason=str(reservation), budget=reservation)

@@ -256,5 +256,7 @@ def test_seeds_of_a_group_stand_together_and_a_maker_has_its_class():
 
     assert over_seeds([Run(None, config, {}) for config in configs])["simulator"]["seed"] == "0, 1"
     reward = {"_target_": "jobrec_gym.VectorCosineReward", "scale": "unit"}
-    config = {**configs[0], "pretrain": {"epochs": 0}, "reward": reward}
-    assert agent_in_words(config).startswith("DynaQ.plus; paid the cosine")
+    config = {**configs[0], "pretrain": {"dataset": None, "n_pairs": 100_000, "epochs": 2}, "reward": reward}
+    assert agent_in_words(config, None).startswith("DynaQ.plus; paid the cosine")
+    words = agent_in_words(config, {"n_pairs": 3_360, "epochs": 59})
+    assert words.startswith("DynaQ.plus, pre-trained on 3,360 cosine rewards (59 epochs); paid the cosine")

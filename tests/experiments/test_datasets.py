@@ -102,8 +102,10 @@ def test_a_run_pretrains_with_the_pair_features_that_it_shows(small, tmp_path, m
     np.testing.assert_array_equal(shown[0]["pairs"], wanted)
 
 
-def test_a_small_market_pretrains_for_as_many_updates_as_a_large_one(run):
-    """Two epochs over its 3,360 pairs would be 105 updates."""
+def test_a_small_market_pretrains_for_as_many_updates_as_a_large_one(run, monkeypatch):
+    """Two epochs over its 3,360 pairs would be 106 updates."""
+    updates, update = [], DynaQ._update_offline
+    monkeypatch.setattr(DynaQ, "_update_offline", lambda self, *batch: (updates.append(batch), update(self, *batch))[1])
     summary = run(
         *("algo=dynaq_tuned", "algo.policy_kwargs.features=blockwise", "algo.policy_kwargs.net_arch=[128,128]"),
         *("algo.batch_size=64", "algo.learning_starts=0"),
@@ -112,7 +114,27 @@ def test_a_small_market_pretrains_for_as_many_updates_as_a_large_one(run):
     )
 
     assert (summary["pretrain"]["n_pairs"], summary["pretrain"]["epochs"]) == (3_360, 20)
+    assert len(updates) == 20 * 53 and abs(len(updates) - 2 * 525) <= 10, "a large market makes 525 an epoch"
     assert summary["held_out"]["score"] > 0.9 * summary["references"]["cosine"]["score"]
+
+
+@pytest.mark.parametrize(
+    ("n_pairs", "batch_size", "epochs"),
+    [
+        (3_361, 64, 2),  # a pair too few is no reason for another epoch
+        (6_720, 64, 4),
+        (33_600, 5_000, 14),  # 7 batches against one
+        ("null", 64, 2),
+    ],
+)
+def test_epochs_rise_only_as_far_as_updates_are_missing(run, monkeypatch, n_pairs, batch_size, epochs):
+    monkeypatch.setattr(DynaQ, "pretrain", lambda self, data, **kwargs: {"loss": 0.0, "model_loss": 0.0})
+    summary = run(
+        *("algo=dynaq_tuned", f"algo.batch_size={batch_size}", f"pretrain.n_pairs={n_pairs}", "pretrain.epochs=2"),
+        *("market=recorded", "simulator=recorded", "reward=llm", "total_timesteps=0"),
+    )
+
+    assert (summary["pretrain"]["n_pairs"], summary["pretrain"]["epochs"]) == (3_360, epochs)
 
 
 def test_a_file_with_vectors_pretrains_as_it_is(small, tmp_path):

@@ -17,6 +17,7 @@ from commands import begin_command
 from fake_llm import decides, serving, waits
 
 import experiments
+from experiments.runs.command import _in_two_lines
 from experiments.runs.folders import lock_run
 from experiments.runs.interrupts import Interrupted, held, interruptible
 from experiments.runs.recording import InteractionRecorder, LearningCurve
@@ -142,6 +143,20 @@ def test_a_ranking_says_where_the_people_are_that_it_has_ranked(tmp_path):
     assert how.startswith("go on: python -m experiments.rank market=default")
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("", "the runs that are finished, and a checkpoint of each run that was learning"),
+        ("a file", "the runs that are finished, and a file"),
+        ("the runs that are finished, in runs/career/quick", "the runs that are finished, in runs/career/quick"),
+    ],
+)
+def test_a_sweep_says_once_that_finished_runs_are_kept(kept, said):
+    first, second = _in_two_lines(Interrupted(signal.SIGINT, kept), ["-m", "seed=0,1"]).splitlines()
+    assert first == f"stopped by Ctrl-C; kept: {said}"
+    assert second.startswith("go on: python -m ") and second.endswith(" -m seed=0,1")
+
+
 def test_a_check_says_where_the_answers_are_that_were_paid_for(tmp_path):
     stopped = threading.Event()
     with serving(lambda body, number: decides("apply") if number <= 8 else waits(stopped, decides("apply"))) as fake:
@@ -154,6 +169,7 @@ def test_a_check_says_where_the_answers_are_that_were_paid_for(tmp_path):
             "simulator.cache=answers.sqlite",
             "simulator.calls.concurrency=1",
             "simulator.calls.timeout=2",
+            "simulator.retries.wait=60",
         )
         kept, how = stopped_once(process, lambda: fake.calls > 8, signal.SIGTERM)
         stopped.set()

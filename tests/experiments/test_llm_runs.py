@@ -22,7 +22,7 @@ from experiments.llm import check
 from experiments.llm.serve import serve
 from experiments.llm.weights import SMOLLM2, fetch_smollm2
 from experiments.runs import build
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, commit_of_checkout
 from experiments.runs.recording import LearningCurve, read_rows
 from jobrec_gym import LLMSimulator, load_market
 from jobrec_gym.simulators.base import DECISIONS
@@ -262,7 +262,10 @@ def test_the_check_says_what_it_will_take_before_it_asks(tmp_path, few_attacks):
 
 def test_the_file_of_a_check_has_the_table_that_is_printed(tmp_path):
     done = run_command("llm.check", "n_matches=20", "n_sample=50", f"hydra.run.dir={tmp_path}")
-    (table,) = json.loads((tmp_path / "check.json").read_text())["tables"]
+    content = json.loads((tmp_path / "check.json").read_text())
+    assert content["commit"] == commit_of_checkout()
+    assert content["separation"]["auc"] > 0.5
+    (table,) = content["tables"]
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "AUC, own occupation against another family" in [row[0] for row in table["rows"]]
     assert all(" ".join(" ".join(row).split()) in lines for row in table["rows"])

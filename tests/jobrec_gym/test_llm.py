@@ -24,6 +24,7 @@ import jobrec_gym
 from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.simulators import asking
 from jobrec_gym.simulators.base import DECISIONS, make_simulator
+from jobrec_gym.simulators.budget import Spending
 from jobrec_gym.simulators.llm import (
     Budget,
     BudgetReached,
@@ -414,6 +415,46 @@ def test_policies_on_budget(market, policy):
         # What was paid is kept: it is answered without a call.
         known = AnswerCache(bound.simulator.cache.path).summary()[0]["answers"]
         assert known == 5
+
+
+@pytest.mark.parametrize("waits_for", ["the answer of another process", "a running call to leave room in the budget"])
+def test_after_an_interrupt_nothing_waits_and_nothing_is_asked(market, tmp_path, monkeypatch, waits_for):
+    waited, done = threading.Event(), threading.Event()
+
+    def full(*_, **__):
+        waited.set()
+        raise BudgetReached("calls", 1, Spending(1, 0, 0.0), pending=True)
+
+    def refused(self, *args, claim=AnswerCache.claim):
+        taken = claim(self, *args)
+        if not taken:
+            waited.set()
+        return taken
+
+    def interrupted(*_, **__):
+        assert waited.wait(600)
+        raise KeyboardInterrupt
+
+    with serving(lambda body, number: waits(done, decides("apply"))) as fake:
+        first, second = (simulator(fake, cache=tmp_path / "answers.sqlite").bind(market) for _ in range(2))
+        asks = threading.Thread(target=first.feedback, args=ids((0, 0)))
+        asks.start()
+        while not fake.calls:
+            time.sleep(0.01)
+        there = set(threading.enumerate())
+        monkeypatch.setattr(asking, "wait", interrupted)
+        if waits_for.startswith("a running call"):
+            monkeypatch.setattr(asking.Ledger, "reserve", full)
+        else:
+            monkeypatch.setattr(AnswerCache, "claim", refused)
+        with pytest.raises(KeyboardInterrupt):
+            second.feedback(*ids((0, 0)) if waits_for.startswith("the answer") else ids((1, 1)))
+        for thread in set(threading.enumerate()) - there:
+            thread.join(60)
+            assert not thread.is_alive()
+        done.set()
+        asks.join()
+        assert fake.calls == 1
 
 
 def test_a_retry_is_a_call_of_the_budget(market):
