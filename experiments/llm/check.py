@@ -87,7 +87,8 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: {error}") from error
     path = Path(HydraConfig.get().runtime.output_dir) / "check.json"
     header, rows = ["measure", "value", "95 % interval", "n"], _table(result)
-    write_json(path, {**result, "commit": commit_of_checkout(), "tables": [{"header": header, "rows": rows}]})
+    named = [[row[0].strip(), *row[1:]] for row in rows]  # printed ones are indented
+    write_json(path, {**result, "commit": commit_of_checkout(), "tables": [{"header": header, "rows": named}]})
     print(f"{result['simulator']} on market {market.name!r}\n")
     print(format_table(header, rows))
     where = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
