@@ -421,7 +421,7 @@ def test_figures_in_sentences_are_those_of_their_results_file():
             assert re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", paragraph), f"{where}: {figure} is not said"
             (found,) = (one for one in json.loads(file.read_text())["tables"] if one["header"][0] == table)
             (cells,) = (cells for cells in found["rows"] if cells[0] == row)
-            measured = float(dict(zip(found["header"], cells, strict=True))[column].split()[0])
+            measured = float(dict(zip(found["header"], cells, strict=True))[column].split()[0].rstrip("%"))
             if not figure.startswith("-"):
                 measured = abs(measured)  # "falls by .07"
             digits = len(figure.partition(".")[2])
