@@ -280,10 +280,15 @@ class GaussianProcess(nn.Module):
         are thus spread as evenly as possible, and are the same when a run continues from a checkpoint. Without
         `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
         """
-        if not (self.spike_slab and self.draw_factor):
+        if not self._draws:
             return self.factor()[0]
         level = _GOLDEN * (self._n_rewards + 1) % 1.0
         return self._believed().quantile(level)
+
+    @property
+    def _draws(self) -> bool:
+        """Whether exploration acts on a drawn factor; the factors of sources are not drawn."""
+        return self.spike_slab and self.draw_factor and self.sources is None
 
     def _believed(self) -> Beliefs:
         """What the rewards say about factors and weights."""
@@ -358,8 +363,7 @@ class GaussianProcess(nn.Module):
             pairs: (n, k, p); None if observations have none.
             bonus: Multiple of the spread; 0 for expected rewards.
         """
-        draws = self.spike_slab and self.draw_factor and self.sources is None and bonus
-        drawn = self.drawn_factor() if draws else None
+        drawn = self.drawn_factor() if self._draws and bonus else None
         mean, spread = self._scored(state, candidates, pairs, bonus > 0, drawn)
         return mean + bonus * spread if bonus else mean
 

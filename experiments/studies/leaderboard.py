@@ -243,8 +243,13 @@ def page_of(text: str, rows: Sequence[Row]) -> str:
 
 def _command_of(whole: str, setting: str, learner: str) -> str:
     """The command for one learner in one setting, from a command for many."""
-    of_many = ("learners=", "settings=", "+only_in.", "draw=", "folder=")
-    words = [word for word in whole.split() if not word.startswith(of_many)]
+    of_many = ("learners=", "settings=", "only_in.", "+only_in.", "draw=", "folder=", "n_jobs=", "progress_bar=")
+    own = f"only_in.{setting}="  # it may let a learner in that the preset leaves out
+    words = [
+        f"{own}[{learner}]" if word.startswith(own) else word
+        for word in whole.split()
+        if word.startswith(own) or not word.startswith(of_many)
+    ]
     if setting != "onet":  # the only one whose market is not shipped
         words = [word for word in words if not word.startswith("path=")]
     return " ".join([*words, f"learners=[{learner}]", f"settings=[{setting}]"])

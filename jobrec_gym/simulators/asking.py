@@ -87,12 +87,14 @@ class _Batch:
         owner: Who claims them in the cache.
         deadline: When the caller waits no longer, on the monotonic clock.
         over: Set once the caller has stopped waiting. What is under way then ends without a further call.
+        hopeless: The error of a question that has shown that no call can succeed; none or a few.
     """
 
     def __init__(self, seconds: float):
         self.owner = uuid.uuid4().hex
         self.deadline = time.monotonic() + seconds
         self.over = threading.Event()
+        self.hopeless: list[ModelUnusable] = []
 
 
 class Asker(Shared):
@@ -236,13 +238,11 @@ class Asker(Shared):
 
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
         chat = self._model()
-        hopeless: list[ModelUnusable] = []
         batch = _Batch(self._calls.batch_timeout)
         pool = ThreadPoolExecutor(min(self._calls.concurrency, len(missing)), thread_name_prefix="ask")
         try:
             futures = {
-                key: pool.submit(self._ask_unless, hopeless, chat, key, question, batch)
-                for key, question in missing.items()
+                key: pool.submit(self._ask_unless, chat, key, question, batch) for key, question in missing.items()
             }
             wait(futures.values(), timeout=self._calls.batch_timeout, return_when=FIRST_EXCEPTION)
             late = Outcome("timeout", reason=f"not answered in the batch's {self._calls.batch_timeout:g} seconds")
@@ -277,14 +277,14 @@ class Asker(Shared):
                 self._chat = chat
             return self._chat
 
-    def _ask_unless(self, hopeless: list[ModelUnusable], *of_question: Any) -> Outcome:
+    def _ask_unless(self, chat: ChatModel, key: str, question: Question, batch: _Batch) -> Outcome:
         """Asks, in a thread. If another question of the batch has shown that no call can succeed, it raises instead."""
-        if hopeless:
-            raise hopeless[0]
+        if batch.hopeless:
+            raise batch.hopeless[0]
         try:
-            return self._ask_one(*of_question)
+            return self._ask_one(chat, key, question, batch)
         except ModelUnusable as error:
-            hopeless.append(error)
+            batch.hopeless.append(error)
             raise
 
     def _ask_one(self, chat: ChatModel, key: str, question: Question, batch: _Batch) -> Outcome:

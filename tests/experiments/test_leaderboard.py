@@ -9,7 +9,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 import experiments
 from experiments.runs.folders import RunError
-from experiments.studies.leaderboard import COLUMNS, page_of, read_rows, rows_of, update
+from experiments.studies.leaderboard import COLUMNS, _command_of, page_of, read_rows, rows_of, update
 
 ROOT = Path(experiments.__file__).parents[1]
 FILE, PAGE = ROOT / "docs" / "results" / "leaderboard.csv", ROOT / "docs" / "leaderboard.md"
@@ -38,6 +38,19 @@ def test_a_row_says_which_command_makes_it_alone():
 
     assert rows["profile", "gp"] == "python -m experiments.coldstart preset=full learners=[gp] settings=[profile]"
     assert "path=db_29_3_text.zip" in rows["onet", "gp"]
+
+
+def test_the_command_of_a_row_leaves_out_other_settings_and_how_it_was_run():
+    whole = (
+        "python -m experiments.coldstart preset=full only_in.board=[a,b] +only_in.profile=[a] learners=[a,b] n_jobs=2"
+    )
+
+    assert _command_of(whole, "board", "b") == (
+        "python -m experiments.coldstart preset=full only_in.board=[b] learners=[b] settings=[board]"
+    )
+    assert _command_of(whole, "profile", "a") == (
+        "python -m experiments.coldstart preset=full learners=[a] settings=[profile]"
+    )
 
 
 @pytest.fixture
