@@ -13,7 +13,7 @@ ECOSYSTEM := .venv-ecosystem
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-install: $(STAMP)  ## .venv with everything, at the tried versions
+install: $(STAMP)  ## .venv with the extra all and the tools for tests and docs, at the tried versions
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -669,8 +669,9 @@ class CandidateAlgorithm(DQN):
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Save everything that :meth:`load_checkpoint` needs to go on as if the run had not been stopped.
 
-        The folder holds the model, the replay, random states, and the result of the environments' `get_state()`. It is
-        replaced as a whole, so an old checkpoint is never lost.
+        The folder holds the model, the replay, random states, and the result of the environments' `get_state()`. A new
+        checkpoint replaces the old one as a whole, once everything is written. If writing stops before that, the old
+        one is still there.
 
         Args:
             folder: Where the checkpoint is written.

@@ -49,7 +49,8 @@ class DynaQ(CandidateAlgorithm):
     2018, section 8.8) a Q-value is the world model's reward of a candidate plus gamma times the value of the next
     state. The Q-network learns only the value of the next state, by the same updates without the reward. The next
     decision therefore uses all that the model has learned from the last reward. At `gamma=0` Q is the model's reward:
-    planning is exact, and the Q-network is not updated.
+    planning is exact, and the Q-network is not updated. It is not updated with `world_model="transitions"` either,
+    because that model has a table of the values of next states.
 
     The target of a terminated transition is its reward alone; the target of a truncated one includes the value of the
     next step. With n environments, each vector step is followed by n direct, n model and n * `planning_steps` planning
@@ -80,9 +81,11 @@ class DynaQ(CandidateAlgorithm):
             number, give its parts. A transition that lacks a component whose weight is not 0 is left out.
         action_features: For id observations: (n_actions, d_a), or the path of an .npy file. By default it is the
             environment's attribute `action_features`. A saved agent holds the path and a checksum, never the values.
-        pair_features: A function for `planning_source="crossed"` that gives the entry `pairs` of pairs that nobody was
-            shown: (n,) applicant ids as in `info["applicant_id"]`, (n,) candidate ids -> (n, p). By default it is the
-            environment's method `pair_features`. It is not saved with the agent.
+        pair_features: A function that gives the entry `pairs` of pairs that nobody was shown. Applicant ids are those
+            of `info["applicant_id"]`. For `planning_source="crossed"` it takes (n,) applicant ids and (n,) candidate
+            ids, and returns (n, p). For `world_model="transitions"` it takes applicant ids (n, 1), candidate ids (n, k)
+            and an imagined `progress` (n, 1, m), and returns (n, k, p). By default it is the environment's method
+            `pair_features`. It is not saved with the agent.
         world_model: `"network"` (one, or an ensemble), `"gaussian_process"` (exact Bayesian regression), or
             `"transitions"`, which also learns how the entry `progress` changes and when an applicant leaves.
         world_model_kwargs: `n_members`, `net_arch` (the policy's by default), ..., see
@@ -199,7 +202,8 @@ class DynaQ(CandidateAlgorithm):
         It begins with a prior: jobs that are more similar to the applicant, block by block, earn more. A Gaussian
         process learns rewards and how far to trust the prior, and plans at decision time. If the observation has
         `pairs`, the agent expects them to say more than similarities do, and explores less. If the observation has
-        `progress`, answers move the applicant. The agent then also learns how `progress` changes, and plans ahead.
+        `progress`, answers move the applicant. A :class:`~dynaq_algo.transition_model.TransitionModel` then takes the
+        place of the Gaussian process: it learns rewards and how `progress` changes, and the agent plans ahead.
 
         Args:
             env: As for the class.

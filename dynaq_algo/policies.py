@@ -104,7 +104,8 @@ class CandidatePolicy(BasePolicy):
             world_model: A model with `score(state, candidates, pairs, with_spread)` and `explore(state, candidates,
                 pairs, bonus)`. It is not part of the policy's own state.
             gamma: If given, Q-values are the model's rewards plus `gamma` times the Q-network's value of the next
-                state, which begins at 0. None if the Q-network estimates the whole value.
+                state, which begins at 0. A model that `knows_transitions` has that value, and its gamma, itself. None
+                if the Q-network estimates the whole value.
         """
         # In a tuple, so that torch does not count the model's weights as the policy's own.
         self._plan = (world_model, gamma)

@@ -99,7 +99,8 @@ class TransitionModel(nn.Module):
 
     * each value of those columns of `progress` and `pairs` that have at most 12 values, and each combination of a value
       of `progress` with a value of `pairs`;
-    * the other numbers, among them the block similarities of state and action, and their squares and products;
+    * the block similarities of state and action, the columns of `pairs` that have more than 12 values, and the squares
+      and products of all these;
     * an effect of the action, and a bilinear form of state and action. The bilinear form is the scalar product of
       `rank` *tastes* of the state with `rank` tastes of the action. Each taste is linear in the first principal
       components. The effect and the bilinear form shift the logits of all kinds along one learned direction, which

@@ -1,7 +1,7 @@
 """``python -m experiments.make_vectors``: encodes the words of the embedded taxonomy into the package's vectors.
 
-It writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead and
-fails on a difference.
+It writes ``jobrec_gym/data/vectors.npz``; with ``--check`` it compares instead, and
+fails on a difference that rounding does not explain.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class AllCandidates:
 
 
 class LoggedCandidates:
-    """Candidate sets of a log: one of the sets that the person was shown, drawn uniformly, in the order of the log.
+    """Candidate sets of a log: one of those that the person was shown, drawn uniformly; its jobs keep the log's order.
 
     A set that is larger than ``num_candidates`` is cut to the recommended job and the first others. With ``n_drawn``,
     one job that was recommended to the person is shown among ``n_drawn`` jobs that are drawn at random. An applicant

@@ -124,7 +124,8 @@ class CareerProblem(RecommendationProblem):
         ``steps`` (n,) are the steps of the episodes so far.
 
         Returns:
-            Progress (n, m) and pair features (n, k, q + p); ``None`` in place of one that is not observed.
+            Progress, with a column for each of ``progress_names``, and pair features (n, k, q + p); ``None`` in place
+            of one that is not observed.
         """
         progress = self.dynamics.progress(states)
         if not self.dynamics.pair_names:

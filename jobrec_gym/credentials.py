@@ -113,7 +113,7 @@ def mask(text: str, *known: str | None) -> str:
     Args:
         text: A text of any length; only its first 20,000 characters come back.
         *known: Further keys to mask, whole or in parts, whatever they look like. Keys in environment variables are
-            always masked.
+            masked too if they have at least 8 characters and do not begin with ``/`` or ``~``, as paths do.
 
     Example:
         >>> mask("Incorrect API key provided: sk-proj-0123456789abcdef.")

@@ -229,7 +229,7 @@ def pieces_of_long(encoder: Encoder, texts: Sequence[str]) -> dict[str, list[str
 
 
 def _n_bytes(text: str) -> int:
-    # Tokenizers decompose letters with accents, ligatures and syllables.
+    # Tokenizers decompose ligatures, Korean syllables, and letters that have accents.
     return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode("utf-8", "surrogatepass"))
 
 

@@ -46,7 +46,7 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ObservationForm:
-    """How a decision is shown to an agent. The attributes are arguments of ``JobRec-v0`` with the same names.
+    """How a decision is shown to an agent. All attributes but ``ask_pairs`` are also arguments of ``JobRec-v0``.
 
     Attributes:
         observation: ``"features"`` or ``"ids"``.

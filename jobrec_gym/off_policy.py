@@ -350,7 +350,7 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
 
 
 def pair_numbers(market: LabourMarket, applicant_ids: Ids, job_ids: Ids) -> NDArray[np.float32]:
-    """The inputs of the ridge regression of rewards: cosines of the blocks, and all pair features.
+    """The inputs of the ridge regression of rewards: inner products of the blocks, and the three ``PAIR_FEATURES``.
 
     Args:
         market: The market; ids are rows of its tables.

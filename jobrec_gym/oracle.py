@@ -54,7 +54,7 @@ class CareerOracle:
             most in the next step, which is all that a bandit can learn. ``"cosine"`` takes the most similar job, and
             ``"random"`` any job.
         n_sets: Over how many sampled candidate sets the mean is taken, for each applicant.
-        horizon: Steps of an episode; by default those of the environment's registration.
+        horizon: Steps of an episode; by default the ``max_episode_steps`` that the environment was made with.
         gamma: Discount; 1 for the plain sum of rewards.
         seed: Seed of the choices of ``"random"``.
 

@@ -28,7 +28,7 @@ class AnnealSchedule:
     * ``"two_phase"``: ``start`` until ``switch_at``, then ``end``.
 
     Args:
-        steps: Agent steps until ``end`` is reached; ``"two_phase"`` does not need it.
+        steps: Agent steps until ``end`` is reached; not for ``"two_phase"``, which has ``switch_at`` in its place.
         kind: How the weight falls.
         start: Weight at step 0, in [0, 1].
         end: Weight from ``steps`` on, in [0, 1].

@@ -360,7 +360,7 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
 
 
 class CosineReward(_CosineRewards, _RewardWrapper):
-    """Pays the cosine similarity of applicant and job, in [0, 1] or raw.
+    """Pays the cosine similarity of applicant and job, in [0, 1], raw, or rescaled to feedback.
 
     ``info["reward/cosine"]`` is this reward. The last ``info`` of an episode has its sum, ``episode_sum/cosine``.
 

@@ -125,7 +125,7 @@ def load_dataset(path: str | os.PathLike[str], market: LabourMarket) -> Dataset:
     """The pairs of a file that :func:`save_dataset` wrote.
 
     Raises:
-        ValueError: If there is no such file, it is not whole, or it was made for another market or by another version.
+        ValueError: If there is no such file, it is not whole, it has another format, or it was made for another market.
     """
     try:
         arrays = read_arrays(path)

@@ -138,8 +138,9 @@ def assemble_market(
             decides instead.
         split_by: ``"row"``, or ``"occupation"``: whole occupations are held out, the same on both sides.
         seed: Seed of the choice of held-out rows.
-        applicant_vectors: Vectors of the applicants, if they come with the source; nothing is then encoded.
-        job_vectors: Vectors of the jobs, likewise.
+        applicant_vectors: Vectors of the applicants, if they come with the source; the applicants' skills are then not
+            encoded.
+        job_vectors: Vectors of the jobs, likewise. If both sides come with vectors, nothing is encoded.
         title_vectors: Known vectors of titles, by text. If given, no title is encoded, and other titles have a zero
             row.
         experience_vectors: Known vectors of experience, likewise.

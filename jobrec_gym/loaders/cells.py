@@ -250,7 +250,7 @@ class CellReader:
             )
 
     def seniority(self, cell: Any, where: str, column: str) -> int:
-        """A level from 1 to 5, or 0 for an empty cell; :class:`MarketError` for anything else."""
+        """A level from 1 to 5, or 0 for an empty cell or a word such as ``unknown``; else :class:`MarketError`."""
         if self.is_nothing(cell):
             return 0
         word = str(cell)
@@ -294,10 +294,10 @@ class CellReader:
         except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
-            separators = "`decimal='.'` or `decimal=','` reads thousands' separators as well; "
+            separators = "thousands' separators are read only with `decimal='.'` or `decimal=','`; "
             raise MarketError(
-                f"{where}, column {column!r}: must be a plain number such as 45000, without currency or thousands' "
-                f"separators, or empty; {'' if self._rules.decimal else separators}got {cell!r:.80}."
+                f"{where}, column {column!r}: must be a plain number such as 45000, without currency, or empty; "
+                f"{'' if self._rules.decimal else separators}got {cell!r:.80}."
             )
         return value
 

@@ -42,7 +42,9 @@ def describe_instead(place: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def html_text(text: str) -> str:
-    r"""The text of a piece of HTML, without tags: one line for each paragraph or list entry. Other text stays as it is.
+    r"""The text of a piece of HTML, without tags: one line for each paragraph or list entry.
+
+    Text without tags keeps its words and lines; several blanks become one, and empty lines are left out.
 
     Example:
         >>> html_text("<p>We bake &amp; sell.</p><ul><li>bread<li>cakes</ul>")

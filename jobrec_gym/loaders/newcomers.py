@@ -183,7 +183,10 @@ def _plain(cell: Any) -> Any:
 
 
 def _probe(market: LabourMarket) -> Record:
-    """A job whose vector shows which encoder made it: the one with the most skills among the first jobs."""
+    """A job whose vector shows which encoder made it.
+
+    Among the first 64 jobs it is the one whose smaller block, hard or soft, has the most skills.
+    """
     rows = np.arange(min(len(market.jobs), 64))
     lengths = [getattr(market.jobs, f"{block}_skills").lengths(rows) for block in BLOCKS]
     job = market.job(int(np.argmax(np.minimum(*lengths) * 1000 + sum(lengths))))

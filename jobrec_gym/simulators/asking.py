@@ -295,7 +295,7 @@ class Asker(Shared):
             if found:
                 return Outcome(found[key].status, found[key], cached=True)
             if time.monotonic() + pause > batch.deadline or batch.over.wait(pause):
-                return Outcome("timeout", reason="another process was asked to answer it, and had not in time")
+                return Outcome("timeout", reason="another thread or process was asking, and no answer came in time")
             pause = min(1.5 * pause, longest)
         answered = False
         try:

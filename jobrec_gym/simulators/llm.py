@@ -551,7 +551,7 @@ class LLMSimulator:
 class BoundLLMSimulator(Shared):
     """A language model on one market; made by :meth:`LLMSimulator.bind`.
 
-    Threads may share one, and a copy is the object itself. A pickle holds the answers of this process, but no key.
+    Threads may share one, and a deep copy is the object itself. A pickle holds the answers of this process, but no key.
     """
 
     def __init__(self, simulator: LLMSimulator, market: LabourMarket):

@@ -277,7 +277,7 @@ def _match(
         if sha256_of(row) != sha256[found[row]]:
             raise ValueError(
                 f"{population.keys[row]} of market {name!r} has other texts than when the language model was asked: "
-                'use `market="recorded"`, whose texts are checked.'
+                'use `market="recorded"`, whose texts are checked to be those that the model was shown.'
             )
     return found
 

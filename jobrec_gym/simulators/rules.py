@@ -151,7 +151,7 @@ class RuleSimulator:
 
 
 class BoundRuleSimulator:
-    """The rules on one market; made by :meth:`RuleSimulator.bind`. A copy is the object itself.
+    """The rules on one market; made by :meth:`RuleSimulator.bind`. A deep copy is the object itself.
 
     Attributes:
         draws: Whether there is noise or corruption to draw.
