@@ -267,7 +267,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
     ``JobRec-v0`` with consequences: applicants change with their answers, so gamma, a model of transitions and planning
     matter. The environment asks its simulator itself at each step. Applicants can rise through five levels, earn more
     at higher levels, and leave when they are shown too many jobs that they ignore. The best next recommendation may be
-    a bad step for a career: under a policy that considers only the next reward, applicants stay at the lowest level.
+    a bad step for a career: under a policy that considers only the next reward, applicants climb only by accident.
 
     With the default dynamics, :class:`~jobrec_gym.dynamics.CareerDynamics`:
 

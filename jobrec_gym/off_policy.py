@@ -293,8 +293,8 @@ def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None
         )
     if any(model is not None for model in models):
         raise ValueError(
-            "`judge` takes the place of `reward_model` and `reward_features`, got both: give the judge alone, which "
-            "is not fitted to the answers, or leave it out."
+            "`judge` takes the place of `reward_model` and `reward_features`, got one or both of these beside it: give "
+            "the judge alone, which is not fitted to the answers, or leave it out."
         )
 
 

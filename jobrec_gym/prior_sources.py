@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
-from jobrec_gym.simulators.base import BoundSimulator, make_simulator
+from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
+from jobrec_gym.simulators.rules import BoundRuleSimulator
 
 __all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "open_source"]
 
@@ -34,13 +35,13 @@ class SourcedPairValues(PairValues):
     * ``"cosine"``.
     * An array (n_applicants, n_jobs), NaN where it has no value.
     * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
-    * A simulator, or its plain form. The value is the probability that a recorded or live language model gives for an
-      application or, if the model gives none, the reward of its decision. A live model is asked only about the pairs
-      that are shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values
-      so far.
-    * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording
-      or the cosine, this is the mean over all applicants. For a function or a live model the mean is unknown, so give
-      the means themselves, ``"less_job_mean": (n_jobs,)``.
+    * A simulator, or its plain form. The value is the probability that a planted truth or a recorded or live language
+      model gives for an application or, if the model gives none, the reward of its decision. A live model is asked only
+      about the pairs that are shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the
+      mean of its values so far.
+    * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording,
+      a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
+      unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
 
     Values are in [0, 1]. Those of an array are rescaled by its smallest and largest value; those of a function must be
     in [0, 1] already.
@@ -108,14 +109,14 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
     ask: Callable[[Ids, Ids], Floats] | None = None
     if isinstance(source, str) and source == "cosine":
         described, ask = "cosine", _Cosine(market)
-        if less is True:
-            table = _asked_of_all(ask, market)
     elif callable(source) and not hasattr(source, "bind"):
         described = f"function {getattr(source, '__qualname__', type(source).__qualname__)}"
         ask = _Function(name, source)
     elif isinstance(source, Mapping) or hasattr(source, "bind"):
         bound, described = _bound(source, market)
-        if hasattr(bound, "probabilities"):
+        if isinstance(bound, BoundRuleSimulator):
+            ask = _Planted(bound)
+        elif hasattr(bound, "probabilities"):
             table = np.asarray(
                 bound.probabilities(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))), np.float64
             )
@@ -124,6 +125,8 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
     else:
         table = _table(name, source, market)
         described = f"array {table.shape}, {_digest(table)}"
+    if less is True and isinstance(ask, _Cosine | _Planted):
+        table = _asked_of_all(ask, market)
     means = _job_means(name, less, table, market)
     if means is not None:
         told = "its own" if less is True else _digest(means)
@@ -142,6 +145,16 @@ class _Cosine:
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
         return (1 + np.clip(self._market.cosine(applicant_ids, job_ids).astype(np.float64), -1.0, 1.0)) / 2
+
+
+class _Planted:
+    """The probabilities of an application by a planted truth."""
+
+    def __init__(self, bound: BoundRuleSimulator):
+        self._bound = bound
+
+    def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
+        return self._bound.probabilities(applicant_ids, job_ids)[..., DECISIONS.index("apply")]
 
 
 class _Function:

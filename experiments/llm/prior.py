@@ -138,7 +138,8 @@ def alignment_of(shuffled: float = 0.0, negated: float = 0.0) -> float:
 def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
     """Answers (n, m) of which a share is wrong.
 
-    For an alignment of 0 or more the wrong answers are shuffled among themselves; below 0 they are negated.
+    For an alignment of 0 or more the wrong answers are shuffled among themselves; below 0 they are negated, that is
+    mirrored at the mean of all answers.
 
     Args:
         answers: The model's answers.

@@ -93,7 +93,7 @@ def test_what_a_judge_stands_in_place_of_is_refused(log):
     table = np.zeros((40, 60))
     with pytest.raises(ValueError, match='reward model of `method="dr"`, got'):
         estimate_all(None, log, judge=table)
-    with pytest.raises(ValueError, match="`reward_model` and `reward_features`, got both"):
+    with pytest.raises(ValueError, match="`reward_model` and `reward_features`, got one or both"):
         estimate(None, log, judge=table, reward_model=lambda applicant_ids, job_ids: job_ids + 0.0)
     with pytest.raises(ValueError, match=r"an array \(n_applicants, n_jobs\) = \(40, 60\), got \(2, 2\)"):
         estimate(None, log, judge=np.zeros((2, 2)))

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import JobRecEnv, JobRecVectorEnv, RecordedSimulator, load_market
+from jobrec_gym import JobRecEnv, JobRecVectorEnv, RecordedSimulator, RuleSimulator, load_market
 from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.base import Feedback
@@ -94,6 +94,19 @@ def test_a_live_model_is_asked_of_what_is_shown_and_of_nothing_else(market):
     n_told = int((~is_odd).sum())
     middle = (0.5 + 0.9 * n_told) / (1 + n_told)
     assert sorted(set(again["pairs"].ravel().tolist())) == pytest.approx([middle, 0.9])
+
+
+def test_a_planted_truth_says_how_probable_an_application_is(market):
+    rules = RuleSimulator(seed=0, noise=0.5)
+    truth = rules.bind(market)
+    expected = truth.probabilities(*ALL)[..., 3]
+
+    said = SourcedPairValues(market, (), 0.0, {"said": rules})(*ALL)[..., 0]
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+
+    less = SourcedPairValues(market, (), 0.0, {"said": {"values": rules, "less_job_mean": True}})(*ALL)[..., 0]
+    np.testing.assert_allclose(np.ptp(less.mean(axis=0)), 0, atol=1e-6)
+    assert np.corrcoef(less[:, 7], expected[:, 7])[0, 1] > 0.999
 
 
 def test_vector_environments_show_what_single_ones_show(market, table):
