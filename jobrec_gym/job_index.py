@@ -163,7 +163,9 @@ class JobIndex:
                 if len(found) == wanted or n_probe >= codes.nlist:
                     break
                 n_probe *= 4  # the nearest lists hold too few jobs of the subset
-            if len(found) < n:  # FAISS leaves out jobs whose code adds nothing to their score: rank all instead
+            # FAISS never returns a job whose code has the lowest score that a code can have, so even a search of all
+            # lists may find fewer than `n`. Then all jobs that may be found are ranked.
+            if len(found) < n:
                 found = np.arange(len(self._vectors)) if subset is None else subset.ids()
             return self._ranked(applicant, np.sort(found), n)
 

@@ -29,7 +29,7 @@ Ties = Literal["position", "mean"]
 
 
 def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
-    """Probability that a hit has a higher score than another candidate; a tie counts one half (Mann and Whitney, 1947).
+    """Probability that a hit has a higher score than a non-hit; a tie counts one half (Mann and Whitney, 1947).
 
     Args:
         scores: (n, m).

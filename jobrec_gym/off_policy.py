@@ -319,7 +319,8 @@ def action_probabilities(policy: Policy, observation: dict[str, NDArray[Any]], e
         epsilon: Share of an agent's choices that are uniform; 0 for a function.
 
     Returns:
-        float64 (n, k), whose rows sum to 1; 0 where ``action_mask`` is 0.
+        float64 (n, k), whose rows sum to 1. It is 0 where ``action_mask`` is 0, except that the probabilities of a
+        function are returned as they are.
 
     Raises:
         ValueError: For another policy, a share outside of [0, 1] or above 0 for a function, or numbers that are not

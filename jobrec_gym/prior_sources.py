@@ -43,8 +43,8 @@ class SourcedPairValues(PairValues):
       a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
       unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
 
-    Values are in [0, 1]. Those of an array are rescaled by its smallest and largest value; those of a function must be
-    in [0, 1] already.
+    Values are in [0, 1]. Those of an array, those of a recording, and those from which ``"less_job_mean": True``
+    subtracts a mean are rescaled by their smallest and largest value. Those of a function must be in [0, 1] already.
 
     Args:
         market: The market of the applicants and jobs.

@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 _KEPT_NUMBERS = 1 << 25
 """Candidates' vectors of up to this many numbers (128 MiB) are kept between steps; larger ones are gathered at each."""
 _PAID_AHEAD = 4
-"""With up to this many kept candidates for each step of an episode, all cosines are computed when it begins."""
+"""If the kept candidates of an episode are at most this many times its steps, it begins with all cosines computed."""
 
 
 class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):

@@ -54,7 +54,9 @@ def record_market(
     quantiles: list[float],
     chunk: int = 40,
 ) -> Recording:
-    """Asks about every pair of a market. The pairs of one applicant stand together, so a server can reuse its document.
+    """Asks about every pair of a market.
+
+    The pairs of one applicant stand together, so a server can reuse the applicant's document.
 
     Args:
         simulator: A language model in mode ``"probability"``.

@@ -277,8 +277,8 @@ def level_paths(
 def mean_line(tables: Sequence[pd.DataFrame], x: str, y: str) -> Line | None:
     """Interquartile mean and its interval over the runs that have a column; ``None`` if none has.
 
-    Runs need not log at the same positions. Each run is interpolated linearly, and the curve ends where the first run
-    ends.
+    Runs need not log at the same positions. Each run is interpolated linearly, and the curve ends where the run that
+    ends earliest does.
     """
     columns = [table[[x, y]].dropna().groupby(x)[y].mean() for table in tables if {x, y} <= set(table.columns)]
     lines = [(line.index.to_numpy(np.float64), line.to_numpy(np.float64)) for line in columns if len(line)]

@@ -23,7 +23,7 @@ _MOST_LETTERS = 6_000
 
 
 class Tracker(Protocol):
-    """A tracker of runs, in addition to their folders. ``tracker=custom`` takes a class of your own."""
+    """A tracker of runs, in addition to their folders. ``+tracker._target_=`` takes a class of your own."""
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
         """Opens a run.

@@ -44,7 +44,7 @@ _TRAINING = 5_000_000
 """First seed of the training pairs of supervised learners. Held-out pairs have other seeds."""
 
 _GRID = 400
-"""Most applicants, and most jobs, whose pairs are all used for the variance of rewards."""
+"""Largest number of applicants, and of jobs, whose pairs are all used for the variance of rewards."""
 
 
 class World(NamedTuple):

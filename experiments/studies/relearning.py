@@ -70,7 +70,9 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
         raise RunError(f"`runs`: there is no folder {folder}.")
     names = list(only) if only is not None else sorted(path.name for path in Path(folder).glob("*/"))
     if not names:
-        raise RunError(f"`runs`: {folder} holds no learner: give the folder of a setting, which has one for each.")
+        raise RunError(
+            f"`runs`: {folder} holds no learner: give the folder of a setting, which has a folder for each learner."
+        )
     for name in names:
         yield name, find_runs(str(Path(folder) / name), "runs")
 
