@@ -494,7 +494,9 @@ class CandidateAlgorithm(DQN):
         batch_size: int | None = None,
         progress_bar: bool = False,
     ) -> dict[str, float]:
-        """Train the Q-network and the world model on a data set, before or between calls of :meth:`learn`.
+        """Train the Q-network and the world model's networks on a data set, before or between calls of :meth:`learn`.
+
+        A world model that is a Gaussian process learns nothing from the data set.
 
         Targets are same-action, whatever `bootstrap` is, with s' = s: `r + gamma * Q_target(s, a)`, or r where
         terminated. The target network is copied every `target_update_interval` updates and at the end.
@@ -509,8 +511,8 @@ class CandidateAlgorithm(DQN):
             progress_bar: Show a progress bar, which needs SB3's extra dependencies.
 
         Returns:
-            Means over the last epoch: `loss` if a Q-network learns, and `model_loss` if a world model's network learns.
-            They are also logged each epoch under `pretrain/`.
+            Means over the last epoch: `loss` if a Q-network learns, and `model_loss`, the squared error of the world
+            model, whether it learns or not. They are also logged each epoch under `pretrain/`.
 
         Raises:
             ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if

@@ -316,7 +316,7 @@ def _library(name: str, n_jobs: int) -> Any:
         raise ImportError(
             f"nearest jobs among {n_jobs:,} are found by an index, which needs {name}: "
             f"{install_command('index')}. Up to {EXACT_UP_TO:,} jobs are compared one by one, without it; "
-            "`candidate_sampler=RetrievalCandidates(exact_up_to=...)` moves that limit."
+            "an environment moves that limit by `candidate_sampler=RetrievalCandidates(exact_up_to=...)`."
         ) from error
 
 

@@ -103,7 +103,10 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
     less: Any = False
     if isinstance(source, Mapping) and "type" not in source:
         if unknown := sorted(set(source) - set(_OPTIONS)) or ([] if _VALUES in source else [_VALUES]):
-            raise ValueError(f"`prior_sources[{name!r}]` must have the entries {_OPTIONS}, check {unknown[0]!r}.")
+            raise ValueError(
+                f"`prior_sources[{name!r}]` must have the entry {_VALUES!r}, may have {LESS_JOB_MEAN!r}, and no "
+                f"others: check {unknown[0]!r}."
+            )
         source, less = source[_VALUES], source.get(LESS_JOB_MEAN, False)
     table: Floats | None = None
     ask: Callable[[Ids, Ids], Floats] | None = None

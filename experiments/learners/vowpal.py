@@ -92,7 +92,10 @@ class VowpalWabbit(Recommender):
         return np.eye(chances.shape[1])[drawn]
 
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
-        """Learns from answers to candidates that :meth:`explore` has drawn since the last call of this method."""
+        """Learns from answers to candidates that :meth:`explore` has drawn.
+
+        It computes the chances of these draws again, so it must not be called between a draw and its own answer.
+        """
         chances = self._chances(obs)
         answers = zip(self._lines(obs), chances, np.reshape(action, -1), np.reshape(reward, -1), strict=True)
         for lines, chance, chosen, value in answers:

@@ -30,7 +30,7 @@ _EXPLAINED = {
     "score": "0 is a random choice, 1 the best one under the truth",
     "mean reward": "Mean expected reward of the greedy choice",
     "apply rate": "Share of greedy choices that the applicant would apply to, without noise",
-    "nDCG@10": "Quality of the whole ranking, gain = expected reward, negative counts as 0",
+    "nDCG@10": "Quality of the first ten places of the ranking, gain = expected reward, negative counts as 0",
     "MRR": "Mean of 1 / rank of the first job that the applicant would apply to, over the sets that hold one",
     "hit@1": "Share of sets whose best-ranked job the applicant would apply to, over the sets that hold one",
     "hit@5": "Share of the same sets with such a job among the five that are ranked best",

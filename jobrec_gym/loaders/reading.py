@@ -266,8 +266,8 @@ def read_sides(
         }
     if len(rows) == 1 and (place := _deeper_rows(rows[0][1])):
         raise MarketError(
-            f"{file} is one JSON object without any text, and its rows seem to be {place}: write these as an array to "
-            "a file of their own."
+            f"{file} is one JSON object, and not a row, since none of its entries is a text. Its rows seem to be "
+            f"{place}: write these as an array to a file of their own."
         )
     return {"": _json_table(str(file), rows)}
 

@@ -93,7 +93,8 @@ def load_table(
         encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         null_values: Words that mean an empty cell, whatever their case, in place of
-            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words in a list of skills are left out and counted.
+            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words are also left out of a cell's skills; they are
+            counted only if the cell is a list, not if it is a text that is split at ``skill_separator``.
         seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``. The
             usual English words are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates

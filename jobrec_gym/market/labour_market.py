@@ -72,7 +72,8 @@ class LabourMarket:
         text_blocks: Which of ``("hard", "soft")`` hold free texts instead of lists of skills.
         left_out: Parts of the source that were left out, one phrase each, such as ``"3 of 9 jobs, which have no
             skills"``.
-        cut: Parts of the source that were too long to be read whole, likewise.
+        cut: Phrases on texts that are too long for the encoder. Nothing of such a text is dropped: it is encoded in
+            pieces. An example is ``"1 of 4 texts, which are encoded in pieces"``.
         context: Further fields of both sides, by name, such as their places; see
             :class:`~jobrec_gym.market.context.ContextTable`. Each field is a pair feature.
         spec: How :func:`load_market` finds this market again; ``None`` for one made in memory.

@@ -196,8 +196,8 @@ class LLMSimulator:
         retries: How often a failed call is tried again, and what is paid for a recommendation without an answer.
 
     Raises:
-        ValueError: For an unknown mode, policy, decision or field of a group; for a template that is not there; and for
-            an argument that would evade a cap or write a key into a file.
+        ValueError: For an unknown mode, decision or field of a group; for an unknown ``on_failure`` or ``on_reached``;
+            for a template that is not there; and for an argument that would evade a cap or write a key into a file.
 
     Example:
         >>> simulator = LLMSimulator("openai/gpt-4o-mini", persona="selective", cache="answers.sqlite", max_usd=1.0)

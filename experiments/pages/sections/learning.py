@@ -11,7 +11,7 @@ __all__ = ["SECTION"]
 _SHARE = ("held_out_score", "score", "share of best", "Earnings of the greedy agent, as a share of the best policy's.")
 _CURVES = (
     ("held_out_score", "score", "score", "Where the greedy choice stands between random (0) and the oracle (1)."),
-    ("held_out_ndcg", "ndcg@10", "nDCG@10", "How well the agent orders all candidates."),
+    ("held_out_ndcg", "ndcg@10", "nDCG@10", "How good the first ten places of the agent's ranking are."),
     ("held_out_apply_rate", "apply_rate", "apply rate", "Share of greedy choices that the applicant would apply to."),
 )
 

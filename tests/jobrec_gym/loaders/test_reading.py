@@ -365,7 +365,8 @@ def test_one_object_may_hold_both_sides(tmp_path):
     ],
 )
 def test_an_object_that_is_no_row_says_where_its_rows_seem_to_be(rows_of, content, place):
-    with pytest.raises(MarketError, match=f"one JSON object without any text, and its rows seem to be {place}: write"):
+    told = f"one JSON object, and not a row, since none of its entries is a text. Its rows seem to be {place}: write"
+    with pytest.raises(MarketError, match=told):
         rows_of(json.dumps(content), "jobs.json")
     one = {**content, "title": "a text makes it a row"}
     assert rows_of(json.dumps(one), "jobs.json") == [one]
