@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.studies.careers import (
         careers_table,
         figure_of,
+        hours_of,
         left_out,
         one_career,
         plan_of,
@@ -46,7 +47,8 @@ def main(cfg: DictConfig) -> None:
     figures = [str(folder / "career.png")]
     if one_career(study, options["draw"], folder) is not None:
         figures.append(str(folder / "one_career.png"))
-    print(f"\nnumbers  {folder / 'career.json'}\nfigures  {', '.join(figures)}")
+    print(f"\n{hours_of(study):.1f} hours of one core in all\n")
+    print(f"numbers  {folder / 'career.json'}\nfigures  {', '.join(figures)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 An applicant's state is a few whole numbers, answers are drawn from a known distribution, and the candidates do not
 depend on earlier recommendations. So the value of a policy is computed step by step from the end of the horizon
-(Bellman, 1957). The mean over candidate sets is taken over a sample of them. This is the only approximation, and its
-standard error is returned.
+(Bellman, 1957). The mean over candidate sets is taken over a sample of them. This is the only approximation. The same
+sample stands for every step, so the value is biased: by an amount that is nearly inversely proportional to the size of
+the sample. The bias is estimated from parts of the sample and taken away (Quenouille, 1956), and the standard error
+is returned.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 
 _SETS = 0x0AC1E
 _BATCHES = 4
-"""The sampled sets are split into this many parts; the error is computed from the spread of the parts' values."""
+"""The sampled sets are split into this many parts. Bias and error are computed from the parts' values."""
 _CHUNK = 1 << 14
 """How many jobs are examined at once."""
 
@@ -53,7 +55,9 @@ class CareerOracle:
         policy: ``"best"`` takes the job that earns most over the whole episode. ``"myopic"`` takes the job that earns
             most in the next step, which is all that a bandit can learn. ``"cosine"`` takes the most similar job, and
             ``"random"`` any job.
-        n_sets: Over how many sampled candidate sets the mean is taken, for each applicant.
+        n_sets: Over how many sampled candidate sets the mean is taken, for each applicant. Fewer than 60 leave
+            a bias that the standard error does not show: with 20, the best myopic policy's return over 40 steps is some
+            7 % too low.
         horizon: Steps of an episode; by default the ``max_episode_steps`` that the environment was made with.
         gamma: Discount; 1 for the plain sum of rewards.
         seed: Seed of the choices of ``"random"``.
@@ -76,7 +80,7 @@ class CareerOracle:
         self,
         env: Any,
         policy: OraclePolicy = "best",
-        n_sets: int = 200,
+        n_sets: int = 400,
         horizon: int | None = None,
         gamma: float = 1.0,
         seed: int = 0,
@@ -118,17 +122,21 @@ class CareerOracle:
 
         Returns:
             Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. Applicants' sets
-            are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``.
+            are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``. The
+            bias of order ``1 / n_sets`` is taken away from the values.
         """
         ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
         starts = self._index(self._dynamics.start(ids))
-        by_batch = np.array(
+        found = np.array(
             [
                 (self._values[row] if row in self._values else self._solve(row))[-1][:, start]
                 for row, start in zip(ids.tolist(), starts, strict=True)
             ]
         )
-        return by_batch.mean(axis=1), by_batch.std(axis=1, ddof=1) / np.sqrt(_BATCHES)
+        whole, parts = found[:, 0], found[:, 1:]
+        # The bias of a part is `_BATCHES` times that of the whole.
+        bias = (parts.mean(axis=1) - whole) / (_BATCHES - 1)
+        return whole - bias, parts.std(axis=1, ddof=1) / np.sqrt(_BATCHES)
 
     def predict(
         self,
@@ -191,7 +199,7 @@ class CareerOracle:
             later = np.zeros((n, len(self.states) + 1))  # the last place: applicants who have left
             for person in np.unique(people[left > 0]):
                 rows = (people == person) & (left > 0)
-                later[rows, :-1] = self._solved(int(person)).mean(axis=1)[left[rows]]
+                later[rows, :-1] = self._solved(int(person))[left[rows], 0]
             rows = np.repeat(np.arange(n), k)
             for decision in range(len(DECISIONS)):
                 moved = self._dynamics.advance(states, shown, np.full(len(shown), decision))
@@ -199,7 +207,10 @@ class CareerOracle:
         return scores.reshape(n, k)
 
     def _solved(self, person: int) -> NDArray[np.float64]:
-        """Values of one applicant, (horizon + 1, batches, n_states), by the number of steps left."""
+        """Values of one applicant by the number of steps left, (horizon + 1, 1 + batches, n_states).
+
+        The first ones are those over all sampled sets; the others are those over each part of the sets.
+        """
         if person not in self._values:
             self._values[person] = self._solve(person)
         return self._values[person]
@@ -219,8 +230,8 @@ class CareerOracle:
         }
         by_state = np.stack([chances[level].T for level in levels.tolist()])  # (n, 4, n_jobs)
         earned = self._kinds.pay[:, kinds] * np.einsum("d,ndj->nj", self._worth, by_state)
-        values = np.zeros((self.horizon + 1, _BATCHES, n))
-        for batch, part in enumerate(np.array_split(sets, _BATCHES)):
+        values = np.zeros((self.horizon + 1, 1 + _BATCHES, n))
+        for batch, part in enumerate([sets, *np.array_split(sets, _BATCHES)]):
             if self.policy == "best":
                 self._solve_best(values[:, batch], part, earned, by_state, kinds)
             else:

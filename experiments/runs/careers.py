@@ -192,7 +192,7 @@ class CareerEvaluation:
         self,
         make: Callable[[int], JobRecCareerVectorEnv],
         n_applicants: int | None = None,
-        n_sets: int = 20,
+        n_sets: int = 120,
         seed: int = 1_000_000,
     ):
         if 0 < n_sets < _FEWEST_SETS:

@@ -22,7 +22,7 @@ from jobrec_gym import LabourMarket
 from jobrec_gym.metrics import cumulative_regret
 from jobrec_gym.whole_files import whole_file
 
-__all__ = ["InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
+__all__ = ["AtInteractions", "InteractionRecorder", "Interactions", "LearningCurve", "LearningProgress"]
 
 Ids = NDArray[np.int64]
 
@@ -127,6 +127,41 @@ class InteractionRecorder(VectorWrapper):
     def _remember(self, infos: dict[str, Any]) -> None:
         self._shown = infos["candidate_ids"].copy()
         self._allowed = infos["action_mask"].astype(bool)
+
+
+class AtInteractions(BaseCallback):
+    """Calls a function after some numbers of interactions, when all updates from these interactions are done.
+
+    An agent that learns only after many steps, such as PPO, stays the same until then, so the function may be called a
+    step later. Interactions are counted from the start of ``learn``.
+
+    Args:
+        points: Numbers of interactions after which it is called.
+        call: The function. Its argument is the point.
+    """
+
+    def __init__(self, points: Iterable[int], call: Callable[[int], None]):
+        super().__init__()
+        self._points = sorted(points)
+        self._call = call
+        self._begun = 0
+
+    def _on_training_start(self) -> None:
+        self._begun = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        self._call_up_to(self.model.num_timesteps)
+
+    def _on_step(self) -> bool:
+        self._call_up_to(self.model.num_timesteps - 1)  # the updates from this step are still to come
+        return True
+
+    def _on_training_end(self) -> None:
+        self._call_up_to(self.model.num_timesteps)
+
+    def _call_up_to(self, now: int) -> None:
+        while self._points and self._points[0] <= now - self._begun:
+            self._call(self._points.pop(0))
 
 
 class LearningCurve(BaseCallback):

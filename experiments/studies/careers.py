@@ -20,6 +20,7 @@ from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spr
 from experiments.runs.folders import RunError, read_json, write_figure, write_json
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
+from experiments.runs.recording import AtInteractions
 from experiments.runs.tables import Table
 from jobrec_gym import RuleSimulator
 from jobrec_gym.market import SENIORITY_LEVELS
@@ -33,6 +34,7 @@ __all__ = [
     "evaluated",
     "figure_of",
     "held_out",
+    "hours_of",
     "left_out",
     "one_career",
     "plan_of",
@@ -271,9 +273,20 @@ def _name_of(asked: Options) -> str:
     return f"{asked['oracle']} policy, exact" if "oracle" in asked else asked["name"]
 
 
+def hours_of(study: Mapping[str, Any]) -> float:
+    """Hours of one core that all runs of a study took together, evaluations and exact values included."""
+    return sum(run.get("cpu_seconds", 0.0) for run in study["runs"]) / 3_600
+
+
 def _done(asked: dict[str, Any]) -> dict[str, Any]:
-    """Makes the run of one entry of a plan; returns its results."""
+    """Makes the run of one entry of a plan; returns its results, and how long the processor worked on it."""
     th.set_num_threads(1)
+    began = time.process_time()
+    found = _results_of(asked)
+    return {**found, "cpu_seconds": time.process_time() - began}
+
+
+def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
     if "oracle" in asked:
         env = _training_env(asked, split="test")
         oracle = CareerOracle(env, asked["oracle"], n_sets=asked["n_sets"])
@@ -293,15 +306,19 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
     model = make(env=env, seed=asked["seed"], **learner)
     points: list[dict[str, Any]] = []
     envs, people = held_out(asked)
-    seconds, before = 0.0, 0
-    for after in asked["at"]:
-        if after > before:
-            began = time.process_time()
-            model.learn(after - before, reset_num_timesteps=before == 0, log_interval=None)
-            seconds += time.process_time() - began
-            before = after
-        points.append({"after": after, **evaluated(model, asked, envs, people)})
-    return {"points": points, "cpu_ms": 1_000 * seconds / max(before, 1)}
+    began, evaluating = time.process_time(), 0.0
+
+    def evaluate(after: int) -> None:
+        nonlocal evaluating
+        now = time.process_time()
+        learning = now - began - evaluating
+        points.append({"after": after, "cpu_seconds": learning, **evaluated(model, asked, envs, people)})
+        evaluating += time.process_time() - now
+
+    # In one go: schedules, such as that of epsilon, are over the whole of it.
+    n = asked["at"][-1]
+    model.learn(n, callback=AtInteractions(asked["at"], evaluate), log_interval=None)
+    return {"points": points, "cpu_ms": 1_000 * points[-1]["cpu_seconds"] / max(n, 1)}
 
 
 def _training_env(asked: Options, split: str) -> gym.Env[Any, Any]:

@@ -96,7 +96,7 @@ def adaptation(trained: Relearned, n_applicants: int, points: list[int], n_pairs
     Returns:
         Scores (n_points,) over all applicants.
     """
-    from experiments.studies.relearning import AtInteractions
+    from experiments.runs.recording import AtInteractions
 
     setup, market = trained.setup, trained.setup.market
     new = np.random.default_rng(_SEED).permutation(market.applicants.rows("test"))[:n_applicants]

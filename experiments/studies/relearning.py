@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from experiments.runs.build import Setup, build
 from experiments.runs.folders import Run, RunError, find_runs
-from experiments.runs.recording import Interactions
+from experiments.runs.recording import AtInteractions, Interactions
 from experiments.runs.trust import require_trust
 
-__all__ = ["AtInteractions", "Relearned", "learners_of", "relearn"]
+__all__ = ["Relearned", "learners_of", "relearn"]
 
 
 class Relearned(NamedTuple):
@@ -75,38 +74,3 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
         )
     for name in names:
         yield name, find_runs(str(Path(folder) / name), "runs")
-
-
-class AtInteractions(BaseCallback):
-    """Calls a function after some numbers of interactions, when all their updates are done.
-
-    Interactions are counted from the start of ``learn``.
-
-    Args:
-        points: Numbers of interactions after which it is called.
-        call: The function. Its argument is the number of interactions.
-    """
-
-    def __init__(self, points: Iterable[int], call: Callable[[int], None]):
-        super().__init__()
-        self._points = set(points)
-        self._call = call
-        self._begun = 0
-
-    def _on_training_start(self) -> None:
-        self._begun = self.model.num_timesteps
-
-    def _on_rollout_start(self) -> None:
-        self._call_if_due()
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        self._call_if_due()
-
-    def _call_if_due(self) -> None:
-        now = self.model.num_timesteps - self._begun
-        if now in self._points:
-            self._points.remove(now)
-            self._call(now)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.learners.lexical import PairScores
 from experiments.runs.folders import RunError
-from experiments.studies.relearning import AtInteractions
+from experiments.runs.recording import AtInteractions
 from jobrec_gym import (
     Interactions,
     JobRecVectorEnv,

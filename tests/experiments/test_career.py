@@ -1,10 +1,12 @@
 """`python -m experiments.career`: small runs, kept and compared."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from dynaq_algo import LinearBandit
 from experiments.runs.folders import RunError
 from experiments.studies import careers
 from experiments.studies.careers import (
@@ -115,6 +117,40 @@ def test_some_learners_play_fewer_seeds():
     plan = plan_of({**OPTIONS, "seeds": [4, 5, 6], "only_first": {"dynaq_plus": 2}})
     assert [run["seed"] for run in plan if run.get("name") == "dynaq_plus"] == [4, 5]
     assert [run["seed"] for run in plan if run.get("name") == "cosine"] == [4, 5, 6]
+
+
+def test_a_learner_learns_in_one_go_and_is_evaluated_on_the_way(monkeypatch):
+    class Schedule(LinearBandit):
+        """Notes how often it learned, and after how many interactions it was evaluated."""
+
+        calls: ClassVar[list[int]] = []
+        seen: ClassVar[list[int]] = []
+
+        def learn(self, total_timesteps, **others):
+            self.calls.append(total_timesteps)
+            return super().learn(total_timesteps, **others)
+
+    def evaluated(model, asked, envs, people):
+        Schedule.seen.append(model.num_timesteps)
+        return {"return": 0.0}
+
+    monkeypatch.setattr(careers, "get_object", lambda name: Schedule)
+    monkeypatch.setattr(careers, "evaluated", evaluated)
+    asked = {**plan_of({**OPTIONS, "at": [0, 7, 30]})[-1]}
+    found = careers._done(asked)
+    assert Schedule.calls == [30] and Schedule.seen == [0, 7, 30]
+    assert [point["after"] for point in found["points"]] == [0, 7, 30]
+    assert 0 < found["points"][1]["cpu_seconds"] < found["points"][2]["cpu_seconds"] <= found["cpu_seconds"]
+    assert careers.hours_of({"runs": [found, found]}) == pytest.approx(found["cpu_seconds"] / 1_800)
+
+
+def test_ppo_is_evaluated_after_the_points_that_were_asked_for_though_it_learns_after_many_steps():
+    ppo = {"_target_": "stable_baselines3.PPO", "policy": "MultiInputPolicy", "n_steps": 8, "batch_size": 8}
+    options = {**OPTIONS, "at": [0, 5, 20], "learners": ["ppo"], "define": {"ppo": {**ppo, "shows": "pairs"}}}
+    options["define"]["dynaq_plus"] = OPTIONS["define"]["dynaq_plus"]
+    found = careers._done(plan_of(options)[-1])["points"]
+    assert [point["after"] for point in found] == [0, 5, 20]
+    assert found[0]["return"] == found[1]["return"], "it has not learned yet"
 
 
 def test_the_figure_is_drawn(study, tmp_path):

@@ -147,6 +147,33 @@ def test_the_value_is_what_simulated_episodes_earn(policy):
     assert spread < 0.1 * abs(value[0]) + 0.02, "the test can tell something"
 
 
+@pytest.mark.parametrize("policy", ["best", "myopic", "cosine"])
+def test_the_registered_environment_pays_what_the_values_say_in_ten_thousand_episodes(policy):
+    n = 10_000
+    envs = JobRecCareerVectorEnv(n, 40, "Disabled", observation="ids", split="test")
+    people = envs.problem.applicant_ids[:320:16]
+    oracle = CareerOracle(envs, policy, n_sets=1_000)
+    value, errors = oracle.values(people)
+    obs, _ = envs.reset(seed=1, options={"applicant_id": np.resize(people, n)})
+    earned, going, state = np.zeros(n), np.ones(n, dtype=bool), None
+    while going.any():
+        actions, state = oracle.predict(obs, state)
+        obs, rewards, terminated, truncated, _ = envs.step(actions)
+        earned += rewards * going
+        going &= ~(terminated | truncated)
+        if (over := terminated | truncated).any():
+            obs, _ = envs.reset(options={"reset_mask": over})
+    error = np.hypot(np.sqrt((errors**2).sum()) / len(people), earned.std() / np.sqrt(n))
+    assert abs(earned.mean() - value.mean()) < 4 * error < 0.2 * value.mean()
+
+
+def test_few_candidate_sets_leave_no_bias_beyond_the_error():
+    env = gym.make("JobRecCareer-v0", observation="ids", split="test")
+    people = env.unwrapped.problem.applicant_ids[::3]
+    (few, error), (many, _) = (CareerOracle(env, "myopic", n_sets).values(people) for n_sets in (60, 1_000))
+    assert abs(few.mean() - many.mean()) < 3 * np.sqrt((error**2).sum()) / len(people) < 0.05 * many.mean()
+
+
 def test_it_plays_single_environments_and_features_as_it_plays_batches_of_ids():
     for policy in POLICIES:
         choices = []
