@@ -181,9 +181,36 @@ def check_learning(given: Mapping[str, Any]) -> None:
         )
     for name in ("planning_steps", "planning_horizon", "batch_size", "target_update_interval"):
         require_whole(name, given[name], 0 if name == "planning_steps" else 1)
+    if given["world_model_name"] == "transitions":
+        _check_learning_transitions(given)
+    elif given["planning_horizon"] > 1:
+        raise ValueError(
+            f'`planning_horizon` must be 1 but with `world_model="transitions"`, got {given["planning_horizon"]}: '
+            "other world models imagine one step. Leave it out, or raise `planning_steps`."
+        )
     drawn = max(1, given["planning_steps"]) * given["batch_size"]
     if drawn > MOST_DRAWN:
         raise ValueError(
             f"`batch_size` times `planning_steps` must be at most {MOST_DRAWN:,}, because so many transitions are "
             f"drawn from replay at once, got {given['batch_size']} and {given['planning_steps']}: lower either."
+        )
+
+
+def _check_learning_transitions(given: Mapping[str, Any]) -> None:
+    """Refuse arguments of other world models, which a model of transitions would not read."""
+    if (source := given["planning_source"]) != "visited":
+        raise ValueError(
+            f'`planning_source` must be left out with `world_model="transitions"`, got {source!r:.80}: that model '
+            "imagines candidate sets that were shown, at any value of `progress`."
+        )
+    if given["bootstrap"] == "double":
+        raise ValueError(
+            '`bootstrap` must be "max", or left out, with `world_model="transitions"`, got "double": that model takes '
+            "the best of each imagined candidate set, and has no target network."
+        )
+    if given["exploration_bonus"]:
+        raise ValueError(
+            f'`exploration_bonus` must be 0 with `world_model="transitions"`, got {given["exploration_bonus"]}: the '
+            "rewards of that model have no standard deviation. Raise `exploration_final_eps`, or "
+            '`world_model_kwargs={"bonus": ...}` for values of `progress` that were seldom visited.'
         )

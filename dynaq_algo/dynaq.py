@@ -74,8 +74,10 @@ class DynaQ(CandidateAlgorithm):
         planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
-        bootstrap: `"same_action"`, `"max"` or `"double"`.
-        planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`.
+        bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions has no other than `"max"`, and
+            refuses `"double"`.
+        planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. Not for
+            `world_model="transitions"`, which imagines any shown candidate set at any value of `progress`.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step. It is for a reward that is
             a weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
             number, give its parts. A transition that lacks a component whose weight is not 0 is left out.
@@ -93,7 +95,8 @@ class DynaQ(CandidateAlgorithm):
             see :class:`~dynaq_algo.gaussian_process.GaussianProcess`; `bonus`, `action_scale`, ..., see
             :class:`~dynaq_algo.transition_model.TransitionModel`.
         exploration_bonus: While learning, this many times the standard deviation of the world model's reward is added
-            to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon-greedy exploration is independent of it.
+            to Q, as Dyna-Q+ favours what it has not tried lately. Epsilon-greedy exploration is independent of it. Not
+            for `world_model="transitions"`, whose rewards have no standard deviation.
         gamma: Discount, below 1 for `same_action`.
         batch_size: Transitions in each update.
         buffer_size: Transitions in replay.
@@ -238,7 +241,7 @@ class DynaQ(CandidateAlgorithm):
         draws = self.target_update_interval * (1 + self.planning_steps) * self.batch_size
         self._kept_values = TargetValues(self.buffer_size, self.device, draws)
         self.policy.plan_with(self.world_model, self.gamma if self.planning == "decision_time" else None)
-        if self._learns_values:
+        if self._learns_values and self.gamma > 0:
             warn_of_progress(self.bootstrap, self.policy.layout)
         self._make_anchors()
 
@@ -354,6 +357,8 @@ class DynaQ(CandidateAlgorithm):
                 self.logger.record("train/planning_change", moved)
         self._n_updates += gradient_steps
         self._n_planning_updates += gradient_steps * self.planning_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/planning_updates", self._n_planning_updates, exclude="tensorboard")
         self.logger.record("train/model_loss", float(model_loss))
         for name, error in self.transition_forecasts.errors().items():
             self.logger.record(f"world_model/{name}", error)

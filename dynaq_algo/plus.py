@@ -84,6 +84,7 @@ def plus_arguments(
             "exploration_initial_eps": 0.03,
             "exploration_final_eps": 0.03,
             "exploration_bonus": 0.0,
+            "bootstrap": "max",
             "world_model": "transitions",
             "world_model_kwargs": {},
             "planning_steps": 2,
@@ -91,6 +92,8 @@ def plus_arguments(
         }
     elif overrides.get("world_model", "gaussian_process") != "gaussian_process":
         del arguments["world_model_kwargs"]  # those of a Gaussian process
+        if overrides["world_model"] == "transitions":
+            del arguments["exploration_bonus"]
     if sources is not None:
         model = overrides.get("world_model", arguments["world_model"])
         if model != "gaussian_process":

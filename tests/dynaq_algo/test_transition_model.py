@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from ladder import DIM, PAY, Ladder
+from stable_baselines3.common.logger import configure
 
 from dynaq_algo import DynaQ, DynaQCheckpoint, context_values
 from dynaq_algo.context_values import ContextValues
@@ -173,6 +174,51 @@ def test_the_horizon_is_a_number_of_sweeps():
     with pytest.raises(ValueError, match="`planning_horizon` must be 1 or more"):
         agent(planning_horizon=0)
     assert isinstance(agent(planning_horizon=3).world_model, TransitionModel)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"planning_source": "crossed"}, '`planning_source` must be left out with `world_model="transitions"`'),
+        ({"bootstrap": "double"}, '`bootstrap` must be "max", or left out, with `world_model="transitions"`'),
+        ({"exploration_bonus": 0.5}, '`exploration_bonus` must be 0 with `world_model="transitions"`'),
+    ],
+)
+def test_what_a_model_of_transitions_would_not_read_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        agent(**given)
+    assert agent().bootstrap == "max"
+
+
+def test_a_horizon_is_refused_by_models_of_one_step():
+    with pytest.raises(ValueError, match='`planning_horizon` must be 1 but with `world_model="transitions"`, got 3'):
+        agent(world_model="gaussian_process", gamma=0.0, exploration_bonus=1.0, planning_horizon=3)
+
+
+def test_updates_and_planning_steps_are_logged():
+    model = agent(planning_steps=3)
+    model.set_logger(logger := configure(None, []))
+    model.learn(20, log_interval=10**9)
+    assert logger.name_to_value["train/n_updates"] == 20
+    assert logger.name_to_value["train/planning_updates"] == 60
+
+
+class Bare(gym.ObservationWrapper):
+    """Without `pairs`."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        others = {name: space for name, space in env.observation_space.items() if name != "pairs"}
+        self.observation_space = gym.spaces.Dict(others)
+
+    def observation(self, observation):
+        return {name: observation[name] for name in self.observation_space}
+
+
+def test_without_pairs_it_learns_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent(Bare(ladder())).learn(10, log_interval=10**9)
 
 
 def test_further_outcomes_count_as_the_nearest():
