@@ -26,6 +26,7 @@ GROUPS = {
         "studies.calibration",
         "studies.coverage",
         "studies.judges",
+        "studies.career_goals",
         "studies.career_models",
         "studies.career_values",
         "studies.leaderboard",

@@ -36,9 +36,11 @@ __all__ = [
     "held_out",
     "hours_of",
     "left_out",
+    "name_of",
     "one_career",
     "plan_of",
     "run_plan",
+    "shares_of",
     "table_of",
 ]
 
@@ -171,7 +173,7 @@ def _of_pairs(predict: Predict) -> Predict:
 
 def table_of(study: Mapping[str, Any]) -> Table:
     """A row for each learner: its mean share of the best policy's return, and the worst seed's, at each point."""
-    shares = _shares(study)
+    shares = shares_of(study)
     points = sorted({point for by_point in shares.values() for point in by_point})
     rows = []
     for name, by_point in shares.items():
@@ -194,7 +196,7 @@ def careers_table(study: Mapping[str, Any]) -> Table:
     for run in study["runs"]:
         told = run.get("played") if "oracle" in run["asked"] else run["points"][-1]
         if told is not None:
-            found.setdefault(_name_of(run["asked"]), []).append(told)
+            found.setdefault(name_of(run["asked"]), []).append(told)
     kept = [told["left_by"] for parts in found.values() for told in parts if "left_by" in told]
     by = list(kept[0]) if kept else []
     rows = []
@@ -232,7 +234,7 @@ def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> 
 def figure_of(study: Mapping[str, Any], path: Path) -> None:
     """Draws shares of the best policy's return over interactions, with a band from the worst to the best seed."""
     figure, axis = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
-    for name, by_point in _shares(study).items():
+    for name, by_point in shares_of(study).items():
         points = sorted(by_point)
         means = [float(np.mean(by_point[point])) for point in points]
         if len(points) == 1:
@@ -251,8 +253,12 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
-    """Name -> point -> the share of each seed. Exact policies and cosine have only the point 0."""
+def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
+    """Shares of the best policy's exact return.
+
+    Returns:
+        Name -> number of interactions -> the share of each seed. Exact policies and cosine have only the number 0.
+    """
     runs = study["runs"]
     best_name = next(run["asked"]["oracle"] for run in runs if "oracle" in run["asked"])
     best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == best_name}
@@ -260,7 +266,7 @@ def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
     for run in runs:
         asked = run["asked"]
         if "oracle" in asked:
-            shares.setdefault(_name_of(asked), {}).setdefault(0, []).append(run["value"] / best[asked["seed"]])
+            shares.setdefault(name_of(asked), {}).setdefault(0, []).append(run["value"] / best[asked["seed"]])
             continue
         for point in run["points"]:
             by_point = shares.setdefault(asked["name"], {}).setdefault(point["after"], [])
@@ -268,7 +274,7 @@ def _shares(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
     return shares
 
 
-def _name_of(asked: Options) -> str:
+def name_of(asked: Options) -> str:
     """The name of a run's learner or exact policy."""
     return f"{asked['oracle']} policy, exact" if "oracle" in asked else asked["name"]
 
