@@ -30,7 +30,7 @@ COSINE, BANDIT, BEST = "cosine", "linear bandit", "best policy"
 
 _log = logging.getLogger(__name__)
 
-_SETS = 200
+_SETS = 60
 _EPISODE = 27_000
 _PEOPLE = 12
 
