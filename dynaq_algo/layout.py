@@ -99,7 +99,7 @@ class CandidateLayout:
         ):
             raise ValueError(
                 f"`candidates` must be a Box (k, d_a) of features or an integer Box (k,) of ids, got {candidates}. "
-                "Give one number per candidate as features of shape (k, 1)."
+                "If a candidate has only one number, give the numbers as features of shape (k, 1)."
             )
         n_candidates = candidates.shape[0]
         if not isinstance(action_space, spaces.Discrete) or action_space.start != 0 or action_space.n != n_candidates:

@@ -288,8 +288,8 @@ def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None
     """Refuses arguments that a judge replaces."""
     if tuple(methods) != ("dr",):
         raise ValueError(
-            f'`judge` takes the place of the reward model of `method="dr"`, got {tuple(methods)}: leave the method '
-            "out, or estimate by other methods without a judge."
+            f'`judge` takes the place of the reward model of `method="dr"`, got {tuple(methods)}: estimate by "dr" '
+            "alone, or by other methods without a judge."
         )
     if any(model is not None for model in models):
         raise ValueError(

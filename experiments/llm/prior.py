@@ -422,9 +422,10 @@ def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "re
 def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
     """A table of what the model's answers cost and save, compared with the same agent without them.
 
-    Its columns are the loss of score after 50, 100 and 200 answers, the relative increase of regret from the 50th to
-    the 200th answer, and the share of the regret of the first 100 answers that is saved. They are means over noises and
-    seeds, with standard errors over seeds. If a run is too short, there is no table.
+    Its columns are the loss of score after 50, 100 and 200 answers; by which share the regret of the 51st to the 200th
+    answer is larger than without the model's answers; and the share of the regret of the first 100 answers that is
+    saved. They are means over noises and seeds, with standard errors over seeds. If a run is too short, there is no
+    table.
     """
     if str(CHECKPOINTS[-1]) not in next(iter(runs.values()))["score"]:
         return []
@@ -460,11 +461,11 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
     """What the model's answers cost and save, compared with the same prior without them; means over seeds.
 
     Returns:
-        ``cost``, by prior, noise and alignment: the loss of score after 50, 100 and 200 interactions, and the relative
-        increase of regret from the 50th on. ``saved``, by prior and noise: the share of the regret of the first 100
-        interactions that an alignment of 1 saves. ``told``, by prior and noise, after 20 and after 50 answers: each
-        run at alignment 1 is compared with each run at alignment 0. This is the share of comparisons in which the run
-        at alignment 1 trusts the model more.
+        ``cost``, by prior, noise and alignment: the loss of score after 50, 100 and 200 interactions, and by which
+        share the regret of the 51st to the 200th interaction is larger than without the answers. ``saved``, by prior
+        and noise: the share of the regret of the first 100 interactions that an alignment of 1 saves. ``told``, by
+        prior and noise, after 20 and after 50 answers: each run at alignment 1 is compared with each run at alignment
+        0. This is the share of comparisons in which the run at alignment 1 trusts the model more.
     """
     cost: dict[str, Any] = {}
     saved: dict[str, Any] = {}

@@ -38,7 +38,7 @@ _PATHS = {"applicants"}
 """Keywords whose value is a file."""
 
 
-def register_market_source(scheme: str, entry_point: str) -> None:
+def register_market_source(scheme: str, entry_point: str, needs_path: bool = True) -> None:
     """Adds a source to :func:`~jobrec_gym.market.load_market`.
 
     Args:
@@ -47,8 +47,10 @@ def register_market_source(scheme: str, entry_point: str) -> None:
         entry_point: ``"module:function"``, imported when first used. The function takes the path (if there is one) and
             the keywords of :func:`~jobrec_gym.market.load_market`, and returns a
             :class:`~jobrec_gym.market.LabourMarket`.
+        needs_path: False if ``load_market("SCHEME")`` is allowed, without a path.
     """
     _SOURCES[scheme] = entry_point
+    (_WITHOUT_PATH.discard if needs_path else _WITHOUT_PATH.add)(scheme)
 
 
 def find_loader(source: str) -> Callable[..., Any] | None:
@@ -63,7 +65,7 @@ def find_loader(source: str) -> Callable[..., Any] | None:
     scheme, colon, path = source.partition(":")
     if scheme in _SOURCES and (colon or scheme in _WITHOUT_PATH):
         if colon and not path:
-            raise MarketError(f"market {source!r} lacks a path: write '{scheme}:PATH'.")
+            raise _without_its_path(source)
         module, _, function = _SOURCES[scheme].partition(":")
         load: Callable[..., Any] = getattr(importlib.import_module(module), function)
         return partial(load, path) if colon else load
@@ -71,6 +73,8 @@ def find_loader(source: str) -> Callable[..., Any] | None:
         return None
     if kind := _kind_of_file(source):
         return find_loader(f"{kind}:{source}")
+    if source in _SOURCES:
+        raise _without_its_path(source)
     names = [name if name in _WITHOUT_PATH else f"{name}:PATH" for name in _SOURCES]
     near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
     hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
@@ -79,6 +83,10 @@ def find_loader(source: str) -> Callable[..., Any] | None:
     raise MarketError(
         f'{what} "{source}":{hint} It must be the folder of a saved market{looked} or one of {", ".join(names)}.'
     )
+
+
+def _without_its_path(source: str) -> MarketError:
+    return MarketError(f"market {source!r} lacks a path: write '{source.partition(':')[0]}:PATH'.")
 
 
 def _kind_of_file(source: str) -> str | None:

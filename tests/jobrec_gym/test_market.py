@@ -192,6 +192,8 @@ def test_a_misspelt_market_is_suggested():
         load_market("ontt:x")
     with pytest.raises(MarketError, match="lacks a path"):
         load_market("onet:")
+    with pytest.raises(MarketError, match="market 'onet' lacks a path: write 'onet:PATH'"):
+        load_market("onet")
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -211,9 +213,14 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 def test_a_source_can_be_registered(market, monkeypatch):
     monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
-    monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda path: replaced(market, "jobs"), raising=False)
+    monkeypatch.setattr(sources, "_WITHOUT_PATH", set(sources._WITHOUT_PATH))
+    monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda path="": replaced(market, "jobs"), raising=False)
     register_market_source("mine", "jobrec_gym.market:_made_here")
     assert load_market("mine:/somewhere").to_spec() == "mine:/somewhere"
+    with pytest.raises(MarketError, match="market 'mine' lacks a path"):
+        load_market("mine")
+    register_market_source("ours", "jobrec_gym.market:_made_here", needs_path=False)
+    assert load_market("ours").to_spec() == "ours"
 
 
 @pytest.mark.parametrize(
