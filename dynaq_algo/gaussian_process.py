@@ -177,7 +177,7 @@ class GaussianProcess(nn.Module):
     _counts: th.Tensor
     _alpha: th.Tensor  # (n, 1 + t): the inverse times mean rewards, and times each of t terms
     _inverse: th.Tensor
-    _n_rewards: int  # observed so far, including those of forgotten pairs
+    _n_told: int  # calls of `observe` so far
     _beliefs: Beliefs | None  # None: not computed since the last reward
     _fit_due: int
     _features_version: int  # the version of the features with which the known pairs were computed
@@ -274,15 +274,15 @@ class GaussianProcess(nn.Module):
         return float(coefficients.mean[0]), float(coefficients.covariance[0, 0] ** 0.5)
 
     def drawn_factor(self) -> float:
-        """A factor of the prior mean, drawn from its posterior; another one after each reward.
+        """A factor of the prior mean, drawn from its posterior; another one after each call of :meth:`observe`.
 
-        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each reward. The draws
-        are thus spread as evenly as possible, and are the same when a run continues from a checkpoint. Without
-        `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
+        It is the posterior's quantile at a level that moves by the golden ratio, modulo 1, with each call. The draws
+        are thus spread as evenly as possible, however many rewards a call has, and are the same when a run continues
+        from a checkpoint. Without `draw_factor` it is the posterior mean, and without `spike_slab` it is 1.
         """
         if not self._draws:
             return self.factor()[0]
-        level = _GOLDEN * (self._n_rewards + 1) % 1.0
+        level = _GOLDEN * (self._n_told + 1) % 1.0
         return self._believed().quantile(level)
 
     @property
@@ -513,6 +513,7 @@ class GaussianProcess(nn.Module):
             reward: (n,), the earned rewards.
         """
         self._refresh()
+        self._n_told += 1
         for i, value in enumerate(reward.tolist()):
             self._learn(state[i], action[i], None if pairs is None else pairs[i], value)
         if self.fit_scales and self.n_pairs >= self._fit_due:
@@ -530,7 +531,6 @@ class GaussianProcess(nn.Module):
         raw = th.cat([*self.features.shared(state, action), *([] if pairs is None else [pairs])]).float()
         key = raw.cpu().numpy().tobytes()
         self._beliefs = None
-        self._n_rewards += 1
         slot = self._slots.get(key)
         if slot is not None:  # another reward of a known pair makes the mean of its rewards more certain
             total, count = self._totals[slot].item() + reward, self._counts[slot].item() + 1
@@ -757,7 +757,7 @@ class GaussianProcess(nn.Module):
     def _forget_all(self) -> None:
         features, device = self.features, self.prior.device
         self._slots = {}
-        self._n_used = self._n_rewards = 0
+        self._n_used = self._n_told = 0
         self._features_version = features.version
         self._beliefs = None
         self._fit_due = 20
@@ -787,7 +787,7 @@ class GaussianProcess(nn.Module):
             "alpha": self._alpha[:n].clone(),
             "version": th.tensor(self._features_version),
             "fit_due": th.tensor(self._fit_due),
-            "n_rewards": th.tensor(self._n_rewards),
+            "n_told": th.tensor(self._n_told),
             "scales": {**self.scales, "noise": self.noise},
         }
 
@@ -797,7 +797,7 @@ class GaussianProcess(nn.Module):
         self.scales = dict(state["scales"])
         self.noise = self.scales.pop("noise")
         self._fit_due, version = int(state["fit_due"]), int(state["version"])
-        self._n_rewards = int(state["n_rewards"])
+        self._n_told = int(state["n_told"])
         for _ in range(len(state["count"])):
             self._grow()
         n = self._n_used

@@ -415,9 +415,22 @@ def test_who_explores_draws_factors_as_often_as_they_are_likely():
     drawn = []
     for _ in range(200):
         drawn.append(model.drawn_factor())
-        model._n_rewards += 1  # as after a reward that says nothing
+        model._n_told += 1  # as after a reward that says nothing
     assert (np.mean(np.equal(drawn, 1.0)), np.mean(np.less(drawn, 0))) == pytest.approx((0.5, 0.3), abs=0.02)
     assert len(set(drawn)) > 40
+
+
+@pytest.mark.parametrize("n", [1, 8, 21, 89])
+def test_factors_are_spread_however_many_rewards_come_at_once(n):
+    # Golden steps, 89 at once, hardly move: 89 is a Fibonacci number.
+    asked = Pairs(n)
+    model = GaussianProcess(asked.features, [0.0, 0.0], SCALES, spike_slab=True, spike=0.5, contrary=0.3)
+    drawn = []
+    for _ in range(40):
+        drawn.append(model.drawn_factor())
+        model.observe(asked.state, asked.action, asked.pairs, th.zeros(n))
+    # A prior mean of 0 says nothing of its factor, so the factor is drawn from its prior.
+    assert (np.mean(np.equal(drawn, 1.0)), np.mean(np.less(drawn, 0))) == pytest.approx((0.5, 0.3), abs=0.05)
 
 
 def test_who_explores_takes_the_drawn_factor_as_true_and_adds_the_spread():
