@@ -8,6 +8,7 @@ policy evaluation and learning", ICML 2011; self-normalised weights are those of
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -249,6 +250,12 @@ def estimate_all(
         assert weights is not None  # `dr` is refused without propensities
         rows = interactions.applicant_ids
         powered = powered_mean(weights * reward, weights * fitted, rows[answered], of_all, rows, level, seed)
+        if len(reward) == len(interactions) and np.array_equal(weights * fitted, of_all):
+            warnings.warn(
+                "`judge` changes nothing here, because every recommendation that it judged was answered: keep those "
+                "without an answer in the log, with NaN as their reward.",
+                stacklevel=3,
+            )
         value, low, high, weight = powered
         reliable = size >= RELIABLE_FROM
         sizes = len(reward), len(people)

@@ -33,11 +33,11 @@ Document = dict[str, Any]
 
 _SWAPS: dict[str, dict[str, str]] = {
     "names": {
-        name: f"{name}. They {{did}}"
+        name: f"{name}. They work {{what}}"
         for name in ("Emily Walsh", "Greg Baker", "Lakisha Washington", "Jamal Jones", "Mei Chen")
     },
-    "pronouns": {pronoun: f"{pronoun} {{did}}" for pronoun in ("They", "She", "He")},
-    "ages": {str(age): f"Aged {age}. They {{did}}" for age in (27, 41, 58)},
+    "pronouns": {"They": "They work {what}", "She": "She works {what}", "He": "He works {what}"},
+    "ages": {str(age): f"Aged {age}. They work {{what}}" for age in (27, 41, 58)},
 }
 """What is swapped in the applicant's own words, one kind at a time. Each value comes with the beginning of a text
 that contains it. The names are from Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and
@@ -209,7 +209,8 @@ def _some(pairs: Pairs, n: int | None, rng: np.random.Generator) -> Pairs:
 
 
 def _ask(bound: BoundSimulator, pairs: Pairs) -> Feedback:
-    return bound.feedback(*pairs, np.zeros(len(pairs[0]), dtype=np.uint64))
+    keys = np.random.default_rng(0).integers(2**64, size=len(pairs[0]), dtype=np.uint64)
+    return bound.feedback(*pairs, keys)
 
 
 def _scores(feedback: Feedback) -> NDArray[np.float64]:
@@ -314,7 +315,7 @@ class _Asked:
         """Range of reward and probability over the values of one kind, and how often the decision changes."""
         applicants, jobs = self._documents(pairs)
         feedback = [
-            self._judge([{**one, "experience": begin.format(did=_did(one))} for one in applicants], jobs)
+            self._judge([{**one, "experience": begin.format(what=_work_of(one))} for one in applicants], jobs)
             for begin in begins.values()
         ]
         answered = np.all([each.status == "ok" for each in feedback], axis=0)
@@ -367,8 +368,8 @@ class _Asked:
         }
 
 
-def _did(applicant: Document) -> str:
-    return f"works as {applicant.get('occupation', 'before')}. {applicant.get('experience', '')}".strip()
+def _work_of(applicant: Document) -> str:
+    return f"as {applicant.get('occupation', 'before')}. {applicant.get('experience', '')}".strip()
 
 
 def _ranks(feedback: Feedback) -> NDArray[np.int64]:

@@ -151,7 +151,7 @@ def make_world(setup: Setup, n_told: int) -> World:
     which = rng.integers(candidate_ids.shape[1], size=n_told)
     rows = np.arange(n_told)
     told = ShownPairs(applicant_ids, candidate_ids[rows, which], _numbers(obs)[rows, which])
-    keys = rng.integers(2**63, size=n_told, dtype=np.uint64)
+    keys = rng.integers(2**64, size=n_told, dtype=np.uint64)
     rewards = truth.feedback(told.applicant_ids, told.job_ids, keys).reward
 
     held_out = {**options, "split": evaluation.split, "job_split": evaluation.job_split}

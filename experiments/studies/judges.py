@@ -100,7 +100,7 @@ class PlantedPolicy:
 
     def answers(self, people: NDArray[np.int64], jobs: NDArray[np.int64], rng: np.random.Generator) -> Floats:
         """Noisy rewards of recommendations, (n,)."""
-        keys = rng.integers(0, 2**63, size=len(jobs)).astype(np.uint64)
+        keys = rng.integers(2**64, size=len(jobs), dtype=np.uint64)
         reward: Floats = self._truth.feedback(people, jobs, keys).reward
         return reward
 

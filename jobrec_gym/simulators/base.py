@@ -295,8 +295,9 @@ class BoundSimulator(Protocol):
         Args:
             applicant_ids: (n,).
             job_ids: (n,).
-            interaction_keys: (n,), one for each interaction. A noisy simulator draws its noise from them. ``None`` if
-                an answer depends on the pair only.
+            interaction_keys: (n,), one for each interaction. A noisy simulator draws its noise from them, so they must
+                be spread evenly over all numbers of 64 bits, as hashes are: ``rng.integers(2**64, size=n,
+                dtype=np.uint64)``, not ``np.arange(n)``. ``None`` if an answer depends on the pair only.
         """
 
 

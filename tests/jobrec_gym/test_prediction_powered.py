@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobrec_gym import Interactions
+from jobrec_gym import Interactions, RuleSimulator, load_market
 from jobrec_gym.off_policy import estimate, estimate_all
 from jobrec_gym.prediction_powered import powered_mean, t_quantile
 
@@ -87,6 +87,27 @@ def test_an_estimate_with_a_judge_is_the_powered_mean_of_weighted_rewards(market
     alone = estimate(policy, log, "ips")
     assert found.high - found.low < 0.5 * (alone.high - alone.low)
     assert np.isnan(alone.judge_weight)
+
+
+def test_a_judge_counts_by_how_well_it_agrees_if_some_recommendations_have_no_answer():
+    """As on the page "Bring your model": one job is shown, and the judge was asked about nothing else."""
+    recorded, rng = load_market("recorded"), np.random.default_rng(0)
+    people, jobs = rng.integers(120, size=200), rng.integers(40, size=200)
+    truth = RuleSimulator(seed=0, noise=0.5).bind(recorded)
+    reward = truth.feedback(people, jobs, rng.integers(2**64, size=200, dtype=np.uint64)).reward
+    some = np.where(np.arange(200) < 40, reward, np.nan)
+    logs = [
+        Interactions.of(recorded, people, jobs, r, shown=jobs[:, None], propensity=np.ones(200)) for r in (some, reward)
+    ]
+    said = {"truth": truth.expected_reward(people, jobs), "noise": rng.normal(size=200)}
+    weights = {}
+    for name, values in said.items():
+        table = np.full((120, 40), np.nan)
+        table[people, jobs] = values
+        weights[name] = estimate(None, logs[0], judge=table).judge_weight
+        with pytest.warns(UserWarning, match="every recommendation that it judged was answered"):
+            assert estimate(None, logs[1], judge=table).judge_weight == 0
+    assert weights["truth"] > 0.5 > 0.1 > weights["noise"]
 
 
 def test_what_a_judge_stands_in_place_of_is_refused(log):
