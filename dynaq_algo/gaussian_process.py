@@ -120,9 +120,11 @@ class GaussianProcess(nn.Module):
     see :meth:`explore`.
 
     With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
-    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. The posterior of the
-    scale is exact, jointly with that of the factor. So the first answers move the weights little, and numbers that say
-    much can have large weights later.
+    `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. A scale is weighed by the
+    full evidence of the rewards for it at a factor of 0. The likelihood of the factor, relative to that of 0, is raised
+    to the power above. So scale and factor have an exact joint posterior only where that power is 1; otherwise this is
+    a rule. For a given scale and factor the weights have their exact posterior. The first answers thus move the weights
+    little, and numbers that say much can have large weights later.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see
     :class:`~dynaq_algo.prior_trust.FactorPrior`, which is learned from rewards in the same way. A wrong source can thus

@@ -98,7 +98,7 @@ def combined(given: GivenScale, share: Floats, factors: Floats, doubts: Floats) 
 
     Args:
         given: Of m scales.
-        share: (m,), posterior probability of each scale.
+        share: (m,), probability of each scale after the rewards.
         factors: (m, S), posterior mean of the factors for each scale.
         doubts: (m, S, S), their covariance.
     """
@@ -121,7 +121,7 @@ class Beliefs(NamedTuple):
         given: What they say where the scale of the weights is given, for each of m scales.
         coefficients: Posterior of all coefficients.
         grid: (n,), possible values of the one factor; none with sources.
-        on_grid: (m, n), joint posterior probabilities of scale and factor; none with sources.
+        on_grid: (m, n), joint probabilities of scale and factor, see :func:`about_factor`; none with sources.
         trust: Posterior of the sources' factors; None without sources.
     """
 
@@ -145,6 +145,10 @@ class Beliefs(NamedTuple):
 def about_factor(given: GivenScale, grid: Floats, log_prior: Floats, power: float) -> Beliefs:
     """Beliefs where the whole prior mean has one factor.
 
+    A scale has its full evidence at a factor of 0. Only the likelihood of the factor, relative to that of 0, is raised
+    to `power`. With a power of 1 the probabilities of scale and factor are their exact posterior on the grid. With a
+    smaller power they follow a rule, in which rewards count more for the scale than for the factor.
+
     Args:
         given: Of m scales.
         grid: (n,), possible values of the factor.
@@ -163,6 +167,8 @@ def about_factor(given: GivenScale, grid: Floats, log_prior: Floats, power: floa
 
 def about_sources(given: GivenScale, prior: FactorPrior, power: float) -> Beliefs:
     """Beliefs where each source of the prior mean has a factor of its own.
+
+    As in :func:`about_factor`, only the likelihood of the factors relative to that of 0 is raised to `power`.
 
     Args:
         given: Of m scales.

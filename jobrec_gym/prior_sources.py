@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from jobrec_gym.market import LabourMarket
 from jobrec_gym.pair_features import PAIR_FEATURES, PairValues
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator, make_simulator
-from jobrec_gym.simulators.rules import BoundRuleSimulator
 
 __all__ = ["LESS_JOB_MEAN", "SourcedPairValues", "open_source"]
 
@@ -36,9 +35,10 @@ class SourcedPairValues(PairValues):
     * An array (n_applicants, n_jobs), NaN where it has no value.
     * A function of applicant ids (n,) and job ids (n,) that returns (n,) numbers.
     * A simulator, or its plain form. The value is the probability that a planted truth or a recorded or live language
-      model gives for an application or, if the model gives none, the reward of its decision. A live model is asked only
-      about the pairs that are shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the
-      mean of its values so far.
+      model gives for an application. If the model gives none, it is the reward of its decision, clipped to [0, 1]: with
+      the default rewards a click and an ignored job are both 0. A live model is asked only about the pairs that are
+      shown, and its own ``Budget`` caps the cost. A pair for which it has no value gets the mean of its values so far
+      and of one more value, 0.5, which is there from the start.
     * ``{"values": any of these, "less_job_mean": True}``: the mean of the job is subtracted. For an array, a recording,
       a planted truth or the cosine, this is the mean over all applicants. For a function or a live model the mean is
       unknown, so give the means themselves, ``"less_job_mean": (n_jobs,)``.
@@ -117,12 +117,12 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
         ask = _Function(name, source)
     elif isinstance(source, Mapping) or hasattr(source, "bind"):
         bound, described = _bound(source, market)
-        if isinstance(bound, BoundRuleSimulator):
-            ask = _Planted(bound)
-        elif hasattr(bound, "probabilities"):
+        if hasattr(bound, "probabilities") and hasattr(bound, "recording"):
             table = np.asarray(
                 bound.probabilities(np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))), np.float64
             )
+        elif hasattr(bound, "probabilities"):
+            ask = _Planted(bound)
         else:
             ask = _Live(bound)
     else:
@@ -153,7 +153,7 @@ class _Cosine:
 class _Planted:
     """The probabilities of an application by a planted truth."""
 
-    def __init__(self, bound: BoundRuleSimulator):
+    def __init__(self, bound: Any):
         self._bound = bound
 
     def __call__(self, applicant_ids: Ids, job_ids: Ids) -> Floats:
@@ -209,7 +209,8 @@ class _Live:
         feedback = self._bound.feedback(applicant_ids, job_ids, np.zeros(len(job_ids), np.uint64))
         values = np.where(np.isnan(feedback.probability), np.clip(feedback.reward, 0.0, 1.0), feedback.probability)
         told = feedback.status == "ok"
-        # A pair that was not asked about, for instance because of the budget, gets the mean of the values so far.
+        # A pair that was not asked about, for instance because of the budget, gets the mean of the values so far and
+        # of the 0.5 that the sum begins with.
         values = np.where(told, values, self._sum / self._n)
         self._sum, self._n = self._sum + float(values[told].sum()), self._n + int(told.sum())
         return values

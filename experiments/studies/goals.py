@@ -80,10 +80,11 @@ def main(cfg: DictConfig) -> None:
     verdicts = [judge(goal, studies) for goal in GOALS]
     print(format_table(Verdict._fields, [list(verdict) for verdict in verdicts], left=4))
     rows = [[f"{name}: {what}", verdict, figures] for name, what, verdict, figures in verdicts]
+    older = [] if cfg.before is None else [as_typed("before", cfg.before)]
     write_json(
         folder / VERDICTS,
         {
-            "command": f"python -m experiments.studies.goals {as_typed('folder', folder)}",
+            "command": " ".join(["python -m experiments.studies.goals", as_typed("folder", folder), *older]),
             "commit": commit_of_checkout(),
             "tables": [{"header": ["goal", "verdict", "figures"], "rows": rows}],
         },

@@ -1,4 +1,4 @@
-"""Environments that no setting of an agent was chosen on: other vectors, utilities, rewards and noise."""
+"""Six environments that are no markets, with other vectors, utilities and rewards; settings were chosen on all six."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,19 @@ def test_the_command_prints_verdicts_and_the_command_that_makes_what_is_missing(
     assert table["header"] == ["goal", "verdict", "figures"] and len(set(names)) == len(names) == len(GOALS)
     (figures,) = (figures for name, _, figures in table["rows"] if name.startswith("3 profile: without"))
     assert figures in line
+
+
+def test_the_file_has_the_command_with_the_older_study(tmp_path, reached):
+    for folder, study_ in (("full/vectors", reached["vectors"]), ("older", reached[BEFORE])):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "coldstart.json").write_text(json.dumps(study_.to_json()))
+    words = [f"folder={tmp_path / 'full'}", f"before={tmp_path / 'older'}"]
+
+    done = run_command("studies.goals", *words)
+
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "full" / "goals.json").read_text())
+    assert shlex.split(content["command"]) == ["python", "-m", "experiments.studies.goals", *words]
 
 
 def test_the_full_study_makes_what_goals_need_of_learners_that_there_are(config):
