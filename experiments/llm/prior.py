@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,13 @@ __all__ = [
     "Cell",
     "PlantedAnswers",
     "alignment_of",
+    "by_seed",
     "corrupted",
     "cost_table",
     "figure_of",
     "goals_of",
+    "goals_table",
+    "means_tables",
     "play",
     "score_table",
     "table_rows",
@@ -52,10 +55,11 @@ CHECKPOINTS = (0, 20, 50, 100, 200)
 THIS_MODEL = ("model", "model less job's mean")
 """Two forms of the model's answers, for runs on the planted truth: probabilities, and these less each job's mean."""
 
-_WITHOUT = {"model": "none", "both": "cosine"}  # each prior with the model, and the same prior without it
+SCORE_LIMIT, REGRET_LIMIT = 0.02, 0.05
+"""What a source may cost from 50 answers on: score, and the share by which the regret of later answers is larger."""
 
 _REWARDS = np.array([DEFAULT_REWARDS[decision] for decision in DECISIONS])
-_N_CANDIDATES, _STEPS, _SETS = 10, 10, 200
+_N_CANDIDATES, _SETS = 10, 200
 _SHUFFLED, _NEGATED, _TEST, _NOISE = 1, 2, 3, 4
 
 
@@ -82,10 +86,13 @@ def main(cfg: DictConfig) -> None:
     csv.writer(text, lineterminator="\n").writerows([["alignment", "noise", "prior", "score", "regret"], *rows])
     tables = score_table(runs, options["alignments"], options["noises"])
     tables += cost_table(runs, options["alignments"], options["noises"])
+    tables += means_tables(runs, options["alignments"], options["noises"])
+    tables += goals_table(runs, options["alignments"], options["noises"])
     for header, lines in tables:
         print(format_table(header, lines), end="\n\n")
     about = {"seeds": options["seeds"], "n_interactions": cfg.n_interactions, "commit": commit_of_checkout()}
     about["goals"] = goals_of(runs, options["alignments"], options["noises"])
+    about["by_seed"] = by_seed(runs)
     write_json(folder / "prior.json", {**about, "tables": [{"header": h, "rows": r} for h, r in tables]})
     write_figure(folder / "prior.png", figure_of(runs, options["alignments"], options["noises"]))
     write_text(folder / "table.csv", text.getvalue())
@@ -120,6 +127,53 @@ class Cell:
         """The name of the run's file."""
         prior = self.prior.replace(" ", "-").replace("'", "")
         return f"{self.truth}_{prior}_{self.alignment:g}_{self.noise:g}_{self.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prior, and the same prior without one of its sources.
+
+    Attributes:
+        words: Its name in tables. If it does not say what a prior is compared with, then a prior with the model is
+            compared with the same prior without the model, and the cosine with no prior.
+        prior: The prior with the source.
+        without: The prior without the source.
+        truth: As for :class:`Cell`.
+    """
+
+    words: str
+    prior: str
+    without: str
+    truth: str = "recorded"
+
+    def cases(self, alignments: Sequence[float]) -> list[tuple[str, float]]:
+        """Names and alignments: one for each alignment, or a single one if the prior reads no corrupted answers."""
+        if not _reads_corrupted_answers(self.prior, self.truth):
+            return [(self.words, 0.0)]
+        return [(f"{self.words}, alignment {alignment:g}", alignment) for alignment in alignments]
+
+
+_OF_THE_MODEL = (Comparison("model", "model", "none"), Comparison("both", "both", "cosine"))
+
+
+def _comparisons() -> list[Comparison]:
+    of_rules = [("cosine", "none")]
+    of_rules += [(form, "none") for form in THIS_MODEL]
+    of_rules += [(f"cosine and {form}", "cosine") for form in THIS_MODEL]
+    return [
+        *_OF_THE_MODEL,
+        Comparison("both against model", "both", "model"),
+        Comparison("cosine", "cosine", "none"),
+        *(Comparison(f"planted truth: {prior}", prior, without, "rules") for prior, without in of_rules),
+        *(
+            Comparison(f"planted truth: cosine and {form} against {form}", f"cosine and {form}", form, "rules")
+            for form in THIS_MODEL
+        ),
+    ]
+
+
+def _reads_corrupted_answers(prior: str, truth: str) -> bool:
+    return truth == "recorded" and prior in PRIORS[2:]
 
 
 def _cases(alignments: Sequence[float]) -> list[tuple[str, float, str]]:
@@ -377,13 +431,8 @@ def score_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]
     checkpoints = list(some["score"])
     tables = []
     for noise in noises:
-        cases = [(f"{prior}", prior, 0.0) for prior in PRIORS[:2]]
-        cases += [
-            (f"{prior}, alignment {alignment:g}", prior, alignment) for prior in PRIORS[2:] for alignment in alignments
-        ]
-        tables.append(
-            _table(f"noise {noise:g}: prior", checkpoints, [(w, _of(runs, noise, p, a)) for w, p, a in cases])
-        )
+        cases = [(words, _of(runs, noise, prior, a)) for words, prior, a in _rows_of_recorded(alignments)]
+        tables.append(_table(f"noise {noise:g}: prior", checkpoints, cases))
     for noise in noises:
         priors = dict.fromkeys(cell.prior for cell in runs if cell.truth == "rules")
         rules = [(prior, _of(runs, noise, prior, 0.0, "rules")) for prior in priors]
@@ -411,8 +460,7 @@ def _table(title: str, checkpoints: Sequence[str], found: Sequence[tuple[str, li
 
 def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "recorded") -> list[dict[str, Any]]:
     """The runs of all seeds, in their order."""
-    reads_the_model = truth == "recorded" and prior in PRIORS[2:]
-    wanted = alignment if reads_the_model else 0.0
+    wanted = alignment if _reads_corrupted_answers(prior, truth) else 0.0
     cells = [
         cell for cell in runs if (cell.noise, cell.prior, cell.alignment, cell.truth) == (noise, prior, wanted, truth)
     ]
@@ -420,78 +468,135 @@ def _of(runs: Runs, noise: float, prior: str, alignment: float, truth: str = "re
 
 
 def cost_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
-    """A table of what the model's answers cost and save, compared with the same agent without them.
+    """A table of what a source costs and saves, compared with the same agent without it.
 
     Its columns are the loss of score after 50, 100 and 200 answers; by which share the regret of the 51st to the 200th
-    answer is larger than without the model's answers; and the share of the regret of the first 100 answers that is
-    saved. They are means over noises and seeds, with standard errors over seeds. If a run is too short, there is no
-    table.
+    answer is larger than without the source; and the share of the regret of the first 100 answers that is saved. They
+    are means over noises and seeds, with standard errors over seeds. The error of a share is that of a ratio of two
+    means. If a run is too short, there is no table.
     """
-    if str(CHECKPOINTS[-1]) not in next(iter(runs.values()))["score"]:
+    if not _has_all_checkpoints(runs):
         return []
-
-    def by_seed(name: str, alignment: float, what: str, at: str) -> Floats:
-        found: Floats = np.array([[run[what][at] for run in _of(runs, noise, name, alignment)] for noise in noises])
-        return found.mean(axis=0)
-
     after = ("50", "100", "200")
     rows = []
-    for (prior, without), alignment in itertools.product(_WITHOUT.items(), alignments):
-        score, score_without = ([by_seed(name, alignment, "score", at) for at in after] for name in (prior, without))
-        regret, regret_without = ([by_seed(name, alignment, "regret", at) for at in after] for name in (prior, without))
-        lost = np.subtract(score_without, score)
-        late, late_without = regret[2] - regret[0], regret_without[2] - regret_without[0]
-        shares = [
-            (late - late_without) / late_without.mean(),
-            (regret_without[1] - regret[1]) / regret_without[1].mean(),
-        ]
-        cells = [_with_error(values, 3) for values in lost] + [_with_error(values, 2) for values in shares]
-        rows.append([f"{prior}, alignment {alignment:g}", *cells])
+    for comparison in _comparisons():
+        for words, alignment in comparison.cases(alignments):
+            found, base = (
+                [_of(runs, noise, prior, alignment, comparison.truth) for noise in noises]
+                for prior in (comparison.prior, comparison.without)
+            )
+            if not (all(found) and all(base)):
+                continue
+            lost = [_mean_of_noises(base, "score", at) - _mean_of_noises(found, "score", at) for at in after]
+            (early, first, last), (early_base, first_base, last_base) = (
+                [_mean_of_noises(each, "regret", at) for at in after] for each in (found, base)
+            )
+            more, more_error = _ratio(last - early, last_base - early_base)
+            left, left_error = _ratio(first, first_base)
+            shares = [_number(more - 1, more_error, 2), _number(1 - left, left_error, 2)]
+            rows.append([words, *(_with_error(values, 3) for values in lost), *shares])
     header = ["cost: prior", *(f"score lost {at}" for at in after), "more regret 50 to 200", "regret saved 100"]
     return [(header, rows)]
 
 
+def means_tables(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
+    """Two tables of scores and regret as means over noises, with standard errors over seeds.
+
+    The first is for the planted truth, the second for the recorded one. If a run is too short, there is none.
+    """
+    if not _has_all_checkpoints(runs):
+        return []
+    planted = list(dict.fromkeys(cell.prior for cell in runs if cell.truth == "rules"))
+    tables = []
+    for title, truth, cases in (
+        ("planted truth, mean of noises: prior", "rules", [(prior, prior, 0.0) for prior in planted]),
+        ("mean of noises: prior", "recorded", _rows_of_recorded(alignments)),
+    ):
+        rows = []
+        for words, prior, alignment in cases:
+            found = [_of(runs, noise, prior, alignment, truth) for noise in noises]
+            if all(found):
+                scores = [_with_error(_mean_of_noises(found, "score", at), 3) for at in ("0", "20", "50", "100")]
+                regrets = [_with_error(_mean_of_noises(found, "regret", at), 1) for at in ("100", "200")]
+                rows.append([words, *scores, *regrets])
+        tables.append((title, rows))
+    columns = [*(f"score {at}" for at in (0, 20, 50, 100)), *(f"regret {at}" for at in (100, 200))]
+    return [([title, *columns], rows) for title, rows in tables if rows]
+
+
+def _rows_of_recorded(alignments: Sequence[float]) -> list[tuple[str, str, float]]:
+    """Words, prior and alignment of the rows of a table for the recorded truth."""
+    rows = [(prior, prior, 0.0) for prior in PRIORS[:2]]
+    return rows + [
+        (f"{prior}, alignment {alignment:g}", prior, alignment) for prior in PRIORS[2:] for alignment in alignments
+    ]
+
+
+def _has_all_checkpoints(runs: Runs) -> bool:
+    return str(CHECKPOINTS[-1]) in next(iter(runs.values()))["score"]
+
+
+def _mean_of_noises(found: Sequence[list[dict[str, Any]]], what: str, at: str) -> Floats:
+    """Means over noises, (n_seeds,)."""
+    values: Floats = np.array([[run[what][at] for run in of_seeds] for of_seeds in found])
+    return values.mean(axis=0)
+
+
+def _ratio(values: Floats, base: Floats) -> tuple[float, float]:
+    """The ratio of two means over seeds, and its standard error; NaN for a single seed.
+
+    Both means differ by seed, so the error is that of the residuals ``values - ratio * base`` (the delta method;
+    Cochran, Sampling Techniques, 1977, chapter 6).
+    """
+    ratio = float(values.mean() / base.mean())
+    if len(values) < 2:
+        return ratio, math.nan
+    residuals = values - ratio * base
+    return ratio, float(residuals.std(ddof=1) / (abs(base.mean()) * math.sqrt(len(values))))
+
+
+def _number(value: float, error: float, digits: int) -> str:
+    return f"{value:.{digits}f}" + ("" if math.isnan(error) else f" +- {error:.{digits}f}")
+
+
 def _with_error(values: Floats, digits: int) -> str:
     """Mean of values (n,), and their standard error if n is above 1."""
-    error = f" +- {values.std(ddof=1) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{error}"
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return _number(float(values.mean()), error, digits)
 
 
 def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> dict[str, Any]:
-    """What the model's answers cost and save, compared with the same prior without them; means over seeds.
+    """What each source costs and saves, compared with the same prior without it; means over seeds.
 
     Returns:
         ``cost``, by prior, noise and alignment: the loss of score after 50, 100 and 200 interactions, and by which
-        share the regret of the 51st to the 200th interaction is larger than without the answers. ``saved``, by prior
-        and noise: the share of the regret of the first 100 interactions that an alignment of 1 saves. ``told``, by
-        prior and noise, after 20 and after 50 answers: each run at alignment 1 is compared with each run at alignment
-        0. This is the share of comparisons in which the run at alignment 1 trusts the model more.
+        share the regret of the 51st to the 200th interaction is larger than without the source. ``saved``, by prior
+        and noise: the share of the regret of the first 100 interactions that the model saves at an alignment of 1.
+        ``told``, by prior and noise, after 20 and after 50 answers: each run at alignment 1 is compared with each run
+        at alignment 0. This is the share of comparisons in which the run at alignment 1 trusts the model more. It is
+        empty if a run is too short.
     """
-    cost: dict[str, Any] = {}
-    saved: dict[str, Any] = {}
-    told: dict[str, Any] = {}
-
-    def regret(found: list[dict[str, Any]], start: str, end: str) -> float:
-        return float(np.mean([run["regret"][end] - run["regret"][start] for run in found]))
-
-    for (prior, without), noise in itertools.product(_WITHOUT.items(), noises):
-        base = _of(runs, noise, without, 0.0)
-        checkpoints = list(base[0]["score"])
-        if checkpoints[-1] != str(CHECKPOINTS[-1]):
-            return {}  # a short run says nothing of the goals
-        for alignment in alignments:
-            found = _of(runs, noise, prior, alignment)
-            lost = {
-                at: float(np.mean([one["score"][at] - two["score"][at] for one, two in zip(base, found, strict=True)]))
-                for at in ("50", "100", "200")
-            }
-            more = regret(found, "50", "200") / regret(base, "50", "200") - 1
-            cost[f"{prior}, noise {noise:g}, alignment {alignment:g}"] = {"score": lost, "regret": more}
-            if alignment == 1:
-                saved[f"{prior}, noise {noise:g}"] = 1 - regret(found, "0", "100") / regret(base, "0", "100")
-        if 1 in alignments and 0 in alignments:
-            right, wrong = (_of(runs, noise, prior, alignment) for alignment in (1.0, 0.0))
-            told[f"{prior}, noise {noise:g}"] = {
+    if not _has_all_checkpoints(runs):
+        return {}
+    cost = {}
+    for comparison, noise in itertools.product(_comparisons(), noises):
+        for words, alignment in comparison.cases(alignments):
+            found, base = (
+                _of(runs, noise, prior, alignment, comparison.truth) for prior in (comparison.prior, comparison.without)
+            )
+            if found and base:
+                cost[_at_noise(words, noise)] = _cost(found, base)
+    saved: dict[str, float] = {}
+    told: dict[str, dict[str, float]] = {}
+    for comparison, noise in itertools.product(_OF_THE_MODEL, noises):
+        prior, key = comparison.prior, f"{comparison.prior}, noise {noise:g}"
+        if 1 not in alignments:
+            continue
+        right, base = _of(runs, noise, prior, 1.0), _of(runs, noise, comparison.without, 0.0)
+        saved[key] = 1 - _mean_regret(right, "0", "100") / _mean_regret(base, "0", "100")
+        if 0 in alignments:
+            wrong = _of(runs, noise, prior, 0.0)
+            told[key] = {
                 at: float(
                     np.mean([a["trust"][at]["model"][0] > b["trust"][at]["model"][0] for a in right for b in wrong])
                 )
@@ -500,45 +605,126 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
     return {"cost": cost, "saved": saved, "told": told}
 
 
+def _at_noise(words: str, noise: float) -> str:
+    """The name of a comparison at one noise, such as ``"model, noise 0.5, alignment 1"``."""
+    name, comma, alignment = words.partition(", alignment")
+    return f"{name}, noise {noise:g}{comma}{alignment}"
+
+
+def _mean_regret(found: Sequence[dict[str, Any]], start: str, end: str) -> float:
+    return float(np.mean([run["regret"][end] - run["regret"][start] for run in found]))
+
+
+def _cost(found: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the runs ``found`` cost, compared with the runs ``base`` of the same seeds."""
+    lost = {
+        at: float(np.mean([one["score"][at] - two["score"][at] for one, two in zip(base, found, strict=True)]))
+        for at in ("50", "100", "200")
+    }
+    return {"score": lost, "regret": _mean_regret(found, "50", "200") / _mean_regret(base, "50", "200") - 1}
+
+
+def goals_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
+    """How often a source costs more than its limits: a row for each comparison, counted over noises and alignments.
+
+    The limits are :data:`SCORE_LIMIT` after 50, 100 or 200 answers, and :data:`REGRET_LIMIT` of the regret from the
+    50th answer on. If a run is too short, there is no table.
+    """
+    cost = goals_of(runs, alignments, noises).get("cost", {})
+    rows = []
+    for comparison in _comparisons():
+        names = [_at_noise(words, noise) for words, _ in comparison.cases(alignments) for noise in noises]
+        costs = [cost[name] for name in names if name in cost]
+        if costs:
+            score = [max(each["score"].values()) > SCORE_LIMIT for each in costs]
+            regret = [each["regret"] > REGRET_LIMIT for each in costs]
+            either = [a or b for a, b in zip(score, regret, strict=True)]
+            rows.append([comparison.words, *(str(sum(each)) for each in (score, regret, either)), str(len(costs))])
+    total = [str(sum(int(row[column]) for row in rows)) for column in range(1, 5)]
+    header = ["above the limits: prior", "in score", "in regret", "in either", "of"]
+    return [(header, [*rows, ["all", *total]])] if rows else []
+
+
+def by_seed(runs: Runs) -> dict[str, dict[str, str]]:
+    """The figures of each seed, by the names that tables have for a noise and a prior.
+
+    Returns:
+        For a name such as ``"noise 0.5: model, alignment 1"``: scores, regret and the learned trust in the model, by
+        checkpoint. Each is a text of numbers with spaces between them, one for each seed, in ascending order of seeds.
+    """
+    told: dict[str, dict[str, str]] = {}
+    for cell in runs:
+        planted = "planted truth, " if cell.truth == "rules" else ""
+        aligned = f", alignment {cell.alignment:g}" if _reads_corrupted_answers(cell.prior, cell.truth) else ""
+        name = f"{planted}noise {cell.noise:g}: {cell.prior}{aligned}"
+        if name in told:
+            continue
+        found = _of(runs, cell.noise, cell.prior, cell.alignment, cell.truth)
+        told[name] = {
+            f"{what} {at}": _in_a_row(run[what][at] for run in found)
+            for what in ("score", "regret")
+            for at in found[0][what]
+        }
+        told[name] |= {
+            f"model's trust {at}": _in_a_row(run["trust"][at]["model"][0] for run in found)
+            for at, trust in found[0]["trust"].items()
+            if "model" in trust
+        }
+    return told
+
+
+def _in_a_row(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
 def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> Any:
-    """A figure of regret by alignment, with a panel for each noise and one for the learned trust in the model."""
+    """A figure of regret by alignment, with a panel for each noise and one for the learned trust in the model.
+
+    Alignments from 0 on and below 0 are two scales, see :func:`corrupted`. So a vertical line parts them, and no line
+    joins figures of both.
+    """
     # Not at the top: `--help` is answered without it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * (len(noises) + 1), 3.6), layout="constrained")
     panels = figure.subplots(1, len(noises) + 1)
     ordered = sorted(alignments)
+    parts = [part for part in ([a for a in ordered if a < 0], [a for a in ordered if a >= 0]) if part]
     colours = dict(zip(PRIORS, ("0.45", "tab:orange", "tab:blue", "tab:purple"), strict=True))
     for axes, noise in zip(panels, noises, strict=False):
         for prior in PRIORS:
-            found = [_of(runs, noise, prior, alignment) for alignment in ordered]
-            last = list(found[0][0]["regret"])[-1]
-            middle = [np.mean([run["regret"][last] for run in each]) for each in found]
-            error = [np.std([run["regret"][last] for run in each]) / math.sqrt(len(each)) for each in found]
-            style = "--" if prior in PRIORS[:2] else "o-"
-            axes.plot(ordered, middle, style, color=colours[prior], label=prior, markersize=3)
-            axes.fill_between(
-                ordered,
-                np.subtract(middle, error),
-                np.add(middle, error),
-                color=colours[prior],
-                alpha=0.15,
-                linewidth=0,
-            )
+            unaligned = prior in PRIORS[:2]
+            for number, part in enumerate([ordered] if unaligned else parts):
+                found = [_of(runs, noise, prior, alignment) for alignment in part]
+                last = list(found[0][0]["regret"])[-1]
+                middle = [np.mean([run["regret"][last] for run in each]) for each in found]
+                error = [np.std([run["regret"][last] for run in each]) / math.sqrt(len(each)) for each in found]
+                look: dict[str, Any] = {"color": colours[prior], "label": None if number else prior}
+                axes.plot(part, middle, "--" if unaligned else "o-", markersize=3, **look)
+                low, high = np.subtract(middle, error), np.add(middle, error)
+                axes.fill_between(part, low, high, color=colours[prior], alpha=0.15, linewidth=0)
         axes.set(title=f"noise {noise:g}", xlabel="alignment of the model's word", ylim=(0, None))
     panels[0].set_ylabel("regret of all interactions")
     panels[0].legend(title="prior", frameon=False)
     axes, noise = panels[-1], noises[len(noises) // 2]
-    for at in ("20", "50"):
-        found = [_of(runs, noise, "model", alignment) for alignment in ordered]
-        if at in found[0][0]["trust"]:
-            trusts = np.array([[run["trust"][at]["model"][0] for run in each] for each in found])
-            axes.errorbar(ordered, trusts.mean(axis=1), trusts.std(axis=1), fmt="o-", markersize=3, label=f"after {at}")
+    for at, colour in (("20", "tab:blue"), ("50", "tab:orange")):
+        for number, part in enumerate(parts):
+            found = [_of(runs, noise, "model", alignment) for alignment in part]
+            if at in found[0][0]["trust"]:
+                trusts = np.array([[run["trust"][at]["model"][0] for run in each] for each in found])
+                look = {"color": colour, "label": None if number else f"after {at}"}
+                axes.errorbar(part, trusts.mean(axis=1), trusts.std(axis=1), fmt="o-", markersize=3, **look)
     axes.axhline(0, color="0.8", linewidth=0.8)
     axes.set(
         title=f"trust learned, noise {noise:g}", xlabel="alignment of the model's word", ylabel="factor of the source"
     )
     axes.legend(frameon=False)
+    if len(parts) > 1:
+        for axes in panels:
+            axes.axvline(0, color="0.3", linewidth=0.8)
+            for side, where, words in ((-0.02, "right", "mirrored"), (0.02, "left", "shuffled")):
+                place = {"transform": axes.get_xaxis_transform(), "ha": where, "va": "bottom"}
+                axes.text(side, 0.01, words, fontsize="small", color="0.3", **place)
     return figure
 
 

@@ -18,12 +18,17 @@ from experiments.llm.prior import (
     Cell,
     PlantedAnswers,
     alignment_of,
+    by_seed,
     corrupted,
     cost_table,
+    figure_of,
     goals_of,
+    goals_table,
+    means_tables,
     table_rows,
 )
 from experiments.studies.judges import JUDGES, PlantedPolicy, judges_table, run_judge
+from jobrec_gym import RecordedSimulator, load_market
 
 
 @pytest.mark.parametrize("alignment", [1.0, 0.6, 0.0, -0.4, -1.0])
@@ -42,6 +47,21 @@ def test_the_alignment_of_shares_is_that_of_the_answers():
     assert alignment_of(negated=0.5) == 0 and alignment_of(negated=1.0) == -1
     with pytest.raises(ValueError, match=r"in \[-1, 1\], got 2"):
         corrupted(np.zeros((1, 1)), 2, seed=0)
+
+
+def test_at_minus_a_half_the_right_quarter_is_two_fifths_of_the_highest_answers():
+    """The recorded answers are skewed: the highest are far above the mean, and none is as far below it."""
+    market = load_market("recorded")
+    people, jobs = np.arange(len(market.applicants))[:, None], np.arange(len(market.jobs))
+    answers = RecordedSimulator().bind(market).probabilities(people, jobs)
+    right, high = [], []
+    for seed in range(500, 510):
+        told = corrupted(answers, -0.5, seed)
+        top = np.argsort(-told.ravel())[: told.size // 20]
+        right.append(np.isclose(told, answers).mean())
+        high.append(np.isclose(told, answers).ravel()[top].mean())
+    assert np.mean(right) == pytest.approx(0.25, abs=0.005)
+    assert np.mean(high) == pytest.approx(0.42, abs=0.005)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.7])
@@ -94,13 +114,116 @@ def test_the_costs_are_means_over_noises_with_the_error_of_seeds():
     runs[Cell(1, 1.0, "model", 0.0)]["score"]["50"] = 0.0
     ((header, rows),) = cost_table(runs, [1.0, 0.0], [0.5, 1.0])
 
-    assert [row[0] for row in rows] == [f"{name}, alignment {a}" for name in ("model", "both") for a in (1, 0)]
-    none, both = (dict(zip(header, rows[place], strict=True)) for place in (1, 3))
+    aligned = [f"{name}, alignment {a}" for name in ("model", "both", "both against model") for a in (1, 0)]
+    assert [row[0] for row in rows] == [*aligned, "cosine"]
+    none, both, beside, cosine = (dict(zip(header, rows[place], strict=True)) for place in (1, 3, 5, 6))
     assert none["score lost 50"] == "0.050 +- 0.050", "one of four lost .2"
     assert none["more regret 50 to 200"] == "0.10 +- 0.00" and none["regret saved 100"] == "-0.10 +- 0.00"
     assert both["score lost 200"] == "0.040 +- 0.000"
+    assert beside["score lost 200"] == "-0.110 +- 0.000" and beside["regret saved 100"] == "0.20 +- 0.00"
+    assert cosine["score lost 200"] == "-0.100 +- 0.000" and cosine["more regret 50 to 200"] == "-0.20 +- 0.00"
     short = {cell: {**run, "score": {"0": 0.0}} for cell, run in runs.items()}
     assert cost_table(short, [1.0, 0.0], [0.5, 1.0]) == []
+
+
+def test_the_error_of_a_share_of_regret_is_that_of_a_ratio():
+    """By hand: regrets of 1 and 3 with the model, of 2 and 4 without. The ratio R of the means is 2/3.
+
+    The residuals 1 - 2R and 3 - 4R are -1/3 and 1/3, so their standard deviation is sqrt(2)/3, and the error of R is
+    that by the mean 3 and by sqrt(2): 1/9. The differences are -1 for both seeds: with the denominator held fixed the
+    error would be 0.
+    """
+    runs = of_seeds()
+    for seed in (0, 1):
+        for name, alignment, regret in (("none", 0.0, 2.0 + 2 * seed), ("model", 1.0, 1.0 + 2 * seed)):
+            runs[Cell(seed, 0.5, name, alignment)]["regret"] |= {"50": 0.0, "100": regret, "200": regret}
+    ((header, (row, *_)),) = cost_table(runs, [1.0, 0.0], [0.5])
+    told = dict(zip(header, row, strict=True))
+    assert told["regret saved 100"] == "0.33 +- 0.11" and told["more regret 50 to 200"] == "-0.33 +- 0.11"
+
+
+def test_one_seed_has_no_error():
+    ((header, (row, *_)),) = cost_table(of_seeds(seeds=(0,)), [1.0, 0.0], [0.5])
+    assert dict(zip(header, row, strict=True))["regret saved 100"] == "0.50"
+
+
+def on_the_planted_truth(noise=0.5):
+    """Runs on the planted truth: the model costs .1 of score and a fifth of the regret, the cosine nothing."""
+    costs = {"none": 0.0, "cosine": 0.0, "model": 0.1, "model less job's mean": -0.1, "cosine and model": 0.01}
+    runs = {}
+    for name, cost in costs.items():
+        for seed in (0, 1):
+            at = [str(checkpoint) for checkpoint in CHECKPOINTS]
+            runs[Cell(seed, noise, name, 0.0, "rules")] = {
+                "score": {key: 0.5 - cost + seed / 10 for key in at},
+                "regret": {key: (1 + 2 * cost) * float(key) for key in at},
+                "trust": dict.fromkeys(at, {"model": [0.5, 0.5, 0.5]} if "model" in name else {}),
+            }
+    return runs
+
+
+def test_each_source_is_compared_with_leaving_it_out_also_on_the_planted_truth():
+    runs = of_seeds() | on_the_planted_truth()
+    ((header, rows),) = cost_table(runs, [1.0, 0.0], [0.5])
+    lost = {row[0]: row[header.index("score lost 100")].split()[0] for row in rows}
+    assert {name.partition(": ")[2]: cost for name, cost in lost.items() if name.startswith("planted")} == {
+        "cosine": "0.000",
+        "model": "0.100",
+        "model less job's mean": "-0.100",
+        "cosine and model": "0.010",
+        "cosine and model against model": "-0.090",
+    }
+    cost = goals_of(runs, [1.0, 0.0], [0.5])["cost"]
+    assert cost["planted truth: model, noise 0.5"]["score"]["50"] == pytest.approx(0.1)
+    assert cost["planted truth: model, noise 0.5"]["regret"] == pytest.approx(0.2)
+    assert cost["cosine, noise 0.5"]["regret"] == pytest.approx(-0.2)
+    assert cost["both against model, noise 0.5, alignment 0"]["regret"] == pytest.approx(-0.2)
+
+
+def test_goals_that_are_missed_are_counted_by_what_is_compared():
+    ((header, rows),) = goals_table(of_seeds() | on_the_planted_truth(), [1.0, 0.0], [0.5])
+    assert header == ["above the limits: prior", "in score", "in regret", "in either", "of"]
+    counts = {name: list(map(int, numbers)) for name, *numbers in rows}
+    assert counts["model"] == counts["both"] == [1, 1, 1, 2], "at an alignment of 0 more than .02 and 5 % are lost"
+    assert counts["both against model"] == [0, 0, 0, 2] and counts["cosine"] == [0, 0, 0, 1]
+    assert counts["planted truth: model"] == [1, 1, 1, 1] and counts["planted truth: cosine and model"] == [0, 0, 0, 1]
+    assert counts["all"] == np.sum([numbers for name, numbers in counts.items() if name != "all"], axis=0).tolist()
+
+
+def test_means_over_noises_have_the_error_of_seeds():
+    runs = on_the_planted_truth() | on_the_planted_truth(1.0) | of_seeds() | of_seeds(1.0)
+    runs[Cell(0, 1.0, "model", 0.0, "rules")]["score"]["20"] = 0.2  # .2 less than at the other noise
+    (header, rows), (recorded, others) = means_tables(runs, [1.0, 0.0], [0.5, 1.0])
+
+    assert header[0] == "planted truth, mean of noises: prior" and recorded[0] == "mean of noises: prior"
+    told = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert told["none"]["score 50"] == "0.550 +- 0.050", ".5 and .6"
+    assert told["model"]["score 20"] == "0.400 +- 0.100", ".3 and .5"
+    assert told["model"]["regret 100"] == "120.0 +- 0.0"
+    names = [f"{name}, alignment {a}" for name in ("model", "both") for a in (1, 0)]
+    assert [row[0] for row in others] == ["none", "cosine", *names]
+
+
+def test_the_figures_of_each_seed_are_kept():
+    told = by_seed(of_seeds() | on_the_planted_truth())
+    assert told["noise 0.5: model, alignment 1"]["model's trust 20"] == "1.0000 1.1000"
+    assert told["noise 0.5: none"]["regret 100"] == "100.0000 100.0000"
+    assert told["planted truth, noise 0.5: cosine and model"]["score 50"] == "0.4900 0.5900"
+    assert "model's trust 20" not in told["noise 0.5: cosine"]
+
+
+def test_the_figure_parts_mirrored_answers_from_shuffled_ones():
+    runs = of_seeds() | {
+        Cell(cell.seed, cell.noise, cell.prior, -1.0): run
+        for cell, run in of_seeds().items()
+        if cell.prior in ("model", "both") and cell.alignment == 1
+    }
+    for panel in figure_of(runs, [1.0, 0.0, -1.0], [0.5]).axes:
+        assert {text.get_text() for text in panel.texts} == {"mirrored", "shuffled"}
+        joined = [line.get_xdata() for line in panel.lines if line.get_marker() == "o"]
+        assert joined and not any(min(x) < 0 <= max(x) for x in joined)
+    for panel in figure_of(of_seeds(), [1.0, 0.0], [0.5]).axes:
+        assert not panel.texts
 
 
 def test_the_command_goes_on_where_it_was_and_prints_its_table_last(tmp_path, monkeypatch):
@@ -135,6 +258,7 @@ def test_a_small_study_writes_table_figure_and_numbers(tmp_path):
         "planted truth, noise 0.5: prior",
     ]
     assert (tmp_path / "out" / "prior.png").stat().st_size > 1_000
+    assert numbers["by_seed"]["noise 0.5: model, alignment 1"]["score 0"] == "1.0000"
 
 
 # What a judge of everything adds to few answers.
@@ -153,3 +277,55 @@ def test_a_judge_who_knows_the_truth_narrows_the_interval():
     assert narrow < 0.7 * wide and weight > 0.9 and min(alone, powered) >= 0.7
     header, ((*row,),) = judges_table({JUDGES[0]: found})
     assert header[0] == "judge, answers" and row[0] == "planted truth, 30" and row[5] == f"{narrow / wide:.2f}"
+
+
+# The page, where no table holds a figure.
+
+AFTER_50 = ("regret 200", "regret 50")
+
+
+@pytest.fixture(scope="module")
+def page_and_numbers():
+    results = Path(__file__).parents[2] / "docs" / "results"
+    return " ".join((results / "prior.md").read_text().split()), json.loads((results / "prior.json").read_text())
+
+
+def test_the_page_counts_where_the_model_costs_more_and_says_what_it_saves(page_and_numbers):
+    page, numbers = page_and_numbers
+    goals = numbers["goals"]
+    missed = [
+        name.rpartition(" ")[2]
+        for name, cost in goals["cost"].items()
+        if name.startswith(("model, ", "both, ")) and (max(cost["score"].values()) > 0.02 or cost["regret"] > 0.05)
+    ]
+    counted = {alignment: missed.count(alignment) for alignment in ("0.5", "0.25", "-0.5")}
+    assert sum(counted.values()) == len(missed)
+    at = "{0.5} of them is at an alignment of 0.5, {0.25} are at 0.25, and {-0.5} at -0.5"
+    for alignment, count in counted.items():
+        at = at.replace(f"{{{alignment}}}", str(count))
+    assert f"the model costs more in {len(missed)} of 48 combinations" in page and at in page
+    saved = goals["saved"].values()
+    assert len(saved) == 6 and f"{min(saved):.2f} to {max(saved):.2f} are saved" in page
+
+
+def test_the_page_says_what_one_seed_does(page_and_numbers):
+    page, numbers = page_and_numbers
+    seeds, kept = numbers["seeds"], numbers["by_seed"]
+    place = seeds.index(501)
+
+    def late(name):
+        """Regret from the 50th answer on, (n_noises, n_seeds)."""
+        of_noises = [kept[f"noise {noise}: {name}"] for noise in ("0.25", "0.5", "1")]
+        return np.array([np.subtract(*(np.array(one[at].split(), float) for at in AFTER_50)) for one in of_noises])
+
+    more = []
+    for prior_, without in (("model", "none"), ("both", "cosine")):
+        trusts = [
+            kept[f"noise {noise}: {prior_}, alignment -0.5"]["model's trust 100"] for noise in ("0.25", "0.5", "1")
+        ]
+        assert all(float(trust.split()[place]) > 0.95 for trust in trusts)
+        found, base = (np.delete(late(name), place, axis=1) for name in (f"{prior_}, alignment -0.5", without))
+        more.append(found.mean() / base.mean() - 1)
+    assert "one seed of ten, 501, makes it fail: in all six combinations" in page
+    said = f"is {-more[0]:.2f} lower than without the model, and {-more[1]:.2f} lower beside the cosine"
+    assert f"Without this seed the regret at -0.5 {said}" in page

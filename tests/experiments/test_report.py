@@ -8,11 +8,13 @@ import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 from experiments.pages import sections
 from experiments.pages.page import write_report
 from experiments.pages.plots import mean_line
 from experiments.pages.section import Section
-from experiments.pages.sections.held_out import truths_table
+from experiments.pages.sections.held_out import scores_by_seed, truths_table
 from experiments.pages.sections.study import read_study
 from experiments.runs.build import build
 from experiments.runs.folders import (
@@ -366,6 +368,14 @@ def test_agents_are_scored_by_every_signal(small, tmp_path):
         assert table[f"reward={reward}"] == [f"{score:.3f}" for score in scores]
         assert summary["also"]["planted"]["held_out"] == summary["held_out"]
     assert table["highest cosine, market default"][1] == "1.000"
+    of_seeds = scores_by_seed(group_runs(runs))["reward=cosine"]
+    assert of_seeds["planted"] == {"0": summaries["cosine"]["held_out"]["score"]}
+    assert of_seeds["cosine"] == {"0": summaries["cosine"]["also"]["cosine"]["held_out"]["score"]}
+    done = run_command("report", f"runs={tmp_path}", f"output={tmp_path}/report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"scores  {tmp_path}/report/scores.json"
+    kept = json.loads((tmp_path / "report" / "scores.json").read_text())
+    assert kept["tables"] == [{"header": header, "rows": rows}] and kept["by_seed"]["reward=cosine"] == of_seeds
     page = write_report(runs, tmp_path / "report").read_text()
     assert "Scored by every signal" in page
     assert "No language model was asked" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Section, Table
@@ -11,7 +12,7 @@ from experiments.pages.wording import truth_in_a_word
 from experiments.runs.folders import Run
 from experiments.runs.tables import Spread, columns_of, format_number, held_out_table, mean_and_spread
 
-__all__ = ["SECTION", "truths_table"]
+__all__ = ["SECTION", "scores_by_seed", "truths_table"]
 
 _RETURN = "discounted_return"
 _OF_THE_JOBS = ("coverage", "gini", "congestion")
@@ -26,7 +27,7 @@ def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[l
     cosine: dict[str, dict[str, Spread | None]] = {}
     for label, members in groups.items():
         truth = truth_in_a_word(members[0].config)
-        by_truth = [{truth: run.summary, **(run.summary.get("also") or {})} for run in members]
+        by_truth = [_by_truth(run, truth) for run in members]
         rows[label] = mean_and_spread(
             [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_truth]
         )
@@ -40,6 +41,27 @@ def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[l
         ["score by", *names],
         [[agent, *(format_number(row.get(name)) for name in names)] for agent, row in (rows | cosine).items()],
     )
+
+
+def scores_by_seed(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """The scores of each group by each signal and seed, so that groups can be compared seed by seed.
+
+    Returns:
+        Scores by label, signal and seed. A seed is a text such as ``"520"``, and stands in ascending order.
+    """
+    told: dict[str, dict[str, dict[str, float | None]]] = {}
+    for label, members in groups.items():
+        of_label = told.setdefault(label, {})
+        truth = truth_in_a_word(members[0].config)
+        for run in sorted(members, key=lambda run: int(run.summary["seed"])):
+            for name, part in _by_truth(run, truth).items():
+                of_label.setdefault(name, {})[str(run.summary["seed"])] = part["held_out"]["score"]
+    return told
+
+
+def _by_truth(run: Run, truth: str) -> dict[str, Any]:
+    """The results of a run by each signal: those by its own truth, called ``truth``, and those of ``also``."""
+    return {truth: run.summary, **(run.summary.get("also") or {})}
 
 
 def _known(data: ReportData) -> dict[str, str]:
