@@ -14,10 +14,11 @@ from experiments.runs.command import command
 from experiments.runs.folders import commit_of_checkout, read_json, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
-from jobrec_gym import RecordedSimulator, RuleSimulator, load_market
+from jobrec_gym import Interactions, RecordedSimulator, RuleSimulator, load_market
+from jobrec_gym.off_policy import estimate
 from jobrec_gym.prediction_powered import powered_mean, t_quantile
 
-__all__ = ["JUDGES", "PlantedPolicy", "judges_table", "run_judge"]
+__all__ = ["JUDGES", "PlantedPolicy", "judges_table", "run_judge", "run_weighted"]
 
 Floats = NDArray[np.float64]
 
@@ -39,21 +40,25 @@ def main(cfg: DictConfig) -> None:
         )
     planted = PlantedPolicy(cfg.seed, cfg.noise)
     about = {name: options[name] for name in ("sizes", "n_judged", "n_draws", "seed", "noise")}
+    weighted = {**options["weighted"], **{name: options[name] for name in ("n_draws", "seed", "noise")}}
     cells: dict[str, Any] = {}
+    of_logs: dict[str, Any] = {}
     with Progress(len(JUDGES), "judges", "judge") as progress:
         for number, judge in enumerate(JUDGES):
             file = folder / "cells" / f"{number}.json"
             there = read_json(file, "remove the file") if file.is_file() else {}
-            if there.get("about") != about:
-                there = {"about": about, "found": run_judge(planted, judge, **about)}
+            if there.get("about") != {**about, "weighted": weighted}:
+                found = run_judge(planted, judge, **about), run_weighted(planted, judge, **weighted)
+                there = {"about": {**about, "weighted": weighted}, "found": found}
                 write_json(file, there)
-            cells[judge] = there["found"]
+            cells[judge], of_logs[judge] = there["found"]
             progress.update(1)
-    header, rows = judges_table(cells)
-    print(format_table(header, rows))
+    shown = [judges_table(cells, "answers"), judges_table(of_logs, "people x answers of each")]
+    print("\n\n".join(format_table(*table) for table in shown))
     path = folder / "judges.json"
-    tables = [{"header": header, "rows": rows}]
-    write_json(path, {**about, "exact": planted.value, "commit": commit_of_checkout(), "tables": tables})
+    tables = [{"header": header, "rows": rows} for header, rows in shown]
+    told = {**about, "weighted": weighted, "exact": planted.value, "commit": commit_of_checkout(), "tables": tables}
+    write_json(path, told)
     print(f"\nnumbers  {path}")
 
 
@@ -72,18 +77,23 @@ class PlantedPolicy:
     """
 
     def __init__(self, seed: int = 0, noise: float = 0.5):
-        market = load_market("recorded")
+        market = self._market = load_market("recorded")
         self._truth = RuleSimulator(seed=seed, noise=noise).bind(market)
         people, jobs = np.arange(len(market.applicants)), np.arange(len(market.jobs))
         self._cosine = market.cosine(np.repeat(people, len(jobs)), np.tile(jobs, len(people))).reshape(len(people), -1)
         self.expected: Floats = self._truth.expected_reward(people[:, None], jobs)
         said: Floats = RecordedSimulator().bind(market).expected_reward(people[:, None], jobs)
         self.judges = dict(zip(JUDGES, (self.expected, self._shuffled(0.3), said, self._shuffled(1.0)), strict=True))
-        # The r-th best of m jobs is the best of a set of ten if the other nine are all worse than it.
-        n_behind = len(jobs) - 1 - np.arange(len(jobs))
-        chances = np.array([math.comb(n, _N_CANDIDATES - 1) for n in n_behind]) / math.comb(len(jobs), _N_CANDIDATES)
+        self.value = self.value_among(_N_CANDIDATES)
+
+    def value_among(self, n_candidates: int) -> float:
+        """Exact mean reward of the job of highest cosine, over applicants and all sets of so many jobs."""
+        # The r-th best of m jobs is the best of a set of n if the other n - 1 are all worse than it.
+        n_jobs = self.expected.shape[1]
+        behind = [math.comb(n_jobs - 1 - place, n_candidates - 1) for place in range(n_jobs)]
+        chances = np.array(behind) / math.comb(n_jobs, n_candidates)
         ranked = np.take_along_axis(self.expected, np.argsort(-self._cosine, axis=1, kind="stable"), axis=1)
-        self.value = float((ranked @ chances).mean())
+        return float((ranked @ chances).mean())
 
     def _shuffled(self, share: float) -> Floats:
         flat, rng = self.expected.ravel().copy(), np.random.default_rng(0)
@@ -103,6 +113,31 @@ class PlantedPolicy:
         keys = rng.integers(2**64, size=len(jobs), dtype=np.uint64)
         reward: Floats = self._truth.feedback(people, jobs, keys).reward
         return reward
+
+    def log(
+        self, n_people: int, n_each: int, n_shown: int, n_unanswered: int, rng: np.random.Generator
+    ) -> tuple[Interactions, Floats]:
+        """Decisions of which one of ``n_shown`` jobs was recommended by chance, and this policy's choices (n, n_shown).
+
+        Args:
+            n_people: How many people answered.
+            n_each: How many decisions each of them answered.
+            n_shown: Jobs of each decision.
+            n_unanswered: Further decisions, of anybody, without an answer.
+            rng: Source of all draws.
+        """
+        n_applicants, n_jobs = self._cosine.shape
+        answering = np.repeat(rng.choice(n_applicants, n_people, replace=False), n_each)
+        people = np.concatenate([answering, rng.integers(n_applicants, size=n_unanswered)])
+        rows = np.arange(len(people))
+        shown = rng.random((len(people), n_jobs)).argpartition(n_shown, axis=1)[:, :n_shown]
+        jobs = shown[rows, rng.integers(n_shown, size=len(people))]
+        reward = np.full(len(people), np.nan)
+        reward[: len(answering)] = self.answers(answering, jobs[: len(answering)], rng)
+        propensity = np.full(len(people), 1 / n_shown)
+        policy = np.zeros(shown.shape)
+        policy[rows, self._cosine[people[:, None], shown].argmax(axis=1)] = 1.0
+        return Interactions.of(self._market, people, jobs, reward, shown=shown, propensity=propensity), policy
 
 
 def run_judge(
@@ -142,9 +177,47 @@ def run_judge(
     return found
 
 
-def judges_table(cells: dict[str, dict[str, list[float]]]) -> Table:
-    """A row for each judge and number of answers."""
-    header = ["judge, answers", "coverage, answers alone", "coverage, with judge", "width, answers alone"]
+def run_weighted(
+    planted: PlantedPolicy,
+    judge: str,
+    answers: list[list[int]],
+    n_shown: int,
+    n_unanswered: int,
+    n_draws: int,
+    seed: int,
+    noise: float,
+) -> dict[str, list[float]]:
+    """The same as :func:`run_judge` for logs of a policy that recommended one of some jobs by chance.
+
+    The estimates are those of :func:`~jobrec_gym.off_policy.estimate`. Answers alone are weighted by ``"ips"``.
+
+    Args:
+        planted: The policy. Its exact value here is that among ``n_shown`` jobs.
+        judge: One of :data:`JUDGES`.
+        answers: How many people answered, and how often each of them.
+        n_shown: Jobs of each decision.
+        n_unanswered: Decisions without an answer.
+        n_draws: How many logs are drawn for each entry of ``answers``.
+        seed: Seed of the draws.
+        noise: The noise of ``planted``; not used here.
+    """
+    found, value = {}, planted.value_among(n_shown)
+    for n_people, n_each in answers:
+        hits, widths, weights = np.zeros(2), np.zeros(2), 0.0
+        for draw in range(n_draws):
+            rng = np.random.default_rng((seed, n_people, n_each, draw))
+            log, policy = planted.log(n_people, n_each, n_shown, n_unanswered, rng)
+            parts = estimate(policy, log, "ips", n_resamples=500), estimate(policy, log, judge=planted.judges[judge])
+            hits += [part.low <= value <= part.high for part in parts]
+            widths += [part.high - part.low for part in parts]
+            weights += parts[1].judge_weight
+        found[f"{n_people} x {n_each}"] = [*(hits / n_draws), *(widths / n_draws), weights / n_draws]
+    return found
+
+
+def judges_table(cells: dict[str, dict[str, list[float]]], sizes: str) -> Table:
+    """A row for each judge and number of answers, which the header calls ``sizes``."""
+    header = [f"judge, {sizes}", "coverage, answers alone", "coverage, with judge", "width, answers alone"]
     header += ["width, with judge", "ratio", "judge's weight"]
     rows = []
     for judge, by_size in cells.items():

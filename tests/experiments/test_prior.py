@@ -27,7 +27,7 @@ from experiments.llm.prior import (
     means_tables,
     table_rows,
 )
-from experiments.studies.judges import JUDGES, PlantedPolicy, judges_table, run_judge
+from experiments.studies.judges import JUDGES, PlantedPolicy, judges_table, run_judge, run_weighted
 from jobrec_gym import RecordedSimulator, load_market
 
 
@@ -275,8 +275,29 @@ def test_a_judge_who_knows_the_truth_narrows_the_interval():
     found = run_judge(PlantedPolicy(), JUDGES[0], [30], n_judged=300, n_draws=20, seed=1, noise=0.5)
     alone, powered, wide, narrow, weight = found["30"]
     assert narrow < 0.7 * wide and weight > 0.9 and min(alone, powered) >= 0.7
-    header, ((*row,),) = judges_table({JUDGES[0]: found})
+    header, ((*row,),) = judges_table({JUDGES[0]: found}, "answers")
     assert header[0] == "judge, answers" and row[0] == "planted truth, 30" and row[5] == f"{narrow / wide:.2f}"
+
+
+def test_answers_are_those_of_the_planted_truth_in_the_mean():
+    planted, rng = PlantedPolicy(), np.random.default_rng(0)
+    people, jobs = planted.recommendations(40_000, rng)
+    apart = planted.answers(people, jobs, rng) - planted.expected[people, jobs]
+    assert apart.mean() == pytest.approx(0, abs=4 * apart.std() / 200)
+
+
+def test_logs_of_another_policy_are_weighted_for_the_value_among_the_shown_jobs():
+    planted = PlantedPolicy(seed=3)
+    log, policy = planted.log(120, 50, 3, 10, np.random.default_rng(0))
+    assert int(log.answered.sum()) == 6_000 and len(log) == 6_010
+    np.testing.assert_array_equal(policy.sum(axis=1), 1)
+    taken = policy[np.arange(6_010), (log.sets(np.arange(6_010)) == log.job_ids[:, None]).argmax(axis=1)]
+    weighted = (3 * taken * log.reward)[log.answered]
+    assert weighted.mean() == pytest.approx(planted.value_among(3), abs=4 * weighted.std() / np.sqrt(6_000))
+
+    found = run_weighted(planted, JUDGES[0], [[30, 1]], 3, 200, n_draws=10, seed=1, noise=0.5)
+    alone, powered, wide, narrow, weight = found["30 x 1"]
+    assert narrow < 0.8 * wide and weight > 0.7 and min(alone, powered) >= 0.6
 
 
 # The page, where no table holds a figure.
