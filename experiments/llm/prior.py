@@ -705,7 +705,7 @@ def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) 
                 axes.fill_between(part, low, high, color=colours[prior], alpha=0.15, linewidth=0)
         axes.set(title=f"noise {noise:g}", xlabel="alignment of the model's word", ylim=(0, None))
     panels[0].set_ylabel("regret of all interactions")
-    panels[0].legend(title="prior", frameon=False)
+    panels[0].legend(title="prior", frameon=False, loc="lower left", bbox_to_anchor=(0.0, 0.06))
     axes, noise = panels[-1], noises[len(noises) // 2]
     for at, colour in (("20", "tab:blue"), ("50", "tab:orange")):
         for number, part in enumerate(parts):
