@@ -248,7 +248,7 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     axis.set_xlabel("interactions")
     axis.set_ylabel("share of the best policy's return")
     axis.set_xscale("symlog", linthresh=100)
-    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.9))
+    axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0.0, 0.93))
     write_figure(path, figure, dpi=150, metadata={"Software": None})
     plt.close(figure)
 
