@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
 from experiments.runs.tables import format_table
-from experiments.studies.careers import name_of, shares_of
 from experiments.studies.goals import FAILS, HOLDS, MISSING, Verdict
 
 __all__ = ["Shares", "read_shares", "verdicts"]
@@ -48,6 +47,9 @@ def read_shares(files: Iterable[Path]) -> dict[tuple[str, str, int], dict[int, f
     Raises:
         RunError: If a file is not there, or not one of that command.
     """
+    # Not at the top: `--help` is answered without torch.
+    from experiments.studies.careers import name_of, shares_of
+
     shares: dict[tuple[str, str, int], dict[int, float]] = {}
     for file in files:
         way_out = "Give `results` the paths of career.json files, as experiments.career writes them."
