@@ -208,6 +208,11 @@ def _check_learning_transitions(given: Mapping[str, Any]) -> None:
             '`bootstrap` must be "max", or left out, with `world_model="transitions"`, got "double": that model takes '
             "the best of each imagined candidate set, and has no target network."
         )
+    if given["weight_pull"]:
+        raise ValueError(
+            f'`weight_pull` must be 0 with `world_model="transitions"`, got {given["weight_pull"]}: that model has no '
+            "weights of pre-training to go back to. Leave it out."
+        )
     if given["exploration_bonus"]:
         raise ValueError(
             f'`exploration_bonus` must be 0 with `world_model="transitions"`, got {given["exploration_bonus"]}: the '

@@ -110,7 +110,7 @@ class DynaQ(CandidateAlgorithm):
         weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a
             network, moves that share back to where it was when online learning began (L2 Init; Kumar et al., 2023). The
             agent then does not forget within a few interactions what pre-training taught. Pre-training itself is not
-            pulled. The default, 0, pulls nothing.
+            pulled. The default, 0, pulls nothing. Not for `world_model="transitions"`.
         policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
         seed: Any number of 0 or more; None for fresh entropy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,

@@ -142,7 +142,8 @@ class OutcomeInputs:
         """Codes (..., c) of `progress` (..., m), which broadcasts with `pairs` (..., p)."""
         if pairs is None:
             shape = progress.shape[:-1] if k is None else (*progress.shape[:-2], k)
-            return np.broadcast_to(self._codes(self._places(progress, 0), 0), (*shape, self.m)).copy()  # torch writes
+            # A copy, because torch warns of arrays that cannot be written.
+            return np.broadcast_to(self._codes(self._places(progress, 0), 0), (*shape, self.m)).copy()
         m, p = self.m, self.p
         codes = np.empty((*pairs.shape[:-1], m + p + m * p), np.int64)
         own, shown = self._places(progress, 0), self._places(pairs, m)

@@ -47,8 +47,9 @@ def main(cfg: DictConfig) -> None:
     figures = [str(folder / "career.png")]
     if one_career(study, options["draw"], folder) is not None:
         figures.append(str(folder / "one_career.png"))
-    print(f"\n{hours_of(study):.1f} hours of one core in all\n")
-    print(f"numbers  {folder / 'career.json'}\nfigures  {', '.join(figures)}")
+    if (hours := hours_of(study)) is not None:
+        print(f"\n{hours:.1f} hours of one core in all")
+    print(f"\nnumbers  {folder / 'career.json'}\nfigures  {', '.join(figures)}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
         header, rows = truths_table(comparison.groups)
         if rows:
             print(*filter(None, [comparison.name, format_table(header, rows)]), "", sep="\n")
-            tables.append({"header": header, "rows": rows})
+            tables.append({"name": comparison.name, "header": header, "rows": rows})
             scores |= scores_by_seed(comparison.groups)
     if unfinished:
         print(unfinished)

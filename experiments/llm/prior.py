@@ -561,8 +561,12 @@ def _number(value: float, error: float, digits: int) -> str:
 
 def _with_error(values: Floats, digits: int) -> str:
     """Mean of values (n,), and their standard error if n is above 1."""
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return _number(float(values.mean()), error, digits)
+    return _number(float(values.mean()), _error(values), digits)
+
+
+def _error(values: Floats) -> float:
+    """Standard error of the mean of values (n,); NaN for a single one."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> dict[str, Any]:
@@ -698,7 +702,7 @@ def figure_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) 
                 found = [_of(runs, noise, prior, alignment) for alignment in part]
                 last = list(found[0][0]["regret"])[-1]
                 middle = [np.mean([run["regret"][last] for run in each]) for each in found]
-                error = [np.std([run["regret"][last] for run in each]) / math.sqrt(len(each)) for each in found]
+                error = [_error(np.array([run["regret"][last] for run in each])) for each in found]
                 look: dict[str, Any] = {"color": colours[prior], "label": None if number else prior}
                 axes.plot(part, middle, "--" if unaligned else "o-", markersize=3, **look)
                 low, high = np.subtract(middle, error), np.add(middle, error)

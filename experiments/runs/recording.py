@@ -153,7 +153,8 @@ class AtInteractions(BaseCallback):
         self._call_up_to(self.model.num_timesteps)
 
     def _on_step(self) -> bool:
-        self._call_up_to(self.model.num_timesteps - 1)  # the updates from this step are still to come
+        # The updates from this step are still to come.
+        self._call_up_to(self.model.num_timesteps - self.training_env.num_envs)
         return True
 
     def _on_training_end(self) -> None:

@@ -45,29 +45,28 @@ def read_shares(files: Iterable[Path]) -> dict[tuple[str, str, int], dict[int, f
     """The shares in files of ``experiments.career``. Where two files have the same run, the first one counts.
 
     Raises:
-        RunError: If a file is not there, or not one of that command.
+        RunError: If a file is not there, is not one of that command, or is of another task than the first one.
     """
     # Not at the top: `--help` is answered without torch.
-    from experiments.studies.careers import name_of, shares_of
+    from experiments.studies.careers import shares_of
 
     shares: dict[tuple[str, str, int], dict[int, float]] = {}
+    tasks: list[Any] = []
     for file in files:
         way_out = "Give `results` the paths of career.json files, as experiments.career writes them."
         study = read_json(file, way_out)
         try:
-            by_kind: dict[str, list[dict[str, Any]]] = {}
-            for run in study["runs"]:
-                by_kind.setdefault(PAIRS if run["asked"]["env"]["pair_features"] else VECTORS, []).append(run)
-            for kind, runs in by_kind.items():
-                seeds: dict[str, list[int]] = {}
-                for run in runs:
-                    seeds.setdefault(name_of(run["asked"]), []).append(run["asked"]["seed"])
-                for name, by_point in shares_of({"runs": runs}).items():
-                    for point, values in by_point.items():
-                        own = dict(zip(seeds[name], values, strict=True))
-                        shares[kind, name, point] = own | shares.get((kind, name, point), {})
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            asked = study["runs"][0]["asked"]
+            others = {name: value for name, value in asked["env"].items() if name != "pair_features"}
+            tasks.append((asked.get("noise"), asked.get("n_applicants"), others))
+            kind = PAIRS if asked["env"]["pair_features"] else VECTORS
+            for name, by_point in shares_of(study).items():
+                for point, own in by_point.items():
+                    shares[kind, name, point] = own | shares.get((kind, name, point), {})
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
             raise RunError(f"{file} is no file of experiments.career, {type(error).__name__}. {way_out}") from error
+        if tasks[-1] != tasks[0]:
+            raise RunError(f"{file} has another market, noise or number of applicants than the files before it.")
     return shares
 
 
@@ -95,7 +94,7 @@ def verdicts(shares: Shares) -> list[Verdict]:
             *(
                 (
                     "3 gamma",
-                    f"{ratio:g} times itself with gamma 0 after {point:,}, in 9 of 10 seeds",
+                    f"{ratio:g} times itself with gamma 0 after {point:,}, in nine tenths of the seeds",
                     [(PAIRS, OURS, point), (PAIRS, GAMMA_0, point)],
                     _times(ratio, 0.9),
                 )
@@ -115,7 +114,7 @@ def verdicts(shares: Shares) -> list[Verdict]:
                     f"4 {network}",
                     f"above {network} after {point:,}, on the same seeds",
                     [(PAIRS, OURS, point), (PAIRS, network, point)],
-                    _times(1.0, None),
+                    _above,
                 )
                 for network in NETWORKS
                 for point in (1_000, 5_000)
@@ -143,6 +142,8 @@ def _judged(shares: Shares, name: str, what: str, needs: list[tuple[str, str, in
     if lacking:
         return Verdict(name, what, MISSING, "; ".join(lacking))
     common = sorted(set.intersection(*(set(shares[need]) for need in needs)))
+    if not common:
+        return Verdict(name, what, MISSING, "a seed that all of them have")
     holds, figures = judge(*(np.array([shares[need][seed] for seed in common]) for need in needs))
     return Verdict(name, what, HOLDS if holds else FAILS, f"{figures}; {len(common)} seeds")
 
@@ -159,6 +160,10 @@ def _at_least(least: float) -> Judge:
         return bool(found.mean() >= least), f"{found.mean():.3f}, worst seed {found.min():.3f}"
 
     return judge
+
+
+def _above(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[bool, str]:
+    return bool(ours.mean() > theirs.mean()), f"{ours.mean():.3f} and {theirs.mean():.3f}"
 
 
 def _times(ratio: float, share_of_seeds: float | None) -> Judge:

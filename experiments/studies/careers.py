@@ -179,8 +179,8 @@ def table_of(study: Mapping[str, Any]) -> Table:
     for name, by_point in shares.items():
         cells = []
         for point in points:
-            found = by_point.get(point)
-            cells.append("" if found is None else f"{np.mean(found):.3f} ({np.min(found):.3f})")
+            found = list(by_point.get(point, {}).values())
+            cells.append("" if not found else f"{np.mean(found):.3f} ({np.min(found):.3f})")
         cpu = [run["cpu_ms"] for run in study["runs"] if run["asked"].get("name") == name and run.get("cpu_ms")]
         rows.append([name, *cells, f"{np.mean(cpu):.1f}" if cpu else ""])
     header = ["share of the best, mean (worst seed), after", *(f"{point:,}" for point in points), "CPU ms a step"]
@@ -236,14 +236,15 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
     for name, by_point in shares_of(study).items():
         points = sorted(by_point)
-        means = [float(np.mean(by_point[point])) for point in points]
+        values = [list(by_point[point].values()) for point in points]
+        means = [float(np.mean(each)) for each in values]
         if len(points) == 1:
             axis.axhline(means[0], linestyle="--", linewidth=1, color="grey")
             below = "top" if means[0] < 0.2 else "bottom"
             axis.annotate(name, (0.3, means[0]), xycoords=("axes fraction", "data"), va=below, fontsize=9)
             continue
         line = axis.plot(points, means, marker="o", markersize=3, label=name)[0]
-        low, high = ([end(by_point[point]) for point in points] for end in (np.min, np.max))
+        low, high = ([end(each) for each in values] for end in (np.min, np.max))
         axis.fill_between(points, low, high, color=line.get_color(), alpha=0.15)
     axis.set_xlabel("interactions")
     axis.set_ylabel("share of the best policy's return")
@@ -253,24 +254,22 @@ def figure_of(study: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
+def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, dict[int, float]]]:
     """Shares of the best policy's exact return.
 
     Returns:
-        Name -> number of interactions -> the share of each seed. Exact policies and cosine have only the number 0.
+        Name -> number of interactions -> seed -> share. Exact policies and cosine have only the number 0.
     """
     runs = study["runs"]
     best_name = next(run["asked"]["oracle"] for run in runs if "oracle" in run["asked"])
     best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == best_name}
-    shares: dict[str, dict[int, list[float]]] = {}
+    shares: dict[str, dict[int, dict[int, float]]] = {}
     for run in runs:
-        asked = run["asked"]
-        if "oracle" in asked:
-            shares.setdefault(name_of(asked), {}).setdefault(0, []).append(run["value"] / best[asked["seed"]])
-            continue
-        for point in run["points"]:
-            by_point = shares.setdefault(asked["name"], {}).setdefault(point["after"], [])
-            by_point.append(point["return"] / best[asked["seed"]])
+        asked, seed = run["asked"], run["asked"]["seed"]
+        by_point = shares.setdefault(name_of(asked), {})
+        earned = {0: run["value"]} if "oracle" in asked else {p["after"]: p["return"] for p in run["points"]}
+        for point, value in earned.items():
+            by_point.setdefault(point, {})[seed] = value / best[seed]
     return shares
 
 
@@ -279,9 +278,13 @@ def name_of(asked: Options) -> str:
     return f"{asked['oracle']} policy, exact" if "oracle" in asked else asked["name"]
 
 
-def hours_of(study: Mapping[str, Any]) -> float:
-    """Hours of one core that all runs of a study took together, evaluations and exact values included."""
-    return sum(run.get("cpu_seconds", 0.0) for run in study["runs"]) / 3_600
+def hours_of(study: Mapping[str, Any]) -> float | None:
+    """Hours of one core that all runs of a study took together, evaluations and exact values included.
+
+    ``None`` if a run does not say it, as those of an earlier version.
+    """
+    seconds = [run.get("cpu_seconds") for run in study["runs"]]
+    return None if None in seconds else sum(seconds) / 3_600
 
 
 def _done(asked: dict[str, Any]) -> dict[str, Any]:

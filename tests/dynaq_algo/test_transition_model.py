@@ -181,6 +181,7 @@ def test_the_horizon_is_a_number_of_sweeps():
     [
         ({"planning_source": "crossed"}, '`planning_source` must be left out with `world_model="transitions"`'),
         ({"bootstrap": "double"}, '`bootstrap` must be "max", or left out, with `world_model="transitions"`'),
+        ({"weight_pull": 0.1}, '`weight_pull` must be 0 with `world_model="transitions"`'),
         ({"exploration_bonus": 0.5}, '`exploration_bonus` must be 0 with `world_model="transitions"`'),
     ],
 )

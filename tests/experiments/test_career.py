@@ -142,6 +142,7 @@ def test_a_learner_learns_in_one_go_and_is_evaluated_on_the_way(monkeypatch):
     assert [point["after"] for point in found["points"]] == [0, 7, 30]
     assert 0 < found["points"][1]["cpu_seconds"] < found["points"][2]["cpu_seconds"] <= found["cpu_seconds"]
     assert careers.hours_of({"runs": [found, found]}) == pytest.approx(found["cpu_seconds"] / 1_800)
+    assert careers.hours_of({"runs": [found, {"points": []}]}) is None, "a run of an earlier version"
 
 
 def test_ppo_is_evaluated_after_the_points_that_were_asked_for_though_it_learns_after_many_steps():

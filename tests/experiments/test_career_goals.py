@@ -54,7 +54,9 @@ def test_nine_of_ten_seeds_must_have_the_multiple(tmp_path, n_above, verdict):
     ours = {seed: 0.4 if seed < n_above else 0.1 for seed in range(10)}
     myopic = dict.fromkeys(range(10), 0.2)
     file = study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {5_000: ours}, "dynaq_plus_gamma_0": {5_000: myopic}})
-    found = told(read_shares([file]))["3 gamma", "1.5 times itself with gamma 0 after 5,000, in 9 of 10 seeds"]
+    found = told(read_shares([file]))[
+        "3 gamma", "1.5 times itself with gamma 0 after 5,000, in nine tenths of the seeds"
+    ]
     mean = np.mean(list(ours.values()))
     assert found == (verdict, f"{mean:.3f} and 0.200, in {n_above}; 10 seeds")
 
@@ -64,6 +66,22 @@ def test_learners_are_compared_on_the_seeds_that_both_have(tmp_path):
     file = study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {1_000: ours}, "dqn": {1_000: {1: 0.2, 2: 0.2}}})
     found = told(read_shares([file]))["4 dqn", "above dqn after 1,000, on the same seeds"]
     assert found == ("fails", "0.100 and 0.200; 2 seeds")
+
+
+def test_learners_without_a_common_seed_are_not_compared_and_a_tie_is_not_above(tmp_path):
+    goal = "4 dqn", "above dqn after 1,000, on the same seeds"
+    apart = study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {1_000: {1: 0.5}}, "dqn": {1_000: {2: 0.2}}})
+    assert told(read_shares([apart]))[goal] == ("missing", "a seed that all of them have")
+    tie = study(tmp_path / "b.json", PAIRS, {"dynaq_plus": {1_000: {1: 0.5}}, "dqn": {1_000: {1: 0.5}}})
+    assert told(read_shares([tie]))[goal][0] == "fails"
+
+
+def test_files_of_different_tasks_are_not_joined(tmp_path):
+    shares = {"dynaq_plus": {0: {1: 0.1}}}
+    first = study(tmp_path / "a.json", PAIRS, shares)
+    other = study(tmp_path / "b.json", {**PAIRS, "market": "onet:FOLDER"}, shares)
+    with pytest.raises(RunError, match="has another market, noise or number of applicants"):
+        read_shares([first, other])
 
 
 def test_the_command_prints_and_writes_its_verdicts_and_names_a_wrong_file(tmp_path):

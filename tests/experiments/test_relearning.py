@@ -1,6 +1,7 @@
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from commands import run_command
 
 from experiments.runs import build
 from experiments.runs.folders import RunError, read_run
+from experiments.runs.recording import AtInteractions
 from experiments.studies.calibration import NOVELTY, draw_by_novelty, reward_calibration
 from experiments.studies.new_applicants import OneApplicantEnv, adaptation
 from experiments.studies.relearning import learners_of, relearn
@@ -109,3 +111,24 @@ def test_a_folder_without_learners_is_refused(tmp_path):
         list(learners_of(str(tmp_path / "missing"), None))
     with pytest.raises(RunError, match=r"`runs`: .* holds no learner: give the folder of a setting"):
         list(learners_of(str(tmp_path), None))
+
+
+def test_with_several_environments_a_point_waits_for_the_updates_of_its_step():
+    model = SimpleNamespace(num_timesteps=0, logger=None, get_env=lambda: SimpleNamespace(num_envs=8))
+    called = []
+    callback = AtInteractions([20], lambda point: called.append((point, model.num_timesteps)))
+    callback.model = model
+    callback.on_training_start({}, {})
+    for model.num_timesteps in (8, 16, 24):
+        callback.on_step()
+    assert called == [], "the agent has not learned from the last eight yet"
+    callback.on_rollout_start()
+    assert called == [(20, 24)]
+    # An agent that goes on collecting has not changed since.
+    called.clear()
+    late = AtInteractions([20], lambda point: called.append((point, model.num_timesteps)))
+    late.model, model.num_timesteps = model, 0
+    late.on_training_start({}, {})
+    for model.num_timesteps in (8, 16, 24, 32):
+        late.on_step()
+    assert called == [(20, 32)]

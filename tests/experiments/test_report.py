@@ -375,7 +375,10 @@ def test_agents_are_scored_by_every_signal(small, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"scores  {tmp_path}/report/scores.json"
     kept = json.loads((tmp_path / "report" / "scores.json").read_text())
-    assert kept["tables"] == [{"header": header, "rows": rows}] and kept["by_seed"]["reward=cosine"] == of_seeds
+    assert (
+        kept["tables"] == [{"name": "", "header": header, "rows": rows}]
+        and kept["by_seed"]["reward=cosine"] == of_seeds
+    )
     page = write_report(runs, tmp_path / "report").read_text()
     assert "Scored by every signal" in page
     assert "No language model was asked" in page
