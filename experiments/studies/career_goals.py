@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
 from experiments.runs.tables import format_table
-from experiments.studies.goals import FAILS, HOLDS, MISSING, Verdict
+from experiments.studies.goals import FAILS, HOLDS, MISSING, Verdict, short
 
 __all__ = ["Shares", "read_shares", "verdicts"]
 
@@ -79,7 +79,7 @@ def verdicts(shares: Shares) -> list[Verdict]:
             *(
                 (
                     f"2 {OURS}, {kind}",
-                    f"at least {_short(least)} after {point:,}",
+                    f"at least {short(least)} after {point:,}",
                     [(kind, OURS, point)],
                     _at_least(least),
                 )
@@ -177,10 +177,6 @@ def _times(ratio: float, share_of_seeds: float | None) -> Judge:
         return bool(reached.mean() >= share_of_seeds), f"{means}, in {int(reached.sum())}"
 
     return judge
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}".lstrip("0")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
-from jobrec_gym import RuleSimulator
 from jobrec_gym.oracle import CareerOracle
 
 __all__ = ["Predicted", "Step", "models_table", "predicted", "transitions"]
@@ -87,8 +86,10 @@ def main(cfg: DictConfig) -> None:
 
 def career_env(arguments: Mapping[str, Any], noise: float, seed: int) -> gym.Env[Any, Any]:
     """A ``JobRecCareer-v0`` of ids whose truth has the given seed."""
-    simulator = RuleSimulator(seed=seed, noise=noise)
-    return gym.make("JobRecCareer-v0", **arguments, observation="ids", split="train", simulator=simulator)
+    # Not at the top: `--help` is answered without torch.
+    from experiments.studies.careers import training_env
+
+    return training_env({"env": arguments, "noise": noise, "seed": seed}, split="train")
 
 
 def transitions(env: gym.Env[Any, Any], n: int, share_random: float, n_sets: int, seed: int) -> list[Step]:

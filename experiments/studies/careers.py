@@ -42,6 +42,7 @@ __all__ = [
     "run_plan",
     "shares_of",
     "table_of",
+    "training_env",
 ]
 
 Options = Mapping[str, Any]
@@ -135,7 +136,7 @@ def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
 
     The applicants are the same for all learners.
     """
-    people = _people(_training_env(asked, split="test"), asked["n_applicants"])
+    people = _people(training_env(asked, split="test"), asked["n_applicants"])
     simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
     arguments = {**asked["env"], "observation": "ids", "split": "test", "simulator": simulator}
     return gym.make_vec("JobRecCareer-v0", num_envs=len(people), **arguments), people
@@ -297,7 +298,7 @@ def _done(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
     if "oracle" in asked:
-        env = _training_env(asked, split="test")
+        env = training_env(asked, split="test")
         oracle = CareerOracle(env, asked["oracle"], n_sets=asked["n_sets"])
         envs, people = held_out(asked)
         played = _told(play(envs, people, _EPISODES_SEED, oracle.predict))
@@ -309,7 +310,7 @@ def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
     learner = dict(asked["learner"])
     make = get_object(learner.pop("_target_"))
     shows = learner.pop("shows", "ids")
-    env = _training_env(asked, split="train")
+    env = training_env(asked, split="train")
     if shows == "pairs":
         env = gym.wrappers.FilterObservation(env, _PAIRS)
     model = make(env=env, seed=asked["seed"], **learner)
@@ -330,7 +331,8 @@ def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
     return {"points": points, "cpu_ms": 1_000 * points[-1]["cpu_seconds"] / max(n, 1)}
 
 
-def _training_env(asked: Options, split: str) -> gym.Env[Any, Any]:
+def training_env(asked: Options, split: str) -> gym.Env[Any, Any]:
+    """A ``JobRecCareer-v0`` of ids for the ``env``, ``noise`` and ``seed`` of an entry of a plan."""
     simulator = RuleSimulator(seed=asked["seed"], noise=asked["noise"])
     return gym.make("JobRecCareer-v0", **asked["env"], observation="ids", split=split, simulator=simulator)
 

@@ -18,7 +18,7 @@ from experiments.runs.intervals import paired_difference
 from experiments.runs.tables import format_table
 from experiments.studies.study import Study
 
-__all__ = ["BEFORE", "GOALS", "Goal", "Verdict", "command_of", "judge", "read_studies"]
+__all__ = ["BEFORE", "GOALS", "Goal", "Verdict", "command_of", "judge", "read_studies", "short"]
 
 OURS, FEATURES, NO_PRIOR = "dynaq_plus", "dynaq_plus_features", "dynaq_plus_no_prior"
 PAIR_PRIOR, FIXED_PAIR_PRIOR = "dynaq_plus_pair_prior", "pair_prior"
@@ -191,9 +191,7 @@ def _no_seed_falls(setting: str, depth: float, name: str) -> Goal:
         deepest, point = _deepest(below[row], study.points)
         return deepest <= depth, f"seed {study.seeds[row]} at most {deepest:+.3f} below its start, after {point:,}"
 
-    return Goal(
-        name, f"no seed more than {_short(depth)} below its start", {setting: (OURS,)}, _length(setting), judged
-    )
+    return Goal(name, f"no seed more than {short(depth)} below its start", {setting: (OURS,)}, _length(setting), judged)
 
 
 def _features_equal_ids(setting: str) -> Goal:
@@ -357,7 +355,8 @@ def _deepest(below: NDArray[np.float64], points: Sequence[int]) -> tuple[float, 
     return float(below[at]), points[at]
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number below 1 with two decimals, without the first zero: ``".06"``."""
     return f"{value:.2f}".lstrip("0")
 
 
