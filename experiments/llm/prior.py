@@ -87,11 +87,12 @@ def main(cfg: DictConfig) -> None:
     tables = score_table(runs, options["alignments"], options["noises"])
     tables += cost_table(runs, options["alignments"], options["noises"])
     tables += means_tables(runs, options["alignments"], options["noises"])
-    tables += goals_table(runs, options["alignments"], options["noises"])
+    goals = goals_of(runs, options["alignments"], options["noises"])
+    tables += goals_table(goals, options["alignments"], options["noises"])
     for header, lines in tables:
         print(format_table(header, lines), end="\n\n")
     about = {"seeds": options["seeds"], "n_interactions": cfg.n_interactions, "commit": commit_of_checkout()}
-    about["goals"] = goals_of(runs, options["alignments"], options["noises"])
+    about["goals"] = goals
     about["by_seed"] = by_seed(runs)
     write_json(folder / "prior.json", {**about, "tables": [{"header": h, "rows": r} for h, r in tables]})
     write_figure(folder / "prior.png", figure_of(runs, options["alignments"], options["noises"]))
@@ -628,13 +629,18 @@ def _cost(found: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> di
     return {"score": lost, "regret": _mean_regret(found, "50", "200") / _mean_regret(base, "50", "200") - 1}
 
 
-def goals_table(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
+def goals_table(goals: dict[str, Any], alignments: Sequence[float], noises: Sequence[float]) -> list[Table]:
     """How often a source costs more than its limits: a row for each comparison, counted over noises and alignments.
 
     The limits are :data:`SCORE_LIMIT` after 50, 100 or 200 answers, and :data:`REGRET_LIMIT` of the regret from the
-    50th answer on. If a run is too short, there is no table.
+    50th answer on.
+
+    Args:
+        goals: What :func:`goals_of` returned. If that is empty, there is no table.
+        alignments: The alignments of the runs.
+        noises: The noises of the runs.
     """
-    cost = goals_of(runs, alignments, noises).get("cost", {})
+    cost = goals.get("cost", {})
     rows = []
     for comparison in _comparisons():
         names = [_at_noise(words, noise) for words, _ in comparison.cases(alignments) for noise in noises]

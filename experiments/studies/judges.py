@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -158,23 +159,18 @@ def run_judge(
         By size (a text): the coverage of the interval from the answers alone, and of the interval with the judge
         (prediction-powered inference); their mean widths; and the judge's mean weight.
     """
-    table = planted.judges[judge]
-    found = {}
-    for size in sizes:
-        hits, widths, weights = np.zeros(2), np.zeros(2), 0.0
-        for draw in range(n_draws):
-            rng = np.random.default_rng((seed, size, draw))
-            people, jobs = planted.recommendations(n_judged, rng)
-            reward = planted.answers(people[:size], jobs[:size], rng)
-            said, each = table[people, jobs], np.arange(n_judged)
-            powered = powered_mean(reward, said[:size], each[:size], said, each, seed=draw)
-            half = t_quantile(0.975, size - 1) * float(reward.std(ddof=1)) / math.sqrt(size)
-            bounds = np.array([[reward.mean() - half, reward.mean() + half], [powered.low, powered.high]])
-            hits += (bounds[:, 0] <= planted.value) & (planted.value <= bounds[:, 1])
-            widths += bounds[:, 1] - bounds[:, 0]
-            weights += powered.weight
-        found[str(size)] = [*(hits / n_draws), *(widths / n_draws), weights / n_draws]
-    return found
+    table, each = planted.judges[judge], np.arange(n_judged)
+
+    def once(size: int, draw: int) -> tuple[float, ...]:
+        rng = np.random.default_rng((seed, size, draw))
+        people, jobs = planted.recommendations(n_judged, rng)
+        reward = planted.answers(people[:size], jobs[:size], rng)
+        said = table[people, jobs]
+        powered = powered_mean(reward, said[:size], each[:size], said, each, seed=draw)
+        mean, half = reward.mean(), t_quantile(0.975, size - 1) * float(reward.std(ddof=1)) / math.sqrt(size)
+        return mean - half, mean + half, powered.low, powered.high, powered.weight
+
+    return {str(size): _summary((once(size, draw) for draw in range(n_draws)), planted.value) for size in sizes}
 
 
 def run_weighted(
@@ -201,18 +197,32 @@ def run_weighted(
         seed: Seed of the draws.
         noise: The noise of ``planted``; not used here.
     """
-    found, value = {}, planted.value_among(n_shown)
-    for n_people, n_each in answers:
-        hits, widths, weights = np.zeros(2), np.zeros(2), 0.0
-        for draw in range(n_draws):
-            rng = np.random.default_rng((seed, n_people, n_each, draw))
-            log, policy = planted.log(n_people, n_each, n_shown, n_unanswered, rng)
-            parts = estimate(policy, log, "ips", n_resamples=500), estimate(policy, log, judge=planted.judges[judge])
-            hits += [part.low <= value <= part.high for part in parts]
-            widths += [part.high - part.low for part in parts]
-            weights += parts[1].judge_weight
-        found[f"{n_people} x {n_each}"] = [*(hits / n_draws), *(widths / n_draws), weights / n_draws]
-    return found
+    value = planted.value_among(n_shown)
+
+    def once(n_people: int, n_each: int, draw: int) -> tuple[float, ...]:
+        rng = np.random.default_rng((seed, n_people, n_each, draw))
+        log, policy = planted.log(n_people, n_each, n_shown, n_unanswered, rng)
+        alone, judged = estimate(policy, log, "ips", n_resamples=500), estimate(policy, log, judge=planted.judges[judge])
+        return alone.low, alone.high, judged.low, judged.high, judged.judge_weight
+
+    return {
+        f"{n_people} x {n_each}": _summary((once(n_people, n_each, draw) for draw in range(n_draws)), value)
+        for n_people, n_each in answers
+    }
+
+
+def _summary(draws: Iterable[tuple[float, ...]], value: float) -> list[float]:
+    """What :func:`run_judge` returns for one size.
+
+    Args:
+        draws: For each draw the bounds of the interval from the answers alone, those of the interval with the judge,
+            and the judge's weight.
+        value: The exact value.
+    """
+    low, high, judged_low, judged_high, weight = np.array(list(draws)).T
+    lows, highs = np.array([low, judged_low]), np.array([high, judged_high])
+    coverage, width = ((lows <= value) & (value <= highs)).mean(axis=1), (highs - lows).mean(axis=1)
+    return [*coverage.tolist(), *width.tolist(), float(weight.mean())]
 
 
 def judges_table(cells: dict[str, dict[str, list[float]]], sizes: str) -> Table:

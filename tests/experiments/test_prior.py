@@ -181,7 +181,8 @@ def test_each_source_is_compared_with_leaving_it_out_also_on_the_planted_truth()
 
 
 def test_goals_that_are_missed_are_counted_by_what_is_compared():
-    ((header, rows),) = goals_table(of_seeds() | on_the_planted_truth(), [1.0, 0.0], [0.5])
+    goals = goals_of(of_seeds() | on_the_planted_truth(), [1.0, 0.0], [0.5])
+    ((header, rows),) = goals_table(goals, [1.0, 0.0], [0.5])
     assert header == ["above the limits: prior", "in score", "in regret", "in either", "of"]
     counts = {name: list(map(int, numbers)) for name, *numbers in rows}
     assert counts["model"] == counts["both"] == [1, 1, 1, 2], "at an alignment of 0 more than .02 and 5 % are lost"
