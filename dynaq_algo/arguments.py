@@ -185,7 +185,7 @@ def check_learning(given: Mapping[str, Any]) -> None:
         _check_learning_transitions(given)
     elif given["planning_horizon"] > 1:
         raise ValueError(
-            f'`planning_horizon` must be 1 but with `world_model="transitions"`, got {given["planning_horizon"]}: '
+            f'`planning_horizon` must be 1 unless `world_model` is "transitions", got {given["planning_horizon"]}: '
             "other world models imagine one step. Leave it out, or raise `planning_steps`."
         )
     drawn = max(1, given["planning_steps"]) * given["batch_size"]

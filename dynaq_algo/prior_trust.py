@@ -161,7 +161,7 @@ def source_weights(
             raise ValueError(
                 f"`prior_sources` must name entries of {known}, got {name!r:.80}{best_match(name, known)}. "
                 '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
-                "names: JobRec-v0 has them with `prior_sources={name: ...}`."
+                'names: JobRec-v0 has those that are given to it, gym.make("JobRec-v0", prior_sources={name: ...}).'
             )
         if name == BLOCKS:
             weights[:n_blocks, place] = weight

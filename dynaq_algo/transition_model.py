@@ -443,7 +443,8 @@ class TransitionModel(nn.Module):
             n_steps: How many steps.
             horizon: Sweeps in each step. With every sweep the values look one step further ahead.
             ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m).
-                If it is None, sets with `pairs` are imagined only at the row of `progress` where they were shown.
+                If it is None, a row of `progress` takes the sets with `pairs` that were shown there; a row where none
+                was shown takes sets of all rows, with the `pairs` that were shown in them.
             rng: Generator of the draws.
 
         Returns:

@@ -143,8 +143,8 @@ class UpcomingEpisodes:
         """Writes the present candidates of all environments into ``out`` (n, k).
 
         Args:
-            rows: bool (n,), which environments show something new. The others have just begun an episode from
-                :meth:`next`, and show its first candidates.
+            rows: bool (n,), which environments made a step and need other candidates after it. The others have just
+                begun an episode from :meth:`next`, and show its first candidates already.
             applicant_ids: (n,). This and all arguments below are the environments' own arrays.
             episodes: (n,).
             steps: (n,), steps so far.

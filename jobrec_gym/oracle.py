@@ -128,10 +128,7 @@ class CareerOracle:
         ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
         starts = self._index(self._dynamics.start(ids))
         found = np.array(
-            [
-                (self._values[row] if row in self._values else self._solve(row))[-1][:, start]
-                for row, start in zip(ids.tolist(), starts, strict=True)
-            ]
+            [self._solve(row, with_parts=True)[-1][:, start] for row, start in zip(ids.tolist(), starts, strict=True)]
         )
         whole, parts = found[:, 0], found[:, 1:]
         # The bias of a part is `_BATCHES` times that of the whole.
@@ -199,7 +196,7 @@ class CareerOracle:
             later = np.zeros((n, len(self.states) + 1))  # the last place: applicants who have left
             for person in np.unique(people[left > 0]):
                 rows = (people == person) & (left > 0)
-                later[rows, :-1] = self._solved(int(person))[left[rows], 0]
+                later[rows, :-1] = self._solved(int(person))[left[rows]]
             rows = np.repeat(np.arange(n), k)
             for decision in range(len(DECISIONS)):
                 moved = self._dynamics.advance(states, shown, np.full(len(shown), decision))
@@ -207,15 +204,21 @@ class CareerOracle:
         return scores.reshape(n, k)
 
     def _solved(self, person: int) -> NDArray[np.float64]:
-        """Values of one applicant by the number of steps left, (horizon + 1, 1 + batches, n_states).
-
-        The first ones are those over all sampled sets; the others are those over each part of the sets.
-        """
+        """Values of one applicant by the number of steps left, (horizon + 1, n_states), over all sampled sets."""
         if person not in self._values:
-            self._values[person] = self._solve(person)
+            self._values[person] = self._solve(person, with_parts=False)[:, 0]
         return self._values[person]
 
-    def _solve(self, person: int) -> NDArray[np.float64]:
+    def _solve(self, person: int, with_parts: bool) -> NDArray[np.float64]:
+        """Values of one applicant by the number of steps left.
+
+        Args:
+            person: The applicant.
+            with_parts: Whether values over each part of the sampled sets follow those over all sets.
+
+        Returns:
+            (horizon + 1, 1, n_states), or (horizon + 1, 1 + batches, n_states).
+        """
         keys = hash64(_SETS, person, np.arange(self.n_sets))
         sets = self._problem.sampler.sample(np.full(self.n_sets, person), keys)
         jobs, sets = np.unique(sets, return_inverse=True)
@@ -230,8 +233,9 @@ class CareerOracle:
         }
         by_state = np.stack([chances[level].T for level in levels.tolist()])  # (n, 4, n_jobs)
         earned = self._kinds.pay[:, kinds] * np.einsum("d,ndj->nj", self._worth, by_state)
-        values = np.zeros((self.horizon + 1, 1 + _BATCHES, n))
-        for batch, part in enumerate([sets, *np.array_split(sets, _BATCHES)]):
+        parts = [sets, *(np.array_split(sets, _BATCHES) if with_parts else [])]
+        values = np.zeros((self.horizon + 1, len(parts), n))
+        for batch, part in enumerate(parts):
             if self.policy == "best":
                 self._solve_best(values[:, batch], part, earned, by_state, kinds)
             else:

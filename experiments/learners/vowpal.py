@@ -94,7 +94,8 @@ class VowpalWabbit(Recommender):
     def observe(self, obs: Obs, action: NDArray[np.int64] | int, reward: NDArray[np.floating] | float) -> None:
         """Learns from answers to candidates that :meth:`explore` has drawn.
 
-        It computes the chances of these draws again, so it must not be called between a draw and its own answer.
+        It computes the chances of these draws again, and learning changes chances. So no other answer may be learned
+        between a draw and the answer to it.
         """
         chances = self._chances(obs)
         answers = zip(self._lines(obs), chances, np.reshape(action, -1), np.reshape(reward, -1), strict=True)

@@ -24,7 +24,8 @@ def paired_difference(
 ) -> NDArray[np.float64]:
     """:func:`mean_interval` of values less those of a reference, both (n_seeds, ...) with the same seeds in order.
 
-    The difficulty of a seed, which both share, cancels out. The interval is therefore narrower than that of either.
+    The difficulty of a seed, which both share, cancels out. The more alike the two fare over the seeds, the narrower
+    the interval.
     """
     return mean_interval(values - reference, reps, seed)
 

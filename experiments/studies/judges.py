@@ -118,7 +118,9 @@ class PlantedPolicy:
     def log(
         self, n_people: int, n_each: int, n_shown: int, n_unanswered: int, rng: np.random.Generator
     ) -> tuple[Interactions, Floats]:
-        """Decisions of which one of ``n_shown`` jobs was recommended by chance, and this policy's choices (n, n_shown).
+        """Some decisions, and this policy's choices in them, (n, n_shown).
+
+        In each decision one of ``n_shown`` jobs was recommended by chance.
 
         Args:
             n_people: How many people answered.
@@ -202,7 +204,8 @@ def run_weighted(
     def once(n_people: int, n_each: int, draw: int) -> tuple[float, ...]:
         rng = np.random.default_rng((seed, n_people, n_each, draw))
         log, policy = planted.log(n_people, n_each, n_shown, n_unanswered, rng)
-        alone, judged = estimate(policy, log, "ips", n_resamples=500), estimate(policy, log, judge=planted.judges[judge])
+        alone = estimate(policy, log, "ips", n_resamples=500)
+        judged = estimate(policy, log, judge=planted.judges[judge])
         return alone.low, alone.high, judged.low, judged.high, judged.judge_weight
 
     return {

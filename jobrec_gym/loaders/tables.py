@@ -93,8 +93,9 @@ def load_table(
         encoding: Encoding of text; by default UTF-8, or the one of a byte order mark.
         max_bytes: Largest size in bytes of a compressed file once it is uncompressed.
         null_values: Words that mean an empty cell, whatever their case, in place of
-            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words are also left out of a cell's skills; they are
-            counted only if the cell is a list, not if it is a text that is split at ``skill_separator``.
+            :data:`~jobrec_gym.loaders.cells.NULL_WORDS`. Such words are also left out of a cell's skills. A log line
+            and the market's summary say how many were left out of lists; those that were left out of a text that is
+            split at ``skill_separator`` are not counted.
         seniority_values: Levels, 1 (entry) to 5 (lead) or 0 (unknown), by the file's words, ``{"Director": 5}``. The
             usual English words are known, see :data:`~jobrec_gym.loaders.cells.SENIORITY_WORDS`.
         decimal: ``"."`` or ``","``, the decimal sign of numbers in the ``context``. The other sign then separates

@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: ``ok`` or what went wrong.
-        answer: The answer; ``None`` if no completion came.
+        answer: The answer; ``None`` if no completion came, or only one that is not kept (the server was at fault).
         cached: Whether the answer was known, or came with an equal question of the batch.
         reason: The reason of a failure, in words.
         budget: The ``BudgetReached`` to raise, if a cap is the reason.

@@ -349,9 +349,9 @@ class LLMSimulator:
 
         Raises:
             ValueError: In mode ``"decision"``.
-            FeedbackError: If a question failed, because the next calibration would then give other thresholds; if the
-                model gave usable answers on fewer than half of the pairs; or if it gives too many pairs the same
-                probability.
+            FeedbackError: If a question failed: the thresholds would lack its answer, and the next calibration, which
+                may get it, would give other ones. Also if the model gave usable answers on fewer than half of the
+                pairs, or if it gives too many pairs the same probability.
             BudgetReached: If a cap is reached before the end.
         """
         if self.mode != "probability":

@@ -192,7 +192,7 @@ def test_what_a_model_of_transitions_would_not_read_is_refused(given, message):
 
 
 def test_a_horizon_is_refused_by_models_of_one_step():
-    with pytest.raises(ValueError, match='`planning_horizon` must be 1 but with `world_model="transitions"`, got 3'):
+    with pytest.raises(ValueError, match='`planning_horizon` must be 1 unless `world_model` is "transitions", got 3'):
         agent(world_model="gaussian_process", gamma=0.0, exploration_bonus=1.0, planning_horizon=3)
 
 
