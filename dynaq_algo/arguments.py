@@ -197,7 +197,15 @@ def check_learning(given: Mapping[str, Any]) -> None:
 
 
 def _check_learning_transitions(given: Mapping[str, Any]) -> None:
-    """Refuse arguments of other world models, which a model of transitions would not read."""
+    """Refuse arguments of other world models, which a model of transitions would not read, and a `gamma` of 1.
+
+    Its table of values has no last step, so with a `gamma` of 1 the values would grow without end.
+    """
+    if given["gamma"] == 1:
+        raise ValueError(
+            '`gamma` must be below 1 with `world_model="transitions"`, got 1: that model plans without a last step, so '
+            "the values of states would grow without end. Use 0.99."
+        )
     if (source := given["planning_source"]) != "visited":
         raise ValueError(
             f'`planning_source` must be left out with `world_model="transitions"`, got {source!r:.80}: that model '

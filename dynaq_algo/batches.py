@@ -79,7 +79,7 @@ def gather_steps(transitions: Transitions, replay: CandidateReplay, policy: Cand
         policy.action_features(replay.candidate_rows(candidate_id)),
         None if shown is None else policy.tensor(shown),
         allowed,
-        candidate_id.astype(np.int64),
+        replay.ids_to_ask(candidate_id),
         replay.applicants(transitions.position),
         transitions.action,
         transitions.reward,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import bisect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
-from dynaq_algo.outcome_inputs import GRID, on_grid
+from dynaq_algo.outcome_inputs import GRID, SAME, on_grid
 
 __all__ = ["ContextValues", "ImaginedSets"]
 
 _MOST_CONTEXTS = 5_000
 _MOST_SETS = 2_000
+_FARTHEST = 2**62  # in place of a bound that is infinite
 _LIKELY = 1e-3
 """An imagined outcome of at least this probability adds its value of `progress` to the table."""
 
@@ -55,6 +58,8 @@ class _KeptDecisions:
     def add(self, decisions: Mapping[str, np.ndarray]) -> None:
         """Keep n more decisions, given by name as arrays (n, ...), in place of the oldest."""
         n = len(decisions["actions"])
+        if any(self._rings[name].shape[1:] != values.shape[1:] for name, values in decisions.items() if self._rings):
+            self._rings, self._n_added = {}, 0  # another number of candidates: sets of both cannot be imagined together
         rows = (self._n_added + np.arange(n)[-_MOST_SETS:]) % _MOST_SETS
         for name, values in decisions.items():
             if name not in self._rings:  # zeros take no memory before they are written
@@ -65,6 +70,10 @@ class _KeptDecisions:
     def at(self, context: Sequence[int]) -> np.ndarray:
         """Places (m,) of those at a value of `progress`."""
         return np.flatnonzero((self.take("context", np.arange(len(self))) == np.array(context)).all(axis=1))
+
+    def askable(self) -> np.ndarray:
+        """Places (m,) of those whose applicant and candidates have ids."""
+        return np.flatnonzero(self.take("can_ask", np.arange(len(self))))
 
     def take(self, name: str, places: np.ndarray) -> np.ndarray:
         """Entries (..., ...) of places (...), counted from the oldest."""
@@ -77,7 +86,9 @@ class _KeptDecisions:
 
 
 class ContextValues:
-    """What each row of `progress`, m numbers, is worth. Rows that are equal on the grid of outcome_inputs count as one.
+    """What each row of `progress`, m numbers, is worth. Rows count as one if no number differs by more than 1 / 10,000.
+
+    At most 5,000 rows are told apart. Each further one counts as the nearest of these.
 
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
     discounted value of the next row. The value of the row is the mean of these largest sums. Each planning
@@ -91,10 +102,14 @@ class ContextValues:
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0):
-        self._low, self._high = (np.rint(np.asarray(end) * GRID).astype(np.int64) for end in (low, high))
+        self._low, self._high = (
+            np.rint(np.clip(np.asarray(end, np.float64) * GRID, -_FARTHEST, _FARTHEST)).astype(np.int64)
+            for end in (low, high)
+        )
         self.bonus = bonus
         self._place: dict[tuple[int, ...], int] = {}
         self._rows: list[tuple[int, ...]] = []
+        self._columns: list[list[int]] = [[] for _ in self._low]  # the values of each column, ascending
         self._value = np.zeros(64)
         self._visits = np.zeros(64)
         self._imagined = np.zeros(64)
@@ -114,9 +129,10 @@ class ContextValues:
 
     def visit(self, progress: np.ndarray) -> None:
         """Count values (n, m) as visited."""
-        self._current = [tuple(row) for row in on_grid(progress).tolist()]
-        for row in self._current:
-            self._visits[self._known(row)] += 1
+        places = [self._known(tuple(row)) for row in on_grid(progress).tolist()]
+        for place in places:
+            self._visits[place] += 1
+        self._current = [self._rows[place] for place in places]
 
     def remember(self, steps: Any, state: np.ndarray, similarities: np.ndarray, actions: np.ndarray) -> None:
         """Keep the latest 2,000 decisions for planning, and update the rewards' root mean square.
@@ -129,6 +145,7 @@ class ContextValues:
         """
         kept = {"state": state, "similarities": similarities, "actions": actions, "allowed": steps.allowed}
         kept |= {"candidate_id": steps.candidate_id, "applicant_id": np.asarray(steps.applicant_id, np.int64)}
+        kept["can_ask"] = (kept["applicant_id"] >= 0) & (kept["candidate_id"] >= 0).all(axis=1)
         kept["context"] = np.array(self._current, np.int64)
         if steps.pairs is not None:
             kept["pairs"] = steps.pairs.cpu().numpy()
@@ -141,7 +158,7 @@ class ContextValues:
         rows = [tuple(row) for row in on_grid(progress).tolist()]
         for row in rows:
             if row not in found:
-                here = self._place.get(row)
+                here = self._found(row)
                 otherwise = 0.0 if here is None else self._value[here]
                 found[row] = [
                     0.0 if place is None else self._value[place] if place >= 0 else otherwise
@@ -166,8 +183,11 @@ class ContextValues:
         """
         kept = self._kept
         chosen = np.empty((len(contexts), n_sets), np.int64)
+        askable = kept.askable() if kept.has_pairs and ask is not None else np.zeros(0, np.int64)
+        if not len(askable):
+            ask = None
         for row, key in enumerate(on_grid(contexts).tolist()):
-            pool = kept.at(key) if ask is None and kept.has_pairs else np.zeros(0, np.int64)
+            pool = kept.at(key) if ask is None and kept.has_pairs else askable
             drawn = rng.integers(len(pool) or len(kept), size=n_sets)
             chosen[row] = pool[drawn] if len(pool) else drawn
         pairs = kept.take("pairs", chosen) if kept.has_pairs and ask is None else None
@@ -247,7 +267,7 @@ class ContextValues:
 
     def of(self, progress: np.ndarray) -> np.ndarray:
         """Values (n,) of rows (n, m); 0 for unknown ones."""
-        places = [self._place.get(tuple(row)) for row in on_grid(progress).tolist()]
+        places = [self._found(tuple(row)) for row in on_grid(progress).tolist()]
         return np.array([0.0 if place is None else self._value[place] for place in places])
 
     def _bonuses(self, places: np.ndarray | slice) -> np.ndarray:
@@ -267,27 +287,48 @@ class ContextValues:
             if one is None:
                 places.append(None)
             else:
-                places.append(self._known(row, context) if known else self._place.get(row, -1))
+                place = self._known(row, context) if known else self._found(row)
+                places.append(-1 if place is None else place)
         return places
+
+    def _found(self, row: tuple[int, ...]) -> int | None:
+        """The place of a row; None if it is not known."""
+        place = self._place.get(row)
+        return self._place.get(self._rounded(row)) if place is None else place
+
+    def _rounded(self, row: tuple[int, ...]) -> tuple[int, ...]:
+        """The row, with each number replaced by a known value of its column that counts as equal, if there is one."""
+        rounded = []
+        for value, known in zip(row, self._columns, strict=True):
+            at = bisect.bisect_left(known, value - SAME)
+            rounded.append(known[at] if at < len(known) and known[at] <= value + SAME else value)
+        return tuple(rounded)
 
     def _known(self, row: tuple[int, ...], beside: np.ndarray | None = None) -> int:
         """The place of a row; a new one begins at the value of the row that it is reached from."""
-        place = self._place.get(row)
-        if place is not None:
-            return place
-        place = len(self._rows)
+        found = self._found(row)
+        if found is not None:
+            return found
+        place, row = len(self._rows), self._rounded(row)
         if place >= _MOST_CONTEXTS:
-            raise ValueError(
-                f"`progress` has more than {_MOST_CONTEXTS:,} values, and this world model keeps one number for each: "
-                'round it in an observation wrapper, or use `planning="background"`.'
+            warnings.warn(
+                f"`progress` has more than {_MOST_CONTEXTS:,} different rows. This world model keeps one number for "
+                "each, so every further row counts as the nearest of these. To tell it which rows are alike, round "
+                "`progress` in an observation wrapper.",
+                stacklevel=2,
             )
+            return int(np.abs(np.array(self._rows) - np.array(row)).sum(axis=1).argmin())
         if place == len(self._value):
             self._value, self._visits, self._imagined = (
                 np.concatenate([values, np.zeros(place)]) for values in (self._value, self._visits, self._imagined)
             )
         self._place[row] = place
         self._rows.append(row)
-        origin = None if beside is None else self._place.get(tuple(beside.tolist()))
+        for value, known in zip(row, self._columns, strict=True):
+            at = bisect.bisect_left(known, value)
+            if at == len(known) or known[at] != value:
+                known.insert(at, value)
+        origin = None if beside is None else self._found(tuple(beside.tolist()))
         self._value[place] = 0.0 if origin is None else self._value[origin]
         return place
 
@@ -313,6 +354,7 @@ class ContextValues:
         """Put back what :meth:`get_state` gave."""
         self._rows = [tuple(row) for row in state["rows"].tolist()]
         self._place = {row: place for place, row in enumerate(self._rows)}
+        self._columns = [sorted(set(column)) for column in zip(*self._rows, strict=True)] or [[] for _ in self._low]
         spare = np.zeros(max(64, len(self._rows)))
         self._value, self._visits, self._imagined = (
             np.concatenate([state[name].numpy(), spare]) for name in ("value", "visits", "imagined")

@@ -114,7 +114,8 @@ class DynaQ(CandidateAlgorithm):
         policy_kwargs: `features`, `net_arch`, ..., see :class:`~dynaq_algo.policies.CandidatePolicy`.
         seed: Any number of 0 or more; None for fresh entropy.
         **kwargs: Further arguments of :class:`stable_baselines3.DQN` (`tau`, `exploration_initial_eps`,
-            `exploration_final_eps`, `tensorboard_log`, `verbose`, `device`, `stats_window_size`).
+            `exploration_final_eps`, `tensorboard_log`, `verbose`, `device`, `stats_window_size`). With
+            `world_model="transitions"` the device is always the CPU, because its arrays are small.
 
     Raises:
         ValueError: If an argument is out of range, or the environment is of another kind.
@@ -231,6 +232,8 @@ class DynaQ(CandidateAlgorithm):
         refuse_unknown_kwargs("policy_kwargs", self.policy_class, self.policy_kwargs)
         check_learning(vars(self))
         self._planner = make_planning_source(self.planning_source)
+        if self.world_model_name == "transitions":
+            self.device = th.device("cpu")
         super()._setup_model()
         with self._drawing_weights():
             self.policy = self._make_policy()

@@ -11,14 +11,18 @@ import torch as th
 
 from dynaq_algo.features import BlockwiseFeatures
 
-__all__ = ["GRID", "OutcomeInputs", "Rewards", "on_grid"]
+__all__ = ["GRID", "SAME", "OutcomeInputs", "Rewards", "on_grid"]
 
-GRID = 5_040
-"""Numbers are equal if they round to the same multiple of 1 / 5,040. Multiples are 1/2, 1/3, ... 1/10, and 1/12."""
+GRID = 720_720
+"""Numbers are kept as multiples of 1 / 720,720. Among these multiples are 1/2, 1/3, ... 1/16."""
+
+SAME = GRID // 10_000
+"""Two numbers count as equal if they differ by at most this many multiples, that is by 1 / 10,000. So thirteenths and
+seventeenths, which are rounded, stay equal when they are computed in different ways."""
 
 _MOST_VALUES = 12
 """A column with at most this many values is categorical; a column with more is a number."""
-_APART = 2**40
+_APART = 2**48
 """A value's key is the value plus this times its column's number. Keys of different columns are never equal."""
 _FEW = 2_048
 """Up to this many numbers, all products are computed at once."""
@@ -79,8 +83,9 @@ class OutcomeInputs:
             if len(known) > _MOST_VALUES:
                 continue
             for value in sorted(set(on_grid(column).tolist()).difference(known)):
-                known.append(value)
-                grown = True
+                if all(abs(value - other) > SAME for other in known):
+                    known.append(value)
+                    grown = True
             changed = changed or len(known) > _MOST_VALUES
         if grown:
             self._tell_apart()
@@ -211,8 +216,8 @@ class OutcomeInputs:
         columns = np.flatnonzero(~self._is_number[first : first + numbers.shape[-1]])
         if len(ascending) and len(columns):
             keys = on_grid(numbers[..., columns]) + (first + columns) * _APART
-            at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-            found[..., columns] = np.where(ascending[at] == keys, places[at], -1)
+            at = np.minimum(np.searchsorted(ascending, keys - SAME), len(ascending) - 1)
+            found[..., columns] = np.where(np.abs(ascending[at] - keys) <= SAME, places[at], -1)
         return found
 
     def _tell_apart(self) -> None:

@@ -13,6 +13,7 @@ from dynaq_algo.agent_file import AgentFileError, reading, whole_file, written_b
 from dynaq_algo.arguments import is_whole
 from dynaq_algo.array_file import MAX_ARRAY_BYTES, read_arrays
 from dynaq_algo.layout import DecisionBatch
+from dynaq_algo.shown_ids import ShownIds
 
 __all__ = ["CandidateReplay", "InternedRows", "Transitions"]
 
@@ -117,6 +118,7 @@ class CandidateReplay:
         self._next_state_id = np.zeros(capacity, np.int32)
         self._next_set_id = np.zeros(capacity, np.int32)
         self._pairs = ShownPairs(capacity, n_candidates, n_pairs, n_envs) if n_pairs else None
+        self._shown_ids = ShownIds() if n_pairs and action_dim is not None else None
         self.pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
         self._components: dict[str, np.ndarray] = {}
         self.weights: Mapping[str, float] | None = None
@@ -159,7 +161,8 @@ class CandidateReplay:
             action: (n_envs,) chosen indices.
             reward: (n_envs,).
             terminated: (n_envs,) bool.
-            infos: One per environment, read for `transition_valid`, `reward_components` and `applicant_id`.
+            infos: One per environment, read for `transition_valid`, `reward_components`, `applicant_id` and, where
+                candidates are features, `candidate_ids` (k,): the ids of the candidates of `next_obs`.
 
         Returns:
             Positions of the transitions that were stored. Invalid ones are not stored.
@@ -186,6 +189,10 @@ class CandidateReplay:
         if self._pairs is not None:
             applicant_id = np.array([infos[i].get("applicant_id", -1) for i in envs], np.int64)
             self._pairs.add(index, envs, obs.pairs, goes_on, next_obs.pairs, applicant_id)
+        if self._shown_ids is not None:
+            for shown, info in zip(next_obs.candidates, (infos[i] for i in envs[goes_on]), strict=True):
+                if np.shape(info.get("candidate_ids")) == shown.shape[:1]:
+                    self._shown_ids.learn(shown, info["candidate_ids"])
 
         self._state_id[index], self._set_id[index] = state_id, set_id
         self._next_state_id[index], self._next_set_id[index] = next_state_id, next_set_id
@@ -267,6 +274,18 @@ class CandidateReplay:
         """The candidates of stored ids (...), as an observation gives them: features (..., d_a) or ids (...)."""
         return candidate_id.astype(np.int64) if self.candidates is None else self.candidates.rows[candidate_id]
 
+    def ids_to_ask(self, candidate_id: np.ndarray) -> np.ndarray:
+        """The ids (...) by which :attr:`pair_features` knows the candidates of stored ids (...), int64.
+
+        An id is below 0 where it is not known. Where candidates are features, it is known if an `info` had a
+        `candidate_ids` with it.
+        """
+        if self.candidates is None:
+            return candidate_id.astype(np.int64)
+        if self._shown_ids is None:
+            return np.full(candidate_id.shape, -1, np.int64)
+        return self._shown_ids.of(self.candidates.rows[candidate_id])
+
     def candidate_sets(self, index: np.ndarray, following: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The candidate sets of the decisions at positions (n,), or of the next decisions if `following`.
 
@@ -336,6 +355,8 @@ class CandidateReplay:
         for name, table in self._tables().items():
             arrays |= {f"{name}:rows": table.rows[: table.n_used], f"{name}:counts": table.counts[: table.n_used]}
             arrays[f"{name}:free"] = table.free_places()
+        if self._shown_ids is not None:
+            arrays |= self._shown_ids.arrays()
         arrays["n_added"] = np.array(self.n_added)
         arrays["format"], arrays["written_by"] = np.array(FORMAT), np.array(written_by())
         # Opened here, because numpy appends ".npz" to a name without that suffix.
@@ -370,6 +391,8 @@ class CandidateReplay:
                 values[:size] = found
         for name, table in self._tables().items():
             table.restore(arrays[f"{name}:rows"], arrays[f"{name}:counts"], arrays.get(f"{name}:free"))
+        if self._shown_ids is not None:
+            self._shown_ids.restore(arrays["shown_id:key"], arrays["shown_id:id"])
         self.n_added = int(arrays["n_added"])
         self.n_loaded += 1
 
@@ -396,6 +419,11 @@ class CandidateReplay:
                 _refuse(shown, name, f"must be {size} values of {ring.dtype}")
         for name, table in tables.items():
             _check_table(shown, name, table.rows.dtype, arrays)
+        if self._shown_ids is not None:
+            n_known = len(arrays["shown_id:key"])
+            for name in self._shown_ids.arrays():
+                if arrays[name].shape != (n_known,) or arrays[name].dtype != np.int64:
+                    _refuse(shown, name, f"must be {n_known} values of int64")
         if not np.isfinite(arrays["reward"]).all():
             _refuse(shown, "reward", "must be finite")
         if size and int(arrays["action"].max()) >= self.n_candidates:

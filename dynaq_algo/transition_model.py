@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dynaq_algo.arguments import require_whole
 from dynaq_algo.context_values import ContextValues
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
-from dynaq_algo.outcome_inputs import OutcomeInputs, Rewards
+from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards
 
 __all__ = ["Foreseen", "Steps", "TransitionModel"]
 
@@ -47,7 +47,8 @@ class Steps(NamedTuple):
         candidates: (n, k, d_a), features of the candidates.
         pairs: (n, k, p), the entry `pairs`; None if observations have none.
         allowed: (n, k) bool, which candidates could be chosen.
-        candidate_id: (n, k) int64, ids by which `ask` in :meth:`TransitionModel.plan` knows the candidates.
+        candidate_id: (n, k) int64, ids by which `ask` in :meth:`TransitionModel.plan` knows the candidates; below 0
+            where an id is not known.
         applicant_id: (n,) int64, -1 where it is not known.
         action: (n,) int64, index of the chosen candidate.
         reward: (n,).
@@ -122,7 +123,8 @@ class TransitionModel(nn.Module):
         gamma: Discount of the next state's value.
         bonus: Added to the value of seldom visited rows of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.
-        max_outcomes: How many different outcomes are told apart; each further one counts as the nearest of these.
+        max_outcomes: How many different outcomes are told apart, the end among them; each further one counts as the
+            nearest of these.
         components: Principal components of states and actions; 0 leaves the bilinear form out.
         rank: Number of tastes.
         action_scale: Prior standard deviation of an action's effect; 0 leaves it out.
@@ -413,11 +415,20 @@ class TransitionModel(nn.Module):
     def _outcome(self, difference: tuple[int, ...] | None) -> int:
         if difference in self.outcomes:
             return self.outcomes.index(difference)
-        if len(self.outcomes) < self.max_outcomes:
+        known: list[tuple[int, int, int]] = []
+        if difference is not None:
+            moves = (
+                (np.abs(np.subtract(one, difference)), i) for i, one in enumerate(self.outcomes) if one is not None
+            )
+            known = [(int(apart.max(initial=0)), int(apart.sum()), i) for apart, i in moves]
+        alike = [i for largest, _, i in known if largest <= SAME]
+        if alike:
+            return alike[0]
+        # One place is kept for the end, which no other outcome is like.
+        if difference is None or len(self.outcomes) < self.max_outcomes - (None not in self.outcomes):
             self.outcomes.append(difference)
             return len(self.outcomes) - 1
-        known = [(np.abs(np.subtract(one, difference or 0)).sum(), i) for i, one in enumerate(self.outcomes) if one]
-        return min(known)[1]
+        return min(known, key=lambda one: one[1:])[2]
 
     def _grow_effects(self) -> None:
         n = self.inputs.n_actions
@@ -443,8 +454,9 @@ class TransitionModel(nn.Module):
             n_steps: How many steps.
             horizon: Sweeps in each step. With every sweep the values look one step further ahead.
             ask: Gives `pairs` (n, k, p) of applicants (n, 1) with candidates (n, k) at an imagined progress (n, 1, m).
-                If it is None, a row of `progress` takes the sets with `pairs` that were shown there; a row where none
-                was shown takes sets of all rows, with the `pairs` that were shown in them.
+                It is asked about sets whose applicant and candidates have ids. If it is None, or no set has ids, a row
+                of `progress` takes the sets with `pairs` that were shown there; a row where none was shown takes sets
+                of all rows, with the `pairs` that were shown in them.
             rng: Generator of the draws.
 
         Returns:

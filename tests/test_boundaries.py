@@ -50,7 +50,7 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "dynaq_algo": [
-        {"arguments", "plain_data", "validity", "weight_pull"},
+        {"arguments", "plain_data", "shown_ids", "validity", "weight_pull"},
         {"agent_file", "prior_trust"},
         {"prior_beliefs"},
         {"array_file"},

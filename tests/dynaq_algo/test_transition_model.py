@@ -115,10 +115,127 @@ def test_a_loaded_agent_says_the_same(learned, tmp_path):
     np.testing.assert_array_equal(again.predict_reward(obs), learned.predict_reward(obs))
 
 
-def test_an_outcome_is_the_same_whichever_thirds_it_is_between():
+class Named(Ladder):
+    """Says which jobs it shows, as JobRec-v0 does, also where candidates are features."""
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return obs, info | {"candidate_ids": self.shown}
+
+    def step(self, action):
+        *result, info = super().step(action)
+        return *result, info | {"candidate_ids": self.shown}
+
+
+def test_where_candidates_are_features_the_jobs_that_were_shown_are_asked_about():
+    env = Named(ids=False)
+    asked = []
+    env.pair_features = lambda people, jobs, progress=None: (
+        asked.append(jobs) or Ladder.pair_features(env, people, jobs)
+    )
+    model = agent(gym.wrappers.TimeLimit(env, 12)).learn(60, log_interval=10**9)
+    assert np.isin(np.concatenate(asked), np.arange(len(env.action_features))).all()
+    replay = model.replay_buffer
+    stored, _ = replay.candidate_sets(np.arange(len(replay)))
+    found = replay.ids_to_ask(stored)
+    known = (found >= 0).all(axis=1)
+    assert known.mean() > 0.9, "all but the first sets, before any id was told"
+    true = (replay.candidate_rows(stored)[:, :, None] == env.action_features).all(axis=3).argmax(axis=2)
+    np.testing.assert_array_equal(found[known], true[known])
+    kept = model.world_model.values._kept
+    assert len(kept.askable()) == np.count_nonzero(kept.take("can_ask", np.arange(len(kept)))) > 50
+
+
+def test_a_vector_of_two_jobs_is_not_asked_about():
+    env = Named(ids=False)
+    env.action_features[2] = env.action_features[4]
+    model = agent(gym.wrappers.TimeLimit(env, 12)).learn(100, log_interval=10**9)
+    replay = model.replay_buffer
+    stored, _ = replay.candidate_sets(np.arange(len(replay)))
+    of_two = (replay.candidate_rows(stored) == env.action_features[2]).all(axis=2)
+    assert of_two.any() and (replay.ids_to_ask(stored)[of_two] < 0).all()
+
+
+def test_an_answer_without_info_is_imagined_where_it_was_shown():
+    env = ladder()
+    model = agent(env)
+    obs, _ = env.reset(seed=0)
+    for _ in range(20):
+        following, reward, terminated, truncated, _ = env.step(0)
+        model.observe(obs, 0, reward, following, terminated)
+        obs = env.reset()[0] if truncated else following
+    assert model.num_timesteps == len(model.replay_buffer) == 20
+    assert not len(model.world_model.values._kept.askable())
+
+
+@pytest.mark.parametrize("n", [3, 13, 17, 25])
+def test_an_outcome_is_the_same_whichever_parts_it_is_between(n):
     values = ContextValues(np.zeros(1), np.ones(1))
-    thirds = [np.array([i / 3], np.float32) for i in range(4)]
-    assert {values.difference(a, b) for a, b in itertools.pairwise(thirds)} == {(GRID // 3,)}
+    parts = [np.array([i / n], np.float32) for i in range(n + 1)]
+    moves = {values.difference(a, b)[0] for a, b in itertools.pairwise(parts)}
+    assert max(moves) - min(moves) <= 1
+    for row in parts[::2]:
+        values.visit(row[None])
+    one = (min(moves),)
+    for row in np.array([place for place in values._rows]):  # what lies between is first imagined, then seen
+        values._reached(row, [one], [True])
+    for row in parts:
+        values.visit(row[None])
+    assert len(values) == n + 1
+
+
+def test_outcomes_that_are_rounded_in_two_ways_are_one():
+    model = agent().world_model
+    assert [model._outcome((step,)) for step in (GRID // 13, GRID // 13 + 1, GRID // 2)] == [0, 0, 1]
+
+
+def test_bounds_that_are_infinite_cut_nothing_off():
+    values = ContextValues(np.full(1, -np.inf), np.full(1, np.inf))
+    values.visit(np.array([[3.0]], np.float32))
+    (place,) = values._reached(np.array(values._rows[0]), [(GRID,)], [True])
+    assert values._rows[place] == (4 * GRID,)
+
+
+def test_more_rows_than_there_is_room_for_count_as_the_nearest(monkeypatch):
+    monkeypatch.setattr(context_values, "_MOST_CONTEXTS", 4)
+    values = ContextValues(np.zeros(1), np.ones(1))
+    values.visit(np.array([[0.0], [0.25], [0.5], [0.75]], np.float32))
+    with pytest.warns(UserWarning, match="every further row counts as the nearest"):
+        values.visit(np.array([[0.7]], np.float32))
+    assert len(values) == 4 and values._visits[:4].tolist() == [1, 1, 1, 2]
+
+
+def test_a_loaded_agent_goes_on_with_another_number_of_candidates(learned, tmp_path):
+    learned.save(tmp_path / "agent.zip")
+
+    class Fewer(Ladder):
+        def __init__(self):
+            super().__init__()
+            spaces = dict(self.observation_space.items())
+            for name in ("candidates", "pairs"):
+                box = spaces[name]
+                spaces[name] = gym.spaces.Box(box.low[:2], box.high[:2], dtype=box.dtype)
+            self.observation_space, self.action_space = gym.spaces.Dict(spaces), gym.spaces.Discrete(2)
+
+        def _show(self):
+            obs = super()._show()
+            self.shown = self.shown[:2]
+            return {name: part[:2] if name in ("candidates", "pairs") else part for name, part in obs.items()}
+
+    again = DynaQ.load(tmp_path / "agent.zip", gym.wrappers.TimeLimit(Fewer(), 12))
+    again.learn(30, log_interval=10**9, reset_num_timesteps=False)
+    assert again.world_model.n_told == 280
+    assert again.world_model.values._kept.take("actions", np.zeros(1, int)).shape == (1, 2)
+
+
+def test_the_model_is_computed_on_the_cpu_whatever_the_device():
+    model = agent(device="meta").learn(20, log_interval=10**9)
+    assert {part.device.type for part in model.policy.parameters()} == {model.device.type} == {"cpu"}
+
+
+def test_a_discount_of_one_is_refused():
+    with pytest.raises(ValueError, match='`gamma` must be below 1 with `world_model="transitions"`'):
+        agent(gamma=1.0)
 
 
 def test_seldom_visited_values_are_worth_more_the_less_they_were_visited():
@@ -223,8 +340,10 @@ def test_without_pairs_it_learns_without_a_warning():
 
 
 def test_further_outcomes_count_as_the_nearest():
-    model = agent(world_model_kwargs={"max_outcomes": 2}).world_model
+    model = agent(world_model_kwargs={"max_outcomes": 3}).world_model
     assert [model._outcome((step,)) for step in (0, GRID // 2, GRID // 3, 0)] == [0, 1, 1, 0]
+    assert model._outcome(None) == 2, "one place is kept for the end"
+    assert [model._outcome((step,)) for step in (GRID, 0)] == [1, 0]
 
 
 class Picky(Ladder):

@@ -1,0 +1,51 @@
+"""Ids of candidates that an agent sees as features, so that it can ask about them by id."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+__all__ = ["ShownIds"]
+
+_UNKNOWN = -1
+_SEVERAL = -2
+
+
+class ShownIds:
+    """Remembers under which id each vector of features was shown.
+
+    A vector that was shown under several ids has none, because nobody can tell which of them is meant. Vectors are told
+    apart by a hash of 64 bits, so an id takes the same memory whatever the size of a vector.
+    """
+
+    def __init__(self) -> None:
+        self._id: dict[int, int] = {}
+
+    def learn(self, candidates: np.ndarray, ids: np.ndarray) -> None:
+        """Note candidates (n, d_a) float32 and their ids (n,)."""
+        for key, shown in zip(_keys(candidates), np.asarray(ids, np.int64).tolist(), strict=True):
+            if self._id.setdefault(key, shown) != shown:
+                self._id[key] = _SEVERAL
+
+    def of(self, candidates: np.ndarray) -> np.ndarray:
+        """Ids (...) int64 of candidates (..., d_a); below 0 where none is known."""
+        rows = candidates.reshape(-1, candidates.shape[-1])
+        found = np.fromiter((self._id.get(key, _UNKNOWN) for key in _keys(rows)), np.int64, len(rows))
+        return found.reshape(candidates.shape[:-1])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is known, as two arrays (m,) int64."""
+        return {
+            "shown_id:key": np.array(list(self._id), np.int64),
+            "shown_id:id": np.array(list(self._id.values()), np.int64),
+        }
+
+    def restore(self, keys: np.ndarray, ids: np.ndarray) -> None:
+        """Put back what :meth:`arrays` gave."""
+        self._id = dict(zip(keys.tolist(), ids.tolist(), strict=True))
+
+
+def _keys(rows: np.ndarray) -> list[int]:
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(rows, np.float32))
+    return [int.from_bytes(digest, "little", signed=True) for digest in digests]
