@@ -15,7 +15,15 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from jobrec_gym.candidates import CandidateSampler
-from jobrec_gym.dynamics import CareerDynamics, CareerStart, Dynamics, DynamicsSpec, States, make_dynamics
+from jobrec_gym.dynamics import (
+    CareerDynamics,
+    CareerStart,
+    Dynamics,
+    DynamicsSpec,
+    States,
+    check_dynamics,
+    make_dynamics,
+)
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
 from jobrec_gym.picture import RenderSize
@@ -73,6 +81,7 @@ class CareerProblem(RecommendationProblem):
                 raise ValueError("`start` and `dynamics` must not both be given: give `start` to the dynamics alone.")
             dynamics = CareerDynamics(start=start)
         self.dynamics = make_dynamics(dynamics).bind(self.market)
+        check_dynamics(self.dynamics, self.applicant_ids[:1], self.job_ids[:1])
         self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
         self._observed = [place for place, name in enumerate(self.dynamics.names) if name not in self.hidden]
         self.horizon: int | None = None
@@ -127,7 +136,7 @@ class CareerProblem(RecommendationProblem):
             Progress, with a column for each of ``progress_names``, and pair features (n, k, q + p); ``None`` in place
             of one that is not observed.
         """
-        progress = self.dynamics.progress(states)
+        progress = np.asarray(self.dynamics.progress(states), dtype=np.float32)
         if not self.dynamics.pair_names:
             pairs = self.pairs(applicant_ids, candidate_ids)
         else:
@@ -162,6 +171,8 @@ class CareerProblem(RecommendationProblem):
                 raise ValueError(
                     f"`progress` must be numbers (..., {len(names)}), {names}, got {given.dtype}, {given.shape}."
                 )
+            if not np.isfinite(given).all():
+                raise ValueError(f"`progress` must be finite, got {given[~np.isfinite(given)][0]}.")
             # A hidden column is not shown in pairs either.
             whole = np.zeros((*given.shape[:-1], len(self.dynamics.names)), dtype=np.float32)
             whole[..., self._observed] = given[..., : len(self._observed)]

@@ -23,6 +23,7 @@ __all__ = [
     "Dynamics",
     "DynamicsSpec",
     "StaticDynamics",
+    "check_dynamics",
     "make_dynamics",
 ]
 
@@ -41,7 +42,7 @@ class BoundDynamics(Protocol):
 
     Attributes:
         names: Names of the m numbers.
-        pair_names: Names of the q columns of :meth:`pairs`.
+        pair_names: Names of the q columns of :meth:`pairs`, which is not needed if there are none.
         shown_in_pairs: Those of ``names`` that :meth:`pairs` reveals, and that therefore cannot be hidden.
     """
 
@@ -372,9 +373,55 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
     return dynamics
 
 
+def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) -> None:
+    """Try bound dynamics on n applicants who are recommended n jobs, and refuse answers of another form.
+
+    Args:
+        dynamics: The dynamics.
+        applicant_ids: (n,), n at least 1.
+        job_ids: (n,).
+
+    Raises:
+        ValueError: If a part of :class:`BoundDynamics` is missing, or gives another shape, other types or numbers that
+            the observation cannot hold.
+    """
+    wanted = ["names", "pair_names", "shown_in_pairs", "start", "progress", "levels", "pay", "advance", "leaves"]
+    wanted += ["in_words", *(["pairs"] if getattr(dynamics, "pair_names", ()) else [])]
+    if missing := [name for name in wanted if not hasattr(dynamics, name)]:
+        raise ValueError(
+            f"`dynamics` must have everything that BoundDynamics names, and {type(dynamics).__name__} has no "
+            f"`{missing[0]}`. The page on careers has an example."
+        )
+    n, m, q = len(applicant_ids), len(dynamics.names), len(dynamics.pair_names)
+
+    def check(name: str, given: Any, shape: tuple[int, ...], kinds: str, low: float, high: float) -> None:
+        values = np.asarray(given)
+        if values.shape != shape or values.dtype.kind not in kinds:
+            what = "bools" if kinds == "b" else "whole numbers" if kinds == "iu" else "numbers"
+            raise ValueError(
+                f"`dynamics` must give {what} of shape {shape} from `{name}` for {n} applicants and {m} names, got "
+                f"{values.dtype} of shape {values.shape}."
+            )
+        if values.size and not (values.min() >= low and values.max() <= high and np.isfinite(values).all()):
+            within = f"numbers in [{low:g}, {high:g}]" if math.isfinite(high) else "finite numbers"
+            raise ValueError(f"`dynamics` must give {within} from `{name}`, got {values.reshape(-1)[:6]}.")
+
+    states = dynamics.start(applicant_ids)
+    check("start", states, (n, m), "iu", -math.inf, math.inf)
+    progress = dynamics.progress(states)
+    check("progress", progress, (n, m), "fiu", 0.0, 1.0)
+    if q:
+        check("pairs", dynamics.pairs(np.asarray(progress)[:, None], job_ids[:, None]), (n, 1, q), "fiu", -1.0, 1.0)
+    check("pay", dynamics.pay(states, job_ids), (n,), "fiu", -math.inf, math.inf)
+    for decision in range(-1, len(DECISIONS)):
+        moved = dynamics.advance(states, job_ids, np.full(n, decision))
+        check("advance", moved, (n, m), "iu", -math.inf, math.inf)
+        check("leaves", dynamics.leaves(moved), (n,), "b", 0, 1)
+
+
 def _checked_pay(pay: Sequence[float]) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(value) for value in pay)
+        numbers = () if isinstance(pay, str) else tuple(float(value) for value in pay)
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != _N_LEVELS or not all(map(math.isfinite, numbers)):

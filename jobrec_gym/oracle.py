@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,6 +21,7 @@ from jobrec_gym.counter_rng import hash64
 from jobrec_gym.problem import require_count
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.simulators.rules import BoundRuleSimulator
+from jobrec_gym.wrappers import CosineReward, HybridReward, VectorCosineReward, VectorHybridReward
 
 __all__ = ["CareerOracle", "OraclePolicy"]
 
@@ -29,6 +31,11 @@ OraclePolicy = Literal["best", "myopic", "cosine", "random"]
 _SETS = 0x0AC1E
 _BATCHES = 4
 """The sampled sets are split into this many parts. Bias and error are computed from the parts' values."""
+_CHANGE_REWARDS = (
+    *(CosineReward, VectorCosineReward, HybridReward, VectorHybridReward),
+    *(gym.RewardWrapper, gym.vector.VectorRewardWrapper),
+    *(gym.wrappers.NormalizeReward, gym.wrappers.vector.NormalizeReward),
+)
 _CHUNK = 1 << 14
 """How many jobs are examined at once."""
 
@@ -51,7 +58,8 @@ class CareerOracle:
     """A policy that knows the planted truth and the dynamics, and the value of this policy.
 
     Args:
-        env: A ``JobRecCareer-v0``, single or vector, wrapped or not, whose simulator is a ``RuleSimulator``.
+        env: A ``JobRecCareer-v0``, single or vector, whose simulator is a ``RuleSimulator``. It may be wrapped, but not
+            by a wrapper that changes rewards.
         policy: ``"best"`` takes the job that earns most over the whole episode. ``"myopic"`` takes the job that earns
             most in the next step, which is all that a bandit can learn. ``"cosine"`` takes the most similar job, and
             ``"random"`` any job.
@@ -63,11 +71,11 @@ class CareerOracle:
         seed: Seed of the choices of ``"random"``.
 
     Attributes:
-        states: int64 (n_states, m), all reachable states.
+        states: int64 (n_states, m), all states that can be reached within the horizon.
 
     Raises:
-        ValueError: For another environment or simulator, ``repeats=False``, ``resample="episode"``, hidden progress, or
-            an argument out of range.
+        ValueError: For another environment or simulator, changed rewards, ``repeats=False``, ``resample="episode"``,
+            hidden progress, or an argument out of range.
 
     Example:
         >>> oracle = CareerOracle(gym.make("JobRecCareer-v0"), "cosine", n_sets=40)
@@ -92,6 +100,7 @@ class CareerOracle:
             raise ValueError(f"`n_sets` must be at least {_BATCHES}, so that the error can be estimated, got {n_sets}.")
         if not 0 <= gamma <= 1:
             raise ValueError(f"`gamma` must be in [0, 1], got {gamma}.")
+        _refuse_other_rewards(env)
         problem, truth = _problem_of(env.unwrapped)
         horizon = _horizon_of(env) if horizon is None else horizon
         require_count("horizon", horizon)
@@ -104,7 +113,7 @@ class CareerOracle:
         self._dynamics = problem.dynamics
         self._truth = truth
         self._worth = self._truth.worth
-        self.states = _reachable(problem)
+        self.states = _reachable(problem, self.horizon)
         # `None` if the simulator is not told the levels, and answers as if nobody moved.
         self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
         self._kinds = self._kinds_of_jobs()
@@ -124,8 +133,11 @@ class CareerOracle:
             Values (n,) and their standard errors (n,), which come from the sampling of candidate sets. Applicants' sets
             are drawn independently, so the error of the mean over applicants is ``sqrt((errors**2).sum()) / n``. The
             bias of order ``1 / n_sets`` is taken away from the values.
+
+        Raises:
+            ValueError: If ``applicant_ids`` are not rows.
         """
-        ids = np.asarray(applicant_ids, dtype=np.int64).reshape(-1)
+        ids, _ = self._problem.pair_values.checked(np.asarray(applicant_ids).reshape(-1), np.zeros(1, dtype=np.int64))
         starts = self._index(self._dynamics.start(ids))
         found = np.array(
             [self._solve(row, with_parts=True)[-1][:, start] for row, start in zip(ids.tolist(), starts, strict=True)]
@@ -155,7 +167,8 @@ class CareerOracle:
             Places of candidates, () or (n,), and the ``state`` for the next call.
 
         Raises:
-            ValueError: If an applicant or a job is not in the market, or if several states have the same observation.
+            ValueError: If an applicant or a job is not in the market or cannot be told from another by the vector, or
+                if several states have the same observation.
         """
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
@@ -320,10 +333,11 @@ class CareerOracle:
         return sets[np.arange(len(sets)), chosen]
 
     def _index(self, states: NDArray[np.int64]) -> Ids:
-        """Places (n,) of states (n, m) in :attr:`states`; n_states if the applicant has left."""
+        """Places (n,) of states (n, m) in :attr:`states`; n_states if the applicant has left or there is none."""
         left = self._dynamics.leaves(states)
         places = _places(self.states, states)
-        return np.where(left, len(self.states), places)
+        # A state that is not reached within the horizon is worth nothing within it.
+        return np.where(left | (places < 0), len(self.states), places)
 
     def _shown_jobs(self, candidates: NDArray[Any]) -> Ids:
         if candidates.dtype.kind in "iu":
@@ -335,12 +349,30 @@ class CareerOracle:
 
     def _found(self, vectors: NDArray[Any], rows: dict[bytes, int], what: str) -> Ids:
         try:
-            return np.array([rows[row.tobytes()] for row in np.ascontiguousarray(vectors, dtype=np.float32)])
+            found = np.array([rows[row.tobytes()] for row in np.ascontiguousarray(vectors, dtype=np.float32)])
         except KeyError:
             raise ValueError(
                 f"`observation` has the vector of a{'n' if what == 'applicant' else ''} {what} that is not in market "
                 f"{self._problem.market.name!r}: the oracle works only in the environment that it was made for."
             ) from None
+        if (found < 0).any():
+            way_out = ', or use `observation="ids"`' if what == "job" else ""
+            raise ValueError(
+                f"`observation` has the vector of several {what}s of market {self._problem.market.name!r}, so the "
+                f"oracle cannot tell whom it stands for. `values` works all the same{way_out}."
+            )
+        return found
+
+
+def _refuse_other_rewards(env: Any) -> None:
+    layer = env
+    while isinstance(layer, (gym.Wrapper, gym.vector.VectorWrapper)):
+        if isinstance(layer, _CHANGE_REWARDS):
+            raise ValueError(
+                f"`env` cannot be solved exactly: {type(layer).__name__} changes its rewards. Give the environment "
+                "without this wrapper."
+            )
+        layer = layer.env
 
 
 def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
@@ -369,12 +401,14 @@ def _horizon_of(env: Any) -> int:
     return int(horizon)
 
 
-def _reachable(problem: CareerProblem) -> NDArray[np.int64]:
-    """All states that an applicant of the market can reach, sorted."""
+def _reachable(problem: CareerProblem, horizon: int) -> NDArray[np.int64]:
+    """All states that an applicant of the market can reach in so many steps, sorted."""
     dynamics, everybody = problem.dynamics, np.arange(len(problem.market.applicants))
     known = frontier = _distinct(dynamics.start(everybody))
     jobs = problem.job_ids
-    while len(frontier):
+    for _ in range(horizon):
+        if not len(frontier):
+            break
         found = [known]
         for state in frontier:
             states = np.repeat(state[None], len(jobs), axis=0)
@@ -403,8 +437,9 @@ def _places(states: NDArray[np.int64], wanted: NDArray[np.int64]) -> Ids:
 
 
 def _rows_by_bytes(vectors: NDArray[Any]) -> dict[bytes, int]:
-    """Row numbers by the bytes of the rows; for equal rows the first number."""
+    """Row numbers by the bytes of the rows; -1 for equal rows."""
     rows: dict[bytes, int] = {}
     for place, row in enumerate(np.ascontiguousarray(vectors, dtype=np.float32)):
-        rows.setdefault(row.tobytes(), place)
+        if rows.setdefault(row.tobytes(), place) != place:
+            rows[row.tobytes()] = -1
     return rows

@@ -89,6 +89,7 @@ def test_the_protocol_is_met_by_what_is_shipped():
         ({"pay": (1, 2, 3)}, r"`pay` must be 5 finite numbers, one a level, got \(1, 2, 3\)"),
         ({"pay": (1, 2, 3, 4, float("inf"))}, "`pay` must be 5 finite numbers"),
         ({"pay": "abcde"}, "`pay` must be 5 finite numbers"),
+        ({"pay": "12345"}, "`pay` must be 5 finite numbers"),
         ({"patience": 0}, "`patience` must be a whole number of at least 1, got 0"),
         ({"experience": 1.5}, "`experience` must be a whole number of at least 1, got 1.5"),
         ({"ignored": -1}, "`ignored` must be a whole number of at least 0, got -1"),
@@ -172,3 +173,74 @@ def test_dynamics_of_ones_own_are_named_by_module_and_class(monkeypatch, n):
     again = gym.make(spec) if n is None else gym.make_vec(spec, num_envs=n)
     again.reset(seed=2)
     assert_same(first, again.step(action))
+
+
+class Strikes:
+    """Dynamics of one's own; a subclass gets one part wrong."""
+
+    names, pair_names, shown_in_pairs = ("strikes",), ("above",), ()
+
+    def bind(self, market):
+        return self
+
+    def start(self, applicant_ids):
+        return np.zeros((len(applicant_ids), 1), dtype=np.int64)
+
+    def progress(self, states):
+        return states / 3
+
+    def pairs(self, progress, job_ids):
+        return np.zeros((*np.broadcast_shapes(progress.shape[:-1], np.shape(job_ids)), 1), np.float32)
+
+    def levels(self, states):
+        return None
+
+    def pay(self, states, job_ids):
+        return np.ones(len(job_ids))
+
+    def advance(self, states, job_ids, decisions):
+        return np.minimum(states + (decisions[:, None] == 0), 3)
+
+    def leaves(self, states):
+        return states[:, 0] >= 3
+
+    def in_words(self, state):
+        return f"{state[0]} ignored"
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "message"),
+    [
+        (
+            "start",
+            lambda self, ids: np.zeros(len(ids), dtype=np.int64),
+            r"whole numbers of shape \(1, 1\) from `start`",
+        ),
+        ("start", lambda self, ids: np.zeros((len(ids), 1)), "whole numbers of shape .* got float64"),
+        ("progress", lambda self, states: states + 2.0, r"numbers in \[0, 1\] from `progress`, got \[2.\]"),
+        ("progress", lambda self, states: states + np.nan, r"numbers in \[0, 1\] from `progress`, got \[nan\]"),
+        ("pairs", lambda self, progress, ids: np.zeros(3), r"numbers of shape \(1, 1, 1\) from `pairs`"),
+        ("pay", lambda self, states, ids: 1.0, r"numbers of shape \(1,\) from `pay`"),
+        ("pay", lambda self, states, ids: np.full(len(ids), np.inf), "must give finite numbers from `pay`"),
+        ("advance", lambda self, states, ids, decisions: states[:, 0], r"from `advance`.*got int64 of shape \(1,\)"),
+        ("leaves", lambda self, states: states[:, 0], r"bools of shape \(1,\) from `leaves`"),
+        ("levels", None, "Strikes has no `levels`"),
+        ("pairs", None, "Strikes has no `pairs`"),
+    ],
+)
+def test_dynamics_of_another_form_are_refused_where_they_are_given(monkeypatch, part, wrong, message):
+    if wrong is None:
+        monkeypatch.delattr(Strikes, part)
+    else:
+        monkeypatch.setattr(Strikes, part, wrong)
+    with pytest.raises(ValueError, match=message):
+        JobRecCareerEnv(**SMALL, dynamics=Strikes())
+
+
+def test_progress_has_one_type_whatever_dynamics_give():
+    assert Strikes().progress(np.zeros((1, 1), np.int64)).dtype == np.float64
+    single = JobRecCareerEnv(**SMALL, dynamics=Strikes())
+    vector = gym.make_vec("JobRecCareer-v0", 1, **SMALL, dynamics=Strikes())
+    one, many = single.reset(seed=0)[0], vector.reset(seed=0)[0]
+    assert one["progress"].dtype == many["progress"].dtype == np.float32
+    assert_same({name: part[None] for name, part in one.items()}, dict(many))

@@ -4,7 +4,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import CareerDynamics, JobRecCareerEnv, JobRecCareerVectorEnv, RuleSimulator, StaticDynamics
+from jobrec_gym import (
+    CareerDynamics,
+    CosineReward,
+    HybridReward,
+    JobRecCareerEnv,
+    JobRecCareerVectorEnv,
+    RuleSimulator,
+    StaticDynamics,
+)
 from jobrec_gym.loaders.assembly import Record, assemble_market
 from jobrec_gym.oracle import CareerOracle
 
@@ -52,6 +60,22 @@ class Ladder:
     def leaves(self, states):
         return np.zeros(len(states), dtype=bool)
 
+    def in_words(self, state):
+        return f"rung {state[0]}"
+
+
+class Ages(Ladder):
+    """Applicants who grow older without end, and are paid their age."""
+
+    def progress(self, states):
+        return (1 - 1 / (1 + states)).astype(np.float32)
+
+    def pay(self, states, job_ids):
+        return states[:, 0].astype(float)
+
+    def advance(self, states, job_ids, decisions):
+        return states + 1
+
 
 def shows_all(market, **options):
     return JobRecCareerEnv(market, num_candidates=2, candidate_sampler="all", simulator=COIN, **options)
@@ -77,6 +101,12 @@ def test_three_states_on_a_ladder_are_worth_what_paper_says(two_jobs):
     assert values(env, "random", 2) == pytest.approx(0.44)
     # With a discount of 1/2 the ladder is not worth it in two steps, from state 1: 0.8 + 0.4 > 0.5 * 3.68.
     assert values(env, "best", 2, gamma=0.5) == pytest.approx(0.6)
+
+
+def test_states_without_end_are_followed_as_far_as_the_horizon(two_jobs):
+    env = shows_all(two_jobs, dynamics=Ages(), levels="ignore")
+    assert len(CareerOracle(env, "best", n_sets=4, horizon=3).states) == 4
+    assert values(env, "best", 3) == pytest.approx(0.4 * (0 + 1 + 2))
 
 
 def test_states_that_look_alike_have_values_and_no_plays(two_jobs):
@@ -226,6 +256,42 @@ def test_levels_that_the_simulator_is_not_told_change_no_value(two_jobs):
 def test_what_cannot_be_solved_is_refused_with_the_reason(kwargs, message):
     with pytest.raises(ValueError, match=message):
         CareerOracle(JobRecCareerEnv(**SMALL, **kwargs), horizon=3)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        CosineReward,
+        lambda env: HybridReward(env, None, {"steps": 1, "start": 0.5, "end": 0.5}),
+        lambda env: gym.wrappers.TransformReward(env, lambda reward: reward / 2),
+        lambda env: gym.wrappers.TimeAwareObservation(gym.wrappers.NormalizeReward(env), flatten=False),
+    ],
+)
+def test_rewards_that_a_wrapper_changes_are_refused(wrapper):
+    with pytest.raises(ValueError, match="cannot be solved exactly: .*Reward changes its rewards"):
+        CareerOracle(wrapper(gym.make("JobRecCareer-v0", **SMALL)), n_sets=4)
+
+
+def test_jobs_that_look_alike_are_not_guessed(two_jobs):
+    jobs = [Record(f"job {i}", "Clerk", ("SQL",), seniority=1 + i) for i in range(2)]
+    people = [Record("ann", hard=("SQL",), seniority=1), Record("bob", hard=("Python",), seniority=2)]
+    market = assemble_market("alike", people, jobs, encoder="hashing", test_fraction=0.0)
+    env = shows_all(market)
+    oracle = CareerOracle(env, "best", n_sets=4, horizon=3)
+    with pytest.raises(ValueError, match=r"the vector of several jobs .*`values` works all the same, or use `observ"):
+        oracle.predict(env.reset(seed=0)[0])
+    by_id = shows_all(market, observation="ids")
+    assert oracle.predict(by_id.reset(seed=0)[0])[0] in (0, 1)
+    twins = [Record(name, hard=("SQL",), seniority=1) for name in ("ann", "bob")]
+    env = shows_all(assemble_market("twins", twins, jobs, encoder="hashing", test_fraction=0.0), observation="ids")
+    with pytest.raises(ValueError, match="the vector of several applicants"):
+        CareerOracle(env, "best", n_sets=4, horizon=3).predict(env.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("ids", [[-1], [0.7], [10**6]])
+def test_what_is_no_row_has_no_value(ids):
+    with pytest.raises(ValueError, match="`applicant_ids` must be"):
+        CareerOracle(JobRecCareerEnv(**SMALL), "cosine", n_sets=4, horizon=2).values(ids)
 
 
 def test_misuse_is_named():
