@@ -268,7 +268,7 @@ class CandidateAlgorithm(DQN):
         if policy_name not in self.policy_aliases:
             raise ValueError(
                 f"`policy` must be one of {sorted(self.policy_aliases)} or a subclass of CandidatePolicy, got "
-                f"{policy_name!r:.80}{best_match(policy_name, self.policy_aliases)}."
+                f"{policy_name!r:.80}{best_match(policy_name, self.policy_aliases)}"
             )
         return self.policy_aliases[policy_name]
 

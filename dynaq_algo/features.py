@@ -354,7 +354,7 @@ def make_features(
         if features not in FEATURES:
             raise ValueError(
                 f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r:.80}"
-                f"{best_match(features, FEATURES)}."
+                f"{best_match(features, FEATURES)}"
             )
         features = FEATURES[features]
     if not (isinstance(features, type) and issubclass(features, PairFeatures)):

@@ -206,7 +206,7 @@ class GaussianProcess(nn.Module):
         if unknown := sorted(set(scales or ()) - set(DEFAULT_SCALES)):
             raise ValueError(
                 f"`scales` must name parts of {tuple(DEFAULT_SCALES)}, got {unknown}"
-                f"{best_match(unknown[0], DEFAULT_SCALES)}."
+                f"{best_match(unknown[0], DEFAULT_SCALES)}"
             )
         with_sources = {} if prior_sources is None else SCALES_WITH_SOURCES
         self.scales = {**DEFAULT_SCALES, **with_sources, **(scales or {})}

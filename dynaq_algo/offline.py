@@ -282,7 +282,7 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
     if unknown := [key for key in dataset if key not in (*needed, *optional) and not str(key).startswith("info:")]:
         known = (*needed, *optional)
         raise ValueError(
-            f"`dataset` may have the entries {known}, got {unknown[0]!r:.80} too{best_match(unknown[0], known)}. Leave "
+            f"`dataset` may have the entries {known}, got {unknown[0]!r:.80} too{best_match(unknown[0], known)} Leave "
             "out what is not to be learned from, or begin its name with `info:`."
         )
     data = {key: np.asanyarray(dataset[key]) for key in needed}

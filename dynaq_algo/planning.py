@@ -148,10 +148,10 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
     if not isinstance(source, str) and callable(getattr(source, "sample", None)):
         return source
     if not isinstance(source, str) or source not in PLANNING_SOURCES:
-        guess = best_match(source, PLANNING_SOURCES) if isinstance(source, str) else ""
+        guess = best_match(source, PLANNING_SOURCES) if isinstance(source, str) else "."
         raise ValueError(
             f"`planning_source` must be one of {sorted(PLANNING_SOURCES)} or an object with `sample`, got "
-            f"{source!r:.80}{guess}."
+            f"{source!r:.80}{guess}"
         )
     return PLANNING_SOURCES[source]()
 

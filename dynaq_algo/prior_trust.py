@@ -159,7 +159,7 @@ def source_weights(
     for place, (name, weight) in enumerate(sources.items()):
         if name not in known:
             raise ValueError(
-                f"`prior_sources` must name entries of {known}, got {name!r:.80}{best_match(name, known)}. "
+                f"`prior_sources` must name entries of {known}, got {name!r:.80}{best_match(name, known)} "
                 '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
                 'names: JobRec-v0 has those that are given to it, gym.make("JobRec-v0", prior_sources={name: ...}).'
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runs.interrupts import reader_may_leave
+from jobrec_gym.terminal import best_match, output_may_fail
 
 __all__ = ["GROUPS", "main", "purpose_of"]
 
@@ -60,14 +59,14 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: If there is no such command.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        with reader_may_leave():
+        with output_may_fail():
             print(_overview())
         return
     name, *rest = arguments
     known = [command for commands in GROUPS.values() for command in commands]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        near = best_match(name, known)
+        hint = f" Did you mean {near}?" if near else ""
         raise SystemExit(f"error: there is no command {name!r}.{hint} python -m experiments lists them.")
     sys.argv = [str(_file_of(name)), *rest]
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)

@@ -14,39 +14,55 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from experiments.benchmarks.rows import Row
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, write_json, write_text
+from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
+from experiments.runs.numbers import MOST, require_known, require_list, require_once, require_whole
+from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table, markdown_table
 
 __all__ = ["machine", "table"]
 
 _PACKAGES = ("gymnasium", "numpy", "torch", "stable-baselines3")
+_GROUPS = ("environments", "learning", "memory", "startup", "answers", "scaling", "catalogue", "files")
+_NUM_ENVS = 64
+"""A replay that is measured has a place for each of so many environments."""
+
+_COUNTS = (
+    ("transitions", _NUM_ENVS),
+    ("catalogue.n_jobs", 1_000),
+    ("catalogue.n_applicants", 20),
+    ("files.n_rows", 1),
+)
+"""Entries that are whole numbers, with the smallest."""
+
+_SIZES = (("replays", 1, 1), ("scaling.jobs", 100, 2), ("scaling.transitions", _NUM_ENVS, 2))
+"""Entries that are lists of whole numbers, with the smallest number, and how many numbers there must be."""
+
 _VERDICTS = {True: "holds", False: "fails", None: ""}
 
 
 @command(config_path="../conf/benchmark", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     """Measures, prints the table, and writes ``benchmark.json``, ``.md`` and, for growth, ``scaling.png``."""
-    # Not at the top: `--help` is answered without torch.
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    _check(options)
+    # Not at the top: `--help`, and what is wrong with an argument, is answered without torch.
     import torch
 
-    if not isinstance(cfg.seconds, int | float) or not 0 < cfg.seconds < math.inf:
-        raise SystemExit(f"error: `seconds` must be a number above 0, got {cfg.seconds!r}.")
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    options: Any = OmegaConf.to_container(cfg, resolve=True)
     names = ("seconds", "rounds", "replays", "transitions", "scaling", "catalogue", "files")
     groups = _groups(folder, **{name: options[name] for name in names})
-    if unknown := sorted(set(cfg.groups) - set(groups)):
-        raise SystemExit(f"error: `groups` must be of {list(groups)}, got {unknown}.")
     torch.set_num_threads(1)
     rows: list[Row] = []
     with threadpool_limits(1):
-        for name in cfg.groups:
+        for name in tracked(cfg.groups, "benchmark", "group"):
             for row in groups[name]():
-                print("  ".join(_cells(row)), file=sys.stderr, flush=True)
+                if cfg.progress_bar is not False:
+                    tqdm.write("  ".join(_cells(row)), file=sys.stderr)
                 rows.append(row)
     in_words = _in_words(machine())
     print(f"{format_table(*table(rows), left=1)}\n\n{in_words}")
@@ -57,6 +73,34 @@ def main(cfg: DictConfig) -> None:
     page = f"`{command}`, commit `{commit}`. {in_words}\n\n{markdown_table(*table(rows))}\n"
     write_text(folder / "benchmark.md", page)
     print(f"numbers  {folder / 'benchmark.json'}, {folder / 'benchmark.md'}")
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuses a wrong entry before anything is measured or written.
+
+    Raises:
+        RunError: For the first one.
+    """
+    require_known("groups", options["groups"], _GROUPS, "the benchmark")
+    seconds = options["seconds"]
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise RunError(f"`seconds` must be a number above 0, got {seconds!r}.")
+    entries = dict(options)
+    for section in ("scaling", "catalogue", "files"):
+        if not isinstance(options[section], Mapping):
+            raise RunError(f"`{section}` must be a section, {section}.ENTRY=..., got {options[section]!r:.80}.")
+        entries |= {f"{section}.{name}": value for name, value in options[section].items()}
+    for name, least in _COUNTS:
+        require_whole(name, entries[name], least, MOST)
+    for name, least, how_many in _SIZES:
+        sizes = entries[name]
+        require_list(name, sizes, least)
+        if len(sizes) < how_many:
+            raise RunError(f"`{name}` must list at least {how_many}, got {list(sizes)}.")
+        require_once(name, sizes)
+    for name in ("catalogue.folder", "files.folder"):
+        if not str(entries[name] or "").strip():
+            raise RunError(f"`{name}` must be a folder, such as {name}=runs/benchmark/kept, got none.")
 
 
 def _groups(

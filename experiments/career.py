@@ -18,17 +18,7 @@ __all__: list[str] = []
 @command(config_path="../conf", config_name="career", kept="the runs that are finished, in {folder}")
 def main(cfg: DictConfig) -> None:
     """Runs what is missing, prints shares of the best policy's return, and writes table, figure and numbers."""
-    # Not at the top: `--help` is answered without torch.
-    from experiments.studies.careers import (
-        careers_table,
-        figure_of,
-        hours_of,
-        left_out,
-        one_career,
-        plan_of,
-        run_plan,
-        table_of,
-    )
+    from experiments.studies.career_plan import left_out, plan_of
 
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(cfg.folder)
@@ -36,6 +26,9 @@ def main(cfg: DictConfig) -> None:
         plan = plan_of(options)
         for name, why in left_out(options).items():
             print(f"{name} is left out: {why}", file=sys.stderr)
+        # Not at the top: `--help`, and what is wrong with the plan, is answered without torch.
+        from experiments.studies.careers import careers_table, figure_of, hours_of, one_career, run_plan, table_of
+
         study = run_plan(plan, folder, cfg.n_jobs)
     except (RunError, ValueError, TypeError) as error:
         raise SystemExit(f"error: {error}") from error
@@ -43,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     print("\n\n".join(format_table(*table) for table in tables))
     as_json = [{"header": header, "rows": rows} for header, rows in tables]
     write_json(folder / "career.json", {"commit": commit_of_checkout(), "tables": as_json, **study})
-    figure_of(study, folder / "career.png")
+    figure_of(study, options["draw"], folder / "career.png")
     figures = [str(folder / "career.png")]
     if one_career(study, options["draw"], folder) is not None:
         figures.append(str(folder / "one_career.png"))

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
     print(
         "\n"
         + "; ".join(f"{label}: {n} run{'s' if n > 1 else ''}" for label, n in sizes.items())
-        + "; ± is one standard deviation."
+        + ("; ± is one standard deviation." if any("±" in table for table in tables) else ".")
     )
     if unfinished := unfinished_runs(paths, len(runs)):
         print(unfinished)

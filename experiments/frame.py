@@ -56,12 +56,13 @@ def draw_step(options: Mapping[str, Any]) -> NDArray[np.uint8]:
     from hydra import compose
 
     from experiments.runs.build import build
+    from experiments.runs.recording import LearningProgress
     from experiments.runs.saved import load_run
 
     if options["run"] is None:
         setup = build(compose("train", ["algo=dynaq_plus", *options["overrides"]]))
         agent = setup.algorithm.make(setup.env)
-        agent.learn(options["total_timesteps"])
+        agent.learn(options["total_timesteps"], callback=LearningProgress(options["total_timesteps"]))
     else:
         if options["overrides"]:
             raise RunError("`overrides` are for an agent that is trained now; `run` is given and has its own config.")

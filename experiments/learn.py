@@ -22,6 +22,7 @@ from experiments.runs.folders import (
     write_config,
     write_json,
 )
+from experiments.runs.numbers import require_known
 from experiments.runs.progress import tracked
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
     from hydra import compose
 
     from experiments.runs.build import build, plain
-    from experiments.studies.runs import known_learners, read_learner, require_known
+    from experiments.studies.runs import known_learners, read_learner
 
     require_known("agent", [options["agent"]], known_learners(), "conf/learner")
     shown = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", "env.split=all", "env.job_split=all"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from experiments.runs.command import plain_command
 from jobrec_gym.encoders import make_encoder
 from jobrec_gym.loaders.generated import VECTORS_FILE, load_taxonomy
+from jobrec_gym.terminal import LineParser
 from jobrec_gym.whole_files import whole_file
 
 __all__ = ["ENCODER", "KINDS", "TOLERANCE", "encode_taxonomy", "main", "shipped_vectors"]
@@ -44,7 +45,7 @@ def shipped_vectors() -> dict[str, NDArray[np.float16]]:
 @plain_command
 def main() -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = LineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the shipped file, write nothing")
     check = parser.parse_args().check
     new = encode_taxonomy()

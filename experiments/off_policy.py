@@ -26,12 +26,14 @@ def main(cfg: DictConfig) -> None:
 
     from experiments.runs.saved import load_run
     from jobrec_gym import ObservationForm, load_interactions
-    from jobrec_gym.off_policy import estimate_all
+    from jobrec_gym.off_policy import estimate_all, require_options
 
     torch.set_num_threads(cfg.threads)
-    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     found: dict[str, dict[Method, Estimate]] = {}
+    how = {name: options[name] for name in ("clip", "n_folds", "level", "n_resamples")}
     try:
+        require_options(options["methods"], epsilon=cfg.epsilon, **how)
         if cfg.log is None:
             raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
         runs = find_runs(options["run"], "run")
@@ -40,11 +42,10 @@ def main(cfg: DictConfig) -> None:
             reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}
             log = load_interactions(cfg.log, setup.market, **reading)
             log = log.split(cfg.split)
-            how = {name: options[name] for name in ("clip", "n_folds", "level", "n_resamples", "seed")}
             methods = options["methods"]
-            form = ObservationForm.of(setup.env)
-            found[str(run.folder)] = estimate_all(agent, log, methods, epsilon=cfg.epsilon, form=form, **how)
-            found.setdefault("uniform", {}).update(estimate_all(None, log, methods, form=form, **how))
+            of_all = {"form": ObservationForm.of(setup.env), "seed": cfg.seed, **how}
+            found[str(run.folder)] = estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)
+            found.setdefault("uniform", {}).update(estimate_all(None, log, methods, **of_all))
     except (RunError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     header, rows = estimates_table(found, cfg.level)

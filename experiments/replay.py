@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     from experiments.learners.lexical import LEXICAL
     from experiments.runs.build import build
     from experiments.studies.replaying import LogSets, replay_learner, replay_scores
-    from experiments.studies.runs import known_learners, one_line, read_learner, require_known
+    from experiments.studies.runs import known_learners, one_line, read_learner
     from jobrec_gym import ObservationForm
 
     torch.set_num_threads(cfg.threads)

@@ -16,9 +16,10 @@ import gymnasium as gym
 from jobrec_gym.encoders import EncoderError
 from jobrec_gym.extras import install_command, what_works
 from jobrec_gym.loaders.look import look
-from jobrec_gym.market import load_market
+from jobrec_gym.market import LabourMarket, load_market
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.shown_text import as_text
+from jobrec_gym.terminal import LineParser, output_may_fail
 
 __all__ = ["command_line", "extras_found", "main", "ranking", "requirements_by_extra", "summary"]
 
@@ -70,9 +71,8 @@ def extras_found(
 
 def summary() -> str:
     """The page that ``jobrec info`` prints."""
-    own = _version(_DISTRIBUTION) or "(not installed, run from source)"
     lines = [
-        f"{_DISTRIBUTION} {own}, {Path(__file__).parent}",
+        f"{_DISTRIBUTION} {_own_version()}, {Path(__file__).parent}",
         f"Python {platform.python_version()}, {platform.platform()}",
         f"gymnasium {_version('gymnasium')}, numpy {_version('numpy')}",
         what_works(),
@@ -90,6 +90,10 @@ def summary() -> str:
         else:
             lines.append(f"  {extra:<12} yes  {', '.join(there) if len(there) <= _MANY else f'{len(there)} packages'}")
     return "\n".join(lines)
+
+
+def _own_version() -> str:
+    return _version(_DISTRIBUTION) or "(not installed, run from source)"
 
 
 def _version(distribution: str) -> str | None:
@@ -111,7 +115,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
 
     Args:
         source: A source that :func:`~jobrec_gym.load_market` opens.
-        applicant: The key of an applicant; ``None`` for the first one.
+        applicant: The key of an applicant, or a row if no key is this number; ``None`` for the first one.
         n: How many jobs, at least 1.
         **options: Keywords of the source, ``applicants`` and ``encoder``.
 
@@ -121,6 +125,8 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
         ImportError: If the source needs an extra that is not installed.
         OSError: If a file cannot be read.
     """
+    if source == "":
+        raise ValueError("`--market` must not be empty: give a name, a file or a folder, or leave it out.")
     try:
         market = load_market(source, **options)
     except TypeError as error:
@@ -128,7 +134,7 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
         raise ValueError(
             f"{given} is for a file of jobs, and the market {source!r} is no file: leave it out."
         ) from error
-    person = market.applicant(0 if applicant is None else applicant)
+    person = market.applicant(_which(market, applicant))
     lines = [f"{as_text(person.key)}  {as_text(person.title or person.occupation or '')}".rstrip()]
     lines += [*_list_of_skills("has", (*person.hard_skills, *person.soft_skills)), ""]
     for job in recommend(None, market, person, n):
@@ -137,26 +143,45 @@ def ranking(source: str, applicant: str | None, n: int, **options: str) -> str:
     return "\n".join(lines)
 
 
+def _which(market: LabourMarket, applicant: str | None) -> int | str:
+    """The applicant who is typed: a key, or a row if no key is this number."""
+    if applicant is None:
+        return 0
+    is_row = applicant.isdecimal() and applicant not in market.applicants.keys.tolist()
+    return int(applicant) if is_row else applicant
+
+
 def _list_of_skills(word: str, skills: Sequence[str]) -> list[str]:
     """Lines with a word and some skills after it; no lines if there are no skills."""
     named = ", ".join(as_text(skill) for skill in skills)
     return textwrap.wrap(named, 100, initial_indent=f"     {word:<9}", subsequent_indent=" " * 14)
 
 
-def command_line() -> argparse.ArgumentParser:
+_EXAMPLES = """examples:
+  jobrec recommend A0000005 -n 3
+  jobrec recommend --market recorded
+  jobrec look default
+
+Training, sweeps and reports: `python -m experiments`, in a checkout.
+"""
+
+
+def command_line() -> LineParser:
     """The arguments of ``jobrec``."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="jobrec",
         description="Shows what is installed, what a file contains, and the best jobs for somebody by cosine.",
-        epilog="Training, sweeps and reports: `python -m experiments`, in a checkout.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{_DISTRIBUTION} {_own_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("info", help="what is installed, and how to install what is missing (default)")
     looking = commands.add_parser("look", help="what a file of jobs or people contains, and the call that loads it")
-    looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO or a saved market")
+    looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO, a saved market, or its name")
     looking.add_argument("applicants", nargs="?", help="the file of the applicants, if the first file has the jobs")
     ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
-    ranked.add_argument("applicant", nargs="?", help="the key of an applicant, such as A0000005; default: the first")
+    ranked.add_argument("applicant", nargs="?", help="a key, such as A0000005, or a row, such as 5; default: the first")
     ranked.add_argument(
         "--market", default="default", help='a name, a file or the folder of a saved market ("default")'
     )
@@ -173,18 +198,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: With a message of one line, for a source that cannot be read, an unknown applicant, or a missing
             extra.
     """
-    given = command_line().parse_args(arguments)
-    try:
-        if given.command == "look":
-            page = look(given.path, given.applicants)
-        elif given.command == "recommend":
-            options = {name: value for name in ("applicants", "encoder") if (value := getattr(given, name)) is not None}
-            page = ranking(given.market, given.applicant, given.n, **options)
-        else:
-            page = summary()
-    except (EncoderError, ImportError, OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(page)  # noqa: T201
+    with output_may_fail():
+        given = command_line().parse_args(arguments)
+        try:
+            page = _page(given)
+        except (EncoderError, ImportError, OSError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
+        print(page)  # noqa: T201
+
+
+def _page(given: argparse.Namespace) -> str:
+    if given.command == "look":
+        return look(given.path, given.applicants)
+    if given.command == "recommend":
+        options = {name: value for name in ("applicants", "encoder") if (value := getattr(given, name)) is not None}
+        return ranking(given.market, given.applicant, given.n, **options)
+    return summary()
 
 
 if __name__ == "__main__":

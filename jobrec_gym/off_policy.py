@@ -8,6 +8,7 @@ policy evaluation and learning", ICML 2011; self-normalised weights are those of
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ __all__ = [
     "estimate",
     "estimate_all",
     "pair_numbers",
+    "require_options",
 ]
 
 Ids = NDArray[np.int64]
@@ -200,15 +202,7 @@ def estimate_all(
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, and for a judge with
             another method than ``dr`` or with answers of fewer than three people.
     """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise ValueError(f"`method` must be one of {METHODS}, got {unknown[0]!r}.")
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be in (0, 1), got {level}.")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"`clip` must be above 0 or None, got {clip}.")
-    if n_resamples < 1:
-        raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+    require_options(methods, level=level, clip=clip, n_resamples=n_resamples)
     if judge is not None:
         _check_judge(methods, reward_model, reward_features)
         reward_model = _as_model(judge, interactions.market)
@@ -289,6 +283,39 @@ def estimate_all(
             *never,
         )
     return result
+
+
+def require_options(
+    methods: Sequence[Method],
+    *,
+    epsilon: float = 0.0,
+    clip: float | None = None,
+    n_folds: int = 5,
+    level: float = 0.95,
+    n_resamples: int = 2_000,
+) -> None:
+    """Checks the arguments of :func:`estimate_all` that need no log.
+
+    Raises:
+        ValueError: For the first one that is not allowed.
+    """
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"`method` must be one of {METHODS}, got {unknown[0]!r}.")
+    if not _is_number(epsilon) or not 0 <= epsilon <= 1:
+        raise ValueError(f"`epsilon` must be in [0, 1], got {epsilon!r:.80}.")
+    if not _is_number(level) or not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), such as 0.95, got {level!r:.80}.")
+    if clip is not None and (not _is_number(clip) or not clip > 0):
+        raise ValueError(f"`clip` must be above 0 or None, got {clip!r:.80}.")
+    if n_folds < 2:
+        raise ValueError(f"`n_folds` must be at least 2, got {n_folds}.")
+    if n_resamples < 1:
+        raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _check_judge(methods: Sequence[Method], *models: RewardModel | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, normal, text_key
 from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
+from jobrec_gym.terminal import best_match
 
 __all__ = ["PAIR_FEATURES", "PairValues", "context_fit", "hard_coverage", "seniority", "soft_coverage"]
 
@@ -196,12 +196,16 @@ def _checked_names(names: Sequence[str], market: LabourMarket) -> tuple[str, ...
     if isinstance(names, str) and names == "all":
         return tuple(name for name in known if name in PAIR_FEATURES or market.context[name].shown)
     if isinstance(names, str) or not isinstance(names, Sequence):
-        example = names if isinstance(names, str) else known[0]
-        raise ValueError(f'`pair_features` must be a sequence of names, e.g. [{example!r}], or "all", got {names!r}.')
+        near = best_match(names, [*known, "all"]) if isinstance(names, str) else None
+        example = near if near in known else known[0]
+        hint = ' Did you mean "all"?' if near == "all" else ""
+        raise ValueError(
+            f'`pair_features` must be a sequence of names, e.g. [{example!r}], or "all", got {names!r:.80}.{hint}'
+        )
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
+            near = best_match(str(name), known)
+            hint = f' Did you mean "{near}"?' if near else ""
             raise ValueError(f"`pair_features` must be names of {known}, got {name!r}.{hint}")
     if len(set(names)) < len(names):
         raise ValueError(f"`pair_features` must name each feature once, got {list(names)}.")

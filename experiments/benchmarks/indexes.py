@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from experiments.runs.command import command
+from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table
 from jobrec_gym.job_index import JobIndex
 from jobrec_gym.market import LabourMarket, load_market
@@ -60,12 +62,12 @@ def main(cfg: DictConfig) -> None:
     queries = market.applicants.vectors.astype(np.float32)
     least = _exact(market, queries)
     rows = []
-    for opponent in _OPPONENTS:
+    for opponent in tracked(_OPPONENTS, "indexes", "kind"):
         if importlib.util.find_spec(opponent.package) is None:
-            print(f"{opponent.name}: left out, {opponent.package} is not installed")
+            tqdm.write(f"{opponent.name}: left out, {opponent.package} is not installed")
             continue
         rows.append(_measured(opponent, market, queries, least))
-        print(f"{opponent.name}: done")
+        tqdm.write(f"{opponent.name}: done")
     print(f"\n{cfg.n_jobs:,} jobs of 768 dimensions, {cfg.n_queries} applicants one by one, {NUM_NEAREST} nearest")
     print(format_table(("index", "build, CPU s", "bytes a job", "search, CPU ms", "recall"), rows))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 
 from experiments.llm.serve import serve
 from experiments.llm.weights import fetch_smollm2
 from experiments.runs.command import plain_command
+from jobrec_gym.terminal import LineParser
 
 __all__: list[str] = []
 
@@ -19,7 +19,7 @@ _PORT = 18_111
 @plain_command
 def main() -> None:
     """Serves the model, trains in another process, and says what was asked; a second run asks nothing."""
-    parser = argparse.ArgumentParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
+    parser = LineParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
     parser.parse_known_args()  # only to answer --help; all other arguments are overrides of experiments.train
     with serve(fetch_smollm2(), port=_PORT) as address:
         print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)

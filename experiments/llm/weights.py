@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from experiments.runs.command import plain_command
+from jobrec_gym.terminal import LineParser
 
 __all__ = ["SMOLLM2", "WeightsError", "fetch_smollm2"]
 
@@ -59,7 +59,7 @@ def fetch_smollm2(path: str | Path = SMOLLM2) -> Path:
 @plain_command
 def main() -> None:
     """Fetches the weights, and prints their path."""
-    argparse.ArgumentParser(description=fetch_smollm2.__doc__).parse_args()
+    LineParser(description=fetch_smollm2.__doc__).parse_args()
     print(fetch_smollm2())
 
 

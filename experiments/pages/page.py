@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import yaml
+from markupsafe import Markup
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Section, Table
@@ -25,6 +27,9 @@ Groups = Mapping[str, Sequence[Run]]
 
 _MOST_COLUMNS = 12
 """Most columns of a table, so that it is not wider than the page."""
+
+_ENDS = re.compile(r"(?<=[=_])(?=.)|(?<=[,./])(?=[^\W\d])")
+"""Places at which a line can end in a name, such as those in ``algo.buffer_size=10,total_timesteps=20``."""
 
 _EXPLAINED = {
     "score": "0 is a random choice, 1 the best one under the truth",
@@ -109,7 +114,7 @@ def write_report(
     of_all = _drawn(first, [section for section in all_of_them if section.once])
     there = {section.name for section, _ in [*of_all, *(each for part in parts for each in part.sections)]}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_text)
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["breakable"] = _breakable
     environment.filters["of_the_page"] = lambda part: part._replace(anchor="", folder="")
     template = environment.from_string((files("experiments.pages") / "templates" / "report.html.j2").read_text())
     page = folder / "report.html"
@@ -172,9 +177,10 @@ def _repeated(repeats: Sequence[Run]) -> str:
     return f"{what} of equal config, seed and commit {verb} left out: {folders}"
 
 
-def _unbroken(cell: str) -> str:
-    """A cell in which no line can end between the sign ± and the number after it."""
-    return cell.replace("± ", "±\u00a0")
+def _breakable(cell: str) -> Markup:
+    """A cell of a table in which a line can end after a sign within a name, and not between ± and its number."""
+    parts = _ENDS.split(without_commands(cell).replace("± ", "±\u00a0"))
+    return Markup("<wbr>").join(parts)
 
 
 def _as_text(value: Any) -> Any:

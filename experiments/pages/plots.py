@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from experiments.runs.folders import write_figure
@@ -23,9 +23,19 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-__all__ = ["Figure", "Line", "curves", "families", "level_paths", "lorenz_curves", "mean_line"]
+__all__ = ["BEST_POLICY", "Figure", "Line", "curves", "families", "level_paths", "lorenz_curves", "mean_line"]
 
-REFERENCE_COLOURS = {"random": "#6b6b6b", "cosine": "#b5541c", "oracle": "#2f2f2f", "myopic": "#4b6a88"}
+BEST_POLICY = "best policy"
+"""The oracle's name in a picture of careers."""
+
+# None is near a colour of an agent.
+REFERENCE_COLOURS = {
+    "random": "#6b6b6b",
+    "cosine": "#a0003c",
+    "oracle": "#2f2f2f",
+    BEST_POLICY: "#2f2f2f",
+    "myopic": "#6a4a2a",
+}
 
 # Okabe and Ito (2008), so that colour-blind people can tell them apart. Dashes and markers differ in grey too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c00")
@@ -155,6 +165,7 @@ def curves(
         _draw_levels(axes, known)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _legend(figure, axes, len(lines) + len(others))
         return _saved(figure, folder, name, title, caption)

@@ -12,9 +12,19 @@ from experiments.pages.data import ReportData
 from experiments.runs.folders import Run
 from experiments.runs.grouping import mark_of
 
-__all__ = ["CONFIDENCE", "Difference", "Headline", "against", "against_cosine", "difference_of", "headline_of"]
+__all__ = [
+    "CONFIDENCE",
+    "Difference",
+    "Headline",
+    "against",
+    "against_cosine",
+    "budgets_of",
+    "difference_of",
+    "headline_of",
+]
 
 CONFIDENCE = 0.95
+_PLACES = 3
 
 _Scores = Mapping[tuple[int, str], float]
 
@@ -37,11 +47,16 @@ class Difference(NamedTuple):
         """1 if we are above, -1 if below, 0 if the seeds do not tell."""
         return 0 if abs(self.mean) <= self.half else 1 if self.mean > 0 else -1
 
+    @property
+    def is_tie(self) -> bool:
+        """Whether seeds do not tell, and the mean is 0 to the three places of a table."""
+        return self.n_seeds > 0 and self.side == 0 and round(self.mean, _PLACES) == 0
+
     def __str__(self) -> str:
         if self.n_seeds == 0:
             return "no seed in common"
         if self.n_seeds == 1:
-            return f"not told by one seed ({self.mean:+.3f})"
+            return "equal in one seed" if self.is_tie else f"not told apart by one seed ({self.mean:+.3f})"
         if self.mean == self.half == 0:
             return "equal"
         around = f"{self.mean - self.half:+.3f} to {self.mean + self.half:+.3f}"
@@ -70,7 +85,10 @@ def headline_of(data: ReportData) -> Headline:
         return Headline("", "")
     best, *others = learners
     difference = against_cosine(data.groups[best])
+    ties = [label for label in others if against(data.groups[best], data.groups[label]).is_tie]
     who = f"The highest mean is that of {best}: it" if others else "The agent"
+    if ties:
+        who = f"{1 + len(ties)} agents tie for the highest mean ({'; '.join([best, *ties])}): each"
     told = [label for label in others if against(data.groups[best], data.groups[label]).side > 0]
     if others and len(told) == len(others):
         who = f"The best agent ({best})"
@@ -83,11 +101,23 @@ def headline_of(data: ReportData) -> Headline:
         said += f" by {low:.2f} to {high:.2f} (95 % interval of {n} seeds)."
     else:
         said += "; one seed does not tell skill from chance." if n == 1 else f"; {n} seeds do not tell the two apart."
-    if n > 1 and (rivals := [label for label in others if label not in told]):
+    if n > 1 and (rivals := [label for label in others if label not in (*told, *ties)]):
         listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
         said += f" The {n} seeds do not tell {best} apart from {listed}."
+    if len(budgets := budgets_of(data)) > 1:
+        said += f" The agents learned from unlike numbers of interactions: {_listed(budgets)}."
     ends = "1 is what the best policy earns." if data.is_career else "0 is a random choice, 1 the best possible one."
     return Headline(f"{said} {ends}", {1: "above", 0: "", -1: "below"}[difference.side])
+
+
+def budgets_of(data: ReportData) -> list[int]:
+    """The numbers of interactions of all runs that learn, each once, in ascending order."""
+    return sorted({int(run.summary["interactions"]) for label in data.learners for run in data.groups[label]})
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *most, last = (f"{number:,}" for number in numbers)
+    return f"{', '.join(most)} and {last}"
 
 
 def difference_of(differences: Sequence[float]) -> Difference:

@@ -18,6 +18,7 @@ __all__ = [
     "as_typed",
     "flags_first",
     "refuse_lists_of_values",
+    "refuse_words",
     "require_plugin",
     "written",
 ]
@@ -40,6 +41,12 @@ _FLAGS = {
     *("--experimental-rerun", "-i", "--info", *_SWEEP_FLAGS),
 }
 """The flags of Hydra 1.3."""
+_FLAGS_WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
+}
+_FIRST = ("path", "runs", "run", "log", "model", "results")
+"""Entries that a user is most likely to mean by a word alone."""
 _MARK = '"'
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_./+-]+")  # what Hydra takes without quotation marks
 
@@ -90,6 +97,27 @@ def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:
                 f"error: {argument!r:.80}: a group is chosen by the name of an option, {group}=OPTION; --help lists "
                 "them."
             )
+
+
+def refuse_words(arguments: Sequence[str], config: Path) -> None:
+    """Ends a command that is given a value without the name of an entry. Hydra's error for it is about quotation marks.
+
+    Args:
+        arguments: The arguments of the command line.
+        config: The command's config file.
+
+    Raises:
+        SystemExit: With the entry that may have been meant, if there is such an argument.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if "=" in argument or argument.startswith(("-", "~")) or before in _FLAGS_WITH_VALUE:
+            continue
+        entries = re.findall(r"^(\w+):", config.read_text(encoding="utf-8"), re.MULTILINE)
+        entry = next((name for name in _FIRST if name in entries), None)
+        example = "entry=value" if entry is None else as_typed(entry, argument)
+        raise SystemExit(
+            f"error: {argument!r:.80}: an argument has a name and a value, {example}; --help lists the names."
+        )
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:

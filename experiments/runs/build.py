@@ -24,6 +24,7 @@ from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
 from experiments.runs.numbers import MOST, require_whole
 from experiments.runs.recording import InteractionRecorder
+from experiments.runs.sb3_arguments import require_sb3_arguments
 from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
@@ -486,6 +487,7 @@ def _check(config: Config) -> None:
         if not (isinstance(target, str) and target) and not (name == "reward" and target is None):
             raise RunError(f"`{name}._target_` must be the dotted name of a class, got {target!r:.80}.")
     _check_environment(config)
+    require_sb3_arguments("algo", config["algo"])
     for name, least, most in _NUMBERS:
         value = reduce(lambda node, key: node[key], name.split("."), config)
         require_whole(name, value, least, most, optional=name in _OPTIONAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import io
 import multiprocessing
@@ -30,16 +29,23 @@ from hydra.errors import (
 from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from experiments.runs.arguments import add_own_arguments, as_override, flags_first, refuse_lists_of_values
+from experiments.runs.arguments import (
+    add_own_arguments,
+    as_override,
+    flags_first,
+    refuse_lists_of_values,
+    refuse_words,
+)
 from experiments.runs.folders import clear_if_only, of_the_system
 from experiments.runs.help import asks_for_help, help_of
-from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible, reader_may_leave
+from experiments.runs.interrupts import Interrupted, as_child, end_child, interruptible
 from experiments.runs.keys import refuse_keys
 from experiments.runs.numbers import require_common
 from experiments.runs.progress import progress_bars
 from experiments.runs.sweeps import tell_sweep
+from jobrec_gym.terminal import best_match, output_may_fail
 
 __all__ = ["command", "in_one_line", "plain_command"]
 
@@ -72,7 +78,7 @@ def command(
                 as_child()
             try:
                 require_common(cfg)
-                with progress_bars(OmegaConf.select(cfg, "progress_bar")), reader_may_leave():
+                with progress_bars(OmegaConf.select(cfg, "progress_bar")), output_may_fail():
                     return task(cfg)
             except KeyboardInterrupt as error:
                 stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -103,11 +109,13 @@ def command(
                 return task(cfg)
             given = sys.argv[1:]
             if asks_for_help(given):
-                with reader_may_leave():
+                with output_may_fail():
                     print(help_of(Path(task.__code__.co_filename).parent / config_path / f"{config_name}.yaml"))
                 return None
             refuse_keys(given)
-            refuse_lists_of_values(given, Path(task.__code__.co_filename).parent / config_path)
+            configs = Path(task.__code__.co_filename).parent / config_path
+            refuse_words(given, configs / f"{config_name}.yaml")
+            refuse_lists_of_values(given, configs)
             in_debug, arguments = _without_debug(given)
             sys.argv[1:] = add_own_arguments(flags_first(arguments))
             as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
@@ -155,10 +163,16 @@ def in_one_line(error: BaseException) -> str:
             f"{error.override!r} cannot be read: {_first_line(error)}. A value that holds =, commas or brackets needs "
             """quotation marks of its own, in a shell 'key="a=b"'."""
         )
+    if isinstance(error, HydraException) and (several := re.match(r"Ambiguous value for argument '(.+?)=", str(error))):
+        key = several[1].lstrip("+~")
+        value = _first_line(error).partition("=")[2].removesuffix("'")
+        return f"`{key}` has several values: a list is written '{key}=[{value}]', in quotation marks; -m makes a sweep."
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
         return f"{_first_line(error)}{_entries_beside(error.__cause__)}"
     if isinstance(error, MissingMandatoryValue):
         return f"`{error.full_key}` must be given, {error.full_key}=..."
+    if isinstance(error, InterpolationResolutionError):
+        return f"`{error.full_key}` cannot be computed from other entries: {_first_line(error)}."
     if isinstance(error, InstantiationException):
         return _not_made(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -184,7 +198,7 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
         task: The function with which the traceback of any other error begins.
     """
     try:
-        with interruptible(), _threads_in_short(in_debug), reader_may_leave():
+        with interruptible(), _threads_in_short(in_debug), output_may_fail():
             return call()
     except KeyboardInterrupt as error:
         stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
@@ -193,6 +207,8 @@ def _told(call: Callable[[], Any], given: Sequence[str], in_debug: bool, task: C
     except SystemExit as error:
         cause = error.__cause__
         if not in_debug or cause is None:
+            if isinstance(error.code, str):  # a command has put an error into words
+                raise SystemExit(_with_near_miss(" ".join(error.code.split()))) from cause
             raise
     except Exception as error:
         if in_debug:
@@ -266,9 +282,11 @@ def _written_to(error: BaseException) -> Path | None:
 
 def _with_near_miss(said: str) -> str:
     """A sentence; if it refuses a choice without a suggestion, one is added."""
-    choice = re.search(r"must be one of [(\[](.+?)[)\]].*, got '([^']*)'\.$", said)
-    known = re.findall(r"'([^']+)'", choice[1]) if choice else []
-    return said if choice is None else f"{said}{_guess(choice[2], known)}"
+    choice = re.search(r"must be .*[(\[]((?:'[^']+'(?:, )?)+),?[)\]].*, got \[?'([^']*)'[^']*\.$", said)
+    if choice is None:
+        return said
+    known = re.findall(r"'([^']+)'", choice[1])
+    return f"{said}{_guess(choice[2], known)}"
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -362,8 +380,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _guess(name: str, known: Iterable[str], before: str = "") -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {before}{near[0]}?" if near else ""
+    near = best_match(name, known)
+    return f" Did you mean {before}{near}?" if near else ""
 
 
 def _entries_beside(cause: OmegaConfBaseException) -> str:

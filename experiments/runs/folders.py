@@ -59,6 +59,7 @@ CHECKPOINT, TENSORBOARD, EVALUATION = "checkpoint", "tensorboard", "evaluation.j
 PRETRAIN, BEFORE = "pretrain.json", "before.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
 LOCK = ".lock"
+_HYDRAS = ".hydra"
 RUN_FORMAT, RESULTS_FORMAT = "jobrec-run/1", "jobrec-results/1"
 
 HOW_KEYS = ("name", "resume", "progress_bar", "threads", "checkpoint_interval", "tracker")
@@ -181,7 +182,7 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
         folder = Path(path)
         if not folder.is_dir():
             raise RunError(f"`{name}`: there is no folder {folder}.")
-        found = sorted(file.parent for file in folder.rglob(SUMMARY) if CHECKPOINT not in file.parts)
+        found = [file.parent for file in _files_below(folder, SUMMARY) if CHECKPOINT not in file.parts]
         if not found:
             raise RunError(
                 f"`{name}`: {folder} holds no finished run (no {SUMMARY} in it or below). Make one: "
@@ -191,13 +192,23 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
     return list(runs.values())
 
 
+def _files_below(folder: Path, name: str) -> list[Path]:
+    """Files of a name in a folder or below, sorted. Hidden folders are left out, except those in which Hydra writes."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [one for one in folders if not one.startswith(".") or one == _HYDRAS]
+        if name in files:
+            found.append(Path(place, name))
+    return sorted(found)
+
+
 def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], n_finished: int) -> str:
     """A text such as ``"1 of 3 runs unfinished: FOLDER"`` about some folders; empty if all runs are finished."""
     started: dict[Path, Path] = {}
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        for file in sorted(Path(path).rglob(CONFIG)):
+        for file in _files_below(Path(path), CONFIG):
             # A run that failed before its first file has only Hydra's copy of the config.
-            folder = file.parent.parent if file.parent.name == ".hydra" else file.parent
+            folder = file.parent.parent if file.parent.name == _HYDRAS else file.parent
             if CHECKPOINT not in folder.parts and not (folder / SUMMARY).is_file():
                 started[folder.resolve()] = folder
     if not started:

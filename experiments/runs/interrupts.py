@@ -1,19 +1,17 @@
-"""Ends a command cleanly on Ctrl-C, SIGTERM or a closed pipe: it keeps what it can, and no child outlives it."""
+"""Ends a command cleanly on Ctrl-C and SIGTERM: it keeps what it can, and no child outlives it."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Interrupted", "Waiting", "as_child", "end_child", "held", "interruptible", "reader_may_leave"]
+__all__ = ["Interrupted", "Waiting", "as_child", "end_child", "held", "interruptible"]
 
 _ASKED = (signal.SIGINT, signal.SIGTERM)
 _IN_WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -174,19 +172,3 @@ def _rests(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Ends the program quietly if the reader of its output has ended, as in ``... | head``."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        printed_to = select.poll()
-        printed_to.register(sys.stdout.fileno(), 0)
-        if not any(event & select.POLLERR for _, event in printed_to.poll(0)):
-            raise  # another pipe is broken
-        # Python flushes stdout once more when it ends: https://docs.python.org/3/library/signal.html
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None

@@ -1,15 +1,17 @@
-"""Checks numbers and lists of a config where they enter, before anything else is done."""
+"""Checks numbers, lists and names of a config where they enter, before anything else is done."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.folders import RunError
+from jobrec_gym.terminal import best_match
 
-__all__ = ["MOST", "require_common", "require_list", "require_whole"]
+__all__ = ["MOST", "require_common", "require_known", "require_list", "require_once", "require_whole"]
 
 MOST = 2**53
 """Largest count. Larger ones would not be exact in a table of results."""
@@ -35,18 +37,33 @@ _COMMON = (
     ("n_folds", 2, MOST),
     ("k", 1, MOST),
     ("port", 0, 65_535),
+    *((name, 0, MOST) for name in ("sessions", "load", "total_timesteps")),
+    *((name, 1, MOST) for name in ("n_nearest", "most_visitors", "most_visits", "steps", "num_candidates")),
 )
 """Entries that mean the same in all commands that have them, with the smallest and the largest number."""
+
+_NEVER_NULL = ("seed", "n_seeds", "threads", "n_jobs", "reps", "n_resamples", "n_folds", "k", "repeats", "port")
+"""Common entries that are numbers in every command. Others may be null, which has a meaning of its own there."""
+
+_COMMON_CHOICES = {
+    **dict.fromkeys(("split", "job_split"), ("train", "test", "all")),
+    "ids": ("key", "row"),
+    "on_bad": ("raise", "skip"),
+}
+"""Common entries that are one of some words."""
 
 _COMMON_LISTS = (("seeds", 0, 2**32 - 1), ("points", 0, MOST), ("at", 0, MOST), ("sizes", 1, MOST))
 """Common entries that are lists of whole numbers, with the smallest and the largest number."""
 
 _COMMON_NAMES = (
-    *("groups", "learners", "methods", "oracles", "overlaps", "policies", "rankings", "results", "settings", "starts"),
+    *("draw", "groups", "learners", "methods", "only", "oracles", "overlaps", "policies", "rankings", "results"),
+    *("settings", "starts"),
 )
 """Common entries that are lists of names."""
 
-_SOME = ("groups", "methods", "overlaps", "policies", "results", "settings", "sizes", "starts")
+_SOME = (
+    *("at", "groups", "methods", "overlaps", "points", "policies", "results", "seeds", "settings", "sizes", "starts"),
+)
 """Lists that must not be empty."""
 
 
@@ -58,11 +75,22 @@ def require_common(cfg: DictConfig) -> None:
     Raises:
         RunError: For the first wrong entry.
     """
+    if OmegaConf.is_dict(cfg.get("sizes")) and "size" in cfg:
+        require_known("size", [cfg.size], list(cfg.sizes), "`sizes`")  # other entries take their values from there
+    given: Any = OmegaConf.to_container(cfg, resolve=False)
+    for name, value in given.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise RunError(f"`{name}` must not be empty text: give a value, or leave {name}= out.")
     for name, least, most in _COMMON:
+        if name in cfg and cfg.get(name) is None and name in _NEVER_NULL:
+            raise RunError(f"`{name}` must be {least} or more, got null.")
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             require_whole(name, cfg[name], least, most)
+    for name, known in _COMMON_CHOICES.items():
+        if cfg.get(name) is not None and cfg[name] not in known:
+            raise RunError(f"`{name}` must be one of {known}, got {cfg[name]!r:.80}.")
     for name, least, most in _COMMON_LISTS:
-        if cfg.get(name) is not None and not OmegaConf.is_dict(cfg[name]):
+        if name in cfg and not OmegaConf.is_dict(cfg[name]):
             require_list(name, cfg[name], least, most)
     for name in _COMMON_NAMES:
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
@@ -70,6 +98,40 @@ def require_common(cfg: DictConfig) -> None:
     for name in _SOME:
         if OmegaConf.is_list(cfg.get(name)) and not cfg[name]:
             raise RunError(f"`{name}` must name at least one, got none.")
+    for name in (*(name for name, _, _ in _COMMON_LISTS), *_COMMON_NAMES):
+        if OmegaConf.is_list(cfg.get(name)):
+            require_once(name, cfg[name])
+
+
+def require_known(argument: str, names: Iterable[Any], known: Sequence[str], where: str) -> None:
+    """Refuses unknown names.
+
+    Args:
+        argument: The argument that gave the names, for the message.
+        names: The names to check.
+        known: All known names.
+        where: The place that lists known names, for the message.
+
+    Raises:
+        RunError: For the first unknown name, with the known name that may have been meant.
+    """
+    for name in names:
+        if name not in known:
+            near = best_match(str(name), known)
+            guess = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}."
+            raise RunError(f"`{argument}`: {name!r:.80} is not in {where}: {guess}")
+
+
+def require_once(name: str, values: Sequence[Any]) -> None:
+    """Refuses a list that names something twice: the second would take the place of the first.
+
+    Raises:
+        RunError: For the first entry that was there before.
+    """
+    found = list(values)
+    for place, value in enumerate(found):
+        if value in found[:place]:
+            raise RunError(f"`{name}` must name each once, got {value!r:.80} twice.")
 
 
 def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:

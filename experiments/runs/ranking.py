@@ -85,7 +85,7 @@ def ranking_of_run(
         ValueError: If the agent reads other fields of jobs than the market has.
     """
     if agent not in (None, "cosine"):
-        raise RunError(f"`agent` must be null (the run's own agent) or cosine, got {agent!r}.")
+        raise RunError(f"`agent` must be one of ('cosine',) or null (the run's own agent), got {agent!r:.80}.")
     if folder is None:
         return Ranking(load_market("default") if market is None else Task({"market": dict(market)}).market)
     runs = find_runs(folder, "run")

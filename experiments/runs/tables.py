@@ -14,6 +14,7 @@ __all__ = [
     "COLUMNS",
     "Spread",
     "Table",
+    "about_spread",
     "columns_of",
     "format_number",
     "format_table",
@@ -121,6 +122,12 @@ def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, 
         spread = float(known.std(ddof=1)) if len(known) > 1 else 0.0
         result[key] = (float(known.mean()), spread, len(known)) if len(known) == len(values) else None
     return result
+
+
+def about_spread(rows: Sequence[Sequence[str]]) -> str:
+    """A sentence about the numbers of :func:`format_number` in a table: that they are means, or of one seed each."""
+    is_spread = any("±" in cell for row in rows for cell in row)
+    return "Mean over seeds ± one standard deviation." if is_spread else "One seed each."
 
 
 def format_number(value: float | Spread | None) -> str:

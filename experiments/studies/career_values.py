@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.runs.careers import evenly_spread
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import RuleSimulator
 from jobrec_gym.career import EPISODE_STEPS
+from jobrec_gym.dynamics import CareerStart
 from jobrec_gym.oracle import CareerOracle
 
 __all__ = ["Return", "policies_table", "returns_of", "variants_table"]
@@ -39,6 +41,10 @@ def main(cfg: DictConfig) -> None:
     """Solves the environment exactly, prints a table of policies and one of variants, and writes both as JSON."""
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     try:
+        require_known("policies", options["policies"], list(_NAMES), "the exact policies")
+        if "best" not in options["policies"]:
+            raise RunError("`policies` must name best, by whose return others are divided, such as policies=[best].")
+        require_known("starts", options["starts"], get_args(CareerStart), "the levels of a beginning")
         everybody = gym.make("JobRecCareer-v0", **options["env"]).unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
         people, fewer = (
             evenly_spread(everybody, name, options[name]) for name in ("n_applicants", "variant_applicants")

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import time
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium as gym
-import matplotlib
 import numpy as np
 import torch as th
 from hydra.utils import get_object
 from numpy.typing import NDArray
 
-from experiments.pages.plots import Figure, level_paths
+from experiments.pages.plots import BEST_POLICY, Figure, level_paths
 from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spread, play
-from experiments.runs.folders import RunError, read_json, write_figure, write_json
+from experiments.runs.folders import RunError, read_json, write_json
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.recording import AtInteractions
 from experiments.runs.tables import Table
+from experiments.studies.career_plan import Options
+from experiments.studies.figure import plot_shares
 from jobrec_gym import RuleSimulator
 from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.oracle import CareerOracle
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from jobrec_gym.terminal import best_match
 
 __all__ = [
     "careers_table",
@@ -35,71 +36,16 @@ __all__ = [
     "figure_of",
     "held_out",
     "hours_of",
-    "left_out",
     "name_of",
     "one_career",
-    "plan_of",
     "run_plan",
     "shares_of",
     "table_of",
     "training_env",
 ]
 
-Options = Mapping[str, Any]
-
-_COSINE = "cosine"
 _EPISODES_SEED = 4_000_000
 _PAIRS = ("pairs", "progress")
-_VARIED = "dynaq_plus"
-_INSTALLED_BY = {"sb3_contrib": "sb3-contrib>=2.9,<3"}
-"""Names for pip of packages that opponents need, by their import name. No extra of this project has them."""
-
-
-def plan_of(options: Options) -> list[dict[str, Any]]:
-    """The runs that a config asks for, each in plain JSON. Entries for equal work are equal.
-
-    Raises:
-        RunError: If a learner is not defined, points do not ascend or are negative, or there is no policy to compare
-            with.
-    """
-    at = list(options["at"])
-    if not at or at[0] < 0 or at != sorted(set(at)):
-        raise RunError(f"`at` must be ascending numbers of interactions of 0 or more, got {at}.")
-    define = dict(options["define"])
-    names = list(options["learners"])
-    for argument, values in options["one_by_one"].items():
-        for value in values:
-            name = f"{_VARIED}, {argument} {value}"
-            define[name] = {**define[_VARIED], argument: value}
-            names.append(name)
-    if not options["oracles"]:
-        raise RunError("`oracles` must name at least one policy to compare with, such as oracles=[best], got none.")
-    for name in [*names, *options.get("only_first", {})]:
-        if name != _COSINE and name not in define:
-            raise RunError(f"`learners` must be {_COSINE!r} or names of `define`, {sorted(define)}, got {name!r}.")
-    names = [name for name in names if name not in left_out(options)]
-    shared = {key: options[key] for key in ("env", "noise", "n_applicants")}
-    plan = [
-        {"oracle": policy, "seed": seed, "n_sets": options["n_sets"], **shared}
-        for policy in options["oracles"]
-        for seed in options["seeds"]
-    ]
-    for name in names:
-        learner = {} if name == _COSINE else define[name]
-        points = [0] if name == _COSINE else at
-        seeds = options["seeds"][: options.get("only_first", {}).get(name)]
-        plan += [{"name": name, "learner": learner, "seed": seed, "at": points, **shared} for seed in seeds]
-    return plan
-
-
-def left_out(options: Options) -> dict[str, str]:
-    """Learners of a config whose package is not installed, and how to install it."""
-    missing = {}
-    for name in options["learners"]:
-        package = options["define"].get(name, {}).get("_target_", "").partition(".")[0]
-        if package in _INSTALLED_BY and find_spec(package) is None:
-            missing[name] = f"it needs {_INSTALLED_BY[package]}: pip install '{_INSTALLED_BY[package]}'"
-    return missing
 
 
 def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str, Any]:
@@ -108,9 +54,12 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
     A finished run is kept together with its entry of the plan. If the entry has changed, the run is made again.
 
     Args:
-        plan: See :func:`plan_of`.
+        plan: See :func:`~experiments.studies.career_plan.plan_of`.
         folder: Where results are kept.
         n_jobs: How many processes.
+
+    Raises:
+        RunError: If a learner cannot be made, before the first run.
     """
     results: dict[Path, dict[str, Any]] = {}
     missing = []
@@ -121,6 +70,7 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
             results[path] = kept
         else:
             missing.append(asked)
+    _require_makable(missing)
     with Progress(len(plan), "careers", "run", done=len(results)) as progress:
         one_by_one = ((asked, _done(asked)) for asked in missing)
         for asked, found in one_by_one if n_jobs == 1 else in_processes(_done, missing, n_jobs):
@@ -129,6 +79,35 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
             write_json(path, results[path])
             progress.update()
     return {"runs": [results[_path(folder, asked)] for asked in plan]}
+
+
+def _require_makable(runs: Sequence[dict[str, Any]]) -> None:
+    """Makes each kind of learner once, and drops it, so that a wrong argument is found before the first run."""
+    if runs:
+        _people(training_env(runs[0], split="test"), runs[0]["n_applicants"])
+    made: list[Any] = []
+    for asked in runs:
+        learner = asked.get("learner")
+        if not learner or learner in made:
+            continue
+        target, wrong = learner["_target_"], f"learner {asked['name']!r} cannot be made"
+        try:
+            make = resolve_name(target)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RunError(f"{wrong}: there is no {target} to be imported: {error}.") from error
+        try:
+            _new_learner(asked)
+        except (ValueError, TypeError, LookupError, AssertionError) as error:
+            raise RunError(f"{wrong}: {_in_words(error, make)}") from error
+        made.append(learner)
+
+
+def _in_words(error: Exception, make: Callable[..., Any]) -> str:
+    """An error of a learner's arguments as a sentence. For an unknown argument it has the one that may be meant."""
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", said)
+    near = best_match(unknown[1], inspect.signature(make).parameters) if unknown else ""
+    return f"{said}: did you mean {near!r}?" if near else said if said.endswith("?") else f"{said}."
 
 
 def held_out(asked: Options) -> tuple[gym.vector.VectorEnv, NDArray[np.int64]]:
@@ -225,34 +204,31 @@ def one_career(study: Mapping[str, Any], names: Sequence[str], folder: Path) -> 
         asked = run["asked"]
         if asked["seed"] == first and (asked.get("oracle") == "best" or asked.get("name") in names):
             last = run.get("played", {}) if "oracle" in asked else run["points"][-1]
-            told["oracle" if "oracle" in asked else asked["name"]] = last.get("one") or {}
-    order = [name for name in (*names, "oracle") if told.get(name, {}).get("levels")]
+            told[BEST_POLICY if "oracle" in asked else asked["name"]] = last.get("one") or {}
+    order = [name for name in (*names, BEST_POLICY) if told.get(name, {}).get("levels")]
     paths = {name: (told[name]["levels"], told[name]["left"]) for name in order}
     title = "One applicant's level over time"
     return level_paths(folder, "one_career", title, "A cross: the applicant leaves. First seed.", paths)
 
 
-def figure_of(study: Mapping[str, Any], path: Path) -> None:
-    """Draws shares of the best policy's return over interactions, with a band from the worst to the best seed."""
-    figure, axis = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
+def figure_of(study: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
+    """Draws shares of the best policy's return over interactions, with a band from the worst to the best seed.
+
+    Args:
+        study: See :func:`run_plan`.
+        names: Names of the learners to draw. The exact policies are always drawn.
+        path: Path of the PNG.
+    """
+    points = sorted({point for by_point in shares_of(study).values() for point in by_point})
+    shares: dict[str, NDArray[np.float64]] = {}
+    levels: dict[str, float] = {}
+    exact = {name_of(run["asked"]) for run in study["runs"] if "oracle" in run["asked"]}
     for name, by_point in shares_of(study).items():
-        points = sorted(by_point)
-        values = [list(by_point[point].values()) for point in points]
-        means = [float(np.mean(each)) for each in values]
-        if len(points) == 1:
-            axis.axhline(means[0], linestyle="--", linewidth=1, color="grey")
-            below = "top" if means[0] < 0.2 else "bottom"
-            axis.annotate(name, (0.3, means[0]), xycoords=("axes fraction", "data"), va=below, fontsize=9)
-            continue
-        line = axis.plot(points, means, marker="o", markersize=3, label=name)[0]
-        low, high = ([end(each) for each in values] for end in (np.min, np.max))
-        axis.fill_between(points, low, high, color=line.get_color(), alpha=0.15)
-    axis.set_xlabel("interactions")
-    axis.set_ylabel("share of the best policy's return")
-    axis.set_xscale("symlog", linthresh=100)
-    axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0.0, 0.93))
-    write_figure(path, figure, dpi=150, metadata={"Software": None})
-    plt.close(figure)
+        if name in names and len(by_point) == len(points) > 1:
+            shares[name] = np.array([list(by_point[point].values()) for point in points]).T
+        elif name in names or name in exact:
+            levels[name] = float(np.mean(list(by_point[points[0]].values())))
+    plot_shares(points, shares, levels, "share of the best policy's return", path)
 
 
 def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, dict[int, float]]]:
@@ -307,13 +283,7 @@ def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
         return {"value": float(values.mean()), "error": error, "played": played}
     if not asked["learner"]:
         return {"points": [{"after": 0, **evaluated(None, asked, *held_out(asked))}]}
-    learner = dict(asked["learner"])
-    make = get_object(learner.pop("_target_"))
-    shows = learner.pop("shows", "ids")
-    env = training_env(asked, split="train")
-    if shows == "pairs":
-        env = gym.wrappers.FilterObservation(env, _PAIRS)
-    model = make(env=env, seed=asked["seed"], **learner)
+    model = _new_learner(asked)
     points: list[dict[str, Any]] = []
     envs, people = held_out(asked)
     began, evaluating = time.process_time(), 0.0
@@ -329,6 +299,17 @@ def _results_of(asked: dict[str, Any]) -> dict[str, Any]:
     n = asked["at"][-1]
     model.learn(n, callback=AtInteractions(asked["at"], evaluate), log_interval=None)
     return {"points": points, "cpu_ms": 1_000 * points[-1]["cpu_seconds"] / max(n, 1)}
+
+
+def _new_learner(asked: Options) -> Any:
+    """The learner of an entry of a plan, which has not learned yet."""
+    learner = dict(asked["learner"])
+    make = get_object(learner.pop("_target_"))
+    shows = learner.pop("shows", "ids")
+    env = training_env(asked, split="train")
+    if shows == "pairs":
+        env = gym.wrappers.FilterObservation(env, _PAIRS)
+    return make(env=env, seed=asked["seed"], **learner)
 
 
 def training_env(asked: Options, split: str) -> gym.Env[Any, Any]:

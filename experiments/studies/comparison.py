@@ -24,6 +24,7 @@ from experiments.runs.folders import (
     write_text,
 )
 from experiments.runs.intervals import interval_cell, mean_interval
+from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from experiments.studies.figure import MOST_DRAWN, plot_levels, plot_settings
@@ -35,7 +36,6 @@ from experiments.studies.runs import (
     known_learners,
     known_settings,
     read_learner,
-    require_known,
     run_all,
 )
 from experiments.studies.study import IN_WORDS, Study
@@ -90,6 +90,8 @@ def plan_of(asked: Comparison) -> Plan:
     Raises:
         RunError: If a name is unknown, or nothing is left.
     """
+    if asked.name is None or not str(asked.name).strip():
+        raise RunError("`name` must be a text, such as name=compare: it names the study's folder.")
     learners = _learners(asked)
     known = [*known_settings(), *asked.variants]
     names = [str(name) for name in asked.settings]  # YAML reads a name such as 0.5 as a number
@@ -103,10 +105,6 @@ def plan_of(asked: Comparison) -> Plan:
         require_known(argument, names, list(learners), "`learners`")
     if len(drawn) > MOST_DRAWN:
         raise RunError(f"`draw` must name at most {MOST_DRAWN} learners, got {len(drawn)}.")
-    if not asked.seeds:
-        raise RunError("`seeds` must name at least one seed, such as seeds=[0,1,2], got none.")
-    if not isinstance(asked.n_jobs, int) or asked.n_jobs < 1:
-        raise RunError(f"`n_jobs` must be 1 or more, got {asked.n_jobs!r}.")
     length = [] if asked.interactions is None else [f"total_timesteps={asked.interactions}"]
     runs: dict[tuple[str, str], list[StudyRun]] = {}
     points: dict[str, list[int]] = {}
@@ -190,7 +188,6 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
             folders = {name: folder / setting / name for name in names}
             studies[setting] = Study.read(folders, asked.seeds, points, asked.reps)
     tables = {setting: _tables(study, asked.reference) for setting, study in studies.items()}
-    labels = {name: learner.label for name, learner in plan.learners.items()}
     present = [name for name in plan.learners if any(name in study.scores for study in studies.values())]
     drawn = list(asked.draw or present[:MOST_DRAWN])
     for setting, study in studies.items():
@@ -198,12 +195,12 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
             folder / setting / COLDSTART,
             {**made_by, "setting": setting, "overrides": plan.settings[setting], **study.to_json()},
         )
-        plot_settings({setting: study}, labels, drawn, folder / setting / COLDSTART_FIGURE)
+        plot_settings({setting: study}, drawn, folder / setting / COLDSTART_FIGURE)
     if asked.axis is None:
-        plot_settings(studies, labels, drawn, folder / COLDSTART_FIGURE)
+        plot_settings(studies, drawn, folder / COLDSTART_FIGURE)
         shown = [(_named(setting, header), rows) for setting in tables for header, rows in tables[setting]]
     else:
-        plot_levels(studies, asked.axis, labels, drawn, folder / COLDSTART_FIGURE)
+        plot_levels(studies, asked.axis, drawn, folder / COLDSTART_FIGURE)
         shown = [level_table(studies, asked.axis)]
     print("\n\n".join([*(format_table(*table) for table in shown), IN_WORDS]))
     write_json(

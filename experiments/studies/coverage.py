@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, read_json, write_json
+from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
+from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import Interactions, LabourMarket, RuleSimulator, load_market
@@ -35,19 +36,19 @@ _SAVED_EVERY = 25
 @command(config_path="../../conf", config_name="coverage")
 def main(cfg: DictConfig) -> None:
     """Estimates a policy's value on many planted logs, prints how often intervals contain it, and writes the JSON."""
+    require_known("overlaps", cfg.overlaps, get_args(Overlap), "the kinds of logs")
+    for size in cfg.sizes:
+        if size < 2 * _N_DECISIONS or size % _N_DECISIONS:
+            raise RunError(
+                f"`sizes` must be at least {2 * _N_DECISIONS} and multiples of {_N_DECISIONS}, because each person has "
+                f"{_N_DECISIONS} decisions, got {size}."
+            )
     folder = Path(cfg.folder)
     planted = PlantedLogs(cfg.n_people, cfg.seed)
     cells: dict[tuple[str, int], dict[str, Any]] = {}
     with Progress(len(cfg.overlaps) * len(cfg.sizes) * cfg.n_logs, "coverage", "log") as progress:
         for overlap in cfg.overlaps:
-            if overlap not in get_args(Overlap):
-                raise SystemExit(f"error: `overlaps` may name {get_args(Overlap)}, got {overlap!r}.")
             for size in cfg.sizes:
-                if size < 2 * _N_DECISIONS or size % _N_DECISIONS:
-                    raise SystemExit(
-                        f"error: `sizes` must be at least {2 * _N_DECISIONS} and multiples of {_N_DECISIONS}, because "
-                        f"each person has {_N_DECISIONS} decisions, got {size}."
-                    )
                 file = folder / "cells" / f"{overlap}-{size}.json"
                 cells[overlap, size] = run_cell(planted, overlap, size, cfg.n_logs, cfg.n_resamples, file, progress)
     header, rows = coverage_table(cells)

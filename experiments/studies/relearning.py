@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 from experiments.runs.build import Setup, build
 from experiments.runs.folders import Run, RunError, find_runs
+from experiments.runs.numbers import require_known
 from experiments.runs.recording import AtInteractions, Interactions
 from experiments.runs.trust import require_trust
 
@@ -67,7 +68,10 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
         )
     if not Path(folder).is_dir():
         raise RunError(f"`runs`: there is no folder {folder}.")
-    names = list(only) if only is not None else sorted(path.name for path in Path(folder).glob("*/"))
+    there = sorted(path.name for path in Path(folder).glob("*/"))
+    names = there if only is None else list(only)
+    if there:
+        require_known("only", names, there, folder)
     if not names:
         raise RunError(
             f"`runs`: {folder} holds no learner: give the folder of a setting, which has a folder for each learner."

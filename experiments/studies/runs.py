@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ __all__ = [
     "known_settings",
     "one_line",
     "read_learner",
-    "require_known",
     "run_all",
 ]
 
@@ -56,16 +54,14 @@ class Learner:
     """A learner of a study.
 
     Attributes:
-        name: Its name in tables, and the name of its folder.
+        name: Its name in tables and figures, and the name of its folder.
         overrides: Overrides of ``experiments.train`` that define it.
-        label: Its name in figures.
         misled: Further overrides that negate its prior; none if it has no prior.
         on_logs: Further overrides for the answers of a log, which are noisier than simulated ones.
     """
 
     name: str
     overrides: tuple[str, ...]
-    label: str
     misled: tuple[str, ...] = ()
     on_logs: tuple[str, ...] = ()
 
@@ -108,9 +104,9 @@ def known_settings() -> list[str]:
 def read_learner(name: str) -> Learner:
     """The learner in a file of ``conf/learner``. An entry ``base`` names another learner, which the file changes."""
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "learner" / f"{name}.yaml"))
-    base = read_learner(content["base"]) if "base" in content else Learner("", (), "")
+    base = read_learner(content["base"]) if "base" in content else Learner("", ())
     further = {kind: tuple(content.get(kind, getattr(base, kind))) for kind in ("misled", "on_logs")}
-    return Learner(name, (*base.overrides, *content["overrides"]), content["label"], **further)
+    return Learner(name, (*base.overrides, *content["overrides"]), **further)
 
 
 def define_learner(name: str, definition: Any) -> Learner:
@@ -130,34 +126,15 @@ def define_learner(name: str, definition: Any) -> Learner:
         ('algo=custom', 'algo._target_=lab.Mine', '++algo.alpha=0.3')
     """
     if isinstance(definition, list) and all(isinstance(item, str) for item in definition):
-        return Learner(name, tuple(definition), name)
+        return Learner(name, tuple(definition))
     if isinstance(definition, dict) and isinstance(definition.get("_target_"), str):
         target = definition["_target_"]
         others = [f"++algo.{key}={written(value)}" for key, value in definition.items() if key != "_target_"]
-        return Learner(name, ("algo=custom", f"algo._target_={target}", *others), name)
+        return Learner(name, ("algo=custom", f"algo._target_={target}", *others))
     raise RunError(
         f"`define.{name}` must be {{_target_: package.Class, ...}} or a list of overrides of experiments.train, "
         f"got {definition!r}."
     )
-
-
-def require_known(argument: str, names: Iterable[str], known: Sequence[str], where: str) -> None:
-    """Refuses unknown names.
-
-    Args:
-        argument: The argument that gave the names, for the message.
-        names: The names to check.
-        known: All known names.
-        where: The place that lists known names, for the message.
-
-    Raises:
-        RunError: For the first unknown name, with the known name that may have been meant.
-    """
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-            raise RunError(f"`{argument}`: {name!r} is not in {where}: {guess}")
 
 
 def compose_runs(

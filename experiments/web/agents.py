@@ -13,6 +13,7 @@ import numpy as np
 from dynaq_algo import DynaQ, LinearBandit
 from dynaq_algo.agent_file import AgentFileError
 from experiments.runs.folders import RunError, read_json, write_json
+from experiments.runs.progress import tracked
 from jobrec_gym import FeedbackReward, LabourMarket, RuleSimulator, load_market, record_interactions
 from jobrec_gym.interactions import ObservationForm
 
@@ -98,7 +99,8 @@ class StartingAgents:
         if interactions:
             log = record_interactions(self._env, agents["dynaq_plus"], n=interactions, epsilon=0.2)
             form = ObservationForm.of(self._env)
-            for obs, action, reward in log.answers(form):
+            answers = tracked(log.answers(form), "starting agents", "answer", total=int(log.answered.sum()))
+            for obs, action, reward in answers:
                 for agent in agents.values():
                     agent.observe(obs, np.asarray(action), np.asarray(reward))
         for name, agent in agents.items():

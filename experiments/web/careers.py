@@ -154,7 +154,11 @@ class Careers:
         for name in self._missing():
             say(name)
             gamma = self.agents[name]
-            agent = LinearBandit(env, alpha=0.3) if gamma is None else DynaQ.plus(env, gamma=gamma, device="cpu")
+            if gamma is None:
+                # Without a seed each folder would have another bandit. DynaQ.plus has a seed of its own.
+                agent: Any = LinearBandit(env, alpha=0.3, seed=0)
+            else:
+                agent = DynaQ.plus(env, gamma=gamma, device="cpu")
             agent.learn(self.interactions, log_interval=None)
             self._folder.mkdir(parents=True, exist_ok=True)
             agent.save(self._file(name))

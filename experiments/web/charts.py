@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, log10
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -13,10 +14,22 @@ _LOWEST, _HIGHEST = -0.1, 1.0
 """The rewards of ignore and apply."""
 
 _BAR = (88.0, 16.0)
-_SIZE = (640.0, 260.0)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 172.0, 28.0, 38.0
+_LEFT, _TOP, _BOTTOM = 44.0, 32.0, 44.0
 _APART = 15.0  # least distance between the names of two lines
 _MOST_TICKS = 5
+
+
+class _Page(NamedTuple):
+    """The measures of a picture. Its type is 13 units high, see ``static/app.css``."""
+
+    name: str
+    width: float
+    height: float
+    right: float  # room beside the curves
+    names: bool  # whether names stand there
+
+
+_WIDE, _NARROW = _Page("wide-chart", 640.0, 266.0, 172.0, True), _Page("narrow-chart", 340.0, 240.0, 12.0, False)
 
 
 def belief_bar(mean: float, spread: float) -> Markup:
@@ -51,7 +64,9 @@ def belief_bar(mean: float, spread: float) -> Markup:
 def lines(
     title: str, curves: Mapping[str, Sequence[float]], *, x_label: str, y_label: str, highest: float, steps: int
 ) -> Markup:
-    """Curves over steps, each with its name at its end.
+    """Curves over steps: a wide picture with each name at the end of its curve, and a narrow one with a legend below.
+
+    ``static/app.css`` shows the narrow one and the legend on a phone, and the wide one elsewhere.
 
     Args:
         title: Description for screen readers.
@@ -61,18 +76,47 @@ def lines(
         highest: A number above 0. The axis of values begins at 0 and reaches at least this number.
         steps: The right end of the axis of steps, at least 1.
     """
-    width, height = _SIZE
+    drawn = [
+        _drawn(title, curves, page, x_label=x_label, y_label=y_label, highest=highest, steps=steps)
+        for page in (_WIDE, _NARROW)
+    ]
+    entries = [
+        Markup(
+            '<li><svg viewBox="0 0 32 8" width="32" height="8" aria-hidden="true">'
+            '<line class="line line-{}" x1="0" x2="32" y1="4" y2="4"/></svg> {}</li>'
+        ).format(number, name)
+        for number, name in enumerate(curves)
+    ]
+    return Markup('<div class="charts">{}<ul class="legend">{}</ul></div>').format(
+        Markup("").join(drawn), Markup("").join(entries)
+    )
+
+
+def _drawn(
+    title: str,
+    curves: Mapping[str, Sequence[float]],
+    page: _Page,
+    *,
+    x_label: str,
+    y_label: str,
+    highest: float,
+    steps: int,
+) -> Markup:
+    """One picture of :func:`lines`."""
+    width, height = page.width, page.height
     between = _round_step(highest)
     highest = between * ceil(highest / between - 1e-9)
 
     def x(step: float) -> float:
-        return _LEFT + step / steps * (width - _LEFT - _RIGHT)
+        return _LEFT + step / steps * (width - _LEFT - page.right)
 
     def y(value: float) -> float:
         return height - _BOTTOM - min(value, highest) / highest * (height - _TOP - _BOTTOM)
 
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">').format(width, height, title)
+        Markup('<svg class="chart {}" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">').format(
+            page.name, width, height, title
+        )
     ]
     for tick in range(round(highest / between) + 1):
         value = between * tick
@@ -80,36 +124,41 @@ def lines(
             Markup(
                 '<line class="grid" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>'
                 '<text x="{:g}" y="{:.1f}" text-anchor="end">{}</text>'
-            ).format(_LEFT, width - _RIGHT, y(value), y(value), _LEFT - 6, y(value) + 4, f"{value:g}")
+            ).format(_LEFT, width - page.right, y(value), y(value), _LEFT - 6, y(value) + 4, f"{value:g}")
         )
     for step in range(0, steps + 1, max(1, round(_round_step(steps)))):
         parts.append(
-            Markup('<text x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>').format(x(step), height - 20, step)
+            Markup('<text x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>').format(x(step), height - 24, step)
         )
-    middle = (_LEFT + width - _RIGHT) / 2
-    parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, height - 3, x_label))
+    middle = (_LEFT + width - page.right) / 2
+    parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, height - 5, x_label))
     parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(_LEFT, _TOP - 14, y_label))
-    beside = _spread_out({name: y(values[-1]) for name, values in curves.items()}, height - _BOTTOM)
-    for number, (name, values) in enumerate(curves.items()):
+    for number, values in enumerate(curves.values()):
         points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(values))
         parts.append(
             Markup(
                 '<polyline class="line line-{n}" points="{points}"/>'
                 '<circle class="end line-{n}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-                '<line class="lead line-{n}" x1="{x:.1f}" y1="{y:.1f}" x2="{right:g}" y2="{beside:.1f}"/>'
-                '<text class="name line-{n}" x="{text:g}" y="{foot:.1f}">{name}</text>'
-            ).format(
-                n=number,
-                points=points,
-                x=x(len(values) - 1),
-                y=y(values[-1]),
-                right=width - _RIGHT + 8,
-                beside=beside[name],
-                text=width - _RIGHT + 12,
-                foot=beside[name] + 4,
-                name=name,
-            )
+            ).format(n=number, points=points, x=x(len(values) - 1), y=y(values[-1]))
         )
+    if page.names:
+        beside = _spread_out({name: y(values[-1]) for name, values in curves.items()}, height - _BOTTOM)
+        for number, (name, values) in enumerate(curves.items()):
+            parts.append(
+                Markup(
+                    '<line class="lead line-{n}" x1="{x:.1f}" y1="{y:.1f}" x2="{right:g}" y2="{beside:.1f}"/>'
+                    '<text class="name line-{n}" x="{text:g}" y="{foot:.1f}">{name}</text>'
+                ).format(
+                    n=number,
+                    x=x(len(values) - 1),
+                    y=y(values[-1]),
+                    right=width - page.right + 8,
+                    beside=beside[name],
+                    text=width - page.right + 12,
+                    foot=beside[name] + 4,
+                    name=name,
+                )
+            )
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
 

@@ -44,8 +44,9 @@ def measured(n_visitors: int, seconds: float) -> Table:
     Raises:
         RunError: If a number is out of range, the server does not start, or it refuses an answer.
     """
-    if not 1 <= n_visitors <= _MOST or not seconds > 0:
-        raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, got {n_visitors} and {seconds}.")
+    is_time = isinstance(seconds, int | float) and seconds > 0
+    if not 1 <= n_visitors <= _MOST or not is_time:
+        raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, got {n_visitors} and {seconds!r:.80}.")
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["port=0", f"folder={folder}", "career.learn=false", f"most_visits={n_visitors + 8}"]
         command = [sys.executable, "-m", "experiments.app", *arguments]

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.runs.folders import RunError
 from experiments.web.load import port_of
 from jobrec_gym.extras import install_command
+from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.whole_files import whole_file
 
 __all__ = ["CHROMIUM", "browser", "pictured"]
@@ -27,10 +28,13 @@ _RECORDED = (960, 720)
 _FRAME_MS = 1_400
 _LONGEST_MS = 180_000  # time limit for something to appear on the page, on a busy machine
 _LEARNING_MS = 1_800_000  # time limit for the agents of careers to learn, on a busy machine
-_ANSWERS = ("apply", "ignore", "save", "apply", "ignore", "apply", "click", "apply")
+_PICTURED, _RECORDED_ANSWERS = 5, 8  # after how many answers a picture is taken, and how many the recording has
 _COLOURS = 128
-_OCCUPATION = "registered nurse"
-"""The visitor's occupation in the pictures, one of the default market."""
+_OCCUPATION, _LEVEL = "data scientist", 3
+"""The visitor's occupation in the pictures, one of the default market, and the visitor's level."""
+
+_NEAR = 1
+"""The visitor applies to jobs that are at most this many levels away, and ignores all others; docs/app.md says so."""
 
 _CAREER = "applicant=2"
 """The applicant whose career is pictured; docs/app.md says how it compares."""
@@ -74,12 +78,14 @@ def pictured(folder: Path, server_folder: Path) -> list[Path]:
         for suffix, (width, height) in _SIZES.items():
             page = _page(started, width, height)
             _begin(page, address)
-            for decision in _ANSWERS[:4]:
-                _answer(page, decision)
+            for _ in range(_PICTURED):
+                _answer(page, _decision(page))
             found.append(_written(page.screenshot(), folder / f"app{suffix}.png"))
             page.goto(f"{address}/career?{_CAREER}")
             # The page reloads itself until the agents have learned. Loading it here would interrupt that.
             page.get_by_role("heading", name="DynaQ, gamma").wait_for(timeout=_LEARNING_MS)
+            if suffix:  # a phone shows the curves and their names only further down
+                page.locator("form.choose").evaluate("form => form.scrollIntoView()")
             found.append(_written(page.screenshot(), folder / f"app_career{suffix}.png"))
             page.close()
         page = _page(started, *_RECORDED)
@@ -98,7 +104,8 @@ def _recorded(page: Any, address: str) -> Iterator[None]:
     """A visit, step by step."""
     _begin(page, address)
     yield
-    for decision in _ANSWERS:
+    for _ in range(_RECORDED_ANSWERS):
+        decision = _decision(page)
         page.locator(f"button.{decision}").focus()
         yield
         _answer(page, decision)
@@ -116,8 +123,15 @@ def _recorded(page: Any, address: str) -> Iterator[None]:
 
 def _begin(page: Any, address: str) -> None:
     page.goto(f"{address}/?occupation={_OCCUPATION.replace(' ', '+')}")
+    page.get_by_label("Level", exact=True).select_option(str(_LEVEL))
     page.get_by_role("button", name="Show me jobs").first.click()
     page.locator("button.apply").wait_for()
+
+
+def _decision(page: Any) -> str:
+    """The visitor's answer to the job on the page, whose level is the last of its facts."""
+    word = page.locator(".asked .facts").inner_text().rpartition(" · ")[2]
+    return "apply" if abs(SENIORITY_LEVELS.index(word) + 1 - _LEVEL) <= _NEAR else "ignore"
 
 
 def _answer(page: Any, decision: str) -> None:

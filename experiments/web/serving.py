@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.runs.folders import RunError
+from experiments.runs.numbers import MOST, require_whole
 from experiments.runs.tables import Table
 from experiments.web.agents import StartingAgents, market_of
 from experiments.web.careers import Careers
@@ -18,7 +21,7 @@ from experiments.web.visits import Visits
 from jobrec_gym import LabourMarket
 from jobrec_gym.extras import install_command
 
-__all__ = ["Pages", "pages_of", "serve", "session_table"]
+__all__ = ["Pages", "bound", "pages_of", "serve", "session_table"]
 
 Options = Mapping[str, Any]
 Pages = tuple[Visits, Careers]
@@ -64,12 +67,43 @@ def pages_of(options: Options) -> Pages:
     return visits, careers
 
 
-def serve(pages: Pages, host: str, port: int) -> None:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with the address of the page. It is made before anything is trained, and does not listen yet.
+
+    Args:
+        host: A name or an address of this machine.
+        port: 0 for a free one.
+
+    Raises:
+        RunError: If the machine has no such address, or the port is taken.
+    """
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RunError(f"`port` {port} is taken: choose another one, or port=0 for a free one.") from error
+        if error.errno == errno.EACCES:
+            raise RunError(f"`port` {port} needs more rights: choose one of 1024 or more, or port=0.") from error
+        raise RunError(
+            f"`host` must be a name or an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, got "
+            f"{host!r:.80} ({error.strerror})."
+        ) from error
+    return made
+
+
+def serve(pages: Pages, host: str, listener: socket.socket) -> None:
     """Serves until it is stopped. Prints the address once, and a warning if others can reach it.
+
+    Args:
+        pages: What is served.
+        host: The host, as it was given.
+        listener: The socket of this host, from :func:`bound`. It is closed at the end.
 
     Raises:
         RunError: If the libraries for serving are not installed.
-        OSError: If the port is taken.
     """
     try:
         import uvicorn
@@ -86,21 +120,18 @@ def serve(pages: Pages, host: str, port: int) -> None:
         )
     config = uvicorn.Config(
         application(*pages, hosts=LOOPBACK if is_own else None),
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    socket = config.bind_socket()
-    socket.listen()  # an early request then waits, and is not refused
+    listener.listen()  # an early request then waits, and is not refused
     shown = f"[{host}]" if ":" in host else host
-    print(f"the page  http://{shown}:{socket.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
+    print(f"the page  http://{shown}:{listener.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
     try:
-        uvicorn.Server(config).run(sockets=[socket])
+        uvicorn.Server(config).run(sockets=[listener])
     finally:
-        socket.close()
+        listener.close()
 
 
 def session_table(options: Options) -> tuple[Table, str]:
@@ -129,8 +160,9 @@ def session_table(options: Options) -> tuple[Table, str]:
 
 def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:
     for name in ("n_nearest", "most_visits", "most_visitors"):
-        if options[name] < 1:
-            raise RunError(f"`{name}` must be at least 1, got {options[name]}.")
-    market = market_of(options["source"])
+        require_whole(name, options[name], 1, MOST)
     start = options["start"]
+    require_whole("start.interactions", start["interactions"], 0, MOST)
+    require_whole("career.interactions", options["career"]["interactions"], 1, MOST)
+    market = market_of(options["source"])
     return market, StartingAgents(Path(options["folder"]) / "start", market, start["interactions"], start["truth"])

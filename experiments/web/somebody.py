@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.runs.progress import tracked
 from experiments.web.agents import StartingAgents
 from experiments.web.recommending import Recommender
 from jobrec_gym import LabourMarket, RuleSimulator
@@ -147,7 +148,7 @@ def honest_sessions(
         n_answers: How many jobs each visitor answers.
     """
     sessions = []
-    for number, applicant_id in enumerate(applicant_ids):
+    for number, applicant_id in enumerate(tracked(applicant_ids, "sessions", "session")):
         somebody = Somebody(agents, market, applicant_id, {"seed": seed + number, "noise": noise})
         somebody.play(n_answers)
         sessions.append(somebody.lists())

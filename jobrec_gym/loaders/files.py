@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from jobrec_gym.extras import install_command
 from jobrec_gym.market import MarketError
+from jobrec_gym.market.sources import near_source
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -187,7 +188,8 @@ def check_exists(file: Path) -> None:
     near: list[str] = []
     with contextlib.suppress(OSError):
         near = difflib.get_close_matches(file.name, os.listdir(file.parent)[:1000], n=1)  # noqa: PTH208
-    raise MarketError(f"{file} does not exist{where}.{f' Did you mean {near[0]!r}?' if near else ''}")
+    meant = near[0] if near else near_source(str(file))
+    raise MarketError(f"{file} does not exist{where}.{f' Did you mean {meant!r}?' if meant else ''}")
 
 
 def check_encoding(encoding: Any) -> None:

@@ -24,6 +24,7 @@ from jobrec_gym.loaders.reading import Reading, Table, json_rows, kind_of, read_
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError, load_market
 from jobrec_gym.market.folder import is_saved_market
+from jobrec_gym.market.sources import named_sources
 from jobrec_gym.market.summary import summarise
 
 __all__ = ["USUAL_NAMES", "find_columns", "look"]
@@ -137,7 +138,7 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
 
     Args:
         path: A file or folder, with or without its scheme: a table, JSON Resume, JobPosting, O*NET, ESCO, or a saved
-            market.
+            market; or the name of a market, ``"default"``.
         applicants: The file of the applicants, likewise.
 
     Returns:
@@ -198,6 +199,10 @@ def _plain(column: str) -> str:
 def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
     """The kind of a source, and its path without a scheme."""
     text = os.fspath(source)
+    if not text:
+        raise MarketError("the path is empty: give a file, a folder or the name of a market.")
+    if text in named_sources():
+        return "market", text
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("onet", "esco"):
         return scheme, rest

@@ -199,10 +199,14 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
     name = Path(file.stem if file.suffix.lower() in _PACKED_ENDINGS else file.name)
     kind = _ENDINGS.get(name.suffix.lower(), otherwise)
     if kind is None:
+        if not file.exists():
+            check_exists(file)
+        # What `look` knows without a scheme.
+        is_looked_at = file.is_dir() or file.suffix.lower() in (".zip", ".html", ".htm", ".xhtml")
+        hint = f"; `jobrec look {file}` tells what it is" if is_looked_at else ""
         raise MarketError(
             f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}), or be named "
-            f"with what it is, e.g. 'csv:{file}'; for a folder, a zip archive of O*NET or ESCO, or an HTML page, "
-            f"`jobrec look {file}` tells what it is."
+            f"with what it is, e.g. 'csv:{file}'{hint}."
         )
     return kind, file
 

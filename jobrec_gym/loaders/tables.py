@@ -13,7 +13,7 @@ from jobrec_gym.encoders import DEFAULT_ENCODER, Encoder
 from jobrec_gym.loaders.assembly import SPLITS, Record, SplitBy, assemble_market
 from jobrec_gym.loaders.careers import Occupation, applicants_of
 from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, normal_form
-from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
+from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, check_exists
 from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
@@ -204,6 +204,8 @@ def _tables(
     n_applicants: int | None,
 ) -> dict[str, Table]:
     """The table of each side that is in a file."""
+    if kind in ("csv", "json", "jsonl", "parquet"):  # documents may be a folder
+        check_exists(file)
     sources = {"applicants": applicants, "role_column": role_column, "n_applicants": n_applicants}
     given = [name for name, value in sources.items() if value is not None]
     tables: dict[str, Table] = {}

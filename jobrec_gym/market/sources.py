@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 from collections.abc import Callable, Iterable
@@ -15,8 +14,18 @@ import numpy as np
 
 from jobrec_gym.market.folder import HEADER, is_saved_market
 from jobrec_gym.market.tables import MarketError
+from jobrec_gym.terminal import best_match
 
-__all__ = ["MarketSpec", "absolute", "file_states", "find_loader", "plain_option", "register_market_source"]
+__all__ = [
+    "MarketSpec",
+    "absolute",
+    "file_states",
+    "find_loader",
+    "named_sources",
+    "near_source",
+    "plain_option",
+    "register_market_source",
+]
 
 MarketSpec = str | dict[str, Any]
 
@@ -75,9 +84,11 @@ def find_loader(source: str) -> Callable[..., Any] | None:
         return find_loader(f"{kind}:{source}")
     if source in _SOURCES:
         raise _without_its_path(source)
+    if not colon and (os.sep in source or Path(source).suffix):
+        _check_exists(source)
     names = [name if name in _WITHOUT_PATH else f"{name}:PATH" for name in _SOURCES]
-    near = difflib.get_close_matches(source if not colon else scheme, list(_SOURCES), n=1)
-    hint = f' did you mean "{near[0]}{":" + path if colon else ""}"?' if near else ""
+    near = best_match(source if not colon else scheme, _SOURCES)
+    hint = f' did you mean "{near}{":" + path if colon else ""}"?' if near else ""
     what = "unknown market scheme" if colon else "unknown market"
     looked = "" if colon or Path(source).is_absolute() else f" (looked in {Path.cwd()})"
     raise MarketError(
@@ -87,6 +98,36 @@ def find_loader(source: str) -> Callable[..., Any] | None:
 
 def _without_its_path(source: str) -> MarketError:
     return MarketError(f"market {source!r} lacks a path: write '{source.partition(':')[0]}:PATH'.")
+
+
+def named_sources() -> tuple[str, ...]:
+    """The markets that have a name and no path."""
+    return tuple(name for name in _SOURCES if name in _WITHOUT_PATH)
+
+
+def near_source(source: str) -> str | None:
+    """The source that may have been meant by a misspelt name or scheme; ``None`` if none is like it.
+
+    Example:
+        >>> near_source("cvs:jobs.csv"), near_source("defalt")
+        ('csv:jobs.csv', 'default')
+    """
+    scheme, colon, path = source.partition(":")
+    near = best_match(scheme, [name for name in _SOURCES if colon or name in _WITHOUT_PATH])
+    return None if near is None or near == scheme else f"{near}{colon}{path}"
+
+
+def _check_exists(source: str) -> None:
+    """Refuses a path that does not exist.
+
+    Raises:
+        MarketError: With the nearest name that exists.
+    """
+    exists = True
+    with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
+        exists = Path(source).exists()
+    if not exists:
+        importlib.import_module("jobrec_gym.loaders.files").check_exists(Path(source))
 
 
 def _kind_of_file(source: str) -> str | None:

@@ -26,7 +26,7 @@ from experiments.web.careers import BANDIT, BEST, COSINE, planner
 from experiments.web.charts import belief_bar, lines
 from experiments.web.load import measured
 from experiments.web.protection import LOOPBACK, MOST_BYTES
-from experiments.web.serving import pages_of, serve, session_table
+from experiments.web.serving import bound, pages_of, serve, session_table
 from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
 from jobrec_gym import load_interactions
 
@@ -517,13 +517,24 @@ def test_a_file_in_place_of_a_text_is_refused_in_words(client, address, name):
     assert page.status_code == 422 and f"{name} must be a text, and was a file." in page.text
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("256.256.256.256", "`host` must be a name or an address of this machine"), ("127.0.0.1", "`port`")],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_in_words(host, said):
+    with bound("127.0.0.1", 0) as first:
+        first.listen()
+        with pytest.raises(RunError, match=said):
+            bound(host, first.getsockname()[1])
+
+
 def test_one_warning_is_given_where_others_can_reach_it(pages, capsys, monkeypatch):
     import uvicorn
 
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
-    serve(pages, "127.0.0.1", 0)
+    serve(pages, "127.0.0.1", bound("127.0.0.1", 0))
     assert "warning" not in capsys.readouterr().out
-    serve(pages, "0.0.0.0", 0)
+    serve(pages, "0.0.0.0", bound("0.0.0.0", 0))
     assert capsys.readouterr().out.count("warning: whoever reaches 0.0.0.0") == 1
 
 
@@ -589,6 +600,7 @@ def test_a_career_is_shown_under_each_policy_when_agents_have_learned(client, pa
     assert "0 of 3 agents have learned" in page and BEST in page and BANDIT not in page
 
     careers.learn(print)
+    assert careers._agent(BANDIT).seed == 0, "each folder has the same bandit"
     page = client.get("/career?applicant=1&gamma=0").text
 
     for name in (COSINE, BANDIT, planner(0.0), BEST):
@@ -645,10 +657,10 @@ def test_a_career_that_is_not_there_is_refused_in_words(client, query):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"n_nearest": 0}, "`n_nearest` must be at least 1"),
+        ({"n_nearest": 0}, "`n_nearest` must be 1 or more"),
         ({"source": "nowhere"}, "`source` must be 'default' or the folder of a saved market, got 'nowhere'"),
         ({"career": {"gammas": [1.0], "interactions": 8, "learn": False}}, r"`career.gammas` must be discounts in"),
-        ({"career": {"gammas": [0.5], "interactions": 0, "learn": False}}, "`career.interactions` must be at least 1"),
+        ({"career": {"gammas": [0.5], "interactions": 0, "learn": False}}, "`career.interactions` must be 1 or more"),
         ({"start": {"interactions": 6, "truth": {"seed": 2, "noise": 0.5}}}, "made with another interactions"),
     ],
 )
@@ -668,7 +680,8 @@ def test_a_load_that_cannot_be_is_refused_before_a_server_starts(n, seconds):
 
 def test_a_chart_names_its_curves_and_keeps_names_apart():
     curves = {"<b>": [0.0, 3.0], "flat": [0.0, 2.99], "left": [0.0, 1.0, 2.98]}
-    drawn = ElementTree.fromstring(lines("all & sundry", curves, x_label="x", y_label="y", highest=4.2, steps=2))
+    both = ElementTree.fromstring(lines("all & sundry", curves, x_label="x", y_label="y", highest=4.2, steps=2))
+    drawn, narrow, legend = both
 
     texts = {text.text: float(text.get("y")) for text in drawn.iter("text")}
     assert drawn.get("aria-label") == "all & sundry" and {"<b>", "flat", "left", "x", "y"} <= texts.keys()
@@ -678,6 +691,13 @@ def test_a_chart_names_its_curves_and_keeps_names_apart():
     ends = [[float(x) for x in line.get("points").split()[-1].split(",")] for line in drawn.iter("polyline")]
     assert ends[2][0] > ends[0][0] == ends[1][0], "a shorter curve ends sooner"
     assert ends[0][1] < ends[1][1] < ends[2][1], "more stands higher"
+    assert {text.text for text in narrow.iter("text")} == texts.keys() - curves.keys(), "names are in the legend"
+    assert ["".join(entry.itertext()).strip() for entry in legend] == list(curves)
+    assert [line.get("class") for line in legend.iter("line")] == [f"line line-{number}" for number in range(3)]
+    (unit,) = (float(text.get("y")) for text in narrow.iter("text") if text.text == "y")
+    (label,) = (float(text.get("y")) for text in narrow.iter("text") if text.text == "x")
+    steps = {float(text.get("y")) for text in narrow.iter("text") if text.get("text-anchor") == "middle"} - {label}
+    assert unit >= 13 and label - max(steps) >= 13, "a line of type lies between them"
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.4, 0.2), (5.0, 1.0), (-3.0, 0.0)])

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch as th
 from commands import run_command
+from omegaconf import OmegaConf
 
 from dynaq_algo import DynaQ
+from experiments import benchmark
 from experiments.benchmarks import environments, learning, rows, scaling
 from experiments.benchmarks.answers import answer_rows
 from experiments.benchmarks.environments import environment_rows
@@ -22,9 +24,11 @@ from experiments.benchmarks.memory import filled_replay, memory_rows
 from experiments.benchmarks.plain import PlainDynaQ
 from experiments.benchmarks.rows import Row, ratio_of
 from experiments.benchmarks.startup import startup_rows
+from experiments.runs.folders import RunError
 from jobrec_gym import FeedbackReward, RuleSimulator
 
 ROOT = Path(__file__).parents[2]
+CONF = OmegaConf.load(ROOT / "conf" / "benchmark" / "benchmark.yaml")
 
 
 @pytest.fixture
@@ -132,8 +136,10 @@ def test_growth_is_measured_and_drawn(tmp_path, monkeypatch):
 
 
 def test_the_command_prints_a_table_and_keeps_the_numbers(tmp_path):
-    done = run_command("benchmark", "preset=quick", "groups=[startup]", "rounds=1", f"folder={tmp_path}")
+    options = ["preset=quick", "groups=[startup]", "rounds=1", "progress_bar=true", f"folder={tmp_path}"]
+    done = run_command("benchmark", *options)
     assert done.returncode == 0, done.stderr
+    assert "benchmark: 100%" in done.stderr
     assert "import jobrec_gym adds" in done.stdout and "One thread of" in done.stdout
     content = json.loads((tmp_path / "benchmark.json").read_text())
     assert [row["limit"] for row in content["rows"]] == ["CartPole-v1's", "import gymnasium"]
@@ -142,7 +148,36 @@ def test_the_command_prints_a_table_and_keeps_the_numbers(tmp_path):
 
 def test_a_group_that_there_is_not_is_named():
     done = run_command("benchmark", "groups=[speed]")
-    assert done.returncode != 0 and "`groups` must be of ['environments'" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: `groups`: 'speed' is not in the benchmark: there are environments, learning")
+
+
+def test_the_groups_that_can_be_chosen_are_those_that_are_measured(tmp_path):
+    names = ("seconds", "rounds", "replays", "transitions", "scaling", "catalogue", "files")
+    options = OmegaConf.to_container(CONF)
+    assert tuple(benchmark._groups(tmp_path, **{name: options[name] for name in names})) == benchmark._GROUPS
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("groups=[learnin]", "`groups`: 'learnin' is not in the benchmark: did you mean 'learning'"),
+        ("seconds=true", "`seconds` must be a number above 0, got True"),
+        ("transitions=-1", "`transitions` must be 64 or more, got -1"),
+        ("replays=[x]", "`replays` must be 1 or more, got 'x'"),
+        ("replays=[]", r"`replays` must list at least 1, got \[\]"),
+        ("scaling.jobs=[0]", "`scaling.jobs` must be 100 or more, got 0"),
+        ("scaling.jobs=[1000]", r"`scaling.jobs` must list at least 2, got \[1000\]"),
+        ("scaling.transitions=[100,100]", "`scaling.transitions` must name each once, got 100 twice"),
+        ("files.n_rows=-1", "`files.n_rows` must be 1 or more, got -1"),
+        ("files=5", "`files` must be a section, files.ENTRY=..., got 5"),
+        ("files.folder=", "`files.folder` must be a folder, such as files.folder=runs/benchmark/kept, got none"),
+        ("catalogue.n_jobs=5", "`catalogue.n_jobs` must be 1000 or more, got 5"),
+    ],
+)
+def test_what_cannot_be_measured_is_named_before_anything_is(given, message):
+    with pytest.raises(RunError, match=message):
+        benchmark._check(OmegaConf.to_container(OmegaConf.merge(CONF, OmegaConf.from_dotlist([given]))))
 
 
 def test_what_an_interaction_of_dynaq_plus_costs_with_2000_known_pairs():

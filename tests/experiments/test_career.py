@@ -1,6 +1,8 @@
 """`python -m experiments.career`: small runs, kept and compared."""
 
 import json
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -8,15 +10,14 @@ import pytest
 
 from dynaq_algo import LinearBandit
 from experiments.runs.folders import RunError
-from experiments.studies import careers
+from experiments.studies import career_plan, careers
+from experiments.studies.career_plan import left_out, plan_of
 from experiments.studies.careers import (
     careers_table,
     evaluated,
     figure_of,
     held_out,
-    left_out,
     one_career,
-    plan_of,
     run_plan,
     table_of,
 )
@@ -99,17 +100,17 @@ def test_one_applicant_s_career_is_drawn_under_learners_and_the_best_policy(stud
     drawn = {}
     monkeypatch.setattr(careers, "level_paths", lambda folder, name, title, caption, paths: drawn.update(paths))
     one_career(study[1], ["dynaq_plus", "cosine"], tmp_path)
-    assert list(drawn) == ["dynaq_plus", "cosine", "oracle"]
+    assert list(drawn) == ["dynaq_plus", "cosine", "best policy"]
     assert all(levels[0] == 1 and len(levels) <= 41 for levels, _ in drawn.values())
 
 
 def test_an_opponent_whose_package_is_missing_is_left_out_with_the_way_to_install_it(monkeypatch):
     options = {**OPTIONS, "learners": ["cosine", "qrdqn"], "define": {"qrdqn": {"_target_": "sb3_contrib.QRDQN"}}}
     options["define"]["dynaq_plus"] = OPTIONS["define"]["dynaq_plus"]
-    monkeypatch.setattr(careers, "find_spec", lambda name: None)
+    monkeypatch.setattr(career_plan, "find_spec", lambda name: None)
     assert left_out(options) == {"qrdqn": "it needs sb3-contrib>=2.9,<3: pip install 'sb3-contrib>=2.9,<3'"}
     assert {run.get("name") for run in plan_of(options)} == {None, "cosine"}
-    monkeypatch.setattr(careers, "find_spec", lambda name: name)
+    monkeypatch.setattr(career_plan, "find_spec", lambda name: name)
     assert left_out(options) == {} and plan_of(options)[-1]["name"] == "qrdqn"
 
 
@@ -154,19 +155,67 @@ def test_ppo_is_evaluated_after_the_points_that_were_asked_for_though_it_learns_
     assert found[0]["return"] == found[1]["return"], "it has not learned yet"
 
 
-def test_the_figure_is_drawn(study, tmp_path):
-    figure_of(study[1], tmp_path / "career.png")
+def test_the_figure_is_of_the_learners_that_are_asked_for_beside_the_exact_policies(study, tmp_path, monkeypatch):
+    figure_of(study[1], ["dynaq_plus"], tmp_path / "career.png")
     assert (tmp_path / "career.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = []
+    monkeypatch.setattr(careers, "plot_shares", lambda *arguments: drawn.append(arguments))
+    figure_of(study[1], ["dynaq_plus"], tmp_path / "career.png")
+    figure_of(study[1], ["cosine"], tmp_path / "career.png")
+    exact = ["best policy, exact", "myopic policy, exact"]
+    assert [(points, list(shares), list(levels)) for points, shares, levels, *_ in drawn] == [
+        ([0, 30], ["dynaq_plus"], exact),
+        ([0, 30], [], [*exact, "cosine"]),
+    ]
+    assert drawn[0][1]["dynaq_plus"].shape == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"at": [30, 0]}, "`at` must be ascending"),
-        ({"only_first": {"dynaq_pus": 2}}, "`learners` must be 'cosine' or names of `define`"),
-        ({"learners": ["dynaq_pus"]}, "`learners` must be 'cosine' or names of `define`"),
+        ({"only_first": {"dynaq_pus": 2}}, "`only_first`: 'dynaq_pus' is not in `define`: did you mean 'dynaq_plus'"),
+        ({"only_first": {"dynaq_plus": 0}}, "`only_first.dynaq_plus` must be 1 or more or null, got 0"),
+        ({"learners": ["dynaqplus"]}, "`learners`: 'dynaqplus' is not in `define`: did you mean 'dynaq_plus'"),
+        ({"learners": []}, r"`learners` must name at least one, such as learners=\[dynaq_plus\], got none"),
+        ({"draw": ["xx"]}, "`draw`: 'xx' is not in `define`: there are cosine, dynaq_plus"),
+        ({"oracles": ["bst"]}, "`oracles`: 'bst' is not in the exact policies: did you mean 'best'"),
+        ({"one_by_one": 5}, r"`one_by_one` must be entries with values, one_by_one=\{ENTRY: VALUE\}, got 5"),
+        ({"one_by_one": {"gamma": 0}}, r"`one_by_one.gamma` must be a list .* \+one_by_one.gamma=\[0\], got 0"),
+        ({"one_by_one": {"gamma": []}}, r"`one_by_one.gamma` must be a list of one value or more"),
+        ({"one_by_one": {"gamma": [0, 0.0]}}, "`one_by_one.gamma` must name each once, got 0.0 twice"),
+        ({"define": {"mine": 5}}, r"`define.mine` must be \{_target_: package.Class, ...\}, got 5"),
+        ({"define": {"mine": {"_target_": "lab.Mine", "shows": "pair"}}}, "`define.mine.shows`: .* mean 'pairs'"),
+        (
+            {"learners": ["ppo"], "define": {"ppo": {"_target_": "stable_baselines3.PPO", "gamma": 2}}},
+            r"`define.ppo.gamma` must be a number in \[0, 1\], got 2",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(given, message):
     with pytest.raises(RunError, match=message):
         plan_of({**OPTIONS, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"one_by_one": {"planning_step": [0]}}, "'dynaq_plus, planning_step 0' cannot be made: .* 'planning_steps'"),
+        ({"define": {"dynaq_plus": {"_target_": "dynaq_algo.DynaQ.pls"}}}, "there is no dynaq_algo.DynaQ.pls to be"),
+        ({"define": {"dynaq_plus": {"_target_": "dynaq_algo.DynaQ.plus", "gamma": 3}}}, "`gamma` must be in"),
+        (
+            {"define": {"dynaq_plus": {"_target_": "dynaq_algo.LinearBandit", "alpa": 3}}},
+            "unexpected keyword argument 'alpa': did you mean 'alpha'",
+        ),
+        ({"n_applicants": 5_000}, "`n_applicants` must be null or in"),
+    ],
+)
+def test_a_learner_that_cannot_be_made_ends_the_study_before_its_first_run(given, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(careers, "_done", lambda asked: pytest.fail("a run began"))
+    with pytest.raises(RunError, match=message):
+        run_plan(plan_of({**OPTIONS, **given}), tmp_path, 1)
+
+
+def test_what_is_wrong_with_a_study_is_told_without_torch():
+    wrong = "import sys; from experiments.studies.career_plan import plan_of; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", wrong], check=True)

@@ -16,12 +16,13 @@ from commands import run_command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError
 from stable_baselines3.common.utils import FloatSchedule
 
 import experiments
 from experiments import make_vectors
 from experiments.llm import demo, weights
-from experiments.runs.arguments import add_own_arguments, as_typed, flags_first, written
+from experiments.runs.arguments import add_own_arguments, as_typed, flags_first, refuse_words, written
 from experiments.runs.build import build
 from experiments.runs.command import _filled, _told, in_one_line
 from experiments.runs.folders import RunError
@@ -173,6 +174,11 @@ def test_arguments_are_added_for_classes_that_the_command_line_names_alone():
             "+evaluation.also.mine=... adds one.",
         ),
         ("algo=dynak", "there is no algo=dynak. Did you mean algo=dynaq? There are cosine, custom, dqn, "),
+        ("algo=DQN", "there is no algo=DQN. Did you mean algo=dqn?"),
+        (
+            "seed=0,1",
+            "`seed` has several values: a list is written 'seed=[0,1]', in quotation marks; -m makes a sweep.",
+        ),
         ("env.pair_features=[a=b]", "'env.pair_features=[a=b]' cannot be read: "),
         ("+seed=3", "Could not append to config. An item is already at 'seed'. Either remove + prefix: 'seed=3'"),
     ],
@@ -209,6 +215,25 @@ def test_what_cannot_be_made_is_told_in_one_line(config, overrides, said):
         ("train", "env.split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
         ("report", "run=runs", "Did you mean runs?"),
         ("make_dataset", "n_pairs=abc", "`n_pairs` must be 0 or more, got 'abc'."),
+        ("train", "seed=null", "`seed` must be 0 or more, got null."),
+        ("report", "runs=", "`runs` must not be empty text: give a value, or leave runs= out."),
+        ("evaluate", "run=", "`run` must not be empty text"),
+        ("evaluate", "run=['']", "`run` must not be empty text"),
+        ("look", "path=", "`path` must not be empty text"),
+        ("look", "jobs.csv", "'jobs.csv': an argument has a name and a value, path=jobs.csv; --help lists the names."),
+        ("report", "my runs", "a name and a value, 'runs=\"my runs\"'; --help"),
+        ("train", "dqn", "'dqn': an argument has a name and a value, entry=value; --help"),
+        ("rank", "split=tset", "`split` must be one of ('train', 'test', 'all'), got 'tset'. Did you mean test?"),
+        ("rank", "agent=cosin", "one of ('cosine',) or null (the run's own agent), got 'cosin'. Did you mean cosine?"),
+        ("off_policy", "ids=keys", "`ids` must be one of ('key', 'row'), got 'keys'. Did you mean key?"),
+        ("off_policy", "methods=[ipss]", "got 'ipss'. Did you mean ips?"),  # as the next four: before the missing log
+        ("off_policy", "epsilon=2", "`epsilon` must be in [0, 1], got 2."),
+        ("off_policy", "level=95", "`level` must be in (0, 1), such as 0.95, got 95."),
+        ("off_policy", "clip=x", "`clip` must be above 0 or None, got 'x'."),
+        ("off_policy", "on_bad=skipp", "Did you mean skip?"),
+        ("benchmark", "groups=[learnin]", "learning"),
+        ("app", "sessions=abc", "`sessions` must be 0 or more, got 'abc'."),
+        ("app", "host=256.256.256.256", "`host` must be a name or an address of this machine, such as 127.0.0.1"),
     ],
 )
 def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
@@ -237,6 +262,12 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
          "`a` must be one of ('train', 'test'), got 'tset'. Did you mean test?"),
         (ValueError("`a` must be one of ('train', 'test'), got 'zzz'."),
          "`a` must be one of ('train', 'test'), got 'zzz'."),
+        (ValueError("`a` must be of ['train', 'test'], got ['tset']."),
+         "`a` must be of ['train', 'test'], got ['tset']. Did you mean test?"),
+        (ValueError("`a` must be 'x' or names of `b`, ['train', 'test'], got 'tset'."),
+         "`a` must be 'x' or names of `b`, ['train', 'test'], got 'tset'. Did you mean test?"),
+        (InterpolationResolutionError("unsupported operand\n    full_key: a.b"),
+         "`None` cannot be computed from other entries: unsupported operand."),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"),
          "runs/x: No space left on device. Make room; the same command then goes on."),
         (OSError(errno.EROFS, "Read-only file system", b"/a"),
@@ -287,6 +318,20 @@ def test_what_stable_baselines3_asserts_of_an_argument_is_told_in_one_line():
 
     with pytest.raises(AssertionError, match="a bug"):
         _told(own, [], in_debug=False, task=own)
+
+
+def test_what_a_command_has_put_into_words_gets_a_suggestion_and_is_one_line():
+    def command():
+        raise SystemExit("error: `a` must be one of\n('train', 'test'), got 'tset'.") from ValueError()
+
+    with pytest.raises(SystemExit, match=r"^error: `a` must be one of \('train', 'test'\), .* Did you mean test\?$"):
+        _told(command, [], in_debug=False, task=command)
+
+
+def test_a_word_behind_a_flag_is_no_argument_without_a_name():
+    refuse_words(["--cfg", "job", "-m", "a=b", "~c"], ROOT / "conf" / "train.yaml")
+    with pytest.raises(SystemExit, match="'job'"):
+        refuse_words(["-m", "job"], ROOT / "conf" / "train.yaml")
 
 
 def test_debug_shows_an_error_of_which_the_command_has_made_a_line():

@@ -106,6 +106,23 @@ def test_a_reader_that_has_left_is_no_error(tmp_path, words, unbuffered):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [[], ["llm.cache", "--help"], ["llm.cache", "path=answers.sqlite"]], ids=" ".join)
+def test_an_output_that_is_full_is_told_in_one_line(tmp_path, words):
+    open_cache(tmp_path / "answers.sqlite").close()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device. Write it to another place.\n"
+
+
 def test_the_list_imports_none_of_the_commands():
     code = (
         "import sys; from experiments.__main__ import main; main([]); assert not {'torch', 'hydra'} & set(sys.modules)"

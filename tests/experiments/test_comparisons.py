@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.pages import plots
 from experiments.pages.data import ReportData
-from experiments.pages.page import _differences, write_report
+from experiments.pages.page import _breakable, _differences, write_report
 from experiments.pages.section import Table
 from experiments.pages.sections.planning import _without_planning
 from experiments.pages.verdicts import against, against_cosine, difference_of, headline_of
@@ -41,8 +42,9 @@ def of(scores, cosine=0.4):
         ([0.6, 0.61, 0.59], "above by 0.200 (+0.175 to +0.225)"),
         ([0.2, 0.21, 0.19], "below by 0.200 (-0.225 to -0.175)"),
         ([0.6, 0.4], "not told apart by 2 seeds (-1.171 to +1.371)"),
-        ([0.9], "not told by one seed (+0.500)"),
+        ([0.9], "not told apart by one seed (+0.500)"),
         ([0.4, 0.4], "equal"),
+        ([0.4001], "equal in one seed"),
         ([None], "no seed in common"),
     ],
 )
@@ -137,6 +139,60 @@ def test_one_seed_tells_nothing(copies):
     assert "plain" not in words
 
 
+def test_a_tie_is_called_a_tie(copies):
+    copies("first", 0, -0.005)
+    copies("second", 0, -0.0052)
+
+    words, _ = headline(copies("third", 0, -0.2))
+
+    assert words.startswith("2 agents tie for the highest mean (first; second): each scores -0.01 on held-out")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_unlike_numbers_of_interactions_are_told(copies, tmp_path):
+    copies("long", 0, 0.6)
+    folder = copies("short", 0, 0.5)
+    assert "unlike numbers" not in headline(folder)[0]
+    summary = read_run(folder / "short-0-2026").summary | {"interactions": 7}
+    write_json(folder / "short-0-2026" / "summary.json", summary, RUN_FORMAT)
+
+    page = write_report(find_runs(folder, "runs"), tmp_path / "report").read_text()
+
+    assert "The agents learned from unlike numbers of interactions: 7 and 30." in page
+    assert re.search(r'data-label="interactions">7</td>', page)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_table_of_one_seed_says_so_and_names_no_deviation(copies, tmp_path):
+    runs = find_runs(copies("one", 0, 0.6), "runs")
+
+    page = write_report(runs, tmp_path / "report").read_text()
+
+    assert "One seed each." in page and "±" not in page and "standard deviation" not in page
+
+
+def test_a_line_of_a_cell_ends_within_a_name_and_not_within_a_number():
+    parts = str(_breakable("algo.buffer_size=1,000, total_timesteps=20 <b> ± 0.5")).split("<wbr>")
+
+    assert parts == ["algo.", "buffer_", "size=", "1,000, total_", "timesteps=", "20 &lt;b&gt; ±\u00a00.5"]
+
+
+def test_no_colour_of_a_reference_is_near_that_of_an_agent():
+    def lab(colour):
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+        x, y, z = np.cbrt(matrix @ linear / [0.9505, 1, 1.089])
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    near = {
+        (who, colour): np.linalg.norm(lab(own) - lab(colour))
+        for who, own in plots.REFERENCE_COLOURS.items()
+        for colour in plots._COLOURS
+    }
+    assert min(near.values()) > 35, min(near, key=near.get)
+
+
 @pytest.mark.usefixtures("unpainted")
 def test_runs_of_unlike_pairs_have_tables_figures_and_verdicts_of_their_own(copies, tmp_path):
     for seed in (0, 1):
@@ -206,6 +262,21 @@ def test_an_axis_is_that_of_the_curves_and_the_cosine_and_the_oracle_is_a_number
     assert 0.29 < drawn["limits"][0] < 0.30 and 0.35 < drawn["limits"][1] < 0.36
     assert drawn["words"] == ["random 0.00 ↓", "cosine 0.35", "oracle 1.00 ↑"]
     assert drawn["n_lines"] == 2  # the agent and the cosine
+
+
+def test_numbers_of_interactions_are_whole_and_each_stands_once(tmp_path, monkeypatch):
+    said = []
+
+    def saved(figure, *_):
+        figure.canvas.draw()
+        said.extend(label.get_text() for label in figure.axes[0].get_xticklabels())
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_saved", saved)
+
+    plots.curves(tmp_path, "n", "t", "c", {"a": [pd.DataFrame({"x": [20], "y": [0.3]})]}, "x", "y", y_label="y")
+
+    assert "20" in said and len(set(said)) == len(said)
 
 
 def test_an_axis_of_powers_says_numbers_and_no_formulas(tmp_path, monkeypatch):

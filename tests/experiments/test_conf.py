@@ -53,6 +53,11 @@ def test_every_preset_of_the_benchmark_composes(preset):
         OmegaConf.to_container(compose("benchmark", [f"preset={preset}"]), resolve=True)
 
 
+@pytest.mark.parametrize("path", ["app.yaml", "frame.yaml", "indexes.yaml", "benchmark/benchmark.yaml"])
+def test_a_command_that_takes_long_can_show_its_progress(path):
+    assert "\nprogress_bar: null # null: a bar on a terminal" in (CONF / path).read_text()
+
+
 def test_algo_dynaq_is_the_note_to_the_letter(config):
     algo = OmegaConf.to_container(config("train").algo, resolve=True)
 

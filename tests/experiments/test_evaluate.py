@@ -61,6 +61,22 @@ def test_unfinished_runs_are_counted(tmp_path):
     assert unfinished_runs([tmp_path / "a", str(tmp_path / "b")], 2) == ""
 
 
+def test_hidden_folders_are_not_searched_for_runs(tmp_path):
+    for name in (".venv/a", ".hydra", "run"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+        (tmp_path / name / "summary.json").touch()
+    (tmp_path / "run" / "summary.json").unlink()
+
+    with pytest.raises(RunError, match=r"no summary\.json in it or below"):
+        find_runs(tmp_path / "run", "runs")
+    (tmp_path / ".hydra" / "summary.json").unlink()
+    with pytest.raises(RunError, match=r"no summary\.json in it or below"):
+        find_runs(tmp_path, "runs")
+    with pytest.raises(RunError, match=r"\.venv/a/summary\.json"):  # which is asked for by its name
+        find_runs(tmp_path / ".venv", "runs")
+
+
 def test_runs_that_differ_by_seeds_alone_are_one_group(run, tmp_path):
     for number, overrides in enumerate((("seed=0",), ("seed=1", "simulator.seed=1"), ("seed=0", "env.resample=step"))):
         run("algo=random", *overrides, folder=f"{number}")

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from experiments.runs.folders import RunError, find_runs
 from experiments.runs.numbers import require_common, require_list, require_whole
-from experiments.studies.careers import plan_of
+from experiments.studies.career_plan import plan_of
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,12 @@ from experiments.studies.careers import plan_of
         ({"sizes": []}, "`sizes` must name at least one, got none"),
         ({"learners": "linucb"}, r"`learners` must be a list, such as learners=\[linucb\], got 'linucb'"),
         ({"starts": []}, "`starts` must name at least one, got none"),
+        ({"seeds": []}, "`seeds` must name at least one, got none"),
+        ({"seeds": None}, r"`seeds` must be a list of whole numbers, such as seeds=\[1,2\], got None"),
+        ({"seeds": [4, 0, 4]}, "`seeds` must name each once, got 4 twice"),
+        ({"learners": ["linucb", "linucb"]}, "`learners` must name each once, got 'linucb' twice"),
+        ({"draw": "linucb"}, r"`draw` must be a list, such as draw=\[linucb\], got 'linucb'"),
+        ({"size": "quik", "sizes": {"quick": {}}}, "`size`: 'quik' is not in `sizes`: did you mean 'quick'"),
         ({"port": 99_999}, "`port` must be at most 65,535, got 99,999"),
         ({"n_pairs": "x"}, "`n_pairs` must be 0 or more, got 'x'"),
     ],
@@ -39,10 +45,25 @@ def test_an_entry_that_many_commands_have_is_named_before_anything_is_done(entri
 
 
 def test_entries_that_are_null_missing_or_of_another_kind_are_left_to_the_command():
-    require_common(OmegaConf.create({"seed": None, "threads": "???", "interactions": 400.0, "sizes": {"quick": {}}}))
+    require_common(OmegaConf.create({"n_pairs": None, "threads": "???", "interactions": 400.0, "sizes": {"quick": {}}}))
     require_common(OmegaConf.create({"n_pairs": [500, 1_500], "learners": [], "oracles": []}))
     require_list("n_pairs", [2, 500], 2)
     require_whole("checkpoint_interval", None, 1, 10, optional=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"seed": None}, "`seed` must be 0 or more, got null"),
+        ({"run": ""}, "`run` must not be empty text"),
+        ({"runs": ["a", ""]}, "`runs` must not be empty text"),
+        ({"ids": "keys"}, "`ids` must be one of"),
+        ({"steps": "x"}, "`steps` must be 1 or more, got 'x'"),
+    ],
+)
+def test_what_means_nothing_in_any_command_is_refused(entry, said):
+    with pytest.raises(RunError, match=said):
+        require_common(OmegaConf.create(entry))
 
 
 @pytest.mark.parametrize("runs", [3, [1, 2], [None]])

@@ -152,7 +152,7 @@ def test_what_cannot_rank_is_refused(run, tmp_path):
         ranking_of_run(tmp_path / "runs" / "dqn", trust=True)
     with pytest.raises(RunError, match=r"holds 2 runs; say which: .*dqn, .*random"):
         ranking_of_run(tmp_path / "runs")
-    with pytest.raises(RunError, match=r"`agent` must be null \(the run's own agent\) or cosine, got 'kosine'"):
+    with pytest.raises(RunError, match=r"`agent` must be one of \('cosine',\) or null .*, got 'kosine'"):
         ranking_of_run(None, agent="kosine")
 
 

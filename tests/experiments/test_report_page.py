@@ -31,6 +31,24 @@ SORT = """
 """
 
 
+BROKEN = """
+  const words = page.createTreeWalker(page.querySelector("main"), NodeFilter.SHOW_TEXT, null);
+  found.broken = [];
+  found.numbers = 0;
+  for (let node = words.nextNode(); node; node = words.nextNode()) {
+    if (node.parentElement.closest("pre, code, details") || !node.parentElement.closest("table")) continue;
+    for (const number of node.data.matchAll(/\\d+/g)) {
+      const range = page.createRange();
+      range.setStart(node, number.index);
+      range.setEnd(node, number.index + number[0].length);
+      const lines = new Set([...range.getClientRects()].map(box => Math.round(box.top)));
+      if (lines.size) found.numbers++;
+      if (lines.size > 1) found.broken.push(node.data.slice(0, 60));
+    }
+  }
+"""
+
+
 @pytest.fixture(scope="module")
 def page(small, tmp_path_factory):
     """A page of ten agents, most of them of two seeds, with two comparisons."""
@@ -43,7 +61,7 @@ def page(small, tmp_path_factory):
             copy = shutil.copytree(folder / "feedback", folder / f"{number}-{seed}")
             config = yaml.safe_load((copy / "config.yaml").read_text())
             summary = read_run(copy).summary
-            config |= {"name": f"agent {number}, which has a longer name", "seed": seed}
+            config |= {"name": f"algo.buffer_size={number}00, total_timesteps=20", "seed": seed}
             summary["seed"] = seed
             summary["held_out"]["score"] += 0.01 * number * seed
             if number == 8:
@@ -64,6 +82,12 @@ def test_nothing_overflows_everybody_can_use_it_and_the_console_is_silent(page, 
     assert found["violations"] == [] and found["passes"] > 20
     assert found["dark"] is dark and (found["ground"] == "rgb(255, 255, 255)") is not dark
     assert found["errors"] == console == []
+
+
+def test_no_number_is_broken_on_a_phone(page, tmp_path):
+    found, _ = seen(page, 390, tmp_path, BROKEN)
+
+    assert found["numbers"] > 20 and found["broken"] == []
 
 
 def test_a_click_on_a_heading_sorts_its_table(page, tmp_path):

@@ -12,6 +12,7 @@ from dynaq_algo import WorldModel
 from dynaq_algo.gaussian_process import DEFAULT_SCALES
 from experiments.runs.build import build
 from experiments.runs.folders import RunError
+from experiments.runs.numbers import require_known
 from experiments.studies.runs import (
     CONF,
     Learner,
@@ -20,7 +21,6 @@ from experiments.studies.runs import (
     known_learners,
     known_settings,
     read_learner,
-    require_known,
 )
 
 PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
@@ -40,7 +40,6 @@ def run_of(tmp_path, learner, setting="vectors", *more):
 def test_every_learner_is_a_run_that_can_be_composed_misled_too(conf, tmp_path, name):
     learner = read_learner(name)
 
-    assert learner.label
     assert run_of(tmp_path, learner).setup.seed == 7
     misled = run_of(tmp_path, learner, "misled")
     assert misled.overrides[-1 - len(learner.misled) : -1] == learner.misled
@@ -143,7 +142,7 @@ def test_a_setting_whose_market_lies_elsewhere_needs_a_path(conf, tmp_path):
 
 def test_overrides_that_do_not_compose_are_told_in_one_line(conf, tmp_path):
     with pytest.raises(RunError, match="no_such_option") as caught:
-        run_of(tmp_path, Learner("wrong", ("algo=linucb", "algo.no_such_option=1"), "wrong"))
+        run_of(tmp_path, Learner("wrong", ("algo=linucb", "algo.no_such_option=1")))
     assert "\n" not in str(caught.value)
 
 

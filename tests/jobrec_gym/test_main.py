@@ -1,6 +1,9 @@
+import errno
+import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +12,8 @@ import pytest
 from jobrec_gym import load_market, recommend
 from jobrec_gym.__main__ import extras_found, main, requirements_by_extra, summary
 from jobrec_gym.extras import install_command, what_works
+from jobrec_gym.market import MarketError
+from jobrec_gym.terminal import best_match, output_may_fail
 
 REQUIRES = [
     "gymnasium<2,>=1.1.1",
@@ -118,7 +123,20 @@ def test_the_command_recommends_from_files_without_any_extra(two_files, capsys):
         ("recommend -n 0", "`n` must be a whole number of at least 1, got 0"),
         ("recommend --market defalt", 'did you mean "default"?'),
         ("recommend --encoder hashing", "--encoder is for a file of jobs, and the market 'default' is no file"),
-        ("look nowhere.csv", "nowhere.csv"),
+        ("look nowhere.csv", "nowhere.csv does not exist"),
+        ("look defalt", "defalt does not exist (looked in "),
+        ("look defalt", "Did you mean 'default'?"),
+        ("look cvs:nowhere.csv", "Did you mean 'csv:nowhere.csv'?"),
+        ("look LICENSE", "or be named with what it is, e.g. 'csv:LICENSE'."),
+        ("recommend 99999", "`applicant` must be a row in [0, 1000), got 99999"),
+        ("recommend --market nowhere.csv", "nowhere.csv does not exist"),
+        ("recommend --market=", "`--market` must not be empty"),
+        ("infos", "there is no command 'infos'. Did you mean info?"),
+        ("xyz", "there is no command 'xyz'. There are"),
+        ("recommend --markt x", "there is no option '--markt'. Did you mean --market?"),
+        ("recommend A0000005 A0000006", "'A0000006' is one argument too many"),
+        ("recommend -n x", "argument -n: invalid int value: 'x'"),
+        ("look", "path must be given, usage: jobrec look [-h] path [applicants]"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(words, told):
@@ -126,3 +144,69 @@ def test_the_command_says_in_one_line_what_is_wrong(words, told):
         main(words.split())
     assert told in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_a_number_is_a_row_if_it_is_no_key(two_files, tmp_path, capsys):
+    main(["recommend", "5", "-n", "1"])
+    assert capsys.readouterr().out.startswith("A0000005  ")
+    (tmp_path / "people.csv").write_text("key,hard\n1,baking\n0,welding\n")
+    for typed, best in (("0", "j2"), ("1", "j1")):
+        main(["recommend", typed, "--market", "jobs.csv", "--applicants", "people.csv", "--encoder", "hashing"])
+        assert best in capsys.readouterr().out.splitlines()[3], "a key wins"
+
+
+def test_a_market_of_the_package_is_looked_at_by_its_name(capsys):
+    main(["look", "default"])
+    assert capsys.readouterr().out.rstrip().endswith('load_market("default")')
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(SystemExit, match="^error: the path is empty"):
+        main(["look", ""])
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"jobrec-gym {metadata.version('jobrec-gym')}"
+
+
+@pytest.mark.parametrize("words", [["info"], ["--help"], ["recommend"]], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_has_left_is_no_error(words, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobrec_gym", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0 if words == ["--help"] and unbuffered else 1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "jobrec_gym"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device. Write it to another place.\n"
+
+
+def test_another_file_that_is_full_is_not_taken_for_the_output(capfd):
+    with pytest.raises(OSError, match="No space left"), output_may_fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_misspelt_name_is_recognised_in_any_case():
+    assert best_match("DQN", ["dynaq", "dqn"]) == "dqn"
+    assert best_match("dqn", ["DQN", "Dqn"]) == "DQN"
+    assert best_match("zzz", ["dqn"]) is None
+
+
+def test_a_missing_file_of_jobs_is_named_before_anything_else():
+    with pytest.raises(MarketError, match=r"nowhere\.csv does not exist"):
+        load_market("csv:nowhere.csv")

@@ -389,6 +389,7 @@ def test_an_agents_values_are_drawn_from_the_pairs_of_the_decision():
             {"pair_features": "seniority"},
             r"must be a sequence of names, e.g. \['seniority'\], or \"all\", got 'seniority'",
         ),
+        ({"pair_features": "al"}, r"e.g. \['hard_coverage'\], or \"all\", got 'al'. Did you mean \"all\"\?$"),
         ({"pair_features": None}, "must be a sequence of names, .*got None"),
         ({"pair_features": ["seniority", "seniority"]}, "must name each feature once"),
         ({"pair_features": "all", "pair_noise": -0.1}, "`pair_noise` must be a finite number of at least 0, got -0.1"),

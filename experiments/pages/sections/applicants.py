@@ -8,7 +8,7 @@ from typing import Any
 from experiments.pages.data import REFERENCES, ReportData, outcomes_of
 from experiments.pages.plots import families
 from experiments.pages.section import Content, Section, Table
-from experiments.runs.tables import Spread, format_number, mean_and_spread
+from experiments.runs.tables import Spread, about_spread, format_number, mean_and_spread
 from jobrec_gym.shown_text import as_text
 
 __all__ = ["SECTION"]
@@ -33,21 +33,17 @@ def _draw(data: ReportData, by_agent: Mapping[str, Sequence[Mapping[str, Any]]])
                 n_words=3,
             )
         )
-    tables.append(
-        Table(
-            ["family", "pairs", *by_agent, *REFERENCES],
-            [
-                [
-                    as_text(family),
-                    f"{sizes[family]:,}",
-                    *(format_number(rewards[label][family]) for label in by_agent),
-                    *(format_number(references[who]["by_family"][family]["mean_reward"]) for who in REFERENCES),
-                ]
-                for family in names
-            ],
-            "Mean expected reward of the greedy choice. For agents: mean over seeds ± one standard deviation.",
-        )
-    )
+    rows = [
+        [
+            as_text(family),
+            f"{sizes[family]:,}",
+            *(format_number(rewards[label][family]) for label in by_agent),
+            *(format_number(references[who]["by_family"][family]["mean_reward"]) for who in REFERENCES),
+        ]
+        for family in names
+    ]
+    note = f"Mean expected reward of the greedy choice. Agents: {about_spread(rows)[0].lower()}{about_spread(rows)[1:]}"
+    tables.append(Table(["family", "pairs", *by_agent, *REFERENCES], rows, note))
     figure = families(
         data.folder,
         "families",

@@ -7,10 +7,10 @@ from typing import Any
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Section, Table
-from experiments.pages.verdicts import against, against_cosine
+from experiments.pages.verdicts import against, against_cosine, budgets_of
 from experiments.pages.wording import truth_in_a_word
 from experiments.runs.folders import Run
-from experiments.runs.tables import Spread, columns_of, format_number, held_out_table, mean_and_spread
+from experiments.runs.tables import Spread, about_spread, columns_of, format_number, held_out_table, mean_and_spread
 
 __all__ = ["SECTION", "scores_by_seed", "truths_table"]
 
@@ -74,11 +74,14 @@ def _known(data: ReportData) -> dict[str, str]:
 def _draw(data: ReportData, known: dict[str, str]) -> Content:
     header, rows = held_out_table({**data.held_out, **data.references}, known)
     shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
+    header, rows = ["agent", *(header[column] for column in shown[1:])], [[row[at] for at in shown] for row in rows]
+    if len(budgets_of(data)) > 1:
+        header, rows = _with_budgets(data, header, rows)
     tables = [
         Table(
-            ["agent", *(header[column] for column in shown[1:])],
-            [[row[column] for column in shown] for row in rows],
-            "Mean over seeds ± one standard deviation."
+            header,
+            rows,
+            about_spread(rows[: len(data.groups)])
             + (
                 " The return is discounted at each agent's own gamma, so only returns of equal gamma can be compared."
                 if _RETURN in known and data.references["oracle"].get(_RETURN) is None
@@ -112,6 +115,19 @@ def _draw(data: ReportData, known: dict[str, str]) -> Content:
         else "three choices that learn nothing: a random choice, the job of highest cosine, and the oracle."
     )
     return Content(f"The greedy agents after training, beside {beside}", tables)
+
+
+def _with_budgets(data: ReportData, header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table with a column of the numbers of interactions that each agent learned from."""
+    budgets = [
+        ", ".join(f"{number:,}" for number in sorted({int(run.summary["interactions"]) for run in members}))
+        for members in data.groups.values()
+    ]
+    budgets += ["-"] * (len(rows) - len(budgets))
+    return (
+        [header[0], "interactions", *header[1:]],
+        [[row[0], budget, *row[1:]] for row, budget in zip(rows, budgets, strict=True)],
+    )
 
 
 def _differences(data: ReportData) -> list[Table]:

@@ -248,8 +248,11 @@ def test_a_file_needs_no_scheme_where_its_ending_says_what_it_is(load, tmp_path,
     assert plain.fingerprint() == market.fingerprint()
     assert pickle.loads(pickle.dumps(plain)) is plain
     (tmp_path / "jobs.txt").write_text("key,hard\na,SQL\n")
-    with pytest.raises(MarketError, match=r"jobs\.txt must end in \.csv.*e\.g\. 'csv:.*jobs\.txt'; .* look "):
+    with pytest.raises(MarketError, match=r"jobs\.txt must end in \.csv.*e\.g\. 'csv:.*jobs\.txt'\.$"):
         load_market("jobs.txt")
+    (tmp_path / "jobs.html").write_text("<p>")
+    with pytest.raises(MarketError, match=r"'csv:.*jobs\.html'; `jobrec look .*jobs\.html` tells what it is\.$"):
+        load_market("jobs.html")
 
 
 def test_a_key_is_found_however_its_accents_are_typed(load):

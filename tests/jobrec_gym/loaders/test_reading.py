@@ -473,7 +473,11 @@ def test_a_file_is_what_its_scheme_or_ending_says(source, kind):
     assert kind_of(source)[0] == kind_of(source, "parquet")[0] == kind
 
 
-def test_a_file_that_says_not_what_it_is_is_asked_for_or_is_like_another():
+def test_a_file_that_says_not_what_it_is_is_asked_for_or_is_like_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MarketError, match=r"a\.dat does not exist"):
+        kind_of("a.dat")
+    (tmp_path / "a.dat").touch()
     with pytest.raises(
         MarketError, match=r"a\.dat must end in \.csv, .*or be named with what it is, e\.g\. 'csv:a\.dat'"
     ):

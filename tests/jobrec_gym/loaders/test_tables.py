@@ -163,6 +163,7 @@ def test_jsonl_and_parquet_take_real_lists(tmp_path):
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "jobs.parquet").touch()
     with pytest.raises(ImportError, match=r'pip install -e ".+\[data\]"'):
         load_parquet(tmp_path / "jobs.parquet", n_applicants=3)
 

@@ -1,0 +1,127 @@
+"""What command lines share: errors of one line with a suggestion, and an output that may end or be full."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import re
+import select
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+__all__ = ["LineParser", "best_match", "output_may_fail"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def best_match(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a misspelt one, without regard to case; ``None`` if no name is like it.
+
+    Example:
+        >>> best_match("DQN", ["dqn", "dynaq"])
+        'dqn'
+    """
+    folded = {one.casefold(): one for one in reversed(list(known))}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
+    return folded[near[0]] if near else None
+
+
+class LineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with an argument, and suggests what may have been meant."""
+
+    def __init__(self, *arguments: Any, **kwargs: Any):
+        self._known: list[str] = []
+        super().__init__(*arguments, **kwargs)
+
+    def add_argument(self, *arguments: Any, **kwargs: Any) -> argparse.Action:
+        """As of :class:`argparse.ArgumentParser`; the names of options are noted for suggestions."""
+        action = super().add_argument(*arguments, **kwargs)
+        self._known += action.option_strings
+        return action
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with one line about a wrong argument.
+
+        Raises:
+            SystemExit: Always.
+        """
+        wrong = re.search(r"^argument (.+): invalid choice: '(.*)' \(choose from (.+)\)", message)
+        lacking = re.search(r"^the following arguments are required: (.+)$", message)
+        if wrong:
+            known = re.findall(r"[^\s,']+", wrong[3])
+            self._end(f"there is no {wrong[1].lower()} {wrong[2]!r:.80}", wrong[2], known, f"There are {wrong[3]}.")
+        elif lacking:
+            usage = " ".join(self.format_usage().split())
+            self._end(f"{lacking[1]} must be given, {usage}")
+        self._end(message)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As of :class:`argparse.ArgumentParser`, but an unknown argument is refused, with a suggestion.
+
+        The parser of a command reads its arguments by this method too, so the suggestion is an option of that command.
+        """
+        given, others = super().parse_known_args(args, namespace)
+        if others:
+            flag = others[0].partition("=")[0]
+            if flag.startswith("-"):
+                self._end(f"there is no option {flag!r:.80}", flag, self._known)
+            self._end(f"{others[0]!r:.80} is one argument too many")
+        return given, others
+
+    def _end(self, what: str, name: str = "", known: Sequence[str] = (), otherwise: str = "") -> NoReturn:
+        near = best_match(name, known)
+        hint = f"Did you mean {near}?" if near else otherwise
+        parts = [f"error: {what.rstrip('.')}.", hint, f"`{self.prog} --help` says what can be given."]
+        raise SystemExit(" ".join(filter(None, parts)))
+
+
+@contextmanager
+def output_may_fail() -> Iterator[None]:
+    """Ends the program quietly if the reader of its output has ended (``... | head``), and in one line if it is full.
+
+    Raises:
+        SystemExit: If the standard output cannot be written to.
+    """
+    try:
+        try:
+            yield
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        # Python flushes stdout once more when it ends: https://docs.python.org/3/library/signal.html
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(1) from None
+        raise SystemExit(f"error: the output cannot be written: {error.strerror}. Write it to another place.") from None
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # a shell's `>&-` closes it
+        sys.stdout.flush()
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether an error is one of the standard output, not of another pipe or file."""
+    if sys.stdout is None or error.filename is not None:
+        return False
+    if isinstance(error, BrokenPipeError):
+        printed_to = select.poll()
+        printed_to.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in printed_to.poll(0))
+    if error.errno not in _FULL or sys.stdout.isatty():
+        return False
+    try:
+        os.write(sys.stdout.fileno(), b"\n")  # an error does not name the output, but writing to it fails again
+    except OSError:
+        return True
+    return False
