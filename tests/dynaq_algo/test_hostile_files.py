@@ -321,9 +321,8 @@ def test_an_older_agent_is_refused_with_the_command_that_converts_it(tmp_path, c
     obs, _ = make_toy().reset(seed=3)
     np.testing.assert_array_equal(loaded.q_values(obs), model.q_values(obs))
     assert loaded.num_timesteps == 20
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="COMMAND must be given, usage"):
         main([])
-    assert "usage" in capsys.readouterr().err
     (tmp_path / "no.zip").write_bytes(b"no")
     with pytest.raises(SystemExit, match="error"):
         main(["convert", str(tmp_path / "no.zip"), str(tmp_path / "new.zip")])
