@@ -112,7 +112,7 @@ def plot_learning(scores: Mapping[str, pd.Series], caption: str, path: Path) -> 
             axes.plot(curve.index, curve, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
         axes.set_ylabel("score on held-out applicants")
         axes.set_xlabel("interactions")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         _frame(axes, "y")
         figure.supxlabel(fill(caption, _CAPTION), x=0.01, ha="left", fontsize=_SIZE - 1.5, color="#555555")
