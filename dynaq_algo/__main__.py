@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dynaq_algo.agent_file import DATA, convert_agent
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 
 __all__ = ["command_line", "main"]
 
@@ -22,7 +23,10 @@ _EXAMPLES = """example, for an agent that `model.save("old.zip")` wrote in an ea
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong with an argument, and suggests what may have been meant."""
+    """A parser that says in one line what is wrong with an argument, and suggests what may have been meant.
+
+    It is like the parser of the command `jobrec`, because this package works without jobrec_gym.
+    """
 
     def error(self, message: str) -> NoReturn:
         """End with one line about a wrong argument."""
@@ -30,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         lacking = re.search(r"^the following arguments are required: (.+)$", message)
         if wrong:
             known = re.findall(r"[^\s,']+", wrong[2])
-            message = f"there is no command {wrong[1]!r:.80}{best_match(wrong[1], known)} There is only {wrong[2]}."
+            message = f"there is no command {wrong[1]!r:.80}{suggestion(wrong[1], known)} There is only {wrong[2]}."
         elif lacking:
             message = f"{lacking[1]} must be given, {' '.join(self.format_usage().split())}"
         end = "" if message[-1] in ".?" else "."
@@ -40,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
         """Parse, and refuse what is unknown with a suggestion."""
         given, others = self.parse_known_args(args, namespace)
         if others:
-            near = best_match(others[0].partition("=")[0], ["--exclude", "--help"])
+            near = suggestion(others[0].partition("=")[0], ["--exclude", "--help"])
             self.error(f"{others[0]!r:.80} is unknown or one argument too many{near}")
         return given
 
@@ -74,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         convert_agent(_agent_at(given.old), given.new, given.exclude)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
+    if sys.stdout is None:  # a shell's `>&-` closes it
+        return
     try:
         sys.stdout.write(f"{given.new}: what {given.old} holds, as JSON and tensors\n")
         sys.stdout.flush()
@@ -90,10 +96,9 @@ def _agent_at(path: str) -> Path:
     found = next((place for place in (Path(path), Path(f"{path}.zip")) if place.is_file()), None)
     if found is None:
         raise ValueError(f"there is no file {path}: OLD is an agent that `model.save(path)` wrote.")
-    if zipfile.is_zipfile(found):
-        with zipfile.ZipFile(found) as archive:
-            if DATA in archive.namelist():
-                return found
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(found) as archive:
+        if DATA in archive.namelist():
+            return found
     raise ValueError(f"{found} holds no agent: OLD is a zip that `model.save(path)` wrote.")
 
 

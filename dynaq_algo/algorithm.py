@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from dynaq_algo.action_table import ActionTable, find_action_table
 from dynaq_algo.agent_attributes import check_attributes
 from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
-from dynaq_algo.arguments import best_match, check_collecting, refuse_unknown_arguments, require_whole
+from dynaq_algo.arguments import check_collecting, refuse_unknown_arguments, require_whole, suggestion
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
@@ -268,7 +268,7 @@ class CandidateAlgorithm(DQN):
         if policy_name not in self.policy_aliases:
             raise ValueError(
                 f"`policy` must be one of {sorted(self.policy_aliases)} or a subclass of CandidatePolicy, got "
-                f"{policy_name!r:.80}{best_match(policy_name, self.policy_aliases)}"
+                f"{policy_name!r:.80}{suggestion(policy_name, self.policy_aliases)}"
             )
         return self.policy_aliases[policy_name]
 

@@ -12,7 +12,6 @@ from typing import Any
 __all__ = [
     "BOOTSTRAPS",
     "PLANNING",
-    "best_match",
     "check_collecting",
     "check_learning",
     "is_whole",
@@ -22,6 +21,7 @@ __all__ = [
     "require_number",
     "require_sizes",
     "require_whole",
+    "suggestion",
 ]
 
 
@@ -35,7 +35,7 @@ MOST_DRAWN = 1 << 24
 """Most transitions of one draw; so many take a gigabyte or more."""
 
 
-def best_match(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a sentence: a suggestion for a misspelt name, or a full stop if no name is near."""
     matches = difflib.get_close_matches(str(name), list(known), n=1)
     return f": did you mean {matches[0]!r}?" if matches else "."
@@ -48,7 +48,7 @@ def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         ValueError: If it is not.
     """
     if value not in known:
-        raise ValueError(f"`{name}` must be one of {known}, got {value!r:.80}{best_match(value, known)}")
+        raise ValueError(f"`{name}` must be one of {known}, got {value!r:.80}{suggestion(value, known)}")
 
 
 def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -59,7 +59,7 @@ def refuse_unknown_arguments(whose: str, given: Iterable[str], known: Iterable[s
     """
     known = sorted(known)
     if unknown := [name for name in given if name not in known]:
-        raise TypeError(f"{whose} has no argument {unknown[0]!r:.80}{best_match(unknown[0], known)}")
+        raise TypeError(f"{whose} has no argument {unknown[0]!r:.80}{suggestion(unknown[0], known)}")
 
 
 def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[str]) -> None:

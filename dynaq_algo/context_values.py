@@ -86,7 +86,7 @@ class _KeptDecisions:
 
 
 class ContextValues:
-    """What each row of `progress`, m numbers, is worth. Rows count as one if no number differs by more than 1 / 10,000.
+    """What each row of `progress`, m numbers, is worth. Numbers count as one if they differ by some 1 / 10,000.
 
     At most 5,000 rows are told apart. Each further one counts as the nearest of these.
 
@@ -110,6 +110,7 @@ class ContextValues:
         self._place: dict[tuple[int, ...], int] = {}
         self._rows: list[tuple[int, ...]] = []
         self._columns: list[list[int]] = [[] for _ in self._low]  # the values of each column, ascending
+        self._full: np.ndarray | None = None  # all rows, once there is no room for more
         self._value = np.zeros(64)
         self._visits = np.zeros(64)
         self._imagined = np.zeros(64)
@@ -292,16 +293,34 @@ class ContextValues:
         return places
 
     def _found(self, row: tuple[int, ...]) -> int | None:
-        """The place of a row; None if it is not known."""
+        """The place of a row; None if it is not known. Once the table is full, that of the nearest row."""
         place = self._place.get(row)
-        return self._place.get(self._rounded(row)) if place is None else place
+        if place is None:
+            place = self._place.get(self._rounded(row))
+        if place is None and len(self._rows) >= _MOST_CONTEXTS:
+            place = self._nearest(row)
+        return place
+
+    def _nearest(self, row: tuple[int, ...]) -> int:
+        """The place of the row that is nearest to one for which there is no room."""
+        if self._full is None:
+            warnings.warn(
+                f"`progress` has more than {_MOST_CONTEXTS:,} different rows. This world model keeps one number for "
+                "each, so every further row counts as the nearest of these. To tell it which rows are alike, round "
+                "`progress` in an observation wrapper.",
+                stacklevel=2,
+            )
+            self._full = np.array(self._rows)
+        return int(np.abs(self._full - np.array(row)).sum(axis=1).argmin())
 
     def _rounded(self, row: tuple[int, ...]) -> tuple[int, ...]:
         """The row, with each number replaced by a known value of its column that counts as equal, if there is one."""
         rounded = []
         for value, known in zip(row, self._columns, strict=True):
-            at = bisect.bisect_left(known, value - SAME)
-            rounded.append(known[at] if at < len(known) and known[at] <= value + SAME else value)
+            at = bisect.bisect_left(known, value)
+            near = ((abs(other - value), other) for other in known[max(0, at - 1) : at + 1])
+            apart, nearest = min(near, default=(0, value))
+            rounded.append(nearest if apart <= SAME else value)
         return tuple(rounded)
 
     def _known(self, row: tuple[int, ...], beside: np.ndarray | None = None) -> int:
@@ -310,14 +329,6 @@ class ContextValues:
         if found is not None:
             return found
         place, row = len(self._rows), self._rounded(row)
-        if place >= _MOST_CONTEXTS:
-            warnings.warn(
-                f"`progress` has more than {_MOST_CONTEXTS:,} different rows. This world model keeps one number for "
-                "each, so every further row counts as the nearest of these. To tell it which rows are alike, round "
-                "`progress` in an observation wrapper.",
-                stacklevel=2,
-            )
-            return int(np.abs(np.array(self._rows) - np.array(row)).sum(axis=1).argmin())
         if place == len(self._value):
             self._value, self._visits, self._imagined = (
                 np.concatenate([values, np.zeros(place)]) for values in (self._value, self._visits, self._imagined)
@@ -336,6 +347,7 @@ class ContextValues:
         """The table, and the decisions that are kept."""
         n, width = len(self._rows), len(self._low)
         state: dict[str, Any] = {
+            "grid": th.tensor(GRID),
             "rows": th.tensor(self._rows, dtype=th.int64).reshape(n, width),
             "value": th.as_tensor(self._value[:n].copy()),
             "visits": th.as_tensor(self._visits[:n].copy()),
@@ -351,7 +363,16 @@ class ContextValues:
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what :meth:`get_state` gave."""
+        """Put back what :meth:`get_state` gave.
+
+        Raises:
+            ValueError: If the numbers are multiples of another fraction than :data:`~dynaq_algo.outcome_inputs.GRID`.
+        """
+        if int(state["grid"]) != GRID:
+            raise ValueError(
+                f"the table of values must have multiples of 1 / {GRID:,}, got 1 / {int(state['grid']):,}."
+            )
+        self._full = None
         self._rows = [tuple(row) for row in state["rows"].tolist()]
         self._place = {row: place for place, row in enumerate(self._rows)}
         self._columns = [sorted(set(column)) for column in zip(*self._rows, strict=True)] or [[] for _ in self._low]

@@ -10,7 +10,7 @@ import torch as th
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 from dynaq_algo.layout import CandidateLayout
 
 __all__ = [
@@ -354,7 +354,7 @@ def make_features(
         if features not in FEATURES:
             raise ValueError(
                 f"`features` must be one of {sorted(FEATURES)} or a subclass of PairFeatures, got {features!r:.80}"
-                f"{best_match(features, FEATURES)}"
+                f"{suggestion(features, FEATURES)}"
             )
         features = FEATURES[features]
     if not (isinstance(features, type) and issubclass(features, PairFeatures)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
@@ -206,7 +206,7 @@ class GaussianProcess(nn.Module):
         if unknown := sorted(set(scales or ()) - set(DEFAULT_SCALES)):
             raise ValueError(
                 f"`scales` must name parts of {tuple(DEFAULT_SCALES)}, got {unknown}"
-                f"{best_match(unknown[0], DEFAULT_SCALES)}"
+                f"{suggestion(unknown[0], DEFAULT_SCALES)}"
             )
         with_sources = {} if prior_sources is None else SCALES_WITH_SOURCES
         self.scales = {**DEFAULT_SCALES, **with_sources, **(scales or {})}

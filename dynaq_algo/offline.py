@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
 from dynaq_algo.networks import squared_error_step
@@ -282,7 +282,7 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
     if unknown := [key for key in dataset if key not in (*needed, *optional) and not str(key).startswith("info:")]:
         known = (*needed, *optional)
         raise ValueError(
-            f"`dataset` may have the entries {known}, got {unknown[0]!r:.80} too{best_match(unknown[0], known)} Leave "
+            f"`dataset` may have the entries {known}, got {unknown[0]!r:.80} too{suggestion(unknown[0], known)} Leave "
             "out what is not to be learned from, or begin its name with `info:`."
         )
     data = {key: np.asanyarray(dataset[key]) for key in needed}

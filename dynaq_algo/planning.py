@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 from dynaq_algo.replay import CandidateReplay, Transitions
 
 __all__ = [
@@ -148,7 +148,7 @@ def make_planning_source(source: str | PlanningSource) -> PlanningSource:
     if not isinstance(source, str) and callable(getattr(source, "sample", None)):
         return source
     if not isinstance(source, str) or source not in PLANNING_SOURCES:
-        guess = best_match(source, PLANNING_SOURCES) if isinstance(source, str) else "."
+        guess = suggestion(source, PLANNING_SOURCES) if isinstance(source, str) else "."
         raise ValueError(
             f"`planning_source` must be one of {sorted(PLANNING_SOURCES)} or an object with `sample`, got "
             f"{source!r:.80}{guess}"

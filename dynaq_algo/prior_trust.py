@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dynaq_algo.arguments import best_match
+from dynaq_algo.arguments import suggestion
 
 __all__ = ["BLOCKS", "DEFAULT_WEIGHT", "MOST_SOURCES", "FactorPrior", "SourceTrust", "source_weights", "sources_of"]
 
@@ -159,7 +159,7 @@ def source_weights(
     for place, (name, weight) in enumerate(sources.items()):
         if name not in known:
             raise ValueError(
-                f"`prior_sources` must name entries of {known}, got {name!r:.80}{best_match(name, known)} "
+                f"`prior_sources` must name entries of {known}, got {name!r:.80}{suggestion(name, known)} "
                 '"blocks" is there always; others are columns of the observation\'s `pairs`, which the environment '
                 'names: JobRec-v0 has those that are given to it, gym.make("JobRec-v0", prior_sources={name: ...}).'
             )

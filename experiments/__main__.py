@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobrec_gym.terminal import best_match, output_may_fail
+from jobrec_gym.near_miss import best_match
+from jobrec_gym.terminal import output_may_fail
 
 __all__ = ["GROUPS", "main", "purpose_of"]
 

@@ -412,6 +412,8 @@ def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) ->
     check("progress", progress, (n, m), "fiu", 0.0, 1.0)
     if q:
         check("pairs", dynamics.pairs(np.asarray(progress)[:, None], job_ids[:, None]), (n, 1, q), "fiu", -1.0, 1.0)
+    if (levels := dynamics.levels(states)) is not None:
+        check("levels", levels, (n,), "iu", -math.inf, math.inf)
     check("pay", dynamics.pay(states, job_ids), (n,), "fiu", -math.inf, math.inf)
     for decision in range(-1, len(DECISIONS)):
         moved = dynamics.advance(states, job_ids, np.full(n, decision))

@@ -202,7 +202,7 @@ def estimate_all(
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, and for a judge with
             another method than ``dr`` or with answers of fewer than three people.
     """
-    require_options(methods, level=level, clip=clip, n_resamples=n_resamples)
+    require_options(methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples)
     if judge is not None:
         _check_judge(methods, reward_model, reward_features)
         reward_model = _as_model(judge, interactions.market)
@@ -504,8 +504,6 @@ def _modelled(
                 raise ValueError(f"`{named}` must give finite rewards {(len(rows), int(size))}, got {values.shape}.")
             of_pairs[log.shown_offsets[rows][:, None] + np.arange(size)] = values
     else:
-        if n_folds < 2:
-            raise ValueError(f"`n_folds` must be at least 2, got {n_folds}.")
         people = log.people
         fold_of = np.empty(len(people), np.int64)
         # Equal shares in a hashed order, so that even two people are in different folds.

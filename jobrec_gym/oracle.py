@@ -54,6 +54,18 @@ class _Kinds(NamedTuple):
     following: Ids
 
 
+class _Rows(NamedTuple):
+    """Rows of vectors by their bytes.
+
+    Attributes:
+        first: The number of the first row with these bytes.
+        several: The bytes that more than one row has.
+    """
+
+    first: dict[bytes, int]
+    several: set[bytes]
+
+
 class CareerOracle:
     """A policy that knows the planted truth and the dynamics, and the value of this policy.
 
@@ -71,7 +83,7 @@ class CareerOracle:
         seed: Seed of the choices of ``"random"``.
 
     Attributes:
-        states: int64 (n_states, m), all states that can be reached within the horizon.
+        states: int64 (n_states, m), all states that can be reached within an episode.
 
     Raises:
         ValueError: For another environment or simulator, changed rewards, ``repeats=False``, ``resample="episode"``,
@@ -113,7 +125,8 @@ class CareerOracle:
         self._dynamics = problem.dynamics
         self._truth = truth
         self._worth = self._truth.worth
-        self.states = _reachable(problem, self.horizon)
+        # `predict` also meets applicants who have had more steps than the horizon.
+        self.states = _reachable(problem, max(self.horizon, _steps_of(env) or 0))
         # `None` if the simulator is not told the levels, and answers as if nobody moved.
         self._levels = self._dynamics.levels(self.states) if problem.tells_levels else None
         self._kinds = self._kinds_of_jobs()
@@ -121,7 +134,7 @@ class CareerOracle:
         self._is_readable = len(np.unique(self._shown_progress, axis=0)) == len(self.states)
         self._values: dict[int, NDArray[np.float64]] = {}
         self._people = _rows_by_bytes(problem.market.applicants.vectors)
-        self._jobs: dict[bytes, int] | None = None
+        self._jobs: _Rows | None = None
 
     def values(self, applicant_ids: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Expected returns of applicants' episodes.
@@ -167,8 +180,8 @@ class CareerOracle:
             Places of candidates, () or (n,), and the ``state`` for the next call.
 
         Raises:
-            ValueError: If an applicant or a job is not in the market or cannot be told from another by the vector, or
-                if several states have the same observation.
+            ValueError: If an applicant or a job is not in the market; and, for ``"best"`` and ``"myopic"``, if one of
+                them cannot be told from another by the vector, or if several states have the same observation.
         """
         if not self._is_readable and self.policy in ("best", "myopic"):
             raise ValueError(
@@ -347,15 +360,16 @@ class CareerOracle:
         flat = candidates.reshape(-1, candidates.shape[-1])
         return self._found(flat, self._jobs, "job").reshape(candidates.shape[:-1])
 
-    def _found(self, vectors: NDArray[Any], rows: dict[bytes, int], what: str) -> Ids:
+    def _found(self, vectors: NDArray[Any], rows: _Rows, what: str) -> Ids:
+        given = np.ascontiguousarray(vectors, dtype=np.float32)
         try:
-            found = np.array([rows[row.tobytes()] for row in np.ascontiguousarray(vectors, dtype=np.float32)])
+            found = np.array([rows.first[row.tobytes()] for row in given])
         except KeyError:
             raise ValueError(
                 f"`observation` has the vector of a{'n' if what == 'applicant' else ''} {what} that is not in market "
                 f"{self._problem.market.name!r}: the oracle works only in the environment that it was made for."
             ) from None
-        if (found < 0).any():
+        if self.policy in ("best", "myopic") and any(row.tobytes() in rows.several for row in given):
             way_out = ', or use `observation="ids"`' if what == "job" else ""
             raise ValueError(
                 f"`observation` has the vector of several {what}s of market {self._problem.market.name!r}, so the "
@@ -393,12 +407,18 @@ def _problem_of(base: Any) -> tuple[CareerProblem, BoundRuleSimulator]:
 
 
 def _horizon_of(env: Any) -> int:
-    horizon = getattr(env.unwrapped, "max_episode_steps", None)
-    if horizon is None and env.spec is not None:  # of the outermost layer: the unwrapped environment has no time limit
-        horizon = env.spec.max_episode_steps
+    horizon = _steps_of(env)
     if horizon is None:
         raise ValueError("`horizon` must be given where the environment has no `max_episode_steps`.")
-    return int(horizon)
+    return horizon
+
+
+def _steps_of(env: Any) -> int | None:
+    """How many steps an episode has at most; ``None`` if that is not known."""
+    steps = getattr(env.unwrapped, "max_episode_steps", None)
+    if steps is None and env.spec is not None:  # of the outermost layer: the unwrapped environment has no time limit
+        steps = env.spec.max_episode_steps
+    return None if steps is None else int(steps)
 
 
 def _reachable(problem: CareerProblem, horizon: int) -> NDArray[np.int64]:
@@ -436,10 +456,10 @@ def _places(states: NDArray[np.int64], wanted: NDArray[np.int64]) -> Ids:
     return np.where(codes[places] == asked, places, -1)
 
 
-def _rows_by_bytes(vectors: NDArray[Any]) -> dict[bytes, int]:
-    """Row numbers by the bytes of the rows; -1 for equal rows."""
-    rows: dict[bytes, int] = {}
+def _rows_by_bytes(vectors: NDArray[Any]) -> _Rows:
+    """The rows of vectors (n, d), to be found by their bytes."""
+    rows = _Rows({}, set())
     for place, row in enumerate(np.ascontiguousarray(vectors, dtype=np.float32)):
-        if rows.setdefault(row.tobytes(), place) != place:
-            rows[row.tobytes()] = -1
+        if rows.first.setdefault(row.tobytes(), place) != place:
+            rows.several.add(row.tobytes())
     return rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.counter_rng import hash64, normal, text_key
 from jobrec_gym.market import BLOCKS, LabourMarket, SkillLists
-from jobrec_gym.terminal import best_match
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["PAIR_FEATURES", "PairValues", "context_fit", "hard_coverage", "seniority", "soft_coverage"]
 

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import re
 import select
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["LineParser", "best_match", "output_may_fail"]
+from jobrec_gym.near_miss import best_match
+
+__all__ = ["LineParser", "output_may_fail"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def best_match(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like a misspelt one, without regard to case; ``None`` if no name is like it.
-
-    Example:
-        >>> best_match("DQN", ["dqn", "dynaq"])
-        'dqn'
-    """
-    folded = {one.casefold(): one for one in reversed(list(known))}
-    near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
-    return folded[near[0]] if near else None
-
-
 class LineParser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong with an argument, and suggests what may have been meant."""
+    """A parser that says in one line what is wrong with an argument, and suggests what may have been meant.
+
+    Options of argument groups are not suggested.
+    """
 
     def __init__(self, *arguments: Any, **kwargs: Any):
         self._known: list[str] = []

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"credentials", "sharing", "terminal"},
+        {"credentials", "near_miss", "sharing", "terminal"},
         {
             "array_files",
             "cache_folder",

@@ -19,12 +19,13 @@ _PORT = 18_111
 @plain_command
 def main() -> None:
     """Serves the model, trains in another process, and says what was asked; a second run asks nothing."""
-    parser = LineParser(description=main.__doc__, usage="%(prog)s [-h] [OVERRIDE ...]")
-    parser.parse_known_args()  # only to answer --help; all other arguments are overrides of experiments.train
+    parser = LineParser(description=main.__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of experiments.train, such as seed=1")
+    given = parser.parse_args().overrides
     with serve(fetch_smollm2(), port=_PORT) as address:
         print(f"serving SmolLM2-135M-Instruct at {address}; the first time takes some minutes", flush=True)
         overrides = ["experiment=llm_demo", f"simulator.api_base={address}", "resume=false"]
-        done = subprocess.run([sys.executable, "-m", "experiments.train", *overrides, *sys.argv[1:]])
+        done = subprocess.run([sys.executable, "-m", "experiments.train", *overrides, *given])
     raise SystemExit(done.returncode)
 
 

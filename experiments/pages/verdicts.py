@@ -88,7 +88,7 @@ def headline_of(data: ReportData) -> Headline:
     ties = [label for label in others if against(data.groups[best], data.groups[label]).is_tie]
     who = f"The highest mean is that of {best}: it" if others else "The agent"
     if ties:
-        who = f"{1 + len(ties)} agents tie for the highest mean ({'; '.join([best, *ties])}): each"
+        who = f"{1 + len(ties)} agents tie for the highest mean ({'; '.join([best, *ties])}): of these, {best}"
     told = [label for label in others if against(data.groups[best], data.groups[label]).side > 0]
     if others and len(told) == len(others):
         who = f"The best agent ({best})"

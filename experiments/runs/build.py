@@ -24,7 +24,7 @@ from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
 from experiments.runs.numbers import MOST, require_whole
 from experiments.runs.recording import InteractionRecorder
-from experiments.runs.sb3_arguments import require_sb3_arguments
+from experiments.runs.sb3_arguments import as_sb3_wants, require_sb3_arguments
 from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
@@ -221,7 +221,7 @@ class Algorithm:
 
     def make(self, env: VectorEnv) -> Any:
         """A new learner."""
-        return _make({"algo": self.spec}, "algo", env=env)
+        return _make({"algo": self.spec}, "algo", env=env, **as_sb3_wants(self.spec))
 
     def load(self, path: Path, env: VectorEnv) -> Any:
         """A saved learner, without its replay."""

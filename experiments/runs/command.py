@@ -45,7 +45,8 @@ from experiments.runs.keys import refuse_keys
 from experiments.runs.numbers import require_common
 from experiments.runs.progress import progress_bars
 from experiments.runs.sweeps import tell_sweep
-from jobrec_gym.terminal import best_match, output_may_fail
+from jobrec_gym.near_miss import best_match
+from jobrec_gym.terminal import output_may_fail
 
 __all__ = ["command", "in_one_line", "plain_command"]
 
@@ -172,7 +173,8 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"`{error.full_key}` must be given, {error.full_key}=..."
     if isinstance(error, InterpolationResolutionError):
-        return f"`{error.full_key}` cannot be computed from other entries: {_first_line(error)}."
+        what = "an entry" if error.full_key is None else f"`{error.full_key}`"
+        return f"{what} cannot be computed from other entries: {_first_line(error)}."
     if isinstance(error, InstantiationException):
         return _not_made(error)
     if isinstance(error, OSError) and error.errno is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.folders import RunError
-from jobrec_gym.terminal import best_match
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["MOST", "require_common", "require_known", "require_list", "require_once", "require_whole"]
 

@@ -1,4 +1,4 @@
-"""Checks arguments of Stable-Baselines3's classes, which take numbers that make no sense without an error."""
+"""Arguments of Stable-Baselines3's classes, which take numbers that make no sense without an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.runs.folders import RunError
 
-__all__ = ["require_sb3_arguments"]
+__all__ = ["as_sb3_wants", "require_sb3_arguments"]
 
 _SB3 = ("stable_baselines3.", "sb3_contrib.", "experiments.learners.flat_dqn.")
 
@@ -23,15 +23,17 @@ _COUNTS = {
 _SHARES = ("gamma", "tau", "gae_lambda", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps")
 """Numbers from 0 to 1."""
 
-_ABOVE_0 = ("learning_rate", "max_grad_norm", "clip_range", "clip_range_vf", "target_kl", "rms_prop_eps")
-_NOT_BELOW_0 = ("vf_coef", "ent_coef")
+_ABOVE_0 = ("max_grad_norm", "clip_range", "clip_range_vf", "target_kl", "rms_prop_eps")
+_NOT_BELOW_0 = ("learning_rate", "vf_coef", "ent_coef")
+_ENDLESS = ("max_grad_norm",)
+"""Numbers that may be infinite: gradients are then not clipped."""
 
 _OPTIONAL = ("seed", "clip_range_vf", "target_kl")
 _EVERY = ("step", "episode")
 
 
 def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
-    """Checks the arguments of a learner by the ranges that Stable-Baselines3 documents. Other learners check their own.
+    """Checks the arguments of a learner by the ranges that make sense. Other learners check their own.
 
     The class is not imported. An argument that is itself an object to be made, such as a schedule, is left out.
 
@@ -42,7 +44,7 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
     Raises:
         RunError: For the first wrong argument.
     """
-    if not str(entry.get("_target_", "")).startswith(_SB3):
+    if not _is_sb3(entry):
         return
     for name, value in entry.items():
         if isinstance(value, Mapping) or (value is None and name in _OPTIONAL):
@@ -51,6 +53,20 @@ def require_sb3_arguments(place: str, entry: Mapping[str, Any]) -> None:
         if must:
             null = " or null" if name in _OPTIONAL else ""
             raise RunError(f"`{place}.{name}` must be {must}{null}, got {value!r:.80}.")
+
+
+def as_sb3_wants(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a learner that Stable-Baselines3 takes only as tuples, which no config has; empty if there are none.
+
+    Args:
+        entry: The entry, with ``_target_`` and arguments.
+    """
+    several = entry.get("train_freq")
+    return {"train_freq": tuple(several)} if _is_sb3(entry) and isinstance(several, list) else {}
+
+
+def _is_sb3(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("_target_", "")).startswith(_SB3)
 
 
 def _must(name: str, value: Any) -> str:
@@ -65,7 +81,8 @@ def _must(name: str, value: Any) -> str:
     if name in _SHARES:
         return "" if _is_number(value) and 0 <= value <= 1 else "a number in [0, 1]"
     if name in _ABOVE_0:
-        return "" if _is_number(value) and value > 0 else "a number above 0"
+        is_endless = name in _ENDLESS and value == math.inf
+        return "" if is_endless or (_is_number(value) and value > 0) else "a number above 0"
     if name in _NOT_BELOW_0:
         return "" if _is_number(value) and value >= 0 else "a number of 0 or more"
     return ""

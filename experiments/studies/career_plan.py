@@ -50,9 +50,11 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
         require_known(argument, given, known, "`define`")
     for name, how_many in only_first.items():
         require_whole(f"only_first.{name}", how_many, 1, MOST, optional=True)  # null: all seeds
-    names = [name for name in names if name not in left_out(options)]
+    missing = left_out(options)
+    names = [name for name in names if name not in missing]
     for name in names:
-        require_sb3_arguments(f"define.{name}", define.get(name, {}))
+        # The argument that varies is known to be right, so what is wrong there stands in dynaq_plus itself.
+        require_sb3_arguments(f"define.{_VARIED if name in varied else name}", define.get(name, {}))
     shared = {key: options[key] for key in ("env", "noise", "n_applicants")}
     plan = [
         {"oracle": policy, "seed": seed, "n_sets": options["n_sets"], **shared}
@@ -98,5 +100,6 @@ def _one_by_one(options: Options, define: Mapping[str, Any]) -> dict[str, Any]:
             raise RunError(f"`{place}` must be a list of one value or more, such as {example}, got {values!r:.80}.")
         require_once(place, values)
         for value in values:
+            require_sb3_arguments("one_by_one", {"_target_": define[_VARIED]["_target_"], argument: value})
             varied[f"{_VARIED}, {argument} {value}"] = {**define[_VARIED], argument: value}
     return varied

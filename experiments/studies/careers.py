@@ -22,13 +22,14 @@ from experiments.runs.folders import RunError, read_json, write_json
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.recording import AtInteractions
+from experiments.runs.sb3_arguments import as_sb3_wants
 from experiments.runs.tables import Table
 from experiments.studies.career_plan import Options
 from experiments.studies.figure import plot_shares
 from jobrec_gym import RuleSimulator
 from jobrec_gym.market import SENIORITY_LEVELS
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.oracle import CareerOracle
-from jobrec_gym.terminal import best_match
 
 __all__ = [
     "careers_table",
@@ -219,15 +220,17 @@ def figure_of(study: Mapping[str, Any], names: Sequence[str], path: Path) -> Non
         names: Names of the learners to draw. The exact policies are always drawn.
         path: Path of the PNG.
     """
-    points = sorted({point for by_point in shares_of(study).values() for point in by_point})
+    found = shares_of(study)
+    # Exact policies and cosine have one point, 0, which the others may lack. One point makes no curve.
+    points = sorted({point for by_point in found.values() if len(by_point) > 1 for point in by_point})
     shares: dict[str, NDArray[np.float64]] = {}
     levels: dict[str, float] = {}
     exact = {name_of(run["asked"]) for run in study["runs"] if "oracle" in run["asked"]}
-    for name, by_point in shares_of(study).items():
+    for name, by_point in found.items():
         if name in names and len(by_point) == len(points) > 1:
             shares[name] = np.array([list(by_point[point].values()) for point in points]).T
         elif name in names or name in exact:
-            levels[name] = float(np.mean(list(by_point[points[0]].values())))
+            levels[name] = float(np.mean(list(next(iter(by_point.values())).values())))
     plot_shares(points, shares, levels, "share of the best policy's return", path)
 
 
@@ -309,7 +312,7 @@ def _new_learner(asked: Options) -> Any:
     env = training_env(asked, split="train")
     if shows == "pairs":
         env = gym.wrappers.FilterObservation(env, _PAIRS)
-    return make(env=env, seed=asked["seed"], **learner)
+    return make(env=env, seed=asked["seed"], **{**learner, **as_sb3_wants(asked["learner"])})
 
 
 def training_env(asked: Options, split: str) -> gym.Env[Any, Any]:

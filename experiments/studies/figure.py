@@ -131,7 +131,7 @@ def plot_shares(
     """Draws means over interactions, with a band from the worst to the best seed, and levels as dashed lines.
 
     Args:
-        points: Numbers of interactions, in ascending order.
+        points: Numbers of interactions, in ascending order; none if there are only levels.
         shares: For each learner its values, (n_seeds, n_points). Colours repeat after :data:`MOST_DRAWN` learners.
         levels: Values that do not depend on interactions, by name.
         y_label: Label of the axis of values.
@@ -145,7 +145,9 @@ def plot_shares(
         }
         _curves(axes, [f"{point:,}" for point in points], bounds, dict(zip(shares, cycle(COLOURS), strict=False)))
         for name, level in levels.items():
-            axes.plot([0, len(points) - 1], [level, level], color=_LEVEL, linestyle="--", linewidth=1.2, label=name)
+            axes.plot(
+                [0, max(len(points) - 1, 1)], [level, level], color=_LEVEL, linestyle="--", linewidth=1.2, label=name
+            )
         axes.set_ylabel(y_label)
         axes.set_xlabel("interactions")
         _label_ends(figure, [axes])
@@ -192,8 +194,9 @@ def _bars(axes: Any, bounds: Mapping[str, NDArray[np.float64]], colours: Mapping
     for text, name in zip(axes.get_yticklabels(), best_last, strict=True):
         text.set_color(colours[name])
     axes.set_ylim(-0.5, len(best_last) - 0.3)
-    # The axis ends with a number that no interval exceeds.
-    ticks = _FEW.tick_values(0.0, max(float(high) for _, _, high in bounds.values()))
+    # The axis ends with a number that no interval exceeds, and above 0 even if nothing is drawn or nothing was lost.
+    highest = max((float(high) for _, _, high in bounds.values()), default=0.0)
+    ticks = _FEW.tick_values(0.0, highest if highest > 0 else 1.0)
     axes.set_xticks(ticks)
     axes.set_xlim(0.0, ticks[-1])
     _frame(axes, "x")

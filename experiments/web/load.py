@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
@@ -44,9 +45,11 @@ def measured(n_visitors: int, seconds: float) -> Table:
     Raises:
         RunError: If a number is out of range, the server does not start, or it refuses an answer.
     """
-    is_time = isinstance(seconds, int | float) and seconds > 0
-    if not 1 <= n_visitors <= _MOST or not is_time:
-        raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, got {n_visitors} and {seconds!r:.80}.")
+    is_count = isinstance(n_visitors, int) and not isinstance(n_visitors, bool) and 1 <= n_visitors <= _MOST
+    is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < math.inf
+    if not is_count or not is_time:
+        got = f"{n_visitors!r:.80} and {seconds!r:.80}"
+        raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, a finite number, got {got}.")
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["port=0", f"folder={folder}", "career.learn=false", f"most_visits={n_visitors + 8}"]
         command = [sys.executable, "-m", "experiments.app", *arguments]

@@ -68,7 +68,9 @@ def pages_of(options: Options) -> Pages:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket with the address of the page. It is made before anything is trained, and does not listen yet.
+    """A socket with the address of the page. It is made before anything is trained.
+
+    It listens, because only then no other process can take the port. Requests wait until the page is served.
 
     Args:
         host: A name or an address of this machine.
@@ -77,20 +79,21 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         RunError: If the machine has no such address, or the port is taken.
     """
+    wrong = "`host` must be a name or an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, got "
+    if not isinstance(host, str) or not host:
+        raise RunError(f"{wrong}{host!r:.80}.")
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen()
     except OSError as error:
         made.close()
         if error.errno == errno.EADDRINUSE:
             raise RunError(f"`port` {port} is taken: choose another one, or port=0 for a free one.") from error
         if error.errno == errno.EACCES:
             raise RunError(f"`port` {port} needs more rights: choose one of 1024 or more, or port=0.") from error
-        raise RunError(
-            f"`host` must be a name or an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, got "
-            f"{host!r:.80} ({error.strerror})."
-        ) from error
+        raise RunError(f"{wrong}{host!r:.80} ({error.strerror}).") from error
     return made
 
 
@@ -125,7 +128,6 @@ def serve(pages: Pages, host: str, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    listener.listen()  # an early request then waits, and is not refused
     shown = f"[{host}]" if ":" in host else host
     print(f"the page  http://{shown}:{listener.getsockname()[1]}\nCtrl-C stops it; answers are kept.", flush=True)
     try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jobrec_gym.market.folder import HEADER, is_saved_market
 from jobrec_gym.market.tables import MarketError
-from jobrec_gym.terminal import best_match
+from jobrec_gym.near_miss import best_match
 
 __all__ = [
     "MarketSpec",

@@ -182,6 +182,7 @@ def test_an_outcome_is_the_same_whichever_parts_it_is_between(n):
     for row in parts:
         values.visit(row[None])
     assert len(values) == n + 1
+    assert values._rounded((values._rows[0][0] + 2,)) == values._rows[0]
 
 
 def test_outcomes_that_are_rounded_in_two_ways_are_one():
@@ -200,9 +201,18 @@ def test_more_rows_than_there_is_room_for_count_as_the_nearest(monkeypatch):
     monkeypatch.setattr(context_values, "_MOST_CONTEXTS", 4)
     values = ContextValues(np.zeros(1), np.ones(1))
     values.visit(np.array([[0.0], [0.25], [0.5], [0.75]], np.float32))
-    with pytest.warns(UserWarning, match="every further row counts as the nearest"):
-        values.visit(np.array([[0.7]], np.float32))
-    assert len(values) == 4 and values._visits[:4].tolist() == [1, 1, 1, 2]
+    values._value[:4] = [1.0, 2.0, 3.0, 4.0]
+    with pytest.warns(UserWarning, match="every further row counts as the nearest") as told:
+        values.visit(np.array([[0.7], [0.7]], np.float32))
+        assert values.of(np.array([[0.7], [0.1]], np.float32)).tolist() == [4.0, 1.0]
+        assert values.following(np.array([[0.7]], np.float32), [(0,), (-GRID // 2,), None]).tolist() == [[4, 2, 0]]
+    assert len(told) == 1 and len(values) == 4 and values._visits[:4].tolist() == [1, 1, 1, 3]
+
+
+def test_a_table_in_other_units_is_refused():
+    state = ContextValues(np.zeros(1), np.ones(1)).get_state() | {"grid": th.tensor(5_040)}
+    with pytest.raises(ValueError, match=r"must have multiples of 1 / 720,720, got 1 / 5,040"):
+        ContextValues(np.zeros(1), np.ones(1)).set_state(state)
 
 
 def test_a_loaded_agent_goes_on_with_another_number_of_candidates(learned, tmp_path):

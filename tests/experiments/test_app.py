@@ -4,6 +4,7 @@ import asyncio
 import html
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -519,13 +520,16 @@ def test_a_file_in_place_of_a_text_is_refused_in_words(client, address, name):
 
 @pytest.mark.parametrize(
     ("host", "said"),
-    [("256.256.256.256", "`host` must be a name or an address of this machine"), ("127.0.0.1", "`port`")],
+    [
+        ("256.256.256.256", "`host` must be a name or an address of this machine"),
+        (None, "`host` must be a name or an address of this machine, .* got None"),
+        ("", "`host` must be a name or an address of this machine, .* got ''"),
+        ("127.0.0.1", "`port` [0-9]+ is taken"),  # by an app that still trains
+    ],
 )
 def test_an_address_that_cannot_be_listened_on_is_told_in_words(host, said):
-    with bound("127.0.0.1", 0) as first:
-        first.listen()
-        with pytest.raises(RunError, match=said):
-            bound(host, first.getsockname()[1])
+    with bound("127.0.0.1", 0) as first, pytest.raises(RunError, match=said):
+        bound(host, first.getsockname()[1])
 
 
 def test_one_warning_is_given_where_others_can_reach_it(pages, capsys, monkeypatch):
@@ -669,7 +673,9 @@ def test_options_that_cannot_be_are_refused_by_name(pages, world, changed, said)
         pages_of(options(world, **changed))
 
 
-@pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (301, 1.0), (1, 0.0)])
+@pytest.mark.parametrize(
+    ("n", "seconds"), [(0, 1.0), (301, 1.0), (1, 0.0), (1, math.inf), (1, True), (True, 1.0), ("1", 1.0)]
+)
 def test_a_load_that_cannot_be_is_refused_before_a_server_starts(n, seconds):
     with pytest.raises(RunError, match=r"`load` must be in \[1, 300\] and `seconds` above 0"):
         measured(n, seconds)

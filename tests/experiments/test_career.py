@@ -171,6 +171,56 @@ def test_the_figure_is_of_the_learners_that_are_asked_for_beside_the_exact_polic
 
 
 @pytest.mark.parametrize(
+    ("at", "points", "curves", "levels"),
+    [
+        ([100, 500], [100, 500], ["dynaq_plus"], ["best policy, exact", "cosine"]),
+        ([100], [], [], ["best policy, exact", "cosine", "dynaq_plus"]),
+    ],
+)
+def test_a_study_whose_points_do_not_begin_with_0_is_drawn(at, points, curves, levels, tmp_path, monkeypatch):
+    runs = [
+        {"asked": {"oracle": "best", "seed": 0}, "value": 4.0},
+        {"asked": {"name": "cosine", "seed": 0}, "points": [{"after": 0, "return": 1.0}]},
+        {"asked": {"name": "dynaq_plus", "seed": 0}, "points": [{"after": n, "return": 2.0} for n in at]},
+    ]
+    drawn = []
+    plot = careers.plot_shares
+    monkeypatch.setattr(careers, "plot_shares", lambda *arguments: (drawn.append(arguments), plot(*arguments)))
+    figure_of({"runs": runs}, ["cosine", "dynaq_plus"], tmp_path / "career.png")
+    assert (drawn[0][0], list(drawn[0][1]), list(drawn[0][2])) == (points, curves, levels)
+    assert drawn[0][2]["cosine"] == 0.25 and (tmp_path / "career.png").is_file()
+
+
+def test_stable_baselines3_s_learner_is_made_with_a_list_of_a_config():
+    dqn = {
+        "_target_": "stable_baselines3.DQN",
+        "policy": "MultiInputPolicy",
+        "shows": "pairs",
+        "train_freq": [4, "step"],
+    }
+    define = {**OPTIONS["define"], "dqn": {**dqn, "buffer_size": 10}}
+    model = careers._new_learner(plan_of({**OPTIONS, "learners": ["dqn"], "define": define})[-1])
+    assert (model.train_freq.frequency, model.train_freq.unit.value) == (4, "step")
+
+
+def test_a_wrong_value_of_one_by_one_is_told_by_its_own_place():
+    define = {"dynaq_plus": {"_target_": "stable_baselines3.DQN", "gamma": 0.9}}
+    with pytest.raises(RunError, match=r"^`one_by_one.gamma` must be a number in \[0, 1\], got 2"):
+        plan_of({**OPTIONS, "define": define, "one_by_one": {"gamma": [0.5, 2]}})
+    define["dynaq_plus"]["tau"] = 7
+    options = {**OPTIONS, "learners": ["cosine"], "define": define, "one_by_one": {"gamma": [0.5]}}
+    with pytest.raises(RunError, match=r"^`define.dynaq_plus.tau` must be"):
+        plan_of(options)
+
+
+def test_missing_packages_are_looked_for_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(career_plan, "left_out", lambda options: calls.append(options) or {})
+    plan_of(OPTIONS)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"at": [30, 0]}, "`at` must be ascending"),

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,7 @@ def test_a_command_ends_in_one_line(tmp_path, command, argument, said):
         (ValueError("`a` must be 'x' or names of `b`, ['train', 'test'], got 'tset'."),
          "`a` must be 'x' or names of `b`, ['train', 'test'], got 'tset'. Did you mean test?"),
         (InterpolationResolutionError("unsupported operand\n    full_key: a.b"),
-         "`None` cannot be computed from other entries: unsupported operand."),
+         "an entry cannot be computed from other entries: unsupported operand."),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"),
          "runs/x: No space left on device. Make room; the same command then goes on."),
         (OSError(errno.EROFS, "Read-only file system", b"/a"),
@@ -304,6 +305,27 @@ def test_a_command_without_a_config_tells_errors_in_one_line_too_and_in_full_whe
     monkeypatch.setattr(sys, "argv", ["x", "api_key=sk-0123456789abcdef0123456789"])
     with pytest.raises(SystemExit, match="looks like a key"):
         module.main()
+
+
+def test_the_demo_of_a_language_model_hands_its_overrides_on(monkeypatch):
+    started = []
+
+    def run(command):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(demo, "fetch_smollm2", lambda: "weights.gguf")
+    monkeypatch.setattr(demo, "serve", lambda model, port: nullcontext("http://here/v1"))
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["demo", "seed=1", "+algo.x=2", "~name"])
+    with pytest.raises(SystemExit) as ended:
+        demo.main()
+    assert ended.value.code == 3
+    own = ["experiment=llm_demo", "simulator.api_base=http://here/v1", "resume=false"]
+    assert started == [[sys.executable, "-m", "experiments.train", *own, "seed=1", "+algo.x=2", "~name"]]
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed=1"])
+    with pytest.raises(SystemExit, match="^error: there is no option '--seed'"):
+        demo.main()
 
 
 def test_what_stable_baselines3_asserts_of_an_argument_is_told_in_one_line():

@@ -145,7 +145,10 @@ def test_a_tie_is_called_a_tie(copies):
 
     words, _ = headline(copies("third", 0, -0.2))
 
-    assert words.startswith("2 agents tie for the highest mean (first; second): each scores -0.01 on held-out")
+    assert words.startswith(
+        "2 agents tie for the highest mean (first; second): of these, first scores -0.01 on held-out"
+    )
+    assert "each" not in words
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -136,6 +136,16 @@ def test_the_axis_of_regret_ends_with_a_number_that_no_regret_exceeds(figures, t
     assert regret <= axes.get_xticks()[-1] <= 2 * regret
 
 
+@pytest.mark.parametrize(("drawn", "regret"), [("nobody", 5.0), (NAMES[0], 0.0), (NAMES[0], -2.0)])
+def test_a_setting_without_a_drawn_learner_or_without_regret_has_an_axis(figures, tmp_path, drawn, regret):
+    study = Study([0], [0, 10], {NAMES[0]: [[0.1, 0.1]]}, {NAMES[0]: [regret]}, {NAMES[0]: [1.0]}, reps=10)
+
+    plot_settings({"a": study}, [drawn], tmp_path / "figure.png")
+
+    low, high = figures[0].axes[1].get_xlim()
+    assert low == 0 and high == 1, "nothing lies above 0, so that its end is free"
+
+
 def test_numbers_of_interactions_are_whole_and_each_stands_once(figures, tmp_path):
     plot_learning({"a": pd.Series([0.1, 0.2], [19, 21])}, "", tmp_path / "figure.png")
 

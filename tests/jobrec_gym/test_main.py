@@ -13,7 +13,8 @@ from jobrec_gym import load_market, recommend
 from jobrec_gym.__main__ import extras_found, main, requirements_by_extra, summary
 from jobrec_gym.extras import install_command, what_works
 from jobrec_gym.market import MarketError
-from jobrec_gym.terminal import best_match, output_may_fail
+from jobrec_gym.near_miss import best_match
+from jobrec_gym.terminal import output_may_fail
 
 REQUIRES = [
     "gymnasium<2,>=1.1.1",

@@ -280,12 +280,20 @@ def test_jobs_that_look_alike_are_not_guessed(two_jobs):
     oracle = CareerOracle(env, "best", n_sets=4, horizon=3)
     with pytest.raises(ValueError, match=r"the vector of several jobs .*`values` works all the same, or use `observ"):
         oracle.predict(env.reset(seed=0)[0])
+    for policy in ("cosine", "random"):  # which need not tell them apart
+        assert CareerOracle(env, policy, n_sets=4, horizon=3).predict(env.reset(seed=0)[0])[0] in (0, 1)
     by_id = shows_all(market, observation="ids")
     assert oracle.predict(by_id.reset(seed=0)[0])[0] in (0, 1)
     twins = [Record(name, hard=("SQL",), seniority=1) for name in ("ann", "bob")]
     env = shows_all(assemble_market("twins", twins, jobs, encoder="hashing", test_fraction=0.0), observation="ids")
     with pytest.raises(ValueError, match="the vector of several applicants"):
         CareerOracle(env, "best", n_sets=4, horizon=3).predict(env.reset(seed=0)[0])
+
+
+def test_a_shorter_horizon_reads_the_states_of_a_whole_episode():
+    env = gym.make("JobRecCareer-v0", **SMALL)
+    short, whole = (CareerOracle(env, "myopic", n_sets=4, horizon=horizon) for horizon in (2, None))
+    assert np.array_equal(short.states, whole.states)
 
 
 @pytest.mark.parametrize("ids", [[-1], [0.7], [10**6]])
