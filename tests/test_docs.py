@@ -418,6 +418,18 @@ def said_figures(page):
                 yield paragraph, ROOT / "docs/results" / file, table, row, *figure.split("=")
 
 
+def test_the_page_says_what_a_step_costs_in_a_long_career():
+    (run,) = (
+        run
+        for run in json.loads((ROOT / "docs/results/career_steps.json").read_text())["runs"]
+        if run["asked"].get("name") == "dynaq_plus"
+    )
+    seconds = {point["after"]: point["cpu_seconds"] for point in run["points"]}
+    first, last = 1_000 * seconds[5_000] / 5_000, 1_000 * (seconds[50_000] - seconds[20_000]) / 30_000
+    said = f"they are {first:.1f} milliseconds a step up to 5,000 interactions and {last:.1f} from 20,000 to 50,000"
+    assert said in " ".join((ROOT / "docs/results/README.md").read_text().split())
+
+
 def test_the_readme_says_how_much_less_regret_than_the_linear_bandit():
     saved = []
     for name in ("coldstart.json", "other_settings.json"):
