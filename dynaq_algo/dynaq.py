@@ -235,6 +235,8 @@ class DynaQ(CandidateAlgorithm):
         if self.world_model_name == "transitions":
             self.device = th.device("cpu")
         super()._setup_model()
+        if self.world_model_name == "transitions":
+            self.replay_buffer.keep_shown_ids()
         with self._drawing_weights():
             self.policy = self._make_policy()
             rate, given, names = self.lr_schedule(1), self.world_model_kwargs, self.reads.get("pairs")

@@ -118,13 +118,18 @@ class CandidateReplay:
         self._next_state_id = np.zeros(capacity, np.int32)
         self._next_set_id = np.zeros(capacity, np.int32)
         self._pairs = ShownPairs(capacity, n_candidates, n_pairs, n_envs) if n_pairs else None
-        self._shown_ids = ShownIds() if n_pairs and action_dim is not None else None
+        self._shown_ids: ShownIds | None = None
         self.pair_features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
         self._components: dict[str, np.ndarray] = {}
         self.weights: Mapping[str, float] | None = None
         self.n_loaded = 0
         self._states_seen = _LastSeen(n_envs)
         self._sets_seen = _LastSeen(n_envs)
+
+    def keep_shown_ids(self) -> None:
+        """Note the ids of candidates that are features from now on, for :meth:`ids_to_ask`. Each costs a hash."""
+        if self.n_pairs and self.candidates is not None:
+            self._shown_ids = ShownIds()
 
     def __len__(self) -> int:
         """Number of transitions held."""
@@ -162,7 +167,8 @@ class CandidateReplay:
             reward: (n_envs,).
             terminated: (n_envs,) bool.
             infos: One per environment, read for `transition_valid`, `reward_components`, `applicant_id` and, where
-                candidates are features, `candidate_ids` (k,): the ids of the candidates of `next_obs`.
+                candidates are features and :meth:`keep_shown_ids` was called, `candidate_ids` (k,): the ids of the
+                candidates of `next_obs`.
 
         Returns:
             Positions of the transitions that were stored. Invalid ones are not stored.
@@ -278,7 +284,7 @@ class CandidateReplay:
         """The ids (...) by which :attr:`pair_features` knows the candidates of stored ids (...), int64.
 
         An id is below 0 where it is not known. Where candidates are features, it is known if an `info` had a
-        `candidate_ids` with it.
+        `candidate_ids` with it since :meth:`keep_shown_ids`.
         """
         if self.candidates is None:
             return candidate_id.astype(np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import sys
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from experiments.benchmarks.rows import Row
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json, write_text
-from experiments.runs.numbers import MOST, require_known, require_list, require_once, require_whole
+from experiments.runs.numbers import MOST, is_number, require_known, require_list, require_once, require_whole
 from experiments.runs.progress import tracked
 from experiments.runs.tables import format_table, markdown_table
 
@@ -83,7 +82,7 @@ def _check(options: Mapping[str, Any]) -> None:
     """
     require_known("groups", options["groups"], _GROUPS, "the benchmark")
     seconds = options["seconds"]
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+    if not is_number(seconds) or seconds <= 0:
         raise RunError(f"`seconds` must be a number above 0, got {seconds!r}.")
     entries = dict(options)
     for section in ("scaling", "catalogue", "files"):

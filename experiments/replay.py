@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
 from experiments.runs.folders import RunError, commit_of_checkout, write_json
-from experiments.runs.numbers import require_known
+from experiments.runs.numbers import is_number, require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 
@@ -53,7 +52,7 @@ def main(cfg: DictConfig) -> None:
         if not points or points[0] < 0:
             raise RunError(f"`points` must be numbers of answers, such as [0,50,200], got {options['points']}.")
         hit = options["hit_above"]
-        if isinstance(hit, bool) or not isinstance(hit, int | float) or not math.isfinite(hit):
+        if not is_number(hit):
             raise RunError(f"`hit_above` must be a finite number, a reward, got {hit!r}.")
         require_known("learners", options["learners"], known_learners(), "conf/learner")
         require_known("rankings", options["rankings"], list(LEXICAL), "experiments.learners.lexical")

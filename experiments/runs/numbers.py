@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.runs.folders import RunError
 from jobrec_gym.near_miss import best_match
 
-__all__ = ["MOST", "require_common", "require_known", "require_list", "require_once", "require_whole"]
+__all__ = ["MOST", "is_number", "require_common", "require_known", "require_list", "require_once", "require_whole"]
 
 MOST = 2**53
 """Largest count. Larger ones would not be exact in a table of results."""
@@ -145,6 +145,11 @@ def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:
         raise RunError(f"`{name}` must be a list of whole numbers, such as {example}, got {values!r:.80}.")
     for value in values:
         require_whole(name, value, least, most)
+
+
+def is_number(value: Any) -> bool:
+    """Whether an entry is a finite number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_whole(name: str, value: Any, least: int, most: int, optional: bool = False) -> None:

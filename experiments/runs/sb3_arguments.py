@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.runs.folders import RunError
+from experiments.runs.numbers import is_number
 
 __all__ = ["as_sb3_wants", "require_sb3_arguments"]
 
@@ -79,18 +80,14 @@ def _must(name: str, value: Any) -> str:
         least = _COUNTS[name]
         return "" if _is_count(value, least) else f"a whole number of {least} or more, written without a point"
     if name in _SHARES:
-        return "" if _is_number(value) and 0 <= value <= 1 else "a number in [0, 1]"
+        return "" if is_number(value) and 0 <= value <= 1 else "a number in [0, 1]"
     if name in _ABOVE_0:
         is_endless = name in _ENDLESS and value == math.inf
-        return "" if is_endless or (_is_number(value) and value > 0) else "a number above 0"
+        return "" if is_endless or (is_number(value) and value > 0) else "a number above 0"
     if name in _NOT_BELOW_0:
-        return "" if _is_number(value) and value >= 0 else "a number of 0 or more"
+        return "" if is_number(value) and value >= 0 else "a number of 0 or more"
     return ""
 
 
 def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

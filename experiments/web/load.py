@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from experiments.runs.folders import RunError
+from experiments.runs.numbers import is_number
 from experiments.runs.tables import Table
 from jobrec_gym import load_market
 from jobrec_gym.simulators.base import DECISIONS
@@ -46,8 +46,7 @@ def measured(n_visitors: int, seconds: float) -> Table:
         RunError: If a number is out of range, the server does not start, or it refuses an answer.
     """
     is_count = isinstance(n_visitors, int) and not isinstance(n_visitors, bool) and 1 <= n_visitors <= _MOST
-    is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < math.inf
-    if not is_count or not is_time:
+    if not is_count or not is_number(seconds) or seconds <= 0:
         got = f"{n_visitors!r:.80} and {seconds!r:.80}"
         raise RunError(f"`load` must be in [1, {_MOST}] and `seconds` above 0, a finite number, got {got}.")
     with tempfile.TemporaryDirectory() as folder:
