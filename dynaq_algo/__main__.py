@@ -25,7 +25,7 @@ _EXAMPLES = """example, for an agent that `model.save("old.zip")` wrote in an ea
 class _Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with an argument, and suggests what may have been meant.
 
-    It is like the parser of the command `jobrec`, because this package works without jobrec_gym.
+    It is like the parser of the command `jobrec`, which it cannot use: this package must work without jobrec_gym.
     """
 
     def error(self, message: str) -> NoReturn:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 NO_SPREAD = 1e-6
-"""Numbers whose standard deviation is at most this do not vary; the rest is rounding."""
+"""Numbers whose standard deviation is at most this count as equal: so small a deviation is only rounding."""
 
 
 class DistinctPairs(NamedTuple):

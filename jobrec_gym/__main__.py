@@ -178,7 +178,10 @@ def command_line() -> LineParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("info", help="what is installed, and how to install what is missing (default)")
     looking = commands.add_parser("look", help="what a file of jobs or people contains, and the call that loads it")
-    looking.add_argument("path", help="a table, JSON Resume, JobPosting, O*NET, ESCO, a saved market, or its name")
+    looking.add_argument(
+        "path",
+        help='a table, JSON Resume, JobPosting, O*NET, ESCO, the folder of a saved market, or a name such as "default"',
+    )
     looking.add_argument("applicants", nargs="?", help="the file of the applicants, if the first file has the jobs")
     ranked = commands.add_parser("recommend", help="the best jobs of a market for one applicant, by cosine")
     ranked.add_argument("applicant", nargs="?", help="a key, such as A0000005, or a row, such as 5; default: the first")

@@ -289,8 +289,8 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
       leaves;
     * an applicant likes a job less if it is above the present level, and is paid for it as at the present level.
 
-    The values of three policies can be computed exactly: the best one, the best myopic one (which maximises the next
-    reward) and the cosine; see :mod:`jobrec_gym.oracle`.
+    The values of three policies can be computed, exact but for a sample of candidate sets: the best one, the best
+    myopic one (which maximises the next reward) and the cosine; see :mod:`jobrec_gym.oracle`.
 
     ## Action Space
 

@@ -65,7 +65,12 @@ def task_in_words(config: Mapping[str, Any], market: Mapping[str, Any]) -> str:
 
 
 def agent_in_words(config: Mapping[str, Any], pretrained: Mapping[str, Any] | None) -> str:
-    """The agent in words: its class, its reward, and its pre-training, as the summary of a run says what it was."""
+    """The agent in words: its class, its reward, and its pre-training.
+
+    Args:
+        config: The config of a run.
+        pretrained: The entry ``pretrain`` of the run's summary; ``None`` without pre-training.
+    """
     algo = config["algo"]
     name = _class_of(algo["_target_"])
     if name in _OPPONENTS:

@@ -77,8 +77,8 @@ def like_with_like(
 ) -> list[Comparison]:
     """Divides groups into those that can be compared, because they share held-out pairs and truth.
 
-    Two groups share them if a run of one has the same references as a run of the other. The scores of a random choice,
-    of the highest cosine and of the oracle are the same only on the same pairs.
+    Two groups share them if a run of one has the same references as a run of the other. The metrics of a random choice,
+    of the highest cosine and of the oracle are the same only on the same pairs under the same truth.
 
     Args:
         groups: Runs by label.

@@ -1,4 +1,4 @@
-"""Arguments of Stable-Baselines3's classes, which take numbers that make no sense without an error."""
+"""Checks arguments of Stable-Baselines3's classes, which raise no error for numbers that make no sense."""
 
 from __future__ import annotations
 

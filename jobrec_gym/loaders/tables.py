@@ -130,8 +130,8 @@ def load_table(
     fields = context_fields(context)
     if fields and n_applicants is not None:
         raise MarketError(
-            f"{path}: `context` compares both sides, but the people that `n_applicants` samples have nothing but "
-            "skills: give the file of the applicants as `applicants=`."
+            f"{path}: `context` compares both sides, but the people that `n_applicants` samples have no such fields: "
+            "give the file of the applicants as `applicants=`."
         )
     kind, file = (kind, Path(path).expanduser()) if kind else kind_of(path)
     tables = _tables(file, kind, reading, applicants, role_column, role_values, n_applicants)

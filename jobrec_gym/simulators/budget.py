@@ -56,7 +56,10 @@ class BudgetReached(RuntimeError):
 
 
 class Ledger:
-    """The record of what was spent, and the caps on it. It lies in the cache: all users of a cache share the caps.
+    """The record of what was spent, and the caps on it.
+
+    The record lies in the cache, under the budget's name: all who use that cache and that name count into it. The caps
+    are each ledger's own, and hold for the whole record.
 
     A call is reserved at an upper bound before it is sent, and settled at its real figures. The reservation of a
     process that was killed keeps counting at its bound, so the caps are never exceeded.
