@@ -49,7 +49,8 @@ def mean_return(model, env=None, episodes=10):
     return total / episodes
 
 
-def test_a_small_known_market_is_predicted(learned):
+def test_a_small_known_market_is_predicted():
+    learned = agent(exploration_initial_eps=0.3, exploration_final_eps=0.3).learn(250, log_interval=10**9)
     model = learned.world_model
     batch = {name: values[None] for name, values in observation(0).items()}
     chances, outcomes = model.chances(*learned.policy.tensors(learned.policy.layout.read(batch)))
@@ -253,6 +254,17 @@ def test_seldom_visited_values_are_worth_more_the_less_they_were_visited():
     plain = agent(world_model_kwargs={"bonus": 0.0}).learn(100, log_interval=10**9)
     rows = np.array([[0.0], [0.5], [1.0]], np.float32)
     assert (model.world_model.values.of(rows) > plain.world_model.values.of(rows)).all()
+
+
+@pytest.mark.parametrize(("n", "share"), [(0, 0.0), (500, 0.5), (4_500, 0.9)])
+def test_the_bonus_grows_with_what_the_model_was_told(n, share):
+    values = ContextValues([0.0], [1.0], bonus=2.0)
+    row = np.array([[0.5]])
+    values.visit(np.repeat(row, 3, axis=0))
+    values.imagine(row, np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), [None])
+    values._scale[:] = 9.0 * n, n  # the rewards' root mean square is 3
+    values.sweep(0.9)
+    assert values.of(row) == pytest.approx(2.0 * 3.0 * share / np.sqrt(3 + 1))
 
 
 def test_same_action_warns_once_why_where_answers_move_the_applicant():
