@@ -16,9 +16,6 @@ __all__ = ["ContextValues", "ImaginedSets"]
 
 _MOST_CONTEXTS = 5_000
 _MOST_SETS = 2_000
-_EXPLORES_FROM = 500
-"""After n transitions the bonus is multiplied by n / (n + 500). What a row leads to cannot be judged before the model has
-learned what applicants like, so exploring rows from the start would only cost."""
 _FARTHEST = 2**62  # in place of a bound that is infinite
 _LIKELY = 1e-3
 """An imagined outcome of at least this probability adds its value of `progress` to the table."""
@@ -96,21 +93,23 @@ class ContextValues:
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
     discounted value of the next row. The value of the row is the mean of these largest sums. Each planning
     step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards'
-    root mean square, divided by the square root of (number of visits + 1). The bonus begins at 0 and grows: after 500
-    transitions half of it is added, after 4,500 nine tenths.
+    root mean square, divided by the square root of (number of visits + 1). The bonus begins at 0 and grows: after n
+    transitions it is multiplied by n / (n + `bonus_after`). What a row leads to cannot be judged before the model has
+    learned what applicants like, so the whole bonus from the start on would only cost.
 
     Args:
         low: (m,) smallest values of `progress`.
         high: (m,) largest values of `progress`.
         bonus: Factor of the bonus; 0 for none.
+        bonus_after: Transitions after which half of the bonus is added; 0: the whole bonus from the start on.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0):
+    def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0, bonus_after: float = 500):
         self._low, self._high = (
             np.rint(np.clip(np.asarray(end, np.float64) * GRID, -_FARTHEST, _FARTHEST)).astype(np.int64)
             for end in (low, high)
         )
-        self.bonus = bonus
+        self.bonus, self.bonus_after = bonus, bonus_after
         self._place: dict[tuple[int, ...], int] = {}
         self._rows: list[tuple[int, ...]] = []
         self._columns: list[list[int]] = [[] for _ in self._low]  # the values of each column, ascending
@@ -277,8 +276,9 @@ class ContextValues:
 
     def _bonuses(self, places: np.ndarray | slice) -> np.ndarray:
         squares, n = self._scale
-        growth = n / (n + _EXPLORES_FROM)
-        return growth * self.bonus * np.sqrt(squares / max(n, 1.0)) / np.sqrt(1.0 + self._visits[places])
+        n = max(n, 1.0)
+        growth = n / (n + self.bonus_after)
+        return growth * self.bonus * np.sqrt(squares / n) / np.sqrt(1.0 + self._visits[places])
 
     def _reached(
         self, context: np.ndarray, outcomes: Sequence[tuple[int, ...] | None], make: Sequence[bool] = ()

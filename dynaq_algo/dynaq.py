@@ -74,8 +74,8 @@ class DynaQ(CandidateAlgorithm):
         planning: `"background"`, or `"decision_time"`.
         planning_steps: Planning updates after each direct update.
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
-        bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions has no other than `"max"`, and
-            refuses `"double"`.
+        bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions always takes the best candidate,
+            as `"max"` does: the default, `"same_action"`, has no effect with it, and `"double"` is refused.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. Not for
             `world_model="transitions"`, which imagines any shown candidate set at any value of `progress`.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step. It is for a reward that is

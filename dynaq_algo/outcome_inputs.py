@@ -17,8 +17,8 @@ GRID = 720_720
 """Numbers are kept as multiples of 1 / 720,720. Among these multiples are 1/2, 1/3, ... 1/16."""
 
 SAME = GRID // 10_000
-"""Two numbers count as equal if they differ by at most this many multiples, that is by 1 / 10,000. So thirteenths and
-seventeenths, which are rounded, stay equal when they are computed in different ways."""
+"""Two numbers count as equal if they differ by at most this many multiples, that is by 1 / 10,000. So seventeenths,
+which are rounded, stay equal when they are computed in different ways."""
 
 _MOST_VALUES = 12
 """A column with at most this many values is categorical; a column with more is a number."""

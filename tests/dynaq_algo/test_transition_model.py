@@ -258,7 +258,7 @@ def test_seldom_visited_values_are_worth_more_the_less_they_were_visited():
 
 @pytest.mark.parametrize(("n", "share"), [(0, 0.0), (500, 0.5), (4_500, 0.9)])
 def test_the_bonus_grows_with_what_the_model_was_told(n, share):
-    values = ContextValues([0.0], [1.0], bonus=2.0)
+    values = ContextValues([0.0], [1.0], bonus=2.0, bonus_after=500)
     row = np.array([[0.5]])
     values.visit(np.repeat(row, 3, axis=0))
     values.imagine(row, np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), [None])
@@ -302,6 +302,8 @@ def test_without_progress_there_is_nothing_to_predict():
         ({"rank": 0}, "`rank` must be 1 or more"),
         ({"steps": 0}, "`steps` must be 1 or more"),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
+        ({"bonus": -1.0}, "`bonus` must be a finite number of 0 or more, got -1.0"),
+        ({"bonus_after": "late"}, "`bonus_after` must be a finite number of 0 or more, got 'late'"),
     ],
 )
 def test_what_cannot_be_is_named(given, message):
