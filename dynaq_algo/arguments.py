@@ -36,9 +36,10 @@ MOST_DRAWN = 1 << 24
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence: a suggestion for a misspelt name, or a full stop if no name is near."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {matches[0]!r}?" if matches else "."
+    """The end of a sentence: a suggestion for a misspelt name, or a full stop if no name is near. Case is ignored."""
+    folded = {one.casefold(): one for one in reversed(list(known))}
+    matches = difflib.get_close_matches(str(name).casefold(), list(folded), n=1)
+    return f": did you mean {folded[matches[0]]!r}?" if matches else "."
 
 
 def refuse_other_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -275,8 +275,7 @@ class ContextValues:
         return np.array([0.0 if place is None else self._value[place] for place in places])
 
     def _bonuses(self, places: np.ndarray | slice) -> np.ndarray:
-        squares, n = self._scale
-        n = max(n, 1.0)
+        squares, n = self._scale[0], max(self._scale[1], 1.0)
         growth = n / (n + self.bonus_after)
         return growth * self.bonus * np.sqrt(squares / n) / np.sqrt(1.0 + self._visits[places])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from experiments.runs.folders import RunError, commit_of_checkout, write_json
 from experiments.runs.numbers import is_number, require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
+from jobrec_gym.near_miss import best_match
 
 if TYPE_CHECKING:
     from jobrec_gym import Interactions
@@ -122,8 +122,8 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
         return importlib.import_module(f"experiments.adapters.{log}").read(Path(options["path"]), options["encoder"])
     is_file = Path(str(log).partition(":")[2] or log).exists() or Path(log).exists()
     if not is_file:
-        near = difflib.get_close_matches(str(log), adapters, n=1)
-        hint = f" Did you mean log={near[0]}?" if near else ""
+        near = best_match(str(log), adapters)
+        hint = f" Did you mean log={near}?" if near else ""
         raise RunError(f"`log`: there is no file or folder {log!r}, and no adapter of that name.{hint}")
     market = load_market(options["source"])
     reading = {name: options[name] for name in ("columns", "ids", "decisions", "rewards", "on_bad")}

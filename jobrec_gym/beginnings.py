@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.keys import find_rows
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.problem import RecommendationProblem
 
 __all__ = ["OPTIONS", "Beginning", "read_options"]
@@ -114,8 +114,8 @@ def read_options(
 def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(str(name), known)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise ValueError(f"`options` of `reset` must be of {known}, got {name!r}.{hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import warnings
 from functools import lru_cache
@@ -15,6 +14,7 @@ from jobrec_gym.counter_rng import bounded, hash64, permute
 from jobrec_gym.interactions import Interactions, LogError
 from jobrec_gym.job_index import EXACT_UP_TO, JobSubset, open_index
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.near_miss import best_match
 
 __all__ = [
     "SAMPLERS",
@@ -196,8 +196,8 @@ def make_sampler(sampler: str | CandidateSampler) -> CandidateSampler:
     """
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
-            near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
+            near = best_match(sampler, SAMPLERS)
+            hint = f' Did you mean "{near}"?' if near else ""
             raise ValueError(
                 f"`candidate_sampler` must be one of {tuple(SAMPLERS)} or an object, got {sampler!r}.{hint}"
             )

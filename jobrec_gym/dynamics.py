@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, MarketError
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.simulators.base import DECISIONS, UNKNOWN_LEVEL, class_with_bind
 
 __all__ = [
@@ -351,16 +351,16 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
         name = options.pop("type", None)
         entry_point = _DYNAMICS.get(name, name) if isinstance(name, str) else None
         if entry_point is None or ":" not in entry_point:
-            near = difflib.get_close_matches(str(name), _DYNAMICS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(str(name), _DYNAMICS)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise ValueError(
                 f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}.{hint}"
             )
         kind = class_with_bind("dynamics['type']", entry_point)
         known = tuple(inspect.signature(kind).parameters)
         for option in options:
-            if near := difflib.get_close_matches(option, known, n=1) if option not in known else []:
-                raise ValueError(f"`dynamics` of type {name!r} has no {option!r}. Did you mean {near[0]!r}?")
+            if near := best_match(str(option), known) if option not in known else None:
+                raise ValueError(f"`dynamics` of type {name!r} has no {option!r}. Did you mean {near!r}?")
         try:
             made: Dynamics = kind.from_spec(dynamics) if hasattr(kind, "from_spec") else kind(**options)
         except TypeError as error:

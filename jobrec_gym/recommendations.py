@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from jobrec_gym.interactions import ObservationForm
 from jobrec_gym.job_index import EXACT_UP_TO, open_index
 from jobrec_gym.market import BLOCKS, LabourMarket, Profile, row_products
 from jobrec_gym.market.keys import find_rows
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import PairValues
 from jobrec_gym.prior_sources import SourcedPairValues
 
@@ -203,8 +203,8 @@ def _form(agent: Any, market: LabourMarket, observation: Observed | None) -> Obs
     known = ("observation", "job_fields", "pair_features", "pair_noise", "prior_sources", "mask_in_observation")
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(str(name), known)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise ValueError(f"`observation` may say {known}, got {name!r}.{hint}")
     reads = getattr(agent, "reads", None) or {}
     if others := sorted(set(reads.get("entries", {})) - {"applicant"}):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
@@ -28,6 +27,7 @@ from experiments.runs.sb3_arguments import as_sb3_wants, require_sb3_arguments
 from experiments.runs.trackers import Tracker
 from jobrec_gym import JobRecCareerVectorEnv, JobRecVectorEnv, LabourMarket
 from jobrec_gym.market import Split
+from jobrec_gym.near_miss import best_match
 
 __all__ = [
     "Algorithm",
@@ -511,8 +511,8 @@ def _check_environment(config: Config) -> None:
     """Refuses an unknown environment, and options that do not belong to the chosen one."""
     env_id = config["env"].get("id", _STATIC)
     if env_id not in _KINDS:
-        near = difflib.get_close_matches(str(env_id), _KINDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = best_match(str(env_id), _KINDS)
+        hint = f" Did you mean {near!r}?" if near else ""
         raise RunError(f"`env.id` must be one of {tuple(_KINDS)}, got {env_id!r:.80}.{hint}")
     evaluation = config["evaluation"]
     if env_id != CAREER:

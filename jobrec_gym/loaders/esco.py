@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections import defaultdict
@@ -16,6 +15,7 @@ from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["load_esco", "read_esco"]
 
@@ -153,8 +153,8 @@ def _read(
     uris = {label: uri for uri, label in labels.items()}
     for label in soft_skills:
         if label not in uris:
-            near = difflib.get_close_matches(label, list(uris), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(label, uris)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise MarketError(f"`soft_skills` names {label!r}, which is no preferred label of {skills_file}.{hint}")
         soft.add(uris[label])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import logging
 import math
 import numbers
@@ -22,6 +21,7 @@ from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
 __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
@@ -306,8 +306,8 @@ def _with_split(log: Interactions, held_out: NDArray[np.bool_]) -> Interactions:
 def _mapping(bad: _BadRows) -> str:
     """An example of ``decisions=`` with a word of the log."""
     word = str(bad.cells[_UNKNOWN_DECISION]).strip()
-    near = difflib.get_close_matches(word.casefold(), DECISIONS, n=1)
-    return f"`decisions={{{word!r:.40}: {near[0] if near else 'apply'!r}}}`"
+    near = best_match(word, DECISIONS)
+    return f"`decisions={{{word!r:.40}: {near or 'apply'!r}}}`"
 
 
 def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
@@ -315,8 +315,8 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
         raise LogError(f"`columns` must map fields to columns, `{{'job': 'item'}}`, got {columns!r:.80}.")
     for name, column in columns.items():
         if name not in LOG_FIELDS:
-            near = difflib.get_close_matches(str(name), LOG_FIELDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(str(name), LOG_FIELDS)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise LogError(f"`columns` may name {', '.join(map(repr, LOG_FIELDS))}, got {name!r}.{hint}")
         if normal_form(column) not in table.header:
             raise LogError(no_such_column(table.file, column, table.header))

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, files_in, open_bytes, open_member
 from jobrec_gym.market import MarketError
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["Release", "no_such_column", "of_a_release"]
 
@@ -168,9 +169,8 @@ def of_a_release(read: Callable[P, T]) -> Callable[P, T]:
 def no_such_column(file: str, column: str, header: Iterable[Any]) -> str:
     """The message on a missing column, with the existing column of the most similar name."""
     names = [str(name) for name in header]
-    folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(column.casefold(), list(folded), n=1)
-    hint = f" Did you mean {folded[near[0]]!r:.80}?" if near else ""
+    near = best_match(column, names)
+    hint = f" Did you mean {near!r:.80}?" if near else ""
     shown = ", ".join(f"{name!r:.80}" for name in names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
     return f"{file} has no column {column!r:.80}.{hint} It has {shown or 'none'}{more}."

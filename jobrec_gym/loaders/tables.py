@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
@@ -18,6 +17,7 @@ from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_parquet", "load_table", "records_of"]
 
@@ -338,8 +338,8 @@ def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -
         role = row.get(column)
         role = role.strip() if isinstance(role, str) else role
         if not isinstance(role, Hashable) or role not in side_of:
-            near = difflib.get_close_matches(role if isinstance(role, str) else "", list(map(str, side_of)), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(role if isinstance(role, str) else "", map(str, side_of))
+            hint = f" Did you mean {near!r}?" if near else ""
             raise MarketError(
                 f"{table.file}, row {number}, column {column!r}: must be {' or '.join(map(repr, side_of))}, got "
                 f"{role!r:.80}.{hint}"
@@ -435,8 +435,8 @@ def _text_fields(side: str, text_columns: Sequence[str] | Mapping[str, Sequence[
 def _known(argument: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in names:
         if name not in allowed:
-            near = difflib.get_close_matches(str(name), allowed, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = best_match(str(name), allowed)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise MarketError(f"`{argument}` may name {', '.join(map(repr, allowed))}, got {name!r}.{hint}")
 
 
@@ -505,10 +505,10 @@ def _cell_context(cells: CellReader, cell: Any, kind: ContextKind, where: str, c
 
 def _cell_split(cell: str, where: str, column: str) -> str:
     if cell not in SPLITS:
-        near = difflib.get_close_matches(cell.lower(), SPLITS, n=1)
+        near = best_match(cell, SPLITS)
         raise MarketError(
             f"{where}, column {column!r}: must be 'train' or 'test', got {cell!r:.80}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            + (f" Did you mean {near!r}?" if near else "")
             + " A column that says something else needs another name."
         )
     return cell

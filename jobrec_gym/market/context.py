@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.tables import MarketError, SkillLists, view
+from jobrec_gym.near_miss import best_match
 
 __all__ = [
     "RESERVED_NAMES",
@@ -195,8 +195,8 @@ def context_fields(context: Context | None) -> dict[str, ContextField]:
             )
         kind, *columns = ("category", *parts) if len(parts) == 2 else parts or (None,)
         if kind not in kinds or len(columns) not in (0, 2) or not all(_is_column(column) for column in columns):
-            near = difflib.get_close_matches(str(kind), kinds, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near and kind not in kinds else ""
+            near = best_match(str(kind), kinds)
+            hint = f" Did you mean {near!r}?" if near and kind not in kinds else ""
             raise MarketError(
                 f"`context[{name!r}]` must be one of {kinds}; or two columns, of applicants and of jobs; or kind and "
                 f"columns, such as ('number', 'wanted_salary', 'salary'); got {told!r}.{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import unicodedata
 from collections.abc import Iterable
@@ -12,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.market.tables import Profile
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["find_row", "find_rows"]
 
 _COMPARED = 2_000
 """How many keys are compared with an unknown key, to suggest a similar one: those that share the most letters with it
-at the same positions. A comparison with a million keys would take minutes."""
+at the same positions, in either case. A comparison with a million keys would take minutes."""
+
+_CASE = np.uint32(32)
+"""The bit in which most small letters differ from their capitals: Latin, Greek and Cyrillic ones."""
 
 
 def find_row(side: str, keys: NDArray[np.str_], which: int | str | Profile) -> int:
@@ -92,9 +95,10 @@ def _near_miss(keys: NDArray[np.str_], key: str) -> str:
     likest: Any = keys
     if len(keys) > _COMPARED:
         letters = np.ascontiguousarray(keys).view(np.uint32).reshape(len(keys), -1)
-        same = (letters == np.array([key], dtype=keys.dtype).view(np.uint32)).sum(axis=1)
+        differences = letters ^ np.array([key], dtype=keys.dtype).view(np.uint32)
+        same = (differences & ~_CASE == 0).sum(axis=1)
         likest = keys[np.argpartition(-same, _COMPARED)[:_COMPARED]]
-    near = difflib.get_close_matches(key, likest.tolist(), n=1)
+    near = best_match(key, likest.tolist())
     if near:
-        return f" Did you mean {near[0]!r:.80}?"
+        return f" Did you mean {near!r:.80}?"
     return f" Keys are texts such as {str(keys[0])!r:.80}; a row is an integer."

@@ -5,7 +5,6 @@ Each may be given as an object or as a plain mapping: ``retries=Retries(attempts
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import os
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jobrec_gym.credentials import refuse_credentials
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.simulators.base import DECISIONS
 
 __all__ = [
@@ -263,8 +263,8 @@ def unknown_argument(name: str, arguments: Sequence[str]) -> ValueError:
     for argument in arguments:
         parts.setdefault(argument.rpartition(".")[2], []).append(f"`{argument}`")
     whose, _, part = name.rpartition(".")
-    near = difflib.get_close_matches(part, parts, n=1)
-    hint = f" did you mean {' or '.join(parts[near[0]])}?" if near else ""
+    near = best_match(part, parts)
+    hint = f" did you mean {' or '.join(parts[near])}?" if near else ""
     beside = [argument for argument in arguments if argument.rpartition(".")[0] == whose]
     return ValueError(f"`{name}` is no argument of LLMSimulator:{hint} There are {', '.join(beside)}.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64, normal, normal_cdf, uniform
 from jobrec_gym.kept_pairs import PreparedPairs, kept_pairs
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Population
+from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import (
     DECISIONS,
@@ -394,8 +394,8 @@ def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tup
     known = (*DEFAULT_WEIGHTS, *market.context)
     unknown = sorted(set(weights) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = best_match(str(unknown[0]), known)
+        hint = f" Did you mean {near!r}?" if near else ""
         raise ValueError(
             f"`weights` must name parts of {tuple(DEFAULT_WEIGHTS)}, or of the context of market {market.name!r}, "
             f"{tuple(market.context)}; got {unknown}.{hint}"

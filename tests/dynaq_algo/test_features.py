@@ -33,8 +33,10 @@ def test_interaction_multiplies_the_leading_entries_that_both_have():
 
 
 def test_a_misspelt_feature_name_is_suggested():
-    with pytest.raises(ValueError, match="did you mean 'interaction'"):
-        make_features("interactions", CandidateLayout(spaces.Dict(candidates=box(3, 2), s=box(1)), spaces.Discrete(3)))
+    layout = CandidateLayout(spaces.Dict(candidates=box(3, 2), s=box(1)), spaces.Discrete(3))
+    for misspelt in ("interactions", "INTERACTION"):
+        with pytest.raises(ValueError, match="did you mean 'interaction'"):
+            make_features(misspelt, layout)
 
 
 # ---------------------------------------------------------------------- blockwise, and a network with a prior

@@ -107,6 +107,7 @@ def test_one_and_many_environments_are_careers_that_their_simulator_answers_for(
         (["reward=hybrid"], "reward=hybrid reward.simulator=null"),
         (["env=mixed"], r"`evaluation.n_applicants` is only for JobRecCareer-v0, but `env.id` is JobRec-v0"),
         (["env.id=JobRecCarer-v0"], "`env.id` must be one of .*Did you mean 'JobRecCareer-v0'"),
+        (["env.id=JOBRECCAREER-v0"], "`env.id` must be one of .*Did you mean 'JobRecCareer-v0'"),
         (["evaluation.n_applicants=0"], "`evaluation.n_applicants` must be 1 or more or null, got 0"),
         (["evaluation.n_sets=-1"], "`evaluation.n_sets` must be 0 or more, got -1"),
         (["reward._target_="], "`reward._target_` must be the dotted name of a class, got ''"),

@@ -219,6 +219,7 @@ def test_a_number_that_cannot_be_is_refused_in_a_line(entry, said):
     [
         ({"log": None}, "`log` must be given"),
         ({"log": "avatur"}, r"no adapter of that name. Did you mean log=avature\?"),
+        ({"log": "AVATURE"}, r"no adapter of that name. Did you mean log=avature\?"),
         ({"log": "avature"}, "`path` must be given with log=avature"),
     ],
 )

@@ -9,11 +9,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import load_market, recommend
+from jobrec_gym import RuleSimulator, load_interactions, load_market, recommend
 from jobrec_gym.__main__ import extras_found, main, requirements_by_extra, summary
+from jobrec_gym.candidates import make_sampler
+from jobrec_gym.career import JobRecCareerEnv
+from jobrec_gym.dynamics import make_dynamics
 from jobrec_gym.extras import install_command, what_works
 from jobrec_gym.market import MarketError
+from jobrec_gym.market.context import context_fields
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.simulators.arguments import unknown_argument
 from jobrec_gym.terminal import output_may_fail
 
 REQUIRES = [
@@ -206,6 +211,46 @@ def test_a_misspelt_name_is_recognised_in_any_case():
     assert best_match("DQN", ["dynaq", "dqn"]) == "dqn"
     assert best_match("dqn", ["DQN", "Dqn"]) == "DQN"
     assert best_match("zzz", ["dqn"]) is None
+    assert best_match("", ["dqn"]) is best_match("dqn", []) is None
+
+
+def log_with(market, folder, **cells):
+    file = folder / "log.csv"
+    row = {"applicant": market.applicants.keys[0], "job": market.jobs.keys[0], **cells}
+    file.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("use", "meant"),
+    [
+        (lambda market, _: make_sampler("UNIFORM"), '"uniform"'),
+        (lambda market, _: make_dynamics({"type": "CAREER"}), "'career'"),
+        (lambda market, _: make_dynamics({"type": "career", "PATIENCE": 3}), "'patience'"),
+        (lambda market, _: JobRecCareerEnv(market, hidden=["PATIENCE"]), "'patience'"),
+        (lambda market, _: JobRecCareerEnv(market).reset(options={"APPLICANT_ID": 0}), "'applicant_id'"),
+        (lambda market, _: RuleSimulator(weights={"SENIORITY": 1.0}).bind(market), "'seniority'"),
+        (lambda market, _: recommend(len, market, 0, observation={"PAIR_FEATURES": "all"}), "'pair_features'"),
+        (lambda market, _: context_fields({"salary": "NUMBER"}), "'number'"),
+        (lambda market, folder: load_interactions(log_with(market, folder), market, {"JOB": "job"}), "'job'"),
+    ],
+)
+def test_a_name_in_other_case_is_suggested_wherever_names_are_read(market, tmp_path, use, meant):
+    with pytest.raises(ValueError, match=f"Did you mean {meant}\\?"):
+        use(market, tmp_path)
+
+
+def test_a_word_of_a_log_and_an_argument_of_a_simulator_are_suggested_in_any_case(market, tmp_path):
+    with pytest.raises(ValueError, match=r"`decisions=\{'SAVED': 'save'\}`"):
+        load_interactions(log_with(market, tmp_path, decision="SAVED"), market)
+    assert "did you mean `budget.max_calls`?" in str(unknown_argument("MAX_CALLS", ["model", "budget.max_calls"]))
+
+
+def test_names_that_are_no_texts_are_refused_as_others_are(market):
+    with pytest.raises(ValueError, match="`dynamics` of type 'career' cannot be made of"):
+        make_dynamics({"type": "career", 5: 1})
+    with pytest.raises(ValueError, match=r"`weights` must name parts of .*got \[5\]\.$"):
+        RuleSimulator(weights={5: 1.0}).bind(market)
 
 
 def test_a_missing_file_of_jobs_is_named_before_anything_else():

@@ -326,8 +326,9 @@ def test_an_unknown_key_is_refused_with_a_near_miss(market):
 def test_a_near_miss_among_many_keys_is_found_without_comparing_all(monkeypatch):
     keys = np.array([f"job-{number:06d}" for number in range(300)] + ["nurse-berlin"])
     monkeypatch.setattr(keys_module, "_COMPARED", 10)
-    with pytest.raises(ValueError, match="Did you mean 'nurse-berlin'"):
-        find_rows("job", keys, ["job-000007", "nurse-berlxn"])
+    for misspelt in ("nurse-berlxn", "NURSE-BERLXN"):
+        with pytest.raises(ValueError, match="Did you mean 'nurse-berlin'"):
+            find_rows("job", keys, ["job-000007", misspelt])
 
 
 def test_an_ambiguous_key_is_refused_with_both_rows(market, tmp_path, monkeypatch):

@@ -154,10 +154,11 @@ def test_objects_in_a_text_are_objects(text):
 
 
 def test_an_entry_that_no_object_has_is_named_with_the_nearest():
-    cells = reader("skills")
-    assert cells.cell({"skills": [{"name": "SQL"}]}, "skills.nmae", "row 1") == [None]
-    with pytest.raises(MarketError, match=r"jobs\.csv: no object .* 'skills\.nmae' names\. Did you mean 'name'\?"):
-        cells.finish()
+    for misspelt in ("nmae", "NAME"):
+        cells = reader("skills")
+        assert cells.cell({"skills": [{"name": "SQL"}]}, f"skills.{misspelt}", "row 1") == [None]
+        with pytest.raises(MarketError, match=rf"jobs\.csv: .*\.{misspelt}' names\. Did you mean 'name'\?"):
+            cells.finish()
 
 
 def test_a_column_of_texts_has_no_entries():

@@ -131,8 +131,9 @@ def test_two_files_of_one_name_are_refused_when_wanted(folder, kind):
 
 def test_more_skills_can_be_called_soft(folder):
     assert read_esco(folder, soft_skills=["manage staff"])[2].soft == ("lead others", "manage staff")
-    with pytest.raises(MarketError, match=r"`soft_skills` names 'manage staf', .* Did you mean 'manage staff'\?"):
-        read_esco(folder, soft_skills=["manage staf"])
+    for misspelt in ("manage staf", "MANAGE STAFF"):
+        with pytest.raises(MarketError, match=rf"`soft_skills` names '{misspelt}', .* Did you mean 'manage staff'\?"):
+            read_esco(folder, soft_skills=[misspelt])
 
 
 def test_occupations_without_skills_are_left_out_and_counted(folder, caplog):

@@ -278,6 +278,7 @@ def test_a_file_without_skill_columns_says_how_to_map_them(load):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"columns": {"TITLE": "title"}}, r"`columns` may name 'key'.*got 'TITLE'\. Did you mean 'title'\?"),
         ({"columns": {"titel": "title"}}, r"`columns` may name 'key'.*got 'titel'\. Did you mean 'title'\?"),
         (
             {"columns": {"jobs": {}, "applicant": {}}},
@@ -431,6 +432,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, people):
             {},
             r"all\.csv, row 2, column 'role': must be .* got 'aplicant'\. Did you mean 'applicant'",
         ),
+        (["job", "APPLICANT"], {}, r"row 2, column 'role': must be .* got 'APPLICANT'\. Did you mean 'applicant'"),
         (["job", "job"], {}, r"all\.csv has no applicants: no row has 'applicant' in column 'role'"),
         (["job", "job"], {"role_column": "rolle"}, r"all\.csv has no column 'rolle'\. Did you mean 'role'"),
         (
