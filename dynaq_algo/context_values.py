@@ -93,23 +93,20 @@ class ContextValues:
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
     discounted value of the next row. The value of the row is the mean of these largest sums. Each planning
     step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards'
-    root mean square, divided by the square root of (number of visits + 1). The bonus begins at 0 and grows: after n
-    transitions it is multiplied by n / (n + `bonus_after`). What a row leads to cannot be judged before the model has
-    learned what applicants like, so the whole bonus from the start on would only cost.
+    root mean square, divided by the square root of (number of visits + 1).
 
     Args:
         low: (m,) smallest values of `progress`.
         high: (m,) largest values of `progress`.
         bonus: Factor of the bonus; 0 for none.
-        bonus_after: Transitions after which half of the bonus is added; 0: the whole bonus from the start on.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0, bonus_after: float = 500):
+    def __init__(self, low: np.ndarray, high: np.ndarray, bonus: float = 1.0):
         self._low, self._high = (
             np.rint(np.clip(np.asarray(end, np.float64) * GRID, -_FARTHEST, _FARTHEST)).astype(np.int64)
             for end in (low, high)
         )
-        self.bonus, self.bonus_after = bonus, bonus_after
+        self.bonus = bonus
         self._place: dict[tuple[int, ...], int] = {}
         self._rows: list[tuple[int, ...]] = []
         self._columns: list[list[int]] = [[] for _ in self._low]  # the values of each column, ascending
@@ -275,9 +272,8 @@ class ContextValues:
         return np.array([0.0 if place is None else self._value[place] for place in places])
 
     def _bonuses(self, places: np.ndarray | slice) -> np.ndarray:
-        squares, n = self._scale[0], max(self._scale[1], 1.0)
-        growth = n / (n + self.bonus_after)
-        return growth * self.bonus * np.sqrt(squares / n) / np.sqrt(1.0 + self._visits[places])
+        deviation = np.sqrt(self._scale[0] / max(self._scale[1], 1.0))
+        return self.bonus * deviation / np.sqrt(1.0 + self._visits[places])
 
     def _reached(
         self, context: np.ndarray, outcomes: Sequence[tuple[int, ...] | None], make: Sequence[bool] = ()

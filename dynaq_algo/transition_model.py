@@ -125,7 +125,6 @@ class TransitionModel(nn.Module):
         gamma: Discount of the next state's value.
         bonus: Added to the value of seldom visited rows of `progress`, see
             :class:`~dynaq_algo.context_values.ContextValues`.
-        bonus_after: Transitions after which half of the bonus is added; 0: the whole bonus from the start on.
         max_outcomes: How many different outcomes are told apart, the end among them; each further one counts as the
             nearest of these.
         components: Principal components of states and actions; 0 leaves the bilinear form out.
@@ -157,7 +156,6 @@ class TransitionModel(nn.Module):
         prior: Sequence[float] | None = None,
         gamma: float = 0.97,
         bonus: float = 1.0,
-        bonus_after: float = 500,
         max_outcomes: int = 16,
         components: int = 64,
         rank: int = 8,
@@ -187,9 +185,8 @@ class TransitionModel(nn.Module):
                 "`learning_rate` must be above 0, `action_scale` and `taste_scale` 0 or more, got "
                 f"{learning_rate}, {action_scale} and {taste_scale}."
             )
-        for name, number in (("bonus", bonus), ("bonus_after", bonus_after)):
-            if not (isinstance(number, numbers.Real) and 0 <= number < math.inf):
-                raise ValueError(f"`{name}` must be a finite number of 0 or more, got {number!r:.80}.")
+        if not (isinstance(bonus, numbers.Real) and 0 <= bonus < math.inf):
+            raise ValueError(f"`bonus` must be a finite number of 0 or more, got {bonus!r:.80}.")
         self.features = features
         self.progress = progress
         self.gamma = gamma
@@ -204,7 +201,7 @@ class TransitionModel(nn.Module):
         self.components = components = self.inputs.components
         self.means = Rewards(m, features.n_pairs, max_outcomes)
         self.rewards = Rewards(m, features.n_pairs, n_kinds)
-        self.values = ContextValues(low, high, bonus, bonus_after)
+        self.values = ContextValues(low, high, bonus)
         self.codes = nn.Parameter(th.zeros(self.inputs.n_codes, n_kinds))
         self.numbers = nn.Parameter(th.zeros(self.inputs.n_numbers, n_kinds))
         self.constant = nn.Parameter(th.zeros(n_kinds))

@@ -49,8 +49,7 @@ def mean_return(model, env=None, episodes=10):
     return total / episodes
 
 
-def test_a_small_known_market_is_predicted():
-    learned = agent(exploration_initial_eps=0.3, exploration_final_eps=0.3).learn(250, log_interval=10**9)
+def test_a_small_known_market_is_predicted(learned):
     model = learned.world_model
     batch = {name: values[None] for name, values in observation(0).items()}
     chances, outcomes = model.chances(*learned.policy.tensors(learned.policy.layout.read(batch)))
@@ -256,17 +255,6 @@ def test_seldom_visited_values_are_worth_more_the_less_they_were_visited():
     assert (model.world_model.values.of(rows) > plain.world_model.values.of(rows)).all()
 
 
-@pytest.mark.parametrize(("n", "share"), [(0, 0.0), (500, 0.5), (4_500, 0.9)])
-def test_the_bonus_grows_with_what_the_model_was_told(n, share):
-    values = ContextValues([0.0], [1.0], bonus=2.0, bonus_after=500)
-    row = np.array([[0.5]])
-    values.visit(np.repeat(row, 3, axis=0))
-    values.imagine(row, np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), [None])
-    values._scale[:] = 9.0 * n, n  # the rewards' root mean square is 3
-    values.sweep(0.9)
-    assert values.of(row) == pytest.approx(2.0 * 3.0 * share / np.sqrt(3 + 1))
-
-
 def test_same_action_warns_once_why_where_answers_move_the_applicant():
     with pytest.warns(UserWarning, match="answers move the applicant") as told:
         model = DynaQ("CandidatePolicy", ladder(), seed=0)
@@ -303,7 +291,7 @@ def test_without_progress_there_is_nothing_to_predict():
         ({"steps": 0}, "`steps` must be 1 or more"),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
         ({"bonus": -1.0}, "`bonus` must be a finite number of 0 or more, got -1.0"),
-        ({"bonus_after": "late"}, "`bonus_after` must be a finite number of 0 or more, got 'late'"),
+        ({"bonus": "large"}, "`bonus` must be a finite number of 0 or more, got 'large'"),
     ],
 )
 def test_what_cannot_be_is_named(given, message):
