@@ -237,7 +237,8 @@ class OutcomeInputs:
         lengths = th.tensor([len(one) for one in self.values])
         flat = th.tensor([value for one in self.values for value in one], dtype=th.int64)
         basis = th.zeros(0, 0) if self._basis is None else self._basis
-        return {"lengths": lengths, "values": flat, "vectors": th.as_tensor(self._vectors.copy()), "basis": basis}
+        vectors, placed = th.as_tensor(self._vectors.copy()), self.in_components.clone()
+        return {"lengths": lengths, "values": flat, "vectors": vectors, "basis": basis, "in_components": placed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -248,7 +249,8 @@ class OutcomeInputs:
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
-        self.in_components = self._all_in_components()
+        # Not computed again: in one product, and with another mean action, the components would differ.
+        self.in_components = state["in_components"].clone()
 
 
 class Rewards:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -185,7 +184,7 @@ class TransitionModel(nn.Module):
                 "`learning_rate` must be above 0, `action_scale` and `taste_scale` 0 or more, got "
                 f"{learning_rate}, {action_scale} and {taste_scale}."
             )
-        if not (isinstance(bonus, numbers.Real) and 0 <= bonus < math.inf):
+        if not (isinstance(bonus, int | float | np.number) and 0 <= bonus < math.inf):
             raise ValueError(f"`bonus` must be a finite number of 0 or more, got {bonus!r:.80}.")
         self.features = features
         self.progress = progress
@@ -216,6 +215,7 @@ class TransitionModel(nn.Module):
         self._scores = th.zeros(len(_TRUSTS))
         self.trust = _trust_of(self._scores)
         self._told: dict[str, np.ndarray] = {}
+        self._scaled_by = features.version
         self.n_told = 0
 
     # ------------------------------------------------------------------ prediction
@@ -347,10 +347,13 @@ class TransitionModel(nn.Module):
         for name, values in told.items():
             self._told[name] = _appended(self._told.get(name), values, self.n_told)
         self.n_told += n
-        if changed:  # a column has become a number, so the codes of earlier transitions are computed again
-            self._told["codes"][: self.n_told] = self.inputs.codes_of(
-                self._told["progress"][: self.n_told], self._told["pairs"][: self.n_told]
-            )
+        # A column has become a number, or numbers have another scale: earlier transitions are read again.
+        if changed or self._scaled_by != self.features.version:
+            self._scaled_by = self.features.version
+            earlier = {name: values[: self.n_told] for name, values in self._told.items()}
+            similarities_told = th.as_tensor(earlier["numbers"][:, : self.features.n_blocks].copy())
+            earlier["codes"][:] = self.inputs.codes_of(earlier["progress"], earlier["pairs"])
+            earlier["numbers"][:] = self.inputs.numbers_of(similarities_told, earlier["progress"], earlier["pairs"])
         self.values.remember(steps, state[:, 0].numpy(), similarities.cpu().numpy(), of_candidates)
         leaving = np.zeros(n, chances.dtype) if end is None else chances[:, end]
         return Foreseen(reward, chances, outcome, steps.terminated, leaving)
@@ -437,9 +440,14 @@ class TransitionModel(nn.Module):
     def _grow_effects(self) -> None:
         n = self.inputs.n_actions
         if n > len(self.effects):
-            larger = th.zeros(max(2 * len(self.effects), n))
-            larger[: len(self.effects)] = self.effects.detach()
-            self.effects, self._adam = larger.requires_grad_(), None
+            more = max(len(self.effects), n - len(self.effects))
+            state = None if self._adam is None else self._adam.state_dict()
+            self.effects, self._adam = F.pad(self.effects.detach(), (0, more)).requires_grad_(), None
+            if state is not None:  # Adam goes on, with moments of 0 for the new actions
+                of_effects = state["state"][max(state["state"])]  # the last parameter
+                of_effects |= {name: F.pad(of_effects[name], (0, more)) for name in ("exp_avg", "exp_avg_sq")}
+                self._adam = self._make_adam()
+                self._adam.load_state_dict(state)
 
     def _make_adam(self) -> th.optim.Adam:
         return th.optim.Adam([*self.parameters(), self.effects], lr=self._learning_rate, fused=True)
@@ -473,7 +481,10 @@ class TransitionModel(nn.Module):
     def _imagine(
         self, contexts: np.ndarray, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards (b, s, k) and probabilities (b, s, k, n_outcomes) of sampled sets at rows (b, m) of `progress`."""
+        """Rewards (b, s, k) and probabilities (b, s, k, n_outcomes) of sampled sets at rows (b, m) of `progress`.
+
+        The rewards are those of the outcomes, without the prior mean, which fades after some 30 transitions.
+        """
         sets = self.values.sets(contexts, self.planning_sets, ask, rng)
         b, s, k = sets.actions.shape
         progress = np.repeat(contexts, s, axis=0)
@@ -503,6 +514,7 @@ class TransitionModel(nn.Module):
             "rewards": self.rewards.get_state(),
             "values": self.values.get_state(),
             "scores": self._scores.clone(),
+            "scaled_by": th.tensor(self._scaled_by),
             "effects": self.effects.detach().clone(),
             "adam": {} if self._adam is None else self._adam.state_dict(),
         }
@@ -517,7 +529,7 @@ class TransitionModel(nn.Module):
         self.means.set_state(state["means"])
         self.rewards.set_state(state["rewards"])
         self.values.set_state(state["values"])
-        self._scores = state["scores"].clone()
+        self._scores, self._scaled_by = state["scores"].clone(), int(state["scaled_by"])
         self.trust = _trust_of(self._scores)
         self.effects, self._adam = state["effects"].clone().requires_grad_(), None
         if state["adam"]:

@@ -10,7 +10,7 @@ import torch as th
 from ladder import DIM, PAY, Ladder
 from stable_baselines3.common.logger import configure
 
-from dynaq_algo import DynaQ, DynaQCheckpoint, context_values
+from dynaq_algo import DynaQ, DynaQCheckpoint, context_values, transition_model
 from dynaq_algo.context_values import ContextValues
 from dynaq_algo.outcome_inputs import GRID
 from dynaq_algo.transition_model import TransitionModel
@@ -403,3 +403,65 @@ def test_kept_decisions_are_the_latest_and_counted_from_the_oldest(monkeypatch):
     again = context_values._KeptDecisions()
     again.add({name: values.numpy() for name, values in state.items()})
     assert again.take("actions", np.array([[0, 4]])).tolist() == [[[94], [98]]]
+
+
+class Careers(gym.Env):
+    """Pairs whose number has a new value in each decision, so that its column soon becomes a number."""
+
+    action_space = gym.spaces.Discrete(3)
+    observation_space = gym.spaces.Dict(
+        {
+            "applicant": gym.spaces.Box(-1.0, 1.0, (DIM,)),
+            "candidates": gym.spaces.Box(-1.0, 1.0, (3, DIM)),
+            "pairs": gym.spaces.Box(0.0, 1.0, (3, 1)),
+            "progress": gym.spaces.Box(0.0, 1.0, (1,)),
+        }
+    )
+
+    def _shown(self):
+        self.pairs = self.np_random.random((3, 1)).astype(np.float32)
+        candidates = self.np_random.normal(size=(3, DIM)).clip(-1, 1).astype(np.float32)
+        return {
+            "applicant": np.full(DIM, 0.5, np.float32),
+            "candidates": candidates,
+            "pairs": self.pairs,
+            "progress": np.array([self.level / 2], np.float32),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.level = 0
+        return self._shown(), {}
+
+    def step(self, action):
+        reward = float(self.pairs[action, 0])
+        self.level = min(self.level + (reward > 0.5), 2)
+        return self._shown(), reward, False, False, {}
+
+
+def test_earlier_transitions_keep_a_column_that_becomes_a_number():
+    model = agent(gym.wrappers.TimeLimit(Careers(), 10)).learn(40, log_interval=10**9).world_model
+    assert model.inputs._is_number.tolist() == [False, True]
+    told = {name: values[: model.n_told] for name, values in model._told.items()}
+    n_blocks = model.features.n_blocks
+    similarities = th.as_tensor(told["numbers"][:, :n_blocks])
+    np.testing.assert_array_equal(
+        told["numbers"], model.inputs.numbers_of(similarities, told["progress"], told["pairs"]).numpy()
+    )
+    assert (told["numbers"][:, n_blocks] != 0).all()
+
+
+def test_adam_goes_on_when_more_actions_are_seen(monkeypatch):
+    monkeypatch.setattr(transition_model, "_ROOM", 8)
+    model = agent(gym.wrappers.TimeLimit(Careers(), 10)).learn(40, log_interval=10**9).world_model
+    state = model._adam.state_dict()["state"]
+    assert len(model.effects) == len(state[max(state)]["exp_avg"]) > 64
+    assert {int(one["step"]) for one in state.values()} == {2 * 40}
+
+
+def test_components_of_actions_are_loaded_as_they_were(tmp_path):
+    model = agent(gym.wrappers.TimeLimit(Careers(), 10)).learn(120, log_interval=10**9)
+    model.save(tmp_path / "agent.zip")
+    again = DynaQ.load(tmp_path / "agent.zip").world_model.inputs.in_components
+    assert again.abs().sum() > 0
+    np.testing.assert_array_equal(again.numpy(), model.world_model.inputs.in_components.numpy())
