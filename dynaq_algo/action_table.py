@@ -24,7 +24,7 @@ class ActionTable:
         dim: d_a.
 
     Raises:
-        ValueError: If `values` is not a two-dimensional array of numbers.
+        ValueError: If `values` is not a two-dimensional array of numbers, or a number is not finite in float32.
     """
 
     def __init__(self, values: np.ndarray | str | PathLike[str]):
@@ -36,6 +36,7 @@ class ActionTable:
                 "`action_features` must be an array (n_actions, d_a) of numbers or the path of an .npy file, "
                 f"got {found}."
             )
+        _refuse_not_finite(values)
         self.values = values
         self.dim = int(values.shape[1])
         self.path = _memmap_path(values)
@@ -87,6 +88,21 @@ class ActionTable:
                 f"{sha256[:12]}...), got a table {self.values.shape} that does not, so its ids name other actions. "
                 "Pass the table of the training run, with new actions at its end, or train a new agent."
             )
+
+    def or_longer(self, values: np.ndarray | None) -> ActionTable:
+        """The table of another environment, or this one if that is the same or None.
+
+        Args:
+            values: The environment's attribute `action_features`. It may have more rows at the end.
+
+        Raises:
+            ValueError: If it does not begin with the rows of this table.
+        """
+        if values is None or values is self.values:
+            return self
+        table = ActionTable(values)
+        table.check_beginning(self.reference)
+        return table
 
     @property
     def sha256(self) -> str:
@@ -143,6 +159,21 @@ def find_action_table(
     if saved.get("sha256"):
         table.check_beginning(saved)
     return table
+
+
+def _refuse_not_finite(values: np.ndarray) -> None:
+    """Refuse a table with a number that is not finite in float32: learning from one would spoil all that is known."""
+    if values.dtype.kind != "f":
+        return
+    most = np.finfo(np.float32).max
+    for start in range(0, len(values), 8_192):
+        piece = values[start : start + 8_192]
+        if not (good := np.abs(piece) <= most).all():
+            row = start + int(good.all(axis=1).argmin())
+            raise ValueError(
+                f"`action_features` must hold finite numbers (in float32), row {row} does not. Give unknown values a "
+                "number, such as 0."
+            )
 
 
 def _memmap_path(values: np.ndarray) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os.path
 import pickle
 import tempfile
 import tokenize
@@ -26,6 +27,7 @@ __all__ = [
     "building",
     "convert_agent",
     "naming",
+    "place_of",
     "read_agent",
     "reading",
     "whole_file",
@@ -55,6 +57,12 @@ def written_by() -> str:
         return f"dynaq_algo {metadata.version('jobrec-gym')}"
     except metadata.PackageNotFoundError:  # from a folder of sources
         return "dynaq_algo"
+
+
+def place_of(path: str | PathLike[str]) -> Path:
+    """A path as it is written and read: a leading `~` stands for the home folder."""
+    # Unlike `Path.expanduser`, this leaves a name such as "~agent.zip" as it is.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def write_agent(
@@ -107,7 +115,7 @@ def whole_file(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     Raises:
         OSError: If it cannot be written; the message names the path.
     """
-    place = Path(path)
+    place = place_of(path)
     with naming(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", delete=False) as scratch:
@@ -265,7 +273,7 @@ def convert_agent(old: str | PathLike[str], new: str | PathLike[str], exclude: C
     Raises:
         ValueError: If another attribute cannot be written as JSON.
     """
-    data, params, _ = load_from_zip_file(Path(old), device="cpu")
+    data, params, _ = load_from_zip_file(place_of(old), device="cpu")
     data = data or {}
     kept = {name: value for name, value in data.items() if name not in REMADE}
     write_agent(new, "DynaQ", kept, params, exclude)
@@ -276,9 +284,9 @@ def _opened(path: File) -> Iterator[Any]:
     if not isinstance(path, (str, PathLike)):
         yield path
         return
-    place = Path(path)
+    place = place_of(path)
     if not place.exists():
-        place = Path(f"{fspath(path)}.zip")
+        place = place_of(f"{fspath(path)}.zip")
     if not place.exists():
         raise FileNotFoundError(f"There is no agent at {fspath(path)}; one is written by `model.save(path)`.")
     with place.open("rb") as file:

@@ -63,7 +63,7 @@ __all__ = ["CandidateAlgorithm"]
 
 # Transitions whose reward components are logged as a mean.
 WINDOW = 1_000
-# Counters of the replay and the rollout. A checkpoint holds them, the zip of an agent does not.
+# Counters of the replay and the rollout, which a checkpoint puts back.
 COUNTERS = ("_n_scored", "_rollout_steps", "_rollout_episodes")
 # Arguments of SB3's DQN that have no meaning here.
 NOT_OURS = {"replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage", "n_steps"}
@@ -106,6 +106,7 @@ class CandidateAlgorithm(DQN):
     bootstrap: str
     _kept_values: TargetValues
     _n_scored: int
+    _n_told_before: int
 
     def __init__(
         self,
@@ -125,9 +126,7 @@ class CandidateAlgorithm(DQN):
                 f"{sorted(refused)} are not arguments of {type(self).__name__}: it has a compact replay of its own and "
                 "one-step targets. Set `buffer_size`."
             )
-        own = type(self).__mro__[: type(self).__mro__.index(DQN) + 1]
-        known = {name for one in own for name in inspect.signature(one).parameters}
-        refuse_unknown_arguments(type(self).__name__, kwargs, known - NOT_OURS - {"args", "kwargs"})
+        refuse_unknown_arguments(type(self).__name__, kwargs, self._argument_names())
         check_collecting({**kwargs, "gradient_steps": gradient_steps})
         try:
             th.device("cpu" if (device := kwargs.get("device", "auto")) == "auto" else device)
@@ -157,6 +156,13 @@ class CandidateAlgorithm(DQN):
         self._action_table_reference: dict[str, str | int | None] | None = None
         self._validity = Validity()
         self._component_windows: dict[str, deque[float]] = {}
+
+    @classmethod
+    def _argument_names(cls) -> set[str]:
+        """Names of all arguments of the constructor, those that it passes on to SB3 included."""
+        own = cls.__mro__[: cls.__mro__.index(DQN) + 1]
+        known = {name for one in own for name in inspect.signature(one).parameters}
+        return known - NOT_OURS - {"args", "kwargs"}
 
     # ------------------------------------------------------------------ set-up
 
@@ -191,6 +197,8 @@ class CandidateAlgorithm(DQN):
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
+        # How many transitions a saved world model was told; loading its replay puts this back.
+        self._n_told_before = getattr(self, "_n_scored", 0)
         self._n_scored = self._rollout_steps = self._rollout_episodes = 0
 
     def _find_pair_features(self) -> None:
@@ -248,10 +256,8 @@ class CandidateAlgorithm(DQN):
                 f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
                 f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
-        table, values = self.action_table, table_of(env)
-        if table is not None and values is not None and values is not table.values:
-            known, table = table, ActionTable(values)
-            table.check_beginning(known.reference)
+        table = None if self.action_table is None else self.action_table.or_longer(table_of(env))
+        if table is not self.action_table:
             # Ids may name more actions than before.
             self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
@@ -281,11 +287,13 @@ class CandidateAlgorithm(DQN):
         when learning continues with `reset_num_timesteps=False`, the training that is due comes first.
 
         Raises:
-            ValueError: If `total_timesteps` is not a whole number of 0 or more.
+            ValueError: If `total_timesteps` is not a whole number of 0 or more, or a reward is not finite.
+            TypeError: If an argument is unknown.
             NothingLearned: If no transition was valid. If only some were invalid, a warning says how many.
         """
         require_whole("total_timesteps", total_timesteps, 0)
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
+        refuse_unknown_arguments(f"{type(self).__name__}.learn", kwargs, names)
         kwargs = {"tb_log_name": type(self).__name__, **dict(zip(names, args, strict=False)), **kwargs}
         if kwargs.get("reset_num_timesteps", True):
             self._rollout_steps = self._rollout_episodes = 0
@@ -602,6 +610,7 @@ class CandidateAlgorithm(DQN):
         params = self.get_parameters()
         unsaved = {*self._excluded_save_params(), *(name.split(".")[0] for name in params)} - set(include or ())
         data = {name: value for name, value in vars(self).items() if name not in unsaved}
+        data["_n_scored"] = max(self._n_scored, self._n_told_before)
         write_agent(path, type(self).__name__, data, params, set(exclude or ()))
 
     @classmethod
@@ -630,8 +639,16 @@ class CandidateAlgorithm(DQN):
         Raises:
             FileNotFoundError: If there is no such file.
             AgentFileError: If it is not an agent of this version, is not whole, was changed, or holds code.
-            ValueError: If the environment does not show what the agent reads, or its ids name other actions.
+            ValueError: If the environment does not show what the agent reads, or its ids name other actions; or if
+                another world model is asked for.
+            TypeError: If an argument is unknown.
         """
+        of_load = {name for one in (cls, DQN) for name in inspect.signature(one.load).parameters} - {"kwargs"}
+        refuse_unknown_arguments(f"{cls.__name__}.load", kwargs, cls._argument_names() | of_load)
+        if "world_model" in kwargs:
+            raise ValueError(
+                "`world_model` must be left out: the saved agent keeps its own. For another one make a new agent."
+            )
         if env is not None:
             env = as_vec_env(env)
             # The environment's spaces replace the saved ones, because SB3 wants them equal; _setup_model compares them.
@@ -640,6 +657,8 @@ class CandidateAlgorithm(DQN):
         data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
         shown = path if isinstance(path, (str, PathLike)) else "the file"
         check_attributes(shown, data, cls)
+        if "gradient_steps" in (given := {**(custom_objects or {}), **kwargs}):
+            data["_gradient_steps_by_default"] = given["gradient_steps"] is None
         # SB3 then reads only the tensors. It unpickles nothing, because every attribute is given.
         with building(str(shown)):
             return super().load(file, env=env, device=device, custom_objects=data, **kwargs)
@@ -653,7 +672,8 @@ class CandidateAlgorithm(DQN):
     ) -> None:
         """Load what :meth:`save_replay_buffer` wrote.
 
-        The whole file is checked first. A file that is refused leaves the replay as it is.
+        The whole file is checked first. A file that is refused leaves the replay as it is. The next training tells the
+        world model those transitions that it was not told before it was saved: all of them, for a new agent.
 
         Args:
             path: The file.
@@ -666,7 +686,7 @@ class CandidateAlgorithm(DQN):
             ValueError: If it is of another layout, or its ids name no action.
         """
         self.replay_buffer.load(path, max_bytes, None if self.action_table is None else len(self.action_table))
-        self._n_scored = self.replay_buffer.n_added
+        self._n_scored = min(max(self._n_scored, self._n_told_before), self.replay_buffer.n_added)
 
     def save_checkpoint(self, folder: str | PathLike[str], exclude: Iterable[str] | None = None) -> None:
         """Save everything that :meth:`load_checkpoint` needs to go on as if the run had not been stopped.
@@ -707,6 +727,7 @@ class CandidateAlgorithm(DQN):
             FileNotFoundError: If there is no checkpoint.
             AgentFileError: If it is not whole, was changed, or is of another version.
             ValueError: If `env` has another number of environments.
+            TypeError: If an argument is unknown.
         """
         folder = existing_folder(folder)
         state = read_state(folder)
@@ -719,6 +740,9 @@ class CandidateAlgorithm(DQN):
         model.load_replay_buffer(folder / "replay.npz")
         with reading(str(folder), "checkpoint"):
             model._set_run_state(state)
+        if state["running"]:
+            # Loading has left seeds for the next reset, which belong to the beginning of the run.
+            model.env.unwrapped._reset_seeds()
         if state["running"] and state["env"] is None:
             warnings.warn(
                 "The checkpoint holds no state of the environments, so new episodes begin and the run is not the same "
@@ -728,8 +752,6 @@ class CandidateAlgorithm(DQN):
             )
             model._last_obs = None
         elif state["running"]:
-            # Loading has left seeds for the next reset, which belong to the beginning of the run.
-            model.env.unwrapped._reset_seeds()
             write_env_state(model.env, state["env"])
         return model
 
@@ -755,7 +777,7 @@ class CandidateAlgorithm(DQN):
             self._kept_values.restore(kept, self.q_net_target, self.replay_buffer, self.bootstrap)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "pair_features", "action_table", "anchors", "_validity", "_rngs"]
+        own = ["action_features", "pair_features", "action_table", "anchors", "_validity", "_rngs", "_n_told_before"]
         return [*super()._excluded_save_params(), *own, *REMADE]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

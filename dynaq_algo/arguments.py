@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "BOOTSTRAPS",
@@ -17,6 +18,7 @@ __all__ = [
     "is_whole",
     "refuse_other_choice",
     "refuse_unknown_arguments",
+    "refuse_unknown_first",
     "refuse_unknown_kwargs",
     "require_number",
     "require_sizes",
@@ -24,6 +26,8 @@ __all__ = [
     "suggestion",
 ]
 
+
+_Constructor = TypeVar("_Constructor", bound=Callable[..., None])
 
 BOOTSTRAPS = ("same_action", "max", "double")
 PLANNING = ("background", "decision_time")
@@ -74,6 +78,19 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
     parameters = inspect.signature(made).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
         refuse_unknown_arguments(f"{made.__name__}, which takes `{name}`,", given, parameters)
+
+
+def refuse_unknown_first(constructor: _Constructor) -> _Constructor:
+    """A constructor that refuses unknown keywords by :func:`refuse_unknown_arguments`, before anything else."""
+    known = list(inspect.signature(constructor).parameters)[1:]  # without `self`
+    whose = constructor.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(constructor)
+    def checked(*args: Any, **kwargs: Any) -> None:
+        refuse_unknown_arguments(whose, kwargs, known)
+        constructor(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
 
 
 def is_whole(value: Any) -> bool:

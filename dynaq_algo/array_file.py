@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dynaq_algo.agent_file import AgentFileError, reading
+from dynaq_algo.agent_file import AgentFileError, place_of, reading
 
 __all__ = ["MAX_ARRAY_BYTES", "read_arrays"]
 
@@ -34,6 +34,7 @@ def read_arrays(
         AgentFileError: If it is not an .npz file, is incomplete, was changed, holds objects or unpacks to more than
             `max_bytes`.
     """
+    file = place_of(file) if isinstance(file, (str, PathLike)) else file
     with reading(shown, what), zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > max_bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -21,8 +22,13 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file, written_by
-from dynaq_algo.arguments import refuse_other_choice, require_whole
+from dynaq_algo.agent_file import AgentFileError, building, place_of, reading, whole_file, written_by
+from dynaq_algo.arguments import (
+    refuse_other_choice,
+    refuse_unknown_arguments,
+    refuse_unknown_first,
+    require_whole,
+)
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.features import BlockwiseFeatures, candidates_of_ids, make_features
 from dynaq_algo.gaussian_process import GaussianProcess
@@ -31,7 +37,14 @@ from dynaq_algo.offline import Answers
 from dynaq_algo.plain_data import MAX_BYTES
 from dynaq_algo.prior_trust import source_weights, sources_of
 from dynaq_algo.validity import Validity
-from dynaq_algo.vec_env import as_vec_env, pair_sample_of, refuse_other_observations, table_of, what_is_read
+from dynaq_algo.vec_env import (
+    as_vec_env,
+    pair_sample_of,
+    refuse_normalised_observations,
+    refuse_other_observations,
+    table_of,
+    what_is_read,
+)
 
 __all__ = ["Bandit", "GaussianProcessBandit", "LinearBandit"]
 
@@ -57,10 +70,13 @@ class Bandit:
         **arguments: The subclass's own arguments, which are saved.
     """
 
+    _fixed: ClassVar[frozenset[str]] = frozenset()  # arguments that `load` cannot replace
+
     def __init__(
         self, env: gym.Env | VectorEnv | VecEnv | str, gamma: float = 0.0, seed: int | None = None, **arguments: Any
     ):
         self.env = as_vec_env(env)
+        refuse_normalised_observations(self.env)
         self.gamma = gamma
         self.seed = None if seed is None else int(seed)  # Gymnasium takes Python's numbers only
         self.layout = CandidateLayout(self.env.observation_space, self.env.action_space)
@@ -214,15 +230,22 @@ class Bandit:
             env: Any environment that the constructor takes, with any number of candidates.
             max_bytes: Largest uncompressed size of the file, 2 GiB by default.
             **arguments: Arguments that replace saved ones, or that are never saved, such as `action_features`. With a
-                new `seed` the random draws start again.
+                new `seed` the random draws start again. With another prior, other scales or another noise a
+                :class:`GaussianProcessBandit` computes its posterior anew from the same rewards. A
+                :class:`LinearBandit` cannot, because it does not keep them, so its prior and noise are not replaced.
 
         Raises:
             FileNotFoundError: If there is no such file.
             AgentFileError: If the file was saved by another class, is not whole, or was changed.
-            ValueError: If the bandit was trained on other observations than the environment's.
+            ValueError: If the bandit was trained on other observations than the environment's, or if an argument
+                cannot be replaced.
+            TypeError: If an argument is unknown.
         """
+        known = inspect.signature(cls).parameters
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
+            refuse_unknown_arguments(f"{cls.__name__}.load", arguments, {*known, "max_bytes"})
         shown = str(path)
-        with reading(shown, "bandit"), zipfile.ZipFile(path) as archive:
+        with reading(shown, "bandit"), zipfile.ZipFile(place_of(path)) as archive:
             if _ARGUMENTS not in archive.namelist():
                 raise AgentFileError(f"{path} holds no bandit: load it by the class that saved it (`DynaQ.load`, say).")
             if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
@@ -244,6 +267,13 @@ class Bandit:
         with building(shown):
             bandit = cls(env, **{**given, **arguments})
         refuse_other_observations(reads, bandit.reads)
+        for name in sorted(cls._fixed & set(arguments)):
+            asked = json.loads(json.dumps(bandit._arguments[name], default=np.generic.item))
+            if asked != given[name]:
+                raise ValueError(
+                    f"`{name}` must be left out, or be that of the saved bandit, {given[name]!r:.80}, got "
+                    f"{asked!r:.80}: what it learned depends on it. For another one make a new bandit."
+                )
         with reading(shown, "bandit"):
             bandit.set_learned(learned)
             bandit.num_timesteps = int(content["num_timesteps"])
@@ -263,13 +293,15 @@ class Bandit:
         self.logger = logger
 
     def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
-        """Continue in another environment with the same observations.
+        """Continue in another environment with the same observations and any number of candidates.
 
         Raises:
             ValueError: If its observations are not the same.
         """
         env = as_vec_env(env)
+        refuse_normalised_observations(env)
         refuse_other_observations(self.reads, what_is_read(env))
+        self.layout = CandidateLayout(env.observation_space, env.action_space)
         self.env = env
         self._last_obs = None
 
@@ -315,6 +347,18 @@ class _VectorBandit(Bandit):
         self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
         if (sample := pair_sample_of(self.env, self.layout.n_pairs)) is not None:
             self.features.fit_pairs(sample)
+
+    def set_env(self, env: gym.Env | VectorEnv | VecEnv | str) -> None:
+        """Continue in another environment, see :meth:`Bandit.set_env`. Ids must name the same actions in it.
+
+        Raises:
+            ValueError: If its observations are not the same, or it has another table of actions. Rows may be added at
+                the end of the table.
+        """
+        env = as_vec_env(env)
+        table = None if self.action_table is None else self.action_table.or_longer(table_of(env))
+        super().set_env(env)
+        self.action_table = table
 
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
@@ -389,11 +433,20 @@ class LinearBandit(_VectorBandit):
 
     Raises:
         ValueError: If `exploration` is unknown, or a number is out of range.
+        TypeError: If an argument is unknown.
 
     Example:
         >>> bandit = LinearBandit(env, alpha=0.3, cosine_prior=0.28).learn(500)  # doctest: +SKIP
     """
 
+    _fixed = frozenset(
+        {
+            *("noise", "prior_std", "constant_std", "pairs_std", "cosine_prior", "pairs_prior", "prior_sources"),
+            *("similarities", "n_blocks"),
+        }
+    )
+
+    @refuse_unknown_first
     def __init__(
         self,
         env: gym.Env | VectorEnv | VecEnv | str,
@@ -613,8 +666,12 @@ class GaussianProcessBandit(_VectorBandit):
 
     Raises:
         ValueError: If `exploration` is unknown, or a number is out of range.
+        TypeError: If an argument is unknown.
     """
 
+    _fixed = frozenset({"n_blocks"})
+
+    @refuse_unknown_first
     def __init__(
         self,
         env: gym.Env | VectorEnv | VecEnv | str,
@@ -693,17 +750,18 @@ class GaussianProcessBandit(_VectorBandit):
     def get_learned(self) -> dict[str, NDArray[Any]]:
         """The posterior."""
         state = self.model.get_extra_state()
-        scales = state.pop("scales")
+        scales = {name: state.pop(name) for name in ("scales", "given")}
         learned = {f"model:{name}": value.numpy() for name, value in state.items()}
-        learned["model:scales"] = np.array(json.dumps(scales))
+        learned |= {f"model:{name}": np.array(json.dumps(numbers)) for name, numbers in scales.items()}
         return {**super().get_learned(), **learned}
 
     def set_learned(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Put back what :meth:`get_learned` gave."""
         super().set_learned(arrays)
-        scales = json.loads(str(arrays["model:scales"]))
-        others = {name: values for name, values in arrays.items() if name != "model:scales"}
-        self.model.set_extra_state({**_tensors_of(others, "model:"), "scales": scales})
+        texts = {name: str(values) for name, values in arrays.items() if name in ("model:scales", "model:given")}
+        scales = {name.removeprefix("model:"): json.loads(text) for name, text in texts.items()}
+        others = {name: values for name, values in arrays.items() if name not in texts}
+        self.model.set_extra_state({**_tensors_of(others, "model:"), **scales})
 
 
 class _LinearBlocks(BlockwiseFeatures):

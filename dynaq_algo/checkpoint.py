@@ -23,7 +23,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from dynaq_algo.agent_file import AgentFileError, naming, reading, written_by
+from dynaq_algo.agent_file import AgentFileError, naming, place_of, reading, written_by
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
@@ -123,7 +123,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: If the folder cannot be written; the message names the path.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     shutil.rmtree(new, ignore_errors=True)
@@ -147,7 +147,7 @@ def existing_folder(folder: str | PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     _restore_interrupted(folder)
     if not (folder / "state.json").exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint; write one by `model.save_checkpoint(folder)`.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import suggestion
+from dynaq_algo.arguments import require_whole, suggestion
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
@@ -217,8 +217,8 @@ class GaussianProcess(nn.Module):
                 "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, got "
                 "0 for all. Give one a scale, or say `fit_scales=False`."
             )
-        if not 0 < noise < np.inf or max_pairs < 1:
-            raise ValueError(f"`noise` must be above 0 and `max_pairs` 1 or more, got {noise} and {max_pairs}.")
+        if not 0 < noise < np.inf:
+            raise ValueError(f"`noise` must be above 0 and finite, got {noise}.")
         if not (spike > 0 and contrary > 0 and spike + contrary < 1):
             raise ValueError(
                 "`spike` and `contrary` must be probabilities above 0 whose sum is less than 1, "
@@ -226,7 +226,7 @@ class GaussianProcess(nn.Module):
             )
         self.features = features
         self.noise = noise
-        self.max_pairs = max_pairs
+        self.max_pairs = require_whole("max_pairs", max_pairs, 1)
         self.spike_slab = spike_slab
         self.draw_factor = draw_factor
         self.learn_pair_scale = learn_pair_scale
@@ -791,25 +791,48 @@ class GaussianProcess(nn.Module):
             "fit_due": th.tensor(self._fit_due),
             "n_told": th.tensor(self._n_told),
             "scales": {**self.scales, "noise": self.noise},
+            "given": self._given,
+            "prior": self.prior.clone(),
         }
 
+    @property
+    def _given(self) -> dict[str, float]:
+        """Scales and noise as they were given, before any fit."""
+        scales, noise = self._expected
+        return {**scales, "noise": noise}
+
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`get_extra_state` gave. The posterior is then the same to the bit."""
+        """Put back what :meth:`get_extra_state` gave. The posterior is then the same to the bit.
+
+        If this model was given another prior, other scales or another noise, they hold, and the posterior is computed
+        anew from the same rewards. If it keeps fewer pairs, the latest are kept.
+        """
         self._forget_all()
-        self.scales = dict(state["scales"])
-        self.noise = self.scales.pop("noise")
+        prior = state.get("prior", self.prior).to(self.prior.device)  # earlier versions did not keep it
+        same = state.get("given", self._given) == self._given and th.equal(prior, self.prior)
+        same = same and state["alpha"].shape[1:] == self._alpha.shape[1:]
+        if same:
+            self.scales = dict(state["scales"])
+            self.noise = self.scales.pop("noise")
+        if len(order := state["order"]) > self.max_pairs:
+            same, kept = False, order[-self.max_pairs :]
+            state = state | {name: state[name][kept] for name in ("raw", "total", "count")}
+            state["order"] = th.arange(self.max_pairs)
         self._fit_due, version = int(state["fit_due"]), int(state["version"])
         self._n_told = int(state["n_told"])
         for _ in range(len(state["count"])):
             self._grow()
         n = self._n_used
         self._raw[:n], self._totals[:n], self._counts[:n] = state["raw"], state["total"], state["count"]
-        self._inverse[:n, :n], self._alpha[:n] = state["inverse"], state["alpha"]
+        if same:
+            self._inverse[:n, :n], self._alpha[:n] = state["inverse"], state["alpha"]
         keys = self._raw[:n].cpu().numpy()
         self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
         for slot in range(n):
             self._put(slot)
         self._features_version = version
+        if not same:
+            self._solve()
 
 
 def _for_each(of_states: th.Tensor, n: int) -> th.Tensor:

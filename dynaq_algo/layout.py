@@ -188,10 +188,14 @@ class CandidateLayout:
 
         Raises:
             ValueError: As for :meth:`is_batch`; or if another entry has a wrong shape, if the mask or `pairs` have
-                another number of candidates, or if an entry holds a number that is not finite.
+                another number of candidates, if an entry holds a number that is not finite, if an id or a value of a
+                discrete entry is not a whole number, or if a value of a discrete entry is out of its range.
         """
         batch = self.is_batch(obs)
-        candidates = np.asarray(obs[CANDIDATES], np.int64 if self.uses_ids else np.float32)
+        if self.uses_ids:
+            candidates = _whole(CANDIDATES, np.asarray(obs[CANDIDATES]))
+        else:
+            candidates = np.asarray(obs[CANDIDATES], np.float32)
         candidates = candidates if batch else candidates[None]
         n, k = candidates.shape[:2]
         parts = [_flatten_batch(key, space, obs[key], n) for key, space in self._state_spaces.items()]
@@ -247,12 +251,31 @@ def _flatten_batch(key: str, space: spaces.Space, values: Any, n: int) -> np.nda
             f"{values.shape}."
         )
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=np.float32)[values.reshape(n) - space.start]
+        size = int(space.n)
+        return np.eye(size, dtype=np.float32)[_classes(key, values.reshape(n), space.start, size)]
     if isinstance(space, spaces.MultiDiscrete):
         sizes, start = space.nvec.reshape(-1), np.asarray(space.start).reshape(-1)
-        digits = values.reshape(n, len(sizes)) - start
+        digits = _classes(key, values.reshape(n, len(sizes)), start, sizes)
         return np.concatenate([np.eye(int(s), dtype=np.float32)[digits[:, i]] for i, s in enumerate(sizes)], axis=1)
     return values.astype(np.float32, copy=False).reshape(n, math.prod(one))
+
+
+def _classes(key: str, values: np.ndarray, start: Any, size: Any) -> np.ndarray:
+    """Values of a discrete entry, counted from 0."""
+    classes = _whole(key, values) - start
+    if ((classes < 0) | (classes >= size)).any():
+        raise ValueError(
+            f"`{key}` must be at least {start} and below {start + size}, as in the observation space, got "
+            f"{values.min()} to {values.max()}."
+        )
+    return classes
+
+
+def _whole(key: str, values: np.ndarray) -> np.ndarray:
+    """Values as int64."""
+    if values.dtype.kind == "f" and not (good := np.isfinite(values) & (values == np.rint(values))).all():
+        raise ValueError(f"`{key}` must hold whole numbers, got {values[~good].flat[0]}.")
+    return values.astype(np.int64, copy=False)
 
 
 def _of_each(obs: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -122,8 +122,9 @@ class Answers(NamedTuple):
         Without `next_obs` the next observation is the same one.
 
         Raises:
-            ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
-                of actions, or a number is not finite.
+            ValueError: If numbers of rows differ, an action is not the index of a candidate that the mask allows, an
+                id is not in the table of actions, a number is not finite in float32, or `next_obs` allows no candidate
+                though the episode goes on.
         """
         decisions = layout.read(observation, finite=False)
         following = decisions if next_obs is None else layout.read(next_obs, finite=False)
@@ -141,24 +142,41 @@ class Answers(NamedTuple):
         if (bad := (actions < 0) | (actions >= k)).any():
             row = bad.argmax()
             raise ValueError(f"`action` must be in [0, {k}), the candidates shown, row {row} is {actions[row]}.")
-        if (bad := ~np.isfinite(rewards)).any():
+        if decisions.mask is not None and not (allowed := decisions.mask[np.arange(n), actions]).all():
+            row = allowed.argmin()
+            raise ValueError(
+                f"`action` must be a candidate that `action_mask` allows, row {row} is {actions[row]}, which it "
+                "forbids. Pass the mask that was shown with the candidates."
+            )
+        if (bad := ~(np.abs(rewards) <= np.finfo(np.float32).max)).any():
             row = bad.argmax()
-            raise ValueError(f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one.")
+            raise ValueError(
+                f"`reward` must be finite, row {row} is {rewards[row]}. Leave out answers without one, and give "
+                "numbers that float32 can hold."
+            )
         _refuse_unusable("observation", decisions, table)
         if next_obs is not None:
             _refuse_unusable("next_obs", following, table)
+            if following.mask is not None and (bad := ~(following.mask.any(axis=1) | ends)).any():
+                raise ValueError(
+                    f"`next_obs` must allow at least one candidate, row {bad.argmax()} allows none. Pass "
+                    "`terminated=True` where nothing is left to choose."
+                )
         return cls(decisions, following, actions, rewards, ends, infos)
 
     def one_by_one(self, n_candidates: int) -> Iterator[Answers]:
         """Each answer by itself, with as many candidates as in training.
 
-        If another number was shown, the recommended candidate stands first, then those that the mask allows. If there
-        are too few, the first one is repeated; if there are too many, the last ones are left out.
+        If another number was shown, the recommended candidate stands first, then those that the mask allows. What
+        follows has no recommended candidate yet. If there are too few, the first one is repeated; if there are too
+        many, the last ones are left out.
         """
         for i in range(len(self.reward)):
             row = np.array([i])
-            decisions, action = _as_in_training(self.decisions.take(row), self.action[i], n_candidates)
-            following, _ = _as_in_training(self.following.take(row), 0, n_candidates)
+            first = self.action[i] if self.decisions.candidates.shape[1] != n_candidates else None
+            decisions = _as_in_training(self.decisions.take(row), n_candidates, first)
+            following = _as_in_training(self.following.take(row), n_candidates)
+            action = self.action[row] if first is None else np.array([0])
             yield Answers(decisions, following, action, self.reward[row], self.terminated[row], [self.infos[i]])
 
 
@@ -239,16 +257,16 @@ def _progress(epochs: Iterable[int], progress_bar: bool) -> Iterable[int]:
     return tqdm(epochs, desc="pretrain")
 
 
-def _as_in_training(decision: DecisionBatch, action: int, wanted: int) -> tuple[DecisionBatch, np.ndarray]:
-    """A decision (n = 1) with `wanted` candidates, and the index (1,) of the chosen one among them."""
+def _as_in_training(decision: DecisionBatch, wanted: int, first: int | None = None) -> DecisionBatch:
+    """A decision (n = 1) with `wanted` candidates: the column `first`, if any, then those that the mask allows."""
     k = decision.candidates.shape[1]
     if k == wanted:
-        return decision, np.array([action])
+        return decision
     allowed = np.ones(k, bool) if decision.mask is None else decision.mask[0]
-    others = sorted((column for column in range(k) if column != action), key=lambda column: not allowed[column])
-    columns = np.array([action, *others, *[action] * wanted][:wanted])
+    ordered = sorted(range(k), key=lambda column: (column != first, not allowed[column]))
+    columns = np.array([*ordered, *ordered[:1] * wanted][:wanted])
     parts = (None if part is None else part[:, columns] for part in decision[1:])
-    return DecisionBatch(decision.state, *parts), np.array([0])  # type: ignore[arg-type]
+    return DecisionBatch(decision.state, *parts)  # type: ignore[arg-type]
 
 
 def _refuse_unusable(name: str, decisions: DecisionBatch, table: ActionTable | None) -> None:

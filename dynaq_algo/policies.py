@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -208,18 +209,34 @@ class CandidatePolicy(BasePolicy):
                 f"A policy is saved as JSON and tensors, and this one holds {error}. Keep `policy.state_dict()`, and "
                 "load that into a policy of the same arguments."
             ) from error
+        content = {"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}
+        if self.action_table is not None:
+            content["action_table"] = self.action_table.reference
         # Into memory first, because torch reports a full disk only as an unexpected position in the file.
         buffer = io.BytesIO()
-        th.save({"format": FORMAT, "state_dict": self.state_dict(), "data": arguments}, buffer)
+        th.save(content, buffer)
         with whole_file(path) as file:
             file.write(buffer.getbuffer())
 
     @classmethod
-    def load(cls, path: str, device: th.device | str = "auto") -> Self:
+    def load(
+        cls,
+        path: str,
+        device: th.device | str = "auto",
+        action_features: np.ndarray | str | PathLike[str] | None = None,
+    ) -> Self:
         """Load what :meth:`save` wrote. Nothing in the file is executed.
+
+        Args:
+            path: The file.
+            device: Where networks are computed.
+            action_features: For id observations, the table of the training run (n_actions, d_a), which may have more
+                rows at its end, or the path of an .npy file. It may be left out if the table lay in such a file and is
+                still there.
 
         Raises:
             AgentFileError: If it is not a policy of this version, is not whole, or holds code.
+            ValueError: If candidates are ids, and `action_features` are missing or name other actions.
         """
         with building(str(path)):
             saved = th.load(path, map_location=get_device(device), weights_only=True)
@@ -227,6 +244,8 @@ class CandidatePolicy(BasePolicy):
                 raise AgentFileError(f"{path} has the format {saved['format']!r:.80}, this version reads {FORMAT!r}.")
             with reading(str(path)):
                 arguments = from_json(json.loads(saved["data"]))
+            if CandidateLayout(arguments["observation_space"], arguments["action_space"]).uses_ids:
+                arguments["action_table"] = _saved_table(action_features, saved.get("action_table") or {})
             policy = cls(lr_schedule=cls._dummy_schedule, **arguments)
             policy.load_state_dict(saved["state_dict"])
         return policy.to(get_device(device))
@@ -265,6 +284,20 @@ class CandidatePolicy(BasePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
+
+
+def _saved_table(given: np.ndarray | str | PathLike[str] | None, reference: Mapping[str, Any]) -> ActionTable:
+    """The table of a saved policy: the given one, or the one in a file that the policy refers to."""
+    source = reference.get("path") if given is None else given
+    if source is None:
+        raise ValueError(
+            "`action_features` must be given where `candidates` are ids: an array (n_actions, d_a) or the path of an "
+            ".npy file."
+        )
+    table = ActionTable(source)
+    if reference:
+        table.check_beginning(reference)
+    return table
 
 
 def masked(values: th.Tensor, mask: th.Tensor | None) -> th.Tensor:

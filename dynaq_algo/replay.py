@@ -172,9 +172,20 @@ class CandidateReplay:
 
         Returns:
             Positions of the transitions that were stored. Invalid ones are not stored.
+
+        Raises:
+            ValueError: If the reward of a valid transition is not finite. Nothing is stored then.
         """
         infos = [{}] * len(action) if infos is None else infos
         envs = np.array([i for i, info in enumerate(infos) if info.get("transition_valid", True)], np.int64)
+        earned = np.asarray(reward, np.float32)[envs]
+        if not (finite := np.isfinite(earned)).all():
+            env = envs[finite.argmin()]
+            raise ValueError(
+                f"`reward` must be finite, that of environment {env} is {np.asarray(reward)[env]}. Let the environment "
+                'give a number. For a step without an answer let it give 0, and set `info["transition_valid"]` to '
+                "False: that step is then left out."
+            )
         index = (self.n_added + np.arange(len(envs))) % self.capacity
         overwritten = index[self.n_added + np.arange(len(envs)) >= self.capacity]
         action, terminated = np.asarray(action).reshape(-1), np.asarray(terminated, bool)
@@ -203,7 +214,7 @@ class CandidateReplay:
         self._state_id[index], self._set_id[index] = state_id, set_id
         self._next_state_id[index], self._next_set_id[index] = next_state_id, next_set_id
         self._action[index] = action[envs]
-        self._reward[index] = np.asarray(reward)[envs]
+        self._reward[index] = earned
         self._terminated[index] = terminated[envs]
         self._store_components(index, [infos[i].get("reward_components", {}) for i in envs])
         self.n_added += len(envs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import time
@@ -12,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, load_env_creator, parse_env_id
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
@@ -72,6 +73,8 @@ class GymnasiumVecEnv(VecEnv):
         self.episode_lengths = np.zeros(vector_env.num_envs, np.int64)
         self._t_start = time.time()
         self._actions: np.ndarray | None = None
+        # The observation of the last step, as `vector_env` gave it; None after a reset.
+        self._given: Any = None
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
 
     def reset(self) -> VecEnvObs:
@@ -90,7 +93,8 @@ class GymnasiumVecEnv(VecEnv):
         self.episode_lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
-        return obs
+        self._given = None
+        return copy.deepcopy(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for :meth:`step_wait`."""
@@ -114,7 +118,7 @@ class GymnasiumVecEnv(VecEnv):
             info["TimeLimit.truncated"] = limit
         if self.monitor:
             self._report_episodes(rewards, dones, result)
-        return obs, rewards, dones, result
+        return self._not_written_again(obs), rewards, dones, result
 
     def close(self) -> None:
         """Close the vector environment."""
@@ -144,10 +148,24 @@ class GymnasiumVecEnv(VecEnv):
             if _has(layer, attr_name):
                 return [getattr(layer, attr_name)] * len(rows)
         base: Any = self.vector_env.unwrapped
-        if hasattr(base, "get_attr"):
+        if isinstance(base, (SyncVectorEnv, AsyncVectorEnv)):
+            # Their own `get_attr` would call a method, not return it.
+            values = base.call("get_wrapper_attr", attr_name)
+        elif hasattr(base, "get_attr"):
             values = base.get_attr(attr_name)
-            return [values[i] for i in rows]
-        raise AttributeError(f"Neither {self.vector_env} nor a layer within has an attribute {attr_name!r}.")
+        else:
+            raise AttributeError(f"Neither {self.vector_env} nor a layer within has an attribute {attr_name!r}.")
+        return [values[i] for i in rows]
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether :meth:`get_attr` finds the attribute."""
+        base: Any = self.vector_env.unwrapped
+        if isinstance(base, (SyncVectorEnv, AsyncVectorEnv)) and not any(
+            _has(layer, attr_name) for layer in self._layers()
+        ):
+            # An environment in another process ends if it is asked for an attribute that it lacks.
+            return all(base.call("has_wrapper_attr", attr_name))
+        return super().has_attr(attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set the attribute where :meth:`get_attr` finds it.
@@ -194,6 +212,17 @@ class GymnasiumVecEnv(VecEnv):
         wrapped = any(isinstance(layer, wrapper_class) for layer in self._layers())
         wrapped = wrapped or (self.monitor and issubclass(Monitor, wrapper_class))
         return [wrapped for _ in self._get_indices(indices)]
+
+    def _not_written_again(self, obs: Any) -> Any:
+        """The observation of a step, copied unless it is known that `vector_env` gives each step new arrays.
+
+        An agent stores an observation after the next step, when an environment that reuses its arrays
+        (`SyncVectorEnv(copy=False)`) has already overwritten them.
+        """
+        last, self._given = self._given, obs
+        earlier = list(_arrays(last))
+        is_new = last is not None and not any(np.may_share_memory(a, b) for a in _arrays(obs) for b in earlier)
+        return obs if is_new else copy.deepcopy(obs)
 
     def _layers(self) -> Iterator[VectorEnv]:
         layer: Any = self.vector_env
@@ -403,6 +432,15 @@ def _can_reset_at_once(spec: EnvSpec) -> bool:
 def _has(layer: Any, name: str) -> bool:
     """Whether the layer itself has an attribute. One that a wrapper passes on from within does not count."""
     return name in vars(layer) or hasattr(type(layer), name)
+
+
+def _arrays(obs: Any) -> Iterator[np.ndarray]:
+    """The arrays of an observation, which may be nested."""
+    if isinstance(obs, np.ndarray):
+        yield obs
+    elif isinstance(obs, (Mapping, tuple, list)):
+        for part in obs.values() if isinstance(obs, Mapping) else obs:
+            yield from _arrays(part)
 
 
 def _row(obs: Any, i: int) -> Any:

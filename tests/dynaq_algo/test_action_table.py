@@ -22,3 +22,12 @@ def test_table_keeps_to_the_disk_and_gives_float32(tmp_path):
 def test_a_table_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(n_actions, d_a\).*got float64 \(3,\)"):
         ActionTable(np.zeros(3))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_table_with_a_number_that_is_not_finite_is_refused(bad):
+    values = np.zeros((20_000, 2))
+    values[12_345, 1] = bad
+    with pytest.raises(ValueError, match=r"`action_features` must hold finite numbers \(in float32\), row 12345 does"):
+        ActionTable(values)
+    assert len(ActionTable(np.zeros((3, 2), np.int64))) == 3

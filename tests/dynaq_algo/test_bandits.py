@@ -468,6 +468,35 @@ def test_loading_takes_other_arguments_and_a_seed_gives_new_draws(tmp_path):
         assert sorted(archive.namelist()) == ["arguments.json", "learned.npz"]
 
 
+def test_a_loaded_process_takes_another_prior_for_the_same_rewards(tmp_path):
+    env = make_toy(ids=True, new_candidates=True)
+    given = {"prior": [0.3], "n_blocks": 1, "seed": 0}
+    GaussianProcessBandit(env, **given).learn(40).save(tmp_path / "bandit")
+    for changed in ({"prior": [-0.3]}, {"noise": 0.9}, {"scales": {"action": 0.5}}, {"max_pairs": 10}):
+        loaded = GaussianProcessBandit.load(tmp_path / "bandit", env, **changed)
+        found = loaded.q_values(shown(5)[0])
+        loaded.model._solve()
+        np.testing.assert_allclose(found, loaded.q_values(shown(5)[0]), atol=1e-6)
+    assert loaded.model.n_pairs == 10
+    assert GaussianProcessBandit.load(tmp_path / "bandit", env, noise=0.9).model.noise == 0.9
+    assert GaussianProcessBandit.load(tmp_path / "bandit", env, scales={"action": 0.5}).model.scales["action"] == 0.5
+    agent = DynaQ.plus(env, policy_kwargs={"prior": [0.3], "features_kwargs": {"n_blocks": 1}}, device="cpu").learn(30)
+    agent.save(tmp_path / "agent.zip")
+    changed = {**agent.world_model_kwargs, "noise": 0.9, "max_pairs": 10}
+    model = DynaQ.load(tmp_path / "agent.zip", env, world_model_kwargs=changed).world_model
+    assert (model.noise, model.n_pairs) == (0.9, 10)
+
+
+def test_what_a_linear_bandit_learned_under_is_not_replaced(tmp_path):
+    bandit = LinearBandit(make_toy(ids=True), noise=0.2, seed=0).learn(20)
+    bandit.save(tmp_path / "bandit")
+    for changed in ({"noise": 0.3}, {"prior_std": 0.1}, {"cosine_prior": 0.5}, {"pairs_prior": []}, {"n_blocks": 1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(changed))}` must be left out, or be that of the saved ba"):
+            LinearBandit.load(tmp_path / "bandit", make_toy(ids=True), **changed)
+    loaded = LinearBandit.load(tmp_path / "bandit", make_toy(ids=True), noise=0.2, alpha=0.5)
+    np.testing.assert_array_equal(loaded.q_values(shown(5)[0]), bandit.q_values(shown(5)[0]))
+
+
 @both
 def test_ids_need_a_table_of_the_environment_or_given(name, tmp_path):
     class Bare(ToyEnv):
@@ -546,6 +575,47 @@ def test_what_is_no_answer_is_refused_and_teaches_nothing(name, changed, message
 def test_a_wrong_argument_is_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(name, make_toy(ids=True, pairs=True), **arguments)
+
+
+@both
+def test_an_unknown_argument_is_refused_with_a_suggestion(name, tmp_path):
+    bandit = make(name, make_toy(ids=True))
+    kind = type(bandit).__name__
+    with pytest.raises(TypeError, match=rf"{kind} has no argument 'nosie': did you mean 'noise'\?"):
+        make(name, make_toy(ids=True), nosie=1)
+    with pytest.raises(TypeError, match=rf"{kind} has no argument 'zzz'\.$"):
+        make(name, make_toy(ids=True), zzz=1)
+    bandit.save(tmp_path / "bandit.zip")
+    for given, meant in (("nosie", "noise"), ("max_byte", "max_bytes")):
+        with pytest.raises(TypeError, match=rf"{kind}.load has no argument '{given}': did you mean '{meant}'\?"):
+            type(bandit).load(tmp_path / "bandit.zip", make_toy(ids=True), **{given: 1})
+
+
+@both
+def test_it_goes_on_in_a_grown_catalogue_and_refuses_another(name):
+    bandit = make(name, make_toy(ids=True)).learn(40)
+    obs, _ = make_toy(ids=True).reset(seed=3)
+    before = bandit.q_values(obs)
+    with pytest.raises(ValueError, match="must begin with the 12 rows"):
+        bandit.set_env(make_toy(ids=True, table=2 * action_table()))
+    assert len(bandit.action_table) == N_ACTIONS and bandit.env.get_attr("action_features")[0].shape[0] == N_ACTIONS
+    bandit.set_env(make_toy(ids=True, table=action_table(40)))
+    np.testing.assert_array_equal(bandit.q_values(obs), before)
+    assert len(bandit.action_table) == 40
+    bandit.learn(40, reset_num_timesteps=False)
+    bandit.observe({**obs, "candidates": np.array([0, 20, 30, 39])}, 3, 1.0)
+
+
+@both
+def test_normalised_observations_are_refused(name):
+    def normalised(norm_obs):
+        return VecNormalize(DummyVecEnv([make_toy]), norm_obs=norm_obs)
+
+    with pytest.raises(ValueError, match="`norm_obs=False`"):
+        make(name, normalised(True))
+    bandit = make(name, normalised(False)).learn(10)
+    with pytest.raises(ValueError, match="`norm_obs=False`"):
+        bandit.set_env(normalised(True))
 
 
 def test_pairs_without_an_entry_have_no_prior():

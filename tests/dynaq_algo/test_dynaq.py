@@ -143,6 +143,25 @@ def test_an_unknown_argument_is_refused_with_a_suggestion(kwargs, message):
         agent(**kwargs)
 
 
+def test_loading_and_learning_refuse_an_unknown_argument_with_a_suggestion(tmp_path):
+    model = agent().learn(70)
+    model.save(tmp_path / "agent.zip")
+    model.save_checkpoint(tmp_path / "checkpoint")
+    near = r"DynaQ.load has no argument 'planing_steps': did you mean 'planning_steps'\?"
+    with pytest.raises(TypeError, match=near):
+        DynaQ.load(tmp_path / "agent.zip", make_toy(), planing_steps=3)
+    with pytest.raises(TypeError, match=near):
+        DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), planing_steps=3)
+    with pytest.raises(TypeError, match=r"DynaQ.load has no argument 'force_rest': did you mean 'force_reset'\?"):
+        DynaQ.load(tmp_path / "agent.zip", make_toy(), force_rest=False)
+    with pytest.raises(TypeError, match=r"DynaQ.learn has no argument 'progres_bar': did you mean 'progress_bar'\?"):
+        model.learn(10, progres_bar=True)
+    of_sb3 = {"custom_objects": {"gamma": 0.5}, "print_system_info": False, "force_reset": False, "device": "cpu"}
+    known = DynaQ.load(tmp_path / "agent.zip", make_toy(), planning_steps=3, tau=0.5, verbose=0, **of_sb3)
+    assert (known.planning_steps, known.tau, known.gamma) == (3, 0.5, 0.5)
+    assert DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), planning_steps=3).planning_steps == 3
+
+
 def test_a_policy_of_ones_own_may_take_other_arguments():
     class Mine(CandidatePolicy):
         def __init__(self, *args, colour, **kwargs):
@@ -545,6 +564,61 @@ def test_invalid_transitions_are_left_out_of_replay():
     with pytest.raises(NothingLearned, match="None of the 10 transitions was valid"):
         empty.learn(10)
     assert (len(empty.replay_buffer), empty._n_updates) == (0, 0)
+
+
+class Failing(gym.Wrapper):
+    """Each third reward is `value`; with `marked` such a step is said to be no answer."""
+
+    def __init__(self, env, value=np.nan, marked=False):
+        super().__init__(env)
+        self.value, self.marked, self.n = value, marked, 0
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.n += 1
+        if self.n % 3 == 0:
+            reward, info = self.value, {**info, "transition_valid": not self.marked}
+        return obs, reward, terminated, truncated, info
+
+
+class FailingVector(gym.vector.VectorWrapper):
+    """The second environment's rewards are NaN."""
+
+    def step(self, actions):
+        obs, reward, *rest = self.env.step(actions)
+        return obs, np.array([reward[0], np.nan, *reward[2:]]), *rest
+
+
+WITHOUT_REWARD = {
+    "one": (lambda: Failing(make_toy()), 0),
+    "ids": (lambda: Failing(make_toy(ids=True), -np.inf), 0),
+    "too large for 32 bits": (lambda: Failing(make_toy(), 1e39), 0),
+    "several": (lambda: DummyVecEnv([make_toy, make_toy, lambda: Failing(make_toy())]), 2),
+    "vector": (lambda: FailingVector(ToyVectorEnv(3)), 1),
+    "normalised": (lambda: VecNormalize(DummyVecEnv([make_toy, lambda: Failing(make_toy())]), norm_obs=False), 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+@pytest.mark.parametrize("kind", WITHOUT_REWARD)
+@pytest.mark.parametrize("plus", [False, True])
+def test_a_reward_that_is_no_finite_number_is_refused_before_it_teaches_anything(kind, plus):
+    make, number = WITHOUT_REWARD[kind]
+    one_block = {"prior": [0.0], "features_kwargs": {"n_blocks": 1}}
+    model = DynaQ.plus(make(), policy_kwargs=one_block) if plus else agent(make(), learning_starts=1)
+    with pytest.raises(ValueError, match=f"`reward` must be finite, that of environment {number} is .*valid"):
+        model.learn(40)
+    assert np.isfinite(model.replay_buffer[np.arange(len(model.replay_buffer))].reward).all()
+    obs, _ = make_toy(ids=kind == "ids").reset(seed=1)
+    for values in (model.q_values(obs), model.predict_reward(obs), model.reward_spread(obs)):
+        assert np.isfinite(values).all()
+
+
+def test_a_step_that_is_marked_as_no_answer_may_have_any_reward():
+    model = agent(Failing(make_toy(), marked=True), learning_starts=1)
+    with pytest.warns(UserWarning, match="13 of 40 transitions were not valid"):
+        model.learn(40)
+    assert len(model.replay_buffer) == 27 and parameters(model.policy).isfinite().all()
 
 
 def test_what_follows_a_truncated_step_is_not_the_next_episode():

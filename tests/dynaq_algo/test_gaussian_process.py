@@ -322,6 +322,40 @@ def test_its_state_restores_it_to_the_bit(fitted):
             one.observe(*asked.of(range(35, 40)), asked.state[35:40, 0])
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"noise": 0.9}, {"scales": {**SCALES, "action": 0.5}}, {"prior": [-0.3, 0.2]}, {"max_pairs": 7}],
+    ids=str,
+)
+def test_other_arguments_hold_for_the_rewards_that_were_saved(changed):
+    asked = Pairs(60)
+    given = {"prior": PRIOR, "scales": SCALES, "noise": 0.4, "max_pairs": 30}
+    saved, wanted, loaded = (GaussianProcess(asked.features, **{**given, **c}) for c in ({}, changed, changed))
+    said = list(history(asked, 150, latest=5))
+    for answers, reward in said[:-4]:
+        saved.observe(*answers, reward)
+        wanted.observe(*answers, reward)
+    assert saved.n_pairs == 30
+    loaded.set_extra_state(saved.get_extra_state())
+    for rest in (said[-4:-2], said[-2:], []):
+        assert loaded.n_pairs == wanted.n_pairs == loaded._n_used == loaded.max_pairs
+        found, right = (model.joint(asked.state[0], asked.action[:9]) for model in (loaded, wanted))
+        for mine, theirs in zip(found, right, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-9)
+        for answers, reward in rest:
+            loaded.observe(*answers, reward)
+            wanted.observe(*answers, reward)
+
+
+def test_a_state_of_an_earlier_version_is_put_back_as_it_is():
+    asked = Pairs(60)
+    one, other = (GaussianProcess(asked.features, prior=PRIOR, scales=SCALES) for _ in range(2))
+    for answers, reward in history(asked, 20):
+        one.observe(*answers, reward)
+    other.set_extra_state({k: v for k, v in one.get_extra_state().items() if k not in ("given", "prior")})
+    assert_equal_posteriors(one, other, asked, tolerance=0)
+
+
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
 def test_what_it_knows_follows_it_to_another_device():
     asked = Pairs(30)
@@ -650,7 +684,8 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
         ({"scales": {"state": np.nan}}, "0 or more"),
         ({"scales": dict.fromkeys(DEFAULT_SCALES, 0), "fit_scales": True}, "`scales` must leave a part above 0"),
         ({"noise": 0.0}, "`noise` must be above 0"),
-        ({"max_pairs": 0}, "`max_pairs` 1 or more"),
+        ({"max_pairs": 0}, "`max_pairs` must be 1 or more"),
+        ({"max_pairs": 20.5}, "`max_pairs` must be a whole number of 1 or more, got 20.5"),
         ({"spike": 1.0}, "`spike` and `contrary` must be probabilities"),
         ({"spike": 0.6, "contrary": 0.4}, "sum is less than 1, got 0.6 and 0.4"),
         ({"contrary": 0.0}, "above 0"),

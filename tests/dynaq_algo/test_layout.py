@@ -77,6 +77,34 @@ def test_observations_of_another_shape_or_kind_are_refused():
         layout.read(({"candidates": np.zeros((3, 2)), "s": np.zeros(1)}, {}))
 
 
+DISCRETE = {"kind": spaces.Discrete(5), "m": spaces.MultiDiscrete([3, 2]), "one": spaces.Discrete(3, start=1)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("kind", -1, "`kind` must be at least 0 and below 5.*got -1 to -1"),
+        ("kind", 5, "`kind` must be at least 0 and below 5"),
+        ("kind", np.float32(1.5), "`kind` must hold whole numbers, got 1.5"),
+        ("kind", np.nan, "`kind` must hold whole numbers, got nan"),
+        ("one", 0, "`one` must be at least 1 and below 4.*got 0 to 0"),
+        ("m", np.array([-1, 0]), r"`m` must be at least \[0 0\] and below \[3 2\].*got -1 to 0"),
+        ("m", np.array([0, 2]), "`m` must be at least"),
+        ("candidates", np.array([0.0, 1.7, 2.2, 3.9]), "`candidates` must hold whole numbers, got 1.7"),
+    ],
+)
+def test_a_class_or_an_id_that_is_none_is_refused(entry, value, message):
+    space = spaces.Dict(candidates=spaces.Box(0, 11, (4,), np.int64), **DISCRETE)
+    layout = CandidateLayout(space, spaces.Discrete(4))
+    obs = {"candidates": np.arange(4), "kind": 4, "m": np.array([2, 1], np.uint64), "one": 3}
+    as_floats = {key: np.asarray(values, np.float32) for key, values in obs.items()}
+    for one, other in zip(layout.read(obs), layout.read(as_floats), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert layout.read(obs).state.nonzero()[1].tolist() == [4, 7, 9, 12]
+    with pytest.raises(ValueError, match=message):
+        layout.read({**obs, entry: value})
+
+
 # ---------------------------------------------------------------------- applicant, context, pairs
 
 

@@ -224,6 +224,17 @@ def test_what_follows_keeps_what_may_be_chosen():
     np.testing.assert_array_equal(model.replay_buffer.candidate_rows(sets[mask]), action_table()[9:])
 
 
+def test_what_follows_keeps_all_that_may_be_chosen_where_the_first_may_not():
+    model = agent(make_toy(mask=True), "decision_time", bootstrap="max")
+    user = np.ones(3, np.float32)
+    few = {"user": user, "candidates": action_table()[:4], "action_mask": np.ones(4, bool)}
+    many = {"user": user, "candidates": action_table()[:6], "action_mask": np.array([0, 1, 1, 1, 1, 0], bool)}
+    model.observe(few, 0, 0.7, many)
+    sets, mask = model.replay_buffer.candidate_sets(np.arange(1), following=True)
+    assert mask.all()
+    np.testing.assert_array_equal(model.replay_buffer.candidate_rows(sets[0]), action_table()[1:5])
+
+
 # ---------------------------------------------------------------------- what is refused
 
 
@@ -249,6 +260,7 @@ BAD = {
     "negative": ({"action": np.array([0, 1, -1])}, r"`action` must be in \[0, 4\).*row 2 is -1"),
     "fraction": ({"action": np.array([0, 1.5, 1])}, "`action` must be integers.*got float64"),
     "nan reward": ({"reward": np.array([0, np.nan, 1])}, "`reward` must be finite, row 1 is nan"),
+    "too large a reward": ({"reward": np.array([0, 1, 1e39])}, r"`reward` must be finite, row 2 is 1e\+39"),
     "endless reward": ({"reward": np.array([0, 1, np.inf])}, "`reward` must be finite, row 2 is inf"),
     "nan state": ({"observation": with_nan(1, "user")}, r"`observation` must hold finite numbers, row 1.*state"),
     "nan candidate": ({"observation": with_nan(2, "candidates")}, r"`observation` .* row 2 does not \(in its cand"),
@@ -262,6 +274,20 @@ def test_a_bad_row_is_named_and_nothing_of_its_batch_is_stored(columns, message)
     with pytest.raises(ValueError, match=message):
         model.observe(**changed(**columns))
     assert (model.num_timesteps, len(model.replay_buffer), model.world_model.n_pairs) == (0, 0, 0)
+
+
+def test_what_the_mask_forbids_is_refused():
+    model = agent(make_toy(mask=True), "background")
+    obs = answers(1)[0][0]
+    one, none = ({**obs, "action_mask": np.array(mask, bool)} for mask in ([0, 0, 1, 0], [0, 0, 0, 0]))
+    for shown, row in ((one, 3), (none, 2)):
+        with pytest.raises(ValueError, match=f"`action` must be .* `action_mask` allows, row 0 is {row}, which it for"):
+            model.observe(shown, row, 1.0, one)
+    with pytest.raises(ValueError, match="`next_obs` must allow at least one candidate, row 0 allows none"):
+        model.observe(one, 2, 1.0, none)
+    assert (model.num_timesteps, len(model.replay_buffer)) == (0, 0)
+    model.observe(one, 2, 1.0, none, terminated=True)
+    assert len(model.replay_buffer) == 1
 
 
 def test_ids_that_name_no_action_are_refused_before_they_are_stored():

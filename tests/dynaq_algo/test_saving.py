@@ -7,15 +7,17 @@ import zipfile
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from test_replay import read_all
 from toy import ToyEnv, ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import DynaQ, DynaQCheckpoint, GymnasiumVecEnv
+from dynaq_algo import DynaQ, DynaQCheckpoint, GymnasiumVecEnv, LinearBandit
 from dynaq_algo.checkpoint import read_env_state
+from dynaq_algo.policies import CandidatePolicy
 
 SAME_STEP = gym.vector.AutoresetMode.SAME_STEP
 
@@ -63,6 +65,29 @@ def test_an_agent_for_features_needs_no_environment(tmp_path):
     model.save(tmp_path / "agent.zip")
     loaded = DynaQ.load(tmp_path / "agent.zip", device="cpu")
     np.testing.assert_array_equal(model.q_values(first_obs()), loaded.q_values(first_obs()))
+
+
+def test_a_tilde_is_the_home_folder_in_writing_and_reading(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    model = agent(make_toy()).learn(5, DynaQCheckpoint("~/by_callback", 5))
+    model.save("~/agents/agent")
+    model.save_replay_buffer("~/replay.npz")
+    model.save_checkpoint("~/checkpoint")
+    bandit = LinearBandit(make_toy(), seed=0).learn(5)
+    bandit.save("~/bandit.zip")
+    assert not list(here.iterdir())
+    written = {"agents", "replay.npz", "checkpoint", "by_callback", "bandit.zip"}
+    assert {place.name for place in home.iterdir()} == written and (home / "agents" / "agent.zip").is_file()
+    DynaQ.load("~/agents/agent", make_toy()).load_replay_buffer("~/replay.npz")
+    for folder in ("~/checkpoint", "~/by_callback"):
+        assert len(DynaQ.load_checkpoint(folder, make_toy()).replay_buffer) == 5
+    LinearBandit.load("~/bandit.zip", make_toy())
+    model.save("~nobody_of_this_name.zip")  # a name, and no home folder
+    assert [place.name for place in here.iterdir()] == ["~nobody_of_this_name.zip"]
 
 
 def test_a_zip_holds_no_values_of_the_table(tmp_path):
@@ -136,11 +161,80 @@ def test_the_replay_is_saved_without_pickle(tmp_path):
         np.testing.assert_array_equal(values, read_all(other.replay_buffer)[name])
 
 
+def test_gradient_steps_given_in_loading_are_taken(tmp_path):
+    agent(make_toy()).save(tmp_path / "agent.zip")
+    assert DynaQ.load(tmp_path / "agent.zip", make_toy()).gradient_steps == 1
+    three = DynaQ.load(tmp_path / "agent.zip", make_toy(), gradient_steps=3)
+    objects = DynaQ.load(tmp_path / "agent.zip", make_toy(), custom_objects={"gradient_steps": 3})
+    three.save(tmp_path / "three.zip")
+    assert [three.gradient_steps, objects.gradient_steps] == [3, 3]
+    assert DynaQ.load(tmp_path / "three.zip", make_toy()).gradient_steps == 3
+    several = DynaQ.load(tmp_path / "three.zip", DummyVecEnv([make_toy] * 2), gradient_steps=None)
+    assert several.gradient_steps == -1
+
+
+def test_another_world_model_is_refused_in_loading(tmp_path):
+    agent(make_toy()).save(tmp_path / "agent.zip")
+    with pytest.raises(ValueError, match=r"`world_model` must be left out: the saved agent keeps its own"):
+        DynaQ.load(tmp_path / "agent.zip", make_toy(), world_model="gaussian_process")
+
+
+def test_a_world_model_is_told_each_loaded_transition_once(tmp_path):
+    def make():
+        return make_toy(new_candidates=True)
+
+    def n_told(model):
+        return int(model.world_model._counts.sum())
+
+    kwargs = {"policy_kwargs": {"prior": [0.1], "features_kwargs": {"n_blocks": 1}}, "device": "cpu"}
+    model = DynaQ.plus(make(), **kwargs)
+    model.learn(40, callback=CheckpointCallback(20, str(tmp_path), save_replay_buffer=True))
+    model.save(tmp_path / "end")
+    for n_steps, before in ((20, 19), (40, 39)):  # SB3's callback saves a step before it is learned from
+        for n_saved in (1, 2):  # an agent that is only loaded and saved again still knows what its model was told
+            loaded = DynaQ.load(tmp_path / f"rl_model_{n_steps}_steps", make(), device="cpu")
+            if n_saved == 2:
+                loaded.save(tmp_path / "again")
+                loaded = DynaQ.load(tmp_path / "again", make(), device="cpu")
+            assert n_told(loaded) == before
+            loaded.load_replay_buffer(tmp_path / f"rl_model_replay_buffer_{n_steps}_steps.pkl")
+            loaded.learn(1, reset_num_timesteps=False)
+            assert n_told(loaded) == len(loaded.replay_buffer) == n_steps + 1
+    loaded = DynaQ.load(tmp_path / "end", make(), device="cpu")
+    loaded.load_replay_buffer(tmp_path / "rl_model_replay_buffer_40_steps.pkl")
+    loaded.learn(1, reset_num_timesteps=False)
+    assert n_told(loaded) == 41
+    new = DynaQ.plus(make(), **kwargs)
+    new.load_replay_buffer(tmp_path / "rl_model_replay_buffer_40_steps.pkl")
+    new.set_logger(configure(None, []))
+    new.train(1, 8)
+    assert n_told(new) == 40
+
+
 def test_a_policy_saved_by_itself_predicts_the_same(tmp_path):
     model = agent(make_toy())
     model.policy.save(tmp_path / "policy.pt")
     loaded = type(model.policy).load(tmp_path / "policy.pt", device="cpu")
     assert loaded.predict(first_obs())[0] == model.policy.predict(first_obs())[0]
+
+
+def test_a_policy_of_ids_is_loaded_with_its_table(tmp_path):
+    np.save(tmp_path / "table.npy", action_table())
+    in_memory, on_disk = (
+        agent(make_toy(ids=True), action_features=source).policy for source in (action_table(), tmp_path / "table.npy")
+    )
+    obs = make_toy(ids=True).reset(seed=3)[0]
+    longer = np.concatenate([action_table(), np.ones((1, action_table().shape[1]), np.float32)])
+    in_memory.save(tmp_path / "policy.pt")
+    with pytest.raises(ValueError, match="`action_features` must be given where `candidates` are ids"):
+        CandidatePolicy.load(tmp_path / "policy.pt")
+    with pytest.raises(ValueError, match="`action_features` must begin with the 12 rows"):
+        CandidatePolicy.load(tmp_path / "policy.pt", action_features=-longer)
+    for table in (action_table(), longer, tmp_path / "table.npy"):
+        loaded = CandidatePolicy.load(tmp_path / "policy.pt", device="cpu", action_features=table)
+        assert loaded.predict(obs)[0] == in_memory.predict(obs)[0]
+    on_disk.save(tmp_path / "policy.pt")
+    assert CandidatePolicy.load(tmp_path / "policy.pt", device="cpu").predict(obs)[0] == on_disk.predict(obs)[0]
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -252,11 +346,13 @@ def test_an_environment_without_state_begins_new_episodes_with_a_warning(tmp_pat
     monkeypatch.delattr(ToyEnv, "get_state")
     model = agent(make_toy())
     model.learn(70)
+    users = model.replay_buffer.states.rows.tolist()
     model.save_checkpoint(tmp_path / "checkpoint")
     with pytest.warns(UserWarning, match="new episodes begin"):
         resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(), device="cpu")
     resumed.learn(20, reset_num_timesteps=False)
     assert resumed.num_timesteps == 90
+    assert resumed._last_obs["user"][0].tolist() not in users  # and not the first episodes again
 
 
 def test_environments_wrapped_otherwise_are_refused(tmp_path):

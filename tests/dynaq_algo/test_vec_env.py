@@ -4,14 +4,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3 import DQN
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
-from toy import ToyVectorEnv, action_table, make_toy
+from toy import ToyVectorEnv, action_table, make_toy, pair_table
 
-from dynaq_algo import DynaQ, GymnasiumVecEnv, make_sb3_vec_env
+from dynaq_algo import DynaQ, GymnasiumVecEnv, LinearBandit, make_sb3_vec_env
 
 
 def sync(n=3, mode=AutoresetMode.SAME_STEP, **kwargs):
@@ -90,6 +90,69 @@ def test_attributes_and_methods_reach_the_layer_that_has_them():
     within.reset()
     assert within.get_attr("steps") == [0, 0, 0]
     assert within.env_method("get_wrapper_attr", "steps") == [0, 0, 0]
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+def test_a_method_of_the_environments_is_returned_and_not_called(kind):
+    env = GymnasiumVecEnv(kind([lambda: make_toy(ids=True, pairs=True)] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    try:
+        assert env.has_attr("pair_features") and not env.has_attr("nothing_of_that_name")
+        for method in env.get_attr("pair_features"):
+            np.testing.assert_array_equal(method([3, 4], [5, 6]), pair_table()[[3, 4], [5, 6]])
+        model = DynaQ("CandidatePolicy", env, planning_source="crossed", gamma=0.0, policy_kwargs={"net_arch": [8]})
+        model.learn(70)
+        assert model.replay_buffer.pair_features is not None and model._n_planning_updates
+    finally:
+        env.close()
+
+
+class Reusing(ToyVectorEnv):
+    """Writes each observation into the same arrays."""
+
+    def _stack(self, observations):
+        new = ToyVectorEnv._stack(observations)
+        self.shown = getattr(self, "shown", new)
+        for key, values in new.items():
+            self.shown[key][:] = values
+        return self.shown
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Reusing(2, new_candidates=True),
+        lambda: SyncVectorEnv(
+            [lambda: make_toy(new_candidates=True)] * 2, copy=False, autoreset_mode=AutoresetMode.SAME_STEP
+        ),
+    ],
+    ids=["native", "sync"],
+)
+def test_what_an_environment_writes_into_again_is_copied(make):
+    model = DynaQ("CandidatePolicy", make(), seed=0, learning_starts=100, policy_kwargs={"net_arch": [8]}).learn(40)
+    replay = model.replay_buffer
+    stored = replay[np.arange(len(replay))]
+    shown = (replay.state_rows(stored.state_id) * replay.candidate_rows(stored.candidate_id)).mean(axis=1)
+    np.testing.assert_allclose(shown, stored.reward, atol=1e-6)
+    bandit = LinearBandit(make(), alpha=0.0, seed=0).learn(300)
+    for seed in range(20):
+        obs, _ = make_toy().reset(seed=seed)
+        rewards = (obs["user"] * obs["candidates"]).mean(axis=1)
+        assert rewards[bandit.predict(obs, deterministic=True)[0]] > rewards.max() - 0.1
+
+
+def test_new_arrays_are_passed_on_as_they_are():
+    given = []
+
+    class Noting(ToyVectorEnv):
+        def step(self, actions):
+            given.append(super().step(actions))
+            return given[-1]
+
+    env = GymnasiumVecEnv(Noting(2))
+    env.reset()
+    shown = [env.step(np.zeros(2, int))[0] for _ in range(3)]
+    assert [obs is step[0] for obs, step in zip(shown, given, strict=True)] == [False, True, True]
 
 
 def test_a_method_of_a_vector_wrapper_is_called_once():
