@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobrec_gym.loaders.assembly import Record, whole_number
-from jobrec_gym.loaders.generated import OccupationTable, experience_phrases, sample_applicants
+from jobrec_gym.loaders.generated import OccupationTable, check_n_rows, experience_phrases, sample_applicants
 from jobrec_gym.market import MarketError, SkillLists
 
 __all__ = ["Occupation", "applicants_of", "jobs_of"]
@@ -74,10 +74,14 @@ def applicants_of(occupations: Sequence[Occupation], n: int, seed: int) -> list[
 
     Returns:
         (n,) records with keys ``A0000000``, ...; seniority 0 and no experience if the occupation's level is unknown.
+
+    Raises:
+        MarketError: For a number of people or a seed that is not allowed.
     """
     n, seed = whole_number("n_applicants", n), whole_number("seed", seed)
     if n < 1:
         raise MarketError(f"`n_applicants` must be at least 1, got {n}.")
+    check_n_rows("n_applicants", n)
     titles = _Words()
     hard = _Words()
     soft = _Words()

@@ -55,6 +55,8 @@ _ARABIC = "\u061b\u060c"  # semicolon, comma
 _OTHER_SEPARATORS = (*_BULLETS, "|", "\n", *_FULL_WIDTH, *_ARABIC, "\t", " / ", ",")
 _BULLET = re.compile(rf"(?:[{_BULLETS}]|[-*\u2013\u2014](?=\s))\s*")
 _ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(nan|None))\s*(,?)""", re.DOTALL)
+_ARRAY = re.compile(r"(?:np\.|numpy\.)?array\(\s*(\[.*\])\s*(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
+"""An array as numpy spells it, such as ``array(['SQL', 'R'], dtype=object)``."""
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _MARKUP = re.compile(
     r"</?(?:a|b|br|div|em|font|h[1-6]|hr|i|li|ol|p|span|strong|table|td|th|tr|u|ul)\b[^<>]*>"
@@ -246,7 +248,7 @@ class CellReader:
             yield from self._listed(cell, where, column)
         else:
             raise MarketError(
-                f"{where}, column {column!r}: must be a list of skills, got {cell!r:.80}{_way_to_entry(cell, column)}."
+                f"{where}, column {column!r}: must be a list of skills, got {cell!r:.80}{_way_to_skills(cell, column)}."
             )
 
     def seniority(self, cell: Any, where: str, column: str) -> int:
@@ -400,7 +402,7 @@ class CellReader:
             if not isinstance(skill, str):
                 raise MarketError(
                     f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them"
-                    f"{_way_to_entry(skill, column)}."
+                    f"{_way_to_skills(skill, column)}."
                 )
             text = self._normal(skill, where, column)
             found.append((html_text(text) if _MARKUP.search(text) else text).strip())
@@ -434,6 +436,7 @@ def list_in_text(text: str, where: str, column: str) -> Any:
     Raises:
         MarketError: For a text that begins like a JSON array but is not one; the message names the place.
     """
+    text = _list_of_array(text)
     if text[0] not in _BRACKETS:
         return text
     listed: Any = None
@@ -451,6 +454,12 @@ def list_in_text(text: str, where: str, column: str) -> Any:
         if isinstance(listed, str):
             raise
         return listed
+
+
+def _list_of_array(text: str) -> str:
+    """The list in the text of an array of numpy; any other text as it is."""
+    array = _ARRAY.fullmatch(text)
+    return array[1] if array else text
 
 
 def _python_list(text: str) -> list[str | None] | None:
@@ -485,6 +494,7 @@ def _database_list(text: str) -> list[str | None] | None:
 
 def _objects_in_text(text: str) -> Any:
     """The objects in a text, in the notation of JSON or Python; else the text."""
+    text = _list_of_array(text)
     if text[0] in "[{":
         try:
             return parse_json(text, "")
@@ -513,6 +523,15 @@ def _way_to_entry(value: Any, column: str) -> str:
         return ""
     names = [str(name) for name in value]
     return f"; say which entry of the object is meant, e.g. `columns={{'hard': {f'{column}.{names[0]}'!r}}}`"
+
+
+def _way_to_skills(value: Any, column: str) -> str:
+    """The way from an object to skills: one of its entries, or its keys if no entry can hold any."""
+    if not isinstance(value, Mapping) or not value:
+        return ""
+    if any(isinstance(entry, str | list | Mapping) for entry in value.values()):
+        return _way_to_entry(value, column)
+    return f"; if its keys are the skills, write a list of them in its place, e.g. {[str(key) for key in value][:3]!r}"
 
 
 def _level_word(word: str) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "open_bytes",
     "open_member",
     "open_text",
+    "packing_of",
     "readable_size",
 ]
 
@@ -82,7 +83,7 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
     try:
         with file.open("rb") as raw:
             head = raw.read(16)
-        kind = next((name for magic, name in _PACKED if magic.match(head)), None)
+        kind = _packing(head)
         for magic, what in _NO_TABLE:
             if head.startswith(magic):
                 raise MarketError(f"{file} is {what.format(file=file)}.")
@@ -100,6 +101,12 @@ def open_bytes(file: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def packing_of(file: Path) -> str | None:
+    """How a file is packed, such as ``"gzip"``; ``None`` if it is not packed. Its first bytes tell."""
+    with file.open("rb") as raw:
+        return _packing(raw.read(16))
 
 
 def files_in(archive: zipfile.ZipFile) -> list[str]:
@@ -260,6 +267,10 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
+def _packing(head: bytes) -> str | None:
+    return next((name for magic, name in _PACKED if magic.match(head)), None)
+
+
 def _opened(file: Path, kind: str) -> Any:
     if kind == "gzip":
         return gzip.open(file, "rb")
@@ -278,7 +289,7 @@ def _opened(file: Path, kind: str) -> Any:
 
 def _check_unpacked(file: Path, head: bytes) -> None:
     """Raises :class:`MarketError` if a packed file holds another packed file, or a file that is no text."""
-    inner = "tar" if _TAR.match(head) else next((name for magic, name in _PACKED if magic.match(head)), None)
+    inner = "tar" if _TAR.match(head) else _packing(head)
     if inner is not None:
         raise MarketError(f"{file} holds another packed file ({inner}): unpack it and name the file in it.")
     for magic, what in _NO_TABLE:

@@ -39,6 +39,7 @@ __all__ = [
     "OccupationTable",
     "SampledRows",
     "Taxonomy",
+    "check_n_rows",
     "experience_phrases",
     "load_default",
     "load_taxonomy",
@@ -166,8 +167,8 @@ def load_default(
     for name, value, least in (("n_jobs", n_jobs, 1), ("n_applicants", n_applicants, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise MarketError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
-        if name != "seed" and value > _MOST_ROWS:
-            raise MarketError(f"`{name}` must be at most {_MOST_ROWS:,}, got {value:,}.")
+        if name != "seed":
+            check_n_rows(name, value)
     if dtype not in get_args(Precision):
         raise MarketError(f"`dtype` must be one of {get_args(Precision)}, got {dtype!r}.")
     shown = _shown(context)
@@ -202,6 +203,12 @@ def load_default(
             "Choose another folder, or delete this one."
         )
     return market
+
+
+def check_n_rows(argument: str, n: int) -> None:
+    """Raises :class:`MarketError`, which names the argument, for more rows than can be sampled."""
+    if n > _MOST_ROWS:
+        raise MarketError(f"`{argument}` must be at most {_MOST_ROWS:,}, got {n:,}.")
 
 
 def load_taxonomy() -> Taxonomy:

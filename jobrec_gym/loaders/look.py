@@ -8,7 +8,6 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -110,7 +109,7 @@ class _Side:
     columns: dict[str, str] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
     is_text: bool = False
-    separator: str | None = None
+    separators: dict[str, str] = field(default_factory=dict)  # by column of skills
     n_empty: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -155,6 +154,7 @@ def look(path: str | os.PathLike[str], applicants: str | os.PathLike[str] | None
         return _look_at_release(kind, file)
     jobs = _side(kind, file)
     people = None if applicants is None else _side(*_kind(applicants))
+    jobs.notes += _doubt_of_separators([jobs, people] if people else [jobs])
     market, options = _loaded(jobs, people)
     lines = _told("jobs" if people else "rows", jobs) + (_told("applicants", people) if people else [])
     if people:
@@ -283,7 +283,7 @@ def _side(kind: str, path: str) -> _Side:
 
 
 def _find_skills(side: _Side, table: Table) -> None:
-    """Finds the column of skills, whether it holds free text, and the separator of skills."""
+    """Finds the columns of skills, whether the hard ones are free text, and the separator of skills of each column."""
     rows = [row for _, row in table.rows[:_SAMPLE]]
     if "hard" not in side.columns and "soft" not in side.columns:
         column = _text_column(side, table)
@@ -297,11 +297,14 @@ def _find_skills(side: _Side, table: Table) -> None:
         side.is_text = True
     for block in ("hard", "soft"):
         column = side.columns.get(block)
-        if column is None or side.is_text:
+        if column is None or (block == "hard" and side.is_text):
             continue
         cells = [row.get(column) for row in rows]
-        side.separator, is_text = _separator([cell for cell in cells if isinstance(cell, str) and not is_nothing(cell)])
-        side.is_text = is_text and block == "hard"
+        separator, is_text = _separator([cell for cell in cells if isinstance(cell, str) and not is_nothing(cell)])
+        if separator:
+            side.separators[column] = separator
+        if block == "hard":
+            side.is_text = is_text
     skills = [column for block in ("hard", "soft") if (column := side.columns.get(block))]
     side.n_empty = _n_empty(table, skills)
     instead = _text_column(side, table)
@@ -310,7 +313,7 @@ def _find_skills(side: _Side, table: Table) -> None:
         n = f"{side.n_empty:,} of {len(table.rows):,}"
         side.notes.append(f"{named}: empty in {n} rows; the free text {instead!r} is taken")
         side.columns.pop("soft", None)
-        side.columns["hard"], side.is_text, side.separator = instead, True, None
+        side.columns["hard"], side.is_text, side.separators = instead, True, {}
         side.n_empty = _n_empty(table, [instead])
     if side.n_empty:
         side.notes.append(f"{side.n_empty:,} of {len(table.rows):,} rows have no skills")
@@ -332,8 +335,8 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
-    """The separator of skills in cells (``None`` if it is ``;`` or if there is none), and whether it is free text."""
-    cells = [cell for cell in cells if not cell.lstrip().startswith(("[", "{"))]
+    """The separator of skills in cells (``None`` if there is none), and whether they are free text."""
+    cells = [cell for cell in cells if not cell.lstrip().startswith(("[", "{", "array(["))]
     if not cells:
         return None, False
     lengths = {separator: [_parts(cell, separator) for cell in cells if separator in cell] for separator in _SEPARATORS}
@@ -343,12 +346,27 @@ def _separator(cells: Sequence[str]) -> tuple[str | None, bool]:
     long = sum(len(cell.split()) > _LONGEST for cell in cells)
     if 2 * lists[best] < max(long, 1):
         return None, 2 * long > len(cells)
-    return None if best == ";" else best, False
+    return best, False
 
 
 def _parts(cell: str, separator: str) -> list[int]:
     """Numbers of words of the parts of a cell."""
     return [len(part.split()) for part in cell.split(separator)]
+
+
+def _doubt_of_separators(sides: Sequence[_Side]) -> list[str]:
+    """The note on columns whose skills are separated differently, since a call takes one separator for all."""
+    found = [
+        (separator, f"{separator!r} in {column!r} of {side.path}")
+        for side in sides
+        for column, separator in side.separators.items()
+    ]
+    if len({separator for separator, _ in found}) < 2:
+        return []
+    return [
+        f"not all skills are separated alike ({', '.join(where for _, where in found)}), and a call takes one "
+        "separator for all: write these columns with ';' before you load them by the call below"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- telling
@@ -389,9 +407,9 @@ def _options(jobs: _Side, people: _Side | None) -> dict[str, Any]:
     texts = {name: ["hard"] for name, side in sides.items() if side.is_text}
     if texts:
         options["text_columns"] = texts if people else ["hard"]
-    separators = Counter(side.separator for side in sides.values() if side.separator)
-    if separators:
-        options["skill_separator"] = separators.most_common(1)[0][0]
+    separators = {separator for side in sides.values() for separator in side.separators.values()}
+    if len(separators) == 1 and separators != {";"}:  # which needs no saying
+        options["skill_separator"] = separators.pop()
     if any(side.n_empty for side in sides.values()):
         options["on_empty"] = "skip"
     if people:

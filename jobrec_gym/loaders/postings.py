@@ -12,7 +12,7 @@ from typing import Any
 
 from jobrec_gym.loaders.documents import describe_instead, files_of, html_text
 from jobrec_gym.loaders.files import decoding, open_text
-from jobrec_gym.loaders.reading import Reading, Table, json_rows
+from jobrec_gym.loaders.reading import Reading, Table, json_rows, stem_of
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
 
@@ -27,7 +27,19 @@ POSTING_COLUMNS = (
 
 _JSON_ENDINGS = (".json", ".jsonld", ".jsonl", ".ndjson", ".json.gz", ".jsonld.gz", ".jsonl.gz")
 _PAGE_ENDINGS = (".html", ".htm", ".xhtml", ".html.gz")
-_IN_A_YEAR = {"HOUR": 2080, "DAY": 260, "WEEK": 52, "MONTH": 12, "YEAR": 1}
+_IN_A_YEAR = {
+    unit: times
+    for times, units in (
+        (2080, ("HOUR", "HOURS", "HOURLY", "HR", "HUR")),
+        (260, ("DAY", "DAYS", "DAILY")),
+        (52, ("WEEK", "WEEKS", "WEEKLY", "WK", "WEE")),
+        (12, ("MONTH", "MONTHS", "MONTHLY", "MTH", "MO", "MON")),
+        (1, ("YEAR", "YEARS", "YEARLY", "YR", "ANNUM", "ANNUAL", "ANNUALLY", "PA", "ANN")),
+    )
+    for unit in units
+}
+"""Units of a salary as sites write them; the last of each line is the code of UN/CEFACT."""
+_PER = re.compile(r"^(?:PER\b|/|AN?\b)\s*")
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
@@ -63,8 +75,8 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
       contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (per year: the middle of the range,
-      with 2,080 hours in a year), ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``,
-      ``valid_through`` and ``url``.
+      with 2,080 hours in a year; empty if its unit is not known), ``currency``, ``company``, ``employment_type``,
+      ``industry``, ``posted``, ``valid_through`` and ``url``.
 
     Args:
         path: A file or a folder.
@@ -78,7 +90,7 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     found: list[tuple[str, dict[str, Any]]] = []
     for file in files_of(place, (*_JSON_ENDINGS, *_PAGE_ENDINGS)):
         nodes = list(_postings(file, reading))
-        stem = file.name.partition(".")[0]
+        stem = stem_of(file)
         found += [(stem if len(nodes) == 1 else f"{stem}-{number}", node) for number, node in enumerate(nodes, start=1)]
     if not found:
         raise MarketError(
@@ -296,15 +308,23 @@ def _salary(value: Any, currency: Any) -> tuple[float | None, str]:
     currency = _text(value.get("currency")) or _text(currency)
     amount = value.get("value", value)
     if not isinstance(amount, dict):
-        amount = {"value": amount, "unitText": value.get("unitText")}
+        amount = {"value": amount}
     ends = [end for name in ("minValue", "maxValue") if (end := _number(amount.get(name))) is not None]
     middle = _number(amount.get("value"))
     if middle is None and ends:
         middle = sum(ends) / len(ends)
     if middle is None:
         return None, currency
-    unit = (_text(amount.get("unitText")) or _text(value.get("unitText"))).upper()
-    return middle * _IN_A_YEAR.get(unit, 1), currency
+    units = [unit for node in (amount, value) for name in ("unitText", "unitCode") if (unit := _text(node.get(name)))]
+    times = [_IN_A_YEAR[unit] for unit in map(_unit, units) if unit in _IN_A_YEAR]
+    if units and not times:
+        return None, currency
+    return middle * (times[0] if times else 1), currency
+
+
+def _unit(text: str) -> str:
+    """``"Per month"``, ``"/month"`` and ``"p.a."`` as ``"MONTH"`` and ``"PA"``."""
+    return _PER.sub("", text.upper().replace(".", "").strip())
 
 
 def _number(value: Any) -> float | None:

@@ -28,6 +28,7 @@ from jobrec_gym.loaders.files import (
     encoding_of,
     open_bytes,
     open_text,
+    packing_of,
     readable_size,
 )
 from jobrec_gym.market import MarketError
@@ -44,6 +45,7 @@ __all__ = [
     "parse_json",
     "read_sides",
     "read_table",
+    "stem_of",
 ]
 
 _KINDS = ("csv", "json", "jsonl", "parquet")
@@ -196,8 +198,7 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
     if colon and scheme in (*_KINDS, *_DOCUMENTS):
         return scheme, Path(path).expanduser()
     file = Path(text).expanduser()
-    name = Path(file.stem if file.suffix.lower() in _PACKED_ENDINGS else file.name)
-    kind = _ENDINGS.get(name.suffix.lower(), otherwise)
+    kind = _ENDINGS.get(_unpacked(file).suffix.lower(), otherwise)
     if kind is None:
         if not file.exists():
             check_exists(file)
@@ -205,10 +206,20 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
         is_looked_at = file.is_dir() or file.suffix.lower() in (".zip", ".html", ".htm", ".xhtml")
         hint = f"; `jobrec look {file}` tells what it is" if is_looked_at else ""
         raise MarketError(
-            f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}), or be named "
-            f"with what it is, e.g. 'csv:{file}'{hint}."
+            f"{file} must end in {', '.join(_ENDINGS)} (or one of them and {', '.join(_PACKED_ENDINGS)}, except for "
+            f".parquet), or be named with what it is, e.g. 'csv:{file}'{hint}."
         )
     return kind, file
+
+
+def stem_of(file: Path) -> str:
+    """A file's name without its ending: ``"anna.k"`` for both ``anna.k.json`` and ``anna.k.json.gz``."""
+    return _unpacked(file).stem
+
+
+def _unpacked(file: Path) -> Path:
+    """A file's name without the ending of a packed file."""
+    return Path(file.stem if file.suffix.lower() in _PACKED_ENDINGS else file.name)
 
 
 def read_table(
@@ -268,6 +279,11 @@ def read_sides(
         return {
             name: _json_table(f"{file}, {name!r}", list(enumerate(entries, start=1))) for name, entries in lists.items()
         }
+    if len(rows) == 1 and _is_by_column(rows[0][1]):
+        raise MarketError(
+            f"{file} holds columns, {', '.join(map(repr, rows[0][1])):.80}, as pandas writes them by default: write "
+            "rows instead, `to_json(..., orient='records')`."
+        )
     if len(rows) == 1 and (place := _deeper_rows(rows[0][1])):
         raise MarketError(
             f"{file} is one JSON object, and not a row, since none of its entries is a text. Its rows seem to be "
@@ -405,7 +421,8 @@ def _pyarrow_csv(file: Path, reading: Reading, layout: _Layout) -> Iterator[Bloc
 class _WellQuoted(io.RawIOBase):
     """Gives a stream's bytes as long as every quotation mark opens a cell, closes one, or is doubled within a cell.
 
-    If one stands elsewhere, readers of CSV differ, and a ValueError is raised.
+    If one stands elsewhere, readers of CSV differ, and a ValueError is raised. It is also raised if the bytes read at
+    once may end within a line break of a cell, because pyarrow would then lose the second half.
     """
 
     def __init__(self, stream: Any, delimiter: str):
@@ -439,6 +456,8 @@ class _WellQuoted(io.RawIOBase):
         self._closed_last = bool(len(closing) and closing[-1] == len(codes) - 1)
         self._open ^= len(marks) % 2 == 1
         self._before = int(codes[-1])
+        if self._open and self._before == 13:
+            raise ValueError("a line break that may be cut in two")
         return data
 
 
@@ -545,7 +564,7 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
         reading: How it is read.
 
     Yields:
-        The number of each value, from 1, and the value. With one value on each line, it is the line's number.
+        The number of each value, from 1, and the value. As long as each line holds one value, it is the line's number.
 
     Raises:
         MarketError: For invalid JSON, or an object that has a name twice.
@@ -562,7 +581,7 @@ def json_rows(file: Path, reading: Reading) -> Iterator[tuple[int, Any]]:
             if not in_array and _is_one_value(first):
                 yield from _by_line(file, text)
             else:
-                yield from _one_after_another(file, text, in_array)
+                yield from _one_after_another(file, _Window(text), in_array)
 
 
 def _is_one_value(line: str) -> bool:
@@ -574,6 +593,7 @@ def _is_one_value(line: str) -> bool:
 
 
 def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
+    """The values of lines; from the first line on that is not one whole value, values one after another."""
     number, plain = 1, True
     while piece := text.read(_LINES):
         piece += text.readline()
@@ -581,14 +601,34 @@ def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
         lines = piece.removesuffix("\n").split("\n")
         values = _plain_values(piece, lines, number) if plain else None
         plain = values is not None
-        if values is None:
-            values = [
-                (place, parse_json(line, f"{file}, row {place}"))
-                for place, line in enumerate(lines, start=number)
-                if line.strip()
-            ]
-        yield from values
+        if values is not None:
+            yield from values
+        else:
+            for row, line in enumerate(lines, start=number):
+                if not line.strip():
+                    continue
+                try:
+                    value = parse_json(line, f"{file}, row {row}")
+                except MarketError:
+                    if not _may_go_on(line):
+                        raise
+                    window = _Window(text, "\n".join([*lines[row - number :], ""]))
+                    yield from _one_after_another(file, window, in_array=False, number=row - 1)
+                    return
+                yield row, value
         number += len(lines)
+
+
+def _may_go_on(line: str) -> bool:
+    """Whether a line that is no JSON text is without error up to its end, or up to an object behind a value."""
+    line = line.strip(" \t\r")
+    try:
+        end = _decoder.raw_decode(line)[1]
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line)
+    except (ValueError, RecursionError):
+        return False
+    return line[end:].lstrip(" \t\r").startswith("{")
 
 
 def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, Any]] | None:
@@ -613,10 +653,8 @@ def _plain_values(piece: str, lines: list[str], number: int) -> list[tuple[int, 
     return None if is_spaced or piece.count('":') != n_names else values
 
 
-def _one_after_another(file: Path, text: TextIO, in_array: bool) -> Iterator[tuple[int, Any]]:
-    """The entries of an array, or values that spread over lines."""
-    window = _Window(text)
-    number = 0
+def _one_after_another(file: Path, window: _Window, in_array: bool, number: int = 0) -> Iterator[tuple[int, Any]]:
+    """The entries of an array, or values that spread over lines, numbered from the one after ``number``."""
     if in_array:
         window.next_character()
         window.place += 1
@@ -639,10 +677,15 @@ def _one_after_another(file: Path, text: TextIO, in_array: bool) -> Iterator[tup
 
 
 class _Window:
-    """A window on a text: it holds one part of the text, and moves on as far as the next JSON value needs."""
+    """A window on a text: it holds one part of the text, and moves on as far as the next JSON value needs.
 
-    def __init__(self, text: TextIO):
-        self._text, self._part, self.place = text, "", 0
+    Args:
+        text: The text.
+        part: What was read of it already and is to be read again.
+    """
+
+    def __init__(self, text: TextIO, part: str = ""):
+        self._text, self._part, self.place = text, part, 0
 
     def next_character(self) -> str:
         """The next character after any blanks; empty at the end."""
@@ -690,6 +733,15 @@ def _lists(value: Any) -> dict[str, list[Any]]:
     if not named and len(value) == 1:
         named = {name: entries for name, entries in value.items() if _is_rows(entries) and entries}
     return named
+
+
+def _is_by_column(value: Any) -> bool:
+    """Whether a JSON value is a table by column, such as ``{"key": {"0": ...}, "hard": {"0": ...}}``."""
+    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+        return False
+    numbers = next(map(list, value.values()), [])
+    is_numbered = bool(numbers) and all(map(str.isdecimal, numbers))
+    return is_numbered and all(list(column) == numbers for column in value.values())
 
 
 def _deeper_rows(value: Any) -> str:
@@ -742,8 +794,13 @@ def parquet_blocks(file: Path, reading: Reading) -> tuple[list[str], Iterator[Bl
         raise ImportError(f"{file} needs pyarrow: {install_command('data')}.") from error
     check_exists(file)
     try:
+        packing = packing_of(file)
+        if packing is not None:
+            raise MarketError(f"{file} is packed by {packing}, but Parquet is read only as it is: unpack it.")
         # Not read_table, which would take a folder name like `side=jobs` for a partition.
         opened = parquet.ParquetFile(file)
+    except MarketError:
+        raise
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
     header = list(opened.schema_arrow.names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrec_gym.loaders.documents import describe_instead, files_of
-from jobrec_gym.loaders.reading import Reading, Table, json_rows
+from jobrec_gym.loaders.reading import Reading, Table, json_rows, stem_of
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
 
@@ -87,7 +87,7 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
                 f"{file}: holds something that is no résumé of JSON Resume; such a résumé has some of "
                 f"{', '.join(map(repr, _SECTIONS))}, see https://jsonresume.org/schema."
             )
-        stem = file.name.partition(".")[0]
+        stem = stem_of(file)
         for number, resume in enumerate(resumes, start=1):
             key = stem if len(resumes) == 1 else f"{stem}-{number}"
             rows.append((len(rows) + 1, {"key": key, **_row(resume)}))

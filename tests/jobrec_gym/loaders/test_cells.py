@@ -30,6 +30,11 @@ def skills(cell, **rules):
         (r"['it\'s', 'a\\b', 'caf\xe9']", ["it's", "a\\b", "café"]),
         ("['SQL' 'R']", ["SQL", "R"]),  # numpy
         ("['SQL'\n 'R']", ["SQL", "R"]),
+        ("array(['SQL', 'R'], dtype=object)", ["SQL", "R"]),
+        ("array(['SQL',\n       'R (array)'], dtype='<U9')", ["SQL", "R (array)"]),
+        ("np.array(['SQL'])", ["SQL"]),
+        ("array([], dtype=object)", []),
+        ("array (a data structure)", ["array (a data structure)"]),
         ("['SQL', nan, None]", ["SQL"]),
         ("[]", []),
         ("[ ]", []),
@@ -150,7 +155,8 @@ def test_an_entry_of_objects_is_a_column():
 
 @pytest.mark.parametrize("text", ['[{"name": "SQL"}, {"name": "R"}]', "[{'name': 'SQL'}, {'name': 'R', 'x': None}]"])
 def test_objects_in_a_text_are_objects(text):
-    assert reader("skills").cell({"skills": text}, "skills.name", "row 1") == ["SQL", "R"]
+    for cell in (text, f"array({text}, dtype=object)"):
+        assert reader("skills").cell({"skills": cell}, "skills.name", "row 1") == ["SQL", "R"]
 
 
 def test_an_entry_that_no_object_has_is_named_with_the_nearest():
@@ -172,6 +178,15 @@ def test_a_column_of_texts_has_no_entries():
 def test_objects_in_place_of_skills_name_the_way_to_an_entry(cell):
     with pytest.raises(MarketError, match=r"column 'hard': must .*'hard': 'hard\.name'"):
         skills(cell)
+
+
+@pytest.mark.parametrize("cell", [{"SQL": 3, "R": None}, '{"SQL": 3, "R": 1}', {"SQL": True, "R": 0.5}])
+def test_an_object_whose_keys_are_the_skills_says_to_list_the_keys(cell):
+    told = r"its keys are the skills, write a list of them in its place, e\.g\. \['SQL', 'R'\]\.$"
+    with pytest.raises(MarketError, match=told):
+        skills(cell)
+    with pytest.raises(MarketError, match=told):
+        skills([cell] if isinstance(cell, dict) else f"[{cell}]")
 
 
 # ---- doubts

@@ -150,6 +150,11 @@ def test_where_soft_skills_are_rare_people_have_those_of_their_own_occupation_on
     assert both_empty.max() == pytest.approx(1, abs=1e-5)
 
 
+def test_more_people_than_can_be_numbered_are_refused(folder):
+    with pytest.raises(MarketError, match="`n_applicants` must be at most 2,147,483,647, got 1,000,000"):
+        load_esco(folder, n_applicants=10**30, encoder="hashing")
+
+
 def test_a_source_without_any_soft_skill_makes_a_market(folder):
     content = tables()
     content["occupationSkillRelations_en.csv"] = content["occupationSkillRelations_en.csv"][:4]

@@ -1,6 +1,7 @@
 """What a person is told of a file, and the call that is printed."""
 
 import json
+import re
 
 import pytest
 
@@ -99,6 +100,49 @@ def test_a_text_that_is_no_list_is_read_as_free_text(tmp_path):
     assert 'skill_separator="|"' in told(listed)[1]
     plain = write(tmp_path / "plain.csv", "id,title,skills", *(f"{n},Baker,bake;sell" for n in range(4)))
     assert "skill_separator" not in told(plain)[1] and "text_columns" not in told(plain)[1]
+
+
+def test_a_printed_array_is_a_list_without_a_separator(tmp_path):
+    lines = (f"{n},Baker,\"array(['bake', 'sell'], dtype=object)\"" for n in range(4))
+    call = told(write(tmp_path / "jobs.csv", "id,title,skills", *lines))[1]
+    assert "skill_separator" not in call and "text_columns" not in call
+
+
+def test_sides_that_separate_skills_differently_are_told_and_no_separator_is_imposed(tmp_path):
+    jobs = write(tmp_path / "jobs.csv", "key,skills", 'j1,"SQL,Python"', 'j2,"hygiene,baking"')
+    people = write(tmp_path / "people.csv", "key,skills", "p1,SQL;Python", "p2,hygiene;baking")
+    text, call = told(jobs, people)
+    assert (
+        f"! not all skills are separated alike (',' in 'skills' of {jobs}, ';' in 'skills' of {people}), and a call "
+        "takes one separator for all: write these columns with ';' before you load them by the call below\n"
+    ) in text
+    assert "skill_separator" not in call
+    with pytest.warns(UserWarning, match=r"jobs\.csv: of 2 cells in column 'skills' 2 have ','"):
+        assert run(call).applicant("p1").hard_skills == ("Python", "SQL")
+    text, call = told(write(jobs, "key,skills", "j1,SQL;Python", "j2,hygiene;baking"), people)
+    assert "  !" not in text
+    assert run(call).job("j1").hard_skills == ("Python", "SQL")
+
+
+@pytest.mark.parametrize(
+    ("hard", "soft", "said", "differ"),
+    [
+        ("SQL;R", "tact,calm", None, True),
+        ("SQL,R", "tact;calm", None, True),
+        ("SQL|R", "tact,calm", None, True),
+        ("SQL,R", "tact,calm", ",", False),
+        ("SQL,R", "tact", ",", False),
+        ("SQL", "tact,calm", ",", False),
+        ("You bake and sell what we make for people who come by", "tact|calm", "|", False),
+        ("SQL;R", "tact", None, False),
+        ("SQL", "tact;calm", None, False),
+    ],
+)
+def test_the_separator_is_that_of_each_column_of_skills_that_has_one(tmp_path, hard, soft, said, differ):
+    file = write(tmp_path / "jobs.csv", "key,skills,soft_skills", *(f'{n},"{hard}","{soft}"' for n in range(3)))
+    text, call = told(file)
+    assert re.findall('skill_separator="(.)"', call) == ([said] if said else [])
+    assert ("! not all skills are separated alike" in text) == differ
 
 
 def test_a_description_stands_in_for_skills_that_few_rows_list(tmp_path):

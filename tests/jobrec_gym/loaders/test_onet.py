@@ -170,6 +170,8 @@ def test_occupations_are_jobs_and_people_are_sampled(folder):
         assert person.experience.endswith(person.family)
     assert load_onet(folder, n_applicants=30, encoder="hashing").fingerprint() == market.fingerprint()
     assert load_onet(folder, n_applicants=30, encoder="hashing", seed=1).fingerprint() != market.fingerprint()
+    with pytest.raises(MarketError, match="`n_applicants` must be at most 2,147,483,647, got 1,000,000"):
+        load_onet(folder, n_applicants=10**30, encoder="hashing")
 
 
 def test_a_choice_of_occupations_is_the_same_each_time(folder):

@@ -142,6 +142,8 @@ def test_a_key_tells_postings_apart(tmp_path):
     write(folder / "a.json", BAKER)
     write(folder / "a.jsonld", BAKER)
     assert [row["key"] for row in rows(folder)] == ["a", "a (2)"]
+    write(folder / "a.b.json", BAKER)
+    assert [row["key"] for row in rows(folder)] == ["a.b", "a", "a (2)"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,34 @@ def test_a_posting_without_skills_has_its_description_as_one_free_text(tmp_path,
 )
 def test_a_salary_is_of_a_year(tmp_path, salary, amount):
     assert rows(write(tmp_path / "a.json", posting(baseSalary=salary)))[0]["salary"] == amount
+
+
+@pytest.mark.parametrize(
+    ("unit", "times"),
+    [
+        *((unit, 2080) for unit in ("HOUR", "hourly", "per hour", "/hr", "an hour", "HUR")),
+        *((unit, 260) for unit in ("DAY", "Daily", "days")),
+        *((unit, 52) for unit in ("WEEK", "weekly", "WEE")),
+        *((unit, 12) for unit in ("MONTH", "Monthly", "PER MONTH", "a month", "MON", " mon. ")),
+        *((unit, 1) for unit in ("YEAR", "yearly", "per annum", "p.a.", "Annual", "ANN", "")),
+        *((unit, None) for unit in ("fortnight", "biweekly", "EUR", "per")),
+    ],
+)
+@pytest.mark.parametrize("name", ["unitText", "unitCode"])
+def test_the_unit_of_a_salary_may_be_a_word_or_a_code_and_an_unknown_one_leaves_it_out(tmp_path, unit, times, name):
+    amount = None if times is None else 10 * times
+    for salary in (
+        {"value": {"value": 10, name: unit}},
+        {"value": {"value": 10}, name: unit},
+        {"value": 10, name: unit},
+    ):
+        (row,) = rows(write(tmp_path / "a.json", posting(baseSalary={"currency": "EUR", **salary})))
+        assert (row["salary"], row["currency"]) == (amount, "EUR")
+
+
+def test_a_known_unit_of_a_salary_counts_before_an_unknown_one(tmp_path):
+    value = {"value": 10, "unitText": "Monat", "unitCode": "MON"}
+    assert rows(write(tmp_path / "a.json", posting(baseSalary={"value": value})))[0]["salary"] == 120
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,17 @@ def test_a_large_file_is_read_by_pyarrow_and_what_it_would_read_otherwise_by_the
         list(csv_blocks(file, Reading()))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_break_of_a_cell_is_whole_wherever_pyarrow_cuts_the_file(tmp_path, monkeypatch, end):
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    file = tmp_path / "cut.csv"
+    rows = "".join(f'{n},"SQL{end}Python"{end}' for n in range(20))
+    file.write_bytes(f"a,b{end}{rows}".encode())
+    for piece in range(100, 130):
+        monkeypatch.setattr(reading, "_PIECE", piece)
+        assert outcome(file, True) == [{"a": str(n), "b": f"SQL{end}Python"} for n in range(20)]
+
+
 def test_without_pyarrow_a_large_file_is_read_by_the_standard_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr(reading, "_LARGE", 1)
@@ -336,6 +347,8 @@ LINES = "\n".join(map(json.dumps, ROWS))
         json.dumps(ROWS, indent=2),
         f"\n {json.dumps(ROWS)} \n",
         "\n".join(json.dumps(row, indent=4) for row in ROWS),
+        f"{json.dumps(ROWS[0])}\n{json.dumps(ROWS[1], indent=4)}\n",
+        f"{json.dumps(ROWS[0], indent=4)}\n{json.dumps(ROWS[1])}\n",
         json.dumps({"jobs": ROWS}),
         json.dumps({"jobs": ROWS, "version": 3}, indent=2),
         json.dumps({"results": ROWS}),
@@ -344,6 +357,26 @@ LINES = "\n".join(map(json.dumps, ROWS))
 @pytest.mark.parametrize("name", ["jobs.json", "jobs.jsonl"])
 def test_every_shape_of_json_is_read(rows_of, text, name):
     assert rows_of(text, name) == ROWS
+
+
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_objects_may_stand_on_one_line_or_spread_over_lines_in_any_order(rows_of, monkeypatch, size):
+    monkeypatch.setattr(reading, "_LINES", size)
+    monkeypatch.setattr(reading, "_PIECE", size)
+    rows = [{"key": str(n), "skills": [{"name": "a"}, {"name": "{"}]} for n in range(8)]
+    one, spread = json.dumps, lambda row: json.dumps(row, indent=2)
+    for shapes in ([one, one, spread, one] * 2, [one, spread] * 4, [one] * 7 + [spread]):
+        text = "\n".join(shape(row) for shape, row in zip(shapes, rows, strict=True))
+        assert rows_of(text, "jobs.json") == rows
+        assert rows_of(text.replace("\n", "\r\n"), "jobs.json") == rows
+    two_at_last = "\n".join([*map(one, rows[:6]), f"{one(rows[6])} {one(rows[7])}"])
+    assert rows_of(two_at_last, "jobs.json") == rows
+
+
+def test_objects_that_spread_over_lines_are_numbered_on_from_the_lines_before_them(tmp_path):
+    file = tmp_path / "jobs.jsonl"
+    file.write_text('{"a": 1}\n\n{\n"a": 2\n}\n{"a": 3}\n')
+    assert list(json_rows(file, Reading())) == [(1, {"a": 1}), (3, {"a": 2}), (4, {"a": 3})]
 
 
 def test_one_object_may_hold_both_sides(tmp_path):
@@ -362,6 +395,7 @@ def test_one_object_may_hold_both_sides(tmp_path):
         ({"count": 2, "next": None, "results": ROWS}, "in 'results'"),
         ({"j1": ROWS[0], "j2": ROWS[1]}, "the 2 objects by name"),
         ({"data": {"j1": ROWS[0], "j2": ROWS[1]}}, "in 'data', the 2 objects by name"),
+        ({"0": ROWS[0], "1": ROWS[1]}, "the 2 objects by name"),
     ],
 )
 def test_an_object_that_is_no_row_says_where_its_rows_seem_to_be(rows_of, content, place):
@@ -392,6 +426,12 @@ def test_a_value_may_be_longer_than_what_is_read_at_once(rows_of, monkeypatch):
         ('{"a": 1}\n{"b": {"a": 1, "a": 2}}', r"row 2: 'a' appears twice"),
         ('{"a": 1}\n{"a" : 1, "a": 2, "b": "\\":"}', r"row 2: 'a' appears twice"),
         ('{"a": 1}\n{"a"\t:1,"a":2}', r"row 2: 'a' appears twice"),
+        ('{"a": 1}\n{\n"a": 1, "a": 2}', r"row 2: 'a' appears twice"),
+        ('{"a": 1}\n{\n"a": 1\n}\n{\n"a" 2\n}', r"row 3: no JSON: Expecting ':' delimiter"),
+        ('{"a": 1}\n{"a": [1, 2', r"row 2: no JSON: Expecting ',' delimiter"),
+        ('{"a": 1}\n{"a": [1, 2\n{"a": 3}', r"row 2: no JSON: Expecting ',' delimiter"),
+        ('{"a": 1}\n{"a": "x\n{"a": 3}', r"row 2: no JSON: Unterminated string.*: line 1 column 7"),
+        ('{"a": 1}\n{"a": [1, 2}\n{"a": 3}', r"row 2: no JSON: Expecting ',' delimiter: line 1 column 12"),
         ('[{"a": 1}, {"a": 1, "a": 2}]', r"row 2: 'a' appears twice"),
         ('{\n"a": 1, "a": 2}', r"row 1: 'a' appears twice"),
         ('{"a": 1}\n\n{"a": }', r"row 3: no JSON: "),
@@ -500,6 +540,23 @@ def test_a_missing_file_says_where_it_was_looked_for_and_what_is_near(tmp_path, 
         read_table("job.csv")
     with pytest.raises(MarketError, match="is a folder, not a file"):
         read_table(f"csv:{tmp_path}")
+
+
+@pytest.mark.parametrize("skills", [{"3": "SQL", "7": "R"}, {"3": [{"name": "SQL"}], "7": []}])
+def test_a_json_object_of_columns_says_how_to_write_rows(tmp_path, skills):
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps({"key": {"3": "a", "7": "b"}, "hard": skills}))
+    with pytest.raises(MarketError, match=r"holds columns, 'key', 'hard', .*`to_json\(.*orient='records'\)`"):
+        read_table(file)
+
+
+@pytest.mark.parametrize("name", ["jobs.parquet", "jobs.parquet.gz"])
+def test_packed_parquet_is_named_with_the_way_out(tmp_path, name):
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(b"PAR1....PAR1"))
+    with pytest.raises(MarketError, match=rf"{name} is packed by gzip, but Parquet is read only as it is: unpack it"):
+        read_table(file)
 
 
 def test_values_of_parquet_have_a_bound_too(tmp_path):

@@ -1,12 +1,13 @@
 """People as JSON Resume writes them."""
 
+import gzip
 import json
 import tracemalloc
 
 import pytest
 
 from jobrec_gym.loaders.resumes import RESUME_COLUMNS, read_resumes
-from jobrec_gym.market import MarketError
+from jobrec_gym.market import MarketError, load_market
 
 ANNA = {
     "$schema": "https://raw.githubusercontent.com/jsonresume/resume-schema/v1.0.0/schema.json",
@@ -122,11 +123,22 @@ def test_a_folder_a_list_and_lines_hold_several(tmp_path):
     write(folder / "ben.resume.json", BEN)
     write(folder / "package.json", {"name": "not a person"})
     (folder / "notes.txt").write_text("nothing")
-    assert [row["key"] for row in rows(folder)] == ["anna", "ben"]
+    assert [row["key"] for row in rows(folder)] == ["anna", "ben.resume"]
     assert [row["key"] for row in rows(write(tmp_path / "all.json", [ANNA, BEN]))] == ["all-1", "all-2"]
     lines = tmp_path / "all.jsonl"
     lines.write_text("\n".join(map(json.dumps, (ANNA, BEN))))
     assert [row["title"] for row in rows(lines)] == ["Data analyst", ""]
+
+
+def test_a_key_is_the_name_of_the_file_without_its_ending_alone(tmp_path):
+    for name in ("john.doe.json", "john.smith.json", "john.x.JSON"):
+        write(tmp_path / name, BEN)
+    (tmp_path / "john.z.json.gz").write_bytes(gzip.compress(json.dumps(BEN).encode()))
+    write(tmp_path / "two.of.them.json", [BEN, BEN])
+    keys = ["john.doe", "john.smith", "john.x", "john.z", "two.of.them-1", "two.of.them-2"]
+    assert [row["key"] for row in rows(tmp_path)] == keys
+    people = f"json-resume:{tmp_path}"
+    assert load_market(people, applicants=people, encoder="hashing").jobs.keys.tolist() == keys
 
 
 def test_somebody_who_lists_no_skills_has_the_description_as_one_free_text(tmp_path, caplog):

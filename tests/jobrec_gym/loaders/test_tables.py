@@ -225,9 +225,11 @@ def test_sampling_takes_whole_numbers(load, name, value):
         load(OCCUPIED, **{"applicants": None, "n_applicants": 5, name: value})
 
 
-def test_n_applicants_is_at_least_one(load):
+def test_n_applicants_is_in_range(load):
     with pytest.raises(MarketError, match="`n_applicants` must be at least 1, got 0"):
         load(OCCUPIED, applicants=None, n_applicants=0)
+    with pytest.raises(MarketError, match="`n_applicants` must be at most 2,147,483,647, got 1,000,000"):
+        load(OCCUPIED, applicants=None, n_applicants=10**30)
 
 
 @pytest.mark.parametrize(
