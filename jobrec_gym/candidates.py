@@ -68,7 +68,11 @@ class CandidateSampler(Protocol):
 
 
 class UniformCandidates:
-    """Jobs drawn uniformly without replacement."""
+    """Jobs drawn without replacement, each with the same probability.
+
+    Where few jobs may be shown, some pairs of jobs meet more often than others, see
+    :func:`~jobrec_gym.counter_rng.permute`.
+    """
 
     def bind(self, market: LabourMarket, job_ids: Ids, num_candidates: int) -> BoundSampler:
         """See :class:`CandidateSampler`."""
@@ -76,7 +80,7 @@ class UniformCandidates:
 
 
 class RetrievalCandidates:
-    """The applicant's nearest jobs by cosine, in random order, so a position says nothing about a job's rank.
+    """The applicant's nearest jobs by cosine, in random order, so a position says next to nothing of a rank.
 
     Args:
         exact_up_to: If ``job_split`` has at most this many jobs, all are compared one by one. If it has more, an
@@ -129,8 +133,9 @@ class LoggedCandidates:
             logged sets.
 
     Raises:
-        LogError: When bound, if the log does not say what was shown, or a set is smaller than ``num_candidates`` or
-            holds a job that may not be shown.
+        LogError: When bound, if the log has no rows, does not say what was shown, or has a set that is smaller than
+            ``num_candidates`` or holds a job that may not be shown; with ``n_drawn``, if it has no rows, a recommended
+            job may not be shown, or ``n_drawn`` is too large.
 
     Warns:
         UserWarning: With ``n_drawn``: nobody was shown the drawn jobs.
@@ -156,26 +161,20 @@ class LoggedCandidates:
                 raise LogError(
                     f"`n_drawn` must be below the {len(job_ids)} jobs that may be shown, got {self.n_drawn}."
                 )
+            _check_may_be_shown(log, log.job_ids, job_ids, "recommended")
             return _BoundDrawn(log, job_ids, self.n_drawn)
         if log.shown_ids is None:
             raise LogError(
                 "the log does not say what was shown: give its column `shown`, or show one recommended job among drawn "
                 "ones, `LoggedCandidates(log, n_drawn=9)`."
             )
-        if not len(log):
-            raise LogError("the log has no rows, so there is nothing to show: check what `take` or `split` left of it.")
+        _check_may_be_shown(log, log.shown_ids, job_ids, "shown")
         smallest = int(log.sizes.min())
         if smallest < num_candidates:
             raise LogError(
                 f"`num_candidates` must be at most {smallest}, the size of the log's smallest set, got "
                 f"{num_candidates}: nothing is added to what was shown. Show fewer, or take the rows of large sets, "
                 f"`log.take(log.sizes >= {num_candidates})`."
-            )
-        hidden = np.setdiff1d(log.shown_ids, job_ids)
-        if len(hidden):
-            raise LogError(
-                f"`job_split` leaves out {len(hidden)} of the jobs that were shown, such as "
-                f"{str(market.jobs.keys[hidden[0]])!r}: use job_split='all'."
             )
         return _BoundLogged(log, job_ids, num_candidates)
 
@@ -298,6 +297,18 @@ class _BoundDrawn:
         place = (drawn == seen[:, None]).argmax(axis=1)
         drawn[np.arange(len(drawn)), place] = seen
         return _shuffled(drawn, keys)
+
+
+def _check_may_be_shown(log: Interactions, logged: Ids, job_ids: Ids, what: str) -> None:
+    """Checks that a log has rows, and that its ``logged`` jobs, which were ``what``, are all among ``job_ids``."""
+    if not len(log):
+        raise LogError("the log has no rows, so there is nothing to show: check what `take` or `split` left of it.")
+    hidden = np.setdiff1d(logged, job_ids)
+    if len(hidden):
+        raise LogError(
+            f"`job_split` leaves out {len(hidden)} of the jobs that were {what}, such as "
+            f"{str(log.market.jobs.keys[hidden[0]])!r}: use job_split='all'."
+        )
 
 
 def _cut(shown: Ids, recommended: int, k: int) -> Ids:

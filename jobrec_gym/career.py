@@ -193,6 +193,8 @@ class CareerProblem(RecommendationProblem):
 
     def pair_sample(self) -> NDArray[np.float32]:
         """As in :class:`~jobrec_gym.problem.RecommendationProblem`, for applicants at the start of an episode."""
+        if not self.dynamics.pair_names:
+            return super().pair_sample()
         applicant_ids, job_ids = self.sampled_pairs()
         return self.imagined_pairs(applicant_ids, job_ids, None).reshape(-1, len(self.pair_names))
 

@@ -88,6 +88,10 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     builds the permutation: it is a Feistel network over ``Z_a x Z_b`` with ``a * b`` just above ``n``, applied again
     until the result is below ``n`` (Black and Rogaway, 2002).
 
+    Not all permutations of a small range are equally frequent. Each value is equally likely at each position, to within
+    6 %; but for ``n`` from 5 to 20, two values at two positions can be about a third more or less frequent than in a
+    uniform permutation. For larger ``n`` this shrinks. More rounds would change every episode of ``JobRec-v0``.
+
     Args:
         keys: uint64 of at least one dimension, broadcast against ``positions``.
         positions: Integers in [0, n).

@@ -35,6 +35,7 @@ __all__ = [
     "EncoderError",
     "HashingEncoder",
     "SentenceTransformerEncoder",
+    "absolute_name",
     "check_unit_rows",
     "default_cache_dir",
     "encode_texts",
@@ -153,6 +154,14 @@ def make_encoder(
     if cache_dir is None or cache_dir is False:
         return made
     return CachedEncoder(made, cache_dir, batch_size=batch_size, progress=progress)
+
+
+def absolute_name(encoder: str) -> str:
+    """What :func:`make_encoder` takes, with the path of a folder made absolute; a name is given back as it is."""
+    if encoder in ("hashing", DEFAULT_ENCODER, _DEFAULT_REPOSITORY):
+        return encoder
+    folder = Path(encoder).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else encoder
 
 
 def _cache_dir_or_none() -> Path | None:

@@ -266,32 +266,44 @@ class Interactions:
         return hits - offsets[:-1]
 
     def shown(self, row: int) -> Ids:
-        """The jobs that were shown in one row.
+        """The jobs that were shown in one row; a negative number counts from the end.
 
         Raises:
             LogError: If the log does not say what was shown.
+            IndexError: If there is no such row.
         """
         offsets = self._offsets()
         assert self.shown_ids is not None
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"`row` must be in [{-len(self)}, {len(self)}), got {row}.")
+        row %= len(self)
         return self.shown_ids[offsets[row] : offsets[row + 1]]
 
     def sets(self, rows: NDArray[np.integer]) -> Ids:
-        """The jobs (m, k) that were shown in rows (m,), all of which showed k jobs."""
+        """The jobs (m, k) that were shown in rows (m,), all of which showed k jobs.
+
+        Raises:
+            LogError: If the log does not say what was shown.
+            IndexError: If there is no such row.
+        """
         offsets = self._offsets()
         assert self.shown_ids is not None
+        rows = _from_the_front(rows, len(self))
         k = int(offsets[rows[0] + 1] - offsets[rows[0]])
         return self.shown_ids[offsets[rows][:, None] + np.arange(k)]
 
     def take(self, rows: NDArray[Any]) -> Interactions:
-        """Some rows, by number or by mask, in the order of ``rows``.
+        """Some rows, by number or by mask, in the order of ``rows``; a negative number counts from the end.
 
         Raises:
             LogError: For a mask of another length.
+            IndexError: If there is no such row.
         """
         mask = np.asarray(rows)
         if mask.dtype == bool and mask.shape != (len(self),):
             raise LogError(f"`rows` as a mask must be ({len(self)},), one for each row of the log, got {mask.shape}.")
-        numbers = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        is_mask = mask.dtype == bool
+        numbers = np.flatnonzero(mask) if is_mask else _from_the_front(mask, len(self))
         columns: dict[str, Any] = {name: _rows(getattr(self, name), numbers) for name in _ROWS}
         if self.shown_offsets is not None:
             sets = [self.shown(row) for row in numbers.tolist()]
@@ -549,6 +561,15 @@ def is_saved_log(path: str | os.PathLike[str]) -> bool:
 
 def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
     return None if column is None else column[rows]
+
+
+def _from_the_front(rows: ArrayLike, n: int) -> Ids:
+    """Numbers of rows of a log of n, those below 0 counted from its end, as numpy does."""
+    rows = np.asarray(rows, dtype=np.int64)
+    outside = (rows < -n) | (rows >= n)
+    if outside.any():
+        raise IndexError(f"`rows` must be in [{-n}, {n}), got {rows[outside][0]}.")
+    return np.where(rows < 0, rows + n, rows)
 
 
 def _row_numbers(name: str, ids: ArrayLike) -> Ids:

@@ -96,7 +96,7 @@ class AnnealSchedule:
             raise ValueError(f"`t` must not be negative, got {t.min()}.")
         x = np.minimum(t / self._length, 1.0)
         lowest, highest = sorted((self.start, self.end))
-        between = np.clip(self._on_the_way(x), lowest, highest)
+        between = np.clip(self._on_the_way(x, t), lowest, highest)
         # The ends are exact, whatever the rounding of `between`.
         return np.where(x < 1, np.where(x > 0, between, self.start), self.end)
 
@@ -121,7 +121,7 @@ class AnnealSchedule:
     def __repr__(self) -> str:
         return f"AnnealSchedule({', '.join(f'{key}={value!r}' for key, value in vars(self).items())})"
 
-    def _on_the_way(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _on_the_way(self, x: NDArray[np.float64], t: NDArray[Any]) -> NDArray[np.float64]:
         fall = self.end - self.start
         if self.kind == "linear":
             # Not start + fall * x, because 1 - t / N must be exact.
@@ -132,8 +132,15 @@ class AnnealSchedule:
         if self.kind == "cosine":
             return self.end - fall * (1 + np.cos(math.pi * x)) / 2
         if self.kind == "step":
-            return self.start + fall * np.floor(x * self.n_stairs) / self.n_stairs
+            return self.start + fall * self._stairs(x, t) / self.n_stairs
         return np.full_like(x, self.start)
+
+    def _stairs(self, x: NDArray[np.float64], t: NDArray[Any]) -> NDArray[np.float64]:
+        """How many stairs have been taken."""
+        if t.dtype.kind not in "iu":
+            return np.floor(x * self.n_stairs)
+        # Python's integers: a rounded quotient may lie below the whole number at which a stair begins.
+        return (t.astype(object) * self.n_stairs // self._length).astype(np.float64)
 
 
 _LEAST = 1e-3

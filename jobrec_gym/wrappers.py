@@ -133,7 +133,7 @@ class _HybridRewards(_Rewards):
         n_counted: int,
         **arguments: Any,
     ) -> None:
-        """``n_counted`` agent steps are made in one step of this wrapper."""
+        """A recommendation of this wrapper counts as ``n_counted`` agent steps."""
         schedule = make_schedule(schedule)
         spec = None if simulator is None else simulator_spec(simulator)
         decisions = _decisions(terminate_on)
@@ -186,7 +186,7 @@ class _HybridRewards(_Rewards):
         if self._answers is not None:
             self._answers.last = made.own
         batch = super()._pay(made)
-        self._annealing.advance()
+        self._annealing.advance(len(made.job_ids))
         return batch
 
 
@@ -213,9 +213,9 @@ class _OwnAnswers:
 class _Annealing:
     """The weight of a hybrid reward: a schedule, the agent steps so far, and who counts them."""
 
-    def __init__(self, schedule: AnnealSchedule, num_envs: int):
+    def __init__(self, schedule: AnnealSchedule, n_counted: int):
         self.schedule = schedule
-        self.num_envs = num_envs
+        self.n_counted = n_counted
         self.total_steps = 0
         self.told = False
         self.frozen: float | None = None
@@ -224,9 +224,9 @@ class _Annealing:
     def weight(self) -> float:
         return self.schedule(self.total_steps) if self.frozen is None else self.frozen
 
-    def advance(self) -> None:
+    def advance(self, n_recommendations: int) -> None:
         if not self.told:
-            self.total_steps += self.num_envs
+            self.total_steps += n_recommendations * self.n_counted
 
     def tell(self, total_steps: int) -> None:
         if total_steps < 0:
@@ -484,7 +484,8 @@ class HybridReward(_HybridRewards, _RewardWrapper):
 class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
     """Pays cosine and feedback, annealed, in a vector environment; the twin of :class:`HybridReward`.
 
-    All rows of a vector step have the same weight. A vector step counts as ``num_envs`` agent steps.
+    All rows of a vector step have the same weight. A vector step counts one agent step for each row that recommends a
+    job. A row that starts anew instead, as in next-step mode after an episode's end, counts none.
 
     Args:
         env: A ``JobRecVectorEnv``, wrapped or not.
@@ -502,7 +503,7 @@ class VectorHybridReward(_HybridRewards, _VectorRewardWrapper):
         cosine_scale: CosineScale = "unit",
         terminate_on: Sequence[str] = (),
     ):
-        self._begin_hybrid(env, simulator, schedule, cosine_scale, terminate_on, env.num_envs)
+        self._begin_hybrid(env, simulator, schedule, cosine_scale, terminate_on, n_counted=1)
 
 
 class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordConstructorArgs):

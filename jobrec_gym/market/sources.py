@@ -43,8 +43,8 @@ _SOURCES: dict[str, str] = {
     "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
 }
 _WITHOUT_PATH = {"default", "recorded"}
-_PATHS = {"applicants"}
-"""Keywords whose value is a file."""
+_PATHS = {"applicants", "jobs", "folder", "cache_dir"}
+"""Keywords whose value, if it is a text, is a file or a folder."""
 
 
 def register_market_source(scheme: str, entry_point: str, needs_path: bool = True) -> None:
@@ -175,6 +175,9 @@ def plain_option(name: str, value: Any) -> Any:
         scheme, colon, path = value.partition(":")
         prefix, path = (f"{scheme}:", path) if colon and scheme in _SOURCES else ("", value)
         return f"{prefix}{Path(path).expanduser().absolute()}"
+    if name == "encoder" and isinstance(value, str):
+        found: str = importlib.import_module("jobrec_gym.encoders").absolute_name(value)
+        return found
     return value.item() if isinstance(value, np.generic) else value
 
 

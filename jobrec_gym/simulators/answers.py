@@ -18,7 +18,10 @@ __all__ = ["ParsedAnswer", "parse_decision", "parse_probability", "response_form
 _MAX_REASON = 200
 _MAX_TOLD = 120
 _WORDS = ("Yes", "No")
-_FENCED = re.compile(r"\s*```[ ]*[a-zA-Z]*\s*\n(.*)\n\s*```\s*", re.DOTALL)
+_FENCE = re.compile(r"""(?:[^\n{}`~"]{1,80}:\s*)?(`{3,}|~{3,})[ ]*[a-zA-Z]*""")
+"""The opening of a code fence, with at most one line before it that ends in a colon, such as "Here it is:"."""
+_PAGE = re.compile(r"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
+"""The beginning of a web page: something between here and the model, such as a gateway, sent its error as an answer."""
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -73,19 +76,20 @@ def response_format(mode: Literal["decision", "probability"], decisions: Sequenc
     return {"type": "json_schema", "json_schema": {"name": mode, "strict": True, "schema": schema}}
 
 
-def parse_decision(choice: Mapping[str, Any]) -> ParsedAnswer:
+def parse_decision(choice: Mapping[str, Any], length: str = "max_tokens") -> ParsedAnswer:
     """The decision of a completion with the ``response_format`` of mode ``"decision"``.
 
     Args:
         choice: An entry of ``choices`` of a chat completion, as a plain dictionary.
+        length: The name under which the length of an answer was given, for the reason of an answer that was cut.
     """
-    answer = _checked(choice, _Decision)
+    answer = _checked(choice, _Decision, length)
     if isinstance(answer, ParsedAnswer):
         return answer
     return ParsedAnswer("ok", decision=answer.decision, reason=mask(answer.reason)[:_MAX_REASON])
 
 
-def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
+def parse_probability(choice: Mapping[str, Any], length: str = "max_tokens") -> ParsedAnswer:
     """The probability of an application, from a completion with the ``response_format`` of mode ``"probability"``.
 
     It is read at the token in which the value of ``apply`` begins. An alternative to this token counts only if it
@@ -93,8 +97,9 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
 
     Args:
         choice: An entry of ``choices`` of a chat completion with ``logprobs``, as a plain dictionary.
+        length: See :func:`parse_decision`.
     """
-    answer = _checked(choice, _Application)
+    answer = _checked(choice, _Application, length)
     if isinstance(answer, ParsedAnswer):
         return answer
     mass = dict.fromkeys(_WORDS, 0.0)
@@ -113,7 +118,7 @@ def parse_probability(choice: Mapping[str, Any]) -> ParsedAnswer:
     return ParsedAnswer("ok", probability=mass["Yes"] / total)
 
 
-def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer:
+def _checked(choice: Mapping[str, Any], form: type[Form], length: str) -> Form | ParsedAnswer:
     """The answer in its form, or what is wrong with it."""
     message = choice.get("message") or {}
     content = message.get("content") or ""
@@ -122,19 +127,26 @@ def _checked(choice: Mapping[str, Any], form: type[Form]) -> Form | ParsedAnswer
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
         return ParsedAnswer("refusal", reason=mask(_text(message.get("refusal") or ""))[:_MAX_REASON])
     if choice.get("finish_reason") == "length":
-        longer = "the limit of tokens was used up: raise `sampling.max_tokens`"
+        longer = f"the limit of tokens was used up: raise `sampling.{length}`"
         return ParsedAnswer("truncated", reason=f"{longer}; {_what_came(message)}", kept=said)
     if not said:
         return ParsedAnswer("bad_json", reason=_what_came(message), kept=False)
-    fenced = _FENCED.fullmatch(content)
     try:
-        return form.model_validate_json(fenced[1] if fenced else content)
+        return form.model_validate_json(_unfenced(content))
     except ValidationError as error:
         faults = error.errors()
     if faults[0]["type"] == "json_invalid":
-        return ParsedAnswer("bad_json", reason=_what_came(message), kept=not _has_an_answer_within(content))
+        mended = _has_an_answer_within(content) or _PAGE.match(content) is not None
+        return ParsedAnswer("bad_json", reason=_what_came(message), kept=not mended)
     foreign = all(fault["type"] == "literal_error" and isinstance(fault["input"], str) for fault in faults)
     return ParsedAnswer("foreign_word" if foreign else "wrong_schema", reason=_what_came(message))
+
+
+def _unfenced(content: str) -> str:
+    """What is in a code fence, if the content is one; otherwise the content itself."""
+    text = content.strip()
+    fence = _FENCE.match(text)
+    return text[fence.end() : -len(fence[1])] if fence and text.endswith(fence[1]) else text
 
 
 def _what_came(message: Mapping[str, Any]) -> str:

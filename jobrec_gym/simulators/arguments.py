@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
@@ -31,6 +31,7 @@ __all__ = [
     "Sampling",
     "check_choice",
     "given",
+    "most_dollars",
     "plain",
     "thresholds",
     "unknown_argument",
@@ -42,6 +43,8 @@ OnReached = Literal["raise", "cosine", "stop"]
 OnFailure = Literal["raise", "cosine", "skip"]
 
 Value = TypeVar("Value")
+
+_MOST_SECONDS = 100_000_000
 
 _OF_THE_CALL = {
     "best_of",
@@ -169,9 +172,13 @@ class Budget:
             if cap is not None:
                 _put(self, name, _whole(f"budget.{name}", cap, 0))
         if self.prices is not None:
-            if len(self.prices) != 2 or not min(self.prices) >= 0:
-                raise ValueError(f"`budget.prices` must be dollars per token in and out, got {self.prices}.")
-            object.__setattr__(self, "prices", tuple(self.prices))
+            prices = tuple(self.prices) if isinstance(self.prices, Iterable) else ()
+            if len(prices) != 2 or not all(_is_number(price) and price >= 0 for price in prices):
+                raise ValueError(
+                    "`budget.prices` must be two finite numbers of at least 0, dollars per token in and out, or None "
+                    f"for litellm's list, got {self.prices!r}."
+                )
+            _put(self, "prices", tuple(map(float, prices)))
         check_choice("budget.on_reached", self.on_reached, get_args(OnReached))
 
 
@@ -185,7 +192,7 @@ class Calls:
         batch_timeout: Seconds for a batch, retries and waits included. Questions without an answer by then have failed.
 
     Raises:
-        ValueError: If a number is not above 0.
+        ValueError: If a number is not above 0, or if a time is longer than 100,000,000 seconds.
     """
 
     concurrency: int = 8
@@ -195,8 +202,13 @@ class Calls:
     def __post_init__(self) -> None:
         _put(self, "concurrency", _whole("calls.concurrency", self.concurrency, 1))
         for name in ("timeout", "batch_timeout"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`calls.{name}` is in seconds and must be above 0, got {getattr(self, name)}.")
+            seconds = getattr(self, name)
+            if not _is_number(seconds) or not 0 < seconds <= _MOST_SECONDS:
+                raise ValueError(
+                    f"`calls.{name}` must be seconds, a number above 0 and at most {_MOST_SECONDS:,} (86400 is a day), "
+                    f"got {seconds!r}."
+                )
+            _put(self, name, float(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +307,29 @@ def _put(value: object, name: str, entry: object) -> None:
     object.__setattr__(value, name, entry)
 
 
+def most_dollars(value: Any) -> float | None:
+    """The cap ``max_usd`` on dollars, checked; ``None`` for no cap.
+
+    Raises:
+        ValueError: If it is not a finite number of at least 0.
+    """
+    if value is None:
+        return None
+    if not _is_number(value) or value < 0:
+        raise ValueError(f"`max_usd` must be a finite number of at least 0, or None for no cap, got {value!r}.")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if not _is_number(value):
         raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
     return float(value)
 
@@ -307,8 +340,7 @@ def _whole(name: str, value: Any, least: int | None = None) -> int:
     Raises:
         ValueError: If it is not a whole number, or below the least one.
     """
-    is_whole = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    if not is_whole or value != int(value) or (least is not None and value < least):
+    if not _is_number(value) or value != int(value) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"`{name}` must be a whole number{bound}, got {value!r}.")
     return int(value)

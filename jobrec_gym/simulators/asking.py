@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from jobrec_gym.credentials import mask
 from jobrec_gym.sharing import Shared
+from jobrec_gym.shown_text import as_text
 from jobrec_gym.simulators.arguments import AskingMode, CacheMode, Calls, Retries, Sampling
 from jobrec_gym.simulators.budget import BudgetReached, Ledger
 from jobrec_gym.simulators.cache import AnswerStore, CachedAnswer, KeyMaker, ShortAnswer
@@ -29,6 +30,7 @@ Question = tuple[str, str]
 _TOP_LOGPROBS = 10
 _LEASE_SLACK = 5.0
 _POLL_SECONDS = (0.02, 0.5)
+_MOST_LOGGED = 400
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Outcome(NamedTuple):
         status: ``ok`` or what went wrong.
         answer: The answer; ``None`` if no completion came, or only one that is not kept (the server was at fault).
         cached: Whether the answer was known, or came with an equal question of the batch.
-        reason: The reason of a failure, in words.
+        reason: The reason of a failure without an answer, in words; :attr:`said` is the reason of any outcome.
         budget: The ``BudgetReached`` to raise, if a cap is the reason.
         tokens: Tokens that the answer took here; 0 if it was known.
         cost_usd: Dollars that it cost here.
@@ -78,6 +80,11 @@ class Outcome(NamedTuple):
     budget: Exception | None = None
     tokens: int = 0
     cost_usd: float = 0.0
+
+    @property
+    def said(self) -> str:
+        """The reason in words: that of the answer if there is one, else that of the failure."""
+        return self.reason if self.answer is None else self.answer.reason
 
 
 class _Batch:
@@ -223,7 +230,7 @@ class Asker(Shared):
                 outcome = fresh[key]._replace(cached=True, tokens=0, cost_usd=0.0) if again else fresh[key]
                 seen.add(key)
             outcomes.append(outcome)
-        self._count(sum(outcome.cached for outcome in outcomes), [(each.status, each.reason) for each in outcomes])
+        self._count(sum(outcome.cached for outcome in outcomes), [(each.status, each.said) for each in outcomes])
         return outcomes
 
     def _count(self, hits: int, outcomes: Iterable[tuple[str, str]]) -> None:
@@ -233,7 +240,8 @@ class Asker(Shared):
             for status, reason in outcomes:
                 if status != "ok":
                     if not self._failures[status]:
-                        _log.warning("the language model gave no decision: %s. %s", status, reason)
+                        shown = as_text(reason, _MOST_LOGGED)
+                        _log.warning("the language model gave no decision: %s. %s", status, shown)
                     self._failures[status] += 1
 
     def _ask_missing(self, missing: Mapping[str, Question]) -> dict[str, Outcome]:
@@ -364,7 +372,8 @@ class Asker(Shared):
     def _parse(self, choice: Mapping[str, Any]) -> Any:
         from jobrec_gym.simulators.answers import parse_decision, parse_probability
 
-        parsed = (parse_decision if self._mode == "decision" else parse_probability)(choice)
+        length = "max_completion_tokens" if "max_completion_tokens" in self._sampling else "max_tokens"
+        parsed = (parse_decision if self._mode == "decision" else parse_probability)(choice, length)
         return replace(parsed, reason=mask(parsed.reason, self._api_key))
 
     def _keep(self, key: str, question: Question, parsed: Any, tokens: int, cost: float) -> Outcome:

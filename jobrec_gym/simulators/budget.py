@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from jobrec_gym.simulators.arguments import Budget
+from jobrec_gym.simulators.arguments import Budget, most_dollars
 from jobrec_gym.simulators.cache import AnswerStore, CapReached
 from jobrec_gym.simulators.stores import open_cache
 
@@ -70,7 +70,7 @@ class Ledger:
         max_usd: Most dollars, ``None`` for no cap.
 
     Raises:
-        ValueError: For a negative cap.
+        ValueError: For a cap that is not a finite number of at least 0.
     """
 
     def __init__(
@@ -79,12 +79,10 @@ class Ledger:
         budget: Budget = _NO_CAPS,
         max_usd: float | None = None,
     ):
-        if max_usd is not None and not max_usd >= 0:
-            raise ValueError(f"`max_usd` must be at least 0, or None for no cap, got {max_usd}.")
         self.caps: dict[str, float | None] = {
             "calls": budget.max_calls,
             "tokens": budget.max_tokens,
-            "usd": max_usd,
+            "usd": most_dollars(max_usd),
         }
         self.name = budget.name
         self._cache = open_cache(cache)

@@ -16,6 +16,7 @@ from typing import Any
 from jobrec_gym.credentials import mask
 from jobrec_gym.extras import install_command
 from jobrec_gym.sharing import Shared
+from jobrec_gym.shown_text import without_commands
 
 __all__ = ["CallFailed", "ChatModel", "Completion", "ModelUnusable"]
 
@@ -27,7 +28,11 @@ _MAX_REASON = 300
 _MOST_TOKENS = 1 << 40
 """No call takes more tokens; a larger number is not taken for a count."""
 _LENGTHS = ("max_tokens", "max_completion_tokens")
-_OUT_OF_MONEY = re.compile(r"\b(insufficient_quota|billing_hard_limit_reached|billing_not_active)\b")
+_NO_MONEY_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_NO_MONEY = re.compile(
+    rf"\b({'|'.join(_NO_MONEY_CODES)}|insufficient (credits?|balance)|credit balance is too low)\b", re.IGNORECASE
+)
+_PAYMENT_REQUIRED = 402
 
 
 class ModelUnusable(RuntimeError):
@@ -255,8 +260,12 @@ def _import_litellm() -> Any:
 
 
 def _masked(record: logging.LogRecord) -> bool:
-    """Masks keys in a library's log records and drops their tracebacks, which hold requests."""
-    record.msg, record.args, record.exc_info, record.exc_text = mask(record.getMessage()), (), None, None
+    """Masks keys in a library's log records, spells out control letters, and drops tracebacks, which hold requests.
+
+    It is a filter that lets every record pass.
+    """
+    record.msg = without_commands(mask(record.getMessage()))
+    record.args, record.exc_info, record.exc_text = (), None, None
     return True
 
 
@@ -276,11 +285,11 @@ def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None)
     """The exception that the caller gets in place of one of litellm's."""
     known = litellm.exceptions
     said = " ".join(str(error).split()).partition(" Traceback (most recent call last)")[0]
-    reason = mask(said, api_key)[:_MAX_REASON]
+    reason = without_commands(mask(said, api_key)[:_MAX_REASON])
     code = getattr(error, "status_code", None)
     if isinstance(error, known.Timeout):
         return CallFailed("timeout", reason, again=True, billed=True)
-    if _OUT_OF_MONEY.search(str(error)) or _has_code(error, "insufficient_quota"):
+    if _NO_MONEY.search(str(error)) or _is_about_money(error):
         return ModelUnusable(f"model {model!r} cannot be asked, the account has no money left: {reason}")
     if isinstance(error, known.RateLimitError):
         return CallFailed("rate_limit", reason, again=True, wait=_retry_after(error))
@@ -300,10 +309,11 @@ def _sorted_out(litellm: Any, error: Exception, model: str, api_key: str | None)
     return CallFailed("rejected", reason)
 
 
-def _has_code(error: BaseException | None, code: str) -> bool:
-    """Whether an error, or one of its causes, has this code of the provider."""
+def _is_about_money(error: BaseException | None) -> bool:
+    """Whether an error, or one of its causes, has a provider's code or an HTTP status for an account without money."""
     while error is not None:
-        if getattr(error, "code", None) == code:
+        codes = getattr(error, "code", None), getattr(error, "type", None)
+        if any(code in _NO_MONEY_CODES for code in codes) or getattr(error, "status_code", None) == _PAYMENT_REQUIRED:
             return True
         error = error.__cause__ or error.__context__
     return False

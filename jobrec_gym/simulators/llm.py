@@ -23,6 +23,7 @@ from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
 from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.sharing import Shared
+from jobrec_gym.shown_text import without_commands
 from jobrec_gym.simulators.arguments import (
     AskingMode,
     Budget,
@@ -131,7 +132,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file that names the release that wrote it; it appears whole or not at all."""
         said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
-        with whole_file(path) as scratch:
+        with whole_file(Path(path).expanduser()) as scratch:
             scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -144,7 +145,7 @@ class Calibration:
         """
         name = f"`elicitation.calibration` {os.fspath(path)!r}"
         try:
-            kept = json.loads(Path(path).read_text(encoding="utf-8"))
+            kept = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             # Earlier files lack both.
             found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)
             if found == _CALIBRATION_FORMAT:
@@ -164,8 +165,8 @@ class LLMSimulator:
     change within a cache. A failure never becomes a silent number: ``Feedback.status`` names it. ``refusal``,
     ``truncated``, ``bad_json``, ``wrong_schema``, ``foreign_word`` and ``no_logprobs`` are kept like answers, because
     the same question would bring the same result. They are not kept if the server is the cause, as with an empty
-    message or words around the JSON. ``rate_limit``, ``server_error``, ``timeout``, ``connection``, ``rejected``,
-    ``bad_response``, ``budget`` and ``not_recorded`` are never kept.
+    message, words around the JSON or a web page. ``rate_limit``, ``server_error``, ``timeout``, ``connection``,
+    ``rejected``, ``bad_response``, ``budget`` and ``not_recorded`` are never kept.
 
     Related arguments are grouped into objects. Each may be given as an object or as a plain mapping:
     ``retries=Retries(attempts=5)`` or ``retries={"attempts": 5}``.
@@ -371,7 +372,7 @@ class LLMSimulator:
             raise FeedbackError(
                 first.status,
                 f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first that gave "
-                f"none: {first.status}. {first.reason} (What was answered is kept.)",
+                f"none: {first.status}. {without_commands(first.said)} (What was answered is kept.)",
             )
         cuts = np.quantile(known, quantiles)
         if not (np.diff([min(known), *cuts]) > 0).all():
@@ -447,7 +448,7 @@ class LLMSimulator:
             reward,
             status=status,
             probability=probability,
-            reason=[outcome.reason if outcome.answer is None else outcome.answer.reason for outcome in outcomes],
+            reason=[outcome.said for outcome in outcomes],
             tokens=[outcome.tokens for outcome in outcomes],
             cost_usd=[outcome.cost_usd for outcome in outcomes],
             cached=[outcome.cached for outcome in outcomes],
@@ -503,8 +504,8 @@ class LLMSimulator:
         name = "retries.on_failure" if outcome.budget is None else "budget.on_reached"
         raise FeedbackError(
             outcome.status,
-            f"no feedback from {self.model!r}: {outcome.status}. {outcome.reason} (What was answered is kept; "
-            f"`{name}` says what to do instead of stopping.)",
+            f"no feedback from {self.model!r}: {outcome.status}. {without_commands(outcome.said)} (What was answered "
+            f"is kept; `{name}` says what to do instead of stopping.)",
         )
 
     def changed(self, **arguments: Any) -> LLMSimulator:

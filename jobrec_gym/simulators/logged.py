@@ -47,7 +47,7 @@ class LoggedSimulator:
         if isinstance(interactions, Interactions):
             self.interactions = interactions
         else:
-            self.interactions = str(Path(interactions).absolute())
+            self.interactions = str(Path(interactions).expanduser().absolute())
 
     def bind(self, market: LabourMarket) -> BoundLoggedSimulator:
         """Ties the answers to a market that has the log's people and jobs, by their keys."""

@@ -157,7 +157,7 @@ class RecordedSimulator:
     """
 
     def __init__(self, recording: str | os.PathLike[str] | None = None, rewards: Mapping[str, float] | None = None):
-        self.recording = None if recording is None else str(Path(recording).absolute())
+        self.recording = None if recording is None else str(Path(recording).expanduser().absolute())
         self.rewards = decision_rewards(rewards)
 
     def bind(self, market: LabourMarket) -> BoundRecordedSimulator:

@@ -77,7 +77,7 @@ class AnswerCache(AnswerStore):
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = str(Path(path).absolute())
+        self.path = str(Path(path).expanduser().absolute())
         self._connections = threading.local()
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def cache_place(where: str | os.PathLike[str]) -> str:
     Raises:
         ValueError: For an address of anything but a Redis server.
     """
-    return redis_place(os.fspath(where)) if is_server(where) else str(Path(where).absolute())
+    return redis_place(os.fspath(where)) if is_server(where) else str(Path(where).expanduser().absolute())
 
 
 def open_cache(where: str | os.PathLike[str] | AnswerStore) -> AnswerStore:

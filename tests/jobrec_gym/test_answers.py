@@ -65,7 +65,22 @@ def test_a_reason_that_is_too_long_is_cut():
     assert (answer.status, answer.decision, answer.reason) == ("ok", "save", "x" * 200)
 
 
-@pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```", "\n ``` JSON \n{}\n ``` \n"])
+@pytest.mark.parametrize(
+    "fence",
+    [
+        "```json\n{}\n```",
+        "```\n{}\n```",
+        "\n ``` JSON \n{}\n ``` \n",
+        "```json {}```",
+        "```json{}```",
+        "```{}```",
+        "~~~json\n{}\n~~~",
+        "~~~{}~~~",
+        "````json\n{}\n````",
+        "Here it is:\n```json\n{}\n```",
+        "Here it is: ```{}```",
+    ],
+)
 def test_json_in_a_fence_is_read(fence):
     for text, parse in (
         ('{"reason": "fits", "decision": "save"}', parse_decision),
@@ -73,6 +88,42 @@ def test_json_in_a_fence_is_read(fence):
     ):
         assert parse(choice(fence.replace("{}", text))).status in ("ok", "no_logprobs")
     assert parse_decision(choice(fence.replace("{}", "save"))).status == "bad_json"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "```json\n{}\n``` Hope it helps!",
+        "```json\n{}\n~~~",
+        "```json\n{}\n```\n```json\n{}\n```",
+        "I would never say this.\n```json\n{}\n```",
+        "One line.\nHere it is:\n```json\n{}\n```",
+        "Here it is: {}",
+    ],
+)
+def test_a_fence_with_other_words_around_it_is_not_read(around):
+    answer = parse_decision(choice(around.replace("{}", '{"reason": "", "decision": "save"}')))
+    assert (answer.status, answer.decision) == ("bad_json", "")
+
+
+def test_the_reading_of_a_long_answer_takes_no_longer_than_its_length():
+    for letter in (" ", "`", "~", "a", ":", "``` ", "a:\n"):
+        assert parse_decision(choice("```" + letter * 300_000 + "x")).status == "bad_json"
+
+
+@pytest.mark.parametrize(
+    "page", ["<html>502 Bad gateway</html>", "\n<!DOCTYPE html>\n<title>502</title>", "<HEAD><title>", "<body class=x>"]
+)
+def test_a_web_page_in_place_of_an_answer_is_not_kept(page):
+    answer = parse_decision(choice(page))
+    assert (answer.status, answer.kept) == ("bad_json", False)
+    assert parse_decision(choice("<heading> " + page)).kept
+
+
+def test_the_reason_of_a_cut_answer_names_the_limit_that_was_given():
+    for parse in (parse_decision, parse_probability):
+        cut = parse(choice("{", finish="length"), "max_completion_tokens")
+        assert "raise `sampling.max_completion_tokens`" in cut.reason
 
 
 @pytest.mark.parametrize(

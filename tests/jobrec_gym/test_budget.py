@@ -93,7 +93,7 @@ except BudgetReached:
 
 
 def test_a_negative_cap_is_refused(path):
-    with pytest.raises(ValueError, match="`max_usd` must be at least 0"):
+    with pytest.raises(ValueError, match="`max_usd` must be a finite number of at least 0"):
         Ledger(path, max_usd=-1.0)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,19 +52,33 @@ def test_a_permutation_reaches_every_value_once(key, n):
     assert sorted(permute(keys(key), np.arange(n), n)) == list(range(n))
 
 
-@pytest.mark.parametrize("n", [2, 3, 8, 30])
-def test_permutations_are_uniform_over_positions_and_pairs(n):
-    draws = 40_000
-    sent = permute(hash64(11, np.arange(draws))[:, None], np.arange(2), n)
-    for position in range(2):
-        counts = np.bincount(sent[:, position], minlength=n)
-        chi2 = ((counts - draws / n) ** 2 / (draws / n)).sum()
-        assert chi2 < n + 5 * np.sqrt(2 * n) + 5
-    pairs = np.bincount(sent[:, 0] * n + sent[:, 1], minlength=n * n)
-    expected = draws / (n * (n - 1))
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 12, 20])
+def test_values_of_a_small_permutation_are_uniform_to_six_percent_and_pairs_of_them_to_a_third(n):
+    draws = 200_000
+    sent = permute(hash64(11, np.arange(draws))[:, None], np.arange(n), n)
+    for position in range(n):
+        share = np.bincount(sent[:, position], minlength=n) / draws * n
+        assert np.abs(share - 1).max() < 0.06 + 5 * np.sqrt(n / draws)
     off_diagonal = ~np.eye(n, dtype=bool).ravel()
-    chi2 = ((pairs[off_diagonal] - expected) ** 2 / expected).sum()
-    assert chi2 < n * n + 5 * np.sqrt(2 * n * n) + 5
+    furthest = 0.0
+    for one, other in itertools.combinations(range(n), 2):
+        pairs = np.bincount(sent[:, one] * n + sent[:, other], minlength=n * n)[off_diagonal] / draws * n * (n - 1)
+        furthest = max(furthest, np.abs(pairs - 1).max())
+    assert furthest < 0.35 + 5 * np.sqrt(n * (n - 1) / draws)
+    # The documentation says that they are not uniform; if they ever are, it says too little for them.
+    assert furthest > 0.25 or n < 5
+
+
+def test_of_1400_values_those_that_are_near_each_other_meet_no_more_often_than_by_chance():
+    n, draws = 1_400, 100_000
+    a, b = 38, 37  # the sides of the network
+    values = np.arange(n)
+    for positions in ((0, 1), (0, b), (0, b + 1)):
+        one, other = permute(hash64(12, np.arange(draws))[:, None], np.array(positions), n).T
+        for part, side in ((lambda value: value // b, a), (lambda value: value % b, b)):
+            sizes = np.bincount(part(values), minlength=side)
+            expected = (sizes * (sizes - 1)).sum() / (n * (n - 1))
+            assert abs((part(one) == part(other)).mean() - expected) < 5 * np.sqrt(expected / draws)
 
 
 def test_permutations_of_different_keys_differ():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -173,6 +174,18 @@ def test_dynamics_of_ones_own_are_named_by_module_and_class(monkeypatch, n):
     again = gym.make(spec) if n is None else gym.make_vec(spec, num_envs=n)
     again.reset(seed=2)
     assert_same(first, again.step(action))
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("dynamics", [{"type": "static"}, Trust()], ids=["static", "own"])
+def test_where_no_pairs_are_observed_their_sample_is_empty(dynamics, vector):
+    def sample(**kwargs):
+        make = partial(gym.make_vec, num_envs=2) if vector else gym.make
+        return make("JobRecCareer-v0", **SMALL, **kwargs).unwrapped.pair_sample
+
+    assert sample(dynamics=dynamics).shape == (0, 0)
+    assert sample(dynamics=dynamics).dtype == np.float32
+    assert sample(dynamics=dynamics, pair_features=("seniority",)).shape == (5000, 1)
 
 
 class Strikes:

@@ -106,6 +106,35 @@ def test_a_vector_step_counts_each_environment_and_rows_share_a_weight():
         assert infos["reward/cosine_weight"].tolist() == [1 - 4 * step / 40] * 4
 
 
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_a_row_that_only_starts_anew_counts_no_step(mode):
+    env = VectorHybridReward(
+        make_vector(4, autoreset_mode=mode),
+        RuleSimulator(seed=0, noise=0.5),
+        AnnealSchedule(steps=1000, start=0.9),
+        terminate_on=("apply", "save", "click"),
+    )
+    env.reset(seed=0)
+    made = ended = 0
+    for _ in range(60):
+        assert env.cosine_weight == pytest.approx(0.9 * (1 - made / 1000), abs=1e-12)
+        _, _, terminated, truncated, _ = env.step(np.zeros(4, dtype=int))
+        made += np.count_nonzero(env.unwrapped.recommendations.made)
+        ended += np.count_nonzero(terminated | truncated)
+    assert env.get_state()["annealing"]["total_steps"] == made
+    assert ended > 4 and (made == 240 if mode == "SameStep" else 240 - ended <= made < 240)
+
+
+def test_where_all_rows_start_anew_together_a_step_counts_them_all_or_none():
+    env = VectorHybridReward(make_vector(3), RuleSimulator(seed=0), AnnealSchedule(steps=1000))
+    env.reset(seed=0)
+    counted = []
+    for _ in range(12):
+        env.step(np.zeros(3, dtype=int))
+        counted.append(env.get_state()["annealing"]["total_steps"])
+    assert counted == [*range(3, 31, 3), 30, 33]
+
+
 def test_environments_of_a_sync_vector_count_for_all_of_them():
     env = gym.vector.SyncVectorEnv(
         [lambda: HybridReward(make(), RuleSimulator(seed=0), AnnealSchedule(steps=40), num_envs=2)] * 2

@@ -557,6 +557,19 @@ def test_rows_are_taken_by_number_or_by_a_mask_of_the_logs_length(log):
         log.take(mask[:2])
 
 
+def test_negative_numbers_of_rows_count_from_the_end_and_others_are_refused(log):
+    assert_same(log.take([-1, 0, -3]), log.take([2, 0, 0]))
+    assert log.take(np.array([-1])).chosen.tolist() == [1]
+    assert log.shown(-1).tolist() == log.shown(np.int64(2)).tolist() == [9, 3]
+    assert log.sets(np.array([-2, 0])).tolist() == [[3, 4, 5], [3, 4, 5]]
+    for row in (3, -4):
+        for ask in (log.shown, lambda row: log.take([row]), lambda row: log.sets(np.array([row]))):
+            with pytest.raises(IndexError, match=rf"must be in \[-3, 3\), got {row}"):
+                ask(row)
+    with pytest.raises(IndexError):
+        log.take([]).shown(0)
+
+
 def test_a_log_is_read_only(log):
     with pytest.raises(ValueError, match="read-only"):
         log.reward[0] = 0.0

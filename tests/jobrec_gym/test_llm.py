@@ -143,12 +143,28 @@ def test_a_server_that_asks_to_wait_is_waited_for(market):
     [
         errs(429, "You exceeded your current quota, please check your plan", "insufficient_quota"),
         errs(429, '{"error": "insufficient_quota"}'),
+        errs(429, "Billing hard limit has been reached", "billing_hard_limit_reached"),
+        errs(429, "Your account is not active", "billing_not_active"),
+        errs(402, "Insufficient credits"),
+        errs(402, "Insufficient Balance"),
+        fails(402),
+        errs(429, "Insufficient balance, please recharge"),
+        errs(400, "Your credit balance is too low to access the API."),
     ],
+    ids=lambda reply: str(reply["status"]),
 )
 def test_an_account_without_money_is_asked_once(market, reply):
     with serving(reply) as fake, pytest.raises(ModelUnusable, match="no money left"):
         simulator(fake, calls={"concurrency": 1}).bind(market).feedback(*ids((0, 0), (0, 1), (0, 2)))
     assert fake.calls == 1
+
+
+def test_the_ordinary_limit_of_a_rate_is_tried_again(market):
+    message = "Rate limit reached for requests. See your plan and billing details."
+    limit = errs(429, message, "rate_limit_exceeded")
+    with serving(lambda body, number: limit if number < 3 else decides("save")) as fake:
+        assert simulator(fake).bind(market).feedback(*ids((0, 0))).decision[0] == "save"
+    assert fake.calls == 3
 
 
 def completion(**changes):
@@ -196,6 +212,81 @@ def test_a_mended_server_is_asked_again_and_the_reason_says_what_came(market):
         )
         assert first.tokens[0] == 110 and bound.simulator.spent.tokens == 220
         assert second.decision[0] == third.decision[0] == "save" and fake.calls == 2
+
+
+def test_a_web_page_in_place_of_an_answer_is_asked_again_in_every_run(market, tmp_path):
+    page = says("<html>502 Bad gateway</html>")
+    with serving(lambda body, number: page if number == 1 else decides("save")) as fake:
+        first, second, third = (
+            simulator(fake, cache=tmp_path / "a.sqlite").bind(market).feedback(*ids((0, 0))) for _ in range(3)
+        )
+    assert (first.status[0], fake.calls) == ("bad_json", 2)
+    assert second.decision[0] == third.decision[0] == "save"
+
+
+def test_an_answer_that_was_cut_is_paid_once_and_asked_anew_with_a_longer_limit(market, tmp_path):
+    def cut_below_300(body, number):
+        return decides("save") if body["max_tokens"] >= 300 else says('{"reason": "it is', finish="length")
+
+    with serving(cut_below_300) as fake:
+        short, longer = (
+            simulator(fake, cache=tmp_path / "a.sqlite", sampling={"max_tokens": most}).bind(market)
+            for most in (20, 300)
+        )
+        for _ in range(3):
+            assert short.feedback(*ids((0, 0))).status[0] == "truncated"
+        assert fake.calls == 1
+        assert longer.feedback(*ids((0, 0))).decision[0] == "save"
+    with serving(says("{", finish="length")) as fake:
+        renamed = simulator(fake, sampling={"max_completion_tokens": 20}).bind(market)
+        assert "raise `sampling.max_completion_tokens`" in renamed.feedback(*ids((0, 0))).reason[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (says('{"reason": "it is', finish="length"), "truncated"),
+        (says("I like it"), "bad_json"),
+        (says('{"reason": "", "decision": "buy"}'), "foreign_word"),
+        (says('{"decision": "apply"}'), "wrong_schema"),
+        (says(None, refusal="I cannot"), "refusal"),
+        (fails(400), "rejected"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_the_log_says_why_there_is_no_decision(market, caplog, reply, status):
+    with serving(reply) as fake:
+        feedback = simulator(fake).bind(market).feedback(*ids((0, 0)))
+        with pytest.raises(FeedbackError) as caught:
+            simulator(fake, retries={"on_failure": "raise"}).bind(market).feedback(*ids((0, 0)))
+    said = [record.getMessage() for record in caplog.records if "gave no decision" in record.getMessage()]
+    assert feedback.reason[0] and feedback.status[0] == status
+    assert said[0] == f"the language model gave no decision: {status}. {feedback.reason[0]}"
+    assert feedback.reason[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says("\x1b[2Jhello\u202e"),
+        says(None, refusal="\x1b[2Jhello\u202e"),
+        errs(400, "\x1b[2Jhello\u202e"),
+        errs(401, "\x1b[2Jhello\u202e"),
+    ],
+    ids=["answer", "refusal", "error", "unusable"],
+)
+def test_what_a_terminal_would_obey_is_spelt_out_in_logs_and_errors(market, caplog, reply):
+    told = []
+    with serving(reply) as fake:
+        for on_failure in ("skip", "raise"):
+            try:
+                simulator(fake, retries={"on_failure": on_failure}).bind(market).feedback(*ids((0, 0)))
+            except (FeedbackError, ModelUnusable) as error:
+                told.append(str(error))
+    told += [record.getMessage() for record in caplog.records if "hello" in record.getMessage()]
+    assert len(told) >= 2
+    for text in told:
+        assert r"\x1b[2Jhello\u202e" in text and not {"\x1b", "\u202e"} & set(text)
 
 
 def test_the_length_is_told_under_the_name_that_the_deployment_wants(market):
@@ -935,6 +1026,21 @@ def test_the_request_carries_the_schema_the_sampling_and_texts_that_cannot_break
     assert fake.keys == ["Bearer secret"]
 
 
+def test_the_home_of_the_user_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    place = str(tmp_path / "home" / "c.sqlite")
+    made = LLMSimulator("openai/x", cache="~/c.sqlite")
+    assert made.cache.path == made.to_spec()["cache"] == AnswerCache("~/c.sqlite").path == place
+    kept = Calibration((0.1, 0.2, 0.3), 100, "m", "p", "q")
+    kept.save("~/calibration.json")
+    assert Calibration.load("~/calibration.json") == kept
+    assert jobrec_gym.RecordedSimulator("~/r.npz").recording == str(tmp_path / "home" / "r.npz")
+    assert jobrec_gym.LoggedSimulator("~/log").interactions == str(tmp_path / "home" / "log")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["home"]
+
+
 def test_the_spec_round_trips_without_the_key(tmp_path):
     made = LLMSimulator(
         "openai/x", api_key="secret", mode="probability", persona="eager", max_usd=2.0, cache=tmp_path / "a.sqlite"
@@ -1109,7 +1215,20 @@ def test_a_repeat_asks_anew_within_the_same_budget(market, tmp_path):
         {"sampling": {"max_tokens": 0}},
         {"budget": {"max_calls": -1}},
         {"budget": {"max_tokens": -1}},
+        {"calls": {"timeout": True}},
+        {"calls": {"timeout": math.inf}},
+        {"calls": {"timeout": 1e30}},
+        {"calls": {"timeout": "x"}},
+        {"calls": {"batch_timeout": None}},
+        {"budget": {"prices": [True, math.inf]}},
+        {"budget": {"prices": [1.0, math.inf]}},
+        {"budget": {"prices": ["1", "2"]}},
+        {"budget": {"prices": 3}},
+        {"budget": {"max_calls": 10**400}},
         {"max_usd": math.nan},
+        {"max_usd": math.inf},
+        {"max_usd": True},
+        {"max_usd": "x"},
         {"elicitation": {"decisions": ("apply", "ignore")}},
         {"budget": {"prices": (1.0,)}},
         {"elicitation": {"calibration": (0.5, 0.4, 0.9)}},

@@ -161,9 +161,21 @@ def test_a_log_that_does_not_say_what_was_shown_names_the_other_way(market):
         LoggedCandidates(log, n_drawn=2.5)
 
 
-def test_a_log_without_rows_shows_nothing(log, market):
+@pytest.mark.filterwarnings("ignore:2 of 3 candidates")
+@pytest.mark.parametrize("n_drawn", [None, 2])
+def test_a_log_without_rows_shows_nothing(log, market, n_drawn):
     with pytest.raises(LogError, match="the log has no rows"):
-        LoggedCandidates(log.take([])).bind(market, market.jobs.rows(), 2)
+        LoggedCandidates(log.take([]), n_drawn).bind(market, market.jobs.rows(), 2)
+
+
+@pytest.mark.filterwarnings("ignore:2 of 3 candidates")
+def test_a_recommended_job_that_may_not_be_shown_is_refused_beside_drawn_ones_too(market):
+    held_out = market.jobs.rows("test")[:2]
+    log = Interactions.of(market, [0, 1, 2], [*held_out, market.jobs.rows("train")[0]], [1.0, 1.0, 1.0])
+    sampler = LoggedCandidates(log, n_drawn=2)
+    with pytest.raises(LogError, match="`job_split` leaves out 2 of the jobs that were recommended, such as"):
+        sampler.bind(market, market.jobs.rows("train"), 3)
+    sampler.bind(market, market.jobs.rows("all"), 3)
 
 
 def test_an_environment_plays_a_log(log, market):

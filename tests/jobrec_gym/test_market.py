@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jobrec_gym.market
+from jobrec_gym.encoders import HashingEncoder
 from jobrec_gym.market import (
     LabourMarket,
     MarketError,
@@ -183,6 +184,52 @@ def test_a_relative_path_is_found_from_another_folder(market, tmp_path, monkeypa
     pickled = pickle.dumps(market.save("market"))
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert pickle.loads(pickled).fingerprint() == market.fingerprint()
+
+
+def test_relative_paths_among_the_keywords_are_found_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "people").mkdir()
+    for name, skill in (("ann", "sql"), ("bob", "law")):
+        (tmp_path / "people" / f"{name}.json").write_text(json.dumps({"skills": [{"name": skill}]}))
+    (tmp_path / "jobs.csv").write_text("key,hard\nj1,sql\nj2,law\n")
+    (tmp_path / "elsewhere" / "jobs.csv").write_text("key,hard\nother,welding\n")
+    monkeypatch.chdir(tmp_path)
+    for jobs in ("csv:jobs.csv", "jobs.csv"):
+        market = load_market("json-resume:people/", jobs=jobs, encoder="hashing", cache_dir="vectors")
+        kind = "csv:" if jobs.startswith("csv:") else ""
+        assert market.to_spec() == {
+            "source": f"json-resume:{tmp_path / 'people'}",
+            "jobs": f"{kind}{tmp_path / 'jobs.csv'}",
+            "encoder": "hashing",
+            "cache_dir": str(tmp_path / "vectors"),
+        }
+        pickled = pickle.dumps(market)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert pickle.loads(pickled).jobs.keys.tolist() == ["j1", "j2"]
+        monkeypatch.chdir(tmp_path)
+    board = load_market("default", n_jobs=5, n_applicants=5, folder="board").to_spec()
+    assert board["folder"] == str(tmp_path / "board")
+
+
+def test_an_encoders_folder_is_recorded_as_an_absolute_path_and_its_name_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "hashing", "all-MiniLM-L6-v2"):
+        (tmp_path / name).mkdir()
+    asked = []
+    stand_in = HashingEncoder()
+    monkeypatch.setattr("jobrec_gym.loaders.assembly.make_encoder", lambda name, *_: asked.append(name) or stand_in)
+    (tmp_path / "jobs.csv").write_text("key,hard,occupation\nj1,sql,x\nj2,law,y\n")
+    names = {
+        "model": str(tmp_path / "model"),
+        "./model": str(tmp_path / "model"),
+        "hashing": "hashing",
+        "all-MiniLM-L6-v2": "all-MiniLM-L6-v2",
+        "sentence-transformers/all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    }
+    for name, recorded in names.items():
+        market = load_market("csv:jobs.csv", n_applicants=3, encoder=name)
+        assert market.to_spec()["encoder"] == recorded
+    assert set(asked) == set(names.values())
 
 
 def test_a_misspelt_market_is_suggested():

@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from jobrec_gym.problem import RecommendationProblem
 from jobrec_gym.simulators.base import DECISIONS, DEFAULT_REWARDS, Feedback, make_simulator
 from jobrec_gym.simulators.rules import DEFAULT_WEIGHTS, RuleSimulator
 
+ROOT = Path(__file__).parents[2]
 PAIRS = np.repeat(np.arange(40), 60), np.tile(np.arange(60), 40)
 
 
@@ -26,12 +29,17 @@ def test_on_the_default_market_cosine_helps_and_does_not_suffice():
     applicants = problem.applicants(episodes)
     candidates = problem.candidates(applicants, episodes, np.zeros(2_000, int))
     cosine = problem.market.cosine(np.repeat(applicants, 20), candidates.ravel()).reshape(candidates.shape)
+    scores = []
     for seed in range(3):
         expected = RuleSimulator(seed).bind(problem.market).expected_reward(applicants[:, None], candidates)
         chosen = expected[np.arange(2_000), cosine.argmax(axis=1)]
         score = normalised_score(chosen, expected.mean(axis=1), expected.max(axis=1))
         print(f"seed {seed}: cosine top-1 scores {score:.2f}")
         assert 0.3 < score < 0.6
+        scores.append(f"{score:.2f}")
+    page = " ".join((ROOT / "docs" / "simulators.md").read_text(encoding="utf-8").split())
+    said = re.search(r"\[score\]\(\S+\) of (\S+), (\S+) and (\S+) \(seeds 0, 1 and 2\)", page)
+    assert said is not None and list(said.groups()) == scores
 
 
 def test_decisions_follow_the_documented_quantiles():

@@ -65,6 +65,22 @@ def test_stairs_are_equal_and_two_phases_switch_once():
     assert AnnealSchedule(kind="two_phase", switch_at=3).weights(np.arange(5)).tolist() == [1, 1, 1, 0, 0]
 
 
+@given(st.integers(1, 10**18), st.integers(1, 100), st.data())
+def test_a_stair_begins_at_the_first_step_that_has_come_so_far(n, n_stairs, data):
+    stairs = AnnealSchedule(steps=n, kind="step", n_stairs=n_stairs)
+    stair = data.draw(st.integers(0, n_stairs - 1))
+    first = -(-stair * n // n_stairs)  # the whole number at or above
+    for t in (first, max(first - 1, 0)):
+        assert stairs(t) == pytest.approx(1 - (t * n_stairs // n) / n_stairs, abs=1e-12)
+
+
+def test_no_stair_is_late_by_a_rounding_error():
+    stairs = AnnealSchedule(steps=22, kind="step", n_stairs=22)
+    np.testing.assert_allclose(stairs.weights(np.arange(23)), 1 - np.arange(23) / 22, atol=1e-12)
+    assert stairs(15) == pytest.approx(7 / 22)
+    assert stairs.weights([15.5]) == stairs(15)
+
+
 @given(schedules())
 def test_a_schedule_comes_back_from_its_spec(case):
     schedule, _ = case
