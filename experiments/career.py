@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
-from experiments.runs.folders import RunError, commit_of_checkout, write_json
+from experiments.runs.folders import RunError, commit_of_checkout, commits_by, write_json
 from experiments.runs.tables import format_table
 
 __all__: list[str] = []
@@ -27,7 +27,15 @@ def main(cfg: DictConfig) -> None:
         for name, why in left_out(options).items():
             print(f"{name} is left out: {why}", file=sys.stderr)
         # Not at the top: `--help`, and what is wrong with the plan, is answered without torch.
-        from experiments.studies.careers import careers_table, figure_of, hours_of, one_career, run_plan, table_of
+        from experiments.studies.careers import (
+            careers_table,
+            figure_of,
+            hours_of,
+            name_of,
+            one_career,
+            run_plan,
+            table_of,
+        )
 
         study = run_plan(plan, folder, cfg.n_jobs)
     except (RunError, ValueError, TypeError) as error:
@@ -35,7 +43,11 @@ def main(cfg: DictConfig) -> None:
     tables = [table_of(study), careers_table(study)]
     print("\n\n".join(format_table(*table) for table in tables))
     as_json = [{"header": header, "rows": rows} for header, rows in tables]
-    write_json(folder / "career.json", {"commit": commit_of_checkout(), "tables": as_json, **study})
+    made_by = {
+        "commit": commit_of_checkout(),
+        "commits": commits_by((name_of(run["asked"]), run.get("commit")) for run in study["runs"]),
+    }
+    write_json(folder / "career.json", {**made_by, "tables": as_json, **study})
     figure_of(study, options["draw"], folder / "career.png")
     figures = [str(folder / "career.png")]
     if one_career(study, options["draw"], folder) is not None:

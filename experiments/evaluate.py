@@ -11,12 +11,17 @@ from experiments.runs.command import command
 from experiments.runs.folders import EVALUATION, RunError, find_runs, unfinished_runs, write_json
 from experiments.runs.grouping import group_runs, like_with_like
 from experiments.runs.progress import tracked
+from experiments.runs.references import mean_references
 from experiments.runs.tables import format_table, held_out_table, mean_and_spread
 
 
 @command(config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Evaluates each run, prints the table, and writes ``evaluation.json``: for each run, and for a folder of runs."""
+    """Evaluates each run, prints the table, and writes ``evaluation.json``: for each run, and for a folder of runs.
+
+    The file of a folder has ``references`` (random, highest cosine, oracle) beside the agents. If the runs cannot all
+    be compared, it has ``tasks`` in their place: which agents can be compared, and the references of each such part.
+    """
     # Not at the top: `--help` is answered without torch.
     import torch
 
@@ -37,11 +42,13 @@ def main(cfg: DictConfig) -> None:
         for label, members in groups.items()
     }
     # Runs that cannot be compared (other pairs, or another planted truth) are put into separate tables.
-    tables = []
+    tables, tasks = [], []
     for comparison in like_with_like(groups, lambda run: by_folder[run.folder]["references"]):
-        first = next(iter(comparison.groups.values()))[0]
+        compared = [by_folder[run.folder] for members in comparison.groups.values() for run in members]
+        references = mean_references(result["references"] for result in compared)
+        tasks.append({"name": comparison.name, "agents": list(comparison.groups), "references": references})
         rows: dict[str, Any] = {label: agents[label] for label in comparison.groups}
-        table = format_table(*held_out_table({**rows, **by_folder[first.folder]["references"]}))
+        table = format_table(*held_out_table({**rows, **references}))
         tables.append(f"{comparison.name}\n{table}" if comparison.name else table)
     print("\n\n".join(tables))
     sizes = {label: len(members) for label, members in groups.items()}
@@ -63,7 +70,8 @@ def main(cfg: DictConfig) -> None:
             }
             for label, members in groups.items()
         }
-        write_json(Path(paths) / EVALUATION, {"agents": whole, "references": results[0]["references"]})
+        beside = {"references": tasks[0]["references"]} if len(tasks) == 1 else {"tasks": tasks}
+        write_json(Path(paths) / EVALUATION, {"agents": whole, **beside})
 
 
 if __name__ == "__main__":

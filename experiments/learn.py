@@ -11,7 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.runs.arguments import as_typed
 from experiments.runs.command import command
 from experiments.runs.folders import (
+    LOG,
+    LOGGED,
     MODEL,
+    PRETRAIN,
     RUN_FORMAT,
     SUMMARY,
     RunError,
@@ -19,6 +22,7 @@ from experiments.runs.folders import (
     commit_of_checkout,
     find_runs,
     lock_run,
+    with_log,
     write_config,
     write_json,
 )
@@ -72,7 +76,10 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     from dynaq_algo import Bandit
     from experiments.runs.saved import load_run
+    from experiments.runs.training import new_agent
     from jobrec_gym import ObservationForm, load_interactions, load_market
+    from jobrec_gym.interactions import LogError, is_saved_log
+    from jobrec_gym.whole_files import whole_folder
 
     if options["log"] is None:
         raise RunError("`log` must be given: log=FILE (csv, jsonl, parquet), or a saved folder.")
@@ -90,27 +97,32 @@ def learn_from_log(options: Mapping[str, Any]) -> dict[str, Any]:
     if not log.answered.any():
         raise RunError(f"`split`: the log has no answer in split={options['split']}; take split=all.")
     with lock_run(folder):
-        log.save(folder / "log")
-        if run is None:
-            setup = _setup(options, len(market.jobs), folder / "log")
-            agent = setup.algorithm.make(setup.env)
-        # A bandit that learns nothing, such as cosine, inherits an `observe` that does nothing.
-        if getattr(type(agent), "observe", Bandit.observe) is Bandit.observe:
-            raise RunError(
-                f"{setup.algorithm.target} cannot learn from a log: it has no `observe` of its own. Take "
-                "agent=linear_blocks or agent=dynaq_plus, say."
-            )
-        if not isinstance(agent, Bandit) and agent.gamma > 0:
-            raise RunError(
-                f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not say what followed an "
-                "answer: take one with gamma 0, such as agent=dynaq_plus."
-            )
-        answers = _with_sets(log).answers(ObservationForm.of(setup.env))
-        for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
-            agent.observe(*answer)
-        # Cleared only now, so that a config that cannot be built destroys nothing.
-        clear_run(folder)
-        write_config(folder, setup.config)
+        with whole_folder(folder / LOG, is_saved_log, "log", LogError) as scratch:
+            log.save(scratch)
+            pretrained = None
+            if run is None:
+                setup = _setup(options, len(market.jobs), scratch)
+                agent, pretrained = new_agent(setup, setup.env)
+            # A bandit that learns nothing, such as cosine, inherits an `observe` that does nothing.
+            if getattr(type(agent), "observe", Bandit.observe) is Bandit.observe:
+                raise RunError(
+                    f"{setup.algorithm.target} cannot learn from a log: it has no `observe` of its own. Take "
+                    "agent=linear_blocks or agent=dynaq_plus, say."
+                )
+            if not isinstance(agent, Bandit) and agent.gamma > 0:
+                raise RunError(
+                    f"{setup.algorithm.name} has a gamma of {agent.gamma}, and a log does not say what followed an "
+                    "answer: take one with gamma 0, such as agent=dynaq_plus."
+                )
+            answers = _with_sets(log).answers(ObservationForm.of(setup.env))
+            for answer in tracked(answers, "learning", "answer", total=int(log.answered.sum())):
+                agent.observe(*answer)
+            # Cleared only now, and the log is replaced only after it, so that a run that cannot be made destroys
+            # nothing, and no run has the log of another one.
+            clear_run(folder)
+        write_config(folder, with_log(setup.config, Path(LOG)))
+        if pretrained is not None:
+            write_json(folder / PRETRAIN, pretrained)
         agent.save(folder / MODEL)
         summary = {
             "agent": setup.algorithm.name,
@@ -133,19 +145,15 @@ def _one(runs: list[Any]) -> list[Any]:
 
 def _setup(options: Mapping[str, Any], n_jobs: int, log: Path) -> Setup:
     """A new run on the log's market, in which applicants answer as in the log."""
-    from hydra import compose
-
     from experiments.runs.build import build, plain
-    from experiments.studies.runs import known_learners, read_learner
+    from experiments.studies.replaying import compose_on_log
+    from experiments.studies.runs import known_learners
 
     require_known("agent", [options["agent"]], known_learners(), "conf/learner")
-    shown = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", "env.split=all", "env.job_split=all"]
-    pairs = [f"env.pair_features=[{','.join(options['pair_features'])}]"] if options["pair_features"] else []
-    learner = read_learner(options["agent"])
-    overrides = [*learner.overrides_on_logs, *shown, *pairs, f"seed={options['seed']}"]
-    config = plain(compose("train", overrides))
+    own = [f"env.num_candidates={min(n_jobs, _MOST_SHOWN)}", f"seed={options['seed']}"]
+    config = plain(compose_on_log(options["agent"], options["pair_features"], *own))
     market = {"_target_": "jobrec_gym.load_market", "source": options["source"]}
-    simulator = {"_target_": "jobrec_gym.LoggedSimulator", "interactions": str(log)}
+    simulator = {"_target_": LOGGED, "interactions": str(log)}
     reward = {**config["reward"], "simulator": simulator}
     return build({**config, "market": market, "simulator": simulator, "reward": reward})
 

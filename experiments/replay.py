@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +35,14 @@ def main(cfg: DictConfig) -> None:
     """Replays each learner, prints a table for each metric, and writes ``replay.json``."""
     # Not at the top: `--help` is answered without torch.
     import torch
-    from hydra import compose
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from experiments.learners.lexical import LEXICAL
-    from experiments.runs.build import build
-    from experiments.studies.replaying import LogSets, replay_learner, replay_scores
-    from experiments.studies.runs import known_learners, one_line, read_learner
+    from experiments.runs.build import build, plain
+    from experiments.runs.training import new_agent
+    from experiments.studies.replaying import LogSets, compose_on_log, form_of, replay_learner, replay_scores
+    from experiments.studies.runs import known_learners, one_line
     from jobrec_gym import ObservationForm
 
     torch.set_num_threads(cfg.threads)
@@ -67,14 +68,14 @@ def main(cfg: DictConfig) -> None:
             found[name] = [replay_scores(scores, sets, len(points)) for sets in drawn.values()]
         with Progress(len(options["learners"]) * len(seeds) * cfg.n_folds, "replay", "fold") as progress:
             for name in options["learners"]:
-                learner = read_learner(name)
+                shared = (name, options["pair_features"], "experiment=coldstart", "progress_bar=false")
+                shown = form_of(plain(compose_on_log(*shared))["env"])
                 found[name] = []
-                for seed, sets in drawn.items():
+                for seed, of_all in drawn.items():
+                    sets = replace(of_all, form=shown)
 
-                    def make(env: Any, fold: int, learner: Any = learner, seed: int = seed) -> Any:
-                        own_seed = f"seed={seed * cfg.n_folds + fold}"
-                        wanted = ["experiment=coldstart", *learner.overrides_on_logs, own_seed]
-                        return build(compose("train", wanted)).algorithm.make(env)
+                    def make(env: Any, fold: int, shared: Any = shared, seed: int = seed) -> Any:
+                        return new_agent(build(compose_on_log(*shared, f"seed={seed * cfg.n_folds + fold}")), env)[0]
 
                     scored = replay_learner(make, log, sets, points, cfg.n_folds, seed, lambda: progress.update(1))
                     found[name].append(scored)

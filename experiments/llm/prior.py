@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, read_json, write_figure, write_json, write_text
+from experiments.runs.folders import commit_of_checkout, commits_by, read_json, write_figure, write_json, write_text
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -92,6 +92,7 @@ def main(cfg: DictConfig) -> None:
     for header, lines in tables:
         print(format_table(header, lines), end="\n\n")
     about = {"seeds": options["seeds"], "n_interactions": cfg.n_interactions, "commit": commit_of_checkout()}
+    about["commits"] = commits_by((cell.prior, run.get("commit")) for cell, run in runs.items())
     about["goals"] = goals
     about["by_seed"] = by_seed(runs)
     write_json(folder / "prior.json", {**about, "tables": [{"header": h, "rows": r} for h, r in tables]})
@@ -374,7 +375,7 @@ def _scorer(market: LabourMarket, truth: Any, env: Any, seed: int) -> Callable[[
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: int = 1) -> dict[Cell, dict[str, Any]]:
-    """Makes all runs. A run that has a file already is read from it.
+    """Makes all runs. A run that has a file already is read from it, with the commit that made it.
 
     Args:
         cells: The runs to make.
@@ -394,13 +395,14 @@ def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: 
         if there.get("n_interactions") == n_interactions:
             runs[cell] = there["run"]
     missing = [cell for cell in cells if cell not in runs]
+    commit = commit_of_checkout()
     with Progress(len(cells), "prior", "run") as progress:
         progress.update(len(runs))
         one_by_one = ((cell, play(cell, n_interactions)) for cell in missing)
         side_by_side = in_processes(partial(play, n_interactions=n_interactions), missing, n_jobs)
         for cell, run in one_by_one if n_jobs == 1 or len(missing) < 2 else side_by_side:
-            runs[cell] = run
-            write_json(folder / f"{cell.name}.json", {"n_interactions": n_interactions, "run": run})
+            runs[cell] = {"commit": commit, **run}
+            write_json(folder / f"{cell.name}.json", {"n_interactions": n_interactions, "run": runs[cell]})
             progress.update(1)
     return runs
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.runs.careers import is_career
 from experiments.runs.folders import Run
 from experiments.runs.grouping import mark_of
+from experiments.runs.references import mean_references
 from experiments.runs.tables import Spread, mean_and_spread
 
 __all__ = ["REFERENCES", "ReportData", "has_values", "is_learner", "last_value", "outcomes_of"]
@@ -22,7 +22,6 @@ REFERENCES = ("random", "cosine", "oracle")
 """Policies that learn nothing, and are scored together with each agent."""
 
 _OPPONENTS = ("experiments.learners.opponents.", "experiments.opponents.")  # the latter in runs of an earlier version
-_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class ReportData:
 
     @property
     def first(self) -> Run:
-        """The run whose outcomes of random, cosine and oracle are shown."""
+        """The first run of the first group."""
         return next(iter(self.groups.values()))[0]
 
     @property
@@ -83,20 +82,10 @@ class ReportData:
 
     @cached_property
     def references(self) -> dict[str, dict[str, float | None]]:
-        """Held-out metrics of :data:`REFERENCES` and other policies of these runs, as means over :attr:`truths`.
-
-        A metric is ``None`` if runs on the same pairs differ in it, for instance a return with each agent's own gamma.
-        """
-
-        def over_truths(who: str, key: str) -> float | None:
-            known = [
-                _common([run.summary["references"][who].get(key) for run in runs]) for runs in self.truths.values()
-            ]
-            return _mean(known)
-
-        beside = self.first.summary["references"]
+        """Held-out metrics of :data:`REFERENCES` and other policies of these runs, as means over :attr:`truths`."""
+        beside = mean_references(run.summary["references"] for run in self.runs)
         order = [*REFERENCES, *(who for who in beside if who not in REFERENCES)]
-        return {who: {key: over_truths(who, key) for key in beside[who]} for who in order}
+        return {who: beside[who] for who in order}
 
     @cached_property
     def held_out(self) -> dict[str, dict[str, Spread | None]]:
@@ -143,14 +132,3 @@ def outcomes_of(run: Run) -> Mapping[str, Any]:
     """The outcomes of a run's agent (exposure, families, careers); empty in a run of an earlier version."""
     outcomes: Mapping[str, Any] = (run.summary.get("outcomes") or {}).get("agent", {})
     return outcomes
-
-
-def _common(values: Sequence[float | None]) -> float | None:
-    """The value if all are equal; ``None`` if they differ."""
-    rounded = {None if value is None else round(value, _DIGITS) for value in values}
-    return values[0] if len(rounded) == 1 else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

@@ -21,6 +21,8 @@ __all__ = [
     "budgets_of",
     "difference_of",
     "headline_of",
+    "mean_score",
+    "on_shared_seeds",
 ]
 
 CONFIDENCE = 0.95
@@ -79,17 +81,24 @@ class Headline(NamedTuple):
 
 
 def headline_of(data: ReportData) -> Headline:
-    """The headline about the learner with the highest mean, compared with the cosine and with other learners."""
-    learners, cosine = data.learners, data.references["cosine"]["score"]
-    if not learners or cosine is None:
+    """The headline about the learner with the highest mean, compared with the cosine and with other learners.
+
+    All its scores are on the seeds that all learners share.
+    """
+    if not data.learners or data.references["cosine"]["score"] is None:
         return Headline("", "")
-    best, *others = learners
-    difference = against_cosine(data.groups[best])
-    ties = [label for label in others if against(data.groups[best], data.groups[label]).is_tie]
+    groups = on_shared_seeds({label: data.groups[label] for label in data.learners})
+    if not all(groups.values()):
+        return Headline("The agents have no seed in common, so none of them is called the best.", "")
+    learners = {label: mean_score(members) for label, members in groups.items()}
+    best, *others = sorted(learners, key=lambda label: -learners[label])
+    difference = against_cosine(groups[best])
+    cosine = learners[best] - difference.mean
+    ties = [label for label in others if against(groups[best], groups[label]).is_tie]
     who = f"The highest mean is that of {best}: it" if others else "The agent"
     if ties:
         who = f"{1 + len(ties)} agents tie for the highest mean ({'; '.join([best, *ties])}): of these, {best}"
-    told = [label for label in others if against(data.groups[best], data.groups[label]).side > 0]
+    told = [label for label in others if against(groups[best], groups[label]).side > 0]
     if others and len(told) == len(others):
         who = f"The best agent ({best})"
     score, other = f"{learners[best]:.2f}", f"{cosine:.2f}"
@@ -104,6 +113,10 @@ def headline_of(data: ReportData) -> Headline:
     if n > 1 and (rivals := [label for label in others if label not in (*told, *ties)]):
         listed = ", ".join(f"{label} ({learners[label]:.2f})" for label in rivals)
         said += f" The {n} seeds do not tell {best} apart from {listed}."
+    if any(len(groups[label]) < len(data.groups[label]) for label in groups):
+        said += (
+            f" The agents ran on unlike seeds: these scores are on the {n} seed{'s' if n > 1 else ''} that all share."
+        )
     if len(budgets := budgets_of(data)) > 1:
         said += f" The agents learned from unlike numbers of interactions: {_listed(budgets)}."
     ends = "1 is what the best policy earns." if data.is_career else "0 is a random choice, 1 the best possible one."
@@ -148,6 +161,17 @@ def against_cosine(ours: Sequence[Run]) -> Difference:
     """The difference between a group's held-out scores and those of the highest cosine, on the same pairs."""
     cosines = {_key(run): run.summary["references"]["cosine"]["score"] for run in ours}
     return difference_of([score - cosines[key] for key, score in _scores(ours).items() if cosines[key] is not None])
+
+
+def on_shared_seeds(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """The runs of each group on the seeds, pairs and truths that all groups have scores on."""
+    shared = set.intersection(*(set(_scores(members)) for members in groups.values()))
+    return {label: [run for run in members if _key(run) in shared] for label, members in groups.items()}
+
+
+def mean_score(runs: Sequence[Run]) -> float:
+    """The mean score over seeds, at least one."""
+    return float(np.mean(list(_scores(runs).values())))
 
 
 def _scores(runs: Sequence[Run]) -> _Scores:

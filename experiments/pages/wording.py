@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.runs.arguments import as_override
+from experiments.runs.arguments import as_override, written
 from experiments.runs.build import truth_spec
 from experiments.runs.careers import is_career
-from experiments.runs.folders import HOW_KEYS, Run
+from experiments.runs.folders import HOW_KEYS, Run, flat_config
 from experiments.runs.grouping import name_of
 
 __all__ = [
@@ -151,15 +151,27 @@ def truth_in_a_word(config: Mapping[str, Any]) -> str:
 
 def command_of(runs: Sequence[Run]) -> str:
     """The command that makes some runs again. The runs differ only by their seeds."""
+    given = [_given(run) for run in runs]
+    flat = [flat_config(run.config) for run in runs]
     values: dict[str, list[str]] = {}
-    for run in runs:
-        for item in run.summary.get("overrides", []):
-            key, _, value = item.partition("=")
-            root = key.lstrip("+~").partition(".")[0]
-            if root not in (*HOW_KEYS, "launcher", "sweeper") and value not in values.setdefault(key, []):
-                values[key].append(value)
+    for key in dict.fromkeys([*(key for each in given for key in each), "seed"]):
+        entry = key.lstrip("+~")
+        own = [each.get(key) for each in given]
+        if entry.rpartition(".")[2] == "seed" and all(entry in config for config in flat):
+            # A seed can be the default of one run, and an override of another.
+            own = [written(config[entry]) if value is None else value for value, config in zip(own, flat, strict=True)]
+        several = list(dict.fromkeys(value for value in own if value is not None))
+        if len(several) > 1 or any(key in each for each in given):
+            values[key] = several
     if name := name_of(runs[0]):
         values["name"] = [as_override("name", name).removeprefix("name=")]
     sweep = ["-m"] if any(len(several) > 1 for several in values.values()) else []
     items = [f"{key}={','.join(several)}" if several != [""] else key for key, several in values.items()]
     return shlex.join(["python", "-m", "experiments.train", *sweep, *items])
+
+
+def _given(run: Run) -> dict[str, str]:
+    """The overrides of a run that say what it is, by key."""
+    split = [item.partition("=") for item in run.summary.get("overrides", [])]
+    how = (*HOW_KEYS, "launcher", "sweeper")
+    return {key: value for key, _, value in split if key.lstrip("+~").partition(".")[0] not in how}

@@ -37,6 +37,7 @@ __all__ = [
     "clear_if_only",
     "clear_run",
     "commit_of_checkout",
+    "commits_by",
     "find_runs",
     "flat_config",
     "folder_name",
@@ -48,6 +49,7 @@ __all__ = [
     "read_run",
     "table_digests",
     "unfinished_runs",
+    "with_log",
     "write_config",
     "write_figure",
     "write_json",
@@ -58,6 +60,7 @@ CONFIG, SUMMARY, METRICS, PROGRESS, MODEL = "config.yaml", "summary.json", "metr
 CHECKPOINT, TENSORBOARD, EVALUATION = "checkpoint", "tensorboard", "evaluation.json"
 PRETRAIN, BEFORE = "pretrain.json", "before.json"
 COLDSTART, COLDSTART_TABLE, COLDSTART_FIGURE = "coldstart.json", "coldstart.csv", "coldstart.png"
+LOG, LOGGED = "log", "jobrec_gym.LoggedSimulator"
 LOCK = ".lock"
 _HYDRAS = ".hydra"
 RUN_FORMAT, RESULTS_FORMAT = "jobrec-run/1", "jobrec-results/1"
@@ -157,7 +160,24 @@ def read_run(folder: Path) -> Run:
             raise RunError(f"{none}there is no {name}.")
     again = "Run it again with resume=false."
     summary = read_json(folder / SUMMARY, again, RUN_FORMAT, none)
-    return Run(folder, _read_mapping(folder / CONFIG, partial(_config_in, folder / CONFIG), again, none), summary)
+    config = _read_mapping(folder / CONFIG, partial(_config_in, folder / CONFIG), again, none)
+    # A run that learned from a log has it in its own folder, wherever that folder is now.
+    return Run(folder, with_log(config, folder / LOG) if "log" in summary else config, summary)
+
+
+def with_log(config: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    """A config whose simulator and reward, if they answer from a log, answer from the log in this folder."""
+    changed = dict(config)
+    if _is_logged(config.get("simulator")):
+        changed["simulator"] = {**config["simulator"], "interactions": str(log)}
+    reward = config.get("reward")
+    if isinstance(reward, Mapping) and _is_logged(reward.get("simulator")):
+        changed["reward"] = {**reward, "simulator": {**reward["simulator"], "interactions": str(log)}}
+    return changed
+
+
+def _is_logged(simulator: Any) -> bool:
+    return isinstance(simulator, Mapping) and simulator.get("_target_") == LOGGED
 
 
 def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None, name: str) -> list[Run]:
@@ -333,9 +353,10 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a resolved config. Its first line is a comment with the format and the version that wrote it."""
+    """Writes a resolved config. A comment before it has the format, the version that wrote it, and the lines below."""
     text = yaml.safe_dump(dict(config), sort_keys=False)
-    write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}\n{text}")
+    lines = text.count("\n")
+    write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}, {lines} lines follow\n{text}")
 
 
 def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMAT) -> None:
@@ -408,6 +429,18 @@ def commit_of_checkout() -> str | None:
     return done.stdout.strip() or None
 
 
+def commits_by(made: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """The commit that made the runs of each name, or several if a study continued with other code.
+
+    Args:
+        made: For each run a name, such as that of its learner, and its commit; ``None`` if it is unknown.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, commit in made:
+        found.setdefault(name, {})[commit or "unknown"] = None
+    return {name: ", ".join(commits) for name, commits in found.items()}
+
+
 def folder_name(overrides: Sequence[str], exclude: Iterable[str] = ()) -> str:
     """The name of a folder for some Hydra overrides. It does not depend on their order.
 
@@ -459,10 +492,13 @@ def _config_in(file: Path, text: str) -> Any:
 
     Raises:
         RunError: If its first line names another format.
+        ValueError: If it has fewer lines than its first line says: a beginning of YAML is often YAML too.
     """
-    said = re.match(r"# (jobrec-run/\S+), written by (.+)", text)
+    said = re.match(r"# (jobrec-run/\S+), written by (.+?)(?:, (\d+) lines follow)?\n", text)
     if said is not None:
         _require_format(file, said[1], RUN_FORMAT, said[2])
+        if said[3] is not None and text.count("\n") - 1 < int(said[3]):
+            raise ValueError(f"{text.count(chr(10)) - 1} of {said[3]} lines are there")
     return yaml.safe_load(text)
 
 

@@ -26,7 +26,9 @@ from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
-from jobrec_gym.market import Split
+from jobrec_gym.market import Population, Split
+from jobrec_gym.market.context import Side
+from jobrec_gym.market.verified import array_digest
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
@@ -42,8 +44,6 @@ _PAIRS = 16_384
 """Pairs of applicant and job that an agent scores at once."""
 _WRITTEN = 100
 """People whose lists are written together. A kill loses the lists of at most this many."""
-_HASHED = 1 << 16
-"""Rows of a table that are hashed at once."""
 _PART_FORMAT = "jobrec-ranked/1"
 _SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
 
@@ -158,7 +158,7 @@ def rank_people(
         if not len(rows):
             raise RunError(f"`split`: market {market.name!r} has no applicants of split={split}; take split=all.")
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
-        source: tuple[str, str] = _digest([market.applicants.keys, market.applicants.vectors]), split
+        source: tuple[str, str] = _digest_of(market, "applicants"), split
     else:
         if out.exists() and out.samefile(_file_of(applicants)):
             raise RunError(f"`out` is the file of people, {out}: give it another name.")
@@ -170,7 +170,7 @@ def rank_people(
             return new, np.arange(len(new.applicants))
 
         source = _sha256(applicants), repr(newcomers.records[0])
-    jobs = _digest_of_jobs(market)
+    jobs = _digest_of(market, "jobs")
     task = [ranking.made_by, ranking.observation, jobs, source, n, list(exclude), dict(reading or {})]
     batch_size = max(1, _PAIRS // len(market.jobs))
     with (
@@ -338,18 +338,16 @@ def _sha256(source: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_jobs(market: LabourMarket) -> str:
-    """Digest of all that a list says about jobs. A saved market already knows the digest of the jobs' vectors."""
-    jobs, words = market.jobs, market.vocabulary
-    arrays = [jobs.keys, jobs.title_ids, jobs.occupation_ids]
-    known = market.job_vectors_sha256
-    return _digest(arrays if known else [*arrays, jobs.vectors], known, words.titles, words.occupations)
-
-
-def _digest(arrays: Iterable[NDArray[Any]], *words: Any) -> str:
-    digest = hashlib.sha256(json.dumps(words).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        for start in range(0, len(array), _HASHED):  # in parts, because a table may be memory-mapped
-            digest.update(np.ascontiguousarray(array[start : start + _HASHED]).tobytes())
-    return digest.hexdigest()
+def _digest_of(market: LabourMarket, side: Side) -> str:
+    """Digest of all that an agent may read and a list may say of one side. A saved market knows that of job vectors."""
+    population: Population = getattr(market, side)
+    known = market.job_vectors_sha256 if side == "jobs" else None
+    arrays: list[NDArray[Any] | None] = [*population.tables().values(), market.title_vectors, market.experience_vectors]
+    if known is None:
+        arrays.append(population.vectors)
+    words: list[Any] = [known, market.vocabulary.as_lists(), sorted(market.text_blocks)]
+    for name, table in sorted(market.context.items()):
+        words.append([name, table.kind, table.words])
+        arrays += table.arrays(side).values()
+    told = [words, [None if array is None else array_digest(array) for array in arrays]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

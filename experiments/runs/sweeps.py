@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from experiments.runs.arguments import as_typed
 from experiments.runs.folders import RunError, find_runs, unfinished_runs
 from experiments.runs.grouping import group_runs, like_with_like
+from experiments.runs.references import mean_references
 from experiments.runs.tables import columns_of, format_table, held_out_table, mean_and_spread
 
 __all__ = ["NoteSweep", "in_words", "tell_sweep"]
@@ -36,7 +37,8 @@ def tell_sweep() -> None:
 def in_words(folder: Path) -> str:
     """Tables of the finished runs of a sweep with random, cosine and the oracle, and the command for their report.
 
-    Runs on different held-out pairs are in separate tables.
+    Runs of different tasks are in separate tables. If each seed has pairs or a truth of its own, random, cosine and the
+    oracle are means over them.
     """
     try:
         runs = [run for run in find_runs(folder, "runs") if "held_out" in run.summary]
@@ -50,9 +52,10 @@ def in_words(folder: Path) -> str:
             agents[f"{label}, {n} run{'s' if n > 1 else ''}"] = mean_and_spread(
                 [run.summary["held_out"] for run in members]
             )
-        first = next(iter(comparison.groups.values()))[0]
-        columns = columns_of(first.summary["held_out"], main=True)
-        table = format_table(*held_out_table({**agents, **first.summary["references"]}, columns))
+        compared = [run.summary for members in comparison.groups.values() for run in members]
+        references = mean_references(summary["references"] for summary in compared)
+        columns = columns_of(compared[0]["held_out"], main=True)
+        table = format_table(*held_out_table({**agents, **references}, columns))
         parts.append(f"{comparison.name}\n{table}" if comparison.name else table)
     told = [unfinished_runs(folder, len(runs)), f"report  python -m experiments.report {as_typed('runs', folder)}"]
     return "\n\n".join([*parts, "\n".join(filter(None, told))])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 from stable_baselines3.common.logger import KVWriter
 
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, write_text
 from jobrec_gym.extras import install_command
 
 __all__ = ["MLflow", "Tracker", "WeightsAndBiases"]
 
+_WANDB_ID = "wandb_id.txt"
+"""File in a run's folder with its id in Weights & Biases."""
 _MOST_LETTERS = 6_000
 """Longest value of a parameter, in letters. MLflow refuses longer ones."""
 
@@ -25,13 +27,14 @@ _MOST_LETTERS = 6_000
 class Tracker(Protocol):
     """A tracker of runs, in addition to their folders. ``+tracker._target_=`` takes a class of your own."""
 
-    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str, resumed: bool) -> KVWriter:
         """Opens a run.
 
         Args:
-            folder: The run's folder. A run that continues has the same folder as before.
+            folder: The run's folder. A run that continues has the same folder as before, but so may another run.
             config: Its config without levels: ``{"algo.gamma": 0.9}``.
             name: The name that is shown.
+            resumed: Whether the run that was last begun with this folder continues; otherwise the run is a new one.
 
         Returns:
             A writer that gets what Stable-Baselines3's logger gets, and each point of the learning curve. It is closed
@@ -54,21 +57,24 @@ class WeightsAndBiases:
         self.mode = mode
         self.folder = folder
 
-    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
-        """Opens a run. A run that continues keeps its id.
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str, resumed: bool) -> KVWriter:
+        """Opens a run. A run that continues keeps its id, which is in a file of its folder.
 
         Raises:
             RunError: If wandb is not installed.
         """
         wandb = _package("wandb")
         Path(self.folder).mkdir(parents=True, exist_ok=True)
+        kept = folder / _WANDB_ID
+        if not (resumed and kept.is_file()):
+            write_text(kept, uuid.uuid4().hex[:16])
         run = wandb.init(
             project=self.project,
             mode=self.mode,
             dir=self.folder,
             name=name,
             config=dict(config),
-            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
+            id=kept.read_text(encoding="utf-8"),
             resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -87,8 +93,8 @@ class MLflow:
         self.uri = uri
         self.experiment = experiment
 
-    def begin(self, folder: Path, config: Mapping[str, Any], name: str) -> KVWriter:
-        """Opens a run. A run that continues is found by its folder.
+    def begin(self, folder: Path, config: Mapping[str, Any], name: str, resumed: bool) -> KVWriter:
+        """Opens a run. A run that continues is found by its folder. What a killed run left open there is closed else.
 
         Raises:
             RunError: If mlflow is not installed.
@@ -101,8 +107,10 @@ class MLflow:
         place = client.create_experiment(self.experiment) if experiment is None else experiment.experiment_id
         where = str(folder.resolve())
         open_runs = client.search_runs([place], f"tags.folder = '{where}' and attributes.status = 'RUNNING'")
-        if open_runs:
+        if resumed and open_runs:
             return _MLflowWriter(mlflow, client, open_runs[0].info.run_id)
+        for left in open_runs:
+            client.set_terminated(left.info.run_id, status="KILLED")
         run_id = client.create_run(place, run_name=name, tags={"folder": where}).info.run_id
         for key, value in config.items():
             client.log_param(run_id, _as_mlflow(key), str(value)[:_MOST_LETTERS])

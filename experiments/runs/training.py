@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
@@ -53,7 +54,7 @@ from experiments.runs.recording import LearningCurve, LearningProgress, keep_row
 from jobrec_gym import BudgetReached, LabourMarket
 from jobrec_gym.simulators.llm import FeedbackError, ModelUnusable, ReplayMiss
 
-__all__ = ["in_words", "run_training"]
+__all__ = ["in_words", "new_agent", "run_training"]
 
 _LOG_EPISODES = 10
 _MOST_FAILURES = 0.5
@@ -121,7 +122,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         model.set_logger(_logger(setup, folder, goes_on_at=model.num_timesteps))
     else:
         model = setup.algorithm.make(env)
-        dataset = _pretraining_data(setup)
+        dataset = _pretraining_data(setup, env)
         changed = changed_keys(folder, config) if (folder / SUMMARY).is_file() else []
         if changed:
             _log.warning("replaces the finished run of another config, which had other %s", ", ".join(changed))
@@ -130,7 +131,7 @@ def _run(setup: Setup, folder: Path, overrides: Sequence[str]) -> None:
         write_config(folder, config)
         model.set_logger(_logger(setup, folder))
         if dataset is not None:
-            _pretrain(model, dataset, setup, folder / PRETRAIN)
+            write_json(folder / PRETRAIN, _pretrain(model, dataset, setup))
         write_json(folder / BEFORE, {"example": setup.evaluation.example(model)})
     with held() as waiting:
         curve, stopped = _learn(setup, model, folder, waiting)
@@ -205,9 +206,27 @@ def in_words(asked: Mapping[str, float]) -> str:
     return f"{words}, {asked['failures']:,} without an answer" if asked["failures"] else words
 
 
-def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
-    """The data that the run is pre-trained on; ``None`` if it is not pre-trained."""
-    options, market, env = setup.pretraining, setup.market, setup.env
+def new_agent(setup: Setup, env: VectorEnv) -> tuple[Any, dict[str, Any] | None]:
+    """A new agent of a run in some environments, pre-trained if the run's config says so.
+
+    Args:
+        setup: The run.
+        env: The environments, which may be on another market than that of the run.
+
+    Returns:
+        The agent, and what its pre-training leaves in ``pretrain.json``; ``None`` if it is not pre-trained.
+
+    Raises:
+        RunError: If it cannot be pre-trained.
+    """
+    setup.require_verbs()
+    model, dataset = setup.algorithm.make(env), _pretraining_data(setup, env)
+    return model, None if dataset is None else _pretrain(model, dataset, setup)
+
+
+def _pretraining_data(setup: Setup, env: VectorEnv) -> dict[str, Any] | None:
+    """The data that the run is pre-trained on, of the environments' market; ``None`` if it is not pre-trained."""
+    options, market = setup.pretraining, env.unwrapped.market
     if options.epochs == 0:
         return None
     if setup.algorithm.is_bandit:
@@ -228,8 +247,8 @@ def _pretraining_data(setup: Setup) -> dict[str, Any] | None:
     )
 
 
-def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -> None:
-    """Pre-trains, and writes the losses to ``record``.
+def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup) -> dict[str, Any]:
+    """Pre-trains; returns the number of pairs and epochs, and the losses.
 
     A market can have fewer pairs than were to be drawn. Then there are more epochs, so that there are as many updates.
     """
@@ -241,7 +260,7 @@ def _pretrain(model: Any, dataset: dict[str, Any], setup: Setup, record: Path) -
         epochs = round(epochs * wanted / there)
         _log.info("only %s pairs for pre-training: %s epochs in place of %s", f"{n_pairs:,}", epochs, options.epochs)
     losses = model.pretrain(dataset, epochs=epochs, progress_bar=_draws_bar(setup.progress_bar))
-    write_json(record, {"n_pairs": n_pairs, "epochs": epochs, **losses})
+    return {"n_pairs": n_pairs, "epochs": epochs, **losses}
 
 
 def _learn(setup: Setup, model: Any, folder: Path, waiting: Waiting) -> tuple[LearningCurve, dict[str, Any] | None]:
@@ -308,7 +327,7 @@ def _logger(setup: Setup, folder: Path, goes_on_at: int | None = None) -> Logger
     outputs: list[KVWriter] = [table, TensorBoardOutputFormat(str(folder / TENSORBOARD))]
     if setup.tracker is not None:
         name = str(setup.config.get("name") or folder.name)
-        outputs.append(setup.tracker.begin(folder, flat_config(setup.config), name))
+        outputs.append(setup.tracker.begin(folder, flat_config(setup.config), name, goes_on_at is not None))
     return Logger(str(folder), outputs)
 
 

@@ -128,6 +128,8 @@ def _predicted(
         "applicant": market.applicants.vectors[applicants].astype(np.float32),
         "candidates": shown if model.policy.layout.uses_ids else market.jobs.vectors[shown],
     }
+    if model.policy.layout.n_pairs:
+        obs["pairs"] = trained.setup.env.unwrapped.pair_features(applicants[:, None], shown)
     return model.predict_reward(obs)[:, 0].astype(np.float64), model.reward_spread(obs)[:, 0].astype(np.float64)
 
 

@@ -37,8 +37,8 @@ Floats = NDArray[np.float64]
 Obs = Mapping[str, NDArray[Any]]
 
 POLICIES = ("random", "cosine")
-_TERM_OF_FEATURE = {"hard_coverage": "hard_skills", "soft_coverage": "soft_skills", "seniority": "seniority"}
-"""Pair features, and the part of the planted utility that each of them is."""
+_TERM_OF_FEATURE = {"hard_coverage": "hard_skills", "soft_coverage": "soft_skills"}
+"""Pair features, and the part of the planted utility that each of them is, where their names differ."""
 
 _TRAINING = 5_000_000
 """First seed of the training pairs of supervised learners. Held-out pairs have other seeds."""
@@ -326,7 +326,7 @@ def _what_is_shown(card: Mapping[str, Any]) -> str:
     if card["by_seed"][0]["utility"] is None:
         return f"Besides vectors the observation shows {names} of each pair."
     parts = card["by_seed"][0]["utility"]["parts"]
-    n_terms = sum(_TERM_OF_FEATURE.get(name) in parts for name in features)
+    n_terms = sum(_TERM_OF_FEATURE.get(name, name) in parts for name in features)
     noise = card["pair_noise"]
     how = f"blurred by noise of standard deviation {noise:g}" if noise else "with their **exact** values"
     return (

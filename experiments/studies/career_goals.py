@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
@@ -38,8 +39,12 @@ def main(cfg: DictConfig) -> None:
     print(format_table(Verdict._fields, [list(verdict) for verdict in found], left=4))
     rows = [[f"{name}: {what}", verdict, figures] for name, what, verdict, figures in found]
     path = Path(cfg.folder) / "career_goals.json"
-    content = {"results": list(cfg.results), "commit": commit_of_checkout()}
-    write_json(path, {**content, "tables": [{"header": ["goal", "verdict", "figures"], "rows": rows}]})
+    made_by = {
+        "command": " ".join(["python -m experiments.studies.career_goals", *HydraConfig.get().overrides.task]),
+        "results": list(cfg.results),
+        "commit": commit_of_checkout(),
+    }
+    write_json(path, {**made_by, "tables": [{"header": ["goal", "verdict", "figures"], "rows": rows}]})
     print(f"\nnumbers  {path}")
 
 

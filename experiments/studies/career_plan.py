@@ -39,6 +39,11 @@ def plan_of(options: Options) -> list[dict[str, Any]]:
     if not options["oracles"]:
         raise RunError("`oracles` must name at least one policy to compare with, such as oracles=[best], got none.")
     require_known("oracles", options["oracles"], get_args(OraclePolicy), "the exact policies")
+    if "best" not in options["oracles"]:
+        raise RunError(
+            "`oracles` must contain best, because results are shares of the best policy's return, such as "
+            f"oracles=[best], got {options['oracles']}."
+        )
     define = _defined(options)
     varied = _one_by_one(options, define)
     names = [*options["learners"], *varied]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from experiments.pages.plots import BEST_POLICY, Figure, level_paths
 from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spread, play
-from experiments.runs.folders import RunError, read_json, write_json
+from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.recording import AtInteractions
@@ -52,7 +52,8 @@ _PAIRS = ("pairs", "progress")
 def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str, Any]:
     """Makes the runs that a folder lacks, and returns all results, in plain JSON.
 
-    A finished run is kept together with its entry of the plan. If the entry has changed, the run is made again.
+    A finished run is kept with its entry of the plan, and with the commit that made it. If the entry has changed, the
+    run is made again.
 
     Args:
         plan: See :func:`~experiments.studies.career_plan.plan_of`.
@@ -72,11 +73,12 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
         else:
             missing.append(asked)
     _require_makable(missing)
+    commit = commit_of_checkout()
     with Progress(len(plan), "careers", "run", done=len(results)) as progress:
         one_by_one = ((asked, _done(asked)) for asked in missing)
         for asked, found in one_by_one if n_jobs == 1 else in_processes(_done, missing, n_jobs):
             path = _path(folder, asked)
-            results[path] = {"asked": asked, **found}
+            results[path] = {"asked": asked, "commit": commit, **found}
             write_json(path, results[path])
             progress.update()
     return {"runs": [results[_path(folder, asked)] for asked in plan]}
@@ -241,8 +243,7 @@ def shares_of(study: Mapping[str, Any]) -> dict[str, dict[int, dict[int, float]]
         Name -> number of interactions -> seed -> share. Exact policies and cosine have only the number 0.
     """
     runs = study["runs"]
-    best_name = next(run["asked"]["oracle"] for run in runs if "oracle" in run["asked"])
-    best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == best_name}
+    best = {run["asked"]["seed"]: run["value"] for run in runs if run["asked"].get("oracle") == "best"}
     shares: dict[str, dict[int, dict[int, float]]] = {}
     for run in runs:
         asked, seed = run["asked"], run["asked"]["seed"]

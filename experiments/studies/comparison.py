@@ -19,6 +19,7 @@ from experiments.runs.folders import (
     SUMMARY,
     RunError,
     commit_of_checkout,
+    commits_by,
     read_json,
     write_json,
     write_text,
@@ -119,8 +120,7 @@ def plan_of(asked: Comparison) -> Plan:
                 errors.setdefault(str(error), []).append(name)
                 continue
             runs[setting, name] = made
-            end = made[0].setup.total_timesteps
-            points[setting] = sorted({point for point in made[0].setup.evaluation_options.at if point < end} | {end})
+            points[setting] = made[0].points
         for message, names in errors.items():
             whom = ", ".join(names) if setting in points else "every learner"
             tqdm.write(f"{setting}: {whom} left out: {message}", file=sys.stderr)
@@ -176,7 +176,9 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     made_by = {
         "command": command,
         "commit": commit_of_checkout(),
-        "commits": _commits_of(plan),
+        "commits": commits_by(
+            (name, _summary_of(run)["commit"]) for (_, name), runs in plan.runs.items() for run in runs
+        ),
         "name": asked.name,
         "learners": {name: list(learner.overrides) for name, learner in plan.learners.items()},
         "in_words": IN_WORDS,
@@ -217,14 +219,8 @@ def tell(plan: Plan, asked: Comparison, command: str) -> None:
     print(f"\nnumbers  {folder / COLDSTART_TABLE}, {folder}/SETTING/{COLDSTART}\nfigure   {folder / COLDSTART_FIGURE}")
 
 
-def _commits_of(plan: Plan) -> dict[str, str]:
-    """The commit that made the runs of each learner, or several if a study continued with other code."""
-    commits: dict[str, dict[str, None]] = {}
-    for (_, name), runs in plan.runs.items():
-        of_learner = commits.setdefault(name, {})
-        summaries = (read_json(run.folder / SUMMARY, "Run it again with resume=false.", RUN_FORMAT) for run in runs)
-        of_learner.update(dict.fromkeys(str(summary["commit"]) for summary in summaries))
-    return {name: ", ".join(found) for name, found in commits.items()}
+def _summary_of(run: StudyRun) -> dict[str, Any]:
+    return read_json(run.folder / SUMMARY, "Run it again with resume=false.", RUN_FORMAT)
 
 
 def _tables(study: Study, reference: str | None) -> list[Table]:

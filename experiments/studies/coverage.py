@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.runs.command import command
-from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
+from experiments.runs.folders import RunError, commit_of_checkout, commits_by, read_json, write_json
 from experiments.runs.numbers import require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
@@ -59,6 +59,9 @@ def main(cfg: DictConfig) -> None:
         "n_people": cfg.n_people,
         "seed": cfg.seed,
         "commit": commit_of_checkout(),
+        "commits": commits_by(
+            (_named(*which), log.get("commit")) for which, cell in cells.items() for log in cell["logs"]
+        ),
     }
     path = folder / "coverage.json"
     write_json(path, {**about, "tables": [{"header": header, "rows": rows}]})
@@ -164,8 +167,8 @@ def run_cell(
         progress: Display that is updated for each log.
 
     Returns:
-        ``exact``, the value that is estimated, and ``logs``. Each log has ``size`` (the effective sample size) and, by
-        method, value, low and high.
+        ``exact``, the value that is estimated, and ``logs``. Each log has ``commit`` (of the code that made it, missing
+        in files of earlier versions), ``size`` (the effective sample size) and, by method, value, low and high.
     """
     about = {"overlap": overlap, "size": size, "n_resamples": n_resamples, "people": planted.n_people}
     about |= {"seed": planted.seed, "exact": planted.value(overlap)}
@@ -174,6 +177,7 @@ def run_cell(
         there = read_json(file, "Remove it, and it is made again.")
         logs = there["logs"] if {key: there.get(key) for key in about} == about else []
     logs = logs[:n_logs]
+    commit = commit_of_checkout()
     if progress is not None:
         progress.update(len(logs))
     for number in range(len(logs), n_logs):
@@ -187,6 +191,7 @@ def run_cell(
         )
         logs.append(
             {
+                "commit": commit,
                 "size": found["ips"].effective_sample_size,
                 **{method: [one.value, one.low, one.high] for method, one in found.items()},
             }
@@ -216,7 +221,7 @@ def coverage_table(cells: dict[tuple[str, int], dict[str, Any]]) -> Table:
         hits = {method: (found[:, 1] <= exact) & (exact <= found[:, 2]) for method, found in bounds.items()}
         rows.append(
             [
-                f"{overlap}, {size:,}",
+                _named(overlap, size),
                 f"{len(logs):,}",
                 f"{sizes.mean():,.0f}",
                 f"{(sizes >= RELIABLE_FROM).mean():.2f}",
@@ -225,6 +230,10 @@ def coverage_table(cells: dict[tuple[str, int], dict[str, Any]]) -> Table:
             ]
         )
     return header, rows
+
+
+def _named(overlap: str, size: int) -> str:
+    return f"{overlap}, {size:,}"
 
 
 def _standard(values: Floats) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
-from experiments.runs.folders import commit_of_checkout, read_json, write_json
+from experiments.runs.folders import commit_of_checkout, commits_by, read_json, write_json
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym import Interactions, RecordedSimulator, RuleSimulator, load_market
@@ -44,22 +44,25 @@ def main(cfg: DictConfig) -> None:
     weighted = {**options["weighted"], **{name: options[name] for name in ("n_draws", "seed", "noise")}}
     cells: dict[str, Any] = {}
     of_logs: dict[str, Any] = {}
+    commit = commit_of_checkout()
+    commits: list[tuple[str, str | None]] = []
     with Progress(len(JUDGES), "judges", "judge") as progress:
         for number, judge in enumerate(JUDGES):
             file = folder / "cells" / f"{number}.json"
             there = read_json(file, "remove the file") if file.is_file() else {}
             if there.get("about") != {**about, "weighted": weighted}:
                 found = run_judge(planted, judge, **about), run_weighted(planted, judge, **weighted)
-                there = {"about": {**about, "weighted": weighted}, "found": found}
+                there = {"about": {**about, "weighted": weighted}, "commit": commit, "found": found}
                 write_json(file, there)
             cells[judge], of_logs[judge] = there["found"]
+            commits.append((judge, there.get("commit")))
             progress.update(1)
     shown = [judges_table(cells, "answers"), judges_table(of_logs, "people x answers of each")]
     print("\n\n".join(format_table(*table) for table in shown))
     path = folder / "judges.json"
     tables = [{"header": header, "rows": rows} for header, rows in shown]
-    told = {**about, "weighted": weighted, "exact": planted.value, "commit": commit_of_checkout(), "tables": tables}
-    write_json(path, told)
+    told = {**about, "weighted": weighted, "exact": planted.value}
+    write_json(path, {**told, "commit": commit, "commits": commits_by(commits), "tables": tables})
     print(f"\nnumbers  {path}")
 
 

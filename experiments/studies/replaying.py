@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
+from hydra import compose
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
 from experiments.learners.lexical import PairScores
 from experiments.runs.folders import RunError
 from experiments.runs.recording import AtInteractions
+from experiments.studies.runs import read_learner
 from jobrec_gym import (
     Interactions,
     JobRecVectorEnv,
@@ -24,13 +27,40 @@ from jobrec_gym import (
 from jobrec_gym.counter_rng import hash64, permute
 from jobrec_gym.metrics import auc, hit_rate_at_k, ndcg_at_k
 
-__all__ = ["AnsweredCandidates", "LogSets", "folds_of", "replay_learner", "replay_scores"]
+__all__ = [
+    "AnsweredCandidates",
+    "LogSets",
+    "compose_on_log",
+    "folds_of",
+    "form_of",
+    "replay_learner",
+    "replay_scores",
+]
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FOLD, _SCORED = 1, 2
 _EPISODE = 10
+
+
+def compose_on_log(name: str, pair_features: Sequence[str], *overrides: str) -> DictConfig:
+    """The config of a learner that learns from a log, from all people and jobs. It works only with ``conf``.
+
+    Args:
+        name: The learner's name in ``conf/learner``.
+        pair_features: Pair features to show; if empty, those of the learner's own config.
+        overrides: Further overrides of ``experiments.train``.
+    """
+    pairs = [f"env.pair_features=[{','.join(pair_features)}]"] if pair_features else []
+    of_all = ["env.split=all", "env.job_split=all"]
+    return compose("train", [*read_learner(name).overrides_on_logs, *of_all, *pairs, *overrides])
+
+
+def form_of(shown: Mapping[str, Any]) -> ObservationForm:
+    """The form in which environments with the entries ``env`` of a resolved config show a decision."""
+    fields, pairs = tuple(shown["job_fields"]), tuple(shown["pair_features"])
+    return ObservationForm(shown["observation"], fields, pairs, shown["mask_in_observation"])
 
 
 class AnsweredCandidates:
@@ -250,7 +280,9 @@ def _env_of(log: Interactions, people: Ids, sets: LogSets) -> VectorEnv:
         num_candidates=sets.sets.shape[1],
         candidate_sampler=AnsweredCandidates(known),
         resample="step",
-        observation="ids",
+        observation="ids" if sets.form.observation == "ids" else "features",
+        mask_in_observation=sets.form.mask_in_observation,
+        job_fields=sets.form.job_fields,
         pair_features=sets.form.pair_features,
     )
     return VectorFeedbackReward(env, LoggedSimulator(known))

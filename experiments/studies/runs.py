@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,8 +88,14 @@ class StudyRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds the finished run of this config."""
-        return is_finished(self.folder, self.setup.config)
+        """Whether the folder holds the finished run of this config, and it is to be kept."""
+        return self.setup.resume and is_finished(self.folder, self.setup.config)
+
+    @property
+    def points(self) -> list[int]:
+        """Interactions after which its learner is scored; the last one is the end."""
+        end = self.setup.total_timesteps
+        return sorted({point for point in self.setup.evaluation_options.at if point < end} | {end})
 
 
 def known_learners() -> list[str]:
@@ -151,7 +158,8 @@ def compose_runs(
         path: File or folder of a market that is not in the package.
 
     Raises:
-        RunError: If the overrides do not compose, the run cannot be built, or a ``path`` is needed and missing.
+        RunError: If the overrides do not compose, the run cannot be built, a ``path`` is needed and missing, or the
+            steps of several environments miss a point.
     """
     misled = learner.misled if f"setting={MISLED}" in overrides else ()
     named = as_override("name", learner.name)
@@ -169,10 +177,24 @@ def compose_runs(
     except (HydraException, OmegaConfBaseException) as error:
         raise RunError(in_one_line(error)) from error
     place = folder / setting / learner.name
-    return [
+    runs = [
         StudyRun(place / f"seed-{seed}", setup, (*wanted, f"seed={seed}"))
         for seed, setup in zip(seeds, setups, strict=True)
     ]
+    for run in runs[:1]:
+        _require_points(run)
+    return runs
+
+
+def _require_points(run: StudyRun) -> None:
+    """Requires that the run has a row at each point: a step has an interaction in each environment."""
+    points, n_envs = run.points, run.setup.n_envs
+    divisor = math.gcd(*points)
+    if divisor % n_envs:
+        raise RunError(
+            f"`env.n_envs` must be {divisor} or a divisor of it, because learners are scored after "
+            f"{', '.join(map(str, points))} interactions, and each step makes `env.n_envs` of them, got {n_envs}."
+        )
 
 
 def run_all(runs: Sequence[StudyRun], n_jobs: int, done: Callable[[StudyRun, str | None], None]) -> None:

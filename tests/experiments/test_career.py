@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from commands import run_command
 
 from dynaq_algo import LinearBandit
 from experiments.runs.folders import RunError
@@ -61,6 +62,31 @@ def test_what_is_done_is_kept_and_what_is_asked_otherwise_is_done_anew(study):
     changed = run_plan(plan_of({**OPTIONS, "n_applicants": 3, "learners": ["cosine"]}), folder, 1)
     kept = json.loads((folder / "cosine" / "seed_0.json").read_text())
     assert kept | changed["runs"][-1] == kept
+
+
+def test_a_run_that_is_kept_keeps_its_commit_and_of_an_earlier_version_it_is_unknown(study, tmp_path):
+    options = ["learners=[cosine]", "oracles=[best]", "at=[0]", "n_applicants=2", "n_sets=4", f"folder={tmp_path}"]
+    assert run_command("career", *options).returncode == 0
+    files = [tmp_path / "exact best" / "seed_0.json", tmp_path / "cosine" / "seed_0.json"]
+    made = json.loads((tmp_path / "career.json").read_text())
+    assert made["commits"] == dict.fromkeys(("best policy, exact", "cosine"), made["commit"] or "unknown")
+    for file, commit in zip(files, ({}, {"commit": "abc"}), strict=True):
+        run = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("commit", "sha256")}
+        file.write_text(json.dumps({**run, **commit}))
+    before = [file.read_text() for file in files]
+
+    assert run_command("career", *options).returncode == 0
+    again = json.loads((tmp_path / "career.json").read_text())
+    assert again["commits"] == {"best policy, exact": "unknown", "cosine": "abc"}
+    assert again["commit"] == made["commit"] and again["tables"] == made["tables"]
+    assert [file.read_text() for file in files] == before, "they are not made again"
+
+
+def test_shares_are_of_the_best_policy_s_return_wherever_it_stands(study):
+    _, result = study
+    exact, others = result["runs"][:2], result["runs"][2:]
+    assert table_of({"runs": [*exact[::-1], *others]})[1][1] == table_of(result)[1][0]
+    assert careers.shares_of({"runs": [*exact[::-1], *others]}) == careers.shares_of(result)
 
 
 def test_an_argument_is_varied_beside_its_own_value():
@@ -230,6 +256,7 @@ def test_missing_packages_are_looked_for_once(monkeypatch):
         ({"learners": []}, r"`learners` must name at least one, such as learners=\[dynaq_plus\], got none"),
         ({"draw": ["xx"]}, "`draw`: 'xx' is not in `define`: there are cosine, dynaq_plus"),
         ({"oracles": ["bst"]}, "`oracles`: 'bst' is not in the exact policies: did you mean 'best'"),
+        ({"oracles": ["myopic"]}, r"`oracles` must contain best, .* oracles=\[best\], got \['myopic'\]"),
         ({"one_by_one": 5}, r"`one_by_one` must be entries with values, one_by_one=\{ENTRY: VALUE\}, got 5"),
         ({"one_by_one": {"gamma": 0}}, r"`one_by_one.gamma` must be a list .* \+one_by_one.gamma=\[0\], got 0"),
         ({"one_by_one": {"gamma": []}}, r"`one_by_one.gamma` must be a list of one value or more"),

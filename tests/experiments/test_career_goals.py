@@ -88,7 +88,9 @@ def test_the_command_prints_and_writes_its_verdicts_and_names_a_wrong_file(tmp_p
     file = study(tmp_path / "a.json", PAIRS, {"dynaq_plus": {0: {1: 0.5}}, "cosine": {0: {1: 0.4}}})
     done = run_command("studies.career_goals", f"results=[{file}]", f"folder={tmp_path}")
     assert done.returncode == 0, done.stderr
-    (table,) = json.loads((tmp_path / "career_goals.json").read_text())["tables"]
+    content = json.loads((tmp_path / "career_goals.json").read_text())
+    assert content["command"] == f"python -m experiments.studies.career_goals results=[{file}] folder={tmp_path}"
+    (table,) = content["tables"]
     assert ["5 beginning: the mean is not below cosine's after 0", "holds", "0.500 and 0.400, in 1; 1 seeds"] in table[
         "rows"
     ]

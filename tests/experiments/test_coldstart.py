@@ -72,7 +72,7 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
         numbers = json.loads((tmp_path / "study" / setting / "coldstart.json").read_text())
         assert (numbers["seeds"], numbers["points"]) == ([0, 1], [0, 20])
         made = json.loads((tmp_path / "study" / setting / "linucb" / "seed-0" / "summary.json").read_text())
-        assert numbers["commits"] == {"cosine": str(made["commit"]), "linucb": str(made["commit"])}
+        assert numbers["commits"] == dict.fromkeys(("cosine", "linucb"), made["commit"] or "unknown")
         assert numbers["scores"]["cosine"][0][0] == numbers["scores"]["cosine"][0][1]
         assert np.array(numbers["scores"]["linucb"]).shape == (2, 2)
         assert (tmp_path / "study" / setting / "coldstart.png").stat().st_size > 1_000
@@ -93,6 +93,17 @@ def test_the_command_runs_what_is_missing_and_prints_the_tables(tmp_path, config
     scores = json.loads((tmp_path / "study" / "vectors" / "quadrants.json").read_text())["scores"]
     assert {len(values) for values in scores["linucb"].values()} == {2}
     assert len({values[0] for values in scores["linucb"].values()}) == 4
+
+
+def test_finished_runs_are_made_again_if_they_are_not_to_be_kept(tmp_path):
+    for keep, said in ((True, ""), (True, "2 of 2 runs are finished already"), (False, "")):
+        common = json.dumps([*SIZES, f"resume={str(keep).lower()}"])
+        before = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("summary.json"))]
+        done = study("learners=[cosine]", f"common={common}", folder=tmp_path)
+        after = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("summary.json"))]
+        assert done.returncode == 0, done.stderr
+        assert ("finished already" in done.stderr) == bool(said) and said in done.stderr
+        assert (before == after) == bool(said) and len(after) == 2
 
 
 def test_a_class_of_ones_own_takes_part_and_who_cannot_is_left_out_in_a_line(tmp_path):
@@ -151,6 +162,11 @@ def test_a_study_at_levels_tells_each(tmp_path):
         (["learners=[cosine]", "seeds=[0,0]"], "`seeds` must name each once, got 0 twice"),
         (["learners=[cosine]", "name="], "`name` must"),
         (["learners=[cosine]", "name=null"], "`name` must be a text, such as name=compare"),
+        (
+            ["learners=[cosine]", "common=['env.n_envs=8']", "interactions=100"],
+            "every learner left out: `env.n_envs` must be 10 or a divisor of it, because learners are scored after "
+            "0, 20, 50, 100 interactions, and each step makes `env.n_envs` of them, got 8.",
+        ),
         (["learners=[dqn]", "common=['algo.gamma=2']"], "`algo.gamma` must be a number in [0, 1], got 2"),
         (["learners=[cosine]", "n_jobs=0"], "`n_jobs` must be 1 or more, got 0"),
     ],

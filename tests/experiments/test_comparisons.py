@@ -16,10 +16,11 @@ from experiments.pages import plots
 from experiments.pages.data import ReportData
 from experiments.pages.page import _breakable, _differences, write_report
 from experiments.pages.section import Table
+from experiments.pages.sections import held_out, jobs, planning
 from experiments.pages.sections.planning import _without_planning
 from experiments.pages.verdicts import against, against_cosine, difference_of, headline_of
 from experiments.pages.windows import equal_windows, window_length
-from experiments.pages.wording import agent_in_words, over_seeds
+from experiments.pages.wording import agent_in_words, command_of, over_seeds
 from experiments.runs.build import build
 from experiments.runs.folders import RUN_FORMAT, Run, find_runs, read_run, write_json
 from experiments.runs.grouping import group_runs
@@ -149,6 +150,108 @@ def test_a_tie_is_called_a_tie(copies):
         "2 agents tie for the highest mean (first; second): of these, first scores -0.01 on held-out"
     )
     assert "each" not in words
+
+
+def data_of(folder):
+    return ReportData.of(group_runs(find_runs(folder, "runs")), folder.parent / "report")
+
+
+def test_agents_are_ranked_on_the_seeds_that_all_of_them_share(copies):
+    # The first is above the cosine everywhere, the second is the cosine; but seeds of the second are easier.
+    for seed in (0, 1, 2):
+        copies("able", seed, 0.43 + 0.1 * seed, cosine=0.4 + 0.1 * seed)
+    for seed in (1, 2, 5, 6):
+        folder = copies("plain", seed, 0.4 + 0.1 * seed, cosine=0.4 + 0.1 * seed)
+
+    words, side = headline(folder)
+
+    assert side == "above" and words.startswith(
+        "The best agent (able) scores 0.58 on held-out applicants, above the job of highest cosine (0.55) by 0.03 to "
+        "0.03 (95 % interval of 2 seeds). The agents ran on unlike seeds: these scores are on the 2 seeds that all "
+        "share."
+    )
+    (table,) = held_out._differences(data_of(folder))
+    assert table.header[-1] == "against that of able"
+    assert table.note.endswith("The agents ran on unlike seeds: able has the highest mean on those that all share.")
+
+
+def test_rivals_are_told_by_the_seeds_that_they_share(copies):
+    copies("one", 0, 0.8, cosine=0.4)
+    copies("one", 1, 0.7, cosine=0.5)
+    copies("other", 1, 0.6, cosine=0.5)
+
+    words, _ = headline(copies("other", 2, 0.9, cosine=0.6))
+
+    assert words.startswith("The highest mean is that of one: it scores 0.70") and "highest cosine (0.50)" in words
+    assert "one seed does not tell" in words and "2 seeds" not in words
+    assert "these scores are on the 1 seed that all share" in words
+
+
+def test_agents_without_a_common_seed_are_not_ranked(copies):
+    for seed in (0, 1):
+        copies("first", seed, 0.5, cosine=0.1 * seed)
+    copies("link", 1, 0.5, cosine=0.1)
+    copies("link", 2, 0.5, cosine=0.2)
+    folder = copies("last", 2, 0.9, cosine=0.2)
+
+    assert headline(folder) == ("The agents have no seed in common, so none of them is called the best.", "")
+    (table,) = held_out._differences(data_of(folder))
+    assert table.header == ["agent", "score against the highest cosine's"]
+
+
+@pytest.fixture
+def twins(trained, tmp_path):
+    """Runs with and without planning of one seed, under three truths; each truth is harder for both."""
+    for steps, gain in ((0, 0.0), (5, 0.1)):
+        for number in range(3):
+            copy = shutil.copytree(trained, tmp_path / "twins" / f"{steps}-{number}")
+            config = yaml.safe_load((copy / "config.yaml").read_text())
+            config["algo"]["planning_steps"] = steps
+            config["simulator"]["seed"] = number
+            summary = read_run(copy).summary | {"overrides": [f"algo.planning_steps={steps}"]}
+            summary["held_out"]["score"] = 0.7 - 0.2 * number + gain * (number + 1)
+            summary["references"]["cosine"]["score"] = 0.5 - 0.2 * number
+            summary["outcomes"]["cosine"]["exposure"]["lorenz"] = [0.0, 0.1 * number, 1.0]
+            for other in ("agent", "random", "oracle"):
+                summary["outcomes"][other]["exposure"]["lorenz"] = [0.0, 0.5, 1.0]
+            (copy / "config.yaml").write_text(yaml.safe_dump(config))
+            write_json(copy / "summary.json", summary, RUN_FORMAT)
+    return data_of(tmp_path / "twins")
+
+
+def test_runs_of_one_seed_and_several_truths_are_paired_by_truth(twins):
+    row = planning._row(twins, "algo.planning_steps=5", "algo.planning_steps=0")
+
+    assert row[-1] == "+0.200"
+    scores = held_out.scores_by_seed(twins.groups)["algo.planning_steps=0"]["planted"]
+    assert scores == {
+        "0, simulator.seed=0": pytest.approx(0.7),
+        "0, simulator.seed=1": pytest.approx(0.5),
+        "0, simulator.seed=2": pytest.approx(0.3),
+    }
+
+
+def test_exposure_of_choices_that_learn_nothing_is_a_mean_over_truths(twins, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(jobs, "lorenz_curves", lambda *args: drawn.update(args[-1]))
+
+    jobs._draw(twins, jobs._found(twins))
+
+    np.testing.assert_allclose(drawn["cosine"], [0.0, 0.1, 1.0])
+
+
+def test_a_command_names_seeds_that_were_the_default_of_some_runs():
+    def made(seed, *overrides, simulator=0):
+        config = {"seed": seed, "simulator": {"seed": simulator}}
+        return Run(None, config, {"seed": seed, "overrides": ["algo=a", *overrides]})
+
+    command = "python -m experiments.train"
+    assert command_of([made(0), made(1, "seed=1")]) == f"{command} -m algo=a seed=0,1"
+    assert command_of([made(0), made(0, "simulator.seed=3", simulator=3)]) == f"{command} -m algo=a simulator.seed=0,3"
+    assert command_of([made(0), made(1)]) == f"{command} -m algo=a seed=0,1"
+    assert command_of([made(0)]) == f"{command} algo=a"
+    both = [made(seed, f"seed={seed}", "simulator.seed=${seed}", simulator=seed) for seed in (0, 1)]
+    assert command_of(both) == f"{command} -m algo=a seed=0,1 'simulator.seed=${{seed}}'"
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -1,11 +1,16 @@
 """The study of intervals: small, resumed, and counted rightly."""
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
 from experiments.runs.folders import read_json
+from experiments.studies import coverage
 from experiments.studies.coverage import PlantedLogs, coverage_table, run_cell
 
 
@@ -43,6 +48,27 @@ def test_finished_logs_are_not_made_again_unless_something_changed(planted, tmp_
     made.clear()
     run_cell(planted, "good", 500, 4, 60, file)
     assert made == [0, 1, 2, 3]
+
+
+def test_each_log_names_the_commit_that_made_it(planted, tmp_path, monkeypatch):
+    file = tmp_path / "good-500.json"
+    for commit, n_logs in (("abc", 1), ("def", 2)):
+        monkeypatch.setattr(coverage, "commit_of_checkout", lambda commit=commit: commit)
+        logs = run_cell(planted, "good", 500, n_logs, 50, file)["logs"]
+    assert [log["commit"] for log in logs] == ["abc", "def"]
+
+
+def test_the_study_names_the_commits_of_its_logs(tmp_path):
+    options = ["overlaps=[good]", "sizes=[10]", "n_logs=1", "n_resamples=10", "n_people=300", f"folder={tmp_path}"]
+    file = tmp_path / "cells" / "good-10.json"
+    assert run_command("studies.coverage", *options).returncode == 0
+    made, cell = read_json(tmp_path / "coverage.json", ""), read_json(file, "")
+    assert made["commits"] == {"good, 10": made["commit"] or "unknown"}
+
+    assert cell["logs"][0].pop("commit") == made["commit"]
+    file.write_text(json.dumps(cell))
+    assert run_command("studies.coverage", *options).returncode == 0
+    assert read_json(tmp_path / "coverage.json", "") == {**made, "commits": {"good, 10": "unknown"}}
 
 
 def test_coverage_counts_intervals_that_hold_the_value():

@@ -141,6 +141,29 @@ def test_runs_of_a_sweep_over_unlike_tasks_are_in_tables_of_their_own(tmp_path):
     assert len(find_runs(tmp_path, "runs")) == 2
 
 
+@pytest.mark.parametrize("command", ["sweep", "evaluate"])
+def test_choices_that_learn_nothing_are_means_over_the_truths_of_all_seeds(
+    command, config, tmp_path, monkeypatch, capsys
+):
+    # An agent that is the highest cosine; a truth that two agents share counts once.
+    for seed, cosine in ((0, 0.2), (1, 0.4), (2, 0.9)):
+        made(tmp_path, f"a{seed}", "algo=a", seed=seed, score=cosine, cosine=cosine)
+    made(tmp_path, "b0", "algo=b", seed=0, score=0.2, cosine=0.2)
+    if command == "sweep":
+        said = in_words(tmp_path)
+    else:
+        monkeypatch.setattr(saved, "evaluate_run", lambda run, *_: run.summary)
+        evaluate.main(config("evaluate", f"run={tmp_path}"))
+        said = capsys.readouterr().out
+        kept = json.loads((tmp_path / "evaluation.json").read_text())
+        assert kept["references"]["cosine"]["score"] == pytest.approx(0.5) and "tasks" not in kept
+        assert kept["agents"]["algo=a"]["held_out"]["score"]["mean"] == pytest.approx(0.5)
+
+    rows = [line.split() for line in said.splitlines()]
+    assert ["cosine", "0.500"] in [row[:2] for row in rows]
+    assert any(row[0].startswith("algo=a") and "0.500" in row for row in rows if row)
+
+
 def test_evaluations_on_unlike_pairs_are_in_tables_of_their_own(config, tmp_path, monkeypatch, capsys):
     for k, cosine in ((5, 0.4), (9, 0.1)):
         made(tmp_path, f"{k}", f"env.k={k}", cosine=cosine)
@@ -151,3 +174,9 @@ def test_evaluations_on_unlike_pairs_are_in_tables_of_their_own(config, tmp_path
     said = capsys.readouterr().out
     first, second = said.partition("Task 2: env.k=9")[::2]
     assert "Task 1: env.k=5" in first and "0.400" in first and "0.100" not in first and "0.100" in second
+    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "references" not in kept
+    assert [(task["name"], task["agents"], task["references"]["cosine"]["score"]) for task in kept["tasks"]] == [
+        ("Task 1: env.k=5", ["env.k=5"], 0.4),
+        ("Task 2: env.k=9", ["env.k=9"], 0.1),
+    ]

@@ -1,17 +1,20 @@
 """The command that tells an agent a log: what it leaves is what the library would have made."""
 
 import json
+import shutil
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from commands import run_command
 from hydra import initialize_config_dir
 
+from dynaq_algo import DynaQ, LinearBandit
 from experiments import learn
 from experiments.learn import learn_from_log
 from experiments.runs.folders import RunError, read_run
@@ -19,6 +22,7 @@ from experiments.runs.saved import load_run
 from jobrec_gym import (
     FeedbackReward,
     Interactions,
+    LoggedSimulator,
     ObservationForm,
     RuleSimulator,
     load_interactions,
@@ -67,6 +71,11 @@ def told(shop, tmp_path):
     return learned
 
 
+def contents(folder):
+    """All files of a folder and below, with what they hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def values_of(agent, market):
     form = ObservationForm("ids", pair_features=tuple(getattr(agent, "reads", {}).get("pairs") or ()))
     return agent.q_values(form(market, np.arange(30), np.broadcast_to(np.arange(40), (30, 40))))
@@ -98,9 +107,44 @@ def test_the_agent_of_a_run_goes_on_with_another_log(shop, told):
     for answer in load_interactions(shop / "second.csv", setup.market).answers(ObservationForm.of(setup.env)):
         by_hand.observe(*answer)
     np.testing.assert_array_equal(values_of(agent, setup.market), values_of(by_hand, setup.market))
-    assert read_run(second).config == before.config
+    other = {**before.config["simulator"], "interactions": str(second / "log")}
+    reward = {**before.config["reward"], "simulator": other}
+    assert read_run(second).config == {**before.config, "simulator": other, "reward": reward}
     with pytest.raises(RunError, match="`folder` is that of the run"):
         told("second", run=str(second))
+
+
+@pytest.mark.parametrize("relearned", [False, True])
+def test_a_run_has_its_own_log_wherever_its_folder_is(shop, told, tmp_path, monkeypatch, relearned):
+    folder = told()
+    if relearned:
+        folder = told("second", log="second", run=str(folder))
+        shutil.rmtree(tmp_path / "learned")
+    (tmp_path / "place").mkdir()
+    moved = folder.rename(tmp_path / "place" / "moved")
+    monkeypatch.chdir(moved.parent)
+    setup, _ = load_run(read_run(Path("moved")), {})
+
+    assert yaml.safe_load((moved / "config.yaml").read_text())["simulator"]["interactions"] == "log"
+    answers = load_interactions(shop / ("second.csv" if relearned else "first.csv"), setup.market)
+    for simulator in (setup.config["simulator"], setup.config["reward"]["simulator"]):
+        bound = LoggedSimulator(simulator["interactions"]).bind(setup.market)
+        np.testing.assert_array_equal(bound.interactions.reward, answers.reward)
+
+
+def test_a_learner_that_is_defined_by_its_pretraining_is_pretrained(shop, told, monkeypatch):
+    pairs = []
+
+    def pretrain(agent, dataset, epochs, progress_bar):
+        pairs.append(len(dataset["reward"]))
+        return {"loss": 0.25}
+
+    monkeypatch.setattr(DynaQ, "pretrain", pretrain)
+    folder = told(agent="dynaq_tuned")
+
+    record = json.loads((folder / "pretrain.json").read_text())
+    assert pairs == [30 * 40] and record["n_pairs"] == 30 * 40 and record["loss"] == 0.25
+    assert not (told(agent="linear_blocks") / "pretrain.json").exists()
 
 
 def test_only_rows_of_the_split_are_learned_from_and_kept(shop, told):
@@ -139,15 +183,28 @@ def test_a_log_need_not_say_what_else_was_shown(shop, told, tmp_path):
 )
 def test_what_cannot_be_learned_leaves_an_earlier_run_as_it_was(shop, told, options, message):
     folder = told()
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    given = {**options, "log": options.get("log", "first")}
+    before = contents(folder)
+    given = {**options, "log": options.get("log", "second")}
     if given["log"] is None:
         with pytest.raises(RunError, match=message):
             learn_from_log({**OPTIONS, "log": None, "source": "default", "folder": str(folder)})
     else:
         with pytest.raises((RunError, ValueError), match=message):
             told(**given)
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert contents(folder) == before
+
+
+def test_a_stop_while_it_learns_leaves_an_earlier_run_as_it_was(told, monkeypatch):
+    folder = told()
+    before = contents(folder)
+
+    def stop(agent, *answer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LinearBandit, "observe", stop)
+    with pytest.raises(KeyboardInterrupt):
+        told(log="second")
+    assert contents(folder) == before
 
 
 def test_the_command_says_what_it_did_and_the_report_that_there_are_no_scores(shop, tmp_path):

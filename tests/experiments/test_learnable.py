@@ -133,6 +133,14 @@ def test_the_card_of_a_planted_setting_has_its_rows(cfg_of):
     assert "## What 200 interactions are" in text
 
 
+def test_a_pair_feature_of_a_term_s_own_name_is_counted_as_that_term(cfg_of):
+    text = card.card_text(
+        {"setting": "placed", "command": "the command", "commit": "abc", **made_card(cfg_of("setting=placed"))}
+    )
+
+    assert "`seniority`, `place` of each pair: 4 of the 6 terms of the planted utility" in text
+
+
 def test_the_card_of_recorded_answers_says_that_nothing_was_planted(config):
     sizes = ("n_seeds=1", "n_pairs=[50,500]", "evaluation.n_pairs=100")
     made = made_card(config("learnable", "setting=recorded", *sizes))

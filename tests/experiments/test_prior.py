@@ -15,6 +15,7 @@ from commands import run_command
 from experiments.llm import prior
 from experiments.llm.prior import (
     CHECKPOINTS,
+    PRIORS,
     Cell,
     PlantedAnswers,
     alignment_of,
@@ -240,6 +241,15 @@ def test_the_command_goes_on_where_it_was_and_prints_its_table_last(tmp_path, mo
         prior.run_cells(cells, folder, 200, n_jobs=0)
 
 
+def test_a_kept_run_keeps_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(prior, "play", lambda cell, n: {"score": {}, "regret": {}, "trust": {}})
+    cells = [Cell(0, 0.5, "none"), Cell(0, 0.5, "cosine")]
+    for commit, some in (("abc", cells[:1]), ("def", cells)):
+        monkeypatch.setattr(prior, "commit_of_checkout", lambda commit=commit: commit)
+        runs = prior.run_cells(some, tmp_path, 200)
+    assert [runs[cell]["commit"] for cell in cells] == ["abc", "def"]
+
+
 def test_a_small_study_writes_table_figure_and_numbers(tmp_path):
     short = ("seeds=[0]", "noises=[0.5]", "alignments=[1.0]", "n_interactions=0", "n_jobs=1", f"folder={tmp_path}/out")
     done = run_command("llm.prior", *short)
@@ -260,6 +270,7 @@ def test_a_small_study_writes_table_figure_and_numbers(tmp_path):
     ]
     assert (tmp_path / "out" / "prior.png").stat().st_size > 1_000
     assert numbers["by_seed"]["noise 0.5: model, alignment 1"]["score 0"] == "1.0000"
+    assert set(numbers["commits"].values()) == {numbers["commit"] or "unknown"} and set(PRIORS) < {*numbers["commits"]}
 
 
 # What a judge of everything adds to few answers.
@@ -299,6 +310,21 @@ def test_logs_of_another_policy_are_weighted_for_the_value_among_the_shown_jobs(
     found = run_weighted(planted, JUDGES[0], [[30, 1]], 3, 200, n_draws=10, seed=1, noise=0.5)
     alone, powered, wide, narrow, weight = found["30 x 1"]
     assert narrow < 0.8 * wide and weight > 0.7 and min(alone, powered) >= 0.6
+
+
+def test_the_study_names_the_commit_of_each_judge_also_of_one_that_is_kept(tmp_path):
+    few = ["sizes=[3]", "n_judged=10", "n_draws=1", "weighted.answers=[[4,1]]", "weighted.n_unanswered=5"]
+    assert run_command("studies.judges", *few, f"folder={tmp_path}").returncode == 0
+    made = json.loads((tmp_path / "judges.json").read_text())
+    assert made["commits"] == dict.fromkeys(JUDGES, made["commit"] or "unknown")
+    for number, commit in ((0, {}), (1, {"commit": "abc"})):
+        file = tmp_path / "cells" / f"{number}.json"
+        cell = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("commit", "sha256")}
+        file.write_text(json.dumps({**cell, **commit}))
+    assert run_command("studies.judges", *few, f"folder={tmp_path}").returncode == 0
+    again = json.loads((tmp_path / "judges.json").read_text())
+    assert again == {**made, "commits": again["commits"], "sha256": again["sha256"]}
+    assert again["commits"] == {**made["commits"], JUDGES[0]: "unknown", JUDGES[1]: "abc"}
 
 
 # The page, where no table holds a figure.

@@ -1,6 +1,7 @@
 """Everybody's best jobs in a file: the same as one by one, by the file's own ending, and again after a kill."""
 
 import csv
+import dataclasses
 import json
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from commands import run_command
 from experiments.runs import ranking
 from experiments.runs.folders import RunError
 from experiments.runs.ranking import COLUMNS, Ranking, rank_people, ranking_of_run
-from jobrec_gym import load_market, recommend
+from jobrec_gym import LabourMarket, load_market, recommend
 from jobrec_gym.market import MarketError
 
 ROOT = Path(__file__).parents[2]
@@ -263,6 +264,44 @@ def test_a_ranking_of_other_people_or_jobs_does_not_go_on_from_it(tmp_path, monk
     rank_people(Ranking(load("anew", jobs, people)), tmp_path / "anew.csv")
 
     assert (tmp_path / "ranked.csv").read_text() == (tmp_path / "anew.csv").read_text()
+
+
+@pytest.mark.parametrize("moved", ["jobs", "people", "a field that is not shown", "skills"])
+def test_a_ranking_on_a_market_whose_context_or_skills_changed_does_not_go_on(tmp_path, monkeypatch, moved):
+    def load(change):
+        jobs = [{**job, "place": "Bonn" if number % 2 else "Kiel"} for number, job in enumerate(JOBS)]
+        people = [{**person, "place": "Bonn"} for person in PEOPLE]
+        for row in {"jobs": jobs, "people": people}.get(moved if change else "", []):
+            row["place"] = {"Bonn": "Kiel", "Kiel": "Bonn"}[row["place"]]
+        files = write_jsonl(tmp_path / "jobs.jsonl", jobs), write_jsonl(tmp_path / "them.jsonl", people)
+        found = load_market(
+            f"jsonl:{files[0]}", applicants=str(files[1]), encoder="hashing", context={"place": "category"}
+        )
+        jobs, context = found.jobs, dict(found.context)
+        if moved == "a field that is not shown":
+            values = context["place"].jobs[::-1] if change else context["place"].jobs
+            context["place"] = dataclasses.replace(context["place"], jobs=values, shown=False)
+        if moved == "skills" and change:  # the vectors stay
+            jobs = dataclasses.replace(jobs, hard_skills=jobs.hard_skills.take(np.arange(len(jobs))[::-1]))
+        return LabourMarket(found.name, found.applicants, jobs, found.vocabulary, context=context)
+
+    def rank(market, out):
+        feature = "hard_coverage" if moved == "skills" else "place"
+        shown = {"observation": "ids", "pair_features": (feature,)}
+        return rank_people(Ranking(market, lambda seen: seen["pairs"][..., 0], shown, "agent"), tmp_path / out)
+
+    def stop(*args):
+        raise Stopped
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(ranking, "_write_csv", stop)
+        rank(load(False), "ranked.csv")
+    rank(load(True), "ranked.csv")
+    rank(load(True), "anew.csv")
+    rank(load(False), "before.csv")
+
+    assert (tmp_path / "ranked.csv").read_text() == (tmp_path / "anew.csv").read_text()
+    assert (tmp_path / "before.csv").read_text() != (tmp_path / "anew.csv").read_text()
 
 
 def test_the_file_of_people_is_not_written_over(market, tmp_path):

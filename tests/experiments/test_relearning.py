@@ -89,6 +89,16 @@ def test_calibration_knows_what_was_met(trained):
     assert all(0 <= values["coverage"] <= 1 for values in result.values())
 
 
+@pytest.mark.parametrize("setting", ["profile", "profile_noisy"])
+def test_calibration_shows_the_agent_the_numbers_of_pairs_that_it_learned_from(trained, setting):
+    agent = trained("algo=dynaq_plus", f"setting={setting}")
+
+    result = reward_calibration(agent, 40)
+
+    assert list(result) == list(NOVELTY)
+    assert result["tried pair"]["r2"] > result["both new"]["r2"]
+
+
 def test_the_commands_print_and_write(run, tmp_path):
     for number in (0, 1):
         run("algo=dynaq_plus", f"seed={number}", folder=f"dynaq_plus/seed-{number}")

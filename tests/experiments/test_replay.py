@@ -9,13 +9,22 @@ import pytest
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from commands import run_command
+from hydra import compose, initialize_config_dir
 
-from dynaq_algo import LinearBandit
+from dynaq_algo import DynaQ, LinearBandit
 from experiments import replay
 from experiments.adapters import avature
 from experiments.learners.lexical import LEXICAL, cosine_scores, tfidf_scores
+from experiments.runs.build import plain
 from experiments.runs.folders import RunError
-from experiments.studies.replaying import LogSets, folds_of, replay_learner, replay_scores
+from experiments.studies.replaying import (
+    LogSets,
+    compose_on_log,
+    folds_of,
+    form_of,
+    replay_learner,
+    replay_scores,
+)
 from jobrec_gym import Interactions, ObservationForm, RuleSimulator, load_market
 
 ROOT = Path(replay.__file__).parents[1]
@@ -79,6 +88,50 @@ def test_learners_are_shown_what_the_market_knows_of_both_sides(log):
     for fold, values in enumerate(seen):
         others = np.flatnonzero(folds != fold)[:3]
         np.testing.assert_array_equal(values, form(log.market, others, np.arange(3)[:, None])["pairs"][:, 0])
+
+
+@pytest.fixture
+def conf():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize(("learner", "width"), [("dynaq_plus", 0), ("dynaq_plus_features", 768)])
+def test_a_learner_is_shown_sets_in_the_form_of_its_own_config(conf, log, learner, width):
+    form = form_of(plain(compose_on_log(learner, ["seniority"]))["env"])
+    shapes = []
+
+    def make(env, fold):
+        shapes.append(env.single_observation_space["candidates"].shape)
+        return LinearBandit(env, seed=fold)
+
+    replay_learner(make, log, sets_of(log, form=form), [0, 5], n_folds=2, seed=0)
+    assert set(shapes) == {(6, width) if width else (6,)}
+    assert form.pair_features == ("seniority",)
+
+
+def test_a_learner_that_is_defined_by_its_pretraining_is_pretrained_on_the_people_that_it_may_meet(
+    conf, log, tmp_path, monkeypatch
+):
+    met = []
+
+    def pretrain(agent, dataset, epochs, progress_bar):
+        met.append({row.tobytes() for row in dataset["state"]})
+        return {}
+
+    monkeypatch.setattr(DynaQ, "pretrain", pretrain)
+    log.market.save(tmp_path / "market")
+    log.write_csv(tmp_path / "log.csv")
+    given = {"log": str(tmp_path / "log.csv"), "source": str(tmp_path / "market"), "folder": str(tmp_path / "out")}
+    sizes = {"n_candidates": 6, "n_sets": 2, "n_folds": 2, "points": [0], "reps": 10}
+    options = {"learners": ["dynaq_tuned"], "rankings": ["cosine"], **sizes, **given}
+    replay.main.__wrapped__(
+        compose("replay", [f"{key}={str(value).replace(' ', '')}" for key, value in options.items()])
+    )
+
+    vectors = {row.tobytes() for row in log.market.applicants.vectors[:30]}
+    assert [len(people) for people in met] == [15, 15]
+    assert met[0] | met[1] == vectors and not met[0] & met[1]
 
 
 def test_scores_are_means_over_the_sets_of_a_person():

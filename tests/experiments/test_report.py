@@ -384,6 +384,29 @@ def test_agents_are_scored_by_every_signal(small, tmp_path):
     assert "No language model was asked" in page
 
 
+def test_the_highest_cosine_by_a_signal_is_a_mean_over_the_truths_of_all_seeds(run, tmp_path):
+    also = "+evaluation.also.planted={_target_:jobrec_gym.RuleSimulator,seed:7}"
+    summaries = [
+        run("algo=cosine", f"seed={seed}", f"simulator.seed={seed}", f"evaluation.seed={seed}", also, folder=f"{seed}")
+        for seed in (0, 7)
+    ]
+
+    groups = group_runs(find_runs(tmp_path, "runs"))
+    header, (agent, cosine) = truths_table(groups)
+
+    # Another truth in `also` has the name of the runs' own one, which is not lost; it is the same in one of the runs.
+    assert header == ["score by", "planted (own)", "planted"]
+    assert [cell.partition(" ")[0] for cell in agent[1:]] == cosine[1:]
+    (of_seeds,) = scores_by_seed(groups).values()
+    for name, parts in (
+        ("planted (own)", summaries),
+        ("planted", [summary["also"]["planted"] for summary in summaries]),
+    ):
+        scores = [part["held_out"]["score"] for part in parts]
+        assert cosine[header.index(name)] == f"{np.mean(scores):.3f}"
+        assert of_seeds[name] == dict(zip(("0", "7"), scores, strict=True))
+
+
 def test_runs_without_a_second_signal_have_no_such_table(run, tmp_path):
     run("algo=random")
 

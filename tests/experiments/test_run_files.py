@@ -51,6 +51,16 @@ def test_a_file_of_a_run_that_is_not_whole_is_named(folder, name, content):
     assert not is_finished(folder, {})
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_beginning_of_a_config_is_not_taken_for_the_whole(folder, share):
+    file = folder / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    kept = lines[: int(share * len(lines))]
+    file.write_text("".join(kept))
+    with pytest.raises(RunError, match=r"config\.yaml is not whole, or was changed: \d+ of \d+ lines .*resume=false"):
+        read_run(folder)
+
+
 def test_a_run_of_another_version_is_named(folder):
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, "format": "jobrec-run/9"}))

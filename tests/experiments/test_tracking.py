@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ KEPT = []
 class Notebook:
     """A tracker that keeps what it is told in a list."""
 
-    def begin(self, folder, config, name):
-        KEPT.append((name, config))
+    def begin(self, folder, config, name, resumed):
+        KEPT.append((name, config, resumed))
         return Page()
 
 
@@ -77,8 +78,8 @@ def test_a_tracker_gets_config_name_and_curve_and_is_closed(run, tmp_path, noteb
     run("algo=dynaq", "env.max_episode_steps=2", "name=a test", "+tracker={_target_: a_notebook.Notebook}")
 
     kept = notebook()
-    name, config = kept[0]
-    assert name == "a test" and config["algo.planning_steps"] == 5 and config["seed"] == 0
+    name, config, resumed = kept[0]
+    assert not resumed and name == "a test" and config["algo.planning_steps"] == 5 and config["seed"] == 0
     steps = {step: values for step, values in kept[1:-1] if "held_out/score" in values}
     assert list(steps) == [0, 10, 20, 30] and all(0 <= values["held_out/ndcg@10"] <= 1 for values in steps.values())
     assert any("train/loss" in values for _, values in kept[1:-1])
@@ -93,7 +94,77 @@ def test_a_tracker_that_is_missing_says_how_to_get_it(monkeypatch, tmp_path, tra
     for name in ("wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RunError, match=r"tracker=\w+ needs an extra: pip install"):
-        tracker.begin(tmp_path, {}, "a run")
+        tracker.begin(tmp_path, {}, "a run", False)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["it continues", "another config"])
+def test_a_tracker_knows_whether_a_stopped_run_continues(run, cut, notebook, same):
+    asked = ["algo=dynaq", "checkpoint_interval=10", "+tracker={_target_: a_notebook.Notebook}"]
+    cut(20, *asked)
+    run(*asked, *([] if same else ["algo.gamma=0.5"]), folder="cut")
+
+    begun = [entry for entry in notebook() if len(entry) == 3]
+    assert [(config["algo.gamma"], resumed) for _, config, resumed in begun] == [
+        (0.9, False),
+        (0.9 if same else 0.5, same),
+    ]
+
+
+class StoreOfRuns:
+    """The part of MLflow that the tracker uses, and of Weights & Biases; ``runs`` holds status and parameters by id."""
+
+    def __init__(self):
+        self.runs, self.ids = {}, []
+        self.entities = SimpleNamespace(Metric=None)
+
+    def MlflowClient(self, tracking_uri):
+        return self
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="0")
+
+    def search_runs(self, places, query):
+        there = [name for name, run in self.runs.items() if run["status"] == "RUNNING" and repr(run["folder"]) in query]
+        return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in there]
+
+    def create_run(self, place, run_name, tags):
+        name = f"run {len(self.runs)}"
+        self.runs[name] = {"status": "RUNNING", "folder": tags["folder"]}
+        return SimpleNamespace(info=SimpleNamespace(run_id=name))
+
+    def log_param(self, run, key, value):
+        self.runs[run][key] = value
+
+    def set_terminated(self, run, status="FINISHED"):
+        self.runs[run]["status"] = status
+
+    def Settings(self, **options):
+        return None
+
+    def init(self, **options):
+        self.ids.append((options["id"], options["config"]))
+
+
+def test_what_a_killed_run_left_in_mlflow_is_not_gone_on_with_by_another_run(monkeypatch, tmp_path):
+    store = StoreOfRuns()
+    monkeypatch.setitem(sys.modules, "mlflow", store)
+    tracker = MLflow("file:x")
+    for alpha, resumed in ((0.3, False), (0.3, True), (5.0, False)):
+        tracker.begin(tmp_path, {"algo.alpha": alpha}, "a run", resumed)
+
+    found = [(run["algo.alpha"], run["status"]) for run in store.runs.values()]
+    assert found == [("0.3", "KILLED"), ("5.0", "RUNNING")]
+
+
+def test_a_run_has_an_id_of_its_own_in_wandb_and_keeps_it(monkeypatch, tmp_path):
+    store = StoreOfRuns()
+    monkeypatch.setitem(sys.modules, "wandb", store)
+    tracker = WeightsAndBiases(folder=str(tmp_path / "wandb"))
+    for alpha, resumed in ((0.3, False), (0.3, True), (5.0, False), (5.0, True)):
+        tracker.begin(tmp_path, {"algo.alpha": alpha}, "a run", resumed)
+
+    (first, second, third, fourth) = (name for name, _ in store.ids)
+    assert first == second != third == fourth
 
 
 def test_metrics_have_names_that_mlflow_takes():

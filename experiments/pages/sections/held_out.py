@@ -7,9 +7,11 @@ from typing import Any
 
 from experiments.pages.data import ReportData
 from experiments.pages.section import Content, Section, Table
-from experiments.pages.verdicts import against, against_cosine, budgets_of
+from experiments.pages.verdicts import against, against_cosine, budgets_of, mean_score, on_shared_seeds
 from experiments.pages.wording import truth_in_a_word
-from experiments.runs.folders import Run
+from experiments.runs.folders import Run, flat_config
+from experiments.runs.grouping import References, mark_of
+from experiments.runs.references import mean_references
 from experiments.runs.tables import Spread, about_spread, columns_of, format_number, held_out_table, mean_and_spread
 
 __all__ = ["SECTION", "scores_by_seed", "truths_table"]
@@ -21,25 +23,27 @@ _OF_THE_JOBS = ("coverage", "gini", "congestion")
 def truths_table(groups: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the scores of each group by each signal: its own truth and those of ``evaluation.also``.
 
-    There are no rows if every run was scored only by its own truth.
+    The score of the highest cosine by a signal is a mean over all pairs and truths of these runs. There are no rows if
+    every run was scored only by its own truth.
     """
-    rows: dict[str, dict[str, Spread | None]] = {}
-    cosine: dict[str, dict[str, Spread | None]] = {}
-    for label, members in groups.items():
-        truth = truth_in_a_word(members[0].config)
-        by_truth = [_by_truth(run, truth) for run in members]
+    rows: dict[str, Mapping[str, float | Spread | None]] = {}
+    beside: dict[str, dict[str, list[References]]] = {}
+    for label, by_signal in _by_signal(groups).items():
         rows[label] = mean_and_spread(
-            [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_truth]
+            [{name: part["held_out"]["score"] for name, part in each.items()} for each in by_signal]
         )
-        market = f"highest cosine, market {members[0].summary['market']['name']}"
-        known = cosine.setdefault(market, {})
-        known |= mean_and_spread([{name: part["references"]["cosine"]["score"] for name, part in by_truth[0].items()}])
+        market = f"highest cosine, market {groups[label][0].summary['market']['name']}"
+        for each in by_signal:
+            for name, part in each.items():
+                beside.setdefault(market, {}).setdefault(name, []).append(part["references"])
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     if len(names) < 2:
         return [], []
+    for market, scored in beside.items():
+        rows[market] = {name: mean_references(every)["cosine"]["score"] for name, every in scored.items()}
     return (
         ["score by", *names],
-        [[agent, *(format_number(row.get(name)) for name in names)] for agent, row in (rows | cosine).items()],
+        [[agent, *(format_number(row.get(name)) for name in names)] for agent, row in rows.items()],
     )
 
 
@@ -47,21 +51,56 @@ def scores_by_seed(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, d
     """The scores of each group by each signal and seed, so that groups can be compared seed by seed.
 
     Returns:
-        Scores by label, signal and seed. A seed is a text such as ``"520"``, and stands in ascending order.
+        Scores by label, signal and seed. A seed is a text such as ``"520"``, and stands in ascending order. If runs of
+        a group have the same seed, the text also has their other seeds, as in ``"520, simulator.seed=1"``.
     """
+    groups = {label: sorted(members, key=lambda run: int(run.summary["seed"])) for label, members in groups.items()}
     told: dict[str, dict[str, dict[str, float | None]]] = {}
-    for label, members in groups.items():
+    for label, by_signal in _by_signal(groups).items():
         of_label = told.setdefault(label, {})
-        truth = truth_in_a_word(members[0].config)
-        for run in sorted(members, key=lambda run: int(run.summary["seed"])):
-            for name, part in _by_truth(run, truth).items():
-                of_label.setdefault(name, {})[str(run.summary["seed"])] = part["held_out"]["score"]
+        for seed, each in zip(_seeds_in_words(groups[label]), by_signal, strict=True):
+            for name, part in each.items():
+                of_label.setdefault(name, {})[seed] = part["held_out"]["score"]
     return told
 
 
-def _by_truth(run: Run, truth: str) -> dict[str, Any]:
-    """The results of a run by each signal: those by its own truth, called ``truth``, and those of ``also``."""
-    return {truth: run.summary, **(run.summary.get("also") or {})}
+def _by_signal(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, Any]]]:
+    """The results of each run of each group by each signal: its own truth, and those of ``also``.
+
+    The own truth is called as in a table, ``"planted"``. If ``also`` has another truth of this name, it is
+    ``"planted (own)"``, in all groups.
+    """
+    own = {label: truth_in_a_word(members[0].config) for label, members in groups.items()}
+    also = {label: [run.summary.get("also") or {} for run in members] for label, members in groups.items()}
+    clash = any(
+        own[label] in beside and mark_of(beside[own[label]]["references"]) != mark_of(run.summary["references"])
+        for label, members in groups.items()
+        for run, beside in zip(members, also[label], strict=True)
+    )
+    return {
+        label: [
+            {f"{own[label]} (own)" if clash else own[label]: run.summary, **beside}
+            for run, beside in zip(members, also[label], strict=True)
+        ]
+        for label, members in groups.items()
+    }
+
+
+def _seeds_in_words(runs: Sequence[Run]) -> list[str]:
+    """A text for each run of a group: its seed, and other entries ``seed`` where that does not tell the runs apart."""
+    seeds = [str(run.summary["seed"]) for run in runs]
+    if len(set(seeds)) == len(seeds):
+        return seeds
+    flat = [flat_config(run.config) for run in runs]
+    differ = [
+        key
+        for key in dict.fromkeys(key for config in flat for key in config)
+        if key.endswith(".seed") and len({str(config.get(key)) for config in flat}) > 1
+    ]
+    return [
+        ", ".join([seed, *(f"{key}={config.get(key)}" for key in differ)])
+        for seed, config in zip(seeds, flat, strict=True)
+    ]
 
 
 def _known(data: ReportData) -> dict[str, str]:
@@ -131,12 +170,16 @@ def _with_budgets(data: ReportData, header: list[str], rows: list[list[str]]) ->
 
 
 def _differences(data: ReportData) -> list[Table]:
-    """Whether the seeds tell the agents from the highest cosine, and from the best of them."""
+    """Whether the seeds tell the agents from the highest cosine, and from the best of them on the seeds that all share.
+
+    If the agents share no seed, none of them is the best.
+    """
     scored = {label: members for label, members in data.groups.items() if data.held_out[label].get("score")}
     if not scored or data.references["cosine"]["score"] is None:
         return []
-    best = max(scored, key=lambda label: data.held_out[label]["score"] or ())
-    several = len(scored) > 1
+    shared = on_shared_seeds(scored)
+    several = len(scored) > 1 and all(shared.values())
+    best = max(shared, key=lambda label: mean_score(shared[label])) if several else ""
     rows = [
         [
             label,
@@ -151,7 +194,12 @@ def _differences(data: ReportData) -> list[Table]:
             rows,
             "Differences of scores, seed by seed, with Student's 95 % intervals. Few seeds make wide intervals. Each "
             "difference is tested by itself: of twenty comparisons of equal agents, about one shows a difference by "
-            "chance.",
+            "chance."
+            + (
+                f" The agents ran on unlike seeds: {best} has the highest mean on those that all share."
+                if several and any(len(shared[label]) < len(scored[label]) for label in scored)
+                else ""
+            ),
             n_words=3,
         )
     ]

@@ -61,8 +61,8 @@ def _draw(data: ReportData, found: _Found) -> Content:
         tables.append(Table(["agent", "place", "job", "key", "share of recommendations"], most, note, n_words=4))
     shares = {label: np.mean([part["lorenz"] for part in parts], axis=0) for label, parts in exposures.items()}
     for who in REFERENCES if shares else ():
-        if part := (data.first.summary.get("outcomes") or {}).get(who):
-            shares[who] = np.array(part["exposure"]["lorenz"])
+        if curves := _lorenz_of_reference(data, who):
+            shares[who] = np.mean(curves, axis=0)
     figure = lorenz_curves(
         data.folder,
         "exposure",
@@ -75,6 +75,15 @@ def _draw(data: ReportData, found: _Found) -> Content:
     if not shares:
         words += " Runs of an earlier version kept no exposure. experiments.train resume=false trains them again."
     return Content(words, tables, [figure])
+
+
+def _lorenz_of_reference(data: ReportData, who: str) -> list[list[float]]:
+    """The Lorenz curves of a policy that learns nothing: one of each truth, from a run that kept it."""
+    found = []
+    for runs in data.truths.values():
+        kept = [part for run in runs if (part := (run.summary.get("outcomes") or {}).get(who))]
+        found += [part["exposure"]["lorenz"] for part in kept[:1]]
+    return found
 
 
 SECTION = Section(

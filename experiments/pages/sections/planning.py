@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from experiments.pages.data import ReportData, last_value
 from experiments.pages.plots import curves
 from experiments.pages.section import Content, Section, Table
+from experiments.pages.verdicts import against
 from experiments.runs.folders import HOW_KEYS, Run, flat_config
 from experiments.runs.tables import format_number, mean_and_spread
 
@@ -76,19 +75,14 @@ def _row(data: ReportData, label: str, twin: str) -> list[str]:
         mean_and_spread([{"value": last_value(table, column)} for table in data.progress[label]])["value"]
         for column in ("train/n_updates", "train/planning_updates")
     ]
-    scores = {run.summary["seed"]: run.summary["held_out"]["score"] for run in data.groups[twin]} if twin else {}
-    differences = [
-        run.summary["held_out"]["score"] - scores[run.summary["seed"]]
-        for run in members
-        if scores.get(run.summary["seed"]) is not None and run.summary["held_out"]["score"] is not None
-    ]
+    difference = against(members, data.groups[twin] if twin else [])
     return [
         label,
         str(_planning_steps(members)),
         *("-" if entry is None else f"{entry[0]:,.0f}" for entry in updates),
         format_number(data.held_out[label]["score"]),
         twin or "-",
-        f"{np.mean(differences):+.3f}" if differences else "-",
+        f"{difference.mean:+.3f}" if difference.n_seeds else "-",
     ]
 
 
