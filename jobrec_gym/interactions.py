@@ -18,6 +18,7 @@ from jobrec_gym.array_files import mapped_array
 from jobrec_gym.market import LabourMarket, Population, Split, gathered
 from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
+from jobrec_gym.shown_text import without_commands
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import put_back, whole_file, whole_folder, write_array
@@ -41,7 +42,13 @@ _BATCH = 1024
 
 
 class LogError(ValueError):
-    """A log cannot be read, or has too little data for the call. The message names rows and says what to do."""
+    """A log cannot be read, or has too little data for the call. The message names rows and says what to do.
+
+    Characters that a terminal obeys, as in the name of a foreign file, are spelt out in the message.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(without_commands(message))
 
 
 @dataclass(frozen=True, slots=True)

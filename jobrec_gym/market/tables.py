@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.shown_text import without_commands
+
 __all__ = [
     "BLOCKS",
     "DESCRIPTION_KEYS",
@@ -44,7 +46,13 @@ DESCRIPTION_KEYS = ("description_offsets", "description_bytes")
 
 
 class MarketError(ValueError):
-    """A market could not be built. The message names file, row and column, if there are any."""
+    """A market could not be built. The message names file, row and column, if there are any.
+
+    Characters that a terminal obeys, as in the name of a foreign file, are spelt out in the message.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(without_commands(message))
 
 
 @dataclass(frozen=True, slots=True)

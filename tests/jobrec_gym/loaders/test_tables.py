@@ -3,6 +3,8 @@ import gzip
 import json
 import logging
 import os
+import pickle
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -625,3 +627,12 @@ def test_a_file_of_many_columns_makes_no_long_message():
     said = no_such_column("a.csv", "skils", ["skills", *(f"column {number} {'x' * 90}" for number in range(1_000))])
     assert said.startswith("a.csv has no column 'skils'. Did you mean 'skills'? It has 'skills', 'column 0 xxx")
     assert said.endswith(" and 961 more.") and len(said) < 5_000
+
+
+def test_a_name_of_a_file_is_shown_without_what_a_terminal_obeys(tmp_path):
+    file = tmp_path / "jobs\x1b[2J\u202e.csv"
+    file.write_text("title\nNurse\n")
+    with pytest.raises(MarketError, match=re.escape("jobs\\x1b[2J\\u202e.csv")) as refused:
+        load_csv(file, role_column="role")
+    assert "\x1b" not in str(refused.value)
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
