@@ -282,7 +282,7 @@ def test_what_cannot_be_is_named(given, message):
         ({"define": {"dynaq_plus": {"_target_": "dynaq_algo.DynaQ.plus", "gamma": 3}}}, "`gamma` must be in"),
         (
             {"define": {"dynaq_plus": {"_target_": "dynaq_algo.LinearBandit", "alpa": 3}}},
-            "unexpected keyword argument 'alpa': did you mean 'alpha'",
+            "cannot be made: LinearBandit has no argument 'alpa': did you mean 'alpha'",
         ),
         ({"n_applicants": 5_000}, "`n_applicants` must be null or in"),
     ],
