@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-_Constructor = TypeVar("_Constructor", bound=Callable[..., None])
+C = TypeVar("C", bound=Callable[..., None])
 
 BOOTSTRAPS = ("same_action", "max", "double")
 PLANNING = ("background", "decision_time")
@@ -80,7 +80,7 @@ def refuse_unknown_kwargs(name: str, made: Callable[..., Any], given: Iterable[s
         refuse_unknown_arguments(f"{made.__name__}, which takes `{name}`,", given, parameters)
 
 
-def refuse_unknown_first(constructor: _Constructor) -> _Constructor:
+def refuse_unknown_first(constructor: C) -> C:
     """A constructor that refuses unknown keywords by :func:`refuse_unknown_arguments`, before anything else."""
     known = list(inspect.signature(constructor).parameters)[1:]  # without `self`
     whose = constructor.__qualname__.removesuffix(".__init__")
