@@ -374,7 +374,7 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
 
 
 def check_dynamics(dynamics: BoundDynamics, applicant_ids: Ids, job_ids: Ids) -> None:
-    """Try bound dynamics on n applicants who are recommended n jobs, and refuses results of a wrong form.
+    """Try bound dynamics on n applicants who are recommended n jobs, and refuse results of a wrong form.
 
     Args:
         dynamics: The dynamics.

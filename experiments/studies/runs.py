@@ -181,8 +181,8 @@ def compose_runs(
         StudyRun(place / f"seed-{seed}", setup, (*wanted, f"seed={seed}"))
         for seed, setup in zip(seeds, setups, strict=True)
     ]
-    for run in runs[:1]:
-        _require_points(run)
+    if runs:  # they differ in the seed alone
+        _require_points(runs[0])
     return runs
 
 
