@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from dynaq_algo.action_table import ActionTable, find_action_table
 from dynaq_algo.agent_attributes import check_attributes
 from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
-from dynaq_algo.arguments import check_collecting, refuse_unknown_arguments, require_whole, suggestion
+from dynaq_algo.arguments import check_collecting, refuse_unknown_arguments, require_flag, require_whole, suggestion
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
@@ -142,7 +142,7 @@ class CandidateAlgorithm(DQN):
             _init_setup_model=False,
             **kwargs,
         )
-        self.relabel = relabel
+        self.relabel = require_flag("relabel", relabel)
         self.weight_pull = weight_pull
         self.action_features = action_features
         self.pair_features = pair_features

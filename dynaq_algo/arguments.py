@@ -10,6 +10,8 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 __all__ = [
     "BOOTSTRAPS",
     "PLANNING",
@@ -20,6 +22,7 @@ __all__ = [
     "refuse_unknown_arguments",
     "refuse_unknown_first",
     "refuse_unknown_kwargs",
+    "require_flag",
     "require_number",
     "require_sizes",
     "require_whole",
@@ -114,6 +117,17 @@ def require_whole(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"`{name}` must be {least} or more, got {value}.")
     return int(value)
+
+
+def require_flag(name: str, value: Any) -> bool:
+    """True or False, also of NumPy's type. Anything else is refused: a text such as "no" would count as True.
+
+    Raises:
+        ValueError: If the value is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, got {value!r:.80}.")
+    return bool(value)
 
 
 def require_sizes(name: str, value: Any) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import require_whole, suggestion
+from dynaq_algo.arguments import require_flag, require_whole, suggestion
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
@@ -227,10 +227,10 @@ class GaussianProcess(nn.Module):
         self.features = features
         self.noise = noise
         self.max_pairs = require_whole("max_pairs", max_pairs, 1)
-        self.spike_slab = spike_slab
-        self.draw_factor = draw_factor
-        self.learn_pair_scale = learn_pair_scale
-        self.fit_scales = fit_scales
+        self.spike_slab = require_flag("spike_slab", spike_slab)
+        self.draw_factor = require_flag("draw_factor", draw_factor)
+        self.learn_pair_scale = require_flag("learn_pair_scale", learn_pair_scale)
+        self.fit_scales = require_flag("fit_scales", fit_scales)
         self._expected = dict(self.scales), noise
         self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
         self._compared: th.Tensor | None = None  # the columns of `pairs` that the kernel compares; None for all

@@ -25,7 +25,15 @@ from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.rewards import Cosines
 from jobrec_gym.simulators.base import Feedback
 
-__all__ = ["JobRecSpec", "Observation", "RecommendationProblem", "Recommendations", "Resample", "require_count"]
+__all__ = [
+    "JobRecSpec",
+    "Observation",
+    "RecommendationProblem",
+    "Recommendations",
+    "Resample",
+    "require_count",
+    "require_flag",
+]
 
 Observation = Literal["features", "ids"]
 Resample = Literal["episode", "step"]
@@ -53,6 +61,21 @@ def require_count(name: str, value: Any, otherwise: str = "") -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be at least 1{otherwise}, a whole number, got {value!r:.80}.")
+
+
+def require_flag(name: str, value: Any) -> bool:
+    """True or False, also of NumPy's type. Anything else is refused: a text such as "no" would count as True.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The value that was given.
+
+    Raises:
+        ValueError: If the value is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False, got {value!r:.80}.")
+    return bool(value)
 
 
 class Recommendations:
@@ -150,9 +173,9 @@ class RecommendationProblem:
         self.sampler = sampler.bind(self.market, self.job_ids, int(num_candidates))
         self.num_candidates = int(self.sampler.num_candidates)
         self.resample = resample
-        self.repeats = bool(repeats)
+        self.repeats = require_flag("repeats", repeats)
         self.observation = observation
-        self.mask_in_observation = bool(mask_in_observation) or not self.repeats
+        self.mask_in_observation = require_flag("mask_in_observation", mask_in_observation) or not self.repeats
         if isinstance(job_fields, str) or not isinstance(job_fields, Sequence):
             example = job_fields if isinstance(job_fields, str) else "title"
             raise ValueError(f"`job_fields` must be a sequence of fields, e.g. [{example!r}], got {job_fields!r:.80}.")

@@ -21,7 +21,7 @@ from experiments.runs.datasets import PretrainScale
 from experiments.runs.evaluation import Evaluation, HeldOutEvaluation, Truth
 from experiments.runs.folders import RunError
 from experiments.runs.keys import WAY_OUT, key_in_config
-from experiments.runs.numbers import MOST, require_whole
+from experiments.runs.numbers import MOST, require_switch, require_whole
 from experiments.runs.recording import InteractionRecorder
 from experiments.runs.sb3_arguments import as_sb3_wants, require_sb3_arguments
 from experiments.runs.trackers import Tracker
@@ -491,10 +491,8 @@ def _check(config: Config) -> None:
     for name, least, most in _NUMBERS:
         value = reduce(lambda node, key: node[key], name.split("."), config)
         require_whole(name, value, least, most, optional=name in _OPTIONAL)
-    for name, allowed in (("resume", (True, False)), ("progress_bar", (True, False, None))):
-        if not any(config[name] is value for value in allowed):
-            words = "true, false or null" if None in allowed else "true or false"
-            raise RunError(f"`{name}` must be {words}, got {config[name]!r:.80}.")
+    require_switch("resume", config["resume"])
+    require_switch("progress_bar", config["progress_bar"], optional=True)
     if not isinstance(config.get("name"), str | int | float | None):
         raise RunError(f"`name` must be a text or null, got {config['name']!r:.80}.")
     pays = config["reward"]["_target_"] or ""

@@ -1,4 +1,4 @@
-"""Checks numbers, lists and names of a config where they enter, before anything else is done."""
+"""Checks numbers, switches, lists and names of a config where they enter, before anything else is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.runs.folders import RunError
 from jobrec_gym.near_miss import best_match
 
-__all__ = ["MOST", "is_number", "require_common", "require_known", "require_list", "require_once", "require_whole"]
+__all__ = [
+    "MOST",
+    "is_number",
+    "require_common",
+    "require_known",
+    "require_list",
+    "require_once",
+    "require_switch",
+    "require_whole",
+]
 
 MOST = 2**53
 """Largest count. Larger ones would not be exact in a table of results."""
@@ -44,6 +53,9 @@ _COMMON = (
 
 _NEVER_NULL = ("seed", "n_seeds", "threads", "n_jobs", "reps", "n_resamples", "n_folds", "k", "repeats", "port")
 """Common entries that are numbers in every command. Others may be null, which has a meaning of its own there."""
+
+_COMMON_SWITCHES = ("trust", "resume", "vectors")
+"""Common entries that are true or false."""
 
 _COMMON_CHOICES = {
     **dict.fromkeys(("split", "job_split"), ("train", "test", "all")),
@@ -86,6 +98,9 @@ def require_common(cfg: DictConfig) -> None:
             raise RunError(f"`{name}` must be {least} or more, got null.")
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             require_whole(name, cfg[name], least, most)
+    for name in _COMMON_SWITCHES:
+        if name in cfg:
+            require_switch(name, cfg[name])
     for name, known in _COMMON_CHOICES.items():
         if cfg.get(name) is not None and cfg[name] not in known:
             raise RunError(f"`{name}` must be one of {known}, got {cfg[name]!r:.80}.")
@@ -145,6 +160,24 @@ def require_list(name: str, values: Any, least: int, most: int = MOST) -> None:
         raise RunError(f"`{name}` must be a list of whole numbers, such as {example}, got {values!r:.80}.")
     for value in values:
         require_whole(name, value, least, most)
+
+
+def require_switch(name: str, value: Any, optional: bool = False) -> None:
+    """Checks an entry that is true or false. Hydra reads words such as `no` as text, which would count as true.
+
+    Args:
+        name: Name of the entry.
+        value: Value of the entry.
+        optional: Whether ``None`` is allowed too.
+
+    Raises:
+        RunError: If the value is something else.
+    """
+    if value is None and optional:
+        return
+    if not isinstance(value, bool):
+        words = "true, false or null" if optional else "true or false"
+        raise RunError(f"`{name}` must be {words}, got {value!r:.80}.")
 
 
 def is_number(value: Any) -> bool:

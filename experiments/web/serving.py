@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.runs.folders import RunError
-from experiments.runs.numbers import MOST, require_whole
+from experiments.runs.numbers import MOST, require_switch, require_whole
 from experiments.runs.tables import Table
 from experiments.web.agents import StartingAgents, market_of
 from experiments.web.careers import Careers
@@ -166,5 +166,6 @@ def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:
     start = options["start"]
     require_whole("start.interactions", start["interactions"], 0, MOST)
     require_whole("career.interactions", options["career"]["interactions"], 1, MOST)
+    require_switch("career.learn", options["career"]["learn"])
     market = market_of(options["source"])
     return market, StartingAgents(Path(options["folder"]) / "start", market, start["interactions"], start["truth"])

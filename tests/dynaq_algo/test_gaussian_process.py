@@ -772,6 +772,11 @@ def test_a_checkpoint_resumes_to_the_bit_and_a_zip_keeps_the_model(tmp_path):
         ({"world_model": "gaussian"}, "did you mean 'gaussian_process'"),
         ({"exploration_bonus": -1.0}, "`exploration_bonus` must be a finite number"),
         ({"relabel": True}, "`relabel`"),
+        ({"relabel": "no"}, "`relabel` must be True or False, got 'no'"),
+        ({"world_model_kwargs": {"fit_scales": "off"}}, "`fit_scales` must be True or False, got 'off'"),
+        ({"world_model_kwargs": {"spike_slab": 1}}, "`spike_slab` must be True or False, got 1"),
+        ({"world_model_kwargs": {"draw_factor": None}}, "`draw_factor` must be True or False, got None"),
+        ({"world_model_kwargs": {"learn_pair_scale": "on"}}, "`learn_pair_scale` must be True or False, got 'on'"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(kwargs, message):

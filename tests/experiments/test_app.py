@@ -664,6 +664,10 @@ def test_a_career_that_is_not_there_is_refused_in_words(client, query):
         ({"n_nearest": 0}, "`n_nearest` must be 1 or more"),
         ({"source": "nowhere"}, "`source` must be 'default' or the folder of a saved market, got 'nowhere'"),
         ({"career": {"gammas": [1.0], "interactions": 8, "learn": False}}, r"`career.gammas` must be discounts in"),
+        (
+            {"career": {"gammas": [0.5], "interactions": 8, "learn": "no"}},
+            "`career.learn` must be true or false, got 'no'",
+        ),
         ({"career": {"gammas": [0.5], "interactions": 0, "learn": False}}, "`career.interactions` must be 1 or more"),
         ({"start": {"interactions": 6, "truth": {"seed": 2, "noise": 0.5}}}, "made with another interactions"),
     ],

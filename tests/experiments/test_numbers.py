@@ -37,6 +37,9 @@ from experiments.studies.career_plan import plan_of
         ({"size": "quik", "sizes": {"quick": {}}}, "`size`: 'quik' is not in `sizes`: did you mean 'quick'"),
         ({"port": 99_999}, "`port` must be at most 65,535, got 99,999"),
         ({"n_pairs": "x"}, "`n_pairs` must be 0 or more, got 'x'"),
+        ({"trust": "no"}, "`trust` must be true or false, got 'no'"),
+        ({"resume": None}, "`resume` must be true or false, got None"),
+        ({"vectors": 0}, "`vectors` must be true or false, got 0"),
     ],
 )
 def test_an_entry_that_many_commands_have_is_named_before_anything_is_done(entries, said):

@@ -232,6 +232,8 @@ def test_the_four_quadrants_show_their_rows(market):
         ({"market": "defalt"}, 'did you mean "default"'),
         ({"job_fields": ["pay"]}, "`job_fields` must be distinct entries"),
         ({"job_fields": "title"}, "`job_fields` must be a sequence of fields"),
+        ({"repeats": "no"}, "`repeats` must be True or False, got 'no'"),
+        ({"mask_in_observation": 1}, "`mask_in_observation` must be True or False, got 1"),
         ({"market": 5}, "`market` must be a name, a path, a dictionary or a LabourMarket, got 5"),
     ],
 )
