@@ -133,7 +133,7 @@ def fill_markers(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def shorten_pages(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
-    """Leaves of a docstring that is a page of its own the first paragraph, arguments and errors."""
+    """Cuts a docstring that is a page of its own down to its first paragraph, arguments and errors."""
     if "## Description" not in lines:
         return
     kept = lines[: lines.index("## Description")]

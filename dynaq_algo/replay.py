@@ -127,7 +127,7 @@ class CandidateReplay:
         self._sets_seen = _LastSeen(n_envs)
 
     def keep_shown_ids(self) -> None:
-        """Note the ids of candidates that are features from now on, for :meth:`ids_to_ask`. Each costs a hash."""
+        """From now on, note the ids of candidates that are features, for :meth:`ids_to_ask`. Each costs a hash."""
         if self.n_pairs and self.candidates is not None:
             self._shown_ids = ShownIds()
 

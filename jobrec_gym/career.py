@@ -81,7 +81,7 @@ class CareerProblem(RecommendationProblem):
                 raise ValueError("`start` and `dynamics` must not both be given: give `start` to the dynamics alone.")
             dynamics = CareerDynamics(start=start)
         self.dynamics = make_dynamics(dynamics).bind(self.market)
-        # Two of each, so that a shape that does not depend on their number is found.
+        # Two of each: with only one, results of a fixed shape such as (1,) would pass.
         check_dynamics(self.dynamics, np.resize(self.applicant_ids[:2], 2), np.resize(self.job_ids[:2], 2))
         self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
         self._observed = [place for place, name in enumerate(self.dynamics.names) if name not in self.hidden]

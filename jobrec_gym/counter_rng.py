@@ -102,7 +102,7 @@ def permute(keys: U64, positions: NDArray[np.integer], n: int) -> NDArray[np.int
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
-    # The part that the rounds' hashes share is computed once, at the keys' own shape.
+    # The part of a round's hash that is the same for all positions of a key is computed once, at the keys' own shape.
     keys = keys[(None,) * max(np.ndim(positions) - np.ndim(keys), 0)]
     rounds = np.arange(_FEISTEL_ROUNDS).reshape(-1, *[1] * np.ndim(keys))
     round_keys = hash64(keys[None], rounds)

@@ -353,7 +353,10 @@ def of_the_system(error: OSError, where: Path | None = None) -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes a resolved config. A comment before it has the format, the version that wrote it, and the lines below."""
+    """Writes a resolved config.
+
+    A comment before it says the format, the version that wrote it, and how many lines follow.
+    """
     text = yaml.safe_dump(dict(config), sort_keys=False)
     lines = text.count("\n")
     write_text(folder / CONFIG, f"# {RUN_FORMAT}, written by {written_by()}, {lines} lines follow\n{text}")

@@ -94,7 +94,9 @@ class MLflow:
         self.experiment = experiment
 
     def begin(self, folder: Path, config: Mapping[str, Any], name: str, resumed: bool) -> KVWriter:
-        """Opens a run. A run that continues is found by its folder. What a killed run left open there is closed else.
+        """Opens a run. A run that continues is found by its folder.
+
+        If the run is a new one, what a killed run left open in the same folder is closed first.
 
         Raises:
             RunError: If mlflow is not installed.

@@ -38,7 +38,7 @@ _IN_A_YEAR = {
     )
     for unit in units
 }
-"""Units of a salary as sites write them; the last of each line is the code of UN/CEFACT."""
+"""Units of a salary as sites write them, with the codes of UN/CEFACT: ``HUR``, ``DAY``, ``WEE``, ``MON``, ``ANN``."""
 _PER = re.compile(r"^(?:PER\b|/|AN?\b)\s*")
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")

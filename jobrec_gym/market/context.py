@@ -97,7 +97,8 @@ class ContextTable:
     ) -> ContextTable:
         """The table of values of both sides; ``None`` is unknown.
 
-        Words that differ only by case or spaces count as one word, so ``berlin`` is ``Berlin``.
+        Words that differ only by case, by spaces around them or by repeated spaces count as one word, so ``berlin`` is
+        ``Berlin``.
         """
         sides = [list(applicants), list(jobs)]
         words = _with_words((), (value for rows in sides for value in rows))

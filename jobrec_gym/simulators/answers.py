@@ -81,7 +81,8 @@ def parse_decision(choice: Mapping[str, Any], length: str = "max_tokens") -> Par
 
     Args:
         choice: An entry of ``choices`` of a chat completion, as a plain dictionary.
-        length: The name under which the length of an answer was given, for the reason of an answer that was cut.
+        length: Name of the argument that set the length of an answer, ``max_tokens`` or ``max_completion_tokens``. The
+            reason of an answer that was cut says this name.
     """
     answer = _checked(choice, _Decision, length)
     if isinstance(answer, ParsedAnswer):

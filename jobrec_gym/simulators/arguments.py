@@ -73,9 +73,9 @@ class Elicitation:
             default.
         decisions: The four decisions, in the order in which the prompt lists them.
         calibration: The thresholds that turn probabilities into decisions; mode ``"probability"`` only. With ``"auto"``
-            the model is asked, at the first use, about 100 pairs that a fixed seed draws from the market. The
-            thresholds are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the
-            path of a :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
+            100 pairs, which a fixed seed draws from the market, are put to the model at the first use. The thresholds
+            are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the path of a
+            :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
     Raises:
         ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, or thresholds that fall.
