@@ -48,7 +48,7 @@ def load_json_resume(
     if jobs is None:
         return load_table(path, kind="json-resume", **options)
     if "applicants" in options:
-        raise MarketError(f"{path}: `jobs` is given, so the people in this path are the applicants: leave `applicants` out.")
+        raise MarketError(f"{path}: with `jobs`, these people are the applicants: leave `applicants` out.")
     return load_table(jobs, applicants=f"json-resume:{os.fspath(path)}", **options)
 
 

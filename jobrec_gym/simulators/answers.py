@@ -82,7 +82,7 @@ def parse_decision(choice: Mapping[str, Any], length: str = "max_tokens") -> Par
     Args:
         choice: An entry of ``choices`` of a chat completion, as a plain dictionary.
         length: Name of the argument that set the length of an answer, ``max_tokens`` or ``max_completion_tokens``. The
-            reason of an answer that was cut says this name.
+            reason of an answer that was cut contains this name.
     """
     answer = _checked(choice, _Decision, length)
     if isinstance(answer, ParsedAnswer):

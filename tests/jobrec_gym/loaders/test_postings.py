@@ -252,7 +252,7 @@ def test_postings_and_resumes_are_the_two_sides_of_a_market(tmp_path):
     assert turned.fingerprint() == market.fingerprint()
     found = load_market(f"json-resume:{people}", applicants=f"job-posting:{jobs}", encoder="hashing")
     assert found.job("p0").title == "Baker", "people are recommended to jobs"
-    with pytest.raises(MarketError, match="`jobs` is given, so the people in this path are the applicants: leave `applicants` out"):
+    with pytest.raises(MarketError, match="with `jobs`, these people are the applicants: leave `applicants` out"):
         load_market(f"json-resume:{people}", jobs=f"job-posting:{jobs}", applicants="x.csv")
 
 
