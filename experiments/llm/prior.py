@@ -580,8 +580,8 @@ def goals_of(runs: Runs, alignments: Sequence[float], noises: Sequence[float]) -
         share the regret of the 51st to the 200th interaction is larger than without the source. ``saved``, by prior
         and noise: the share of the regret of the first 100 interactions that the model saves at an alignment of 1.
         ``told``, by prior and noise, after 20 and after 50 answers: each run at alignment 1 is compared with each run
-        at alignment 0. This is the share of comparisons in which the run at alignment 1 trusts the model more. It is
-        empty if a run is too short.
+        at alignment 0. This is the share of comparisons in which the run at alignment 1 trusts the model more. If a
+        run is too short, the whole result is empty.
     """
     if not _has_all_checkpoints(runs):
         return {}

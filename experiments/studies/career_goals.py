@@ -21,7 +21,7 @@ __all__ = ["Shares", "read_shares", "verdicts"]
 OURS, MYOPIC, COSINE = "dynaq_plus", "myopic policy, exact", "cosine"
 GAMMA_0 = "dynaq_plus_gamma_0"
 WITHOUT_PLANNING = ("dynaq_plus_no_planning", "dynaq_noplan")
-"""The agent itself without planning steps, and networks with as many updates on real transitions in their place."""
+"""The agent itself without planning steps, and networks with five updates on real transitions after each one."""
 NETWORKS = ("dqn", "qrdqn", "ppo", "maskable_ppo")
 PAIRS, VECTORS = "with pair features", "with vectors alone"
 

@@ -45,7 +45,9 @@ _EPISODE = 10
 
 
 def compose_on_log(name: str, pair_features: Sequence[str], *overrides: str) -> DictConfig:
-    """The config of a learner that learns from a log, from all people and jobs. It works only with ``conf``.
+    """The config of a learner that learns from a log, from all people and jobs.
+
+    It works only while Hydra is initialised with the folder ``conf``.
 
     Args:
         name: The learner's name in ``conf/learner``.
