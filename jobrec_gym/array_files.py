@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.paths import place_of
+
 __all__ = ["MAX_BYTES", "give_back", "mapped_array", "read_arrays"]
 
 MAX_BYTES = 1 << 34
@@ -31,7 +33,7 @@ def mapped_array(file: str | os.PathLike[str]) -> NDArray[Any]:
         ValueError: If it is not a complete array, or is an array of objects.
     """
     with _told_by_value_errors():
-        array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+        array: Any = np.load(place_of(file), mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):  # numpy opens an archive as well
             array.close()
             raise ValueError(f"{os.fspath(file)} is an archive, not an array")
@@ -62,7 +64,7 @@ def read_arrays(file: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dic
         OSError: If it cannot be opened.
         ValueError: If it is not a whole file of arrays, holds objects, or unpacks to more than ``max_bytes``.
     """
-    with _told_by_value_errors(), zipfile.ZipFile(file) as archive:
+    with _told_by_value_errors(), zipfile.ZipFile(place_of(file)) as archive:
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > max_bytes:
             raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")

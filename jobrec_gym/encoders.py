@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from jobrec_gym.cache_folder import default_cache_dir
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.extras import install_command
+from jobrec_gym.paths import place_of
 from jobrec_gym.pieces import windows
 from jobrec_gym.progress import steps
 from jobrec_gym.version import written_by
@@ -160,7 +161,7 @@ def absolute_name(encoder: str) -> str:
     """What :func:`make_encoder` takes, with the path of a folder made absolute; a name is given back as it is."""
     if encoder in ("hashing", DEFAULT_ENCODER, _DEFAULT_REPOSITORY):
         return encoder
-    folder = Path(encoder).expanduser()
+    folder = place_of(encoder)
     return str(folder.absolute()) if folder.is_dir() else encoder
 
 
@@ -421,7 +422,7 @@ class CachedEncoder:
         self.shard_size = _BATCHES_A_SHARD * batch_size * getattr(encoder, "n_workers", 1)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", encoder.name)[-60:]
         digest = hashlib.sha256(encoder.name.encode()).hexdigest()[:12]
-        self.folder = Path(cache_dir).expanduser() / "vectors" / f"{slug}-{digest}"
+        self.folder = place_of(cache_dir) / "vectors" / f"{slug}-{digest}"
         self._rows: dict[bytes, Vectors] = {}
         self._seen: set[str] = set()
         if isinstance(encoder, SentenceTransformerEncoder):
@@ -622,7 +623,7 @@ def _text_digest(text: str) -> bytes:
 
 
 def _as_folder(model: str) -> Path | None:
-    folder = Path(model).expanduser()
+    folder = place_of(model)
     if folder.is_dir():
         return folder
     if model.startswith((".", "~")) or folder.is_absolute():

@@ -18,6 +18,7 @@ from jobrec_gym.array_files import mapped_array
 from jobrec_gym.market import LabourMarket, Population, Split, gathered
 from jobrec_gym.market.verified import array_digest
 from jobrec_gym.pair_features import PairValues
+from jobrec_gym.paths import place_of
 from jobrec_gym.shown_text import without_commands
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
@@ -430,7 +431,7 @@ class Interactions:
         Raises:
             LogError: If ``path`` exists and is neither a saved log nor an empty folder, or is a mount point.
         """
-        folder = Path(path).absolute()
+        folder = place_of(path).absolute()
         columns = {name: getattr(self, name) for name in (*_ROWS, *_SHOWN) if getattr(self, name) is not None}
         jobs = self.job_ids if self.shown_ids is None else np.concatenate([self.job_ids, self.shown_ids])
         for side, ids in (("applicants", self.applicant_ids), ("jobs", jobs)):
@@ -470,7 +471,7 @@ class Interactions:
             LogError: If the folder holds no whole log, was changed after it was written or is of another version, or if
                 the market lacks a person or a job of the log.
         """
-        folder = Path(path).absolute()
+        folder = place_of(path).absolute()
         put_back(folder)
         try:
             header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
@@ -563,7 +564,7 @@ class Interactions:
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
     """Whether a folder says that it holds a log. A log that a killed process left beside it is put back first."""
     put_back(path)
-    return (Path(path) / _HEADER).is_file()
+    return (place_of(path) / _HEADER).is_file()
 
 
 def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:

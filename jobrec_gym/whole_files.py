@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobrec_gym.paths import place_of
+
 fcntl: ModuleType | None
 try:
     import fcntl
@@ -40,7 +42,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written; the error names ``path``.
     """
-    place = Path(path)
+    place = place_of(path)
     place.parent.mkdir(parents=True, exist_ok=True)
     scratch = place.with_name(f".{place.name}-{os.getpid()}")
     try:
@@ -70,7 +72,7 @@ def whole_folder(
         error: If ``path`` is a mount point, or if it exists and is neither empty nor may be replaced.
         OSError: If the folder cannot be written; the error names ``path``.
     """
-    folder = Path(path)
+    folder = place_of(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(folder)
     if folder.exists() and not is_saved(folder) and not is_empty(folder):
@@ -112,7 +114,7 @@ def write_array(file: Path, array: NDArray[Any]) -> None:
 
 def put_back(path: str | os.PathLike[str]) -> None:
     """If ``path`` does not exist, puts back a folder that a killed process left beside it."""
-    folder = Path(path)
+    folder = place_of(path)
     if not folder.exists():
         with contextlib.suppress(OSError):
             _clear_leftovers(folder)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "jobrec_gym": [
-        {"credentials", "near_miss", "sharing", "terminal"},
+        {"credentials", "near_miss", "paths", "sharing", "terminal"},
         {
             "array_files",
             "cache_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ __all__ = [
     "as_override",
     "as_typed",
     "flags_first",
+    "from_home",
     "refuse_lists_of_values",
     "refuse_words",
     "require_plugin",
@@ -48,6 +50,7 @@ _FLAGS_WITH_VALUE = {
 _FIRST = ("path", "runs", "run", "log", "model", "results")
 """Entries that a user is most likely to mean by a word alone."""
 _MARK = '"'
+_IN_HOME = re.compile(r"~(/[^,\[\]{}()'\"]*)?")
 _AS_IT_IS = re.compile(r"[A-Za-z0-9_./+-]+")  # what Hydra takes without quotation marks
 
 
@@ -67,6 +70,20 @@ def add_own_arguments(arguments: Sequence[str]) -> list[str]:
         if key.endswith("._target_") and key[0] not in "+~-"
     )
     return [f"++{argument}" if "=" in argument and argument.startswith(places) else argument for argument in arguments]
+
+
+def from_home(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``~`` at the start of a path replaced by the home folder, which most shells leave to the program.
+
+    Example:
+        >>> from_home(["seed=1", "~simulator", "folder=~/runs"])[:2]
+        ['seed=1', '~simulator']
+    """
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        found.append(as_override(key, os.path.expanduser(value)) if _IN_HOME.fullmatch(value) else argument)  # noqa: PTH111
+    return found
 
 
 def refuse_lists_of_values(arguments: Sequence[str], configs: Path) -> None:

@@ -35,6 +35,7 @@ from experiments.runs.arguments import (
     add_own_arguments,
     as_override,
     flags_first,
+    from_home,
     refuse_lists_of_values,
     refuse_words,
 )
@@ -118,7 +119,7 @@ def command(
             refuse_words(given, configs / f"{config_name}.yaml")
             refuse_lists_of_values(given, configs)
             in_debug, arguments = _without_debug(given)
-            sys.argv[1:] = add_own_arguments(flags_first(arguments))
+            sys.argv[1:] = add_own_arguments(flags_first(from_home(arguments)))
             as_command = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)
             try:
                 with _errors_raised():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.loaders.assembly import BlockVectors, Record, SplitBy, assemble_market, check_text
 from jobrec_gym.loaders.reading import Reading, json_rows
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.paths import place_of
 
 __all__ = ["COLLECTIONS", "load_dynaq_json"]
 
@@ -56,7 +57,7 @@ def load_dynaq_json(
             vector that is not finite or of another size than the first. The message names file, row (1 is the first
             document) and field.
     """
-    folder = Path(path)
+    folder = place_of(path)
     if not folder.is_dir():
         raise MarketError(
             f"{folder} is no folder; give the one that holds {', '.join(f'{name}.json' for name in COLLECTIONS)}."

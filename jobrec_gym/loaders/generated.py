@@ -30,6 +30,7 @@ from jobrec_gym.market import (
     read_header,
     write_vectors,
 )
+from jobrec_gym.paths import place_of
 from jobrec_gym.progress import steps
 from jobrec_gym.whole_files import is_empty
 
@@ -191,10 +192,11 @@ def load_default(
     }
     if shown:
         made_from["context"] = list(shown)
-    if not Path(folder).exists() or is_empty(Path(folder)):
+    place = place_of(folder)
+    if not place.exists() or is_empty(place):
         with market_folder(folder) as new:
             _write(new, taxonomy, words, made_from)
-    found = read_header(Path(folder))["made_from"]
+    found = read_header(place)["made_from"]
     market = LabourMarket.load(folder)
     if found != made_from or market.vocabulary != taxonomy.vocabulary:
         raise MarketError(

@@ -9,7 +9,6 @@ import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +21,7 @@ from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
 __all__ = ["LOG_FIELDS", "Ids", "OnBad", "load_interactions"]
@@ -105,7 +105,7 @@ def load_interactions(
         raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction}.")
     if is_saved_log(source):
         log = Interactions.load(source, market)
-    elif Path(source).is_dir():
+    elif place_of(source).is_dir():
         raise LogError(f"{source} is a folder and holds no saved log; give a file, or a folder that `log.save` wrote.")
     else:
         table = read_table(source, Reading(delimiter, encoding, max_bytes))

@@ -25,6 +25,7 @@ from jobrec_gym.market import LabourMarket, MarketError, load_market
 from jobrec_gym.market.folder import is_saved_market
 from jobrec_gym.market.sources import named_sources
 from jobrec_gym.market.summary import summarise
+from jobrec_gym.paths import place_of
 
 __all__ = ["USUAL_NAMES", "find_columns", "look"]
 
@@ -206,7 +207,7 @@ def _kind(source: str | os.PathLike[str]) -> tuple[str, str]:
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("onet", "esco"):
         return scheme, rest
-    place = Path(text).expanduser()
+    place = place_of(text)
     if is_saved_market(place):
         return "market", text
     if place.is_dir() or (place.is_file() and zipfile.is_zipfile(place)):
@@ -515,7 +516,7 @@ def _look_at_release(kind: str, path: str) -> str:
     load = {"onet": load_onet, "esco": load_esco}[kind]
     options: dict[str, Any] = {}
     if kind == "esco":
-        languages = _languages(Path(path).expanduser())
+        languages = _languages(place_of(path))
         if languages and "en" not in languages:
             options["language"] = languages[0]
             arguments = f", language={_typed(languages[0])}"

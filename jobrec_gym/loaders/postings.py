@@ -15,6 +15,7 @@ from jobrec_gym.loaders.files import decoding, open_text
 from jobrec_gym.loaders.reading import Reading, Table, json_rows, stem_of
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.paths import place_of
 
 __all__ = ["POSTING_COLUMNS", "load_job_posting", "read_postings"]
 
@@ -85,7 +86,7 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     Raises:
         MarketError: For a file that cannot be read, and a file or folder without any posting.
     """
-    place = Path(path).expanduser()
+    place = place_of(path)
     reading = reading or Reading()
     found: list[tuple[str, dict[str, Any]]] = []
     for file in files_of(place, (*_JSON_ENDINGS, *_PAGE_ENDINGS)):

@@ -32,6 +32,7 @@ from jobrec_gym.loaders.files import (
     readable_size,
 )
 from jobrec_gym.market import MarketError
+from jobrec_gym.paths import place_of
 
 __all__ = [
     "Block",
@@ -196,8 +197,8 @@ def kind_of(source: str | os.PathLike[str], otherwise: str | None = None) -> tup
     text = os.fspath(source)
     scheme, colon, path = text.partition(":")
     if colon and scheme in (*_KINDS, *_DOCUMENTS):
-        return scheme, Path(path).expanduser()
-    file = Path(text).expanduser()
+        return scheme, place_of(path)
+    file = place_of(text)
     kind = _ENDINGS.get(_unpacked(file).suffix.lower(), otherwise)
     if kind is None:
         if not file.exists():
@@ -264,7 +265,7 @@ def read_sides(
     if kind is None:
         kind, file = kind_of(source)
     else:
-        file = Path(source).expanduser()
+        file = place_of(source)
     if kind in _DOCUMENTS:
         module, _, function = _DOCUMENTS[kind].partition(":")
         return {"": getattr(importlib.import_module(module), function)(file, reading)}

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES, encoding_of, files_in, open_bytes, open_member
 from jobrec_gym.market import MarketError
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 
 __all__ = ["Release", "no_such_column", "of_a_release"]
 
@@ -39,7 +40,7 @@ class Release:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+        self.path = place_of(path)
         if self.path.is_dir():
             found = [str(file) for file in sorted(self.path.rglob("*")) if file.is_file()]
         elif self.path.is_file():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jobrec_gym.loaders.documents import describe_instead, files_of
 from jobrec_gym.loaders.reading import Reading, Table, json_rows, stem_of
 from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.paths import place_of
 
 __all__ = ["RESUME_COLUMNS", "load_json_resume", "read_resume", "read_resumes"]
 
@@ -74,7 +74,7 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
     Raises:
         MarketError: For a file that cannot be read or holds no résumé, and a folder without any.
     """
-    place = Path(path).expanduser()
+    place = place_of(path)
     files = files_of(place, _ENDINGS)
     rows: list[tuple[int, dict[str, Any]]] = []
     for file in files:

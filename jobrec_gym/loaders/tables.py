@@ -18,6 +18,7 @@ from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 
 __all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_parquet", "load_table", "records_of"]
 
@@ -133,7 +134,7 @@ def load_table(
             f"{path}: `context` compares both sides, but the people that `n_applicants` samples have no such fields: "
             "give the file of the applicants as `applicants=`."
         )
-    kind, file = (kind, Path(path).expanduser()) if kind else kind_of(path)
+    kind, file = (kind, place_of(path)) if kind else kind_of(path)
     tables = _tables(file, kind, reading, applicants, role_column, role_values, n_applicants)
     records = {}
     left_out: list[str] = []

@@ -18,6 +18,7 @@ from jobrec_gym.market.checks import check_lengths
 from jobrec_gym.market.context import ContextTable, Side
 from jobrec_gym.market.tables import DESCRIPTION_KEYS, TABLE_KEYS, MarketError, Population, Vocabulary
 from jobrec_gym.market.verified import array_digest, remember
+from jobrec_gym.paths import place_of
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import put_back, whole_folder, write_array
 
@@ -69,7 +70,7 @@ def market_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         MarketError: If ``path`` exists and is neither a saved market nor an empty folder, or is a mount point.
     """
-    folder = Path(path)
+    folder = place_of(path)
     with whole_folder(folder, is_saved_market, "market", MarketError) as new:
         yield new
     # The writer need not read the market again to know that it is whole.
@@ -269,7 +270,7 @@ def is_saved_market(path: str | os.PathLike[str]) -> bool:
 
     If a process was killed while it replaced the market, the market that it left beside the folder is put back first.
     """
-    folder = Path(path)
+    folder = place_of(path)
     put_back(folder)
     return (folder / HEADER).is_file()
 

@@ -44,6 +44,7 @@ from jobrec_gym.market.summary import summarise
 from jobrec_gym.market.tables import MarketError, Population, Profile, Vocabulary, read_only, view
 from jobrec_gym.market.vectors import gathered, row_products
 from jobrec_gym.market.verified import is_remembered, remember
+from jobrec_gym.paths import place_of
 
 __all__ = ["LabourMarket", "load_market"]
 
@@ -435,7 +436,7 @@ class LabourMarket:
         Raises:
             MarketError: If the folder holds no market of this format, is not whole, or was changed.
         """
-        folder = Path(path).absolute()
+        folder = place_of(path).absolute()
         is_saved_market(folder)  # puts back the market if a process was killed while replacing it
         header = read_header(folder)
         try:

@@ -15,6 +15,7 @@ import numpy as np
 from jobrec_gym.market.folder import HEADER, is_saved_market
 from jobrec_gym.market.tables import MarketError
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 
 __all__ = [
     "MarketSpec",
@@ -125,9 +126,9 @@ def _check_exists(source: str) -> None:
     """
     exists = True
     with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
-        exists = Path(source).exists()
+        exists = place_of(source).exists()
     if not exists:
-        importlib.import_module("jobrec_gym.loaders.files").check_exists(Path(source))
+        importlib.import_module("jobrec_gym.loaders.files").check_exists(place_of(source))
 
 
 def _kind_of_file(source: str) -> str | None:
@@ -138,7 +139,7 @@ def _kind_of_file(source: str) -> str | None:
     """
     is_file = False
     with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
-        is_file = Path(source).is_file()
+        is_file = place_of(source).is_file()
     if not is_file:
         return None
     kind: str = importlib.import_module("jobrec_gym.loaders.reading").kind_of(source)[0]
@@ -156,11 +157,11 @@ def absolute(source: str) -> str:
     """
     scheme, colon, path = source.partition(":")
     if colon and scheme in _SOURCES:
-        return f"{scheme}:{Path(path).expanduser().absolute()}" if path else source
+        return f"{scheme}:{place_of(path).absolute()}" if path else source
     if source in _SOURCES:
         return source
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home folder, or a text that cannot be a path
-        folder = Path(source).expanduser()
+    with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
+        folder = place_of(source)
         if folder.exists():
             _met.setdefault(source, str(folder.absolute()))
             return str(folder.absolute())
@@ -170,11 +171,11 @@ def absolute(source: str) -> str:
 def plain_option(name: str, value: Any) -> Any:
     """A keyword's value in plain JSON, if it has such a form; paths are made absolute."""
     if isinstance(value, os.PathLike):
-        return str(Path(value).expanduser().absolute())
+        return str(place_of(value).absolute())
     if name in _PATHS and isinstance(value, str):
         scheme, colon, path = value.partition(":")
         prefix, path = (f"{scheme}:", path) if colon and scheme in _SOURCES else ("", value)
-        return f"{prefix}{Path(path).expanduser().absolute()}"
+        return f"{prefix}{place_of(path).absolute()}"
     if name == "encoder" and isinstance(value, str):
         found: str = importlib.import_module("jobrec_gym.encoders").absolute_name(value)
         return found
@@ -187,7 +188,7 @@ def file_states(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
     for option in options:
         if isinstance(option, str):
             for text in filter(None, (option, option.partition(":")[2])):
-                path = Path(text)
+                path = place_of(text)
                 with contextlib.suppress(OSError, ValueError):
                     # A saved market is written whole, so its header shows whether it changed. Its other files do not
                     # count: an index may be added at any time.

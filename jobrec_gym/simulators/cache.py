@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobrec_gym.extras import install_command
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
@@ -323,13 +324,13 @@ class AnswerStore(ABC):
                 version.
         """
         if _ending(path) == ".parquet":
-            table = _parquet()[1].read_table(path)
+            table = _parquet()[1].read_table(place_of(path))
             about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             _check_export(about, path)
             rows = table.to_pylist()
         else:
             # Text that is not UTF-8 then fails as JSON, or does not fit its key.
-            with Path(path).open(encoding="utf-8", errors="replace") as file:
+            with place_of(path).open(encoding="utf-8", errors="replace") as file:
                 rows = [_json_row(line, number, path) for number, line in enumerate(file, start=1)]
         return self.put_all(
             [

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, Profile
+from jobrec_gym.paths import place_of
 from jobrec_gym.rewards import CosineRewardModel
 from jobrec_gym.sharing import Shared
 from jobrec_gym.shown_text import without_commands
@@ -132,7 +133,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file that names the release that wrote it; it appears whole or not at all."""
         said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
-        with whole_file(Path(path).expanduser()) as scratch:
+        with whole_file(place_of(path)) as scratch:
             scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -145,7 +146,7 @@ class Calibration:
         """
         name = f"`elicitation.calibration` {os.fspath(path)!r}"
         try:
-            kept = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            kept = json.loads(place_of(path).read_text(encoding="utf-8"))
             # Earlier files lack both.
             found, writer = kept.pop("format", _CALIBRATION_FORMAT), kept.pop("written_by", None)
             if found == _CALIBRATION_FORMAT:

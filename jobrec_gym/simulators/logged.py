@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import bounded, hash64
 from jobrec_gym.interactions import Interactions, LogError
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS, Feedback, SimulatorSpec
 
 __all__ = ["NOT_RECORDED", "BoundLoggedSimulator", "LoggedSimulator"]
@@ -47,7 +47,7 @@ class LoggedSimulator:
         if isinstance(interactions, Interactions):
             self.interactions = interactions
         else:
-            self.interactions = str(Path(interactions).expanduser().absolute())
+            self.interactions = str(place_of(interactions).absolute())
 
     def bind(self, market: LabourMarket) -> BoundLoggedSimulator:
         """Ties the answers to a market that has the log's people and jobs, by their keys."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.array_files import read_arrays
 from jobrec_gym.market import LabourMarket, Population
+from jobrec_gym.paths import place_of
 from jobrec_gym.sharing import Shared
 from jobrec_gym.simulators.asking import Usage
 from jobrec_gym.simulators.base import DECISIONS, CertainFeedback, Feedback, SimulatorSpec, decision_rewards
@@ -157,7 +157,7 @@ class RecordedSimulator:
     """
 
     def __init__(self, recording: str | os.PathLike[str] | None = None, rewards: Mapping[str, float] | None = None):
-        self.recording = None if recording is None else str(Path(recording).expanduser().absolute())
+        self.recording = None if recording is None else str(place_of(recording).absolute())
         self.rewards = decision_rewards(rewards)
 
     def bind(self, market: LabourMarket) -> BoundRecordedSimulator:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.cache import (
     COLUMNS,
     GROUPED,
@@ -77,7 +78,7 @@ class AnswerCache(AnswerStore):
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = str(Path(path).expanduser().absolute())
+        self.path = str(place_of(path).absolute())
         self._connections = threading.local()
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.cache import AnswerStore
 from jobrec_gym.simulators.redis_cache import RedisAnswerCache, redis_place
 from jobrec_gym.simulators.sqlite_cache import AnswerCache
@@ -23,7 +23,7 @@ def cache_place(where: str | os.PathLike[str]) -> str:
     Raises:
         ValueError: For an address of anything but a Redis server.
     """
-    return redis_place(os.fspath(where)) if is_server(where) else str(Path(where).expanduser().absolute())
+    return redis_place(os.fspath(where)) if is_server(where) else str(place_of(where).absolute())
 
 
 def open_cache(where: str | os.PathLike[str] | AnswerStore) -> AnswerStore:

@@ -23,7 +23,7 @@ from stable_baselines3.common.utils import FloatSchedule
 import experiments
 from experiments import make_vectors
 from experiments.llm import demo, weights
-from experiments.runs.arguments import add_own_arguments, as_typed, flags_first, refuse_words, written
+from experiments.runs.arguments import add_own_arguments, as_typed, flags_first, from_home, refuse_words, written
 from experiments.runs.build import build
 from experiments.runs.command import _filled, _told, in_one_line
 from experiments.runs.folders import RunError
@@ -413,6 +413,16 @@ def test_a_sweep_may_be_asked_for_anywhere_and_an_unknown_flag_is_told_in_one_li
     assert flags_first(["a=1", "--cfg", "job", "-m", "b=-1"]) == ["-m", "a=1", "--cfg", "job", "b=-1"]
     with pytest.raises(SystemExit, match=r"^error: there is no flag --total-timesteps\. .*, total_timesteps=5; --help"):
         flags_first(["--total-timesteps=5"])
+
+
+def test_a_tilde_before_a_path_is_the_home_of_the_user(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/an na")
+    monkeypatch.setenv("USERPROFILE", "/home/an na")
+    assert from_home(["folder=~/runs", "+a.b=~", "~simulator", "~algo=dqn", "name=~anna", "x=a~/b", "out=[~/a]"]) == [
+        'folder="/home/an na/runs"',
+        '+a.b="/home/an na"',
+        *("~simulator", "~algo=dqn", "name=~anna", "x=a~/b", "out=[~/a]"),
+    ]
 
 
 def test_a_path_that_is_plain_is_printed_as_it_is():

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from jobrec_gym.market import BLOCKS, SENIORITY_LEVELS, ContextValue, Profile
+from jobrec_gym.paths import place_of
 from jobrec_gym.pieces import first_sentences
 
 __all__ = [
@@ -83,8 +84,8 @@ def load_prompt(name: str) -> Prompt:
     shipped = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
     if name in shipped:
         text = folder.joinpath(f"{name}.txt").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+    elif (file := place_of(name)).is_file():
+        text = file.read_text(encoding="utf-8")
     else:
         raise ValueError(
             f"`elicitation.prompt` must be one of {tuple(shipped)} or the path of a template, got {name!r}."
