@@ -25,7 +25,7 @@ from jobrec_gym.dynamics import (
 )
 from jobrec_gym.env import JobRecEnv
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.picture import RenderSize
 from jobrec_gym.problem import Observation, RecommendationProblem, Recommendations, Resample, require_count
 from jobrec_gym.simulators.base import Feedback, SimulatorSpec, UserSimulator, make_simulator
@@ -379,6 +379,7 @@ class JobRecCareerEnv(_Careers, JobRecEnv):
 
     _problem: CareerProblem
 
+    @with_known_keywords
     def __init__(
         self,
         market: MarketSpec | os.PathLike[str] | LabourMarket = "default",
@@ -526,6 +527,7 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
 
     _problem: CareerProblem
 
+    @with_known_keywords
     def __init__(
         self,
         num_envs: int = 1,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.market import LabourMarket, MarketSpec, Split
+from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.picture import RENDER_SIZES, RenderSize, render_image
 from jobrec_gym.problem import JobRecSpec, Observation, RecommendationProblem, Recommendations, Resample
 from jobrec_gym.rendering import Scene, render_text
@@ -149,6 +150,7 @@ class JobRecEnv(gym.Env[dict[str, NDArray[Any]], int]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "human", "rgb_array"], "render_fps": 2}  # noqa: RUF012
 
+    @with_known_keywords
     def __init__(
         self,
         market: MarketSpec | os.PathLike[str] | LabourMarket = "default",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["best_match"]
+__all__ = ["best_match", "with_known_keywords"]
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def best_match(name: str, known: Iterable[str]) -> str | None:
@@ -18,3 +23,25 @@ def best_match(name: str, known: Iterable[str]) -> str | None:
     folded = {one.casefold(): one for one in reversed(list(known))}
     near = difflib.get_close_matches(name.casefold(), list(folded), n=1)
     return folded[near[0]] if near else None
+
+
+def with_known_keywords(call: C) -> C:
+    """A function or constructor whose error about an unknown keyword, a ``TypeError``, suggests a known one.
+
+    Example:
+        >>> with_known_keywords(lambda n_jobs=1: n_jobs)(n_jbs=2)
+        Traceback (most recent call last):
+        TypeError: <lambda>() has no argument 'n_jbs': did you mean 'n_jobs'?
+    """
+    known = [name for name in inspect.signature(call).parameters if name != "self"]
+    whose = call.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(call)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs.keys() - set(known):
+            near = best_match(name, known)
+            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}."
+            raise TypeError(f"{whose}() has no argument {name!r:.80}: {hint}")
+        return call(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]

@@ -17,6 +17,7 @@ from jobrec_gym.beginnings import Beginning, read_options
 from jobrec_gym.candidates import CandidateSampler
 from jobrec_gym.episodes import UpcomingEpisodes
 from jobrec_gym.market import LabourMarket, MarketSpec, Split, row_products
+from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.problem import (
     JobRecSpec,
     Observation,
@@ -73,6 +74,7 @@ class JobRecVectorEnv(VectorEnv[Batch, NDArray[np.int64], NDArray[Any]]):
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
+    @with_known_keywords
     def __init__(
         self,
         num_envs: int = 1,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jobrec_gym.loaders.assembly import BlockVectors, Record, SplitBy, assemble_market, check_text
 from jobrec_gym.loaders.reading import Reading, json_rows
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.paths import place_of
 
 __all__ = ["COLLECTIONS", "load_dynaq_json"]
@@ -24,6 +25,7 @@ _SUFFIXES = (".json", ".jsonl", ".ndjson")
 _JOB_REFERENCE, _CANDIDATE_REFERENCE = "original_job_id", "original_candidate_id"
 
 
+@with_known_keywords
 def load_dynaq_json(
     path: str | os.PathLike[str],
     *,

@@ -15,7 +15,7 @@ from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import best_match, with_known_keywords
 
 __all__ = ["load_esco", "read_esco"]
 
@@ -43,6 +43,7 @@ _MAJOR_GROUPS = {
 
 
 @of_a_release
+@with_known_keywords
 def load_esco(
     path: str | os.PathLike[str],
     *,

@@ -30,6 +30,7 @@ from jobrec_gym.market import (
     read_header,
     write_vectors,
 )
+from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.paths import place_of
 from jobrec_gym.progress import steps
 from jobrec_gym.whole_files import is_empty
@@ -136,6 +137,7 @@ class Taxonomy:
     occupations: OccupationTable
 
 
+@with_known_keywords
 def load_default(
     n_jobs: int = 2_000,
     n_applicants: int = 1_000,

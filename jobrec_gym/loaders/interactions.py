@@ -20,7 +20,7 @@ from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import LabourMarket, MarketError, Population
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS, decision_rewards
 
@@ -39,6 +39,7 @@ _UNKNOWN_DECISION = "unknown decision"
 _YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
+@with_known_keywords
 def load_interactions(
     source: str | os.PathLike[str],
     market: LabourMarket,

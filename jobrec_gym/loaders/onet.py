@@ -16,6 +16,7 @@ from jobrec_gym.loaders.assembly import SplitBy, assemble_market, whole_number
 from jobrec_gym.loaders.careers import Occupation, applicants_of, jobs_of
 from jobrec_gym.loaders.release import Release, of_a_release
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.near_miss import with_known_keywords
 
 __all__ = ["load_onet", "read_onet"]
 
@@ -69,6 +70,7 @@ _MAJOR_GROUPS = {
 
 
 @of_a_release
+@with_known_keywords
 def load_onet(
     path: str | os.PathLike[str],
     *,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jobrec_gym.counter_rng import hash64
 from jobrec_gym.loaders.generated import load_default
 from jobrec_gym.market import LabourMarket, MarketError
+from jobrec_gym.near_miss import with_known_keywords
 from jobrec_gym.simulators.prompts import applicant_document, encode_document, job_document
 
 __all__ = ["choose_rows", "load_recorded", "texts_sha256"]
@@ -21,6 +22,7 @@ _HELD_OUT = 36
 _TEXTS_SHA256 = "fe598b2b5e882780bf055dd612241131f3fb88cefb6ef1d27904ab502c593a9a"
 
 
+@with_known_keywords
 def load_recorded() -> LabourMarket:
     """The recorded market: 120 applicants (84 train, 36 test) and 40 jobs (not split) of the default market.
 

@@ -17,7 +17,7 @@ from jobrec_gym.loaders.reading import Reading, Table, kind_of, read_sides, read
 from jobrec_gym.loaders.release import no_such_column
 from jobrec_gym.market import ContextField, ContextValue, LabourMarket, MarketError
 from jobrec_gym.market.context import Context, ContextKind, context_fields
-from jobrec_gym.near_miss import best_match
+from jobrec_gym.near_miss import best_match, with_known_keywords
 from jobrec_gym.paths import place_of
 
 __all__ = ["FIELDS", "OnEmpty", "load_csv", "load_json", "load_jsonl", "load_parquet", "load_table", "records_of"]
@@ -36,6 +36,7 @@ OnEmpty = Literal["raise", "skip"]
 _Value = TypeVar("_Value")
 
 
+@with_known_keywords
 def load_table(
     path: str | os.PathLike[str],
     *,

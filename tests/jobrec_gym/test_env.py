@@ -332,3 +332,21 @@ def test_flattening_works():
     env = gym.wrappers.FlattenObservation(make())
     obs, _ = env.reset(seed=0)
     assert obs.shape == (768 + 7 * 768,) and obs.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: JobRecEnv(num_candidats=5), r"JobRecEnv\(\) has no argument 'num_candidats': did you mean 'num_cand"),
+        (lambda: gym.make("JobRec-v0", num_candidats=5), "did you mean 'num_candidates'"),
+        (lambda: gym.make("JobRecCareer-v0", strat="own"), "did you mean 'start'"),
+        (lambda: gym.make_vec("JobRec-v0", num_envs=2, job_splt="all"), "did you mean 'job_split'"),
+        (lambda: gym.make_vec("JobRecCareer-v0", num_envs=2, hiden=()), "did you mean 'hidden'"),
+        (lambda: load_market("default", n_jbs=3), r"load_default\(\) has no argument 'n_jbs': did you mean 'n_jobs'"),
+        (lambda: load_market("csv:jobs.csv", colums={}), "did you mean 'columns'"),
+        (lambda: load_market("recorded", n_jobs=3), r"load_recorded\(\) has no argument 'n_jobs': it has none\."),
+    ],
+)
+def test_a_misspelt_keyword_is_refused_with_a_suggestion(call, said):
+    with pytest.raises(TypeError, match=said):
+        call()
