@@ -10,27 +10,32 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ActionTable", "find_action_table"]
+from dynaq_algo.agent_file import place_of, reading
+
+__all__ = ["ActionTable", "find_action_table", "table_elsewhere"]
 
 
 class ActionTable:
     """The features of every action, one row for each id. The table may stay on disk.
 
     Args:
-        values: (n_actions, d_a), any float type, or the path of an `.npy` file, which is memory-mapped.
+        values: (n_actions, d_a), of floats or whole numbers, or the path of an `.npy` file, which is memory-mapped.
 
     Attributes:
         path: Where the table lies on disk (also for an `np.memmap`), or None.
         dim: d_a.
 
     Raises:
+        FileNotFoundError: If there is no such file.
+        AgentFileError: If it is not an `.npy` file, or not a whole one.
         ValueError: If `values` is not a two-dimensional array of numbers, or a number is not finite in float32.
     """
 
     def __init__(self, values: np.ndarray | str | PathLike[str]):
         if isinstance(values, (str, PathLike)):
-            values = np.load(values, mmap_mode="r", allow_pickle=False)
-        if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+            with reading(str(values), ".npy file of `action_features`"):
+                values = np.lib.format.open_memmap(place_of(values), mode="r")
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iuf":
             found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
             raise ValueError(
                 "`action_features` must be an array (n_actions, d_a) of numbers or the path of an .npy file, "
@@ -151,14 +156,47 @@ def find_action_table(
             "`action_features=` (an array or the path of an .npy file) or `env=`."
         )
     table = source if isinstance(source, ActionTable) else ActionTable(source)
+    _refuse_too_few_rows(table, largest_id)
+    if saved.get("sha256"):
+        table.check_beginning(saved)
+    return table
+
+
+def table_elsewhere(
+    table: ActionTable, is_given: bool, before: np.ndarray | None, now: np.ndarray | None, largest_id: int
+) -> ActionTable:
+    """The table of an agent that goes on in another environment, whose ids must name the same actions.
+
+    Args:
+        table: The agent's table.
+        is_given: Whether it was given as `action_features=`. Its values may then differ from those of the environments.
+        before: The attribute `action_features` of the environment so far.
+        now: That of the other environment.
+        largest_id: The largest id that an observation of the other environment may hold.
+
+    Returns:
+        The other environment's table if it begins with the rows of `table`. Otherwise `table`.
+
+    Raises:
+        ValueError: If ids name other actions in the other environment, or `table` lacks a row.
+    """
+    try:
+        return table.or_longer(now)
+    except ValueError:
+        if not is_given:
+            raise
+    if before is not None:
+        ActionTable(before).or_longer(now)
+    _refuse_too_few_rows(table, largest_id)
+    return table
+
+
+def _refuse_too_few_rows(table: ActionTable, largest_id: int) -> None:
     if largest_id >= len(table):
         raise ValueError(
             f"`action_features` must have a row for every id that `candidates` may hold, 0 to {largest_id}, "
             f"got {len(table)} rows. Pass the whole table, or lower the bound of the space."
         )
-    if saved.get("sha256"):
-        table.check_beginning(saved)
-    return table
 
 
 def _refuse_not_finite(values: np.ndarray) -> None:

@@ -23,10 +23,17 @@ from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, TrainFr
 from stable_baselines3.common.utils import LinearSchedule, polyak_update, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
-from dynaq_algo.action_table import ActionTable, find_action_table
+from dynaq_algo.action_table import ActionTable, find_action_table, table_elsewhere
 from dynaq_algo.agent_attributes import check_attributes
 from dynaq_algo.agent_file import REMADE, building, read_agent, reading, write_agent
-from dynaq_algo.arguments import check_collecting, refuse_unknown_arguments, require_flag, require_whole, suggestion
+from dynaq_algo.arguments import (
+    check_collecting,
+    python_numbers,
+    refuse_unknown_arguments,
+    require_flag,
+    require_whole,
+    suggestion,
+)
 from dynaq_algo.array_file import MAX_ARRAY_BYTES
 from dynaq_algo.checkpoint import (
     existing_folder,
@@ -127,6 +134,7 @@ class CandidateAlgorithm(DQN):
                 "one-step targets. Set `buffer_size`."
             )
         refuse_unknown_arguments(type(self).__name__, kwargs, self._argument_names())
+        kwargs, gradient_steps = python_numbers(kwargs), python_numbers(gradient_steps)
         check_collecting({**kwargs, "gradient_steps": gradient_steps})
         try:
             th.device("cpu" if (device := kwargs.get("device", "auto")) == "auto" else device)
@@ -138,12 +146,12 @@ class CandidateAlgorithm(DQN):
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
             gradient_steps=1 if gradient_steps is None else gradient_steps,
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs=python_numbers(dict(policy_kwargs or {})),
             _init_setup_model=False,
             **kwargs,
         )
         self.relabel = require_flag("relabel", relabel)
-        self.weight_pull = weight_pull
+        self.weight_pull = python_numbers(weight_pull)
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
@@ -178,9 +186,8 @@ class CandidateAlgorithm(DQN):
         self.set_random_seed(self.seed)
         if layout.uses_ids:
             shown_table = None if self.env is None else table_of(self.env)
-            largest_id = int(self.observation_space["candidates"].high.max())  # type: ignore[index]
             self.action_table = find_action_table(
-                self.action_features, shown_table, self._action_table_reference, largest_id
+                self.action_features, shown_table, self._action_table_reference, layout.largest_id
             )
         try:
             self.replay_buffer = CandidateReplay(
@@ -246,7 +253,8 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If the environment does not show what the agent reads, shows another number of candidates, or
-                has another table of actions. Rows may be added at the end of the table.
+                has another table of actions. Rows may be added at the end of the table. An agent with a table of its
+                own, given as `action_features=`, keeps it: it must have a row for each id.
         """
         env = self._wrap_env(env, self.verbose)
         refuse_normalised_observations(env)
@@ -256,8 +264,12 @@ class CandidateAlgorithm(DQN):
                 f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
                 f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
-        table = None if self.action_table is None else self.action_table.or_longer(table_of(env))
-        if table is not self.action_table:
+        table, is_given = self.action_table, self.action_features is not None
+        if table is not None:
+            before = None if self.env is None else table_of(self.env)
+            largest_id = CandidateLayout(env.observation_space, env.action_space).largest_id
+            table = table_elsewhere(table, is_given, before, table_of(env), largest_id)
+        if table is not self.action_table or is_given:
             # Ids may name more actions than before.
             self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
@@ -291,7 +303,7 @@ class CandidateAlgorithm(DQN):
             TypeError: If an argument is unknown.
             NothingLearned: If no transition was valid. If only some were invalid, a warning says how many.
         """
-        require_whole("total_timesteps", total_timesteps, 0)
+        total_timesteps = require_whole("total_timesteps", total_timesteps, 0)
         names = ("callback", "log_interval", "tb_log_name", "reset_num_timesteps", "progress_bar")
         refuse_unknown_arguments(f"{type(self).__name__}.learn", kwargs, names)
         kwargs = {"tb_log_name": type(self).__name__, **dict(zip(names, args, strict=False)), **kwargs}
@@ -470,12 +482,13 @@ class CandidateAlgorithm(DQN):
             reward: What it earned, () or (n,).
             next_obs: The observation after the answer; may be left out where gamma is 0.
             terminated: Whether the answer ended the episode, () or (n,).
-            info: The info of each answer, as an environment gives it; an answer with `transition_valid` False is left
-                out.
+            info: The info of each answer, as an environment gives it, or the `infos` of a Gymnasium VectorEnv; an
+                answer with `transition_valid` False is left out.
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate, an id is not in the table
-                of actions, a number is not finite, or `next_obs` is missing.
+                of actions, a number is not finite, `terminated` is neither True nor False, an info is not a dict, or
+                `next_obs` is missing.
         """
         if next_obs is None and self.gamma > 0:
             raise ValueError(
@@ -523,8 +536,8 @@ class CandidateAlgorithm(DQN):
             model, whether it learns or not. They are also logged each epoch under `pretrain/`.
 
         Raises:
-            ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if
-                there is no network that would learn from it.
+            ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; if an id
+                is not in the table of actions; or if there is no network that would learn from it.
         """
         if not self._optimizers:
             raise ValueError(
@@ -535,8 +548,7 @@ class CandidateAlgorithm(DQN):
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be below 1 to pretrain with same-action targets, got {self.gamma}.")
         batch_size = self.batch_size if batch_size is None else batch_size
-        if epochs < 1 or batch_size < 1:
-            raise ValueError(f"`epochs` and `batch_size` must be 1 or more, got {epochs} and {batch_size}.")
+        epochs, batch_size = require_whole("epochs", epochs, 1), require_whole("batch_size", batch_size, 1)
         data = OfflineData(dataset, self.policy)
         self._ensure_logger("pretrain")
         rate = self.lr_schedule(self._current_progress_remaining)
@@ -655,6 +667,7 @@ class CandidateAlgorithm(DQN):
             spaces_of_env = {"observation_space": env.observation_space, "action_space": env.action_space}
             custom_objects = {**spaces_of_env, **(custom_objects or {})}
         data, file = read_agent(path, cls.saved_networks, custom_objects, max_bytes)
+        data, kwargs = python_numbers(data), python_numbers(kwargs)
         shown = path if isinstance(path, (str, PathLike)) else "the file"
         check_attributes(shown, data, cls)
         if "gradient_steps" in (given := {**(custom_objects or {}), **kwargs}):

@@ -18,12 +18,14 @@ __all__ = [
     "check_collecting",
     "check_learning",
     "is_whole",
+    "python_numbers",
     "refuse_other_choice",
     "refuse_unknown_arguments",
     "refuse_unknown_first",
     "refuse_unknown_kwargs",
     "require_flag",
     "require_number",
+    "require_row",
     "require_sizes",
     "require_whole",
     "suggestion",
@@ -96,6 +98,23 @@ def refuse_unknown_first(constructor: C) -> C:
     return checked  # type: ignore[return-value]
 
 
+def python_numbers(value: Any) -> Any:
+    """The value with Python's numbers in place of NumPy's, also within dictionaries, lists and tuples.
+
+    SB3 and torch refuse some of NumPy's numbers, and an agent whose file holds one cannot be loaded. Arrays stay as
+    they are. A value without NumPy's numbers is returned itself.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) not in (dict, list, tuple):
+        return value
+    items = list(value.values() if type(value) is dict else value)
+    plain = [python_numbers(item) for item in items]
+    if all(one is other for one, other in zip(plain, items, strict=True)):
+        return value
+    return dict(zip(value, plain, strict=True)) if type(value) is dict else type(value)(plain)
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number of any type. True and False do not count as numbers."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -155,6 +174,18 @@ def require_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def require_row(name: str, value: Any) -> list[float]:
+    """Numbers in a row, as a list.
+
+    Raises:
+        ValueError: If it is not such a row.
+    """
+    try:
+        return [float(number) for number in value]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be numbers in a row, such as [0.1, 0.1], got {value!r:.80}.") from error
+
+
 def check_collecting(given: Mapping[str, Any]) -> None:
     """Check those arguments of :class:`stable_baselines3.DQN` that it does not check itself.
 
@@ -203,6 +234,11 @@ def check_learning(given: Mapping[str, Any]) -> None:
         raise ValueError(
             f'`gamma` must be in [0, 1], and below 1 for `bootstrap="same_action"` (its value is r / (1 - gamma)), '
             f'got {gamma}. Lower it, or use `bootstrap="max"`.'
+        )
+    max_grad_norm = given["max_grad_norm"]
+    if isinstance(max_grad_norm, bool) or not (isinstance(max_grad_norm, numbers.Real) and max_grad_norm > 0):
+        raise ValueError(
+            f"`max_grad_norm` must be above 0, got {max_grad_norm!r:.80}. To clip no gradient leave it out."
         )
     frequency = given["train_freq"]
     every = frequency[0] if isinstance(frequency, tuple | list) else frequency

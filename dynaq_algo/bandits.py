@@ -21,12 +21,14 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from torch.nn import functional as F
 
-from dynaq_algo.action_table import ActionTable
+from dynaq_algo.action_table import ActionTable, table_elsewhere
 from dynaq_algo.agent_file import AgentFileError, building, place_of, reading, whole_file, written_by
 from dynaq_algo.arguments import (
     refuse_other_choice,
     refuse_unknown_arguments,
     refuse_unknown_first,
+    require_number,
+    require_row,
     require_whole,
 )
 from dynaq_algo.array_file import read_arrays
@@ -77,13 +79,13 @@ class Bandit:
     ):
         self.env = as_vec_env(env)
         refuse_normalised_observations(self.env)
-        self.gamma = gamma
-        self.seed = None if seed is None else int(seed)  # Gymnasium takes Python's numbers only
+        self.gamma = require_number("gamma", gamma)
+        self.seed = None if seed is None else require_whole("seed", seed, 0)
         self.layout = CandidateLayout(self.env.observation_space, self.env.action_space)
         self.num_timesteps = 0
         self.logger = Logger(None, [])
-        self.rng = np.random.default_rng(seed)
-        self._arguments = {"gamma": gamma, "seed": self.seed, **arguments}
+        self.rng = np.random.default_rng(self.seed)
+        self._arguments = {"gamma": self.gamma, "seed": self.seed, **arguments}
         self._last_obs: Any = None
 
     @property
@@ -335,6 +337,7 @@ class _VectorBandit(Bandit):
         refuse_other_choice("exploration", exploration, get_args(Exploration))
         super().__init__(env, gamma, seed, exploration=exploration, **arguments)
         self.action_table: ActionTable | None = None
+        self._has_given_table = action_features is not None
         if self.layout.uses_ids:
             source = table_of(self.env) if action_features is None else action_features
             if source is None:
@@ -353,10 +356,14 @@ class _VectorBandit(Bandit):
 
         Raises:
             ValueError: If its observations are not the same, or it has another table of actions. Rows may be added at
-                the end of the table.
+                the end of the table. A bandit with a table of its own, given as `action_features=`, keeps it: it must
+                have a row for each id.
         """
         env = as_vec_env(env)
-        table = None if self.action_table is None else self.action_table.or_longer(table_of(env))
+        table = self.action_table
+        if table is not None:
+            largest_id = CandidateLayout(env.observation_space, env.action_space).largest_id
+            table = table_elsewhere(table, self._has_given_table, table_of(self.env), table_of(env), largest_id)
         super().set_env(env)
         self.action_table = table
 
@@ -469,7 +476,7 @@ class LinearBandit(_VectorBandit):
         deviations = {"noise": noise, "prior_std": prior_std, "constant_std": constant_std, "pairs_std": pairs_std}
         for name, value in {"alpha": alpha, **deviations}.items():
             least = 0.0 if name == "alpha" else 1e-6
-            if not least <= value < np.inf:
+            if require_number(name, value) < least:
                 raise ValueError(f"`{name}` must be a finite number of at least {least}, got {value}.")
         is_cosine = similarities == "cosine"
         super().__init__(
@@ -481,7 +488,7 @@ class LinearBandit(_VectorBandit):
             seed,
             alpha=alpha,
             cosine_prior=cosine_prior,
-            pairs_prior=None if pairs_prior is None else list(pairs_prior),
+            pairs_prior=None if pairs_prior is None else require_row("pairs_prior", pairs_prior),
             prior_sources=None if prior_sources is None else sources_of(prior_sources),
             similarities=similarities,
             n_blocks=n_blocks,
@@ -489,7 +496,7 @@ class LinearBandit(_VectorBandit):
         )
         self.exploration, self.alpha, self.noise = exploration, alpha, noise
         n_pairs = self.features.n_pairs
-        of_pairs = [0.0] * n_pairs if pairs_prior is None else [float(weight) for weight in pairs_prior]
+        of_pairs = [0.0] * n_pairs if pairs_prior is None else require_row("pairs_prior", pairs_prior)
         if len(of_pairs) != n_pairs:
             raise ValueError(
                 f"`pairs_prior` must hold a weight for each of the {n_pairs} numbers that the observation's entry "
@@ -693,10 +700,10 @@ class GaussianProcessBandit(_VectorBandit):
         gamma: float = 0.0,
         seed: int | None = None,
     ):
-        if not 0 <= alpha < np.inf:
+        if require_number("alpha", alpha) < 0:
             raise ValueError(f"`alpha` must be a finite number of 0 or more, got {alpha}.")
         model = {
-            "prior": None if prior is None else list(prior),
+            "prior": None if prior is None else require_row("prior", prior),
             "scales": dict(scales or {}),
             "noise": noise,
             "max_pairs": max_pairs,

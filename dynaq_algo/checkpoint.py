@@ -24,6 +24,7 @@ from stable_baselines3.common.save_util import recursive_getattr, recursive_seta
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from dynaq_algo.agent_file import AgentFileError, naming, place_of, reading, written_by
+from dynaq_algo.arguments import require_whole
 from dynaq_algo.array_file import read_arrays
 from dynaq_algo.vec_env import GymnasiumVecEnv
 
@@ -91,17 +92,15 @@ class DynaQCheckpoint(BaseCallback):
         exclude: See :meth:`~dynaq_algo.dynaq.DynaQ.save`.
 
     Raises:
-        ValueError: If `save_freq` is below 1.
+        ValueError: If `save_freq` is not a whole number of 1 or more.
     """
 
     model: SavesCheckpoints  # type: ignore[assignment]
 
     def __init__(self, folder: str | PathLike[str], save_freq: int, exclude: Iterable[str] | None = None):
         super().__init__()
-        if save_freq < 1:
-            raise ValueError(f"`save_freq` must be 1 or more, got {save_freq}.")
         self.folder = Path(folder)
-        self.save_freq = save_freq
+        self.save_freq = require_whole("save_freq", save_freq, 1)
         self.exclude = exclude if exclude is None else list(exclude)
 
     def _on_step(self) -> bool:
@@ -132,6 +131,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
             new.mkdir(parents=True)
             yield new
             if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)  # left by a kill after the new checkpoint was in its place
                 folder.replace(old)
             new.replace(folder)
     except BaseException:
@@ -290,7 +290,12 @@ def _pack(value: Any, arrays: dict[str, np.ndarray], path: str) -> Any:
     """A nested value as JSON; its arrays are put into `arrays`."""
     wanted = "`get_state()` must hold numbers, strings, lists, dicts and arrays of them"
     if isinstance(value, dict):
-        return {str(key): _pack(item, arrays, f"{path}.{key}") for key, item in value.items()}
+        if others := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(
+                f"{wanted}, and the keys of its dicts must be strings, got {others[0]!r:.80} at {path}. Write the key "
+                "as a string, and read it back in `set_state(dict)`."
+            )
+        return {key: _pack(item, arrays, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_pack(item, arrays, f"{path}.{i}") for i, item in enumerate(value)]
     if isinstance(value, (np.ndarray, np.generic)):

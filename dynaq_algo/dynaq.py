@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from dynaq_algo.algorithm import CandidateAlgorithm
-from dynaq_algo.arguments import check_learning, refuse_unknown_kwargs
+from dynaq_algo.arguments import check_learning, python_numbers, refuse_unknown_kwargs
 from dynaq_algo.batches import Batch
 from dynaq_algo.bootstrap import chosen_values, gather_for, values_ahead, warn_of_progress
 from dynaq_algo.forecasts import TransitionForecasts
@@ -179,13 +179,13 @@ class DynaQ(CandidateAlgorithm):
             **kwargs,
         )
         self.planning = planning
-        self.planning_steps = planning_steps
-        self.planning_horizon = planning_horizon
+        self.planning_steps = python_numbers(planning_steps)
+        self.planning_horizon = python_numbers(planning_horizon)
         self.bootstrap = bootstrap
         self.planning_source = planning_source
         self.world_model_name = world_model
-        self.world_model_kwargs = dict(world_model_kwargs or {})
-        self.exploration_bonus = exploration_bonus
+        self.world_model_kwargs = python_numbers(dict(world_model_kwargs or {}))
+        self.exploration_bonus = python_numbers(exploration_bonus)
         self._n_planning_updates = 0
         self.forecasts = RewardForecasts(WINDOW)
         self.transition_forecasts = TransitionForecasts(WINDOW)

@@ -10,7 +10,7 @@ import torch as th
 from torch.nn import functional as F
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.arguments import suggestion
+from dynaq_algo.arguments import is_whole, require_row, suggestion
 from dynaq_algo.layout import CandidateLayout
 
 __all__ = [
@@ -231,10 +231,10 @@ class BlockwiseFeatures(InteractionFeatures):
                 "Blockwise features compare the state with each action, but the state has no entries: let the "
                 'observation have one beside `candidates`, or take features="concat".'
             )
-        if n_blocks < 1 or self.shared_dim % n_blocks:
+        if not is_whole(n_blocks) or n_blocks < 1 or self.shared_dim % n_blocks:
             raise ValueError(
                 f"`n_blocks` must be 1 or more and divide the {self.shared_dim} leading entries that state and action "
-                f"share, got {n_blocks}. 1 compares all of them at once."
+                f"share, got {n_blocks!r:.80}. 1 compares all of them at once."
             )
         self.n_blocks = n_blocks
         self.n_similarities = n_blocks + n_pairs
@@ -388,17 +388,18 @@ def prior_weights(prior: Sequence[float], features: PairFeatures) -> th.Tensor:
     Raises:
         ValueError: If there is not one finite weight for each similarity, or if the features have no similarities.
     """
+    prior = require_row("prior", prior)
     if not np.isfinite(prior).all():
-        raise ValueError(f"`prior` must hold finite weights, got {list(prior)}.")
+        raise ValueError(f"`prior` must hold finite weights, got {prior}.")
     n, n_pairs = features.n_similarities, features.n_pairs
     if not n or len(prior) not in (n, n - n_pairs):
         also = f", and optionally one for each of the {n_pairs} numbers of `pairs`" if n_pairs else ""
         raise ValueError(
             f"`prior` must hold a weight for each of the {max(n - n_pairs, 0)} similarities of "
-            f"{type(features).__name__}{also}, got {list(prior)}. Features with similarities are 'blockwise' (one a "
+            f"{type(features).__name__}{also}, got {prior}. Features with similarities are 'blockwise' (one a "
             "block)."
         )
-    return th.tensor([float(weight) for weight in prior] + [0.0] * (n - len(prior)))
+    return th.tensor(prior + [0.0] * (n - len(prior)))
 
 
 class SeenActions:

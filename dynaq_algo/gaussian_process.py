@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import require_flag, require_whole, suggestion
+from dynaq_algo.arguments import require_flag, require_number, require_whole, suggestion
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
@@ -57,6 +57,10 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 _FIT_SPREAD = 0.5
 """Prior standard deviation of the logarithm of a scale when scales are fitted."""
+
+_LEAST_NOISE = 1 / 15
+"""The fitted noise is at least this share of the given one. Many rewards that are all equal would else bring it near 0,
+and predictions would then consist of rounding."""
 
 
 class _Parts(NamedTuple):
@@ -151,7 +155,7 @@ class GaussianProcess(nn.Module):
         learn_pair_scale: Whether the scale of `pairs` is learned.
         fit_scales: Whether scales and noise are fitted to the rewards: at 20 pairs, and each time their number has
             doubled. They are set to the maximum of their posterior, with a log-normal prior around the given scales. A
-            scale of 0 stays 0.
+            scale of 0 stays 0, and the noise is at least a fifteenth of the given one.
         prior_sources: Terms whose sum is the prior mean: `"blocks"`, and columns of `pairs` by name, with the weight of
             each in rewards per standard deviation. A sequence of names gives each the weight 0.2. None for `prior`.
         pair_names: Names of the columns of `pairs`, (p,), if sources are among them.
@@ -209,29 +213,33 @@ class GaussianProcess(nn.Module):
                 f"{suggestion(unknown[0], DEFAULT_SCALES)}"
             )
         with_sources = {} if prior_sources is None else SCALES_WITH_SOURCES
-        self.scales = {**DEFAULT_SCALES, **with_sources, **(scales or {})}
-        if not all(0 <= scale < np.inf for scale in self.scales.values()):
+        every = {**DEFAULT_SCALES, **with_sources, **(scales or {})}
+        self.scales = {part: require_number(f"scales[{part!r}]", scale) for part, scale in every.items()}
+        if min(self.scales.values()) < 0:
             raise ValueError(f"`scales` must be finite numbers of 0 or more, got {self.scales}.")
-        if fit_scales and not any(self.scales.values()):
-            raise ValueError(
-                "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, got "
-                "0 for all. Give one a scale, or say `fit_scales=False`."
-            )
-        if not 0 < noise < np.inf:
+        if require_number("noise", noise) <= 0:
             raise ValueError(f"`noise` must be above 0 and finite, got {noise}.")
+        for name, probability in (("spike", spike), ("contrary", contrary)):
+            require_number(name, probability)
         if not (spike > 0 and contrary > 0 and spike + contrary < 1):
             raise ValueError(
                 "`spike` and `contrary` must be probabilities above 0 whose sum is less than 1, "
                 f"got {spike} and {contrary}."
             )
         self.features = features
-        self.noise = noise
+        self.noise = float(noise)
         self.max_pairs = require_whole("max_pairs", max_pairs, 1)
         self.spike_slab = require_flag("spike_slab", spike_slab)
         self.draw_factor = require_flag("draw_factor", draw_factor)
         self.learn_pair_scale = require_flag("learn_pair_scale", learn_pair_scale)
         self.fit_scales = require_flag("fit_scales", fit_scales)
-        self._expected = dict(self.scales), noise
+        if self.fit_scales and not any(self._variances().values()):
+            raise ValueError(
+                "`scales` must leave a part above 0 where `fit_scales` is True, since a scale of 0 is not fitted, and "
+                f"neither is that of `pairs` with `learn_pair_scale`, got {self.scales}. Give another part a scale, or "
+                "say `fit_scales=False`."
+            )
+        self._expected = dict(self.scales), self.noise
         self.sources = None if prior_sources is None else tuple(sources_of(prior_sources))
         self._compared: th.Tensor | None = None  # the columns of `pairs` that the kernel compares; None for all
         if prior_sources is None:
@@ -618,17 +626,20 @@ class GaussianProcess(nn.Module):
         centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
         offset = th.zeros_like(centre, requires_grad=True)
         stacked = th.stack(list(kernels.values()))
+        least = _LEAST_NOISE * noise
 
         def density() -> th.Tensor:
             variances = (2 * (centre + offset)).exp()
-            covariance = th.einsum("i,inm->nm", variances[:-1], stacked) + th.diag(variances[-1] / counts)
+            of_noise = variances[-1].clamp_min(least**2)
+            covariance = th.einsum("i,inm->nm", variances[:-1], stacked) + th.diag(of_noise / counts)
             cholesky = th.linalg.cholesky(covariance)
             solved = th.linalg.solve_triangular(cholesky, surprise.unsqueeze(1), upper=False)
             loss = 0.5 * solved.square().sum() + cholesky.diagonal().log().sum()
             return loss + 0.5 * (offset / _FIT_SPREAD).square().sum()
 
         _minimise(density, offset)
-        *scales, self.noise = (centre + offset).detach().exp().tolist()
+        *scales, fitted = (centre + offset).detach().exp().tolist()
+        self.noise = max(fitted, least)
         self.scales |= dict(zip(kernels, scales, strict=True))
         self._solve()
 

@@ -54,6 +54,7 @@ class CandidateLayout:
 
     Attributes:
         n_candidates: k of the space.
+        largest_id: Where candidates are ids, the largest that the space allows; -1 for features.
         n_pairs: p, how many numbers a pair has; 0 without an entry `pairs`.
         compared: The columns of the state that are compared with a candidate: those of the entry `applicant`, or all
             columns if there is no such entry. The others are context.
@@ -125,6 +126,7 @@ class CandidateLayout:
         self.n_candidates = int(n_candidates)
         self.n_pairs = 0 if pairs is None else int(pairs.shape[1])
         self.action_dim = None if self.uses_ids else int(candidates.shape[1])
+        self.largest_id = int(candidates.high.max()) if self.uses_ids else -1
         self._candidates_shape = candidates.shape
         self._state_spaces = {
             key: space for key, space in observation_space.spaces.items() if key not in (CANDIDATES, PAIRS, ACTION_MASK)

@@ -14,6 +14,7 @@ from dynaq_algo.gaussian_process import GaussianProcess
 from dynaq_algo.layout import CandidateLayout, DecisionBatch
 from dynaq_algo.networks import squared_error_step
 from dynaq_algo.policies import CandidatePolicy
+from dynaq_algo.vec_env import infos_of_each
 from dynaq_algo.world_model import WorldModel
 
 __all__ = ["Answers", "OfflineBatch", "OfflineData", "offline_update", "passes"]
@@ -48,7 +49,8 @@ class OfflineData:
         policy: The policy that is to learn from them. It fixes the shapes.
 
     Raises:
-        ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite.
+        ValueError: If an entry is missing, unknown, of another shape, or holds a value that is not finite; or if an id
+            is not in the table of actions.
     """
 
     def __init__(self, dataset: Mapping[str, Any], policy: CandidatePolicy):
@@ -123,15 +125,18 @@ class Answers(NamedTuple):
 
         Raises:
             ValueError: If numbers of rows differ, an action is not the index of a candidate that the mask allows, an
-                id is not in the table of actions, a number is not finite in float32, or `next_obs` allows no candidate
-                though the episode goes on.
+                id is not in the table of actions, a number is not finite in float32, `terminated` is neither True nor
+                False, an info is not a dict, or `next_obs` allows no candidate though the episode goes on.
         """
         decisions = layout.read(observation, finite=False)
         following = decisions if next_obs is None else layout.read(next_obs, finite=False)
         n, k = decisions.candidates.shape[:2]
         actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
-        infos = [info or {}] * n if info is None or isinstance(info, Mapping) else list(info)
-        ends = np.reshape(np.asarray(terminated, bool), -1)
+        infos = infos_of_each(info, n)
+        ends = np.reshape(terminated, -1)
+        if not np.isin(ends, (0, 1)).all():
+            raise ValueError(f"`terminated` must be True or False (or 1 or 0), got {ends[:3].tolist()}.")
+        ends = ends.astype(bool)
         ends = np.repeat(ends, n) if len(ends) == 1 else ends
         sizes = {"action": len(actions), "reward": len(rewards), "next_obs": len(following.state)}
         for name, size in {**sizes, "terminated": len(ends), "info": len(infos)}.items():
@@ -329,6 +334,8 @@ def _check_dataset(dataset: Mapping[str, Any], policy: CandidatePolicy) -> dict[
         if not np.isfinite(data[key]).all():
             row = int(np.argwhere(~np.isfinite(data[key]))[0][0])
             raise ValueError(f"`dataset[{key!r}]` must be finite, row {row} is not. Leave such rows out.")
+    if data["action"].ndim == 1 and policy.action_table is not None:
+        policy.action_table.check(data["action"])
     if "weight" in data:
         if data["weight"].min() < 0 or not data["weight"].any():
             raise ValueError("`dataset['weight']` must hold numbers of 0 or more, and not 0 alone.")

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,8 +18,8 @@ from stable_baselines3.common.utils import get_device
 from torch import nn
 
 from dynaq_algo.action_table import ActionTable
-from dynaq_algo.agent_file import AgentFileError, building, reading, whole_file
-from dynaq_algo.arguments import require_sizes
+from dynaq_algo.agent_file import AgentFileError, building, place_of, reading, whole_file
+from dynaq_algo.arguments import require_row, require_sizes
 from dynaq_algo.features import DistinctPairs, PairFeatures, candidates_of_ids, make_features
 from dynaq_algo.layout import CandidateLayout, DecisionBatch, check_mask
 from dynaq_algo.networks import PairNetwork, make_optimizer
@@ -77,7 +78,7 @@ class CandidatePolicy(BasePolicy):
         self.activation_fn = activation_fn
         self.features_name = features
         self.features_kwargs = dict(features_kwargs or {})
-        self.prior = None if prior is None else list(prior)
+        self.prior = None if prior is None else require_row("prior", prior)
         self._plan: tuple[Any, float | None] | None = None
         self.features = make_features(features, self.layout, action_table, **self.features_kwargs)
         self.q_net = PairNetwork(self.features, self.net_arch, activation_fn, self.prior)
@@ -239,7 +240,7 @@ class CandidatePolicy(BasePolicy):
             ValueError: If candidates are ids, and `action_features` are missing or name other actions.
         """
         with building(str(path)):
-            saved = th.load(path, map_location=get_device(device), weights_only=True)
+            saved = th.load(place_of(path), map_location=get_device(device), weights_only=True)
             if saved["format"] != FORMAT:
                 raise AgentFileError(f"{path} has the format {saved['format']!r:.80}, this version reads {FORMAT!r}.")
             with reading(str(path)):
@@ -289,10 +290,11 @@ class CandidatePolicy(BasePolicy):
 def _saved_table(given: np.ndarray | str | PathLike[str] | None, reference: Mapping[str, Any]) -> ActionTable:
     """The table of a saved policy: the given one, or the one in a file that the policy refers to."""
     source = reference.get("path") if given is None else given
-    if source is None:
+    if source is None or (given is None and not Path(str(source)).exists()):
+        where = f" The policy was trained with {source}, which is not there." if source else ""
         raise ValueError(
             "`action_features` must be given where `candidates` are ids: an array (n_actions, d_a) or the path of an "
-            ".npy file."
+            f".npy file.{where}"
         )
     table = ActionTable(source)
     if reference:

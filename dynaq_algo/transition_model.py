@@ -11,7 +11,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from dynaq_algo.arguments import require_whole
+from dynaq_algo.arguments import require_number, require_whole
 from dynaq_algo.context_values import ContextValues
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards
@@ -179,6 +179,9 @@ class TransitionModel(nn.Module):
             ("planning_contexts", planning_contexts, 1),
         ):
             require_whole(name, value, least)
+        scales = {"learning_rate": learning_rate, "action_scale": action_scale, "taste_scale": taste_scale}
+        for name, scale in scales.items():
+            require_number(name, scale)
         if not (learning_rate > 0 and action_scale >= 0 and taste_scale >= 0):
             raise ValueError(
                 "`learning_rate` must be above 0, `action_scale` and `taste_scale` 0 or more, got "

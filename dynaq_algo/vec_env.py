@@ -19,10 +19,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from dynaq_algo.arguments import require_whole
+
 __all__ = [
     "GymnasiumVecEnv",
     "as_vec_env",
     "attribute_of",
+    "infos_of_each",
     "make_sb3_vec_env",
     "pair_sample_of",
     "refuse_normalised_observations",
@@ -105,15 +108,10 @@ class GymnasiumVecEnv(VecEnv):
         obs, rewards, terminations, truncations, infos = self.vector_env.step(self._actions)
         dones = np.logical_or(terminations, truncations)
         rewards = np.asarray(rewards, np.float32)
-        infos = dict(infos)
-        final_obs, final_infos = infos.pop("final_obs", None), infos.pop("final_info", None)
-        infos.pop("_final_obs", None), infos.pop("_final_info", None)
-        result = _split_infos(infos, self.num_envs)
-        if dones.any():
-            finals = _split_infos(final_infos or {}, self.num_envs)
-            for i in np.flatnonzero(dones).tolist():
-                self.reset_infos[i], result[i] = result[i], finals[i]
-                result[i]["terminal_observation"] = _row(final_obs, i)
+        result, finals = _of_step_and_reset(infos, self.num_envs)
+        for i in np.flatnonzero(dones).tolist():
+            self.reset_infos[i], result[i] = result[i], finals[i]
+            result[i]["terminal_observation"] = _row(infos.get("final_obs"), i)
         for info, limit in zip(result, np.logical_and(truncations, ~np.asarray(terminations)).tolist(), strict=True):
             info["TimeLimit.truncated"] = limit
         if self.monitor:
@@ -125,11 +123,16 @@ class GymnasiumVecEnv(VecEnv):
         self.vector_env.close()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next reset: environment i gets seed + i. None gives fresh entropy, not from the global generator."""
+        """Seed the next reset: environment i gets seed + i. None gives fresh entropy, not from the global generator.
+
+        Raises:
+            ValueError: If the seed is not a whole number of 0 or more.
+        """
         if seed is None:
             self._reset_seeds()
         else:
-            self._seeds = [seed + i for i in range(self.num_envs)]
+            first = require_whole("seed", seed, 0)
+            self._seeds = [first + i for i in range(self.num_envs)]
         return self._seeds
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -316,6 +319,34 @@ def as_vec_env(env: gym.Env | VectorEnv | VecEnv | str) -> VecEnv:
     )
 
 
+def infos_of_each(info: Any, n: int) -> list[Mapping[str, Any]]:
+    """The infos of n steps.
+
+    Args:
+        info: One info for each step; one info for all; the `infos` of a Gymnasium VectorEnv, whose entries are columns
+            with masks `_key`; or None. Of an environment that was reset in the same step it is the info of the step.
+        n: How many steps.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    masks = [f"_{key}" for key in info if f"_{key}" in info] if isinstance(info, Mapping) else []
+    if masks:
+        if (n_rows := len(info[masks[0]])) != n:
+            raise ValueError(f"`info` must have {n} rows, as `observation` has, got {n_rows}.")
+        rows, finals = _of_step_and_reset(info, n)
+        ended = info.get("_final_info", np.zeros(n, bool))
+        return [final if is_end else row for row, final, is_end in zip(rows, finals, ended, strict=True)]
+    each = [info] * n if info is None or isinstance(info, Mapping) else list(info)
+    for one in each:
+        if one is not None and not isinstance(one, Mapping):
+            raise ValueError(
+                "`info` must be a dict for each answer, one dict for all, or the `infos` of a Gymnasium VectorEnv, got "
+                f"{type(one).__name__} among them. Leave it out where there is none."
+            )
+    return [{} if one is None else one for one in each]
+
+
 def table_of(env: VecEnv) -> np.ndarray | None:
     """The environments' attribute `action_features`; None if they have none."""
     return attribute_of(env, "action_features")
@@ -446,6 +477,12 @@ def _arrays(obs: Any) -> Iterator[np.ndarray]:
 def _row(obs: Any, i: int) -> Any:
     """Observation i of an object array of observations, or of a dict of arrays."""
     return {key: value[i] for key, value in obs.items()} if isinstance(obs, Mapping) else obs[i]
+
+
+def _of_step_and_reset(infos: Mapping[str, Any], n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Gymnasium's infos of a step as one dict per environment; and those of the last step of ended episodes."""
+    others = {key: values for key, values in infos.items() if key.removeprefix("_") not in ("final_obs", "final_info")}
+    return _split_infos(others, n), _split_infos(infos.get("final_info") or {}, n)
 
 
 def _split_infos(infos: Mapping[str, Any], n: int) -> list[dict[str, Any]]:

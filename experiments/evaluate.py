@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
         references = mean_references(result["references"] for result in compared)
         tasks.append({"name": comparison.name, "agents": list(comparison.groups), "references": references})
         rows: dict[str, Any] = {label: agents[label] for label in comparison.groups}
-        table = format_table(*held_out_table({**rows, **references}))
+        table = format_table(*held_out_table(rows, references))
         tables.append(f"{comparison.name}\n{table}" if comparison.name else table)
     print("\n\n".join(tables))
     sizes = {label: len(members) for label, members in groups.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from experiments.runs.progress import tracked
 from experiments.runs.tables import Table, format_table
 
 if TYPE_CHECKING:
+    from jobrec_gym import Interactions
     from jobrec_gym.off_policy import Estimate, Method
 
 __all__ = ["estimates_table"]
@@ -30,7 +32,8 @@ def main(cfg: DictConfig) -> None:
 
     torch.set_num_threads(cfg.threads)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    found: dict[str, dict[Method, Estimate]] = {}
+    found: list[tuple[str, dict[Method, Estimate]]] = []
+    of_markets: dict[str, tuple[str, Interactions, dict[Method, Estimate]]] = {}
     how = {name: options[name] for name in ("clip", "n_folds", "level", "n_resamples")}
     try:
         require_options(options["methods"], epsilon=cfg.epsilon, **how)
@@ -44,17 +47,23 @@ def main(cfg: DictConfig) -> None:
             log = log.split(cfg.split)
             methods = options["methods"]
             of_all = {"form": ObservationForm.of(setup.env), "seed": cfg.seed, **how}
-            found[str(run.folder)] = estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)
-            found.setdefault("uniform", {}).update(estimate_all(None, log, methods, **of_all))
+            found.append((str(run.folder), estimate_all(agent, log, methods, epsilon=cfg.epsilon, **of_all)))
+            # The rows that a log has, and a uniform choice, depend on the market, and runs may have several.
+            market = setup.market.fingerprint()
+            if market not in of_markets:
+                of_markets[market] = str(run.folder), log, estimate_all(None, log, methods, **of_all)
     except (RunError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
+    said = []
+    for folder, log, uniform in of_markets.values():
+        where = "" if len(of_markets) == 1 else f" on the market of {folder}"
+        found.append((f"uniform{where}", uniform))
+        answered = log.reward[log.answered]
+        said.append(f"The log's own mean reward{where} is {answered.mean():.4f}, over {len(answered):,} answers.")
     header, rows = estimates_table(found, cfg.level)
     print(format_table(header, rows, left=2))
-    print(
-        f"\nThe log's own mean reward is {log.reward[log.answered].mean():.4f}, over {int(log.answered.sum()):,} "
-        "answers."
-    )
-    for name, methods_found in found.items():
+    print("\n" + "\n".join(said))
+    for name, methods_found in found:
         one = next(iter(methods_found.values()))
         if one.never_recommended:
             favours = ", ".join(f"{job.key} ({job.share:.1%})" for job in one.never_recommended)
@@ -68,11 +77,11 @@ def main(cfg: DictConfig) -> None:
     print(f"\nnumbers  {path}")
 
 
-def estimates_table(found: dict[str, dict[Method, Estimate]], level: float) -> Table:
-    """A table with a row for each policy and method."""
+def estimates_table(found: Sequence[tuple[str, dict[Method, Estimate]]], level: float) -> Table:
+    """A table with a row for each policy, which has a name, and each method."""
     header = ["policy", "method", "value", f"{level:.0%} interval", "effective size", "reliable", "largest weight"]
     rows = []
-    for policy, methods in found.items():
+    for policy, methods in found:
         for method, one in methods.items():
             rows.append(
                 [

@@ -18,6 +18,7 @@ from experiments.runs.numbers import is_number, require_known
 from experiments.runs.progress import Progress
 from experiments.runs.tables import Table, format_table
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 
 if TYPE_CHECKING:
     from jobrec_gym import Interactions
@@ -121,8 +122,7 @@ def read_log(options: Mapping[str, Any]) -> Interactions:
         if options["path"] is None:
             raise RunError(f"`path` must be given with log={log}: path=FOLDER, where your copy of the set lies.")
         return importlib.import_module(f"experiments.adapters.{log}").read(Path(options["path"]), options["encoder"])
-    is_file = Path(str(log).partition(":")[2] or log).exists() or Path(log).exists()
-    if not is_file:
+    if not any(place_of(path).exists() for path in (log, str(log).partition(":")[2] or log)):
         near = best_match(str(log), adapters)
         hint = f" Did you mean log={near}?" if near else ""
         raise RunError(f"`log`: there is no file or folder {log!r}, and no adapter of that name.{hint}")

@@ -38,8 +38,8 @@ def main(cfg: DictConfig) -> float | None:
     if hydra_config.mode is RunMode.MULTIRUN:
         print(f"score {'-' if score is None else format(score, '.3f')}  {where}")
         return score
-    agents = {cfg.name or "this run": summary["held_out"], **summary["references"]}
-    print(format_table(*held_out_table(agents, columns_of(summary["held_out"], main=True))))
+    agents, columns = {cfg.name or "this run": summary["held_out"]}, columns_of(summary["held_out"], main=True)
+    print(format_table(*held_out_table(agents, summary["references"], columns)))
     if summary["feedback"] is not None:
         print(f"\nfeedback  {in_words(summary['feedback'])}")
     if summary["stopped"] is not None:

@@ -191,7 +191,7 @@ def make_sampler(sampler: str | CandidateSampler) -> CandidateSampler:
     """The sampler of a name; an object comes back as it is.
 
     Raises:
-        ValueError: For an unknown name, or an object without ``bind``.
+        ValueError: For an unknown name, an object without ``bind``, or a class in place of an object.
     """
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
@@ -201,7 +201,7 @@ def make_sampler(sampler: str | CandidateSampler) -> CandidateSampler:
                 f"`candidate_sampler` must be one of {tuple(SAMPLERS)} or an object, got {sampler!r}.{hint}"
             )
         return SAMPLERS[sampler]()
-    if not hasattr(sampler, "bind"):
+    if isinstance(sampler, type) or not hasattr(sampler, "bind"):
         raise ValueError(
             f"`candidate_sampler` must be one of {tuple(SAMPLERS)} or have `bind(market, job_ids, num_candidates)`, "
             f"got {sampler!r}."

@@ -85,12 +85,12 @@ class CareerProblem(RecommendationProblem):
         check_dynamics(self.dynamics, np.resize(self.applicant_ids[:2], 2), np.resize(self.job_ids[:2], 2))
         self.hidden = _checked_hidden(hidden, self.dynamics.names, self.dynamics.shown_in_pairs)
         self._observed = [place for place, name in enumerate(self.dynamics.names) if name not in self.hidden]
-        self.horizon: int | None = None
-        if show_steps_left is not False:
-            require_count(
-                "show_steps_left", EPISODE_STEPS if show_steps_left is True else show_steps_left, " or a bool"
-            )
-            self.horizon = EPISODE_STEPS if show_steps_left is True else int(show_steps_left)
+        self.horizon: int | None
+        if isinstance(show_steps_left, (bool, np.bool_)):
+            self.horizon = EPISODE_STEPS if show_steps_left else None
+        else:
+            require_count("show_steps_left", show_steps_left, " or a bool")
+            self.horizon = int(show_steps_left)
         if levels not in get_args(Levels):
             raise ValueError(f"`levels` must be one of {get_args(Levels)}, got {levels!r}.")
         shown = tuple(self.dynamics.names[place] for place in self._observed)
@@ -627,7 +627,11 @@ class JobRecCareerVectorEnv(_Careers, JobRecVectorEnv):
         self, made: Mask, job_ids: Ids, cosine: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
         # Where answers cost nothing, rows that start anew are asked too: whole arrays are faster than some rows.
-        whole = self._problem.is_free or np.count_nonzero(made) == len(made)
+        n_made = np.count_nonzero(made)
+        whole = self._problem.is_free or n_made == len(made)
+        if not (whole or n_made):  # all rows start anew, so there is nobody to ask
+            self._own = None
+            return np.zeros(len(made)), {}
         rows = slice(None) if whole else made
         keys = noise = None
         if self._noise is None:

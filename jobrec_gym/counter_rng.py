@@ -29,29 +29,29 @@ _FEW = 12
 """Up to this many numbers are permuted again one by one, which is faster than in a short array."""
 
 
-def hash64(*parts: int | NDArray[np.integer]) -> U64:
+def hash64(*parts: int | np.integer | NDArray[np.integer]) -> U64:
     """Hashes integers and arrays of them, element by element, to uniform 64-bit numbers.
 
     Args:
-        *parts: Python integers (tags, seeds) and integer arrays of at least one dimension, broadcast against each
-          other. Order matters.
+        *parts: Integers (tags, seeds), also NumPy's, and integer arrays of at least one dimension, broadcast against
+          each other. Order matters.
 
     Returns:
-        uint64 array of the broadcast shape; shape (1,) if every part is a Python integer.
+        uint64 array of the broadcast shape; shape (1,) if every part is a single integer.
     """
     prefix = 0
     state: U64 | None = None
     for part in parts:
         if state is not None:
             state = rehash64(state, part)
-        elif isinstance(part, int):
-            prefix = _mix_int(((prefix ^ (part & _MASK)) + _GOLDEN) & _MASK)
+        elif isinstance(part, int | np.integer):
+            prefix = _mix_int(((prefix ^ (int(part) & _MASK)) + _GOLDEN) & _MASK)
         else:
             state = rehash64(part.astype(np.uint64, copy=False), prefix)
     return np.full((1,), prefix, dtype=np.uint64) if state is None else state
 
 
-def rehash64(keys: U64, part: int | NDArray[np.integer]) -> U64:
+def rehash64(keys: U64, part: int | np.integer | NDArray[np.integer]) -> U64:
     """Hashes one more part: ``rehash64(hash64(a, b), c)`` is ``hash64(a, b, c)``, and the first hash can be reused."""
     state = keys ^ _as_u64(part)
     state += _U_GOLDEN
@@ -169,7 +169,7 @@ def _walked(round_keys: list[int], value: int, a: int, b: int, n: int) -> int:
     return value
 
 
-def _as_u64(part: int | NDArray[np.integer]) -> U64 | np.uint64:
+def _as_u64(part: int | np.integer | NDArray[np.integer]) -> U64 | np.uint64:
     return np.uint64(part & _MASK) if isinstance(part, int) else part.astype(np.uint64, copy=False)
 
 

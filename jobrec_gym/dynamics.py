@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobrec_gym.market import SENIORITY_LEVELS, LabourMarket, MarketError
 from jobrec_gym.near_miss import best_match
-from jobrec_gym.simulators.base import DECISIONS, UNKNOWN_LEVEL, class_with_bind
+from jobrec_gym.simulators.base import DECISIONS, UNKNOWN_LEVEL, class_with_bind, made_of_spec
 
 __all__ = [
     "BoundCareerDynamics",
@@ -33,6 +32,8 @@ DynamicsSpec = Mapping[str, Any]
 CareerStart = Literal["entry", "own"]
 
 _N_LEVELS = len(SENIORITY_LEVELS)
+_MOST = 1_000_000_000
+"""A state counts in whole numbers of 64 bits. Sums of numbers up to this one stay far from their end."""
 _IGNORE, _CLICK, _SAVE = (DECISIONS.index(word) for word in ("ignore", "click", "save"))
 
 
@@ -123,7 +124,7 @@ class CareerDynamics:
 
     Raises:
         ValueError: For an unknown ``start``, for ``pay`` that is not five finite numbers, or for a number below its
-            minimum: 1 for ``experience`` and ``patience``, 0 for the others.
+            minimum, 1 for ``experience`` and ``patience`` and 0 for the others, or above 1,000,000,000.
 
     Example:
         >>> dynamics = CareerDynamics().bind(load_market("default"))
@@ -148,8 +149,10 @@ class CareerDynamics:
             ("ignored", ignored, 0),
             ("pleased", pleased, 0),
         ):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r:.80}.")
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= _MOST:
+                raise ValueError(
+                    f"`{name}` must be a whole number of at least {least} and at most {_MOST:,}, got {value!r:.80}."
+                )
         self.pay = _checked_pay(pay)
         self.start = start
         self.experience = int(experience)
@@ -347,8 +350,7 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
     if dynamics is None:
         return CareerDynamics()
     if isinstance(dynamics, Mapping):
-        options = dict(dynamics)
-        name = options.pop("type", None)
+        name = dynamics.get("type")
         entry_point = _DYNAMICS.get(name, name) if isinstance(name, str) else None
         if entry_point is None or ":" not in entry_point:
             near = best_match(str(name), _DYNAMICS)
@@ -356,15 +358,7 @@ def make_dynamics(dynamics: Dynamics | DynamicsSpec | None) -> Dynamics:
             raise ValueError(
                 f"`dynamics['type']` must be one of {tuple(_DYNAMICS)} or 'module:Class', got {name!r}.{hint}"
             )
-        kind = class_with_bind("dynamics['type']", entry_point)
-        known = tuple(inspect.signature(kind).parameters)
-        for option in options:
-            if near := best_match(str(option), known) if option not in known else None:
-                raise ValueError(f"`dynamics` of type {name!r} has no {option!r}. Did you mean {near!r}?")
-        try:
-            made: Dynamics = kind.from_spec(dynamics) if hasattr(kind, "from_spec") else kind(**options)
-        except TypeError as error:
-            raise ValueError(f"`dynamics` of type {name!r} cannot be made of {sorted(options)}: {error}.") from error
+        made: Dynamics = made_of_spec("dynamics", class_with_bind("dynamics['type']", entry_point), dynamics)
         return made
     if isinstance(dynamics, type) or not isinstance(dynamics, Dynamics):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
@@ -312,12 +313,12 @@ class SentenceTransformerEncoder:
     @property
     def max_tokens(self) -> int | None:
         """How many tokens of a text the model reads, not counting those that it adds; ``None`` for no limit."""
-        length: int | None
+        length: int | None = None
         if self.is_default:
             length = _DEFAULT_TOKENS
         elif self.folder is not None and (settings := self.folder / "sentence_bert_config.json").is_file():
             length = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
-        else:
+        if length is None:  # the loaded model may find a limit in its other files
             length = self._load().max_seq_length
         return None if length is None else length - _SPECIAL_TOKENS
 
@@ -476,7 +477,8 @@ class CachedEncoder:
                 continue
             if hashlib.sha256(data).hexdigest() != file.stem:
                 logger.warning("%s is broken; it is removed and its texts are encoded again.", file)
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a cache that is only read
+                    file.unlink(missing_ok=True)
                 continue
             self._seen.add(file.name)
             with np.load(io.BytesIO(data), allow_pickle=False) as shard:

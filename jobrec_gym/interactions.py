@@ -187,9 +187,11 @@ class Interactions:
     ) -> Interactions:
         """A log from arrays (n,); ``shown`` is (n, k), or n arrays of any lengths.
 
+        ``time`` may hold numpy's dates (``datetime64``), which become seconds since 1970.
+
         Raises:
-            LogError: For arrays of other lengths, ids that name no row, a reward that is infinite, a propensity outside
-                of (0, 1], or a recommended job that was not shown.
+            LogError: For arrays of other lengths or types, ids that name no row, a reward that is infinite, a decision
+                without a reward, a propensity outside of (0, 1], or a recommended job that was not shown.
 
         Example:
             >>> market = load_market("default")
@@ -202,11 +204,11 @@ class Interactions:
         _check_rows("applicant_ids", applicants, len(market.applicants))
         columns: dict[str, NDArray[Any] | None] = {
             "job_ids": jobs,
-            "reward": np.array(reward, dtype=np.float64),
-            "decision": np.full(n, -1, np.int8) if decision is None else np.array(decision, dtype=np.int64),
-            "held_out": market.applicants.held_out[applicants] if held_out is None else np.array(held_out, dtype=bool),
-            "time": None if time is None else np.array(time, dtype=np.float64),
-            "propensity": None if propensity is None else np.array(propensity, dtype=np.float64),
+            "reward": _floats("reward", reward),
+            "decision": np.full(n, -1, np.int8) if decision is None else _decisions(decision),
+            "held_out": market.applicants.held_out[applicants] if held_out is None else _truths("held_out", held_out),
+            "time": None if time is None else _times(time),
+            "propensity": None if propensity is None else _floats("propensity", propensity),
         }
         for name, column in columns.items():
             if column is not None and column.shape != (n,):
@@ -220,6 +222,11 @@ class Interactions:
             columns["shown_ids"] = np.concatenate(sets) if sets else np.zeros(0, np.int64)
         log = cls(market, applicants, **columns, moving=bool(moving))  # type: ignore[arg-type]
         _check(log)
+        if (silent := ~log.answered & (log.decision >= 0)).any():
+            raise LogError(
+                f"`decision` must be -1 where there is no answer; row {int(silent.argmax())} has a decision and no "
+                "reward: give its reward too, see `jobrec_gym.simulators.base.decision_rewards`."
+            )
         return dataclasses.replace(log, decision=log.decision.astype(np.int8))
 
     def __post_init__(self) -> None:
@@ -235,6 +242,10 @@ class Interactions:
 
     def __deepcopy__(self, memo: dict[int, object]) -> Interactions:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew, so that its arrays are read-only again.
+        return Interactions, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def __repr__(self) -> str:
         known = [name for name in ("time", "propensity") if getattr(self, name) is not None]
@@ -304,7 +315,7 @@ class Interactions:
         """Some rows, by number or by mask, in the order of ``rows``; a negative number counts from the end.
 
         Raises:
-            LogError: For a mask of another length.
+            LogError: For a mask of another length, or numbers that are not whole.
             IndexError: If there is no such row.
         """
         mask = np.asarray(rows)
@@ -573,7 +584,10 @@ def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
 
 def _from_the_front(rows: ArrayLike, n: int) -> Ids:
     """Numbers of rows of a log of n, those below 0 counted from its end, as numpy does."""
-    rows = np.asarray(rows, dtype=np.int64)
+    numbers = np.asarray(rows)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise LogError(f"`rows` must be whole numbers, or a mask in `take`, got {numbers.dtype}.")
+    rows = numbers.astype(np.int64)
     outside = (rows < -n) | (rows >= n)
     if outside.any():
         raise IndexError(f"`rows` must be in [{-n}, {n}), got {rows[outside][0]}.")
@@ -585,6 +599,45 @@ def _row_numbers(name: str, ids: ArrayLike) -> Ids:
     if len(numbers) and numbers.dtype.kind not in "iu":
         raise LogError(f"`{name}` must be rows of the market, whole numbers, got {numbers.dtype}.")
     return numbers.astype(np.int64)
+
+
+def _floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    try:
+        if array.dtype.kind in "mM":
+            raise TypeError
+        return np.array(array, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise LogError(f"`{name}` must be numbers, got {array.dtype}, such as {_first(array)}.") from None
+
+
+def _times(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    if array.dtype.kind != "M":
+        return _floats("time", array)
+    seconds: NDArray[np.float64] = (array - np.datetime64(0, "s")) / np.timedelta64(1, "s")
+    return seconds
+
+
+def _decisions(values: ArrayLike) -> Ids:
+    array = np.asarray(values)
+    if array.size and not (array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.floor(array)).all())):
+        raise LogError(
+            f"`decision` must be places in {DECISIONS}, or -1 for none, whole numbers, got {array.dtype}, such as "
+            f"{_first(array)}."
+        )
+    return array.astype(np.int64)
+
+
+def _truths(name: str, values: ArrayLike) -> NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind != "b" and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
+        raise LogError(f"`{name}` must be True or False for each row, got {array.dtype}, such as {_first(array)}.")
+    return np.array(array, dtype=bool)
+
+
+def _first(array: NDArray[Any]) -> str:
+    return f"{array.flat[0]!r:.40}" if array.size else "nothing"
 
 
 def _check_rows(name: str, ids: Ids, n: int) -> None:

@@ -38,13 +38,18 @@ def auc(scores: ArrayLike, hits: ArrayLike) -> NDArray[np.float64]:
     Returns:
         float64 (n,) in [0, 1]; NaN where all candidates are hits or none is.
 
+    Raises:
+        ValueError: For other shapes, or scores that are NaN, here and in the functions below.
+
     Example:
         >>> auc([[3.0, 2.0, 2.0]], [[False, True, False]])
         array([0.25])
     """
     scores, hits = _pair(scores, hits, 1)
     is_hit = hits > 0
-    above = np.sign(scores[:, :, None] - scores[:, None, :]) / 2 + 0.5
+    # Compared and not subtracted, since the difference of two infinite scores is NaN.
+    left, right = scores[:, :, None], scores[:, None, :]
+    above = (left > right) + 0.5 * (left == right)
     compared = is_hit[:, :, None] & ~is_hit[:, None, :]
     n = compared.sum(axis=(1, 2))
     return np.divide((above * compared).sum(axis=(1, 2)), n, out=np.full(len(n), np.nan), where=n > 0)
@@ -221,6 +226,9 @@ def _pair(scores: ArrayLike, values: ArrayLike, k: int) -> tuple[NDArray[np.floa
     scores, values = np.asarray(scores, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if scores.ndim != 2 or scores.shape != values.shape:
         raise ValueError(f"both arguments must have one shape (n, m), got {scores.shape} and {values.shape}.")
+    if np.isnan(scores).any():
+        row = int(np.isnan(scores).any(axis=1).argmax())
+        raise ValueError(f"`scores` must be numbers, row {row} has NaN, which has no rank: has a learner diverged?")
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}.")
     return scores, values

@@ -202,7 +202,10 @@ def estimate_all(
         ValueError: For an argument that is not allowed, for probabilities that do not sum to 1, and for a judge with
             another method than ``dr`` or with answers of fewer than three people.
     """
-    require_options(methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples)
+    require_options(
+        methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples, seed=seed
+    )
+    seed = int(seed)  # a number of numpy would be hashed otherwise
     if judge is not None:
         _check_judge(methods, reward_model, reward_features)
         reward_model = _as_model(judge, interactions.market)
@@ -293,6 +296,7 @@ def require_options(
     n_folds: int = 5,
     level: float = 0.95,
     n_resamples: int = 2_000,
+    seed: int = 0,
 ) -> None:
     """Checks the arguments of :func:`estimate_all` that need no log.
 
@@ -308,10 +312,9 @@ def require_options(
         raise ValueError(f"`level` must be in (0, 1), such as 0.95, got {level!r:.80}.")
     if clip is not None and (not _is_number(clip) or not clip > 0):
         raise ValueError(f"`clip` must be above 0 or None, got {clip!r:.80}.")
-    if n_folds < 2:
-        raise ValueError(f"`n_folds` must be at least 2, got {n_folds}.")
-    if n_resamples < 1:
-        raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples}.")
+    for name, count, least in (("n_folds", n_folds, 2), ("n_resamples", n_resamples, 1), ("seed", seed, 0)):
+        if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < least:
+            raise ValueError(f"`{name}` must be at least {least} and a whole number, got {count!r:.80}.")
 
 
 def _is_number(value: Any) -> bool:

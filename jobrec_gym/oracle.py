@@ -414,10 +414,11 @@ def _horizon_of(env: Any) -> int:
 
 
 def _steps_of(env: Any) -> int | None:
-    """How many steps an episode has at most; ``None`` if that is not known."""
-    steps = getattr(env.unwrapped, "max_episode_steps", None)
-    if steps is None and env.spec is not None:  # of the outermost layer: the unwrapped environment has no time limit
-        steps = env.spec.max_episode_steps
+    """How many steps an episode has at most; ``None`` if that is not known, or if there is no such number."""
+    if isinstance(env.unwrapped, JobRecCareerVectorEnv):  # its spec has the registered number, whatever it was given
+        steps = env.unwrapped.max_episode_steps
+    else:  # of the outermost layer: the unwrapped environment has no time limit
+        steps = None if env.spec is None else env.spec.max_episode_steps
     return None if steps is None else int(steps)
 
 

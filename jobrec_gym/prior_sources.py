@@ -108,6 +108,7 @@ def open_source(name: str, source: Any, market: LabourMarket) -> tuple[Callable[
                 f"others: check {unknown[0]!r}."
             )
         source, less = source[_VALUES], source.get(LESS_JOB_MEAN, False)
+        less = bool(less) if isinstance(less, np.bool_) else less
     table: Floats | None = None
     ask: Callable[[Ids, Ids], Floats] | None = None
     if isinstance(source, str) and source == "cosine":
@@ -227,7 +228,9 @@ def _bound(source: Any, market: LabourMarket) -> tuple[BoundSimulator, str]:
     recording = getattr(bound, "recording", None)
     if recording is not None:
         return bound, f"recording of {recording.model}, {recording.prompt}, {_digest(recording.probability)}"
-    return bound, repr(simulator)
+    kind = type(simulator)
+    # Python's own text of an object has an address, which differs from process to process.
+    return bound, f"simulator {kind.__qualname__}" if kind.__repr__ is object.__repr__ else repr(simulator)
 
 
 def _table(name: str, values: ArrayLike, market: LabourMarket) -> Floats:
@@ -260,7 +263,10 @@ def _job_means(name: str, less: Any, table: Floats | None, market: LabourMarket)
             )
         known = ~np.isnan(table)
         return np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    means = np.asarray(less, np.float64)
+    try:
+        means = np.asarray(less, np.float64)
+    except (TypeError, ValueError):
+        means = np.zeros(())
     if means.shape != (len(market.jobs),) or not np.isfinite(means).all():
         raise ValueError(
             f"`{LESS_JOB_MEAN}` of `prior_sources[{name!r}]` must be True or finite means of all jobs, "

@@ -182,7 +182,8 @@ class RecommendationProblem:
         self.job_fields = tuple(job_fields)
         self.market.action_features(self.job_fields)  # checks them
         self.pair_values = PairValues(self.market, pair_features, pair_noise)
-        if prior_sources:
+        # No sources are none, but anything else is for the class to judge.
+        if not (prior_sources is None or (isinstance(prior_sources, Mapping) and not prior_sources)):
             self.pair_values = SourcedPairValues(self.market, pair_features, pair_noise, prior_sources)
 
     @property
@@ -308,7 +309,7 @@ class JobRecSpec(EnvSpec):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EnvSpec):
             return NotImplemented
-        return dataclasses.asdict(self) == dataclasses.asdict(other)
+        return all(_same(getattr(self, item.name), getattr(other, item.name)) for item in dataclasses.fields(EnvSpec))
 
     __hash__ = None  # type: ignore[assignment]  # as EnvSpec's
 
@@ -350,6 +351,17 @@ def _plain(value: Any) -> Any:
         with contextlib.suppress(ValueError):
             return _plain(value.to_spec())
     return value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arguments are equal, arrays in them included: for these ``==`` gives an array."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return type(one) is type(other) and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)) and type(one) is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
 def _sizes(held_out: NDArray[np.bool_]) -> str:

@@ -134,11 +134,14 @@ def recommend_each(
         observation: What the agent reads.
         batch_size: How many applicants an agent scores at once. It may be above 1 only if ``q_values`` takes a batch of
             observations and returns (batch_size, k), as that of ``DynaQ`` and the bandits does.
+
+    Raises:
+        ValueError: As :func:`recommend`; and for rows that are no whole numbers, or that do not exist.
     """
     n, batch_size = _count("n", n), _count("batch_size", batch_size)
     left_out = _job_ids(market, exclude)
     scorer = None if agent is None else _Scorer(agent, market, _form(agent, market, observation))
-    return _lists(scorer, market, np.asarray(applicants, dtype=np.int64), n, left_out, batch_size)
+    return _lists(scorer, market, _applicant_rows(market, applicants), n, left_out, batch_size)
 
 
 def _lists(
@@ -333,6 +336,19 @@ def _job_ids(market: LabourMarket, exclude: Iterable[int | str]) -> Ids:
     rows = [market.job_id(which) for which in named if not isinstance(which, str)]
     found = find_rows("job", market.jobs.keys, keys) if keys else np.empty(0, dtype=np.int64)
     return np.unique(np.concatenate([found, np.array(rows, dtype=np.int64)]))
+
+
+def _applicant_rows(market: LabourMarket, applicants: NDArray[np.integer]) -> Ids:
+    rows, n = np.asarray(applicants), len(market.applicants)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise ValueError(
+            f"`applicants` must be rows (m,) of the market's applicants, whole numbers, got {rows.dtype} {rows.shape}: "
+            "`market.applicant_id` finds the row of a key, `np.flatnonzero` those of a mask."
+        )
+    outside = rows[(rows < 0) | (rows >= n)]
+    if outside.size:
+        raise ValueError(f"`applicants` must be rows in [0, {n}), got {outside[0]}.")
+    return rows.astype(np.int64)
 
 
 def _count(argument: str, value: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import operator
+import numbers
 from typing import Any
 
 import gymnasium as gym
@@ -40,7 +40,7 @@ def record_interactions(
         The log; ``save`` and ``write_csv`` keep it.
 
     Raises:
-        ValueError: For another environment, ``n`` below 1, or an object that is not a policy.
+        ValueError: For another environment, ``n`` below 1, a ``seed`` below 0, or an object that is not a policy.
         LogError: If there was no answer at all.
 
     Example:
@@ -52,8 +52,10 @@ def record_interactions(
     base = env.unwrapped
     if not isinstance(base, JobRecEnv):
         raise ValueError(f"`env` must be a JobRec-v0, wrapped or not, got {base}.")
-    if operator.index(n) < 1:
-        raise ValueError(f"`n` must be at least 1, got {n}.")
+    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(f"`{name}` must be at least {least} and a whole number, got {value!r:.40}.")
+    n, seed = int(n), int(seed)  # Gymnasium takes no numbers of numpy
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {
         name: [] for name in ("applicant_ids", "job_ids", "reward", "decision", "propensity", "shown")
@@ -71,7 +73,7 @@ def record_interactions(
         rows["propensity"].append(float(chances[action]))
         rows["shown"].append(shown[allowed])
         obs, reward, terminated, truncated, info = env.step(action)
-        decision = info.get("feedback/decision")
+        decision = info.get("feedback/decision") if info["transition_valid"] else None
         rows["applicant_ids"].append(info["applicant_id"])
         rows["job_ids"].append(info["job_id"])
         rows["reward"].append(float(reward) if info["transition_valid"] else np.nan)

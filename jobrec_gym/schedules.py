@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from jobrec_gym.near_miss import best_match
 
 __all__ = ["AnnealSchedule", "ScheduleKind", "make_schedule"]
 
@@ -150,11 +153,17 @@ def make_schedule(schedule: AnnealSchedule | Mapping[str, Any]) -> AnnealSchedul
     """The schedule of a spec; a schedule comes back as it is.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither, or for an entry that is no argument of :class:`AnnealSchedule`.
     """
     if isinstance(schedule, AnnealSchedule):
         return schedule
     if isinstance(schedule, Mapping):
+        known = tuple(inspect.signature(AnnealSchedule).parameters)
+        for name in schedule:
+            if name not in known:
+                near = best_match(str(name), known)
+                hint = f" Did you mean {near!r}?" if near else ""
+                raise ValueError(f"`schedule` must have entries of {known}, got {name!r:.80}.{hint}")
         return AnnealSchedule.from_spec(schedule)
     raise ValueError(f"`schedule` must be an AnnealSchedule or its spec, a dictionary, got {schedule!r}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -229,13 +230,13 @@ class _Annealing:
             self.total_steps += n_recommendations * self.n_counted
 
     def tell(self, total_steps: int) -> None:
-        if total_steps < 0:
-            raise ValueError(f"`total_steps` must not be negative, got {total_steps}.")
+        if isinstance(total_steps, bool) or not isinstance(total_steps, numbers.Integral) or total_steps < 0:
+            raise ValueError(f"`total_steps` must be a whole number of at least 0, got {total_steps!r:.80}.")
         self.total_steps, self.told = int(total_steps), True
 
     def freeze(self, weight: float | None) -> None:
-        if weight is not None and not 0 <= weight <= 1:
-            raise ValueError(f"`weight` must be in [0, 1] or None, got {weight}.")
+        if weight is not None and not (isinstance(weight, numbers.Real) and 0 <= weight <= 1):
+            raise ValueError(f"`weight` must be a number in [0, 1] or None, got {weight!r:.80}.")
         self.frozen = self.weight if weight is None else float(weight)
 
     def get_state(self) -> dict[str, Any]:
@@ -254,8 +255,9 @@ class _RewardWrapper(_Rewards, gym.Wrapper[Obs, int, Obs, int]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
         """Starts an episode and its sums."""
-        self._sums = {}
-        return self.env.reset(seed=seed, options=options)
+        result = self.env.reset(seed=seed, options=options)
+        self._sums = {}  # last: a reset that is refused changes nothing
+        return result
 
     def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Recommends, and pays what the reward model says."""
@@ -309,10 +311,11 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Starts episodes and their sums."""
-        rows = slice(None) if options is None or "reset_mask" not in options else options["reset_mask"]
         result = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list is allowed
+        # After the reset, which refuses other options.
+        rows = slice(None) if options is None or "reset_mask" not in options else options["reset_mask"]
         for values in self._sums.values():
-            values[rows] = 0.0
+            values[rows] = np.nan
         return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -337,8 +340,10 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
             entries["reward_weights"] = {name: filled(self.num_envs, weight) for name, weight in batch.weights.items()}
         self._base.add_step_infos(infos, entries)
         for name, values in batch.components.items():
-            # Rows that recommend nothing add 0.0.
-            self._sums[name] = self._sums.get(name, 0.0) + values
+            # NaN where an episode has not been paid such a part yet.
+            sums = self._sums.get(name, np.nan)
+            added = np.where(np.isnan(sums), 0.0, sums) + values
+            self._sums[name] = added if every else np.where(rows, added, sums)
         if self._terminate_on and batch.decision is not None:
             success = _is_in(batch.decision, self._terminate_on)
             if success.any():
@@ -348,8 +353,8 @@ class _VectorRewardWrapper(_Rewards, gym.vector.VectorWrapper):
         ended = terminated | truncated
         if np.count_nonzero(ended):
             for name, values in self._sums.items():
-                self._base.add_step_info(infos, f"episode_sum/{name}", values, ended)
-                values[ended] = 0.0
+                self._base.add_step_info(infos, f"episode_sum/{name}", values, ended & ~np.isnan(values))
+                values[ended] = np.nan
         # A copy: the environment's own rewards may be among them.
         return obs, batch.reward.copy(), terminated, truncated, infos
 
@@ -527,9 +532,19 @@ class EmbeddingAction(gym.ActionWrapper[Obs, NDArray[np.float32], int], RecordCo
         self.action_space = spaces.Box(-1.0, 1.0, (self._jobs.shape[1],), np.float32)
 
     def action(self, action: NDArray[np.float32]) -> int:
-        """Index of the candidate nearest to a job vector (768,)."""
+        """Index of the candidate nearest to a job vector (768,).
+
+        Raises:
+            ValueError: For another shape, or numbers that are not finite, as a network gives whose training failed.
+        """
         base: JobRecEnv = self.unwrapped  # type: ignore[assignment]
-        scores = self._jobs[base.candidate_ids] @ np.asarray(action)
+        wanted, shape = np.asarray(action), (self._jobs.shape[1],)
+        if wanted.shape != shape or wanted.dtype.kind not in "fiu" or not np.isfinite(wanted).all():
+            raise ValueError(
+                f"`action` must be a job vector, finite numbers of shape {shape}, got {wanted.dtype} of shape "
+                f"{wanted.shape}: {wanted.reshape(-1)[:3]}."
+            )
+        scores = self._jobs[base.candidate_ids] @ wanted
         return int(np.where(base.action_masks(), scores, -np.inf).argmax())
 
 

@@ -43,6 +43,9 @@ _SWAPS: dict[str, dict[str, str]] = {
 that contains it. The names are from Bertrand and Mullainathan, "Are Emily and Greg more employable than Lakisha and
 Jamal?", 2004; one was added."""
 
+_SWAPPED = {"probability-v1": "probability-v1-swapped", "probability-v1-swapped": "probability-v1"}
+"""Prompts that differ in the order of their options. A template of one's own has no such twin."""
+
 _TRIED = 5
 """Pairs that are asked before anything else, to estimate the cost of the whole check."""
 
@@ -117,8 +120,7 @@ def check_simulator(
     begun = time.perf_counter()
     rng = np.random.default_rng(seed)
     matched, unlike = own_occupation(market), mismatches(market)
-    level = market.applicants.seniority[matched[0]] == market.jobs.seniority[matched[1]]
-    at_level, off_level = ((matched[0][rows], matched[1][rows]) for rows in (level, ~level))
+    at_level, off_level = _by_level(market, matched)
     take = partial(_some, n=sizes.matches, rng=rng)
     result: dict[str, Any] = {
         "simulator": repr(simulator),
@@ -139,9 +141,10 @@ def check_simulator(
         if say is not None:
             say(asking.forecast(_some((mixed[0], mixed[1]), _TRIED, np.random.default_rng(seed)), sizes))
         repeated = cache(lambda: _some((mixed[0], mixed[1]), sizes.repeats, rng))
+        measures |= {"repeats": lambda: asking.agreement(repeated(), asking.once_more())}
+        if (reordered := asking.other_order()) is not None:
+            measures |= {"option_order": lambda: asking.agreement(repeated(), reordered)}
         measures |= {
-            "repeats": lambda: asking.agreement(repeated(), asking.once_more()),
-            "option_order": lambda: asking.agreement(repeated(), asking.other_order()),
             "injection": lambda: asking.injection(_some(unlike, sizes.attacked, rng)),
             "identity": lambda: asking.identity(_some((mixed[0], mixed[1]), sizes.swaps, rng)),
         }
@@ -190,9 +193,15 @@ def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float |
 def _compared(market: LabourMarket) -> list[Pairs]:
     """The pairs from which each side of the three separations is drawn."""
     matched = own_occupation(market)
-    level = market.applicants.seniority[matched[0]] == market.jobs.seniority[matched[1]]
-    by_level = [(matched[0][rows], matched[1][rows]) for rows in (level, ~level)]
-    return [matched, mismatches(market), matched, neighbours(market), *by_level]
+    return [matched, mismatches(market), matched, neighbours(market), *_by_level(market, matched)]
+
+
+def _by_level(market: LabourMarket, pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """Those of some pairs with equal seniority, and those with unlike seniority. Unknown seniority is neither."""
+    left, right = market.applicants.seniority[pairs[0]], market.jobs.seniority[pairs[1]]
+    known = (left > 0) & (right > 0)
+    same, other = known & (left == right), known & (left != right)
+    return (pairs[0][same], pairs[1][same]), (pairs[0][other], pairs[1][other])
 
 
 def _all_pairs(market: LabourMarket) -> Pairs:
@@ -267,13 +276,16 @@ class _Asked:
 
     def once_more(self) -> dict[str, Any]:
         """What to change so that the same question is asked again."""
-        return {"sampling": replace(self._simulator.sampling, repeat=1)}
+        sampling = self._simulator.sampling
+        return {"sampling": replace(sampling, repeat=sampling.repeat + 1)}
 
-    def other_order(self) -> dict[str, Any]:
-        """What to change so that the options stand in another order."""
+    def other_order(self) -> dict[str, Any] | None:
+        """What to change so that the options stand in another order; ``None`` if the prompt has only one order."""
+        elicitation = self._simulator.elicitation
         if self._simulator.mode == "decision":
-            return {"elicitation": replace(self._simulator.elicitation, decisions=DECISIONS[::-1])}
-        return {"elicitation": replace(self._simulator.elicitation, prompt="probability-v1-swapped")}
+            return {"elicitation": replace(elicitation, decisions=elicitation.decisions[::-1])}
+        swapped = _SWAPPED.get(self._simulator.prompt_version)
+        return None if swapped is None else {"elicitation": replace(elicitation, prompt=swapped)}
 
     def agreement(self, pairs: Pairs, changes: dict[str, Any]) -> dict[str, Any]:
         """How often the decision stays the same if pairs are asked again, or in another way."""
@@ -339,6 +351,8 @@ class _Asked:
         calibrates = self._simulator.mode == "probability" and self._simulator.given_thresholds() is None
         n_thresholds = inspect.signature(self._simulator.calibrate).parameters["n_pairs"].default if calibrates else 0
         calls = sizes.most_calls(self._market, n_thresholds)
+        if not len(tried[0]):
+            return f"At most {calls:,} questions. None could be tried, because no occupation of the market is known."
         begun, before = time.perf_counter(), self._simulator.usage
         self._simulator.judge(*self._documents(tried))
         seconds, after = time.perf_counter() - begun, self._simulator.usage

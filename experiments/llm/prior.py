@@ -210,8 +210,7 @@ def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
         >>> corrupted(np.array([[1.0, 2.0, 6.0]]), -1.0, seed=0)
         array([[5., 4., 0.]])
     """
-    if not -1 <= alignment <= 1:
-        raise ValueError(f"`alignments` must be in [-1, 1], got {alignment}.")
+    _require_alignment(alignment)
     flat = answers.ravel().copy()
     if alignment >= 0:
         rng = np.random.default_rng((seed, _SHUFFLED))
@@ -222,6 +221,11 @@ def corrupted(answers: Floats, alignment: float, seed: int) -> Floats:
         wrong = rng.permutation(flat.size)[: round((1 - alignment) / 2 * flat.size)]
         flat[wrong] = 2 * flat.mean() - flat[wrong]
     return flat.reshape(answers.shape)
+
+
+def _require_alignment(alignment: float) -> None:
+    if not -1 <= alignment <= 1:
+        raise ValueError(f"`alignments` must be in [-1, 1], got {alignment}.")
 
 
 class PlantedAnswers:
@@ -384,10 +388,15 @@ def run_cells(cells: Sequence[Cell], folder: Path, n_interactions: int, n_jobs: 
         n_jobs: Number of processes.
 
     Raises:
-        ValueError: If an alignment is outside of [-1, 1], or ``n_jobs`` is below 1.
+        ValueError: If an alignment is outside of [-1, 1], a noise is below 0 or no number, or ``n_jobs`` is below 1.
+            This is found before the first run.
     """
     if n_jobs < 1:
         raise ValueError(f"`n_jobs` must be at least 1, got {n_jobs}.")
+    for cell in cells:
+        _require_alignment(cell.alignment)
+        if not 0 <= cell.noise < math.inf:
+            raise ValueError(f"`noises` must be finite numbers of 0 or more, got {cell.noise}.")
     runs: dict[Cell, dict[str, Any]] = {}
     for cell in cells:
         file = folder / f"{cell.name}.json"

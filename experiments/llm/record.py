@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
+from experiments.runs.numbers import is_number
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
 from jobrec_gym.simulators.llm import FeedbackError
@@ -32,7 +33,7 @@ def main(cfg: DictConfig) -> None:
 
     task = build_task(cfg)
     market, simulator = task.market, task.make_simulator()
-    quantiles: Any = OmegaConf.to_container(cfg.quantiles)
+    quantiles: Any = OmegaConf.to_container(cfg)["quantiles"]  # type: ignore[call-overload,index]
     try:
         recording = record_market(simulator, market, quantiles, cfg.chunk)
     except (ValueError, RuntimeError, LookupError) as error:
@@ -65,9 +66,15 @@ def record_market(
         chunk: Pairs in one batch.
 
     Raises:
-        ValueError: If the simulator is in mode ``"decision"``.
+        ValueError: If the simulator is in mode ``"decision"``, or ``quantiles`` are no three rising shares. Nobody is
+            asked then.
         FeedbackError: If the simulator's policies for failures say so, or no pair was answered.
     """
+    are_shares = isinstance(quantiles, list) and all(is_number(share) and 0 <= share <= 1 for share in quantiles)
+    if not are_shares or len(quantiles) != len(_ALL_APPLY) or quantiles != sorted(quantiles):
+        raise ValueError(
+            f"`quantiles` must be three rising shares in [0, 1], such as [0.6,0.85,0.95], got {quantiles!r:.80}."
+        )
     if simulator.mode != "probability":
         raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')
     bound = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_ALL_APPLY)).bind(market)

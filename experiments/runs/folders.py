@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from jobrec_gym.paths import place_of
 from jobrec_gym.version import written_by
 from jobrec_gym.whole_files import whole_file
 
@@ -33,6 +34,7 @@ __all__ = [
     "COLDSTART_TABLE",
     "Run",
     "RunError",
+    "as_written",
     "changed_keys",
     "clear_if_only",
     "clear_run",
@@ -199,10 +201,10 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
     if not isinstance(several, Iterable) or not all(isinstance(path, str | os.PathLike) for path in several):
         raise RunError(f"`{name}` must be a folder, or a list of folders, got {paths!r:.80}.")
     for path in several:
-        folder = Path(path)
+        folder = place_of(path)
         if not folder.is_dir():
             raise RunError(f"`{name}`: there is no folder {folder}.")
-        found = [file.parent for file in _files_below(folder, SUMMARY) if CHECKPOINT not in file.parts]
+        found = [file.parent for file in _files_below(folder, SUMMARY)]
         if not found:
             raise RunError(
                 f"`{name}`: {folder} holds no finished run (no {SUMMARY} in it or below). Make one: "
@@ -213,10 +215,14 @@ def find_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] |
 
 
 def _files_below(folder: Path, name: str) -> list[Path]:
-    """Files of a name in a folder or below, sorted. Hidden folders are left out, except those in which Hydra writes."""
+    """Files of a name in a folder or below, sorted.
+
+    Checkpoints of runs are left out, and so are hidden folders, except those in which Hydra writes.
+    """
     found = []
     for place, folders, files in os.walk(folder):
-        folders[:] = [one for one in folders if not one.startswith(".") or one == _HYDRAS]
+        left_out = {CHECKPOINT} if CONFIG in files else set()
+        folders[:] = [one for one in folders if one not in left_out and (not one.startswith(".") or one == _HYDRAS)]
         if name in files:
             found.append(Path(place, name))
     return sorted(found)
@@ -226,10 +232,10 @@ def unfinished_runs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[s
     """A text such as ``"1 of 3 runs unfinished: FOLDER"`` about some folders; empty if all runs are finished."""
     started: dict[Path, Path] = {}
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        for file in _files_below(Path(path), CONFIG):
+        for file in _files_below(place_of(path), CONFIG):
             # A run that failed before its first file has only Hydra's copy of the config.
             folder = file.parent.parent if file.parent.name == _HYDRAS else file.parent
-            if CHECKPOINT not in folder.parts and not (folder / SUMMARY).is_file():
+            if not (folder / SUMMARY).is_file():
                 started[folder.resolve()] = folder
     if not started:
         return ""
@@ -373,9 +379,18 @@ def write_json(path: Path, content: Mapping[str, Any], kind: str = RESULTS_FORMA
         content: Entries in plain JSON.
         kind: The format.
     """
-    said = {"format": kind, "written_by": written_by(), **_finite(content)}
+    said = {"format": kind, "written_by": written_by(), **as_written(content)}
     text = json.dumps({**said, "sha256": _content_digest(said)}, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def as_written(value: Any) -> Any:
+    """What :func:`write_json` keeps of a value: keys become texts, and numbers that are not finite become ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): as_written(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_written(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(file: Path, way_out: str, kind: str = RESULTS_FORMAT, before: str = "") -> dict[str, Any]:
@@ -534,11 +549,3 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in HOW_KEYS}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

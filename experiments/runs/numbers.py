@@ -36,6 +36,9 @@ _COMMON = (
     ("n_people", 1, MOST),
     ("n_resamples", 1, 10**7),
     ("n_pairs", 0, MOST),
+    ("n_interactions", 0, MOST),
+    *((name, 1, MOST) for name in ("n_episodes", "n_applicants", "n_judged", "n_draws", "window")),
+    *((name, 1, MOST) for name in ("variant_applicants", "variant_sets")),
     ("n_queries", 1, MOST),
     *((name, 0, MOST) for name in ("n_matches", "n_sample", "n_repeats", "n_attacked", "n_swaps")),
     ("rounds", 1, MOST),
@@ -82,7 +85,8 @@ _SOME = (
 def require_common(cfg: DictConfig) -> None:
     """Checks those entries of a command's config that many commands have.
 
-    An entry that is null or missing, or of another kind in this command, is left to the command.
+    An entry that is null or missing, or of another kind in this command, is left to the command. A whole number that is
+    written as a float, such as 1e3, becomes an int, because libraries take no float for a count.
 
     Raises:
         RunError: For the first wrong entry.
@@ -98,6 +102,8 @@ def require_common(cfg: DictConfig) -> None:
             raise RunError(f"`{name}` must be {least} or more, got null.")
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             require_whole(name, cfg[name], least, most)
+            if isinstance(cfg[name], float):
+                cfg[name] = int(cfg[name])
     for name in _COMMON_SWITCHES:
         if name in cfg:
             require_switch(name, cfg[name])
@@ -107,6 +113,8 @@ def require_common(cfg: DictConfig) -> None:
     for name, least, most in _COMMON_LISTS:
         if name in cfg and not OmegaConf.is_dict(cfg[name]):
             require_list(name, cfg[name], least, most)
+            if any(isinstance(value, float) for value in cfg[name]):
+                cfg[name] = [int(value) for value in cfg[name]]
     for name in _COMMON_NAMES:
         if cfg.get(name) is not None and not OmegaConf.is_list(cfg[name]):
             raise RunError(f"`{name}` must be a list, such as {name}=[{cfg[name]!s:.40}], got {cfg[name]!r:.80}.")

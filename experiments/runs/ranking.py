@@ -26,6 +26,7 @@ from experiments.runs.trust import require_trust
 from jobrec_gym import LabourMarket, Recommendation, load_market, recommend_each
 from jobrec_gym.extras import install_command
 from jobrec_gym.loaders.newcomers import newcomers_of
+from jobrec_gym.loaders.reading import kind_of
 from jobrec_gym.market import Population, Split
 from jobrec_gym.market.context import Side
 from jobrec_gym.market.verified import array_digest
@@ -135,7 +136,8 @@ def rank_people(
     Args:
         ranking: The agent, and the jobs that it ranks.
         out: A ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns :data:`COLUMNS`.
-        applicants: A file of people, read by its ending; ``None`` for the market's own applicants.
+        applicants: A file of people, read by its scheme or ending, or ``"json-resume:FOLDER"``; ``None`` for the
+            market's own applicants.
         reading: How that file is read, see :meth:`~jobrec_gym.market.LabourMarket.with_applicants`.
         split: Which of the market's own applicants.
         n: How many jobs for each person.
@@ -160,7 +162,8 @@ def rank_people(
         n_people, people_of = len(rows), lambda start, stop: (market, rows[start:stop])
         source: tuple[str, str] = _digest_of(market, "applicants"), split
     else:
-        if out.exists() and out.samefile(_file_of(applicants)):
+        people = kind_of(applicants)[1]
+        if out.exists() and people.exists() and out.samefile(people):
             raise RunError(f"`out` is the file of people, {out}: give it another name.")
         newcomers = newcomers_of(market, applicants, **(reading or {}))
         n_people = len(newcomers)
@@ -169,7 +172,7 @@ def rank_people(
             new = newcomers.on_market(slice(start, stop))
             return new, np.arange(len(new.applicants))
 
-        source = _sha256(applicants), repr(newcomers.records[0])
+        source = _sha256(people), repr(newcomers.records[0])
     jobs = _digest_of(market, "jobs")
     task = [ranking.made_by, ranking.observation, jobs, source, n, list(exclude), dict(reading or {})]
     batch_size = max(1, _PAIRS // len(market.jobs))
@@ -326,15 +329,13 @@ def _parquet() -> tuple[Any, Any]:
         raise ImportError(f"a .parquet file needs pyarrow: {install_command('data')}.") from error
 
 
-def _file_of(source: str | os.PathLike[str]) -> Path:
-    """The path of a file, without its scheme."""
-    text = os.fspath(source)
-    return Path(text) if Path(text).exists() else Path(text.partition(":")[2])
-
-
-def _sha256(source: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content."""
-    with _file_of(source).open("rb") as file:
+def _sha256(place: Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of all files in a folder."""
+    if place.is_dir():
+        files = sorted(path for path in place.rglob("*") if path.is_file())
+        told = [[str(path.relative_to(place)), _sha256(path)] for path in files]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    with place.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -55,7 +55,7 @@ def in_words(folder: Path) -> str:
         compared = [run.summary for members in comparison.groups.values() for run in members]
         references = mean_references(summary["references"] for summary in compared)
         columns = columns_of(compared[0]["held_out"], main=True)
-        table = format_table(*held_out_table({**agents, **references}, columns))
+        table = format_table(*held_out_table(agents, references, columns))
         parts.append(f"{comparison.name}\n{table}" if comparison.name else table)
     told = [unfinished_runs(folder, len(runs)), f"report  python -m experiments.report {as_typed('runs', folder)}"]
     return "\n\n".join([*parts, "\n".join(filter(None, told))])

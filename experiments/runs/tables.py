@@ -100,17 +100,24 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def held_out_table(
-    agents: Mapping[str, Mapping[str, float | Spread | None]], columns: Mapping[str, str] | None = None
+    agents: Mapping[str, Mapping[str, float | Spread | None]],
+    references: Mapping[str, Mapping[str, float | None]],
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the metrics of some agents.
+    """Header and rows of the metrics of some agents, and below them of policies that learn nothing.
 
     Args:
         agents: Metrics by the name of the agent, all of one kind; at least one agent.
+        references: Metrics by the name of the policy. If an agent has the same name, both have a row, unless the rows
+            are equal.
         columns: Names of the columns by metric; by default those of :func:`columns_of`.
     """
     shown = columns_of(next(iter(agents.values()))) if columns is None else columns
-    rows = [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in agents.items()]
-    return ["held-out applicants", *shown.values()], rows
+    rows, beside = (
+        [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in kind.items()]
+        for kind in (agents, references)
+    )
+    return ["held-out applicants", *shown.values()], [*rows, *(row for row in beside if row not in rows)]
 
 
 def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:

@@ -31,17 +31,11 @@ def main(cfg: DictConfig) -> None:
     """Trains each learner again, prints a row for each kind of pair, and writes ``calibration.json``."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.intervals import interval, interval_cell
-    from experiments.studies.relearning import learners_of, relearn
+    from experiments.studies.relearning import relearn, runs_of
 
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     try:
-        chosen = [
-            (learner, run)
-            for learner, runs in learners_of(cfg.runs, cfg.only)
-            for run in runs
-            if run.summary["seed"] in cfg.seeds
-        ]
-        for learner, run in tracked(chosen, "calibration", "run"):
+        for learner, run in tracked(runs_of(cfg.runs, cfg.only, cfg.seeds), "calibration", "run"):
             trained = relearn(run, cfg.interactions, cfg.trust)
             if not hasattr(trained.model, "predict_reward"):
                 raise RunError(f"learner {learner!r} has no world model: name others by `only`.")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from experiments.pages.plots import BEST_POLICY, Figure, level_paths
 from experiments.runs.careers import Careers, Predict, cosine_choice, evenly_spread, play
-from experiments.runs.folders import RunError, commit_of_checkout, read_json, write_json
+from experiments.runs.folders import RunError, as_written, commit_of_checkout, read_json, write_json
 from experiments.runs.processes import in_processes
 from experiments.runs.progress import Progress
 from experiments.runs.recording import AtInteractions
@@ -68,7 +68,7 @@ def run_plan(plan: list[dict[str, Any]], folder: Path, n_jobs: int) -> dict[str,
     for asked in plan:
         path = _path(folder, asked)
         kept = read_json(path, "Remove it, and it is made again.") if path.is_file() else None
-        if kept is not None and kept.get("asked") == asked:
+        if kept is not None and kept.get("asked") == as_written(asked):
             results[path] = kept
         else:
             missing.append(asked)

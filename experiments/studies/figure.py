@@ -71,11 +71,12 @@ def plot_levels(studies: Mapping[str, Study], axis: str, drawn: Sequence[str], p
     Args:
         studies: The study of each level, in order.
         axis: The quantity that has these levels.
-        drawn: See :func:`plot_settings`.
+        drawn: The learners to draw, at most :data:`MOST_DRAWN`. A learner that a level lacks is left out.
         path: See :func:`plot_settings`.
     """
     some = next(iter(studies.values()))
-    colours = _colours(some, drawn)
+    everywhere = [name for name in some.scores if all(name in study.scores for study in studies.values())]
+    colours = {name: colour for name, colour in _colours(some, drawn).items() if name in everywhere}
 
     def bounds(values: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
         return {

@@ -50,18 +50,12 @@ def main(cfg: DictConfig) -> None:
     """Trains each learner on other applicants, lets it meet new ones, prints the IQM over seeds, writes the JSON."""
     # Not at the top: `--help` is answered without torch.
     from experiments.runs.intervals import interval, interval_cell
-    from experiments.studies.relearning import learners_of, relearn
+    from experiments.studies.relearning import relearn, runs_of
 
     points = list(cfg.points)
     scores: dict[str, list[list[float]]] = {}
     try:
-        chosen = []
-        for learner, runs in learners_of(cfg.runs, cfg.only):
-            of_seeds = [(learner, run) for run in runs if run.summary["seed"] in cfg.seeds]
-            if not of_seeds:
-                raise RunError(f"learner {learner!r} has no finished run of seeds {list(cfg.seeds)}.")
-            chosen += of_seeds
-        for learner, run in tracked(chosen, "new applicants", "run"):
+        for learner, run in tracked(runs_of(cfg.runs, cfg.only, cfg.seeds), "new applicants", "run"):
             values = adaptation(relearn(run, cfg.interactions, cfg.trust), cfg.n_applicants, points, cfg.n_pairs)
             scores.setdefault(learner, []).append(values.tolist())
     except RunError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from experiments.runs.numbers import require_known
 from experiments.runs.recording import AtInteractions, Interactions
 from experiments.runs.trust import require_trust
 
-__all__ = ["Relearned", "learners_of", "relearn"]
+__all__ = ["Relearned", "learners_of", "relearn", "runs_of"]
 
 
 class Relearned(NamedTuple):
@@ -78,3 +78,19 @@ def learners_of(folder: str | None, only: Iterable[str] | None) -> Iterator[tupl
         )
     for name in names:
         yield name, find_runs(str(Path(folder) / name), "runs")
+
+
+def runs_of(folder: str | None, only: Iterable[str] | None, seeds: Collection[int]) -> list[tuple[str, Run]]:
+    """The finished runs of some seeds, each with the name of its learner; see :func:`learners_of`.
+
+    Raises:
+        RunError: As :func:`learners_of`, or if a learner has no run of any of the seeds.
+    """
+    found = []
+    for name, runs in learners_of(folder, only):
+        of_seeds = [(name, run) for run in runs if run.summary["seed"] in seeds]
+        if not of_seeds:
+            there = sorted(run.summary["seed"] for run in runs)
+            raise RunError(f"`seeds`: learner {name!r} has no finished run of seeds {list(seeds)}, but of {there}.")
+        found += of_seeds
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import escape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -26,7 +27,7 @@ from experiments.web.protection import LOOPBACK, Protection
 from experiments.web.somebody import LEARNERS, MOST_STEPS, Somebody
 from experiments.web.visitors import MOST_SKILLS, Person, VisitError, person_of_resume, skills_in_text
 from experiments.web.visits import LISTED, Visit, Visits
-from jobrec_gym import LabourMarket, Profile
+from jobrec_gym import LabourMarket, Profile, Recommendation
 from jobrec_gym.market import SENIORITY_LEVELS
 from jobrec_gym.shown_text import as_text
 from jobrec_gym.simulators.base import DECISIONS
@@ -93,6 +94,7 @@ class _Pages:
             undefined=jinja2.StrictUndefined,
             finalize=lambda value: as_text(value, 300) if type(value) is str else value,
         )
+        self._templates.filters.update(exact=escape, named=_name_of)
         self._templates.globals.update(
             belief_bar=belief_bar, said=_SAID, levels=SENIORITY_LEVELS, decisions=DECISIONS[::-1]
         )
@@ -142,8 +144,7 @@ class _Pages:
         visit = await self._visit(request)
         if visit is None:
             return RedirectResponse("/", 303)
-        somebody = await run_in_threadpool(self._visits.somebody, visit)
-        return HTMLResponse(await run_in_threadpool(self._of_somebody, somebody))
+        return HTMLResponse(await run_in_threadpool(self._of_somebody, visit))
 
     async def watch(self, request: Request) -> Response:
         async with request.form() as form:
@@ -246,7 +247,11 @@ class _Pages:
             "is_best": place in visit.listed,
         }
 
-    def _of_somebody(self, somebody: Somebody) -> str:
+    def _of_somebody(self, visit: Visit) -> str:
+        with visit.lock:  # while the page is made, no other request lets the applicant answer
+            return self._of_watched(self._visits.somebody(visit))
+
+    def _of_watched(self, somebody: Somebody) -> str:
         regret = somebody.regret()
         n = len(somebody)
         highest = max(1.0, *(float(values.max()) for values in regret.values()))
@@ -312,6 +317,7 @@ class _Pages:
             gammas=careers.gammas,
             chosen=chosen,
             is_ready=is_ready,
+            learns=careers.learns,
             n_made=n_made,
             n_agents=n_agents,
             interactions=careers.interactions,
@@ -335,6 +341,11 @@ def _skills_by_occupation(market: LabourMarket) -> dict[str, tuple[str, ...]]:
         name: tuple(skill for skill, _ in (*hard.most_common(_SUGGESTED - 6), *soft.most_common(6)))
         for name, (hard, soft) in counts.items()
     }
+
+
+def _name_of(one: Profile | Recommendation) -> str:
+    """What a job or a person is called on a page. Titles may be missing from a market of one's own."""
+    return one.title or (isinstance(one, Profile) and one.occupation) or str(one.key)
 
 
 def _text(form: FormData, name: str, default: str = "") -> str:

@@ -99,6 +99,7 @@ class Careers:
 
     Attributes:
         people: Rows of the applicants who can be chosen.
+        learns: Whether missing agents are trained when the server starts.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Careers:
         self._source = source
         self._market = market
         self._truth = dict(truth)
-        self._learns = learns
+        self.learns = learns
         self._env = _env(market, truth, "test")
         held_out = self._env.unwrapped.problem.applicant_ids  # type: ignore[attr-defined]
         some = evenly_spread(held_out, "people", min(_PEOPLE, len(held_out)))
@@ -138,7 +139,7 @@ class Careers:
 
     def start(self) -> None:
         """Starts training the missing agents, in a process in the background."""
-        if self._learns and self._missing():
+        if self.learns and self._missing():
             context = multiprocessing.get_context("spawn")
             arguments = (self._folder, self._source, self.gammas, self.interactions, self._truth)
             self._learning = context.Process(target=_learn_aside, args=arguments, daemon=True)

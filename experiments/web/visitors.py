@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from experiments.runs.folders import RunError, write_text
+from experiments.runs.folders import RunError, of_the_system, write_text
 from jobrec_gym import LabourMarket
 from jobrec_gym.loaders.resumes import read_resume
 from jobrec_gym.shown_text import MOST_LETTERS
@@ -31,6 +33,8 @@ __all__ = [
 
 MOST_SKILLS = 60
 """Most skills of one visitor. Further ones are left out."""
+
+T = TypeVar("T")
 
 _END = b"\n"
 _WORD = re.compile(r"\w+")
@@ -118,10 +122,10 @@ def person_of_resume(content: bytes, market: LabourMarket) -> Person:
         raise VisitError("The file is no JSON Resume: see https://jsonresume.org/schema.") from None
     # One pattern for all words, because a file of thousands of names and skills would take minutes word by word.
     said = re.compile(rf"@|://|(?<!\w)(?:{'|'.join(map(re.escape, private))})(?!\w)" if private else "@|://")
-    skills = [skill for skill in (*row["hard"], *row["soft"]) if not said.search(skill.casefold())]
+    skills = [skill for skill in (*row["hard"], *row["soft"]) if not said.search(_alike(skill))]
     if not skills:
         raise VisitError("The résumé lists no skills (its section skills): pick an occupation instead.")
-    title = "" if said.search(row["title"].casefold()) else row["title"]
+    title = "" if said.search(_alike(row["title"])) else row["title"]
     return Person.checked(title, skills, market)
 
 
@@ -135,10 +139,16 @@ def _private_words(value: Any, name: str = "basics") -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _private_words(inner, name)
-    elif isinstance(value, str) and (text := value.strip().casefold()):
+    elif isinstance(value, str) and (text := _alike(value).strip()):
         yield text
         # Each part of a name, unless it is only one or two letters.
         yield from (part for part in _WORD.findall(text) if name == "name" and len(part) > 2)
+
+
+def _alike(text: str) -> str:
+    """A text in lower case and in one spelling: an accent can be a letter's part or a sign of its own."""
+    spelt = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(letter for letter in spelt if unicodedata.category(letter) != "Cf")  # these are not seen
 
 
 class VisitorFiles:
@@ -155,6 +165,7 @@ class VisitorFiles:
     def __init__(self, folder: Path, most: int | None = None):
         self._folder = folder
         self._most = most
+        self._adding = threading.Lock()
 
     @staticmethod
     def id_of(secret: str) -> str:
@@ -168,21 +179,32 @@ class VisitorFiles:
             VisitError: If there are too many visitors already.
             OSError: If the files cannot be written.
         """
-        n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
-        if self._most is not None and n_kept >= self._most:
-            raise VisitError(f"This page keeps {self._most:,} visitors, and as many came before you. Nothing was kept.")
-        row = json.dumps(person.as_row(visitor_id), ensure_ascii=False)
-        write_text(self._folder / visitor_id / "person.jsonl", f"{row}\n")
-        _sync_folder(self._folder / visitor_id)
-        _sync_folder(self._folder)
+        folder = self._folder / visitor_id
+        with self._adding:  # two who come at once are counted one after the other
+            n_kept = sum(1 for _ in self._folder.iterdir()) if self._folder.is_dir() else 0
+            if self._most is not None and n_kept >= self._most:
+                raise VisitError(
+                    f"This page keeps {self._most:,} visitors, and as many came before you. Nothing was kept."
+                )
+            try:
+                write_text(folder / "person.jsonl", f"{json.dumps(person.as_row(visitor_id), ensure_ascii=False)}\n")
+                _sync_folder(folder)
+                _sync_folder(self._folder)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)  # an empty folder would count as a visitor
+                raise
 
     def person(self, visitor_id: str) -> Person | None:
-        """The person with this id; ``None`` if there is none."""
-        file = self._folder / visitor_id / "person.jsonl"
-        if not file.is_file():
-            return None
-        row = json.loads(file.read_text(encoding="utf-8"))
-        return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
+        """The person with this id; ``None`` if there is none.
+
+        Raises:
+            RunError: If the file is not whole.
+        """
+
+        def parse(row: Any) -> Person:
+            return Person(row["title"], tuple(row["hard"]), tuple(row["soft"]), row.get("seniority", 0))
+
+        return self._read(self._folder / visitor_id / "person.jsonl", parse)
 
     def append(self, visitor_id: str, answer: Answer) -> None:
         """Writes an answer to the log. It is on the disk when this returns.
@@ -241,13 +263,41 @@ class VisitorFiles:
         write_text(self._folder / visitor_id / "somebody.json", json.dumps(content))
 
     def somebody(self, visitor_id: str) -> dict[str, Any] | None:
-        """What :meth:`write_somebody` kept; ``None`` if there is nothing yet."""
-        file = self._folder / visitor_id / "somebody.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        """What :meth:`write_somebody` kept; ``None`` if there is nothing yet.
+
+        Raises:
+            RunError: If the file is not whole.
+        """
+
+        def parse(row: Any) -> dict[str, Any]:
+            return {"number": int(row["number"]), "steps": int(row["steps"])}
+
+        return self._read(self._folder / visitor_id / "somebody.json", parse)
 
     def remove(self, visitor_id: str) -> None:
-        """Removes all files of a visitor."""
-        shutil.rmtree(self._folder / visitor_id, ignore_errors=True)
+        """Removes all files of a visitor.
+
+        Raises:
+            RunError: If a file cannot be removed. The visitor is still known then, and can try again.
+        """
+        folder = self._folder / visitor_id
+        try:
+            for name in ("log.jsonl", "somebody.json"):  # the person comes last: without it nobody finds the others
+                (folder / name).unlink(missing_ok=True)
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise RunError(f"{of_the_system(error, folder)} Not everything of you is deleted: try again.") from error
+
+    @staticmethod
+    def _read(file: Path, parse: Callable[[Any], T]) -> T | None:
+        """What a file holds; ``None`` if there is no such file."""
+        if not file.is_file():
+            return None
+        try:
+            return parse(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{file} is not whole, {error!r:.100}. Put it right, or remove its folder.") from None
 
 
 def checked_decision(decision: str) -> str:

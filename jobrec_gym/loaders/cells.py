@@ -30,6 +30,7 @@ __all__ = [
     "is_nothing",
     "list_in_text",
     "normal_form",
+    "without_markup",
 ]
 
 NULL_WORDS = frozenset(
@@ -125,6 +126,11 @@ def normal_form(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def without_markup(text: str) -> str:
+    """The text of a cell without HTML, and without white space around it."""
+    return (html_text(text) if _MARKUP.search(text) else text).strip()
+
+
 def is_nothing(cell: Any, words: Collection[str] = NULL_WORDS) -> bool:
     """Whether a cell says nothing: it is empty, NaN, or one of the words, which are in lower case."""
     if isinstance(cell, str):
@@ -190,7 +196,7 @@ class CellReader:
         self._nothing = NULL_WORDS if words is None else frozenset(word.strip().casefold() for word in words)
         self._levels = {
             **SENIORITY_WORDS,
-            **{_level_word(str(word)): level or 0 for word, level in (rules.seniority_values or {}).items()},
+            **{_level_word(str(word)): int(level or 0) for word, level in (rules.seniority_values or {}).items()},
         }
         self._separator = rules.skill_separator or _SEPARATOR
         self._seen: dict[str, _Seen] = {}
@@ -346,8 +352,7 @@ class CellReader:
 
     def _text(self, cell: Any, where: str, column: str) -> str:
         if isinstance(cell, str):
-            text = self._normal(cell, where, column)
-            return (html_text(text) if _MARKUP.search(text) else text).strip()
+            return without_markup(self._normal(cell, where, column))
         if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:
             return str(int(cell))  # an integer column with gaps has floats
         if isinstance(cell, numbers.Number) and not isinstance(cell, bool):
@@ -404,8 +409,7 @@ class CellReader:
                     f"{where}, column {column!r}: must list texts, got {skill!r:.80} among them"
                     f"{_way_to_skills(skill, column)}."
                 )
-            text = self._normal(skill, where, column)
-            found.append((html_text(text) if _MARKUP.search(text) else text).strip())
+            found.append(without_markup(self._normal(skill, where, column)))
         return found
 
     def _entry(self, value: Any, path: Sequence[str], where: str, column: str) -> Any:

@@ -7,7 +7,7 @@ import logging
 import math
 import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobrec_gym.interactions import Interactions, LogError, is_saved_log
-from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form
+from jobrec_gym.loaders.cells import is_nothing, list_in_text, normal_form, without_markup
 from jobrec_gym.loaders.files import DEFAULT_MAX_BYTES
 from jobrec_gym.loaders.reading import Reading, Table, read_table
 from jobrec_gym.loaders.release import no_such_column
@@ -67,6 +67,7 @@ def load_interactions(
 
     Args:
         source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file with one of these endings, or a folder.
+            A folder takes only ``split_by`` and ``test_fraction``, since its rows were read before they were saved.
         market: The market of the people and jobs.
         columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
         ids: Whether ``applicant``, ``job`` and ``shown`` hold the market's keys (``5`` is then the key ``"5"``,
@@ -102,9 +103,19 @@ def load_interactions(
             raise LogError(f"`{name}` must be one of {allowed}, got {value!r}.")
     if split_by not in (None, "time"):
         raise LogError(f"`split_by` must be 'time' or None, got {split_by!r}.")
-    if not 0 < test_fraction < 1:
-        raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction}.")
+    is_number = isinstance(test_fraction, numbers.Real) and not isinstance(test_fraction, bool)
+    if not is_number or not 0 < test_fraction < 1:
+        raise LogError(f"`test_fraction` must be in (0, 1), got {test_fraction!r:.40}.")
+    if not isinstance(separator, str) or not separator:
+        raise LogError(f"`separator` must be a text that is not empty, such as ';', got {separator!r:.40}.")
     if is_saved_log(source):
+        asked: dict[str, Any] = {"columns": columns, "decisions": decisions, "rewards": rewards, "encoding": encoding}
+        asked |= {"ids": ids != "key", "separator": separator != ";", "delimiter": delimiter}
+        if given := [name for name, value in asked.items() if value]:
+            raise LogError(
+                f"{' and '.join(f'`{name}`' for name in given)} cannot be given for {source}, which is a saved log: it "
+                "is as it was read before it was saved. Leave them out, or read the file again and save that log."
+            )
         log = Interactions.load(source, market)
     elif place_of(source).is_dir():
         raise LogError(f"{source} is a folder and holds no saved log; give a file, or a folder that `log.save` wrote.")
@@ -319,6 +330,8 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
             near = best_match(str(name), LOG_FIELDS)
             hint = f" Did you mean {near!r}?" if near else ""
             raise LogError(f"`columns` may name {', '.join(map(repr, LOG_FIELDS))}, got {name!r}.{hint}")
+        if not isinstance(column, str):
+            raise LogError(f"`columns[{name!r}]` must be the name of one column, got {column!r:.80}.")
         if normal_form(column) not in table.header:
             raise LogError(no_such_column(table.file, column, table.header))
     columns = {name: normal_form(column) for name, column in columns.items()}
@@ -345,8 +358,10 @@ def _columns_of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
 
 def _words(decisions: Mapping[str, str] | None) -> dict[str, int]:
     places = {decision: place for place, decision in enumerate(DECISIONS)}
+    if decisions is not None and not isinstance(decisions, Mapping):
+        raise LogError(f"`decisions` must map words to decisions, `{{'applied': 'apply'}}`, got {decisions!r:.80}.")
     for word, decision in (decisions or {}).items():
-        if decision not in places:
+        if not isinstance(decision, str) or decision not in places:
             raise LogError(f"`decisions[{word!r}]` must be one of {DECISIONS}, got {decision!r}.")
     return places | {str(word): places[decision] for word, decision in (decisions or {}).items()}
 
@@ -372,12 +387,19 @@ def _found(find: Callable[[Any, Any], int | None], places: Any, cell: Any, kind:
 
 
 def _by_key(places: Mapping[str, int], cell: Any) -> int | None:
-    if isinstance(cell, bool) or not isinstance(cell, str | numbers.Real):
-        return None
+    return next((places[key] for key in _keys_of(cell) if key in places), None)
+
+
+def _keys_of(cell: Any) -> Iterator[str]:
+    """The keys that a cell may mean: as it is written, and as the loader of a market reads such a cell."""
+    if isinstance(cell, datetime.date):
+        yield cell.isoformat()
+    if isinstance(cell, bool) or not isinstance(cell, str | numbers.Number):
+        return
     text = str(cell).strip()
-    if text not in places and text.endswith(".0"):
-        text = text.removesuffix(".0")  # a column of whole numbers with gaps has floats
-    return places.get(text, places.get(normal_form(text)))
+    yield text
+    yield text.removesuffix(".0")  # a column of whole numbers with gaps has floats
+    yield without_markup(normal_form(text))
 
 
 def _by_row(rows: range, cell: Any) -> int | None:

@@ -468,14 +468,25 @@ def _let_go(side: _Side, complaint: str) -> bool:
     """Leaves out the column that an error message complains about, since it does not hold what its name says.
 
     Returns:
-        Whether there was such a column.
+        Whether the side's file has such a column.
     """
+    assert side.table is not None
+    # The other side's file may have a column of the same name, which is as it should be.
+    if not complaint.startswith(f"{side.table.file}, ") and f"in {side.table.file}, row" not in complaint:
+        return False
+    repeated = complaint.startswith("key ") and "appears twice" in complaint
+    is_torn = complaint.startswith("occupation ") and "is of family" in complaint
     for name in ("seniority", "key", "split", "occupation", "family"):
         column = side.columns.get(name)
-        repeated = name == "key" and complaint.startswith("key ") and "appears twice" in complaint
-        if column not in (None, name) and (f"column {column!r}" in complaint or repeated):
+        is_meant = f"column {column!r}" in complaint or (repeated and name == "key") or (is_torn and name == "family")
+        if column not in (None, name) and is_meant:
             del side.columns[name]
             side.notes.append(f"{column!r} is not taken as {name}: {complaint}")
+            return True
+    for name, column in side.context.items():
+        if f"column {column!r}" in complaint:
+            del side.context[name]
+            side.notes.append(f"{column!r} is not compared as {name}: {complaint}")
             return True
     return False
 

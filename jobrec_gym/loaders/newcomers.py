@@ -107,11 +107,11 @@ def newcomers_of(
 
 def _as_loaded(market: LabourMarket) -> dict[str, Any]:
     """The arguments with which the market's own applicants were read, as far as they are known; else defaults."""
-    spec = market.spec
+    spec = market.origin
     known = {key: value for key, value in spec.items() if key in _READING} if isinstance(spec, Mapping) else {}
     return {
         "columns": None,
-        "text_columns": sorted(market.text_blocks),
+        "text_columns": [block for block in sorted(market.text_blocks) if _may_be_texts(market.applicants, block)],
         "skill_separator": None,
         "null_values": None,
         "seniority_values": None,
@@ -121,6 +121,12 @@ def _as_loaded(market: LabourMarket) -> dict[str, Any]:
         "cache_dir": None,
         **known,
     }
+
+
+def _may_be_texts(applicants: Population, block: str) -> bool:
+    """Whether a block of the applicants may hold free texts: each counts as one skill, so nobody has two."""
+    skills: SkillLists = getattr(applicants, f"{block}_skills")
+    return int(np.diff(skills.offsets).max()) <= 1
 
 
 def _context_fields(
@@ -170,16 +176,20 @@ def _table(rows: Iterable[Mapping[str, Any]] | Table | str | os.PathLike[str]) -
             raise MarketError(
                 f"`rows`, row {number}: must be a mapping such as {{'key': 'p1', 'hard': ['SQL']}}, got {row!r:.80}."
             )
+        if strange := [name for name in row if not isinstance(name, str)]:
+            raise MarketError(
+                f"`rows`, row {number}: must name its entries by texts, such as 'hard', got {strange[0]!r:.80}."
+            )
         header.update(dict.fromkeys(row))
     plain = [(number, {key: _plain(cell) for key, cell in row.items()}) for number, row in enumerate(listed, start=1)]
     return Table("`rows`", list(header), plain)
 
 
 def _plain(cell: Any) -> Any:
-    """A cell as in a file: a tuple, a set or an array becomes a list."""
-    if isinstance(cell, np.ndarray):
-        return cell.tolist()
-    return list(cell) if isinstance(cell, tuple | set | frozenset) else cell
+    """A cell as in a file: a tuple, a set or an array becomes a list, a number of numpy one of Python."""
+    if isinstance(cell, np.ndarray | np.number | np.bool_):
+        cell = cell.tolist()
+    return [_plain(entry) for entry in cell] if isinstance(cell, list | tuple | set | frozenset) else cell
 
 
 def _probe(market: LabourMarket) -> Record:
@@ -190,9 +200,8 @@ def _probe(market: LabourMarket) -> Record:
     rows = np.arange(min(len(market.jobs), 64))
     lengths = [getattr(market.jobs, f"{block}_skills").lengths(rows) for block in BLOCKS]
     job = market.job(int(np.argmax(np.minimum(*lengths) * 1000 + sum(lengths))))
-    skills: dict[str, Sequence[str] | str] = {"hard": job.hard_skills, "soft": job.soft_skills}
-    texts = {block: "\n".join(skills[block]) if block in market.text_blocks else skills[block] for block in BLOCKS}
-    return Record(key=str(job.id), hard=texts["hard"], soft=texts["soft"], where=f"job {job.key!r}")
+    # A free text is one skill, so a list of one skill has its vector.
+    return Record(key=str(job.id), hard=job.hard_skills, soft=job.soft_skills, where=f"job {job.key!r}")
 
 
 def _check_encoder(market: LabourMarket, new: LabourMarket, probe: Record) -> None:

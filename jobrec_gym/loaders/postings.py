@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,9 @@ _PER = re.compile(r"^(?:PER\b|/|AN?\b)\s*")
 _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
+_DEEPEST = 4  # references to references
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
+"""A number whose commas separate thousands, also as in India: ``1,50,000``. A comma is no decimal sign in JSON-LD."""
 
 
 def load_job_posting(path: str | os.PathLike[str], **options: Any) -> LabourMarket:
@@ -76,8 +80,8 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
       contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (per year: the middle of the range,
-      with 2,080 hours in a year; empty if its unit is not known), ``currency``, ``company``, ``employment_type``,
-      ``industry``, ``posted``, ``valid_through`` and ``url``.
+      with 2,080 hours in a year; empty if its unit is not known, or if it is no plain number, such as ``15,50``),
+      ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``, ``valid_through`` and ``url``.
 
     Args:
         path: A file or a folder.
@@ -115,11 +119,15 @@ def _postings(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
         values = list(_scripts(file, reading))
     else:
         values = [value for _, value in json_rows(file, reading)]
-    nodes = [_plain(value) for value in values]
-    known = {node["@id"]: node for node in _objects(nodes) if isinstance(node.get("@id"), str) and len(node) > 1}
-    for node in _objects(nodes):
-        if _is_posting(node):
-            yield {name: _resolved(value, known) for name, value in node.items()}
+    try:
+        nodes = [_plain(value) for value in values]
+        known = {node["@id"]: node for node in _objects(nodes) if isinstance(node.get("@id"), str) and len(node) > 1}
+        references = _References(known)
+        for node in _objects(nodes):
+            if _is_posting(node):
+                yield {name: references.resolved(value) for name, value in node.items()}
+    except RecursionError:
+        raise MarketError(f"{file}: holds brackets in brackets too deep to read.") from None
 
 
 def _scripts(file: Path, reading: Reading) -> Iterator[Any]:
@@ -197,15 +205,30 @@ def _is_posting(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _resolved(value: Any, known: Mapping[str, Any], depth: int = 0) -> Any:
-    if isinstance(value, list):
-        return [_resolved(entry, known, depth) for entry in value]
-    if isinstance(value, dict):
-        # The depth is bounded, so that a ring of references ends.
-        if depth < 4 and len(value) == 1 and value.get("@id") in known:
-            return _resolved(known[value["@id"]], known, depth + 1)
-        return {name: _resolved(entry, known, depth) for name, entry in value.items()}
-    return value
+class _References:
+    """Puts objects in the place of references to them.
+
+    Args:
+        known: The objects by ``@id``.
+    """
+
+    def __init__(self, known: Mapping[str, Any]):
+        self._known = known
+        # Each object is resolved once a depth: objects that all refer to all would be resolved for each path anew.
+        self._found: dict[tuple[str, int], Any] = {}
+
+    def resolved(self, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, list):
+            return [self.resolved(entry, depth) for entry in value]
+        if isinstance(value, dict):
+            name = value.get("@id")
+            # The depth is bounded, so that a ring of references ends.
+            if depth < _DEEPEST and len(value) == 1 and isinstance(name, str) and name in self._known:
+                if (name, depth) not in self._found:
+                    self._found[name, depth] = self.resolved(self._known[name], depth + 1)
+                return self._found[name, depth]
+            return {field: self.resolved(entry, depth) for field, entry in value.items()}
+        return value
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows
@@ -329,9 +352,11 @@ def _unit(text: str) -> str:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, str) and _GROUPED.fullmatch(value.strip()):
+        value = value.replace(",", "")
     try:
-        number = float(value.replace(",", "") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if abs(number) < float("inf") else None
 

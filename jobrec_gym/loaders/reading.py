@@ -264,8 +264,10 @@ def read_sides(
     reading = reading or Reading()
     if kind is None:
         kind, file = kind_of(source)
-    else:
+    elif kind in (*_KINDS, *_DOCUMENTS):
         file = place_of(source)
+    else:
+        raise MarketError(f"`kind` must be one of {', '.join((*_KINDS, *_DOCUMENTS))}, or None, got {kind!r:.40}.")
     if kind in _DOCUMENTS:
         module, _, function = _DOCUMENTS[kind].partition(":")
         return {"": getattr(importlib.import_module(module), function)(file, reading)}
@@ -820,24 +822,51 @@ def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
                     f"{file} unpacks to more than {readable_size(max_bytes)}: say `max_bytes={max_bytes * 4}` or more "
                     "if it may be that large."
                 )
-            yield Block([_decoded(column) for column in batch.columns], batch.num_rows)
+            names = batch.schema.names
+            columns = [_decoded(file, name, column) for name, column in zip(names, batch.columns, strict=True)]
+            yield Block(columns, batch.num_rows)
     except MarketError:
         raise
     except (OSError, ValueError) as error:
         raise MarketError(f"{file} cannot be read as Parquet: {error}.") from error
 
 
-def _decoded(column: Any) -> Any:
-    """A column of bytes, or of lists of bytes, read as UTF-8, because some writers do not mark texts. Others stay."""
+def _decoded(file: Path, name: str, column: Any) -> Any:
+    """A column whose cells Python has types for. Most columns stay as they are.
+
+    Bytes, and lists of bytes, are read as UTF-8, because some writers do not mark texts. Nanoseconds are cut off. A
+    column of dates beyond those of Python is read as texts.
+
+    Raises:
+        MarketError: For objects or lists with such dates.
+    """
     pyarrow = importlib.import_module("pyarrow")
     kinds = {pyarrow.binary(): pyarrow.string(), pyarrow.large_binary(): pyarrow.large_string()}
+    of_lists = {pyarrow.types.is_list: pyarrow.list_, pyarrow.types.is_large_list: pyarrow.large_list}
     text = kinds.get(column.type)
-    if text is None and pyarrow.types.is_list(column.type) and column.type.value_type in kinds:
-        text = pyarrow.list_(kinds[column.type.value_type])
+    for is_list, list_of in of_lists.items():
+        if is_list(column.type) and column.type.value_type in kinds:
+            text = list_of(kinds[column.type.value_type])
     try:
-        return column if text is None else column.cast(text)
+        if text is not None:
+            return column.cast(text)
+        if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns":
+            column = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
     except ValueError:
         return column
+    if not re.search("date|time|duration", str(column.type)):
+        return column
+    try:
+        column.to_pylist()
+    except (ValueError, OverflowError):
+        try:
+            return column.cast(pyarrow.string())
+        except (ValueError, NotImplementedError):
+            raise MarketError(
+                f"{file}: column {name!r:.80} has dates or times that Python cannot read: write it as text, or leave "
+                "it out."
+            ) from None
+    return column
 
 
 def _cells(column: Any) -> list[Any]:

@@ -26,6 +26,8 @@ _SECTIONS = ("basics", "work", "skills", "education", "projects", "volunteer", "
 # Names that people and their tools give to a group of soft skills.
 _SOFT = re.compile(r"\b(soft|personal|interpersonal|social|people|transferable)\b|^communication$", re.IGNORECASE)
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2}))?")
+_GOES_ON = re.compile(r"(?:to |until |till )?(?:present|current|currently|now|today|date|ongoing)\.?", re.IGNORECASE)
+"""What people write in place of a last date."""
 
 
 def load_json_resume(
@@ -61,8 +63,9 @@ def read_resumes(path: str | os.PathLike[str], reading: Reading | None = None) -
       group called soft, personal, social or the like are ``soft``. If somebody lists no skills, the description takes
       their place as one free text. A log line says for how many people this was done.
     * ``description``: the summary, then each position with its summary and highlights, and projects.
-    * ``experience`` and ``years``: the total length of all work. Work that goes on ends with the latest date in the
-      résumé.
+    * ``experience`` and ``years``: the total length of all work. Work that goes on (without ``endDate``, or with a word
+      such as ``Present`` there) ends with the latest date in the résumé. Work whose dates cannot be read does not
+      count.
     * For the context: ``place``, ``region`` and ``country`` of ``basics.location``, ``languages``, ``degrees``, and
       ``updated``, the date of ``meta.lastModified``.
 
@@ -185,7 +188,7 @@ def _months(work: Sequence[Mapping[str, Any]], latest: int | None) -> int | None
     spans: list[tuple[int, int]] = []
     for job in work:
         start, end = _month(job.get("startDate")), _month(job.get("endDate"))
-        if end is None and not job.get("endDate"):
+        if _goes_on(job):
             end = latest
         if start is not None and end is not None:
             spans.append((start, end))
@@ -219,9 +222,14 @@ def _month(value: Any) -> int | None:
 
 
 def _ends(job: Mapping[str, Any]) -> tuple[int, int]:
-    """A key for sorting; work that goes on counts as the latest."""
-    end = _month(job.get("endDate"))
-    return 10**6 if end is None else end, _month(job.get("startDate")) or 0
+    """A key for sorting. Work that goes on counts as the latest; work whose end cannot be read ends as it starts."""
+    start, end = _month(job.get("startDate")) or 0, _month(job.get("endDate"))
+    return 10**6 if _goes_on(job) else start if end is None else end, start
+
+
+def _goes_on(job: Mapping[str, Any]) -> bool:
+    end = job.get("endDate")
+    return not end or (isinstance(end, str) and (not end.strip() or _GOES_ON.fullmatch(end.strip()) is not None))
 
 
 def _phrase(months: int) -> str:

@@ -326,6 +326,8 @@ def _check_columns(columns: Columns | None) -> None:
 
 
 def _by_role(table: Table, column: str, role_values: Mapping[str, str] | None) -> dict[str, Table]:
+    if not isinstance(column, str):
+        raise MarketError(f"`role_column` must be the name of a column, got {column!r:.80}.")
     column = normal_form(column)
     if column not in table.header:
         raise MarketError(no_such_column(table.file, column, table.header))

@@ -8,8 +8,10 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -55,6 +57,11 @@ _WAYS_OUT = {
     errno.EPERM: "change its rights, or use a copy that you may read",
 }
 """What to do if the system refuses to open a market, which may well be whole."""
+
+_MOST_SHARED = 8
+_shared: OrderedDict[tuple[str, str], tuple[dict[str, tuple[int, int]], LabourMarket]] = OrderedDict()
+"""The last markets by source and options, with the states of their files."""
+_shared_lock = threading.Lock()
 
 
 class LabourMarket:
@@ -138,6 +145,7 @@ class LabourMarket:
             "folder": None,
             "job_vectors_sha256": None,
             "_spec": spec,
+            "_origin": None,
             "_action_features": {},
         }
         for key, value in fields.items():
@@ -158,7 +166,7 @@ class LabourMarket:
     def __copy__(self) -> LabourMarket:
         return self
 
-    def __reduce__(self) -> tuple[Callable[..., LabourMarket], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         if self._spec is not None:
             return load_market, (self._spec,)
         made = partial(
@@ -170,7 +178,9 @@ class LabourMarket:
             left_out=self.left_out,
             cut=self.cut,
         )
-        return made, (self.name, self.applicants, self.jobs, self.vocabulary)
+        # What a market with other applicants keeps of the one that it was made from.
+        kept = {key: getattr(self, key) for key in ("folder", "job_vectors_sha256", "_origin")}
+        return made, (self.name, self.applicants, self.jobs, self.vocabulary), kept
 
     def __repr__(self) -> str:
         return (
@@ -179,12 +189,18 @@ class LabourMarket:
         )
 
     _spec: MarketSpec | None
+    _origin: MarketSpec | None
     _action_features: dict[tuple[str, ...], NDArray[np.floating]]
 
     @property
     def spec(self) -> MarketSpec | None:
         """How :func:`load_market` finds this market again; ``None`` for one made in memory, see :meth:`to_spec`."""
         return copy.deepcopy(self._spec)  # the caller may change it; pickles use this one
+
+    @property
+    def origin(self) -> MarketSpec | None:
+        """The :attr:`spec`; or that of the market whose applicants were replaced, which says how jobs were read."""
+        return copy.deepcopy(self._origin if self._spec is None else self._spec)
 
     @property
     def block_dim(self) -> int:
@@ -289,6 +305,7 @@ class LabourMarket:
         # The jobs are the same, so their index stays where it is.
         object.__setattr__(market, "folder", self.folder)
         object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
+        object.__setattr__(market, "_origin", self.origin)
         return market
 
     def summary(self) -> str:
@@ -406,7 +423,16 @@ class LabourMarket:
 
         Returns:
             The saved market, memory-mapped from the folder.
+
+        Raises:
+            MarketError: For another type, or a ``path`` that is something other than a saved market.
         """
+        try:
+            is_float = dtype is None or np.dtype(dtype).kind == "f"
+        except TypeError:
+            is_float = False
+        if not is_float:
+            raise MarketError(f'`dtype` must be "float16", "float32" or None, got {dtype!r:.40}.')
         write_market(self, path, dtype)
         return self.load(path)
 
@@ -540,12 +566,26 @@ def load_market(source: MarketSpec | os.PathLike[str] | LabourMarket, **kwargs: 
         options = json.dumps(kwargs, sort_keys=True)
     except TypeError:  # an object among the keywords, such as an encoder: the market cannot be found again
         return _open(text, kwargs, recorded=False)
-    return _load_cached(text, options, file_states([text, *kwargs.values()]))
+    # What `cache_dir` holds changes how long a market takes to load, and not the market.
+    return _load_shared(text, options, [text, *(value for key, value in kwargs.items() if key != "cache_dir")])
 
 
-@lru_cache(maxsize=8)
-def _load_cached(source: str, options: str, files: tuple[Any, ...]) -> LabourMarket:
-    return _open(source, json.loads(options), recorded=True)
+def _load_shared(source: str, options: str, named: Sequence[Any]) -> LabourMarket:
+    """The market that an equal call has made, unless the files that the call names have changed since."""
+    key, before = (source, options), file_states(named)
+    with _shared_lock:
+        known = _shared.get(key)
+        if known is not None and known[0] == before:
+            _shared.move_to_end(key)
+            return known[1]
+    market = _open(source, json.loads(options), recorded=True)
+    with _shared_lock:
+        # Files that the call itself has made, such as the market in `folder`, count as they are now.
+        _shared[key] = {**file_states(named), **before}, market
+        _shared.move_to_end(key)
+        while len(_shared) > _MOST_SHARED:
+            _shared.popitem(last=False)
+    return market
 
 
 def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarket:
@@ -555,6 +595,9 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
             raise MarketError(f"keywords {sorted(others)} have no meaning for the saved market {source!r}.")
         return LabourMarket.load(source, **kwargs)
     market: LabourMarket = load(**kwargs)
-    if recorded:
-        object.__setattr__(market, "_spec", {"source": source, **kwargs} if kwargs else source)
-    return market
+    if not recorded:
+        return market
+    # Not the loader's own object: a loader may return the market of another source, which keeps its spec.
+    found = object.__new__(LabourMarket)
+    found.__dict__.update(market.__dict__, _spec={"source": source, **kwargs} if kwargs else source)
+    return found

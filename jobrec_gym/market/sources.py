@@ -44,6 +44,8 @@ _SOURCES: dict[str, str] = {
     "dynaq-json": "jobrec_gym.loaders.dynaq_json:load_dynaq_json",
 }
 _WITHOUT_PATH = {"default", "recorded"}
+_WITH_SUBFOLDERS = {"onet", "esco"}
+"""Sources that are also read from folders within their folder."""
 _PATHS = {"applicants", "jobs", "folder", "cache_dir"}
 """Keywords whose value, if it is a text, is a file or a folder."""
 
@@ -182,18 +184,26 @@ def plain_option(name: str, value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def file_states(options: Iterable[Any]) -> tuple[tuple[str, int, int], ...]:
+def _inside(path: Path, scheme: str) -> Iterable[Path]:
+    """What is in a folder that a source of this scheme reads; nothing for a file."""
+    if not path.is_dir():
+        return ()
+    return path.rglob("*") if scheme in _WITH_SUBFOLDERS else path.iterdir()
+
+
+def file_states(options: Iterable[Any]) -> dict[str, tuple[int, int]]:
     """State of the files that options name, and of the files in folders that they name. Equal states mean no change."""
-    found = []
+    found = {}
     for option in options:
         if isinstance(option, str):
-            for text in filter(None, (option, option.partition(":")[2])):
+            scheme, _, rest = option.partition(":")
+            for text in filter(None, (option, rest)):
                 path = place_of(text)
                 with contextlib.suppress(OSError, ValueError):
                     # A saved market is written whole, so its header shows whether it changed. Its other files do not
                     # count: an index may be added at any time.
-                    saved = is_saved_market(path)
-                    for file in (path / HEADER,) if saved else (path, *(path.iterdir() if path.is_dir() else ())):
+                    files = (path / HEADER,) if is_saved_market(path) else (path, *_inside(path, scheme))
+                    for file in files:
                         state = file.stat()
-                        found.append((str(file), state.st_mtime_ns, state.st_size))
-    return tuple(sorted(found))
+                        found[str(file)] = state.st_mtime_ns, state.st_size
+    return found

@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 
 from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.near_miss import best_match
+from jobrec_gym.paths import place_of
 from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.simulators.prompts import prompt_place
 
 __all__ = [
     "AskingMode",
@@ -77,8 +79,11 @@ class Elicitation:
             are the :data:`~jobrec_gym.simulators.llm.QUANTILES` of their probabilities. Other values: the path of a
             :class:`~jobrec_gym.simulators.llm.Calibration`, or three rising numbers.
 
+    A path becomes an absolute one.
+
     Raises:
-        ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, or thresholds that fall.
+        ValueError: For other decisions than :data:`~jobrec_gym.simulators.base.DECISIONS`, thresholds that fall or are
+            not finite, or a ``prompt`` that is no text.
     """
 
     prompt: str | None = None
@@ -86,12 +91,25 @@ class Elicitation:
     calibration: str | os.PathLike[str] | Sequence[float] = "auto"
 
     def __post_init__(self) -> None:
-        if sorted(self.decisions) != sorted(DECISIONS):
-            raise ValueError(f"`elicitation.decisions` must be {DECISIONS} in any order, got {tuple(self.decisions)}.")
-        object.__setattr__(self, "decisions", tuple(self.decisions))
+        is_list = isinstance(self.decisions, Iterable) and not isinstance(self.decisions, str)
+        decisions = tuple(self.decisions) if is_list else ()
+        if sorted(map(str, decisions)) != sorted(DECISIONS):
+            raise ValueError(
+                f"`elicitation.decisions` must be {DECISIONS} in any order, got {decisions or self.decisions!r}."
+            )
+        _put(self, "decisions", decisions)
+        # Places are made absolute, so that they are found in another working folder too.
+        if self.prompt is not None:
+            if not isinstance(self.prompt, (str, os.PathLike)):
+                raise ValueError(
+                    f"`elicitation.prompt` must be a version, the path of a template, or None, got {self.prompt!r:.80}."
+                )
+            _put(self, "prompt", prompt_place(self.prompt))
         cut = self.calibration
-        kept = os.fspath(cut) if isinstance(cut, (str, os.PathLike)) else thresholds(cut)
-        object.__setattr__(self, "calibration", kept)
+        if not isinstance(cut, (str, os.PathLike)):
+            _put(self, "calibration", thresholds(cut))
+        elif cut != "auto":
+            _put(self, "calibration", str(place_of(cut).absolute()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +305,11 @@ def thresholds(values: ArrayLike) -> tuple[float, float, float]:
     Raises:
         ValueError: If there are not three, or if one is below the one before.
     """
-    cuts = np.asarray(values, dtype=np.float64)
-    if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
+    try:
+        cuts = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        cuts = np.zeros(0)
+    if cuts.shape != (len(DECISIONS) - 1,) or not np.isfinite(cuts).all() or not (np.diff(cuts) >= 0).all():
         raise ValueError(
             f'`elicitation.calibration` must be "auto", a path, or {len(DECISIONS) - 1} rising probabilities, got '
             f"{values!r}."

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jobrec_gym.market import LabourMarket
+from jobrec_gym.near_miss import best_match
 
 __all__ = [
     "COSINE_INSTEAD",
@@ -25,6 +29,7 @@ __all__ = [
     "UserSimulator",
     "class_with_bind",
     "decision_rewards",
+    "made_of_spec",
     "make_simulator",
     "register_simulator",
     "simulator_spec",
@@ -334,18 +339,17 @@ def make_simulator(simulator: UserSimulator | SimulatorSpec) -> UserSimulator:
             name or ``"module:Class"``. The module is imported; its class is called only if it has ``bind``.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither, or for a keyword that the class does not have.
     """
     if isinstance(simulator, Mapping):
-        options = dict(simulator)
-        name = options.pop("type", None)
+        name = simulator.get("type")
         entry_point = _SIMULATORS.get(name, name) if isinstance(name, str) else None
         if entry_point is None or ":" not in entry_point:
             raise ValueError(
                 f"`simulator['type']` must be one of {tuple(_SIMULATORS)} or 'module:Class', got {name!r}."
             )
-        kind = class_with_bind("simulator['type']", entry_point)
-        return kind.from_spec(simulator) if hasattr(kind, "from_spec") else kind(**options)
+        made: UserSimulator = made_of_spec("simulator", class_with_bind("simulator['type']", entry_point), simulator)
+        return made
     if isinstance(simulator, type) or not isinstance(simulator, UserSimulator):
         raise ValueError(
             "`simulator` must have `bind(market)` (see UserSimulator) or be a dictionary with 'type', "
@@ -377,6 +381,32 @@ def class_with_bind(argument: str, entry_point: str) -> Any:
     return kind
 
 
+def made_of_spec(argument: str, kind: Any, spec: Mapping[str, Any]) -> Any:
+    """Makes an object from a spec.
+
+    Args:
+        argument: Name of the argument that has this value, for the message.
+        kind: The class of the spec's entry ``"type"``.
+        spec: The spec. Its other entries are keywords of the constructor, or what the class's ``from_spec`` reads.
+
+    Raises:
+        ValueError: For a keyword that the class does not have.
+    """
+    options = {name: value for name, value in spec.items() if name != "type"}
+    try:
+        return kind.from_spec(spec) if hasattr(kind, "from_spec") else kind(**options)
+    except TypeError as error:
+        known = tuple(inspect.signature(kind).parameters)
+        for option in options:
+            if near := best_match(str(option), known) if option not in known else None:
+                raise ValueError(
+                    f"`{argument}` of type {spec['type']!r} has no {option!r}. Did you mean {near!r}?"
+                ) from error
+        raise ValueError(
+            f"`{argument}` of type {spec['type']!r} cannot be made of {sorted(map(str, options))}: {error}."
+        ) from error
+
+
 def simulator_spec(simulator: UserSimulator | SimulatorSpec) -> UserSimulator | SimulatorSpec:
     """The simulator in plain JSON if it has such a form, else the simulator itself.
 
@@ -393,12 +423,23 @@ def decision_rewards(rewards: Mapping[str, float] | None) -> dict[str, float]:
     """The reward of each decision: the given ones, and the defaults for all others.
 
     Raises:
-        ValueError: For an unknown decision, or a reward that is not finite.
+        ValueError: For an unknown decision, or a reward that is not a finite number.
     """
+    if not isinstance(rewards, Mapping | None):
+        raise ValueError(f"`rewards` must map decisions of {DECISIONS} to numbers, got {rewards!r:.80}.")
     unknown = set(rewards or ()) - set(DECISIONS)
     if unknown:
-        raise ValueError(f"`rewards` must map decisions of {DECISIONS}, got {sorted(unknown)}.")
-    merged = {decision: float((rewards or {}).get(decision, DEFAULT_REWARDS[decision])) for decision in DECISIONS}
-    if not np.isfinite(list(merged.values())).all():
-        raise ValueError(f"`rewards` must be finite, got {merged}.")
-    return merged
+        raise ValueError(f"`rewards` must map decisions of {DECISIONS}, got {sorted(map(str, unknown))}.")
+    merged = {**DEFAULT_REWARDS, **(rewards or {})}
+    for decision, reward in merged.items():
+        if not _is_finite(reward):
+            raise ValueError(f"`rewards` must be finite numbers, got {decision}={reward!r:.80}.")
+    return {decision: float(merged[decision]) for decision in DECISIONS}
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float holds, and no truth value."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

@@ -366,7 +366,7 @@ def answer_of(text: str, key: str) -> CachedAnswer | None:
     try:
         row = json.loads(text)
         return _checked(row, 1, key) if row["key"] == key else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -387,7 +387,7 @@ def fault_of(status: Any, decision: Any, probability: Any) -> tuple[str, str] | 
 def _json_row(line: str, number: int, path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and lists in too many others
         raise ValueError(f"{os.fspath(path)} row {number} is not JSON: {error}.") from error
 
 

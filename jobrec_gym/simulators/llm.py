@@ -40,7 +40,14 @@ from jobrec_gym.simulators.arguments import (
     unknown_argument,
 )
 from jobrec_gym.simulators.asking import Asker, Outcome, Question, ReplayMiss, Usage
-from jobrec_gym.simulators.base import COSINE_INSTEAD, DECISIONS, Feedback, SimulatorSpec, decision_rewards
+from jobrec_gym.simulators.base import (
+    COSINE_INSTEAD,
+    DECISIONS,
+    DEFAULT_REWARDS,
+    Feedback,
+    SimulatorSpec,
+    decision_rewards,
+)
 from jobrec_gym.simulators.budget import BudgetReached, Ledger, Spending
 from jobrec_gym.simulators.cache import AnswerStore, ShortAnswer
 from jobrec_gym.simulators.completion import ModelUnusable
@@ -512,12 +519,22 @@ class LLMSimulator:
     def changed(self, **arguments: Any) -> LLMSimulator:
         """The same simulator, with its key, and with some arguments changed.
 
+        What was not given but follows from ``mode`` or ``model`` (the template, the length of an answer, the address)
+        follows from the new ones.
+
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))
             >>> simulator.changed(sampling=replace(simulator.sampling, repeat=1)).sampling
             Sampling(temperature=0.0, seed=7, max_tokens=160, extra_body=None, repeat=1, max_completion_tokens=None)
         """
-        return type(self)(**{**self._arguments, "api_key": self._api_key, **arguments})
+        kept = {**self._arguments, "api_key": self._api_key}
+        if self.elicitation.prompt == f"{self.mode}-v1":
+            kept["elicitation"] = replace(self.elicitation, prompt=None)
+        if self.sampling.max_tokens == _ANSWER_TOKENS[self.mode]:
+            kept["sampling"] = replace(self.sampling, max_tokens=None)
+        if kept["api_base"] == _checked_address(self.model, None):
+            kept["api_base"] = None
+        return type(self)(**kept | arguments)
 
     def to_spec(self) -> SimulatorSpec:
         """The simulator in plain JSON, without the key; each group of arguments is a mapping of its fields."""
@@ -547,7 +564,13 @@ class LLMSimulator:
         return self  # threads may share it, and a copy by its state would lack the key
 
     def __repr__(self) -> str:
-        return f"LLMSimulator({self.model!r}, mode={self.mode!r}, prompt={self.elicitation.prompt!r})"
+        # With a persona and rewards that are not as usual: this text tells one source of a prior from another.
+        shown: dict[str, Any] = {"mode": self.mode, "prompt": self.elicitation.prompt}
+        if self._arguments["persona"] != "neutral":
+            shown["persona"] = self._arguments["persona"]
+        if changed := {word: value for word, value in self.rewards.items() if value != DEFAULT_REWARDS[word]}:
+            shown["rewards"] = changed
+        return f"LLMSimulator({self.model!r}, {', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class BoundLLMSimulator(Shared):

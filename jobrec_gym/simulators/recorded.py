@@ -70,7 +70,8 @@ class Recording:
         """The recording of a whole market, from probabilities (n_applicants, n_jobs).
 
         Raises:
-            ValueError: For probabilities of another shape, or thresholds that do not rise.
+            ValueError: For probabilities of another shape or out of range, or thresholds that are not finite or do not
+                rise.
         """
         shape = (len(market.applicants), len(market.jobs))
         if probability.shape != shape:
@@ -78,9 +79,14 @@ class Recording:
                 f"`probability` must have a row for each applicant and a column for each job, {shape}, got "
                 f"{probability.shape}."
             )
+        wrong = (probability < 0) | (probability > 1)
+        if wrong.any():
+            raise ValueError(
+                f"`probability` must be in [0, 1], or NaN where the model gave none, got {probability[wrong][0]}."
+            )
         cuts = np.asarray(thresholds, dtype=np.float64)
-        if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all():
-            raise ValueError(f"`thresholds` must be {len(DECISIONS) - 1} rising numbers, got {thresholds}.")
+        if cuts.shape != (len(DECISIONS) - 1,) or not (np.diff(cuts) >= 0).all() or not np.isfinite(cuts).all():
+            raise ValueError(f"`thresholds` must be {len(DECISIONS) - 1} finite rising numbers, got {thresholds}.")
         return cls(
             market.applicants.keys,
             market.jobs.keys,

@@ -18,6 +18,7 @@ from jobrec_gym.near_miss import best_match
 from jobrec_gym.pair_features import context_fit, hard_coverage, seniority, soft_coverage
 from jobrec_gym.simulators.base import (
     DECISIONS,
+    DEFAULT_REWARDS,
     UNKNOWN_LEVEL,
     CertainFeedback,
     Feedback,
@@ -147,7 +148,16 @@ class RuleSimulator:
         return cls(**{key: value for key, value in spec.items() if key != "type"})
 
     def __repr__(self) -> str:
-        return f"RuleSimulator(seed={self.seed}, noise={self.noise})"
+        # With all that is not as usual: this text tells one source of a prior from another.
+        shown: dict[str, Any] = {"seed": self.seed, "noise": self.noise}
+        for name, usual in (("weights", DEFAULT_WEIGHTS), ("rewards", DEFAULT_REWARDS)):
+            if changed := {part: value for part, value in getattr(self, name).items() if value != usual.get(part)}:
+                shown[name] = changed
+        if self.corruption:
+            shown["corruption"] = self.corruption
+        if self.reach != _REACH:
+            shown["reach"] = self.reach
+        return f"RuleSimulator({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class BoundRuleSimulator:

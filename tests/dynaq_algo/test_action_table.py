@@ -22,6 +22,16 @@ def test_table_keeps_to_the_disk_and_gives_float32(tmp_path):
 def test_a_table_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(n_actions, d_a\).*got float64 \(3,\)"):
         ActionTable(np.zeros(3))
+    for other in (np.zeros((3, 2), complex), np.zeros((3, 2), "m8[s]"), np.zeros((3, 2), bool)):
+        with pytest.raises(ValueError, match=r"must be an array \(n_actions, d_a\) of numbers"):
+            ActionTable(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 an npz"], ids=["empty", "text", "zip"])
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "table.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"table.npy is not a whole .npy file of `action_features`"):
+        ActionTable(tmp_path / "table.npy")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
-from toy import N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
+from toy import N_ACTIONS, N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import CandidatePolicy, DynaQ, GymnasiumVecEnv, LinearBandit
 from dynaq_algo.networks import PairNetwork
@@ -94,6 +94,8 @@ def test_defaults_are_those_of_the_design():
             {"train_freq": (4, "years")},
             r"`train_freq` must be a number, or such as \(4, \"step\"\), got \(4, 'years'\)",
         ),
+        ({"max_grad_norm": -1.0}, "`max_grad_norm` must be above 0, got -1.0. To clip no gradient leave it out"),
+        ({"max_grad_norm": float("nan")}, "`max_grad_norm` must be above 0, got nan"),
         ({"exploration_fraction": "x"}, "`exploration_fraction` must be a finite number, got 'x'"),
         ({"exploration_fraction": -1}, "`exploration_fraction` must be 0 or more, got -1"),
         ({"exploration_initial_eps": float("nan")}, "`exploration_initial_eps` must be a finite number, got nan"),
@@ -941,6 +943,19 @@ def test_a_data_set_of_another_kind_is_refused():
         model.pretrain(None)
     with pytest.raises(ValueError, match=r"dataset\['terminated'\]` must be True or False"):
         model.pretrain({**dataset(), "terminated": np.full(400, 0.3)})
+    for name, value in (("epochs", 1.5), ("epochs", "2"), ("batch_size", 2.5)):
+        with pytest.raises(ValueError, match=rf"`{name}` must be a whole number of 1 or more, got {value!r}"):
+            model.pretrain(dataset(), **{name: value})
+
+
+def test_an_id_that_names_no_action_is_refused_before_anything_is_learned():
+    model = agent(make_toy(ids=True))
+    before = parameters(model.q_net)
+    ids = np.arange(400) % N_ACTIONS
+    ids[399] = N_ACTIONS
+    with pytest.raises(ValueError, match=r"Ids must be in \[0, 12\)"):
+        model.pretrain({**dataset(), "action": ids}, batch_size=8)
+    assert th.equal(before, parameters(model.q_net))
 
 
 @settings(max_examples=30, deadline=None)

@@ -59,8 +59,9 @@ def test_similarities_are_centred_cosines_of_each_block_over_their_deviation():
 
 
 def test_blocks_must_divide_what_state_and_action_share():
-    with pytest.raises(ValueError, match="`n_blocks` must be 1 or more and divide the 4"):
-        BlockwiseFeatures(4, 6, n_blocks=3)
+    for n_blocks in (3, 2.0, 0, True):
+        with pytest.raises(ValueError, match="`n_blocks` must be 1 or more and divide the 4"):
+            BlockwiseFeatures(4, 6, n_blocks=n_blocks)
     with pytest.raises(ValueError, match='the state has no entries.*features="concat"'):
         BlockwiseFeatures(0, 6, n_blocks=2)
 

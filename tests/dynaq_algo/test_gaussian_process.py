@@ -641,6 +641,25 @@ def test_a_part_that_is_left_out_stays_out_of_the_fit():
     assert model.noise != 0.3
 
 
+def test_many_equal_rewards_leave_a_noise_with_which_other_rewards_are_learned():
+    """As where nobody has answered yet: without a least noise, the posterior would be rounding."""
+    rng = np.random.default_rng(0)
+    states, actions = th.as_tensor(rng.normal(size=(2, 330, 16)).astype(np.float32))
+    features = BlockwiseFeatures(16, 16)
+    features.fit(actions.numpy())
+    model = GaussianProcess(features, PRIOR, {"constant": 1.0, "trust": 0.0}, spike_slab=True, fit_scales=True)
+    model.observe(states[:165], actions[:165], None, th.full((165,), -0.1))
+    assert model.noise == pytest.approx(0.3 / 15)
+    model.observe(states[165:180], actions[165:180], None, th.as_tensor(np.arange(15) % 3 == 0).float())
+    asked = states[200:220], actions[230:260].expand(20, -1, -1)
+    found = model.score(*asked)[0]
+    model._solve()
+    th.testing.assert_close(found, model.score(*asked)[0], atol=0.01, rtol=0)
+    assert found.abs().max() < 1
+    model.observe(states[180:], actions[180:], None, th.full((150,), -0.1))  # the next fit
+    assert model.score(*asked)[0].isfinite().all()
+
+
 # ---------------------------------------------------------------------- traps
 
 
@@ -681,8 +700,19 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
     [
         ({"scales": {"simlarity": 1.0}}, "did you mean 'similarity'"),
         ({"scales": {"state": -1.0}}, "0 or more"),
-        ({"scales": {"state": np.nan}}, "0 or more"),
+        ({"scales": {"state": np.nan}}, r"`scales\['state'\]` must be a finite number, got nan"),
+        ({"scales": {"state": "1"}}, r"`scales\['state'\]` must be a finite number, got '1'"),
+        ({"noise": "1"}, "`noise` must be a finite number, got '1'"),
+        ({"prior": 0.1}, r"`prior` must be numbers in a row, such as \[0.1, 0.1\], got 0.1"),
         ({"scales": dict.fromkeys(DEFAULT_SCALES, 0), "fit_scales": True}, "`scales` must leave a part above 0"),
+        (
+            {
+                "scales": {**dict.fromkeys(DEFAULT_SCALES, 0), "pairs": 0.1},
+                "fit_scales": True,
+                "learn_pair_scale": True,
+            },
+            "neither is that of `pairs` with `learn_pair_scale`",
+        ),
         ({"noise": 0.0}, "`noise` must be above 0"),
         ({"max_pairs": 0}, "`max_pairs` must be 1 or more"),
         ({"max_pairs": 20.5}, "`max_pairs` must be a whole number of 1 or more, got 20.5"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_dynaq import parameters
 from test_replay import read_all
-from toy import N_ACTIONS, ToyEnv, action_table, make_toy
+from toy import N_ACTIONS, ToyEnv, ToyVectorEnv, action_table, make_toy
 
 from dynaq_algo import DynaQ
 
@@ -180,6 +180,40 @@ def test_answers_that_are_not_valid_are_counted_and_left_out():
     assert (model.num_timesteps, len(model.replay_buffer)) == (11, 5)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_infos_of_a_vector_environment_are_those_of_its_steps(n):
+    envs = ToyVectorEnv(n, ids=True, pairs=True, components=True, invalid=True)
+    model = agent(make_toy(ids=True, pairs=True))
+    obs, _ = envs.reset(seed=0)
+    applicants = [env.unwrapped.applicant_id for env in envs.envs_within]
+    for _ in range(4):  # each second step is valid
+        next_obs, rewards, ends, _, infos = envs.step(np.zeros(n, int))
+        model.observe(obs, np.zeros(n, int), rewards, next_obs, ends, infos)
+        obs = next_obs
+    assert len(model.replay_buffer) == 2 * n
+    kept = np.arange(2 * n)
+    np.testing.assert_array_equal(model.replay_buffer.applicants(kept), applicants * 2)
+    stored = model.replay_buffer[kept].reward
+    np.testing.assert_array_equal(model.replay_buffer.components(kept)["dot"], stored)
+
+
+def test_the_infos_of_episodes_that_were_reset_in_the_same_step_are_those_of_the_step():
+    envs = ToyVectorEnv(2, max_episode_steps=1, pairs=True, ids=True)
+    obs, _ = envs.reset(seed=0)
+    applicants = [env.unwrapped.applicant_id for env in envs.envs_within]
+    _, rewards, ends, _, infos = envs.step(np.zeros(2, int))
+    model = agent(make_toy(ids=True, pairs=True))
+    model.observe(obs, np.zeros(2, int), rewards, obs, ends, infos)
+    np.testing.assert_array_equal(model.replay_buffer.applicants(np.arange(2)), applicants)
+
+
+def test_an_answer_without_info_may_be_among_others():
+    rows = answers(2)
+    model = agent()
+    model.observe(*batch(rows)[:5], info=[None, {"transition_valid": False}])
+    assert len(model.replay_buffer) == 1
+
+
 def test_components_of_rewards_are_kept_logged_and_relabelled():
     model = agent(kind="background", relabel=True)
     obs, action, _, next_obs, *_ = answers(1)[0]
@@ -255,6 +289,10 @@ BAD = {
     "one reward": ({"reward": 0.5}, "`reward` must have 3 rows, as `observation` has, got 1"),
     "other rows next": ({"next_obs": stacked([answers(1)[0][0]] * 2)}, "`next_obs` must have 3 rows.*got 2"),
     "few ends": ({"terminated": np.array([True, False])}, "`terminated` must have 3 rows.*got 2"),
+    "an end that is a text": ({"terminated": "no"}, r"`terminated` must be True or False .*, got \['no'\]"),
+    "an end that is no number": ({"terminated": np.array([0, 1, np.nan])}, "`terminated` must be True or False"),
+    "an info that is a text": ({"info": [{}, "x", {}]}, "`info` must be a dict for each answer, .*got str among them"),
+    "few columns": ({"info": {"x": np.zeros(2), "_x": np.ones(2, bool)}}, "`info` must have 3 rows.*got 2"),
     "few infos": ({"info": [{}, {}]}, "`info` must have 3 rows.*got 2"),
     "no candidate": ({"action": np.array([0, 4, 1])}, r"`action` must be in \[0, 4\).*row 1 is 4"),
     "negative": ({"action": np.array([0, 1, -1])}, r"`action` must be in \[0, 4\).*row 2 is -1"),

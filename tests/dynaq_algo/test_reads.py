@@ -9,7 +9,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toy import D_ACTION, D_STATE, N_CANDIDATES, ToyEnv, ToyVectorEnv, action_table, make_toy
 
-from dynaq_algo import DynaQ, GymnasiumVecEnv
+from dynaq_algo import DynaQ, GymnasiumVecEnv, LinearBandit
 from dynaq_algo.action_table import ActionTable
 from dynaq_algo.vec_env import as_vec_env, what_is_read
 
@@ -317,6 +317,28 @@ def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     with pytest.raises(ValueError, match=message):
         model.set_env(make_toy(ids=True, table=table))
     assert (len(model.action_table), model.policy.action_table is model.action_table) == (12, True)
+
+
+def linear_bandit(env, **kwargs):
+    return LinearBandit(env, seed=0, **kwargs)
+
+
+@pytest.mark.parametrize("made", [agent, linear_bandit])
+def test_a_table_of_ones_own_is_kept_in_another_environment_whose_ids_name_the_same_actions(made):
+    own = np.random.default_rng(1).normal(size=(20, 5)).astype(np.float32)
+    model = made(make_toy(ids=True), action_features=own).learn(20)
+    obs, _ = make_toy(ids=True).reset(seed=5)
+    before = model.q_values(obs)
+    for table in (action_table(), action_table(20)):
+        model.set_env(make_toy(ids=True, table=table))
+        np.testing.assert_array_equal(model.q_values(obs), before)
+        model.learn(10)
+        before = model.q_values(obs)
+    with pytest.raises(ValueError, match=r"must have a row for every id .* 0 to 39, got 20 rows"):
+        model.set_env(make_toy(ids=True, table=action_table(40)))
+    with pytest.raises(ValueError, match="must begin with the 20 rows"):
+        model.set_env(make_toy(ids=True, table=action_table(20)[::-1].copy()))
+    assert model.action_table.dim == 5
 
 
 def test_the_checksum_of_the_first_rows_is_that_of_a_table_of_them():

@@ -79,15 +79,65 @@ def test_a_tilde_is_the_home_folder_in_writing_and_reading(tmp_path, monkeypatch
     model.save_checkpoint("~/checkpoint")
     bandit = LinearBandit(make_toy(), seed=0).learn(5)
     bandit.save("~/bandit.zip")
+    model.policy.save("~/policy.pt")
+    np.save(home / "table.npy", action_table())
     assert not list(here.iterdir())
-    written = {"agents", "replay.npz", "checkpoint", "by_callback", "bandit.zip"}
+    written = {"agents", "replay.npz", "checkpoint", "by_callback", "bandit.zip", "policy.pt", "table.npy"}
     assert {place.name for place in home.iterdir()} == written and (home / "agents" / "agent.zip").is_file()
     DynaQ.load("~/agents/agent", make_toy()).load_replay_buffer("~/replay.npz")
     for folder in ("~/checkpoint", "~/by_callback"):
         assert len(DynaQ.load_checkpoint(folder, make_toy()).replay_buffer) == 5
     LinearBandit.load("~/bandit.zip", make_toy())
+    CandidatePolicy.load("~/policy.pt")
+    for made in (agent, LinearBandit):
+        table = made(make_toy(ids=True), action_features="~/table.npy").action_table
+        assert table.path == str(home / "table.npy")
     model.save("~nobody_of_this_name.zip")  # a name, and no home folder
     assert [place.name for place in here.iterdir()] == ["~nobody_of_this_name.zip"]
+
+
+NUMPYS = {
+    **{"gamma": np.float32(0.5), "learning_rate": np.float32(1e-3), "max_grad_norm": np.float32(10)},
+    **{"batch_size": np.int64(8), "buffer_size": np.int64(100), "learning_starts": np.int64(4), "seed": np.int64(3)},
+    **{"train_freq": (np.int64(2), "step"), "gradient_steps": np.int64(2), "target_update_interval": np.int64(5)},
+    **{"planning_steps": np.int64(1), "exploration_bonus": np.float32(0.5), "exploration_fraction": np.float64(0.3)},
+    **{
+        "weight_pull": np.float32(0.1),
+        "tau": np.float32(1),
+        "stats_window_size": np.int64(9),
+        "relabel": np.bool_(False),
+    },
+}
+
+
+@pytest.mark.parametrize("world_model", ["network", "gaussian_process"])
+def test_an_agent_with_arguments_of_numpys_types_is_saved_and_loaded(tmp_path, world_model):
+    blockwise = {"features": "blockwise", "features_kwargs": {"n_blocks": np.int64(1)}, "prior": np.float32([0.1])}
+    of_network = {"n_members": np.int64(2), "optimizer_kwargs": {"weight_decay": np.float32(0.1)}}
+    of_process = {"noise": np.float32(0.3), "scales": {"state": np.float64(0.1), "constant": np.float32(1)}}
+    model = agent(
+        make_toy(ids=True),
+        policy_kwargs={"net_arch": (np.int64(8),), "optimizer_kwargs": {"eps": np.float64(1e-8)}, **blockwise},
+        world_model=world_model,
+        world_model_kwargs=of_network if world_model == "network" else of_process,
+        **NUMPYS,
+    ).learn(np.int64(20))
+    model.save_checkpoint(tmp_path / "checkpoint")
+    resumed = DynaQ.load_checkpoint(tmp_path / "checkpoint", make_toy(ids=True), device="cpu")
+    obs = first_obs(ids=True)
+    np.testing.assert_array_equal(resumed.q_values(obs), model.q_values(obs))
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", make_toy(ids=True), device="cpu", batch_size=np.int64(4))
+    loaded.learn(10).save(tmp_path / "again.zip")
+    assert DynaQ.load(tmp_path / "again.zip", make_toy(ids=True), device="cpu").batch_size == 4
+
+
+def test_a_file_with_attributes_of_numpys_types_is_loaded(tmp_path):
+    model = agent(make_toy())
+    model.gamma, model.num_timesteps = np.float32(0.5), np.int64(7)
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", device="cpu")
+    assert (loaded.gamma, loaded.num_timesteps, type(loaded.num_timesteps)) == (0.5, 7, int)
 
 
 def test_a_zip_holds_no_values_of_the_table(tmp_path):
@@ -235,6 +285,9 @@ def test_a_policy_of_ids_is_loaded_with_its_table(tmp_path):
         assert loaded.predict(obs)[0] == in_memory.predict(obs)[0]
     on_disk.save(tmp_path / "policy.pt")
     assert CandidatePolicy.load(tmp_path / "policy.pt", device="cpu").predict(obs)[0] == on_disk.predict(obs)[0]
+    (tmp_path / "table.npy").unlink()
+    with pytest.raises(ValueError, match="`action_features` must be given .* trained with .*table.npy, which is not"):
+        CandidatePolicy.load(tmp_path / "policy.pt")
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -381,6 +434,11 @@ def test_an_old_checkpoint_survives_a_write_that_fails(tmp_path, monkeypatch):
     monkeypatch.undo()
     model.save_checkpoint(folder)
     assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 20
+    # Killed after the renames, while the old checkpoint was being removed.
+    shutil.copytree(folder, tmp_path / ".checkpoint.old")
+    model.learn(30)
+    model.save_checkpoint(folder)
+    assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 30
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
@@ -395,6 +453,15 @@ def test_state_that_is_no_json_is_refused_by_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyEnv, "get_state", lambda self: {"thing": object()})
     with pytest.raises(ValueError, match=r"got object at state\.env.*thing"):
         model.save_checkpoint(tmp_path / "checkpoint")
+    monkeypatch.setattr(ToyEnv, "get_state", lambda self: {"seen": {3: 1}})  # JSON would make it {"3": 1}
+    with pytest.raises(ValueError, match=r"the keys of its dicts must be strings, got 3 at state\.env.*seen"):
+        model.save_checkpoint(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("save_freq", [0, 2.5, float("nan"), "5"])
+def test_a_frequency_of_checkpoints_that_is_no_whole_number_is_refused(tmp_path, save_freq):
+    with pytest.raises(ValueError, match=r"`save_freq` must be (a whole number of )?1 or more"):
+        DynaQCheckpoint(tmp_path, save_freq)
 
 
 def test_every_layer_is_asked_for_its_state():

@@ -1,6 +1,7 @@
 """The world model of what follows, and planning with it, where answers move the applicant."""
 
 import itertools
+import math
 import warnings
 
 import gymnasium as gym
@@ -290,6 +291,8 @@ def test_without_progress_there_is_nothing_to_predict():
         ({"rank": 0}, "`rank` must be 1 or more"),
         ({"steps": 0}, "`steps` must be 1 or more"),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
+        ({"learning_rate": math.inf}, "`learning_rate` must be a finite number, got inf"),
+        ({"action_scale": "1"}, "`action_scale` must be a finite number, got '1'"),
         ({"bonus": -1.0}, "`bonus` must be a finite number of 0 or more, got -1.0"),
         ({"bonus": "large"}, "`bonus` must be a finite number of 0 or more, got 'large'"),
     ],

@@ -193,6 +193,11 @@ def test_seeding_with_none_uses_no_global_generator():
     np.testing.assert_array_equal(env.reset()["user"], first)
 
 
+def test_a_seed_may_be_of_numpys_type():
+    same = [make_sb3_vec_env("CartPole-v1", 2, seed=seed).reset() for seed in (3, np.int64(3))]
+    np.testing.assert_array_equal(*same)
+
+
 def test_reset_options_are_passed_on_once():
     class Recorder(ToyVectorEnv):
         def reset(self, *, seed=None, options=None):

@@ -1,6 +1,8 @@
 """The page on which one is the applicant: what it keeps, what it says, and whom it refuses."""
 
 import asyncio
+import contextlib
+import errno
 import html
 import itertools
 import json
@@ -8,6 +10,8 @@ import math
 import os
 import re
 import shutil
+import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor, wait
 from xml.etree import ElementTree
 
@@ -21,7 +25,7 @@ pytest.importorskip("python_multipart", reason="needs the extra 'app'")
 from app_world import options, small_market
 from starlette.testclient import TestClient
 
-from experiments.runs.folders import RunError
+from experiments.runs.folders import RunError, write_text
 from experiments.web.application import COOKIE, application
 from experiments.web.careers import BANDIT, BEST, COSINE, planner
 from experiments.web.charts import belief_bar, lines
@@ -29,7 +33,7 @@ from experiments.web.load import measured
 from experiments.web.protection import LOOPBACK, MOST_BYTES
 from experiments.web.serving import bound, pages_of, serve, session_table
 from experiments.web.visitors import Answer, Person, VisitError, VisitorFiles, person_of_resume, skills_in_text
-from jobrec_gym import load_interactions
+from jobrec_gym import load_interactions, load_market
 
 ORIGIN = {"origin": "http://localhost"}
 
@@ -277,6 +281,42 @@ def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
 
 
+def test_two_who_come_at_once_are_counted_one_after_the_other(tmp_path, monkeypatch):
+    files = VisitorFiles(tmp_path / "visitors", most=1)
+    both = threading.Barrier(2)
+    monkeypatch.setattr("experiments.web.visitors.write_text", lambda *given: (_met(both), write_text(*given)))
+
+    def come(visitor_id):
+        try:
+            files.add(visitor_id, Person("", ("SQL",), ()))
+        except VisitError:
+            return "refused"
+        return "kept"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(come, ["a", "b"])) == ["kept", "refused"]
+    assert len(list((tmp_path / "visitors").iterdir())) == 1
+
+
+def _met(both):
+    """Waits a little for another thread, which comes only if nothing keeps it out."""
+    with contextlib.suppress(threading.BrokenBarrierError):
+        both.wait(0.2)
+
+
+def test_a_visitor_for_whom_there_is_no_room_is_not_counted(tmp_path, monkeypatch):
+    files, person = VisitorFiles(tmp_path / "visitors", most=1), Person("", ("SQL",), ())
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("experiments.web.visitors._sync_folder", full)
+        files.add("a", person)
+    files.add("b", person)
+    assert files.person("a") is None and files.person("b") == person
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
 def test_an_answer_for_which_there_is_no_room_is_not_kept_in_part(client, pages):
     from little_room import room_for
@@ -315,6 +355,34 @@ def test_nothing_is_kept_of_who_forgets(client, pages):
     page = client.post("/forget").text
     assert "Who are you?" in page and not folder.exists()
     assert VisitorFiles.id_of(client.cookies[COOKIE]) != folder.name, "who comes next is somebody else"
+
+
+@pytest.mark.parametrize("name", ["person.jsonl", "somebody.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_file_of_a_visitor_that_is_not_whole_is_told_in_words(client, pages, world, name, content):
+    begin(client)
+    client.post("/somebody", data={"steps": "1"})
+    file = pages[0].files.log(visit_of(client, pages).visitor_id).with_name(name)
+    file.write_text(content)
+    again = client_of(pages_of(options(world)))
+    page = again.get("/somebody", headers={"cookie": f"{COOKIE}={client.cookies[COOKIE]}"})
+    assert page.status_code == 500 and f"{name} is not whole" in page.text
+
+
+def test_a_visitor_whose_files_cannot_be_removed_is_told_so_and_can_try_again(client, pages, monkeypatch):
+    begin(client)
+    folder = pages[0].files.log(visit_of(client, pages).visitor_id).parent
+
+    def refused(path, **how):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.web.visitors.shutil.rmtree", refused)
+        page = client.post("/forget")
+    assert page.status_code == 500 and "Not everything of you is deleted" in page.text
+    assert folder.is_dir() and "Jobs for" in client.get("/").text
+    client.post("/forget")
+    assert not folder.exists()
 
 
 def test_nothing_is_written_of_who_forgot_meanwhile(client, pages):
@@ -361,6 +429,15 @@ def test_an_alias_in_a_list_is_private_and_a_network_or_country_is_none(pages):
     basics = {"aliases": ["Countess"], "location": {"countryCode": "IT"}, "profiles": [{"network": "GitHub"}]}
     resume = {"basics": basics, "skills": ["countess", "IT support", "GitHub"]}
     assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("IT support", "GitHub")
+
+
+@pytest.mark.parametrize("spelt", ["NFC", "NFD"])
+@pytest.mark.parametrize(("name", "skill"), [("José Núñez", "notes of José"), ("Ada\u00ad Byron", "Ada's notes")])
+def test_a_name_is_private_however_its_letters_are_written(pages, spelt, name, skill):
+    other = {"NFC": "NFD", "NFD": "NFC"}[spelt]
+    skills = [{"name": "SQL"}, {"name": unicodedata.normalize(other, skill)}]
+    resume = {"basics": {"name": unicodedata.normalize(spelt, name)}, "skills": skills}
+    assert person_of_resume(json.dumps(resume).encode(), pages[0].market).hard == ("SQL",)
 
 
 def test_a_resume_of_very_many_names_and_skills_is_searched_by_one_pattern(pages, monkeypatch):
@@ -595,6 +672,25 @@ def test_sessions_of_simulated_visitors_are_told_beside_cosine(world):
         session_table(options(world, sessions=21))
 
 
+def test_a_page_about_somebody_waits_while_they_answer(client, pages, monkeypatch):
+    begin(client)
+    somebody = pages[0].somebody(visit_of(client, pages))
+    loading = []
+
+    with ThreadPoolExecutor(1) as pool:
+        learn = somebody._learning["linear"].learn
+
+        def learn_while_another_tab_loads(place, decision):
+            loading.append(pool.submit(client.get, "/somebody"))
+            wait(loading, 0.1)  # dynaq_plus has its answer, the bandit not yet
+            learn(place, decision)
+
+        monkeypatch.setattr(somebody._learning["linear"], "learn", learn_while_another_tab_loads)
+        assert client.post("/somebody", data={"steps": "1"}).status_code == 200
+        (page,) = (one.result(60) for one in loading)
+    assert page.status_code == 200 and "Regret after 1 recommendation" in page.text
+
+
 # -------------------------------------------------------------------------------------------------------------- career
 
 
@@ -602,6 +698,11 @@ def test_a_career_is_shown_under_each_policy_when_agents_have_learned(client, pa
     careers = pages[1]
     page = client.get("/career").text
     assert "0 of 3 agents have learned" in page and BEST in page and BANDIT not in page
+    assert "this server lets no agent learn" in page and "data-again" not in page
+    careers.learns = True
+    page = client.get("/career").text
+    assert "in the background" in page and "data-again" in page
+    careers.learns = False
 
     careers.learn(print)
     assert careers._agent(BANDIT).seed == 0, "each folder has the same bandit"
@@ -653,6 +754,36 @@ def test_a_career_that_is_not_there_is_refused_in_words(client, query):
     page = client.get(f"/career?{query}")
     assert page.status_code == 422 and "must be a whole number" in page.text
     assert ("gamma (its place on the slider) must" in page.text) == query.startswith("gamma")
+
+
+# ------------------------------------------------------------------------------------------------ a market of one's own
+
+
+def test_texts_of_a_market_come_back_from_the_page_as_they_are(tmp_path):
+    alike = {"occupation": "data  engineer", "seniority": 1}
+    jobs = [{"key": f"https://jobs.example/{'x' * 320}/{n}", "hard": ["SQL", f"skill {n}"], **alike} for n in range(40)]
+    people = [{"key": f"p{n}", "hard": ["SQL", f"skill {n}"]} for n in range(4)]
+    for name, rows in (("jobs", jobs), ("people", people)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = load_market(
+        f"jsonl:{tmp_path / 'jobs.jsonl'}",
+        applicants=tmp_path / "people.jsonl",
+        encoder="hashing",
+        cache_dir=False,
+        test_fraction=0.5,
+    )
+    made.save(tmp_path / "market")
+    client = client_of(pages := pages_of(options(tmp_path)))
+
+    (occupation,) = map(html.unescape, re.findall(r'<option value="([^"]*)"', client.get("/").text))
+    page = client.get("/", params={"occupation": occupation}).text
+    assert "There is no occupation" not in page and "Skills of yours" in page
+    page = client.post("/start", data={"occupation": occupation, "skill": "SQL"}).text
+    job = asked(page)
+    assert len(job) > 300
+    page = client.post("/answer", data={"job": job, "decision": "apply"})
+    assert page.status_code == 200 and len(visit_of(client, pages).recommender.answered) == 1
+    assert "<strong>apply</strong> to data engineer" in page.text, "it has no title, but an occupation"
 
 
 # ------------------------------------------------------------------------------------------------------------- options

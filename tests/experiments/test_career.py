@@ -64,6 +64,17 @@ def test_what_is_done_is_kept_and_what_is_asked_otherwise_is_done_anew(study):
     assert kept | changed["runs"][-1] == kept
 
 
+def test_a_run_of_a_learner_with_an_endless_number_is_kept_too(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(careers, "_require_makable", lambda runs: None)
+    monkeypatch.setattr(careers, "_done", lambda asked: made.append(asked) or {"points": []})
+    ppo = {"_target_": "stable_baselines3.PPO", "max_grad_norm": float("inf")}
+    for norm, n_made in ((float("inf"), 1), (float("inf"), 1), (0.5, 2)):
+        ppo = {**ppo, "max_grad_norm": norm}
+        run_plan([{"name": "ppo", "learner": ppo, "seed": 0, "at": [0]}], tmp_path, 1)
+        assert len(made) == n_made
+
+
 def test_a_run_that_is_kept_keeps_its_commit_and_of_an_earlier_version_it_is_unknown(study, tmp_path):
     options = ["learners=[cosine]", "oracles=[best]", "at=[0]", "n_applicants=2", "n_sets=4", f"folder={tmp_path}"]
     assert run_command("career", *options).returncode == 0

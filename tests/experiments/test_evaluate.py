@@ -1,9 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
+from commands import run_command
+
+from experiments.pages.page import write_report
 from experiments.runs.folders import (
     RunError,
     find_runs,
@@ -27,6 +31,17 @@ def test_a_saved_agent_is_evaluated_as_it_was_when_it_was_trained(run, tmp_path,
     assert result["held_out"] == summary["held_out"]
     assert result["references"] == summary["references"]
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["held_out"] == result["held_out"]
+
+
+def test_a_run_that_is_called_like_a_reference_keeps_its_row(run, tmp_path):
+    summaries = [run("algo=linear_prior", "name=oracle", f"seed={seed}", folder=f"run-{seed}") for seed in (0, 1)]
+    done = run_command("evaluate", f"run={tmp_path}")
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("oracle ")]
+    own = np.mean([summary["held_out"]["mean_reward"] for summary in summaries])
+    assert [row[1] for row in rows[1:]] == ["1.000"] and rows[0][4] == f"{own:.3f}", done.stdout
+    page = write_report(find_runs(tmp_path, "runs"), tmp_path / "report").read_text()
+    assert page.count('<tr role="row" class="reference"><td role="cell" class="words" data-label="agent">oracle<') == 2
+    assert page.count('<tr role="row"><td role="cell" class="words" data-label="agent">oracle<') >= 3
 
 
 def test_other_pairs_can_be_asked_for(run, tmp_path):

@@ -316,6 +316,51 @@ def test_the_check_of_a_model_that_wavers_and_discriminates_says_so(few_attacks)
     assert len(set(labels)) == len(labels), "a page names a row by its label"
 
 
+@pytest.mark.parametrize("order", [DECISIONS, DECISIONS[::-1]])
+@pytest.mark.parametrize("repeat", [0, 1])
+def test_the_check_asks_again_and_in_another_order_however_the_simulator_asks(few_attacks, order, repeat):
+    def first_option(body, number):
+        return decides(min(DECISIONS, key=body["messages"][0]["content"].index))
+
+    market = load_market("recorded")
+    with serving(first_option) as fake:
+        asking = {"elicitation": {"decisions": order}, "sampling": {"repeat": repeat}}
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, **asking)
+        result = check.check_simulator(simulator, market, sizes(**FEW), 0)
+        assert result["option_order"]["same_decision"] == 0.0
+        assert len({request["messages"][0]["content"] for request in fake.requests}) == 2
+        asked = [json.dumps(request["messages"]) for request in fake.requests]
+    assert len(asked) > len(set(asked)), "the cache did not answer in the model's place"
+
+
+@pytest.mark.parametrize("prompt", ["probability-v1", "probability-v1-swapped", "own.txt"])
+def test_the_order_of_options_is_swapped_in_prompts_that_have_two(few_attacks, tmp_path, prompt):
+    from jobrec_gym.simulators import prompts
+
+    template = (Path(prompts.__file__).parent / "probability-v1.txt").read_text()
+    (tmp_path / "own.txt").write_text(f"Be honest. {template}")
+    asking = {"calibration": (0.15, 0.5, 0.8), "prompt": str(tmp_path / prompt) if prompt == "own.txt" else prompt}
+    with serving(leans(0.9)) as fake:
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, mode="probability", elicitation=asking)
+        result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0)
+        n_prompts = len({request["messages"][0]["content"] for request in fake.requests})
+    assert n_prompts == (1 if prompt == "own.txt" else 2)
+    assert (result["option_order"] is None) == (prompt == "own.txt") and check._table(result)
+
+
+def test_an_unknown_seniority_is_neither_equal_nor_another(tmp_path):
+    row = "{key},cook,{level},hygiene;knife skills\n"
+    for name, levels in (("jobs", ["entry", "", "lead"]), ("people", ["entry", "", "entry"])):
+        rows = "".join(row.format(key=f"{name}{number}", level=level) for number, level in enumerate(levels))
+        (tmp_path / f"{name}.csv").write_text(f"key,occupation,seniority,hard\n{rows}")
+    market = load_market(
+        f"csv:{tmp_path / 'jobs.csv'}", applicants=tmp_path / "people.csv", encoder="hashing", cache_dir=False
+    )
+    equal, other = check._by_level(market, check.own_occupation(market))
+    assert [side.tolist() for side in equal] == [[0, 2], [0, 0]]
+    assert [side.tolist() for side in other] == [[0, 2], [2, 2]]
+
+
 def test_the_check_of_failures_counts_them(few_attacks):
     with serving(fails(400)) as fake:
         simulator = LLMSimulator("openai/fake", api_base=fake.api_base)

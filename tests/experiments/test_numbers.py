@@ -54,6 +54,14 @@ def test_entries_that_are_null_missing_or_of_another_kind_are_left_to_the_comman
     require_whole("checkpoint_interval", None, 1, 10, optional=True)
 
 
+def test_a_count_that_is_written_as_a_float_reaches_the_command_as_a_whole_number():
+    cfg = OmegaConf.create({"n_pairs": 1e3, "seeds": [0, 2.0], "follows": "${n_pairs}", "noise": 1.0})
+    require_common(cfg)
+    assert repr(OmegaConf.to_container(cfg, resolve=True)) == repr(
+        {"n_pairs": 1000, "seeds": [0, 2], "follows": 1000, "noise": 1.0}
+    )
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

@@ -11,7 +11,7 @@ from commands import run_command
 
 from experiments.runs.folders import read_run
 from experiments.runs.saved import load_run
-from jobrec_gym import ObservationForm, record_interactions
+from jobrec_gym import ObservationForm, load_interactions, record_interactions
 from jobrec_gym.off_policy import estimate
 
 
@@ -39,6 +39,28 @@ def test_a_saved_agent_is_valued_as_the_library_does(run, tmp_path):
     assert table["rows"][0][2] == f"{expected.value:.4f}"
     assert table["rows"][2][2] == f"{log.reward.mean():.4f}", "the log was written by a uniform choice"
     assert f"The log's own mean reward is {log.reward.mean():.4f}, over 300 answers." in done.stdout
+
+
+def test_each_market_has_its_own_uniform_choice_and_no_run_is_taken_for_one(run, tmp_path):
+    run("algo=linear_blocks", "env.num_candidates=5", folder="uniform")
+    run("algo=linear_blocks", "market.n_jobs=61", folder="larger")
+    setups = [load_run(read_run(tmp_path / name), {})[0] for name in ("uniform", "larger")]
+    log = record_interactions(setups[0].single_env(), n=60)
+    log.write_csv(tmp_path / "log.csv")
+    logs = [load_interactions(f"csv:{tmp_path / 'log.csv'}", setup.market) for setup in setups]
+
+    options = ["log=log.csv", "folder=out", "methods=[dm]"]
+    done = run_command("off_policy", *options, "run=[uniform,larger]", cwd=tmp_path)
+    rows = json.loads((tmp_path / "out" / "off_policy.json").read_text())["tables"][0]["rows"]
+
+    names = [f"uniform on the market of {name}" for name in ("uniform", "larger")]
+    assert [row[0] for row in rows] == ["uniform", "larger", *names], done.stderr
+    for row, of in zip(rows[2:], logs, strict=True):
+        assert row[2] == f"{estimate(None, of, 'dm').value:.4f}"
+        assert f"The log's own mean reward on the market of {row[0].split()[-1]} is" in done.stdout
+    alone = run_command("off_policy", *options, "run=uniform", cwd=tmp_path)
+    assert [line.split()[:2] for line in alone.stdout.splitlines()[2:4]] == [["uniform", "dm"]] * 2
+    assert f"The log's own mean reward is {log.reward.mean():.4f}, over 60 answers." in alone.stdout
 
 
 def test_what_cannot_be_ends_in_one_line(run, tmp_path):

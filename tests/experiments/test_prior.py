@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,20 @@ def test_the_command_goes_on_where_it_was_and_prints_its_table_last(tmp_path, mo
     assert made == cells * 2, "another length is another run"
     with pytest.raises(ValueError, match="`n_jobs` must be at least 1"):
         prior.run_cells(cells, folder, 200, n_jobs=0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (Cell(0, 0.5, "model", 2.0), r"`alignments` must be in \[-1, 1\], got 2"),
+        (Cell(0, -1.0, "none"), "`noises` must be finite numbers of 0 or more, got -1"),
+        (Cell(0, math.nan, "none"), "`noises` must be finite numbers of 0 or more, got nan"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_before_the_first_run(tmp_path, monkeypatch, cell, said):
+    monkeypatch.setattr(prior, "play", lambda cell, n: pytest.fail("nothing is run"))
+    with pytest.raises(ValueError, match=said):
+        prior.run_cells([Cell(0, 0.5, "none"), cell], tmp_path, 200)
 
 
 def test_a_kept_run_keeps_its_commit(tmp_path, monkeypatch):

@@ -315,6 +315,23 @@ def test_the_file_of_people_is_not_written_over(market, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"people.csv"}
 
 
+def test_people_are_read_from_home_and_from_a_folder_of_resumes(market, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    assert rank_people(Ranking(market), tmp_path / "ranked.csv", applicants="csv:~/people.csv") == len(PEOPLE)
+    with pytest.raises(RunError, match="`out` is the file of people"):
+        rank_people(Ranking(market), tmp_path / "people.csv", applicants="~/people.csv")
+
+    (tmp_path / "people").mkdir()
+    for name in ("anna", "bert"):
+        resume = {"basics": {"label": "cook"}, "skills": [{"name": "hygiene"}, {"name": name}]}
+        (tmp_path / "people" / f"{name}.json").write_text(json.dumps(resume))
+    rank_people(Ranking(market), tmp_path / "resumes.jsonl", applicants=f"json-resume:{tmp_path / 'people'}", n=1)
+    rows = [json.loads(line) for line in (tmp_path / "resumes.jsonl").read_text().splitlines()]
+    assert [row["applicant_key"] for row in rows] == ["anna", "bert"]
+
+
 def test_a_folder_and_an_empty_split_are_refused_before_anybody_is_ranked(market, tmp_path):
     (tmp_path / "ranked.csv").mkdir()
     with pytest.raises(RunError, match=r"ranked.csv is a folder; name a file in it"):

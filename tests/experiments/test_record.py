@@ -72,6 +72,15 @@ def test_a_pair_without_an_answer_stays_open(market, tmp_path):
     assert (feedback.status == "not_recorded").sum() == 1
 
 
+@pytest.mark.parametrize("quantiles", [[60, 85, 95], [0.95, 0.85, 0.6], [0.6, 0.85], 0.6, None, ["x", 0.8, 0.9]])
+def test_nobody_is_asked_for_thresholds_that_cannot_be(market, quantiles):
+    with serving(lean_by_text) as fake:
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, mode="probability")
+        with pytest.raises(ValueError, match=r"`quantiles` must be three rising shares in \[0, 1\]"):
+            record_market(simulator, market, quantiles)
+        assert fake.calls == 0
+
+
 def test_decisions_cannot_be_recorded_as_probabilities(market):
     with pytest.raises(ValueError, match="probability"):
         record_market(LLMSimulator("openai/fake"), market, QUANTILES)

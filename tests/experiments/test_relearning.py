@@ -111,6 +111,9 @@ def test_the_commands_print_and_write(run, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "dynaq_plus" in done.stdout
         assert json.loads((tmp_path / f"{name}.json").read_text())["seeds"] == [0, 1]
+        other = run_command(f"studies.{name}", *options[:2], "seeds=[7]")
+        assert other.stderr == "error: `seeds`: learner 'dynaq_plus' has no finished run of seeds [7], but of [0, 1].\n"
+        assert json.loads((tmp_path / f"{name}.json").read_text())["seeds"] == [0, 1], "what was found before is kept"
         wrong = run_command(f"studies.{name}", "only=[cosine]")
         assert wrong.returncode != 0
         assert "error: `runs` must be given" in wrong.stderr

@@ -281,6 +281,17 @@ def test_a_log_that_is_not_there_is_named(options, message):
         replay.read_log({"path": None, "encoder": "hashing", **options})
 
 
+def test_a_log_at_home_is_found_by_its_scheme_too(log, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    log.market.save(tmp_path / "market")
+    log.write_csv(tmp_path / "log.csv")
+    reading = {"source": str(tmp_path / "market"), "columns": None, "ids": "key", "decisions": None, "rewards": None}
+    for source in ("~/log.csv", "csv:~/log.csv"):
+        read = replay.read_log({"log": source, "path": None, "encoder": "hashing", "on_bad": "raise", **reading})
+        assert len(read.reward) == len(log.reward)
+
+
 def test_a_folder_that_is_no_avature_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"lacks queries.tsv, corpus_documents.tsv, annotations.tsv"):
         avature.read(tmp_path)

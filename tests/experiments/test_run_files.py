@@ -12,7 +12,16 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 
 from experiments.runs import build, training
 from experiments.runs.datasets import cosine_pairs, load_dataset, save_dataset
-from experiments.runs.folders import RunError, find_runs, is_finished, read_json, read_run, write_figure, write_json
+from experiments.runs.folders import (
+    RunError,
+    find_runs,
+    is_finished,
+    read_json,
+    read_run,
+    unfinished_runs,
+    write_figure,
+    write_json,
+)
 from experiments.runs.recording import keep_rows
 from experiments.runs.saved import load_run
 from experiments.runs.trust import require_trust
@@ -49,6 +58,19 @@ def test_a_file_of_a_run_that_is_not_whole_is_named(folder, name, content):
         find_runs(folder, "run")
     assert "\n" not in str(refused.value)
     assert not is_finished(folder, {})
+
+
+def test_runs_are_found_in_folders_of_any_name_and_at_home(folder, tmp_path, monkeypatch):
+    place = tmp_path / "checkpoint" / "runs"
+    shutil.copytree(folder, place / "checkpoint")
+    shutil.copytree(folder, place / "checkpoint" / "checkpoint")  # that of the run itself
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for given in (place, tmp_path / "checkpoint", ["~/checkpoint"]):
+        assert [run.folder for run in find_runs(given, "runs")] == [place / "checkpoint"]
+        assert unfinished_runs(given, 1) == ""
+    (place / "checkpoint" / "summary.json").unlink()
+    assert str(place / "checkpoint") in unfinished_runs(["~/checkpoint"], 0)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -95,6 +95,16 @@ def test_levels_are_the_horizontal_axis(study, figures, tmp_path):
     assert len(labels_of(left)) == 2
 
 
+@pytest.mark.parametrize("drawn", [NAMES[:2], NAMES[:1]])
+def test_a_learner_that_one_level_lacks_is_left_out(study, figures, tmp_path, drawn):
+    without = Study.from_json(study.to_json(), study.reps)
+    for values in (without.scores, without.regret, without.cpu_seconds):
+        del values[NAMES[0]]
+    for order in ({"0 %": study, "50 %": without}, {"0 %": without, "50 %": study}):
+        plot_levels(order, "corrupted answers", drawn, tmp_path / "figure.png")
+        assert [text.get_text() for text in labels_of(figures.pop().axes[0])] == drawn[1:]
+
+
 def test_single_runs_are_drawn_over_interactions_with_the_caption_below(figures, tmp_path):
     curves = {name: pd.Series([0.1 * i, 0.2 * i], [0, 1_000]) for i, name in enumerate(NAMES)}
 

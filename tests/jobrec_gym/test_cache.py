@@ -263,9 +263,10 @@ def test_a_wrong_row_is_named_and_nothing_is_imported(cache, tmp_path, damage, m
 
 
 def test_a_line_that_is_not_json_and_an_unknown_ending_are_named(cache, tmp_path):
-    (tmp_path / "a.jsonl").write_text("no json\n")
-    with pytest.raises(ValueError, match=r"a\.jsonl row 1 is not JSON"):
-        cache.import_(tmp_path / "a.jsonl")
+    for text in ("no json", "[" * 100_000, "1" * 5_000):
+        (tmp_path / "a.jsonl").write_text(f"{text}\n")
+        with pytest.raises(ValueError, match=r"a\.jsonl row 1 is not JSON"):
+            cache.import_(tmp_path / "a.jsonl")
     with pytest.raises(ValueError, match=r"`path` must end in \.jsonl or \.parquet"):
         cache.export(tmp_path / "a.csv")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jobrec_gym.candidates import make_sampler
+from jobrec_gym.candidates import RetrievalCandidates, make_sampler
 from jobrec_gym.counter_rng import hash64
 
 KEYS = hash64(9, np.arange(30))
@@ -58,3 +58,5 @@ def test_unknown_samplers_are_suggested():
         make_sampler("unifrom")
     with pytest.raises(ValueError, match="have `bind"):
         make_sampler(3)
+    with pytest.raises(ValueError, match="have `bind.*got <class .*RetrievalCandidates'>"):
+        make_sampler(RetrievalCandidates)

@@ -267,13 +267,14 @@ def test_a_leaving_applicant_is_terminated_and_the_horizon_is_truncated():
     assert envs.get_state()["progress"].tolist() == [[1, 0, 3]] * 2
 
 
-@pytest.mark.parametrize(("is_free", "asked"), [(False, [3, 0, 3]), (True, [3, 3, 3])])
+@pytest.mark.parametrize(("is_free", "asked"), [(False, [3, 3]), (True, [3, 3, 3])])
 def test_rows_that_start_anew_are_asked_in_vain_only_where_that_costs_nothing(is_free, asked):
     class Counted(NoWay):
         def __init__(self):
             self.n, self.is_free = [], is_free
 
         def feedback(self, applicant_ids, job_ids, interaction_keys=None, levels=None):
+            assert len(job_ids), "nobody is asked about"
             self.n.append(len(job_ids))
             return super().feedback(applicant_ids, job_ids)
 
@@ -388,6 +389,8 @@ def test_what_is_observed_and_told_of_an_applicants_progress():
         level, experience, patience = (info[f"progress/{name}"] for name in ("level", "experience", "patience"))
         expected = [(level - 1) / 4, experience / 3, patience / 6, 1 - step / 10]
         np.testing.assert_allclose(obs["progress"], expected, atol=1e-6)
+    for flag, names in ((np.True_, env.progress_names), (np.False_, env.progress_names[:3])):
+        assert JobRecCareerEnv(**SMALL, show_steps_left=flag).progress_names == names
     hidden = JobRecCareerEnv(**SMALL, hidden=("patience",))
     assert hidden.observation_space["progress"].shape == (2,)
     assert hidden.progress_names == ("level", "experience")

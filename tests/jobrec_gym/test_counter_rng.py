@@ -24,6 +24,14 @@ def test_numbers_and_arrays_hash_alike(a, b):
     assert hash64(a, b) == hash64(a, keys(b)) == hash64(keys(a), keys(b))
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
+def test_a_number_of_numpy_hashes_like_one_of_python(kind):
+    assert hash64(kind(3), 4) == hash64(3, kind(4)) == hash64(3, 4)
+    np.testing.assert_array_equal(hash64(kind(3), np.arange(5)), hash64(3, np.arange(5)))
+    np.testing.assert_array_equal(hash64(np.arange(5), kind(3)), hash64(np.arange(5), 3))
+    assert hash64(np.int64(-1)) == hash64(-1)
+
+
 def test_the_order_of_parts_matters():
     assert hash64(1, 2) != hash64(2, 1)
 

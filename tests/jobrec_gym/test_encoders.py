@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -478,3 +479,26 @@ def test_a_folder_of_a_model_says_how_much_it_reads():
     folder = SentenceTransformerEncoder(str(encoders._default_folder()))
     assert folder.max_tokens == minilm.max_tokens
     assert folder.count_tokens(["welding", "arc welding"]) == minilm.count_tokens(["welding", "arc welding"]) == [1, 2]
+
+
+@pytest.mark.parametrize("settings", ['{"max_seq_length": null}', "{}"])
+def test_a_folder_that_names_no_limit_has_that_of_its_model(tmp_path, monkeypatch, settings):
+    (tmp_path / "sentence_bert_config.json").write_text(settings)
+    encoder = SentenceTransformerEncoder(str(tmp_path))
+    for limit, tokens in ((512, 510), (None, None)):
+        monkeypatch.setattr(encoder, "_load", lambda limit=limit: types.SimpleNamespace(max_seq_length=limit))
+        assert encoder.max_tokens == tokens
+
+
+def test_a_broken_shard_of_a_cache_that_is_only_read_is_passed_over(tmp_path, monkeypatch, caplog):
+    made = CachedEncoder(HashingEncoder(8), tmp_path).encode(["a", "b"])
+    (shard,) = tmp_path.rglob("*.npz")
+    shard.write_bytes(shard.read_bytes()[:-3])
+    monkeypatch.setattr(encoders.Path, "unlink", _refused)
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(CachedEncoder(HashingEncoder(8), tmp_path).encode(["a", "b"]), made)
+    assert "is broken" in caplog.text
+
+
+def _refused(path, missing_ok=False):
+    raise PermissionError(13, "Permission denied", str(path))

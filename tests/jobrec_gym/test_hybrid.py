@@ -152,8 +152,10 @@ def test_a_trainer_may_say_how_many_steps_were_made():
     assert [env.step(0)[4]["reward/cosine_weight"] for _ in range(3)] == [0.7, 0.7, 0.7]
     env.set_total_steps(60)
     assert env.step(0)[4]["reward/cosine_weight"] == 0.4
-    with pytest.raises(ValueError, match="`total_steps` must not be negative"):
-        env.set_total_steps(-1)
+    for wrong in (-1, 2.5, float("nan"), "many", True):
+        with pytest.raises(ValueError, match="`total_steps` must be a whole number of at least 0, got"):
+            env.set_total_steps(wrong)
+    assert env.cosine_weight == 0.4
 
 
 def test_a_frozen_weight_stands_still_while_steps_are_counted():
@@ -166,8 +168,36 @@ def test_a_frozen_weight_stands_still_while_steps_are_counted():
     assert env.step(0)[4]["reward/cosine_weight"] == 0.0
     env.unfreeze()
     assert env.cosine_weight == 0.95
-    with pytest.raises(ValueError, match="`weight` must be in"):
-        env.freeze(2.0)
+    for wrong in (2.0, float("nan"), "half"):
+        with pytest.raises(ValueError, match=r"`weight` must be a number in \[0, 1\] or None, got"):
+            env.freeze(wrong)
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
+def test_episodes_at_cosine_weight_one_have_no_sum_of_feedback_however_many_play(mode):
+    envs = VectorHybridReward(
+        make_vector(2, max_episode_steps=3, autoreset_mode=mode), RuleSimulator(seed=0), AnnealSchedule(steps=100)
+    )
+    envs.reset(seed=0)
+
+    def told():
+        """The sums of the episode that plays now; the two end together."""
+        while True:
+            infos = envs.step(np.zeros(2, dtype=int))[4]
+            ended = infos.get("final_info", infos)
+            if "episode_sum/cosine" in ended:
+                if mode == "NextStep":
+                    envs.step(np.zeros(2, dtype=int))
+                return {name for name in ended if name.startswith("episode_sum/")}
+
+    assert told() == {"episode_sum/cosine", "episode_sum/feedback"}
+    envs.freeze(1.0)  # nobody is asked any more
+    assert told() == {"episode_sum/cosine"}
+    state = envs.get_state()
+    envs.set_state(state)
+    assert told() == {"episode_sum/cosine"}
+    envs.freeze(0.0)
+    assert told() == {"episode_sum/cosine", "episode_sum/feedback"}
 
 
 @pytest.mark.parametrize("vector", [False, True])

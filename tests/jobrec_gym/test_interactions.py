@@ -1,10 +1,13 @@
 """Logs: read, refused, saved, and handed to others."""
 
+import copy
 import csv
 import datetime
+import decimal
 import errno
 import json
 import logging
+import pickle
 import signal
 import subprocess
 import sys
@@ -85,6 +88,20 @@ def test_a_number_is_the_key_of_that_name_whatever_row_it_is(shop, tmp_path, cel
     log = load_interactions(file, shop)
 
     assert (log.applicant_ids.tolist(), log.job_ids.tolist()) == ([row], [0])
+
+
+def test_keys_are_read_as_the_market_reads_them(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    days = [datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)]
+    numbers = [decimal.Decimal("5"), decimal.Decimal("6")]
+    for keys in (days, numbers, ["R&amp;D", "<b>sales</b>"]):
+        jobs = pyarrow.table({"key": pyarrow.array(keys), "hard": SKILLS[:2]})
+        parquet.write_table(jobs, tmp_path / "jobs.parquet")
+        write(tmp_path / "people.csv", [["p", "sql"]], ["key", "hard"])
+        market = load_market(f"{tmp_path / 'jobs.parquet'}", applicants=str(tmp_path / "people.csv"), encoder="hashing")
+        log = pyarrow.table({"applicant": ["p", "p"], "job": pyarrow.array(keys), "reward": [1.0, 0.0]})
+        parquet.write_table(log, tmp_path / "log.parquet")
+        assert load_interactions(tmp_path / "log.parquet", market).job_ids.tolist() == [0, 1]
 
 
 def test_row_numbers_are_read_where_the_log_is_said_to_hold_them(shop, tmp_path):
@@ -323,6 +340,7 @@ def test_columns_that_are_no_mapping_are_refused(shop, tmp_path):
         (["applicant", "job", "clicked"], {}, "A log needs 'decision', 'reward' or both"),
         (["applicant", "job", "reward"], {"jobs": "job"}, r"`columns` may name .*Did you mean 'job'\?"),
         (["applicant", "job", "reward"], {"time": "when"}, "has no column 'when'"),
+        (["applicant", "job", "reward"], {"time": 3}, r"`columns\['time'\]` must be the name of one column, got 3"),
         (["applicant", "job", "reward", "Propensity"], {}, r"say `columns=\{'propensity': 'Propensity'\}` or rename"),
     ],
 )
@@ -343,6 +361,11 @@ def test_a_column_that_is_nearly_a_field_may_be_mapped_or_stand_beside_it(shop, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"separator": ""}, "`separator` must be a text that is not empty"),
+        ({"separator": None}, "`separator` must be a text that is not empty, such as ';', got None"),
+        ({"test_fraction": "0.3"}, r"`test_fraction` must be in \(0, 1\), got '0\.3'"),
+        ({"decisions": ["apply"]}, "`decisions` must map words to decisions"),
+        ({"decisions": {"yes": ["apply"]}}, r"`decisions\['yes'\]` must be one of"),
         ({"on_bad": "ignore"}, "`on_bad` must be one of"),
         ({"ids": "keys"}, "`ids` must be one of"),
         ({"split_by": "row"}, "`split_by` must be 'time' or None"),
@@ -382,6 +405,22 @@ def test_a_saved_log_is_the_same_and_knows_its_folder(log, market, tmp_path):
     assert saved.folder == tmp_path / "log"
     assert_same(load_interactions(tmp_path / "log", market), log)
     assert_same(Interactions.load(tmp_path / "log", market), saved)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"rewards": {"click": 0.3}}, "`rewards`"),
+        ({"columns": {"job": "item"}, "decisions": {"yes": "apply"}}, "`columns` and `decisions`"),
+        ({"ids": "row"}, "`ids`"),
+        ({"separator": ","}, "`separator`"),
+    ],
+)
+def test_how_a_file_is_read_cannot_be_said_of_a_saved_log(log, market, tmp_path, arguments, named):
+    log.save(tmp_path / "log")
+    with pytest.raises(LogError, match=f"{named} cannot be given for .*, which is a saved log"):
+        load_interactions(tmp_path / "log", market, **arguments)
+    assert_same(load_interactions(tmp_path / "log", market, {}, decisions=None, rewards={}, on_bad="skip"), log)
 
 
 def test_a_written_csv_is_read_back_the_same(log, market, tmp_path):
@@ -538,7 +577,16 @@ def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
         ({"applicant_ids": [0, 0, 10**6]}, "`applicant_ids` must be rows of the market, in"),
         ({"job_ids": [3, 4, 3.5]}, "`job_ids` must be rows of the market, whole numbers, got float64"),
         ({"job_ids": ["3", "4", "3"]}, "`job_ids` must be rows of the market, whole numbers"),
+        ({"decision": [0, 1, 2.5]}, "`decision` must be places in .* whole numbers, got float64"),
+        ({"decision": [0, 1, np.nan]}, "`decision` must be places in .* or -1 for none"),
+        ({"decision": ["apply", "save", "save"]}, "`decision` must be places in .* such as np.str_\\('apply'\\)"),
+        ({"decision": [3, 0, 0], "reward": [1, np.nan, 0]}, "row 1 has a decision and no reward"),
+        ({"held_out": ["train", "test", "test"]}, "`held_out` must be True or False for each row, got <U5"),
+        ({"held_out": [0, 1, 0.5]}, "`held_out` must be True or False"),
+        ({"reward": ["a", "b", "c"]}, "`reward` must be numbers, got <U1, such as"),
+        ({"reward": np.zeros(3, "M8[s]")}, "`reward` must be numbers, got datetime64"),
         ({"time": [0, 1, np.nan]}, "`time` must be finite; row 2"),
+        ({"time": np.array(["2026-01-01", "NaT", "NaT"], "M8[D]")}, "`time` must be finite; row 1"),
         ({"shown": [[3, 4], [3, 4], [4, 5]]}, "row 2 recommends job 3 and was shown"),
         ({"shown": [[3, 4], [3, 4]]}, "`shown` must have 3 sets"),
         ({"shown": [[3, 4], [3, 4, 5, 5], [3]]}, "distinct jobs"),
@@ -548,6 +596,24 @@ def test_arrays_that_cannot_be_a_log_are_refused(market, changes, message):
     arguments = {"applicant_ids": [0, 0, 5], "job_ids": [3, 4, 3], "reward": [1, 0, 0], **changes}
     with pytest.raises(LogError, match=message):
         Interactions.of(market, **arguments)
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "ns"])
+def test_dates_of_numpy_are_seconds_whatever_their_unit(market, unit):
+    time = np.array(["1970-01-02", "2026-01-01"], f"M8[{unit}]")
+    log = Interactions.of(market, [0, 0], [3, 4], [1.0, 0.0], time=time)
+    assert log.time.tolist() == [86_400.0, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()]
+
+
+def test_columns_that_have_become_floats_are_read(market):
+    log = Interactions.of(market, [0, 0], [3, 4], [1.0, 0.0], decision=[3.0, -1.0], held_out=[0.0, 1.0])
+    assert (log.decision.tolist(), log.held_out.tolist()) == ([3, -1], [False, True])
+
+
+def test_rows_that_are_no_whole_numbers_are_refused(log):
+    for take in (log.take, log.sets):
+        with pytest.raises(LogError, match="`rows` must be whole numbers, or a mask in `take`, got float64"):
+            take(np.array([0.0, 1.7]))
 
 
 def test_rows_are_taken_by_number_or_by_a_mask_of_the_logs_length(log):
@@ -571,8 +637,10 @@ def test_negative_numbers_of_rows_count_from_the_end_and_others_are_refused(log)
 
 
 def test_a_log_is_read_only(log):
-    with pytest.raises(ValueError, match="read-only"):
-        log.reward[0] = 0.0
+    for one in (log, pickle.loads(pickle.dumps(log)), copy.copy(log)):
+        assert_same(one, log)
+        with pytest.raises(ValueError, match="read-only"):
+            one.reward[0] = 0.0
 
 
 def test_what_was_shown_is_asked_of_a_log_that_does_not_say_it(market):

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from queue import Empty
 
 import gymnasium as gym
@@ -1100,6 +1101,33 @@ def test_what_is_not_named_stays_when_something_changes(tmp_path):
     assert again.cache.path == made.cache.path
 
 
+def test_what_follows_from_mode_and_model_follows_from_the_changed_ones(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    made = LLMSimulator("openai/x", sampling={"seed": 7})
+    other = made.changed(mode="probability", model="anthropic/y")
+    expected = LLMSimulator("anthropic/y", mode="probability", sampling={"seed": 7})
+    assert other.to_spec() == expected.to_spec()
+    assert other.elicitation.prompt == "probability-v1" and other.to_spec()["api_base"] is None
+    assert other.changed(mode="decision", model="openai/x").to_spec() == made.to_spec()
+    given = made.changed(api_base="http://here/v1", sampling={"max_tokens": 77})
+    again = given.changed(mode="probability")
+    assert (again.to_spec()["api_base"], again.sampling.max_tokens) == ("http://here/v1", 77)
+
+
+def test_files_that_arguments_name_are_found_from_another_folder(market, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("mine-v1.txt").write_text("You decide.\n--- user\n<a>$applicant</a><j>$job</j>\n", encoding="utf-8")
+    asked = {"prompt": "mine-v1.txt", "calibration": "cuts.json"}
+    made = LLMSimulator("openai/x", mode="probability", elicitation=asked)
+    Calibration((0.1, 0.2, 0.3), 100, "openai/x", "mine-v1", made.persona).save("cuts.json")
+    kept, spec = pickle.dumps(made), json.loads(json.dumps(made.to_spec()))
+    monkeypatch.chdir("elsewhere")
+    for again in (made, made.changed(max_usd=1.0), pickle.loads(kept), LLMSimulator.from_spec(spec)):
+        assert again.prompt_version == "mine-v1"
+        assert again.bind(market).thresholds == (0.1, 0.2, 0.3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
@@ -1231,7 +1259,12 @@ def test_a_repeat_asks_anew_within_the_same_budget(market, tmp_path):
         {"max_usd": "x"},
         {"elicitation": {"decisions": ("apply", "ignore")}},
         {"budget": {"prices": (1.0,)}},
+        {"elicitation": {"decisions": 5}},
+        {"elicitation": {"decisions": ("apply", 1, None, "save")}},
         {"elicitation": {"calibration": (0.5, 0.4, 0.9)}},
+        {"elicitation": {"calibration": (0.5, 0.6, math.inf)}},
+        {"elicitation": {"calibration": ("a", "b", "c")}},
+        {"elicitation": {"prompt": 5}},
         {"elicitation": {"prompt": "decision-v99"}},
         {"rewards": {"hire": 1.0}},
         {"sampling": 0.5},

@@ -202,6 +202,19 @@ def test_a_full_disk_is_told_in_one_line():
     assert done.stderr == "error: the output cannot be written: No space left on device. Write it to another place.\n"
 
 
+def test_letters_that_the_output_cannot_encode_are_spelt_out(tmp_path):
+    file = tmp_path / "jobs.csv"
+    file.write_text("key,hard\n\u00e4,\u7d0d\u54c1\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobrec_gym", "look", str(file)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe4" in done.stdout and "\\u7d0d\\u54c1" in done.stdout
+
+
 def test_another_file_that_is_full_is_not_taken_for_the_output(capfd):
     with pytest.raises(OSError, match="No space left"), output_may_fail():
         raise OSError(errno.ENOSPC, "No space left on device")

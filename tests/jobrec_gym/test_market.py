@@ -25,6 +25,7 @@ from jobrec_gym.market import (
 from jobrec_gym.market import keys as keys_module
 from jobrec_gym.market import vectors as vectors_module
 from jobrec_gym.market.keys import find_rows
+from jobrec_gym.market.sources import file_states
 
 
 def replaced(market, side, **changes):
@@ -91,6 +92,13 @@ def test_a_market_is_saved_in_half_precision(market, tmp_path):
     sums = {loaded.job_vectors_sha256 for loaded in (saved, whole, load_market(tmp_path / "whole"))}
     assert len(sums) == 2 and market.job_vectors_sha256 is None
     assert saved.folder == tmp_path / "market" and market.folder is None
+
+
+@pytest.mark.parametrize("dtype", ["float8", "int8", 3.5])
+def test_a_precision_that_cannot_be_is_refused_before_anything_is_written(market, tmp_path, dtype):
+    with pytest.raises(MarketError, match='`dtype` must be "float16", "float32" or None, got'):
+        market.save(tmp_path / "market", dtype=dtype)
+    assert not any(tmp_path.iterdir())
 
 
 def test_opening_a_large_market_reads_none_of_its_tables(market, tmp_path, monkeypatch):
@@ -258,6 +266,33 @@ def test_a_changed_file_is_read_again(tmp_path):
     assert len(load().applicants) == 3
 
 
+def test_a_changed_file_within_folders_of_a_release_is_read_again(tmp_path):
+    inner = tmp_path / "release" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "Skills.txt").write_text("old")
+    before = file_states([f"onet:{tmp_path / 'release'}"])
+    (inner / "Skills.txt").write_text("newer")
+    assert file_states([f"onet:{tmp_path / 'release'}"]) != before
+
+
+def test_equal_calls_share_one_market_though_the_first_has_made_the_files(tmp_path):
+    options = {"n_jobs": 5, "n_applicants": 5, "folder": str(tmp_path / "made")}
+    first = load_market("default", **options)
+    assert load_market("default", **options) is first
+    (tmp_path / "jobs.csv").write_text("hard,occupation\nSQL,a\n")
+    csv = {"n_applicants": 3, "encoder": "hashing", "cache_dir": str(tmp_path / "vectors")}
+    first = load_market(f"csv:{tmp_path / 'jobs.csv'}", **csv)
+    (tmp_path / "vectors").mkdir()
+    assert load_market(f"csv:{tmp_path / 'jobs.csv'}", **csv) is first
+
+
+def test_only_the_last_eight_markets_are_kept():
+    markets = [load_market("default", n_jobs=5, n_applicants=5, seed=seed) for seed in range(9)]
+    for seed in (8, 1):
+        assert load_market("default", n_jobs=5, n_applicants=5, seed=seed) is markets[seed]
+    assert load_market("default", n_jobs=5, n_applicants=5, seed=0) is not markets[0]
+
+
 def test_a_source_can_be_registered(market, monkeypatch):
     monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
     monkeypatch.setattr(sources, "_WITHOUT_PATH", set(sources._WITHOUT_PATH))
@@ -268,6 +303,17 @@ def test_a_source_can_be_registered(market, monkeypatch):
         load_market("mine")
     register_market_source("ours", "jobrec_gym.market:_made_here", needs_path=False)
     assert load_market("ours").to_spec() == "ours"
+
+
+def test_a_source_may_return_the_market_of_another_one_which_keeps_its_spec(market, monkeypatch):
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+    monkeypatch.setattr(sources, "_WITHOUT_PATH", set(sources._WITHOUT_PATH))
+    spec = market.to_spec()
+    monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda: load_market(spec), raising=False)
+    register_market_source("theirs", "jobrec_gym.market:_made_here", needs_path=False)
+    theirs = load_market("theirs")
+    assert (theirs.to_spec(), load_market(spec).to_spec()) == ("theirs", spec)
+    assert theirs.jobs is load_market(spec).jobs
 
 
 @pytest.mark.parametrize(

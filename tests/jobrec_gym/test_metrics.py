@@ -135,3 +135,20 @@ def test_auc_has_no_meaning_for_one_kind():
 def test_an_unknown_treatment_of_ties_is_refused():
     with pytest.raises(ValueError, match="`ties` must be one of"):
         ndcg_at_k([[1.0]], [[1.0]], 1, ties="random")
+
+
+def test_infinite_scores_are_compared_like_others():
+    assert auc([[-np.inf, 1.0, -np.inf]], [[False, True, False]]) == pytest.approx([1.0])
+    assert auc([[-np.inf, 1.0, -np.inf]], [[True, False, False]]) == pytest.approx([0.25])
+    assert auc([[np.inf, 1.0, np.inf]], [[True, False, False]]) == pytest.approx([0.75])
+
+
+@pytest.mark.parametrize("ties", ["position", "mean"])
+def test_scores_that_are_nan_have_no_rank(ties):
+    scores, hits = [[1.0, 2.0], [np.nan, np.nan]], [[True, False], [True, False]]
+    for measure in (auc, mrr):
+        with pytest.raises(ValueError, match="`scores` must be numbers, row 1 has NaN"):
+            measure(scores, hits)
+    for cut in (ndcg_at_k, hit_rate_at_k):
+        with pytest.raises(ValueError, match="`scores` must be numbers, row 1 has NaN"):
+            cut(scores, hits, 1, ties=ties)

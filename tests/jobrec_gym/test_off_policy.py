@@ -212,6 +212,10 @@ def test_a_log_that_says_too_little_is_refused(market, changes, message):
         (None, {"level": 95}, r"`level` must be in \(0, 1\)"),
         (None, {"n_resamples": 0}, "`n_resamples` must be at least 1"),
         (None, {"method": "dr", "n_folds": 1}, "`n_folds` must be at least 2"),
+        (None, {"method": "dr", "n_folds": 2.5}, "`n_folds` must be at least 2 and a whole number, got 2.5"),
+        (None, {"n_resamples": True}, "`n_resamples` must be at least 1 and a whole number, got True"),
+        (None, {"seed": 1.5}, "`seed` must be at least 0 and a whole number, got 1.5"),
+        (None, {"seed": -1}, "`seed` must be at least 0 and a whole number, got -1"),
         (None, {"method": "dm", "reward_model": lambda a, j: np.zeros(3)}, "`reward_model` must give finite rewards"),
         (Prefers([0] * 9), {"epsilon": 2.0}, r"`epsilon` must be in \[0, 1\]"),
         (lambda obs: POLICY, {"epsilon": 0.1}, "`epsilon` is only for agents"),
@@ -335,3 +339,12 @@ def test_an_estimate_is_a_line(planted):
     log, policy, *_ = planted
     assert str(estimate(policy, log, "snips")).startswith("snips: 0.")
     assert str(estimate(policy[:50], log.take(np.arange(50)), "snips")).endswith("not reliable)")
+
+
+def test_a_seed_of_numpy_is_the_same_seed(market):
+    rows = np.arange(12)
+    shown = np.stack([rows, rows + 1], axis=1)
+    log = Interactions.of(market, rows, rows, rows / 12, shown=shown, propensity=np.full(12, 0.5))
+    judge = np.random.default_rng(0).normal(size=(len(market.applicants), len(market.jobs)))
+    for options in ({"method": "dm"}, {"judge": judge}):
+        assert estimate(None, log, seed=np.int64(3), **options) == estimate(None, log, seed=3, **options)

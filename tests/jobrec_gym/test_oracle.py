@@ -314,9 +314,20 @@ def test_misuse_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             CareerOracle(env, **kwargs)
+
     with pytest.raises(ValueError, match="`env` must be a JobRecCareer-v0, wrapped or not"):
         CareerOracle(gym.make("JobRec-v0", **SMALL))
     oracle = CareerOracle(env, "cosine", horizon=3)
     obs, _ = env.reset(seed=0)
     with pytest.raises(ValueError, match="has the vector of an applicant that is not in market"):
         oracle.predict({**obs, "applicant": -obs["applicant"]})
+
+
+def test_the_horizon_is_that_of_the_environment_and_not_the_registered_one():
+    def made(max_episode_steps):
+        envs = gym.make_vec("JobRecCareer-v0", num_envs=2, max_episode_steps=max_episode_steps, **SMALL)
+        return CareerOracle(envs, "cosine", n_sets=4)
+
+    assert made(7).horizon == 7
+    with pytest.raises(ValueError, match="`horizon` must be given where the environment has no `max_episode_steps`"):
+        made(None)  # it never truncates

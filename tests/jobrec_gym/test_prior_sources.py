@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from jobrec_gym import JobRecEnv, JobRecVectorEnv, RecordedSimulator, RuleSimulator, load_market
+from jobrec_gym import JobRecEnv, JobRecVectorEnv, LLMSimulator, RecordedSimulator, RuleSimulator, load_market
 from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.base import Feedback
@@ -140,7 +140,11 @@ def test_an_environment_with_a_recording_is_made_again_from_its_spec():
         ({"a": {"value": 1}}, "must have the entry 'values', may have 'less_job_mean', and no others: check 'value'"),
         ({"a": {"values": function, "less_job_mean": True}}, "the mean of a job over all applicants is unknown"),
         ({"a": {"values": function, "less_job_mean": [1.0]}}, r"\(60,\), got \(1,\)"),
+        ({"a": {"values": "cosine", "less_job_mean": "yes"}}, r"must be True or finite means of all jobs, \(60,\)"),
         (["cosine"], "must map names to sources"),
+        (np.zeros((40, 60)), "must map names to sources"),
+        ([], "must map names to sources"),
+        ("", "must map names to sources"),
     ],
 )
 def test_sources_that_cannot_be_are_refused(market, sources, message):
@@ -152,6 +156,47 @@ def test_a_function_that_says_no_probability_is_refused(market):
     env = JobRecEnv(market, prior_sources={"f": lambda applicant_ids, job_ids: 2.0 + job_ids})
     with pytest.raises(ValueError, match=r"`prior_sources\['f'\]` must return a number in \[0, 1\] of each of 20"):
         env.reset(seed=0)
+
+
+def test_a_description_tells_one_source_from_another_in_every_process(market):
+    def described(source):
+        return SourcedPairValues(market, (), 0.0, {"a": source}).described["a"]
+
+    assert described(Live()) == described(Live()) == "simulator Live"
+    usual = RuleSimulator(seed=0)
+    others = [
+        RuleSimulator(weights={"taste": 5.0}),
+        RuleSimulator(rewards={"click": 0.1}),
+        RuleSimulator(corruption=0.2),
+        RuleSimulator(reach=0.1),
+    ]
+    assert described(usual) == "RuleSimulator(seed=0, noise=0.0)"  # as in files of agents that were saved before
+    assert len({described(each) for each in (usual, *others)}) == 5
+    assert all(eval(repr(each)).to_spec() == each.to_spec() for each in others)
+    model = LLMSimulator("openai/m")
+    assert described(model) == "LLMSimulator('openai/m', mode='decision', prompt='decision-v1')"
+    told = {described(each) for each in (model, model.changed(persona="eager"), model.changed(rewards={"click": 0.1}))}
+    assert len(told) == 3
+
+
+def test_the_mean_of_the_job_may_be_asked_for_by_numpys_true(market, table):
+    def shown(less):
+        return SourcedPairValues(market, (), 0.0, {"a": {"values": table, "less_job_mean": less}})(*ALL)
+
+    np.testing.assert_array_equal(shown(np.True_), shown(True))
+    np.testing.assert_array_equal(shown(np.False_), shown(False))
+
+
+@pytest.mark.parametrize("empty", [None, {}])
+def test_no_source_is_none(market, empty):
+    assert JobRecEnv(market, prior_sources=empty).prior_sources == {}
+
+
+def test_a_spec_with_a_table_can_be_compared(market, table):
+    env = gym.make("JobRec-v0", market=market, prior_sources={"said": table})
+    other = gym.make("JobRec-v0", market=market, prior_sources={"said": -table})
+    assert env.spec == gym.make(env.spec).spec
+    assert env.spec != other.spec and env.spec != gym.make("JobRec-v0", market=market).spec
 
 
 def test_a_catalogue_is_ranked_by_an_agent_that_reads_a_source(market, table):

@@ -122,3 +122,32 @@ def test_a_template_that_is_not_there_or_lacks_a_part_is_refused(tmp_path):
     path.write_text("no user part, $applicant")
     with pytest.raises(ValueError, match=r"must have a line '--- user'"):
         load_prompt(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("It pays $5. $persona\n--- user\n$applicant $job", r"check \['\$'\], and write `\$\$` for a dollar sign"),
+        ("$person\n--- user\n$applicant $job", r"\$persona and \$decisions before .* check \['\$person'\]"),
+        ("$persona\n--- user\n$applicant $job $persona", r"\$applicant and \$job after .* check \['\$persona'\]"),
+        ("$persona\n--- user\n$applicants $jobs", r"it lacks \['\$applicant', '\$job'\]"),
+    ],
+)
+def test_a_template_whose_placeholders_cannot_be_filled_is_refused_before_anything_is_asked(tmp_path, text, message):
+    path = tmp_path / "own.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"`elicitation.prompt` .*{message}"):
+        load_prompt(str(path))
+    path.write_text("It pays $$5. $persona\n--- user\n${applicant} $job")
+    assert load_prompt(str(path)).messages("A", "B", persona="p", decisions=())[0]["content"] == "It pays $5. p"
+
+
+def test_a_template_that_is_no_text_or_has_the_name_of_another_is_refused(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_bytes("é $persona\n--- user\n$applicant $job".encode("latin-1"))
+    with pytest.raises(ValueError, match="`elicitation.prompt` .*own.txt' is not UTF-8: save it as UTF-8"):
+        load_prompt(str(path))
+    named = tmp_path / "decision-v1.txt"  # answers to it would be taken for those to the shipped one
+    named.write_text("Be kind. $persona\n--- user\n$applicant $job")
+    with pytest.raises(ValueError, match="has the name of a shipped template and another text"):
+        load_prompt(str(named))

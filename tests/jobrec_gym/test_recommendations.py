@@ -201,3 +201,20 @@ def test_a_large_catalogue_goes_by_its_index(market, tmp_path, monkeypatch):
     assert sorted(asked[0]) == sorted({*nearest[:22].tolist()} - {*nearest[4:6].tolist()}) and len(asked[0]) == 20
     assert {one.job_id for one in found[-3:]} == set(nearest[:3].tolist())
     assert index_file(saved).is_file()
+
+
+@pytest.mark.parametrize(
+    ("applicants", "message"),
+    [
+        ([1.7], "whole numbers, got float64"),
+        ([True, False], "whole numbers, got bool .* `np.flatnonzero` those of a mask"),
+        (["A0000001"], "`market.applicant_id` finds the row of a key"),
+        ([[1, 2]], r"rows \(m,\) of the market's applicants, .* \(1, 2\)"),
+        ([0, -1], r"rows in \[0, \d+\), got -1"),
+        ([0, 10**6], r"rows in \[0, \d+\), got 1000000"),
+    ],
+)
+def test_what_names_no_rows_is_refused_before_anybody_gets_a_list(market, applicants, message):
+    with pytest.raises(ValueError, match=message):
+        recommend_each(None, market, np.array(applicants), n=1)
+    assert list(recommend_each(None, market, np.array([]), n=1)) == []

@@ -72,6 +72,17 @@ def test_it_comes_back_from_its_spec(market, path):
     assert again.bind(market).feedback(np.array([0]), np.array([2])).reward.tolist() == [0.25]
 
 
+def test_what_could_not_be_read_again_is_refused_before_it_is_saved(market):
+    def of(probability, thresholds=THRESHOLDS):
+        return Recording.of(market, np.full((120, 40), probability), thresholds, model="", prompt="", persona="")
+
+    for wrong in (-0.1, 1.5, np.inf):
+        with pytest.raises(ValueError, match=r"`probability` must be in \[0, 1\], or NaN .*, got"):
+            of(wrong)
+    with pytest.raises(ValueError, match="`thresholds` must be 3 finite rising numbers, got"):
+        of(0.5, (0.1, 0.2, np.inf))
+
+
 @pytest.mark.parametrize("thresholds", [(0.5, 0.7), (0.7, 0.5, 0.9)])
 def test_thresholds_that_do_not_rise_are_refused(market, thresholds):
     with pytest.raises(ValueError, match="rising"):

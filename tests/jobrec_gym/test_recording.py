@@ -117,3 +117,8 @@ def test_another_environment_is_refused(market):
         record_interactions(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="`n` must be at least 1"):
         record_interactions(planted(market), n=0)
+    for arguments in ({"n": 1.5}, {"n": True}, {"n": 3, "seed": -1}, {"n": 3, "seed": 1.5}):
+        with pytest.raises(ValueError, match=r"`(n|seed)` must be at least [01] and a whole number"):
+            record_interactions(planted(market), **arguments)
+    one, same = (record_interactions(planted(market), n=np.int64(3), seed=seed) for seed in (np.int64(1), 1))
+    assert one.job_ids.tolist() == same.job_ids.tolist() and one.reward.tolist() == same.reward.tolist()

@@ -202,7 +202,12 @@ def test_specs_round_trip():
         ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "not all 0"),
         ({"weights": {"taste": float("nan")}}, "`weights` must be finite"),
         ({"rewards": {"like": 1}}, r"`rewards` must map decisions of .*\['like'\]"),
-        ({"rewards": {"apply": float("inf")}}, "`rewards` must be finite"),
+        ({"rewards": {"apply": float("inf")}}, "`rewards` must be finite numbers, got apply=inf"),
+        ({"rewards": {"apply": "much"}}, "`rewards` must be finite numbers, got apply='much'"),
+        ({"rewards": {"apply": None}}, "`rewards` must be finite numbers, got apply=None"),
+        ({"rewards": {"apply": 10**400}}, "`rewards` must be finite numbers, got apply=1000"),
+        ({"rewards": 5}, "`rewards` must map decisions of .* to numbers, got 5"),
+        ({"rewards": [1.0, 0.5]}, "`rewards` must map decisions of .* to numbers, got"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
@@ -223,6 +228,10 @@ def test_a_simulator_is_recognised_or_refused():
         make_simulator({"type": "rule"})
     with pytest.raises(ValueError, match=r"must have `bind\(market\)`"):
         make_simulator("rules")
+    with pytest.raises(ValueError, match=r"`simulator` of type 'rules' has no 'sed'. Did you mean 'seed'\?"):
+        make_simulator({"type": "rules", "sed": 3})
+    with pytest.raises(ValueError, match=r"`simulator` of type 'recorded' cannot be made of \['hat'\]"):
+        make_simulator({"type": "recorded", "hat": 3})
 
 
 def test_feedback_fills_in_what_is_not_given():

@@ -114,3 +114,7 @@ def test_a_negative_step_and_a_stranger_are_refused():
         AnnealSchedule(steps=10)(-1)
     with pytest.raises(ValueError, match="`schedule` must be an AnnealSchedule"):
         make_schedule(0.5)
+    with pytest.raises(ValueError, match=r"`schedule` must have entries of .*, got 'stps'. Did you mean 'steps'\?"):
+        make_schedule({"stps": 10})
+    with pytest.raises(ValueError, match=r"`schedule` must have entries of .*, got 5\.$"):
+        make_schedule({5: 10})

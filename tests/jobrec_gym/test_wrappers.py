@@ -180,12 +180,33 @@ def test_a_wrappers_state_continues_its_sums():
     assert env.get_state() == other.get_state()
 
 
+def test_a_refused_reset_leaves_the_sums_of_the_episode_that_goes_on():
+    env = FeedbackReward(make(), RuleSimulator())
+    envs = VectorFeedbackReward(gym.make_vec("JobRec-v0", 2, **SMALL), RuleSimulator())
+    for wrapped, actions in ((env, 0), (envs, np.zeros(2, dtype=int))):
+        wrapped.reset(seed=0)
+        wrapped.step(actions)
+        before = str(wrapped.get_state())
+        for wrong in ({"aplicant_id": 3}, 5):
+            with pytest.raises(ValueError, match="`options` of `reset` must be"):
+                wrapped.reset(options=wrong)
+        assert str(wrapped.get_state()) == before
+
+
 def test_an_embedding_recommends_the_nearest_allowed_candidate():
     env = EmbeddingAction(make(repeats=False))
     obs, info = env.reset(seed=0)
     assert env.action_space.shape == (768,)
     assert env.step(obs["candidates"][4])[4]["job_id"] == info["candidate_ids"][4]
     assert env.step(obs["candidates"][4])[4]["job_id"] != info["candidate_ids"][4]
+
+
+@pytest.mark.parametrize("wrong", [np.full(768, np.nan), np.full(768, np.inf), np.zeros(3), np.ones((768, 1)), 4])
+def test_an_action_that_is_no_job_vector_is_refused(wrong):
+    env = EmbeddingAction(make())
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"`action` must be a job vector, finite numbers of shape \(768,\), got"):
+        env.step(wrong)
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])

@@ -75,12 +75,16 @@ def _rows(data: ReportData) -> list[list[str]]:
         for label, members in data.groups.items()
     }
     beside = data.first.summary.get("outcomes") or {}
-    kept |= {who: [part["careers"]] for who, part in beside.items() if who != "agent" and "careers" in part}
-    return [
-        [label, *_cells([part["levels"] or [None] * 5 for part in parts]), *_cells([_gone(part) for part in parts])]
-        for label, parts in kept.items()
-        if parts
-    ]
+    known = {who: [part["careers"]] for who, part in beside.items() if who != "agent" and "careers" in part}
+    rows, others = (
+        [
+            [label, *_cells([part["levels"] or [None] * 5 for part in parts]), *_cells([_gone(part) for part in parts])]
+            for label, parts in kind.items()
+            if parts
+        ]
+        for kind in (kept, known)
+    )
+    return [*rows, *(row for row in others if row not in rows)]
 
 
 def _left_header(data: ReportData) -> list[str]:

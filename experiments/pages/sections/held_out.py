@@ -111,7 +111,7 @@ def _known(data: ReportData) -> dict[str, str]:
 
 
 def _draw(data: ReportData, known: dict[str, str]) -> Content:
-    header, rows = held_out_table({**data.held_out, **data.references}, known)
+    header, rows = held_out_table(data.held_out, data.references, known)
     shown = [column for column in range(len(header)) if column == 0 or any(row[column] != "-" for row in rows)]
     header, rows = ["agent", *(header[column] for column in shown[1:])], [[row[at] for at in shown] for row in rows]
     if len(budgets_of(data)) > 1:

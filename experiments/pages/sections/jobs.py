@@ -19,7 +19,7 @@ _SHOWN_JOBS, _JOB_ROWS = 5, 20  # most jobs of an agent, and of all agents toget
 
 
 class _Found(NamedTuple):
-    rows: dict[str, list[str]]  # the metrics of each agent and reference as texts
+    rows: list[list[str]]  # the name and the metrics of each agent, then of each reference, as texts
     exposures: dict[str, list[dict[str, Any]]]  # for each group the exposure of jobs by each run that kept it
 
 
@@ -30,11 +30,13 @@ def _found(data: ReportData) -> _Found | None:
         for label, members in data.groups.items()
     }
     exposures = {label: parts for label, parts in exposures.items() if parts}
-    entries: dict[str, dict[str, Any]] = {**data.held_out, **data.references}
-    rows = {label: [format_number(entry.get(key)) for key in _EXPOSURE] for label, entry in entries.items()}
-    if not exposures and all(entry == "-" for label in data.held_out for entry in rows[label]):
+    rows, beside = (
+        [[label, *(format_number(entry.get(key)) for key in _EXPOSURE)] for label, entry in kind.items()]
+        for kind in (data.held_out, data.references)
+    )
+    if not exposures and all(cell == "-" for row in rows for cell in row[1:]):
         return None
-    return _Found(rows, exposures)
+    return _Found([*rows, *(row for row in beside if row not in rows)], exposures)
 
 
 def _draw(data: ReportData, found: _Found) -> Content:
@@ -42,7 +44,7 @@ def _draw(data: ReportData, found: _Found) -> Content:
     tables = [
         Table(
             ["agent", *(COLUMNS[key] for key in _EXPOSURE)],
-            [[label, *row] for label, row in found.rows.items()],
+            found.rows,
             "Coverage: share of the jobs that are recommended at all. Gini: 0 where all jobs are recommended equally "
             "often, near 1 where always the same job is. Congestion: the chance that two recommendations are of the "
             "same job, which makes two applicants rivals. The row of the random choice shows how uneven chance alone "
@@ -60,7 +62,7 @@ def _draw(data: ReportData, found: _Found) -> Content:
         note = "The jobs that the first seed of each agent recommends most often."
         tables.append(Table(["agent", "place", "job", "key", "share of recommendations"], most, note, n_words=4))
     shares = {label: np.mean([part["lorenz"] for part in parts], axis=0) for label, parts in exposures.items()}
-    for who in REFERENCES if shares else ():
+    for who in [who for who in REFERENCES if who not in shares] if shares else ():
         if curves := _lorenz_of_reference(data, who):
             shares[who] = np.mean(curves, axis=0)
     figure = lorenz_curves(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "encode_document",
     "job_document",
     "load_prompt",
+    "prompt_place",
 ]
 
 PERSONAS: Mapping[str, str] = {
@@ -44,6 +46,7 @@ _MAX_TEXT = 1_200
 _MAX_ENTRY = 120
 _MAX_ENTRIES = 24
 _SEPARATOR = "--- user\n"
+_OF_SYSTEM, _OF_USER = ("persona", "decisions"), ("applicant", "job")
 # Removed: control, format (zero-width, bidirectional, tags), surrogate, private-use and unassigned characters.
 _REMOVED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
@@ -75,29 +78,59 @@ def load_prompt(name: str) -> Prompt:
     """A shipped template by its version, or your own by the path of its file.
 
     A file has the system part, a line ``--- user`` and the user's part. Its version is its name without the ending:
-    give a changed text a new name.
+    give a changed text a new name. A dollar sign that begins no placeholder is written ``$$``.
 
     Raises:
-        ValueError: For a template that does not exist or lacks a placeholder.
+        ValueError: For a template that does not exist, is no text, lacks a placeholder or has an unknown one, and for a
+            file that has the name of a shipped template and another text.
     """
-    folder = resources.files(__name__)
-    shipped = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+    shipped = _shipped()
     if name in shipped:
-        text = folder.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+        text = _text_of(name)
     elif (file := place_of(name)).is_file():
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`elicitation.prompt` {name!r} is not UTF-8: save it as UTF-8.") from error
+        if file.stem in shipped and text != _text_of(file.stem):
+            raise ValueError(
+                f"`elicitation.prompt` {name!r} has the name of a shipped template and another text, and answers are "
+                "kept under the name: give it another one."
+            )
     else:
-        raise ValueError(
-            f"`elicitation.prompt` must be one of {tuple(shipped)} or the path of a template, got {name!r}."
-        )
+        raise ValueError(f"`elicitation.prompt` must be one of {shipped} or the path of a template, got {name!r}.")
     system, separator, user = text.partition(_SEPARATOR)
-    missing = [word for word in ("$applicant", "$job") if word not in user]
+    missing = [f"${word}" for word in _OF_USER if word not in Template(user).get_identifiers()]
     if not separator or missing:
         raise ValueError(
             f"`elicitation.prompt` {name!r} must have a line '--- user', with $applicant and $job after it; "
             f"it lacks {missing or ['--- user']}."
         )
+    for part, where, known in ((system, "before", _OF_SYSTEM), (user, "after", _OF_USER)):
+        template = Template(part)
+        unknown = [f"${word}" for word in template.get_identifiers() if word not in known]
+        if unknown or not template.is_valid():
+            raise ValueError(
+                f"`elicitation.prompt` {name!r} may have the placeholders {' and '.join(f'${word}' for word in known)} "
+                f"{where} the line '--- user', and no others: check {unknown or ['$']}, and write `$$` for a dollar "
+                "sign."
+            )
     return Prompt(Path(name).stem, system.strip(), user.strip())
+
+
+def prompt_place(name: str | os.PathLike[str]) -> str:
+    """A template's name in its complete form, which is found from every folder: a version, or an absolute path."""
+    return os.fspath(name) if name in _shipped() else str(place_of(name).absolute())
+
+
+def _shipped() -> tuple[str, ...]:
+    """The versions of the shipped templates."""
+    files = [entry.name for entry in resources.files(__name__).iterdir()]
+    return tuple(sorted(name.removesuffix(".txt") for name in files if name.endswith(".txt")))
+
+
+def _text_of(version: str) -> str:
+    return resources.files(__name__).joinpath(f"{version}.txt").read_text(encoding="utf-8")
 
 
 def applicant_document(profile: Profile) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 
 from jobrec_gym.loaders.cells import CellReader, CellRules, has_column, is_nothing, normal_form
@@ -254,3 +255,9 @@ def test_what_is_as_usual_is_not_doubted(cells):
 def test_rules_are_checked_where_they_enter(rules, message):
     with pytest.raises(MarketError, match=message):
         CellRules(**rules)
+
+
+@pytest.mark.parametrize("level", [np.int64(5), np.float64(5), 5.0])
+def test_a_level_may_be_a_number_of_another_type(level):
+    found = reader(seniority_values={"Director": level}).seniority("director", "row 1", "seniority")
+    assert found == 5 and type(found) is int

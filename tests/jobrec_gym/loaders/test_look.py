@@ -171,6 +171,31 @@ def test_a_column_that_is_not_what_its_name_says_is_let_go(tmp_path):
     assert '"level"' not in call and '"id"' not in call
 
 
+def test_only_the_side_whose_column_is_wrong_lets_it_go(tmp_path):
+    jobs = write(tmp_path / "jobs.csv", "id,level,skills", "1,2,SQL", "2,3,R")
+    people = write(tmp_path / "people.csv", "id,level,skills", "1,guru,SQL", "1,wizard,R")
+    text, call = told(jobs, people)
+    assert text.count("! 'level' is not taken as seniority:") == text.count("! 'id' is not taken as key:") == 1
+    market = run(call)
+    assert market.jobs.keys.tolist() == ["1", "2"] and market.jobs.seniority.tolist() == [2, 3]
+    assert not market.applicants.seniority.any()
+
+
+def test_a_context_that_cannot_be_read_is_let_go(tmp_path):
+    jobs = write(tmp_path / "jobs.csv", "id,salary,city,skills", "1,40000,Leeds,SQL", "2,50000,York,R")
+    people = write(tmp_path / "people.csv", "id,salary,city,skills", "1,$40k,Leeds,SQL")
+    text, call = told(jobs, people)
+    assert "! 'salary' is not compared as salary:" in text.partition("people.csv: csv")[2]
+    assert '"salary"' not in call and set(run(call).context) == {"place"}
+
+
+def test_families_that_do_not_fit_their_occupations_are_let_go(tmp_path):
+    file = write(tmp_path / "jobs.csv", "id,occupation,job_family,skills", "1,cook,food,SQL", "2,cook,hotel,R")
+    text, call = told(file)
+    assert "! 'job_family' is not taken as family: occupation 'cook' is of family 'food'" in text
+    assert '"job_family"' not in call
+
+
 def test_a_table_without_anything_like_skills_says_how_to_name_them(tmp_path):
     with pytest.raises(MarketError, match=r"no column looks like skills .* It has 'a', 'b'\. Say which it is: `load_m"):
         look(write(tmp_path / "x.csv", "a,b", "1,2"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -139,6 +140,7 @@ def test_an_encoder_is_loaded_once_for_all_that_come(market, monkeypatch):
         ([{"key": "p", "hard": []}], "row 1 .key 'p'. has neither hard nor soft skills"),
         ([{"key": "p", "hard": "a"}, {"key": "p", "hard": "b"}], "key 'p' of applicants appears twice"),
         ([{"key": "p", "skils": "a"}], "column 'hard'"),
+        ([{"hard": "a", 3: "b"}], "`rows`, row 1: must name its entries by texts, such as 'hard', got 3"),
     ],
 )
 def test_what_is_wrong_is_named(market, rows, complaint):
@@ -195,3 +197,47 @@ def test_a_data_frame_comes_as_its_rows(market):
     with pytest.raises(MarketError, match=r"got a DataFrame: give `frame.to_dict\('records'\)`"):
         market.with_applicants(frame)
     assert market.with_applicants(frame.to_dict("records")).applicants.keys.tolist() == ["p8", "p9"]
+
+
+def test_jobs_in_lists_take_new_people_in_free_text(files):
+    write_csv(files / "told.csv", [{"key": "x", "hard": "I keep things clean and bake."}])
+    texts = {"applicants": ["hard"]}
+    options = {"encoder": "hashing", "text_columns": texts}
+    market = load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "told.csv"), **options)
+    new = market.with_applicants([{"key": "y", "hard": "I keep things clean and bake."}])
+    assert np.array_equal(new.applicants.vectors, market.applicants.vectors)
+
+
+def test_a_saved_market_with_jobs_in_free_text_reads_new_people_in_lists(files):
+    write_csv(files / "told.csv", [{"key": "j", "hard": "We bake bread."}])
+    options = {"encoder": "hashing", "text_columns": {"jobs": ["hard"]}}
+    market = load_market(f"csv:{files / 'told.csv'}", applicants=str(files / "others.csv"), **options)
+    saved = market.save(files / "saved")
+    new = saved.with_applicants([{"key": "y", "hard": ["hygiene", "baking"]}], encoder="hashing")
+    assert new.applicant(0).hard_skills == ("baking", "hygiene")
+    assert np.array_equal(new.applicants.vectors, market.applicants.vectors)
+
+
+def test_new_people_may_be_replaced_by_newer_ones_without_saying_again_how_they_are_read(files):
+    write_csv(files / "plus.csv", [{"key": "x", "skills": "hygiene+baking"}])
+    columns = {"applicants": {"hard": "skills"}, "jobs": {}}
+    options = {"encoder": "hashing", "columns": columns, "skill_separator": "+"}
+    market = load_market(f"csv:{files / 'jobs.csv'}", applicants=str(files / "plus.csv"), **options)
+    once = market.with_applicants([{"key": "y", "skills": "SQL"}])
+    assert once.spec is None
+    for again in (once, pickle.loads(pickle.dumps(once))):
+        twice = again.with_applicants([{"key": "x", "skills": "hygiene+baking"}])
+        assert np.array_equal(twice.applicants.vectors, market.applicants.vectors)
+
+
+def test_a_pickled_market_of_new_people_still_finds_the_index_of_its_jobs(market, files):
+    new = market.save(files / "saved").with_applicants([{"key": "y", "hard": "SQL"}], encoder="hashing")
+    assert index_file(pickle.loads(pickle.dumps(new))) == index_file(new) is not None
+
+
+def test_numbers_of_numpy_are_read_like_those_of_a_file(market):
+    row = {"key": np.float32(3), "hard": ["SQL", np.float32("nan")], "seniority": np.int64(2)}
+    new = market.with_applicants([{**row, "experience": np.float32("nan"), "title": np.float32("nan")}])
+    person = new.applicant(0)
+    assert (person.key, person.hard_skills, person.seniority) == ("3", ("SQL",), 2)
+    assert (person.experience, person.title) == ("", "")

@@ -112,6 +112,27 @@ def test_what_is_named_by_its_id_is_looked_up(tmp_path):
     assert (row["place"], row["company"]) == ("York", "Ring")
 
 
+def test_objects_that_all_refer_to_all_are_resolved_in_a_moment(tmp_path):
+    everything = [{"@id": f"n{number}"} for number in range(60)]
+    graph = [{**one, "name": one["@id"], "about": everything} for one in everything]
+    file = write(tmp_path / "a.json", {"@graph": [*graph, posting(about=everything, hiringOrganization=everything[7])]})
+    (row,) = rows(file)
+    assert row["company"] == "n7"
+
+
+def test_a_name_that_is_no_text_refers_to_nothing(tmp_path):
+    (row,) = rows(write(tmp_path / "a.json", posting(hiringOrganization={"@id": ["n1"]})))
+    assert row["company"] == ""
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_brackets_in_brackets_too_deep_to_read_are_refused_by_the_file(tmp_path, opening, closing):
+    deep = opening * 700 + "1" + closing * 700
+    text = json.dumps(posting(about=0)).replace('"about": 0', f'"about": {deep}')
+    with pytest.raises(MarketError, match=r"a\.json.*: holds brackets in brackets too deep to read"):
+        rows(write(tmp_path / "a.json", text))
+
+
 def test_postings_of_a_page_are_those_of_its_scripts(tmp_path):
     plain = rows(write(tmp_path / "a.json", BAKER))
     commented = f"<!-- {json.dumps(BAKER)} -->"
@@ -177,6 +198,11 @@ def test_a_posting_without_skills_has_its_description_as_one_free_text(tmp_path,
         ("30000", 30_000),
         ("by agreement", None),
         ({"value": {"minValue": float("inf")}}, None),
+        ("1,50,000.50", 150_000.5),
+        ("1.234,50", None),
+        ({"currency": "EUR", "value": {"value": "15,50", "unitText": "HOUR"}}, None),
+        ({"currency": "EUR", "value": {"value": True}}, None),
+        ({"currency": "EUR", "value": {"value": 10**400}}, None),
         (None, None),
     ],
 )

@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import datetime
 import gzip
 import io
 import json
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from jobrec_gym.loaders import reading
 from jobrec_gym.loaders.reading import Reading, csv_blocks, json_rows, kind_of, read_sides, read_table
+from jobrec_gym.loaders.tables import load_table
 from jobrec_gym.market import MarketError
 
 ROWS = [{"key": "1", "hard": "a;b"}, {"key": "2", "hard": "c, d"}]
@@ -525,6 +527,14 @@ def test_a_file_that_says_not_what_it_is_is_asked_for_or_is_like_another(tmp_pat
     assert kind_of("a.dat", "jsonl")[0] == "jsonl"
 
 
+def test_an_unknown_kind_is_refused_and_not_read_as_json(tmp_path):
+    (tmp_path / "jobs.tsv").write_text("key\thard\n1\tSQL\n")
+    with pytest.raises(MarketError, match=r"`kind` must be one of csv, json, jsonl, parquet, .* got 'tsv'"):
+        read_table(tmp_path / "jobs.tsv", kind="tsv")
+    with pytest.raises(MarketError, match="`kind` must be one of"):
+        load_table(tmp_path / "jobs.tsv", kind="CSV", n_applicants=3)
+
+
 def test_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "jobs.csv").write_bytes(CSV)
@@ -568,3 +578,33 @@ def test_values_of_parquet_have_a_bound_too(tmp_path):
     with pytest.raises(MarketError, match=r"jobs\.parquet unpacks to more than .*say `max_bytes="):
         read_table(file, Reading(max_bytes=1_000_000))
     assert len(read_table(file).rows) == 10_000
+
+
+@pytest.fixture
+def parquet_of(tmp_path):
+    """The rows of a Parquet file with a column `x`; it is given pyarrow and returns the column."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def read(column):
+        parquet.write_table(pyarrow.table({"key": ["a", "b"], "x": column(pyarrow)}), tmp_path / "rows.parquet")
+        return [row["x"] for _, row in read_table(tmp_path / "rows.parquet").rows]
+
+    return read
+
+
+def test_nanoseconds_of_parquet_are_cut_off_with_pandas_and_without(parquet_of):
+    found = parquet_of(lambda pyarrow: pyarrow.array([1, 1_700_000_000_000_001_999], pyarrow.timestamp("ns")))
+    assert found[1] == datetime.datetime(2023, 11, 14, 22, 13, 20, 1)
+    assert {type(value) for value in found} == {datetime.datetime}
+
+
+def test_a_column_of_parquet_with_dates_beyond_those_of_python_is_read_as_texts(parquet_of):
+    found = parquet_of(lambda pyarrow: pyarrow.array([2**62, 0], pyarrow.timestamp("us")))
+    assert isinstance(found[0], str) and found[1].startswith("1970-01-01 00:00:00")
+    with pytest.raises(MarketError, match=r"rows\.parquet: column 'x' has dates or times that Python cannot read"):
+        parquet_of(lambda pyarrow: pyarrow.array([[2**62], []], pyarrow.list_(pyarrow.timestamp("us"))))
+
+
+def test_bytes_in_large_lists_of_parquet_are_texts(parquet_of):
+    found = parquet_of(lambda pyarrow: pyarrow.array([["a"], []], pyarrow.large_list(pyarrow.binary())))
+    assert found == [["a"], []]

@@ -95,6 +95,26 @@ def test_years_of_work_at_the_same_time_count_once(tmp_path):
     assert (undated["years"], undated["experience"]) == (None, "")
 
 
+@pytest.mark.parametrize("end", ["Present", "present.", "until now", "", " ", None])
+def test_work_may_go_on_in_words(tmp_path, end):
+    work = [
+        {"position": "old", "startDate": "2010", "endDate": "2012"},
+        {"position": "new", "startDate": "2015-01", "endDate": end},
+    ]
+    resume = {"work": work, "skills": BEN["skills"], "meta": {"lastModified": "2020-01-31"}}
+    (row,) = rows(write(tmp_path / "a.json", resume))
+    assert (row["title"], row["years"]) == ("new", 7.0)
+
+
+def test_work_whose_end_cannot_be_read_is_not_the_latest(tmp_path):
+    work = [
+        {"position": "old", "startDate": "2010-01", "endDate": "05/2012"},
+        {"position": "new", "startDate": "2015-01", "endDate": "2019-01"},
+    ]
+    (row,) = rows(write(tmp_path / "a.json", {"work": work, "skills": BEN["skills"]}))
+    assert (row["title"], row["years"]) == ("new", 4.0)
+
+
 def test_work_of_ten_thousand_years_takes_no_more_room_than_work_of_one(tmp_path):
     file = write(tmp_path / "a.json", {"work": [{"startDate": "0001", "endDate": "9999"}], "skills": BEN["skills"]})
     tracemalloc.start()

@@ -439,6 +439,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path, people):
         (["job", "APPLICANT"], {}, r"row 2, column 'role': must be .* got 'APPLICANT'\. Did you mean 'applicant'"),
         (["job", "job"], {}, r"all\.csv has no applicants: no row has 'applicant' in column 'role'"),
         (["job", "job"], {"role_column": "rolle"}, r"all\.csv has no column 'rolle'\. Did you mean 'role'"),
+        (["job", "job"], {"role_column": 3}, "`role_column` must be the name of a column, got 3"),
         (
             ["job", "job"],
             {"role_values": {"jobs": "job"}},
