@@ -714,6 +714,7 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: As for :meth:`save`.
+            FileExistsError: If the folder holds other files and no checkpoint. They are left as they are.
         """
         # Before the first reset an environment has no state to keep.
         running = self.env is not None and self._last_obs is not None

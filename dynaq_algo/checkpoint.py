@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 FORMAT = "dynaq-checkpoint/2"
+_STATE = "state.json"
 
 # Layers that have no state.
 STATELESS: tuple[type, ...] = (
@@ -120,11 +121,16 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     The old checkpoint is never lost, even if writing is interrupted: :func:`existing_folder` finds it.
 
     Raises:
+        FileExistsError: If `folder` is a file, or holds files but no checkpoint. They are left as they are.
         OSError: If the folder cannot be written; the message names the path.
     """
-    folder = place_of(folder)
+    folder = place_of(folder).absolute()
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
+    if folder.is_file() or (folder.is_dir() and not (folder / _STATE).exists() and any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} exists and holds no checkpoint, which could be replaced; choose another folder."
+        )
     shutil.rmtree(new, ignore_errors=True)
     try:
         with naming(folder):
@@ -149,7 +155,7 @@ def existing_folder(folder: str | PathLike[str]) -> Path:
     """
     folder = place_of(folder)
     _restore_interrupted(folder)
-    if not (folder / "state.json").exists():
+    if not (folder / _STATE).exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint; write one by `model.save_checkpoint(folder)`.")
     return folder
 
@@ -169,7 +175,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "arrays_sha256": hashlib.sha256((folder / "state.npz").read_bytes()).hexdigest(),
     }
-    (folder / "state.json").write_text(json.dumps(said)[:-1] + f', "state": {text}}}')
+    (folder / _STATE).write_text(json.dumps(said)[:-1] + f', "state": {text}}}')
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -178,7 +184,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         AgentFileError: If it is not whole, was changed, or is of another version.
     """
-    file = folder / "state.json"
+    file = folder / _STATE
     with reading(str(file), "checkpoint"):
         said = json.loads(file.read_text())
         if said.get("format") != FORMAT:

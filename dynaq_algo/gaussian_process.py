@@ -207,6 +207,8 @@ class GaussianProcess(nn.Module):
         super().__init__()
         if not isinstance(features, BlockwiseFeatures):
             raise ValueError(f'`features` must be "blockwise" for a Gaussian process, got {type(features).__name__}.')
+        if not (scales is None or isinstance(scales, Mapping)):
+            raise ValueError(f"`scales` must be a dictionary of parts of {tuple(DEFAULT_SCALES)}, got {scales!r:.80}.")
         if unknown := sorted(set(scales or ()) - set(DEFAULT_SCALES)):
             raise ValueError(
                 f"`scales` must name parts of {tuple(DEFAULT_SCALES)}, got {unknown}"
@@ -623,7 +625,9 @@ class GaussianProcess(nn.Module):
         expected_reward = self._terms(parts.prior, parts.pairs) @ coefficients
         surprise = self._totals[rows] / counts - expected_reward
         expected, noise = self._expected
-        centre = th.tensor([*(expected[name] for name in kernels), noise], dtype=th.float64).log()
+        centre = th.tensor(
+            [*(expected[name] for name in kernels), noise], dtype=th.float64, device=surprise.device
+        ).log()
         offset = th.zeros_like(centre, requires_grad=True)
         stacked = th.stack(list(kernels.values()))
         least = _LEAST_NOISE * noise

@@ -357,10 +357,12 @@ def test_a_state_of_an_earlier_version_is_put_back_as_it_is():
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
-def test_what_it_knows_follows_it_to_another_device():
+@pytest.mark.parametrize("fit_scales", [False, True])
+def test_what_it_knows_follows_it_to_another_device(fit_scales):
     asked = Pairs(30)
-    model = GaussianProcess(asked.features, PRIOR, spike_slab=True)
-    model.observe(asked.state[:20], asked.action[:20], None, th.randn(20))
+    model = GaussianProcess(asked.features, PRIOR, spike_slab=True, fit_scales=fit_scales).to("cuda")
+    model.observe(asked.state[:20].cuda(), asked.action[:20].cuda(), None, th.randn(20).cuda())
+    model.to("cpu")
     mean, spread = asked.ask(model)
     model.to("cuda")
     moved = model.score(asked.state.cuda(), asked.action.unsqueeze(1).cuda())
@@ -714,6 +716,7 @@ def test_many_decisions_are_asked_in_pieces_and_alike(monkeypatch):
             "neither is that of `pairs` with `learn_pair_scale`",
         ),
         ({"noise": 0.0}, "`noise` must be above 0"),
+        ({"scales": ["pairs"]}, "`scales` must be a dictionary of parts of"),
         ({"max_pairs": 0}, "`max_pairs` must be 1 or more"),
         ({"max_pairs": 20.5}, "`max_pairs` must be a whole number of 1 or more, got 20.5"),
         ({"spike": 1.0}, "`spike` and `contrary` must be probabilities"),

@@ -1,5 +1,6 @@
 """Zips and checkpoint folders."""
 
+import re
 import shutil
 import warnings
 import zipfile
@@ -440,6 +441,20 @@ def test_an_old_checkpoint_survives_a_write_that_fails(tmp_path, monkeypatch):
     model.save_checkpoint(folder)
     assert DynaQ.load_checkpoint(folder, make_toy(), device="cpu").num_timesteps == 30
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_folder_or_file_of_something_else_is_not_replaced_by_a_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    monkeypatch.chdir(tmp_path)
+    model = agent(make_toy())
+    for place in (tmp_path, tmp_path / "thesis.tex", "."):
+        with pytest.raises(FileExistsError, match=f"{re.escape(tmp_path.name)}.* exists and holds no checkpoint"):
+            model.save_checkpoint(place)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    model.save_checkpoint(tmp_path / "empty")
+    assert DynaQ.load_checkpoint(tmp_path / "empty", make_toy(), device="cpu").num_timesteps == 0
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
