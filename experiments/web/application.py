@@ -44,21 +44,24 @@ _SAID = {"apply": "apply", "save": "save", "click": "look closer", "ignore": "ig
 """The words on the buttons, by the names of answers in a log."""
 
 
-def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None = LOOPBACK) -> Starlette:
+def application(visits: Visits, careers: Careers | None, hosts: tuple[str, ...] | None = LOOPBACK) -> Starlette:
     """The page as an ASGI application.
 
     Args:
         visits: The visits of the first tab.
-        careers: The agents of the tab about careers. They begin to learn when the application starts.
+        careers: The agents of the tab about careers. They begin to learn when the application starts. With ``None``
+            the tab says that nobody can climb in this market.
         hosts: Host names by which requests may address the server; ``None`` for any.
     """
     pages = _Pages(visits, careers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        careers.start()
+        if careers is not None:
+            careers.start()
         yield
-        careers.stop()
+        if careers is not None:
+            careers.stop()
 
     routes = [
         Route("/", pages.home),
@@ -83,7 +86,7 @@ def application(visits: Visits, careers: Careers, hosts: tuple[str, ...] | None 
 class _Pages:
     """The responses at each address."""
 
-    def __init__(self, visits: Visits, careers: Careers):
+    def __init__(self, visits: Visits, careers: Careers | None):
         self._visits = visits
         self._market = visits.market
         self._careers = careers
@@ -156,13 +159,15 @@ class _Pages:
         return RedirectResponse("/somebody", 303)
 
     async def career(self, request: Request) -> Response:
-        query = request.query_params
-        gammas, people = self._careers.gammas, self._careers.people
+        careers, query = self._careers, request.query_params
+        if careers is None:
+            return self._page("no_career.html.j2", tab="career")
+        gammas, people = careers.gammas, careers.people
         chosen = _whole(
             query.get("gamma", str(len(gammas) - 1)), "gamma (its place on the slider)", (0, len(gammas) - 1)
         )
         who = _whole(query.get("applicant", "0"), "applicant", (0, len(people) - 1))
-        return HTMLResponse(await run_in_threadpool(self._of_career, who, chosen))
+        return HTMLResponse(await run_in_threadpool(self._of_career, careers, who, chosen))
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """The page for input that cannot be used."""
@@ -283,8 +288,7 @@ class _Pages:
             chart=chart,
         )
 
-    def _of_career(self, who: int, chosen: int) -> str:
-        careers = self._careers
+    def _of_career(self, careers: Careers, who: int, chosen: int) -> str:
         n_made, n_agents = careers.progress()
         is_ready = n_made == n_agents
         applicant_id, gamma = careers.people[who], careers.gammas[chosen]

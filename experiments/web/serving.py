@@ -24,7 +24,7 @@ from jobrec_gym.extras import install_command
 __all__ = ["Pages", "bound", "pages_of", "serve", "session_table"]
 
 Options = Mapping[str, Any]
-Pages = tuple[Visits, Careers]
+Pages = tuple[Visits, Careers | None]
 
 _ANSWERS = 10
 
@@ -34,6 +34,9 @@ def pages_of(options: Options) -> Pages:
 
     Args:
         options: The entries of ``conf/app.yaml``, in plain Python.
+
+    Returns:
+        Visits and careers; no careers for a market that does not know the level of any job.
 
     Raises:
         RunError: If an entry is out of range, there is no such market, or the agents belong to another market.
@@ -54,6 +57,8 @@ def pages_of(options: Options) -> Pages:
         options["n_nearest"],
         options["most_visits"],
     )
+    if not market.jobs.seniority.any():
+        return visits, None
     career = options["career"]
     careers = Careers(
         folder / "careers",

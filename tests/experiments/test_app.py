@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import errno
 import html
 import itertools
@@ -22,7 +23,7 @@ pytest.importorskip("hydra", reason="needs the extra 'experiments'")
 pytest.importorskip("starlette", reason="needs the extra 'app'")
 pytest.importorskip("python_multipart", reason="needs the extra 'app'")
 
-from app_world import options, small_market
+from app_world import ENCODER, options, small_market
 from starlette.testclient import TestClient
 
 from experiments.runs.folders import RunError, write_text
@@ -806,6 +807,22 @@ def test_texts_of_a_market_come_back_from_the_page_as_they_are(tmp_path):
 def test_options_that_cannot_be_are_refused_by_name(pages, world, changed, said):
     with pytest.raises(RunError, match=said):
         pages_of(options(world, **changed))
+
+
+def test_a_market_without_levels_has_visits_and_no_careers(world, tmp_path):
+    with (world / "jobs.csv").open(newline="") as file:
+        rows = [{**row, "seniority": ""} for row in csv.DictReader(file)]
+    with (tmp_path / "jobs.csv").open("w", newline="") as file:
+        written = csv.DictWriter(file, rows[0])
+        written.writeheader()
+        written.writerows(rows)
+    load_market(f"csv:{tmp_path / 'jobs.csv'}", applicants=world / "people.csv", encoder=ENCODER).save(
+        tmp_path / "market"
+    )
+    with client_of(pages_of(options(tmp_path))) as client:
+        assert asked(begin(client))
+        page = client.get("/career")
+        assert page.status_code == 200 and "nobody can climb in it" in page.text
 
 
 @pytest.mark.parametrize(
