@@ -10,9 +10,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.command import command
-from experiments.runs.numbers import is_number
 from experiments.runs.progress import Progress
 from jobrec_gym import LabourMarket, LLMSimulator
+from jobrec_gym.simulators.arguments import rising_shares
 from jobrec_gym.simulators.llm import FeedbackError
 from jobrec_gym.simulators.recorded import Recording
 
@@ -70,11 +70,7 @@ def record_market(
             asked then.
         FeedbackError: If the simulator's policies for failures say so, or no pair was answered.
     """
-    are_shares = isinstance(quantiles, list) and all(is_number(share) and 0 <= share <= 1 for share in quantiles)
-    if not are_shares or len(quantiles) != len(_ALL_APPLY) or quantiles != sorted(quantiles):
-        raise ValueError(
-            f"`quantiles` must be three rising shares in [0, 1], such as [0.6,0.85,0.95], got {quantiles!r:.80}."
-        )
+    shares = rising_shares(quantiles)
     if simulator.mode != "probability":
         raise ValueError('`simulator.mode` must be "probability": decisions are cut from probabilities afterwards.')
     bound = simulator.changed(elicitation=replace(simulator.elicitation, calibration=_ALL_APPLY)).bind(market)
@@ -92,7 +88,7 @@ def record_market(
     return Recording.of(
         market,
         probability.reshape(n, m),
-        np.quantile(known, quantiles).tolist(),
+        np.quantile(known, shares).tolist(),
         model=simulator.model,
         prompt=simulator.prompt_version,
         persona=simulator.persona,

@@ -35,6 +35,7 @@ __all__ = [
     "given",
     "most_dollars",
     "plain",
+    "rising_shares",
     "thresholds",
     "unknown_argument",
 ]
@@ -315,6 +316,23 @@ def thresholds(values: ArrayLike) -> tuple[float, float, float]:
             f"{values!r}."
         )
     return float(cuts[0]), float(cuts[1]), float(cuts[2])
+
+
+def rising_shares(values: ArrayLike) -> tuple[float, float, float]:
+    """Checks the shares of pairs whose probabilities lie below the thresholds of click, save and apply.
+
+    Raises:
+        ValueError: If they are not three rising numbers in [0, 1].
+    """
+    try:
+        shares = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        shares = np.zeros(0)
+    if shares.shape != (len(DECISIONS) - 1,) or not (np.diff([0.0, *shares, 1.0]) >= 0).all():
+        raise ValueError(
+            f"`quantiles` must be three rising shares in [0, 1], such as [0.6, 0.85, 0.95], got {values!r:.80}."
+        )
+    return float(shares[0]), float(shares[1]), float(shares[2])
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import numbers
 import os
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ from jobrec_gym.simulators.arguments import (
     check_choice,
     given,
     plain,
+    rising_shares,
     thresholds,
     unknown_argument,
 )
@@ -357,7 +359,8 @@ class LLMSimulator:
             path: JSON file to keep the calibration in, for ``elicitation.calibration``.
 
         Raises:
-            ValueError: In mode ``"decision"``.
+            ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three rising shares.
+                Nobody is asked then.
             FeedbackError: If a question failed: the thresholds would lack its answer, and the next calibration, which
                 may get it, would give other ones. Also if the model gave usable answers on fewer than half of the
                 pairs, or if it gives too many pairs the same probability.
@@ -365,6 +368,9 @@ class LLMSimulator:
         """
         if self.mode != "probability":
             raise ValueError('`mode` is "decision": there are no probabilities to calibrate.')
+        if isinstance(n_pairs, bool) or not isinstance(n_pairs, numbers.Integral) or n_pairs < 2:
+            raise ValueError(f"`n_pairs` must be a whole number of at least 2, got {n_pairs!r:.80}.")
+        shares = rising_shares(quantiles)
         rows = np.arange(n_pairs)
         applicants = bounded(hash64(_CALIBRATION_STREAM, 0, rows), len(market.applicants))
         jobs = bounded(hash64(_CALIBRATION_STREAM, 1, rows), len(market.jobs))
@@ -382,7 +388,7 @@ class LLMSimulator:
                 f"only {len(known)} of {n_pairs} pairs gave a probability for the calibration; the first that gave "
                 f"none: {first.status}. {without_commands(first.said)} (What was answered is kept.)",
             )
-        cuts = np.quantile(known, quantiles)
+        cuts = np.quantile(known, shares)
         if not (np.diff([min(known), *cuts]) > 0).all():
             raise FeedbackError(
                 "calibration",

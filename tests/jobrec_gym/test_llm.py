@@ -921,6 +921,24 @@ def test_the_calibration_cuts_at_quantiles_and_is_kept_in_a_file(market, tmp_pat
     assert np.isfinite(probability).all()
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"n_pairs": 0}, "`n_pairs` must be a whole number of at least 2, got 0"),
+        ({"n_pairs": 2.5}, "`n_pairs` must be a whole number of at least 2, got 2.5"),
+        ({"quantiles": [0.6, 0.85]}, r"`quantiles` must be three rising shares in \[0, 1\]"),
+        ({"quantiles": [60, 85, 95]}, r"`quantiles` must be three rising shares in \[0, 1\]"),
+        ({"quantiles": "some"}, r"`quantiles` must be three rising shares in \[0, 1\]"),
+    ],
+)
+def test_nobody_is_asked_for_a_calibration_that_cannot_be(market, tmp_path, asked, said):
+    with serving(lean_by_text) as fake:
+        one = simulator(fake, mode="probability", cache=tmp_path / "answers.sqlite")
+        with pytest.raises(ValueError, match=said):
+            one.calibrate(market, **asked)
+        assert fake.calls == 0
+
+
 @pytest.mark.parametrize("model", [3, "", None])
 def test_a_model_that_is_no_name_is_refused(model):
     with pytest.raises(ValueError, match="`model` must be a name of litellm's, such as 'openai/gpt-4o-mini', got"):
