@@ -108,7 +108,9 @@ class MLflow:
         experiment = client.get_experiment_by_name(self.experiment)
         place = client.create_experiment(self.experiment) if experiment is None else experiment.experiment_id
         where = str(folder.resolve())
-        open_runs = client.search_runs([place], f"tags.folder = '{where}' and attributes.status = 'RUNNING'")
+        # Compared here: a filter of MLflow cannot hold every path.
+        running = client.search_runs([place], "attributes.status = 'RUNNING'")
+        open_runs = [run for run in running if run.data.tags.get("folder") == where]
         if resumed and open_runs:
             return _MLflowWriter(mlflow, client, open_runs[0].info.run_id)
         for left in open_runs:

@@ -124,8 +124,12 @@ class StoreOfRuns:
         return SimpleNamespace(experiment_id="0")
 
     def search_runs(self, places, query):
-        there = [name for name, run in self.runs.items() if run["status"] == "RUNNING" and repr(run["folder"]) in query]
-        return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in there]
+        assert query == "attributes.status = 'RUNNING'"
+        return [
+            SimpleNamespace(info=SimpleNamespace(run_id=name), data=SimpleNamespace(tags={"folder": run["folder"]}))
+            for name, run in self.runs.items()
+            if run["status"] == "RUNNING"
+        ]
 
     def create_run(self, place, run_name, tags):
         name = f"run {len(self.runs)}"
@@ -149,11 +153,12 @@ def test_what_a_killed_run_left_in_mlflow_is_not_gone_on_with_by_another_run(mon
     store = StoreOfRuns()
     monkeypatch.setitem(sys.modules, "mlflow", store)
     tracker = MLflow("file:x")
+    tracker.begin(tmp_path / "another", {"algo.alpha": 1.0}, "a run", resumed=False)
     for alpha, resumed in ((0.3, False), (0.3, True), (5.0, False)):
-        tracker.begin(tmp_path, {"algo.alpha": alpha}, "a run", resumed)
+        tracker.begin(tmp_path / "Ada's runs", {"algo.alpha": alpha}, "a run", resumed)
 
     found = [(run["algo.alpha"], run["status"]) for run in store.runs.values()]
-    assert found == [("0.3", "KILLED"), ("5.0", "RUNNING")]
+    assert found == [("1.0", "RUNNING"), ("0.3", "KILLED"), ("5.0", "RUNNING")]
 
 
 def test_a_run_has_an_id_of_its_own_in_wandb_and_keeps_it(monkeypatch, tmp_path):
