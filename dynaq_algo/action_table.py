@@ -170,7 +170,7 @@ def table_elsewhere(
     Args:
         table: The agent's table.
         is_given: Whether it was given as `action_features=`. Its values may then differ from those of the environments.
-        before: The attribute `action_features` of the environment so far.
+        before: The attribute `action_features` of the environment so far; None if it is not known.
         now: That of the other environment.
         largest_id: The largest id that an observation of the other environment may hold.
 

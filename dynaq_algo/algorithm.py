@@ -155,6 +155,8 @@ class CandidateAlgorithm(DQN):
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
+        # That of the environments, if the agent has one of its own. They may be closed when others take their place.
+        self._shown_table: np.ndarray | None = None
         # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}
         self._gradient_steps_by_default = gradient_steps is None
@@ -186,6 +188,7 @@ class CandidateAlgorithm(DQN):
         self.set_random_seed(self.seed)
         if layout.uses_ids:
             shown_table = None if self.env is None else table_of(self.env)
+            self._shown_table = None if self.action_features is None else shown_table
             self.action_table = find_action_table(
                 self.action_features, shown_table, self._action_table_reference, layout.largest_id
             )
@@ -265,15 +268,16 @@ class CandidateAlgorithm(DQN):
                 f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
         table, is_given = self.action_table, self.action_features is not None
+        shown_table = None if table is None else table_of(env)
         if table is not None:
-            before = None if self.env is None else table_of(self.env)
             largest_id = CandidateLayout(env.observation_space, env.action_space).largest_id
-            table = table_elsewhere(table, is_given, before, table_of(env), largest_id)
+            table = table_elsewhere(table, is_given, self._shown_table, shown_table, largest_id)
         if table is not self.action_table or is_given:
             # Ids may name more actions than before.
             self.observation_space = self.policy.observation_space = env.observation_space
         super().set_env(env, force_reset)
         self.policy.action_table = self.action_table = table
+        self._shown_table = shown_table if is_given else None
         self._find_pair_features()
 
     @staticmethod
@@ -791,8 +795,9 @@ class CandidateAlgorithm(DQN):
             self._kept_values.restore(kept, self.q_net_target, self.replay_buffer, self.bootstrap)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["action_features", "pair_features", "action_table", "anchors", "_validity", "_rngs", "_n_told_before"]
-        return [*super()._excluded_save_params(), *own, *REMADE]
+        tables = ["action_features", "action_table", "_shown_table"]
+        own = ["pair_features", "anchors", "_validity", "_rngs", "_n_told_before"]
+        return [*super()._excluded_save_params(), *tables, *own, *REMADE]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         optimizer = [] if self.world_model.optimizer is None else ["world_model.optimizer"]

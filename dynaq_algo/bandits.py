@@ -338,6 +338,7 @@ class _VectorBandit(Bandit):
         super().__init__(env, gamma, seed, exploration=exploration, **arguments)
         self.action_table: ActionTable | None = None
         self._has_given_table = action_features is not None
+        self._shown_table: np.ndarray | None = None  # the environments', if a table is given
         if self.layout.uses_ids:
             source = table_of(self.env) if action_features is None else action_features
             if source is None:
@@ -346,6 +347,7 @@ class _VectorBandit(Bandit):
                     "`action_features`: an array (n_actions, d_a) or the path of an .npy file."
                 )
             self.action_table = ActionTable(source)
+            self._shown_table = table_of(self.env) if self._has_given_table else None
         feature_class, blocks = features
         self.features = make_features(feature_class, self.layout, self.action_table, n_blocks=blocks)  # type: ignore[assignment]
         if (sample := pair_sample_of(self.env, self.layout.n_pairs)) is not None:
@@ -360,12 +362,14 @@ class _VectorBandit(Bandit):
                 have a row for each id.
         """
         env = as_vec_env(env)
-        table = self.action_table
+        table, shown_table = self.action_table, None
         if table is not None:
+            shown_table = table_of(env)
             largest_id = CandidateLayout(env.observation_space, env.action_space).largest_id
-            table = table_elsewhere(table, self._has_given_table, table_of(self.env), table_of(env), largest_id)
+            table = table_elsewhere(table, self._has_given_table, self._shown_table, shown_table, largest_id)
         super().set_env(env)
         self.action_table = table
+        self._shown_table = shown_table if self._has_given_table else None
 
     def _tensors(self, decisions: DecisionBatch) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """States (n, d_s), candidates (n, k, d_a) and pairs (n, k, p)."""
@@ -478,6 +482,7 @@ class LinearBandit(_VectorBandit):
             least = 0.0 if name == "alpha" else 1e-6
             if require_number(name, value) < least:
                 raise ValueError(f"`{name}` must be a finite number of at least {least}, got {value}.")
+        pairs_prior = None if pairs_prior is None else require_row("pairs_prior", pairs_prior)
         is_cosine = similarities == "cosine"
         super().__init__(
             env,
@@ -488,7 +493,7 @@ class LinearBandit(_VectorBandit):
             seed,
             alpha=alpha,
             cosine_prior=cosine_prior,
-            pairs_prior=None if pairs_prior is None else require_row("pairs_prior", pairs_prior),
+            pairs_prior=pairs_prior,
             prior_sources=None if prior_sources is None else sources_of(prior_sources),
             similarities=similarities,
             n_blocks=n_blocks,
@@ -496,7 +501,7 @@ class LinearBandit(_VectorBandit):
         )
         self.exploration, self.alpha, self.noise = exploration, alpha, noise
         n_pairs = self.features.n_pairs
-        of_pairs = [0.0] * n_pairs if pairs_prior is None else require_row("pairs_prior", pairs_prior)
+        of_pairs = [0.0] * n_pairs if pairs_prior is None else pairs_prior
         if len(of_pairs) != n_pairs:
             raise ValueError(
                 f"`pairs_prior` must hold a weight for each of the {n_pairs} numbers that the observation's entry "

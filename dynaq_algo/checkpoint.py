@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
@@ -124,7 +125,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
         FileExistsError: If `folder` is a file, or holds files but no checkpoint. They are left as they are.
         OSError: If the folder cannot be written; the message names the path.
     """
-    folder = place_of(folder).absolute()
+    folder = Path(os.path.abspath(place_of(folder)))  # noqa: PTH100 (it has a name, also if it ends with "..")
     new, old = _beside(folder, "new"), _beside(folder, "old")
     _restore_interrupted(folder)
     if folder.is_file() or (folder.is_dir() and not (folder / _STATE).exists() and any(folder.iterdir())):

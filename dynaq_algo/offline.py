@@ -133,7 +133,7 @@ class Answers(NamedTuple):
         n, k = decisions.candidates.shape[:2]
         actions, rewards = np.reshape(action, -1), np.reshape(np.asarray(reward, np.float64), -1)
         infos = infos_of_each(info, n)
-        ends = np.reshape(terminated, -1)
+        ends = np.reshape(np.asarray(terminated), -1)
         if not np.isin(ends, (0, 1)).all():
             raise ValueError(f"`terminated` must be True or False (or 1 or 0), got {ends[:3].tolist()}.")
         ends = ends.astype(bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import importlib
@@ -476,9 +475,11 @@ class CachedEncoder:
             except OSError:  # another process removed it, or only others may read it
                 continue
             if hashlib.sha256(data).hexdigest() != file.stem:
-                logger.warning("%s is broken; it is removed and its texts are encoded again.", file)
-                with contextlib.suppress(OSError):  # a cache that is only read
+                logger.warning("%s is broken; its texts are encoded again.", file)
+                try:
                     file.unlink(missing_ok=True)
+                except OSError:  # a cache that is only read
+                    self._seen.add(file.name)
                 continue
             self._seen.add(file.name)
             with np.load(io.BytesIO(data), allow_pickle=False) as shard:

@@ -584,7 +584,7 @@ def _rows(column: NDArray[Any] | None, rows: Ids) -> NDArray[Any] | None:
 
 def _from_the_front(rows: ArrayLike, n: int) -> Ids:
     """Numbers of rows of a log of n, those below 0 counted from its end, as numpy does."""
-    numbers = np.asarray(rows)
+    numbers = _plain_array(rows)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise LogError(f"`rows` must be whole numbers, or a mask in `take`, got {numbers.dtype}.")
     rows = numbers.astype(np.int64)
@@ -601,38 +601,48 @@ def _row_numbers(name: str, ids: ArrayLike) -> Ids:
     return numbers.astype(np.int64)
 
 
-def _floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _plain_array(values: ArrayLike) -> NDArray[Any]:
+    """An array; one of Python objects, such as a column of a data frame, gets the type of its entries."""
+    array = np.asarray(values)
+    return np.asarray(array.tolist()) if array.dtype == object else array
+
+
+def _floats(name: str, values: ArrayLike, what: str = "numbers") -> NDArray[np.float64]:
     array = np.asarray(values)
     try:
-        if array.dtype.kind in "mM":
+        if array.dtype.kind in "mMc":
             raise TypeError
         return np.array(array, dtype=np.float64)
     except (TypeError, ValueError):
-        raise LogError(f"`{name}` must be numbers, got {array.dtype}, such as {_first(array)}.") from None
+        raise LogError(f"`{name}` must be {what}, got {array.dtype}, such as {_first(array)}.") from None
 
 
 def _times(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values)
     if array.dtype.kind != "M":
-        return _floats("time", array)
+        return _floats("time", array, "numbers, or dates of numpy (datetime64)")
     seconds: NDArray[np.float64] = (array - np.datetime64(0, "s")) / np.timedelta64(1, "s")
     return seconds
 
 
 def _decisions(values: ArrayLike) -> Ids:
-    array = np.asarray(values)
-    if array.size and not (array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.floor(array)).all())):
+    array = _plain_array(values)
+    # A column of whole numbers may have become one of floats.
+    is_right = np.isin(array, range(-1, len(DECISIONS))) if array.dtype.kind == "f" else array.dtype.kind in "iu"
+    wrong = array[~np.broadcast_to(is_right, array.shape)]
+    if wrong.size:
         raise LogError(
             f"`decision` must be places in {DECISIONS}, or -1 for none, whole numbers, got {array.dtype}, such as "
-            f"{_first(array)}."
+            f"{_first(wrong)}."
         )
     return array.astype(np.int64)
 
 
 def _truths(name: str, values: ArrayLike) -> NDArray[np.bool_]:
-    array = np.asarray(values)
-    if array.size and array.dtype.kind != "b" and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
-        raise LogError(f"`{name}` must be True or False for each row, got {array.dtype}, such as {_first(array)}.")
+    array = _plain_array(values)
+    wrong = array[~np.isin(array, (0, 1))] if array.dtype.kind in "biuf" else array
+    if wrong.size:
+        raise LogError(f"`{name}` must be True or False for each row, got {array.dtype}, such as {_first(wrong)}.")
     return np.array(array, dtype=bool)
 
 

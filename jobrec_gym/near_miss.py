@@ -38,7 +38,9 @@ def with_known_keywords(call: C) -> C:
 
     @functools.wraps(call)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        for name in kwargs.keys() - set(known):
+        for name in kwargs:
+            if name in known:
+                continue
             near = best_match(name, known)
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}."
             raise TypeError(f"{whose}() has no argument {name!r:.80}: {hint}")

@@ -205,7 +205,6 @@ def estimate_all(
     require_options(
         methods, epsilon=epsilon, clip=clip, n_folds=n_folds, level=level, n_resamples=n_resamples, seed=seed
     )
-    seed = int(seed)  # a number of numpy would be hashed otherwise
     if judge is not None:
         _check_judge(methods, reward_model, reward_features)
         reward_model = _as_model(judge, interactions.market)

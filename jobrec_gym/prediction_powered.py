@@ -85,7 +85,7 @@ def powered_mean(
     folds = np.full(n_people, -1)
     n_folds = min(_MOST_FOLDS, n_answered)
     with_answer = np.flatnonzero(has_answer)
-    folds[with_answer[np.argsort(hash64(int(seed), _FOLD, people[with_answer]), kind="stable")]] = (
+    folds[with_answer[np.argsort(hash64(seed, _FOLD, people[with_answer]), kind="stable")]] = (
         np.arange(n_answered) % n_folds
     )
     weights = np.empty(n_folds)

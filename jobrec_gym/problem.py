@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from numpy.typing import NDArray
 
 from jobrec_gym.candidates import AllCandidates, CandidateSampler, make_sampler
@@ -356,9 +356,13 @@ def _plain(value: Any) -> Any:
 def _same(one: Any, other: Any) -> bool:
     """Whether two arguments are equal, arrays in them included: for these ``==`` gives an array."""
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return type(one) is type(other) and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        if type(one) is not type(other):
+            return False
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, WrapperSpec) and isinstance(other, WrapperSpec):
+        return _same(vars(one), vars(other))
     if isinstance(one, (list, tuple)) and type(one) is type(other):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)

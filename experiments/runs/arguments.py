@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrec_gym.extras import install_command
+from jobrec_gym.paths import place_of
 
 __all__ = [
     "PLUGINS",
@@ -82,7 +82,7 @@ def from_home(arguments: Sequence[str]) -> list[str]:
     found = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        found.append(as_override(key, os.path.expanduser(value)) if _IN_HOME.fullmatch(value) else argument)  # noqa: PTH111
+        found.append(as_override(key, place_of(value)) if _IN_HOME.fullmatch(value) else argument)
     return found
 
 

@@ -323,7 +323,8 @@ class Setup(Task):
         config: A resolved ``conf/train.yaml``.
 
     Attributes:
-        config: The given config. A run's folder is recognised by it.
+        config: The given config, with whole numbers for counts that are written as 1e3. A run's folder is recognised by
+            it.
         seed: Seed of environments, exploration and networks.
         total_timesteps: Interactions at the end.
         pretraining: Options of pre-training, before the first interaction.
@@ -340,9 +341,10 @@ class Setup(Task):
 
     def __init__(self, config: Config):
         _check(config)
+        config = _with_whole_numbers(config)
         super().__init__(config)
-        self.seed = int(config["seed"])
-        self.total_timesteps = int(config["total_timesteps"])  # it may be written 1e5
+        self.seed: int = config["seed"]
+        self.total_timesteps: int = config["total_timesteps"]
         self.pretraining = picked(Pretraining, config["pretrain"])
         self.evaluation_options = picked(EvaluationOptions, config["evaluation"])
         self.algorithm = Algorithm(config["algo"])
@@ -503,6 +505,17 @@ def _check(config: Config) -> None:
     at = config["evaluation"]["at"]
     if not isinstance(at, list) or not all(isinstance(point, int | float) for point in at):
         raise RunError(f"`evaluation.at` must be a list of numbers of interactions, such as [0,100], got {at!r}.")
+
+
+def _with_whole_numbers(config: Config) -> Config:
+    """A checked config whose whole numbers are int; libraries take no float for a count, such as 1e3."""
+    for name in (*(name for name, _, _ in _NUMBERS), *(f"evaluation.{name}" for name in _OF_CAREERS)):
+        section, _, key = name.rpartition(".")
+        entries = config[section] if section else config
+        if isinstance(entries.get(key), float):
+            changed = {**entries, key: int(entries[key])}
+            config = {**config, section: changed} if section else changed
+    return config
 
 
 def _check_environment(config: Config) -> None:

@@ -45,6 +45,7 @@ _PAIRS = 16_384
 """Pairs of applicant and job that an agent scores at once."""
 _WRITTEN = 100
 """People whose lists are written together. A kill loses the lists of at most this many."""
+_PART = ".part"
 _PART_FORMAT = "jobrec-ranked/1"
 _SHOWN = ("observation", "job_fields", "pair_features", "pair_noise")
 
@@ -200,7 +201,7 @@ class _Part:
     """
 
     def __init__(self, out: Path, task: Any, resume: bool):
-        self.path = out.with_name(f"{out.name}.part")
+        self.path = out.with_name(f"{out.name}{_PART}")
         self.n_done = 0
         digest = hashlib.sha256(json.dumps(task, sort_keys=True, default=str).encode()).hexdigest()
         self._head = json.dumps({"format": _PART_FORMAT, "written_by": written_by(), "task": digest}) + "\n"
@@ -330,10 +331,13 @@ def _parquet() -> tuple[Any, Any]:
 
 
 def _sha256(place: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of all files in a folder."""
+    """SHA-256 of a file's content, or of the names and contents of the files in a folder.
+
+    Subfolders of a folder are not read, and the lists made so far may lie in it.
+    """
     if place.is_dir():
-        files = sorted(path for path in place.rglob("*") if path.is_file())
-        told = [[str(path.relative_to(place)), _sha256(path)] for path in files]
+        files = sorted(path for path in place.iterdir() if path.is_file() and path.suffix != _PART)
+        told = [[path.name, _sha256(path)] for path in files]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
     with place.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

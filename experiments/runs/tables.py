@@ -21,6 +21,7 @@ __all__ = [
     "held_out_table",
     "markdown_table",
     "mean_and_spread",
+    "with_references",
 ]
 
 Table = tuple[list[str], list[list[str]]]
@@ -117,7 +118,12 @@ def held_out_table(
         [[name, *(format_number(metrics.get(key)) for key in shown)] for name, metrics in kind.items()]
         for kind in (agents, references)
     )
-    return ["held-out applicants", *shown.values()], [*rows, *(row for row in beside if row not in rows)]
+    return ["held-out applicants", *shown.values()], with_references(rows, beside)
+
+
+def with_references(rows: list[list[str]], references: list[list[str]]) -> list[list[str]]:
+    """Rows of agents, and below them those of policies that learn nothing, without rows that an agent has too."""
+    return [*rows, *(row for row in references if row not in rows)]
 
 
 def mean_and_spread(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:

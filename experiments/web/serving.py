@@ -65,7 +65,7 @@ def pages_of(options: Options) -> Pages:
         options["source"],
         market,
         career["gammas"],
-        career["interactions"],
+        int(career["interactions"]),  # it may be written 1e3
         options["truth"],
         career["learn"],
     )
@@ -173,4 +173,4 @@ def _started(options: Options) -> tuple[LabourMarket, StartingAgents]:
     require_whole("career.interactions", options["career"]["interactions"], 1, MOST)
     require_switch("career.learn", options["career"]["learn"])
     market = market_of(options["source"])
-    return market, StartingAgents(Path(options["folder"]) / "start", market, start["interactions"], start["truth"])
+    return market, StartingAgents(Path(options["folder"]) / "start", market, int(start["interactions"]), start["truth"])

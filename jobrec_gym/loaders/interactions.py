@@ -67,7 +67,8 @@ def load_interactions(
 
     Args:
         source: ``"csv:log.csv"``, ``"jsonl:..."``, ``"parquet:..."``, a file with one of these endings, or a folder.
-            A folder takes only ``split_by`` and ``test_fraction``, since its rows were read before they were saved.
+            The rows of a folder were read before they were saved: ``on_bad`` and ``max_bytes`` then change nothing, and
+            of the other arguments only ``split_by`` and ``test_fraction`` may be given.
         market: The market of the people and jobs.
         columns: Which column holds which of :data:`LOG_FIELDS`; by default each is named like its field.
         ids: Whether ``applicant``, ``job`` and ``shown`` hold the market's keys (``5`` is then the key ``"5"``,

@@ -256,6 +256,8 @@ def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, Conte
         ),
         text_blocks=market.text_blocks | new.text_blocks,
         context=context,
+        # Not what this call was told, and not what its people look like: those who come next are read as the first.
+        origin=_as_loaded(market),
     )
 
 

@@ -46,6 +46,7 @@ _VOCABULARY = re.compile(r"^(?:https?://schema\.org/|schema:)")
 _SEPARATORS = ("\n", ";", "•", "·", "|", ",")
 _MAX_SKILL = 6  # words; a longer part of a text is a sentence, not a skill
 _DEEPEST = 4  # references to references
+_TOO_DEEP = "holds brackets in brackets too deep to read"
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
 """A number whose commas separate thousands, also as in India: ``1,50,000``. A comma is no decimal sign in JSON-LD."""
 
@@ -127,7 +128,7 @@ def _postings(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
             if _is_posting(node):
                 yield {name: references.resolved(value) for name, value in node.items()}
     except RecursionError:
-        raise MarketError(f"{file}: holds brackets in brackets too deep to read.") from None
+        raise MarketError(f"{file}: {_TOO_DEEP}.") from None
 
 
 def _scripts(file: Path, reading: Reading) -> Iterator[Any]:
@@ -146,8 +147,10 @@ def _scripts(file: Path, reading: Reading) -> Iterator[Any]:
         try:
             # Sites write line breaks into texts, which strict JSON does not allow.
             yield json.loads(text, strict=False)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise MarketError(f"{file}, script {number} of application/ld+json: no JSON: {error}.") from None
+        except RecursionError:
+            raise MarketError(f"{file}, script {number} of application/ld+json: {_TOO_DEEP}.") from None
 
 
 class _Scripts(HTMLParser):

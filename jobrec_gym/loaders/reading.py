@@ -834,11 +834,11 @@ def _parquet_rows(file: Path, opened: Any, max_bytes: int) -> Iterator[Block]:
 def _decoded(file: Path, name: str, column: Any) -> Any:
     """A column whose cells Python has types for. Most columns stay as they are.
 
-    Bytes, and lists of bytes, are read as UTF-8, because some writers do not mark texts. Nanoseconds are cut off. A
-    column of dates beyond those of Python is read as texts.
+    Bytes, and lists of bytes, are read as UTF-8, because some writers do not mark texts. Nanoseconds are cut off. Dates
+    beyond those of Python are read as texts.
 
     Raises:
-        MarketError: For objects or lists with such dates.
+        MarketError: For objects or lists with such dates, and for an unknown time zone.
     """
     pyarrow = importlib.import_module("pyarrow")
     kinds = {pyarrow.binary(): pyarrow.string(), pyarrow.large_binary(): pyarrow.large_string()}
@@ -858,15 +858,23 @@ def _decoded(file: Path, name: str, column: Any) -> Any:
         return column
     try:
         column.to_pylist()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, LookupError):
         try:
-            return column.cast(pyarrow.string())
-        except (ValueError, NotImplementedError):
+            return list(map(_readable, column, column.cast(pyarrow.string()).to_pylist()))
+        except (ValueError, NotImplementedError, LookupError):
             raise MarketError(
                 f"{file}: column {name!r:.80} has dates or times that Python cannot read: write it as text, or leave "
                 "it out."
             ) from None
     return column
+
+
+def _readable(cell: Any, text: str | None) -> Any:
+    """A cell of pyarrow as Python reads it; its text if that cannot be."""
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        return text
 
 
 def _cells(column: Any) -> list[Any]:

@@ -189,7 +189,7 @@ class LabourMarket:
         )
 
     _spec: MarketSpec | None
-    _origin: MarketSpec | None
+    _origin: MarketSpec | Mapping[str, Any] | None
     _action_features: dict[tuple[str, ...], NDArray[np.floating]]
 
     @property
@@ -198,8 +198,8 @@ class LabourMarket:
         return copy.deepcopy(self._spec)  # the caller may change it; pickles use this one
 
     @property
-    def origin(self) -> MarketSpec | None:
-        """The :attr:`spec`; or that of the market whose applicants were replaced, which says how jobs were read."""
+    def origin(self) -> MarketSpec | Mapping[str, Any] | None:
+        """The :attr:`spec`; if applicants were replaced, the arguments by which those of the first market were read."""
         return copy.deepcopy(self._origin if self._spec is None else self._spec)
 
     @property
@@ -292,12 +292,20 @@ class LabourMarket:
         market: LabourMarket = read.on_market()
         return market
 
-    def replaced_applicants(self, applicants: Population, vocabulary: Vocabulary, **tables: Any) -> LabourMarket:
+    def replaced_applicants(
+        self,
+        applicants: Population,
+        vocabulary: Vocabulary,
+        *,
+        origin: Mapping[str, Any] | None = None,
+        **tables: Any,
+    ) -> LabourMarket:
         """The market with other applicants, in memory; the jobs and everything computed from them stay.
 
         Args:
             applicants: The applicants that replace this market's.
             vocabulary: This market's words, and new words after them.
+            origin: The :attr:`origin` of the result; ``None`` takes this market's.
             **tables: ``title_vectors``, ``experience_vectors`` and ``text_blocks`` of these words, and the ``context``
                 of these applicants.
         """
@@ -305,7 +313,7 @@ class LabourMarket:
         # The jobs are the same, so their index stays where it is.
         object.__setattr__(market, "folder", self.folder)
         object.__setattr__(market, "job_vectors_sha256", self.job_vectors_sha256)
-        object.__setattr__(market, "_origin", self.origin)
+        object.__setattr__(market, "_origin", self.origin if origin is None else origin)
         return market
 
     def summary(self) -> str:
@@ -428,10 +436,10 @@ class LabourMarket:
             MarketError: For another type, or a ``path`` that is something other than a saved market.
         """
         try:
-            is_float = dtype is None or np.dtype(dtype).kind == "f"
+            is_known = dtype is None or np.dtype(dtype) in (np.float16, np.float32)
         except TypeError:
-            is_float = False
-        if not is_float:
+            is_known = False
+        if not is_known:
             raise MarketError(f'`dtype` must be "float16", "float32" or None, got {dtype!r:.40}.')
         write_market(self, path, dtype)
         return self.load(path)
@@ -579,9 +587,10 @@ def _load_shared(source: str, options: str, named: Sequence[Any]) -> LabourMarke
             _shared.move_to_end(key)
             return known[1]
     market = _open(source, json.loads(options), recorded=True)
+    # Files that the call itself has made, such as the market in `folder`, count as they are now.
+    states = {**file_states(named), **before}
     with _shared_lock:
-        # Files that the call itself has made, such as the market in `folder`, count as they are now.
-        _shared[key] = {**file_states(named), **before}, market
+        _shared[key] = states, market
         _shared.move_to_end(key)
         while len(_shared) > _MOST_SHARED:
             _shared.popitem(last=False)
@@ -598,6 +607,6 @@ def _open(source: str, kwargs: dict[str, Any], *, recorded: bool) -> LabourMarke
     if not recorded:
         return market
     # Not the loader's own object: a loader may return the market of another source, which keeps its spec.
-    found = object.__new__(LabourMarket)
+    found = object.__new__(type(market))
     found.__dict__.update(market.__dict__, _spec={"source": source, **kwargs} if kwargs else source)
     return found

@@ -16,6 +16,7 @@ from jobrec_gym.market.folder import HEADER, is_saved_market
 from jobrec_gym.market.tables import MarketError
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.paths import place_of
+from jobrec_gym.whole_files import is_empty
 
 __all__ = [
     "MarketSpec",
@@ -203,7 +204,9 @@ def file_states(options: Iterable[Any]) -> dict[str, tuple[int, int]]:
                     # A saved market is written whole, so its header shows whether it changed. Its other files do not
                     # count: an index may be added at any time.
                     files = (path / HEADER,) if is_saved_market(path) else (path, *_inside(path, scheme))
-                    for file in files:
-                        state = file.stat()
-                        found[str(file)] = state.st_mtime_ns, state.st_size
+                    # An empty folder counts as none: the call may put a market in its place.
+                    for file in () if is_empty(path) else files:
+                        with contextlib.suppress(OSError):  # a link to nothing
+                            state = file.stat()
+                            found[str(file)] = state.st_mtime_ns, state.st_size
     return found

@@ -5,8 +5,6 @@ Each may be given as an object or as a plain mapping: ``retries=Retries(attempts
 
 from __future__ import annotations
 
-import math
-import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +16,7 @@ from numpy.typing import ArrayLike
 from jobrec_gym.credentials import refuse_credentials
 from jobrec_gym.near_miss import best_match
 from jobrec_gym.paths import place_of
-from jobrec_gym.simulators.base import DECISIONS
+from jobrec_gym.simulators.base import DECISIONS, is_finite_number
 from jobrec_gym.simulators.prompts import prompt_place
 
 __all__ = [
@@ -192,7 +190,7 @@ class Budget:
                 _put(self, name, _whole(f"budget.{name}", cap, 0))
         if self.prices is not None:
             prices = tuple(self.prices) if isinstance(self.prices, Iterable) else ()
-            if len(prices) != 2 or not all(_is_number(price) and price >= 0 for price in prices):
+            if len(prices) != 2 or not all(is_finite_number(price) and price >= 0 for price in prices):
                 raise ValueError(
                     "`budget.prices` must be two finite numbers of at least 0, dollars per token in and out, or None "
                     f"for litellm's list, got {self.prices!r}."
@@ -222,7 +220,7 @@ class Calls:
         _put(self, "concurrency", _whole("calls.concurrency", self.concurrency, 1))
         for name in ("timeout", "batch_timeout"):
             seconds = getattr(self, name)
-            if not _is_number(seconds) or not 0 < seconds <= _MOST_SECONDS:
+            if not is_finite_number(seconds) or not 0 < seconds <= _MOST_SECONDS:
                 raise ValueError(
                     f"`calls.{name}` must be seconds, a number above 0 and at most {_MOST_SECONDS:,} (86400 is a day), "
                     f"got {seconds!r}."
@@ -318,8 +316,12 @@ def thresholds(values: ArrayLike) -> tuple[float, float, float]:
     return float(cuts[0]), float(cuts[1]), float(cuts[2])
 
 
-def rising_shares(values: ArrayLike) -> tuple[float, float, float]:
+def rising_shares(values: ArrayLike, strictly: bool = False) -> tuple[float, float, float]:
     """Checks the shares of pairs whose probabilities lie below the thresholds of click, save and apply.
+
+    Args:
+        values: The shares.
+        strictly: Whether each must be above the one before, and the first above 0.
 
     Raises:
         ValueError: If they are not three rising numbers in [0, 1].
@@ -328,9 +330,14 @@ def rising_shares(values: ArrayLike) -> tuple[float, float, float]:
         shares = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         shares = np.zeros(0)
-    if shares.shape != (len(DECISIONS) - 1,) or not (np.diff([0.0, *shares, 1.0]) >= 0).all():
+    if (
+        shares.shape != (len(DECISIONS) - 1,)
+        or not (np.diff([0.0, *shares, 1.0]) >= 0).all()
+        or (strictly and not (np.diff([0.0, *shares]) > 0).all())
+    ):
+        bound = ", each above the one before and the first above 0" if strictly else ""
         raise ValueError(
-            f"`quantiles` must be three rising shares in [0, 1], such as [0.6, 0.85, 0.95], got {values!r:.80}."
+            f"`quantiles` must be three rising shares in [0, 1]{bound}, such as [0.6, 0.85, 0.95], got {values!r:.80}."
         )
     return float(shares[0]), float(shares[1]), float(shares[2])
 
@@ -354,21 +361,13 @@ def most_dollars(value: Any) -> float | None:
     """
     if value is None:
         return None
-    if not _is_number(value) or value < 0:
+    if not is_finite_number(value) or value < 0:
         raise ValueError(f"`max_usd` must be a finite number of at least 0, or None for no cap, got {value!r}.")
     return float(value)
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    try:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
-
-
 def _number(name: str, value: Any) -> float:
-    if not _is_number(value):
+    if not is_finite_number(value):
         raise ValueError(f"`{name}` must be a finite number, got {value!r}.")
     return float(value)
 
@@ -379,7 +378,7 @@ def _whole(name: str, value: Any, least: int | None = None) -> int:
     Raises:
         ValueError: If it is not a whole number, or below the least one.
     """
-    if not _is_number(value) or value != int(value) or (least is not None and value < least):
+    if not is_finite_number(value) or value != int(value) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"`{name}` must be a whole number{bound}, got {value!r}.")
     return int(value)

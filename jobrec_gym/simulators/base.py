@@ -29,6 +29,7 @@ __all__ = [
     "UserSimulator",
     "class_with_bind",
     "decision_rewards",
+    "is_finite_number",
     "made_of_spec",
     "make_simulator",
     "register_simulator",
@@ -390,7 +391,7 @@ def made_of_spec(argument: str, kind: Any, spec: Mapping[str, Any]) -> Any:
         spec: The spec. Its other entries are keywords of the constructor, or what the class's ``from_spec`` reads.
 
     Raises:
-        ValueError: For a keyword that the class does not have.
+        ValueError: For a keyword that the class does not have, or if one is missing or of a type that it does not take.
     """
     options = {name: value for name, value in spec.items() if name != "type"}
     try:
@@ -398,7 +399,8 @@ def made_of_spec(argument: str, kind: Any, spec: Mapping[str, Any]) -> Any:
     except TypeError as error:
         known = tuple(inspect.signature(kind).parameters)
         for option in options:
-            if near := best_match(str(option), known) if option not in known else None:
+            is_unknown = f"unexpected keyword argument {option!r}" in str(error)
+            if near := best_match(str(option), known) if is_unknown else None:
                 raise ValueError(
                     f"`{argument}` of type {spec['type']!r} has no {option!r}. Did you mean {near!r}?"
                 ) from error
@@ -432,14 +434,14 @@ def decision_rewards(rewards: Mapping[str, float] | None) -> dict[str, float]:
         raise ValueError(f"`rewards` must map decisions of {DECISIONS}, got {sorted(map(str, unknown))}.")
     merged = {**DEFAULT_REWARDS, **(rewards or {})}
     for decision, reward in merged.items():
-        if not _is_finite(reward):
+        if not is_finite_number(reward):
             raise ValueError(f"`rewards` must be finite numbers, got {decision}={reward!r:.80}.")
     return {decision: float(merged[decision]) for decision in DECISIONS}
 
 
-def _is_finite(value: Any) -> bool:
-    """Whether a value is a number that a float holds, and no truth value."""
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
     try:
         return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
+    except OverflowError:  # a whole number that no float holds
         return False

@@ -359,8 +359,8 @@ class LLMSimulator:
             path: JSON file to keep the calibration in, for ``elicitation.calibration``.
 
         Raises:
-            ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three rising shares.
-                Nobody is asked then.
+            ValueError: In mode ``"decision"``, for fewer than 2 pairs, or if ``quantiles`` are not three shares above
+                0, each above the one before. Nobody is asked then.
             FeedbackError: If a question failed: the thresholds would lack its answer, and the next calibration, which
                 may get it, would give other ones. Also if the model gave usable answers on fewer than half of the
                 pairs, or if it gives too many pairs the same probability.
@@ -370,7 +370,7 @@ class LLMSimulator:
             raise ValueError('`mode` is "decision": there are no probabilities to calibrate.')
         if isinstance(n_pairs, bool) or not isinstance(n_pairs, numbers.Integral) or n_pairs < 2:
             raise ValueError(f"`n_pairs` must be a whole number of at least 2, got {n_pairs!r:.80}.")
-        shares = rising_shares(quantiles)
+        shares = rising_shares(quantiles, strictly=True)
         rows = np.arange(n_pairs)
         applicants = bounded(hash64(_CALIBRATION_STREAM, 0, rows), len(market.applicants))
         jobs = bounded(hash64(_CALIBRATION_STREAM, 1, rows), len(market.jobs))
@@ -525,8 +525,8 @@ class LLMSimulator:
     def changed(self, **arguments: Any) -> LLMSimulator:
         """The same simulator, with its key, and with some arguments changed.
 
-        What was not given but follows from ``mode`` or ``model`` (the template, the length of an answer, the address)
-        follows from the new ones.
+        The template, the length of an answer and the address follow a new ``mode`` or ``model``, unless they are other
+        than ``mode`` and ``model`` set them by default.
 
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))
@@ -571,7 +571,8 @@ class LLMSimulator:
 
     def __repr__(self) -> str:
         # With a persona and rewards that are not as usual: this text tells one source of a prior from another.
-        shown: dict[str, Any] = {"mode": self.mode, "prompt": self.elicitation.prompt}
+        # Of the template the name alone: its folder may be another one where an agent is loaded.
+        shown: dict[str, Any] = {"mode": self.mode, "prompt": Path(self.elicitation.prompt or "").name}
         if self._arguments["persona"] != "neutral":
             shown["persona"] = self._arguments["persona"]
         if changed := {word: value for word, value in self.rewards.items() if value != DEFAULT_REWARDS[word]}:

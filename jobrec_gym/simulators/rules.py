@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Mapping
 from functools import lru_cache
@@ -24,6 +23,7 @@ from jobrec_gym.simulators.base import (
     Feedback,
     SimulatorSpec,
     decision_rewards,
+    is_finite_number,
 )
 
 __all__ = ["DEFAULT_WEIGHTS", "QUANTILES", "BoundRuleSimulator", "RuleSimulator"]
@@ -104,16 +104,16 @@ class RuleSimulator:
         corruption: float = 0.0,
         reach: float = _REACH,
     ):
-        if not _is_number(corruption) or not 0 <= corruption <= 1:
+        if not is_finite_number(corruption) or not 0 <= corruption <= 1:
             raise ValueError(f"`corruption` must be a chance, 0 to 1, got {corruption!r:.80}.")
         for name, value in (("noise", noise), ("reach", reach)):
-            if not _is_number(value) or not 0 <= value < math.inf:
+            if not is_finite_number(value) or value < 0:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r:.80}.")
         if not isinstance(weights, Mapping | None):
             raise ValueError(f"`weights` must be a dictionary of numbers, got {weights!r:.80}.")
         for part, weight in (weights or {}).items():
-            if not _is_number(weight):
-                raise ValueError(f"`weights` must be numbers, got {part}={weight!r:.80}.")
+            if not is_finite_number(weight):
+                raise ValueError(f"`weights` must be finite numbers, got {part}={weight!r:.80}.")
         if not _is_whole(seed):
             raise ValueError(f"`seed` must be a whole number, got {seed!r:.80}.")
         self.seed = int(seed)
@@ -122,7 +122,7 @@ class RuleSimulator:
         self.reach = float(reach)
         self.weights = {part: float(weight) for part, weight in {**DEFAULT_WEIGHTS, **(weights or {})}.items()}
         self.rewards = decision_rewards(rewards)
-        if not all(map(math.isfinite, self.weights.values())) or not any(self.weights.values()):
+        if not any(self.weights.values()):
             raise ValueError(f"`weights` must be finite and not all 0, got {self.weights}.")
 
     def bind(self, market: LabourMarket) -> BoundRuleSimulator:
@@ -389,10 +389,6 @@ def _bind(
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _weighted_context(market: LabourMarket, weights: Mapping[str, float]) -> tuple[str, ...]:

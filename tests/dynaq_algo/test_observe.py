@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from test_dynaq import parameters
 from test_replay import read_all
 from toy import N_ACTIONS, ToyEnv, ToyVectorEnv, action_table, make_toy
@@ -205,6 +206,13 @@ def test_the_infos_of_episodes_that_were_reset_in_the_same_step_are_those_of_the
     model = agent(make_toy(ids=True, pairs=True))
     model.observe(obs, np.zeros(2, int), rewards, obs, ends, infos)
     np.testing.assert_array_equal(model.replay_buffer.applicants(np.arange(2)), applicants)
+
+
+def test_ends_may_be_a_tensor():
+    obs, action, reward, next_obs, *_ = batch(answers(2))
+    model = agent()
+    model.observe(obs, action, reward, next_obs, th.as_tensor(np.array([False, True])))
+    assert model.replay_buffer[np.arange(2)].terminated.tolist() == [False, True]
 
 
 def test_an_answer_without_info_may_be_among_others():

@@ -447,7 +447,7 @@ def test_a_folder_or_file_of_something_else_is_not_replaced_by_a_checkpoint(tmp_
     (tmp_path / "thesis.tex").write_text("years of work")
     monkeypatch.chdir(tmp_path)
     model = agent(make_toy())
-    for place in (tmp_path, tmp_path / "thesis.tex", "."):
+    for place in (tmp_path, tmp_path / "thesis.tex", ".", "within/.."):
         with pytest.raises(FileExistsError, match=f"{re.escape(tmp_path.name)}.* exists and holds no checkpoint"):
             model.save_checkpoint(place)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

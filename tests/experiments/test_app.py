@@ -282,6 +282,7 @@ def test_no_more_visitors_are_kept_than_was_said(world, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1 and "Who are you?" in late.get("/").text
 
 
+@pytest.mark.waits
 def test_two_who_come_at_once_are_counted_one_after_the_other(tmp_path, monkeypatch):
     files = VisitorFiles(tmp_path / "visitors", most=1)
     both = threading.Barrier(2)
@@ -673,6 +674,7 @@ def test_sessions_of_simulated_visitors_are_told_beside_cosine(world):
         session_table(options(world, sessions=21))
 
 
+@pytest.mark.waits
 def test_a_page_about_somebody_waits_while_they_answer(client, pages, monkeypatch):
     begin(client)
     somebody = pages[0].somebody(visit_of(client, pages))
@@ -807,6 +809,13 @@ def test_texts_of_a_market_come_back_from_the_page_as_they_are(tmp_path):
 def test_options_that_cannot_be_are_refused_by_name(pages, world, changed, said):
     with pytest.raises(RunError, match=said):
         pages_of(options(world, **changed))
+
+
+def test_counts_of_the_page_that_are_written_as_floats_are_whole(world, tmp_path):
+    few = {"start": {"interactions": 5.0, "truth": {"seed": 2, "noise": 0.5}}}
+    few["career"] = {"gammas": [0.5], "interactions": 8.0, "learn": False}
+    _, careers = pages_of(options(tmp_path, source=str(world / "market"), **few))
+    assert repr(careers.interactions) == "8" and (tmp_path / "start" / "agents.json").is_file()
 
 
 def test_a_market_without_levels_has_visits_and_no_careers(world, tmp_path):

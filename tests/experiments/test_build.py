@@ -62,6 +62,19 @@ def test_entries_of_the_evaluation_are_replaced_and_the_given_config_is_left(sma
     assert len(other.evaluation.pairs) == 7
 
 
+def test_a_count_that_is_written_as_a_float_is_a_whole_number_of_the_run(small):
+    whole = {"evaluation.n_pairs": 20, "evaluation.seed": 3, "evaluation.n_episodes": 2, "env.n_envs": 2}
+    whole |= {"pretrain.epochs": 1, "pretrain.n_pairs": 10, "total_timesteps": 100, "checkpoint_interval": None}
+    composed = small("algo=dynaq", *(f"{name}={'null' if one is None else float(one)}" for name, one in whole.items()))
+    setup = build(composed)
+    for name, one in whole.items():
+        assert repr(OmegaConf.select(OmegaConf.create(setup.config), name)) == repr(one), name
+    assert len(setup.evaluation.pairs) == 20 and setup.env.num_envs == 2
+    assert repr(composed.evaluation.n_pairs) == "20.0", "the given config is left"
+    n_sets = build(small("setting=career", "algo=dynaq", "evaluation.n_sets=8.0")).config["evaluation"]["n_sets"]
+    assert repr(n_sets) == "8"
+
+
 def test_what_depends_on_the_seed_follows_it(small):
     first, second = build_seeds(small("algo=random", "env.n_envs=4"), [3, 5])
 

@@ -332,6 +332,27 @@ def test_people_are_read_from_home_and_from_a_folder_of_resumes(market, tmp_path
     assert [row["applicant_key"] for row in rows] == ["anna", "bert"]
 
 
+def test_a_ranking_goes_on_also_if_it_lies_among_the_resumes_that_it_ranks(market, tmp_path, monkeypatch):
+    for name in ("anna", "bert", "cora"):
+        resume = {"basics": {"label": "cook"}, "skills": [{"name": "hygiene"}, {"name": name}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(resume))
+    monkeypatch.setattr(ranking, "_WRITTEN", 1)
+    asked = []
+
+    def agent(seen):
+        asked.append(seen["applicant"].tobytes())
+        if len(asked) == 3:
+            raise Stopped
+        return seen["candidates"] @ seen["applicant"]
+
+    who, source = Ranking(market, agent, "features", "agent"), f"json-resume:{tmp_path}"
+    with pytest.raises(Stopped):
+        rank_people(who, tmp_path / "ranked.csv", applicants=source, n=1)
+    rank_people(who, tmp_path / "ranked.csv", applicants=source, n=1)
+    assert len(asked) == 4 and asked[3] == asked[2], "only the third is asked about again"
+    assert [row["applicant_key"] for row in read(tmp_path / "ranked.csv")] == ["anna", "bert", "cora"]
+
+
 def test_a_folder_and_an_empty_split_are_refused_before_anybody_is_ranked(market, tmp_path):
     (tmp_path / "ranked.csv").mkdir()
     with pytest.raises(RunError, match=r"ranked.csv is a folder; name a file in it"):

@@ -496,8 +496,10 @@ def test_a_broken_shard_of_a_cache_that_is_only_read_is_passed_over(tmp_path, mo
     shard.write_bytes(shard.read_bytes()[:-3])
     monkeypatch.setattr(encoders.Path, "unlink", _refused)
     with caplog.at_level(logging.WARNING):
-        assert np.array_equal(CachedEncoder(HashingEncoder(8), tmp_path).encode(["a", "b"]), made)
-    assert "is broken" in caplog.text
+        encoder = CachedEncoder(HashingEncoder(8), tmp_path)
+        for _ in range(2):
+            assert np.array_equal(encoder.encode(["a"]), made[:1])
+    assert caplog.text.count("is broken") == 1
 
 
 def _refused(path, missing_ok=False):

@@ -344,6 +344,7 @@ def test_flattening_works():
         (lambda: gym.make_vec("JobRecCareer-v0", num_envs=2, hiden=()), "did you mean 'hidden'"),
         (lambda: load_market("default", n_jbs=3), r"load_default\(\) has no argument 'n_jbs': did you mean 'n_jobs'"),
         (lambda: load_market("csv:jobs.csv", colums={}), "did you mean 'columns'"),
+        (lambda: load_market("default", n_jbs=3, zzz=1, yyy=1, xxx=1), r"has no argument 'n_jbs'"),
         (lambda: load_market("recorded", n_jobs=3), r"load_recorded\(\) has no argument 'n_jobs': it has none\."),
     ],
 )

@@ -577,14 +577,18 @@ def test_a_folder_of_something_else_is_not_overwritten(log, tmp_path):
         ({"applicant_ids": [0, 0, 10**6]}, "`applicant_ids` must be rows of the market, in"),
         ({"job_ids": [3, 4, 3.5]}, "`job_ids` must be rows of the market, whole numbers, got float64"),
         ({"job_ids": ["3", "4", "3"]}, "`job_ids` must be rows of the market, whole numbers"),
-        ({"decision": [0, 1, 2.5]}, "`decision` must be places in .* whole numbers, got float64"),
+        ({"decision": [0, 1, 2.5]}, r"`decision` must be places in .* whole numbers, got float64, .*\(2\.5\)"),
+        ({"decision": [0, 1, np.inf]}, r"`decision` must be places in .* whole numbers, got float64, .*\(inf\)"),
         ({"decision": [0, 1, np.nan]}, "`decision` must be places in .* or -1 for none"),
         ({"decision": ["apply", "save", "save"]}, "`decision` must be places in .* such as np.str_\\('apply'\\)"),
         ({"decision": [3, 0, 0], "reward": [1, np.nan, 0]}, "row 1 has a decision and no reward"),
         ({"held_out": ["train", "test", "test"]}, "`held_out` must be True or False for each row, got <U5"),
-        ({"held_out": [0, 1, 0.5]}, "`held_out` must be True or False"),
+        ({"held_out": [0, 1, 0.5]}, r"`held_out` must be True or False .*\(0\.5\)"),
+        ({"held_out": [True, None, False]}, "`held_out` must be True or False"),
         ({"reward": ["a", "b", "c"]}, "`reward` must be numbers, got <U1, such as"),
         ({"reward": np.zeros(3, "M8[s]")}, "`reward` must be numbers, got datetime64"),
+        ({"reward": [1, 0, 1j]}, "`reward` must be numbers, got complex128"),
+        ({"time": [datetime.datetime(2026, 1, 1)] * 3}, r"`time` must be .* dates of numpy \(datetime64\), got"),
         ({"time": [0, 1, np.nan]}, "`time` must be finite; row 2"),
         ({"time": np.array(["2026-01-01", "NaT", "NaT"], "M8[D]")}, "`time` must be finite; row 1"),
         ({"shown": [[3, 4], [3, 4], [4, 5]]}, "row 2 recommends job 3 and was shown"),
@@ -608,6 +612,13 @@ def test_dates_of_numpy_are_seconds_whatever_their_unit(market, unit):
 def test_columns_that_have_become_floats_are_read(market):
     log = Interactions.of(market, [0, 0], [3, 4], [1.0, 0.0], decision=[3.0, -1.0], held_out=[0.0, 1.0])
     assert (log.decision.tolist(), log.held_out.tolist()) == ([3, -1], [False, True])
+
+
+def test_columns_of_python_objects_are_read_by_what_they_hold(market):
+    decision, held_out = np.array([3, -1], dtype=object), np.array([False, True], dtype=object)
+    log = Interactions.of(market, [0, 0], [3, 4], [1.0, 0.0], decision=decision, held_out=held_out)
+    assert (log.decision.tolist(), log.held_out.tolist()) == ([3, -1], [False, True])
+    assert log.take(np.array([1], dtype=object)).job_ids.tolist() == [4]
 
 
 def test_rows_that_are_no_whole_numbers_are_refused(log):

@@ -929,6 +929,8 @@ def test_the_calibration_cuts_at_quantiles_and_is_kept_in_a_file(market, tmp_pat
         ({"quantiles": [0.6, 0.85]}, r"`quantiles` must be three rising shares in \[0, 1\]"),
         ({"quantiles": [60, 85, 95]}, r"`quantiles` must be three rising shares in \[0, 1\]"),
         ({"quantiles": "some"}, r"`quantiles` must be three rising shares in \[0, 1\]"),
+        ({"quantiles": [0.6, 0.6, 0.95]}, "`quantiles` must be three rising shares .* each above the one before"),
+        ({"quantiles": [0.0, 0.5, 0.9]}, "`quantiles` must be three rising shares .* the first above 0"),
     ],
 )
 def test_nobody_is_asked_for_a_calibration_that_cannot_be(market, tmp_path, asked, said):
@@ -1132,6 +1134,11 @@ def test_what_follows_from_mode_and_model_follows_from_the_changed_ones(monkeypa
     assert (again.to_spec()["api_base"], again.sampling.max_tokens) == ("http://here/v1", 77)
 
 
+def test_a_misspelt_template_is_named_as_it_was_given():
+    with pytest.raises(ValueError, match="or the path of a template, got 'decision-v99'"):
+        LLMSimulator("openai/x", elicitation={"prompt": "decision-v99"})
+
+
 def test_files_that_arguments_name_are_found_from_another_folder(market, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -1143,6 +1150,8 @@ def test_files_that_arguments_name_are_found_from_another_folder(market, tmp_pat
     monkeypatch.chdir("elsewhere")
     for again in (made, made.changed(max_usd=1.0), pickle.loads(kept), LLMSimulator.from_spec(spec)):
         assert again.prompt_version == "mine-v1"
+        # The description of a source of a prior, by which an agent knows its environment on another machine too.
+        assert repr(again) == "LLMSimulator('openai/x', mode='probability', prompt='mine-v1.txt')"
         assert again.bind(market).thresholds == (0.1, 0.2, 0.3)
 
 

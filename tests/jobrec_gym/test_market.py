@@ -94,7 +94,7 @@ def test_a_market_is_saved_in_half_precision(market, tmp_path):
     assert saved.folder == tmp_path / "market" and market.folder is None
 
 
-@pytest.mark.parametrize("dtype", ["float8", "int8", 3.5])
+@pytest.mark.parametrize("dtype", ["float8", "int8", "float64", 3.5])
 def test_a_precision_that_cannot_be_is_refused_before_anything_is_written(market, tmp_path, dtype):
     with pytest.raises(MarketError, match='`dtype` must be "float16", "float32" or None, got'):
         market.save(tmp_path / "market", dtype=dtype)
@@ -275,10 +275,19 @@ def test_a_changed_file_within_folders_of_a_release_is_read_again(tmp_path):
     assert file_states([f"onet:{tmp_path / 'release'}"]) != before
 
 
+def test_a_link_to_nothing_hides_no_other_file_of_a_folder(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text("old")
+        (tmp_path / f"{name}-link").symlink_to(tmp_path / "nothing")
+    assert set(file_states([f"onet:{tmp_path}"])) == {str(tmp_path), *(str(tmp_path / name) for name in "abc")}
+
+
 def test_equal_calls_share_one_market_though_the_first_has_made_the_files(tmp_path):
-    options = {"n_jobs": 5, "n_applicants": 5, "folder": str(tmp_path / "made")}
-    first = load_market("default", **options)
-    assert load_market("default", **options) is first
+    (tmp_path / "empty").mkdir()
+    for folder in ("made", "empty"):
+        options = {"n_jobs": 5, "n_applicants": 5, "folder": str(tmp_path / folder)}
+        first = load_market("default", **options)
+        assert load_market("default", **options) is first
     (tmp_path / "jobs.csv").write_text("hard,occupation\nSQL,a\n")
     csv = {"n_applicants": 3, "encoder": "hashing", "cache_dir": str(tmp_path / "vectors")}
     first = load_market(f"csv:{tmp_path / 'jobs.csv'}", **csv)
@@ -314,6 +323,18 @@ def test_a_source_may_return_the_market_of_another_one_which_keeps_its_spec(mark
     theirs = load_market("theirs")
     assert (theirs.to_spec(), load_market(spec).to_spec()) == ("theirs", spec)
     assert theirs.jobs is load_market(spec).jobs
+
+
+def test_a_source_may_return_a_market_of_its_own_class(market, monkeypatch):
+    class Ours(LabourMarket):
+        pass
+
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+    monkeypatch.setattr(sources, "_WITHOUT_PATH", set(sources._WITHOUT_PATH))
+    made = Ours(market.name, market.applicants, market.jobs, market.vocabulary)
+    monkeypatch.setattr(jobrec_gym.market, "_made_here", lambda: made, raising=False)
+    register_market_source("own", "jobrec_gym.market:_made_here", needs_path=False)
+    assert type(load_market("own")) is Ours
 
 
 @pytest.mark.parametrize(

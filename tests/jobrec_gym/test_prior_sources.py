@@ -8,6 +8,7 @@ from jobrec_gym import JobRecEnv, JobRecVectorEnv, LLMSimulator, RecordedSimulat
 from jobrec_gym.prior_sources import SourcedPairValues
 from jobrec_gym.recommendations import recommend
 from jobrec_gym.simulators.base import Feedback
+from jobrec_gym.wrappers import EmbeddingAction
 
 ALL = np.arange(40)[:, None], np.arange(60)
 
@@ -197,6 +198,14 @@ def test_a_spec_with_a_table_can_be_compared(market, table):
     other = gym.make("JobRec-v0", market=market, prior_sources={"said": -table})
     assert env.spec == gym.make(env.spec).spec
     assert env.spec != other.spec and env.spec != gym.make("JobRec-v0", market=market).spec
+    words = gym.make("JobRec-v0", market=market, prior_sources={"said": "cosine"}).spec
+    words.kwargs["prior_sources"]["said"] = table.astype(str)
+    assert env.spec != words and words != env.spec
+
+    def scaled(low):
+        return gym.wrappers.RescaleAction(EmbeddingAction(env), np.full(768, low, np.float32), np.float32(1.0)).spec
+
+    assert scaled(0.0) == scaled(0.0) != scaled(-1.0)
 
 
 def test_a_catalogue_is_ranked_by_an_agent_that_reads_a_source(market, table):

@@ -22,6 +22,14 @@ def keys(n, seed=0):
     return hash64(seed, np.arange(n))
 
 
+class TakesAnything:
+    def __init__(self, size, **others):
+        self.size = len(size)
+
+    def bind(self, market):
+        return self
+
+
 def test_on_the_default_market_cosine_helps_and_does_not_suffice():
     """Prints how far the job of highest cosine gets from random to oracle; the design asks for 0.3 to 0.6."""
     problem = RecommendationProblem("default", "test", "train", 20, "uniform", "episode", True, "ids", False, ())
@@ -198,6 +206,8 @@ def test_specs_round_trip():
     [
         ({"noise": -1}, "`noise` must be a finite number of at least 0, got -1"),
         ({"noise": float("nan")}, "`noise`"),
+        ({"noise": 10**400}, "`noise` must be a finite number of at least 0, got 1000"),
+        ({"weights": {"taste": 10**400}}, "`weights` must be finite numbers, got taste=1000"),
         ({"corruption": 1.1}, "`corruption` must be a chance, 0 to 1, got 1.1"),
         ({"weights": dict.fromkeys(DEFAULT_WEIGHTS, 0.0)}, "not all 0"),
         ({"weights": {"taste": float("nan")}}, "`weights` must be finite"),
@@ -232,6 +242,8 @@ def test_a_simulator_is_recognised_or_refused():
         make_simulator({"type": "rules", "sed": 3})
     with pytest.raises(ValueError, match=r"`simulator` of type 'recorded' cannot be made of \['hat'\]"):
         make_simulator({"type": "recorded", "hat": 3})
+    with pytest.raises(ValueError, match=r"cannot be made of \['size', 'sizes'\]: object of type 'int' has no len"):
+        make_simulator({"type": f"{__name__}:TakesAnything", "size": 3, "sizes": 4})
 
 
 def test_feedback_fills_in_what_is_not_given():
@@ -251,7 +263,7 @@ def test_feedback_fills_in_what_is_not_given():
         ({"noise": True}, "`noise` must be a finite number of at least 0, got True"),
         ({"reach": None}, "`reach` must be a finite number of at least 0, got None"),
         ({"corruption": "much"}, "`corruption` must be a chance, 0 to 1, got 'much'"),
-        ({"weights": {"taste": ".nan"}}, r"`weights` must be numbers, got taste='\.nan'"),
+        ({"weights": {"taste": ".nan"}}, r"`weights` must be finite numbers, got taste='\.nan'"),
     ],
 )
 def test_what_is_no_number_is_refused_by_name(arguments, message):

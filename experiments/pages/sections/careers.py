@@ -10,6 +10,7 @@ import numpy as np
 from experiments.pages.data import ReportData, outcomes_of
 from experiments.pages.plots import level_paths
 from experiments.pages.section import Content, Section, Table
+from experiments.runs.tables import with_references
 from jobrec_gym.shown_text import as_text
 
 __all__ = ["SECTION"]
@@ -84,7 +85,7 @@ def _rows(data: ReportData) -> list[list[str]]:
         ]
         for kind in (kept, known)
     )
-    return [*rows, *(row for row in others if row not in rows)]
+    return with_references(rows, others)
 
 
 def _left_header(data: ReportData) -> list[str]:

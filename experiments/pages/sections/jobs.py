@@ -9,7 +9,7 @@ import numpy as np
 from experiments.pages.data import REFERENCES, ReportData, outcomes_of
 from experiments.pages.plots import lorenz_curves
 from experiments.pages.section import Content, Section, Table
-from experiments.runs.tables import COLUMNS, format_number
+from experiments.runs.tables import COLUMNS, format_number, with_references
 from jobrec_gym.shown_text import as_text
 
 __all__ = ["SECTION"]
@@ -36,7 +36,7 @@ def _found(data: ReportData) -> _Found | None:
     )
     if not exposures and all(cell == "-" for row in rows for cell in row[1:]):
         return None
-    return _Found([*rows, *(row for row in beside if row not in rows)], exposures)
+    return _Found(with_references(rows, beside), exposures)
 
 
 def _draw(data: ReportData, found: _Found) -> Content:

@@ -119,8 +119,12 @@ def load_prompt(name: str) -> Prompt:
 
 
 def prompt_place(name: str | os.PathLike[str]) -> str:
-    """A template's name in its complete form, which is found from every folder: a version, or an absolute path."""
-    return os.fspath(name) if name in _shipped() else str(place_of(name).absolute())
+    """A template's name in its complete form, which is found from every folder: a version, or an absolute path.
+
+    A name of neither a version nor a file comes back as it is, for the error that shows it.
+    """
+    place = place_of(name)
+    return str(place.absolute()) if name not in _shipped() and place.is_file() else os.fspath(name)
 
 
 def _shipped() -> tuple[str, ...]:

@@ -216,6 +216,9 @@ def test_a_saved_market_with_jobs_in_free_text_reads_new_people_in_lists(files):
     new = saved.with_applicants([{"key": "y", "hard": ["hygiene", "baking"]}], encoder="hashing")
     assert new.applicant(0).hard_skills == ("baking", "hygiene")
     assert np.array_equal(new.applicants.vectors, market.applicants.vectors)
+    once = saved.with_applicants([{"key": "x", "hard": ["SQL"]}], encoder="hashing")
+    twice = once.with_applicants([{"key": "y", "hard": ["hygiene", "baking"]}], encoder="hashing")
+    assert np.array_equal(twice.applicants.vectors, new.applicants.vectors)
 
 
 def test_new_people_may_be_replaced_by_newer_ones_without_saying_again_how_they_are_read(files):

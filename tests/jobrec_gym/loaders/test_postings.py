@@ -133,6 +133,13 @@ def test_brackets_in_brackets_too_deep_to_read_are_refused_by_the_file(tmp_path,
         rows(write(tmp_path / "a.json", text))
 
 
+@pytest.mark.parametrize("depth", [700, 100_000])
+def test_brackets_in_brackets_too_deep_to_read_are_refused_by_the_page(tmp_path, depth):
+    script = f'<script type="application/ld+json">{"[" * depth}{"]" * depth}</script>'
+    with pytest.raises(MarketError, match=r"a\.html.*: holds brackets in brackets too deep to read"):
+        rows(write(tmp_path / "a.html", script))
+
+
 def test_postings_of_a_page_are_those_of_its_scripts(tmp_path):
     plain = rows(write(tmp_path / "a.json", BAKER))
     commented = f"<!-- {json.dumps(BAKER)} -->"
