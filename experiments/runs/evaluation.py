@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,7 +39,10 @@ __all__ = [
     "outcomes_by_family",
     "random_metrics",
     "ranking_metrics",
+    "ranks_of",
 ]
+
+_log = logging.getLogger(__name__)
 
 Ids = NDArray[np.int64]
 Obs = dict[str, NDArray[Any]]
@@ -382,18 +386,27 @@ class HeldOutEvaluation:
         return discounted_return(earned, self._gamma)
 
 
+def ranks_of(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Scores of any shape to rank by: NaN, as a diverged network gives it, ranks last, with a warning."""
+    scores = np.asarray(scores, dtype=np.float64)
+    unknown = np.isnan(scores)
+    if unknown.any():
+        _log.warning("%.0f %% of the agent's values are NaN, so it has diverged; they rank last", 100 * unknown.mean())
+    return np.where(unknown, -np.inf, scores)
+
+
 def ranking_metrics(pairs: HeldOutPairs, scores: NDArray[Any]) -> Metrics:
     """Metrics of an agent that scores every candidate.
 
     Args:
         pairs: The pairs that it scored.
-        scores: (n, k), higher is better. The agent's choice is the highest, the first among equals.
+        scores: (n, k), higher is better; NaN ranks last. The agent's choice is the highest, the first among equals.
 
     Returns:
         The metrics of :func:`choice_metrics`; ``ndcg@10`` with the expected reward, clipped at 0, as gain; ``mrr`` and
         ``hit_rate@k`` with an application as the hit, as means over the sets that have one.
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = ranks_of(scores)
     metrics = choice_metrics(pairs, scores.argmax(axis=1))
     metrics["ndcg@10"] = _nanmean(ndcg_at_k(scores, pairs.expected, NDCG_CUTOFF))
     metrics["mrr"] = _nanmean(mrr(scores, pairs.applies))

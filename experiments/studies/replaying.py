@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments.learners.lexical import PairScores
+from experiments.runs.evaluation import ranks_of
 from experiments.runs.folders import RunError
 from experiments.runs.recording import AtInteractions
 from experiments.studies.runs import read_learner
@@ -168,8 +169,9 @@ class LogSets:
     def score(self, scores: Floats) -> dict[str, dict[int, float]]:
         """Each metric by person, from scores (n, n_candidates): the mean over the person's sets that have a hit.
 
-        For AUC a set must also have a job that is no hit.
+        For AUC a set must also have a job that is no hit. NaN ranks last.
         """
+        scores = ranks_of(scores)
         hits = self.reward > self.hit_above
         metrics = {
             "AUC": auc(scores, hits),

@@ -57,6 +57,16 @@ def test_metrics_of_a_case_done_by_hand():
     assert metrics["gini"] == pytest.approx(0.5)
 
 
+def test_values_of_a_diverged_agent_rank_last_with_a_warning(caplog):
+    nan = float("nan")
+    found = ranking_metrics(PAIRS, np.array([[1.0, nan, 2.0], [nan, nan, nan]]))
+
+    assert found == ranking_metrics(PAIRS, np.array([[1.0, -9.0, 2.0], [0.0, 0.0, 0.0]]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "67 % of the agent's values are NaN, so it has diverged; they rank last"
+    ]
+
+
 def test_outcomes_of_families_are_those_of_their_applicants():
     outcomes = outcomes_by_family(PAIRS, np.array([1, 1]))
 
