@@ -70,6 +70,9 @@ class Bandit:
         gamma: Used only for the discounted return of an evaluation, because a bandit does not plan ahead.
         seed: Seed of the environments and of the bandit's own draws.
         **arguments: The subclass's own arguments, which are saved.
+
+    Attributes:
+        reads: Which parts of an observation the bandit uses, see :func:`~dynaq_algo.vec_env.what_is_read`.
     """
 
     _fixed: ClassVar[frozenset[str]] = frozenset()  # arguments that `load` cannot replace
@@ -79,6 +82,7 @@ class Bandit:
     ):
         self.env = as_vec_env(env)
         refuse_normalised_observations(self.env)
+        self.reads: dict[str, Any] = what_is_read(self.env)
         self.gamma = require_number("gamma", gamma)
         self.seed = None if seed is None else require_whole("seed", seed, 0)
         self.layout = CandidateLayout(self.env.observation_space, self.env.action_space)
@@ -87,11 +91,6 @@ class Bandit:
         self.rng = np.random.default_rng(self.seed)
         self._arguments = {"gamma": self.gamma, "seed": self.seed, **arguments}
         self._last_obs: Any = None
-
-    @property
-    def reads(self) -> dict[str, Any]:
-        """Which parts of an observation the bandit uses, see :func:`~dynaq_algo.vec_env.what_is_read`."""
-        return what_is_read(self.env)
 
     def q_values(self, observation: Obs) -> NDArray[np.floating]:
         """Scores (n, k) of one observation (n = 1) or a batch, masked candidates included."""
@@ -302,7 +301,9 @@ class Bandit:
         """
         env = as_vec_env(env)
         refuse_normalised_observations(env)
-        refuse_other_observations(self.reads, what_is_read(env))
+        reads = what_is_read(env)
+        refuse_other_observations(self.reads, reads)
+        self.reads = reads
         self.layout = CandidateLayout(env.observation_space, env.action_space)
         self.env = env
         self._last_obs = None

@@ -319,17 +319,18 @@ def test_a_table_that_does_not_begin_as_the_known_one_is_refused(table):
     assert (len(model.action_table), model.policy.action_table is model.action_table) == (12, True)
 
 
+def linear_bandit(env, **kwargs):
+    return LinearBandit(env, seed=0, **kwargs)
+
+
+@pytest.mark.parametrize("made", [agent, linear_bandit])
 @pytest.mark.parametrize("own", [None, np.random.default_rng(1).normal(size=(12, 5))])
-def test_an_environment_may_be_closed_before_another_takes_its_place(own, monkeypatch):
+def test_an_environment_may_be_closed_before_another_takes_its_place(own, made, monkeypatch):
     closed = as_vec_env(make_toy(ids=True))
-    model = agent(closed, action_features=own).learn(20)
+    model = made(closed, action_features=own).learn(20)
     monkeypatch.setattr(closed, "get_attr", lambda *args, **kwargs: pytest.fail("it is closed"))
     model.set_env(make_toy(ids=True))
     model.learn(10)
-
-
-def linear_bandit(env, **kwargs):
-    return LinearBandit(env, seed=0, **kwargs)
 
 
 @pytest.mark.parametrize("made", [agent, linear_bandit])
