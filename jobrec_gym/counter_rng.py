@@ -9,6 +9,7 @@ platform.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,10 @@ def hash64(*parts: int | np.integer | NDArray[np.integer]) -> U64:
     for part in parts:
         if state is not None:
             state = rehash64(state, part)
-        elif isinstance(part, int | np.integer):
-            prefix = _mix_int(((prefix ^ (int(part) & _MASK)) + _GOLDEN) & _MASK)
-        else:
+        elif isinstance(part, np.ndarray):
             state = rehash64(part.astype(np.uint64, copy=False), prefix)
+        else:
+            prefix = _mix_int(((prefix ^ (operator.index(part) & _MASK)) + _GOLDEN) & _MASK)
     return np.full((1,), prefix, dtype=np.uint64) if state is None else state
 
 

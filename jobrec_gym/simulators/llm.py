@@ -142,7 +142,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file that names the release that wrote it; it appears whole or not at all."""
         said = {"format": _CALIBRATION_FORMAT, "written_by": written_by(), **asdict(self)}
-        with whole_file(place_of(path)) as scratch:
+        with whole_file(path) as scratch:
             scratch.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     @classmethod

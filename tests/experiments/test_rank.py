@@ -172,20 +172,26 @@ class Stopped(Exception):
     """In place of a kill."""
 
 
+def stopping_at(n):
+    """An agent by cosine that is stopped when it is asked for the n-th time, and whom it was asked about."""
+    asked = []
+
+    def agent(seen):
+        asked.append(seen["applicant"].tobytes())
+        if len(asked) == n:
+            raise Stopped
+        return seen["candidates"] @ seen["applicant"]
+
+    return agent, asked
+
+
 @pytest.mark.parametrize("damage", ["torn", "changed", "of another version"])
 def test_a_ranking_goes_on_where_it_was_stopped(tmp_path, monkeypatch, damage):
     market = load_market("default", n_jobs=60, n_applicants=40)
     monkeypatch.setattr(ranking, "_WRITTEN", 3)
     monkeypatch.setattr(ranking, "_PEOPLE", 11)
     rank_people(Ranking(market), tmp_path / "whole.csv")
-    asked = []
-
-    def agent(seen):
-        asked.append(seen["applicant"].tobytes())
-        if len(asked) == 20:
-            raise Stopped
-        return seen["candidates"] @ seen["applicant"]
-
+    agent, asked = stopping_at(20)
     who = Ranking(market, agent, "features", "agent")
     with pytest.raises(Stopped):
         rank_people(who, tmp_path / "ranked.csv")
@@ -337,14 +343,7 @@ def test_a_ranking_goes_on_also_if_it_lies_among_the_resumes_that_it_ranks(marke
         resume = {"basics": {"label": "cook"}, "skills": [{"name": "hygiene"}, {"name": name}]}
         (tmp_path / f"{name}.json").write_text(json.dumps(resume))
     monkeypatch.setattr(ranking, "_WRITTEN", 1)
-    asked = []
-
-    def agent(seen):
-        asked.append(seen["applicant"].tobytes())
-        if len(asked) == 3:
-            raise Stopped
-        return seen["candidates"] @ seen["applicant"]
-
+    agent, asked = stopping_at(3)
     who, source = Ranking(market, agent, "features", "agent"), f"json-resume:{tmp_path}"
     with pytest.raises(Stopped):
         rank_people(who, tmp_path / "ranked.csv", applicants=source, n=1)

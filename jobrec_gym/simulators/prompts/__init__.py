@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -127,6 +128,7 @@ def prompt_place(name: str | os.PathLike[str]) -> str:
     return str(place.absolute()) if name not in _shipped() and place.is_file() else os.fspath(name)
 
 
+@cache
 def _shipped() -> tuple[str, ...]:
     """The versions of the shipped templates."""
     files = [entry.name for entry in resources.files(__name__).iterdir()]
