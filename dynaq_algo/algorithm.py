@@ -155,7 +155,8 @@ class CandidateAlgorithm(DQN):
         self.action_features = action_features
         self.pair_features = pair_features
         self.action_table: ActionTable | None = None
-        # That of the environments, if the agent has one of its own. They may be closed when others take their place.
+        # The environments' table of actions, kept if the agent was given a table of its own: `set_env` compares it with
+        # that of the next environments. The present ones may be closed by then.
         self._shown_table: np.ndarray | None = None
         # The parts of an observation that the agent reads, kept in a saved agent; see what_is_read.
         self.reads: dict[str, Any] = {}

@@ -274,10 +274,10 @@ def _check_learning_transitions(given: Mapping[str, Any]) -> None:
             '`gamma` must be below 1 with `world_model="transitions"`, got 1: that model plans without a last step, so '
             "the values of states would grow without end. Use 0.99."
         )
-    if (source := given["planning_source"]) != "visited":
+    if (source := given["planning_source"]) not in ("visited", "candidates"):
         raise ValueError(
-            f'`planning_source` must be left out with `world_model="transitions"`, got {source!r:.80}: that model '
-            "imagines candidate sets that were shown, at any value of `progress`."
+            '`planning_source` must be "visited" or "candidates" with `world_model="transitions"`, got '
+            f"{source!r:.80}: that model imagines whole candidate sets, each for the applicant to whom it was shown."
         )
     if given["bootstrap"] == "double":
         raise ValueError(

@@ -130,7 +130,7 @@ def new_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     _restore_interrupted(folder)
     if folder.is_file() or (folder.is_dir() and not (folder / _STATE).exists() and any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder} exists and holds no checkpoint, which could be replaced; choose another folder."
+            f"{folder} exists and holds no checkpoint. Only a checkpoint is replaced: choose another folder."
         )
     shutil.rmtree(new, ignore_errors=True)
     try:

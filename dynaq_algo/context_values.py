@@ -86,9 +86,10 @@ class _KeptDecisions:
 
 
 class ContextValues:
-    """What each row of `progress`, m numbers, is worth. Numbers count as one if they differ by some 1 / 10,000.
+    """What each row of `progress`, m numbers, is worth.
 
-    At most 5,000 rows are told apart. Each further one counts as the nearest of these.
+    Numbers count as equal if they differ by at most some 1 / 10,000. At most 5,000 rows are told apart. Each further
+    one counts as the nearest of these.
 
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
     discounted value of the next row. The value of the row is the mean of these largest sums. Each planning

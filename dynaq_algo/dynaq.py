@@ -76,8 +76,12 @@ class DynaQ(CandidateAlgorithm):
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
         bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions always takes the best candidate,
             as `"max"` does: the default, `"same_action"`, has no effect with it, and `"double"` is refused.
-        planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. Not for
-            `world_model="transitions"`, which imagines any shown candidate set at any value of `progress`.
+        planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. With
+            `world_model="transitions"` it is one of the first two. Where observations have `pairs`, `"visited"`
+            imagines, at a value of `progress`, the candidate sets that were shown there (if none was, those of all
+            values). `"candidates"` imagines any set whose applicant and candidates have ids, with the `pairs` that
+            `pair_features` computes for it there; without ids or `pair_features` it does what `"visited"` does. Where
+            observations have no `pairs`, both imagine any set that was shown.
         relabel: Whether rewards in replay are recomputed at the weights of the latest step. It is for a reward that is
             a weighted sum whose weights change. `info["reward_components"]` and `info["reward_weights"]`, both name ->
             number, give its parts. A transition that lacks a component whose weight is not 0 is left out.
@@ -354,7 +358,8 @@ class DynaQ(CandidateAlgorithm):
 
     def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
         """Train the model of transitions `gradient_steps` times, each followed by `planning_steps` planning steps."""
-        ask, rng = self.replay_buffer.pair_features, self._rngs["planning"]
+        ask = self.replay_buffer.pair_features if self.planning_source == "candidates" else None
+        rng = self._rngs["planning"]
         for _ in range(gradient_steps):
             model_loss = model.fit(self._rngs["replay"])
             if self.planning_steps:

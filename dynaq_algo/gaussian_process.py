@@ -15,6 +15,7 @@ from dynaq_algo.arguments import require_flag, require_number, require_whole, su
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.prior_beliefs import Beliefs, about_factor, about_sources, given_scales
 from dynaq_algo.prior_trust import FactorPrior, SourceTrust, source_weights, sources_of
+from dynaq_algo.updated_matrix import UpdatedMatrix
 
 __all__ = ["DEFAULT_SCALES", "SCALES_WITH_SOURCES", "GaussianProcess"]
 
@@ -182,7 +183,7 @@ class GaussianProcess(nn.Module):
     _totals: th.Tensor
     _counts: th.Tensor
     _alpha: th.Tensor  # (n, 1 + t): the inverse times mean rewards, and times each of t terms
-    _inverse: th.Tensor
+    _inverse: UpdatedMatrix
     _n_told: int  # calls of `observe` so far
     _beliefs: Beliefs | None  # None: not computed since the last reward
     _fit_due: int
@@ -456,7 +457,7 @@ class GaussianProcess(nn.Module):
         parts = self._parts(state.unsqueeze(0), candidates.unsqueeze(0), numbers).to(th.float64)
         known = self._kernel(parts, self._used(th.float64))
         mean, left = self._mean(parts, known)
-        explained = known @ self._inverse[: self._n_used, : self._n_used] @ known.T
+        explained = self._inverse.times(known) @ known.T
         covariance = self._kernel(parts, parts.one_by_one()) - explained
         doubts = th.as_tensor(self._believed().coefficients.covariance, device=left.device)
         return mean, covariance + left @ doubts @ left.T
@@ -473,9 +474,7 @@ class GaussianProcess(nn.Module):
             return mean, th.zeros_like(mean)
         variance = self._variance(parts)
         if self.n_pairs:
-            known = cross.double()
-            explained = (known @ self._inverse[: self._n_used, : self._n_used]).mul_(known).sum(dim=1)
-            variance = variance - explained.to(mean.dtype)
+            variance = variance - self._inverse.quadratic(cross.double()).to(mean.dtype)
         doubts = th.as_tensor(self._believed().coefficients.covariance, dtype=left.dtype, device=left.device)
         variance = variance + ((left @ doubts) * left).sum(dim=1)
         return mean, variance.clamp_min(0.0).sqrt()
@@ -549,7 +548,7 @@ class GaussianProcess(nn.Module):
             moved = total / count - self._totals[slot].item() / self._counts[slot].item()
             steadier = self.noise**2 * (1 / count - 1 / self._counts[slot].item())
             self._totals[slot], self._counts[slot] = total, count
-            column = self._inverse[: self._n_used, slot].clone()
+            column = self._inverse.column(slot)
             self._alpha[: self._n_used, 0] += column * moved
             self._move(column, -steadier / (1 + steadier * column[slot]), self._alpha[slot])
             return
@@ -564,7 +563,7 @@ class GaussianProcess(nn.Module):
         parts = self._known.take(slice(slot, slot + 1))
         covariance = self._kernel(parts, self._used(th.float64))[0]
         # The pair's own place adds nothing, because the inverse is 0 there.
-        column = self._inverse[: self._n_used, : self._n_used] @ covariance
+        column = self._inverse.times(covariance)
         left = float(self._variance(parts)) + self.noise**2 - covariance @ column
         column[slot] = -1.0
         new = th.cat([self._totals.new_tensor([reward]), self._terms(parts.prior, parts.pairs)[0]])
@@ -573,18 +572,17 @@ class GaussianProcess(nn.Module):
 
     def _move(self, column: th.Tensor, size: th.Tensor, step: th.Tensor) -> None:
         """Make an update of rank one: add `size` times the column's outer product to the inverse, and adapt `alpha`."""
-        n = self._n_used
-        self._alpha[:n] += th.outer(column, size * step)
-        self._inverse[:n, :n].addr_(column, size * column)
+        self._alpha[: self._n_used] += th.outer(column, size * step)
+        self._inverse.add(column, size)
 
     def _forget(self) -> int:
         """Forget the pair that was seen first; returns its place."""
         key = next(iter(self._slots))
         slot = self._slots.pop(key)
-        column = self._inverse[: self._n_used, slot].clone()
+        column = self._inverse.column(slot)
         self._move(column, -1 / column[slot], self._alpha[slot].clone())
         # Set to exactly 0, so that rounding leaves nothing of the pair.
-        self._inverse[slot, : self._n_used] = self._inverse[: self._n_used, slot] = 0.0
+        self._inverse.clear(slot)
         self._alpha[slot] = self._counts[slot] = self._totals[slot] = 0.0
         return slot
 
@@ -602,14 +600,14 @@ class GaussianProcess(nn.Module):
         """Compute the posterior from all known pairs, not from the previous posterior."""
         self._beliefs = None
         rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
-        self._inverse.zero_()
         self._alpha.zero_()
         if not len(rows):
+            self._inverse.put(rows, self._totals.new_zeros(0, 0))
             return
         parts = self._known.take(rows)
         covariance = self._kernel(parts, parts) + th.diag(self.noise**2 / self._counts[rows])
         inverse = th.cholesky_inverse(th.linalg.cholesky(covariance))
-        self._inverse[rows.unsqueeze(1), rows] = inverse
+        self._inverse.put(rows, inverse)
         values = th.cat(
             [(self._totals[rows] / self._counts[rows]).unsqueeze(1), self._terms(parts.prior, parts.pairs)], dim=1
         )
@@ -758,6 +756,7 @@ class GaussianProcess(nn.Module):
     def _grow(self) -> None:
         """Make room for one more pair."""
         self._n_used += 1
+        self._inverse.grow()
         room = len(self._counts)
         if self._n_used <= room:
             return
@@ -767,9 +766,6 @@ class GaussianProcess(nn.Module):
         self._known_single = _Parts(*(_extended(part, room) for part in self._known_single))
         self._totals, self._counts = _extended(self._totals, room), _extended(self._counts, room)
         self._alpha = _extended(self._alpha, room)
-        inverse = self._inverse.new_zeros(room, room)
-        inverse[: len(self._inverse), : len(self._inverse)] = self._inverse
-        self._inverse = inverse
 
     def _forget_all(self) -> None:
         features, device = self.features, self.prior.device
@@ -790,7 +786,7 @@ class GaussianProcess(nn.Module):
         self._known = _Parts(*(empty(*shape) for shape in shapes))
         self._known_single = _Parts(*(empty(*shape, dtype=th.float32) for shape in shapes))
         self._totals, self._counts, self._alpha = empty(), empty(), empty(1 + n_terms)
-        self._inverse = th.empty(0, 0, dtype=th.float64, device=device)
+        self._inverse = UpdatedMatrix(device)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The learned transitions and the posterior, for `state_dict`."""
@@ -800,7 +796,7 @@ class GaussianProcess(nn.Module):
             "order": th.tensor(list(self._slots.values()), dtype=th.int64),
             "total": self._totals[:n].clone(),
             "count": self._counts[:n].clone(),
-            "inverse": self._inverse[:n, :n].clone(),
+            **self._inverse.get_state(),
             "alpha": self._alpha[:n].clone(),
             "version": th.tensor(self._features_version),
             "fit_due": th.tensor(self._fit_due),
@@ -840,7 +836,8 @@ class GaussianProcess(nn.Module):
         n = self._n_used
         self._raw[:n], self._totals[:n], self._counts[:n] = state["raw"], state["total"], state["count"]
         if same:
-            self._inverse[:n, :n], self._alpha[:n] = state["inverse"], state["alpha"]
+            self._inverse.set_state(state)
+            self._alpha[:n] = state["alpha"]
         keys = self._raw[:n].cpu().numpy()
         self._slots = {keys[slot].tobytes(): slot for slot in state["order"].tolist()}
         for slot in range(n):

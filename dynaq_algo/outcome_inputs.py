@@ -153,13 +153,15 @@ class OutcomeInputs:
         codes = np.empty((*pairs.shape[:-1], m + p + m * p), np.int64)
         own, shown = self._places(progress, 0), self._places(pairs, m)
         codes[..., :m], codes[..., m : m + p] = self._codes(own, 0), self._codes(shown, m)
+        all_known = bool((own >= 0).all() and (shown >= 0).all())
         # One column of `progress` at a time: in most decisions its value is the same for all candidates.
         for column in range(m):
             left = own[..., column, None]
             starts = self.first_product + np.arange(column * p, (column + 1) * p) * _MOST_VALUES**2
             both = codes[..., m + (1 + column) * p : m + (2 + column) * p]
             np.add(starts + left * _MOST_VALUES, shown, out=both)
-            both[np.broadcast_to((left < 0) | (shown < 0), both.shape)] = 0
+            if not all_known:
+                both[np.broadcast_to((left < 0) | (shown < 0), both.shape)] = 0
         return codes
 
     @staticmethod

@@ -87,6 +87,7 @@ def plus_arguments(
             "bootstrap": "max",
             "world_model": "transitions",
             "world_model_kwargs": {},
+            "planning_source": "candidates",
             "planning_steps": 2,
             "buffer_size": 100_000,
         }

@@ -22,6 +22,8 @@ _Parts = tuple[th.Tensor, th.Tensor, th.Tensor]
 """Parts of the logits: from codes and numbers (..., n_kinds); the action's effect and the bilinear form, (...) each."""
 _PRODUCT_SCALE = 0.1
 """Prior standard deviation of the weight of a combination of two values. For one value, or a number, it is 1."""
+_DIRECTION_SCALE = 0.5
+"""Prior standard deviation of the direction of interest around its mean."""
 _KINDS = 2
 """Each outcome has two kinds: the reward was at most what a regression predicts for this outcome, or above."""
 _START = 0.3
@@ -292,8 +294,7 @@ class TransitionModel(nn.Module):
 
     def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
         """Parts of the logits, from what :meth:`OutcomeInputs.read` gives."""
-        found = self.codes[th.as_tensor(codes)].sum(dim=-2)
-        base = found + numbers @ self.numbers + self.constant
+        base = _SumOfRows.apply(self.codes, th.as_tensor(codes)) + numbers @ self.numbers + self.constant
         rows = th.as_tensor(actions)
         effect = self.effects[rows] * self.action_scale
         liked = F.embedding(rows, self.inputs.in_components) @ self.liked
@@ -377,7 +378,7 @@ class TransitionModel(nn.Module):
         """Make `steps` steps of Adam on batches of all transitions; returns the mean loss."""
         if self._adam is None:
             self._adam = self._make_adam()
-        losses = []
+        losses, interest = [], self._interest()
         for _ in range(self.steps):
             rows = rng.integers(self.n_told, size=min(self.n_told, self.batch_size))
             told = {name: self._told[name][rows] for name in _LEARNED}
@@ -389,27 +390,37 @@ class TransitionModel(nn.Module):
             for group in self._adam.param_groups:
                 group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
             self._adam.zero_grad()
-            (loss + self._penalty() / self.n_told).backward()
+            loss.backward()
+            self._add_gradient_of_prior(interest)
             self._adam.step()
             with th.no_grad():
                 self.codes[0] = 0.0  # a value that was never seen contributes nothing
             losses.append(loss.detach())
         return th.stack(losses).mean()
 
-    def _penalty(self) -> th.Tensor:
-        """Minus the logarithm of the weights' prior."""
-        known = slice(0, self._n_kinds)
-        penalty = 0.5 * (
-            self.codes[: self.inputs.first_product, known].square().sum()
-            + self.codes[self.inputs.first_product :, known].square().sum() / _PRODUCT_SCALE**2
-            + self.numbers[:, known].square().sum()
-            + (self.direction[known] - self._interest()).square().sum() * 4
-        )
+    @th.no_grad()
+    def _add_gradient_of_prior(self, interest: th.Tensor) -> None:
+        """Add the gradient of minus the logarithm of the weights' prior, divided by the number of transitions.
+
+        It is written out, because autograd takes ten times as long for these few sums of squares.
+        """
+        known, first = slice(self._n_kinds), self.inputs.first_product
+        share = th.tensor(1.0) / self.n_told
+        everything = slice(None)
+        with_variances: list[tuple[th.Tensor, Any, float]] = [
+            (self.codes, (slice(first), known), 1.0),
+            (self.codes, (slice(first, None), known), _PRODUCT_SCALE**2),
+            (self.numbers, (everything, known), 1.0),
+        ]
         if self.action_scale:
-            penalty = penalty + 0.5 * self.effects.square().sum()
+            with_variances.append((self.effects, everything, 1.0))
         if self.components and self.taste_scale:
-            penalty = penalty + 0.5 * (self.likes.square().sum() + self.liked.square().sum())
-        return penalty
+            with_variances += [(self.likes, everything, 1.0), (self.liked, everything, 1.0)]
+        for weights, where, variance in with_variances:
+            assert weights.grad is not None
+            weights.grad[where] += weights[where] * (share / variance)
+        assert self.direction.grad is not None
+        self.direction.grad[known] += (self.direction[known] - interest) * (share / _DIRECTION_SCALE**2)
 
     def _interest(self) -> th.Tensor:
         """Prior mean of the direction of interest: the standardised mean reward of each kind."""
@@ -538,6 +549,31 @@ class TransitionModel(nn.Module):
         if state["adam"]:
             self._adam = self._make_adam()
             self._adam.load_state_dict(state["adam"])
+
+
+class _SumOfRows(th.autograd.Function):
+    """Rows of weights (n, d), chosen by codes (..., c) and summed over the last axis of codes: (..., d).
+
+    It equals `weights[codes].sum(dim=-2)`, without an array of all rows that are summed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: th.Tensor, codes: th.Tensor) -> th.Tensor:
+        """Sums (..., d)."""
+        flat = codes.flatten(end_dim=-2)
+        ctx.save_for_backward(flat)
+        ctx.n_rows = len(weights)
+        # Sixteen at a time, as torch sums, so that agents learn as they did before, to the bit.
+        first, *others = (F.embedding_bag(part, weights, mode="sum") for part in flat.split(16, dim=-1))
+        return sum(others, first).unflatten(0, codes.shape[:-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: th.Tensor) -> tuple[th.Tensor, None]:
+        """The gradient (n, d) of the weights; codes have none."""
+        (flat,) = ctx.saved_tensors
+        of_sums = gradients[0].reshape(len(flat), -1)
+        gradient = of_sums.new_zeros(ctx.n_rows, of_sums.shape[-1])
+        return gradient.index_add_(0, flat.flatten(), of_sums.repeat_interleave(flat.shape[1], dim=0)), None
 
 
 def _trust_of(scores: th.Tensor) -> tuple[float, float]:

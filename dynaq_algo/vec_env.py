@@ -324,7 +324,8 @@ def infos_of_each(info: Any, n: int) -> list[Mapping[str, Any]]:
 
     Args:
         info: One info for each step; one info for all; the `infos` of a Gymnasium VectorEnv, whose entries are columns
-            with masks `_key`; or None. Of an environment that was reset in the same step it is the info of the step.
+            with masks `_key`; or None. If an environment was reset in the same step, the info of the step is returned,
+            not that of the reset.
         n: How many steps.
 
     Raises:

@@ -182,7 +182,7 @@ class RecommendationProblem:
         self.job_fields = tuple(job_fields)
         self.market.action_features(self.job_fields)  # checks them
         self.pair_values = PairValues(self.market, pair_features, pair_noise)
-        # No sources are none, but anything else is for the class to judge.
+        # An empty mapping means the same as None: no sources. Any other value goes to the class, which checks it.
         if not (prior_sources is None or (isinstance(prior_sources, Mapping) and not prior_sources)):
             self.pair_values = SourcedPairValues(self.market, pair_features, pair_noise, prior_sources)
 

@@ -52,7 +52,7 @@ LAYERS = {
     "dynaq_algo": [
         {"arguments", "plain_data", "shown_ids", "validity", "weight_pull"},
         {"agent_file", "prior_trust"},
-        {"prior_beliefs"},
+        {"prior_beliefs", "updated_matrix"},
         {"array_file"},
         {"layout", "action_table", "features", "replay", "vec_env"},
         {"outcome_inputs", "context_values", "transition_model"},

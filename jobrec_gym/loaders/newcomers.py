@@ -256,7 +256,8 @@ def _joined(market: LabourMarket, new: LabourMarket, context: Mapping[str, Conte
         ),
         text_blocks=market.text_blocks | new.text_blocks,
         context=context,
-        # Not what this call was told, and not what its people look like: those who come next are read as the first.
+        # The arguments by which the market's first applicants were read, not those of this call: a later call of
+        # `with_applicants` also takes them as its defaults, whatever the people of this call look like.
         origin=_as_loaded(market),
     )
 

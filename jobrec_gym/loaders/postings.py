@@ -81,8 +81,9 @@ def read_postings(path: str | os.PathLike[str], reading: Reading | None = None) 
     * ``description``: as text, without its HTML. Responsibilities and qualifications are appended unless it already
       contains them.
     * For the context: ``place``, ``region``, ``country``, ``remote``, ``salary`` (per year: the middle of the range,
-      with 2,080 hours in a year; empty if its unit is not known, or if it is no plain number, such as ``15,50``),
-      ``currency``, ``company``, ``employment_type``, ``industry``, ``posted``, ``valid_through`` and ``url``.
+      with 2,080 hours in a year; a salary without a unit counts as one per year; empty if the unit is an unknown word,
+      or if the salary is no plain number, such as ``15,50``), ``currency``, ``company``, ``employment_type``,
+      ``industry``, ``posted``, ``valid_through`` and ``url``.
 
     Args:
         path: A file or a folder.

@@ -233,7 +233,7 @@ def read_table(
     """A file's table.
 
     Args:
-        source: A file of CSV, JSON or Parquet, packed or not.
+        source: A file of CSV or JSON, packed or not, or an unpacked file of Parquet.
         reading: How it is read.
         kind: Its kind; by default its scheme or ending says it, see :func:`kind_of`.
         side: ``"jobs"`` or ``"applicants"``: which list to read if a JSON object holds several.
@@ -623,7 +623,10 @@ def _by_line(file: Path, text: TextIO) -> Iterator[tuple[int, Any]]:
 
 
 def _may_go_on(line: str) -> bool:
-    """Whether a line that is no JSON text is without error up to its end, or up to an object behind a value."""
+    """Whether a line that is not one JSON value may still be part of a valid file.
+
+    It may if its value is only cut off by the end of the line, or if it begins with a value that an object follows.
+    """
     line = line.strip(" \t\r")
     try:
         end = _decoder.raw_decode(line)[1]

@@ -64,8 +64,9 @@ def load_table(
 ) -> LabourMarket:
     """A market from files of rows: CSV with a header, JSON (lines, an array, objects) or Parquet.
 
-    A file may be compressed by gzip, bz2, xz, zstd or zip, whatever its name is. Texts are brought to Unicode's normal
-    form C. If a file may have been misread, a ``UserWarning`` names the argument that settles it.
+    A file of CSV or JSON may be compressed by gzip, bz2, xz, zstd or zip, whatever its name is; one of Parquet may not.
+    Texts are brought to Unicode's normal form C. If a file may have been misread, a ``UserWarning`` names the argument
+    that settles it.
 
     Args:
         path: The file of the jobs. It may also have the applicants, with ``role_column`` or in one JSON object,

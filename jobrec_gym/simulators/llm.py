@@ -571,7 +571,8 @@ class LLMSimulator:
 
     def __repr__(self) -> str:
         # With a persona and rewards that are not as usual: this text tells one source of a prior from another.
-        # Of the template the name alone: its folder may be another one where an agent is loaded.
+        # The template is shown by its name, without its folder: the folder may have changed by the time that an agent
+        # is loaded.
         shown: dict[str, Any] = {"mode": self.mode, "prompt": Path(self.elicitation.prompt or "").name}
         if self._arguments["persona"] != "neutral":
             shown["persona"] = self._arguments["persona"]

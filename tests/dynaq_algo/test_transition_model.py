@@ -93,6 +93,52 @@ def test_sets_of_features_that_nobody_can_ask_about_are_imagined_where_they_were
     assert mean_return(model, ladder(ids=False)) > 5
 
 
+@pytest.mark.parametrize(("source", "asks"), [("visited", False), ("candidates", True)])
+def test_only_sets_at_a_progress_where_they_were_not_shown_are_asked_about(source, asks):
+    model, asked = agent(planning_source=source), []
+    ask = model.replay_buffer.pair_features
+    model.replay_buffer.pair_features = lambda *pairs: (asked.append(pairs), ask(*pairs))[1]
+    model.learn(250, log_interval=10**9)
+    assert bool(asked) == asks
+    assert mean_return(model) > 5
+
+
+def test_rows_are_summed_as_by_an_index_and_so_are_their_gradients():
+    drawn = th.Generator().manual_seed(0)
+    for shape in ((5, 3), (4, 2, 23), (2, 40)):
+        codes = th.randint(30, shape, generator=drawn)
+        ours, theirs = (th.randn(30, 6, generator=drawn.manual_seed(1)).requires_grad_() for _ in range(2))
+        found, wanted = transition_model._SumOfRows.apply(ours, codes), theirs[codes].sum(dim=-2)
+        th.testing.assert_close(found, wanted)
+        wrong = th.randn(wanted.shape, generator=drawn)
+        found.backward(wrong)
+        wanted.backward(wrong)
+        th.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_the_gradient_of_the_prior_is_that_of_its_logarithm(learned):
+    model = learned.world_model
+    n, first, interest = model._n_kinds, model.inputs.first_product, th.randn(model._n_kinds)
+    weights = {name: getattr(model, name) for name in ("codes", "numbers", "direction", "effects", "likes", "liked")}
+    for one in weights.values():
+        one.grad = th.ones_like(one)
+    model._add_gradient_of_prior(interest)
+    found = {name: (one.grad - 1) * model.n_told for name, one in weights.items()}
+    deviation = {name: th.ones_like(one) for name, one in weights.items()}
+    deviation["codes"][first:] = 0.1
+    deviation["direction"][:] = 0.5
+    mean = {name: th.zeros_like(one) for name, one in weights.items()}
+    mean["direction"][:n] = interest
+    for name, one in weights.items():
+        value = one.detach().clone().requires_grad_()
+        (-th.distributions.Normal(mean[name], deviation[name]).log_prob(value)).sum().backward()
+        wanted = value.grad
+        if name in ("codes", "numbers", "direction"):
+            wanted[..., n:] = 0  # kinds of outcomes that were not seen have no weights yet
+        th.testing.assert_close(found[name], wanted, atol=1e-3, rtol=1e-3)
+        one.grad = None
+
+
 def test_a_checkpoint_goes_on_to_the_bit(tmp_path):
     whole, first = agent(), agent()
     whole.learn(60, log_interval=10**9)
@@ -311,7 +357,7 @@ def test_the_horizon_is_a_number_of_sweeps():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"planning_source": "crossed"}, '`planning_source` must be left out with `world_model="transitions"`'),
+        ({"planning_source": "crossed"}, '`planning_source` must be "visited" or "candidates" with `world_model="tr'),
         ({"bootstrap": "double"}, '`bootstrap` must be "max", or left out, with `world_model="transitions"`'),
         ({"weight_pull": 0.1}, '`weight_pull` must be 0 with `world_model="transitions"`'),
         ({"exploration_bonus": 0.5}, '`exploration_bonus` must be 0 with `world_model="transitions"`'),

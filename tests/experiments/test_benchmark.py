@@ -192,6 +192,7 @@ def test_what_an_interaction_of_dynaq_plus_costs_with_2000_known_pairs():
         "total": th.as_tensor(rng.normal(0.0, 0.3, n)),
         "count": zeros() + 1,
         "inverse": th.zeros(n, n, dtype=th.float64),
+        "pending": th.zeros(0, n, dtype=th.float64),
         "alpha": th.zeros(n, state["alpha"].shape[1], dtype=th.float64),
         "version": th.tensor(-1),  # of other features, so that the posterior is computed from the pairs
     }
