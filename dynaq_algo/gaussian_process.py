@@ -599,7 +599,7 @@ class GaussianProcess(nn.Module):
     def _solve(self) -> None:
         """Compute the posterior from all known pairs, not from the previous posterior."""
         self._beliefs = None
-        rows = th.as_tensor(sorted(self._slots.values()), device=self.prior.device)
+        rows = th.as_tensor(sorted(self._slots.values()), dtype=th.int64, device=self.prior.device)
         self._alpha.zero_()
         if not len(rows):
             self._inverse.put(rows, self._totals.new_zeros(0, 0))

@@ -313,6 +313,15 @@ def test_what_is_known_is_computed_anew_where_the_scale_of_features_changes():
     assert_equal_posteriors(model, rebuilt(model), asked)
 
 
+def test_the_scale_of_features_may_change_before_the_first_reward():
+    asked = Pairs(9, 3)
+    model = GaussianProcess(asked.features, prior=PRIOR + PAIRS_PRIOR, scales=SCALES)
+    asked.ask(model)
+    asked.features.see(None, np.random.default_rng(5).random((2, 9, 3), np.float32))
+    wanted, _ = by_hand(asked, [], np.zeros(0), 0.4, PRIOR + PAIRS_PRIOR)
+    np.testing.assert_allclose(asked.ask(model)[0], wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("fitted", [False, True])
 def test_its_state_restores_it_to_the_bit(fitted):
     asked = Pairs(40, 3)

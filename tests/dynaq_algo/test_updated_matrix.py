@@ -67,3 +67,6 @@ def test_what_is_put_takes_the_place_of_all(deferred):
     wanted = th.zeros_like(plain)
     wanted[1, 1] = wanted[4, 4] = 1.0
     assert th.equal(ours.times(th.eye(11, dtype=th.float64)), wanted)
+
+    ours.put(places[:0], wanted[:0, :0])
+    assert (ours.times(th.eye(11, dtype=th.float64)) == 0).all()
