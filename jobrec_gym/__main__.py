@@ -6,7 +6,6 @@ If the script is not on the path, ``python -m jobrec_gym`` is the same command.
 import argparse
 import platform
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
@@ -208,13 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             page = _page(given)
         except (EncoderError, ImportError, OSError, ValueError) as error:
             raise SystemExit(f"error: {error}") from error
-        print(_for_output(page))  # noqa: T201
-
-
-def _for_output(page: str) -> str:
-    """The page with letters spelt out that the standard output cannot encode, such as that of a pipe on Windows."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return page.encode(encoding, "backslashreplace").decode(encoding)
+        print(page)  # noqa: T201
 
 
 def _page(given: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 __all__ = ["first_sentences", "windows"]
 
 # After a full stop, question or exclamation mark and a space; after their wide forms; and at the end of a line.
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\s*\n\s*")  # noqa: RUF001
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*")  # noqa: RUF001
 _WORD_END = re.compile(r"\s+")
 
 TokenCount = Callable[[Sequence[str]], Sequence[int]]
@@ -33,6 +33,8 @@ def windows(text: str, count_tokens: TokenCount, max_tokens: int) -> list[str]:
     if count_tokens([text])[0] <= max_tokens:
         return [text]
     parts = _fitting(_split(text, _SENTENCE_END), count_tokens, max_tokens)
+    if not parts:  # nothing but white space, which some encoders count
+        return [""]
     total = sum(size for _, size in parts)
     aim = total / -(-total // max_tokens)
     found: list[str] = []
@@ -61,8 +63,9 @@ def first_sentences(text: str, max_length: int) -> str:
         return text
     for end in (_SENTENCE_END, _WORD_END):
         cut = max((found.start() for found in end.finditer(text, 0, max_length + 1)), default=0)
-        if 2 * cut >= max_length:
-            return text[:cut].rstrip()
+        first = text[:cut].rstrip()
+        if 2 * len(first) >= max_length:
+            return first
     return text[:max_length].rstrip()
 
 

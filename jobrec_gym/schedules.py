@@ -92,11 +92,11 @@ class AnnealSchedule:
         """The weight for each entry of ``t``, a number of agent steps so far; float64 of the same shape.
 
         Raises:
-            ValueError: For a negative number of steps.
+            ValueError: For a number of steps that is negative or NaN.
         """
         t = np.asarray(t)
-        if (t < 0).any():
-            raise ValueError(f"`t` must not be negative, got {t.min()}.")
+        if not (t >= 0).all():
+            raise ValueError(f"`t` must be 0 or more, got {t.min()}.")
         x = np.minimum(t / self._length, 1.0)
         lowest, highest = sorted((self.start, self.end))
         between = np.clip(self._on_the_way(x, t), lowest, highest)

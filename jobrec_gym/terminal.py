@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import re
 import select
@@ -77,9 +78,13 @@ class LineParser(argparse.ArgumentParser):
 def output_may_fail() -> Iterator[None]:
     """Ends the program quietly if the reader of its output has ended (``... | head``), and in one line if it is full.
 
+    Letters that the standard output cannot encode, such as that of a pipe on Windows, are spelt out.
+
     Raises:
         SystemExit: If the standard output cannot be written to.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield

@@ -52,9 +52,14 @@ def html_text(text: str) -> str:
     """
     if "<" not in text and "&lt;" in text:  # escaped twice, as on many sites
         text = html.unescape(text)
-    parser = _Text()
     # If tags break lines, line breaks in the source mean nothing.
-    parser.feed(" ".join(text.split()) if BREAKING_TAG.search(text) else text)
+    source = " ".join(text.split()) if BREAKING_TAG.search(text) else text
+    # What is opened after the last ">" is no tag. Python's parser would look for the end of each again and again.
+    end = source.rfind(">") + 1
+    # In HTML, "<![" begins a comment that ends at the next ">", as "<!" does. Python's parser fails at names it lacks.
+    source = source[:end].replace("<![", "<!") + source[end:].replace("<", "&lt;")
+    parser = _Text()
+    parser.feed(source)
     parser.close()
     lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\n"))
     return "\n".join(line for line in lines if line)

@@ -215,6 +215,16 @@ def test_letters_that_the_output_cannot_encode_are_spelt_out(tmp_path):
     assert "\\xe4" in done.stdout and "\\u7d0d\\u54c1" in done.stdout
 
 
+def test_a_command_spells_out_letters_that_the_output_cannot_encode():
+    done = subprocess.run(
+        [sys.executable, "-c", "from jobrec_gym.terminal import output_may_fail\nwith output_may_fail(): print('ä')"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe4\n", "")
+
+
 def test_another_file_that_is_full_is_not_taken_for_the_output(capfd):
     with pytest.raises(OSError, match="No space left"), output_may_fail():
         raise OSError(errno.ENOSPC, "No space left on device")

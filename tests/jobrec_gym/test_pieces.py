@@ -16,6 +16,10 @@ def test_a_text_that_fits_is_its_own_window():
     assert windows("  One two.  Three. ", count_words, 3) == ["  One two.  Three. "]
 
 
+def test_white_space_alone_is_one_empty_window():
+    assert windows(" \n" * 9, count_letters, 4) == [""]
+
+
 def test_windows_end_with_sentences_where_these_fit():
     text = "One two three. Four five! Six\nseven eight nine\nten"
     assert windows(text, count_words, 5) == ["One two three. Four five!", "Six\nseven eight nine\nten"]
@@ -45,6 +49,12 @@ def test_first_sentences_are_a_beginning_of_bounded_length(text, length):
     assert len(found) <= length
     assert text.startswith(found)
     assert len(text) > length or found == text
+
+
+def test_a_long_row_of_blanks_does_not_take_minutes():
+    text = "One." + " " * 300_000 + "Two.\nThree."
+    assert windows(text, count_words, 2) == ["One." + " " * 300_000 + "Two.", "Three."]
+    assert first_sentences("One, two" + " " * 300_000 + "\nThree four", 300_010) == "One, two" + " " * 300_000 + "\nT"
 
 
 def test_a_text_is_cut_behind_a_sentence_else_behind_a_word():

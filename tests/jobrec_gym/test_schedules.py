@@ -110,8 +110,9 @@ def test_what_a_kind_cannot_have_is_refused(arguments, message):
 
 
 def test_a_negative_step_and_a_stranger_are_refused():
-    with pytest.raises(ValueError, match="must not be negative"):
-        AnnealSchedule(steps=10)(-1)
+    for stranger in (-1, float("nan")):
+        with pytest.raises(ValueError, match=f"`t` must be 0 or more, got {stranger}"):
+            AnnealSchedule(steps=10)(stranger)
     with pytest.raises(ValueError, match="`schedule` must be an AnnealSchedule"):
         make_schedule(0.5)
     with pytest.raises(ValueError, match=r"`schedule` must have entries of .*, got 'stps'. Did you mean 'steps'\?"):

@@ -266,6 +266,12 @@ def test_text_of_html():
     assert html_text("a<br>b<style>p {}</style> <b>c</b>") == "a\nb c"
 
 
+def test_text_of_broken_html():
+    assert html_text("a <![endif]> b<![CDATA[ x ]]> c<![of no known name]> <b>d</b> <!doctype x>e") == "a b c d e"
+    assert html_text("<p>3 < 4 <a") == "3 < 4 <a"
+    assert html_text("<p>" + "<a " * 100_000) == ("<a " * 100_000).strip(), "and does not take minutes"
+
+
 def test_postings_and_resumes_are_the_two_sides_of_a_market(tmp_path):
     jobs, people = tmp_path / "jobs", tmp_path / "people"
     for folder in (jobs, people):
