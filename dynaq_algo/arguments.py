@@ -279,11 +279,6 @@ def _check_learning_transitions(given: Mapping[str, Any]) -> None:
             '`planning_source` must be "visited" or "candidates" with `world_model="transitions"`, got '
             f"{source!r:.80}: that model imagines whole candidate sets, each for the applicant to whom it was shown."
         )
-    if given["bootstrap"] == "double":
-        raise ValueError(
-            '`bootstrap` must be "max", or left out, with `world_model="transitions"`, got "double": that model takes '
-            "the best of each imagined candidate set, and has no target network."
-        )
     if given["weight_pull"]:
         raise ValueError(
             f'`weight_pull` must be 0 with `world_model="transitions"`, got {given["weight_pull"]}: that model has no '

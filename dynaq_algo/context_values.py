@@ -12,7 +12,7 @@ import torch as th
 
 from dynaq_algo.outcome_inputs import GRID, SAME, on_grid
 
-__all__ = ["ContextValues", "ImaginedSets"]
+__all__ = ["ContextValues", "ImaginedSets", "Predictions"]
 
 _MOST_CONTEXTS = 5_000
 _MOST_SETS = 2_000
@@ -38,6 +38,33 @@ class ImaginedSets(NamedTuple):
     actions: np.ndarray
     allowed: np.ndarray
     pairs: np.ndarray | None
+
+
+class Predictions(NamedTuple):
+    """What a model predicts for imagined candidate sets at b rows of `progress`, s sets for each.
+
+    Attributes:
+        reward: (b, s, k), -inf where a candidate may not be chosen.
+        chances: (b, s, k, n_outcomes) probabilities.
+    """
+
+    reward: np.ndarray
+    chances: np.ndarray
+
+    def returns(self, rows: np.ndarray | slice, following: np.ndarray, gamma: float) -> np.ndarray:
+        """Rewards plus `gamma` times the expected value (c, s, k) at c rows, where outcomes have values (c, n)."""
+        found = np.einsum("cskn,cn->csk", self.chances[rows], following)
+        found *= gamma
+        found += self.reward[rows]
+        return found
+
+    def resized(self, shape: tuple[int, int, int, int], keeps: bool) -> Predictions:
+        """Predictions of another shape (b, s, k, n_outcomes), 0 but for those that are kept."""
+        larger = Predictions(np.zeros(shape[:3], np.float32), np.zeros(shape, np.float32))
+        if keeps:
+            rows, known = self.chances.shape[0], self.chances.shape[3]
+            larger.reward[:rows], larger.chances[:rows, :, :, :known] = self.reward, self.chances
+        return larger
 
 
 class _KeptDecisions:
@@ -92,9 +119,10 @@ class ContextValues:
     one counts as the nearest of these.
 
     Planning imagines candidate sets at a row. In each set the best candidate has the largest sum of reward and
-    discounted value of the next row. The value of the row is the mean of these largest sums. Each planning
-    step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton, 1990): `bonus` times the rewards'
-    root mean square, divided by the square root of (number of visits + 1).
+    discounted value of the next row. The value of the row is the mean of these largest sums. If a second model judges
+    the candidates that the first has chosen, it is the mean of the sums by the second model, as in double Q-learning
+    (van Hasselt, 2010). Each planning step adds a bonus for seldom visited rows to this value, as in Dyna-Q+ (Sutton,
+    1990): `bonus` times the rewards' root mean square, divided by the square root of (number of visits + 1).
 
     Args:
         low: (m,) smallest values of `progress`.
@@ -115,8 +143,8 @@ class ContextValues:
         self._value = np.zeros(64)
         self._visits = np.zeros(64)
         self._imagined = np.zeros(64)
-        # For each row: rewards and chances in its imagined sets, and the rows that outcomes lead to.
-        self._reward, self._chances = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32)
+        # For each row: rewards and chances in its imagined sets, by one model or two, and where outcomes lead to.
+        self._views = [Predictions(np.zeros((0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32))]
         self._next = np.zeros((0, 0), np.int64)
         self._kept = _KeptDecisions()
         self._current: list[tuple[int, ...]] = []
@@ -207,27 +235,27 @@ class ContextValues:
     def imagine(
         self,
         contexts: np.ndarray,
-        reward: np.ndarray,
-        chances: np.ndarray,
+        views: Sequence[Predictions],
         outcomes: Sequence[tuple[int, ...] | None],
     ) -> None:
         """Keep the predictions for imagined sets, in place of earlier ones at the same rows.
 
         Args:
             contexts: (b, m) rows of `progress`.
-            reward: (b, s, k), -inf where a candidate may not be chosen.
-            chances: (b, s, k, n_outcomes) probabilities.
+            views: The predictions of the model that chooses and, if there is one, of the model that judges.
             outcomes: The outcomes, n_outcomes changes of `progress`; None for the end of the episode.
         """
-        self._make_room(chances.shape[1:])
-        for context, earned, likely in zip(on_grid(contexts), reward, chances, strict=True):
+        shape = views[0].chances.shape[1:]
+        self._make_room(shape, len(views))
+        for row, context in enumerate(on_grid(contexts)):
             here = self._known(tuple(context.tolist()))
-            makes = (likely.max(axis=(0, 1)) > _LIKELY).tolist()
+            makes = (views[0].chances[row].max(axis=(0, 1)) > _LIKELY).tolist()
             places = self._reached(context, outcomes, makes)
-            self._make_room(chances.shape[1:])
+            self._make_room(shape, len(views))
             n = len(outcomes)
-            self._reward[here], self._chances[here] = earned, 0.0
-            self._chances[here, :, :, :n] = likely
+            for kept, view in zip(self._views, views, strict=True):
+                kept.reward[here], kept.chances[here] = view.reward[row], 0.0
+                kept.chances[here, :, :, :n] = view.chances[row]
             # The last place has value 0: it stands for applicants who have left.
             self._next[here] = -1
             self._next[here, :n] = [-1 if place is None else here if place < 0 else place for place in places]
@@ -242,30 +270,32 @@ class ContextValues:
         # Nearly always these are all rows; then a slice saves a copy.
         known = slice(0, n) if len(places) == n else places
         values = np.append(self._value[:n], 0.0)
-        following = values[self._next[known]]  # (c, n_outcomes)
-        later = np.einsum("cskn,cn->csk", self._chances[known], following.astype(np.float32))
-        later *= gamma
-        later += self._reward[known]
-        best = later.max(axis=2).mean(axis=1) + self._bonuses(known)
+        following = values[self._next[known]].astype(np.float32)  # (c, n_outcomes)
+        chooses, *judges = (view.returns(known, following, gamma) for view in self._views)
+        best = chooses.max(axis=2)
+        for judged in judges:
+            best = np.take_along_axis(judged, chooses.argmax(axis=2)[..., None], axis=2)[..., 0]
+        best = best.mean(axis=1) + self._bonuses(known)
         change = np.abs(best - self._value[known]).mean()
         self._value[known] = best
         return float(change)
 
-    def _make_room(self, shape: tuple[int, ...]) -> None:
+    def _make_room(self, shape: tuple[int, ...], n_views: int) -> None:
         """Make the arrays large enough for all rows and outcomes."""
         s, k, n = shape
-        size, width = len(self._value), max(n, self._chances.shape[3] if self._chances.ndim == 4 else 0)
-        if self._chances.shape == (size, s, k, width):
+        first = self._views[0]
+        size, width = len(self._value), max(n, first.chances.shape[3])
+        if first.chances.shape == (size, s, k, width) and len(self._views) == n_views:
             return
-        reward, chances = np.zeros((size, s, k), np.float32), np.zeros((size, s, k, width), np.float32)
+        same = first.chances.shape[1:3] == (s, k)
+        # A model that judges from now on begins with what was kept of the model that chooses.
+        self._views = [view.resized((size, s, k, width), same) for view in [*self._views, first][:n_views]]
         following = np.full((size, width), -1)
-        if self._chances.shape[1:3] == (s, k):
-            rows, known = self._chances.shape[0], self._chances.shape[3]
-            reward[:rows], chances[:rows, :, :, :known] = self._reward, self._chances
-            following[:rows, :known] = self._next
+        if same:
+            following[: len(self._next), : self._next.shape[1]] = self._next
         else:
             self._imagined[:] = 0
-        self._reward, self._chances, self._next = reward, chances, following
+        self._next = following
 
     def of(self, progress: np.ndarray) -> np.ndarray:
         """Values (n,) of rows (n, m); 0 for unknown ones."""
@@ -353,12 +383,12 @@ class ContextValues:
             "value": th.as_tensor(self._value[:n].copy()),
             "visits": th.as_tensor(self._visits[:n].copy()),
             "imagined": th.as_tensor(self._imagined[:n].copy()),
-            "reward": th.as_tensor(self._reward[:n].copy()),
-            "chances": th.as_tensor(self._chances[:n].copy()),
             "next": th.as_tensor(self._next[:n].copy()),
             "scale": th.as_tensor(self._scale.copy()),
             "current": th.tensor(self._current, dtype=th.int64).reshape(len(self._current), width),
         }
+        for view, before in zip(self._views, ("", "judged_"), strict=False):
+            state |= {before + name: th.as_tensor(values[:n].copy()) for name, values in view._asdict().items()}
         if len(self._kept):
             state["kept"] = self._kept.get_state()
         return state
@@ -382,9 +412,12 @@ class ContextValues:
             np.concatenate([state[name].numpy(), spare]) for name in ("value", "visits", "imagined")
         )
         size = len(self._value)
-        self._reward, self._chances, self._next = (
-            _lengthened(state[name].numpy(), size) for name in ("reward", "chances", "next")
-        )
+        self._views = [
+            Predictions(*(_lengthened(state[before + name].numpy(), size) for name in Predictions._fields))
+            for before in ("", "judged_")
+            if f"{before}reward" in state
+        ]
+        self._next = _lengthened(state["next"].numpy(), size)
         self._scale = state["scale"].numpy().copy()
         self._current = [tuple(row) for row in state["current"].tolist()]
         self._kept = _KeptDecisions()

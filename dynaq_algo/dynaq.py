@@ -75,7 +75,8 @@ class DynaQ(CandidateAlgorithm):
         planning_steps: Planning updates after each direct update.
         planning_horizon: How many steps ahead a planning step looks; only for `world_model="transitions"`.
         bootstrap: `"same_action"`, `"max"` or `"double"`. A world model of transitions always takes the best candidate,
-            as `"max"` does: the default, `"same_action"`, has no effect with it, and `"double"` is refused.
+            as `"max"` does, so the default, `"same_action"`, has no effect with it. With `"double"` a copy of that
+            model judges the candidate that it takes; a new copy is made every `target_update_interval` transitions.
         planning_source: `"visited"`, `"candidates"`, `"crossed"` or an object, see :mod:`dynaq_algo.planning`. With
             `world_model="transitions"` it is one of the first two. Where observations have `pairs`, `"visited"`
             imagines, at a value of `progress`, the candidate sets that were shown there (if none was, those of all
@@ -108,7 +109,7 @@ class DynaQ(CandidateAlgorithm):
         train_freq: Vector steps (or `(n, "episode")`) between trainings.
         gradient_steps: Direct updates in each training; -1 for one update per transition since the last training. None
             is 1 for one environment, and -1 for several.
-        target_update_interval: Transitions between copies of the Q-network to its target.
+        target_update_interval: Transitions between copies of the Q-network to its target, or of the model that judges.
         exploration_fraction: Share of training over which epsilon falls.
         max_grad_norm: Gradient clipping; none by default.
         weight_pull: A share, 0 to 1. After each update every weight of the Q-network, and of the world model if it is a
@@ -359,11 +360,11 @@ class DynaQ(CandidateAlgorithm):
     def _learn_ahead(self, model: TransitionModel, gradient_steps: int) -> None:
         """Train the model of transitions `gradient_steps` times, each followed by `planning_steps` planning steps."""
         ask = self.replay_buffer.pair_features if self.planning_source == "candidates" else None
-        rng = self._rngs["planning"]
+        rng, lag = self._rngs["planning"], self.target_update_interval if self.bootstrap == "double" else None
         for _ in range(gradient_steps):
             model_loss = model.fit(self._rngs["replay"])
             if self.planning_steps:
-                moved = model.plan(self.planning_steps, self.planning_horizon, ask, rng)
+                moved = model.plan(self.planning_steps, self.planning_horizon, ask, rng, lag)
                 self.logger.record("train/planning_change", moved)
         self._n_updates += gradient_steps
         self._n_planning_updates += gradient_steps * self.planning_steps

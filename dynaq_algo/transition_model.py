@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynaq_algo.arguments import require_number, require_whole
-from dynaq_algo.context_values import ContextValues
+from dynaq_algo.context_values import ContextValues, Predictions
 from dynaq_algo.features import BlockwiseFeatures, DistinctPairs, prior_weights
 from dynaq_algo.outcome_inputs import SAME, OutcomeInputs, Rewards
 
@@ -87,6 +87,35 @@ class Foreseen(NamedTuple):
     outcome: np.ndarray
     ended: np.ndarray
     chance_of_end: np.ndarray
+
+
+class _Weights(NamedTuple):
+    """The logistic regression at one time, see :class:`TransitionModel`."""
+
+    codes: th.Tensor
+    numbers: th.Tensor
+    constant: th.Tensor
+    direction: th.Tensor
+    effects: th.Tensor
+    likes: th.Tensor
+    liked: th.Tensor
+    trust: tuple[float, float]
+    n_kinds: int
+
+    def copied(self) -> _Weights:
+        """A copy that does not learn."""
+        values: list[Any] = [one.detach().clone() if isinstance(one, th.Tensor) else one for one in self]
+        return _Weights(*values)
+
+    def probabilities(self, parts: _Parts) -> th.Tensor:
+        """Probabilities (..., n_kinds) of the kinds of outcomes, from parts of the logits."""
+        return self.logits(parts).softmax(dim=-1)
+
+    def logits(self, parts: _Parts, trusted: bool = False) -> th.Tensor:
+        """Logits (..., n_kinds), from their parts. If they are `trusted`, effect and bilinear form count in full."""
+        base, effect, taste = parts
+        interest = effect + taste if trusted else self.trust[0] * effect + self.trust[1] * taste
+        return (base + interest.unsqueeze(-1) * self.direction)[..., : self.n_kinds]
 
 
 class TransitionModel(nn.Module):
@@ -219,6 +248,8 @@ class TransitionModel(nn.Module):
         self.outcomes: list[tuple[int, ...] | None] = []
         self._scores = th.zeros(len(_TRUSTS))
         self.trust = _trust_of(self._scores)
+        self._judge: _Weights | None = None
+        self._judge_until = 0
         self._told: dict[str, np.ndarray] = {}
         self._scaled_by = features.version
         self.n_told = 0
@@ -243,7 +274,7 @@ class TransitionModel(nn.Module):
     ) -> tuple[np.ndarray, list[tuple[int, ...] | None]]:
         """Probabilities (n, k, n_outcomes) of outcomes, and the outcomes in units of the grid; None for the end."""
         seen = self.inputs.read(state, self._progress_of(state), candidates, pairs)
-        return _merged(self._probabilities(self._parts(*seen))).numpy(), list(self.outcomes)
+        return _merged(self._weights.probabilities(self._parts(*seen))).numpy(), list(self.outcomes)
 
     @th.no_grad()
     def _look(
@@ -265,7 +296,7 @@ class TransitionModel(nn.Module):
         scaled = similarities[..., :0] if pairs is None else self.features.scaled(pairs)
         expected = th.cat([similarities, scaled], dim=-1) @ self.prior
         reward = expected * (_PRIOR_COUNT / (_PRIOR_COUNT + self.n_told))
-        chances = self._probabilities(parts)
+        chances = self._weights.probabilities(parts)
         if self.outcomes:
             shown = None if pairs is None else pairs.cpu().numpy()
             earned = self.rewards.of(progress[:, None], shown, self._n_kinds)
@@ -283,22 +314,27 @@ class TransitionModel(nn.Module):
         reward, _ = self.score(pairs.state[state_row], action, numbers, with_spread=False)
         return reward.squeeze(1) if flat else reward
 
-    def _probabilities(self, parts: _Parts) -> th.Tensor:
-        """Probabilities (..., n_kinds) of the kinds of outcomes."""
-        return self._logits(parts, self.trust)[..., : self._n_kinds].softmax(dim=-1)
+    @property
+    def _weights(self) -> _Weights:
+        """The logistic regression as it is now."""
+        of_inputs = (self.codes, self.numbers, self.constant, self.direction, self.effects, self.likes, self.liked)
+        return _Weights(*of_inputs, self.trust, self._n_kinds)
 
-    def _logits(self, parts: _Parts, trust: tuple[float, float] = (1.0, 1.0)) -> th.Tensor:
-        base, effect, taste = parts
-        interest = trust[0] * effect + trust[1] * taste
-        return base + interest.unsqueeze(-1) * self.direction
-
-    def _parts(self, codes: np.ndarray, numbers: th.Tensor, actions: np.ndarray, state: th.Tensor) -> _Parts:
-        """Parts of the logits, from what :meth:`OutcomeInputs.read` gives."""
-        base = _SumOfRows.apply(self.codes, th.as_tensor(codes)) + numbers @ self.numbers + self.constant
+    def _parts(
+        self,
+        codes: np.ndarray,
+        numbers: th.Tensor,
+        actions: np.ndarray,
+        state: th.Tensor,
+        weights: _Weights | None = None,
+    ) -> _Parts:
+        """Parts of the logits, from what :meth:`OutcomeInputs.read` gives; by the present weights if none are given."""
+        w = self._weights if weights is None else weights
+        base = _SumOfRows.apply(w.codes, th.as_tensor(codes)) + numbers @ w.numbers + w.constant
         rows = th.as_tensor(actions)
-        effect = self.effects[rows] * self.action_scale
-        liked = F.embedding(rows, self.inputs.in_components) @ self.liked
-        taste = ((state @ self.likes) * liked).sum(dim=-1) * self.taste_scale
+        effect = w.effects[rows] * self.action_scale
+        liked = F.embedding(rows, self.inputs.in_components) @ w.liked
+        taste = ((state @ w.likes) * liked).sum(dim=-1) * self.taste_scale
         return base, effect, taste
 
     def _progress_of(self, state: th.Tensor) -> np.ndarray:
@@ -385,7 +421,7 @@ class TransitionModel(nn.Module):
             parts = self._parts(
                 told["codes"], th.as_tensor(told["numbers"]), told["actions"], th.as_tensor(told["state"])
             )
-            logits = self._logits(parts)[:, : self._n_kinds]
+            logits = self._weights.logits(parts, trusted=True)
             loss = F.cross_entropy(logits, th.as_tensor(told["kind"]))
             for group in self._adam.param_groups:
                 group["lr"] = self._learning_rate / (1.0 + self.n_told / _SLOWER_FROM) ** 0.5
@@ -457,6 +493,8 @@ class TransitionModel(nn.Module):
             more = max(len(self.effects), n - len(self.effects))
             state = None if self._adam is None else self._adam.state_dict()
             self.effects, self._adam = F.pad(self.effects.detach(), (0, more)).requires_grad_(), None
+            if self._judge is not None:
+                self._judge = self._judge._replace(effects=F.pad(self._judge.effects, (0, more)))
             if state is not None:  # Adam goes on, with moments of 0 for the new actions
                 of_effects = state["state"][max(state["state"])]  # the last parameter
                 of_effects |= {name: F.pad(of_effects[name], (0, more)) for name in ("exp_avg", "exp_avg_sq")}
@@ -470,7 +508,12 @@ class TransitionModel(nn.Module):
 
     @th.no_grad()
     def plan(
-        self, n_steps: int, horizon: int, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
+        self,
+        n_steps: int,
+        horizon: int,
+        ask: Callable[..., np.ndarray] | None,
+        rng: np.random.Generator,
+        lag: int | None = None,
     ) -> float:
         """Make planning steps: imagine candidate sets at some rows of `progress`, then sweep over the table of values.
 
@@ -484,18 +527,25 @@ class TransitionModel(nn.Module):
                 of `progress` takes the sets with `pairs` that were shown there; a row where none was shown takes sets
                 of all rows, with the `pairs` that were shown in them.
             rng: Generator of the draws.
+            lag: If given, a copy of the logistic regression judges the candidates that the present one chooses, as the
+                target network does in double DQN (van Hasselt et al., 2016). The copy is at most this many transitions
+                old.
 
         Returns:
             Mean absolute change of a value in a sweep.
         """
+        if lag is None:
+            self._judge = None
+        elif self._judge is None or self.n_told >= self._judge_until:
+            self._judge, self._judge_until = self._weights.copied(), self.n_told + lag
         contexts = self.values.draw(n_steps * self.planning_contexts, rng)
-        self.values.imagine(contexts, *self._imagine(contexts, ask, rng), self.outcomes)
+        self.values.imagine(contexts, self._imagine(contexts, ask, rng), self.outcomes)
         return float(np.mean([self.values.sweep(self.gamma) for _ in range(n_steps * horizon)]))
 
     def _imagine(
         self, contexts: np.ndarray, ask: Callable[..., np.ndarray] | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards (b, s, k) and probabilities (b, s, k, n_outcomes) of sampled sets at rows (b, m) of `progress`.
+    ) -> list[Predictions]:
+        """Predictions of the present model, and of its copy if there is one, for sets at rows (b, m) of `progress`.
 
         The rewards are those of the outcomes, without the prior mean, which fades after some 30 transitions.
         """
@@ -505,13 +555,18 @@ class TransitionModel(nn.Module):
         pairs = None if sets.pairs is None else sets.pairs.reshape(b * s, k, -1)
         codes = self.inputs.codes_of(progress[:, None], pairs, k)
         numbers = self.inputs.numbers_of(th.as_tensor(sets.similarities.reshape(b * s, k, -1)), progress, pairs)
-        state = th.as_tensor(sets.state.reshape(b * s, 1, -1))
-        chances = self._probabilities(self._parts(codes, numbers, sets.actions.reshape(b * s, k), state))
+        state, actions = th.as_tensor(sets.state.reshape(b * s, 1, -1)), sets.actions.reshape(b * s, k)
         earned = self.rewards.of(progress[:, None], pairs, self._n_kinds)
-        reward = (chances.numpy() * earned).sum(axis=-1)
-        outcomes = _merged(chances).numpy()
-        allowed = sets.allowed.reshape(b * s, k)
-        return np.where(allowed, reward, -np.inf).reshape(b, s, k), outcomes.reshape(b, s, k, -1)
+        found = []
+        for weights in (self._weights, self._judge):
+            if weights is None:
+                continue
+            chances = weights.probabilities(self._parts(codes, numbers, actions, state, weights))
+            # A copy gives no probability to outcomes that were seen after it was made.
+            chances = F.pad(chances, (0, self._n_kinds - weights.n_kinds))
+            reward = np.where(sets.allowed, (chances.numpy() * earned).sum(axis=-1).reshape(b, s, k), -np.inf)
+            found.append(Predictions(reward, _merged(chances).numpy().reshape(b, s, k, -1)))
+        return found
 
     # ------------------------------------------------------------------ saving
 
@@ -531,6 +586,7 @@ class TransitionModel(nn.Module):
             "scaled_by": th.tensor(self._scaled_by),
             "effects": self.effects.detach().clone(),
             "adam": {} if self._adam is None else self._adam.state_dict(),
+            "judge": {} if self._judge is None else {**self._judge._asdict(), "until": self._judge_until},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -549,6 +605,10 @@ class TransitionModel(nn.Module):
         if state["adam"]:
             self._adam = self._make_adam()
             self._adam.load_state_dict(state["adam"])
+        self._judge = None
+        if judge := dict(state.get("judge", {})):
+            self._judge_until = judge.pop("until")
+            self._judge = _Weights(**judge)
 
 
 class _SumOfRows(th.autograd.Function):

@@ -103,6 +103,47 @@ def test_only_sets_at_a_progress_where_they_were_not_shown_are_asked_about(sourc
     assert mean_return(model) > 5
 
 
+def test_double_values_what_is_chosen_by_a_copy_of_the_model():
+    model = agent(bootstrap="double", target_update_interval=40, gamma=0.5).learn(90, log_interval=10**9)
+    values, judge = model.world_model.values, model.world_model._judge
+    assert model.world_model._judge_until == 81 + 40, "copies after the answers 1, 41 and 81"
+    assert not th.equal(judge.codes, model.world_model.codes)
+    chooses, judges = values._views
+    before = values._value.copy()
+    values.sweep(0.5)
+    n = len(values)
+    worth = np.append(before[:n], 0.0)[values._next[:n]].astype(np.float32)
+    best = np.stack([view.returns(slice(n), worth, 0.5) for view in (chooses, judges)])
+    wanted = np.take_along_axis(best[1], best[0].argmax(axis=2)[..., None], axis=2).mean(axis=(1, 2))
+    np.testing.assert_allclose(values._value[:n], wanted + values._bonuses(slice(n)), rtol=1e-5)
+    assert (np.abs(wanted - best[0].max(axis=2).mean(axis=1)) > 1e-4).any()
+
+
+def test_double_learns_and_goes_on_to_the_bit(tmp_path):
+    model = agent(bootstrap="double").learn(250, log_interval=10**9)
+    assert mean_return(model) > 5
+    model.save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", env=ladder())
+    contexts = model.world_model.values.draw(6, np.random.default_rng(0))
+    for one in (model, loaded):
+        one.world_model.plan(3, 2, one.replay_buffer.pair_features, np.random.default_rng(1), lag=10**6)
+    assert loaded.world_model._judge_until == model.world_model._judge_until
+    found, wanted = (one.world_model.values.of(contexts) for one in (loaded, model))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_judge_may_come_and_go_and_knows_no_later_outcomes():
+    model = agent(ladder(leaves=True), bootstrap="double", target_update_interval=10**6).learn(60, log_interval=10**9)
+    learned = model.world_model
+    assert learned._judge.n_kinds < learned._n_kinds
+    chances = learned.values._views[1].chances[: len(learned.values)]
+    assert (chances[..., learned._judge.n_kinds // 2 :] == 0).all()
+    ask, rng = model.replay_buffer.pair_features, np.random.default_rng(0)
+    for lag, views in ((None, 1), (5, 2), (None, 1)):
+        learned.plan(2, 1, ask, rng, lag)
+        assert len(learned.values._views) == views
+
+
 def test_rows_are_summed_as_by_an_index_and_so_are_their_gradients():
     drawn = th.Generator().manual_seed(0)
     for shape in ((5, 3), (4, 2, 23), (2, 40)):
@@ -358,7 +399,6 @@ def test_the_horizon_is_a_number_of_sweeps():
     ("given", "message"),
     [
         ({"planning_source": "crossed"}, '`planning_source` must be "visited" or "candidates" with `world_model="tr'),
-        ({"bootstrap": "double"}, '`bootstrap` must be "max", or left out, with `world_model="transitions"`'),
         ({"weight_pull": 0.1}, '`weight_pull` must be 0 with `world_model="transitions"`'),
         ({"exploration_bonus": 0.5}, '`exploration_bonus` must be 0 with `world_model="transitions"`'),
     ],
