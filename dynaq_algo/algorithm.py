@@ -256,8 +256,8 @@ class CandidateAlgorithm(DQN):
         """Change the environment, see SB3. Candidate ids must name the same actions in the new one.
 
         Raises:
-            ValueError: If the environment does not show what the agent reads, shows another number of candidates, or
-                has another table of actions. Rows may be added at the end of the table. An agent with a table of its
+            ValueError: If there is another number of environments, or the environment does not show what the agent
+                reads, shows another number of candidates, or has another table of actions. Rows may be added at the end of the table. An agent with a table of its
                 own, given as `action_features=`, keeps it: it must have a row for each id.
         """
         env = self._wrap_env(env, self.verbose)
@@ -267,6 +267,11 @@ class CandidateAlgorithm(DQN):
             raise ValueError(
                 f"`env` must have the action space {self.action_space}, as many candidates as are in replay, got "
                 f"{env.action_space}. `DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
+            )
+        if env.num_envs != self.n_envs:
+            raise ValueError(
+                f"`env` must hold as many environments as replay was made for, {self.n_envs}, got {env.num_envs}. "
+                "`DynaQ.load(path, env=env)` takes any number: save the agent, and load it there."
             )
         table, is_given = self.action_table, self.action_features is not None
         shown_table = None if table is None else table_of(env)

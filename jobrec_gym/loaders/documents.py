@@ -54,6 +54,8 @@ def html_text(text: str) -> str:
         text = html.unescape(text)
     # If tags break lines, line breaks in the source mean nothing.
     source = " ".join(text.split()) if BREAKING_TAG.search(text) else text
+    if "<![CDATA[" in source:  # a section of an XML feed; HTML would read its first words as a comment
+        source = source.replace("<![CDATA[", "").replace("]]>", "")
     # What is opened after the last ">" is no tag. Python's parser would look for the end of each again and again.
     end = source.rfind(">") + 1
     # In HTML, "<![" begins a comment that ends at the next ">", as "<!" does. Python's parser fails at names it lacks.
