@@ -257,8 +257,9 @@ class CandidateAlgorithm(DQN):
 
         Raises:
             ValueError: If there is another number of environments, or the environment does not show what the agent
-                reads, shows another number of candidates, or has another table of actions. Rows may be added at the end of the table. An agent with a table of its
-                own, given as `action_features=`, keeps it: it must have a row for each id.
+                reads, shows another number of candidates, or has another table of actions. Rows may be added at the end
+                of the table. An agent with a table of its own, given as `action_features=`, keeps it: it must have a
+                row for each id.
         """
         env = self._wrap_env(env, self.verbose)
         refuse_normalised_observations(env)

@@ -127,8 +127,9 @@ class GaussianProcess(nn.Module):
     With `learn_pair_scale` the scale of the weights of `pairs` is learned. It is one of three multiples of
     `scales["pairs"]` (:data:`~dynaq_algo.prior_beliefs.MULTIPLES`), the same for all columns. A scale is weighed by the
     full evidence of the rewards for it at a factor of 0. The likelihood of the factor, relative to that of 0, is raised
-    to the power above. So scale and factor have an exact joint posterior only where that power is 1; otherwise this is
-    a rule. For a given scale and factor the weights have their exact posterior. The first answers thus move the weights
+    to the power above. Only a power of 1 would give scale and factor their exact joint posterior. With a smaller one
+    their probabilities are not exact: they follow a rule, in which rewards count more for the scale than for the
+    factor. For a given scale and factor the weights have their exact posterior. The first answers thus move the weights
     little, and numbers that say much can have large weights later.
 
     With `prior_sources` the prior mean is a sum of sources. Each source has a factor of its own, see

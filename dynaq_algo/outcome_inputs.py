@@ -251,7 +251,7 @@ class OutcomeInputs:
         self._vectors = state["vectors"].numpy().copy()
         self._actions = {row.tobytes(): 1 + place for place, row in enumerate(self._vectors)}
         self._basis = state["basis"] if state["basis"].numel() else None
-        # Not computed again: in one product, and with another mean action, the components would differ.
+        # Not computed again: one product of all actions rounds differently, and the mean action may have changed since.
         self.in_components = state["in_components"].clone()
 
 

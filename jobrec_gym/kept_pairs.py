@@ -28,7 +28,7 @@ _LEAST_PART, _PART_OF_A_MISS = 256, 4
 """How many further pairs a call computes to fill rows: a fixed number, and some for each missing pair. They are few, so
 that a call stays fast."""
 _WHOLE_ROW = 4_096
-"""Up to this many jobs a row is computed at once, in a third of a millisecond; parts would add the cost of calls."""
+"""A row of up to this many jobs is computed at once, in a third of a millisecond; parts would add the cost of calls."""
 _SLOT_BITS = 16
 _FIBONACCI = np.uint64(0x9E3779B97F4A7C15)
 

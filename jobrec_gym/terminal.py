@@ -78,12 +78,13 @@ class LineParser(argparse.ArgumentParser):
 def output_may_fail() -> Iterator[None]:
     """Ends the program quietly if the reader of its output has ended (``... | head``), and in one line if it is full.
 
-    Letters that the standard output cannot encode, such as that of a pipe on Windows, are spelt out.
+    Letters that the standard output cannot encode are spelt out. On Windows, for instance, a pipe cannot encode all.
 
     Raises:
         SystemExit: If the standard output cannot be written to.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    # Python sets "surrogateescape" if the locale is C, and then fails at these letters just as "strict" does.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:

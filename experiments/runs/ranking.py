@@ -333,7 +333,7 @@ def _parquet() -> tuple[Any, Any]:
 def _sha256(place: Path) -> str:
     """SHA-256 of a file's content, or of the names and contents of the files in a folder.
 
-    Subfolders of a folder are not read, and the lists made so far may lie in it.
+    Subfolders of a folder are not read, nor is a file of lists made so far (``OUT.part``) that may lie in the folder.
     """
     if place.is_dir():
         files = sorted(path for path in place.iterdir() if path.is_file() and path.suffix != _PART)

@@ -130,10 +130,10 @@ class InteractionRecorder(VectorWrapper):
 
 
 class AtInteractions(BaseCallback):
-    """Calls a function after some numbers of interactions, when all updates from these interactions are done.
+    """Calls a function after some numbers of interactions, when all updates that are due by then are done.
 
-    An agent that learns only after many steps, such as PPO, stays the same until then, so the function may be called a
-    step later. Interactions are counted from the start of ``learn``.
+    If none is due, because the agent updates only after many steps, as PPO does, the call comes one step later. The
+    agent has not changed by then. Interactions are counted from the start of ``learn``.
 
     Args:
         points: Numbers of interactions after which it is called.

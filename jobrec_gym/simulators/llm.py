@@ -525,8 +525,8 @@ class LLMSimulator:
     def changed(self, **arguments: Any) -> LLMSimulator:
         """The same simulator, with its key, and with some arguments changed.
 
-        The template, the length of an answer and the address follow a new ``mode`` or ``model``, unless they are other
-        than ``mode`` and ``model`` set them by default.
+        The template, the length of an answer and the address have defaults that depend on ``mode`` or ``model``. Those
+        that still have their default get that of the new ``mode`` or ``model``; others stay as they are.
 
         Example:
             >>> simulator = LLMSimulator("openai/gpt-4o-mini", sampling=Sampling(seed=7))

@@ -215,10 +215,11 @@ def test_letters_that_the_output_cannot_encode_are_spelt_out(tmp_path):
     assert "\\xe4" in done.stdout and "\\u7d0d\\u54c1" in done.stdout
 
 
-def test_a_command_spells_out_letters_that_the_output_cannot_encode():
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])
+def test_a_command_spells_out_letters_that_the_output_cannot_encode(encoding):
     done = subprocess.run(
         [sys.executable, "-c", "from jobrec_gym.terminal import output_may_fail\nwith output_may_fail(): print('ä')"],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        env={**os.environ, "PYTHONIOENCODING": encoding},
         capture_output=True,
         text=True,
     )

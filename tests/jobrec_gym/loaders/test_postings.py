@@ -266,8 +266,15 @@ def test_text_of_html():
     assert html_text("a<br>b<style>p {}</style> <b>c</b>") == "a\nb c"
 
 
+def test_text_of_html_from_an_xml_feed():
+    assert html_text("<![CDATA[We bake. <p>Bread</p>]]>") == "We bake.\nBread"
+    assert html_text("<p><![CDATA[5 > 4]]></p><![CDATA[We sell]]>") == "5 > 4\nWe sell"
+    assert html_text("&lt;![CDATA[&lt;p&gt;We bake&lt;/p&gt;]]&gt;") == "We bake"
+    assert html_text("<script>//<![CDATA[\nif (a < b) {}\n//]]></script>We bake") == "We bake"
+
+
 def test_text_of_broken_html():
-    assert html_text("a <![endif]> b<![CDATA[ x ]]> c<![of no known name]> <b>d</b> <!doctype x>e") == "a b c d e"
+    assert html_text("a <![endif]> b <![of no known name]>c <b>d</b> <!doctype x>e") == "a b c d e"
     assert html_text("<p>3 < 4 <a") == "3 < 4 <a"
     assert html_text("<p>" + "<a " * 100_000) == ("<a " * 100_000).strip(), "and does not take minutes"
 
