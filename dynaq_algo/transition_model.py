@@ -528,15 +528,15 @@ class TransitionModel(nn.Module):
                 of all rows, with the `pairs` that were shown in them.
             rng: Generator of the draws.
             lag: If given, a copy of the logistic regression judges the candidates that the present one chooses, as the
-                target network does in double DQN (van Hasselt et al., 2016). The copy is at most this many transitions
-                old.
+                target network does in double DQN (van Hasselt et al., 2016). A new copy is made after this many
+                transitions. A loaded copy that would stay longer, because its `lag` was larger, is replaced at once.
 
         Returns:
             Mean absolute change of a value in a sweep.
         """
         if lag is None:
             self._judge = None
-        elif self._judge is None or self.n_told >= self._judge_until:
+        elif self._judge is None or not self.n_told < self._judge_until <= self.n_told + lag:
             self._judge, self._judge_until = self._weights.copied(), self.n_told + lag
         contexts = self.values.draw(n_steps * self.planning_contexts, rng)
         self.values.imagine(contexts, self._imagine(contexts, ask, rng), self.outcomes)
@@ -623,7 +623,7 @@ class _SumOfRows(th.autograd.Function):
         flat = codes.flatten(end_dim=-2)
         ctx.save_for_backward(flat)
         ctx.n_rows = len(weights)
-        # Sixteen at a time, as torch sums, so that agents learn as they did before, to the bit.
+        # Sixteen at a time, as torch sums, so that agents of 16 outcomes, the default, learn as before, to the bit.
         first, *others = (F.embedding_bag(part, weights, mode="sum") for part in flat.split(16, dim=-1))
         return sum(others, first).unflatten(0, codes.shape[:-1])
 

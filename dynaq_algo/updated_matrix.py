@@ -92,8 +92,16 @@ class UpdatedMatrix:
         return {"inverse": matrix.clone(), "pending": columns.clone(), "pending_sizes": sizes.clone()}
 
     def set_state(self, state: Mapping[str, th.Tensor]) -> None:
-        """Put back what :meth:`get_state` gave, for a matrix of as many rows."""
-        self._n_pending = len(state["pending_sizes"])
+        """Put back what :meth:`get_state` gave, for a matrix of as many rows.
+
+        Raises:
+            ValueError: If more is pending than ever is.
+        """
+        # Earlier versions kept nothing pending.
+        state = {"pending": self._columns[:0, : self.n], "pending_sizes": self._sizes[:0], **state}
+        if (n_pending := len(state["pending_sizes"])) >= _MOST_PENDING:
+            raise ValueError(f"fewer than {_MOST_PENDING} additions can be pending, got {n_pending}")
+        self._n_pending = n_pending
         matrix, columns, sizes = self._parts()
         matrix[:], columns[:], sizes[:] = state["inverse"], state["pending"], state["pending_sizes"]
 

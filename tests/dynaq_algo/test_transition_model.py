@@ -132,6 +132,13 @@ def test_double_learns_and_goes_on_to_the_bit(tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_copy_that_would_stay_too_long_is_replaced_at_once(tmp_path):
+    agent(bootstrap="double", target_update_interval=10**6).learn(20, log_interval=10**9).save(tmp_path / "agent.zip")
+    loaded = DynaQ.load(tmp_path / "agent.zip", env=ladder(), target_update_interval=7)
+    model = loaded.learn(10, log_interval=10**9).world_model
+    assert model._judge_until == 28 + 7, "copies after the answers 21 and 28"
+
+
 def test_a_judge_may_come_and_go_and_knows_no_later_outcomes():
     model = agent(ladder(leaves=True), bootstrap="double", target_update_interval=10**6).learn(60, log_interval=10**9)
     learned = model.world_model
@@ -180,8 +187,11 @@ def test_the_gradient_of_the_prior_is_that_of_its_logarithm(learned):
         one.grad = None
 
 
-def test_a_checkpoint_goes_on_to_the_bit(tmp_path):
-    whole, first = agent(), agent()
+@pytest.mark.parametrize(
+    "given", [{}, {"bootstrap": "double", "planning_source": "visited", "target_update_interval": 23}]
+)
+def test_a_checkpoint_goes_on_to_the_bit(tmp_path, given):
+    whole, first = agent(**given), agent(**given)
     whole.learn(60, log_interval=10**9)
 
     class Stop(DynaQCheckpoint):
@@ -368,6 +378,13 @@ def test_without_progress_there_is_nothing_to_predict():
         agent(Still(ladder()), world_model="transitions", gamma=0.9)
     assert agent(Still(ladder())).world_model_name == "gaussian_process"
     assert agent().world_model_name == "transitions"
+
+
+@pytest.mark.parametrize("world_model", ["network", "gaussian_process"])
+def test_other_world_models_learn_where_applicants_leave(world_model):
+    model = agent(ladder(leaves=True), world_model=world_model, learning_starts=60).learn(80, log_interval=10**9)
+    assert model.planning_source == "visited"
+    assert model.replay_buffer.sample(200, np.random.default_rng(0)).terminated.any()
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,23 @@ def test_it_goes_on_from_its_state_to_the_bit(deferred):
         assert th.equal(values, other.get_state()[name])
 
 
+def test_a_state_of_an_earlier_version_has_nothing_pending(deferred):
+    plain = th.diag(th.arange(1.0, 8.0, dtype=th.float64))
+    ours = UpdatedMatrix()
+    for _ in range(7):
+        ours.grow()
+        ours.add(th.ones(ours.n, dtype=th.float64), th.tensor(1.0, dtype=th.float64))
+    ours.set_state({"inverse": plain})
+    assert th.equal(ours.times(th.eye(7, dtype=th.float64)), plain)
+
+
+def test_more_than_can_be_pending_is_refused():
+    ours, _ = changed()
+    full = {"pending": th.zeros(32, 11), "pending_sizes": th.zeros(32)}
+    with pytest.raises(ValueError, match="fewer than 32 additions can be pending, got 32"):
+        ours.set_state(ours.get_state() | full)
+
+
 def test_what_is_put_takes_the_place_of_all(deferred):
     ours, plain = changed()
     places = th.tensor([1, 4])
