@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from experiments.runs.tables import format_table
 from jobrec_gym import Feedback, LabourMarket
 from jobrec_gym.simulators.base import DECISIONS, BoundSimulator
 from jobrec_gym.simulators.llm import BoundLLMSimulator
-from jobrec_gym.simulators.prompts import applicant_document, job_document
+from jobrec_gym.simulators.prompts import applicant_document, job_document, load_prompt
 
 __all__ = ["auc", "check_simulator", "mismatches", "neighbours", "own_occupation"]
 
@@ -283,6 +284,10 @@ class _Asked:
         """What to change so that the options stand in another order; ``None`` if the prompt has only one order."""
         elicitation = self._simulator.elicitation
         if self._simulator.mode == "decision":
+            # The simulator has put the template of its mode in place of None.
+            system = load_prompt(str(elicitation.prompt)).system
+            if "decisions" not in Template(system).get_identifiers():
+                return None
             return {"elicitation": replace(elicitation, decisions=elicitation.decisions[::-1])}
         swapped = _SWAPPED.get(self._simulator.prompt_version)
         return None if swapped is None else {"elicitation": replace(elicitation, prompt=swapped)}

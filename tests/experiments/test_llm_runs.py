@@ -333,6 +333,16 @@ def test_the_check_asks_again_and_in_another_order_however_the_simulator_asks(fe
     assert len(asked) > len(set(asked)), "the cache did not answer in the model's place"
 
 
+def test_the_order_of_decisions_is_not_measured_where_a_template_of_ones_own_lists_none(few_attacks, tmp_path):
+    template = tmp_path / "own.txt"
+    template.write_text('$persona\nSay {"reason": "", "decision": "apply"}, or save.\n--- user\n$applicant\n$job\n')
+    with serving(decides("save")) as fake:
+        asking = {"prompt": str(template)}
+        simulator = LLMSimulator("openai/fake", api_base=fake.api_base, elicitation=asking)
+        result = check.check_simulator(simulator, load_market("recorded"), sizes(**FEW), 0)
+    assert result["option_order"] is None and result["repeats"] is not None
+
+
 @pytest.mark.parametrize("prompt", ["probability-v1", "probability-v1-swapped", "own.txt"])
 def test_the_order_of_options_is_swapped_in_prompts_that_have_two(few_attacks, tmp_path, prompt):
     from jobrec_gym.simulators import prompts
