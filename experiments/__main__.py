@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def purpose_of(name: str) -> str:
     """What a command is for: the part after the colon in its module's first line. The module is not imported."""
-    documentation = ast.get_docstring(ast.parse(_file_of(name).read_text())) or ""
+    documentation = ast.get_docstring(ast.parse(_file_of(name).read_bytes())) or ""
     return documentation.partition("\n")[0].partition(": ")[2].rstrip(".").replace("``", "")
 
 

@@ -62,7 +62,8 @@ def first_sentences(text: str, max_length: int) -> str:
     if len(text) <= max_length:
         return text
     for end in (_SENTENCE_END, _WORD_END):
-        cut = max((found.start() for found in end.finditer(text, 0, max_length + 1)), default=0)
+        starts = (found.start() for found in end.finditer(text, 0, max_length + 1))
+        cut = max((start for start in starts if start <= max_length), default=0)
         first = text[:cut].rstrip()
         if 2 * len(first) >= max_length:
             return first

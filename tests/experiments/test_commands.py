@@ -123,6 +123,13 @@ def test_an_output_that_is_full_is_told_in_one_line(tmp_path, words):
     assert done.stderr == "error: the output cannot be written: No space left on device. Write it to another place.\n"
 
 
+def test_the_list_is_printed_where_the_encoding_of_files_is_ascii():
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "experiments"]
+    listed = subprocess.run(command, cwd=FOLDER.parent, env=env, check=True, capture_output=True, text=True).stdout
+    assert "  evaluate" in listed
+
+
 def test_the_list_imports_none_of_the_commands():
     code = (
         "import sys; from experiments.__main__ import main; main([]); assert not {'torch', 'hydra'} & set(sys.modules)"
