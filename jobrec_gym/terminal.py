@@ -10,7 +10,7 @@ import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from jobrec_gym.near_miss import best_match
@@ -85,7 +85,8 @@ def output_may_fail() -> Iterator[None]:
     """
     # Python sets "surrogateescape" if the locale is C, and then fails at these letters just as "strict" does.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # raised after the change, if a pipe has taken the place of a file
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield

@@ -226,6 +226,24 @@ def test_a_command_spells_out_letters_that_the_output_cannot_encode(encoding):
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe4\n", "")
 
 
+def test_a_pipe_may_take_the_place_of_a_file(tmp_path):
+    lines = (
+        "import os, sys",
+        "from jobrec_gym.terminal import output_may_fail",
+        "os.dup2(os.dup(2), 1)",
+        "with output_may_fail(): print('\u00e4')",
+    )
+    with (tmp_path / "file").open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(lines)],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (0, "\\xe4\n")
+
+
 def test_another_file_that_is_full_is_not_taken_for_the_output(capfd):
     with pytest.raises(OSError, match="No space left"), output_may_fail():
         raise OSError(errno.ENOSPC, "No space left on device")
